@@ -1,0 +1,126 @@
+"""What every backend promises and every metric and probe may rely on.
+
+Metrics and probes know an `Instance`, never which backend made it; a backend makes instances and never
+knows who measures them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from lab.host.cgroup import ControlGroup
+from lab.host.clock import Timeline
+from lab.images.store import Image
+from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort
+
+INSIDE = "/.lab/inside"
+"""Where every instance sees lab's static helper program, on a read-only mount of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRequest:
+    """One copy of ``image`` to start, the same for every backend.
+
+    ``name`` is unique within the session. ``log_directory`` exists already; the backend writes ``stdout.log``,
+    ``stderr.log`` (an own-kernel backend may merge the two) and ``console.log`` into it. ``stdout`` and
+    ``stderr``, when given, are descriptors that receive the application's output *besides* the log.
+    """
+
+    name: str
+    image: Image
+    process: Process
+    limits: Limits
+    log_directory: Path
+    published: tuple[PublishedPort, ...] = ()
+    stdout: int | None = None
+    stderr: int | None = None
+
+
+class Instance(ABC):
+    """One running copy of an image. A context manager: leaving it stops the instance and verifies that
+    nothing of it survived.
+    """
+
+    name: str
+    backend: str
+    request: LaunchRequest
+    timeline: Timeline
+    address: IPv4Address  # on lab's bridge, inside lab's network namespace
+    accelerator: Accelerator
+    cgroup: ControlGroup  # holds every host process of this instance, a VMM included
+
+    @abstractmethod
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        """Run a command of the image inside, as root, behind the same boundary as the application.
+
+        Raises LabError when it can't be run at all or does not end in time (it is then killed).
+        """
+
+    def inside(self, *arguments: str, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        """Run lab's own static helper inside; see ``lab/inside/inside.c`` for its verbs."""
+        return self.execute((INSIDE, *arguments), stdin=stdin, timeout_seconds=timeout_seconds)
+
+    @abstractmethod
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """The application's exit code (128 + n after signal n), or None when the time ran out first."""
+
+    @abstractmethod
+    def signal(self, number: int) -> None:
+        """Send a signal to the application."""
+
+    @abstractmethod
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        """Stop signal, wait, kill; then remove everything and verify. Idempotent.
+
+        Marks STOPPING and GONE. Raises LabError if something survived.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """What a backend can't make equal, said in the report: one plain sentence each."""
+
+    differences: tuple[str, ...] = field(default_factory=tuple)
+
+
+class Backend(ABC):
+    """One way of isolating. A module under ``lab/backends/`` that defines one is found by itself."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]  # how reports call it: "container (lab)"
+    mechanism: ClassVar[str]  # one sentence a student understands
+    kernel: ClassVar[Kernel]
+    order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
+    parity: ClassVar[Parity]
+
+    @abstractmethod
+    def check(self) -> list[Check]:
+        """What this host must offer; quick, changes nothing. Unusable when a check is not ok."""
+
+    @abstractmethod
+    def prepare(self, image: Image) -> None:
+        """Everything that is done once per image and must not count as boot: a disk, a guest kernel."""
+
+    @abstractmethod
+    def launch(self, request: LaunchRequest) -> Instance:
+        """Start one instance and return as soon as its boundary is requested; the timeline goes on by itself.
+
+        Marks REQUESTED first. On failure everything done so far is undone and LaunchError raised.
+        """
+
+    def close(self) -> None:
+        """Release what the backend holds for the session. Idempotent."""

@@ -1,0 +1,96 @@
+"""One raw observation, and what must be known about the host that made it.
+
+A run is a folder: ``run.json`` (a Run), ``samples.jsonl`` (a Sample per line, appended as it comes),
+``samples.parquet`` (the same, written at the end), ``logs/INSTANCE/…``, the report and its plots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from lab.model import Accelerator
+
+SCHEMA = 1
+
+
+class Status(StrEnum):
+    """How an observation ended; a failure is a result and is never dropped."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One observation of one quantity on one instance.
+
+    ``quantity`` is dotted and starts with its metric: ``boot.isolated``, ``memory.pss``, ``load.latency.p99``,
+    ``isolation.boot-id``. ``unit`` is one of: seconds, bytes, requests/s, 1 (a count or ratio), answer (an
+    isolation probe: the answer is in ``text``). ``arm`` is what the statistics compare: the backend's name, or
+    ``container#aa`` for the second label of an A/A pair. ``state`` is idle, loaded, after-load or "".
+    ``resolution`` is the error bar of a polled value, in ``unit``.
+    """
+
+    metric: str
+    quantity: str
+    value: float | None
+    unit: str
+    backend: str
+    arm: str
+    block: int
+    position: int  # place within the block's random order, from 0
+    instance: str
+    status: Status = Status.OK
+    state: str = ""
+    warmup: bool = False
+    accelerator: Accelerator = Accelerator.NATIVE
+    kernel: str = ""  # release of the kernel that served the instance
+    image: str = ""  # image digest
+    at: float = 0.0  # seconds since the epoch when it was recorded
+    resolution: float = 0.0
+    text: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One label of the comparison and what stands behind it."""
+
+    label: str
+    backend: str
+    title: str
+    mechanism: str
+    order: int
+    accelerator: Accelerator
+    kernel: str
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Provenance: everything about a run that is not an observation."""
+
+    name: str  # the folder's name: 20261123-224501-web-app
+    scenario: str
+    title: str
+    started: str  # ISO 8601, UTC
+    command_line: tuple[str, ...]
+    seed: int
+    blocks_planned: int | None
+    budget_seconds: float | None
+    limits: Mapping[str, Any]
+    metrics: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    image: Mapping[str, Any]  # name, digest, manifest digest, origin, size in bytes, file count
+    host: Mapping[str, Any]  # lab.host.facts.provenance()
+    versions: Mapping[str, str]  # lab, python, qemu, libvirt, runc, …, git revision
+    settings: Mapping[str, Any] = field(default_factory=dict)  # load, readiness, warm-ups, resolution, excluded
+    noop: Mapping[str, float] = field(default_factory=dict)  # the harness's own overhead: median seconds per kind
+    parity: Mapping[str, Any] = field(default_factory=dict)  # arm -> manifest digest seen inside, limits proven
+    ended: str = ""
+    ended_because: str = ""  # blocks done | budget | interrupted | error: …
+    schema: int = SCHEMA
