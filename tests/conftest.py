@@ -1,0 +1,126 @@
+"""Tests by privilege: the directory says what a test needs, and the need is tried, never guessed.
+
+unit/       anywhere, without root
+container/  root, namespaces and an overlay mount
+vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
+
+Where the need is not met the tests are skipped, or, when ``LAB_REQUIRE=container,vm`` names it, fail:
+a machine that is there to run them must not go green because it could not.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ORDER = ("unit", "fuzz", "container", "vm")
+PRIVILEGES = ("container", "vm")
+
+TRY_CONTAINER = """
+mount -t tmpfs tmpfs "$1"
+cd "$1"
+mkdir lower upper work merged
+mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged
+touch merged/file && test -e upper/file
+"""
+
+TRY_VM = """
+import pathlib, sys
+import libvirt
+root = pathlib.Path(sys.argv[1])
+(root / "etc").mkdir()
+(root / "etc" / "qemu.conf").write_text('user = "root"\\ngroup = "root"\\n' if sys.argv[2] == "0" else "")
+libvirt.virEventRegisterDefaultImpl()
+libvirt.open(f"qemu:///embed?root={root}").close()
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for privilege in PRIVILEGES:
+        config.addinivalue_line("markers", f"{privilege}: lives in tests/{privilege}, set by itself")
+    if unknown := required() - set(PRIVILEGES):
+        raise pytest.UsageError(f"LAB_REQUIRE names {', '.join(sorted(unknown))}; known: {', '.join(PRIVILEGES)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, and a marker per privilege, so that ``-m 'not vm'`` works."""
+    for item in items:
+        if (directory := directory_of(item)) in PRIVILEGES:
+            item.add_marker(directory)
+    items.sort(key=lambda item: ORDER.index(directory_of(item)) if directory_of(item) in ORDER else 0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    directory = directory_of(item)
+    if directory in PRIVILEGES and (obstacle := find_obstacle(directory)):
+        skip_or_fail(directory, obstacle)
+
+
+@pytest.fixture
+def missing(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """``missing("loop devices")`` for a need beyond the directory's: skips, or fails when it is required."""
+    return lambda what: skip_or_fail(directory_of(request.node), f"this host has no {what}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lab_home() -> Iterator[Path]:
+    """One LAB_HOME for the whole session, never the user's: slow artefacts are built once and shared.
+
+    ``LAB_TEST_HOME`` keeps it between sessions; else it is made on a disk and removed at the end.
+    """
+    kept = os.environ.get("LAB_TEST_HOME")
+    home = Path(kept).absolute() if kept else Path(tempfile.mkdtemp(prefix="lab-test-", dir="/var/tmp"))
+    home.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_HOME", str(home))
+        yield home
+    if not kept:
+        shutil.rmtree(home)
+
+
+def directory_of(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
+def required() -> set[str]:
+    return {word.strip() for word in os.environ.get("LAB_REQUIRE", "").split(",") if word.strip()}
+
+
+def skip_or_fail(privilege: str, reason: str) -> None:
+    if privilege in required():
+        pytest.fail(f"{reason} (LAB_REQUIRE={os.environ['LAB_REQUIRE']})", pytrace=False)
+    pytest.skip(reason)
+
+
+@functools.cache
+def find_obstacle(privilege: str) -> str:
+    """Why the tests of ``privilege`` can't run here; empty when they can."""
+    with tempfile.TemporaryDirectory(prefix="lab-test-") as scratch:
+        if privilege == "container":
+            if os.geteuid() != 0:
+                return "needs root"
+            namespaces = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--fork"]
+            return failure([*namespaces, "bash", "-ec", TRY_CONTAINER, "-", scratch])
+        if shutil.which("qemu-system-x86_64") is None:
+            return "needs qemu-system-x86_64"
+        return failure([sys.executable, "-c", TRY_VM, scratch, str(os.geteuid())])
+
+
+def failure(argv: list[str]) -> str:
+    """The last line a failed command said; empty when it worked."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = (done.stderr or done.stdout).strip().splitlines() or [f"{argv[0]} exited with {done.returncode}"]
+    return "" if done.returncode == 0 else lines[-1]
