@@ -27,6 +27,7 @@ scenario.toml, every key optional::
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,8 +145,14 @@ def _readiness(table: Mapping[str, Any], path: Path) -> Readiness | None:
             raise ScenarioError(f"{path}: readiness.http = {table['http']!r} is no path", hint='like "/health"')
         return HttpReadiness(path=table["http"], status=table.get("status", 200), body=table.get("body", ""))
     if "log" in table:
+        try:
+            re.compile(table["log"])
+        except re.error as error:
+            raise ScenarioError(
+                f"{path}: readiness.log = {table['log']!r} is no regular expression", hint=str(error)
+            ) from error
         return LogReadiness(pattern=table["log"])
-    return TcpReadiness() if "tcp" in table else None
+    return TcpReadiness() if table.get("tcp") else None
 
 
 def _limits(table: Mapping[str, Any], path: Path) -> Limits:
