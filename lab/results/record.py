@@ -1,6 +1,7 @@
 """One raw observation, and what must be known about the host that made it.
 
 A run is a folder: ``run.json`` (a Run), ``samples.jsonl`` (a Sample per line, appended as it comes),
+``progress.jsonl`` (which blocks and arms are done, so that a run can be resumed),
 ``samples.parquet`` (the same, written at the end), ``logs/INSTANCE/…``, the report and its plots.
 """
 

@@ -1,0 +1,322 @@
+"""A run's folder: append-only while it runs, readable anywhere afterwards.
+
+``samples.jsonl`` gains a line per observation and is on the disk before the next observation starts.
+``progress.jsonl`` says which (block, arm) pairs are done, and which were abandoned by a crash; the samples of
+an abandoned attempt stay in the file and are left out when reading. ``run.json`` is only ever replaced whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from lab.errors import ResultsError
+from lab.results.codec import decode_run, decode_sample, encode_run, encode_sample
+from lab.results.record import Run, Sample
+
+RUN, SAMPLES, PROGRESS, PARQUET, LOGS = "run.json", "samples.jsonl", "progress.jsonl", "samples.parquet", "logs"
+
+
+class RunFolder:
+    """One run on disk. Reading needs no rights; the first append takes a lock and repairs a torn last line.
+
+    A context manager: leaving it closes the files. Thread-safe.
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path = path
+        self.run = run
+        self._samples = _AppendOnly(path / SAMPLES)
+        self._progress = _AppendOnly(path / PROGRESS)
+
+    @classmethod
+    def create(cls, root: Path, run: Run) -> RunFolder:
+        """Make ``root``/NAME, where NAME is ``run.name`` or else TIMESTAMP-SCENARIO, with ``-2`` … if it is taken.
+
+        The folder's ``run`` carries the name it got. Raises ResultsError when the folder can't be written.
+        """
+        base = run.name or _name(run)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            path = _claim(root, base)
+        except OSError as error:
+            raise ResultsError(
+                f"can't make a run folder in {root}: {error.strerror}", hint="use --out DIR"
+            ) from error
+        folder = cls(path, replace(run, name=path.name))
+        folder._write_run()
+        (path / SAMPLES).touch()
+        _sync_directory(path)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises ResultsError, with its remedy, when it is not one or too new."""
+        file = path / RUN
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ResultsError(f"{path} is not a run folder: it has no {RUN}", hint="ls results/") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ResultsError(f"{file} can't be read: {error}", hint=f"check the permissions of {path}") from error
+        return cls(path, decode_run(text, str(file)))
+
+    def append(self, *samples: Sample) -> None:
+        """Write the samples and return when they are on the disk: all of them or, after an error, none.
+
+        Raises ResultsError when the disk is full or another process is writing this run.
+        """
+        if samples:
+            self._samples.append([encode_sample(sample) for sample in samples])
+
+    def complete(self, block: int, arm: str) -> None:
+        """Everything planned for ``arm`` in ``block`` has been observed, failures included: never repeat it."""
+        self._event("completed", block, arm)
+
+    def abandon_incomplete(self) -> set[tuple[int, str]]:
+        """On resuming: set aside what a crash left half-observed, and return those pairs."""
+        done = self.completed()
+        torn = {(sample.block, sample.arm) for sample in self.samples()} - done
+        for block, arm in sorted(torn):
+            self._event("abandoned", block, arm)
+        return torn
+
+    def completed(self) -> set[tuple[int, str]]:
+        """The (block, arm) pairs that need not be observed again."""
+        return {(event["block"], event["arm"]) for event in self._events() if event["event"] == "completed"}
+
+    def samples(self, *, abandoned: bool = False) -> Iterator[Sample]:
+        """Every observation in the order it was made; those of abandoned attempts only when asked for.
+
+        A torn last line is passed over. Raises ResultsError for any other line that is not a sample.
+        """
+        until: dict[tuple[int, str], int] = {}
+        for event in self._events():
+            if event["event"] == "abandoned":
+                until[event["block"], event["arm"]] = event["lines"]
+        for number, line in enumerate(self._samples.lines(), start=1):
+            try:
+                sample = decode_sample(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ResultsError(
+                    f"{self.path / SAMPLES}, line {number}, is not a sample: {error}",
+                    hint="restore the file, or delete that line if you know why it is broken",
+                ) from error
+            if abandoned or number > until.get((sample.block, sample.arm), 0):
+                yield sample
+
+    def update(self, **changes: Any) -> Run:
+        """Replace fields of the provenance (``parity=…``, ``noop=…``), on the disk too, in one step."""
+        self.run = replace(self.run, **changes)
+        self._write_run()
+        return self.run
+
+    def finish(self, because: str) -> None:
+        """Write samples.parquet, and into run.json when and why the run ended."""
+        self._write_parquet()
+        self.update(ended=datetime.now(UTC).isoformat(timespec="seconds"), ended_because=because)
+
+    def log_directory(self, instance: str) -> Path:
+        """logs/INSTANCE, made if need be."""
+        if not re.fullmatch(r"[\w#.+-]+", instance) or instance.startswith("."):
+            raise ResultsError(f"{instance!r} can't name a folder", hint="use letters, digits, - and #")
+        directory = self.path / LOGS / instance
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def close(self) -> None:
+        """Release the lock. Idempotent; a later append takes it again."""
+        self._samples.close()
+        self._progress.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _event(self, event: str, block: int, arm: str) -> None:
+        lines = sum(1 for _ in self._samples.lines())
+        self._progress.append([json.dumps({"event": event, "block": block, "arm": arm, "lines": lines})])
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(self._progress.lines(), start=1):
+            try:
+                event = json.loads(line)
+                yield {**event, "block": int(event["block"]), "arm": str(event["arm"]), "event": str(event["event"])}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ResultsError(
+                    f"{self.path / PROGRESS}, line {number}, is broken: {error}",
+                    hint=f"delete {PROGRESS}; resuming then repeats every block",
+                ) from error
+
+    def _write_run(self) -> None:
+        _replace(self.path / RUN, encode_run(self.run).encode())
+
+    def _write_parquet(self) -> None:
+        from lab.results.columns import write_parquet
+
+        target = self.path / PARQUET
+        scratch = target.with_suffix(".tmp")
+        try:
+            write_parquet(scratch, self.samples())
+            scratch.replace(target)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise ResultsError(f"{target} can't be written: {error}", hint="free some disk space") from error
+
+
+class _AppendOnly:
+    """A file of lines that survives a crash at any byte: a line counts once its newline is on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._guard = threading.Lock()
+
+    def lines(self) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        yield line
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ResultsError(
+                f"{self.path} can't be read: {error.strerror}", hint="check its permissions"
+            ) from error
+
+    def append(self, lines: list[str]) -> None:
+        data = "".join(f"{line}\n" for line in lines).encode()
+        with self._guard:
+            try:
+                file = self._file or self._open()
+                start = file.seek(0, os.SEEK_END)
+                try:
+                    written = 0
+                    while written < len(data):  # a nearly full disk takes a part first
+                        written += file.write(data[written:])
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(start)
+                    raise
+            except OSError as error:
+                raise ResultsError(
+                    f"{self.path} can't be written: {error.strerror}",
+                    hint=f"free some disk space, then: lab compare --resume {self.path.parent}",
+                ) from error
+
+    def close(self) -> None:
+        with self._guard:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _open(self) -> IO[bytes]:
+        """Unbuffered, so that what a failed write left behind can be cut off again."""
+        file = self.path.open("ab+", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise ResultsError(
+                f"another lab is writing {self.path.parent}", hint="wait for it, or start a new run"
+            ) from error
+        _cut_torn_line(file)
+        self._file = file
+        return file
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    """Truncate to the end of the last whole line."""
+    end = file.seek(0, os.SEEK_END)
+    position = end
+    while position > 0:
+        step = min(65536, position)
+        file.seek(position - step)
+        found = file.read(step).rfind(b"\n")
+        if found >= 0:
+            position = position - step + found + 1
+            break
+        position -= step
+    if position != end:
+        file.truncate(position)
+
+
+def locate(text: str, root: Path) -> Path:
+    """The folder that ``text`` names: a path, the name of a run in ``root``, or ``latest``.
+
+    Raises ResultsError when there is none.
+    """
+    if text == "latest":
+        runs = sorted((path.parent for path in root.glob(f"*/{RUN}")), key=lambda path: (_started(path), path.name))
+        if not runs:
+            raise ResultsError(f"there is no run in {root} yet", hint="lab compare web-app")
+        return runs[-1]
+    for path in (Path(text), root / text):
+        if (path / RUN).is_file():
+            return path
+    raise ResultsError(f"no run folder {text!r}", hint=f"ls {root}")
+
+
+def _started(path: Path) -> str:
+    try:
+        return str(json.loads((path / RUN).read_text(encoding="utf-8")).get("started", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _name(run: Run) -> str:
+    try:
+        started = datetime.fromisoformat(run.started)
+    except ValueError:
+        started = datetime.now(UTC)
+    scenario = re.sub(r"[^a-z0-9]+", "-", run.scenario.lower()).strip("-") or "run"
+    return f"{started:%Y%m%d-%H%M%S}-{scenario}"
+
+
+def _claim(root: Path, base: str) -> Path:
+    """mkdir(2) decides who gets a name, so two labs at once never share a folder."""
+    for attempt in range(1, 1000):
+        path = root / (base if attempt == 1 else f"{base}-{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise ResultsError(f"a thousand runs are called {base}", hint=f"clean up {root}")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Atomic and durable: write beside, fsync, rename(2), fsync the directory."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise ResultsError(f"{path} can't be written: {error.strerror}", hint="free some disk space") from error
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
