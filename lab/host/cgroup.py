@@ -1,0 +1,486 @@
+"""Control groups: limits, accounting, freezing and killing, v1 and v2 behind one face (cgroups(7)).
+
+A group is one relative path, ``lab/<session>/<instance>``, that exists below every hierarchy which limits or
+accounts for something. It is made and limited before its first process enters, so that all memory is charged
+to it from the first page on. Every limit is read back: one that did not take is a LimitError, never silence.
+
+Sources: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst in the kernel's tree.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lab.errors import LabError, LimitError
+from lab.host.hierarchy import DELEGATED, Hierarchies, Mode, host_hierarchies
+from lab.model import Limits
+
+CPU_PERIOD_MICROSECONDS = 100_000
+SMALLEST_CPU_QUOTA_MICROSECONDS = 1_000
+V1_UNLIMITED_BYTES = 1 << 62  # v1 shows "no limit" as the largest multiple of a page below 2^63
+DOCTOR = "lab doctor shows which controllers this host offers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUsage:
+    """What the kernel charges to a group, in bytes. ``None`` where this kernel doesn't tell."""
+
+    usage_bytes: int
+    anon_bytes: int
+    file_bytes: int  # page cache, tmpfs and shared memory included
+    kernel_bytes: int | None
+    inactive_file_bytes: int
+    peak_bytes: int | None
+    limit_bytes: int | None
+
+    @property
+    def working_set_bytes(self) -> int:
+        """Usage without the page cache that could be dropped at once, as kubelet and cAdvisor define it."""
+        return max(0, self.usage_bytes - self.inactive_file_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuUsage:
+    """CPU time charged to a group since it was made, in seconds; throttling is 0 without a quota."""
+
+    total_seconds: float
+    user_seconds: float
+    system_seconds: float
+    throttled_seconds: float
+    throttled_periods: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """Pressure stall information of one resource: seconds stalled since the group was made (PSI, psi.rst)."""
+
+    some_seconds: float
+    full_seconds: float
+
+
+class ControlGroup:
+    """One group in every hierarchy. Thread-safe as far as the kernel's files are."""
+
+    def __init__(self, path: PurePosixPath | str, hierarchies: Hierarchies) -> None:
+        self.path = PurePosixPath(path)
+        if self.path.is_absolute() or ".." in self.path.parts or not self.path.parts:
+            raise ValueError(f"a group's path is relative and stays below its root: {path}")
+        self.hierarchies = hierarchies
+
+    def __repr__(self) -> str:
+        return f"ControlGroup({str(self.path)!r})"
+
+    # Making and removing
+
+    @classmethod
+    def create(
+        cls, path: PurePosixPath | str, limits: Limits, *, hierarchies: Hierarchies | None = None
+    ) -> ControlGroup:
+        """Make the group and its parents, set ``limits`` and read them back.
+
+        Raises LimitError if a limit's controller is missing or a limit did not take, LabError if the group
+        exists or can't be made; nothing is left behind then.
+        """
+        group = cls(path, hierarchies or host_hierarchies())
+        if not group.directories:
+            raise LabError("no cgroup hierarchy is mounted", hint=DOCTOR)
+        group._make_directories(limits)
+        try:
+            group._set(limits)
+            group._verify(limits)
+        except BaseException:
+            group.remove()
+            raise
+        return group
+
+    @classmethod
+    def open(cls, path: PurePosixPath | str, *, hierarchies: Hierarchies | None = None) -> ControlGroup:
+        """Name a group that may exist already: to add to it, read it, kill it or remove what is left of it."""
+        return cls(path, hierarchies or host_hierarchies())
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """The group's directory in each hierarchy."""
+        return tuple(mount / self.path for mount in self.hierarchies.joined())
+
+    @property
+    def unified_directory(self) -> Path | None:
+        """Its directory in the v2 tree, present in v2 and hybrid mode."""
+        return self.hierarchies.unified / self.path if self.hierarchies.unified else None
+
+    def exists(self) -> bool:
+        """Whether any hierarchy still holds it."""
+        return any(directory.exists() for directory in self.directories)
+
+    def remove(self, timeout_seconds: float = 10.0, *, keep_parents: bool = False) -> None:
+        """Remove the group, groups below it, and parents that became empty; verified. Idempotent.
+
+        Its processes must be dead or dying: a zombie that nobody reaped yet does not matter, a living
+        process makes this raise LabError after ``timeout_seconds``. ``keep_parents`` saves their removal
+        when a sibling follows soon.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        for directory in self.directories:
+            self._remove_tree(directory, deadline)
+        if not keep_parents:
+            self._prune_parents()
+
+    def _remove_tree(self, directory: Path, deadline: float) -> None:
+        pause = 0.0005
+        while True:
+            try:
+                directory.rmdir()
+                return
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+            for child in _children(directory):
+                self._remove_tree(child, deadline)
+            if time.monotonic() > deadline:
+                living = ", ".join(map(str, sorted(self.processes()))) or "none"
+                raise LabError(f"cgroup {directory} can't be removed; living processes in it: {living}")
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
+    def _prune_parents(self) -> None:
+        for mount in self.hierarchies.joined():
+            for parent in list(self.path.parents)[:-1]:
+                try:
+                    (mount / parent).rmdir()
+                except OSError:
+                    break  # still used by another instance or session, or gone already
+
+    def _make_directories(self, limits: Limits) -> None:
+        for controller, wanted in (("memory", limits.memory_bytes), ("cpu", limits.cpus), ("pids", limits.pids)):
+            if wanted is not None and self.hierarchies.mount_of(controller) is None:
+                raise LimitError(f"this host has no {controller} cgroup controller to limit with", hint=DOCTOR)
+        made: list[Path] = []
+        try:
+            for mount in self.hierarchies.joined():
+                _make_parents(mount, self.path, delegate=mount == self.hierarchies.unified)
+                (mount / self.path).mkdir()
+                made.append(mount / self.path)
+        except OSError as error:
+            for directory in made:
+                with suppress(OSError):
+                    directory.rmdir()
+            hint = "lab needs root to make cgroups" if error.errno in (errno.EACCES, errno.EPERM) else ""
+            raise LabError(f"cgroup {self.path} can't be made: {error}", hint=hint) from error
+
+    # Limits
+
+    def _set(self, limits: Limits) -> None:
+        try:
+            if limits.memory_bytes is not None:
+                self._set_memory(limits.memory_bytes)
+            if limits.cpus is not None:
+                self._set_cpus(limits.cpus)
+            if limits.pids is not None:
+                self._write("pids", "pids.max", str(limits.pids))
+        except OSError as error:
+            raise LimitError(f"a limit of cgroup {self.path} can't be set: {error}", hint=DOCTOR) from error
+
+    def _set_memory(self, limit_bytes: int) -> None:
+        """Swap gets nothing on top: a limit means the same whether or not the host has swap."""
+        if "memory" not in self.hierarchies.v1:
+            self._write("memory", "memory.max", str(limit_bytes))
+            if self._has("memory", "memory.swap.max"):
+                self._write("memory", "memory.swap.max", "0")
+            return
+        if self._has("memory", "memory.use_hierarchy") and self._read("memory", "memory.use_hierarchy") == "0":
+            self._write("memory", "memory.use_hierarchy", "1")
+        self._write("memory", "memory.limit_in_bytes", str(limit_bytes))
+        if self._has("memory", "memory.memsw.limit_in_bytes"):  # its limit includes the memory itself
+            self._write("memory", "memory.memsw.limit_in_bytes", str(limit_bytes))
+
+    def _set_cpus(self, cpus: float) -> None:
+        quota = round(cpus * CPU_PERIOD_MICROSECONDS)
+        if quota < SMALLEST_CPU_QUOTA_MICROSECONDS:
+            raise LimitError(f"{cpus:g} CPUs is below the kernel's smallest quota, 0.01")
+        if "cpu" not in self.hierarchies.v1:
+            self._write("cpu", "cpu.max", f"{quota} {CPU_PERIOD_MICROSECONDS}")
+            return
+        self._write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS))
+        self._write("cpu", "cpu.cfs_quota_us", str(quota))
+
+    def _verify(self, limits: Limits) -> None:
+        held = self.effective_limits()
+        page = os.sysconf("SC_PAGE_SIZE")
+        if limits.memory_bytes is not None and held.memory_bytes != limits.memory_bytes // page * page:
+            raise LimitError(f"memory limit of {limits.memory_bytes} bytes did not hold: {held.memory_bytes}")
+        if limits.cpus is not None and (held.cpus is None or abs(held.cpus - limits.cpus) > 1e-5):
+            raise LimitError(f"limit of {limits.cpus:g} CPUs did not hold: {held.cpus}")
+        if limits.pids is not None and held.pids != limits.pids:
+            raise LimitError(f"limit of {limits.pids} pids did not hold: {held.pids}")
+
+    def effective_limits(self) -> Limits:
+        """The limits as the kernel holds them now; None where there is none or no controller."""
+        return Limits(memory_bytes=self._memory_limit(), cpus=self._cpus(), pids=self._pids())
+
+    def _memory_limit(self) -> int | None:
+        name = "memory.limit_in_bytes" if "memory" in self.hierarchies.v1 else "memory.max"
+        if not self._has("memory", name):
+            return None
+        text = self._read("memory", name)
+        return None if text == "max" or int(text) >= V1_UNLIMITED_BYTES else int(text)
+
+    def _cpus(self) -> float | None:
+        if "cpu" in self.hierarchies.v1:
+            quota, period = self._read("cpu", "cpu.cfs_quota_us"), self._read("cpu", "cpu.cfs_period_us")
+        elif self._has("cpu", "cpu.max"):
+            quota, period = self._read("cpu", "cpu.max").split()
+        else:
+            return None
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+
+    def _pids(self) -> int | None:
+        if not self._has("pids", "pids.max"):
+            return None
+        text = self._read("pids", "pids.max")
+        return None if text == "max" else int(text)
+
+    # Processes
+
+    def add(self, pid: int) -> None:
+        """Move the process ``pid`` with all its threads into the group."""
+        for directory in self.directories:
+            _write(directory / "cgroup.procs", str(pid))
+
+    def processes(self) -> set[int]:
+        """The process ids in the group and below, without zombies: those hold nothing any more."""
+        found: set[int] = set()
+        for directory in self.directories:
+            for place in _walk(directory):
+                with suppress(FileNotFoundError, OSError):
+                    found.update(map(int, (place / "cgroup.procs").read_text().split()))
+        return {pid for pid in found if _lives(pid)}
+
+    def freeze(self, timeout_seconds: float = 5.0) -> None:
+        """Stop every process in the group where it stands; returns when all have stopped."""
+        self._freezer("1", "FROZEN")
+        _wait_until(self._is_frozen, timeout_seconds, f"cgroup {self.path} did not freeze")
+
+    def thaw(self) -> None:
+        """Let frozen processes go on."""
+        self._freezer("0", "THAWED")
+
+    def kill(self, timeout_seconds: float = 10.0) -> None:
+        """SIGKILL everything in the group and wait until it is dead; new forks don't escape.
+
+        A frozen v1 process ignores even SIGKILL until thawed, so thaw comes first.
+        """
+        if not self.exists():
+            return
+        with suppress(OSError):
+            self.thaw()
+        deadline = time.monotonic() + timeout_seconds
+        while pids := self._kill_once():
+            _wait_dead(pids, max(0.0, deadline - time.monotonic()))
+            if time.monotonic() > deadline:
+                raise LabError(f"processes of cgroup {self.path} survive SIGKILL: {sorted(self.processes())}")
+
+    def _kill_once(self) -> set[int]:
+        unified = self.unified_directory
+        pids = self.processes()
+        if pids and unified is not None and (unified / "cgroup.kill").exists():
+            _write(unified / "cgroup.kill", "1")
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return pids
+
+    def _freezer(self, v2_value: str, v1_value: str) -> None:
+        if self.unified_directory is not None:
+            _write(self.unified_directory / "cgroup.freeze", v2_value)
+        else:
+            self._write("freezer", "freezer.state", v1_value)
+
+    def _is_frozen(self) -> bool:
+        if self.unified_directory is not None:
+            return "frozen 1" in (self.unified_directory / "cgroup.events").read_text()
+        return self._read("freezer", "freezer.state") == "FROZEN"
+
+    # Accounting
+
+    def memory(self) -> MemoryUsage:
+        """What is charged to the group now. Raises LabError without a memory controller."""
+        stat = _pairs(self._read("memory", "memory.stat"))
+        if "memory" in self.hierarchies.v1:
+            return MemoryUsage(
+                usage_bytes=int(self._read("memory", "memory.usage_in_bytes")),
+                anon_bytes=stat["total_rss"],
+                file_bytes=stat["total_cache"],
+                kernel_bytes=self._optional("memory", "memory.kmem.usage_in_bytes"),
+                inactive_file_bytes=stat["total_inactive_file"],
+                peak_bytes=self._optional("memory", "memory.max_usage_in_bytes"),
+                limit_bytes=self._memory_limit(),
+            )
+        return MemoryUsage(
+            usage_bytes=int(self._read("memory", "memory.current")),
+            anon_bytes=stat["anon"],
+            file_bytes=stat["file"],
+            kernel_bytes=stat.get("kernel"),
+            inactive_file_bytes=stat["inactive_file"],
+            peak_bytes=self._optional("memory", "memory.peak"),
+            limit_bytes=self._memory_limit(),
+        )
+
+    def cpu(self) -> CpuUsage:
+        """CPU time charged to the group so far, of processes that ended too."""
+        quota = _pairs(self._read("cpu", "cpu.stat")) if self._has("cpu", "cpu.stat") else {}
+        if "cpuacct" in self.hierarchies.v1:
+            return CpuUsage(
+                total_seconds=int(self._read("cpuacct", "cpuacct.usage")) / 1e9,
+                user_seconds=int(self._read("cpuacct", "cpuacct.usage_user")) / 1e9,
+                system_seconds=int(self._read("cpuacct", "cpuacct.usage_sys")) / 1e9,
+                throttled_seconds=quota.get("throttled_time", 0) / 1e9,
+                throttled_periods=quota.get("nr_throttled", 0),
+            )
+        return CpuUsage(
+            total_seconds=quota["usage_usec"] / 1e6,
+            user_seconds=quota["user_usec"] / 1e6,
+            system_seconds=quota["system_usec"] / 1e6,
+            throttled_seconds=quota.get("throttled_usec", 0) / 1e6,
+            throttled_periods=quota.get("nr_throttled", 0),
+        )
+
+    def pids_current(self) -> int:
+        """How many tasks (threads count) the group holds. Raises LabError without a pids controller."""
+        return int(self._read("pids", "pids.current"))
+
+    def pressure(self) -> Mapping[str, Pressure] | None:
+        """Stall times by resource (cpu, memory, io), or None where this kernel or mode has no PSI per group."""
+        unified = self.unified_directory
+        found = {}
+        for resource in ("cpu", "memory", "io"):
+            try:
+                text = (unified / f"{resource}.pressure").read_text() if unified else ""
+            except OSError:  # absent, or present and EOPNOTSUPP when booted with psi=0
+                text = ""
+            totals = {line.split()[0]: int(line.rsplit("total=", 1)[1]) / 1e6 for line in text.splitlines()}
+            if totals:
+                found[resource] = Pressure(some_seconds=totals["some"], full_seconds=totals.get("full", 0.0))
+        return found or None
+
+    def reclaim(self, amount_bytes: int) -> int:
+        """Ask the kernel to take memory back from the group; returns how many bytes usage fell by.
+
+        v2 is asked for ``amount_bytes``; v1 knows only "all that can be" (memory.force_empty). Falling short
+        is no error. Raises LabError where the kernel offers neither (v2 before Linux 5.19).
+        """
+        before = self.memory().usage_bytes
+        name, value = ("memory.reclaim", str(amount_bytes))
+        if "memory" in self.hierarchies.v1:
+            name, value = ("memory.force_empty", "0")
+        if not self._has("memory", name):
+            raise LabError("this kernel can't reclaim a cgroup's memory on request", hint="needs Linux 5.19")
+        try:
+            self._write("memory", name, value)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EBUSY):
+                raise
+        return max(0, before - self.memory().usage_bytes)
+
+    # Files
+
+    def _file(self, controller: str, name: str) -> Path:
+        mount = self.hierarchies.mount_of(controller)
+        if mount is None and controller == "cpu" and self.hierarchies.mode is Mode.V2:
+            mount = self.hierarchies.unified  # cpu.stat exists without the controller
+        if mount is None:
+            raise LabError(f"this host has no {controller} cgroup controller", hint=DOCTOR)
+        return mount / self.path / name
+
+    def _has(self, controller: str, name: str) -> bool:
+        return self.hierarchies.mount_of(controller) is not None and self._file(controller, name).exists()
+
+    def _read(self, controller: str, name: str) -> str:
+        return self._file(controller, name).read_text().strip()
+
+    def _optional(self, controller: str, name: str) -> int | None:
+        return int(self._read(controller, name)) if self._has(controller, name) else None
+
+    def _write(self, controller: str, name: str, value: str) -> None:
+        _write(self._file(controller, name), value)
+
+
+def _make_parents(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
+    """Make every parent of ``path``; on v2 pass the controllers down, from the root to the leaf's parent."""
+    for parent in [PurePosixPath("."), *reversed(list(path.parents)[:-1])]:
+        with suppress(FileExistsError):
+            (mount / parent).mkdir()
+        if delegate:
+            offered = (mount / parent / "cgroup.controllers").read_text().split()
+            enabled = (mount / parent / "cgroup.subtree_control").read_text().split()
+            missing = [name for name in DELEGATED if name in offered and name not in enabled]
+            if missing:
+                _write(mount / parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+
+
+def _write(path: Path, value: str) -> None:
+    """One write(2), as the kernel's files want it; never creates."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} (writing {value!r})", str(path)) from error
+    finally:
+        os.close(descriptor)
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    yield directory
+    for child in _children(directory):
+        yield from _walk(child)
+
+
+def _pairs(text: str) -> dict[str, int]:
+    return {name: int(value) for name, value in (line.split() for line in text.splitlines())}
+
+
+def _lives(pid: int) -> bool:
+    """False for zombies and for processes that are gone (proc_pid_stat(5), field 3)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
+
+
+def _wait_dead(pids: set[int], timeout_seconds: float) -> None:
+    """Until every process has ended: a pidfd becomes readable then, even while nobody has reaped it."""
+    deadline = time.monotonic() + timeout_seconds
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(descriptor)
+
+
+def _wait_until(condition: Callable[[], bool], timeout_seconds: float, complaint: str) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"{complaint} within {timeout_seconds:g} s")
+        time.sleep(0.001)
