@@ -1,0 +1,49 @@
+"""Sizes and CPU counts as people write them on a command line or in scenario.toml."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from lab.errors import UsageError
+
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]?)(i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+MIB = 1024 * 1024
+
+
+def parse_bytes(text: str) -> int:
+    """``256M``, ``256MiB``, ``1.5g`` or ``4096`` as bytes; units are powers of 1024, as Docker reads them.
+
+    Raises UsageError for anything else, for zero and for less than one byte.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{text!r} is not a size", hint="write a number and K, M, G or T, for example 256M")
+    power = _POWERS[match["unit"].lower()]
+    # int first: a float has 53 bits, and a size written without a point should come back exactly.
+    number = match["number"]
+    size = int(float(number) * 1024**power) if "." in number else int(number) * 1024**power
+    if size <= 0:
+        raise UsageError(f"a size of {text!r} is not above zero", hint="write for example 256M")
+    return size
+
+
+def parse_cpus(text: str) -> float:
+    """``1``, ``0.5`` or ``2.25`` CPUs. Raises UsageError for anything that is not a finite number above zero."""
+    try:
+        cpus = float(text)
+    except ValueError:
+        cpus = math.nan
+    if not math.isfinite(cpus) or cpus <= 0:
+        raise UsageError(f"{text!r} is not a number of CPUs", hint="write for example 1 or 0.5")
+    return cpus
+
+
+def format_bytes(size_bytes: float) -> str:
+    """``268435456`` as ``256 MiB``: at most one decimal place, none when it would be zero."""
+    value, units = float(size_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
+    unit = units.pop(0)
+    while abs(value) >= 1024 and units:
+        value, unit = value / 1024, units.pop(0)
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}"

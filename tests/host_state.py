@@ -1,0 +1,183 @@
+"""What lab could leave behind on a host, before and after.
+
+    before = snapshot()
+    …
+    assert_unchanged(before)
+
+Only what carries lab's marks is compared, so that other work on the same machine, another lab included, does
+not disturb a test: pass ``sessions`` to look at some sessions alone. Resources which carry no name (network
+namespaces, links) are attributed to the processes of this test: see `snapshot`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+RUNTIME = Path("/run/lab")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostState:
+    """Sets of names, one per kind of thing that can be left behind."""
+
+    mounts: frozenset[str]
+    links: frozenset[str]
+    named_namespaces: frozenset[str]
+    held_namespaces: frozenset[str]
+    cgroups: frozenset[str]
+    sessions: frozenset[str]
+    scratch: frozenset[str]
+    processes: frozenset[str]
+
+
+def snapshot(home: Path | None = None) -> HostState:
+    """The state of the host now; ``home`` (default: lab's) is where scratch is looked for.
+
+    Sessions and cgroups of *living* lab processes other than this one and its descendants are left out: another
+    lab may be at work. Processes are those inside lab's cgroups. Held namespaces are the network namespaces
+    other than the host's that this process or one of its descendants holds by a descriptor or lives in.
+    """
+    foreign = _sessions_of_others()
+    return HostState(
+        mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        links=frozenset(_names(Path("/sys/class/net"))),
+        named_namespaces=frozenset(_names(Path("/run/netns")) | _names(Path("/var/run/netns"))),
+        held_namespaces=frozenset(_held_network_namespaces()),
+        cgroups=frozenset(name for name in _cgroups() if _session_of(name) not in foreign),
+        sessions=frozenset(_names(RUNTIME) - foreign),
+        scratch=frozenset(_scratch(home or _home()) - {str((home or _home()) / "tmp" / name) for name in foreign}),
+        processes=frozenset(_processes(foreign)),
+    )
+
+
+def assert_unchanged(before: HostState, *, home: Path | None = None, within_seconds: float = 5.0) -> None:
+    """Fail, naming each leftover, unless the host is as it was in ``before`` within a few seconds.
+
+    The grace is for what the kernel removes by itself a moment after its last user is gone (a network
+    namespace), and for the host's init, which may reap orphans late.
+    """
+    assert wait_until(lambda: not difference(before, snapshot(home)), within_seconds), "\n".join(
+        ["the host is not as it was:", *difference(before, snapshot(home))]
+    )
+
+
+def difference(before: HostState, after: HostState) -> list[str]:
+    """One line per thing that appeared or vanished."""
+    lines = []
+    for kind in HostState.__dataclass_fields__:
+        old, new = getattr(before, kind), getattr(after, kind)
+        lines += [f"  {kind}: {name} is left" for name in sorted(new - old)]
+        # What vanished matters only where lab must never touch anything it has not made.
+        if kind in ("mounts", "links", "named_namespaces"):
+            lines += [f"  {kind}: {name} has vanished" for name in sorted(old - new)]
+    return lines
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
+    """Poll ``condition`` every 20 ms; False when it stayed false."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def descendants(pid: int | None = None) -> set[int]:
+    """``pid`` (default: this process) and every process below it."""
+    parents: dict[int, int] = {}
+    for pid_text in filter(str.isdigit, _names(Path("/proc"))):
+        if stat := _stat(int(pid_text)):
+            parents[int(pid_text)] = int(stat[1])
+    found = {pid or os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def _home() -> Path:
+    from lab.host.home import home
+
+    return home()
+
+
+def _names(directory: Path) -> set[str]:
+    try:
+        return {path.name for path in directory.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on (proc(5)), or None when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _sessions_of_others() -> set[str]:
+    """Sessions under the runtime root whose owner lives and is no descendant of this process."""
+    import json
+
+    ours = descendants()
+    foreign = set()
+    for name in _names(RUNTIME):
+        try:
+            owner = json.loads((RUNTIME / name / "owner.json").read_text())
+            stat = _stat(int(owner["pid"]))
+        except (OSError, ValueError, KeyError):
+            continue
+        if stat and stat[0] != "Z" and int(owner["pid"]) not in ours:
+            foreign.add(name)
+    return foreign
+
+
+def _cgroups() -> Iterable[str]:
+    for root in [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())]:
+        for directory, _, _ in os.walk(root / "lab"):
+            if directory != str(root / "lab"):  # the common parent may stay
+                yield directory
+
+
+def _session_of(cgroup: str) -> str:
+    return cgroup.partition("/lab/")[2].partition("/")[0]
+
+
+def _processes(foreign: set[str]) -> Iterable[str]:
+    """``PID COMMAND`` of every living process inside a cgroup of lab's."""
+    for cgroup in _cgroups():
+        if _session_of(cgroup) in foreign:
+            continue
+        try:
+            pids = (Path(cgroup) / "cgroup.procs").read_text().split()
+        except OSError:
+            continue
+        for pid in pids:
+            if (stat := _stat(int(pid))) and stat[0] != "Z":
+                yield f"{pid} in {cgroup}"
+
+
+def _scratch(home: Path) -> set[str]:
+    return {str(home / "tmp" / name) for name in _names(home / "tmp")}
+
+
+def _held_network_namespaces() -> Iterable[str]:
+    host = str(Path("/proc/self/ns/net").readlink())
+    for pid in descendants():
+        process = Path(f"/proc/{pid}")
+        descriptors = [process / "fd" / name for name in _names(process / "fd")]
+        threads = [process / "task" / name / "ns/net" for name in _names(process / "task")]
+        for link in descriptors + threads:
+            try:
+                target = str(link.readlink())
+            except OSError:
+                continue
+            else:
+                if target.startswith("net:[") and target != host:
+                    yield target
