@@ -1,0 +1,262 @@
+"""Layers: overlayfs directories to OCI layer blobs and back (OCI image-spec, layer.md).
+
+`pack` makes equal tars of equal directories: sorted, numeric owners, no atime or ctime, fixed times for fresh files.
+`unpack` treats a tar as hostile: see `Extractor`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+import zstandard
+
+from lab.errors import ImageError
+from lab.images.extract import OPAQUE_MARKER, WHITEOUT, XATTR_RECORD, Extractor, keeps_xattr
+from lab.images.manifest import excluded
+from lab.images.tree import is_opaque, is_whiteout
+
+TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+ZSTD_LEVEL = 3
+CHUNK_BYTES = 1 << 20
+DEFAULT_EPOCH = 1_704_067_200  # 2024-01-01T00:00:00Z: any constant does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer: ``diff_id`` names its uncompressed tar, ``digest`` and ``size_bytes`` its blob."""
+
+    diff_id: str
+    digest: str
+    size_bytes: int
+    media_type: str
+
+
+def epoch() -> datetime:
+    """The time of everything lab makes: ``SOURCE_DATE_EPOCH`` (reproducible-builds.org), else a constant."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(text) if text.isdigit() else DEFAULT_EPOCH, UTC)
+
+
+class _Hashing:
+    """A file object that hashes and counts what passes through on its way to ``sink``."""
+
+    def __init__(self, sink: Callable[[bytes], object]) -> None:
+        self._sink = sink
+        self._state = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._state.update(data)
+        self.size_bytes += len(data)
+        self._sink(data)
+        return len(data)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._state.hexdigest()}"
+
+
+# -- directory to blob ---------------------------------------------------------------------------------------
+
+
+def pack(directory: Path, target: Path, *, fresh_since: float | None = None) -> Layer:
+    """Write an overlayfs upper directory as a zstd-compressed layer.
+
+    Whiteouts and opaque directories become OCI's marker files. What every instance gets from its backend is left
+    out (`manifest.excluded`): in an upper directory it can only be mount points. Times are fixed to `epoch` where
+    they are later than ``fresh_since`` (seconds since 1970); earlier ones, which came out of packages and archives,
+    stay, because compiled Python modules record them. None fixes all of them.
+    """
+    stamp = int(epoch().timestamp())
+    with target.open("wb") as file:
+        blob = _Hashing(file.write)
+        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(cast(IO[bytes], blob), closefd=False)
+        tar = _Hashing(compressor.write)
+        with tarfile.open(
+            fileobj=cast(IO[bytes], tar), mode="w|", format=tarfile.PAX_FORMAT, bufsize=CHUNK_BYTES
+        ) as archive:
+            seen: dict[tuple[int, int], str] = {}
+            for name, real, status in _entries(os.fsencode(directory)):
+                fresh = fresh_since is None or status.st_mtime >= fresh_since
+                _add(archive, name, real, status, stamp if fresh else int(status.st_mtime), seen)
+        compressor.flush(zstandard.FLUSH_FRAME)
+    return Layer(diff_id=tar.digest, digest=blob.digest, size_bytes=blob.size_bytes, media_type=TAR_ZSTD)
+
+
+def _entries(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
+    """Every path below ``root``, sorted by bytes within each directory, and the root itself as ``b""``."""
+    yield b"", root, os.lstat(root)
+    pending = [b""]
+    while pending:
+        path = pending.pop()
+        names = sorted(os.listdir(os.path.join(root, path)))
+        below = []
+        for name in names:
+            inner = os.path.join(path, name)
+            real = os.path.join(root, inner)
+            status = os.lstat(real)
+            if excluded(inner):
+                continue
+            yield inner, real, status
+            if stat.S_ISDIR(status.st_mode):
+                below.append(inner)
+        pending.extend(reversed(below))
+
+
+def _add(
+    archive: tarfile.TarFile,
+    name: bytes,
+    real: bytes,
+    status: os.stat_result,
+    mtime: int,
+    seen: dict[tuple[int, int], str],
+) -> None:
+    text = os.fsdecode(name)
+    info = tarfile.TarInfo(text or ".")
+    info.mtime = mtime
+    if is_whiteout(status):
+        info.name = os.fsdecode(os.path.join(os.path.dirname(name), WHITEOUT + os.path.basename(name)))
+        archive.addfile(info, io.BytesIO())
+        return
+    info.mode = stat.S_IMODE(status.st_mode)
+    info.uid, info.gid = status.st_uid, status.st_gid
+    info.pax_headers = _xattr_records(real)
+    key = (status.st_dev, status.st_ino)
+    if stat.S_ISREG(status.st_mode):
+        if status.st_nlink > 1 and key in seen:
+            info.type, info.linkname = tarfile.LNKTYPE, seen[key]
+            archive.addfile(info)
+            return
+        seen[key] = text
+        info.size = status.st_size
+        with open(real, "rb") as content:
+            archive.addfile(info, content)
+        return
+    if stat.S_ISDIR(status.st_mode):
+        info.type = tarfile.DIRTYPE
+    elif stat.S_ISLNK(status.st_mode):
+        info.type, info.linkname = tarfile.SYMTYPE, os.fsdecode(os.readlink(real))
+    elif stat.S_ISFIFO(status.st_mode):
+        info.type = tarfile.FIFOTYPE
+    elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        info.type = tarfile.CHRTYPE if stat.S_ISCHR(status.st_mode) else tarfile.BLKTYPE
+        info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    else:
+        return  # a socket is of no use without the process that bound it; tar has no type for it
+    archive.addfile(info)
+    if stat.S_ISDIR(status.st_mode) and is_opaque(real):
+        marker = tarfile.TarInfo(os.fsdecode(os.path.join(name, OPAQUE_MARKER)))
+        marker.mtime = mtime
+        archive.addfile(marker, io.BytesIO())
+
+
+def _xattr_records(real: bytes) -> dict[str, str]:
+    """Extended attributes as PAX records; the values' bytes survive as surrogate escapes."""
+    try:
+        names = sorted(os.listxattr(real, follow_symlinks=False))
+    except OSError:
+        return {}
+    return {
+        XATTR_RECORD + name: os.getxattr(real, name, follow_symlinks=False).decode("utf-8", "surrogateescape")
+        for name in names
+        if keeps_xattr(name)
+    }
+
+
+# -- blob to directory ---------------------------------------------------------------------------------------
+
+
+class _Reader(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Gunzip:
+    """Streams any number of concatenated gzip members."""
+
+    def __init__(self, source: _Reader) -> None:
+        self._source = source
+        self._state = zlib.decompressobj(wbits=31)
+        self._pending = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        while True:
+            if self._state.eof:
+                rest = self._state.unused_data or self._source.read(CHUNK_BYTES)
+                if not rest.strip(b"\0"):
+                    return b""
+                self._state, self._pending = zlib.decompressobj(wbits=31), rest
+            data = self._pending or self._source.read(CHUNK_BYTES)
+            if not data:
+                raise ImageError("a gzip layer ends too early", hint="fetch the image again")
+            out = self._state.decompress(data, max(size, 0))
+            self._pending = self._state.unconsumed_tail
+            if out:
+                return out
+
+
+class _HashingReader:
+    """Reads exactly what is asked for while it lasts, and hashes it."""
+
+    def __init__(self, source: _Reader) -> None:
+        self._source = source
+        self._state = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        pieces = []
+        while size > 0:
+            piece = self._source.read(size)
+            if not piece:
+                break
+            self._state.update(piece)
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def drain(self) -> str:
+        """Read to the end; the digest of everything."""
+        while self.read(CHUNK_BYTES):
+            pass
+        return f"sha256:{self._state.hexdigest()}"
+
+
+def decompressed(blob: IO[bytes]) -> _Reader:
+    """A stream of what a plain, gzip or zstd ``blob`` holds; told by its first bytes, not by its media type."""
+    magic = blob.read(4)
+    blob.seek(0)
+    if magic[:2] == b"\x1f\x8b":
+        return _Gunzip(blob)
+    if magic == b"\x28\xb5\x2f\xfd":
+        return zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True)
+    return blob
+
+
+def unpack(blob: IO[bytes], target: Path, *, expected_diff_id: str) -> None:
+    """Unpack a layer into the new directory ``target`` the way overlayfs wants a lower directory.
+
+    Raises ImageError when the content does not match ``expected_diff_id``, or is not a sane tar.
+    """
+    reader = _HashingReader(decompressed(blob))
+    try:
+        with (
+            tarfile.open(fileobj=cast(IO[bytes], reader), mode="r|", bufsize=CHUNK_BYTES) as archive,
+            Extractor(target, whiteouts=True) as extractor,
+        ):
+            for member in archive:
+                extractor.extract(archive, member)
+        found = reader.drain()
+    except (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError) as error:
+        raise ImageError(f"a layer is not a readable archive: {error}", hint="build or fetch it again") from error
+    if found != expected_diff_id:
+        raise ImageError(
+            f"a layer's content is {found}, but the image says {expected_diff_id}", hint="build or fetch it again"
+        )

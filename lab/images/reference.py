@@ -1,0 +1,35 @@
+"""Image names as people write them, brought to one form.
+
+``python`` → ``python:latest``; ``docker.io/library/python:3.11`` → ``python:3.11``; ``NAME@sha256:…`` keeps its
+digest. Grammar: the distribution project's reference grammar, as far as people use it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lab.errors import UsageError
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
+_NAME = re.compile(
+    rf"(?P<path>{_HOST}{_COMPONENT}(?:/{_COMPONENT})*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_IMPLIED = ("docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/")
+
+
+def normalise(name: str) -> str:
+    """``name`` in the form the store keeps. Raises UsageError when it is not an image name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageError(
+            f"{name!r} is not an image name", hint="lower-case letters, digits and . _ - /, then an optional :TAG"
+        )
+    path = match["path"]
+    for implied in _IMPLIED:
+        path = path.removeprefix(implied)
+    digest = f"@{match['digest']}" if match["digest"] else ""
+    tag = match["tag"] or ("" if digest else "latest")
+    return path + (f":{tag}" if tag else "") + digest

@@ -1,0 +1,344 @@
+"""The one image store: an OCI image layout on disk, and its layers unpacked for overlayfs.
+
+```
+<home>/images/oci-layout, index.json, blobs/sha256/<hex>   OCI image-spec, image-layout.md
+<home>/layers/<diff id>/                                   a layer as overlayfs wants a lower directory
+<home>/manifests/<chain>.txt                               the manifest of every file of an image
+<home>/tmp/                                                see scratch.py
+```
+
+Nothing is changed in place: a blob, a layer or the index is written beside, and renamed into place, so a killed
+process corrupts nothing. The index is rewritten under a file lock. Layers are private to root (mode 0700): they
+hold set-uid programs and device nodes as some image wants them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from lab.errors import ImageError
+from lab.host.home import home as lab_home
+from lab.images import layers
+from lab.images.layers import Layer
+from lab.images.manifest import Manifest, write_manifest
+from lab.images.ociconfig import config_from_oci, config_to_oci
+from lab.images.reference import normalise
+from lab.images.scratch import clean_scratch, scratch
+from lab.images.tree import Tree
+from lab.model import ImageConfig
+
+__all__ = ["Base", "Image", "Layer", "Manifest", "Origin", "Store", "clean_scratch"]
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+REF_NAME = "org.opencontainers.image.ref.name"
+CREATED = "org.opencontainers.image.created"
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
+ORIGIN = "lab.origin"
+BASE_ORIGIN = "lab.base.origin"
+
+
+class Origin(StrEnum):
+    """Where an image's bits came from; the same name from another origin is another image."""
+
+    BUILT = "built"
+    REGISTRY = "registry"
+    RECIPE = "recipe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The image that another was built from."""
+
+    name: str
+    digest: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image of the store. ``digest`` is its OCI manifest's, ``sha256:…``; ``layers`` has the bottom one first."""
+
+    name: str
+    digest: str
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    origin: Origin
+    created: datetime
+    base: Base | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of the layers' compressed blobs."""
+        return sum(layer.size_bytes for layer in self.layers)
+
+    @property
+    def chain(self) -> str:
+        """A hex name of the file system alone: two images with the same layers share it."""
+        return hashlib.sha256("\n".join(layer.diff_id for layer in self.layers).encode()).hexdigest()
+
+
+class Store:
+    """Images under one home. Cheap to open; safe to use from several processes at once."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.layout = home / "images"
+        self.blobs = self.layout / "blobs" / "sha256"
+        self.unpacked = home / "layers"
+
+    @classmethod
+    def open(cls, home: Path | None = None) -> Store:
+        """The store under ``home`` (default: lab's own), made if need be. Raises ImageError if it can't be."""
+        store = cls(home or lab_home())
+        try:
+            store.blobs.mkdir(parents=True, exist_ok=True)
+            store.unpacked.mkdir(mode=0o700, exist_ok=True)
+            (store.home / "manifests").mkdir(exist_ok=True)
+            marker = store.layout / "oci-layout"
+            if not marker.exists():
+                store._replace(marker, b'{"imageLayoutVersion": "1.0.0"}\n')
+        except PermissionError as error:
+            raise ImageError(f"can't write the image store {store.home}", hint="sudo, or set LAB_HOME") from error
+        return store
+
+    def scratch(self, purpose: str) -> AbstractContextManager[Path]:
+        """A temporary directory on the store's file system."""
+        return scratch(self.home, purpose)
+
+    # -- finding ---------------------------------------------------------------------------------------------
+
+    def images(self) -> list[Image]:
+        """Every tagged image, by name."""
+        return sorted((self._image(entry) for entry in self._index()), key=lambda image: image.name)
+
+    def find(self, name: str) -> Image:
+        """The image called ``name``, or whose digest it is. Raises ImageError when there is none."""
+        wanted = name if name.startswith("sha256:") else normalise(name)
+        for entry in self._index():
+            if wanted in (entry["annotations"][REF_NAME], entry["digest"]):
+                return self._image(entry)
+        raise ImageError(f"no image {name}", hint=f"lab build DIR -t {name}; lab image ls shows what there is")
+
+    def __contains__(self, name: str) -> bool:
+        try:
+            self.find(name)
+        except ImageError:
+            return False
+        return True
+
+    # -- an image's files ------------------------------------------------------------------------------------
+
+    def lower_directories(self, image: Image) -> tuple[Path, ...]:
+        """The image's layers for overlayfs's ``lowerdir``, the top one first; unpacked at the first call.
+
+        Whiteouts are character devices 0/0, opaque directories carry ``trusted.overlay.opaque``. Needs root.
+        """
+        return self.directories(image.layers)
+
+    def directories(self, chain: tuple[Layer, ...]) -> tuple[Path, ...]:
+        """`lower_directories` for a bare chain of layers, the bottom one first in ``chain``."""
+        return tuple(self._directory(layer) for layer in reversed(chain))
+
+    def _directory(self, layer: Layer) -> Path:
+        target = self.unpacked / layer.diff_id.removeprefix("sha256:")
+        if target.is_dir():
+            return target
+        with self.scratch("layer") as temporary, self.blob(layer.digest).open("rb") as blob:
+            fresh = temporary / "root"
+            layers.unpack(blob, fresh, expected_diff_id=layer.diff_id)
+            _move_directory(fresh, target)
+        return target
+
+    def manifest(self, image: Image) -> Manifest:
+        """The manifest of every file of the image, computed at the first call (see docs/images.md)."""
+        path = self.home / "manifests" / f"{image.chain}.txt"
+        if not path.exists():
+            with self.scratch("manifest") as temporary:
+                fresh = temporary / "manifest.txt"
+                write_manifest(Tree(self.lower_directories(image)), fresh)
+                fresh.replace(path)
+        return Manifest.read(path)
+
+    # -- adding ----------------------------------------------------------------------------------------------
+
+    def add_layer(self, directory: Path, *, fresh_since: float | None = None) -> Layer:
+        """Pack an overlayfs upper directory into a layer; see `layers.pack` for what is normalised."""
+        with self.scratch("blob") as temporary:
+            packed = temporary / "layer.tar.zst"
+            layer = layers.pack(directory, packed, fresh_since=fresh_since)
+            self._adopt(packed, layer.digest)
+        return layer
+
+    def add_image(
+        self,
+        name: str,
+        *,
+        config: ImageConfig,
+        layers: tuple[Layer, ...],
+        origin: Origin,
+        base: Base | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Image:
+        """Write configuration and manifest and give them a name. Equal input gives an equal digest."""
+        described = self._write_json(config_to_oci(config, [layer.diff_id for layer in layers]))
+        notes = {ORIGIN: origin.value, **(annotations or {})}
+        if base is not None:
+            notes |= {BASE_NAME: base.name, BASE_DIGEST: base.digest, BASE_ORIGIN: base.origin.value}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {"mediaType": CONFIG_TYPE, **described},
+            "layers": [
+                {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size_bytes} for layer in layers
+            ],
+            "annotations": dict(sorted(notes.items())),
+        }
+        return self.tag(name, self._write_json(manifest))
+
+    def tag(self, name: str, described: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> Image:
+        """Let ``name`` mean the manifest ``{"digest", "size"}``, whose blobs are in the store already.
+
+        ``annotations`` are kept beside the name, for an image whose own manifest must not change.
+        """
+        entry = {
+            "mediaType": MANIFEST_TYPE,
+            "digest": described["digest"],
+            "size": described["size"],
+            "annotations": {
+                REF_NAME: normalise(name),
+                CREATED: datetime.now(UTC).isoformat(timespec="seconds"),
+                **(annotations or {}),
+            },
+        }
+        image = self._image(entry)
+        with self._locked():
+            others = [one for one in self._index() if one["annotations"][REF_NAME] != image.name]
+            index = {"schemaVersion": 2, "manifests": [*others, entry]}
+            self._replace(self.layout / "index.json", json.dumps(index, indent=1).encode())
+        return image
+
+    def blob(self, digest: str) -> Path:
+        """Where the blob ``sha256:…`` is, or would be. Raises ImageError for another algorithm or form."""
+        algorithm, _, value = digest.partition(":")
+        if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+            raise ImageError(f"{digest!r} is not a SHA-256 digest", hint="the image is broken or not supported")
+        return self.blobs / value
+
+    def adopt_blob(self, source: Path, digest: str) -> None:
+        """Copy a blob in, checking its digest. Raises ImageError when it does not match."""
+        if self.blob(digest).exists():
+            return
+        with self.scratch("blob") as temporary, source.open("rb") as reader:
+            copy = temporary / "blob"
+            state = hashlib.sha256()
+            with copy.open("wb") as writer:
+                while chunk := reader.read(1 << 20):
+                    state.update(chunk)
+                    writer.write(chunk)
+            if f"sha256:{state.hexdigest()}" != digest:
+                raise ImageError(f"blob {digest} is damaged", hint="fetch the image again")
+            self._adopt(copy, digest)
+
+    # -- bytes on disk ---------------------------------------------------------------------------------------
+
+    def read_json(self, digest: str) -> dict[str, Any]:
+        """A JSON blob as a dictionary. Raises ImageError when it is missing or not one."""
+        try:
+            value = json.loads(self.blob(digest).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ImageError(f"blob {digest} is missing or broken", hint="build or fetch the image again") from error
+        if not isinstance(value, dict):
+            raise ImageError(f"blob {digest} is not a JSON object", hint="build or fetch the image again")
+        return value
+
+    def _write_json(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self._replace(self.blob(digest), data)
+        return {"digest": digest, "size": len(data)}
+
+    def _adopt(self, file: Path, digest: str) -> None:
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        file.chmod(0o644)
+        file.replace(self.blob(digest))
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        with self.scratch("write") as temporary:
+            fresh = temporary / "fresh"
+            fresh.write_bytes(data)
+            with fresh.open("rb") as handle:
+                os.fsync(handle.fileno())
+            fresh.replace(path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.layout / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _index(self) -> list[dict[str, Any]]:
+        try:
+            index = json.loads((self.layout / "index.json").read_bytes())
+            return [entry for entry in index["manifests"] if REF_NAME in entry.get("annotations", {})]
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError) as error:
+            raise ImageError(
+                f"{self.layout / 'index.json'} is broken", hint=f"rm -r {self.layout} and build again"
+            ) from error
+
+    def _image(self, entry: Mapping[str, Any]) -> Image:
+        manifest = self.read_json(entry["digest"])
+        try:
+            notes = manifest.get("annotations", {})
+            config = self.read_json(manifest["config"]["digest"])
+            diff_ids = config["rootfs"]["diff_ids"]
+            found = tuple(
+                Layer(diff_id=diff_id, digest=one["digest"], size_bytes=one["size"], media_type=one["mediaType"])
+                for diff_id, one in zip(diff_ids, manifest["layers"], strict=True)
+            )
+            # an image fetched from a registry keeps its digest, so what lab knows of it stands in the index
+            notes = notes | {key: value for key, value in entry["annotations"].items() if key.startswith("lab.")}
+            return Image(
+                name=entry["annotations"][REF_NAME],
+                digest=entry["digest"],
+                config=config_from_oci(config),
+                layers=found,
+                origin=Origin(notes.get(ORIGIN, Origin.REGISTRY)),
+                created=datetime.fromisoformat(entry["annotations"][CREATED]),
+                base=_base(notes),
+                annotations=notes,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ImageError(
+                f"the image {entry['digest']} can't be read: {error}", hint="build or fetch it again"
+            ) from error
+
+
+def _base(notes: Mapping[str, str]) -> Base | None:
+    if BASE_ORIGIN not in notes:
+        return None
+    return Base(name=notes[BASE_NAME], digest=notes[BASE_DIGEST], origin=Origin(notes[BASE_ORIGIN]))
+
+
+def _move_directory(fresh: Path, target: Path) -> None:
+    """Rename into place; another process may have been first, with the same content."""
+    try:
+        fresh.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
