@@ -1,0 +1,369 @@
+"""What one lab process made that could outlive it, so that nothing does.
+
+A session is one lab process. Its folder ``/run/lab/<session>`` holds:
+
+owner.json    who it is: pid, start time, boot id (a pid alone may be used again), home
+ledger.jsonl  a line per resource, written before the resource is made
+
+Closing a session removes its resources in reverse order. Should the process die first, whoever comes next does
+the same from its files: the launcher, which watches its parent, or any later lab command. A removal takes
+the session's lock (flock(2) on its folder), so two cleaners never work on one session.
+
+Mounts are never recorded: lab makes them in mount namespaces of its own, which end with their processes.
+This lies on the path of ``lab run``: standard library only, and quick.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab.errors import LabError
+from lab.host.cgroup import ControlGroup
+from lab.host.home import home, runtime_root
+
+OWNER = "owner.json"
+LEDGER = "ledger.jsonl"
+UNBORN = ".new-"  # + session . pid: a folder whose owner.json is still being written
+KILL_TIMEOUT_SECONDS = 10.0
+
+
+class Kind(StrEnum):
+    """What a ledger can hold, and how its removal works."""
+
+    CGROUP = "cgroup"  # a path below every hierarchy: everything in it is killed, then it is removed
+    PROCESS = "process"  # a pid with its start time: killed
+    FILE = "file"  # a file, socket or symbolic link: unlinked
+    DIRECTORY = "directory"  # a tree without mounts: removed with all its files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """One line of a ledger. ``name`` is a path, or a pid; ``started`` is a process's start time in ticks."""
+
+    kind: Kind
+    name: str
+    started: int = 0
+
+    def describe(self) -> str:
+        return f"{self.kind} {self.name}"
+
+    def exists(self) -> bool:
+        """Whether it is still there."""
+        match self.kind:
+            case Kind.CGROUP:
+                return ControlGroup.open(self.name).exists()
+            case Kind.PROCESS:  # the cleaner itself, a launcher for one, may be listed: it is about to end
+                return int(self.name) != os.getpid() and start_time(int(self.name)) == self.started
+            case Kind.FILE | Kind.DIRECTORY:
+                return os.path.lexists(self.name)
+
+    def remove(self) -> None:
+        """Remove it; nothing happens when it is gone already. Raises LabError or OSError when it stays."""
+        match self.kind:
+            case Kind.CGROUP:
+                group = ControlGroup.open(self.name)
+                group.kill(KILL_TIMEOUT_SECONDS)
+                group.remove(KILL_TIMEOUT_SECONDS)
+            case Kind.PROCESS:
+                _kill(int(self.name), self.started)
+            case Kind.FILE:
+                Path(self.name).unlink(missing_ok=True)
+            case Kind.DIRECTORY:
+                _remove_tree(Path(self.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process a session belongs to."""
+
+    pid: int
+    started: int
+    boot_id: str
+    home: str
+
+    @classmethod
+    def of_this_process(cls) -> Owner:
+        pid = os.getpid()
+        return cls(pid=pid, started=start_time(pid) or 0, boot_id=boot_id(), home=str(home()))
+
+    def lives(self) -> bool:
+        """A zombie has ended: it holds nothing any more."""
+        return self.boot_id == boot_id() and start_time(self.pid) == self.started
+
+
+class Session:
+    """The ledger of one lab process. Thread-safe. A context manager that closes itself."""
+
+    def __init__(self, directory: Path, owner: Owner) -> None:
+        self.directory = directory
+        self.owner = owner
+        self._lock = threading.Lock()
+        self._descriptor = os.open(directory / LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @property
+    def id(self) -> str:
+        """Eight hexadecimal digits, unique among the sessions of this host."""
+        return self.directory.name
+
+    @classmethod
+    def open(cls) -> Session:
+        """Start a session of this process. What dead sessions left is *not* removed: see `clean_stale`."""
+        owner, name = Owner.of_this_process(), os.urandom(4).hex()
+        root = runtime_root()
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Renamed once it says whose it is: a cleaner must never meet a session without an owner.
+            unborn = root / f"{UNBORN}{name}.{owner.pid}"
+            unborn.mkdir(mode=0o700)
+            fields = {"pid": owner.pid, "started": owner.started, "boot_id": owner.boot_id, "home": owner.home}
+            (unborn / OWNER).write_text(json.dumps(fields))
+            unborn.rename(root / name)
+        except OSError as error:
+            raise LabError(f"no session can be opened below {root}: {error}", hint="lab needs root") from error
+        return cls(root / name, owner)
+
+    def record(self, resource: Resource) -> None:
+        """Write down what is about to be made. It is in the kernel's hands on return: a kill can't lose it."""
+        fields: dict[str, str | int] = {"kind": resource.kind, "name": resource.name}
+        if resource.started:
+            fields["started"] = resource.started
+        line = json.dumps(fields).encode() + b"\n"
+        with self._lock:
+            if self._descriptor < 0:
+                raise LabError(f"session {self.id} is closed")
+            os.write(self._descriptor, line)
+
+    def cgroup(self, instance: str) -> str:
+        """The path of the cgroup of ``instance``, recorded: ``lab/<session>/<instance>``."""
+        path = f"lab/{self.id}/{instance}"
+        self.record(Resource(kind=Kind.CGROUP, name=path))
+        return path
+
+    def make_directory(self, path: Path) -> Path:
+        """Record ``path`` and make it, with its parents, for root alone."""
+        self.record(Resource(kind=Kind.DIRECTORY, name=str(path)))
+        path.mkdir(mode=0o700, parents=True)
+        return path
+
+    def process(self, pid: int) -> None:
+        """Record a process just started. It can't be recorded before; keep it in a recorded cgroup if it matters."""
+        if started := start_time(pid):
+            self.record(Resource(kind=Kind.PROCESS, name=str(pid), started=started))
+
+    def close(self) -> None:
+        """Remove everything in reverse order, and verify. Idempotent; does nothing in a forked child.
+
+        Raises LabError that names each thing which could not be removed; the session's folder then stays,
+        so that ``lab clean`` can try again once this process has ended.
+        """
+        with self._lock:
+            if self._descriptor < 0 or os.getpid() != self.owner.pid:
+                return
+            os.close(self._descriptor)
+            self._descriptor = -1
+        # A cleaner that is just finding out that the owner lives holds the lock for a moment: wait for it.
+        with _locked(self.directory, wait=True) as held:
+            errors = _remove_all(self.directory, self.owner)[1] if held else []
+        if errors:
+            raise LabError(f"session {self.id} left something behind", hint="lab clean", detail="\n".join(errors))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stale_sessions() -> list[Path]:
+    """The folders of sessions whose owner is dead, oldest first."""
+    try:
+        folders = sorted(runtime_root().iterdir(), key=lambda folder: folder.stat().st_mtime)
+    except FileNotFoundError:
+        return []
+    return [folder for folder in folders if _is_stale(folder)]
+
+
+def resources(directory: Path) -> list[Resource]:
+    """What a session's ledger lists, in the order it was made. A line cut short was never acted on."""
+    found = []
+    with suppress(FileNotFoundError):
+        for line in (directory / LEDGER).read_bytes().split(b"\n"):
+            with suppress(ValueError, KeyError, TypeError):
+                fields = json.loads(line)
+                found.append(
+                    Resource(
+                        kind=Kind(fields["kind"]), name=str(fields["name"]), started=int(fields.get("started", 0))
+                    )
+                )
+    return found
+
+
+def clean_stale() -> list[str]:
+    """Remove what dead sessions left, only theirs; one line per thing removed.
+
+    A session that another cleaner holds is left to it. Raises LabError that names what could not be removed,
+    after everything else has been.
+    """
+    removed: list[str] = []
+    errors: list[str] = []
+    for folder in stale_sessions():
+        gone, failed = clean_session(folder)
+        removed += gone
+        errors += failed
+    if errors:
+        raise LabError("something a dead session left can't be removed", detail="\n".join(errors))
+    return removed
+
+
+def clean_session(directory: Path) -> tuple[list[str], list[str]]:
+    """Remove one dead session: a line per thing removed, and a line per failure.
+
+    Nothing happens while its owner lives, or while another cleaner is at work on it.
+    """
+    with _locked(directory) as held:
+        if not held or not _is_stale(directory):
+            return [], []
+        removed, errors = _remove_all(directory, _owner_of(directory))
+    return [f"session {directory.name}: {line}" for line in removed], errors
+
+
+def start_time(pid: int) -> int | None:
+    """When the living process ``pid`` started, in clock ticks since boot (proc_pid_stat(5), field 22)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def boot_id() -> str:
+    """The kernel's random name for this boot (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _is_stale(folder: Path) -> bool:
+    if folder.name.startswith(UNBORN):
+        pid = folder.name.rpartition(".")[2]
+        return not pid.isdigit() or start_time(int(pid)) is None
+    owner = _owner_of(folder)
+    return owner is not None and not owner.lives()
+
+
+def _owner_of(folder: Path) -> Owner | None:
+    """None for anything that is no session."""
+    try:
+        fields = json.loads((folder / OWNER).read_text())
+        return Owner(
+            pid=int(fields["pid"]),
+            started=int(fields["started"]),
+            boot_id=str(fields["boot_id"]),
+            home=str(fields["home"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _locked(directory: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a session's lock; False when another holds it (unless ``wait``) or has removed the session meanwhile."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield directory.exists() and os.path.samestat(os.fstat(descriptor), directory.stat())
+    finally:
+        os.close(descriptor)
+
+
+def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[str]]:
+    """Remove a session's resources, newest first, and its folder if nothing failed."""
+    removed: list[str] = []
+    errors: list[str] = []
+    rebooted = owner is not None and owner.boot_id != boot_id()
+    for resource in dict.fromkeys(reversed(resources(directory))):
+        if rebooted and resource.kind not in (Kind.FILE, Kind.DIRECTORY):
+            continue  # the reboot removed it, and its name may mean something else now
+        try:
+            _refuse_foreign(directory, resource)
+            if resource.exists():
+                resource.remove()
+                removed.append(resource.describe())
+        except (LabError, OSError) as error:
+            errors.append(f"{resource.describe()}: {error}")
+    if not errors:
+        try:
+            _remove_tree(directory)
+        except (LabError, OSError) as error:
+            errors.append(f"directory {directory}: {error}")
+    return removed, errors
+
+
+def _refuse_foreign(directory: Path, resource: Resource) -> None:
+    """A ledger is only a file: what it could not have recorded itself is not removed in its name."""
+    if resource.kind is Kind.CGROUP and not resource.name.startswith(f"lab/{directory.name}/"):
+        raise LabError("is not a cgroup of this session")
+    if resource.kind in (Kind.FILE, Kind.DIRECTORY):
+        path = Path(resource.name)
+        if not path.is_absolute() or ".." in path.parts or len(path.parts) < 4:
+            raise LabError("is not a path that lab makes")
+
+
+def _kill(pid: int, started: int) -> None:
+    """SIGKILL the process that started then, through a pidfd: the pid can't be used again in between."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if start_time(pid) != started:
+            return
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
+        while start_time(pid) == started:
+            if time.monotonic() > deadline:
+                raise LabError("survives SIGKILL")
+            time.sleep(0.005)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_tree(directory: Path) -> None:
+    """Remove a directory with all its files; never through a mount, whose files belong to someone else."""
+    if directory.is_symlink():
+        raise LabError("is a symbolic link where a directory was made")
+    if mounts := _mounts_at_or_below(str(directory)):
+        raise LabError(f"{mounts[0]} is mounted in it", hint=f"umount {mounts[0]}")
+    with suppress(FileNotFoundError):
+        shutil.rmtree(directory)
+
+
+def _mounts_at_or_below(path: str) -> list[str]:
+    """Mount points of this mount namespace at or below ``path`` (proc_pid_mountinfo(5), which escapes in octal)."""
+    escaped = path.rstrip("/").replace("\\", "\\134")
+    for character in " \t\n":
+        escaped = escaped.replace(character, f"\\{ord(character):03o}")
+    points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point == escaped or point.startswith(escaped + "/")]

@@ -1,0 +1,250 @@
+"""Sessions and their ledgers: nothing outlives its owner, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import LabError
+from lab.host import ledger
+from lab.host.ledger import Kind, Resource, Session
+
+OWNER_THAT_DIES = """
+import sys
+from pathlib import Path
+from lab.host import ledger
+ledger.runtime_root = lambda: Path(sys.argv[1])
+session = ledger.Session.open()
+scratch = session.make_directory(Path(sys.argv[2]))
+(scratch / "file").write_text("left")
+print(session.id, flush=True)
+if sys.argv[3] == "live":
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "run"
+    monkeypatch.setattr(ledger, "runtime_root", lambda: root)
+    return root
+
+
+def other_process(runtime: Path, scratch: Path, fate: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", OWNER_THAT_DIES, str(runtime), str(scratch), fate],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_closing_removes_everything_newest_first(
+    tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    remove = Resource.remove
+    monkeypatch.setattr(Resource, "remove", lambda self: (order.append(self.name), remove(self)))
+    with Session.open() as session:
+        outer = session.make_directory(tmp_path / "home" / "outer")
+        inner = session.make_directory(outer / "inner")
+        (inner / "file").write_text("x")
+    assert order == [str(inner), str(outer)]
+    assert not outer.exists()
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_resource_is_written_before_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Session.open() as session:
+        target = tmp_path / "home" / "scratch"
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError("no space")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", refuse)
+            with pytest.raises(OSError):
+                session.make_directory(target)
+        assert [one.name for one in ledger.resources(session.directory)] == [str(target)]
+
+
+def test_the_owner_lives_so_nothing_is_stale(tmp_path: Path) -> None:
+    with Session.open() as session:
+        kept = session.make_directory(tmp_path / "home" / "scratch")
+        assert ledger.stale_sessions() == []
+        assert ledger.clean_stale() == []
+        assert ledger.clean_session(session.directory) == ([], [])
+        assert kept.is_dir()
+
+
+def test_what_a_dead_owner_left_is_removed_and_named(tmp_path: Path, runtime: Path) -> None:
+    scratch = tmp_path / "home" / "scratch"
+    with other_process(runtime, scratch, "die") as process:
+        name = process.communicate()[0].strip()
+    assert (scratch / "file").exists()
+    assert [folder.name for folder in ledger.stale_sessions()] == [name]
+    assert ledger.clean_stale() == [f"session {name}: directory {scratch}"]
+    assert not scratch.exists()
+    assert list(runtime.iterdir()) == []
+
+
+def test_only_the_dead_owners_things_are_removed(tmp_path: Path, runtime: Path) -> None:
+    living, dead = tmp_path / "home" / "living", tmp_path / "home" / "dead"
+    with other_process(runtime, living, "live") as survivor, other_process(runtime, dead, "die") as victim:
+        victim.communicate()
+        assert survivor.stdout
+        survivor.stdout.readline()
+        ledger.clean_stale()
+        assert (living / "file").exists()
+        assert not dead.exists()
+        survivor.communicate()
+
+
+def test_a_recycled_pid_does_not_keep_a_session_alive(runtime: Path) -> None:
+    session = Session.open()
+    fields = json.loads((session.directory / ledger.OWNER).read_text())
+    (session.directory / ledger.OWNER).write_text(json.dumps({**fields, "started": fields["started"] - 1}))
+    assert ledger.stale_sessions() == [session.directory]
+
+
+def test_after_a_reboot_only_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session.open()
+    scratch = session.make_directory(tmp_path / "home" / "scratch")
+    session.process(os.getppid())
+    session.cgroup("web-1")
+    monkeypatch.setattr(ledger, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(ledger, "_kill", lambda *_: pytest.fail("a process of another boot was killed"))
+    monkeypatch.setattr(ledger.ControlGroup, "open", lambda *_: pytest.fail("a cgroup of another boot was removed"))
+    assert ledger.clean_stale() == [f"session {session.id}: directory {scratch}"]
+
+
+def test_a_recorded_process_is_killed_and_its_successor_is_not() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        started = ledger.start_time(process.pid)
+        assert started
+        Resource(kind=Kind.PROCESS, name=str(process.pid), started=started - 1).remove()
+        assert process.poll() is None
+        with Session.open() as session:
+            session.process(process.pid)
+        assert process.wait(5) == -9
+
+
+def test_two_cleaners_share_the_work(tmp_path: Path, runtime: Path) -> None:
+    for number in range(8):
+        with other_process(runtime, tmp_path / "home" / str(number), "die") as process:
+            process.communicate()
+    start = threading.Barrier(4)
+    removed: list[str] = []
+
+    def clean() -> None:
+        start.wait()
+        removed.extend(ledger.clean_stale())
+
+    cleaners = [threading.Thread(target=clean) for _ in range(4)]
+    for cleaner in cleaners:
+        cleaner.start()
+    for cleaner in cleaners:
+        cleaner.join()
+    assert len(removed) == len(set(removed)) == 8
+    assert list(runtime.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "directory", "name": "/usr/../etc/nothing/here"},
+        {"kind": "directory", "name": "/etc"},
+        {"kind": "file", "name": "relative/path"},
+        {"kind": "cgroup", "name": "lab/otherone/web-1"},
+        {"kind": "cgroup", "name": "system.slice/x"},
+    ],
+)
+def test_a_ledger_cannot_name_what_lab_never_makes(line: dict[str, str]) -> None:
+    session = Session.open()
+    session.record(Resource(kind=Kind(line["kind"]), name=line["name"]))
+    with pytest.raises(LabError, match="left something behind") as caught:
+        session.close()
+    assert line["name"] in caught.value.detail
+    assert session.directory.is_dir(), "the ledger stays while something is left"
+
+
+def test_one_failure_does_not_keep_the_rest(tmp_path: Path) -> None:
+    session = Session.open()
+    first = session.make_directory(tmp_path / "home" / "first")
+    session.record(Resource(kind=Kind.DIRECTORY, name="/etc"))
+    last = session.make_directory(tmp_path / "home" / "last")
+    with pytest.raises(LabError):
+        session.close()
+    assert not first.exists()
+    assert not last.exists()
+
+
+def test_a_symbolic_link_is_never_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("keep")
+    session = Session.open()
+    session.record(Resource(kind=Kind.DIRECTORY, name=str(tmp_path / "home" / "link")))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "link").symlink_to(precious)
+    with pytest.raises(LabError):
+        session.close()
+    assert (precious / "file").read_text() == "keep"
+
+
+def test_what_is_mounted_is_never_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_mounts_at_or_below", lambda path: [f"{path}/merged"])
+    session = Session.open()
+    scratch = session.make_directory(tmp_path / "home" / "scratch")
+    with pytest.raises(LabError) as caught:
+        session.close()
+    assert "merged is mounted in it" in caught.value.detail
+    assert scratch.is_dir()
+
+
+def test_mount_points_with_blanks_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = "22 1 0:21 / /srv/a\\040b/c rw - tmpfs t rw\n23 1 0:21 / /srv/a\\040bc rw - tmpfs t rw\n"
+    monkeypatch.setattr(Path, "read_text", lambda self: table)
+    assert ledger._mounts_at_or_below("/srv/a b") == ["/srv/a\\040b/c"]
+
+
+def test_a_session_half_born_is_removed_once_its_maker_is_dead(runtime: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    (runtime / f"{ledger.UNBORN}0a0b0c0d.{process.pid}").mkdir(parents=True)
+    (runtime / f"{ledger.UNBORN}0a0b0c0e.{os.getpid()}").mkdir()
+    ledger.clean_stale()
+    assert [folder.name for folder in runtime.iterdir()] == [f"{ledger.UNBORN}0a0b0c0e.{os.getpid()}"]
+
+
+def test_a_stranger_in_the_runtime_root_is_left_alone(runtime: Path) -> None:
+    (runtime / "somebody").mkdir(parents=True)
+    (runtime / "note").write_text("x")
+    assert ledger.clean_stale() == []
+    assert {path.name for path in runtime.iterdir()} == {"somebody", "note"}
+
+
+def test_a_forked_child_that_exits_closes_nothing(tmp_path: Path) -> None:
+    with Session.open() as session:
+        scratch = session.make_directory(tmp_path / "home" / "scratch")
+        if (child := os.fork()) == 0:
+            session.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert scratch.is_dir()
+
+
+@given(st.binary(max_size=200))
+def test_a_ledger_of_any_bytes_can_be_read(text: bytes) -> None:
+    """A killed process may leave a line cut short; the disk may leave worse."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / ledger.LEDGER).write_bytes(b'{"kind": "file", "name": "/run/lab/x/socket"}\n' + text)
+        assert ledger.resources(Path(folder))[0].name == "/run/lab/x/socket"
