@@ -1,0 +1,84 @@
+"""A run folder as one tidy table: a row per observation, failures included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lab.errors import ResultsError
+from lab.results.record import Arm, Run, Sample, Status
+from lab.results.store import RunFolder
+
+TWIN = "#aa"
+"""How the second label of an A/A pair ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A run and its observations.
+
+    ``frame`` has one column per field of Sample (``value`` float with NaN where there was none, ``block`` and
+    ``position`` int, ``warmup`` bool, ``detail`` dict) in the order they were recorded.
+    """
+
+    path: Path
+    run: Run
+    frame: pd.DataFrame
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Every arm but the A/A twin, from the thinnest boundary to the thickest."""
+        return tuple(arm for arm in self.all_arms if not arm.label.endswith(TWIN))
+
+    @property
+    def all_arms(self) -> tuple[Arm, ...]:
+        """Every arm, the A/A twin right after the arm it repeats."""
+        return tuple(sorted(self.run.arms, key=lambda arm: (arm.order, arm.label)))
+
+    @property
+    def baseline(self) -> str:
+        """The arm all others are compared with: the bare process, else the thinnest boundary."""
+        labels = [arm.label for arm in self.arms]
+        return "process" if "process" in labels else labels[0]
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks were begun, warm-ups left out."""
+        measured = self.frame[~self.frame["warmup"]]
+        return int(measured["block"].nunique())
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """The observations that count: numbers, without the declared warm-ups."""
+        frame = self.frame
+        return frame[~frame["warmup"] & (frame["unit"] != "answer")]
+
+
+def load(path: Path) -> Loaded:
+    """Read a run folder. Raises ResultsError when it is none, is too new, or holds no observation."""
+    folder = RunFolder.open(path)
+    rows = [asdict(sample) for sample in folder.samples()]
+    if not rows:
+        raise ResultsError(f"{path} holds no observation yet", hint=f"lab compare --resume {path.name}")
+    if not folder.run.arms:
+        raise ResultsError(f"{path} names no arm", hint="lab compare writes run.json; name another run folder")
+    return Loaded(path=path, run=folder.run, frame=_frame(rows))
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=[each.name for each in fields(Sample)])
+    frame["value"] = pd.to_numeric(frame["value"], errors="coerce").astype("float64")
+    frame["status"] = frame["status"].map(str)
+    frame["accelerator"] = frame["accelerator"].map(str)
+    # a failure never counts as a fast success, whatever value came with it
+    frame.loc[frame["status"] != Status.OK, "value"] = float("nan")
+    return frame
+
+
+def detail(row: Mapping[str, Any], key: str) -> str:
+    """A text out of a sample's detail, empty when it is not there."""
+    return str(row.get(key, "") or "")

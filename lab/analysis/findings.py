@@ -1,0 +1,307 @@
+"""What a reader must know before believing the figures: typed findings, each with advice.
+
+A finding says what was seen and what to do about it. It never changes a number and never drops one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lab.analysis import statistics as st
+from lab.analysis.data import Loaded, detail
+from lab.analysis.quantities import KEY, label
+from lab.model import Accelerator
+from lab.results.record import Status
+
+NOISY = 0.10
+"""A scatter (scaled MAD over median) above this is worth saying."""
+DRIFTING_Z, DRIFTING_CHANGE, DRIFTING_BLOCKS = 2.58, 0.05, 6
+CLUSTERED_GAP, CLUSTERED_COUNT = 2.0, 10
+WIDE_BAND = 1.25
+COARSE = 0.10
+
+
+class Kind(StrEnum):
+    """What a finding is about."""
+
+    FAILED = "failed instances"
+    INTERRUPTED = "run ended early"
+    FEW_BLOCKS = "few blocks"
+    EMULATED = "emulation"
+    NO_TWIN = "no A/A pair"
+    WIDE_BAND = "wide A/A band"
+    NOISE = "noise"
+    DRIFT = "drift"
+    CLUSTERS = "two clusters"
+    COARSE = "coarse polling"
+    PARITY = "parity"
+    ISOLATION = "isolation"
+
+
+class Severity(StrEnum):
+    """How much a finding weighs."""
+
+    SERIOUS = "serious"  # a conclusion may be wrong
+    WARNING = "warning"  # a conclusion is weaker than it looks
+    NOTE = "note"  # good to know
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One sentence about what was seen, one that advises."""
+
+    kind: Kind
+    severity: Severity
+    sentence: str
+    advice: str
+
+
+def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
+    """Everything there is to warn of, the most serious first. ``ratios`` is lab.analysis.compare.ratios()'s."""
+    detectors = (
+        _failed,
+        _interrupted,
+        _parity,
+        _isolation,
+        _emulated,
+        _few_blocks,
+        _noise,
+        _drift,
+        _clusters,
+        _coarse,
+    )
+    found = [finding for detect in detectors for finding in detect(loaded)]
+    found += _band(ratios)
+    return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
+
+
+def _failed(loaded: Loaded) -> Iterator[Finding]:
+    frame = loaded.frame
+    bad = frame[frame["status"] != Status.OK].drop_duplicates("instance")
+    if bad.empty:
+        return
+    total = frame["instance"].nunique()
+    cases = [f"{row.arm} in block {row.block} ({row.status}{_because(str(row.text))})" for row in bad.itertuples()]
+    yield Finding(
+        kind=Kind.FAILED,
+        severity=Severity.SERIOUS,
+        sentence=f"{len(bad)} of {total} instances failed or ran out of time: {_some(cases)}.",
+        advice=f"They count as failures, never as fast. Read logs/{bad.iloc[0]['instance']}/ and the others' logs.",
+    )
+
+
+def _because(text: str) -> str:
+    return f": {text}" if text else ""
+
+
+def _interrupted(loaded: Loaded) -> Iterator[Finding]:
+    because = loaded.run.ended_because
+    if because in ("blocks done", "budget"):
+        return
+    yield Finding(
+        kind=Kind.INTERRUPTED,
+        severity=Severity.WARNING,
+        sentence=f"The run is not complete: it ended with “{because}”." if because else "The run has not ended yet.",
+        advice=f"Continue it: lab compare --resume {loaded.run.name}",
+    )
+
+
+def _few_blocks(loaded: Loaded) -> Iterator[Finding]:
+    blocks = loaded.blocks
+    if blocks >= 6:
+        return
+    reach = 100 * st.reachable_level(blocks)
+    yield Finding(
+        kind=Kind.FEW_BLOCKS,
+        severity=Severity.WARNING,
+        sentence=f"With {_count(blocks, 'block')} even the range from the smallest to the largest value holds the "
+        f"true median only {reach:.3g} % of the time, so no interval here is a full 95 % one.",
+        advice="Repeat with --blocks 10 or a larger --budget before relying on a small difference.",
+    )
+
+
+def _emulated(loaded: Loaded) -> Iterator[Finding]:
+    arms = [arm.label for arm in loaded.arms if arm.accelerator is Accelerator.TCG]
+    if arms:
+        yield Finding(
+            kind=Kind.EMULATED,
+            severity=Severity.SERIOUS,
+            sentence=f"{_some(arms)} ran under TCG, which emulates every instruction in software because KVM was not "
+            "usable here.",
+            advice="Time, CPU and load of these say nothing about hardware virtualisation. Repeat on a host where "
+            "`lab doctor` proves KVM.",
+        )
+
+
+def _noise(loaded: Loaded) -> Iterator[Finding]:
+    cases = []
+    for quantity, state, arm, values in _key_series(loaded):
+        middle = float(np.median(values))
+        if len(values) >= 3 and middle > 0 and (scatter := st.MAD_TO_SIGMA * st.mad(values) / middle) > NOISY:
+            cases.append((scatter, f"{_series_name(quantity, state)} of {arm} (±{100 * scatter:.0f} %)"))
+    if cases:
+        worst_first = [text for _, text in sorted(cases, reverse=True)]
+        yield Finding(
+            kind=Kind.NOISE,
+            severity=Severity.WARNING,
+            sentence=f"Repetitions scatter by more than {100 * NOISY:.0f} %: {_some(worst_first)}.",
+            advice="Close what else runs on the host, fix the CPU frequency, or measure more blocks.",
+        )
+
+
+def _drift(loaded: Loaded) -> Iterator[Finding]:
+    cases = []
+    for quantity, state, arm, values in _key_series(loaded):
+        middle = float(np.median(values))
+        if len(values) < DRIFTING_BLOCKS or middle <= 0 or abs(st.kendall_z(values)) < DRIFTING_Z:
+            continue
+        change = st.slope(values) * (len(values) - 1) / middle
+        if abs(change) > DRIFTING_CHANGE:
+            cases.append(f"{_series_name(quantity, state)} of {arm} ({100 * change:+.0f} %)")
+    if cases:
+        yield Finding(
+            kind=Kind.DRIFT,
+            severity=Severity.WARNING,
+            sentence=f"Values moved steadily from the first block to the last: {_some(cases)}.",
+            advice="Something warmed up, filled up or slowed down. Random order spreads it over all arms.",
+        )
+
+
+def _clusters(loaded: Loaded) -> Iterator[Finding]:
+    cases = [
+        f"{_series_name(quantity, state)} of {arm}"
+        for quantity, state, arm, values in _key_series(loaded)
+        if len(values) >= CLUSTERED_COUNT and st.gap_ratio(values) > CLUSTERED_GAP
+    ]
+    if cases:
+        yield Finding(
+            kind=Kind.CLUSTERS,
+            severity=Severity.WARNING,
+            sentence=f"Values fall into two groups with nothing between: {_some(cases)}.",
+            advice="A median between two groups describes neither. Look at the plot and the logs for what differs.",
+        )
+
+
+def _coarse(loaded: Loaded) -> Iterator[Finding]:
+    measured = loaded.measured
+    polled = measured[(measured["resolution"] > COARSE * measured["value"].abs()) & measured["value"].notna()]
+    polled = polled[polled["quantity"].isin(KEY)]
+    if not polled.empty:
+        cases = sorted({f"{label(str(row.quantity))} of {row.arm}" for row in polled.itertuples()})
+        yield Finding(
+            kind=Kind.COARSE,
+            severity=Severity.WARNING,
+            sentence=f"Polling was coarser than {100 * COARSE:.0f} % of the value: {_some(cases)}.",
+            advice="Read these values with the resolution printed beside them.",
+        )
+
+
+def _parity(loaded: Loaded) -> Iterator[Finding]:
+    for arm in loaded.arms:
+        mismatch = parity_mismatch(loaded, arm.label)
+        if mismatch:
+            yield Finding(
+                kind=Kind.PARITY,
+                severity=Severity.SERIOUS,
+                sentence=f"{arm.label} did not run what the others ran: {mismatch}.",
+                advice="Don't compare it. Build the image again and repeat the run.",
+            )
+    different = [f"{arm.label}: {'; '.join(arm.differences)}" for arm in loaded.arms if arm.differences]
+    if different:
+        yield Finding(
+            kind=Kind.PARITY,
+            severity=Severity.NOTE,
+            sentence=f"Not everything could be made equal. {'. '.join(different)}.",
+            advice="Keep this in mind where the difference could explain a result.",
+        )
+
+
+def parity_mismatch(loaded: Loaded, arm: str) -> str:
+    """How the files seen inside ``arm`` differ from the image; empty when they are the same or were not checked."""
+    seen = loaded.run.parity.get(arm)
+    digest = seen if isinstance(seen, str) else _digest(seen)
+    wanted = _digest(loaded.run.image)
+    return f"manifest {digest} instead of {wanted}" if digest and wanted and digest != wanted else ""
+
+
+def _digest(raw: Any) -> str:
+    if not isinstance(raw, dict):
+        return ""
+    for key in ("manifest", "manifest_digest"):
+        if raw.get(key):
+            return str(raw[key])
+    return ""
+
+
+def _isolation(loaded: Loaded) -> Iterator[Finding]:
+    frame = loaded.frame
+    answers = frame[(frame["unit"] == "answer") & ~frame["warmup"]]
+    seen: dict[str, None] = {}
+    for row in answers.itertuples():
+        raw: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
+        if differs(raw, str(row.text)):
+            question = detail(raw, "question") or str(row.quantity).removeprefix("isolation.")
+            seen[f"{row.backend} – {question} “{row.text}” instead of “{detail(raw, 'expected')}”"] = None
+    if seen:
+        yield Finding(
+            kind=Kind.ISOLATION,
+            severity=Severity.SERIOUS,
+            sentence=f"A boundary answered otherwise than expected: {_some(list(seen))}.",
+            advice="The boundary, the host's set-up or the expectation is wrong: read the evidence in the matrix.",
+        )
+
+
+def differs(raw: dict[str, Any], answer: str) -> bool:
+    """Whether a probe's answer is another than the expected one."""
+    expected = detail(raw, "expected")
+    return bool(expected) and expected != answer
+
+
+def _band(ratios: pd.DataFrame) -> Iterator[Finding]:
+    bands = ratios[ratios["quantity"].isin(KEY) & ratios["band_high"].notna()].drop_duplicates(["quantity", "state"])
+    if bands.empty:
+        yield Finding(
+            kind=Kind.NO_TWIN,
+            severity=Severity.WARNING,
+            sentence="No backend was measured against itself, so the noise of a comparison is unknown.",
+            advice="No difference is claimed. Run lab compare with its A/A pair.",
+        )
+        return
+    wide = bands[bands["band_high"] > WIDE_BAND].sort_values("band_high", ascending=False)
+    cases = [f"{_series_name(str(row.quantity), str(row.state))} (×{row.band_high:.2f})" for row in wide.itertuples()]
+    if cases:
+        yield Finding(
+            kind=Kind.WIDE_BAND,
+            severity=Severity.WARNING,
+            sentence=f"One backend measured against itself differs by up to: {_some(cases)}.",
+            advice="Smaller differences between backends are not claimed. More blocks narrow the band.",
+        )
+
+
+def _key_series(loaded: Loaded) -> Iterator[tuple[str, str, str, st.Floats]]:
+    """Every key quantity's successful values per state and arm, in the order they were made."""
+    frame = loaded.measured
+    frame = frame[frame["quantity"].isin(KEY) & frame["value"].notna()]
+    for key, group in frame.groupby(["quantity", "state", "arm"], sort=False, observed=True):
+        yield str(key[0]), str(key[1]), str(key[2]), group["value"].to_numpy(dtype=np.float64)
+
+
+def _series_name(quantity: str, state: str) -> str:
+    return f"{label(quantity)}, {state}" if state else label(quantity)
+
+
+def _some(texts: list[str], most: int = 4) -> str:
+    shown = texts[:most]
+    if len(texts) > most:
+        return f"{', '.join(shown)} and {len(texts) - most} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,69 @@
+"""What was observed, per quantity, state and arm: absolute values with their uncertainty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lab.analysis import statistics as st
+from lab.results.record import Status
+
+KEYS = ["quantity", "state", "arm"]
+
+
+def summary(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """One row per (quantity, state, arm), in the order they first appear.
+
+    Columns, values in ``unit``: metric, quantity, state, arm, unit, n (observations that succeeded), median,
+    low and high (bootstrap interval of the median, 95 %, resampling blocks), p95, minimum, maximum, mad,
+    resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups and probes' answers are
+    left out. An arm that never succeeded has n = 0 and NaN.
+    """
+    measured = frame[~frame["warmup"] & (frame["unit"] != "answer")]
+    blocks = np.sort(measured["block"].unique()).astype(np.int64)
+    rows = [
+        _row(dict(zip(KEYS, key, strict=True)), group, blocks, seed)
+        for key, group in measured.groupby(KEYS, sort=False, observed=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _row(
+    key: dict[str, Any], group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]], seed: int
+) -> dict[str, Any]:
+    good = group[group["value"].notna()]
+    values = good["value"].to_numpy(dtype=np.float64)
+    first = group.iloc[0]
+    row = {
+        **key,
+        "metric": first["metric"],
+        "unit": first["unit"],
+        "n": len(values),
+        "failed": int((group["status"] == Status.FAILED).sum()),
+        "timeout": int((group["status"] == Status.TIMEOUT).sum()),
+        "resolution": float(group["resolution"].max()),
+    }
+    if not len(values):
+        return row | dict.fromkeys(("median", "low", "high", "p95", "minimum", "maximum", "mad"), float("nan"))
+    matrix = st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks)
+    draws = st.resamples(len(blocks), seed, f"{key['quantity']}/{key['state']}")
+    low, high = st.interval(st.resampled_medians(matrix, draws))
+    return row | {
+        "median": float(np.median(values)),
+        "low": low,
+        "high": high,
+        "p95": float(np.quantile(values, 0.95)),
+        "minimum": float(values.min()),
+        "maximum": float(values.max()),
+        "mad": st.mad(values),
+    }
+
+
+def one(table: pd.DataFrame, quantity: str, arm: str, state: str | None = None) -> dict[str, Any] | None:
+    """The row of ``summary`` or ``ratios`` for a quantity and arm; ``state`` None takes the first there is."""
+    chosen = table[(table["quantity"] == quantity) & (table["arm"] == arm)] if len(table) else table
+    if state is not None and len(chosen):
+        chosen = chosen[chosen["state"] == state]
+    return None if chosen.empty else {str(key): value for key, value in chosen.iloc[0].items()}

@@ -1,0 +1,254 @@
+"""A made-up run, for tests of the store, the analysis and the reports alone. Nothing in it was measured.
+
+Its shape is a real run's: four backends and an A/A arm in randomised complete blocks, one instance that failed
+and one that timed out; its figures are about those of a small host without KVM.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.model import Accelerator
+from lab.results.record import Arm, Run, Sample, Status
+from lab.results.store import RunFolder
+
+DIGEST = "sha256:" + "5f" * 32
+MANIFEST = "sha256:" + "a7" * 32
+MIB = 1024.0**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What one backend's figures scatter around; seconds, MiB and requests/s."""
+
+    title: str
+    mechanism: str
+    order: int
+    accelerator: Accelerator
+    segments: Mapping[str, float]
+    teardown: float
+    pss: float
+    anon: float
+    file: float
+    kernel: float
+    guest: tuple[float, float] | None
+    cpu_boot: float
+    idle: float
+    per_thousand: float
+    compute: float
+    requests: float
+    median_latency: float
+    answers: tuple[str, ...]
+    differences: tuple[str, ...] = ()
+
+
+PROBES = (
+    ("kernel", "identity", "Whose kernel answers?"),
+    ("boot-id", "identity", "Does it see the host's boot id?"),
+    ("host-processes", "processes", "Does it see processes of the host?"),
+    ("kill-host-process", "processes", "Can it kill a process of the host?"),
+    ("mount", "kernel interfaces", "Can it mount a file system?"),
+    ("load-module", "kernel interfaces", "Can it load a kernel module?"),
+    ("raw-block-device", "kernel interfaces", "Can it open a raw disk?"),
+    ("kernel-log", "kernel interfaces", "Can it read the kernel log?"),
+    ("set-clock", "kernel interfaces", "Can it set the clock?"),
+    ("memory-limit", "limits", "Does its memory limit hold?"),
+    ("pids-limit", "limits", "Does its process limit hold?"),
+    ("cpu-limit", "limits", "Does its CPU limit hold?"),
+)
+BARE = ("host's", "yes", "yes", "yes", "yes", "yes", "yes", "yes", "yes", "holds", "holds", "holds")
+SHARED = (
+    "host's",
+    "yes",
+    "no",
+    "refused",
+    "refused",
+    "refused",
+    "refused",
+    "refused",
+    "refused",
+    "holds",
+    "holds",
+    "holds",
+)
+OWN = (
+    "own",
+    "no",
+    "no",
+    "refused",
+    "own only",
+    "own only",
+    "own only",
+    "own only",
+    "own only",
+    "holds",
+    "holds",
+    "holds",
+)
+
+BACKENDS: Mapping[str, Made] = {
+    "process": Made(
+        title="process", mechanism="chroot alone: it shares everything else with the host", order=10,
+        accelerator=Accelerator.NATIVE,
+        segments={"isolated": 0.004, "init": 0.002, "executed": 0.002, "listening": 0.138, "responded": 0.004},
+        teardown=0.012, pss=18, anon=14.5, file=6.2, kernel=1.1, guest=None, cpu_boot=0.14, idle=0.0004,
+        per_thousand=0.33, compute=1.02, requests=2900, median_latency=0.0013, answers=BARE,
+    ),
+    "container": Made(
+        title="container (lab)", mechanism="namespaces, cgroups, capabilities and seccomp, on the host's kernel",
+        order=20, accelerator=Accelerator.NATIVE,
+        segments={"isolated": 0.007, "init": 0.004, "executed": 0.006, "listening": 0.141, "responded": 0.004},
+        teardown=0.031, pss=18.6, anon=14.9, file=6.3, kernel=1.9, guest=None, cpu_boot=0.15, idle=0.0005,
+        per_thousand=0.36, compute=1.03, requests=2700, median_latency=0.0014, answers=SHARED,
+    ),
+    "microvm": Made(
+        title="microVM", mechanism="a kernel of its own on minimal virtual devices", order=30,
+        accelerator=Accelerator.TCG,
+        segments={
+            "isolated": 0.21, "kernel": 0.42, "init": 0.74, "executed": 0.11, "listening": 1.38, "responded": 0.09,
+        },
+        teardown=0.18, pss=143, anon=128, file=21, kernel=4.1, guest=(48, 21), cpu_boot=3.4, idle=0.011,
+        per_thousand=4.9, compute=9.8, requests=260, median_latency=0.0148, answers=OWN,
+        differences=("its memory limit is the guest's RAM, kernel included",),
+    ),
+    "vm": Made(
+        title="virtual machine", mechanism="an ordinary PC with its own kernel and a full Debian", order=40,
+        accelerator=Accelerator.TCG,
+        segments={"isolated": 0.34, "kernel": 1.6, "init": 1.9, "executed": 6.4, "listening": 1.6, "responded": 0.12},
+        teardown=2.9, pss=301, anon=279, file=33, kernel=6.4, guest=(119, 84), cpu_boot=14.2, idle=0.031,
+        per_thousand=5.3, compute=9.9, requests=238, median_latency=0.0163, answers=OWN,
+        differences=("its memory limit is the guest's RAM, kernel included", "a whole Debian runs beside it"),
+    ),
+}  # fmt: skip
+ARMS = (*BACKENDS, "container#aa")
+FAILED, TIMED_OUT = (2, "vm"), (3, "microvm")
+
+
+def write_run(root: Path, *, blocks: int = 5, seed: int = 7, noise: float = 0.04, bad_luck: bool = True) -> RunFolder:
+    """A finished run folder under ``root``. ``noise`` is the relative scatter (a log-normal's sigma)."""
+    folder = RunFolder.create(root, _run(blocks, seed))
+    with folder:
+        for block in range(blocks):
+            order = list(ARMS)
+            random.Random(f"{seed}/{block}").shuffle(order)
+            for position, arm in enumerate(order):
+                folder.append(*_observe(block, arm, position, seed, noise, bad_luck))
+                folder.complete(block, arm)
+                (folder.log_directory(f"b{block}-{arm}") / "stdout.log").write_text("ready\n")
+        folder.finish("blocks done")
+    return folder
+
+
+def _observe(block: int, arm: str, position: int, seed: int, noise: float, bad_luck: bool) -> list[Sample]:
+    backend = arm.removesuffix("#aa")
+    made = BACKENDS[backend]
+    status = Status.OK
+    if bad_luck and (block, arm) == FAILED:
+        status = Status.FAILED
+    if bad_luck and (block, arm) == TIMED_OUT:
+        status = Status.TIMEOUT
+    chance = random.Random(f"{seed}/{block}/{arm}")
+    quantities = _quantities(made, chance, noise)
+    if block == 0:
+        quantities = [*quantities, *_answers(made)]
+    if status is not Status.OK:
+        quantities = [("boot.total", "", None, "seconds", "the application never answered", {})]
+    return [
+        Sample(
+            metric=quantity.split(".")[0], quantity=quantity, value=value, unit=unit, backend=backend, arm=arm,
+            block=block, position=position, instance=f"b{block}-{arm}", status=status, state=state,
+            accelerator=made.accelerator, kernel="6.1.0-40-amd64", image=DIGEST, at=1_795_000_000.0 + 60 * block,
+            text=text, detail=detail, resolution=0.001 if quantity == "boot.listening" else 0.0,
+        )
+        for quantity, state, value, unit, text, detail in quantities
+    ]  # fmt: skip
+
+
+Observed = tuple[str, str, float | None, str, str, dict[str, object]]
+
+
+def _quantities(made: Made, chance: random.Random, noise: float) -> list[Observed]:
+    def about(value: float) -> float:
+        return value * chance.lognormvariate(0, noise)
+
+    segments = {name: about(value) for name, value in made.segments.items()}
+    found: list[Observed] = [(f"boot.{name}", "", value, "seconds", "", {}) for name, value in segments.items()]
+    found.append(("boot.total", "", sum(segments.values()), "seconds", "", {}))
+    found.append(("teardown.total", "", about(made.teardown), "seconds", "", {}))
+    for state, growth in (("idle", 1.0), ("after-load", 1.12)):
+        found += [(name, state, about(value * growth) * MIB, "bytes", "", {}) for name, value in _memory(made)]
+    found += [
+        ("cpu.boot", "", about(made.cpu_boot), "seconds", "", {}),
+        ("cpu.idle", "", about(made.idle), "1", "", {}),
+        ("cpu.per_1000_requests", "", about(made.per_thousand), "seconds", "", {}),
+        ("cpu.compute", "", about(made.compute), "seconds", "", {}),
+        (
+            "load.requests_per_second",
+            "",
+            about(made.requests),
+            "requests/s",
+            "",
+            {"requests": int(made.requests * 3)},
+        ),
+    ]
+    for name, factor in (("p50", 1.0), ("p75", 1.3), ("p90", 1.8), ("p95", 2.2), ("p99", 3.6)):
+        value = about(made.median_latency * factor)
+        found.append((f"load.latency.{name}", "", value, "seconds", "", {"requests": int(made.requests * 3)}))
+    return found
+
+
+def _memory(made: Made) -> Iterator[tuple[str, float]]:
+    usage = made.anon + made.file + made.kernel
+    yield from (
+        ("memory.pss", made.pss), ("memory.rss", made.pss * 1.2), ("memory.mapped", made.pss * 4 + 60),
+        ("memory.cgroup.usage", usage), ("memory.cgroup.anon", made.anon), ("memory.cgroup.file", made.file),
+        ("memory.cgroup.kernel", made.kernel), ("memory.working_set", usage - made.file / 2),
+        ("memory.host.available_change", usage * 1.1),
+    )  # fmt: skip
+    if made.guest:
+        yield from (("memory.guest.used", made.guest[0]), ("memory.guest.cache", made.guest[1]))
+
+
+def _answers(made: Made) -> Iterator[Observed]:
+    for (probe, group, question), answer in zip(PROBES, made.answers, strict=True):
+        detail: dict[str, object] = {
+            "question": question, "expected": answer, "reason": f"because of how it is isolated: {made.mechanism}",
+            "mechanism": "seccomp" if answer == "refused" else "", "evidence": f"errno 1 (EPERM) <{probe}>",
+            "verdict": "as expected", "group": group,
+        }  # fmt: skip
+        if (probe, made.title) == ("kernel-log", "container (lab)"):
+            detail |= {"expected": "own only", "verdict": "unexpected"}
+        yield f"isolation.{probe}", "", None, "answer", answer, detail
+
+
+def _run(blocks: int, seed: int) -> Run:
+    arms = tuple(
+        Arm(
+            label=label, backend=label.removesuffix("#aa"), title=BACKENDS[label.removesuffix("#aa")].title,
+            mechanism=BACKENDS[label.removesuffix("#aa")].mechanism, order=BACKENDS[label.removesuffix("#aa")].order,
+            accelerator=BACKENDS[label.removesuffix("#aa")].accelerator, kernel="6.1.0-40-amd64",
+            differences=BACKENDS[label.removesuffix("#aa")].differences,
+        )
+        for label in ARMS
+    )  # fmt: skip
+    return Run(
+        name="", scenario="web-app", title="Made-up figures of a test", started="2026-11-23T22:45:01+00:00",
+        command_line=("lab", "compare", "web-app", "--blocks", str(blocks), "--seed", str(seed)), seed=seed,
+        blocks_planned=blocks, budget_seconds=None, limits={"memory_bytes": 268435456, "cpus": 1.0, "pids": 128},
+        metrics=("boot", "memory", "cpu", "load", "isolation"), arms=arms,
+        image={
+            "name": "web-app", "digest": DIGEST, "manifest": MANIFEST, "origin": "recipe: mmdebstrap",
+            "size_bytes": 188_000_000, "files": 9001,
+        },
+        host={
+            "cpu": {"model": "A test's CPU", "cores": 2}, "memory_bytes": 24 * 1024**3,
+            "kernel": "6.1.0-40-amd64", "cgroup": "v1 hybrid", "mitigations": {"spectre_v2": "Retpolines"},
+        },
+        versions={"lab": "0.1.0", "python": "3.11.2", "qemu": "7.2.17", "libvirt": "9.0.0", "git": "0123abc"},
+        settings={"load": {"connections": 4, "duration_seconds": 3.0}, "warmup_blocks": 0},
+        noop={"process": 0.0021, "microvm": 0.0105},
+        parity={arm: {"manifest": MANIFEST, "limits": {"memory": "proven", "cpus": "proven"}} for arm in ARMS},
+    )  # fmt: skip
