@@ -1,0 +1,203 @@
+"""./bootstrap in a folder of its own, with stand-ins for apt-get, dpkg-query and .venv's Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+SYSTEMS = ("debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04")
+
+TOOLS = {
+    "apt-get": 'echo "apt-get $*" >> "$CALLS"; exit ${APT_EXIT:-0}',
+    "dpkg": "exit ${DPKG_EXIT:-0}",
+    "dpkg-query": 'shift 2; for name; do [[ " $MISSING " == *" $name "* ]] || echo "installed $name"; done',
+    "getent": "exit 0",
+    "uname": "echo ${MACHINE:-x86_64}",
+}
+PIP = 'echo "pip $* $PIP_CONSTRAINT" >> "$CALLS"; echo pip was here; sleep ${PIP_SECONDS:-0}; exit ${PIP_EXIT:-0}'
+
+
+class Checkout:
+    """A checkout whose .venv is whole in bootstrap's eyes until something listed changes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.calls = path / "calls"
+        for name in ("bootstrap", "packages.apt", "constraints.txt", "pyproject.toml"):
+            shutil.copy(ROOT / name, path)
+        for name, body in TOOLS.items():
+            self._write(path / "tools" / name, body)
+        self._write(path / ".venv" / "bin" / "python", PIP)
+        (path / ".venv" / ".bootstrap-stamp").write_text("of yesterday")
+        self.calls.touch()
+        assert self.run("true").returncode == 0
+        self.calls.write_text("")
+
+    def _write(self, path: Path, body: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+
+    def popen(self, *argv: str, user: int | None = None, **environment: str) -> subprocess.Popen[str]:
+        path = f"{self.path / 'tools'}:{os.environ['PATH']}"
+        return subprocess.Popen(
+            [self.path / "bootstrap", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, user=user,
+            env={**os.environ, "PATH": path, "CALLS": str(self.calls), "MISSING": "", **environment},
+        )  # fmt: skip
+
+    def run(self, *argv: str, user: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.popen(*argv, user=user, **environment)
+        stdout, stderr = process.communicate(timeout=30)
+        return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+    def outdate(self) -> None:
+        with (self.path / "constraints.txt").open("a") as file:
+            file.write("another==1.0\n")
+
+
+@pytest.fixture
+def checkout() -> Iterator[Checkout]:
+    with TemporaryDirectory(prefix="lab-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Checkout(Path(folder))
+
+
+def test_without_a_command_it_says_how_to_use_it(checkout: Checkout) -> None:
+    done = checkout.run()
+    assert done.returncode == 2
+    assert "usage: ./bootstrap CMD" in done.stderr
+
+
+def test_when_all_is_there_it_becomes_the_command(checkout: Checkout) -> None:
+    process = checkout.popen("bash", "-c", 'echo $$ $VIRTUAL_ENV ${PATH%%:*} "$1"; exit 7', "-", "two words")
+    stdout, stderr = process.communicate(timeout=30)
+    venv = checkout.path / ".venv"
+    assert stdout == f"{process.pid} {venv} {venv}/bin two words\n"
+    assert stderr == ""
+    assert process.returncode == 7
+    assert checkout.calls.read_text() == ""
+
+
+def test_a_signal_that_ends_the_command_is_passed_on(checkout: Checkout) -> None:
+    assert checkout.run("bash", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
+
+
+def test_when_all_is_there_it_adds_less_than_three_tenths_of_a_second(checkout: Checkout) -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert checkout.run("true").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_a_changed_list_installs_again_with_the_constraints(checkout: Checkout) -> None:
+    checkout.outdate()
+    assert checkout.run("true").returncode == 0
+    assert "pip -m pip install" in checkout.calls.read_text()
+    assert f"{checkout.path}/constraints.txt" in checkout.calls.read_text()
+    checkout.calls.write_text("")
+    assert checkout.run("true").returncode == 0
+    assert checkout.calls.read_text() == ""
+
+
+def test_a_failed_installation_shows_the_end_of_its_log_and_is_not_mistaken_for_a_whole_one(
+    checkout: Checkout,
+) -> None:
+    checkout.outdate()
+    done = checkout.run("echo", "ran", PIP_EXIT="1")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "pip was here" in done.stderr
+    assert not (checkout.path / ".venv" / ".bootstrap-stamp").exists()
+
+
+def test_two_at_once_install_once(checkout: Checkout) -> None:
+    checkout.outdate()
+    first, second = (checkout.popen("true", PIP_SECONDS="0.3") for _ in range(2))
+    assert first.wait(30) == second.wait(30) == 0
+    first.communicate()
+    second.communicate()
+    assert checkout.calls.read_text().count("pip install") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")
+def test_only_missing_packages_are_installed(checkout: Checkout) -> None:
+    checkout.outdate()
+    assert checkout.run("true", MISSING="wrk qemu-utils").returncode == 0
+    apt = [line for line in checkout.calls.read_text().splitlines() if line.startswith("apt-get")]
+    assert len(apt) == 1
+    assert apt[0].endswith("install --yes --no-install-recommends qemu-utils wrk")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")
+def test_when_apt_fails_its_lists_are_refreshed_before_giving_up(checkout: Checkout) -> None:
+    checkout.outdate()
+    done = checkout.run("true", MISSING="wrk", APT_EXIT="100")
+    assert done.returncode == 1
+    assert "the system packages could not be installed" in done.stderr
+    assert " update\n" in checkout.calls.read_text()
+
+
+def test_without_root_it_names_what_is_missing_and_the_command(checkout: Checkout) -> None:
+    checkout.outdate()
+    user = NOBODY if os.geteuid() == 0 else None
+    if user is not None:
+        shutil.rmtree(checkout.path / ".bootstrap")
+        os.chown(checkout.path, user, user)
+    done = checkout.run("lab", "compare", "web-app", user=user, MISSING="wrk")
+    assert done.returncode == 2
+    assert "missing: wrk" in done.stderr
+    assert "sudo ./bootstrap lab compare web-app" in done.stderr
+
+
+@pytest.mark.parametrize(("machine", "too_old"), [("riscv64", "0"), ("x86_64", "1")])
+def test_on_another_system_it_prints_what_to_install(checkout: Checkout, machine: str, too_old: str) -> None:
+    checkout.outdate()
+    done = checkout.run("pytest", MACHINE=machine, DPKG_EXIT=too_old)
+    assert done.returncode == 2
+    assert "qemu-system-x86" in done.stderr
+    assert "pip install -c constraints.txt" in done.stderr
+    assert checkout.calls.read_text() == ""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_conditions_select_one_python_per_system(system: str) -> None:
+    script = f"source {ROOT / 'bootstrap'}; system={system}; packages"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    names = done.stdout.split()
+    assert len(names) == len(set(names)) > 20
+    assert "qemu-system-x86" in names
+    assert ("python3.11-venv" in names) == (system == "ubuntu-22.04")
+    assert ("python3-venv" in names) == (system != "ubuntu-22.04")
+
+
+def test_every_system_package_says_why() -> None:
+    for line in (ROOT / "packages.apt").read_text().splitlines():
+        assert not line or re.fullmatch(r"#.*|[a-z0-9.+-]+( \[!?[a-z]+-[0-9.]+\])? +# \S.*", line), line
+
+
+def test_every_dependency_is_pinned_by_name_and_version_alone() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+]*", line) for line in lines)
+    pinned = {normalise(line.partition("==")[0]) for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["dev"]]
+    asked += project["build-system"]["requires"]
+    assert {normalise(re.split(r"[\[<>=!~; ]", need)[0]) for need in asked} <= pinned
+
+
+def normalise(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

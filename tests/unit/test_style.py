@@ -1,0 +1,105 @@
+"""The linters are tests, and so are the rules that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LONGEST_FILE_LINES = 450
+LINTERS = {
+    "ruff check": ("ruff", "check", "."),
+    "ruff format": ("ruff", "format", "--check", "."),
+    "mypy": ("mypy",),
+    "lint-imports": ("lint-imports",),
+}
+# Names that may stand behind http(s):// in a tracked file: this host, documentation's own, XML's, specifications'.
+HARMLESS_HOSTS = re.compile(
+    r"(localhost|127\.\d+\.\d+\.\d+|198\.1[89]\.\d+\.\d+|([\w-]+\.)*example(\.\w+)?|www\.w3\.org|libvirt\.org|docs\.kernel\.org"
+    r"|man7\.org|json-schema\.org|toml\.io)"
+)
+
+
+@pytest.mark.parametrize("name", LINTERS)
+def test_linter(name: str) -> None:
+    program, *arguments = LINTERS[name]
+    done = subprocess.run(
+        [Path(sys.executable).parent / program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{name}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("script", ["bootstrap", ".ci/run"])
+def test_shell_scripts_parse_and_can_be_executed(script: str) -> None:
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+    assert (ROOT / script).stat().st_mode & 0o111
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    sources = [path for path in tracked() if path.suffix in (".py", ".c", ".h") and path.parts[0] == "lab"]
+    assert sources
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in sources}
+    assert {str(path): lines for path, lines in lengths.items() if lines > LONGEST_FILE_LINES} == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    modules = [path for path in tracked() if path.suffix == ".py" and path.parts[0] in ("lab", "tests")]
+    silent = [
+        str(path)
+        for path in modules
+        if (text := (ROOT / path).read_text()) and not ast.get_docstring(ast.parse(text))
+    ]
+    assert silent == []
+
+
+def test_no_tracked_file_names_a_server() -> None:
+    named = {
+        f"{path}: {host}"
+        for path, text in texts()
+        for host in re.findall(r"https?://([\w.-]+)", text)
+        if not HARMLESS_HOSTS.fullmatch(host)
+    }
+    assert named == set()
+
+
+def test_no_tracked_file_names_a_place_on_one_machine() -> None:
+    places = [str(ROOT), str(Path(sys.prefix)), str(Path.home())]
+    pattern = re.compile("|".join(re.escape(place) + r"(?![\w-])" for place in places if place not in ("/", "/root")))
+    assert [str(path) for path, text in texts() if pattern.search(text)] == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    broken = [
+        f"{path}: {target}"
+        for path, text in texts()
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
+        if not (ROOT / path.parent / target).exists()
+    ]
+    assert broken == []
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """Every file in git's index, relative to the checkout; root may look at a checkout of somebody else's."""
+    done = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "-C", ROOT, "ls-files", "-z"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    paths = (Path(name) for name in done.stdout.split("\0") if name)
+    return tuple(path for path in paths if (ROOT / path).is_file())
+
+
+@cache
+def texts() -> tuple[tuple[Path, str], ...]:
+    """The tracked files that are text, by their own bytes."""
+    found = ((path, (ROOT / path).read_bytes()) for path in tracked())
+    return tuple((path, data.decode("utf-8", "replace")) for path, data in found if b"\0" not in data[:8000])
