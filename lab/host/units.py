@@ -47,3 +47,16 @@ def format_bytes(size_bytes: float) -> str:
     while abs(value) >= 1024 and units:
         value, unit = value / 1024, units.pop(0)
     return f"{value:.1f}".removesuffix(".0") + f" {unit}"
+
+
+_DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
+
+
+def parse_seconds(text: str) -> float:
+    """``5m``, ``90s``, ``1h30m`` or ``45`` (seconds) as seconds. Raises UsageError for anything else and for zero."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    parts = {unit: float(number) for unit, number in match.groupdict().items() if number} if match else {}
+    seconds = parts.get("h", 0) * 3600 + parts.get("m", 0) * 60 + parts.get("s", 0)
+    if seconds <= 0:
+        raise UsageError(f"{text!r} is not a duration", hint="write for example 5m, 90s or 1h30m")
+    return seconds

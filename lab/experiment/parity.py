@@ -1,0 +1,89 @@
+"""Are the copies the same? Asked inside each of them, because that is the only place where it can be seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lab.errors import LaunchError, ParityError
+from lab.images.store import Manifest
+from lab.instance import INSIDE, Backend, Instance, LaunchRequest
+from lab.model import Kernel
+
+SHOWN_DIFFERENCES = 12
+
+
+def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest, timeout_seconds: float) -> str:
+    """Let an instance print the digest of every file it sees, in place of the application's start.
+
+    The application is not started, so nothing has been written yet: the digest must be the image's own.
+    Returns it. Raises ParityError with the first differing files, LaunchError when the instance fails.
+    """
+    digest, lines = _print_manifest(backend, request, timeout_seconds, "--digest").split()
+    if digest.decode() != expected.digest:
+        again = replace(request, name=f"{request.name}-diff")
+        different = expected.diff(_print_manifest(backend, again, timeout_seconds))
+        raise ParityError(
+            f"{backend.name} sees other files than the image holds: {len(different)} lines differ,"
+            f" {int(lines)} files seen, {expected.file_count} expected",
+            hint="lab would compare two different things; please report this with the lines above",
+            detail="\n".join(different[:SHOWN_DIFFERENCES]),
+        )
+    return digest.decode()
+
+
+def _print_manifest(backend: Backend, request: LaunchRequest, timeout_seconds: float, *options: str) -> bytes:
+    argv = (INSIDE, "manifest", *options, "/")
+    process = replace(request.process, argv=argv, uid=0, gid=0, additional_gids=(), working_directory="/")
+    with backend.launch(replace(request, process=process)) as instance:
+        code = instance.wait(timeout_seconds)
+        log = request.log_directory
+        if code != 0:
+            raise LaunchError(
+                f"{backend.name} could not print the manifest: "
+                + ("it did not end in time" if code is None else f"exit code {code}"),
+                hint=f"see {log}",
+                detail="\n".join((log / "stderr.log").read_text(errors="replace").splitlines()[-SHOWN_DIFFERENCES:])
+                if (log / "stderr.log").exists()
+                else "",
+            )
+    return (log / "stdout.log").read_bytes()
+
+
+def limits_seen(instance: Instance, kernel: Kernel) -> Mapping[str, Any]:
+    """The limits as they stand where they bind: the cgroup's for a shared kernel, the guest's size for its own.
+
+    Keys: memory_bytes, cpus, pids (None: unlimited or not a number there) and, for own kernels, ``as``: what
+    these numbers are. Whether they take effect is for the isolation probes to show.
+    """
+    if kernel is Kernel.HOST:
+        held = instance.cgroup.effective_limits()
+        return {"memory_bytes": held.memory_bytes, "cpus": held.cpus, "pids": held.pids, "as": "cgroup limits"}
+    return {
+        "memory_bytes": _meminfo(read_inside(instance, "/proc/meminfo")).get("MemTotal"),
+        "cpus": float(_cpus_online(read_inside(instance, "/sys/devices/system/cpu/online"))),
+        "pids": instance.request.limits.pids,
+        "as": "guest RAM as its kernel sees it (MemTotal), number of vCPUs, a pids limit in the guest",
+    }
+
+
+def read_inside(instance: Instance, path: str) -> str:
+    """The text of a small file as the instance sees it. Raises LaunchError when it can't be read."""
+    answer = json.loads(instance.inside("read", path).stdout)
+    if answer["errno"]:
+        raise LaunchError(f"{path} can't be read inside {instance.name}: {answer['name']}")
+    return str(answer["text"])
+
+
+def _meminfo(text: str) -> dict[str, int]:
+    """/proc/meminfo in bytes (proc_meminfo(5))."""
+    pairs = (line.split() for line in text.splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs if len(words) == 3}
+
+
+def _cpus_online(text: str) -> int:
+    """How many CPUs a kernel list like ``0-3,8`` names (cpuset(7), "List format")."""
+    ranges = (part.partition("-") for part in text.strip().split(","))
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)

@@ -1,0 +1,87 @@
+"""Everything about a run that is not an observation, written down before the first one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.backends.site import Site
+from lab.experiment.plan import Plan
+from lab.experiment.run import Setup
+from lab.host import facts
+from lab.model import Accelerator, Kernel
+from lab.results.record import Arm, Run
+
+WARM_UPS = 1
+
+
+def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) -> Run:
+    """The Run of a new folder. Its ``name`` is left to the results store."""
+    scenario = setup.scenario
+    return Run(
+        name="",
+        scenario=scenario.name,
+        title=scenario.title,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        command_line=tuple(command_line),
+        seed=plan.seed,
+        blocks_planned=plan.blocks,
+        budget_seconds=None if plan.blocks is not None else plan.budget_seconds,
+        limits=dataclasses.asdict(setup.limits),
+        metrics=tuple(metric.name for metric in setup.metrics) + (("isolation",) if setup.isolation else ()),
+        arms=_arms(site, plan),
+        image=_image(setup),
+        host=facts.provenance(),
+        versions=facts.versions(),
+        settings={
+            "readiness": _plain(scenario.readiness),
+            "ready_timeout_seconds": scenario.ready_timeout_seconds,
+            "load": _plain(scenario.load),
+            "port": scenario.port,
+            "idle_seconds": setup.idle_seconds,
+            "warm_ups": WARM_UPS,
+            "caches": "warm: images, disks and guest kernel were prepared and read before the first block",
+            "excluded": "warm-up instances (block 0) from every statistic; nothing else",
+        },
+    )
+
+
+def _arms(site: Site, plan: Plan) -> tuple[Arm, ...]:
+    described = []
+    for arm in plan.arms:
+        backend = site.backend(arm.backend)
+        accelerator = site.accelerator if backend.kernel is Kernel.OWN else Accelerator.NATIVE
+        described.append(
+            Arm(
+                label=arm.label,
+                backend=arm.backend,
+                title=backend.title + (", again (A/A)" if arm.is_twin else ""),
+                mechanism=backend.mechanism,
+                order=backend.order,
+                accelerator=accelerator,
+                kernel="",
+                differences=backend.parity.differences,
+            )
+        )
+    return tuple(described)
+
+
+def _image(setup: Setup) -> dict[str, Any]:
+    image = setup.image
+    base = image.base
+    return {
+        "name": image.name,
+        "digest": image.digest,
+        "origin": image.origin.value,
+        "base": None if base is None else {"name": base.name, "digest": base.digest, "origin": base.origin.value},
+        "size_bytes": image.size_bytes,
+        "layers": len(image.layers),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return None
+    return {"kind": type(value).__name__, **dataclasses.asdict(value)}

@@ -1,0 +1,290 @@
+"""The story of a measurement.
+
+    1. prepare     what is made once per image and is no part of booting: disks, a guest kernel
+    2. parity      one instance per backend prints the manifest of every file it sees; all must be equal
+    3. warm up     one instance per backend, declared and marked; the isolation probes ask theirs here
+    4. blocks      every arm once per block, in a random order, until the blocks or the budget end
+    5. finish      why it ended is written down
+
+Every observation is on the disk before the next one starts, so that a crash loses none and ``resume`` goes on
+where it stopped. An instance that fails or never answers is recorded as that, never dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import count
+
+from lab.backends.site import Site
+from lab.errors import LabError, NotReady, ParityError
+from lab.experiment.parity import limits_seen, verify_manifest
+from lab.experiment.plan import Plan, PlannedArm
+from lab.experiment.watch import Watch
+from lab.host.clock import now
+from lab.images.store import Image
+from lab.instance import Backend, Instance, LaunchRequest
+from lab.isolation.battery import ask_all
+from lab.metrics.base import Metric, Observation, Subject
+from lab.metrics.readiness import wait_ready
+from lab.model import Accelerator, Kernel, Limits, Process, Scenario
+from lab.results.record import Run, Sample, Status
+from lab.results.store import RunFolder
+
+WARM_UP = 0
+"""The block number of warm-up instances; measured blocks count from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What is run, apart from the plan of when."""
+
+    scenario: Scenario
+    image: Image
+    process: Process
+    limits: Limits
+    metrics: tuple[Metric, ...]
+    isolation: bool
+    idle_seconds: float
+
+
+class Experiment:
+    """One run, from an empty or half-filled folder to its end."""
+
+    def __init__(self, site: Site, setup: Setup, plan: Plan, folder: RunFolder, watch: Watch) -> None:
+        self.site = site
+        self.setup = setup
+        self.plan = plan
+        self.folder = folder
+        self.watch = watch
+        self.kernels: dict[str, str] = {}
+        self.done = 0
+
+    def run(self) -> None:
+        """All five steps. Whatever ends it, the folder says why; KeyboardInterrupt and errors go on up."""
+        began = now()
+        because = "error"
+        try:
+            self.prepare()
+            self.check_parity()
+            self.warm_up()
+            because = self.measure(began)
+        except KeyboardInterrupt:
+            because = "interrupted"
+            raise
+        except LabError as error:
+            because = f"error: {error.message}"
+            raise
+        finally:
+            self.folder.finish(because)
+
+    # 1. prepare
+
+    def prepare(self) -> None:
+        """Disks, guest kernel, image manifest: made before the clock of anything starts."""
+        self.watch.doing("computing the image's manifest")
+        manifest = self.site.store.manifest(self.setup.image)
+        self.folder.update(
+            image={
+                **self.folder.run.image,
+                "manifest_digest": manifest.digest,
+                "files": manifest.file_count,
+            }
+        )
+        for backend in self.backends():
+            self.watch.doing(f"preparing {backend.name}")
+            backend.prepare(self.setup.image)
+
+    def backends(self) -> list[Backend]:
+        """Each backend of the plan once, the thinnest boundary first."""
+        return sorted(
+            (self.site.backend(name) for name in {arm.backend for arm in self.plan.arms}), key=lambda b: b.order
+        )
+
+    # 2. parity
+
+    def check_parity(self) -> None:
+        """Refuse to compare instances that don't see the same files. Raises ParityError."""
+        expected = self.site.store.manifest(self.setup.image)
+        for backend in self.backends():
+            if "manifest_digest" in self.folder.run.parity.get(backend.name, {}):
+                continue  # verified before this run was interrupted
+            self.watch.doing(f"{backend.name}: verifying every file from inside")
+            seen = verify_manifest(
+                backend, self._request(f"parity-{backend.name}"), expected, self.setup.scenario.ready_timeout_seconds
+            )
+            self._note_parity(backend.name, manifest_digest=seen)
+
+    def _note_parity(self, backend: str, **facts: object) -> None:
+        parity = {name: dict(known) for name, known in self.folder.run.parity.items()}
+        parity.setdefault(backend, {}).update(facts)
+        self.folder.update(parity=parity)
+
+    # 3. warm up
+
+    def warm_up(self) -> None:
+        """One instance per backend: caches fill, limits are read back, probes ask; its samples are marked."""
+        for position, backend in enumerate(self.backends()):
+            arm = PlannedArm(label=backend.name, backend=backend.name)
+            if (WARM_UP, arm.label) not in self.folder.completed():
+                self.watch.doing(f"warm-up, {backend.name}")
+                self.observe(arm, WARM_UP, position)
+
+    # 4. blocks
+
+    def measure(self, began: float) -> str:
+        """Blocks until their number or the budget is used up; returns which it was."""
+        longest = 0.0
+        for done in count():
+            if not self.plan.another(done, now() - began, longest):
+                break
+            started = now()
+            self.run_block(done + 1)
+            longest = max(longest, now() - started)
+            self._expect(done + 1, now() - began, longest)
+        return "blocks done" if self.plan.blocks is not None else "budget"
+
+    def run_block(self, block: int) -> None:
+        """Every arm once, in the block's own order; those done before an interruption are skipped."""
+        completed = self.folder.completed()
+        for position, arm in enumerate(self.plan.order(block)):
+            if (block, arm.label) not in completed:
+                self.watch.doing(f"block {block}, {arm.label}")
+                self.observe(arm, block, position)
+
+    def _expect(self, done: int, spent: float, longest: float) -> None:
+        further = 0
+        while self.plan.another(done + further, spent + further * longest, longest):
+            further += 1
+        self.watch.progress(self.done, self.done + further * len(self.plan.arms))
+
+    # one instance
+
+    def observe(self, arm: PlannedArm, block: int, position: int) -> None:
+        """Launch one instance, watch its whole life, append what was seen, success or not."""
+        name = f"{'warmup' if block == WARM_UP else f'b{block}'}-{arm.label.replace('#', '-')}"
+        backend = self.site.backend(arm.backend)
+        stamp = _Stamp(arm=arm, block=block, position=position, instance=name, image=self.setup.image.digest)
+        try:
+            self._live(backend, stamp)
+        except ParityError:
+            raise
+        except LabError as error:
+            status = Status.TIMEOUT if isinstance(error, NotReady) else Status.FAILED
+            self.watch.note(f"{name}: {error.message}")
+            self.folder.append(stamp.failure(status, error, backend.kernel))
+        self.folder.complete(block, arm.label)
+        self.done += 1
+
+    def _live(self, backend: Backend, stamp: _Stamp) -> None:
+        request = self._request(stamp.instance)
+        label = f"{'warm-up' if stamp.block == WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
+        subject = Subject.before_launch(
+            scenario=self.setup.scenario, network=self.site.network, idle_seconds=self.setup.idle_seconds
+        )
+        self.watch.doing(f"{label}: booting")
+        with backend.launch(request) as instance:
+            subject.launched(instance)
+            wait_ready(subject)
+            stamp.accelerator = instance.accelerator
+            stamp.kernel = self._kernel(backend, instance)
+            self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
+            if stamp.block == WARM_UP:
+                self._ask(backend, instance, stamp, label)
+            elif not stamp.arm.is_twin:
+                self._work(subject, stamp, label)
+        self._append(stamp, (o for metric in self.setup.metrics for o in metric.ended(subject)))
+
+    def _ask(self, backend: Backend, instance: Instance, stamp: _Stamp, label: str) -> None:
+        """What is asked once per backend: limits as they are seen, and the isolation probes."""
+        self._note_parity(backend.name, limits=limits_seen(instance, backend.kernel))
+        if self.setup.isolation:
+            self.watch.doing(f"{label}: isolation probes")
+            self._append(stamp, ask_all(instance, backend))
+
+    def _work(self, subject: Subject, stamp: _Stamp, label: str) -> None:
+        """Idle, load, after load. The A/A twin skips this: its boot is what bounds the claims."""
+        self.watch.doing(f"{label}: idle")
+        self._append(stamp, (o for metric in self.setup.metrics for o in metric.idle(subject)))
+        self.watch.doing(f"{label}: under load")
+        self._append(stamp, (o for metric in self.setup.metrics for o in metric.loaded(subject)))
+
+    def _append(self, stamp: _Stamp, observations: Iterable[Observation]) -> None:
+        for observation in observations:
+            self.folder.append(stamp.sample(observation))
+
+    def _request(self, name: str) -> LaunchRequest:
+        return LaunchRequest(
+            name=name,
+            image=self.setup.image,
+            process=self.setup.process,
+            limits=self.setup.limits,
+            log_directory=self.folder.log_directory(name),
+        )
+
+    def _kernel(self, backend: Backend, instance: Instance) -> str:
+        """The release of the kernel that serves the instance; asked once per backend, from inside."""
+        if backend.name not in self.kernels:
+            seen = instance.inside("read", "/proc/sys/kernel/osrelease")
+            self.kernels[backend.name] = seen.stdout.decode().strip()
+            arms = tuple(
+                replace(arm, kernel=self.kernels[backend.name], accelerator=instance.accelerator)
+                if arm.backend == backend.name
+                else arm
+                for arm in self.folder.run.arms
+            )
+            self.folder.update(arms=arms)
+        return self.kernels[backend.name]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stamp:
+    """What every sample of one instance has in common."""
+
+    arm: PlannedArm
+    block: int
+    position: int
+    instance: str
+    image: str
+    accelerator: Accelerator = Accelerator.NATIVE
+    kernel: str = ""
+
+    def sample(self, seen: Observation) -> Sample:
+        """One observation, with where it came from."""
+        return Sample(
+            metric=seen.quantity.partition(".")[0],
+            quantity=seen.quantity,
+            value=seen.value,
+            unit=seen.unit,
+            backend=self.arm.backend,
+            arm=self.arm.label,
+            block=self.block,
+            position=self.position,
+            instance=self.instance,
+            status=seen.status,
+            state=seen.state,
+            warmup=self.block == WARM_UP,
+            accelerator=self.accelerator,
+            kernel=self.kernel,
+            image=self.image,
+            at=time.time(),
+            resolution=seen.resolution,
+            text=seen.text,
+            detail=seen.detail,
+        )
+
+    def failure(self, status: Status, error: LabError, kernel: Kernel) -> Sample:
+        """The instance that did not come up, or fell over: censored, not forgotten."""
+        failed = Observation(
+            quantity="boot.total",
+            value=None,
+            unit="seconds",
+            status=status,
+            text=error.message,
+            detail={"hint": error.hint, "tail": error.detail, "kernel": kernel.value},
+        )
+        return self.sample(failed)
+
+
+__all__ = ["WARM_UP", "Experiment", "Run", "Setup"]
