@@ -1,0 +1,287 @@
+"""``lab compare``: one application behind every boundary, measured, and a report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.errors import BackendUnavailable, ResultsError, UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from lab.backends.site import Site
+    from lab.experiment.plan import Plan
+    from lab.experiment.run import Setup
+    from lab.experiment.watch import Watch
+    from lab.model import Limits, Scenario
+    from lab.results.record import Run
+    from lab.results.store import RunFolder
+
+DEFAULT_BUDGET = "5m"
+IDLE_SECONDS = 10.0
+
+
+def compare(
+    target: Annotated[
+        str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder with a Dockerfile.")
+    ] = "",
+    on: Annotated[
+        str, typer.Option("--on", metavar="A,B,…", help="Backends to compare. Default: every one usable here.")
+    ] = "",
+    blocks: Annotated[
+        int | None, typer.Option("--blocks", min=1, help="Blocks to run. Default: as many as the budget allows.")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="TIME", help="Time to spend, at least three blocks: 5m, 90s, 1h.")
+    ] = DEFAULT_BUDGET,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option("--metrics", metavar="A,B,…", help="boot, memory, cpu, load, isolation. Default: all.")
+    ] = "",
+    memory: Annotated[
+        str, typer.Option("--memory", metavar="SIZE", help="Memory limit of every instance, like 256M.")
+    ] = "",
+    cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit of every instance, like 0.5.")] = "",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
+        "results"
+    ),
+    resume: Annotated[
+        str, typer.Option("--resume", metavar="RUN", help="Go on with a run that a crash or Ctrl-C ended.")
+    ] = "",
+) -> None:
+    """Run bit-identical copies of one application behind different boundaries; measure; report."""
+    if bool(target) == bool(resume):
+        raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
+    from lab.backends.site import Site
+
+    with Site.open() as site:  # starts the launcher while this process is still small
+        if resume:
+            folder = _resume(site, resume, out)
+        else:
+            chosen = _choose(on), _metrics(metrics)
+            folder = _start(site, target, *chosen, blocks, budget, seed, memory, cpus, out)
+    _report(folder)
+
+
+def _start(
+    site: Site,
+    target: str,
+    backends: list[str],
+    metrics: list[str],
+    blocks: int | None,
+    budget: str,
+    seed: int | None,
+    memory: str,
+    cpus: str,
+    out: Path,
+) -> RunFolder:
+    import secrets
+
+    from lab.experiment.plan import Plan, arms
+    from lab.experiment.provenance import describe
+    from lab.experiment.scenario import load
+    from lab.host.units import parse_seconds
+    from lab.results.store import RunFolder
+
+    scenario = load(target)
+    limits = _limits(scenario.limits, memory, cpus)
+    plan = Plan(
+        arms=arms(backends),
+        seed=secrets.randbelow(2**31) if seed is None else seed,
+        blocks=blocks,
+        budget_seconds=parse_seconds(budget),
+    )
+    setup = _setup(site, scenario, limits, metrics)
+    folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
+    return _run(site, setup, plan, folder)
+
+
+def _resume(site: Site, word: str, out: Path) -> RunFolder:
+    """Go on with the same plan, or refuse when the application or the host is another one."""
+    from lab.experiment.plan import Plan, arms
+    from lab.experiment.scenario import load
+    from lab.host import facts
+    from lab.model import Limits
+    from lab.results.store import RunFolder, locate
+
+    folder = RunFolder.open(locate(word, out))
+    run = folder.run
+    if run.ended_because in ("blocks done", "budget"):
+        raise ResultsError(f"{run.name} is complete ({run.ended_because})", hint=f"lab report {folder.path}")
+    here = facts.provenance()
+    if here.get("identity") != run.host.get("identity"):
+        raise ResultsError(f"{run.name} was measured on another host", hint="start a new run here")
+    scenario = load(str(run.settings.get("directory") or run.scenario))
+    setup = _setup(site, scenario, Limits(**run.limits), list(run.metrics))
+    if setup.image.digest != run.image["digest"]:
+        raise ResultsError(
+            f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
+        )
+    backends = list(dict.fromkeys(arm.backend for arm in run.arms))
+    plan = Plan(
+        arms=arms(backends),
+        seed=run.seed,
+        blocks=run.blocks_planned,
+        budget_seconds=run.budget_seconds or 0.0,
+    )
+    folder.abandon_incomplete()
+    return _run(site, setup, plan, folder)
+
+
+def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str]) -> Setup:
+    """Build the image, and decide with its EXPOSE and CMD what the scenario leaves open."""
+    from lab.cli.build import build_scenario
+    from lab.experiment.run import Setup
+    from lab.images.process import resolve
+    from lab.metrics.registry import metrics as all_metrics
+    from lab.model import TcpReadiness
+
+    image = build_scenario(site, scenario)
+    port = scenario.port or next(iter(image.config.exposed_ports), None)
+    readiness = scenario.readiness or (TcpReadiness() if port else None)
+    scenario = replace(scenario, port=port, readiness=readiness)
+    return Setup(
+        scenario=scenario,
+        image=image,
+        process=resolve(image.config, site.store.lower_directories(image), environment=dict(scenario.environment)),
+        limits=limits,
+        metrics=tuple(metric() for metric in all_metrics() if metric.name in metrics),
+        isolation="isolation" in metrics,
+        idle_seconds=IDLE_SECONDS,
+    )
+
+
+def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
+    from lab.experiment.run import Experiment
+
+    try:
+        with folder, _watching(folder.run) as watch:
+            Experiment(site, setup, plan, folder, watch).run()
+    except KeyboardInterrupt:
+        print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
+        raise
+    return folder
+
+
+def _choose(on: str) -> list[str]:
+    """The backends asked for, or all that are usable; says which ones are not, and why."""
+    from lab.backends.registry import available
+
+    classes = {backend.name: backend for backend in available()}
+    asked = [name.strip() for name in on.split(",") if name.strip()]
+    for name in asked:
+        if name not in classes:
+            raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
+    usable = []
+    for name in asked or classes:
+        missing = [check for check in classes[name].check() if not check.ok]
+        if not missing:
+            usable.append(name)
+        elif asked:
+            raise BackendUnavailable(f"{name} can't run here: {missing[0].found}", hint=missing[0].remedy)
+        else:
+            print(f"lab: without {name}: {missing[0].found} ({missing[0].remedy})", file=sys.stderr)
+    if not usable:
+        raise BackendUnavailable("no backend can run here", hint="lab doctor")
+    return sorted(set(usable), key=lambda name: classes[name].order)
+
+
+def _metrics(words: str) -> list[str]:
+    from lab.metrics.registry import metrics as all_metrics
+
+    known = [*(metric.name for metric in all_metrics()), "isolation"]
+    asked = [name.strip() for name in words.split(",") if name.strip()]
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"no metric is called {name}", hint=f"metrics: {', '.join(known)}")
+    return asked or known
+
+
+def _limits(limits: Limits, memory: str, cpus: str) -> Limits:
+    from lab.host.units import parse_bytes, parse_cpus
+
+    if memory:
+        limits = replace(limits, memory_bytes=parse_bytes(memory))
+    if cpus:
+        limits = replace(limits, cpus=parse_cpus(cpus))
+    return limits
+
+
+def _report(folder: RunFolder) -> None:
+    from lab.reports import terminal, write
+
+    write(folder.path)
+    terminal.show(folder.path)
+
+
+@contextmanager
+def _watching(run: Run) -> Iterator[Watch]:
+    """A live line and a bar on a terminal, else a plain line per instance."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    console.print(
+        f"[bold]{run.title}[/bold]  image {str(run.image['digest'])[:19]}…, base from {_origin(run)}", highlight=False
+    )
+    for arm in run.arms:
+        if not arm.label.endswith("#aa"):
+            how = "" if arm.accelerator.value == "native" else f" [{arm.accelerator.value.upper()}]"
+            console.print(f"  {arm.label:<10}{how:<6} {arm.mechanism}", highlight=False, markup=False)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Bar(progress, progress.add_task("starting", total=None))
+
+
+def _origin(run: Run) -> str:
+    base = run.image.get("base") or {}
+    return f"{base['name']} ({base['origin']})" if base else "scratch"
+
+
+class _Lines:
+    """For logs: what happens now, a line each time it changes."""
+
+    def doing(self, what: str) -> None:
+        print(f"  {what}", file=sys.stderr, flush=True)
+
+    def progress(self, done: int, expected: int) -> None:
+        print(f"  {done} of about {expected} instances", file=sys.stderr, flush=True)
+
+    def note(self, sentence: str) -> None:
+        print(f"  ! {sentence}", file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """For terminals. Drawing is rich's own thread's work; here only two numbers and a text change."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def doing(self, what: str) -> None:
+        self._progress.update(self._task, description=f"{what:<34}")
+
+    def progress(self, done: int, expected: int) -> None:
+        self._progress.update(self._task, completed=done, total=expected)
+
+    def note(self, sentence: str) -> None:
+        self._progress.console.print(f"! {sentence}", highlight=False, markup=False)
