@@ -152,7 +152,7 @@ def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str]) -
     return Setup(
         scenario=scenario,
         image=image,
-        process=resolve(image.config, site.store.lower_directories(image), environment=dict(scenario.environment)),
+        process=resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment)),
         limits=limits,
         metrics=tuple(metric() for metric in all_metrics() if metric.name in metrics),
         isolation="isolation" in metrics,

@@ -10,6 +10,7 @@ from typing import Any
 from lab.backends.site import Site
 from lab.experiment.plan import Plan
 from lab.experiment.run import Setup
+from lab.experiment.scenario import SHIPPED
 from lab.host import facts
 from lab.model import Accelerator, Kernel
 from lab.results.record import Arm, Run
@@ -40,6 +41,8 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
             "ready_timeout_seconds": scenario.ready_timeout_seconds,
             "load": _plain(scenario.load),
             "port": scenario.port,
+            # a shipped scenario is found again by its name, on any machine
+            "directory": "" if scenario.directory.parent == SHIPPED else str(scenario.directory),
             "idle_seconds": setup.idle_seconds,
             "warm_ups": WARM_UPS,
             "caches": "warm: images, disks and guest kernel were prepared and read before the first block",
