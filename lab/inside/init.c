@@ -1,0 +1,134 @@
+/* The first process of an instance: starts the application, forwards signals to it, reaps orphans.
+ *
+ *   init [--status-fd N] [--user UID:GID[:GID…]] [--directory DIR] -- PROGRAM [ARGUMENT…]
+ *
+ * The peer of descriptor N reads end-of-file when execve(2) succeeded, otherwise the errno in decimal.
+ * Exits with the application's code, 128 + n after signal n, 127 when there is no such program, 126 when it
+ * can't be executed (the shell's and Docker's convention).
+ */
+
+#include "inside.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127, MOST_GROUPS = 64 };
+
+struct application {
+    int status_fd;
+    const char *user; /* UID:GID[:GID…], or NULL to stay */
+    const char *directory;
+    char **argv;
+};
+
+static struct application parse(int count, char **arguments) {
+    struct application app = {.status_fd = -1};
+    int next = 1;
+    for (; next < count && strcmp(arguments[next], "--") != 0; next += 2) {
+        if (next + 1 >= count)
+            fail("init: %s needs a value", arguments[next]);
+        const char *value = arguments[next + 1];
+        if (strcmp(arguments[next], "--status-fd") == 0)
+            app.status_fd = (int)number(value);
+        else if (strcmp(arguments[next], "--user") == 0)
+            app.user = value;
+        else if (strcmp(arguments[next], "--directory") == 0)
+            app.directory = value;
+        else
+            fail("init: unknown option %s", arguments[next]);
+    }
+    if (next + 1 >= count)
+        fail("init: expected -- PROGRAM [ARGUMENT…]");
+    app.argv = arguments + next + 1;
+    return app;
+}
+
+static int become(const char *user) {
+    gid_t groups[MOST_GROUPS];
+    int count = 0;
+    char *rest;
+    uid_t uid = (uid_t)strtoul(user, &rest, 10);
+    while (*rest == ':' && count < MOST_GROUPS)
+        groups[count++] = (gid_t)strtoul(rest + 1, &rest, 10);
+    if (*rest != '\0' || count == 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    return setgroups((size_t)count - 1, groups + 1) || setgid(groups[0]) || setuid(uid) ? -1 : 0;
+}
+
+static _Noreturn void execute(const struct application *app, const sigset_t *mask) {
+    setpgid(0, 0);
+    if (isatty(STDIN_FILENO)) /* SIGTTOU is still blocked; fails harmlessly when it is not our terminal */
+        tcsetpgrp(STDIN_FILENO, getpgrp());
+    if ((!app->directory || chdir(app->directory) == 0) && (!app->user || become(app->user) == 0)) {
+        sigprocmask(SIG_SETMASK, mask, NULL);
+        execvp(app->argv[0], app->argv);
+    }
+    int error = errno;
+    if (app->status_fd >= 0)
+        dprintf(app->status_fd, "%d", error);
+    else
+        fprintf(stderr, "%s: %s\n", app->argv[0], strerror(error));
+    _exit(error == ENOENT ? NOT_FOUND : NOT_EXECUTABLE);
+}
+
+/* Reap whatever has ended; true, with its wait status, once the application itself has. */
+static int reap(pid_t application, int *ended) {
+    int status, found = 0;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        if (pid == application) {
+            *ended = status;
+            found = 1;
+        }
+    return found;
+}
+
+static int supervise(pid_t application, const sigset_t *waited) {
+    int status;
+    for (siginfo_t info;;) {
+        int received = sigwaitinfo(waited, &info);
+        if (received == SIGCHLD) {
+            if (reap(application, &status))
+                return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+        } else if (received > 0)
+            kill(application, received);
+    }
+}
+
+int run_init(int count, char **arguments) {
+    struct application app = parse(count, arguments);
+    if (app.status_fd >= 0 && fcntl(app.status_fd, F_SETFD, FD_CLOEXEC) < 0)
+        fail("init: descriptor %d: %s", app.status_fd, strerror(errno));
+    if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        fail("init: PR_SET_CHILD_SUBREAPER: %s", strerror(errno));
+
+    /* Blocked and waited for, so that none is lost between fork and the first wait. A fault's own signals stay
+     * deliverable, and a stop of the terminal's would stop PID 1 for nothing. */
+    sigset_t waited, before;
+    sigfillset(&waited);
+    const int kept[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        sigdelset(&waited, kept[i]);
+    sigprocmask(SIG_SETMASK, &waited, &before);
+    sigdelset(&waited, SIGTTIN);
+    sigdelset(&waited, SIGTTOU);
+
+    pid_t application = fork();
+    if (application < 0)
+        fail("init: fork: %s", strerror(errno));
+    if (application == 0)
+        execute(&app, &before);
+    setpgid(application, application); /* both sides do it: whoever is first, the group exists from here on */
+    if (app.status_fd >= 0)
+        close(app.status_fd);
+    return supervise(application, &waited);
+}

@@ -1,0 +1,36 @@
+/* The parts of lab's helper and what they offer one another. See inside.c for the verbs. */
+
+#ifndef LAB_INSIDE_H
+#define LAB_INSIDE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Every verb has main()'s shape: arguments[0] is the verb itself; the result is the exit code. */
+typedef int verb(int count, char **arguments);
+
+verb run_init;                                                       /* init.c */
+verb print_manifest;                                                 /* manifest.c */
+verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
+verb list_namespaces, find_processes, mount_tmpfs, open_node, hold;  /* ask.c */
+verb compute, allocate, fork_many, spin;                             /* burden.c */
+
+/* SHA-256 as in FIPS 180-4, sha256.c. */
+struct sha256 {
+    uint32_t state[8];
+    uint64_t length_bytes;
+    size_t filled;
+    unsigned char block[64];
+};
+void sha256_start(struct sha256 *hash);
+void sha256_add(struct sha256 *hash, const void *data, size_t size);
+void sha256_finish(struct sha256 *hash, char hexadecimal[65]);
+
+/* inside.c */
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+unsigned long long number(const char *text); /* decimal, octal or 0x…; negative ones wrap; fails on anything else */
+double monotonic_seconds(void);
+void print_string(const char *bytes, size_t size); /* as a JSON string */
+void print_outcome(long result);                   /* "ret": …, "errno": …, "name": … from result and errno */
+
+#endif
