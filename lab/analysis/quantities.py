@@ -40,6 +40,8 @@ def format_value(value: float, unit: str, digits: int = 3) -> str:
     """
     if value is None or math.isnan(value):
         return "–"
+    if unit == "seconds/s":
+        return f"{format_value(value, 'seconds', digits)}/s"
     if unit == "seconds":
         return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")), digits)
     if unit == "bytes":

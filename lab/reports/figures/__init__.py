@@ -1,0 +1,67 @@
+"""The figures of a report: each knows its question, draws itself, and can say in words what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.reports.material import Material
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A figure to draw: ``needs`` is the prefix of the quantities it shows."""
+
+    name: str
+    title: str
+    needs: str
+    draw: Callable[[Material, Callable[[Figure], None]], str]  # draws, hands the figure over, returns the alt text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A figure on disk, and the words for those who can't see it."""
+
+    name: str
+    title: str
+    alt: str
+    png: Path
+    svg: Path
+
+
+def plots() -> tuple[Plot, ...]:
+    """Every figure, in the order of the report."""
+    from lab.reports.figures import boot, cpu, isolation, load, memory, overview
+
+    return (
+        Plot(name="overview", title="What each boundary costs, and what it stops", needs="", draw=overview.draw),
+        Plot(name="boot-phases", title="Where the time of a boot goes", needs="boot.", draw=boot.phases),
+        Plot(name="boot-distribution", title="Every boot that was measured", needs="boot.", draw=boot.distribution),
+        Plot(name="memory", title="What the memory is", needs="memory.cgroup.", draw=memory.draw),
+        Plot(name="cpu", title="What it costs in CPU", needs="cpu.", draw=cpu.draw),
+        Plot(name="load", title="How it answers under load", needs="load.", draw=load.draw),
+        Plot(name="isolation", title="What each boundary lets through", needs="isolation.", draw=isolation.draw),
+    )
+
+
+def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
+    """Write every figure the run has data for into ``directory`` as PNG and SVG."""
+    from lab.reports.style import save
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for plot in plots():
+        answered = plot.needs == "isolation." and bool((material.loaded.frame["unit"] == "answer").any())
+        if plot.needs and not answered and not material.has(plot.needs):
+            continue
+        files: list[tuple[Path, Path]] = []
+
+        def keep(figure: Figure, name: str = plot.name, files: list[tuple[Path, Path]] = files) -> None:
+            files.append(save(figure, directory, name))
+
+        alt = plot.draw(material, keep)
+        yield Drawn(name=plot.name, title=plot.title, alt=alt, png=files[0][0], svg=files[0][1])

@@ -1,0 +1,171 @@
+"""Boot: its phases as stacked timelines, and every single boot on a logarithmic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lab.analysis.quantities import SEGMENTS, format_interval, format_value, label
+from lab.reports import style
+from lab.reports.material import Material, Value, stamped
+from lab.results.record import Arm
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Segments = list[tuple[str, float]]
+
+
+def phases(material: Material, keep: Callable[[Figure], None]) -> str:
+    """Left: all on one scale. Right: each stretched to its own length, so that short boots show their parts too."""
+    arms = [arm for arm in material.arms if material.value("boot.total", arm.label)]
+    segments = {arm.label: _segments(material, arm) for arm in arms}
+    with style.canvas(14.2, 2.9 + 1.25 * len(arms), ncols=2, width_ratios=[1, 1.45]) as (figure, (shared, own)):
+        for row, arm in enumerate(arms):
+            _stack(shared, row, segments[arm.label], 1.0)
+            _total(shared, row, arm, material)
+            _stretched(own, row, segments[arm.label])
+        style.backend_axis(shared, arms)
+        style.backend_axis(own, arms)
+        own.set_yticklabels([])
+        longest = max(sum(value for _, value in each) for each in segments.values())
+        shared.set_xlim(0, longest * 1.75)
+        shared.set_xlabel("seconds from request to first correct answer")
+        shared.set_title("one scale for all")
+        own.set_title("each on its own scale: where does the time go?")
+        own.set_xlim(0, 1)
+        own.set_xticks([])
+        own.grid(False)
+        own.spines["bottom"].set_visible(False)
+        _legend(figure, segments)
+        style.headline(
+            figure, "Boot: from the request to the first correct answer",
+            "bars: medians of the phases · dot and line: median of the whole with its 95 % interval",
+        )  # fmt: skip
+        keep(figure)
+    return "Boot phases. " + " ".join(_sentence(arm, material, segments[arm.label]) for arm in arms)
+
+
+def distribution(material: Material, keep: Callable[[Figure], None]) -> str:
+    """Every boot a marker; a bar for the interval of the median, a line for the median."""
+    arms = [
+        arm for arm in (*material.arms, material.twin) if arm is not None and material.value("boot.total", arm.label)
+    ]
+    arms.sort(key=lambda arm: (arm.order, arm.label))
+    with style.canvas(14.2, 2.4 + 1.0 * len(arms)) as (figure, axes):
+        for row, arm in enumerate(arms):
+            _cloud(axes, row, arm, material)
+        style.backend_axis(axes, arms)
+        axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(low * 0.8, high * max(4.0, (high / low) ** 0.42))
+        style.logarithmic(axes.xaxis, "seconds")
+        axes.set_xlabel("time to the first correct answer (logarithmic axis)")
+        style.headline(
+            figure, "Every boot that was measured",
+            "a marker is one boot · line: median · band: its 95 % interval · #aa: the same backend again",
+        )  # fmt: skip
+        keep(figure)
+    return "Every boot on a logarithmic axis. " + " ".join(_spread(arm, material) for arm in arms)
+
+
+def _segments(material: Material, arm: Arm) -> Segments:
+    found = ((name, material.value(name, arm.label)) for name in SEGMENTS)
+    return [(name, value.median) for name, value in found if value is not None and value.median > 0]
+
+
+def _stack(axes: Axes, row: float, segments: Segments, scale: float) -> None:
+    left = 0.0
+    for name, value in segments:
+        fill, _ = style.PHASES[name]
+        axes.barh(row, value * scale, left=left, height=0.56, color=fill, edgecolor=style.PAPER, linewidth=0.8)
+        left += value * scale
+
+
+def _total(axes: Axes, row: int, arm: Arm, material: Material) -> None:
+    total = material.value("boot.total", arm.label)
+    if total is None:
+        return
+    axes.errorbar(
+        total.median, row, xerr=[[max(0.0, total.median - total.low)], [max(0.0, total.high - total.median)]],
+        fmt="o", color=style.INK, markersize=5, capsize=6, linewidth=2, zorder=4,
+    )  # fmt: skip
+    text = f"  {format_value(total.median, 'seconds')}"
+    axes.annotate(text, (max(total.high, total.median), row - 0.04), va="bottom", fontsize=18, fontweight="bold")
+    axes.annotate(
+        f"   {_sureness(total)}",
+        (max(total.high, total.median), row + 0.06),
+        va="top",
+        fontsize=12.5,
+        color=style.QUIET,
+    )
+
+
+def _stretched(axes: Axes, row: int, segments: Segments) -> None:
+    whole = sum(value for _, value in segments)
+    if whole <= 0:
+        return
+    _stack(axes, row, segments, 1 / whole)
+    left = 0.0
+    for name, value in segments:
+        share = value / whole
+        if share >= 0.085:
+            text = format_value(value, "seconds", 2)
+            ink = style.PHASES[name][1]
+            axes.text(
+                left + share / 2, row, text, ha="center", va="center", color=ink, fontsize=14, fontweight="bold"
+            )
+        left += share
+
+
+def _legend(figure: Figure, segments: dict[str, Segments]) -> None:
+    from matplotlib.patches import Patch
+
+    used = {name for each in segments.values() for name, _ in each}
+    handles = [Patch(facecolor=style.PHASES[name][0], label=label(name)) for name in SEGMENTS if name in used]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handlelength=1.2
+    )
+
+
+def _cloud(axes: Axes, row: int, arm: Arm, material: Material) -> None:
+    points = material.points("boot.total", arm.label)
+    value = material.value("boot.total", arm.label)
+    if value is None:
+        return
+    fill = "none" if arm.label.endswith("#aa") else style.colour(arm)
+    # spread by block, not at random: the same picture every time
+    offsets = [0.2 * ((7 * block) % 5 - 2) / 2 for block in points["block"]]
+    axes.barh(row, value.high - value.low, left=value.low, height=0.62, color=style.colour(arm), alpha=0.2)
+    axes.plot([value.median] * 2, [row - 0.36, row + 0.36], color=style.INK, linewidth=3, solid_capstyle="butt")
+    axes.scatter(
+        points["value"], [row + offset for offset in offsets], marker=style.marker(arm), s=90, facecolor=fill,
+        edgecolor=style.colour(arm), linewidth=1.8, zorder=3,
+    )  # fmt: skip
+    edge = max(points["value"].max(), value.high)
+    text = f"   {format_value(value.median, 'seconds')}"
+    axes.annotate(text, (edge, row - 0.02), va="bottom", fontsize=17, fontweight="bold")
+    axes.annotate(f"    {_sureness(value)}", (edge, row + 0.04), va="top", fontsize=12.5, color=style.QUIET)
+
+
+def _sureness(value: Value) -> str:
+    bad = [f"✗ {count} {word}" for count, word in ((value.failed, "failed"), (value.timeout, "timed out")) if count]
+    return " · ".join([format_interval(value.low, value.high, value.unit), f"n = {value.n}", *bad])
+
+
+def _sentence(arm: Arm, material: Material, segments: Segments) -> str:
+    total = material.value("boot.total", arm.label)
+    if total is None or not segments:
+        return ""
+    name, longest = max(segments, key=lambda each: each[1])
+    whole, part = format_value(total.median, "seconds"), format_value(longest, "seconds")
+    return f"{stamped(arm)}: {whole} in all (n = {total.n}), of which {part} until “{label(name)}”."
+
+
+def _spread(arm: Arm, material: Material) -> str:
+    value = material.value("boot.total", arm.label)
+    if value is None:
+        return ""
+    interval = format_interval(value.low, value.high, "seconds")
+    return f"{stamped(arm)}: median {format_value(value.median, 'seconds')}, interval {interval}, n = {value.n}."

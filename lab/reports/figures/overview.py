@@ -1,0 +1,118 @@
+"""The one picture that everyone understands: what each boundary costs, and what it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lab.analysis.quantities import format_value
+from lab.reports import style
+from lab.reports.answers import WORDS, matrix
+from lab.reports.figures.bars import panel
+from lab.reports.material import Material, own_kernel, stamped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COSTS = (
+    ("boot.total", "", "time to first answer", "s"),
+    ("memory.pss", "idle", "memory (PSS, idle)", "MiB"),
+    ("cpu.per_1000_requests", "", "CPU, 1,000 requests", "s"),
+)
+SCALES = {"s": 1.0, "MiB": 1024.0**2}
+
+
+def draw(material: Material, keep: Callable[[Figure], None]) -> str:
+    """A row per backend; a panel per cost, bars from zero, and a strip of the isolation answers."""
+    arms = material.arms
+    costs = [cost for cost in COSTS if any(material.value(cost[0], arm.label, cost[1]) for arm in arms)]
+    probes = matrix(material)
+    widths = [1.0] * len(costs) + ([1.25] if probes else [])
+    with style.canvas(
+        14.2, 2.5 + 1.1 * len(arms), ncols=max(1, len(widths)), width_ratios=widths or [1], squeeze=False
+    ) as (
+        figure,
+        grid,
+    ):
+        for index, (quantity, state, title, unit) in enumerate(costs):
+            axes = grid[0][index]
+            panel(axes, material, arms, quantity, state, ratio=True)
+            axes.set_title(title)
+            axes.set_xlabel(unit)
+            _ticks(axes, SCALES[unit])
+            _rows(axes, material, first=index == 0)
+        if probes:
+            _strip(grid[0][-1], material)
+            _rows(grid[0][-1], material, first=not costs)
+        if not widths:
+            grid[0][0].set_axis_off()
+        style.headline(figure, "What each boundary costs, and what it stops", _subtitle(material))
+        keep(figure)
+    return "Costs and isolation per backend. " + " ".join(_sentences(material, costs))
+
+
+def _ticks(axes: Axes, scale: float) -> None:
+    """A few round numbers of the shown unit."""
+    from matplotlib.ticker import MaxNLocator
+
+    _, high = axes.get_xlim()
+    ticks = MaxNLocator(nbins=3).tick_values(0, high / scale)
+    shown = [tick for tick in ticks if 0 <= tick <= high / scale]
+    axes.set_xticks([tick * scale for tick in shown], [f"{tick:,.4g}" for tick in shown])
+
+
+def _rows(axes: Axes, material: Material, *, first: bool) -> None:
+    style.backend_axis(axes, material.arms)
+    if first:
+        kernels = ["own kernel" if own_kernel(arm) else "host's kernel" for arm in material.arms]
+        names = [f"{arm.label}\n{kernel}" for arm, kernel in zip(material.arms, kernels, strict=True)]
+        axes.set_yticks(range(len(names)), names)
+    else:
+        axes.set_yticklabels([])
+
+
+def _strip(axes: Axes, material: Material) -> None:
+    """A square per probe, grouped by class so that the eye can count without reading."""
+    from matplotlib.patches import Rectangle
+
+    probes = matrix(material)
+    order = ("open", "own", "closed", "unknown")
+    for row, arm in enumerate(material.arms):
+        reaches = [probe.cells[arm.label].reach for probe in probes if arm.label in probe.cells]
+        reaches.sort(key=order.index)
+        for column, reach in enumerate(reaches):
+            fill, ink, symbol = style.REACH[reach]
+            axes.add_patch(
+                Rectangle((column + 0.06, row - 0.3), 0.88, 0.6, facecolor=fill, edgecolor=ink, linewidth=0.8)
+            )
+            axes.text(column + 0.5, row, symbol, ha="center", va="center", fontsize=15, color=ink)
+    axes.set_xlim(0, max(1, len(probes)))
+    axes.set_xticks([])
+    axes.grid(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title(f"{len(probes)} questions, asked inside")
+    used = [reach for reach in order if any(cell.reach == reach for probe in probes for cell in probe.cells.values())]
+    axes.set_xlabel("\n".join(_pairs([f"{style.REACH[reach][2]} {WORDS[reach]}" for reach in used])), fontsize=14)
+
+
+def _pairs(words: list[str]) -> list[str]:
+    return ["   ".join(words[index : index + 2]) for index in range(0, len(words), 2)]
+
+
+def _subtitle(material: Material) -> str:
+    emulated = any(style.hatch(arm) for arm in material.arms)
+    blocks = material.loaded.blocks
+    text = f"medians of {blocks} block{'s' * (blocks != 1)} · the same image everywhere"
+    return text + (" · striped: TCG emulation, far slower than with KVM" if emulated else "")
+
+
+def _sentences(material: Material, costs: list[tuple[str, str, str, str]]) -> list[str]:
+    sentences = []
+    for arm in material.arms:
+        parts = ["own kernel" if own_kernel(arm) else "host's kernel"]
+        for quantity, state, title, _ in costs:
+            value = material.value(quantity, arm.label, state)
+            parts.append(f"{title} {format_value(value.median, value.unit) if value else 'not measured'}")
+        sentences.append(f"{stamped(arm)}: {', '.join(parts)}.")
+    return sentences

@@ -1,0 +1,145 @@
+"""All that a report is made of, computed once: the figures, the tables and the words read from here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from lab.analysis.compare import ratios
+from lab.analysis.data import TWIN, Loaded, load
+from lab.analysis.findings import Finding, findings
+from lab.analysis.summary import summary
+from lab.model import Accelerator
+from lab.results.record import Arm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A median with its interval, in ``unit``, and what became of the attempts."""
+
+    median: float
+    low: float
+    high: float
+    p95: float
+    unit: str
+    n: int
+    failed: int
+    timeout: int
+    resolution: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A median over the baseline's, with its interval; ``claim`` when the A/A band allows to say so."""
+
+    ratio: float
+    low: float
+    high: float
+    baseline: str
+    delta: float
+    claim: bool
+    why: str
+
+
+class Material:
+    """A loaded run with its summary, ratios and findings, and quick access to single values."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.run = loaded.run
+        self.arms: tuple[Arm, ...] = loaded.arms
+        self.baseline = loaded.baseline
+        self.summary: pd.DataFrame = summary(loaded.frame, seed=loaded.run.seed)
+        self.ratios: pd.DataFrame = ratios(loaded.frame, loaded.baseline, seed=loaded.run.seed)
+        self.findings: tuple[Finding, ...] = findings(loaded, self.ratios)
+
+    @classmethod
+    def read(cls, run_folder: Path) -> Material:
+        """Raises ResultsError when the folder can't be read."""
+        return cls(load(run_folder))
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str, str], Value]:
+        names = [each.name for each in fields(Value)]
+        return {
+            (row["quantity"], row["state"], row["arm"]): Value(
+                **{name: row[name] for name in names if name != "unit"}, unit=_unit(row["quantity"], row["unit"])
+            )
+            for row in self.summary.to_dict("records")
+        }
+
+    @cached_property
+    def _ratios(self) -> dict[tuple[str, str, str], Ratio]:
+        names = [each.name for each in fields(Ratio)]
+        return {
+            (row["quantity"], row["state"], row["arm"]): Ratio(**{name: row[name] for name in names})
+            for row in self.ratios.to_dict("records")
+        }
+
+    def value(self, quantity: str, arm: str, state: str = "") -> Value | None:
+        """None when it was never observed, or never with success."""
+        found = self._values.get((quantity, state, arm))
+        return found if found is not None and not math.isnan(found.median) else None
+
+    def attempts(self, quantity: str, arm: str, state: str = "") -> Value | None:
+        """Like value, but also when every attempt failed."""
+        return self._values.get((quantity, state, arm))
+
+    def ratio(self, quantity: str, arm: str, state: str = "") -> Ratio | None:
+        """None for the baseline itself, and when one of the two was never observed."""
+        return self._ratios.get((quantity, state, arm))
+
+    def band(self, quantity: str, state: str = "") -> float:
+        """The A/A band's upper end: a ratio below it (or above its inverse) is noise. NaN without an A/A pair."""
+        rows = self.ratios[(self.ratios["quantity"] == quantity) & (self.ratios["state"] == state)]
+        return float(rows["band_high"].iloc[0]) if len(rows) else math.nan
+
+    def has(self, prefix: str) -> bool:
+        """Whether any quantity that starts with ``prefix`` has a value."""
+        names = self.summary[self.summary["n"] > 0]["quantity"]
+        return bool(names.astype(str).str.startswith(prefix).any())
+
+    def points(self, quantity: str, arm: str, state: str = "") -> pd.DataFrame:
+        """Every successful observation of one series: columns block and value."""
+        frame = self.loaded.measured
+        chosen = (frame["quantity"] == quantity) & (frame["arm"] == arm) & (frame["state"] == state)
+        return frame.loc[chosen & frame["value"].notna(), ["block", "value"]]
+
+    @property
+    def twin(self) -> Arm | None:
+        """The second label of the A/A pair."""
+        return next((arm for arm in self.loaded.all_arms if arm.label.endswith(TWIN)), None)
+
+    def enough_requests(self, arm: str, fewest: int = 300) -> bool:
+        """Whether a p99 of this arm rests on enough requests in each of its runs.
+
+        A sample's ``detail["requests"]`` says how many there were; without it the answer is no.
+        """
+        frame = self.loaded.measured
+        rows = frame[(frame["quantity"] == "load.latency.p99") & (frame["arm"] == arm) & frame["value"].notna()]
+        counts = [raw.get("requests", 0) if isinstance(raw, dict) else 0 for raw in rows["detail"]]
+        return bool(counts) and min(counts) >= fewest
+
+
+def _unit(quantity: str, unit: str) -> str:
+    """CPU seconds per second is a ratio, but nobody reads 0.0004 as well as 400 µs per second."""
+    return "seconds/s" if quantity == "cpu.idle" else unit
+
+
+def own_kernel(arm: Arm) -> bool:
+    """Whether a kernel of its own serves the arm: what runs natively is served by the host's."""
+    return arm.accelerator is not Accelerator.NATIVE
+
+
+def stamp(arm: Arm) -> str:
+    """What executes its instructions, in the words every table and plot uses."""
+    return {Accelerator.NATIVE: "native", Accelerator.KVM: "KVM", Accelerator.TCG: "TCG emulation"}[arm.accelerator]
+
+
+def stamped(arm: Arm) -> str:
+    """The arm's label with its accelerator where that is not the bare host: ``vm (TCG emulation)``."""
+    return f"{arm.label} ({stamp(arm)})" if own_kernel(arm) else arm.label

@@ -1,0 +1,159 @@
+"""One look for every figure: readable from the last row, safe for colour-blind eyes, never colour alone.
+
+Backends keep their colour and marker everywhere; emulated ones are hatched. Colours after Okabe and Ito,
+"Color Universal Design" (2008); phases follow viridis, whose even lightness keeps their order in greyscale too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.analysis.quantities import format_value
+from lab.model import Accelerator
+from lab.reports.material import stamp
+from lab.results.record import Arm
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+INK, QUIET, RULE, PAPER = "#1a1a1a", "#595959", "#d9d9d9", "#ffffff"
+BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
+    "process": ("#6e6e6e", "#555555", "o"),
+    "container": ("#0072b2", "#005f94", "s"),
+    "runc": ("#56b4e9", "#1d6d9c", "P"),
+    "crun": ("#cc79a7", "#96416f", "X"),
+    "microvm": ("#e69f00", "#8a5f00", "^"),
+    "vm": ("#d55e00", "#a84a00", "D"),
+}
+OTHER = ("#009e73", "#006b4e", "v")
+PHASES = {
+    "boot.isolated": ("#fde725", INK),
+    "boot.kernel": ("#7ad151", INK),
+    "boot.init": ("#22a884", INK),
+    "boot.executed": ("#2a788e", "#ffffff"),
+    "boot.listening": ("#414487", "#ffffff"),
+    "boot.responded": ("#440154", "#ffffff"),
+}
+KINDS = {
+    "memory.cgroup.anon": ("#4a6fa5", ""),
+    "memory.cgroup.file": ("#a9c6e8", "///"),
+    "memory.cgroup.kernel": ("#3a3a3a", ""),
+}
+REACH = {  # fill, ink, symbol
+    "closed": ("#cfe8dc", "#00503a", "✓"),
+    "own": ("#d6e6f5", "#003f66", "◐"),
+    "open": ("#f9d5c3", "#7a2600", "✗"),
+    "unknown": ("#ececec", "#404040", "?"),
+}
+HATCH = "////"
+"""Marks what was emulated."""
+
+
+def colour(arm: Arm) -> str:
+    """The same for a backend in every figure and table."""
+    return BACKENDS.get(arm.backend, OTHER)[0]
+
+
+def ink(arm: Arm) -> str:
+    """The backend's colour for text: at least 4.5 : 1 on white."""
+    return BACKENDS.get(arm.backend, OTHER)[1]
+
+
+def marker(arm: Arm) -> str:
+    """The same for a backend in every figure."""
+    return BACKENDS.get(arm.backend, OTHER)[2]
+
+
+def hatch(arm: Arm) -> str:
+    """Stripes on the bars of what ran under emulation."""
+    return HATCH if arm.accelerator is Accelerator.TCG else ""
+
+
+@contextmanager
+def canvas(width: float, height: float, **layout: Any) -> Iterator[tuple[Figure, Any]]:
+    """A figure of ``width`` × ``height`` inches in lab's look, and its axes as plt.subplots gives them."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with mpl.rc_context(_settings()):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **layout)
+        try:
+            yield figure, axes
+        finally:
+            plt.close(figure)
+
+
+def save(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
+    """Write NAME.png and NAME.svg; the same figure gives the same bytes."""
+    png, svg = directory / f"{name}.png", directory / f"{name}.svg"
+    figure.savefig(png, dpi=110, metadata={"Software": None})
+    figure.savefig(svg, metadata={"Date": None})
+    return png, svg
+
+
+def backend_axis(axes: Axes, arms: Sequence[Arm], rows: Sequence[float] | None = None) -> None:
+    """Name the rows: the label in the backend's colour, the accelerator below it; the thinnest boundary on top."""
+    positions = list(rows if rows is not None else range(len(arms)))
+    axes.set_yticks(positions, [f"{arm.label}\n{stamp(arm)}" for arm in arms])
+    for tick, arm in zip(axes.get_yticklabels(), arms, strict=True):
+        tick.set_color(ink(arm))
+        tick.set_fontweight("bold")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(max(positions) + 0.6, min(positions) - 0.6)
+
+
+def logarithmic(axis: Axis, unit: str) -> None:
+    """Label 1, 2 and 5 of every decade with their unit, and nothing between."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: format_value(value, unit, 1))
+
+
+def headline(figure: Figure, title: str, subtitle: str = "") -> None:
+    """The title says the finding or the question; the subtitle how to read it. Both start at the left edge."""
+    figure.suptitle(title + ("\n" if subtitle else ""), x=0.012, ha="left", fontsize=22, fontweight="bold", color=INK)
+    if subtitle:
+        top = 1 - 0.56 / figure.get_figheight()
+        figure.text(0.0125, top, subtitle, ha="left", va="top", fontsize=14.5, color=QUIET)
+
+
+def _settings() -> Any:  # matplotlib types the keys as some 300 literals
+    return {
+        "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
+        "font.size": 15,
+        "axes.titlesize": 16,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 15,
+        "axes.labelcolor": QUIET,
+        "axes.edgecolor": RULE,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.grid": True,
+        "axes.grid.axis": "x",
+        "axes.axisbelow": True,
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 1.0,
+        "xtick.color": QUIET,
+        "ytick.color": INK,
+        "text.color": INK,
+        "legend.frameon": False,
+        "legend.fontsize": 14,
+        "hatch.linewidth": 1.2,
+        "figure.constrained_layout.w_pad": 0.14,
+        "figure.constrained_layout.h_pad": 0.12,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "lab",
+    }
