@@ -28,6 +28,7 @@ from lab.images.tree import is_opaque, is_whiteout
 TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 ZSTD_LEVEL = 3
 CHUNK_BYTES = 1 << 20
+MOUNT_POINTS = (b"proc", b"sys", b"dev")
 DEFAULT_EPOCH = 1_704_067_200  # 2024-01-01T00:00:00Z: any constant does
 
 
@@ -73,7 +74,7 @@ def pack(directory: Path, target: Path, *, fresh_since: float | None = None) -> 
     """Write an overlayfs upper directory as a zstd-compressed layer.
 
     Whiteouts and opaque directories become OCI's marker files. What every instance gets from its backend is left
-    out (`manifest.excluded`): in an upper directory it can only be mount points. Times are fixed to `epoch` where
+    out (`manifest.excluded`), but for the empty mount points /proc, /sys and /dev. Times are fixed to `epoch` where
     they are later than ``fresh_since`` (seconds since 1970); earlier ones, which came out of packages and archives,
     stay, because compiled Python modules record them. None fixes all of them.
     """
@@ -105,10 +106,10 @@ def _entries(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
             inner = os.path.join(path, name)
             real = os.path.join(root, inner)
             status = os.lstat(real)
-            if excluded(inner):
+            if excluded(inner) and not (inner in MOUNT_POINTS and stat.S_ISDIR(status.st_mode)):
                 continue
             yield inner, real, status
-            if stat.S_ISDIR(status.st_mode):
+            if stat.S_ISDIR(status.st_mode) and inner not in MOUNT_POINTS:
                 below.append(inner)
         pending.extend(reversed(below))
 

@@ -4,6 +4,7 @@
 <home>/images/oci-layout, index.json, blobs/sha256/<hex>   OCI image-spec, image-layout.md
 <home>/layers/<diff id>/                                   a layer as overlayfs wants a lower directory
 <home>/manifests/<chain>.txt                               the manifest of every file of an image
+<home>/cache/<key>                                         what a build step made
 <home>/tmp/                                                see scratch.py
 ```
 
@@ -20,7 +21,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -107,6 +108,7 @@ class Store:
             store.blobs.mkdir(parents=True, exist_ok=True)
             store.unpacked.mkdir(mode=0o700, exist_ok=True)
             (store.home / "manifests").mkdir(exist_ok=True)
+            (store.home / "cache").mkdir(exist_ok=True)
             marker = store.layout / "oci-layout"
             if not marker.exists():
                 store._replace(marker, b'{"imageLayoutVersion": "1.0.0"}\n')
@@ -181,6 +183,18 @@ class Store:
             layer = layers.pack(directory, packed, fresh_since=fresh_since)
             self._adopt(packed, layer.digest)
         return layer
+
+    def cached_layer(self, key: str) -> Layer | None:
+        """The layer that a build step with this key made before, if its blob is still there."""
+        try:
+            layer = Layer(**json.loads((self.home / "cache" / key).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return layer if self.blob(layer.digest).exists() else None
+
+    def cache_layer(self, key: str, layer: Layer) -> None:
+        """Remember what a build step made."""
+        self._replace(self.home / "cache" / key, json.dumps(asdict(layer)).encode())
 
     def add_image(
         self,

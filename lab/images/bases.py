@@ -1,0 +1,44 @@
+"""Where FROM gets its image: the local store, a registry, or a recipe of lab's own, in this order.
+
+Which one it was is recorded on the image, because the same name from another origin holds other bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lab.errors import ImageError
+from lab.images import bootstrap, registry
+from lab.images.progress import Note, Progress
+from lab.images.reference import normalise
+from lab.images.store import Image, Store
+
+BuildRecipe = Callable[[str, str], Image]
+"""Builds a Dockerfile's text, without a context, under a tag."""
+
+
+def resolve_base(name: str, *, store: Store, progress: Progress, build_recipe: BuildRecipe) -> Image:
+    """The image ``name``, made or fetched if need be. Raises ImageError that names the three remedies."""
+    wanted = normalise(name)
+    if wanted in store:
+        return store.find(wanted)
+    try:
+        return registry.fetch(wanted, store, progress)
+    except registry.Unreachable as error:
+        reason = str(error)
+    recipe = bootstrap.RECIPES.get(wanted)
+    if recipe is None:
+        raise ImageError(
+            f"no base image {wanted}: it is not in the store, no registry gave it, and lab has no recipe for it",
+            hint=f"build it: lab build DIR -t {wanted}; or check the network: skopeo inspect docker://{wanted}; "
+            f"or start from one of {', '.join(sorted(bootstrap.RECIPES))}",
+            detail=reason,
+        )
+    progress(Note(text=f"{wanted}: no registry ({reason.splitlines()[-1]}); using lab's own recipe"))
+    return recipe.make(
+        wanted,
+        store=store,
+        progress=progress,
+        build_recipe=build_recipe,
+        resolve=lambda base: resolve_base(base, store=store, progress=progress, build_recipe=build_recipe),
+    )

@@ -1,0 +1,62 @@
+"""A RUN step by util-linux alone, so that tests of building images don't depend on lab's own runtime."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.model import Process
+
+SCRIPT = """
+set -e
+mount --make-rprivate /
+mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$UPPER,workdir=$WORK,redirect_dir=off,metacopy=off" "$TARGET"
+cd "$TARGET"
+mkdir -p proc dev etc
+mount -t proc proc proc
+mount --rbind /dev dev
+[ ! -e /etc/resolv.conf ] || cat /etc/resolv.conf > etc/resolv.conf
+"""
+
+
+class ChrootRunner:
+    """Implements `lab.images.build.StepRunner`; the image needs /bin/sh and env."""
+
+    def run(
+        self,
+        process: Process,
+        *,
+        lower_directories: Sequence[Path],
+        upper_directory: Path,
+        work_directory: Path,
+        output: Callable[[bytes], None],
+    ) -> int:
+        target = upper_directory.parent / "merged"
+        empty = upper_directory.parent / "empty"
+        target.mkdir()
+        empty.mkdir()
+        quoted = " ".join(shlex.quote(f"{name}={value}") for name, value in process.environment.items())
+        inner = f"cd {shlex.quote(process.working_directory)} && exec {shlex.join(process.argv)}"
+        owner = f"{process.uid}:{process.gid}"
+        script = f"{SCRIPT}exec chroot --userspec={owner} . /usr/bin/env -i {quoted} /bin/sh -c {shlex.quote(inner)}"
+        child = subprocess.Popen(
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={
+                "PATH": os.environ["PATH"],
+                "LOWER": ":".join(map(str, (*lower_directories, empty))),
+                "UPPER": str(upper_directory),
+                "WORK": str(work_directory),
+                "TARGET": str(target),
+            },
+        )
+        assert child.stdout is not None
+        while data := os.read(child.stdout.fileno(), 65536):
+            output(data)
+        child.stdout.close()
+        return child.wait()
