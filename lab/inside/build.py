@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -52,7 +51,7 @@ def program(home: Path | None = None) -> Path:
                 built = _compile(Path(scratch) / "inside")
                 finished.parent.mkdir(exist_ok=True)
                 finished.parent.chmod(0o755)
-                os.rename(built, finished)
+                built.rename(finished)
     return finished
 
 

@@ -1,0 +1,77 @@
+"""How long it takes to be there, and to be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from lab.metrics.base import Metric, Observation, Subject
+from lab.model import Phase
+
+BOOT_PHASES = (
+    Phase.REQUESTED,
+    Phase.ISOLATED,
+    Phase.KERNEL,
+    Phase.INIT,
+    Phase.EXECUTED,
+    Phase.LISTENING,
+    Phase.RESPONDED,
+)
+
+
+class Boot(Metric):
+    """Seconds on the host's CLOCK_MONOTONIC; no guest timestamp enters.
+
+    ``boot.total`` starts when lab decides to launch and stops when the first correct response has arrived.
+    ``boot.PHASE`` is the segment from the phase seen before it, so that the segments add up to the total.
+    ``teardown.total`` starts when lab asks it to stop and stops when nothing of it is left on the host.
+
+    Left out: what is done once per image (build, disk, guest kernel), and the client's choice to look.
+    """
+
+    name = "boot"
+    order = 10
+
+    def ready(self, subject: Subject) -> Iterable[Observation]:
+        timeline = subject.instance.timeline
+        stamps = timeline.stamps()
+        resolutions = {phase: timeline.resolution_seconds(phase) for phase in BOOT_PHASES}
+        return segments(stamps, resolutions)
+
+    def ended(self, subject: Subject) -> Iterator[Observation]:
+        timeline = subject.instance.timeline
+        stopping, gone = timeline.at(Phase.STOPPING), timeline.at(Phase.GONE)
+        if stopping is not None and gone is not None:
+            yield Observation(
+                quantity="teardown.total",
+                value=gone - stopping,
+                unit="seconds",
+                resolution=timeline.resolution_seconds(Phase.GONE),
+            )
+
+
+def segments(stamps: dict[Phase, float], resolutions: dict[Phase, float]) -> Iterator[Observation]:
+    """Each phase's segment, then the total. Phases that did not happen are skipped.
+
+    A marker may overtake an earlier phase's (they come by different channels): such a segment is 0, and its
+    detail keeps by how much it came too late.
+    """
+    started = previous = stamps[Phase.REQUESTED]
+    blur = 0.0
+    for phase in BOOT_PHASES[1:]:
+        if phase not in stamps:
+            continue
+        at = max(previous, stamps[phase])
+        overtaken = at - stamps[phase]
+        yield Observation(
+            quantity=f"boot.{phase}",
+            value=at - previous,
+            unit="seconds",
+            resolution=max(blur, resolutions.get(phase, 0.0)),
+            detail={"overtaken_by_seconds": overtaken} if overtaken else {},
+        )
+        previous, blur = at, resolutions.get(phase, 0.0)
+    if Phase.RESPONDED in stamps:
+        yield Observation(
+            quantity="boot.total", value=stamps[Phase.RESPONDED] - started, unit="seconds",
+            resolution=resolutions.get(Phase.RESPONDED, 0.0),
+        )  # fmt: skip

@@ -1,0 +1,107 @@
+"""What it makes the host's processors do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from lab.errors import LabError
+from lab.host.clock import now
+from lab.metrics.base import Metric, Observation, Subject, Window
+from lab.results.record import Status
+
+COMPUTE_ROUNDS = 150_000
+"""About 0.2 s on a processor of 2020, some ten times as much under emulation."""
+
+COMPUTE_CHECKSUM = "22858eee862b976e6e2b828f1aac438dfec18e68e779bbcb4ad54f9134f913e5"
+"""What the fixed computation must answer: IEEE 754 and FIPS 180-4 leave it no choice."""
+
+COMPUTE_TIMEOUT_SECONDS = 120.0
+
+
+class Cpu(Metric):
+    """CPU seconds charged by the host to everything the instance made it do: its processes, a VMM's vCPU and
+    emulator threads, the kernel's work in their context.
+
+    ``cpu.boot``: from the cgroup's making to the first correct response. ``cpu.idle``: per second of the idle
+    window. ``cpu.per_1000_requests``: the window around the load by its answered requests. ``cpu.compute``: wall
+    seconds by the host's clock for the fixed computation, the way in and out included; that way alone is in
+    its detail (``way_seconds``).
+
+    Left out: interrupts and kernel threads (vhost apart, when in the cgroup), which no cgroup is charged for.
+    """
+
+    name = "cpu"
+    order = 20
+
+    def ready(self, subject: Subject) -> Iterator[Observation]:
+        used = subject.cpu_at_response
+        if used is not None:
+            yield Observation(
+                quantity="cpu.boot",
+                value=used.total_seconds,
+                unit="seconds",
+                detail={
+                    "user_seconds": used.user_seconds,
+                    "system_seconds": used.system_seconds,
+                    "throttled_seconds": used.throttled_seconds,
+                    "throttled_periods": used.throttled_periods,
+                },
+            )
+
+    def idle(self, subject: Subject) -> Iterator[Observation]:
+        window = subject.idle_window()
+        yield Observation(
+            quantity="cpu.idle",
+            value=window.cpu_seconds / window.wall_seconds,
+            unit="1",
+            state="idle",
+            detail=_detail(window),
+        )
+        yield self._compute(subject)
+
+    def loaded(self, subject: Subject) -> Iterator[Observation]:
+        result, window = subject.load(), subject.load_window()
+        if result is None or window is None or not result.requests:
+            return
+        yield Observation(
+            quantity="cpu.per_1000_requests",
+            value=1000 * window.cpu_seconds / result.requests,
+            unit="seconds",
+            status=Status.FAILED if result.failed else Status.OK,
+            text=f"{result.failed} requests failed" if result.failed else "",
+            detail={**_detail(window), "requests": result.requests, "client_cpu_seconds": result.client_cpu_seconds},
+        )
+
+    def _compute(self, subject: Subject) -> Observation:
+        way_seconds, _ = self._timed(subject, 0)
+        seconds, checksum = self._timed(subject, COMPUTE_ROUNDS)
+        right = checksum == COMPUTE_CHECKSUM
+        return Observation(
+            quantity="cpu.compute",
+            value=seconds,
+            unit="seconds",
+            status=Status.OK if right else Status.FAILED,
+            text="" if right else f"computed {checksum}",
+            detail={"way_seconds": way_seconds, "rounds": COMPUTE_ROUNDS},
+        )
+
+    def _timed(self, subject: Subject, rounds: int) -> tuple[float, str]:
+        started = now()
+        done = subject.instance.inside("compute", str(rounds), timeout_seconds=COMPUTE_TIMEOUT_SECONDS)
+        seconds = now() - started
+        try:
+            return seconds, str(json.loads(done.stdout)["checksum"])
+        except (ValueError, KeyError) as error:
+            raise LabError("the fixed computation failed inside", detail=done.stderr.decode()) from error
+
+
+def _detail(window: Window) -> dict[str, float]:
+    return {
+        "cpu_seconds": window.cpu_seconds,
+        "wall_seconds": window.wall_seconds,
+        "user_seconds": window.after.user_seconds - window.before.user_seconds,
+        "system_seconds": window.after.system_seconds - window.before.system_seconds,
+        "throttled_seconds": window.after.throttled_seconds - window.before.throttled_seconds,
+        "throttled_periods": window.after.throttled_periods - window.before.throttled_periods,
+    }

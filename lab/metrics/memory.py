@@ -1,0 +1,118 @@
+"""What it costs in memory: a table, never one number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.host import facts
+from lab.metrics.base import Metric, Observation, Subject
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessMemory:
+    """One host process or the sum of several, in bytes (proc_pid_smaps(5))."""
+
+    pss: int = 0
+    rss: int = 0
+    mapped: int = 0  # writable mappings, touched or not
+    huge: int = 0  # anonymous transparent huge pages
+    swap: int = 0
+
+    def __add__(self, other: ProcessMemory) -> ProcessMemory:
+        return ProcessMemory(
+            pss=self.pss + other.pss,
+            rss=self.rss + other.rss,
+            mapped=self.mapped + other.mapped,
+            huge=self.huge + other.huge,
+            swap=self.swap + other.swap,
+        )
+
+
+class Memory(Metric):
+    """Bytes, at two moments: after the idle window (state idle) and right after the load (state after-load).
+
+    ``memory.pss``, ``rss``, ``mapped``: summed over all host processes of the instance, a VMM included; a
+    page shared with processes outside counts in parts only in PSS. ``memory.cgroup.*`` and ``working_set``: what
+    the kernel charges to its cgroup. ``memory.guest.*``: its own kernel's view, for own kernels only; taken
+    last, since asking inside disturbs. ``memory.host.available_change``: by how much the host's MemAvailable
+    fell since before the launch; noisy, since other programs of the host move it too.
+
+    Left out: kernel memory that is charged to nobody, pages shared through KSM (its state is in the detail).
+    """
+
+    name = "memory"
+    order = 30
+
+    def idle(self, subject: Subject) -> Iterable[Observation]:
+        subject.idle_window()
+        return self._table(subject, "idle")
+
+    def loaded(self, subject: Subject) -> Iterable[Observation]:
+        return self._table(subject, "after-load") if subject.load() is not None else ()
+
+    def _table(self, subject: Subject, state: str) -> Iterator[Observation]:
+        host = facts.memory()
+        cgroup = subject.instance.cgroup
+        charged = cgroup.memory()
+        pids = sorted(cgroup.processes())
+        summed = sum((read_process(pid) for pid in pids), start=ProcessMemory())
+        detail = {"processes": len(pids), "anonymous_huge_pages_bytes": summed.huge, "swapped_bytes": summed.swap}
+        settings = {"ksm": host["ksm"], "transparent_huge_pages": host["transparent_huge_pages"]}
+
+        def row(name: str, value: int | None, **more: object) -> Observation:
+            return Observation(quantity=f"memory.{name}", value=value, unit="bytes", state=state, detail=more)
+
+        yield row("pss", summed.pss, **detail, **settings)
+        yield row("rss", summed.rss)
+        yield row("mapped", summed.mapped)
+        yield row("cgroup.usage", charged.usage_bytes, peak_bytes=charged.peak_bytes, limit_bytes=charged.limit_bytes)
+        yield row("cgroup.anon", charged.anon_bytes)
+        yield row("cgroup.file", charged.file_bytes)
+        if charged.kernel_bytes is not None:
+            yield row("cgroup.kernel", charged.kernel_bytes)
+        yield row("working_set", charged.working_set_bytes)
+        yield row("host.available_change", subject.host_available_before_bytes - host["available_bytes"])
+        if subject.has_own_kernel:
+            seen = guest_view(facts.parse_meminfo(subject.read_inside("/proc/meminfo")))
+            yield from (row(f"guest.{name}", value) for name, value in seen.items())
+
+
+def guest_view(meminfo: Mapping[str, int]) -> dict[str, int]:
+    """What a kernel itself counts, from its /proc/meminfo in bytes: ``total``, ``used`` (total less available:
+    what could not be given to a new program without swapping), ``cache`` (page cache and buffers).
+    """
+    return {
+        "total": meminfo["MemTotal"],
+        "used": meminfo["MemTotal"] - meminfo["MemAvailable"],
+        "cache": meminfo["Cached"] + meminfo.get("Buffers", 0),
+    }
+
+
+def read_process(pid: int, proc: Path = PROC) -> ProcessMemory:
+    """One process's memory; nothing for one that ended meanwhile, which holds nothing any more."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        rollup = facts.parse_meminfo((proc / str(pid) / "smaps_rollup").read_text())
+        return ProcessMemory(
+            pss=rollup.get("Pss", 0),
+            rss=rollup.get("Rss", 0),
+            mapped=writable_bytes((proc / str(pid) / "maps").read_text()),
+            huge=rollup.get("AnonHugePages", 0),
+            swap=rollup.get("Swap", 0),
+        )
+    return ProcessMemory()
+
+
+def writable_bytes(maps: str) -> int:
+    """The summed size of the writable mappings in proc_pid_maps(5)."""
+    total = 0
+    for line in maps.splitlines():
+        span, permissions, *_ = line.split(maxsplit=2)
+        if permissions[1] == "w":
+            first, _, last = span.partition("-")
+            total += int(last, 16) - int(first, 16)
+    return total

@@ -1,0 +1,236 @@
+"""When is an instance there? Asked from outside, by the same client for every backend.
+
+Before the application's execve has been seen nothing can listen, so nobody knocks often: packets that a booting
+guest finds waiting would slow it down. From then on a fresh TCP connect starts every millisecond or two. A connect
+that gets no answer yet is left pending rather than given up: an emulated guest may need longer to answer than the
+step is. The step is the error bar of what is marked.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from lab.errors import NotReady
+from lab.host.clock import now
+from lab.instance import Instance
+from lab.metrics.base import Subject
+from lab.model import HttpReadiness, LogReadiness, Phase, Readiness, TcpReadiness
+
+STEP_SECONDS = 0.002
+LATER_STEP_SECONDS = 0.005
+LATER_SECONDS = 3.0
+PATIENT_STEP_SECONDS = 0.1  # while the application is not known to run
+MOST_PENDING = 64
+ANSWER_SECONDS = 10.0
+LARGEST_BODY_BYTES = 1 << 20
+ALIVE_STEP_SECONDS = 0.1
+LOG_TAIL_LINES = 15
+LOGS = ("stdout.log", "stderr.log", "console.log")
+SOCKETS_AT_ONCE = 32
+LOOK_SECONDS = 0.01  # how soon the application's execve ends a patient step
+
+
+def wait_ready(subject: Subject) -> None:
+    """Block until the instance has given its first correct answer; marks LISTENING and RESPONDED.
+
+    What is correct the scenario's readiness says: http, tcp (the connect itself), a line of the log, or, without
+    any, that the application's execve happened. Notes the CPU spent until then in `Subject.cpu_at_response`.
+    Raises NotReady, with the log's tail, when the time runs out or the application ends first.
+    """
+    instance, scenario = subject.instance, subject.scenario
+    watch = _Watch(instance, scenario.ready_timeout_seconds)
+    match scenario.readiness:
+        case None:
+            _wait_executed(watch)
+        case LogReadiness(pattern=pattern):
+            _wait_log(watch, re.compile(pattern.encode()))
+        case readiness:
+            if scenario.port is None:
+                raise NotReady(f"{scenario.name} has no port to ask", hint='set "port" in scenario.toml')
+            with _Sockets(subject.network.run_in) as sockets:
+                _wait_port(watch, readiness, (str(instance.address), scenario.port), sockets)
+    with suppress(OSError):
+        subject.cpu_at_response = instance.cgroup.cpu()
+
+
+class _Watch:
+    """One deadline, and whether the application still lives."""
+
+    def __init__(self, instance: Instance, timeout_seconds: float) -> None:
+        self.instance = instance
+        self.timeline = instance.timeline
+        self.timeout_seconds = timeout_seconds
+        self.deadline = now() + timeout_seconds
+        self._look_again = 0.0
+        self.last_answer = ""
+
+    @property
+    def has_executed(self) -> bool:
+        return self.timeline.at(Phase.EXECUTED) is not None
+
+    def step_seconds(self) -> float:
+        """How long until the next attempt."""
+        executed = self.timeline.at(Phase.EXECUTED)
+        if executed is None:
+            return PATIENT_STEP_SECONDS
+        return STEP_SECONDS if now() - executed < LATER_SECONDS else LATER_STEP_SECONDS
+
+    def check(self) -> None:
+        """Raise NotReady when the time is up or the application has ended."""
+        at = now()
+        if at >= self.deadline:
+            raise self._not_ready(f"did not become ready within {self.timeout_seconds:g} s")
+        if at >= self._look_again:
+            self._look_again = at + ALIVE_STEP_SECONDS
+            if (code := self.instance.wait(0.0)) is not None:
+                raise self._not_ready(f"ended with exit code {code} before it became ready")
+
+    def _not_ready(self, what: str) -> NotReady:
+        last = f"; last answer: {self.last_answer}" if self.last_answer else ""
+        return NotReady(
+            f"{self.instance.name} {what}{last}",
+            hint=f"its logs are in {self.instance.request.log_directory}",
+            detail=log_tail(self.instance.request.log_directory),
+        )
+
+
+class _Sockets:
+    """Fresh non-blocking sockets in lab's namespace, made some at a time: entering it costs a thread."""
+
+    def __init__(self, run_in: Callable[[Callable[[], list[socket.socket]]], list[socket.socket]]) -> None:
+        self._run_in = run_in
+        self._ready: list[socket.socket] = []
+        self.pending: deque[socket.socket] = deque()
+
+    def take(self) -> socket.socket:
+        if not self._ready:
+            self._ready = self._run_in(lambda: [_fresh_socket() for _ in range(SOCKETS_AT_ONCE)])
+        return self._ready.pop()
+
+    def __enter__(self) -> _Sockets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for unused in (*self._ready, *self.pending):
+            unused.close()
+
+
+def _fresh_socket() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def _wait_executed(watch: _Watch) -> None:
+    while not watch.timeline.wait(Phase.EXECUTED, ALIVE_STEP_SECONDS):
+        watch.check()
+    watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.EXECUTED))
+
+
+def _wait_log(watch: _Watch, pattern: re.Pattern[bytes]) -> None:
+    directory = watch.instance.request.log_directory
+    while not any(pattern.search(_read(directory / name)) for name in LOGS[:2]):
+        watch.check()
+        time.sleep(STEP_SECONDS)
+    watch.timeline.mark(Phase.RESPONDED, resolution_seconds=STEP_SECONDS)
+
+
+def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], sockets: _Sockets) -> None:
+    while True:
+        watch.check()
+        step = watch.step_seconds()
+        connected = _knock(address, sockets, step, watch)
+        if connected is None:
+            continue
+        with connected:
+            watch.timeline.mark(Phase.LISTENING, resolution_seconds=step)
+            if isinstance(readiness, TcpReadiness):
+                watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.LISTENING), resolution_seconds=step)
+                return
+            assert isinstance(readiness, HttpReadiness)
+            watch.last_answer = ask_http(connected, address, readiness)
+            if not watch.last_answer:
+                # An answer is an event; only the attempt's start was polled.
+                watch.timeline.mark(Phase.RESPONDED, resolution_seconds=step)
+                return
+        time.sleep(step)
+
+
+def _knock(address: tuple[str, int], sockets: _Sockets, step_seconds: float, watch: _Watch) -> socket.socket | None:
+    """Start one more connect, and give all that are pending a step's time; the first connected one, or None."""
+    end = now() + step_seconds
+    fresh = sockets.take()
+    with suppress(OSError):  # in progress; any other failure shows as an error on the socket
+        fresh.connect(address)
+    sockets.pending.append(fresh)
+    if len(sockets.pending) > MOST_PENDING:
+        sockets.pending.popleft().close()
+    executed_before = watch.has_executed
+    while (left := end - now()) > 0:
+        if (connected := _first_connected(sockets.pending, min(left, LOOK_SECONDS))) is not None:
+            return connected
+        if watch.has_executed and not executed_before:
+            return None  # the patient step is over
+    return None
+
+
+def _first_connected(pending: deque[socket.socket], timeout_seconds: float) -> socket.socket | None:
+    """Wait until one of the pending connects succeeds; those that failed are closed and dropped."""
+    end = now() + timeout_seconds
+    poll = select.poll()  # select(2) would stop at descriptor 1023
+    for waiting in pending:
+        poll.register(waiting, select.POLLOUT)
+    by_descriptor = {waiting.fileno(): waiting for waiting in pending}
+    for descriptor, _ in poll.poll(timeout_seconds * 1000):
+        tried = by_descriptor[descriptor]
+        pending.remove(tried)
+        if tried.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+            return tried
+        tried.close()
+    if not pending:  # refused at once: the next attempt waits for its time all the same
+        time.sleep(max(0.0, end - now()))
+    return None
+
+
+def ask_http(connected: socket.socket, address: tuple[str, int], readiness: HttpReadiness) -> str:
+    """GET over a connected socket (HTTP/1.1, RFC 9112); "" when status and body are right, else what was wrong."""
+    connected.settimeout(ANSWER_SECONDS)
+    request = f"GET {readiness.path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nConnection: close\r\n\r\n"
+    try:
+        connected.sendall(request.encode())
+        response = http.client.HTTPResponse(connected, method="GET")
+        try:
+            response.begin()
+            body = response.read(LARGEST_BODY_BYTES)
+        finally:
+            response.close()
+    except (OSError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
+    if response.status != readiness.status:
+        return f"status {response.status} instead of {readiness.status}"
+    if readiness.body.encode() not in body:
+        return f"status {response.status}, but the body lacks {readiness.body!r}"
+    return ""
+
+
+def log_tail(directory: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of the first log that holds any: the application's stderr, its stdout, the console."""
+    for name in ("stderr.log", "stdout.log", "console.log"):
+        if text := _read(directory / name).decode(errors="replace").strip():
+            return "\n".join(text.splitlines()[-lines:])
+    return ""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

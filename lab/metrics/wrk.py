@@ -1,0 +1,92 @@
+"""The load client: wrk, inside lab's network namespace.
+
+wrk is closed-loop: each connection sends its next request when the last one is answered. So a slow instance is
+asked less, and its latencies leave out the queue that an open-loop client would have built ("coordinated
+omission"). Compare latencies only together with requests per second.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.host.command import run, tail
+from lab.model import Load
+from lab.network.network import Network
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+THREADS = 1
+REQUEST_TIMEOUT_SECONDS = 10
+SPARE_SECONDS = 30.0
+PERCENTILES = ("p50", "p75", "p90", "p95", "p99")
+ERRORS = ("connect", "read", "write", "status", "timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """What the client saw. ``errors`` counts by kind: connect, read, write, status (above 399), timeout."""
+
+    requests: int
+    duration_seconds: float
+    received_bytes: int
+    latency_seconds: Mapping[str, float]  # p50 … p99, max
+    errors: Mapping[str, int]
+    client_cpu_seconds: float = 0.0  # the client's own, no part of the instance's
+
+    @property
+    def requests_per_second(self) -> float:
+        """Answered requests by the duration that wrk itself measured."""
+        return self.requests / self.duration_seconds
+
+    @property
+    def failed(self) -> int:
+        """Requests, or attempts to connect, that got no correct answer."""
+        return sum(self.errors.values())
+
+
+def offer(network: Network, address: IPv4Address, port: int, load: Load) -> LoadResult:
+    """Offer ``load`` to an instance and wait for its end. Raises CommandError or LabError."""
+    argv = [
+        "wrk",
+        f"--threads={THREADS}",
+        f"--connections={max(load.connections, THREADS)}",
+        f"--duration={math.ceil(load.duration_seconds)}s",
+        f"--timeout={REQUEST_TIMEOUT_SECONDS}s",
+        f"--script={SCRIPT}",
+        f"http://{address}:{port}{load.path}",
+    ]
+    before = _children_cpu_seconds()
+    done = network.run_in(
+        lambda: run(argv, timeout_seconds=load.duration_seconds + SPARE_SECONDS, hint="apt-get install wrk")
+    )
+    return parse(done.stdout, client_cpu_seconds=_children_cpu_seconds() - before)
+
+
+def parse(output: bytes, *, client_cpu_seconds: float = 0.0) -> LoadResult:
+    """What wrk.lua printed last. Raises LabError when it isn't there, or no time passed."""
+    try:
+        said = json.loads(output.decode().strip().splitlines()[-1])
+        result = LoadResult(
+            requests=int(said["requests"]),
+            duration_seconds=said["duration"] / 1e6,
+            received_bytes=int(said["bytes"]),
+            latency_seconds={name: said[name] / 1e6 for name in (*PERCENTILES, "max")},
+            errors={name: int(said[name]) for name in ERRORS},
+            client_cpu_seconds=client_cpu_seconds,
+        )
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise LabError("wrk's result can't be read", detail=tail(output)) from error
+    if result.duration_seconds <= 0:
+        raise LabError("wrk measured for no time at all", detail=tail(output))
+    return result
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
