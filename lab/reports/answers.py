@@ -70,11 +70,9 @@ def matrix(material: Material) -> tuple[Probe, ...]:
     """The probes in the order they were asked, those of a group together. Repeated answers become one cell;
     when they differ between repetitions the cell says so and shows the last.
     """
-    frame = material.loaded.frame
-    answers = frame[(frame["unit"] == "answer") & ~frame["warmup"]]
     arms = {arm.label: arm for arm in material.arms}
     probes: dict[str, Probe] = {}
-    for row in answers.itertuples():
+    for row in material.loaded.answers.itertuples():
         label, name = str(row.arm), str(row.quantity).removeprefix("isolation.")
         if label not in arms:
             continue

@@ -55,7 +55,7 @@ def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
 
     directory.mkdir(parents=True, exist_ok=True)
     for plot in plots():
-        answered = plot.needs == "isolation." and bool((material.loaded.frame["unit"] == "answer").any())
+        answered = plot.needs == "isolation." and not material.loaded.answers.empty
         if plot.needs and not answered and not material.has(plot.needs):
             continue
         files: list[tuple[Path, Path]] = []

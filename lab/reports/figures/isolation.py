@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lab.reports import style
 from lab.reports.answers import WORDS, Cell, Probe, matrix
@@ -77,12 +77,11 @@ def _cell(axes: Axes, column: int, y: float, cell: Cell | None) -> None:
         symbol, answer = "–", "not asked"
     else:
         answer = shorten(cell.answer, 16, placeholder="…") or "no answer"
-    axes.add_patch(
-        FancyBboxPatch(
-            (column + 0.07, y + 0.12), 0.86, 0.76, boxstyle="round,pad=0,rounding_size=0.08", facecolor=fill,
-            edgecolor=style.INK if cell and cell.unexpected else fill, linewidth=2.6 if cell and cell.unexpected else 0.5,
-        )
-    )  # fmt: skip
+    box: dict[str, Any] = {"facecolor": fill, "edgecolor": fill, "linewidth": 0.5}
+    if cell and cell.unexpected:
+        box |= {"edgecolor": style.INK, "linewidth": 2.6}
+    rounded = "round,pad=0,rounding_size=0.08"
+    axes.add_patch(FancyBboxPatch((column + 0.07, y + 0.12), 0.86, 0.76, boxstyle=rounded, **box))
     surprise = "  !" if cell and (cell.unexpected or cell.varied) else ""
     axes.text(
         column + 0.5,

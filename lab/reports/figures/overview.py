@@ -9,7 +9,7 @@ from lab.analysis.quantities import format_value
 from lab.reports import style
 from lab.reports.answers import WORDS, matrix
 from lab.reports.figures.bars import panel
-from lab.reports.material import Material, own_kernel, stamped
+from lab.reports.material import Material, own_kernel, stamp, stamped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,8 +65,10 @@ def _ticks(axes: Axes, scale: float) -> None:
 def _rows(axes: Axes, material: Material, *, first: bool) -> None:
     style.backend_axis(axes, material.arms)
     if first:
-        kernels = ["own kernel" if own_kernel(arm) else "host's kernel" for arm in material.arms]
-        names = [f"{arm.label}\n{kernel}" for arm, kernel in zip(material.arms, kernels, strict=True)]
+        names = [
+            f"{arm.label}\n{f'own kernel, {stamp(arm).split()[0]}' if own_kernel(arm) else 'host kernel'}"
+            for arm in material.arms
+        ]
         axes.set_yticks(range(len(names)), names)
     else:
         axes.set_yticklabels([])

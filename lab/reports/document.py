@@ -1,0 +1,154 @@
+"""The report as HTML and Markdown: the same content through two templates."""
+
+from __future__ import annotations
+
+import shlex
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+from lab.analysis.quantities import format_value
+from lab.reports import tables, words
+from lab.reports.anchors import anchors
+from lab.reports.answers import WORDS, matrix
+from lab.reports.figures import Drawn
+from lab.reports.material import Material, stamp, stamped
+from lab.reports.style import REACH
+
+
+def html(material: Material, drawn: Sequence[Drawn]) -> str:
+    """One self-contained page: styles and pictures inside, no script, nothing fetched."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    figures = {
+        each.name: {"alt": each.alt, "data": "data:image/svg+xml;base64," + b64encode(each.svg.read_bytes()).decode()}
+        for each in drawn
+    }
+    # the style sheet is lab's own text, and quotes in it must stay quotes
+    css = Markup(_template("report.css"))
+    page: str = environment.from_string(_template("report.html.j2")).render(
+        _context(material), figures=figures, css=css
+    )
+    return page
+
+
+def markdown(material: Material, drawn: Sequence[Drawn]) -> str:
+    """The same in Markdown, its pictures linked under ``plots/``."""
+    import jinja2
+
+    environment = jinja2.Environment(trim_blocks=False, lstrip_blocks=False, undefined=jinja2.StrictUndefined)
+    figures = {each.name: {"alt": each.alt} for each in drawn}
+    text: str = environment.from_string(_template("report.md.j2")).render(_context(material), figures=figures)
+    return text.rstrip() + "\n"
+
+
+def _template(name: str) -> str:
+    return files("lab.reports").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _context(material: Material) -> dict[str, Any]:
+    probes = matrix(material)
+    shown = [
+        name for name in REACH if name != "unknown" or any(c.reach == name for p in probes for c in p.cells.values())
+    ]
+    key = [(name, REACH[name][2], WORDS[name]) for name in shown]
+    memory = [
+        tables.quantities(material, tables.MEMORY, f"Memory, {state.replace('-', ' ')}", state)
+        for state in ("idle", "after-load")
+        if any(material.value(name, arm.label, state) for name in tables.MEMORY for arm in material.arms)
+    ]
+    context = {
+        "run": material.run,
+        "arms": material.arms,
+        "stamp": stamp,
+        "baseline": material.baseline,
+        "subtitle": _subtitle(material),
+        "story": words.STORY,
+        "headline": tables.headline(material),
+        "statements": words.statements(material),
+        "warnings": material.findings,
+        "ratios": tables.ratios(material),
+        "boot": tables.quantities(material, tables.BOOT, "Boot: medians, 95 % intervals"),
+        "memory": memory,
+        "cpu": tables.quantities(material, tables.CPU, "CPU: medians, 95 % intervals"),
+        "load": tables.quantities(material, tables.LOAD, "Load: medians over blocks, 95 % intervals"),
+        "probes": probes,
+        "groups": [(group, list(members)) for group, members in groupby(probes, key=lambda probe: probe.group)],
+        "symbols": {name: symbol for name, (_, _, symbol) in REACH.items()},
+        "key": key,
+        "key_words": ", ".join(f"{symbol} {word}" for _, symbol, word in key),
+        "parity": tables.parity(material),
+        "clock": words.clock(material),
+        "anchors": anchors(material),
+        "not_to_conclude": words.not_to_conclude(material),
+        "provenance": provenance(material),
+        "repeat": shlex.join(material.run.command_line),
+    }
+    return context | {"contents": _contents(context)}
+
+
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sections = [
+        ("findings", "What was found", True), ("boot", "Boot", bool(context["boot"].rows)),
+        ("memory", "Memory", bool(context["memory"])), ("cpu", "CPU", bool(context["cpu"].rows)),
+        ("load", "Load", bool(context["load"].rows)), ("isolation", "Isolation", bool(context["probes"])),
+        ("parity", "Were they the same?", True), ("method", "How it was measured", True),
+        ("published", "What others measured", True), ("not", "What you may not conclude", True),
+        ("provenance", "Where the numbers come from", True),
+    ]  # fmt: skip
+    return [(name, title) for name, title, there in sections if there]
+
+
+def _subtitle(material: Material) -> str:
+    run = material.run
+    arms = ", ".join(stamped(arm) for arm in material.arms)
+    blocks = material.loaded.blocks
+    when = run.started[:16].replace("T", " ")
+    return f"The same image behind {len(material.arms)} boundaries: {arms}. {blocks} blocks, {when} UTC."
+
+
+def provenance(material: Material) -> list[tuple[str, str]]:
+    """Host, software and image of the run, as far as they were recorded."""
+    run = material.run
+    host, cpu, memory, cgroups = run.host, _sub(run.host, "cpu"), _sub(run.host, "memory"), _sub(run.host, "cgroups")
+    image, base = run.image, _sub(run.image, "base")
+    total = memory.get("total_bytes")
+    entries = [
+        ("Run", f"{run.name}, {run.started} to {run.ended or 'not ended'}"),
+        ("CPU", _join(cpu.get("model"), _named(cpu, "online", "{} online"), _named(cpu, "smt", "SMT {}"),
+                      _named(cpu, "governor", "governor {}"),
+                      "the host is itself a virtual machine" if cpu.get("virtualised") else "")),
+        ("Memory", _join(format_value(float(total), "bytes") if total else "", _named(memory, "ksm", "KSM {}"),
+                         _named(memory, "transparent_huge_pages", "huge pages {}"))),
+        ("System", _join(host.get("distribution"), _named(host, "kernel_release", "kernel {}"),
+                         host.get("architecture"))),
+        ("Cgroups", _join(cgroups.get("mode"))),
+        ("Mitigations", _join(*(f"{name}: {text}" for name, text in _sub(host, "mitigations").items()))),
+        ("Kernels", _join(*(f"{arm.label}: {arm.kernel}" for arm in material.arms if arm.kernel))),
+        ("Image", _join(image.get("name"), image.get("digest"), _named(image, "files", "{} files"),
+                        image.get("origin"))),
+        ("Base image", _join(base.get("name"), base.get("digest"), _named(base, "origin", "from: {}"))),
+        ("Limits", _join(*(f"{key} {value}" for key, value in run.limits.items() if value is not None))),
+        ("Versions", _join(*(f"{name} {version}" for name, version in run.versions.items()))),
+        ("Host identity", _join(host.get("identity"))),
+    ]  # fmt: skip
+    return [(term, text) for term, text in entries if text]
+
+
+def _sub(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = raw.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _named(raw: Mapping[str, Any], key: str, words_: str) -> str:
+    return words_.format(raw[key]) if raw.get(key) not in (None, "") else ""
+
+
+def _join(*parts: object) -> str:
+    return ", ".join(str(part) for part in parts if part not in (None, ""))

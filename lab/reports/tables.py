@@ -1,0 +1,188 @@
+"""Tables as data, rendered alike in HTML and Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.analysis.quantities import KEY, QUANTITIES, SEGMENTS, format_interval, format_ratio, format_value, label
+from lab.reports.answers import matrix
+from lab.reports.figures.bars import compared
+from lab.reports.material import Material, Value, own_kernel, stamp
+from lab.reports.style import REACH
+from lab.results.record import Arm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A value and what stands small below it."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row's header, its explanation, and a cell per column."""
+
+    header: str
+    note: str = ""
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """``columns`` are the headers of the cells; ``corner`` that of the rows' headers."""
+
+    caption: str
+    corner: str
+    columns: tuple[Cell, ...]
+    rows: tuple[Row, ...]
+
+
+MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
+CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
+LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
+BOOT = (*SEGMENTS, "boot.total", "teardown.total")
+
+
+def arm_columns(material: Material) -> tuple[Cell, ...]:
+    """A column per backend, with its accelerator."""
+    return tuple(Cell(text=arm.label, note=stamp(arm)) for arm in material.arms)
+
+
+def quantities(material: Material, names: Sequence[str], caption: str, state: str = "") -> Table:
+    """A row per quantity with its definition, a column per backend: median, interval, n."""
+    rows = []
+    for name in names:
+        cells = tuple(_cell(material, name, arm, state) for arm in material.arms)
+        if any(cell.text != "–" for cell in cells):
+            definition = QUANTITIES[name].definition if name in QUANTITIES else ""
+            rows.append(Row(header=label(name), note=definition, cells=cells))
+    return Table(caption=caption, corner="quantity", columns=arm_columns(material), rows=tuple(rows))
+
+
+def _cell(material: Material, name: str, arm: Arm, state: str) -> Cell:
+    tried = material.attempts(name, arm.label, state)
+    if tried is None:
+        return Cell(text="–")
+    if name == "load.latency.p99" and not material.enough_requests(arm.label):
+        return Cell(text="–", note="fewer than 300 requests")
+    return Cell(text=format_value(tried.median, tried.unit), note=sureness(tried))
+
+
+def sureness(value: Value) -> str:
+    """Interval, n, polling error and failures of a value."""
+    parts = [format_interval(value.low, value.high, value.unit), f"n = {value.n}"]
+    if value.resolution:
+        parts.append(f"±{format_value(value.resolution, value.unit, 2)} polling")
+    parts += [
+        f"✗ {count} {word}" for count, word in ((value.failed, "failed"), (value.timeout, "timed out")) if count
+    ]
+    return " · ".join(part for part in parts if part != "–")
+
+
+HEADLINE = (
+    ("boot.total", "", "time to first answer"),
+    ("memory.pss", "idle", "memory (PSS, idle)"),
+    ("cpu.per_1000_requests", "", "CPU per 1,000 requests"),
+    ("load.requests_per_second", "", "requests per second"),
+)
+
+
+def headline(material: Material) -> Table:
+    """A row per backend: whose kernel, what it costs, how its probes answered. Nothing is added up to a score."""
+    shown = [each for each in HEADLINE if any(material.value(each[0], arm.label, each[1]) for arm in material.arms)]
+    columns = ["kernel", *(title for _, _, title in shown)]
+    probes = matrix(material)
+    if probes:
+        columns.append(f"{len(probes)} questions asked inside")
+    rows = []
+    for arm in material.arms:
+        cells = [Cell(text="its own" if own_kernel(arm) else "the host's", note=arm.kernel)]
+        for quantity, state, _ in shown:
+            value = material.value(quantity, arm.label, state)
+            text = format_value(value.median, value.unit) if value else "–"
+            cells.append(Cell(text=text, note=compared(material, quantity, arm, state) if value else ""))
+        if probes:
+            cells.append(Cell(text=tally(material, arm)))
+        rows.append(Row(header=arm.label, note=stamp(arm), cells=tuple(cells)))
+    return Table(
+        caption="What each boundary costs, and what it stops: medians",
+        corner="backend",
+        columns=tuple(Cell(text=column) for column in columns),
+        rows=tuple(rows),
+    )
+
+
+def tally(material: Material, arm: Arm) -> str:
+    """How the arm's probes were answered, by class: ``✗ 2  ◐ 0  ✓ 10``. A count, never a score."""
+    reaches = [probe.cells[arm.label].reach for probe in matrix(material) if arm.label in probe.cells]
+    kinds = ("open", "own", "closed", "unknown")
+    return "  ".join(
+        f"{REACH[kind][2]} {reaches.count(kind)}" for kind in kinds if kind != "unknown" or kind in reaches
+    )
+
+
+def ratios(material: Material) -> Table:
+    """Every comparison of a key quantity with the baseline: how sure, and whether it may be claimed."""
+    rows = []
+    for row in material.ratios.to_dict("records"):
+        if row["quantity"] not in KEY or row["baseline"] != material.baseline or row["arm"].endswith("#aa"):
+            continue
+        name = label(row["quantity"]) + (f", {row['state'].replace('-', ' ')}" if row["state"] else "")
+        band = row["band_high"]
+        noise = "–" if math.isnan(band) else f"up to {format_ratio(band)}"
+        borrowed = "" if row["band_of"] in ("", row["quantity"]) else f"that of {label(row['band_of'])}"
+        cells = (
+            Cell(text=format_ratio(row["ratio"]), note=_range(row["low"], row["high"])),
+            Cell(text=noise, note=borrowed),
+            Cell(text="–" if math.isnan(row["delta"]) else f"{row['delta']:+.2f}"),
+            Cell(text="yes" if row["claim"] else "no", note=row["why"]),
+        )
+        rows.append(Row(header=f"{row['arm']}: {name}", cells=cells))
+    heads = (f"× {material.baseline}", "noise (A/A)", "Cliff's delta", "a real difference?")
+    return Table(
+        caption=f"How sure: each backend compared with {material.baseline}", corner="comparison",
+        columns=tuple(Cell(text=head) for head in heads), rows=tuple(rows),
+    )  # fmt: skip
+
+
+def _range(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"{format_ratio(low).removesuffix(' ×')} – {format_ratio(high)}"
+
+
+def parity(material: Material) -> Table:
+    """What was verified to be equal inside every instance, and what is not."""
+    wanted = str(material.run.image.get("manifest_digest", ""))
+    rows = []
+    for arm in material.arms:
+        seen = material.run.parity.get(arm.label) or material.run.parity.get(arm.backend) or {}
+        digest = str(seen.get("manifest_digest", "")) if isinstance(seen, dict) else str(seen)
+        limits = seen.get("limits", {}) if isinstance(seen, dict) else {}
+        same = "not verified" if not digest else "same, verified inside" if digest == wanted else "DIFFERENT"
+        cells = (
+            Cell(text=same, note=shorten_digest(digest)),
+            Cell(text=_limit(limits, "memory_bytes", "bytes"), note=str(limits.get("as", ""))),
+            Cell(text=_limit(limits, "cpus", "1")),
+            Cell(text=_limit(limits, "pids", "1")),
+            Cell(text="; ".join(arm.differences) or "nothing known"),
+        )
+        rows.append(Row(header=arm.label, note=stamp(arm), cells=cells))
+    heads = ("files of the image", "memory", "CPUs", "processes", "what differs all the same")
+    return Table(
+        caption="Same image, same limits: what every backend saw", corner="backend",
+        columns=tuple(Cell(text=head) for head in heads), rows=tuple(rows),
+    )  # fmt: skip
+
+
+def _limit(limits: dict[str, object], key: str, unit: str) -> str:
+    value = limits.get(key)
+    return format_value(float(value), unit) if isinstance(value, int | float) else "no limit" if limits else "–"
+
+
+def shorten_digest(digest: str) -> str:
+    """``sha256:5f5f5f5f5f5f…``; the whole digest is in run.json."""
+    kind, _, rest = digest.partition(":")
+    return f"{kind}:{rest[:12]}…" if len(rest) > 12 else digest

@@ -1,0 +1,150 @@
+"""What the report says in sentences: what was found, how sure that is, and what may not be concluded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.analysis.quantities import format_interval, format_ratio, format_value
+from lab.model import Accelerator
+from lab.reports.answers import matrix
+from lab.reports.material import Material, Ratio, Value, own_kernel, stamped
+from lab.results.record import Arm
+
+STORY = (
+    "A virtual machine is a computer within a computer: it has a kernel and an operating system of its own, like an "
+    "apartment with its own front door. A container shares the host's kernel and packs the application together with "
+    "its files, like a room in a shared house: cheaper and quicker to move into, with a landlord in common.",
+    "This report starts the same application, file for file, behind each of these walls, and asks two things of every "
+    "wall: what does it cost, and what does it stop?",
+)
+SUBJECTS = (
+    ("boot.total", "", "takes {value} from the request to the first correct answer", "as long as"),
+    ("memory.pss", "idle", "occupies {value} of host memory at idle (PSS)", "as much as"),
+    ("cpu.per_1000_requests", "", "costs the host {value} of CPU per 1,000 requests", "as much as"),
+    ("load.requests_per_second", "", "answers {value}", "as many as"),
+    ("cpu.compute", "", "needs {value} for a fixed computation", "as long as"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A result in words, and how sure it is: ``claim``, or why it is none."""
+
+    sentence: str
+    sure: str
+    claim: bool
+
+
+def statements(material: Material) -> list[Statement]:
+    """One for every headline quantity of every arm but the baseline, then one per shared or own kernel."""
+    found = []
+    for quantity, state, phrase, relation in SUBJECTS:
+        base = material.value(quantity, material.baseline, state)
+        for arm in material.arms:
+            value, ratio = material.value(quantity, arm.label, state), material.ratio(quantity, arm.label, state)
+            if value is not None and ratio is not None and base is not None:
+                band = material.band(quantity, state)
+                found.append(_compare(arm, phrase, relation, value, ratio, band))
+    return found + _isolation(material)
+
+
+def _compare(arm: Arm, phrase: str, relation: str, value: Value, ratio: Ratio, band: float) -> Statement:
+    said = phrase.format(value=format_value(value.median, value.unit))
+    subject = stamped(arm)
+    if ratio.claim:
+        sentence = f"{subject} {said}: {format_ratio(ratio.ratio)} {relation} {ratio.baseline}."
+        low, high = format_ratio(ratio.low).removesuffix(" ×"), format_ratio(ratio.high)
+        sure = f"95 % interval {low} to {high}, n = {value.n}; noise alone reaches {format_ratio(band)}"
+        return Statement(sentence=sentence, sure=sure, claim=True)
+    interval = format_interval(value.low, value.high, value.unit)
+    sentence = f"{subject} {said}: no difference from {ratio.baseline} can be claimed."
+    return Statement(sentence=sentence, sure=f"{ratio.why}; 95 % interval {interval}, n = {value.n}", claim=False)
+
+
+def _isolation(material: Material) -> list[Statement]:
+    probes = matrix(material)
+    found = []
+    for arm in material.arms:
+        reached = [probe for probe in probes if arm.label in probe.cells and probe.cells[arm.label].reach == "open"]
+        asked = sum(arm.label in probe.cells for probe in probes)
+        if not asked:
+            continue
+        kernel = "a kernel of its own" if own_kernel(arm) else "the host's kernel"
+        questions = "; ".join(probe.question.rstrip("?").lower() for probe in reached)
+        detail = (
+            f"it reaches or shares the host's in {len(reached)} of {asked} questions"
+            if reached
+            else (f"none of {asked} questions reached the host")
+        )
+        sure = f"asked: {questions}" if reached else "what it may do, it does to its own kernel"
+        found.append(Statement(sentence=f"{stamped(arm)} runs on {kernel}; {detail}.", sure=sure, claim=True))
+    return found
+
+
+def not_to_conclude(material: Material) -> list[str]:
+    """What a hurried reader might take home, and must not."""
+    emulated = [arm.label for arm in material.arms if arm.accelerator is Accelerator.TCG]
+    said = []
+    if emulated:
+        said.append(
+            f"How fast virtual machines are. {' and '.join(emulated)} ran under TCG, which emulates every instruction; "
+            "with KVM the processor itself executes most of the guest's instructions."
+        )
+    said += [
+        "How fast containers or virtual machines are in general: this is one host, one application, one load, one "
+        "configuration of each.",
+        "Which boundary is more secure. The probes answer a few questions that have a yes or no. They don't find "
+        "unknown flaws, and a count of refused attempts is no measure of how hard a boundary is to break.",
+        "That a number of mapped or resident bytes is what a copy costs. Shared pages, caches and the guest's idle RAM "
+        "make each definition answer another question; the cost of the n-th copy was not measured here.",
+        "That a limit of 1 CPU and 1 vCPU are the same. A quota caps CPU time of all threads together; a vCPU also "
+        "limits how many run at once, and the emulator's own threads run beside it.",
+        "That two backends are equal where no difference is claimed. It only was smaller than the noise of this run.",
+        "Anything about cold starts: images, disks and caches were warm.",
+    ]
+    return said
+
+
+def clock(material: Material) -> list[tuple[str, str]]:
+    """How it was measured: pairs of a term and its explanation."""
+    run, settings = material.run, material.run.settings
+    planned = run.blocks_planned
+    budget = f"a budget of {format_value(run.budget_seconds, 'seconds')}" if run.budget_seconds else "no budget"
+    twin = material.twin
+    band = material.band("boot.total")
+    return [
+        ("Clock", "the host's CLOCK_MONOTONIC alone; an instance emits markers, the host stamps their receipt"),
+        ("Design", f"randomised complete blocks: each runs every backend once, in an order drawn from seed {run.seed}"),
+        ("Blocks", f"{material.loaded.blocks} measured ({planned or 'as many as fit'} planned, {budget}); "
+                   f"ended because: {run.ended_because or 'not ended'}"),
+        ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "
+                     f"{format_ratio(band)}, and no smaller difference is claimed" if twin else "none"),
+        ("Interval", "percentile bootstrap of the median, 95 %, whole blocks resampled 4,000 times, seeded"),
+        ("Own overhead", ", ".join(f"{kind} {format_value(value, 'seconds')}" for kind, value in run.noop.items())
+         + " (a launch that does nothing; printed, never subtracted)" if run.noop else "not recorded"),
+        ("Resolution", _resolution(material)),
+        ("Caches", str(settings.get("caches", "not recorded"))),
+        ("Readiness", _plain(settings.get("readiness"))),
+        ("Load", _plain(settings.get("load"))),
+        ("Left out", str(settings.get("excluded", "nothing")) + "; failures are counted, never dropped"),
+    ]  # fmt: skip
+
+
+def _resolution(material: Material) -> str:
+    polled = material.summary[material.summary["resolution"] > 0]
+    if polled.empty:
+        return "every phase was seen as an event; nothing was polled"
+    worst = polled.sort_values("resolution").iloc[-1]
+    largest = format_value(float(worst["resolution"]), str(worst["unit"]))
+    return f"polled values carry their error bar; the largest: {largest}"
+
+
+def _plain(settings: object) -> str:
+    if not isinstance(settings, dict):
+        return "not recorded" if not settings else str(settings)
+    pairs = [
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in settings.items()
+        if key != "kind" and value not in ("", None)
+    ]
+    return f"{settings.get('kind', '')}: {', '.join(pairs)}".strip(": ")

@@ -1,0 +1,41 @@
+"""Write a run's report into its folder: pictures, report.html, report.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.errors import ResultsError, UsageError
+from lab.reports.document import html, markdown
+from lab.reports.figures import draw_all
+from lab.reports.material import Material
+
+FORMATS = ("html", "md")
+PLOTS = "plots"
+
+
+def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Everything is made from the folder alone; an older report is replaced. Returns what was written.
+
+    Raises UsageError for an unknown format, ResultsError when the folder can't be read or written.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise UsageError(f"unknown report format: {', '.join(unknown)}", hint=f"known: {', '.join(FORMATS)}")
+    material = Material.read(run_folder)
+    try:
+        drawn = list(draw_all(material, run_folder / PLOTS))
+        written = [path for each in drawn for path in (each.png, each.svg)]
+        for name, render in (("html", html), ("md", markdown)):
+            if name in formats:
+                path = run_folder / f"report.{name}"
+                scratch = path.with_suffix(f".{name}.tmp")
+                scratch.write_text(render(material, drawn), encoding="utf-8")
+                scratch.replace(path)
+                written.append(path)
+    except OSError as error:
+        raise ResultsError(
+            f"the report can't be written into {run_folder}: {error.strerror}",
+            hint="copy the run folder to where you may write, and name that copy",
+        ) from error
+    return written
