@@ -1,0 +1,143 @@
+"""``lab doctor``: what this host offers, what it lacks, and the exact remedy for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.host.checks import ALL
+from lab.model import Accelerator, Check, Kernel
+
+if TYPE_CHECKING:
+    from lab.instance import Backend
+
+OK, LACKING, BROKEN = "[green]✓[/green]", "[yellow]![/yellow]", "[red]✗[/red]"
+FALLING_BACK = "KVM does not boot a guest here: falling back to TCG, whose CPU figures say nothing about KVM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether this host can run one backend; ``obstacles`` are the names of the checks that failed."""
+
+    name: str
+    title: str
+    kernel: Kernel
+    obstacles: tuple[str, ...]
+
+    @property
+    def usable(self) -> bool:
+        return not self.obstacles
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Check this host for every backend and print the remedy for whatever it lacks; exit 1 if one is unusable."""
+    from lab.backends.registry import available
+    from lab.host.checks import host_checks
+
+    host = host_checks()
+    kinds = available()
+    own = {kind.name: kind.check() for kind in kinds}
+    checks = merge([*host, *(check for each in own.values() for check in each)])
+    verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
+    accelerator, accelerator_note = _accelerate(verdicts)
+    if as_json:
+        _print_json(checks, verdicts, accelerator, accelerator_note)
+    else:
+        _print_tables(checks, verdicts, accelerator, accelerator_note)
+    if not all(verdict.usable for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def merge(checks: Iterable[Check]) -> list[Check]:
+    """One check per name, in the order of first appearance; one that failed wins over one that did not."""
+    kept: dict[str, Check] = {}
+    for check in checks:
+        if check.name not in kept or (kept[check.name].ok and not check.ok):
+            kept[check.name] = check
+    return list(kept.values())
+
+
+def judge(kind: type[Backend], checks: Sequence[Check], own: Sequence[Check]) -> Verdict:
+    """A backend is unusable when one of its own checks failed, or one of the host's that it requires."""
+    required = {check.name for check in own}
+    failed = [check.name for check in checks if not check.ok and _concerns(check, kind.name, required)]
+    return Verdict(name=kind.name, title=kind.title, kernel=kind.kernel, obstacles=tuple(failed))
+
+
+def _concerns(check: Check, backend: str, own: set[str]) -> bool:
+    return check.name in own or backend in check.required_by or check.required_by == ALL
+
+
+def _accelerate(verdicts: Sequence[Verdict]) -> tuple[Accelerator | None, str]:
+    """What runs guests here, proven by booting one; None, and why, when none can be booted at all."""
+    from lab.errors import LabError
+    from lab.host.home import home
+    from lab.hypervisor.accelerator import find_accelerator
+
+    if not any(verdict.usable and verdict.kernel is Kernel.OWN for verdict in verdicts):
+        return None, "no backend with a kernel of its own is usable"
+    try:
+        with _saying("booting a guest to see what runs it"):
+            accelerator = find_accelerator(home())
+    except LabError as error:
+        return None, str(error)
+    return accelerator, "" if accelerator is Accelerator.KVM else FALLING_BACK
+
+
+def _saying(text: str) -> AbstractContextManager[object]:
+    """A line on a terminal's standard error while something takes its time."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
+
+
+def _print_json(
+    checks: Sequence[Check], verdicts: Sequence[Verdict], accelerator: Accelerator | None, note: str
+) -> None:
+    import json
+
+    from lab.host.facts import provenance, versions
+
+    found: dict[str, Any] = {
+        "usable": all(verdict.usable for verdict in verdicts),
+        "backends": [{**asdict(verdict), "usable": verdict.usable} for verdict in verdicts],
+        "accelerator": accelerator,
+        "accelerator_note": note,
+        "checks": [asdict(check) for check in checks],
+        "host": provenance(),
+        "versions": versions(),
+    }
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def _print_tables(
+    checks: Sequence[Check], verdicts: Sequence[Verdict], accelerator: Accelerator | None, note: str
+) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    obstacles = {name for verdict in verdicts for name in verdict.obstacles}
+    marks = {check.name: OK if check.ok else BROKEN if check.name in obstacles else LACKING for check in checks}
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for check in checks:
+        table.add_row(marks[check.name], check.name, escape(check.found))
+    for verdict in verdicts:
+        runs = accelerator or "-" if verdict.kernel is Kernel.OWN else Accelerator.NATIVE
+        found = f"usable, {runs}" if verdict.usable else f"unusable: {', '.join(verdict.obstacles)}"
+        table.add_row(OK if verdict.usable else BROKEN, f"[bold]{verdict.name}[/bold]", found)
+    console.print(table)
+    if note:
+        console.print(f"\n{LACKING} {escape(note)}")
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        console.print("\n[bold]Remedies[/bold]")
+        for check in failed:
+            console.print(f"  {marks[check.name]} {check.name}: {escape(check.remedy)}", soft_wrap=True)

@@ -1,0 +1,98 @@
+"""What ``lab doctor`` concludes from its checks, prints and exits with."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+
+from lab.backends import registry
+from lab.cli import doctor
+from lab.host import checks
+from lab.model import Accelerator, Check, Kernel
+
+GOOD = Check(name="root", ok=True, found="user id 0", required_by=checks.ALL)
+NO_QEMU = Check(name="qemu", ok=False, found="not installed", remedy="apt-get install qemu", required_by=("vm",))
+NO_LIBVIRT = Check(name="libvirt", ok=False, found="can't be opened", remedy="install it")
+NO_WRK = Check(name="wrk", ok=False, found="not installed", remedy="apt-get install wrk")
+NO_CGROUPS = Check(name="cgroups", ok=False, found="none", remedy="mount them", required_by=checks.ALL)
+
+
+def backend(name: str, kernel: Kernel, *own: Check) -> Any:
+    return SimpleNamespace(name=name, title=name.title(), kernel=kernel, check=lambda: list(own))
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "obstacles"),
+    [
+        ([GOOD], [], ()),
+        ([GOOD, NO_WRK], [], ()),  # lacking, but no backend needs it
+        ([GOOD, NO_QEMU], [], ("qemu",)),
+        ([GOOD, NO_CGROUPS], [], ("cgroups",)),
+        ([GOOD], [NO_LIBVIRT], ("libvirt",)),
+    ],
+)
+def test_a_backend_is_unusable_by_what_concerns_it(
+    host: list[Check], own: list[Check], obstacles: tuple[str, ...]
+) -> None:
+    verdict = doctor.judge(backend("vm", Kernel.OWN), doctor.merge([*host, *own]), own)
+    assert verdict.obstacles == obstacles
+    assert verdict.usable is (not obstacles)
+
+
+def test_what_one_backend_lacks_does_not_concern_another() -> None:
+    assert doctor.judge(backend("container", Kernel.HOST), [GOOD, NO_QEMU, NO_LIBVIRT], [GOOD]).usable
+
+
+def test_merging_keeps_order_and_the_failure() -> None:
+    failed = Check(name="root", ok=False, found="user id 1000", remedy="sudo")
+    assert doctor.merge([GOOD, NO_WRK, failed, GOOD]) == [failed, NO_WRK]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> list[Check]:
+    """A host with two backends, whose checks a test may add to."""
+    found = [GOOD, NO_WRK]
+    kinds = (backend("container", Kernel.HOST), backend("vm", Kernel.OWN))
+    monkeypatch.setattr(registry, "available", lambda: kinds)
+    monkeypatch.setattr(checks, "host_checks", lambda: found)
+    monkeypatch.setattr(doctor, "_accelerate", lambda _verdicts: (Accelerator.TCG, doctor.FALLING_BACK))
+    return found
+
+
+def test_a_usable_host_is_shown_with_the_fallback(host: list[Check], capsys: pytest.CaptureFixture[str]) -> None:
+    doctor.doctor()
+    shown = capsys.readouterr().out
+    assert "falling back to TCG" in shown
+    assert "✓  vm" in shown
+    assert "usable, tcg" in shown
+    assert "! wrk: apt-get install wrk" in shown
+
+
+def test_an_unusable_backend_exits_with_1_and_the_remedy(
+    host: list[Check], capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.append(NO_QEMU)
+    with pytest.raises(typer.Exit) as exited:
+        doctor.doctor()
+    assert exited.value.exit_code == 1
+    shown = capsys.readouterr().out
+    assert "unusable: qemu" in shown
+    assert "✗ qemu: apt-get install qemu" in shown
+    assert "✓  container" in shown
+
+
+def test_json_says_the_same(host: list[Check], capsys: pytest.CaptureFixture[str]) -> None:
+    host.append(NO_QEMU)
+    with pytest.raises(typer.Exit):
+        doctor.doctor(as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["usable"] is False
+    assert [(each["name"], each["usable"]) for each in found["backends"]] == [("container", True), ("vm", False)]
+    assert found["accelerator"] == "tcg"
+    assert {"name": "qemu", "remedy": "apt-get install qemu"}.items() <= found["checks"][2].items()
+    assert found["host"]["cpu"]["online"] >= 1
+    assert found["versions"]["lab"]
