@@ -131,7 +131,7 @@ class ControlGroup:
         for directory in self.directories:
             self._remove_tree(directory, deadline)
         if not keep_parents:
-            self._prune_parents()
+            self.prune_parents()
 
     def _remove_tree(self, directory: Path, deadline: float) -> None:
         pause = 0.0005
@@ -152,7 +152,8 @@ class ControlGroup:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
 
-    def _prune_parents(self) -> None:
+    def prune_parents(self) -> None:
+        """Remove the group's parents, as far as they are empty."""
         for mount in self.hierarchies.joined():
             for parent in list(self.path.parents)[:-1]:
                 try:
@@ -186,32 +187,32 @@ class ControlGroup:
             if limits.cpus is not None:
                 self._set_cpus(limits.cpus)
             if limits.pids is not None:
-                self._write("pids", "pids.max", str(limits.pids))
+                self.write("pids", "pids.max", str(limits.pids))
         except OSError as error:
             raise LimitError(f"a limit of cgroup {self.path} can't be set: {error}", hint=DOCTOR) from error
 
     def _set_memory(self, limit_bytes: int) -> None:
         """Swap gets nothing on top: a limit means the same whether or not the host has swap."""
         if "memory" not in self.hierarchies.v1:
-            self._write("memory", "memory.max", str(limit_bytes))
+            self.write("memory", "memory.max", str(limit_bytes))
             if self._has("memory", "memory.swap.max"):
-                self._write("memory", "memory.swap.max", "0")
+                self.write("memory", "memory.swap.max", "0")
             return
         if self._has("memory", "memory.use_hierarchy") and self._read("memory", "memory.use_hierarchy") == "0":
-            self._write("memory", "memory.use_hierarchy", "1")
-        self._write("memory", "memory.limit_in_bytes", str(limit_bytes))
+            self.write("memory", "memory.use_hierarchy", "1")
+        self.write("memory", "memory.limit_in_bytes", str(limit_bytes))
         if self._has("memory", "memory.memsw.limit_in_bytes"):  # its limit includes the memory itself
-            self._write("memory", "memory.memsw.limit_in_bytes", str(limit_bytes))
+            self.write("memory", "memory.memsw.limit_in_bytes", str(limit_bytes))
 
     def _set_cpus(self, cpus: float) -> None:
         quota = round(cpus * CPU_PERIOD_MICROSECONDS)
         if quota < SMALLEST_CPU_QUOTA_MICROSECONDS:
             raise LimitError(f"{cpus:g} CPUs is below the kernel's smallest quota, 0.01")
         if "cpu" not in self.hierarchies.v1:
-            self._write("cpu", "cpu.max", f"{quota} {CPU_PERIOD_MICROSECONDS}")
+            self.write("cpu", "cpu.max", f"{quota} {CPU_PERIOD_MICROSECONDS}")
             return
-        self._write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS))
-        self._write("cpu", "cpu.cfs_quota_us", str(quota))
+        self.write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS))
+        self.write("cpu", "cpu.cfs_quota_us", str(quota))
 
     def _verify(self, limits: Limits) -> None:
         held = self.effective_limits()
@@ -303,7 +304,7 @@ class ControlGroup:
         if self.unified_directory is not None:
             _write(self.unified_directory / "cgroup.freeze", v2_value)
         else:
-            self._write("freezer", "freezer.state", v1_value)
+            self.write("freezer", "freezer.state", v1_value)
 
     def _is_frozen(self) -> bool:
         if self.unified_directory is not None:
@@ -385,7 +386,7 @@ class ControlGroup:
         if not self._has("memory", name):
             raise LabError("this kernel can't reclaim a cgroup's memory on request", hint="needs Linux 5.19")
         try:
-            self._write("memory", name, value)
+            self.write("memory", name, value)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EBUSY):
                 raise
@@ -410,7 +411,8 @@ class ControlGroup:
     def _optional(self, controller: str, name: str) -> int | None:
         return int(self._read(controller, name)) if self._has(controller, name) else None
 
-    def _write(self, controller: str, name: str, value: str) -> None:
+    def write(self, controller: str, name: str, value: str) -> None:
+        """Write to one of the group's files, for what has no method. Raises OSError."""
         _write(self._file(controller, name), value)
 
 

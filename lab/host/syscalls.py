@@ -1,0 +1,234 @@
+"""Linux system calls that Python's standard library lacks, each declared once, under its man-page name.
+
+Every function raises OSError by itself. Standard library only, and little of that: the small process that
+forks containers imports this, and what it imports is copied with every container.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# Numbers from the kernel's asm/unistd_64.h and asm-generic/unistd.h, for calls glibc 2.35 has no wrapper for.
+_NUMBERS = {
+    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "bpf": 321, "close_range": 436, "openat2": 437},
+    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "bpf": 280, "close_range": 436, "openat2": 437},
+}
+_NR = _NUMBERS.get(platform.machine(), {})
+
+# clone(2), unshare(2), setns(2)
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+# mount(2)
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_SYNCHRONOUS = 16
+MS_REMOUNT = 32
+MS_DIRSYNC = 128
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
+MS_BIND = 4096
+MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+MNT_DETACH = 2
+
+# prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# openat2(2)
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_IN_ROOT = 0x10
+O_PATH = 0o10000000
+
+CLOSE_RANGE_CLOEXEC = 4
+SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def _check(result: int, name: str, *about: object) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        where = " ".join(str(word) for word in about if word)
+        raise OSError(number, f"{name}({where}): {os.strerror(number)}")
+    return result
+
+
+def _syscall(name: str, *arguments: object, about: str = "") -> int:
+    """syscall(2) by name; integers go as 64-bit so that none is cut."""
+    if name not in _NR:
+        raise OSError(38, f"lab knows no number for {name} on {platform.machine()}")
+    wide = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
+    return _check(_libc.syscall(ctypes.c_long(_NR[name]), *wide), name, about)
+
+
+_libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.unshare.argtypes = (ctypes.c_int,)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.sethostname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_libc.capset.argtypes = (ctypes.POINTER(_CapHeader), ctypes.POINTER(_CapData))
+
+
+def clone(flags: int) -> int:
+    """clone(2) as fork with ``flags`` (a signal number is among them); 0 in the child.
+
+    The caller has one thread only, and the child must end in execve or _exit: Python's own after-fork
+    handlers don't run.
+    """
+    return _syscall("clone", flags, 0, 0, 0, 0)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(flags), "unshare", hex(flags))
+
+
+def setns(descriptor: int, flags: int = 0) -> None:
+    """setns(2); ``descriptor`` may be a pidfd with several flags since Linux 5.8."""
+    _check(_libc.setns(descriptor, flags), "setns", hex(flags))
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """mount(2)."""
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(data))
+    _check(result, "mount", kind, source, target, data)
+
+
+def umount2(target: str, flags: int) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2); ``pivot_root(".", ".")`` stacks the old root on the new one, to be unmounted next."""
+    _syscall("pivot_root", os.fsencode(new_root), os.fsencode(put_old), about=new_root)
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    encoded = name.encode()
+    _check(_libc.sethostname(encoded, len(encoded)), "sethostname", name)
+
+
+def prctl(option: int, argument: int = 0, third: int = 0) -> int:
+    """prctl(2) with integer arguments; those not given are 0, which newer options insist on."""
+    return _check(_libc.prctl(option, argument, third, 0, 0), "prctl", option, argument)
+
+
+def capset(*, effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) of the calling thread; each argument is a mask with bit n for capability n."""
+    header = _CapHeader(_CAPABILITY_VERSION_3, 0)
+    halves = [((mask & 0xFFFFFFFF), (mask >> 32)) for mask in (effective, permitted, inheritable)]
+    data = (_CapData * 2)(_CapData(*(low for low, _ in halves)), _CapData(*(high for _, high in halves)))
+    _check(_libc.capset(ctypes.byref(header), data), "capset")
+
+
+def seccomp_set_filter(program: bytes) -> None:
+    """seccomp(2) SECCOMP_SET_MODE_FILTER; ``program`` is an array of struct sock_filter, 8 bytes each."""
+    descriptor = _SockFprog(len(program) // 8, program)
+    _syscall("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(descriptor))
+
+
+def close_range(first: int, last: int, flags: int = 0) -> None:
+    """close_range(2), both ends included (Linux 5.9; CLOSE_RANGE_CLOEXEC 5.11)."""
+    _syscall("close_range", first, last, flags)
+
+
+def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    """openat2(2) without a mode; the descriptor is close-on-exec."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    size = ctypes.sizeof(how)
+    return _syscall("openat2", directory, os.fsencode(path), ctypes.byref(how), size, about=path)
+
+
+# bpf(2): only what guards device nodes on cgroup v2
+
+_BPF_PROG_LOAD = 5
+_BPF_PROG_ATTACH = 8
+_BPF_PROG_TYPE_CGROUP_DEVICE = 15
+_BPF_CGROUP_DEVICE = 6
+
+
+class _BpfLoad(ctypes.Structure):
+    _fields_ = (
+        ("prog_type", ctypes.c_uint32),
+        ("insn_cnt", ctypes.c_uint32),
+        ("insns", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_uint64),
+        ("kern_version", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+    )
+
+
+class _BpfAttach(ctypes.Structure):
+    _fields_ = (
+        ("target_fd", ctypes.c_uint32),
+        ("attach_bpf_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("attach_flags", ctypes.c_uint32),
+    )
+
+
+def bpf_load_cgroup_device(instructions: Sequence[bytes]) -> int:
+    """bpf(2) BPF_PROG_LOAD of a BPF_PROG_TYPE_CGROUP_DEVICE program; its descriptor, to be closed."""
+    code = ctypes.create_string_buffer(b"".join(instructions), 8 * len(instructions))
+    terms = ctypes.create_string_buffer(b"GPL")
+    attributes = _BpfLoad(
+        prog_type=_BPF_PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt=len(instructions),
+        insns=ctypes.addressof(code),
+        license=ctypes.addressof(terms),
+    )
+    return _syscall("bpf", _BPF_PROG_LOAD, ctypes.byref(attributes), ctypes.sizeof(attributes), about="PROG_LOAD")
+
+
+def bpf_attach_cgroup_device(cgroup: int, program: int) -> None:
+    """bpf(2) BPF_PROG_ATTACH of a device program to the cgroup v2 directory open as ``cgroup``."""
+    attributes = _BpfAttach(target_fd=cgroup, attach_bpf_fd=program, attach_type=_BPF_CGROUP_DEVICE)
+    _syscall("bpf", _BPF_PROG_ATTACH, ctypes.byref(attributes), ctypes.sizeof(attributes), about="PROG_ATTACH")

@@ -1,0 +1,213 @@
+"""The configurations that lab runs: Docker's defaults, and the control that has none of them.
+
+Each is an ordinary OCI configuration: written as config.json it runs under runc and crun too, which is how the
+comparison with them is made fair.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lab.model import Limits, Process
+from lab.runtime import capabilities, seccomp
+from lab.runtime.config import (
+    Capabilities,
+    Config,
+    CpuResources,
+    DeviceRule,
+    IdMapping,
+    Linux,
+    MemoryResources,
+    MountConfig,
+    Namespace,
+    PidsResources,
+    ProcessConfig,
+    Resources,
+    Rlimit,
+    RootConfig,
+    User,
+    to_json,
+)
+from lab.runtime.plan import Enter
+from lab.runtime.translate import ENTER_ANNOTATION
+
+HOST = "host"
+"""As a network namespace: the host's own, as RUN in a Dockerfile gets it."""
+
+CPU_PERIOD_MICROSECONDS = 100_000
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OPEN_FILES = 1_048_576  # as Docker's service allows; less where the host's hard limit is lower
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+DEFAULT_MOUNTS = (
+    MountConfig(destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")),
+    MountConfig(
+        destination="/dev", type="tmpfs", source="tmpfs",
+        options=("nosuid", "strictatime", "mode=755", "size=65536k"),
+    ),
+    MountConfig(
+        destination="/dev/pts", type="devpts", source="devpts",
+        options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+    ),
+    MountConfig(destination="/sys", type="sysfs", source="sysfs", options=("nosuid", "noexec", "nodev", "ro")),
+    MountConfig(
+        destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=("ro", "nosuid", "noexec", "nodev")
+    ),
+    MountConfig(destination="/dev/mqueue", type="mqueue", source="mqueue", options=("nosuid", "noexec", "nodev")),
+    MountConfig(
+        destination="/dev/shm", type="tmpfs", source="shm",
+        options=("nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
+    ),
+)  # fmt: skip
+
+DEVICE_RULES = (
+    DeviceRule(allow=False),
+    DeviceRule(allow=True, type="c", major=1, minor=3),
+    DeviceRule(allow=True, type="c", major=1, minor=5),
+    DeviceRule(allow=True, type="c", major=1, minor=7),
+    DeviceRule(allow=True, type="c", major=1, minor=8),
+    DeviceRule(allow=True, type="c", major=1, minor=9),
+    DeviceRule(allow=True, type="c", major=5, minor=0),
+    DeviceRule(allow=True, type="c", major=5, minor=1),
+    DeviceRule(allow=True, type="c", major=5, minor=2),
+    DeviceRule(allow=True, type="c", major=136),
+    DeviceRule(allow=True, type="b", access="m"),
+    DeviceRule(allow=True, type="c", access="m"),
+)
+"""Any node may be made (root keeps CAP_MKNOD), only these may be opened: the default nodes and terminals."""
+
+SYSCTLS_OF_OWN_NETWORK = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+
+
+def container_config(
+    process: Process,
+    limits: Limits | None = None,
+    *,
+    hostname: str = "",
+    network_namespace: str | Path | None = None,
+    extra_mounts: Sequence[MountConfig] = (),
+    id_mappings: tuple[IdMapping, ...] = (),
+    annotations: Mapping[str, str] | None = None,
+) -> Config:
+    """What ``docker run`` would make of ``process``, plus no_new_privs.
+
+    ``network_namespace`` is the path of one to join, None for a new one with loopback alone, or `HOST`.
+    ``id_mappings``, for uids and gids alike, add a user namespace.
+    """
+    kinds = ["pid", "ipc", "uts", "mount", "cgroup"]
+    namespaces = [Namespace(type=kind) for kind in kinds]
+    if network_namespace != HOST:
+        namespaces.append(Namespace(type="network", path=str(network_namespace or "")))
+    if id_mappings:
+        namespaces.append(Namespace(type="user"))
+    return Config(
+        process=_process(process, capabilities.DOCKER_DEFAULT, no_new_privileges=True),
+        root=RootConfig(path="rootfs"),
+        hostname=hostname,
+        mounts=(*DEFAULT_MOUNTS, *extra_mounts),
+        linux=Linux(
+            namespaces=tuple(namespaces),
+            uid_mappings=id_mappings,
+            gid_mappings=id_mappings,
+            resources=_resources(limits or Limits(), DEVICE_RULES),
+            sysctl=SYSCTLS_OF_OWN_NETWORK if network_namespace is None and not id_mappings else {},
+            seccomp=seccomp.default_profile(),
+            masked_paths=MASKED_PATHS,
+            readonly_paths=READ_ONLY_PATHS,
+        ),
+        annotations=dict(annotations or {}),
+    )
+
+
+def process_config(
+    process: Process,
+    limits: Limits | None = None,
+    *,
+    network_namespace: str | Path | None = HOST,
+    extra_mounts: Sequence[MountConfig] = (),
+) -> Config:
+    """The control: what no isolation costs. chroot alone, with all capabilities and no filter.
+
+    It sees the host's processes, devices and kernel interfaces. The mount namespace only keeps the host's mount
+    table clean; the network namespace, when one is given, only makes the client's path the same as for the others.
+    The limits apply, because they are the experiment's and not the boundary's.
+    """
+    namespaces = [Namespace(type="mount")]
+    if network_namespace != HOST:
+        namespaces.append(Namespace(type="network", path=str(network_namespace or "")))
+    host = tuple(
+        MountConfig(destination=path, type="none", source=path, options=("rbind",))
+        for path in ("/proc", "/dev", "/sys")
+    )
+    return Config(
+        process=_process(process, capabilities.held(), no_new_privileges=False),
+        root=RootConfig(path="rootfs"),
+        mounts=(*host, *extra_mounts),
+        linux=Linux(namespaces=tuple(namespaces), resources=_resources(limits or Limits(), ())),
+        annotations={ENTER_ANNOTATION: Enter.CHROOT},
+    )
+
+
+def write(config: Config, directory: Path, *, root: str = "rootfs", cgroups_path: str = "") -> Path:
+    """Write ``directory``/config.json for another OCI runtime; ``root`` is a plain directory, as it wants it.
+
+    What lab's own runtime is told beside the configuration, the overlay and the helper, the caller provides.
+    """
+    linux = replace(config.linux, cgroups_path=cgroups_path)
+    whole = replace(config, linux=linux, root=replace(config.root, path=root))
+    path = directory / "config.json"
+    path.write_text(json.dumps(to_json(whole), indent=1))
+    return path
+
+
+def bind(source: Path | str, destination: str, *, read_only: bool = True) -> MountConfig:
+    """A host file or directory inside: resolv.conf, a build context, lab's helper."""
+    options = ("bind", "nosuid", "nodev", "ro") if read_only else ("bind",)
+    return MountConfig(destination=destination, type="none", source=str(source), options=options)
+
+
+def _process(process: Process, granted: tuple[str, ...], *, no_new_privileges: bool) -> ProcessConfig:
+    """Root has its capabilities in effect; another user has them only in its bounding set, as under Docker."""
+    effective = granted if process.uid == 0 else ()
+    environment = {"PATH": DEFAULT_PATH, **process.environment}
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    return ProcessConfig(
+        args=process.argv,
+        cwd=process.working_directory,
+        user=User(uid=process.uid, gid=process.gid, additional_gids=process.additional_gids),
+        env=tuple(f"{name}={value}" for name, value in environment.items()),
+        capabilities=Capabilities(bounding=granted, effective=effective, permitted=effective),
+        rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=files, hard=files),),
+        no_new_privileges=no_new_privileges,
+    )
+
+
+def _resources(limits: Limits, devices: tuple[DeviceRule, ...]) -> Resources:
+    memory, cpus = limits.memory_bytes, limits.cpus
+    quota = None if cpus is None else round(cpus * CPU_PERIOD_MICROSECONDS)
+    return Resources(
+        devices=devices,
+        memory=None if memory is None else MemoryResources(limit=memory, swap=memory),
+        cpu=None if quota is None else CpuResources(quota=quota, period=CPU_PERIOD_MICROSECONDS),
+        pids=None if limits.pids is None else PidsResources(limit=limits.pids),
+    )

@@ -1,0 +1,177 @@
+"""How a container starts, the parent's half. Read `start` below, then `lab.runtime.init.run`.
+
+A container is an ordinary process around which the kernel draws borders before it may run foreign code:
+
+    parent, here                                 child, lab.runtime.init
+ 1. clone with the namespaces' flags         →   first instruction, in new namespaces
+ 2. map user and group ids     IDS_MAPPED    →
+ 3. place it in its cgroups    PLACED        →
+ 4.                                              join the namespaces given by path; own cgroup namespace
+ 5.                                              mount the root, /proc, /dev, /sys, …; mask and lock paths
+ 6.                                              pivot_root: the host's files are out of reach
+ 7.                                          ←   ISOLATED
+ 8. let it go                  EXEC_NOW      →
+ 9.                                              rlimits, descriptors, working directory
+10.                                              capabilities, no_new_privs, seccomp
+11. end of file on the channel               ←   execve: foreign code runs from here on
+
+It is placed in its cgroups before it does any work, so that its memory is charged to it from the first page
+on, and cannot outgrow its limits in the meantime. Whatever fails is answered by one FAILED message with the
+step's name, and the child is gone; what the parent had made, the parent removes.
+
+Standard library only; see `lab.runtime.spawner`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lab.host import syscalls
+from lab.runtime import init
+from lab.runtime.channel import Channel
+from lab.runtime.plan import Plan, ProcessPlan, Progress, Step
+
+JOINED = (
+    syscalls.CLONE_NEWUSER
+    | syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWUTS
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWCGROUP
+)
+
+
+@dataclass(slots=True)
+class Started:
+    """A child on its way to execve: what the parent holds of it."""
+
+    pid: int
+    pidfd: int
+    channel: Channel
+    status: int  # the read end of the status pipe
+    stamps: dict[str, float] = field(default_factory=dict)
+
+    def kill(self) -> None:
+        """SIGKILL; with it dies everything in its pid namespace."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def close(self) -> None:
+        """Close what is still open of it. Idempotent."""
+        self.channel.close()
+        for name in ("status", "pidfd"):
+            if getattr(self, name) >= 0:
+                os.close(getattr(self, name))
+                setattr(self, name, -1)
+
+
+def start(plan: Plan, stdio: list[int]) -> Started:
+    """Steps 1 to 3 and 8; the child goes on by itself. Raises StepFailed, and then nothing is left of it."""
+    progress = Progress(plan.fail_at)
+    progress.enter(Step.CLONE)
+    started = fork(plan.clone_flags, lambda channel, status: init.run(plan, channel, stdio, status))
+    try:
+        progress.enter(Step.MAP_IDS)
+        map_ids(started.pid, plan)
+        started.channel.send("IDS_MAPPED")
+        progress.enter(Step.PLACE)
+        place(started.pid, plan.cgroup_procs)
+        started.channel.send("PLACED")
+        if not plan.hold:
+            started.channel.send("EXEC_NOW")
+    except BaseException as error:
+        abandon(started)
+        raise progress.failure(error) from error
+    return started
+
+
+def start_beside(
+    process: ProcessPlan, pidfd: int, root: int, namespaces: int, cgroup_procs: list[str], stdio: list[int]
+) -> Started:
+    """One more process in the container whose first process is ``pidfd``: setns(2) instead of clone's flags.
+
+    A process can't change its own pid namespace, only that of its children to come: so the parent enters the
+    container's, forks, and returns to its own. Raises StepFailed.
+    """
+    progress = Progress()
+    progress.enter(Step.CLONE)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if namespaces & syscalls.CLONE_NEWPID:
+            syscalls.setns(pidfd, syscalls.CLONE_NEWPID)
+        flags = namespaces & JOINED
+        started = fork(
+            0, lambda channel, status: init.run_beside(process, pidfd, flags, root, channel, stdio, status)
+        )
+    except OSError as error:
+        raise progress.failure(error) from error
+    finally:
+        syscalls.setns(own, syscalls.CLONE_NEWPID)
+        os.close(own)
+    try:
+        progress.enter(Step.PLACE)
+        place(started.pid, cgroup_procs)
+        started.channel.send("PLACED")
+        started.channel.send("EXEC_NOW")
+    except BaseException as error:
+        abandon(started)
+        raise progress.failure(error) from error
+    return started
+
+
+def fork(namespaces: int, child: Callable[[Channel, int], None]) -> Started:
+    """clone(2) into new ``namespaces``; the child gets its end of the channel and of the status pipe."""
+    ours, theirs = Channel.pair()
+    status_read, status_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = syscalls.clone(namespaces | signal.SIGCHLD)
+    except OSError:
+        ours.close()
+        os.close(status_read)
+        raise
+    else:
+        if pid == 0:
+            try:
+                ours.close()
+                child(theirs, status_write)
+            finally:
+                os._exit(init.RUNTIME_FAILED)
+        return Started(pid, os.pidfd_open(pid), ours, status_read)
+    finally:
+        theirs.close()
+        os.close(status_write)
+
+
+def map_ids(pid: int, plan: Plan) -> None:
+    """Which ids of the host stand behind those of the user namespace (user_namespaces(7))."""
+    if plan.uid_map:
+        write(f"/proc/{pid}/uid_map", plan.uid_map)
+        write(f"/proc/{pid}/gid_map", plan.gid_map)
+
+
+def place(pid: int, cgroup_procs: list[str]) -> None:
+    for path in cgroup_procs:
+        write(path, str(pid))
+
+
+def write(path: str, text: str) -> None:
+    """One write(2), as the kernel's files want it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(descriptor)
+
+
+def abandon(started: Started) -> None:
+    """Kill it and reap it."""
+    started.kill()
+    os.waitpid(started.pid, 0)
+    started.close()

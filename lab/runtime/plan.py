@@ -1,0 +1,138 @@
+"""What is to be done to start a container: the OCI configuration boiled down to plain numbers and strings.
+
+Made in the big process by `lab.runtime.translate`, where libraries may be used; carried out in the small one
+by `lab.runtime.container` and `lab.runtime.init`. Everything survives a trip through JSON.
+Standard library only; see `lab.runtime.spawner`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+
+INSIDE = "/.lab/inside"
+"""lab's static helper program, on a read-only mount that every container gets."""
+
+
+class Step(StrEnum):
+    """The numbered steps of `lab.runtime.container` and `lab.runtime.init`, by the name errors use."""
+
+    CLONE = "clone"
+    MAP_IDS = "map ids"
+    PLACE = "place in cgroups"
+    JOIN = "join namespaces"
+    ROOT = "mount the root"
+    MOUNTS = "mount"
+    MASKS = "mask paths"
+    ENTER = "enter the root"
+    HOSTNAME = "set the hostname"
+    LIMITS = "set rlimits"
+    DESCRIPTORS = "close descriptors"
+    DIRECTORY = "enter the working directory"
+    CAPABILITIES = "drop capabilities"
+    NO_NEW_PRIVILEGES = "set no_new_privs"
+    SECCOMP = "install the seccomp filter"
+    EXECVE = "execve"
+
+
+class Enter(StrEnum):
+    """How the new root is entered: for good, or as root can leave it again (chroot(2), NOTES)."""
+
+    PIVOT_ROOT = "pivot_root"
+    CHROOT = "chroot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessPlan:
+    """One process and what it may do. Capability sets are masks with bit n for capability n."""
+
+    argv: list[str]
+    environment: list[str]  # NAME=value
+    directory: str
+    uid: int
+    gid: int
+    groups: list[int]
+    umask: int
+    bounding: int
+    effective: int
+    permitted: int
+    inheritable: int
+    ambient: int
+    rlimits: list[list[int]]  # number, soft, hard
+    no_new_privileges: bool
+    seccomp: str  # the BPF program in base 64, "" for none
+    oom_score_adj: int | None
+    init: bool  # lab's helper is executed first and supervises the application
+
+    @classmethod
+    def from_json(cls, value: dict[str, object]) -> ProcessPlan:
+        return cls(**{field.name: value[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One container."""
+
+    name: str
+    clone_flags: int  # namespaces made by clone(2)
+    cgroup_namespace: bool  # made later, by unshare(2): its root is where the process is placed by then
+    joins: list[list[object]]  # path of a namespace, its CLONE_NEW flag
+    uid_map: str  # lines of proc(5) uid_map, "" without a user namespace
+    gid_map: str
+    cgroup_procs: list[str]  # cgroup.procs files to be placed by
+    mount_point: str  # where the root is put together, in the container's own mount namespace
+    root: dict[str, object]  # a mount operation as JSON, see lab.runtime.mounts
+    mounts: list[dict[str, object]]
+    masks: list[dict[str, object]]
+    read_only_root: bool
+    enter: str
+    hostname: str
+    loopback_up: bool
+    sysctls: dict[str, str]
+    process: ProcessPlan
+    hold: bool = False  # wait for EXEC_NOW once isolated
+    fail_at: str = ""  # a Step at which to fail on purpose: how tests prove that every failure is cleaned up
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, object]) -> Plan:
+        known = {field.name: value[field.name] for field in fields(cls) if field.name != "process"}
+        process = value["process"]
+        assert isinstance(process, dict)
+        return cls(process=ProcessPlan.from_json(process), **known)  # type: ignore[arg-type]
+
+
+class StepFailed(Exception):
+    """A step failed; ``step`` is its name, ``number`` the errno or 0."""
+
+    def __init__(self, step: str, number: int, text: str) -> None:
+        super().__init__(f"{step}: {text}")
+        self.step = step
+        self.number = number
+        self.text = text
+
+
+class Progress:
+    """Remembers the step that is being done, for errors to name it, and fails at ``fail_at`` on purpose."""
+
+    def __init__(self, fail_at: str = "") -> None:
+        self.step = Step.CLONE
+        self._fail_at = fail_at
+
+    def enter(self, step: Step) -> None:
+        """``step`` begins."""
+        self.step = step
+        if step == self._fail_at:
+            raise OSError(0, "injected failure")
+
+    def failure(self, error: BaseException) -> StepFailed:
+        """The error that stopped the current step, by name."""
+        if isinstance(error, StepFailed):
+            return error
+        number = error.errno if isinstance(error, OSError) and error.errno else 0
+        text = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+        if isinstance(error, OSError) and error.filename:
+            text = f"{text}: {error.filename}"
+        return StepFailed(str(self.step), number, text)

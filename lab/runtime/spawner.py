@@ -1,0 +1,252 @@
+"""The small single-threaded process that forks containers for a big threaded one.
+
+Forking copies page tables, and a process with threads can neither be forked safely nor enter a user namespace.
+So lab starts this one, by the bare interpreter, before it imports anything heavy; it stays small, and everything
+it imports is from the standard library. `lab.runtime.launcher` is its client and only peer.
+
+It outlives its parent by what it takes to leave nothing behind: when the channel reaches its end, it kills
+what it started, removes the session's cgroups and scratch folder, runs the clean-up command it was given, and
+exits. Signals of a terminal don't reach it. When it is killed itself, the kernel kills its containers.
+
+Client to spawner: LAUNCH, EXECUTE, PROCEED, QUIT. Back: READY once; ISOLATED, EXECUTED, FAILED, EXITED, each with
+``id``; times are CLOCK_MONOTONIC, taken when poll(2) returned.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from lab.runtime import container
+from lab.runtime.channel import Channel, ChannelClosed, Message
+from lab.runtime.container import Started
+from lab.runtime.plan import Plan, ProcessPlan, StepFailed
+
+
+def now() -> float:
+    """Seconds on CLOCK_MONOTONIC; `lab.host.clock` would import more than this process needs."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class Child:
+    """One process started here, until it has ended and been reaped."""
+
+    def __init__(self, identity: str, started: Started, *, hold: bool, init: bool) -> None:
+        self.identity = identity
+        self.started = started
+        self.hold = hold
+        self.init = init  # lab's helper comes first, so execve of the application is told by the status pipe
+        self.executing = False  # it announced its execve: the end of the channel is that, and not its death
+        self.executed = False
+        self.failure: Message | None = None
+        self.status_text = b""
+
+
+class Spawner:
+    """The event loop: a table from descriptor to what to do when it is readable."""
+
+    def __init__(self, client: Channel) -> None:
+        self.client = client
+        self.poll = select.poll()
+        self.handlers: dict[int, Callable[[float], None]] = {}
+        self.children: dict[str, Child] = {}
+        self.watch(client.fileno(), self.on_request)
+
+    def watch(self, descriptor: int, handler: Callable[[float], None]) -> None:
+        self.handlers[descriptor] = handler
+        self.poll.register(descriptor, select.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        if self.handlers.pop(descriptor, None):
+            self.poll.unregister(descriptor)
+
+    def serve(self) -> None:
+        """Until the client is gone."""
+        try:
+            while True:
+                ready = self.poll.poll()
+                at = now()
+                for descriptor, _ in ready:
+                    handler = self.handlers.get(descriptor)
+                    if handler is not None:
+                        handler(at)
+        except ChannelClosed:
+            return
+
+    # Requests
+
+    def on_request(self, _at: float) -> None:
+        message, descriptors = self.client.receive()
+        try:
+            if message["message"] == "LAUNCH":
+                self.launch(message, descriptors)
+            elif message["message"] == "EXECUTE":
+                self.execute(message, descriptors)
+            elif message["message"] == "PROCEED":
+                self.proceed(message)
+            elif message["message"] == "QUIT":
+                raise SystemExit
+        except StepFailed as failure:
+            self.client.send(
+                "FAILED", id=message["id"], step=failure.step, number=failure.number, text=failure.text, code=125
+            )
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def launch(self, message: Message, descriptors: list[int]) -> None:
+        value = message["plan"]
+        assert isinstance(value, dict)
+        plan = Plan.from_json(value)
+        started = container.start(plan, descriptors)
+        self.adopt(Child(str(message["id"]), started, hold=plan.hold, init=plan.process.init))
+
+    def execute(self, message: Message, descriptors: list[int]) -> None:
+        value = message["process"]
+        assert isinstance(value, dict)
+        process = ProcessPlan.from_json(value)
+        stdio, pidfd, root = descriptors[:3], descriptors[3], descriptors[4]
+        namespaces = int(str(message["namespaces"]))
+        procs = message["cgroup_procs"]
+        assert isinstance(procs, list)
+        started = container.start_beside(process, pidfd, root, namespaces, procs, stdio)
+        self.adopt(Child(str(message["id"]), started, hold=False, init=process.init))
+
+    def proceed(self, message: Message) -> None:
+        child = self.children.get(str(message["id"]))
+        if child is not None:
+            child.started.channel.send("EXEC_NOW")
+
+    # What children do
+
+    def adopt(self, child: Child) -> None:
+        self.children[child.identity] = child
+        started = child.started
+        self.watch(started.channel.fileno(), lambda at: self.on_channel(child, at))
+        self.watch(started.status, lambda at: self.on_status(child, at))
+        self.watch(started.pidfd, lambda at: self.on_exit(child, at))
+
+    def on_channel(self, child: Child, at: float) -> None:
+        """ISOLATED, EXECUTING or FAILED; the end of file is execve, of lab's helper or of the application."""
+        started = child.started
+        try:
+            message, _ = started.channel.receive()
+        except ChannelClosed:
+            self.unwatch(started.channel.fileno())
+            if child.executing and child.failure is None:
+                started.stamps["init"] = at
+                if not child.init:
+                    self.on_executed(child, at)
+            return
+        if message["message"] == "FAILED":
+            child.failure = message
+        elif message["message"] == "EXECUTING":
+            child.executing = True
+        else:
+            started.stamps["isolated"] = at
+            if child.hold:
+                self.tell(child, "ISOLATED", descriptors=[started.pidfd], pid=started.pid, stamps=started.stamps)
+
+    def on_status(self, child: Child, at: float) -> None:
+        """lab's helper writes an errno if it can't execute the application; the end of file means it has."""
+        text = os.read(child.started.status, 64)
+        child.status_text += text
+        if text:
+            return
+        self.unwatch(child.started.status)
+        if child.status_text:
+            number = int(child.status_text)
+            child.failure = {"step": "execve", "number": number, "text": os.strerror(number)}
+        elif child.init and child.failure is None and "init" in child.started.stamps:
+            self.on_executed(child, at)
+
+    def on_executed(self, child: Child, at: float) -> None:
+        if not child.executed:
+            child.executed = True
+            started = child.started
+            started.stamps["executed"] = at
+            self.tell(child, "EXECUTED", descriptors=[started.pidfd], pid=started.pid, stamps=started.stamps)
+
+    def on_exit(self, child: Child, at: float) -> None:
+        """Whatever it still said is heard first; then the one EXITED or FAILED that ends its story."""
+        started = child.started
+        for descriptor in (started.channel.fileno(), started.status):
+            while descriptor in self.handlers and _readable(descriptor):
+                self.handlers[descriptor](at)
+        for descriptor in (started.channel.fileno(), started.status, started.pidfd):
+            self.unwatch(descriptor)
+        _, status = os.waitpid(started.pid, 0)
+        del self.children[child.identity]
+        code = os.waitstatus_to_exitcode(status)
+        code = 128 - code if code < 0 else code
+        if child.failure is not None:
+            step, number, text = (child.failure[name] for name in ("step", "number", "text"))
+            self.tell(child, "FAILED", code=code, step=step, number=number, text=text)
+        elif not child.executed:
+            self.tell(child, "FAILED", code=125, step="start", number=0, text=f"killed, exit code {code}")
+        else:
+            self.tell(child, "EXITED", code=code, at=at)
+        started.close()
+
+    def tell(
+        self, child: Child, name: str, *, descriptors: tuple[int, ...] | list[int] = (), **fields: object
+    ) -> None:
+        self.client.send(name, id=child.identity, descriptors=descriptors, **fields)
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def clean_up(spawner: Spawner, session: str, scratch: str, command: list[str]) -> None:
+    """The client is gone: remove what is left of the session. Each part is tried even if another fails."""
+    for child in spawner.children.values():
+        child.started.kill()
+    for child in spawner.children.values():
+        os.waitpid(child.started.pid, 0)
+    _remove_groups(session)
+    shutil.rmtree(scratch, ignore_errors=True)
+    if command:
+        os.posix_spawn(command[0], command, os.environ, setsigmask=[])
+        os.wait()
+
+
+def _remove_groups(session: str) -> None:
+    """Imported only now: it is more than the standard library's minimum, and nothing is measured any more."""
+    from lab.errors import LabError
+    from lab.host.cgroup import ControlGroup
+
+    group = ControlGroup.open(f"lab/{session}")
+    try:
+        group.kill()
+        group.remove()
+    except (LabError, OSError):
+        pass  # the session's ledger still lists it
+
+
+def main(descriptor: int, session: str, scratch: str, command: list[str]) -> None:
+    """Serve the client at ``descriptor`` until it is gone, then clean up after it."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    client = Channel.inherited(descriptor)
+    os.set_inheritable(descriptor, False)
+    spawner = Spawner(client)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    client.send("READY", id="")
+    spawner.serve()
+    clean_up(spawner, session, scratch, command)
+
+
+def command() -> None:
+    """The command line that `lab.runtime.launcher` starts: descriptor, session, scratch folder, clean-up command."""
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
