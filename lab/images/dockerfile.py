@@ -162,6 +162,8 @@ def _failing_line(text: str) -> int | None:
 
 
 def _instruction(command: Any) -> Instruction:
+    if not command.cmd:
+        raise DockerfileError("a line without an instruction", line=command.start_line, hint="remove it")
     name = command.cmd.upper()
     maker = _MAKERS.get(name)
     if maker is None:

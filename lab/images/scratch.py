@@ -13,17 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab.host.ledger import start_time
+
 
 def _owner(pid: int) -> str | None:
-    """``pid-starttime`` of a live process, or None. The command name may hold spaces and parentheses."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, *fields = stat.rpartition(b")")[2].split()
-    if state in (b"Z", b"X"):
-        return None
-    return f"{pid}-{int(fields[18])}"
+    """The name of a live process's folder, or None."""
+    started = start_time(pid)
+    return None if started is None else f"{pid}-{started}"
 
 
 @contextmanager
@@ -42,12 +38,18 @@ def scratch(home: Path, purpose: str) -> Iterator[Path]:
             pass
 
 
+def stale_scratch(home: Path) -> list[Path]:
+    """The folders in ``<home>/tmp`` whose owner is dead."""
+    folders = sorted((home / "tmp").glob("*-*"))
+    pids = [folder.name.partition("-")[0] for folder in folders]
+    return [
+        folder for folder, pid in zip(folders, pids, strict=True) if pid.isdigit() and _owner(int(pid)) != folder.name
+    ]
+
+
 def clean_scratch(home: Path) -> list[Path]:
     """Remove what dead processes left in ``<home>/tmp``; returns the folders removed."""
-    removed = []
-    for folder in sorted((home / "tmp").glob("*-*")):
-        pid = folder.name.partition("-")[0]
-        if pid.isdigit() and _owner(int(pid)) != folder.name:
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder)
+    removed = stale_scratch(home)
+    for folder in removed:
+        shutil.rmtree(folder, ignore_errors=True)
     return removed

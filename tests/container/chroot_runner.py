@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,18 +11,18 @@ from lab.model import Process
 
 SCRIPT = """
 set -e
-mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$UPPER,workdir=$WORK,redirect_dir=off,metacopy=off" "$TARGET"
 cd "$TARGET"
 mkdir -p proc dev etc
 mount -t proc proc proc
 mount --rbind /dev dev
-[ ! -e /etc/resolv.conf ] || cat /etc/resolv.conf > etc/resolv.conf
+cat /etc/resolv.conf > etc/resolv.conf
+exec env -i "$@"
 """
 
 
 class ChrootRunner:
-    """Implements `lab.images.build.StepRunner`; the image needs /bin/sh and env."""
+    """Implements `lab.images.build.StepRunner`."""
 
     def run(
         self,
@@ -38,12 +37,13 @@ class ChrootRunner:
         empty = upper_directory.parent / "empty"
         target.mkdir()
         empty.mkdir()
-        quoted = " ".join(shlex.quote(f"{name}={value}") for name, value in process.environment.items())
-        inner = f"cd {shlex.quote(process.working_directory)} && exec {shlex.join(process.argv)}"
-        owner = f"{process.uid}:{process.gid}"
-        script = f"{SCRIPT}exec chroot --userspec={owner} . /usr/bin/env -i {quoted} /bin/sh -c {shlex.quote(inner)}"
+        entered = [
+            "/usr/bin/unshare", f"--root={target}", f"--wd={process.working_directory}",
+            f"--setgid={process.gid}", f"--setuid={process.uid}", *process.argv,
+        ]  # fmt: skip
+        variables = [f"{name}={value}" for name, value in process.environment.items()]
         child = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", script],
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SCRIPT, "sh", *variables, *entered],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

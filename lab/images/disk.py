@@ -1,0 +1,155 @@
+"""An image as a read-only raw ext4 disk, for instances with a kernel of their own.
+
+The same files as `Store.lower_directories`: owners, modes, extended attributes and hard links are kept. Equal
+images give equal bytes: identifiers and times are fixed, mke2fs fills directories in sorted order. ext4, because
+Debian's cloud kernel has it built in; without a journal, because nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CommandError, ImageError
+from lab.host.command import run
+from lab.images.layers import epoch
+from lab.images.store import Image, Store
+from lab.images.tree import Tree
+
+BLOCK_BYTES = 4096
+INODE_BYTES = 256
+FIRST_INODE = 11  # the first that is not reserved, ext4(5)
+SPARE_BYTES = 8 << 20
+SPARE_INODES = 64
+MAKE_SECONDS = 600.0
+UUID = "6c616264-6973-4b00-8000-000000000000"
+HASH_SEED = "6c616264-6973-4b00-8000-000000000001"
+FEATURES = (  # all of them, so that the host's mke2fs.conf has no say
+    "none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,"
+    "metadata_csum"
+)
+
+# The overlay exists in a mount namespace that ends with the script. An empty lowest directory makes one layer enough.
+SCRIPT = """
+set -e
+cd "$LAYERS"
+mount -t overlay overlay -o "ro,lowerdir=$LOWER:$SCRATCH/empty" "$SCRATCH/merged"
+exec mke2fs -q -F -t ext4 -b $BLOCK -I $INODE -N $INODES -m 0 -L image -O $FEATURES -U $UUID \
+    -E "hash_seed=$SEED,lazy_itable_init=0,nodiscard,root_owner=$OWNER" -d "$SCRATCH/merged" "$DISK" "${KIB}k"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    """What a file system has to hold."""
+
+    size_bytes: int
+    inodes: int
+
+
+def image_disk(store: Store, image: Image) -> Path:
+    """The image's disk, made at the first call and shared by every image with the same layers. Needs root.
+
+    Attach it read-only. Raises ImageError when it can't be made.
+    """
+    folder = store.home / "disks"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / f"{image.chain}.ext4"
+    with (folder / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            with store.scratch("disk") as scratch:
+                disk = scratch / "disk.ext4"
+                _make(store, image, scratch, disk)
+                disk.replace(target)
+    return target
+
+
+def _make(store: Store, image: Image, scratch: Path, disk: Path) -> None:
+    lower = store.lower_directories(image)
+    tree = Tree(lower)
+    root = tree.lookup(b"")
+    if root is None:
+        raise ImageError(f"{image.name} has no files", hint="COPY something into it")
+    size = measure(tree)
+    (scratch / "empty").mkdir()
+    (scratch / "merged").mkdir()
+    environment = {
+        "LAYERS": str(store.unpacked),
+        "LOWER": ":".join(directory.name for directory in lower),  # relative: the option's text is one page at most
+        "SCRATCH": str(scratch),
+        "DISK": str(disk),
+        "KIB": str(size.size_bytes // 1024),
+        "BLOCK": str(BLOCK_BYTES),
+        "INODE": str(INODE_BYTES),
+        "INODES": str(size.inodes),
+        "FEATURES": FEATURES,
+        "UUID": UUID,
+        "SEED": HASH_SEED,
+        "OWNER": f"{root.status.st_uid}:{root.status.st_gid}",
+        "E2FSPROGS_FAKE_TIME": str(int(epoch().timestamp())),
+    }
+    try:
+        run(
+            ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-c", SCRIPT],
+            timeout_seconds=MAKE_SECONDS,
+            environment=environment,
+        )
+        _settle(disk, root.status.st_mode, tree.lookup(b"lost+found") is None, scratch)
+    except CommandError as error:
+        full = "No space left" in error.detail
+        raise ImageError(
+            f"can't make a disk of {image.name}: {error.message}",
+            hint="free some disk space, or set LAB_HOME to a larger disk" if full else "see its output below",
+            detail=error.detail,
+        ) from error
+
+
+def _settle(disk: Path, root_mode: int, remove_lost_and_found: bool, scratch: Path) -> None:
+    """Make the result depend on the image alone.
+
+    mke2fs copies the access and change times of the files it read, which tell when the layer was unpacked; gives
+    the root a mode of its own; and adds a directory that the image does not have.
+    """
+    stamp = int(epoch().timestamp())
+    header = run(["dumpe2fs", "-h", disk], timeout_seconds=60).stdout.decode()
+    counts = {key: value.strip() for key, _, value in (line.partition(":") for line in header.splitlines())}
+    used = int(counts["Inode count"]) - int(counts["Free inodes"])
+    lines = [f"set_inode_field <2> mode 0{root_mode:o}"]
+    for inode in (2, *range(FIRST_INODE, used + 1)):
+        lines += [f"set_inode_field <{inode}> {field} @{stamp}" for field in ("atime", "ctime")]
+    if remove_lost_and_found:
+        lines.append("rmdir lost+found")
+    commands = scratch / "debugfs.txt"
+    commands.write_text("\n".join(lines) + "\n")
+    done = run(
+        ["debugfs", "-w", "-f", commands, disk],
+        timeout_seconds=MAKE_SECONDS,
+        environment={"E2FSPROGS_FAKE_TIME": str(stamp)},
+    )
+    complaints = [
+        line for line in done.stderr.decode("utf-8", "replace").splitlines() if not line.startswith("debugfs")
+    ]
+    if complaints:  # debugfs exits with 0 whatever happened
+        raise CommandError("debugfs failed", detail="\n".join(complaints[:20]))
+
+
+def measure(tree: Tree) -> _Size:
+    """How large a file system has to be for ``tree``: generous, since a hole costs nothing on the host."""
+    blocks = inodes = 0
+    seen: set[tuple[int, int]] = set()
+    for entry in tree.walk():
+        status = entry.status
+        key = (status.st_dev, status.st_ino)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+            if key in seen:
+                continue
+            seen.add(key)
+        inodes += 1
+        content = max(status.st_size, BLOCK_BYTES) if entry.is_directory else status.st_size
+        blocks += -(-content // BLOCK_BYTES) + 1
+    inodes += SPARE_INODES
+    size = blocks * BLOCK_BYTES + inodes * INODE_BYTES
+    return _Size(size_bytes=(size + size // 20 + SPARE_BYTES) // BLOCK_BYTES * BLOCK_BYTES, inodes=inodes)
