@@ -52,6 +52,7 @@ class Instance(ABC):
     request: LaunchRequest
     timeline: Timeline
     address: IPv4Address  # on lab's bridge, inside lab's network namespace
+    published: tuple[PublishedPort, ...]  # as asked for, host port 0 replaced by the one chosen
     accelerator: Accelerator
     cgroup: ControlGroup  # holds every host process of this instance, a VMM included
 
@@ -107,8 +108,9 @@ class Backend(ABC):
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]
 
+    @classmethod
     @abstractmethod
-    def check(self) -> list[Check]:
+    def check(cls) -> list[Check]:
         """What this host must offer; quick, changes nothing. Unusable when a check is not ok."""
 
     @abstractmethod

@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -146,11 +147,10 @@ class Session:
                 raise LabError(f"session {self.id} is closed")
             os.write(self._descriptor, line)
 
-    def cgroup(self, instance: str) -> str:
-        """The path of the cgroup of ``instance``, recorded: ``lab/<session>/<instance>``."""
-        path = f"lab/{self.id}/{instance}"
-        self.record(Resource(kind=Kind.CGROUP, name=path))
-        return path
+    @property
+    def cleaner(self) -> list[str]:
+        """The command that removes this session once its owner is dead."""
+        return [sys.executable, "-P", "-m", "lab.host.ledger", str(self.directory)]
 
     def make_directory(self, path: Path) -> Path:
         """Record ``path`` and make it, with its parents, for root alone."""
@@ -228,6 +228,12 @@ def clean_stale() -> list[str]:
     if errors:
         raise LabError("something a dead session left can't be removed", detail="\n".join(errors))
     return removed
+
+
+def leftovers(directory: Path) -> list[str]:
+    """What removing a session would remove, a line each, newest first."""
+    found = [one.describe() for one in dict.fromkeys(reversed(resources(directory))) if one.exists()]
+    return [f"session {directory.name}: {line}" for line in [*found, f"directory {directory}"]]
 
 
 def clean_session(directory: Path) -> tuple[list[str], list[str]]:
@@ -323,7 +329,7 @@ def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[s
 
 def _refuse_foreign(directory: Path, resource: Resource) -> None:
     """A ledger is only a file: what it could not have recorded itself is not removed in its name."""
-    if resource.kind is Kind.CGROUP and not resource.name.startswith(f"lab/{directory.name}/"):
+    if resource.kind is Kind.CGROUP and not f"{resource.name}/".startswith(f"lab/{directory.name}/"):
         raise LabError("is not a cgroup of this session")
     if resource.kind in (Kind.FILE, Kind.DIRECTORY):
         path = Path(resource.name)
@@ -367,3 +373,15 @@ def _mounts_at_or_below(path: str) -> list[str]:
         escaped = escaped.replace(character, f"\\{ord(character):03o}")
     points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [point for point in points if point == escaped or point.startswith(escaped + "/")]
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m lab.host.ledger FOLDER``: remove one dead session; the launcher's last act."""
+    errors = clean_session(Path(arguments[0]))[1]
+    for line in errors:
+        sys.stderr.write(f"lab: {line}\n")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

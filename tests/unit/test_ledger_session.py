@@ -117,7 +117,7 @@ def test_after_a_reboot_only_files_are_removed(tmp_path: Path, monkeypatch: pyte
     session = Session.open()
     scratch = session.make_directory(tmp_path / "home" / "scratch")
     session.process(os.getppid())
-    session.cgroup("web-1")
+    session.record(Resource(kind=Kind.CGROUP, name=f"lab/{session.id}/web-1"))
     monkeypatch.setattr(ledger, "boot_id", lambda: "another boot")
     monkeypatch.setattr(ledger, "_kill", lambda *_: pytest.fail("a process of another boot was killed"))
     monkeypatch.setattr(ledger.ControlGroup, "open", lambda *_: pytest.fail("a cgroup of another boot was removed"))
@@ -163,6 +163,7 @@ def test_two_cleaners_share_the_work(tmp_path: Path, runtime: Path) -> None:
         {"kind": "file", "name": "relative/path"},
         {"kind": "cgroup", "name": "lab/otherone/web-1"},
         {"kind": "cgroup", "name": "system.slice/x"},
+        {"kind": "cgroup", "name": "lab"},
     ],
 )
 def test_a_ledger_cannot_name_what_lab_never_makes(line: dict[str, str]) -> None:

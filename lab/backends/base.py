@@ -1,0 +1,35 @@
+"""What every backend of this package has in common: the site it works on."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from lab.errors import LabError, LaunchError, LimitError
+from lab.images.store import Image
+from lab.instance import Backend
+
+if TYPE_CHECKING:
+    from lab.backends.site import Site
+
+
+class SiteBackend(Backend):
+    """A backend that makes instances on one site: in its session, its network, from its image store."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+
+def stop_signal_of(image: Image) -> int:
+    """STOPSIGNAL as a number (OCI image-spec, config.md: a name, or a number); SIGTERM for what is neither."""
+    word = image.config.stop_signal
+    if word.isdigit() and int(word) in set(signal.Signals):
+        return int(word)
+    name = word if word.startswith("SIG") else f"SIG{word}"
+    return signal.Signals.__members__.get(name, signal.SIGTERM)
+
+
+def raise_as_launch_error(error: BaseException) -> None:
+    """What stopped a launch, as the contract has it: LaunchError, or LimitError. Returns when it is neither's."""
+    if isinstance(error, LabError) and not isinstance(error, LaunchError | LimitError):
+        raise LaunchError(error.message, hint=error.hint, detail=error.detail, exit_code=125) from error

@@ -1,0 +1,95 @@
+"""What one instance holds of the host: released in reverse order, each even if another fails, then verified."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import LabError
+from lab.host.cgroup import ControlGroup
+from lab.instance import LaunchRequest
+from lab.model import Limits, PublishedPort
+
+if TYPE_CHECKING:
+    from lab.backends.site import Site
+    from lab.network.network import Endpoint, Network, TapEndpoint
+
+
+class Holdings:
+    """The cgroup, scratch space, network endpoint and published ports of one instance.
+
+    All lie below what the session's ledger lists (``lab/<session>`` and ``<home>/tmp/<session>``) or end with
+    this process, so none needs a line of its own.
+    """
+
+    def __init__(self, site: Site, request: LaunchRequest) -> None:
+        self.name = request.name
+        self.stack = ExitStack()
+        self.address = IPv4Address(0)  # until an endpoint is made
+        self.published: tuple[PublishedPort, ...] = ()
+        self._site = site
+        self._request = request
+
+    def make_scratch(self) -> Path:
+        """A directory on the file system of the image store, as every backend's writable layer is: overlayfs
+        wants upper and work on one real file system, and /run may be a tmpfs, which would count as memory.
+        """
+        directory = self._site.scratch / self.name
+        directory.mkdir(mode=0o700)
+        self.stack.callback(_remove_tree, directory)
+        return directory
+
+    def make_control_group(self, limits: Limits) -> ControlGroup:
+        """The instance's cgroup, with ``limits`` set and read back. Raises LimitError."""
+        group = ControlGroup.create(f"lab/{self._site.session.id}/{self.name}", limits)
+        self.stack.callback(_end_group, group)
+        return group
+
+    def make_endpoint(self) -> Endpoint:
+        """A network namespace on the session's bridge, with the request's ports published."""
+        network = self._site.network
+        endpoint = self.stack.enter_context(network.endpoint())
+        self._publish(network, endpoint)
+        return endpoint
+
+    def make_tap(self) -> TapEndpoint:
+        """A tap on the session's bridge, with the request's ports published."""
+        network = self._site.network
+        tap = self.stack.enter_context(network.tap())
+        self._publish(network, tap)
+        return tap
+
+    def _publish(self, network: Network, endpoint: Endpoint | TapEndpoint) -> None:
+        """Open the ports asked for. Raises LabError when one is in use."""
+        self.address = endpoint.address
+        for wanted in self._request.published:
+            opened = self.stack.enter_context(
+                network.publish(wanted.host_port, endpoint.address, wanted.instance_port)
+            )
+            self.published += (PublishedPort(host_port=opened.host_port, instance_port=wanted.instance_port),)
+
+    def release(self) -> None:
+        """Let go of everything. Idempotent. Raises LabError that names all that stayed."""
+        try:
+            self.stack.close()
+        except (LabError, OSError) as error:
+            complaints = []
+            cause: BaseException | None = error
+            while cause is not None:  # one failure while another was handled: ExitStack links them
+                complaints.append(str(cause))
+                cause = cause.__context__
+            raise LabError(
+                f"something of instance {self.name} survived", hint="lab clean", detail="\n".join(complaints)
+            ) from error
+
+
+def _end_group(group: ControlGroup) -> None:
+    group.kill()
+    group.remove(keep_parents=True)
+
+
+def _remove_tree(directory: Path) -> None:
+    shutil.rmtree(directory)

@@ -1,0 +1,141 @@
+"""What the backends on the host's kernel share: an Instance over a container of lab's runtime."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
+from lab.backends.holdings import Holdings
+from lab.backends.output import Output
+from lab.errors import LabError
+from lab.host import checks
+from lab.host.clock import Timeline
+from lab.images.store import Image
+from lab.instance import Instance, LaunchRequest
+from lab.model import Accelerator, Check, Completed, Kernel, Phase
+
+if TYPE_CHECKING:
+    from lab.runtime.config import Config, MountConfig
+    from lab.runtime.launcher import Container
+
+
+class HostInstance(Instance):
+    """One container of lab's runtime, however much or little of a container its configuration makes it."""
+
+    accelerator = Accelerator.NATIVE
+
+    def __init__(
+        self, backend: str, request: LaunchRequest, container: Container, holdings: Holdings, outputs: ExitStack
+    ) -> None:
+        self.name = request.name
+        self.backend = backend
+        self.request = request
+        self.timeline = container.timeline
+        self.address = holdings.address
+        self.published = holdings.published
+        self.cgroup = container.cgroup
+        self.container = container
+        self._holdings = holdings
+        self._outputs = outputs
+        self._stop_signal = stop_signal_of(request.image)
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        return self.container.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        return self.container.wait(timeout_seconds)
+
+    def signal(self, number: int) -> None:
+        self.container.signal(number)
+
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        self.timeline.mark(Phase.STOPPING)
+        if grace_seconds > 0 and self.container.wait(0) is None:
+            self.container.signal(self._stop_signal)
+            self.container.wait(grace_seconds)
+        with ExitStack() as each:  # in reverse order, whatever the others raise
+            each.callback(self._verify_gone)
+            each.callback(self._holdings.release)
+            each.callback(self._outputs.close)
+            each.callback(self.container.close)
+        self.timeline.mark(Phase.GONE)
+
+    def _verify_gone(self) -> None:
+        if self.cgroup.exists():
+            raise LabError(f"cgroup {self.cgroup.path} survived its instance", hint="lab clean")
+
+
+class HostBackend(SiteBackend):
+    """A backend whose instances are processes of the host's kernel. A subclass says what surrounds them."""
+
+    kernel = Kernel.HOST
+
+    @abstractmethod
+    def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
+        """The OCI configuration of one instance: in that network namespace, with ``mounts`` besides its own."""
+
+    @classmethod
+    def check(cls) -> list[Check]:
+        return [checks.root(), checks.cgroup(), checks.namespaces(), checks.overlay()]
+
+    def prepare(self, image: Image) -> None:
+        """Unpacked layers, lab's helper program, the session's network."""
+        from lab.inside.build import program
+
+        self.site.store.lower_directories(image)
+        program()
+        _ = self.site.network
+
+    def launch(self, request: LaunchRequest) -> HostInstance:
+        timeline = Timeline()
+        timeline.mark(Phase.REQUESTED)
+        holdings, outputs = Holdings(self.site, request), ExitStack()
+        try:
+            container = self._start(request, holdings, outputs, timeline)
+        except BaseException as error:
+            outputs.close()
+            holdings.release()
+            raise_as_launch_error(error)
+            raise
+        return HostInstance(self.name, request, container, holdings, outputs)
+
+    def _start(self, request: LaunchRequest, holdings: Holdings, outputs: ExitStack, timeline: Timeline) -> Container:
+        from lab.runtime.launcher import Overlay, Spec
+
+        endpoint = holdings.make_endpoint()
+        mounts = self._surroundings(request, holdings)
+        stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
+        stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
+        # The container brings its own cgroup and writable layer, both of the session's, and removes them itself.
+        container = self.site.launcher.launch(
+            Spec(
+                name=request.name,
+                config=self.config(request, endpoint.path, mounts),
+                root=Overlay(lower=self.site.store.lower_directories(request.image)),
+            ),
+            stdout=stdout.descriptor,
+            stderr=stderr.descriptor,
+            timeline=timeline,
+        )
+        stdout.handed_over()
+        stderr.handed_over()
+        return container
+
+    def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
+        """The three files of /etc that say where an instance is, the same text as a guest gets."""
+        from lab.runtime import bundle
+
+        folder = holdings.make_scratch()
+        texts = {
+            "hostname": f"{request.name}\n",
+            "hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{holdings.address}\t{request.name}\n",
+            "resolv.conf": "# lab gives its instances no name server\n",
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o644)
+        return [bundle.bind(folder / name, f"/etc/{name}", read_only=False) for name in texts]

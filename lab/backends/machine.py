@@ -1,0 +1,143 @@
+"""What the backends with a kernel of their own share: an Instance over a virtual machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from ipaddress import IPv4Interface
+from typing import TYPE_CHECKING
+
+from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
+from lab.backends.holdings import Holdings
+from lab.errors import LaunchError
+from lab.host import checks
+from lab.host.clock import Timeline
+from lab.hypervisor.kinds import MachineKind
+from lab.images.store import Image
+from lab.instance import Instance, LaunchRequest
+from lab.model import Check, Completed, Kernel, Limits, Phase
+
+if TYPE_CHECKING:
+    from lab.backends.site import Site
+    from lab.hypervisor.guest.artefacts import Guest
+    from lab.hypervisor.machine import Machine
+
+LONGEST_DIRECTORY_BYTES = 107 - len("/console") - 1  # unix(7): sun_path
+
+
+class MachineInstance(Instance):
+    """One virtual machine that runs one application."""
+
+    def __init__(self, backend: str, request: LaunchRequest, machine: Machine, holdings: Holdings) -> None:
+        self.name = request.name
+        self.backend = backend
+        self.request = request
+        self.timeline = machine.timeline
+        self.address = holdings.address
+        self.published = holdings.published
+        self.accelerator = machine.spec.accelerator
+        self.cgroup = machine.request.cgroup
+        self.machine = machine
+        self._holdings = holdings
+        self._stop_signal = stop_signal_of(request.image)
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        return self.machine.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        return self.machine.wait(timeout_seconds)
+
+    def signal(self, number: int) -> None:
+        self.machine.signal(number)
+
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        try:
+            self.machine.stop(grace_seconds, self._stop_signal)
+        finally:
+            self._holdings.release()
+            self.timeline.mark(Phase.GONE)
+
+
+class MachineBackend(SiteBackend):
+    """A backend whose instances are virtual machines of one kind."""
+
+    kernel = Kernel.OWN
+    machine: MachineKind
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._guest: Guest | None = None
+
+    @classmethod
+    def check(cls) -> list[Check]:
+        from lab.hypervisor.session import check_libvirt
+
+        tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
+        return [checks.root(), checks.cgroup(), *tools, check_libvirt()]
+
+    def prepare(self, image: Image) -> None:
+        """The guest's kernel and disks, the image's disk, what runs the vCPUs, libvirt's look at QEMU."""
+        from lab.hypervisor.guest.artefacts import prepare_guest
+        from lab.images.disk import image_disk
+
+        self._guest = prepare_guest(self.site.home)
+        image_disk(self.site.store, image)
+        _ = self.site.accelerator, self.site.hypervisor, self.site.network
+
+    def launch(self, request: LaunchRequest) -> MachineInstance:
+        timeline = Timeline()
+        timeline.mark(Phase.REQUESTED)
+        if self._guest is None:
+            self.prepare(request.image)
+        holdings = Holdings(self.site, request)
+        try:
+            machine = self._start(request, holdings, timeline)
+        except BaseException as error:
+            holdings.release()
+            raise_as_launch_error(error)
+            raise
+        return MachineInstance(self.name, request, machine, holdings)
+
+    def _start(self, request: LaunchRequest, holdings: Holdings, timeline: Timeline) -> Machine:
+        from lab.hypervisor.domain import Interface
+        from lab.hypervisor.guest.handover import Handover
+        from lab.hypervisor.machine import Machine
+        from lab.hypervisor.parts import MachineRequest
+        from lab.images.disk import image_disk
+
+        assert self._guest is not None
+        tap = holdings.make_tap()
+        # Limits bind the guest, which is as large as they say; QEMU's own needs come on top and are measured.
+        group = holdings.make_control_group(Limits())
+        directory = self.site.scratch / request.name
+        if len(os.fsencode(directory)) > LONGEST_DIRECTORY_BYTES:
+            raise LaunchError(
+                f"{directory} is too long a path for QEMU's sockets", hint="set LAB_HOME to a shorter one"
+            )
+        return Machine.start(
+            self.site.hypervisor,
+            self._guest,
+            MachineRequest(
+                name=f"lab-{self.site.session.id}-{request.name}",
+                kind=self.machine,
+                accelerator=self.site.accelerator,
+                image_disk=image_disk(self.site.store, request.image),
+                handover=Handover(
+                    kind=self.machine,
+                    hostname=request.name,
+                    process=request.process,
+                    pids=request.limits.pids,
+                    address=IPv4Interface(f"{tap.address}/{tap.prefix_length}"),
+                    mac=tap.mac,
+                ),
+                directory=directory,
+                log_directory=request.log_directory,
+                cgroup=group,
+                limits=request.limits,
+                interface=Interface(tap=tap.tap, mac=tap.mac),
+                network_namespace=self.site.network.namespace.descriptor,
+                stdout=request.stdout,
+                stderr=request.stderr,
+            ),
+            timeline,
+        )

@@ -1,0 +1,31 @@
+"""The image as the root file system of a small machine with a kernel of its own."""
+
+from __future__ import annotations
+
+from lab.backends.machine import MachineBackend
+from lab.hypervisor.kinds import MachineKind
+from lab.instance import Parity
+
+SHARED_DIFFERENCES = (
+    "Memory: the limit is the guest's RAM, which holds its kernel too; a cgroup limit holds the application alone.",
+    "CPU: one virtual CPU is one thread of the host, not a quota: QEMU's other threads run beside it.",
+    "Processes: the limit is a cgroup of the guest's own kernel.",
+    "Disk: reads and writes go through a virtual disk and are cached twice, by the guest and by the host.",
+    "Network: packets pass a virtio card and a tap where the others have a veth pair.",
+)
+
+
+class MicroVm(MachineBackend):
+    """QEMU's microvm machine: no PCI, no firmware to wait for, a tiny init."""
+
+    name = "microvm"
+    title = "microVM (QEMU)"
+    mechanism = "a small virtual machine: its own Linux kernel, booted directly, with the image as its only system"
+    order = 40
+    machine = MachineKind.MICROVM
+    parity = Parity(
+        differences=(
+            *SHARED_DIFFERENCES,
+            "User space: a few lines of shell mount the image and start the application; nothing else runs.",
+        )
+    )

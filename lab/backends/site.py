@@ -1,0 +1,148 @@
+"""What the instances of one session share, from the image store to the network.
+
+    with Site.open() as site:
+        with site.backend("container").launch(request) as instance: …
+
+Parts that a session may never need (the network, libvirt) are made at their first use. Everything hangs on one
+stack and is closed in reverse; the ledger comes last and verifies.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from lab.backends.base import SiteBackend
+from lab.errors import LabError
+from lab.host.home import home as lab_home
+from lab.host.ledger import Kind, Resource, Session, clean_stale
+from lab.model import Accelerator
+
+if TYPE_CHECKING:  # imported when needed: the launcher starts while this process is still small
+    from lab.hypervisor.session import Hypervisor
+    from lab.images.store import Store
+    from lab.network.network import Network
+    from lab.runtime.launcher import Launcher
+
+log = logging.getLogger(__name__)
+
+
+class Site:
+    """One session's shared parts. Made by `open`; thread-safe; a context manager."""
+
+    def __init__(self, home: Path, session: Session, stack: ExitStack, *, connect: str | None) -> None:
+        self.home = home
+        self.session = session
+        self.scratch = home / "tmp" / session.id
+        self.connect = connect
+        self._stack = stack
+        self._lock = threading.RLock()
+        self._launcher: Launcher | None = None
+        self._store: Store | None = None
+        self._network: Network | None = None
+        self._hypervisor: Hypervisor | None = None
+        self._accelerator: Accelerator | None = None
+        self._backends: dict[str, SiteBackend] = {}
+
+    @classmethod
+    def open(cls, *, connect: str | None = None) -> Site:
+        """Remove what dead sessions left, then start a session of this process and its launcher.
+
+        ``connect`` is a libvirt URI; the default is a driver of lab's own. Raises LabError.
+        """
+        try:
+            for line in clean_stale():
+                log.info("removed what a dead session left: %s", line)
+        except LabError as error:  # no reason not to work: `lab clean` says more
+            log.error("lab: %s: %s", error.message, error.detail)
+        with ExitStack() as stack:
+            session = stack.enter_context(Session.open())
+            site = cls(lab_home(), session, stack, connect=connect)
+            session.record(Resource(kind=Kind.CGROUP, name=f"lab/{session.id}"))
+            session.make_directory(site.scratch)
+            site._start_launcher()
+            site._stack = stack.pop_all()
+        return site
+
+    def _start_launcher(self) -> None:
+        """First of all parts: a small parent makes small, quick children, and its own end cleans up after us."""
+        from lab.runtime.launcher import Launcher
+
+        self._launcher = self._stack.enter_context(
+            Launcher.start(self.session.id, self.scratch / "containers", cleanup=self.session.cleaner)
+        )
+
+    @property
+    def launcher(self) -> Launcher:
+        """The small process that forks containers."""
+        assert self._launcher is not None, "a site is made by Site.open"
+        return self._launcher
+
+    @property
+    def store(self) -> Store:
+        """The images."""
+        with self._lock:
+            if self._store is None:
+                from lab.images.store import Store
+
+                self._store = Store.open(self.home)
+            return self._store
+
+    @property
+    def network(self) -> Network:
+        """The session's network; made at the first use. Raises LabError without the privilege."""
+        with self._lock:
+            if self._network is None:
+                from lab.network.network import Network
+
+                self._network = self._stack.enter_context(Network.create())
+            return self._network
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        """The connection to libvirt; made at the first use. Raises BackendUnavailable."""
+        with self._lock:
+            if self._hypervisor is None:
+                from lab.hypervisor.session import Hypervisor
+
+                self._hypervisor = self._stack.enter_context(
+                    Hypervisor.open(self.session.directory, home=self.home, uri=self.connect)
+                )
+            return self._hypervisor
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What runs the guests of this host: proven by booting one, remembered for this host boot."""
+        with self._lock:
+            if self._accelerator is None:
+                from lab.hypervisor.accelerator import find_accelerator
+
+                self._accelerator = find_accelerator(self.home)
+            return self._accelerator
+
+    def backend(self, name: str) -> SiteBackend:
+        """The backend called ``name``, one per site. Raises UsageError when there is none."""
+        from lab.backends.registry import find
+
+        with self._lock:
+            if name not in self._backends:
+                backend = find(name)(self)
+                self._stack.callback(backend.close)
+                self._backends[name] = backend
+            return self._backends[name]
+
+    def close(self) -> None:
+        """Close everything, newest first, and verify that nothing is left. Idempotent. Raises LabError."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)

@@ -1,0 +1,24 @@
+"""The image as a service of a full operating system in an ordinary PC."""
+
+from __future__ import annotations
+
+from lab.backends.machine import MachineBackend
+from lab.backends.microvm import SHARED_DIFFERENCES
+from lab.hypervisor.kinds import MachineKind
+from lab.instance import Parity
+
+
+class VirtualMachine(MachineBackend):
+    """QEMU's q35 with Debian, whose systemd starts the application."""
+
+    name = "vm"
+    title = "virtual machine (QEMU)"
+    mechanism = "an ordinary virtual PC: its own Linux kernel and a full Debian, which runs the image as one service"
+    order = 50
+    machine = MachineKind.PC
+    parity = Parity(
+        differences=(
+            *SHARED_DIFFERENCES,
+            "User space: systemd, journald, udev and networkd share the guest's memory and CPU with the application.",
+        )
+    )

@@ -1,0 +1,33 @@
+"""``lab clean``: remove what killed lab processes left behind, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def clean(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+    ] = False,
+) -> None:
+    """Remove what killed lab processes left: processes, cgroups, scratch files.
+
+    Sessions of living lab processes, images and results are never touched. Other lab commands do the same for
+    dead sessions when they start.
+    """
+    from lab.host.home import home
+    from lab.host.ledger import clean_stale, leftovers, stale_sessions
+    from lab.images.scratch import clean_scratch, stale_scratch
+
+    if dry_run:
+        lines = [line for folder in stale_sessions() for line in leftovers(folder)]
+        lines += [f"scratch {folder}" for folder in stale_scratch(home())]
+    else:
+        lines = clean_stale()
+        lines += [f"scratch {folder}" for folder in clean_scratch(home())]
+    for line in lines:
+        print(f"{'would remove' if dry_run else 'removed'} {line}")
+    if not lines:
+        print("nothing to clean")

@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM as one exception, raised once: what cleans up afterwards is not interrupted again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked lab to end. ``number`` is the signal's; a shell reports such an end as 128 + n."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.number
+
+
+class Interruptible:
+    """While it is entered, the first of SIGINT, SIGTERM and SIGHUP raises Interrupted in the main thread.
+
+    Later ones only call ``when_impatient``, if it is set: cleaning up goes on. After `disarm` the first does
+    too, so that the orderly end of a command can't be torn apart.
+    """
+
+    def __init__(self) -> None:
+        self.when_impatient: Callable[[], None] | None = None
+        self._armed = True
+        self._previous: dict[int, Any] = {}
+
+    def disarm(self) -> None:
+        """From now on nothing is raised."""
+        self._armed = False
+
+    def __enter__(self) -> Self:
+        for number in SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._armed:
+            self._armed = False
+            raise Interrupted(number)
+        if self.when_impatient is not None:
+            self.when_impatient()

@@ -1,0 +1,205 @@
+"""``lab run``: one copy of an image or scenario in the foreground, on any backend."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.interrupt import Interrupted, Interruptible
+from lab.errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lab.backends.site import Site
+    from lab.images.store import Image
+    from lab.instance import Backend, Instance, LaunchRequest
+    from lab.model import Limits, PublishedPort
+
+GRACE_SECONDS = 10.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")  # it is the hostname too (hostname(7))
+
+
+def run(
+    what: Annotated[str, typer.Argument(metavar="IMAGE|SCENARIO", help="An image, a scenario, or its folder.")],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- CMD…]", help="Instead of the image's CMD.")
+    ] = None,
+    on: Annotated[str, typer.Option("--on", metavar="BACKEND", help="Where to run it.")] = "container",
+    publish: Annotated[
+        list[str] | None, typer.Option("-p", "--publish", metavar="H:C", help="Port H of 127.0.0.1 leads to port C.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set an environment variable.")
+    ] = None,
+    memory: Annotated[str, typer.Option("--memory", "-m", metavar="SIZE", help="Memory limit, like 256M.")] = "",
+    cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit, like 0.5.")] = "",
+    pids: Annotated[int | None, typer.Option("--pids", min=1, metavar="N", help="Limit of processes.")] = None,
+    rm: Annotated[bool, typer.Option("--rm", help="Accepted; lab always removes the instance.")] = True,
+    name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
+) -> None:
+    """Run one copy in the foreground, with its output and exit code. Ctrl-C stops it; nothing is left behind.
+
+    A scenario, or any folder with a Dockerfile, is built first.
+    """
+    from lab.backends.site import Site
+
+    ports = tuple(parse_port(word) for word in publish or [])
+    environment = parse_environment(env or [])
+    if name and not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
+    try:
+        with Interruptible() as interruptible, Site.open() as site:
+            try:
+                backend = _usable(site, on)
+                image, given, limits = _image(site, what)
+                request = _request(
+                    site,
+                    image,
+                    command or [],
+                    {**given, **environment},
+                    merge(limits, memory, cpus, pids),
+                    name or "run",
+                    ports,
+                )
+                code = _in_foreground(backend, request, interruptible)
+            finally:
+                interruptible.disarm()  # closing the site is what leaves nothing behind
+    except Interrupted as interrupted:
+        raise typer.Exit(interrupted.exit_code) from None
+    raise typer.Exit(code)
+
+
+def parse_port(word: str) -> PublishedPort:
+    """``8080:5000``, or ``5000`` for any free port of the host. Raises UsageError."""
+    from lab.model import PublishedPort
+
+    host, colon, instance = word.rpartition(":")
+    numbers = [host if colon else "0", instance]
+    if not all(number.isascii() and number.isdigit() and int(number) <= 65535 for number in numbers) or not int(
+        instance
+    ):
+        raise UsageError(f"-p {word}: not HOST_PORT:PORT", hint="write for example -p 8080:5000")
+    return PublishedPort(host_port=int(numbers[0]), instance_port=int(instance))
+
+
+def parse_environment(words: list[str]) -> dict[str, str]:
+    """``K=V`` each; a bare ``K`` takes lab's own value and is left out when there is none. Raises UsageError."""
+    import os
+
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key:
+            raise UsageError(f"-e {word}: no name before the =", hint="write for example -e GREETING=hello")
+        if equals:
+            found[key] = value
+        elif key in os.environ:
+            found[key] = os.environ[key]
+    return found
+
+
+def merge(limits: Limits, memory: str, cpus: str, pids: int | None) -> Limits:
+    """The scenario's limits, replaced by those of the command line. Raises UsageError."""
+    from lab.host.units import parse_bytes, parse_cpus
+    from lab.model import Limits
+
+    return Limits(
+        memory_bytes=parse_bytes(memory) if memory else limits.memory_bytes,
+        cpus=parse_cpus(cpus) if cpus else limits.cpus,
+        pids=limits.pids if pids is None else pids,
+    )
+
+
+def _usable(site: Site, name: str) -> Backend:
+    """The backend, refused before anything is built when this host can't run it."""
+    backend = site.backend(name)
+    for check in backend.check():
+        if not check.ok:
+            raise BackendUnavailable(f"{name} can't run here: {check.name}: {check.found}", hint=check.remedy)
+    return backend
+
+
+def _image(site: Site, what: str) -> tuple[Image, Mapping[str, str], Limits]:
+    """The image, with the environment and limits of its scenario if it is one."""
+    from lab.cli.build import build_scenario
+    from lab.errors import ImageError, ScenarioError
+    from lab.experiment import scenario as scenarios
+    from lab.model import Limits
+
+    try:
+        scenarios.locate(what)
+    except ScenarioError as no_scenario:
+        try:
+            return site.store.find(what), {}, Limits()
+        except ImageError:
+            if "/" in what and Path(what).is_dir():
+                raise no_scenario from None
+            raise ImageError(
+                f"no image, scenario or folder is called {what}",
+                hint=f"scenarios: {', '.join(scenarios.names())}; images: lab image ls; or: lab build DIR -t {what}",
+            ) from None
+    scenario = scenarios.load(what)
+    return build_scenario(site, scenario), scenario.environment, scenario.limits
+
+
+def _request(
+    site: Site,
+    image: Image,
+    command: list[str],
+    environment: Mapping[str, str],
+    limits: Limits,
+    name: str,
+    ports: tuple[PublishedPort, ...],
+) -> LaunchRequest:
+    from lab.images.process import resolve
+    from lab.instance import LaunchRequest
+
+    logs = site.scratch / "logs" / name
+    logs.mkdir(parents=True)
+    return LaunchRequest(
+        name=name,
+        image=image,
+        process=resolve(image, site.store.lower_directories(image), argv=command, environment=environment),
+        limits=limits,
+        log_directory=logs,
+        published=ports,
+        stdout=sys.stdout.fileno(),
+        stderr=sys.stderr.fileno(),
+    )
+
+
+def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Interruptible) -> int:
+    """Launch, wait, stop. A signal is passed on; who sends a second one wants it dead now."""
+    import signal
+    from threading import Thread
+
+    backend.prepare(request.image)
+    with backend.launch(request) as instance:
+        _announce(instance)
+        try:
+            code = instance.wait()
+            assert code is not None, "waiting without a limit ends with the instance"
+        except Interrupted as interrupted:
+            # from a thread: the handler may have interrupted the holder of a lock that sending needs
+            kill = Thread(target=instance.signal, args=(signal.SIGKILL,), daemon=True)
+            interruptible.when_impatient = lambda: None if kill.ident else kill.start()
+            instance.signal(interrupted.number)
+            instance.wait(GRACE_SECONDS)
+            raise
+        finally:
+            interruptible.disarm()
+    return code
+
+
+def _announce(instance: Instance) -> None:
+    for port in instance.published:
+        print(
+            f"lab: {instance.name} listens on http://127.0.0.1:{port.host_port} (its port {port.instance_port})",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,47 @@
+"""An application's output, in the log and besides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lab.backends.output import Output
+
+
+def test_without_a_second_place_it_is_the_log_itself(tmp_path: Path) -> None:
+    with Output(tmp_path / "stdout.log") as output:
+        assert os.path.samestat(os.fstat(output.descriptor), (tmp_path / "stdout.log").stat())
+        os.write(output.descriptor, b"one\n")
+    assert (tmp_path / "stdout.log").read_bytes() == b"one\n"
+
+
+def test_it_arrives_in_both_places(tmp_path: Path) -> None:
+    text = os.urandom(1 << 18)
+    with (tmp_path / "besides").open("wb") as besides:
+        output = Output(tmp_path / "stdout.log", besides.fileno())
+        with open(os.dup(output.descriptor), "wb") as application:  # noqa: PTH123
+            output.handed_over()
+            application.write(text)
+        output.close()
+        output.close()
+    assert (tmp_path / "besides").read_bytes() == text
+    assert (tmp_path / "stdout.log").read_bytes() == text
+
+
+def test_a_reader_that_went_away_costs_the_log_nothing(tmp_path: Path) -> None:
+    reader, besides = os.pipe()
+    os.close(reader)
+    with Output(tmp_path / "stdout.log", besides) as output:
+        os.write(output.descriptor, b"one\n")
+        os.write(output.descriptor, b"two\n")
+    os.close(besides)
+    assert (tmp_path / "stdout.log").read_bytes() == b"one\ntwo\n"
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with (tmp_path / "besides").open("wb") as besides:
+        for number in range(3):
+            Output(tmp_path / str(number), besides.fileno()).close()
+            Output(tmp_path / str(number)).close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
