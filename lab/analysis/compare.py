@@ -1,7 +1,8 @@
 """How arms differ: ratios to a baseline, and whether a difference may be claimed.
 
 The A/A pair is one backend under two labels. Whatever ratio it shows is noise by construction, so its interval,
-made symmetric because the two labels are interchangeable, is the band inside which nothing is claimed.
+made symmetric because the two labels are interchangeable, is the band inside which nothing is claimed. What the
+A/A pair was not asked for (load, say, to save time) borrows the band of its boots, and says so.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from lab.analysis.data import TWIN
 
 COLUMNS = (
     "quantity", "state", "arm", "baseline", "unit", "n", "ratio", "low", "high", "delta", "band_low", "band_high",
-    "claim", "why",
+    "band_of", "claim", "why",
 )  # fmt: skip
+
+BORROWED = ("boot.total", "")
+"""Whose A/A band stands in where the pair was not observed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +43,32 @@ def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> 
 
     Columns: n (blocks in which both succeeded), ratio, low and high (bootstrap interval, 95 %; whole blocks are
     resampled, so what a block shares cancels out), delta (Cliff's, positive when the arm's values are larger),
-    band_low and band_high (the A/A band; NaN without an A/A pair), claim, and why not when it is False.
+    band_low and band_high (the A/A band; NaN without an A/A pair), band_of (the quantity that the band was
+    measured on), claim, and why not when it is False.
     The A/A twin's own rows are the ratio to the arm that it repeats.
     """
     measured = frame[~frame["warmup"] & (frame["unit"] != "answer")]
     blocks = np.sort(measured["block"].unique()).astype(np.int64)
+    series: dict[tuple[str, str], dict[str, _Series]] = {}
+    units: dict[str, str] = {}
+    for key, group in measured.groupby(["quantity", "state", "arm"], sort=False, observed=True):
+        series.setdefault((str(key[0]), str(key[1])), {})[str(key[2])] = _series(group, blocks)
+        units[str(key[0])] = str(group["unit"].iloc[0])
+    draws = {key: st.resamples(len(blocks), seed, "/".join(key)) for key in series}
+    twins = {key: _twin(arms, draws[key]) for key, arms in series.items()}
+    bands = {key: _symmetric(twin["low"], twin["high"]) for key, twin in twins.items() if twin}
     rows: list[dict[str, Any]] = []
-    for key, group in measured.groupby(["quantity", "state"], sort=False, observed=True):
-        quantity, state = str(key[0]), str(key[1])
-        series = {str(arm): _series(each, blocks) for arm, each in group.groupby("arm", sort=False, observed=True)}
-        draws = st.resamples(len(blocks), seed, f"{quantity}/{state}")
-        common = {"quantity": quantity, "state": state, "unit": str(group["unit"].iloc[0])}
-        rows += [common | row for row in _compare(series, baseline, draws)]
+    for key, arms in series.items():
+        source = key if key in bands else BORROWED
+        low, high = bands.get(source, (math.nan, math.nan))
+        common = {"quantity": key[0], "state": key[1], "unit": units[key[0]], "band_low": low, "band_high": high}
+        common["band_of"] = source[0] if source in bands else ""
+        twin = twins[key]
+        if twin:
+            rows.append(common | twin | {"claim": False, "why": "the A/A pair itself"})
+        for row in _against(arms, baseline, draws[key]):
+            why = _why_not(common | row)
+            rows.append(common | row | {"claim": not why, "why": why})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -60,38 +78,41 @@ def _series(group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) ->
     return _Series(values, st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks))
 
 
-def _compare(series: dict[str, _Series], baseline: str, draws: st.Indices) -> list[dict[str, Any]]:
-    resampled = {arm: st.resampled_medians(one.matrix, draws) for arm, one in series.items() if len(one.values)}
-    twins = [arm for arm in resampled if arm.endswith(TWIN) and arm.removesuffix(TWIN) in resampled]
-    band = (math.nan, math.nan)
-    rows = []
-    for twin in twins:
-        row = _ratio(series, resampled, twin, twin.removesuffix(TWIN))
-        band = _symmetric(row["low"], row["high"])
-        rows.append(row | {"band_low": band[0], "band_high": band[1], "claim": False, "why": "the A/A pair itself"})
-    if baseline in resampled:
-        for arm in resampled:
-            if arm != baseline and arm not in twins:
-                row = _ratio(series, resampled, arm, baseline) | {"band_low": band[0], "band_high": band[1]}
-                why = _why_not(row)
-                rows.append(row | {"claim": not why, "why": why})
-    return rows
+def _twin(arms: dict[str, _Series], draws: st.Indices) -> dict[str, Any]:
+    """The A/A pair's own ratio; empty when it was not observed."""
+    for label, twin in arms.items():
+        original = arms.get(label.removesuffix(TWIN))
+        if label.endswith(TWIN) and original is not None and len(twin.values) and len(original.values):
+            return _ratio(label, twin, label.removesuffix(TWIN), original, draws)
+    return {}
 
 
-def _ratio(series: dict[str, _Series], resampled: dict[str, st.Floats], arm: str, base: str) -> dict[str, Any]:
+def _against(arms: dict[str, _Series], baseline: str, draws: st.Indices) -> list[dict[str, Any]]:
+    """Every arm's ratio to the baseline, the A/A twin left out."""
+    base = arms.get(baseline)
+    if base is None or not len(base.values):
+        return []
+    return [
+        _ratio(label, arm, baseline, base, draws)
+        for label, arm in arms.items()
+        if label != baseline and not label.endswith(TWIN) and len(arm.values)
+    ]
+
+
+def _ratio(label: str, arm: _Series, baseline: str, base: _Series, draws: st.Indices) -> dict[str, Any]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        statistics = resampled[arm] / resampled[base]
-    above, below = float(np.median(series[arm].values)), float(np.median(series[base].values))
+        statistics = st.resampled_medians(arm.matrix, draws) / st.resampled_medians(base.matrix, draws)
+    above, below = float(np.median(arm.values)), float(np.median(base.values))
     usable = above > 0 and below > 0 and bool(np.all(statistics[np.isfinite(statistics)] > 0))
     low, high = st.interval(statistics) if usable else (math.nan, math.nan)
     return {
-        "arm": arm,
-        "baseline": base,
-        "n": len(series[arm].blocks() & series[base].blocks()),
+        "arm": label,
+        "baseline": baseline,
+        "n": len(arm.blocks() & base.blocks()),
         "ratio": above / below if usable else math.nan,
         "low": low,
         "high": high,
-        "delta": st.cliffs_delta(series[arm].values, series[base].values),
+        "delta": st.cliffs_delta(arm.values, base.values),
     }
 
 

@@ -57,6 +57,11 @@ class Loaded:
         frame = self.frame
         return frame[~frame["warmup"] & (frame["unit"] != "answer")]
 
+    @property
+    def answers(self) -> pd.DataFrame:
+        """The isolation probes' answers. A warm-up's count too: a boundary does not warm up."""
+        return self.frame[self.frame["unit"] == "answer"]
+
 
 def load(path: Path) -> Loaded:
     """Read a run folder. Raises ResultsError when it is none, is too new, or holds no observation."""

@@ -135,7 +135,7 @@ def _emulated(loaded: Loaded) -> Iterator[Finding]:
             sentence=f"{_some(arms)} ran under TCG, which emulates every instruction in software because KVM was not "
             "usable here.",
             advice="Time, CPU and load of these say nothing about hardware virtualisation. Repeat on a host where "
-            "`lab doctor` proves KVM.",
+            "“lab doctor” proves KVM.",
         )
 
 
@@ -240,10 +240,8 @@ def _digest(raw: Any) -> str:
 
 
 def _isolation(loaded: Loaded) -> Iterator[Finding]:
-    frame = loaded.frame
-    answers = frame[(frame["unit"] == "answer") & ~frame["warmup"]]
     seen: dict[str, None] = {}
-    for row in answers.itertuples():
+    for row in loaded.answers.itertuples():
         raw: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
         if differs(raw, str(row.text)):
             question = detail(raw, "question") or str(row.quantity).removeprefix("isolation.")
@@ -264,7 +262,8 @@ def differs(raw: dict[str, Any], answer: str) -> bool:
 
 
 def _band(ratios: pd.DataFrame) -> Iterator[Finding]:
-    bands = ratios[ratios["quantity"].isin(KEY) & ratios["band_high"].notna()].drop_duplicates(["quantity", "state"])
+    own = ratios["quantity"].isin(KEY) & (ratios["band_of"] == ratios["quantity"]) & ratios["band_high"].notna()
+    bands = ratios[own].drop_duplicates(["quantity", "state"])
     if bands.empty:
         yield Finding(
             kind=Kind.NO_TWIN,

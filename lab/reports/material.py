@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -15,6 +16,8 @@ from lab.analysis.findings import Finding, findings
 from lab.analysis.summary import summary
 from lab.model import Accelerator
 from lab.results.record import Arm
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class Ratio:
     high: float
     baseline: str
     delta: float
+    band_high: float
+    band_of: str
     claim: bool
     why: str
 
@@ -64,24 +69,29 @@ class Material:
 
     @cached_property
     def _values(self) -> dict[tuple[str, str, str], Value]:
-        names = [each.name for each in fields(Value)]
-        return {
-            (row["quantity"], row["state"], row["arm"]): Value(
-                **{name: row[name] for name in names if name != "unit"}, unit=_unit(row["quantity"], row["unit"])
-            )
-            for row in self.summary.to_dict("records")
-        }
+        names = [each.name for each in fields(Value) if each.name != "unit"]
+        return _with_any_state(
+            {
+                (row["quantity"], row["state"], row["arm"]): Value(
+                    **{name: row[name] for name in names}, unit=_unit(row["quantity"], row["unit"])
+                )
+                for row in self.summary.to_dict("records")
+            }
+        )
 
     @cached_property
     def _ratios(self) -> dict[tuple[str, str, str], Ratio]:
         names = [each.name for each in fields(Ratio)]
-        return {
-            (row["quantity"], row["state"], row["arm"]): Ratio(**{name: row[name] for name in names})
-            for row in self.ratios.to_dict("records")
-        }
+        return _with_any_state(
+            {
+                (row["quantity"], row["state"], row["arm"]): Ratio(**{name: row[name] for name in names})
+                for row in self.ratios.to_dict("records")
+                if row["baseline"] == self.baseline
+            }
+        )
 
     def value(self, quantity: str, arm: str, state: str = "") -> Value | None:
-        """None when it was never observed, or never with success."""
+        """None when it was never observed, or never with success. ``state`` "" takes the first that there is."""
         found = self._values.get((quantity, state, arm))
         return found if found is not None and not math.isnan(found.median) else None
 
@@ -95,7 +105,8 @@ class Material:
 
     def band(self, quantity: str, state: str = "") -> float:
         """The A/A band's upper end: a ratio below it (or above its inverse) is noise. NaN without an A/A pair."""
-        rows = self.ratios[(self.ratios["quantity"] == quantity) & (self.ratios["state"] == state)]
+        rows = self.ratios[self.ratios["quantity"] == quantity]
+        rows = rows[rows["state"] == state] if state else rows
         return float(rows["band_high"].iloc[0]) if len(rows) else math.nan
 
     def has(self, prefix: str) -> bool:
@@ -123,6 +134,12 @@ class Material:
         rows = frame[(frame["quantity"] == "load.latency.p99") & (frame["arm"] == arm) & frame["value"].notna()]
         counts = [raw.get("requests", 0) if isinstance(raw, dict) else 0 for raw in rows["detail"]]
         return bool(counts) and min(counts) >= fewest
+
+
+def _with_any_state(found: dict[tuple[str, str, str], T]) -> dict[tuple[str, str, str], T]:
+    for (quantity, _, arm), value in list(found.items()):
+        found.setdefault((quantity, "", arm), value)
+    return found
 
 
 def _unit(quantity: str, unit: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lab.analysis.quantities import KEY, QUANTITIES, SEGMENTS, format_interval, format_ratio, format_value, label
 from lab.reports.answers import matrix
 from lab.reports.figures.bars import compared
-from lab.reports.material import Material, Value, own_kernel, stamp
+from lab.reports.material import Material, Ratio, Value, own_kernel, stamp
 from lab.reports.style import REACH
 from lab.results.record import Arm
 
@@ -80,14 +80,14 @@ def sureness(value: Value) -> str:
     parts += [
         f"✗ {count} {word}" for count, word in ((value.failed, "failed"), (value.timeout, "timed out")) if count
     ]
-    return " · ".join(part for part in parts if part != "–")
+    return " · ".join(part.replace(" ", "\u00a0") for part in parts if part != "–")
 
 
 HEADLINE = (
     ("boot.total", "", "time to first answer"),
     ("memory.pss", "idle", "memory (PSS, idle)"),
     ("cpu.per_1000_requests", "", "CPU per 1,000 requests"),
-    ("load.requests_per_second", "", "requests per second"),
+    ("load.requests_per_second", "", "answers per second"),
 )
 
 
@@ -97,13 +97,13 @@ def headline(material: Material) -> Table:
     columns = ["kernel", *(title for _, _, title in shown)]
     probes = matrix(material)
     if probes:
-        columns.append(f"{len(probes)} questions asked inside")
+        columns.append(f"{len(probes)} questions inside")
     rows = []
     for arm in material.arms:
         cells = [Cell(text="its own" if own_kernel(arm) else "the host's", note=arm.kernel)]
         for quantity, state, _ in shown:
             value = material.value(quantity, arm.label, state)
-            text = format_value(value.median, value.unit) if value else "–"
+            text = format_value(value.median, value.unit).removesuffix(" requests/s") if value else "–"
             cells.append(Cell(text=text, note=compared(material, quantity, arm, state) if value else ""))
         if probes:
             cells.append(Cell(text=tally(material, arm)))
@@ -127,26 +127,37 @@ def tally(material: Material, arm: Arm) -> str:
 
 def ratios(material: Material) -> Table:
     """Every comparison of a key quantity with the baseline: how sure, and whether it may be claimed."""
+    arms = [arm for arm in material.arms if arm.label != material.baseline]
     rows = []
-    for row in material.ratios.to_dict("records"):
-        if row["quantity"] not in KEY or row["baseline"] != material.baseline or row["arm"].endswith("#aa"):
-            continue
-        name = label(row["quantity"]) + (f", {row['state'].replace('-', ' ')}" if row["state"] else "")
-        band = row["band_high"]
-        noise = "–" if math.isnan(band) else f"up to {format_ratio(band)}"
-        borrowed = "" if row["band_of"] in ("", row["quantity"]) else f"that of {label(row['band_of'])}"
-        cells = (
-            Cell(text=format_ratio(row["ratio"]), note=_range(row["low"], row["high"])),
-            Cell(text=noise, note=borrowed),
-            Cell(text="–" if math.isnan(row["delta"]) else f"{row['delta']:+.2f}"),
-            Cell(text="yes" if row["claim"] else "no", note=row["why"]),
-        )
-        rows.append(Row(header=f"{row['arm']}: {name}", cells=cells))
-    heads = (f"× {material.baseline}", "noise (A/A)", "Cliff's delta", "a real difference?")
+    pairs = dict.fromkeys(zip(material.ratios["quantity"], material.ratios["state"], strict=True))
+    for quantity, state in sorted(pairs, key=lambda pair: list(QUANTITIES).index(pair[0]) if pair[0] in KEY else -1):
+        found = [material.ratio(quantity, arm.label, state) for arm in arms]
+        if quantity in KEY and any(found):
+            name = label(quantity) + (f", {state.replace('-', ' ')}" if state else "")
+            rows.append(
+                Row(header=name, note=_noise(quantity, found), cells=tuple(_compared(each) for each in found))
+            )
     return Table(
-        caption=f"How sure: each backend compared with {material.baseline}", corner="comparison",
-        columns=tuple(Cell(text=head) for head in heads), rows=tuple(rows),
+        caption=f"How sure: each backend compared with {material.baseline}", corner="quantity, and its noise (A/A)",
+        columns=tuple(Cell(text=f"{arm.label} ÷ {material.baseline}", note=stamp(arm)) for arm in arms),
+        rows=tuple(rows),
     )  # fmt: skip
+
+
+def _noise(quantity: str, found: Sequence[Ratio | None]) -> str:
+    one = next(each for each in found if each is not None)
+    if math.isnan(one.band_high):
+        return "no A/A pair"
+    return f"noise up to {format_ratio(one.band_high)}" + ("" if one.band_of == quantity else " (that of boot)")
+
+
+def _compared(found: Ratio | None) -> Cell:
+    if found is None:
+        return Cell(text="–")
+    verdict = "a difference" if found.claim else f"none claimed: {found.why}"
+    delta = "" if math.isnan(found.delta) else f"δ = {found.delta:+.2f}"
+    parts = [_range(found.low, found.high), delta, verdict]
+    return Cell(text=format_ratio(found.ratio), note=" · ".join(part for part in parts if part))
 
 
 def _range(low: float, high: float) -> str:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab.analysis.quantities import format_interval, format_ratio, format_value
+from lab.analysis.quantities import format_ratio, format_value
 from lab.model import Accelerator
 from lab.reports.answers import matrix
-from lab.reports.material import Material, Ratio, Value, own_kernel, stamped
-from lab.results.record import Arm
+from lab.reports.material import Material, Ratio, own_kernel, stamped
 
 STORY = (
     "A virtual machine is a computer within a computer: it has a kernel and an operating system of its own, like an "
     "apartment with its own front door. A container shares the host's kernel and packs the application together with "
     "its files, like a room in a shared house: cheaper and quicker to move into, with a landlord in common.",
-    "This report starts the same application, file for file, behind each of these walls, and asks two things of every "
-    "wall: what does it cost, and what does it stop?",
+    "This report starts the same application, file for file, behind each of these walls, and asks two things of "
+    "every wall: what does it cost, and what does it stop?",
 )
 SUBJECTS = (
-    ("boot.total", "", "takes {value} from the request to the first correct answer", "as long as"),
-    ("memory.pss", "idle", "occupies {value} of host memory at idle (PSS)", "as much as"),
-    ("cpu.per_1000_requests", "", "costs the host {value} of CPU per 1,000 requests", "as much as"),
-    ("load.requests_per_second", "", "answers {value}", "as many as"),
-    ("cpu.compute", "", "needs {value} for a fixed computation", "as long as"),
+    ("boot.total", "", "Time from the request to the first correct answer"),
+    ("memory.pss", "idle", "Host memory at idle (PSS)"),
+    ("cpu.per_1000_requests", "", "CPU that the host spends on 1,000 requests"),
+    ("load.requests_per_second", "", "Answers per second"),
+    ("cpu.compute", "", "Time for a fixed computation"),
 )
 
 
@@ -36,29 +35,38 @@ class Statement:
 
 
 def statements(material: Material) -> list[Statement]:
-    """One for every headline quantity of every arm but the baseline, then one per shared or own kernel."""
-    found = []
-    for quantity, state, phrase, relation in SUBJECTS:
-        base = material.value(quantity, material.baseline, state)
-        for arm in material.arms:
-            value, ratio = material.value(quantity, arm.label, state), material.ratio(quantity, arm.label, state)
-            if value is not None and ratio is not None and base is not None:
-                band = material.band(quantity, state)
-                found.append(_compare(arm, phrase, relation, value, ratio, band))
-    return found + _isolation(material)
+    """One for every headline quantity, then one per kind of kernel."""
+    compared = (_compare(material, *subject) for subject in SUBJECTS)
+    return [*(each for each in compared if each is not None), *_isolation(material)]
 
 
-def _compare(arm: Arm, phrase: str, relation: str, value: Value, ratio: Ratio, band: float) -> Statement:
-    said = phrase.format(value=format_value(value.median, value.unit))
-    subject = stamped(arm)
-    if ratio.claim:
-        sentence = f"{subject} {said}: {format_ratio(ratio.ratio)} {relation} {ratio.baseline}."
-        low, high = format_ratio(ratio.low).removesuffix(" ×"), format_ratio(ratio.high)
-        sure = f"95 % interval {low} to {high}, n = {value.n}; noise alone reaches {format_ratio(band)}"
-        return Statement(sentence=sentence, sure=sure, claim=True)
-    interval = format_interval(value.low, value.high, value.unit)
-    sentence = f"{subject} {said}: no difference from {ratio.baseline} can be claimed."
-    return Statement(sentence=sentence, sure=f"{ratio.why}; 95 % interval {interval}, n = {value.n}", claim=False)
+def _compare(material: Material, quantity: str, state: str, subject: str) -> Statement | None:
+    base = material.value(quantity, material.baseline, state)
+    ratios = {
+        arm: ratio for arm in material.arms if (ratio := material.ratio(quantity, arm.label, state)) is not None
+    }
+    if base is None or not ratios:
+        return None
+    claimed = [f"{format_ratio(ratio.ratio)} for {stamped(arm)}" for arm, ratio in ratios.items() if ratio.claim]
+    unclaimed = [stamped(arm) for arm, ratio in ratios.items() if not ratio.claim]
+    parts = [f"{format_value(base.median, base.unit)} for {material.baseline}"]
+    if claimed:
+        parts.append(f"{', '.join(claimed)}")
+    if unclaimed:
+        parts.append(f"no difference can be claimed for {', '.join(unclaimed)}")
+    sure = [
+        f"{arm.label} {_range(ratio)}" + (f" ({ratio.why})" if ratio.why else "") for arm, ratio in ratios.items()
+    ]
+    noise = format_ratio(material.band(quantity, state))
+    return Statement(
+        sentence=f"{subject}: {'; '.join(parts)}.",
+        sure=f"95 % intervals: {', '.join(sure)}. Noise alone reaches {noise}.",
+        claim=bool(claimed),
+    )
+
+
+def _range(ratio: Ratio) -> str:
+    return f"{format_ratio(ratio.low).removesuffix(' ×')}–{format_ratio(ratio.high)}"
 
 
 def _isolation(material: Material) -> list[Statement]:
@@ -70,14 +78,15 @@ def _isolation(material: Material) -> list[Statement]:
         if not asked:
             continue
         kernel = "a kernel of its own" if own_kernel(arm) else "the host's kernel"
-        questions = "; ".join(probe.question.rstrip("?").lower() for probe in reached)
-        detail = (
-            f"it reaches or shares the host's in {len(reached)} of {asked} questions"
-            if reached
-            else (f"none of {asked} questions reached the host")
+        met = f"{len(reached)} of {asked} questions" if reached else f"none of {asked} questions"
+        names = ", ".join(probe.name for probe in reached)
+        found.append(
+            Statement(
+                sentence=f"{stamped(arm)} runs on {kernel}; {met} met something of the host's.",
+                sure=f"These: {names}." if reached else "What it may do, it does to its own kernel.",
+                claim=True,
+            )
         )
-        sure = f"asked: {questions}" if reached else "what it may do, it does to its own kernel"
-        found.append(Statement(sentence=f"{stamped(arm)} runs on {kernel}; {detail}.", sure=sure, claim=True))
     return found
 
 
@@ -87,16 +96,16 @@ def not_to_conclude(material: Material) -> list[str]:
     said = []
     if emulated:
         said.append(
-            f"How fast virtual machines are. {' and '.join(emulated)} ran under TCG, which emulates every instruction; "
-            "with KVM the processor itself executes most of the guest's instructions."
+            f"How fast virtual machines are. {' and '.join(emulated)} ran under TCG, which emulates every "
+            "instruction; with KVM the processor itself executes most of the guest's instructions."
         )
     said += [
         "How fast containers or virtual machines are in general: this is one host, one application, one load, one "
         "configuration of each.",
         "Which boundary is more secure. The probes answer a few questions that have a yes or no. They don't find "
         "unknown flaws, and a count of refused attempts is no measure of how hard a boundary is to break.",
-        "That a number of mapped or resident bytes is what a copy costs. Shared pages, caches and the guest's idle RAM "
-        "make each definition answer another question; the cost of the n-th copy was not measured here.",
+        "That a number of mapped or resident bytes is what a copy costs. Shared pages, caches and the guest's idle "
+        "RAM make each definition answer another question; the cost of the n-th copy was not measured here.",
         "That a limit of 1 CPU and 1 vCPU are the same. A quota caps CPU time of all threads together; a vCPU also "
         "limits how many run at once, and the emulator's own threads run beside it.",
         "That two backends are equal where no difference is claimed. It only was smaller than the noise of this run.",
@@ -114,7 +123,7 @@ def clock(material: Material) -> list[tuple[str, str]]:
     band = material.band("boot.total")
     return [
         ("Clock", "the host's CLOCK_MONOTONIC alone; an instance emits markers, the host stamps their receipt"),
-        ("Design", f"randomised complete blocks: each runs every backend once, in an order drawn from seed {run.seed}"),
+        ("Design", f"randomised complete blocks: every backend once in each, in an order from seed {run.seed}"),
         ("Blocks", f"{material.loaded.blocks} measured ({planned or 'as many as fit'} planned, {budget}); "
                    f"ended because: {run.ended_because or 'not ended'}"),
         ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "

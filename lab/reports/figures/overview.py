@@ -93,7 +93,7 @@ def _strip(axes: Axes, material: Material) -> None:
     axes.set_xticks([])
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
-    axes.set_title(f"{len(probes)} questions, asked inside")
+    axes.set_title(f"{len(probes)} questions inside")
     used = [reach for reach in order if any(cell.reach == reach for probe in probes for cell in probe.cells.values())]
     axes.set_xlabel("\n".join(_pairs([f"{style.REACH[reach][2]} {WORDS[reach]}" for reach in used])), fontsize=14)
 

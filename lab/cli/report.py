@@ -1,0 +1,33 @@
+"""``lab report``: rebuild a run's report from its folder, on any machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN…", help="A run's name or folder, or latest (the default).")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="A,B,…", help="What to write besides the plots: html, md.")
+    ] = "html,md",
+    root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Draw and write the report of a run again, from its folder alone: no root, no hypervisor, no network."""
+    from lab.reports import terminal, write
+    from lab.results.store import locate
+
+    wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
+    folders = [locate(word, root) for word in runs or ["latest"]]
+    for folder in folders:
+        written = write(folder, wanted)
+        terminal.show(folder)
+        for path in written:
+            if path.parent == folder:
+                typer.echo(path)

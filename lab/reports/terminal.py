@@ -1,0 +1,100 @@
+"""A run in the terminal: what each backend costs and stops, in at most 100 columns, then what to mind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.analysis.findings import Severity
+from lab.analysis.quantities import format_interval, format_value
+from lab.reports.figures.bars import compared
+from lab.reports.material import Material, own_kernel, stamp
+from lab.reports.tables import tally
+from lab.results.record import Arm
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+STYLES = {Severity.SERIOUS: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+WIDTH = 100
+COLUMNS = (
+    ("memory.pss", "idle", "PSS idle"),
+    ("cpu.per_1000_requests", "", "CPU/1,000"),
+    ("load.requests_per_second", "", "requests/s"),
+    ("load.latency.p99", "", "p99"),
+)
+
+
+def show(run_folder: Path, console: Console | None = None) -> None:
+    """Print the run. Raises ResultsError when the folder can't be read."""
+    from rich.console import Console
+    from rich.text import Text
+
+    out = console or Console(highlight=False, width=None if Console().is_terminal else WIDTH)
+    material = Material.read(run_folder)
+    grids = (table(material, columns) for columns in range(len(COLUMNS), 0, -1))
+    grid = next((each for each in grids if out.measure(each).minimum <= out.width), table(material, 0))
+    out.print()
+    out.print(grid)
+    key = "✗ reaches or shares the host's · ◐ its own only · ✓ stopped, or a limit that holds"
+    out.print(Text(f"{key}. Counts of answers, not a score.", style="dim"))
+    out.print()
+    for finding in material.findings:
+        line = Text(f"{finding.severity}: ", style=STYLES[finding.severity])
+        line.append(finding.sentence, style="default").append(f" {finding.advice}", style="dim")
+        out.print(line, width=min(out.width, WIDTH))
+    report = run_folder / "report.html"
+    if report.is_file():
+        out.print()
+        out.print(Text("report: ").append(str(report), style="bold"), soft_wrap=True)
+
+
+def table(material: Material, columns: int = len(COLUMNS)) -> Table:
+    """A row per backend; the first ``columns`` of COLUMNS, as far as some backend has a value."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = [
+        each for each in COLUMNS[:columns] if any(_value(material, each[0], arm, each[1]) for arm in material.arms)
+    ]
+    grid = Table(box=box.SIMPLE_HEAD, title=material.run.title or material.run.scenario, title_justify="left")
+    grid.add_column("backend", no_wrap=True, min_width=max(len(_kernel(arm)) for arm in material.arms))
+    boots = [line for arm in material.arms for line in _boot(material, arm).splitlines()]
+    grid.add_column("boot", no_wrap=True, min_width=max((len(line) for line in boots), default=0))
+    for quantity, state, title in shown:
+        texts = [title, *(_value(material, quantity, arm, state) for arm in material.arms)]
+        grid.add_column(title, justify="right", no_wrap=True, min_width=max(len(text) for text in texts))
+    asked = not material.loaded.answers.empty
+    if asked:
+        grid.add_column("asked inside", no_wrap=True, min_width=12)
+    for arm in material.arms:
+        cells = [f"[bold]{escape(arm.label)}[/bold]\n{_kernel(arm)}", _boot(material, arm)]
+        cells += [_value(material, quantity, arm, state) or "–" for quantity, state, _ in shown]
+        grid.add_row(*cells, *([tally(material, arm).replace("  ", "\n")] if asked else []))
+    return grid
+
+
+def _kernel(arm: Arm) -> str:
+    return f"own kernel, {stamp(arm).split()[0]}" if own_kernel(arm) else "host's kernel"
+
+
+def _boot(material: Material, arm: Arm) -> str:
+    tried = material.attempts("boot.total", arm.label)
+    if tried is None:
+        return "–"
+    lines = [f"✗ {count} {word}" for count, word in ((tried.failed, "failed"), (tried.timeout, "timed out")) if count]
+    value = material.value("boot.total", arm.label)
+    if value is not None:
+        interval = format_interval(value.low, value.high, value.unit)
+        against = compared(material, "boot.total", arm)
+        lines = [f"{format_value(value.median, value.unit)}, {against}", f"{interval}, n = {value.n}", *lines]
+    return "\n".join(lines)
+
+
+def _value(material: Material, quantity: str, arm: Arm, state: str) -> str:
+    value = material.value(quantity, arm.label, state)
+    if value is None or (quantity.endswith("p99") and not material.enough_requests(arm.label)):
+        return ""
+    return format_value(value.median, value.unit).removesuffix(" requests/s")
