@@ -34,7 +34,7 @@ def resolve_base(name: str, *, store: Store, progress: Progress, build_recipe: B
             f"or start from one of {', '.join(sorted(bootstrap.RECIPES))}",
             detail=reason,
         )
-    progress(Note(text=f"{wanted}: no registry ({reason.splitlines()[-1]}); using lab's own recipe"))
+    progress(Note(text=f"{wanted}: no registry gave it ({reason.rpartition(': ')[2]}); using lab's own recipe"))
     return recipe.make(
         wanted,
         store=store,

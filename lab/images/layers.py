@@ -28,6 +28,7 @@ from lab.images.tree import is_opaque, is_whiteout
 TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 ZSTD_LEVEL = 3
 CHUNK_BYTES = 1 << 20
+INCOMPLETE = frozenset({"trusted.overlay.redirect", "trusted.overlay.metacopy"})
 MOUNT_POINTS = (b"proc", b"sys", b"dev")
 DEFAULT_EPOCH = 1_704_067_200  # 2024-01-01T00:00:00Z: any constant does
 
@@ -167,6 +168,11 @@ def _xattr_records(real: bytes) -> dict[str, str]:
         names = sorted(os.listxattr(real, follow_symlinks=False))
     except OSError:
         return {}
+    if INCOMPLETE.intersection(names):
+        raise ImageError(
+            f"overlayfs left only a reference to a lower layer at {os.fsdecode(real)}",
+            hint="echo N | tee /sys/module/overlay/parameters/redirect_dir /sys/module/overlay/parameters/metacopy",
+        )
     return {
         XATTR_RECORD + name: os.getxattr(real, name, follow_symlinks=False).decode("utf-8", "surrogateescape")
         for name in names
