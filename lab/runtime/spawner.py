@@ -160,6 +160,10 @@ class Spawner:
         if text:
             return
         self.unwatch(child.started.status)
+        # The channel closed before, at the helper's execve; but poll may report both at once, messages and all.
+        channel = child.started.channel.fileno()
+        while channel in self.handlers and _readable(channel):
+            self.on_channel(child, at)
         if child.status_text:
             number = int(child.status_text)
             child.failure = {"step": "execve", "number": number, "text": os.strerror(number)}
