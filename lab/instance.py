@@ -105,6 +105,7 @@ class Backend(ABC):
     title: ClassVar[str]  # how reports call it: "container (lab)"
     mechanism: ClassVar[str]  # one sentence a student understands
     kernel: ClassVar[Kernel]
+    confines: ClassVar[bool] = True  # False for the control that has a root directory and limits, and no boundary
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]
 

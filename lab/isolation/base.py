@@ -1,0 +1,226 @@
+"""What a probe is: one isolation question, asked from inside an instance, with an answer and its evidence.
+
+A probe is one small class. It names the lines it wants `inside batch` to run (see ``lab/inside/inside.c``), and
+judges the replies. The same lines run on the host as its positive control: a probe whose control does not show the
+bare truth there can't tell anything here, and its answer is *inconclusive*, never a green tick.
+
+No probe harms what it asks: invalid arguments that only the privileged get rejected for, opens without a write,
+signal 0. It never knows which backend it asks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from lab.instance import Backend
+from lab.model import Kernel, Limits
+
+Reply = Mapping[str, Any]
+"""One line of JSON that a verb of ``inside`` printed."""
+
+BOOT_ID = "read /proc/sys/kernel/random/boot_id"
+
+
+class Answer(StrEnum):
+    """What was found. The first three reach the host, the next two stop before it, the last two don't leave
+    the instance's own kernel.
+    """
+
+    YES = "yes"  # it works, on the host
+    HOST = "host"  # the value seen is the host's
+    NO_LIMIT = "no limit"
+    NO = "no"
+    EFFECTIVE = "effective"  # the limit holds
+    OWN = "own"  # the value seen is the instance's own
+    GUEST = "guest"  # it works, on the instance's own kernel only
+
+    @property
+    def reach(self) -> str:
+        """open, closed or own: how reports colour it."""
+        if self in (Answer.YES, Answer.HOST, Answer.NO_LIMIT):
+            return "open"
+        return "own" if self in (Answer.OWN, Answer.GUEST) else "closed"
+
+
+class Boundary(StrEnum):
+    """The kinds of boundary about which expectations can be stated."""
+
+    BARE = "bare"  # no boundary but a root directory: the control of every comparison
+    CONTAINER = "container"  # namespaces, capabilities, a filter, cgroups, on the host's kernel
+    OWN_KERNEL = "own kernel"  # a virtual machine
+
+    @classmethod
+    def of(cls, backend: Backend) -> Boundary:
+        """Which kind a backend's instances are."""
+        if backend.kernel is Kernel.OWN:
+            return cls.OWN_KERNEL
+        return cls.CONTAINER if backend.confines else cls.BARE
+
+
+class Mechanism(StrEnum):
+    """What answers the question where the boundary is a container's."""
+
+    NONE = "none"
+    NAMESPACE = "namespace"
+    CAPABILITY = "capability"
+    SECCOMP = "seccomp filter"
+    CGROUP = "cgroup"
+    MASKED = "masked or read-only path"
+    OWN_KERNEL = "own kernel"
+
+
+class Group(StrEnum):
+    """Headings of the matrix, in the order in which they are asked: what weighs on the instance comes last."""
+
+    KERNEL = "kernel sharing"
+    VISIBILITY = "visibility"
+    PRIVILEGE = "privilege"
+    DEVICES = "devices"
+    SURFACE = "kernel attack surface"
+    LIMITS = "limits"
+
+
+class Severity(StrEnum):
+    """What an unexpected answer would mean."""
+
+    ESCAPE = "reaches the host"
+    LEAK = "tells about the host"
+    INFORMATION = "characterises the boundary"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The answers that are right for a kind of boundary, and why, in a sentence."""
+
+    answers: tuple[Answer, ...]
+    because: str
+
+
+def expect(*answers: Answer, because: str) -> Expected:
+    """``expect(Answer.NO, because="…")``, as probes write it."""
+    return Expected(answers, because)
+
+
+def expectations(*, bare: Expected, container: Expected, own_kernel: Expected) -> Mapping[Boundary, Expected]:
+    """What is right for each kind of boundary; every probe says it for all of them."""
+    return {Boundary.BARE: bare, Boundary.CONTAINER: container, Boundary.OWN_KERNEL: own_kernel}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the host knows and an instance must not: a process of the host to look for, a disk, the limits."""
+
+    victim_pid: int
+    victim_token: str
+    disk: tuple[int, int] | None  # major, minor
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An answer and the evidence for it; ``value`` where there is a number worth plotting."""
+
+    answer: Answer
+    evidence: str
+    value: float | None = None
+
+
+class Inconclusive(Exception):
+    """Raised by a probe that can't tell, with the reason in a sentence."""
+
+
+class Probe(ABC):
+    """One question. Subclasses anywhere below ``lab/isolation/`` are found by themselves."""
+
+    id: ClassVar[str] = ""
+    group: ClassVar[Group]
+    question: ClassVar[str]
+    mechanism: ClassVar[Mechanism]
+    severity: ClassVar[Severity] = Severity.ESCAPE
+    expected: ClassVar[Mapping[Boundary, Expected]]
+    timeout_seconds: ClassVar[float] = 20.0
+
+    @abstractmethod
+    def lines(self, context: Context) -> Sequence[str]:
+        """The lines to run inside. Raises Inconclusive when there is nothing sensible to ask."""
+
+    @abstractmethod
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        """The answer, from the replies inside and those of the control on the host. Raises Inconclusive."""
+
+    def control_lines(self, context: Context) -> Sequence[str]:
+        """The lines of the positive control, run on the host itself; the probe's own unless that would harm."""
+        return self.lines(context)
+
+    def check_control(self, host: Sequence[Reply], context: Context) -> None:
+        """Raise Inconclusive unless the host shows the bare truth: asked there, it must reach the host."""
+        found = self.judge(host, host, context)
+        if found.answer.reach != "open":
+            raise Inconclusive(f"on the host itself the answer is {found.answer}: {found.evidence}")
+
+
+class HostValue(Probe):
+    """Is a file's content the host's? Subclasses name the ``path``."""
+
+    path: ClassVar[str]
+    severity = Severity.LEAK
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return (f"read {self.path}",)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        if seen[0]["errno"]:
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name']}")
+        text, truth = self.essence(seen[0]["text"]), self.essence(host[0]["text"])
+        if not truth:
+            raise Inconclusive(f"{self.path} can't be read on the host: {host[0]['name'] or 'empty'}")
+        return Found(answer=Answer.HOST if text == truth else Answer.OWN, evidence=f"{self.path}: {text[:120]}")
+
+    def essence(self, text: str) -> str:
+        """The part of the file that identifies who it is about."""
+        return str(text).strip()
+
+
+class Privilege(Probe):
+    """Does one line get past the permission check? Subclasses name the ``line``, and the errors that only those
+    get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not.
+    """
+
+    line: ClassVar[str]
+    allowed: ClassVar[frozenset[str]]
+    refused: ClassVar[frozenset[str]] = frozenset({"EPERM", "EACCES", "ENOSYS", "EROFS", "ENOENT", "ESRCH"})
+    because: ClassVar[str]
+    group = Group.PRIVILEGE
+    mechanism = Mechanism.CAPABILITY
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "because" in cls.__dict__ and "expected" not in cls.__dict__:
+            cls.expected = expectations(
+                bare=expect(Answer.YES, because="root on the host, with every capability and no filter"),
+                container=expect(Answer.NO, because=cls.because),
+                own_kernel=expect(Answer.GUEST, because="root is root, but of the guest's own kernel"),
+            )
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return (self.line, BOOT_ID)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        asked, error = self.line.split(" x:")[0], str(seen[0]["name"])
+        evidence = f"{asked}: {error or 'succeeded'}"
+        if error in self.allowed:
+            return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=evidence)
+        if error in self.refused:
+            return Found(answer=Answer.NO, evidence=evidence)
+        raise Inconclusive(f"unexpected outcome: {evidence}")
+
+
+def on_whose_kernel(seen: Reply, host: Reply) -> Answer:
+    """YES when a reply to `BOOT_ID` is the host's, GUEST when another kernel gave it. Raises Inconclusive."""
+    if seen.get("errno", 1) or host.get("errno", 1):
+        raise Inconclusive("the boot id can't be read")
+    return Answer.YES if seen["text"] == host["text"] else Answer.GUEST

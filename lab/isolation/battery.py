@@ -1,0 +1,129 @@
+"""Asks every probe: first on the host itself, its positive control, then inside the instance."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.host.command import run
+from lab.inside import build
+from lab.instance import Backend, Instance
+from lab.isolation.base import Boundary, Context, Found, Inconclusive, Mechanism, Probe, Reply
+from lab.isolation.registry import probes
+from lab.model import Completed
+from lab.results.observation import Observation
+from lab.results.record import Status
+
+Ask = Callable[[bytes, float], Completed]
+"""Runs ``inside batch`` somewhere with this standard input and this timeout in seconds."""
+
+DISKS_FIRST = ("nvme", "sd", "vd", "xvd", "mmcblk")
+SYS_BLOCK = Path("/sys/block")
+
+
+def ask_all(instance: Instance, backend: Backend, *, chosen: Sequence[Probe] | None = None) -> Iterator[Observation]:
+    """One observation per probe, in the registry's order. Never raises for a probe that fails: a crash, a
+    timeout or a failing control make it inconclusive, a failed observation.
+    """
+    boundary = Boundary.of(backend)
+
+    def inside(lines: bytes, timeout_seconds: float) -> Completed:
+        return instance.inside("batch", stdin=lines, timeout_seconds=timeout_seconds)
+
+    with host_context() as context:
+        limited = replace(context, limits=instance.request.limits)
+        for probe in probes() if chosen is None else chosen:
+            yield ask(probe, inside, on_host, limited, boundary)
+
+
+@contextmanager
+def host_context() -> Iterator[Context]:
+    """What the host knows: a process of lab's own for others to look for, alive as long as this is open."""
+    token = f"lab-victim-{secrets.token_hex(8)}"
+    victim = subprocess.Popen([build.program(), "hold", token], stdin=subprocess.PIPE)
+    try:
+        yield Context(victim_pid=victim.pid, victim_token=token, disk=find_disk())
+    finally:
+        victim.communicate()  # it ends with its standard input, as it would if lab died
+
+
+def on_host(lines: bytes, timeout_seconds: float) -> Completed:
+    """Run ``inside batch`` on the host itself: the bare truth."""
+    return run([build.program(), "batch"], stdin=lines, timeout_seconds=timeout_seconds)
+
+
+def ask(probe: Probe, inside: Ask, host: Ask, context: Context, boundary: Boundary) -> Observation:
+    """Ask one probe and compare its answer with what is expected of ``boundary``."""
+    try:
+        found = _ask(probe, inside, host, context)
+    except (LabError, Inconclusive) as error:
+        return _observation(probe, boundary, None, f"inconclusive: {error}")
+    except (KeyError, IndexError, TypeError, ValueError) as error:  # a reply that isn't what its verb prints
+        return _observation(probe, boundary, None, f"inconclusive: unreadable reply ({error!r})")
+    return _observation(probe, boundary, found, found.evidence)
+
+
+def _ask(probe: Probe, inside: Ask, host: Ask, context: Context) -> Found:
+    lines = probe.lines(context)
+    control = _replies(host, probe.control_lines(context), probe.timeout_seconds)
+    probe.check_control(control, context)
+    return probe.judge(_replies(inside, lines, probe.timeout_seconds), control, context)
+
+
+def _replies(ask: Ask, lines: Sequence[str], timeout_seconds: float) -> list[Reply]:
+    done = ask("".join(f"{line}\n" for line in lines).encode(), timeout_seconds)
+    replies: list[Reply] = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(replies) != len(lines):
+        raise Inconclusive(f"{len(replies)} replies to {len(lines)} questions, exit code {done.exit_code}")
+    for line, reply in zip(lines, replies, strict=True):
+        if "died" in reply:
+            raise Inconclusive(f"{line.split()[0]} ended with code {reply['died']} and no answer")
+    return replies
+
+
+def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence: str) -> Observation:
+    expected = probe.expected[boundary]
+    as_expected = found is not None and found.answer in expected.answers
+    wanted = str(found.answer) if found is not None and as_expected else " or ".join(expected.answers)
+    return Observation(
+        quantity=f"isolation.{probe.id}",
+        value=found.value if found else None,
+        unit="answer",
+        text=str(found.answer) if found else "inconclusive",
+        status=Status.OK if found else Status.FAILED,
+        detail={
+            "group": str(probe.group),
+            "question": probe.question,
+            "evidence": evidence,
+            # What can't be told can't differ either.
+            "expected": wanted if found else "",
+            "as_expected": as_expected if found else None,
+            "reason": expected.because,
+            "reach": found.answer.reach if found else "unknown",
+            "mechanism": str(_mechanism(probe, boundary)),
+            "severity": str(probe.severity),
+        },
+    )
+
+
+def _mechanism(probe: Probe, boundary: Boundary) -> Mechanism:
+    if boundary is Boundary.OWN_KERNEL:
+        return Mechanism.OWN_KERNEL
+    bare_too = probe.mechanism is Mechanism.CGROUP and probe.group == "limits"
+    return probe.mechanism if boundary is Boundary.CONTAINER or bare_too else Mechanism.NONE
+
+
+def find_disk(sys_block: Path = SYS_BLOCK) -> tuple[int, int] | None:
+    """Major and minor number of a disk of the host, a real one rather than a RAM disk or a loop; None without."""
+    names = sorted(path.name for path in sys_block.iterdir()) if sys_block.is_dir() else []
+    names.sort(key=lambda name: not name.startswith(DISKS_FIRST))
+    for name in names:
+        major, _, minor = (sys_block / name / "dev").read_text().strip().partition(":")
+        return int(major), int(minor)
+    return None

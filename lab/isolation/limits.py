@@ -1,0 +1,157 @@
+"""Do its limits hold? Tried for real: a little more than is allowed, bounded, and given back at once.
+
+Where no limit is set nothing is tried: on a shared kernel it would be the host that suffers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lab.isolation.base import (
+    BOOT_ID,
+    Answer,
+    Context,
+    Found,
+    Group,
+    Inconclusive,
+    Mechanism,
+    Probe,
+    Reply,
+    Severity,
+    expect,
+    expectations,
+    on_whose_kernel,
+)
+
+MIB = 1 << 20
+LARGEST_TRY_BYTES = 4 << 30
+CONTROL_BYTES = 16 * MIB
+TOLERANCE = 1.25
+"""A quota is given out in periods of 0.1 s, and a try of a second may see one more of them than its share."""
+
+LARGEST_TRY_PIDS = 4096
+SPARE_PIDS = 32
+CONTROL_PIDS = 8
+SPIN_SECONDS = 1.0
+LARGEST_TRY_CPUS = 32
+
+
+class _Limit(Probe):
+    group = Group.LIMITS
+    mechanism = Mechanism.CGROUP
+    severity = Severity.ESCAPE
+    timeout_seconds = 150.0
+
+
+class MemoryLimit(_Limit):
+    """A child touches a quarter more than the limit, page by page, and offers itself to the OOM killer."""
+
+    id = "memory-limit"
+    question = "Does its memory limit hold?"
+    expected = expectations(
+        bare=expect(Answer.EFFECTIVE, because="it is in a memory cgroup like every instance"),
+        container=expect(Answer.EFFECTIVE, because="the memory cgroup's limit kills what exceeds it"),
+        own_kernel=expect(Answer.EFFECTIVE, because="the guest has no more RAM than that"),
+    )
+
+    def lines(self, context: Context) -> Sequence[str]:
+        limit = context.limits.memory_bytes
+        if limit is None:
+            raise Inconclusive("no limit set")
+        asked = limit * 5 // 4 + 32 * MIB
+        if asked > LARGEST_TRY_BYTES:
+            raise Inconclusive(f"a limit of {limit // MIB} MiB is too large to try")
+        return (f"allocate {asked}",)
+
+    def control_lines(self, context: Context) -> Sequence[str]:
+        return (f"allocate {CONTROL_BYTES}",)
+
+    def check_control(self, host: Sequence[Reply], context: Context) -> None:
+        if host[0]["fate"] != "done" or host[0]["touched"] < CONTROL_BYTES:
+            raise Inconclusive(f"on the host even {CONTROL_BYTES // MIB} MiB failed: {host[0]['fate']}")
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        touched, fate, limit = int(seen[0]["touched"]), seen[0]["fate"], context.limits.memory_bytes
+        evidence = f"{fate} after {touched // MIB} MiB, limit {(limit or 0) // MIB} MiB"
+        if fate not in ("done", "killed"):
+            raise Inconclusive(f"the allocation was {fate}")
+        holds = fate == "killed" and limit is not None and touched <= limit
+        return Found(answer=Answer.EFFECTIVE if holds else Answer.NO_LIMIT, evidence=evidence, value=float(touched))
+
+
+class PidsLimit(_Limit):
+    """Forks a few more children than the limit allows; they wait, and are reaped."""
+
+    id = "pids-limit"
+    question = "Does its limit of processes hold?"
+    expected = expectations(
+        bare=expect(Answer.EFFECTIVE, because="it is in a pids cgroup like every instance"),
+        container=expect(Answer.EFFECTIVE, because="the pids cgroup refuses the next fork(2)"),
+        own_kernel=expect(
+            Answer.EFFECTIVE, Answer.GUEST, because="its processes are the guest's own, limited there or not"
+        ),
+    )
+
+    def lines(self, context: Context) -> Sequence[str]:
+        limit = context.limits.pids
+        if limit is None:
+            raise Inconclusive("no limit set")
+        if limit + SPARE_PIDS > LARGEST_TRY_PIDS:
+            raise Inconclusive(f"a limit of {limit} processes is too large to try")
+        return (f"fork {limit + SPARE_PIDS}", BOOT_ID)
+
+    def control_lines(self, context: Context) -> Sequence[str]:
+        return (f"fork {CONTROL_PIDS}", BOOT_ID)
+
+    def check_control(self, host: Sequence[Reply], context: Context) -> None:
+        if host[0]["made"] != CONTROL_PIDS:
+            raise Inconclusive(f"on the host even {CONTROL_PIDS} processes failed: {host[0]['name']}")
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        made, limit = int(seen[0]["made"]), context.limits.pids
+        evidence = f"{made} children, then {seen[0]['name'] or 'enough'}; limit {limit}"
+        if seen[0]["name"] == "EAGAIN" and limit is not None and made < limit:
+            return Found(answer=Answer.EFFECTIVE, evidence=evidence, value=float(made))
+        if seen[0]["errno"]:
+            raise Inconclusive(f"fork failed otherwise: {evidence}")
+        own = on_whose_kernel(seen[-1], host[-1]) is Answer.GUEST
+        return Found(answer=Answer.GUEST if own else Answer.NO_LIMIT, evidence=evidence, value=float(made))
+
+
+class CpuLimit(_Limit):
+    """Keeps one processor more busy than it may have, for a second. The same on the host must get more."""
+
+    id = "cpu-limit"
+    question = "Does its CPU limit hold?"
+    expected = expectations(
+        bare=expect(Answer.EFFECTIVE, because="it is in a cpu cgroup like every instance"),
+        container=expect(Answer.EFFECTIVE, because="the cpu cgroup's quota stops it for the period's rest"),
+        own_kernel=expect(Answer.EFFECTIVE, because="it has no more virtual processors than that"),
+    )
+
+    def lines(self, context: Context) -> Sequence[str]:
+        limit = context.limits.cpus
+        if limit is None:
+            raise Inconclusive("no limit set")
+        if limit + 1 > LARGEST_TRY_CPUS:
+            raise Inconclusive(f"a limit of {limit:g} processors is too large to try")
+        return (f"spin {SPIN_SECONDS:g} {math.ceil(limit) + 1}",)
+
+    def check_control(self, host: Sequence[Reply], context: Context) -> None:
+        obtained, limit = _cpus(host[0]), context.limits.cpus
+        if limit is not None and obtained <= limit * TOLERANCE:
+            raise Inconclusive(f"even without a limit the host gave no more than {obtained:.2f} CPUs")
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        obtained, limit = _cpus(seen[0]), context.limits.cpus
+        holds = limit is not None and obtained <= limit * TOLERANCE
+        return Found(
+            answer=Answer.EFFECTIVE if holds else Answer.NO_LIMIT,
+            evidence=f"{obtained:.2f} CPUs, limit {limit:g}; {_cpus(host[0]):.2f} on the host",
+            value=obtained,
+        )
+
+
+def _cpus(reply: Reply) -> float:
+    return float(reply["cpu_seconds"]) / float(reply["wall_seconds"])
