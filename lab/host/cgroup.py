@@ -168,9 +168,13 @@ class ControlGroup:
         made: list[Path] = []
         try:
             for mount in self.hierarchies.joined():
-                _make_parents(mount, self.path, delegate=mount == self.hierarchies.unified)
-                (mount / self.path).mkdir()
-                made.append(mount / self.path)
+                directory = mount / self.path
+                try:
+                    directory.mkdir()
+                except FileNotFoundError:
+                    _make_parents(mount, self.path, delegate=mount == self.hierarchies.unified)
+                    directory.mkdir()
+                made.append(directory)
         except OSError as error:
             for directory in made:
                 with suppress(OSError):
@@ -406,7 +410,7 @@ class ControlGroup:
         return self.hierarchies.mount_of(controller) is not None and self._file(controller, name).exists()
 
     def _read(self, controller: str, name: str) -> str:
-        return self._file(controller, name).read_text().strip()
+        return _read(self._file(controller, name))
 
     def _optional(self, controller: str, name: str) -> int | None:
         return int(self._read(controller, name)) if self._has(controller, name) else None
@@ -427,6 +431,18 @@ def _make_parents(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
             missing = [name for name in DELEGATED if name in offered and name not in enabled]
             if missing:
                 _write(mount / parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+
+
+def _read(path: Path) -> str:
+    """The whole file, in one read(2) where a page holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode().strip()
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, value: str) -> None:

@@ -13,7 +13,7 @@ Standard library only; see `lab.runtime.spawner`.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import errno
 import fcntl
 import os
@@ -104,7 +104,7 @@ def become(process: ProcessPlan, progress: Progress, channel: Channel, stdio: li
     channel.send("EXECUTING")
     progress.enter(Step.SECCOMP)
     if process.seccomp:
-        syscalls.seccomp_set_filter(base64.b64decode(process.seccomp))
+        syscalls.seccomp_set_filter(binascii.a2b_base64(process.seccomp))
     progress.enter(Step.EXECVE)
     execute(process)
 

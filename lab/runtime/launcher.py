@@ -35,7 +35,7 @@ from lab.runtime.channel import Channel, ChannelClosed, Message
 from lab.runtime.config import Capabilities, Config, ProcessConfig, User
 from lab.runtime.init import RUNTIME_FAILED
 from lab.runtime.mounts import DirectoryRoot, Operation, OverlayRoot
-from lab.runtime.plan import INSIDE
+from lab.runtime.plan import INSIDE, shallow
 
 log = logging.getLogger(__name__)
 
@@ -354,7 +354,7 @@ class Launcher:
             self.send(
                 "EXECUTE",
                 id=identity,
-                process={field: getattr(plan, field) for field in plan.__slots__},
+                process=shallow(plan),
                 namespaces=translate.joined_flags(config),
                 cgroup_procs=[str(directory / "cgroup.procs") for directory in container.cgroup.directories],
                 descriptors=[source, out_end, err_end, container._handle.pidfd, root],

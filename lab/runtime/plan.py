@@ -7,7 +7,7 @@ Standard library only; see `lab.runtime.spawner`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 INSIDE = "/.lab/inside"
@@ -40,6 +40,11 @@ class Enter(StrEnum):
 
     PIVOT_ROOT = "pivot_root"
     CHROOT = "chroot"
+
+
+def shallow(value: ProcessPlan | Plan) -> dict[str, object]:
+    """The fields by name. dataclasses.asdict would copy each list, on the way that is measured."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,7 @@ class Plan:
     fail_at: str = ""  # a Step at which to fail on purpose: how tests prove that every failure is cleaned up
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        return shallow(self) | {"process": shallow(self.process)}
 
     @classmethod
     def from_json(cls, value: dict[str, object]) -> Plan:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import gc
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -217,14 +216,19 @@ def clean_up(spawner: Spawner, session: str, scratch: str, command: list[str]) -
     for child in spawner.children.values():
         os.waitpid(child.started.pid, 0)
     _remove_groups(session)
-    shutil.rmtree(scratch, ignore_errors=True)
+    _remove_folder(scratch)
     if command:
         os.posix_spawn(command[0], command, os.environ, setsigmask=[])
         os.wait()
 
 
+def _remove_folder(scratch: str) -> None:
+    import shutil  # only now: it brings compression libraries, whose mappings every fork would copy
+
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _remove_groups(session: str) -> None:
-    """Imported only now: it is more than the standard library's minimum, and nothing is measured any more."""
     from lab.errors import LabError
     from lab.host.cgroup import ControlGroup
 
