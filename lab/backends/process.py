@@ -22,6 +22,7 @@ class Process(HostBackend):
         "an ordinary process of the host that sees the image's files by chroot, and nothing else of a boundary"
     )
     order = 10
+    confines = False
     parity = Parity(
         differences=(
             "A mount namespace of its own keeps the host's mount table clean, and a network namespace gives it the "

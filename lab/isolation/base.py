@@ -1,8 +1,8 @@
 """What a probe is: one isolation question, asked from inside an instance, with an answer and its evidence.
 
 A probe is one small class. It names the lines it wants `inside batch` to run (see ``lab/inside/inside.c``), and
-judges the replies. The same lines run on the host as its positive control: a probe whose control does not show the
-bare truth there can't tell anything here, and its answer is *inconclusive*, never a green tick.
+judges the replies. The same lines run on the host as its positive control: where the host itself is refused, a
+refusal inside says nothing about the boundary, and the answer is *inconclusive*, never a green tick.
 
 No probe harms what it asks: invalid arguments that only the privileged get rejected for, opens without a write,
 signal 0. It never knows which backend it asks.
@@ -157,7 +157,10 @@ class Probe(ABC):
         return self.lines(context)
 
     def check_control(self, host: Sequence[Reply], context: Context) -> None:
-        """Raise Inconclusive unless the host shows the bare truth: asked there, it must reach the host."""
+        """Raise Inconclusive unless the host shows the bare truth: asked there, it must reach the host.
+
+        Binds only where the answer inside is a refusal; what works inside needs no control to be believed.
+        """
         found = self.judge(host, host, context)
         if found.answer.reach != "open":
             raise Inconclusive(f"on the host itself the answer is {found.answer}: {found.evidence}")
@@ -175,10 +178,9 @@ class HostValue(Probe):
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         if seen[0]["errno"]:
             return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name']}")
-        text, truth = self.essence(seen[0]["text"]), self.essence(host[0]["text"])
-        if not truth:
-            raise Inconclusive(f"{self.path} can't be read on the host: {host[0]['name'] or 'empty'}")
-        return Found(answer=Answer.HOST if text == truth else Answer.OWN, evidence=f"{self.path}: {text[:120]}")
+        text = self.essence(seen[0]["text"])
+        same = text == self.essence(host[0]["text"])
+        return Found(answer=Answer.HOST if same and text else Answer.OWN, evidence=f"{self.path}: {text[:120]}")
 
     def essence(self, text: str) -> str:
         """The part of the file that identifies who it is about."""

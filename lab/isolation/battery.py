@@ -25,11 +25,13 @@ Ask = Callable[[bytes, float], Completed]
 
 DISKS_FIRST = ("nvme", "sd", "vd", "xvd", "mmcblk")
 SYS_BLOCK = Path("/sys/block")
+MOST_DISKS = 24
+DISK_SECONDS = 20.0
 
 
 def ask_all(instance: Instance, backend: Backend, *, chosen: Sequence[Probe] | None = None) -> Iterator[Observation]:
     """One observation per probe, in the registry's order. Never raises for a probe that fails: a crash, a
-    timeout or a failing control make it inconclusive, a failed observation.
+    timeout or a refusal that the host gets too make it inconclusive, a failed observation.
     """
     boundary = Boundary.of(backend)
 
@@ -48,7 +50,7 @@ def host_context() -> Iterator[Context]:
     token = f"lab-victim-{secrets.token_hex(8)}"
     victim = subprocess.Popen([build.program(), "hold", token], stdin=subprocess.PIPE)
     try:
-        yield Context(victim_pid=victim.pid, victim_token=token, disk=find_disk())
+        yield Context(victim_pid=victim.pid, victim_token=token, disk=find_disk(on_host))
     finally:
         victim.communicate()  # it ends with its standard input, as it would if lab died
 
@@ -72,8 +74,10 @@ def ask(probe: Probe, inside: Ask, host: Ask, context: Context, boundary: Bounda
 def _ask(probe: Probe, inside: Ask, host: Ask, context: Context) -> Found:
     lines = probe.lines(context)
     control = _replies(host, probe.control_lines(context), probe.timeout_seconds)
-    probe.check_control(control, context)
-    return probe.judge(_replies(inside, lines, probe.timeout_seconds), control, context)
+    found = probe.judge(_replies(inside, lines, probe.timeout_seconds), control, context)
+    if found.answer.reach == "closed":
+        probe.check_control(control, context)
+    return found
 
 
 def _replies(ask: Ask, lines: Sequence[str], timeout_seconds: float) -> list[Reply]:
@@ -119,11 +123,16 @@ def _mechanism(probe: Probe, boundary: Boundary) -> Mechanism:
     return probe.mechanism if boundary is Boundary.CONTAINER or bare_too else Mechanism.NONE
 
 
-def find_disk(sys_block: Path = SYS_BLOCK) -> tuple[int, int] | None:
-    """Major and minor number of a disk of the host, a real one rather than a RAM disk or a loop; None without."""
+def find_disk(host: Ask, sys_block: Path = SYS_BLOCK) -> tuple[int, int] | None:
+    """Major and minor number of a block device that the host itself can open, real disks before RAM disks and
+    loops; the first one when none can be opened, None without any.
+    """
     names = sorted(path.name for path in sys_block.iterdir()) if sys_block.is_dir() else []
     names.sort(key=lambda name: not name.startswith(DISKS_FIRST))
-    for name in names:
-        major, _, minor = (sys_block / name / "dev").read_text().strip().partition(":")
-        return int(major), int(minor)
-    return None
+    numbers = [(sys_block / name / "dev").read_text().strip().split(":") for name in names[:MOST_DISKS]]
+    disks = [(int(major), int(minor)) for major, minor in numbers]
+    if not disks:
+        return None
+    replies = _replies(host, [f"node b {major} {minor}" for major, minor in disks], DISK_SECONDS)
+    opened = [disk for disk, reply in zip(disks, replies, strict=True) if not reply["errno"]]
+    return (opened or disks)[0]

@@ -6,7 +6,6 @@ import pkgutil
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from typing import cast
 
 import lab.isolation as package
 from lab.isolation.base import Group, Probe
@@ -18,12 +17,12 @@ def probes() -> tuple[Probe, ...]:
     for module in sorted(pkgutil.iter_modules(package.__path__, f"{package.__name__}."), key=lambda m: m.name):
         import_module(module.name)
     groups = list(Group)
-    everything = cast("type[Probe]", Probe)  # abstract, but only asked for what is below it
-    kinds = [kind for kind in _below(everything) if kind.id and kind.__module__.startswith(f"{package.__name__}.")]
+    kinds = [kind for kind in _below(Probe) if kind.id and kind.__module__.startswith(f"{package.__name__}.")]
     return tuple(kind() for kind in sorted(kinds, key=lambda kind: groups.index(kind.group)))
 
 
-def _below(kind: type[Probe]) -> Iterator[type[Probe]]:
-    for child in kind.__subclasses__():
+def _below(kind: type) -> Iterator[type[Probe]]:
+    children: list[type[Probe]] = kind.__subclasses__()
+    for child in children:
         yield child
         yield from _below(child)
