@@ -41,53 +41,40 @@ class Made:
     compute: float
     requests: float
     median_latency: float
-    answers: tuple[str, ...]
     differences: tuple[str, ...] = ()
 
 
-PROBES = (
-    ("kernel", "identity", "Whose kernel answers?"),
-    ("boot-id", "identity", "Does it see the host's boot id?"),
-    ("host-processes", "processes", "Does it see processes of the host?"),
-    ("kill-host-process", "processes", "Can it kill a process of the host?"),
-    ("mount", "kernel interfaces", "Can it mount a file system?"),
-    ("load-module", "kernel interfaces", "Can it load a kernel module?"),
-    ("raw-block-device", "kernel interfaces", "Can it open a raw disk?"),
-    ("kernel-log", "kernel interfaces", "Can it read the kernel log?"),
-    ("set-clock", "kernel interfaces", "Can it set the clock?"),
-    ("memory-limit", "limits", "Does its memory limit hold?"),
-    ("pids-limit", "limits", "Does its process limit hold?"),
-    ("cpu-limit", "limits", "Does its CPU limit hold?"),
+PROBES: tuple[tuple[str, str, str, str, str, str], ...] = (  # id, group, question, answers of bare, container, vm
+    ("kernel-release", "kernel sharing", "Which kernel answers its system calls?", "host", "host", "own"),
+    ("boot-id", "kernel sharing", "Whose boot id does it see?", "host", "host", "own"),
+    ("memory-total", "kernel sharing", "How much memory does it believe to have?", "host", "host", "own"),
+    ("host-processes", "visibility", "Does it see the host's processes?", "yes", "no", "no"),
+    ("kill-host-process", "visibility", "Could it kill a process of the host?", "yes", "no", "no"),
+    (
+        "namespaces",
+        "visibility",
+        "Does it live in the host's namespaces (cgroup, ipc, pid, uts)?",
+        "host",
+        "own",
+        "own",
+    ),
+    ("mount", "privilege", "Can it mount a file system?", "yes", "no", "guest"),
+    ("load-module", "privilege", "Can it load code into the kernel?", "yes", "no", "guest"),
+    ("kernel-log", "privilege", "Can it read the kernel's log?", "yes", "no", "guest"),
+    ("set-clock", "privilege", "Can it set the clock?", "yes", "no", "guest"),
+    ("reboot", "privilege", "Can it reboot the machine?", "yes", "no", "guest"),
+    ("sysrq", "privilege", "Can it open /proc/sysrq-trigger for writing?", "yes", "no", "guest"),
+    ("block-device", "devices", "Can it open the host's disk?", "yes", "no", "no"),
+    ("physical-memory", "devices", "Can it open physical memory?", "inconclusive", "inconclusive", "inconclusive"),
+    ("bpf", "kernel attack surface", "Can it use bpf(2)?", "yes", "no", "guest"),
+    ("perf-events", "kernel attack surface", "Can it watch the whole machine?", "yes", "no", "guest"),
+    ("io-uring", "kernel attack surface", "Can it use io_uring?", "yes", "no", "guest"),
+    ("capabilities", "kernel attack surface", "Does its root hold every capability?", "yes", "no", "guest"),
+    ("memory-limit", "limits", "Does its memory limit hold?", "effective", "effective", "effective"),
+    ("pids-limit", "limits", "Does its limit of processes hold?", "effective", "effective", "guest"),
+    ("cpu-limit", "limits", "Does its CPU limit hold?", "effective", "effective", "effective"),
 )
-BARE = ("host's", "yes", "yes", "yes", "yes", "yes", "yes", "yes", "yes", "holds", "holds", "holds")
-SHARED = (
-    "host's",
-    "yes",
-    "no",
-    "refused",
-    "refused",
-    "refused",
-    "refused",
-    "refused",
-    "refused",
-    "holds",
-    "holds",
-    "holds",
-)
-OWN = (
-    "own",
-    "no",
-    "no",
-    "refused",
-    "own only",
-    "own only",
-    "own only",
-    "own only",
-    "own only",
-    "holds",
-    "holds",
-    "holds",
-)
+REACH = {"host": "open", "yes": "open", "own": "own", "guest": "own", "inconclusive": "unknown"}
 
 BACKENDS: Mapping[str, Made] = {
     "process": Made(
@@ -95,14 +82,14 @@ BACKENDS: Mapping[str, Made] = {
         accelerator=Accelerator.NATIVE,
         segments={"isolated": 0.004, "init": 0.002, "executed": 0.002, "listening": 0.138, "responded": 0.004},
         teardown=0.012, pss=18, anon=14.5, file=6.2, kernel=1.1, guest=None, cpu_boot=0.14, idle=0.0004,
-        per_thousand=0.33, compute=1.02, requests=2900, median_latency=0.0013, answers=BARE,
+        per_thousand=0.33, compute=1.02, requests=2900, median_latency=0.0013,
     ),
     "container": Made(
         title="container (lab)", mechanism="namespaces, cgroups, capabilities and seccomp, on the host's kernel",
         order=20, accelerator=Accelerator.NATIVE,
         segments={"isolated": 0.007, "init": 0.004, "executed": 0.006, "listening": 0.141, "responded": 0.004},
         teardown=0.031, pss=18.6, anon=14.9, file=6.3, kernel=1.9, guest=None, cpu_boot=0.15, idle=0.0005,
-        per_thousand=0.36, compute=1.03, requests=2700, median_latency=0.0014, answers=SHARED,
+        per_thousand=0.36, compute=1.03, requests=2700, median_latency=0.0014,
     ),
     "microvm": Made(
         title="microVM", mechanism="a kernel of its own on minimal virtual devices", order=30,
@@ -111,7 +98,7 @@ BACKENDS: Mapping[str, Made] = {
             "isolated": 0.21, "kernel": 0.42, "init": 0.74, "executed": 0.11, "listening": 1.38, "responded": 0.09,
         },
         teardown=0.18, pss=143, anon=128, file=21, kernel=4.1, guest=(48, 21), cpu_boot=3.4, idle=0.011,
-        per_thousand=4.9, compute=9.8, requests=260, median_latency=0.0148, answers=OWN,
+        per_thousand=4.9, compute=9.8, requests=260, median_latency=0.0148,
         differences=("its memory limit is the guest's RAM, kernel included",),
     ),
     "vm": Made(
@@ -119,7 +106,7 @@ BACKENDS: Mapping[str, Made] = {
         accelerator=Accelerator.TCG,
         segments={"isolated": 0.34, "kernel": 1.6, "init": 1.9, "executed": 6.4, "listening": 1.6, "responded": 0.12},
         teardown=2.9, pss=301, anon=279, file=33, kernel=6.4, guest=(119, 84), cpu_boot=14.2, idle=0.031,
-        per_thousand=5.3, compute=9.9, requests=238, median_latency=0.0163, answers=OWN,
+        per_thousand=5.3, compute=9.9, requests=238, median_latency=0.0163,
         differences=("its memory limit is the guest's RAM, kernel included", "a whole Debian runs beside it"),
     ),
 }  # fmt: skip
@@ -131,8 +118,8 @@ def write_run(root: Path, *, blocks: int = 5, seed: int = 7, noise: float = 0.04
     """A finished run folder under ``root``. ``noise`` is the relative scatter (a log-normal's sigma)."""
     folder = RunFolder.create(root, _run(blocks, seed))
     with folder:
-        for block in range(blocks):
-            order = list(ARMS)
+        for block in range(blocks + 1):  # block 0 warms up
+            order = list(ARMS) if block else list(BACKENDS)
             random.Random(f"{seed}/{block}").shuffle(order)
             for position, arm in enumerate(order):
                 folder.append(*_observe(block, arm, position, seed, noise, bad_luck))
@@ -152,16 +139,19 @@ def _observe(block: int, arm: str, position: int, seed: int, noise: float, bad_l
         status = Status.TIMEOUT
     chance = random.Random(f"{seed}/{block}/{arm}")
     quantities = _quantities(made, chance, noise)
-    if block == 0:
-        quantities = [*quantities, *_answers(made)]
+    if block == 0:  # asked of the warm-up, which does no load
+        quantities = [one for one in quantities if one[0].startswith("boot.")] + list(_answers(made))
+    if arm.endswith("#aa"):  # only its life is timed
+        quantities = [one for one in quantities if one[0].startswith(("boot.", "teardown.", "cpu.boot"))]
     if status is not Status.OK:
         quantities = [("boot.total", "", None, "seconds", "the application never answered", {})]
     return [
         Sample(
             metric=quantity.split(".")[0], quantity=quantity, value=value, unit=unit, backend=backend, arm=arm,
-            block=block, position=position, instance=f"b{block}-{arm}", status=status, state=state,
-            accelerator=made.accelerator, kernel="6.1.0-40-amd64", image=DIGEST, at=1_795_000_000.0 + 60 * block,
-            text=text, detail=detail, resolution=0.001 if quantity == "boot.listening" else 0.0,
+            block=block, position=position, instance=f"b{block}-{arm}", state=state,
+            status=Status.FAILED if text == "inconclusive" else status,
+            accelerator=made.accelerator, kernel="6.1.0-40-amd64", image=DIGEST, warmup=block == 0,
+            at=1_795_000_000.0 + 60 * block, text=text, detail=detail, resolution=0.001 if quantity == "boot.listening" else 0.0,
         )
         for quantity, state, value, unit, text, detail in quantities
     ]  # fmt: skip
@@ -182,7 +172,7 @@ def _quantities(made: Made, chance: random.Random, noise: float) -> list[Observe
         found += [(name, state, about(value * growth) * MIB, "bytes", "", {}) for name, value in _memory(made)]
     found += [
         ("cpu.boot", "", about(made.cpu_boot), "seconds", "", {}),
-        ("cpu.idle", "", about(made.idle), "1", "", {}),
+        ("cpu.idle", "idle", about(made.idle), "1", "", {}),
         ("cpu.per_1000_requests", "", about(made.per_thousand), "seconds", "", {}),
         ("cpu.compute", "", about(made.compute), "seconds", "", {}),
         (
@@ -213,14 +203,17 @@ def _memory(made: Made) -> Iterator[tuple[str, float]]:
 
 
 def _answers(made: Made) -> Iterator[Observed]:
-    for (probe, group, question), answer in zip(PROBES, made.answers, strict=True):
+    kind = 2 if made.guest else int(made.title != "process")
+    for probe, group, question, *answers in PROBES:
+        answer = answers[kind]
         detail: dict[str, object] = {
-            "question": question, "expected": answer, "reason": f"because of how it is isolated: {made.mechanism}",
-            "mechanism": "seccomp" if answer == "refused" else "", "evidence": f"errno 1 (EPERM) <{probe}>",
-            "verdict": "as expected", "group": group,
+            "group": group, "question": question, "evidence": f"<{probe}>: EPERM", "severity": "tells about the host",
+            "expected": "" if answer == "inconclusive" else answer, "as_expected": answer != "inconclusive" or None,
+            "reason": f"because of what it is: {made.mechanism}", "reach": REACH.get(answer, "closed"),
+            "mechanism": "capability" if kind == 1 else "none",
         }  # fmt: skip
-        if (probe, made.title) == ("kernel-log", "container (lab)"):
-            detail |= {"expected": "own only", "verdict": "unexpected"}
+        if (probe, kind) == ("kernel-log", 1):
+            answer, detail = "yes", detail | {"as_expected": False, "reach": "open"}
         yield f"isolation.{probe}", "", None, "answer", answer, detail
 
 
@@ -240,15 +233,32 @@ def _run(blocks: int, seed: int) -> Run:
         blocks_planned=blocks, budget_seconds=None, limits={"memory_bytes": 268435456, "cpus": 1.0, "pids": 128},
         metrics=("boot", "memory", "cpu", "load", "isolation"), arms=arms,
         image={
-            "name": "web-app", "digest": DIGEST, "manifest": MANIFEST, "origin": "recipe: mmdebstrap",
-            "size_bytes": 188_000_000, "files": 9001,
+            "name": "web-app", "digest": DIGEST, "manifest_digest": MANIFEST, "origin": "built",
+            "base": {"name": "python:3.11-slim", "digest": DIGEST, "origin": "recipe"}, "size_bytes": 188_000_000,
+            "layers": 3, "files": 9001,
         },
         host={
-            "cpu": {"model": "A test's CPU", "cores": 2}, "memory_bytes": 24 * 1024**3,
-            "kernel": "6.1.0-40-amd64", "cgroup": "v1 hybrid", "mitigations": {"spectre_v2": "Retpolines"},
+            "identity": "0123456789ab", "distribution": "A test's Linux", "kernel_release": "6.1.0-40-amd64",
+            "architecture": "x86_64", "cpu": {"model": "A test's CPU", "online": 2, "virtualised": True},
+            "memory": {"total_bytes": 24 * 1024**3, "ksm": "off", "transparent_huge_pages": "madvise"},
+            "cgroups": {"mode": "hybrid", "v1": ["cpu", "memory"], "v2": []}, "clocksource": "tsc",
+            "mitigations": {"spectre_v2": "Mitigation: Retpolines"},
         },
         versions={"lab": "0.1.0", "python": "3.11.2", "qemu": "7.2.17", "libvirt": "9.0.0", "git": "0123abc"},
-        settings={"load": {"connections": 4, "duration_seconds": 3.0}, "warmup_blocks": 0},
+        settings={
+            "load": {"kind": "Load", "path": "/", "connections": 4, "duration_seconds": 3.0}, "warm_ups": 1,
+            "readiness": {"kind": "HttpReadiness", "path": "/health", "status": 200, "body": "ok"},
+            "idle_seconds": 10.0, "caches": "warm", "excluded": "warm-up instances (block 0)",
+        },
         noop={"process": 0.0021, "microvm": 0.0105},
-        parity={arm: {"manifest": MANIFEST, "limits": {"memory": "proven", "cpus": "proven"}} for arm in ARMS},
+        parity={
+            name: {
+                "manifest_digest": MANIFEST,
+                "limits": {
+                    "memory_bytes": 268435456, "cpus": 1.0, "pids": 128,
+                    "as": "guest RAM and vCPUs" if made.guest else "cgroup limits",
+                },
+            }
+            for name, made in BACKENDS.items()
+        },
     )  # fmt: skip

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     """What a finding is about."""
 
     FAILED = "failed instances"
+    INCONCLUSIVE = "inconclusive probes"
     INTERRUPTED = "run ended early"
     FEW_BLOCKS = "few blocks"
     EMULATED = "emulation"
@@ -65,17 +66,9 @@ class Finding:
 def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     """Everything there is to warn of, the most serious first. ``ratios`` is lab.analysis.compare.ratios()'s."""
     detectors = (
-        _failed,
-        _interrupted,
-        _parity,
-        _isolation,
-        _emulated,
-        _few_blocks,
-        _noise,
-        _drift,
-        _clusters,
+        _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _noise, _drift, _clusters,
         _coarse,
-    )
+    )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
     found += _band(ratios)
     return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
@@ -83,7 +76,7 @@ def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
 
 def _failed(loaded: Loaded) -> Iterator[Finding]:
     frame = loaded.frame
-    bad = frame[frame["status"] != Status.OK].drop_duplicates("instance")
+    bad = frame[(frame["status"] != Status.OK) & (frame["unit"] != "answer")].drop_duplicates("instance")
     if bad.empty:
         return
     total = frame["instance"].nunique()
@@ -94,6 +87,19 @@ def _failed(loaded: Loaded) -> Iterator[Finding]:
         sentence=f"{len(bad)} of {total} instances failed or ran out of time: {_some(cases)}.",
         advice=f"They count as failures, never as fast. Read logs/{bad.iloc[0]['instance']}/ and the others' logs.",
     )
+
+
+def _inconclusive(loaded: Loaded) -> Iterator[Finding]:
+    answers = loaded.answers
+    bad = answers[answers["status"] != Status.OK]
+    if not bad.empty:
+        cases = [f"{str(row.quantity).removeprefix('isolation.')} on {row.arm}" for row in bad.itertuples()]
+        yield Finding(
+            kind=Kind.INCONCLUSIVE,
+            severity=Severity.WARNING,
+            sentence=f"{_count(len(bad), 'isolation question')} could not be answered: {_some(cases)}.",
+            advice="Such a cell says nothing, neither good nor bad. Its evidence tells why.",
+        )
 
 
 def _because(text: str) -> str:
@@ -257,6 +263,8 @@ def _isolation(loaded: Loaded) -> Iterator[Finding]:
 
 def differs(raw: dict[str, Any], answer: str) -> bool:
     """Whether a probe's answer is another than the expected one."""
+    if raw.get("as_expected") is not None:
+        return not raw["as_expected"]
     expected = detail(raw, "expected")
     return bool(expected) and expected != answer
 

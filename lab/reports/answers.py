@@ -34,10 +34,13 @@ CLOSED = frozenset(
         "none",
     }
 )
-OWN = frozenset({"own", "own only", "contained", "private", "virtual"})
+OWN = frozenset({"own", "own only", "guest", "contained", "private", "virtual"})
 OPEN = frozenset(
     {"yes", "open", "allowed", "reached", "visible", "host", "host's", "shared", "no limit", "unlimited", "ignored"}
 )
+SHORTER = {"inconclusive": "unclear", "effective": "holds"}
+"""Words that fit a cell."""
+
 WORDS = {"closed": "stopped", "own": "its own only", "open": "reaches the host", "unknown": "not known"}
 
 
@@ -90,13 +93,13 @@ def matrix(material: Material) -> tuple[Probe, ...]:
 def _cell(arm: Arm, text: str, status: str, raw: dict[str, Any]) -> Cell:
     asked = status == Status.OK
     return Cell(
-        answer=text if asked else status,
+        answer=SHORTER.get(text, text) or status,
         reach=(detail(raw, "reach") or classify(text, own_kernel(arm))) if asked else "unknown",
         unexpected=asked and differs(raw, text),
         expected=detail(raw, "expected"),
         reason=detail(raw, "reason"),
         mechanism=detail(raw, "mechanism"),
-        evidence=detail(raw, "evidence") or ("" if asked else text),
+        evidence=detail(raw, "evidence"),
         n=1,
     )
 

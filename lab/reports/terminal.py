@@ -29,12 +29,15 @@ COLUMNS = (
 def show(run_folder: Path, console: Console | None = None) -> None:
     """Print the run. Raises ResultsError when the folder can't be read."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.text import Text
 
     out = console or Console(highlight=False, width=None if Console().is_terminal else WIDTH)
     material = Material.read(run_folder)
     grids = (table(material, columns) for columns in range(len(COLUMNS), 0, -1))
-    grid = next((each for each in grids if out.measure(each).minimum <= out.width), table(material, 0))
+    roomy = out.options.update(max_width=10 * WIDTH)  # else the measure itself is cut to the console
+    fitting = (each for each in grids if Measurement.get(out, roomy, each).minimum <= out.width)
+    grid = next(fitting, table(material, 0))
     out.print()
     out.print(grid)
     key = "✗ reaches or shares the host's · ◐ its own only · ✓ stopped, or a limit that holds"
@@ -68,7 +71,7 @@ def table(material: Material, columns: int = len(COLUMNS)) -> Table:
         grid.add_column(title, justify="right", no_wrap=True, min_width=max(len(text) for text in texts))
     asked = not material.loaded.answers.empty
     if asked:
-        grid.add_column("asked inside", no_wrap=True, min_width=12)
+        grid.add_column("inside", no_wrap=True, min_width=6)
     for arm in material.arms:
         cells = [f"[bold]{escape(arm.label)}[/bold]\n{_kernel(arm)}", _boot(material, arm)]
         cells += [_value(material, quantity, arm, state) or "–" for quantity, state, _ in shown]
@@ -89,7 +92,7 @@ def _boot(material: Material, arm: Arm) -> str:
     if value is not None:
         interval = format_interval(value.low, value.high, value.unit)
         against = compared(material, "boot.total", arm)
-        lines = [f"{format_value(value.median, value.unit)}, {against}", f"{interval}, n = {value.n}", *lines]
+        lines = [format_value(value.median, value.unit), f"{interval}, n = {value.n}", against, *lines]
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -14,52 +14,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-QUESTION_WIDTH = 2.5
+QUESTION_WIDTH = 3.1
 """The width of the questions' column, in columns of answers."""
+
+GROUP_HEIGHT = 0.75
+LONGEST_COLUMN = 16
+"""More rows than that are set in two columns, so that the whole still fits a screen."""
 
 
 def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     """A table, drawn: groups of probes as rows, backends as columns."""
     probes = matrix(material)
-    arms = material.arms
-    groups = len({probe.group for probe in probes})
-    rows = len(probes) + 0.75 * groups
-    with style.canvas(14.2, 2.7 + 0.52 * rows) as (figure, axes):
-        axes.set_axis_off()
-        for column, arm in enumerate(arms):
-            axes.text(
-                column + 0.5,
-                -0.55,
-                arm.label,
-                ha="center",
-                va="bottom",
-                fontsize=18,
-                fontweight="bold",
-                color=style.colour(arm),
-            )
-            axes.text(column + 0.5, -0.5, stamp(arm), ha="center", va="top", fontsize=12.5, color=style.QUIET)
-        y, group = 0.1, None
-        for probe in probes:
-            if probe.group != group:
-                group = probe.group
-                axes.text(
-                    -QUESTION_WIDTH,
-                    y + 0.52,
-                    group.upper(),
-                    va="center",
-                    fontsize=12.5,
-                    fontweight="bold",
-                    color=style.QUIET,
-                )
-                y += 0.75
-            axes.text(
-                -QUESTION_WIDTH, y + 0.5, shorten(probe.question, 44, placeholder=" …"), va="center", fontsize=15
-            )
-            for column, arm in enumerate(arms):
-                _cell(axes, column, y, probe.cells.get(arm.label))
-            y += 1
-        axes.set_xlim(-QUESTION_WIDTH, len(arms))
-        axes.set_ylim(y + 0.1, -1.3)
+    columns = _split(probes)
+    size = 15.0 if len(columns) == 1 else 13.0
+    height = max(_height(column) for column in columns)
+    width, row = (14.2, 0.52) if len(columns) == 1 else (18.6, 0.44)
+    with style.canvas(width, 2.6 + row * height, ncols=len(columns), squeeze=False) as (figure, grid):
+        for axes, column in zip(grid[0], columns, strict=True):
+            _column(axes, column, material, height, size)
         _legend(figure, probes)
         style.headline(
             figure, "What each boundary lets through",
@@ -69,7 +41,48 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     return "Isolation answers. " + " ".join(_sentence(probe, material) for probe in probes)
 
 
-def _cell(axes: Axes, column: int, y: float, cell: Cell | None) -> None:
+def _height(probes: Sequence[Probe]) -> float:
+    return len(probes) + GROUP_HEIGHT * len({probe.group for probe in probes})
+
+
+def _split(probes: tuple[Probe, ...]) -> list[tuple[Probe, ...]]:
+    """One column, or two of about equal height that don't tear a group apart."""
+    if len(probes) <= LONGEST_COLUMN:
+        return [probes]
+    groups = list(dict.fromkeys(probe.group for probe in probes))
+    halves = [
+        tuple(tuple(probe for probe in probes if (probe.group in groups[:cut]) is first) for first in (True, False))
+        for cut in range(1, len(groups))
+    ]
+    return list(min(halves, key=lambda half: max(map(_height, half)), default=(probes,)))
+
+
+def _column(axes: Axes, probes: Sequence[Probe], material: Material, height: float, size: float) -> None:
+    axes.set_axis_off()
+    arms = material.arms
+    for column, arm in enumerate(arms):
+        centre: dict[str, Any] = {"x": column + 0.5, "ha": "center"}
+        axes.text(
+            **centre, y=-0.55, s=arm.label, va="bottom", fontsize=size + 2, fontweight="bold", color=style.ink(arm)
+        )
+        axes.text(**centre, y=-0.5, s=stamp(arm), va="top", fontsize=size - 2.5, color=style.QUIET)
+    y, group = 0.1, None
+    for probe in probes:
+        if probe.group != group:
+            group = probe.group
+            heading: dict[str, Any] = {"fontsize": size - 2.5, "fontweight": "bold", "color": style.QUIET}
+            axes.text(-QUESTION_WIDTH, y + 0.52, group.upper(), va="center", **heading)
+            y += GROUP_HEIGHT
+        question = shorten(probe.question, 42, placeholder=" …")
+        axes.text(-QUESTION_WIDTH, y + 0.5, question, va="center", fontsize=size)
+        for column, arm in enumerate(arms):
+            _cell(axes, column, y, probe.cells.get(arm.label), size)
+        y += 1
+    axes.set_xlim(-QUESTION_WIDTH, len(arms))
+    axes.set_ylim(height + 0.2, -1.3)
+
+
+def _cell(axes: Axes, column: int, y: float, cell: Cell | None, size: float) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     fill, ink, symbol = style.REACH[cell.reach if cell else "unknown"]
@@ -82,17 +95,9 @@ def _cell(axes: Axes, column: int, y: float, cell: Cell | None) -> None:
         box |= {"edgecolor": style.INK, "linewidth": 2.6}
     rounded = "round,pad=0,rounding_size=0.08"
     axes.add_patch(FancyBboxPatch((column + 0.07, y + 0.12), 0.86, 0.76, boxstyle=rounded, **box))
-    surprise = "  !" if cell and (cell.unexpected or cell.varied) else ""
-    axes.text(
-        column + 0.5,
-        y + 0.5,
-        f"{symbol}  {answer}{surprise}",
-        ha="center",
-        va="center",
-        fontsize=15,
-        color=ink,
-        fontweight="bold",
-    )
+    surprise = " !" if cell and (cell.unexpected or cell.varied) else ""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "fontweight": "bold", "color": ink}
+    axes.text(column + 0.5, y + 0.5, f"{symbol} {answer}{surprise}", **look)
 
 
 def _legend(figure: Figure, probes: tuple[Probe, ...]) -> None:

@@ -22,6 +22,8 @@ COSTS = (
 )
 SCALES = {"s": 1.0, "MiB": 1024.0**2}
 
+MOST_IN_A_LINE = 12
+
 
 def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     """A row per backend; a panel per cost, bars from zero, and a strip of the isolation answers."""
@@ -80,22 +82,25 @@ def _strip(axes: Axes, material: Material) -> None:
 
     probes = matrix(material)
     order = ("open", "own", "closed", "unknown")
+    lines = -(-len(probes) // MOST_IN_A_LINE)
+    width = -(-len(probes) // lines)
+    height = 0.66 / lines
     for row, arm in enumerate(material.arms):
         reaches = [probe.cells[arm.label].reach for probe in probes if arm.label in probe.cells]
         reaches.sort(key=order.index)
-        for column, reach in enumerate(reaches):
+        for index, reach in enumerate(reaches):
             fill, ink, symbol = style.REACH[reach]
-            axes.add_patch(
-                Rectangle((column + 0.06, row - 0.3), 0.88, 0.6, facecolor=fill, edgecolor=ink, linewidth=0.8)
-            )
-            axes.text(column + 0.5, row, symbol, ha="center", va="center", fontsize=15, color=ink)
-    axes.set_xlim(0, max(1, len(probes)))
+            x, y = index % width, row - 0.33 + height * (index // width)
+            axes.add_patch(Rectangle((x + 0.06, y), 0.88, 0.9 * height, facecolor=fill, edgecolor=ink, linewidth=0.8))
+            axes.text(x + 0.5, y + 0.45 * height, symbol, ha="center", va="center", fontsize=15 - lines, color=ink)
+    axes.set_xlim(0, width)
     axes.set_xticks([])
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_title(f"{len(probes)} questions inside")
     used = [reach for reach in order if any(cell.reach == reach for probe in probes for cell in probe.cells.values())]
-    axes.set_xlabel("\n".join(_pairs([f"{style.REACH[reach][2]} {WORDS[reach]}" for reach in used])), fontsize=14)
+    words = _pairs([f"{style.REACH[reach][2]} {WORDS[reach]}" for reach in used])
+    axes.set_xlabel("\n".join(words), fontsize=14)
 
 
 def _pairs(words: list[str]) -> list[str]:
