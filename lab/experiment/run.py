@@ -19,7 +19,7 @@ from itertools import count
 
 from lab.backends.site import Site
 from lab.errors import LabError, NotReady, ParityError
-from lab.experiment.parity import limits_seen, verify_manifest
+from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import Plan, PlannedArm
 from lab.experiment.watch import Watch
 from lab.host.clock import now
@@ -128,7 +128,6 @@ class Experiment:
         for position, backend in enumerate(self.backends()):
             arm = PlannedArm(label=backend.name, backend=backend.name)
             if (WARM_UP, arm.label) not in self.folder.completed():
-                self.watch.doing(f"warm-up, {backend.name}")
                 self.observe(arm, WARM_UP, position)
 
     # 4. blocks
@@ -150,7 +149,6 @@ class Experiment:
         completed = self.folder.completed()
         for position, arm in enumerate(self.plan.order(block)):
             if (block, arm.label) not in completed:
-                self.watch.doing(f"block {block}, {arm.label}")
                 self.observe(arm, block, position)
 
     def _expect(self, done: int, spent: float, longest: float) -> None:
@@ -165,7 +163,16 @@ class Experiment:
         """Launch one instance, watch its whole life, append what was seen, success or not."""
         name = f"{'warmup' if block == WARM_UP else f'b{block}'}-{arm.label.replace('#', '-')}"
         backend = self.site.backend(arm.backend)
-        stamp = _Stamp(arm=arm, block=block, position=position, instance=name, image=self.setup.image.digest)
+        known = next(described for described in self.folder.run.arms if described.label == arm.label)
+        stamp = _Stamp(
+            arm=arm,
+            block=block,
+            position=position,
+            instance=name,
+            image=self.setup.image.digest,
+            accelerator=known.accelerator,
+            kernel=known.kernel,
+        )
         try:
             self._live(backend, stamp)
         except ParityError:
@@ -226,8 +233,7 @@ class Experiment:
     def _kernel(self, backend: Backend, instance: Instance) -> str:
         """The release of the kernel that serves the instance; asked once per backend, from inside."""
         if backend.name not in self.kernels:
-            seen = instance.inside("read", "/proc/sys/kernel/osrelease")
-            self.kernels[backend.name] = seen.stdout.decode().strip()
+            self.kernels[backend.name] = read_inside(instance, "/proc/sys/kernel/osrelease").strip()
             arms = tuple(
                 replace(arm, kernel=self.kernels[backend.name], accelerator=instance.accelerator)
                 if arm.backend == backend.name

@@ -1,0 +1,223 @@
+"""lab measured beside what it is made of: runc, crun and unshare on one bundle, QEMU started by hand.
+
+Everything to be compared runs in one call and interleaved: each round starts every contender once, in a random
+order, so that whatever drifts on the host meets all of them. A contender's clock starts when it is asked to
+start and stops when nothing of it is left, unless its name says otherwise; the harness's own cost is measured
+with a program that does nothing, and shown, never subtracted.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.backends.site import Site
+from lab.errors import CommandError, LabError
+from lab.experiment.watch import Watch
+from lab.host.clock import now
+from lab.host.command import run
+from lab.host.hierarchy import Hierarchies
+from lab.model import Phase, Process
+from lab.runtime import bundle
+from lab.runtime.config import Config
+from lab.runtime.launcher import Overlay, Spec
+
+WARM_UPS = 2
+SEQUENCE = 100  # containers one after another
+EDGE = 10  # of them at either end are compared
+TIMEOUT_SECONDS = 30.0
+APPLICATION = "/bin/true"
+LINKS = ("true", "sh", "sleep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One contender's observations in seconds, in the order in which they were made."""
+
+    name: str
+    what: str
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What lab promises: the median of ``ours`` at most ``at_most`` times that of ``theirs``.
+
+    Without ``theirs`` it is ``at_most`` seconds. ``paired`` series were made in the same rounds.
+    """
+
+    sentence: str
+    ours: str
+    theirs: str
+    at_most: float
+    paired: bool = True
+
+
+GOALS = (
+    Goal(sentence="a container costs at most 0.3 of runc's", ours="container", theirs="runc", at_most=0.3),
+    Goal(sentence="… and at most 3 times unshare alone", ours="container", theirs="unshare", at_most=3.0),
+    Goal(
+        sentence="a microvm's init comes within 1.25 of QEMU by hand", ours="microvm", theirs="qemu", at_most=1.25
+    ),
+    Goal(
+        sentence="100 containers in a row: the last ten cost at most 1.2 of the first ten",
+        ours="last ten", theirs="first ten", at_most=1.2, paired=False,
+    ),
+    Goal(sentence="lab --help answers within a quarter of a second", ours="help", theirs="", at_most=0.25),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Results:
+    """Every series by name, and why a contender is absent."""
+
+    rounds: int
+    seed: int
+    series: dict[str, Series] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, what: str, seconds: Sequence[float]) -> None:
+        self.series[name] = Series(name=name, what=what, seconds=tuple(seconds))
+
+
+def interleave(
+    contenders: dict[str, Callable[[], float]], rounds: int, seed: int, doing: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Run every contender once per round, in an order drawn from ``seed``; warm-up rounds are not returned."""
+    generator = random.Random(seed)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(-WARM_UPS, rounds):
+        doing(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
+        for name in generator.sample(list(contenders), len(contenders)):
+            taken = contenders[name]()
+            if number >= 0:
+                seconds[name].append(taken)
+    return seconds
+
+
+def measure_containers(site: Site, results: Results, watch: Watch) -> None:
+    """lab, runc, crun and unshare on one busybox bundle, then a hundred of lab's in a row, then ``lab --help``."""
+    with ExitStack() as stack:
+        folder = site.scratch / "selfbench"
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        root = make_root(folder / "rootfs")
+        config = bundle.container_config(Process(argv=(APPLICATION,)))
+        executed: list[float] = []
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        stack.callback(os.close, null)
+        contenders: dict[str, Callable[[], float]] = {
+            "container": lambda: _container(site, config, root, null, executed),
+            "unshare": lambda: spawn(["unshare", "-mpfuin", "--mount-proc", APPLICATION]),
+            "nothing": lambda: spawn([APPLICATION]),
+        }
+        for runtime in ("runc", "crun"):
+            try:
+                contenders[runtime] = _reference(runtime, site, config, folder, root, stack)
+            except LabError as error:
+                results.absent[runtime] = error.message
+        watch.doing("containers")
+        found = interleave(contenders, results.rounds, results.seed, lambda text: watch.doing(f"containers: {text}"))
+        results.add("container", "lab: request to exec, exit, all of it removed", found["container"])
+        results.add("container exec", "lab: request to exec alone", executed[WARM_UPS:])
+        for runtime in ("runc", "crun"):
+            if runtime in found:
+                results.add(runtime, f"{runtime} run, on the same bundle", found[runtime])
+        results.add("unshare", "unshare -mpfuin --mount-proc /bin/true", found["unshare"])
+        results.add("nothing", "/bin/true: the harness's own cost", found["nothing"])
+        watch.doing(f"{SEQUENCE} containers in a row")
+        row = [_container(site, config, root, null, executed) for _ in range(SEQUENCE)]
+        results.add("first ten", f"of {SEQUENCE} containers in a row", row[:EDGE])
+        results.add("last ten", f"of {SEQUENCE} containers in a row", row[-EDGE:])
+
+
+def measure_help(results: Results, watch: Watch) -> None:
+    """``lab --help`` as a user starts it, a new interpreter each time."""
+    watch.doing("lab --help")
+    lab = str(Path(sys.executable).with_name("lab"))
+    found = interleave({"help": lambda: spawn([lab, "--help"])}, max(5, results.rounds // 3), 0, lambda _: None)
+    results.add("help", "lab --help, warm", found["help"])
+
+
+def make_root(root: Path) -> Path:
+    """busybox under the names the bundle uses, and the mount points a runtime expects."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise CommandError("busybox is not installed", hint="apt-get install busybox-static")
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(busybox, root / "bin" / "busybox")
+    for link in LINKS:
+        (root / "bin" / link).symlink_to("busybox")
+    return root
+
+
+def spawn(argv: Sequence[str | Path]) -> float:
+    """Seconds from asking for a program to its end. Raises CommandError if it fails."""
+    words = [str(word) for word in argv]
+    began = now()
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        timeout=TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
+    taken = now() - began
+    if done.returncode != 0:
+        raise CommandError(f"{words[0]} failed with exit code {done.returncode}", detail=done.stderr.decode()[-2000:])
+    return taken
+
+
+def _container(site: Site, config: Config, root: Path, null: int, executed: list[float]) -> float:
+    """lab's own: the clock runs until the container has been removed, as runc's does."""
+    began = now()
+    spec = Spec(name=f"bench-{len(executed)}", config=config, root=Overlay(lower=(root,)))
+    with site.launcher.launch(spec, stdin=null, stdout=null, stderr=null) as container:
+        code = container.wait(TIMEOUT_SECONDS)
+        at = container.timeline.at(Phase.EXECUTED)
+    taken = now() - began
+    if code != 0 or at is None:
+        raise LabError(f"{APPLICATION} in a container ended with {code}", hint="lab doctor")
+    executed.append(at - began)
+    return taken
+
+
+def _reference(
+    runtime: str, site: Site, config: Config, folder: Path, root: Path, stack: ExitStack
+) -> Callable[[], float]:
+    """``RUNTIME run`` on the same bundle. Raises LabError when it is absent or can't run one here."""
+    if shutil.which(runtime) is None:
+        raise CommandError(f"{runtime} is not installed", hint=f"apt-get install {runtime}")
+    place = folder / runtime
+    place.mkdir()
+    group = f"lab/{site.session.id}/{runtime}"
+    bundle.write(config, place, root=str(root), cgroups_path=f"/{group}")
+    stack.callback(_remove_groups, group)
+    count = iter(range(10**9))
+
+    def words() -> list[str]:
+        name = f"lab-{site.session.id}-{next(count)}"
+        return [runtime, "--root", str(place / "state"), "run", "--bundle", str(place), name]
+
+    try:
+        run(words(), timeout_seconds=TIMEOUT_SECONDS)
+    except CommandError as error:
+        last = error.detail.splitlines()[-1] if error.detail else error.message
+        raise CommandError(f"{runtime} can't run the bundle here: {last}") from error
+    return lambda: spawn(words())
+
+
+def _remove_groups(group: str) -> None:
+    """runc makes its parents in every hierarchy, also those that lab does not use, and removes only its own."""
+    hierarchies = Hierarchies.detect()
+    mounts = {*hierarchies.v1.values(), *([hierarchies.unified] if hierarchies.unified else [])}
+    for mount in mounts - set(hierarchies.joined()):
+        for path in (group, *(str(parent) for parent in Path(group).parents if parent.name)):
+            try:
+                (mount / path).rmdir()
+            except OSError:  # not there, or another session's still in it
+                continue

@@ -1,0 +1,258 @@
+"""The story of a measurement, told over instances that only pretend: order, failures, interruption, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from lab.errors import LaunchError, NotReady, ParityError
+from lab.experiment import run as story
+from lab.experiment.plan import Plan, arms
+from lab.experiment.run import Experiment, Setup
+from lab.experiment.watch import Silent
+from lab.host.clock import Timeline
+from lab.instance import LaunchRequest
+from lab.metrics.base import Metric, Observation, Subject
+from lab.model import Accelerator, Kernel, Limits, Process, Scenario
+from lab.results.record import Arm, Run, Sample, Status
+from lab.results.store import RunFolder
+
+BACKENDS = ("process", "container")
+
+
+@dataclass
+class FakeInstance:
+    request: LaunchRequest
+    backend: str
+    stopped: list[str]
+    timeline: Timeline = field(default_factory=Timeline)
+    accelerator: Accelerator = Accelerator.NATIVE
+
+    @property
+    def name(self) -> str:
+        return self.request.name
+
+    def __enter__(self) -> FakeInstance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.append(self.name)
+
+
+@dataclass
+class FakeBackend:
+    name: str
+    order: int
+    kernel: Kernel = Kernel.HOST
+    launched: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    prepared: int = 0
+    trouble: Callable[[str], None] = lambda name: None
+
+    def prepare(self, image: object) -> None:
+        self.prepared += 1
+
+    def launch(self, request: LaunchRequest) -> FakeInstance:
+        self.trouble(request.name)
+        self.launched.append(request.name)
+        return FakeInstance(request, self.name, self.stopped)
+
+
+class FakeManifest:
+    digest = "m" * 64
+    file_count = 3
+
+
+class FakeSite:
+    network = None
+
+    def __init__(self) -> None:
+        self.backends = {name: FakeBackend(name, order) for order, name in enumerate(BACKENDS)}
+        self.store = self
+
+    def backend(self, name: str) -> FakeBackend:
+        return self.backends[name]
+
+    def manifest(self, image: object) -> FakeManifest:
+        return FakeManifest()
+
+    @property
+    def launched(self) -> set[str]:
+        return {name for backend in self.backends.values() for name in backend.launched}
+
+    @property
+    def stopped(self) -> set[str]:
+        return {name for backend in self.backends.values() for name in backend.stopped}
+
+
+class Counting(Metric):
+    """One observation per hook. Not found by the registry, which looks below lab/metrics alone."""
+
+    name: ClassVar[str] = "counting"
+    order: ClassVar[int] = 1
+
+    def ready(self, subject: Subject) -> Iterator[Observation]:
+        yield Observation(quantity="counting.ready", value=1.0, unit="1")
+
+    def idle(self, subject: Subject) -> Iterator[Observation]:
+        yield Observation(quantity="counting.idle", value=1.0, unit="1", state="idle")
+
+    def loaded(self, subject: Subject) -> Iterator[Observation]:
+        yield Observation(quantity="counting.loaded", value=1.0, unit="1", state="after-load")
+
+    def ended(self, subject: Subject) -> Iterator[Observation]:
+        yield Observation(quantity="counting.ended", value=1.0, unit="1")
+
+
+class FakeImage:
+    digest = "sha256:" + "d" * 64
+
+
+def make_folder(root: Path) -> RunFolder:
+    run = Run(
+        name="r",
+        scenario="s",
+        title="t",
+        started="2026-01-01T00:00:00+00:00",
+        command_line=("lab",),
+        seed=1,
+        blocks_planned=2,
+        budget_seconds=None,
+        limits={},
+        metrics=("counting",),
+        arms=tuple(
+            Arm(
+                label=arm.label,
+                backend=arm.backend,
+                title=arm.label,
+                mechanism="",
+                order=0,
+                accelerator=Accelerator.NATIVE,
+                kernel="",
+            )
+            for arm in arms(BACKENDS)
+        ),
+        image={},
+        host={},
+        versions={},
+    )
+    return RunFolder.create(root, run)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> FakeSite:
+    def seen(*_: object) -> str:
+        return FakeManifest.digest
+
+    monkeypatch.setattr(story, "wait_ready", lambda subject: None)
+    monkeypatch.setattr(story, "verify_manifest", seen)
+    monkeypatch.setattr(story, "limits_seen", lambda instance, kernel: {"pids": 1})
+    monkeypatch.setattr(story, "read_inside", lambda instance, path: "6.1.0\n")
+    return FakeSite()
+
+
+def experiment(site: FakeSite, folder: RunFolder, *, blocks: int = 2) -> Experiment:
+    setup = Setup(
+        scenario=Scenario(name="s", title="t", directory=Path(), dockerfile=Path()),
+        image=FakeImage(),  # type: ignore[arg-type]
+        process=Process(argv=("/bin/true",)),
+        limits=Limits(),
+        metrics=(Counting(),),
+        isolation=False,
+        idle_seconds=0.0,
+    )
+    plan = Plan(arms=arms(BACKENDS), seed=1, blocks=blocks, budget_seconds=0.0)
+    return Experiment(site, setup, plan, folder, Silent())  # type: ignore[arg-type]
+
+
+def by_arm(samples: Iterable[Sample]) -> dict[tuple[int, str], list[Any]]:
+    found: dict[tuple[int, str], list[Any]] = {}
+    for sample in samples:
+        found.setdefault((sample.block, sample.arm), []).append(sample)
+    return found
+
+
+def test_every_arm_is_observed_once_per_block(site: FakeSite, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    experiment(site, folder).run()
+    found = by_arm(folder.samples())
+    measured = {(block, arm.label) for block in (1, 2) for arm in arms(BACKENDS)}
+    assert set(found) == measured | {(0, "process"), (0, "container")}
+    whole = ["counting.ready", "counting.idle", "counting.loaded", "counting.ended"]
+    assert [sample.quantity for sample in found[1, "process"]] == whole
+    assert [sample.quantity for sample in found[1, "container#aa"]] == [whole[0], whole[3]]
+    assert all(sample.warmup == (block == 0) for (block, _), group in found.items() for sample in group)
+    assert {sample.kernel for sample in folder.samples()} == {"6.1.0"}
+    assert site.launched == site.stopped
+    assert folder.run.ended_because == "blocks done"
+    assert folder.run.parity["process"] == {"manifest_digest": FakeManifest.digest, "limits": {"pids": 1}}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (LaunchError("it fell over", detail="last words"), Status.FAILED),
+        (NotReady("no answer"), Status.TIMEOUT),
+    ],
+)
+def test_a_failure_is_recorded_and_the_run_goes_on(
+    site: FakeSite, tmp_path: Path, error: LaunchError, status: Status
+) -> None:
+    def trouble(name: str) -> None:
+        if name == "b1-container":
+            raise error
+
+    site.backends["container"].trouble = trouble
+    folder = make_folder(tmp_path)
+    experiment(site, folder).run()
+    found = by_arm(folder.samples())
+    (failed,) = found[1, "container"]
+    assert (failed.status, failed.value, failed.quantity) == (status, None, "boot.total")
+    assert failed.text == error.message
+    assert failed.detail["tail"] == error.detail
+    assert len(found[2, "container"]) == 4
+
+
+def test_an_interrupted_run_resumes_where_it_stopped(site: FakeSite, tmp_path: Path) -> None:
+    def interrupt(name: str) -> None:
+        if name == "b2-container":
+            raise KeyboardInterrupt
+
+    site.backends["container"].trouble = interrupt
+    folder = make_folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        experiment(site, folder).run()
+    assert folder.run.ended_because == "interrupted"
+    before = folder.completed()
+    assert (2, "container") not in before
+    folder.close()
+
+    again, later = RunFolder.open(folder.path), FakeSite()
+    again.abandon_incomplete()
+    experiment(later, again).run()
+    assert again.run.ended_because == "blocks done"
+    expected = {
+        ("warmup" if block == 0 else f"b{block}") + f"-{arm.label.replace('#', '-')}"
+        for block in (0, 1, 2)
+        for arm in arms(BACKENDS)
+        if (block, arm.label) not in before and not (block == 0 and arm.is_twin)
+    }
+    assert later.launched == expected
+    found = by_arm(again.samples())
+    assert all(len(group) == (2 if label.endswith("#aa") else 4) for (block, label), group in found.items() if block)
+
+
+def test_unequal_files_refuse_the_comparison(site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def differ(*_: object) -> str:
+        raise ParityError("container sees other files than the image holds")
+
+    monkeypatch.setattr(story, "verify_manifest", differ)
+    folder = make_folder(tmp_path)
+    with pytest.raises(ParityError):
+        experiment(site, folder).run()
+    assert not list(folder.samples())
+    assert folder.run.ended_because.startswith("error: container sees other files")
