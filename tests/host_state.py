@@ -12,6 +12,7 @@ namespaces, links) are attributed to the processes of this test: see `snapshot`.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 RUNTIME = Path("/run/lab")
+SESSION = re.compile(r"[0-9a-f]{8}|\.new-.*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,8 @@ def snapshot(home: Path | None = None) -> HostState:
         links=frozenset(_names(Path("/sys/class/net"))),
         named_namespaces=frozenset(_names(Path("/run/netns")) | _names(Path("/var/run/netns"))),
         held_namespaces=frozenset(_held_network_namespaces()),
-        cgroups=frozenset(name for name in _cgroups() if _session_of(name) not in foreign),
-        sessions=frozenset(_names(RUNTIME) - foreign),
+        cgroups=frozenset(name for name in _cgroups() if _is_ours(_session_of(name), foreign)),
+        sessions=frozenset(name for name in _names(RUNTIME) if _is_ours(name, foreign)),
         scratch=frozenset(_scratch(home or _home()) - {str((home or _home()) / "tmp" / name) for name in foreign}),
         processes=frozenset(_processes(foreign)),
     )
@@ -78,7 +80,7 @@ def difference(before: HostState, after: HostState) -> list[str]:
     return lines
 
 
-def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
+def wait_until(condition: Callable[[], object], timeout_seconds: float) -> bool:
     """Poll ``condition`` every 20 ms; False when it stayed false."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():
@@ -138,6 +140,11 @@ def _sessions_of_others() -> set[str]:
     return foreign
 
 
+def _is_ours(session: str, foreign: set[str]) -> bool:
+    """Whether a session's name is one that `lab.host.ledger` gives, and not that of another living lab."""
+    return SESSION.fullmatch(session) is not None and session not in foreign
+
+
 def _cgroups() -> Iterable[str]:
     for root in [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())]:
         for directory, _, _ in os.walk(root / "lab"):
@@ -152,7 +159,7 @@ def _session_of(cgroup: str) -> str:
 def _processes(foreign: set[str]) -> Iterable[str]:
     """``PID COMMAND`` of every living process inside a cgroup of lab's."""
     for cgroup in _cgroups():
-        if _session_of(cgroup) in foreign:
+        if not _is_ours(_session_of(cgroup), foreign):
             continue
         try:
             pids = (Path(cgroup) / "cgroup.procs").read_text().split()

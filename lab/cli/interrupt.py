@@ -32,7 +32,21 @@ class Interruptible:
     def __init__(self) -> None:
         self.when_impatient: Callable[[], None] | None = None
         self._armed = True
+        self._holding = False
+        self._held: int | None = None
         self._previous: dict[int, Any] = {}
+
+    def hold(self) -> None:
+        """From now on the first signal waits for `release`, since half a launch can't be stopped gracefully; a
+        second one does not.
+        """
+        self._holding = True
+
+    def release(self) -> None:
+        """Raise Interrupted for the signal that came meanwhile, if one did."""
+        self._holding = False
+        if self._held is not None:
+            self._interrupt(self._held)
 
     def disarm(self) -> None:
         """From now on nothing is raised."""
@@ -50,8 +64,13 @@ class Interruptible:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._armed:
-            self._armed = False
-            raise Interrupted(number)
-        if self.when_impatient is not None:
+        if self._armed and self._holding and self._held is None:
+            self._held = number
+        elif self._armed:
+            self._interrupt(number)
+        elif self.when_impatient is not None:
             self.when_impatient()
+
+    def _interrupt(self, number: int) -> None:
+        self._armed = False
+        raise Interrupted(number)

@@ -126,7 +126,6 @@ def _usable(site: Site, name: str) -> Backend:
 
 def _image(site: Site, what: str) -> tuple[Image, Mapping[str, str], Limits]:
     """The image, with the environment and limits of its scenario if it is one."""
-    from lab.cli.build import build_scenario
     from lab.errors import ImageError, ScenarioError
     from lab.experiment import scenario as scenarios
     from lab.model import Limits
@@ -143,6 +142,8 @@ def _image(site: Site, what: str) -> tuple[Image, Mapping[str, str], Limits]:
                 f"no image, scenario or folder is called {what}",
                 hint=f"scenarios: {', '.join(scenarios.names())}; images: lab image ls; or: lab build DIR -t {what}",
             ) from None
+    from lab.cli.build import build_scenario
+
     scenario = scenarios.load(what)
     return build_scenario(site, scenario), scenario.environment, scenario.limits
 
@@ -179,9 +180,11 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     from threading import Thread
 
     backend.prepare(request.image)
+    interruptible.hold()
     with backend.launch(request) as instance:
-        _announce(instance)
         try:
+            interruptible.release()
+            _announce(instance)
             code = instance.wait()
             assert code is not None, "waiting without a limit ends with the instance"
         except Interrupted as interrupted:

@@ -104,6 +104,7 @@ class Network:
         self._bridge = bridge
         self._numbers = itertools.count(1)
         self._publisher: Publisher | None = None
+        self._endpoints: dict[str, Endpoint] = {}
         self._closed = False
 
     @classmethod
@@ -166,6 +167,8 @@ class Network:
         self._closed = True
         with ExitStack() as stack:
             stack.callback(self.namespace.close)
+            for endpoint in self._endpoints.values():
+                stack.callback(endpoint.namespace.close)
             stack.callback(self._worker.shutdown)
             stack.callback(lambda: self._worker.submit(self._remove_links).result())
             if self._publisher is not None:
@@ -199,7 +202,8 @@ class Network:
                 self.namespace.enter()
             self._links.add_neighbour(self._bridge, address, mac_of(address.ip))
             undo.pop_all()
-        return Endpoint(self, link, address, namespace)
+        endpoint = self._endpoints[link] = Endpoint(self, link, address, namespace)
+        return endpoint
 
     def _make_tap(self) -> TapEndpoint:
         number = next(self._numbers)
@@ -216,6 +220,7 @@ class Network:
             self._in_worker(lambda: self._remove_link(link, address))
 
     def _remove_link(self, link: str, address: IPv4Address) -> None:
+        self._endpoints.pop(link, None)
         self._links.remove(link)
         self._links.remove_neighbour(self._bridge, _interface(address), mac_of(address))
 

@@ -179,6 +179,7 @@ def test_an_endpoint_may_be_released_after_its_network(network: Network) -> None
     second = Network.create()
     endpoint = second.endpoint()
     second.close()
+    assert endpoint.namespace.descriptor == -1, "closing a network lets go of every namespace in it"
     endpoint.close()
     assert endpoint.namespace.descriptor == -1
     with pytest.raises(LabError, match="closed"):

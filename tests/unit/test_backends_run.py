@@ -72,3 +72,19 @@ def test_nothing_is_raised_once_disarmed() -> None:
     with Interruptible() as interruptible:
         interruptible.disarm()
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_held_signal_waits_and_a_second_one_does_not() -> None:
+    with Interruptible() as interruptible:
+        interruptible.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            interruptible.release()
+    with Interruptible() as interruptible:
+        interruptible.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGINT"):
+            os.kill(os.getpid(), signal.SIGINT)
+    with Interruptible() as interruptible:
+        interruptible.hold()
+        interruptible.release()

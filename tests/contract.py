@@ -1,0 +1,138 @@
+"""What every backend must do, whatever it is made of: the same assertions for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+from tiny import GREETING
+
+from lab.backends.site import Site
+from lab.images.process import resolve
+from lab.images.store import Image
+from lab.instance import Instance, LaunchRequest
+from lab.model import Kernel, Limits, Phase, PublishedPort
+
+MIB = 1 << 20
+LIMITS = Limits(memory_bytes=256 * MIB, cpus=1.0, pids=64)
+PORT = 8000
+
+
+def request(site: Site, image: Image, name: str, *argv: str, logs: Path, **more: object) -> LaunchRequest:
+    """One instance of ``image`` that executes ``argv``, or the image's own command."""
+    logs.mkdir(parents=True, exist_ok=True)
+    process = resolve(image, site.store.lower_directories(image), argv=argv, environment={"GREETING": "good day"})
+    fields: dict[str, object] = {"limits": LIMITS, **more}
+    return LaunchRequest(name=name, image=image, process=process, log_directory=logs, **fields)  # type: ignore[arg-type]
+
+
+def check_exit_code_and_output(site: Site, backend: str, image: Image, logs: Path) -> None:
+    """Output arrives in the log and besides, and the exit code is the application's."""
+    read, write = os.pipe()
+    script = "echo out $GREETING; echo err >&2; id -u; exit 7"
+    wanted = request(site, image, "seven", "sh", "-c", script, logs=logs, stdout=write)
+    with site.backend(backend).launch(wanted) as instance:
+        assert instance.wait(120) == 7
+    os.close(write)
+    with os.fdopen(read, "rb") as besides:
+        assert besides.read() == b"out good day\n0\n"
+    assert (logs / "stdout.log").read_bytes() == b"out good day\n0\n"
+    assert (logs / "stderr.log").read_bytes() == b"err\n"
+    check_gone(site, instance)
+    check_timeline(site, backend, instance)
+
+
+def check_timeline(site: Site, backend: str, instance: Instance) -> None:
+    """The phases of its life are all there, in their order."""
+    stamps = instance.timeline.stamps()
+    wanted = [Phase.REQUESTED, Phase.ISOLATED, Phase.INIT, Phase.EXECUTED, Phase.STOPPING, Phase.GONE]
+    if site.backend(backend).kernel is Kernel.OWN:
+        wanted.insert(2, Phase.KERNEL)
+    assert set(stamps) >= set(wanted)
+    assert sorted(wanted, key=stamps.__getitem__) == wanted
+
+
+def check_gone(site: Site, instance: Instance) -> None:
+    """Nothing is left of it: no cgroup, no process, no link, no scratch."""
+    assert not instance.cgroup.exists()
+    assert site.network.links() == {"lo", "lab0"}
+    assert not (site.scratch / instance.name).exists()
+    instance.stop()  # once more is as good as once
+
+
+def serve(site: Site, backend: str, image: Image, logs: Path) -> Instance:
+    """The image's web server, with its port published on one that the kernel chooses."""
+    port = PublishedPort(host_port=0, instance_port=PORT)
+    return site.backend(backend).launch(request(site, image, "web", logs=logs, published=(port,)))
+
+
+def check_serves(site: Site, instance: Instance) -> None:
+    """It answers lab's client on the bridge, and the host's through the published port."""
+    until_listening(site, instance)
+    with site.network.socket() as client:
+        client.settimeout(10)
+        client.connect((str(instance.address), PORT))
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b""
+        while chunk := client.recv(65536):
+            answer += chunk
+    assert answer.endswith(GREETING.encode())
+    published = instance.published[0]
+    assert published.instance_port == PORT
+    with urllib.request.urlopen(f"http://127.0.0.1:{published.host_port}/", timeout=10) as response:
+        assert response.read().decode() == GREETING
+
+
+def until_listening(site: Site, instance: Instance, timeout_seconds: float = 120) -> None:
+    """Connect until someone accepts."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        with site.network.socket() as client:
+            client.settimeout(0.5)
+            try:
+                client.connect((str(instance.address), PORT))
+                return
+            except OSError:
+                assert time.monotonic() < deadline, f"{instance.name} never listened"
+        time.sleep(0.02)
+
+
+def check_commands(instance: Instance) -> None:
+    """Commands run inside, as root, with their input, output and exit code."""
+    done = instance.execute(["sh", "-c", "cat; id -u; echo to stderr >&2; exit 3"], stdin=b"given\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (3, b"given\n0\n", b"to stderr\n")
+    assert instance.execute(["cat", "/srv/index.html"]).stdout.decode() == GREETING
+    assert json.loads(instance.inside("stat", "/srv/index.html").stdout)
+
+
+def check_limits(site: Site, backend: str, instance: Instance) -> None:
+    """The limits asked for are those in force: of the cgroup, or of the guest that is as large as they say."""
+    if site.backend(backend).kernel is Kernel.HOST:
+        assert instance.cgroup.effective_limits() == LIMITS
+        return
+    total = instance.execute(["sh", "-c", "grep MemTotal /proc/meminfo; nproc"]).stdout.decode().split()
+    assert 0.7 * 256 * MIB < int(total[1]) * 1024 <= 256 * MIB  # the kernel keeps some for itself
+    assert total[-1] == "1"
+
+
+def check_accounted(instance: Instance) -> None:
+    """Every host process of it is in its cgroup, and so is the memory they use."""
+    assert instance.cgroup.processes()
+    assert instance.cgroup.memory().usage_bytes > 0
+
+
+def check_writes_stay(site: Site, backend: str, image: Image, logs: Path, instance: Instance) -> None:
+    """What one copy writes no other copy sees, and the image is never changed."""
+    instance.execute(["sh", "-c", "echo changed >/srv/index.html"])
+    lowest = site.store.lower_directories(image)[-1]
+    assert (lowest / "srv/index.html").read_text() == GREETING
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
