@@ -261,7 +261,10 @@ class _Builder:
         """RUN: the command in a container over the layers so far; what it changed is the layer."""
         lower = self.store.directories(self.layers)
         extra = {**self.arguments, **self.config.environment}
-        process = resolve_words(self.config, Tree(lower), instruction.argv, extra)
+        try:
+            process = resolve_words(self.config, Tree(lower), instruction.argv, extra)
+        except UsageError as error:
+            raise DockerfileError(error.message, line=instruction.line, hint=error.hint) from error
 
         def fill(directory: Path) -> None:
             Upper(directory / "upper", lower)
@@ -283,7 +286,7 @@ class _Builder:
             if code != 0:
                 raise ImageError(
                     f"line {instruction.line}: RUN failed with exit code {code}: {instruction.text}",
-                    hint="see its output below" if collected else "it printed nothing",
+                    hint="mend the command and build again: the steps before it are cached",
                     detail=tail(bytes(collected)),
                 )
 
