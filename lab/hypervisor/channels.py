@@ -1,0 +1,208 @@
+"""The host's ends of a machine's serial port and virtio ports: read everything, stamp marks on receipt.
+
+lab listens and QEMU connects when it starts, so nothing is lost and nothing has to be waited for. One thread
+per machine reads all of them; when QEMU is gone it sees the end of every one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from lab.host.clock import Timeline, now
+from lab.hypervisor.domain import Port
+from lab.model import Phase
+
+CONSOLE = "console"
+READ_BYTES = 1 << 16
+TAIL_BYTES = 8192
+INIT_LINE = b"lab: init"
+FAILED_LINE = re.compile(rb"^lab: failed: (.*?)\r?$", re.MULTILINE)
+
+
+class Channels:
+    """Listening sockets in a directory, and what came through them."""
+
+    def __init__(
+        self, directory: Path, timeline: Timeline, log_directory: Path, *, stdout: int | None, stderr: int | None
+    ) -> None:
+        """Listen. ``stdout`` and ``stderr`` get the application's output besides the logs; they stay the caller's."""
+        self._directory = directory
+        self._timeline = timeline
+        self._selector = selectors.DefaultSelector()
+        self._changed = threading.Condition()
+        self._open = 0
+        self._tail = bytearray()
+        self._marks = bytearray()
+        self.exit_code: int | None = None
+        self.failed_errno: int | None = None
+        self.ended = False
+        self.connections: dict[str, socket.socket] = {}
+        self._logs: list[BinaryIO] = []
+        output = self._copier(log_directory / "stdout.log", stdout)
+        errors = self._copier(log_directory / "stderr.log", stderr)
+        self._console_log = self._log(log_directory / "console.log")
+        receivers: dict[str, Callable[[bytes, float], None]] = {
+            CONSOLE: self._receive_console,
+            Port.MARKS.name.lower(): self._receive_marks,
+            Port.OUTPUT.name.lower(): output,
+            Port.ERRORS.name.lower(): errors,
+        }
+        for name in (CONSOLE, *(port.name.lower() for port in Port)):
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(str(directory / name))
+            listener.listen(1)
+            self._selector.register(listener, selectors.EVENT_READ, (name, receivers.get(name)))
+        self._wake, waker = os.pipe()
+        self._waker = waker
+        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._read_all, name=f"channels {directory.name}", daemon=True)
+        self._thread.start()
+
+    # What others ask
+
+    def wait(self, condition: Callable[[], bool], timeout_seconds: float | None) -> bool:
+        """Block until ``condition`` holds; it is looked at after every mark and when the machine has ended."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout_seconds)
+
+    def order(self, line: str) -> None:
+        """Send the guest an order; see obey_orders in guest/lab.sh. Lost when the machine has ended."""
+        with suppress(OSError, KeyError):
+            self.connections[Port.ORDERS.name.lower()].sendall(line.encode() + b"\n")
+
+    def connection(self, port: Port) -> socket.socket | None:
+        """The connected socket of a port that nobody reads here."""
+        return self.connections.get(port.name.lower())
+
+    def console_tail(self) -> str:
+        """The last lines of the guest's console."""
+        with self._changed:
+            text = bytes(self._tail).decode("utf-8", "replace")
+        return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+    def failure(self) -> str:
+        """What lab's own scripts in the guest complained about, empty if they did not."""
+        with self._changed:
+            found = FAILED_LINE.search(bytes(self._tail))
+        return found.group(1).decode("utf-8", "replace") if found else ""
+
+    def close(self) -> None:
+        """Stop reading and remove the sockets. Idempotent."""
+        if self._waker >= 0:
+            os.close(self._waker)
+            self._waker = -1
+            self._thread.join()
+        for path in self._directory.iterdir() if self._directory.exists() else ():
+            if path.is_socket():
+                path.unlink()
+
+    # The reading thread
+
+    def _read_all(self) -> None:
+        running = True
+        while running:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    running = False
+                elif key.data[0] in self.connections:
+                    self._read(key.fileobj, *key.data)  # type: ignore[arg-type]
+                else:
+                    self._accept(key.fileobj, *key.data)  # type: ignore[arg-type]
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        for connection in self.connections.values():
+            connection.close()
+        os.close(self._wake)
+        self._selector.close()
+        for log in self._logs:
+            log.close()
+        self._end()
+
+    def _accept(self, listener: socket.socket, name: str, receive: Callable[[bytes, float], None] | None) -> None:
+        connection, _ = listener.accept()
+        self._selector.unregister(listener)
+        listener.close()
+        with self._changed:
+            self.connections[name] = connection
+            self._changed.notify_all()
+        if receive is not None:
+            self._open += 1
+            self._selector.register(connection, selectors.EVENT_READ, (name, receive))
+
+    def _read(self, connection: socket.socket, _name: str, receive: Callable[[bytes, float], None]) -> None:
+        try:
+            data = connection.recv(READ_BYTES)
+        except OSError:
+            data = b""
+        at = now()
+        if data:
+            receive(data, at)
+            return
+        self._selector.unregister(connection)
+        self._open -= 1
+        if self._open == 0:
+            self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def _receive_console(self, data: bytes, at: float) -> None:
+        self._timeline.mark(Phase.ISOLATED, at)  # the byte may be here before libvirt has returned
+        self._timeline.mark(Phase.KERNEL, at)
+        self._console_log.write(data)
+        with self._changed:
+            self._tail += data
+            if INIT_LINE in self._tail:
+                self._timeline.mark(Phase.INIT, at)
+            del self._tail[:-TAIL_BYTES]
+
+    def _receive_marks(self, data: bytes, at: float) -> None:
+        self._marks += data
+        *lines, rest = bytes(self._marks).split(b"\n")
+        self._marks[:] = rest
+        for line in lines:
+            self._receive_mark(line.decode("ascii", "replace").split(), at)
+
+    def _receive_mark(self, words: list[str], at: float) -> None:
+        with self._changed:
+            match words:
+                case ["executed"]:
+                    self._timeline.mark(Phase.EXECUTED, at)
+                case ["failed", errno]:
+                    self.failed_errno = int(errno)
+                case ["exited", code]:
+                    self.exit_code = int(code)
+            self._changed.notify_all()
+
+    def _copier(self, path: Path, descriptor: int | None) -> Callable[[bytes, float], None]:
+        log = self._log(path)
+
+        def copy(data: bytes, _at: float) -> None:
+            log.write(data)
+            if descriptor is not None:
+                with suppress(OSError):  # the reader of lab's output went away; the log still has it
+                    _write_all(descriptor, data)
+
+        return copy
+
+    def _log(self, path: Path) -> BinaryIO:
+        log = path.open("ab", buffering=0)
+        self._logs.append(log)
+        return log
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,171 @@
+"""A machine's specification → libvirt's domain XML. Pure; the result of each kind is a golden file in the tests.
+
+Source: https://libvirt.org/formatdomain.html. Out of scope: making any of the files named here.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as Xml
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from pathlib import Path
+
+from lab.hypervisor.emulator import CGROUPS_VARIABLE, cgroups_value
+from lab.hypervisor.kinds import MachineKind
+from lab.model import Accelerator
+
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+# earlyprintk makes even the kernel's 16-bit setup code talk: its first byte on the serial port is the first
+# sign of a guest's life. A panic restarts the machine, and a machine that restarts is ended.
+COMMAND_LINE = ("earlyprintk=ttyS0", "console=ttyS0", "loglevel=4", "panic=-1", "reboot=t")
+
+# systemd's progress lines would cost an exit to QEMU per byte; what fails is still shown.
+PC_COMMAND_LINE = ("systemd.show_status=1","systemd.log_target=console",)
+
+MACHINE_TYPES = {MachineKind.MICROVM: "microvm", MachineKind.PC: "q35"}
+DOMAIN_TYPES = {Accelerator.KVM: "kvm", Accelerator.TCG: "qemu"}
+
+
+class Port(IntEnum):
+    """The virtio-serial ports; guest/lab.sh knows the numbers as /dev/vport0pN."""
+
+    MARKS = 1
+    ORDERS = 2
+    OUTPUT = 3
+    ERRORS = 4
+    AGENT = 5
+
+
+class DiskFormat(StrEnum):
+    """How a disk's bytes are laid out in its file."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A disk of the machine; the guest finds it by ``serial``. Writable only with a ``backing`` file below."""
+
+    serial: str
+    path: Path
+    backing: Path | None = None  # a raw file; the disk itself is then a qcow2 layer over it
+
+    @property
+    def format(self) -> DiskFormat:
+        return DiskFormat.QCOW2 if self.backing else DiskFormat.RAW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """A network card behind a tap that exists already, in the network namespace that QEMU is started in."""
+
+    tap: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """Everything QEMU is told."""
+
+    name: str
+    kind: MachineKind
+    accelerator: Accelerator
+    memory_bytes: int
+    vcpus: int
+    emulator: Path
+    kernel: Path
+    initramfs: Path
+    disks: tuple[Disk, ...]
+    sockets: Path  # directory with a listening socket `console` and one per Port, named in lower case
+    cgroups: tuple[Path, ...] = ()  # directories of the control group QEMU enters before it is QEMU
+    interface: Interface | None = None
+
+
+def domain_xml(spec: MachineSpec) -> str:
+    """The domain as libvirt's createXML takes it."""
+    Xml.register_namespace("qemu", QEMU_NAMESPACE)
+    domain = Xml.Element("domain", type=DOMAIN_TYPES[spec.accelerator])
+    _add(domain, "name", spec.name)
+    _add(domain, "memory", str(spec.memory_bytes // 1024), unit="KiB")
+    _add(domain, "vcpu", str(spec.vcpus))
+    _add_boot(domain, spec)
+    _add(_add(domain, "features"), "acpi")
+    # Under TCG "max" is all that QEMU can emulate, the nearest thing to the host's CPU there is.
+    _add(domain, "cpu", mode="host-passthrough" if spec.accelerator is Accelerator.KVM else "maximum")
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        _add(domain, event, "destroy")
+    _add_devices(_add(domain, "devices"), spec)
+    if spec.cgroups:
+        command_line = _add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
+        _add(command_line, f"{{{QEMU_NAMESPACE}}}env", name=CGROUPS_VARIABLE, value=cgroups_value(spec.cgroups))
+    Xml.indent(domain)
+    return Xml.tostring(domain, encoding="unicode") + "\n"
+
+
+def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:
+    system = _add(domain, "os")
+    _add(system, "type", "hvm", arch="x86_64", machine=MACHINE_TYPES[spec.kind])
+    _add(system, "kernel", str(spec.kernel))
+    _add(system, "initrd", str(spec.initramfs))
+    words = COMMAND_LINE + (PC_COMMAND_LINE if spec.kind is MachineKind.PC else ())
+    _add(system, "cmdline", " ".join(words))
+
+
+def _add_devices(devices: Xml.Element, spec: MachineSpec) -> None:
+    _add(devices, "emulator", str(spec.emulator))
+    _add(devices, "controller", type="usb", model="none")
+    _on_bus(_add(devices, "controller", type="virtio-serial", index="0"), spec)
+    for index, disk in enumerate(spec.disks):
+        _add_disk(devices, disk, f"vd{chr(ord('a') + index)}", spec)
+    if spec.interface:
+        _add_interface(devices, spec.interface, spec)
+    console = _add(devices, "serial", type="unix")
+    _add(console, "source", mode="connect", path=str(spec.sockets / "console"))
+    _add(console, "target", type="isa-serial", port="0")
+    for port in Port:
+        name = port.name.lower()
+        channel = _add(devices, "channel", type="unix")
+        _add(channel, "source", mode="connect", path=str(spec.sockets / name))
+        _add(channel, "target", type="virtio", name=f"lab.{name}")
+        _add(channel, "address", type="virtio-serial", controller="0", bus="0", port=str(port.value))
+    _add(devices, "memballoon", model="none")
+
+
+def _add_disk(devices: Xml.Element, disk: Disk, target: str, spec: MachineSpec) -> None:
+    element = _add(devices, "disk", type="file", device="disk")
+    _add(element, "driver", name="qemu", type=disk.format)
+    _add(element, "source", file=str(disk.path))
+    if disk.backing:
+        # Named here, not read from the layer's header: a layer is copied from a template.
+        backing = _add(element, "backingStore", type="file")
+        _add(backing, "format", type=DiskFormat.RAW)
+        _add(backing, "source", file=str(disk.backing))
+        _add(backing, "backingStore")
+    else:
+        _add(element, "readonly")
+    _add(element, "target", dev=target, bus="virtio")
+    _add(element, "serial", disk.serial)
+    _on_bus(element, spec)
+
+
+def _add_interface(devices: Xml.Element, interface: Interface, spec: MachineSpec) -> None:
+    element = _add(devices, "interface", type="ethernet")
+    _add(element, "mac", address=interface.mac)
+    _add(element, "target", dev=interface.tap, managed="no")
+    _add(element, "model", type="virtio")
+    _add(element, "rom", enabled="no")
+    _on_bus(element, spec)
+
+
+def _on_bus(device: Xml.Element, spec: MachineSpec) -> None:
+    """A pc's devices get PCI addresses from libvirt; a microvm has no PCI and libvirt must be told."""
+    if spec.kind is MachineKind.MICROVM:
+        _add(device, "address", type="virtio-mmio")
+
+
+def _add(parent: Xml.Element, tag: str, text: str | None = None, **attributes: str) -> Xml.Element:
+    element = Xml.SubElement(parent, tag, attributes)
+    element.text = text
+    return element

@@ -1,0 +1,71 @@
+#!/bin/busybox sh
+# The first process of every guest, microvm and pc alike (initramfs.py packs it as /init).
+#
+# microvm: stays PID 1, makes the image the application's root, starts it.
+# pc:      mounts Debian's disk and hands over to its systemd, as any distribution's initramfs does.
+#
+# Once /proc is there busybox's shell finds its own applets without a PATH. The host times the lines that begin with
+# "lab:" on the console and the words written to the marks port; nothing here reads a clock.
+
+echo "lab: init"
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+cd /run/lab || exit 1
+. ./machine/settings
+. ./lab.sh
+
+/bin/busybox mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for module in $MODULES; do
+    insmod "modules/$module.ko" || fail "module $module can't be loaded"
+done
+rm -r modules
+await_ports
+
+if [ "$KIND" = pc ]; then
+    mount -t ext4 "$(disk lab-os)" /root || fail "Debian's disk can't be mounted"
+    mount -t tmpfs -o mode=755,nosuid,nodev run /root/run
+    cp -a /run/lab /root/run/lab
+    mkdir -p /root/run/systemd
+    cp -a machine/systemd/. /root/run/systemd
+    echo "$MACHINE_ID" >/root/etc/machine-id
+    echo "$HOSTNAME" >/root/etc/hostname
+    mount --move /dev /root/dev
+    umount /proc /sys
+    exec /bin/busybox switch_root /root /sbin/init
+    fail "Debian's init can't be executed"
+fi
+
+hostname "$HOSTNAME"
+mkdir -p scratch
+mount -t ext4 "$(disk lab-scratch)" scratch || fail "the scratch disk can't be mounted"
+mount_image /run/lab/scratch
+ip link set lo up
+if [ -n "$ADDRESS" ]; then
+    ip address add "$ADDRESS" dev eth0
+    ip link set eth0 up
+fi
+if [ -n "$PIDS_MAX" ]; then
+    mkdir -p cgroup
+    mount -t cgroup2 cgroup cgroup
+    echo +pids >cgroup/cgroup.subtree_control
+    mkdir cgroup/application
+    echo "$PIDS_MAX" >cgroup/application/pids.max
+fi
+
+start_relays
+mkfifo status
+# The application's init holds this FIFO open until the execve(2) has happened: then comes end-of-file, or before
+# it the errno of why it has not.
+(
+    read -r errno <status
+    if [ -z "$errno" ]; then mark executed; else mark "failed $errno"; fi
+    obey_orders
+) &
+# In the foreground, for a shell's background jobs ignore SIGINT. A subshell of its own, for this shell would open
+# the FIFO itself and keep it. handover.py wrote the application's whole command, with its environment and user.
+(exec sh machine/application 3>status >output 2>errors)
+code=$?
+drain_relays
+mark "exited $code"
+reboot -f # which ends QEMU: without the application the machine has no purpose

@@ -1,0 +1,116 @@
+# Functions that init.sh and, in a pc, the units of handover.py share. For busybox's shell.
+# The ports' numbers are assigned in domain.py (Port).
+
+MARKS=/dev/vport0p1
+ORDERS=/dev/vport0p2
+OUTPUT=/dev/vport0p3
+ERRORS=/dev/vport0p4
+AGENT=/dev/vport0p5
+
+fail() { # MESSAGE: say so on the console and die; the kernel then panics, which ends the machine
+    echo "lab: failed: $1" >/dev/console
+    exit 1
+}
+
+mark() { # WORDS: the host stamps the line when it arrives
+    echo "$1" >$MARKS
+}
+
+await_ports() { # the device announces its ports one by one after its driver was loaded
+    until [ -c $AGENT ]; do usleep 500; done
+}
+
+disk() { # SERIAL: print the device of the disk that carries it
+    for block in /sys/block/vd*; do
+        if [ "$(cat "$block/serial")" = "$1" ]; then
+            echo "/dev/${block##*/}"
+            return
+        fi
+    done
+    fail "no disk $1"
+}
+
+mount_image() { # UPPER: the image below a writable layer in UPPER, at /run/lab/image
+    cd /run/lab || exit 1
+    mkdir -p lower image
+    mount -t ext4 -o ro "$(disk lab-image)" lower || fail "the image's disk can't be mounted"
+    # The merged root shows the upper directory's own mode and owner.
+    chmod "$(stat -c %a lower)" "$1/upper"
+    chown "$(stat -c %u:%g lower)" "$1/upper"
+    mount -t overlay -o "lowerdir=lower,upperdir=$1/upper,workdir=$1/work" overlay image ||
+        fail "the image can't be mounted"
+    mkdir -p image/proc image/sys image/dev image/.lab
+    mount -t proc -o nosuid,nodev,noexec proc image/proc
+    mount -t sysfs -o nosuid,nodev,noexec sys image/sys
+    mount -t devtmpfs dev image/dev
+    mkdir -p image/dev/pts image/dev/shm
+    mount -t devpts -o mode=620,gid=5,ptmxmode=666 devpts image/dev/pts
+    mount -t tmpfs -o mode=1777,nosuid,nodev shm image/dev/shm
+    for name in fd:/proc/self/fd stdin:/proc/self/fd/0 stdout:/proc/self/fd/1 stderr:/proc/self/fd/2; do
+        [ -e "image/dev/${name%%:*}" ] || ln -s "${name#*:}" "image/dev/${name%%:*}"
+    done
+    mount -o bind helper image/.lab
+    mount -o remount,bind,ro image/.lab
+    if [ -d image/etc ]; then # through the overlay, so that /etc keeps its mode and owner
+        for name in hostname hosts resolv.conf; do
+            rm -f "image/etc/$name"
+            cp "machine/etc/$name" "image/etc/$name"
+        done
+    fi
+}
+
+# The application writes to FIFOs, not to the ports: a port opens only once, but /dev/stdout may be opened again.
+start_relays() {
+    cd /run/lab || exit 1
+    mkfifo output errors
+    chown "$OWNER" output errors
+    cat output >$OUTPUT &
+    relays=$!
+    cat errors >$ERRORS &
+    relays="$relays $!"
+    echo "$relays" >relays
+}
+
+drain_relays() { # until all output has left, or a second if a stray process keeps a FIFO open
+    tries=0
+    while [ $tries -lt 100 ] && kill -0 $(cat /run/lab/relays) 2>/dev/null; do
+        usleep 10000
+        tries=$((tries + 1))
+    done
+}
+
+obey_orders() { # the host's orders, a line each
+    while read -r order argument; do
+        case $order in
+        signal) signal_application "$argument" ;;
+        agent) start_agent ;;
+        esac
+    done <$ORDERS
+}
+
+signal_application() { # NUMBER: to its init, which passes it on
+    kill "-$1" "$(cat /run/lab/pid)"
+}
+
+# Debian's agent, started when somebody first asks: nothing of it is in the boot path. A microvm has it on a disk.
+start_agent() {
+    if [ -d /run/systemd/system ]; then
+        systemctl start lab-agent.service
+    elif [ ! -d /run/lab/tools ]; then
+        mkdir -p /run/lab/tools
+        mount -t ext4 -o ro "$(disk lab-tools)" /run/lab/tools
+        /run/lab/tools/ld.so --library-path /run/lab/tools /run/lab/tools/qemu-ga \
+            --method virtio-serial --path $AGENT --statedir /run/lab >/dev/null 2>&1 &
+    fi
+}
+
+mark_exit() { # what systemd says of the application's end, as an exit code (systemd.exec(5), "$EXIT_STATUS")
+    case $EXIT_CODE:$EXIT_STATUS in
+    exited:203) code=127 ;; # EXIT_EXEC
+    exited:*) code=$EXIT_STATUS ;;
+    killed:* | dumped:*) code=$((128 + $(kill -l "$EXIT_STATUS"))) ;;
+    *) code=125 ;; # it was never started
+    esac
+    drain_relays
+    mark "exited $code"
+}

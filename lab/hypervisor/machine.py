@@ -1,0 +1,203 @@
+"""THE STORY OF A VIRTUAL MACHINE: disk → domain → start → ready → stop.
+
+    start    1  parts: writable layers over read-only disks, an initramfs that says what to run
+             2  channels: lab listens where the guest's console, marks and output will arrive
+             3  domain: all of it as libvirt's XML
+             4  launch: QEMU, in its cgroup and its network namespace, runs the vCPUs
+    ready    5  the guest's kernel, its init and the application report by themselves (guest/init.sh)
+    stop     6  the stop signal, time to obey, the plug; then nothing may be left
+
+Everything the guest does before step 5 ends is in guest/init.sh, which reads as the other half of this story.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from signal import SIGTERM
+from typing import Self
+
+from lab.errors import LabError, LaunchError
+from lab.host.clock import Timeline
+from lab.hypervisor.agent import BUSYBOX, GuestAgent
+from lab.hypervisor.channels import Channels
+from lab.hypervisor.domain import MachineSpec, Port, domain_xml
+from lab.hypervisor.guest.artefacts import Guest
+from lab.hypervisor.guest.handover import IMAGE_ROOT
+from lab.hypervisor.launch import launch
+from lab.hypervisor.parts import MachineRequest, make_parts
+from lab.hypervisor.session import Domain, Hypervisor
+from lab.model import Completed, Phase
+
+CONNECT_TIMEOUT_SECONDS = 30.0
+END_TIMEOUT_SECONDS = 10.0
+
+
+class Machine:
+    """A running virtual machine. A context manager; leaving it stops the machine. Thread-safe."""
+
+    @classmethod
+    def start(cls, hypervisor: Hypervisor, guest: Guest, request: MachineRequest, timeline: Timeline) -> Self:
+        """Start a machine and return as soon as its vCPUs run. Marks ISOLATED, and later KERNEL, INIT, EXECUTED.
+
+        Raises LabError when QEMU can't be started, LimitError when the guest can't boot in so little memory;
+        nothing is left behind then.
+        """
+        with ExitStack() as undo:
+            undo.callback(request.cgroup.remove)
+            undo.callback(shutil.rmtree, request.directory, ignore_errors=True)
+            request.directory.mkdir(parents=True)
+            spec = make_parts(request, guest, hypervisor.emulator)
+            channels = Channels(
+                request.directory, timeline, request.log_directory, stdout=request.stdout, stderr=request.stderr
+            )
+            undo.callback(channels.close)
+            undo.callback(request.cgroup.kill)
+            domain = launch(hypervisor, domain_xml(spec), request.network_namespace)
+            timeline.mark(Phase.ISOLATED)
+            undo.pop_all()
+        return cls(request, spec, timeline, channels, domain)
+
+    def __init__(
+        self, request: MachineRequest, spec: MachineSpec, timeline: Timeline, channels: Channels, domain: Domain
+    ) -> None:
+        self.request = request
+        self.spec = spec
+        self.timeline = timeline
+        self.process = domain.process  # QEMU's pid
+        self._channels = channels
+        self._domain = domain
+        self._agent: GuestAgent | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    # Ready
+
+    def wait_executed(self, timeout_seconds: float) -> None:
+        """Block until the application's execve(2) has happened. Raises LaunchError, with the console's tail, when
+        it can't be executed, the guest fails before, or the time runs out.
+        """
+        channels = self._channels
+        reached = channels.wait(
+            lambda: channels.ended or channels.failed_errno is not None or self._executed(), timeout_seconds
+        )
+        if self._executed():
+            return
+        if channels.failed_errno is not None:
+            raise self._not_executable(channels.failed_errno)
+        if reached:
+            raise self._died()
+        raise LaunchError(
+            f"{self.request.name} did not start its application within {timeout_seconds:g} s",
+            detail=channels.console_tail(),
+        )
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """The application's exit code (128 + n after signal n, 126 and 127 as in a shell), None when the time ran
+        out first. Raises LaunchError when the guest ended without one, with the console's tail.
+        """
+        channels = self._channels
+        channels.wait(lambda: channels.ended or channels.exit_code is not None, timeout_seconds)
+        if channels.exit_code is None and channels.ended:
+            raise self._died()
+        return channels.exit_code
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the application, by an order to the guest's own scripts."""
+        self._channels.order(f"signal {number}")
+
+    def execute(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0, in_image: bool = True
+    ) -> Completed:
+        """Run a command as root with the image as its root, or, without ``in_image``, in the guest around it.
+
+        Starts the guest's agent the first time. Raises LabError as `GuestAgent.execute` does.
+        """
+        words = [BUSYBOX, "chroot", IMAGE_ROOT, *argv] if in_image else list(argv)
+        environment = {**self.request.handover.process.environment} if in_image else {}
+        environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        return self._guest_agent().execute(
+            words, environment=environment, stdin=stdin, timeout_seconds=timeout_seconds
+        )
+
+    def host_pids(self) -> set[int]:
+        """Every process this machine has on the host."""
+        return self.request.cgroup.processes()
+
+    def console_tail(self) -> str:
+        """The last lines of the guest's console."""
+        return self._channels.console_tail()
+
+    # Stop
+
+    def stop(self, grace_seconds: float = 10.0, stop_signal: int = SIGTERM) -> None:
+        """Ask the application, wait, pull the plug, remove everything and verify. Idempotent.
+
+        Marks STOPPING and GONE. Raises LabError if something survived.
+        """
+        with self._lock:
+            if self._stopped:
+                return
+            self.timeline.mark(Phase.STOPPING)
+            self._ask_to_end(grace_seconds, stop_signal)
+            with ExitStack() as cleanup:  # each of them happens, whatever the others raise
+                cleanup.callback(self._verify_gone)
+                cleanup.callback(self.request.cgroup.remove)
+                cleanup.callback(shutil.rmtree, self.request.directory, ignore_errors=True)
+                cleanup.callback(self._channels.close)
+                cleanup.callback(self._pull_the_plug)
+            self._stopped = True
+            self.timeline.mark(Phase.GONE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    # Details
+
+    def _executed(self) -> bool:
+        return self.timeline.at(Phase.EXECUTED) is not None
+
+    def _ask_to_end(self, grace_seconds: float, stop_signal: int) -> None:
+        channels = self._channels
+        if grace_seconds > 0 and self._executed():
+            self.signal(stop_signal)
+            channels.wait(lambda: channels.ended or channels.exit_code is not None, grace_seconds)
+
+    def _guest_agent(self) -> GuestAgent:
+        with self._lock:
+            if self._agent is None:
+                channels = self._channels
+                channels.wait(lambda: channels.connection(Port.AGENT) is not None, CONNECT_TIMEOUT_SECONDS)
+                connection = channels.connection(Port.AGENT)
+                if connection is None or channels.ended:
+                    raise self._died()
+                channels.order("agent")
+                self._agent = GuestAgent(connection)
+            return self._agent
+
+    def _died(self) -> LaunchError:
+        reason = self._channels.failure() or "its console's last lines follow"
+        return LaunchError(f"the guest of {self.request.name} died: {reason}", detail=self.console_tail())
+
+    def _not_executable(self, errno: int) -> LaunchError:
+        program = self.request.handover.process.argv[0]
+        code = 127 if errno == 2 else 126
+        return LaunchError(f"{program} can't be executed: {os.strerror(errno)}", exit_code=code)
+
+    def _pull_the_plug(self) -> None:
+        """End QEMU at once; libvirt notices by itself, and puts its books in order without us waiting for it."""
+        self.request.cgroup.kill()
+        if not self._channels.wait(lambda: self._channels.ended, END_TIMEOUT_SECONDS):
+            self._domain.destroy()
+
+    def _verify_gone(self) -> None:
+        left = [str(self.request.directory)] if self.request.directory.exists() else []
+        left += [f"cgroup {self.request.cgroup.path}"] if self.request.cgroup.exists() else []
+        if left:
+            raise LabError(f"{self.request.name} left behind: {', '.join(left)}", hint="lab clean")

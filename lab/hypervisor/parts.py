@@ -1,0 +1,108 @@
+"""The files of one machine, made before it starts: its disks' writable layers and its initramfs."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.errors import LimitError
+from lab.host.cgroup import ControlGroup
+from lab.hypervisor.domain import Disk, Interface, MachineSpec
+from lab.hypervisor.guest.artefacts import Guest, Layered
+from lab.hypervisor.guest.handover import Handover
+from lab.hypervisor.kinds import MachineKind
+from lab.model import Accelerator, Limits
+
+DEFAULT_MEMORY_BYTES = 512 << 20
+LEAST_MEMORY_BYTES = {MachineKind.MICROVM: 96 << 20, MachineKind.PC: 192 << 20}
+DEFAULT_VCPUS = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineRequest:
+    """One machine to start.
+
+    ``directory`` is a new folder for its sockets and layers, short enough for socket paths; ``cgroup`` exists
+    and is empty. Both are the machine's from now on and are removed when it stops. ``network_namespace`` is a
+    descriptor of the namespace that holds the interface's tap. ``stdout`` and ``stderr`` receive the
+    application's output besides the logs.
+    """
+
+    name: str
+    kind: MachineKind
+    accelerator: Accelerator
+    image_disk: Path
+    handover: Handover
+    directory: Path
+    log_directory: Path
+    cgroup: ControlGroup
+    limits: Limits = field(default_factory=Limits)
+    interface: Interface | None = None
+    network_namespace: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+
+
+def memory_bytes(request: MachineRequest) -> int:
+    """The guest's RAM: the memory limit itself. Raises LimitError when that is too little to boot in."""
+    wanted = request.limits.memory_bytes or DEFAULT_MEMORY_BYTES
+    least = LEAST_MEMORY_BYTES[request.kind]
+    if wanted < least:
+        raise LimitError(
+            f"a {request.kind} can't boot in {wanted >> 20} MiB: its kernel alone needs most of that",
+            hint=f"--memory {least >> 20}M or more",
+        )
+    return wanted
+
+
+def vcpus(limits: Limits) -> int:
+    """Virtual CPUs for a limit of so many CPUs, rounded up: half a vCPU does not exist."""
+    return math.ceil(limits.cpus) if limits.cpus else DEFAULT_VCPUS
+
+
+def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> MachineSpec:
+    """Write the machine's own files into its folder and say what QEMU shall be told."""
+    return MachineSpec(
+        name=request.name,
+        kind=request.kind,
+        accelerator=request.accelerator,
+        memory_bytes=memory_bytes(request),
+        vcpus=vcpus(request.limits),
+        emulator=emulator,
+        kernel=guest.kernel,
+        initramfs=_initramfs(request, guest),
+        disks=_disks(request, guest),
+        sockets=request.directory,
+        cgroups=request.cgroup.directories,
+        interface=request.interface,
+    )
+
+
+def _disks(request: MachineRequest, guest: Guest) -> tuple[Disk, ...]:
+    image = Disk(serial="lab-image", path=request.image_disk)
+    if request.kind is MachineKind.PC:
+        return (_layer("lab-os", guest.system, request.directory), image)
+    return (
+        image,
+        _layer("lab-scratch", guest.scratch, request.directory),
+        Disk(serial="lab-tools", path=guest.tools_disk),
+    )
+
+
+def _layer(serial: str, layered: Layered, directory: Path) -> Disk:
+    path = directory / f"{serial}.qcow2"
+    shutil.copyfile(layered.template, path)
+    return Disk(serial=serial, path=path, backing=layered.base)
+
+
+def _initramfs(request: MachineRequest, guest: Guest) -> Path:
+    """The shared archive followed by this machine's own: the kernel unpacks one after the other."""
+    path = request.directory / "initramfs"
+    with guest.initramfs.open("rb") as shared, path.open("wb") as whole:
+        os.sendfile(whole.fileno(), shared.fileno(), 0, guest.initramfs.stat().st_size)
+        whole.seek(0, os.SEEK_END)
+        whole.write(request.handover.archive())
+    return path

@@ -1,0 +1,189 @@
+"""The only import of libvirt: a connection of lab's own, its event loop, and errors with a remedy.
+
+By default QEMU's driver runs inside this process (``qemu:///embed?root=DIR``): no daemon to install or start,
+and the host's own libvirt is never touched. What libvirt learnt about the installed QEMU, four seconds of
+probing, is kept under ``<home>/cache/libvirt`` and given to the next session.
+
+Source: https://libvirt.org/drvqemu.html, "Embedded driver".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+# Read when libvirt is loaded. Embedded, it would print to standard error what a daemon sends to a log; errors
+# arrive as exceptions all the same, and QEMU's own words are in ROOT/log/qemu/.
+os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
+
+import libvirt  # noqa: E402
+
+from lab.errors import BackendUnavailable, LabError  # noqa: E402
+from lab.hypervisor.emulator import install_emulator  # noqa: E402
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# Everything below root belongs to lab: no other user, no labels, no cgroups but lab's, no log daemon.
+QEMU_CONF = """\
+user = "root"
+group = "root"
+stdio_handler = "file"
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+dynamic_ownership = 0
+remember_owner = 0
+"""
+
+# libvirt puts a monitor's socket at ROOT/lib/qemu/domain-ID-NAME/monitor.sock; unix(7) allows 107 bytes.
+LONGEST_ROOT = 48
+LONGEST_DOMAIN_NAME = 24  # libvirt shortens longer ones in that path
+
+_event_loop = threading.Lock()
+_event_loop_runs = False
+
+
+class Hypervisor:
+    """A connection to libvirt. Thread-safe. A context manager; leaving it disconnects, it stops no machine."""
+
+    def __init__(self, connection: Any, *, emulator: Path, root: Path | None, home: Path) -> None:
+        self._connection = connection
+        self._root = root
+        self._home = home
+        self.emulator = emulator
+
+    @classmethod
+    def open(cls, runtime_directory: Path, *, home: Path, uri: str | None = None) -> Hypervisor:
+        """Connect to ``uri``, by default to a driver of our own that keeps its files in ``runtime_directory``.
+
+        Raises BackendUnavailable when libvirt or QEMU is missing.
+        """
+        emulator = install_emulator(home)
+        root = None
+        if uri is None:
+            root = runtime_directory / "libvirt"
+            if len(str(root)) > LONGEST_ROOT:
+                raise LabError(
+                    f"{root} is too long a path for libvirt's sockets", hint="use a shorter runtime folder"
+                )
+            _make_root(root, home / "cache" / "libvirt")
+            uri = f"qemu:///embed?root={root}"
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
+        _start_event_loop()
+        connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)
+        return cls(connection, emulator=emulator, root=root, home=home)
+
+    def version(self) -> tuple[str, str]:
+        """libvirt's and QEMU's versions."""
+        numbers = _guarded(
+            lambda: (self._connection.getLibVersion(), self._connection.getVersion()), "libvirt doesn't answer"
+        )
+        libvirt_version, qemu_version = (f"{n // 1_000_000}.{n // 1000 % 1000}.{n % 1000}" for n in numbers)
+        return libvirt_version, qemu_version
+
+    def start(self, xml: str) -> Domain:
+        """Create a transient domain and run its vCPUs. QEMU is a child of the calling thread: it and its tap
+        live in the network namespace that this thread is in. Raises LabError with libvirt's own words.
+        """
+        return Domain(_guarded(lambda: self._connection.createXML(xml, 0), "libvirt can't start the machine"), self)
+
+    def find(self, name: str) -> Domain | None:
+        """A running domain by name."""
+        try:
+            return Domain(self._connection.lookupByName(name), self)
+        except libvirt.libvirtError:
+            return None
+
+    def process_of(self, name: str) -> int | None:
+        """The pid of a domain's QEMU, None when it isn't known (any more)."""
+        directory = self._root / "run" / "qemu" if self._root else Path("/run/libvirt/qemu")
+        try:
+            return int((directory / f"{name}.pid").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Disconnect and keep what libvirt learnt. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._root is not None:
+            _save_cache(self._root / "cache" / "qemu" / "capabilities", self._home / "cache" / "libvirt")
+        _guarded(connection.close, "libvirt can't be closed")
+
+    def __enter__(self) -> Hypervisor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Domain:
+    """A machine as libvirt knows it."""
+
+    def __init__(self, domain: Any, hypervisor: Hypervisor) -> None:
+        self._domain = domain
+        self.name: str = domain.name()
+        self.process = hypervisor.process_of(self.name)
+
+    def destroy(self) -> None:
+        """Pull the plug; fine when it has gone by itself."""
+        try:
+            self._domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                raise LabError(f"libvirt can't stop {self.name}: {error}") from error
+
+
+def _guarded(call: Callable[[], Result], what: str, kind: type[LabError] = LabError) -> Result:
+    try:
+        return call()
+    except libvirt.libvirtError as error:
+        raise kind(f"{what}: {error}", hint="`lab doctor` checks libvirt and QEMU") from error
+
+
+def _start_event_loop() -> None:
+    """libvirt wants one event loop per process, registered before the first connection."""
+    global _event_loop_runs
+    with _event_loop:
+        if _event_loop_runs:
+            return
+        _guarded(libvirt.virEventRegisterDefaultImpl, "libvirt has no event loop")
+        threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
+        _event_loop_runs = True
+
+
+def _run_event_loop() -> None:
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError:
+            log.exception("libvirt's event loop")
+
+
+def _make_root(root: Path, cache: Path) -> None:
+    capabilities = root / "cache" / "qemu" / "capabilities"
+    for directory in (root / "etc", capabilities):
+        directory.mkdir(parents=True, exist_ok=True)
+    (root / "etc" / "qemu.conf").write_text(QEMU_CONF)
+    if cache.is_dir():
+        for path in cache.glob("*.xml"):
+            shutil.copy2(path, capabilities)
+
+
+def _save_cache(capabilities: Path, cache: Path) -> None:
+    if not capabilities.is_dir():
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    for path in capabilities.glob("*.xml"):
+        kept = cache / path.name
+        if not kept.exists() or kept.read_bytes() != path.read_bytes():
+            unfinished = cache / f"{path.name}.{os.getpid()}.unfinished"
+            shutil.copy2(path, unfinished)
+            unfinished.rename(kept)
