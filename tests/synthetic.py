@@ -151,7 +151,8 @@ def _observe(block: int, arm: str, position: int, seed: int, noise: float, bad_l
             block=block, position=position, instance=f"b{block}-{arm}", state=state,
             status=Status.FAILED if text == "inconclusive" else status,
             accelerator=made.accelerator, kernel="6.1.0-40-amd64", image=DIGEST, warmup=block == 0,
-            at=1_795_000_000.0 + 60 * block, text=text, detail=detail, resolution=0.001 if quantity == "boot.listening" else 0.0,
+            at=1_795_000_000.0 + 60 * block, text=text, detail=detail,
+            resolution=0.001 if quantity == "boot.listening" else 0.0,
         )
         for quantity, state, value, unit, text, detail in quantities
     ]  # fmt: skip

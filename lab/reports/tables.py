@@ -175,10 +175,10 @@ def parity(material: Material) -> Table:
         same = "not verified" if not digest else "same, verified inside" if digest == wanted else "DIFFERENT"
         cells = (
             Cell(text=same, note=shorten_digest(digest)),
-            Cell(text=_limit(limits, "memory_bytes", "bytes"), note=str(limits.get("as", ""))),
+            Cell(text=_limit(limits, "memory_bytes", "bytes")),
             Cell(text=_limit(limits, "cpus", "1")),
             Cell(text=_limit(limits, "pids", "1")),
-            Cell(text="; ".join(arm.differences) or "nothing known"),
+            Cell(text="", note=". ".join([*arm.differences, f"The limits are: {limits.get('as', 'not recorded')}"])),
         )
         rows.append(Row(header=arm.label, note=stamp(arm), cells=cells))
     heads = ("files of the image", "memory", "CPUs", "processes", "what differs all the same")
