@@ -213,10 +213,10 @@ def _reference(
 
 def _remove_groups(group: str) -> None:
     """runc makes its parents in every hierarchy, also those that lab does not use, and removes only its own."""
-    hierarchies = Hierarchies.detect()
-    mounts = {*hierarchies.v1.values(), *([hierarchies.unified] if hierarchies.unified else [])}
-    for mount in mounts - set(hierarchies.joined()):
-        for path in (group, *(str(parent) for parent in Path(group).parents if parent.name)):
+    kept = Hierarchies.detect().joined()
+    mounts = (line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines())
+    for mount in (Path(place) for place, kind in mounts if kind in ("cgroup", "cgroup2")):
+        for path in [] if mount in kept else (group, *(str(parent) for parent in Path(group).parents if parent.name)):
             try:
                 (mount / path).rmdir()
             except OSError:  # not there, or another session's still in it

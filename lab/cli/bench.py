@@ -1,0 +1,192 @@
+"""``lab bench``: how fast lab itself is, beside what it is made of, in one run on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lab.backends.site import Site
+    from lab.experiment.selfbench import Goal, Results, Series
+    from lab.experiment.watch import Watch
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+MOST_MACHINE_RUNS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one goal: the ratio (or the seconds) with its 95 % interval. ``met`` None: not measured."""
+
+    goal: Goal
+    value: float
+    low: float
+    high: float
+    met: bool | None
+
+
+@app.callback()
+def bench() -> None:
+    """Measure lab itself."""
+
+
+@app.command(name="self")
+def bench_self(
+    runs: Annotated[int, typer.Option("--runs", min=3, help="Rounds; each starts every contender once.")] = 30,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every observation as JSON.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one.")] = None,
+) -> None:
+    """Containers beside runc, crun and unshare; microvms beside QEMU by hand: medians, ratios, goals."""
+    import secrets
+
+    from lab.backends.site import Site
+
+    with Site.open() as site:  # starts the launcher while this process is still small
+        from lab.experiment.selfbench import Results
+
+        results = Results(rounds=runs, seed=secrets.randbits(32) if seed is None else seed)
+        with _watching() as watch:
+            _measure(site, results, watch)
+        accelerator = str(site.accelerator) if "microvm" in results.series else ""
+    outcomes = judge(results)
+    _print(results, outcomes, accelerator)
+    if json_file is not None:
+        _write(json_file, results, outcomes, accelerator)
+
+
+def _measure(site: Site, results: Results, watch: Watch) -> None:
+    from lab.errors import LabError
+    from lab.experiment.selfbench import measure_containers, measure_help
+    from lab.experiment.selfbench_machine import measure_machines
+
+    measure_containers(site, results, watch)
+    measure_help(results, watch)
+    try:
+        measure_machines(site, results, min(results.rounds, MOST_MACHINE_RUNS), watch)
+    except LabError as error:
+        results.absent["microvm"] = str(error)
+
+
+def judge(results: Results) -> list[Outcome]:
+    """Every goal against this run's series; none is asserted, since a busy host proves nothing."""
+    from lab.experiment.selfbench import GOALS
+
+    return [_judge(goal, results) for goal in GOALS]
+
+
+def _judge(goal: Goal, results: Results) -> Outcome:
+    import numpy as np
+
+    from lab.analysis.statistics import interval, resampled_medians, resamples
+
+    ours, theirs = results.series.get(goal.ours), results.series.get(goal.theirs)
+    if ours is None or (goal.theirs and theirs is None):
+        return Outcome(goal=goal, value=float("nan"), low=float("nan"), high=float("nan"), met=None)
+
+    def resampled(series: Series, key: str) -> Any:
+        rounds = np.array(series.seconds)[:, np.newaxis]
+        return resampled_medians(rounds, resamples(len(rounds), results.seed, key))
+
+    value = float(np.median(ours.seconds))
+    spread = resampled(ours, "rounds")
+    if theirs is not None:
+        value /= float(np.median(theirs.seconds))
+        # series made in the same rounds share the draws, so that what disturbed a round disturbs both
+        spread = spread / resampled(theirs, "rounds" if goal.paired else "others")
+    low, high = interval(spread)
+    return Outcome(goal=goal, value=value, low=low, high=high, met=value <= goal.at_most)
+
+
+def _print(results: Results, outcomes: list[Outcome], accelerator: str) -> None:
+    import os
+    from statistics import median
+
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("", "median ms", "min–max ms", "n", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in results.series.values():
+        low, high = min(one.seconds) * 1e3, max(one.seconds) * 1e3
+        table.add_row(one.what, f"{median(one.seconds) * 1e3:.1f}", f"{low:.1f}–{high:.1f}", str(len(one.seconds)))
+    console.print(table)
+    goals = Table("", "this run", "95 % interval", "goal", "", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for outcome in outcomes:
+        goals.add_row(*_goal_row(outcome))
+    console.print()
+    console.print(goals)
+    for name, reason in results.absent.items():
+        console.print(f"[yellow]![/yellow] {name} was not measured: {reason}", soft_wrap=True, markup=True)
+    guests = f", guests by {accelerator}" if accelerator else ""
+    load = ", ".join(f"{number:.2f}" for number in os.getloadavg())
+    console.print(f"\nLinux {os.uname().release}{guests}, load average {load}, seed {results.seed}")
+
+
+def _goal_row(outcome: Outcome) -> tuple[str, str, str, str, str]:
+    goal = outcome.goal
+    if outcome.met is None:
+        return goal.sentence, "–", "–", f"≤ {goal.at_most:g}", "not measured"
+    unit = "" if goal.theirs else " s"
+    return (
+        goal.sentence,
+        f"{outcome.value:.2f}{unit}",
+        f"{outcome.low:.2f}–{outcome.high:.2f}{unit}",
+        f"≤ {goal.at_most:g}{unit}",
+        "[green]✓ met[/green]" if outcome.met else "[red]✗ not met[/red]",
+    )
+
+
+def _write(path: Path, results: Results, outcomes: list[Outcome], accelerator: str) -> None:
+    import json
+    from dataclasses import asdict
+
+    from lab.errors import ResultsError
+    from lab.host.facts import provenance, versions
+
+    found = {
+        "rounds": results.rounds,
+        "seed": results.seed,
+        "accelerator": accelerator,
+        "series": {name: asdict(one) for name, one in results.series.items()},
+        "goals": [asdict(outcome) for outcome in outcomes if outcome.met is not None],
+        "absent": results.absent,
+        "host": provenance(),
+        "versions": versions(),
+    }
+    try:
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ResultsError(
+            f"can't write {path}: {error.strerror}", hint="--json FILE in a folder that exists"
+        ) from error
+
+
+@contextmanager
+def _watching() -> Iterator[Watch]:
+    """What is done right now, on a terminal's standard error."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+
+        class Shown:
+            def doing(self, what: str) -> None:
+                status.update(what)
+
+            def progress(self, done: int, expected: int) -> None:
+                status.update(f"{done} of {expected}")
+
+            def note(self, sentence: str) -> None:
+                console.print(sentence)
+
+        yield Shown()

@@ -1,0 +1,31 @@
+"""``lab bench self`` for real, in a few rounds: what it measures, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from statistics import median
+
+from lab.backends.site import Site
+from lab.experiment.selfbench import EDGE, Results, measure_containers
+from lab.experiment.watch import Silent
+
+
+def test_containers_are_measured_beside_their_references() -> None:
+    results = Results(rounds=3, seed=1)
+    with Site.open() as site:
+        measure_containers(site, results, Silent())
+        session, scratch = site.session.id, site.scratch
+    # runc makes groups in every hierarchy, those that lab does not use included
+    assert list(Path("/sys/fs/cgroup").glob(f"**/lab/{session}")) == []
+    assert not scratch.exists()
+    series = results.series
+    assert {"container", "container exec", "unshare", "nothing", "first ten", "last ten"} <= set(series)
+    assert ("runc" in series) == (shutil.which("runc") is not None)
+    assert all(len(series[name].seconds) == 3 for name in ("container", "container exec", "unshare"))
+    assert len(series["last ten"].seconds) == EDGE
+    assert all(
+        executed < whole
+        for executed, whole in zip(series["container exec"].seconds, series["container"].seconds, strict=True)
+    )
+    assert median(series["nothing"].seconds) < median(series["container"].seconds)
