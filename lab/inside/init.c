@@ -70,6 +70,8 @@ static _Noreturn void execute(const struct application *app, const sigset_t *mas
     if (isatty(STDIN_FILENO)) /* SIGTTOU is still blocked; fails harmlessly when it is not our terminal */
         tcsetpgrp(STDIN_FILENO, getpgrp());
     if ((!app->directory || chdir(app->directory) == 0) && (!app->user || become(app->user) == 0)) {
+        /* After the change of ids, which would clear it: who kills the helper kills the application. */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         sigprocmask(SIG_SETMASK, mask, NULL);
         execvp(app->argv[0], app->argv);
     }

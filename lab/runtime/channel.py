@@ -65,8 +65,9 @@ class Channel:
         """
         try:
             packet, descriptors, _, _ = socket.recv_fds(self._socket, LARGEST_MESSAGE_BYTES, MOST_DESCRIPTORS)
-        except ConnectionResetError as error:
-            raise ChannelClosed from error
+        except ConnectionResetError:
+            # The peer went without reading all that was sent to it. This is told once, ahead of its last words.
+            packet, descriptors, _, _ = socket.recv_fds(self._socket, LARGEST_MESSAGE_BYTES, MOST_DESCRIPTORS)
         if not packet:
             raise ChannelClosed
         message: Message = json.loads(packet)

@@ -364,6 +364,8 @@ class Launcher:
             opened.callback(handle.send_signal, signal.SIGKILL)
             handle.wait_started(isolated_is_enough=False)
             output = _collect([out, err], handle, timeout_seconds)
+            if output is None:
+                handle.send_signal(signal.SIGKILL)
             code = handle.wait(END_TIMEOUT_SECONDS)
         if output is None or code is None:
             raise LabError(

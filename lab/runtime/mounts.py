@@ -32,6 +32,7 @@ from lab.host.syscalls import (
 )
 
 MODE_DIRECTORY = 0o755
+MOST_LINKS = 40  # as path_resolution(7)
 KEPT_ON_REMOUNT = MS_NOSUID | MS_NODEV | MS_NOEXEC  # the same bits as statvfs(3) f_flag
 
 OPTIONS: dict[str, tuple[int, int]] = {  # mount(8) option: flags set, flags cleared
@@ -85,7 +86,7 @@ class Root:
         resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
         return syscalls.openat2(self._descriptor, target, O_PATH, resolve)
 
-    def ensure(self, target: str, *, directory: bool, follow: bool = False) -> int:
+    def ensure(self, target: str, *, directory: bool, follow: bool = False, links: int = MOST_LINKS) -> int:
         """Like `open`; a missing target and its parents are made first, as a directory or an empty file."""
         try:
             return self.open(target, follow=follow)
@@ -98,6 +99,13 @@ class Root:
                 os.mkdir(name, MODE_DIRECTORY, dir_fd=above)
             else:
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=above))
+        except FileExistsError:
+            if not follow or links == 0:
+                raise
+            # A link that leads nowhere yet, as /etc/resolv.conf often is: make what it names, inside the root.
+            named = os.readlink(name, dir_fd=above)
+            target = named if named.startswith("/") else f"{parent}/{named}"
+            return self.ensure(target, directory=directory, follow=True, links=links - 1)
         finally:
             os.close(above)
         return self.open(target, follow=follow)

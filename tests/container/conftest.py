@@ -1,0 +1,138 @@
+"""A tiny root of busybox, a launcher per module, and one way to run a command under lab's runtime or runc's."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from running import Output, Ran, Run, Start
+
+from lab.host.clock import Timeline
+from lab.model import Limits, Process
+from lab.runtime import bundle
+from lab.runtime.config import Config
+from lab.runtime.launcher import Container, Directory, Launcher, Overlay, Spec
+
+BUSYBOX = Path("/bin/busybox")
+NAMES = itertools.count()
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that every user may pass through, as a mapped root must."""
+    with tempfile.TemporaryDirectory(prefix="lab-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def busybox_root() -> Iterator[Path]:
+    """A root with nothing but busybox: ``/bin/busybox`` and a link for each applet."""
+    with open_folder() as root:
+        fill(root)
+        yield root
+
+
+def fill(root: Path) -> None:
+    (root / "bin").mkdir()
+    (root / "tmp").mkdir()
+    shutil.copy(BUSYBOX, root / "bin" / "busybox")
+    applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    session = uuid.uuid4().hex[:8]
+    with open_folder() as folder, Launcher.start(session, folder / session) as started:
+        yield started
+
+
+@pytest.fixture
+def start(launcher: Launcher, busybox_root: Path) -> Iterator[Start]:
+    """Start a shell script, or ``argv``, in a container; it is closed at the end of the test."""
+    started: list[Container] = []
+
+    def begin(
+        script: str = "",
+        *,
+        argv: tuple[str, ...] | None = None,
+        config: Config | None = None,
+        limits: Limits | None = None,
+        root: Overlay | Directory | None = None,
+        **options: object,
+    ) -> tuple[Container, Output]:
+        config = config or bundle.container_config(Process(argv=argv or ("sh", "-c", script)), limits)
+        spec = Spec(
+            name=f"c{next(NAMES)}",
+            config=config,
+            root=root or Overlay(lower=(busybox_root,)),
+            **options,  # type: ignore[arg-type]
+        )
+        output = Output()
+        try:
+            container = launcher.launch(spec, stdout=output.descriptor, stderr=output.descriptor, timeline=Timeline())
+        finally:
+            output.handed_over()
+        started.append(container)
+        return container, output
+
+    yield begin
+    for container in started:
+        container.close()
+
+
+@pytest.fixture
+def run(start: Start) -> Run:
+    """Run one to its end; closed and verified before its output is looked at."""
+
+    def complete(script: str = "", **options: object) -> Ran:
+        container, output = start(script, **options)
+        code = container.wait(20)
+        assert code is not None, "it did not end in time"
+        container.close()
+        return Ran(exit_code=code, output=output.text(), stamps=container.timeline.stamps())
+
+    return complete
+
+
+@pytest.fixture
+def runc_run(busybox_root: Path, tmp_path: Path) -> Run:
+    """The same configuration under runc, the field's reference."""
+    if shutil.which("runc") is None:
+        pytest.skip("runc is not installed")
+
+    def complete(script: str = "", *, config: Config | None = None, limits: Limits | None = None) -> Ran:
+        config = config or bundle.container_config(Process(argv=("sh", "-c", script)), limits)
+        name = f"lab-test-{uuid.uuid4().hex[:8]}"
+        bundle.write(config, tmp_path, root=str(busybox_root), cgroups_path=f"/lab/{name}/one")
+        done = subprocess.run(
+            ["runc", "run", "--bundle", tmp_path, name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for mount in Path("/sys/fs/cgroup").glob(f"*/lab/{name}"):
+            mount.rmdir()
+        return Ran(exit_code=done.returncode, output=done.stdout, stamps={})
+
+    return complete
+
+
+@pytest.fixture(params=["lab", "runc"])
+def either(request: pytest.FixtureRequest) -> Run:
+    """The same test under lab's runtime and under runc's: what holds for one must hold for the other."""
+    found: Run = request.getfixturevalue("run" if request.param == "lab" else "runc_run")
+    return found

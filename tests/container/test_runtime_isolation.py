@@ -1,0 +1,210 @@
+"""What a container's process sees and may do. Where it makes sense the same assertions run under runc."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from running import Ran, Run, Start
+
+from lab.errors import LaunchError
+from lab.model import Process
+from lab.runtime import bundle, capabilities
+from lab.runtime.config import IdMapping
+from lab.runtime.launcher import Directory, Overlay
+
+
+def status(ran: Ran, field: str) -> str:
+    return next(line.split()[1] for line in ran.output.splitlines() if line.startswith(f"{field}:"))
+
+
+def test_root_has_dockers_capabilities_no_new_privileges_and_a_filter(either: Run) -> None:
+    ran = either("cat /proc/self/status")
+    assert ran.exit_code == 0, ran.output
+    for field in ("CapPrm", "CapEff", "CapBnd"):
+        assert capabilities.names(int(status(ran, field), 16)) == tuple(
+            sorted(capabilities.DOCKER_DEFAULT, key=capabilities.NAMES.index)
+        )
+    assert int(status(ran, "CapInh"), 16) == 0
+    assert int(status(ran, "CapAmb"), 16) == 0
+    assert status(ran, "NoNewPrivs") == "1"
+    assert status(ran, "Seccomp") == "2"
+
+
+def test_another_user_has_no_capability_in_effect(either: Run) -> None:
+    process = Process(argv=("sh", "-c", "id; cat /proc/self/status"), uid=1000, gid=1001, additional_gids=(1002,))
+    ran = either(config=bundle.container_config(process))
+    assert ran.output.startswith("uid=1000 gid=1001 groups=")
+    assert "1002" in ran.output.splitlines()[0]
+    assert int(status(ran, "CapEff"), 16) == 0
+    assert int(status(ran, "CapPrm"), 16) == 0
+
+
+def test_every_namespace_is_its_own(either: Run) -> None:
+    ran = either("for kind in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$kind; done")
+    host = {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("cgroup", "ipc", "mnt", "net", "pid", "uts")}
+    assert ran.exit_code == 0
+    assert len(ran.output.split()) == 6
+    assert not host & set(ran.output.split())
+
+
+def test_only_its_own_processes_are_visible(either: Run) -> None:
+    ran = either("ls /proc | grep -c '^[0-9]'")
+    assert int(ran.output) <= 5
+
+
+@pytest.mark.parametrize("path", ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/sys/firmware"])
+def test_masked_paths_show_nothing(either: Run, path: str) -> None:
+    if not Path(path).exists():
+        pytest.skip(f"this kernel has no {path}")
+    ran = either(f"if [ -d {path} ]; then ls {path} | wc -c; else head -c 10 {path} | wc -c; fi")
+    assert ran.output.strip() == "0"
+
+
+@pytest.mark.parametrize(
+    "path", ["/proc/sys/kernel/core_pattern", "/proc/irq/x", "/sys/x", "/sys/fs/cgroup/*/cgroup.procs"]
+)
+def test_kernel_interfaces_are_read_only(either: Run, path: str) -> None:
+    ran = either(f"for file in {path}; do echo 0 > $file && echo written; done; false")
+    assert "written" not in ran.output
+    assert ran.exit_code != 0
+
+
+def test_the_devices_are_the_default_ones(either: Run) -> None:
+    ran = either("ls /dev; [ -c /dev/null ] && echo x > /dev/null && head -c 4 /dev/zero | wc -c; ls -l /dev/ptmx")
+    names = set(ran.output.split())
+    assert {"null", "zero", "full", "random", "urandom", "tty", "pts", "shm", "mqueue", "fd", "stdin"} <= names
+    assert not {"kmsg", "mem", "vda", "sda", "kvm", "net"} & names
+
+
+def test_a_node_of_the_hosts_disk_can_be_made_but_not_opened(either: Run) -> None:
+    disk = next((name for name in ("vda", "sda", "nvme0n1", "loop0") if Path("/dev", name).exists()), None)
+    if disk is None:
+        pytest.skip("this host has no block device")
+    number = Path("/dev", disk).stat().st_rdev
+    ran = either(
+        f"mknod /tmp/disk b {os.major(number)} {os.minor(number)} && echo made;"
+        "head -c 1 /tmp/disk && echo opened; rm -f /tmp/disk"
+    )
+    assert "made" in ran.output
+    assert "opened" not in ran.output
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    ["mount -t tmpfs none /tmp", "umount /proc", "unshare -m true", "swapoff /dev/null", "hostname other"],
+)
+def test_what_only_the_host_may_do_is_refused(either: Run, forbidden: str) -> None:
+    ran = either(f"{forbidden} && echo done")
+    assert "done" not in ran.output
+
+
+def test_hostname(either: Run) -> None:
+    config = bundle.container_config(Process(argv=("hostname",)), hostname="sandbox")
+    assert either(config=config).output.strip() == "sandbox"
+
+
+def test_loopback_alone_and_up(run: Run) -> None:
+    ran = run("ls /sys/class/net; cat /sys/class/net/lo/operstate /sys/class/net/lo/flags; ping -c 1 -W 1 127.0.0.1")
+    assert ran.output.split()[0] == "lo"
+    assert "1 packets received" in ran.output
+    assert ran.exit_code == 0
+
+
+def test_a_given_network_namespace_is_joined(run: Run) -> None:
+    own = f"/proc/{os.getpid()}/ns/net"
+    config = bundle.container_config(Process(argv=("readlink", "/proc/self/ns/net")), network_namespace=own)
+    assert run(config=config).output.strip() == str(Path(own).readlink())
+
+
+def test_the_hosts_network_can_be_kept(run: Run) -> None:
+    config = bundle.container_config(Process(argv=("readlink", "/proc/self/ns/net")), network_namespace=bundle.HOST)
+    assert run(config=config).output.strip() == str(Path("/proc/self/ns/net").readlink())
+
+
+def test_a_user_namespace_maps_root_to_nobody_of_the_hosts(run: Run, busybox_root: Path) -> None:
+    mappings = (IdMapping(container_id=0, host_id=200_000, size=65536),)
+    config = bundle.container_config(
+        Process(argv=("sh", "-c", "id -u; cat /proc/self/uid_map; ls /dev")), id_mappings=mappings
+    )
+    ran = run(config=config, root=Directory(path=busybox_root), init=False)
+    assert ran.output.split()[:4] == ["0", "0", "200000", "65536"], ran.output
+
+
+def test_extra_mounts(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("from the host")
+    mounts = (bundle.bind(tmp_path / "words", "/etc/words"), bundle.bind(tmp_path, "/data", read_only=False))
+    script = "cat /etc/words; echo x > /etc/words; echo back > /data/answer"
+    ran = run(config=bundle.container_config(Process(argv=("sh", "-c", script)), extra_mounts=mounts))
+    assert "from the host" in ran.output
+    assert "Read-only" in ran.output
+    assert (tmp_path / "answer").read_text() == "back\n"
+
+
+def test_the_upper_layer_keeps_what_was_written_and_nothing_of_labs(
+    run: Run, tmp_path: Path, busybox_root: Path
+) -> None:
+    upper, work = tmp_path / "upper", tmp_path / "work"
+    upper.mkdir()
+    work.mkdir()
+    (tmp_path / "resolv.conf").write_text("")
+    config = bundle.container_config(
+        Process(argv=("sh", "-c", "echo hello > /kept; echo x > /dev/shm/gone")),
+        network_namespace=bundle.HOST,
+        extra_mounts=(bundle.bind(tmp_path / "resolv.conf", "/etc/resolv.conf"),),
+    )
+    run(config=config, root=Overlay(lower=(busybox_root,), upper=upper, work=work))
+    assert [str(path.relative_to(upper)) for path in upper.rglob("*")] == ["kept"]
+
+
+@pytest.mark.parametrize("place", ["proc", "sys", "dev"])
+@pytest.mark.parametrize("destination", ["/", "/tmp", "../../../tmp"])
+def test_a_hostile_image_can_not_redirect_mounts(
+    start: Start, tmp_path: Path, busybox_root: Path, place: str, destination: str
+) -> None:
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    (hostile / place).symlink_to(destination)
+    before = Path("/proc/self/mountinfo").read_text()
+    with pytest.raises(LaunchError, match="mount"):
+        start("true", root=Overlay(lower=(hostile, busybox_root)))
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_a_link_as_target_of_an_extra_mount_stays_inside(run: Run, tmp_path: Path, busybox_root: Path) -> None:
+    hostile, victim, file = tmp_path / "hostile", tmp_path / "victim", tmp_path / "file"
+    (hostile / "etc").mkdir(parents=True)
+    victim.mkdir()
+    file.write_text("content")
+    (hostile / "etc" / "resolv.conf").symlink_to(f"../../../../../../..{victim}/resolv.conf")
+    config = bundle.container_config(
+        Process(argv=("cat", f"{victim}/resolv.conf")), extra_mounts=(bundle.bind(file, "/etc/resolv.conf"),)
+    )
+    ran = run(config=config, root=Overlay(lower=(hostile, busybox_root)))
+    assert ran.output == "content", "the target was not resolved inside the root"
+    assert not list(victim.iterdir()), "a file was made on the host"
+
+
+@pytest.mark.parametrize("number", range(3, 12))
+def test_a_working_directory_outside_the_root_is_refused(start: Start, number: int) -> None:
+    process = Process(argv=("true",), working_directory=f"/proc/self/fd/{number}")
+    with pytest.raises(LaunchError, match="working directory"):
+        start(config=bundle.container_config(process))
+
+
+def test_no_descriptor_leaks(either: Run) -> None:
+    ran = either("ls -l /proc/self/fd 2>/dev/null | grep -c -- '->'")
+    assert int(ran.output) <= 4, "0, 1, 2 and that of ls itself"
+
+
+def test_the_control_is_chroot_alone(run: Run) -> None:
+    config = bundle.process_config(
+        Process(argv=("sh", "-c", "cat /proc/self/status; ls /; ls /proc/1/exe; readlink /proc/self/ns/pid"))
+    )
+    ran = run(config=config)
+    assert capabilities.names(int(status(ran, "CapEff"), 16)) == capabilities.held()
+    assert status(ran, "Seccomp") == "0"
+    assert status(ran, "NoNewPrivs") == "0"
+    assert str(Path("/proc/self/ns/pid").readlink()) in ran.output
+    assert "home" not in ran.output.split(), "its root is the image"
