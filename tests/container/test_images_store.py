@@ -24,7 +24,6 @@ from lab.images.store import Image, Origin, Store
 from lab.images.tree import Tree
 from lab.model import ImageConfig
 
-
 HOLD = """
 import pathlib, sys, time
 from lab.images.scratch import scratch

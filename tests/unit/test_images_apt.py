@@ -1,0 +1,112 @@
+"""Which of the host's package archives a new Debian root gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.images import apt, bootstrap
+from lab.images.apt import sources_for
+
+DEB822 = """
+Types: deb deb-src
+# a comment
+URIs: http://mirror.invalid/debian
+Suites: bookworm bookworm-updates bookworm-backports
+Components: main contrib
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+URIs: http://mirror.invalid/debian-security
+Suites: bookworm-security
+Components: main
+
+Types: deb
+URIs: http://elsewhere.invalid/apt
+Suites: stable
+Components: main
+
+Enabled: no
+Types: deb
+URIs: http://off.invalid/debian
+Suites: bookworm
+Components: main
+"""
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    (tmp_path / "sources.list.d").mkdir()
+    return tmp_path
+
+
+def test_deb822_entries_are_cut_to_what_is_needed(configuration: Path) -> None:
+    (configuration / "sources.list.d" / "debian.sources").write_text(DEB822)
+    found = sources_for("bookworm", configuration)
+    assert "Suites: bookworm bookworm-updates\n" in found
+    assert "Suites: bookworm-security\n" in found
+    assert found.count("Types: deb\n") == found.count("Components: main\n") == 2
+    assert " -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n" in found
+    assert "elsewhere" not in found
+    assert "off.invalid" not in found
+
+
+def test_one_line_entries(configuration: Path) -> None:
+    (configuration / "sources.list").write_text(
+        "# deb http://comment.invalid/debian bookworm main\n"
+        "deb [arch=amd64 signed-by=/keyrings/x.gpg] http://mirror.invalid/debian bookworm main contrib # x\n"
+        "deb-src http://mirror.invalid/debian bookworm main\n"
+    )
+    assert sources_for("bookworm", configuration) == (
+        "Types: deb\nURIs: http://mirror.invalid/debian\nSuites: bookworm\nComponents: main\n"
+        "Signed-By: /keyrings/x.gpg\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "deb http://archive.invalid/ubuntu jammy main\n",
+        "deb http://mirror.invalid/debian trixie main\n",
+        "deb http://mirror.invalid/debian-security bookworm-security main\n",
+        "deb http://mirror.invalid/debian bookworm contrib\n",
+        "",
+    ],
+)
+def test_another_release_or_distribution_has_none(entry: str, configuration: Path) -> None:
+    (configuration / "sources.list").write_text(entry)
+    assert sources_for("bookworm", configuration) == ""
+
+
+def test_only_what_reaching_an_archive_needs_is_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lab.model import Completed
+
+    dump = b'APT::Get "1";\nAcquire::http::Proxy "http://proxy.invalid";\nAcquire::Check-Date "false";\n'
+    monkeypatch.setattr(apt, "run", lambda *_, **__: Completed(exit_code=0, stdout=dump, stderr=b""))
+    assert apt.settings() == 'Acquire::http::Proxy "http://proxy.invalid";\nAcquire::Check-Date "false";\n'
+
+
+def test_leftovers_of_a_bootstrap_are_removed(tmp_path: Path) -> None:
+    kept = ("etc/passwd", "var/lib/apt/extended_states", "var/log/apt/.keep", "usr/bin/sh")
+    gone = (
+        "etc/machine-id",
+        "etc/resolv.conf",
+        "var/lib/apt/lists/x_Packages",
+        "var/log/dpkg.log",
+        "tmp/x",
+        "var/lib/dpkg/status-old",
+    )
+    for name in (*kept, *gone, "var/log/wtmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "run" / "lock").mkdir(parents=True)
+    bootstrap.clean(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left >= set(kept[:2])
+    assert not left & set(gone)
+    assert (tmp_path / "var/log/wtmp").read_text() == ""
+    assert list((tmp_path / "run").iterdir()) == []
