@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import import_module
 
@@ -22,7 +22,7 @@ def probes() -> tuple[Probe, ...]:
 
 
 def _below(kind: type) -> Iterator[type[Probe]]:
-    children: list[type[Probe]] = kind.__subclasses__()
+    children: Sequence[type[Probe]] = kind.__subclasses__()
     for child in children:
         yield child
         yield from _below(child)

@@ -1,0 +1,97 @@
+"""An Instance that is no instance: the helper program run on the host, for tests that need no boundary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+from lab.host.cgroup import ControlGroup, CpuUsage, MemoryUsage
+from lab.host.clock import Timeline
+from lab.host.command import run
+from lab.inside import build
+from lab.instance import INSIDE, Instance, LaunchRequest
+from lab.model import Accelerator, Completed, Limits, Phase, Process
+from lab.network.network import Network
+
+T = TypeVar("T")
+
+
+class LocalGroup:
+    """As much of a ControlGroup as metrics read, about one process of the host."""
+
+    path = PurePosixPath("lab/test/local")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def processes(self) -> set[int]:
+        return {self.pid}
+
+    def cpu(self) -> CpuUsage:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = (int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13])
+        return CpuUsage(
+            total_seconds=user + system, user_seconds=user, system_seconds=system, throttled_seconds=0.0,
+            throttled_periods=0,
+        )  # fmt: skip
+
+    def memory(self) -> MemoryUsage:
+        return MemoryUsage(
+            usage_bytes=30, anon_bytes=10, file_bytes=15, kernel_bytes=5, inactive_file_bytes=7, peak_bytes=40,
+            limit_bytes=None,
+        )  # fmt: skip
+
+
+class LocalInstance(Instance):
+    """Runs ``argv`` on the host as the application; answers on the loopback."""
+
+    name = "local"
+    backend = "local"
+    accelerator = Accelerator.NATIVE
+    address = IPv4Address("127.0.0.1")
+
+    def __init__(self, argv: Sequence[str], logs: Path, limits: Limits | None = None) -> None:
+        self.timeline = Timeline()
+        self.timeline.mark(Phase.REQUESTED)
+        self.request = LaunchRequest(
+            name=self.name, image=cast("Any", None), process=Process(argv=tuple(argv)), limits=limits or Limits(),
+            log_directory=logs,
+        )  # fmt: skip
+        with (logs / "stdout.log").open("wb") as stdout, (logs / "stderr.log").open("wb") as stderr:
+            self.application = subprocess.Popen(argv, stdout=stdout, stderr=stderr)
+        self.timeline.mark(Phase.EXECUTED)
+        self.cgroup = cast("ControlGroup", LocalGroup(self.application.pid))
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        words = [str(build.program()) if word == INSIDE else word for word in argv]
+        return run(words, stdin=stdin, timeout_seconds=timeout_seconds, check=False)
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        try:
+            return self.application.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal(self, number: int) -> None:
+        self.application.send_signal(number)
+
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        self.timeline.mark(Phase.STOPPING)
+        self.signal(signal.SIGKILL)
+        self.application.wait(grace_seconds)
+        self.timeline.mark(Phase.GONE)
+
+
+def here(function: Callable[[], T]) -> T:
+    """A network namespace's ``run`` that stays where it is."""
+    return function()
+
+
+LOOPBACK = cast("Network", SimpleNamespace(run_in=here))
+"""A Network whose only place is the host's own loopback."""

@@ -1,0 +1,248 @@
+"""Probes: each complete, each judged on made-up replies, all of them asked for real on this host."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from local_instance import LocalInstance
+
+from lab.backends.registry import available
+from lab.errors import CommandError
+from lab.instance import Backend
+from lab.isolation import battery
+from lab.isolation.base import (
+    Answer,
+    Boundary,
+    Context,
+    Found,
+    Group,
+    Inconclusive,
+    Mechanism,
+    Probe,
+    Reply,
+    Severity,
+)
+from lab.isolation.kernel import BootId
+from lab.isolation.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
+from lab.isolation.privilege import LoadModule, MountTmpfs
+from lab.isolation.registry import probes
+from lab.isolation.surface import Capabilities
+from lab.isolation.visibility import HostProcesses, KillHostProcess, Namespaces
+from lab.model import Completed, Kernel, Limits
+from lab.results.record import Status
+
+CONTEXT = Context(
+    victim_pid=4711, victim_token="word", disk=(8, 0), limits=Limits(memory_bytes=64 * MIB, cpus=1.0, pids=50)
+)
+OURS: Reply = {"errno": 0, "name": "", "ret": 37, "text": "host"}
+THEIRS: Reply = {"errno": 0, "name": "", "ret": 37, "text": "guest"}
+
+
+def outcome(name: str = "", **more: Any) -> Reply:
+    return {"ret": -1 if name else 0, "errno": 1 if name else 0, "name": name, **more}
+
+
+def spun(cpus: float) -> Reply:
+    return {"cpu_seconds": cpus * 1.5, "wall_seconds": 1.5, "processes": 2}
+
+
+def saying(*replies: Reply) -> battery.Ask:
+    def ask(lines: bytes, timeout_seconds: float) -> Completed:
+        return Completed(exit_code=0, stdout=b"".join(json.dumps(r).encode() + b"\n" for r in replies), stderr=b"")
+
+    return ask
+
+
+# The set
+
+
+def test_the_set_is_complete_and_what_weighs_comes_last() -> None:
+    ids = [probe.id for probe in probes()]
+    assert len(ids) == len(set(ids)) >= 30
+    wanted = (
+        "kernel-release boot-id host-processes kill-host-process mount load-module block-device kernel-log set-clock"
+    )
+    assert {*wanted.split(), "memory-limit", "pids-limit", "cpu-limit"} <= set(ids)
+    groups = [probe.group for probe in probes()]
+    assert groups == sorted(groups, key=list(Group).index)
+    assert groups[-1] is Group.LIMITS
+
+
+@pytest.mark.parametrize("probe", probes(), ids=lambda probe: probe.id)
+def test_every_probe_says_what_is_expected_and_why(probe: Probe) -> None:
+    assert set(probe.expected) == set(Boundary)
+    assert all(expected.answers and expected.because for expected in probe.expected.values())
+    assert probe.question.endswith("?")
+    assert type(probe).__doc__
+    assert all("\n" not in line and len(line) < 1000 for line in probe.lines(CONTEXT))
+
+
+def test_boundaries_follow_from_what_a_backend_says_of_itself() -> None:
+    kinds = {kind.name: Boundary.of(kind) for kind in available()}  # type: ignore[arg-type]
+    assert kinds["process"] is Boundary.BARE
+    assert kinds["container"] is Boundary.CONTAINER
+    assert all(kinds[kind.name] is Boundary.OWN_KERNEL for kind in available() if kind.kernel is Kernel.OWN)
+
+
+# Judging
+
+
+@pytest.mark.parametrize(
+    ("probe", "seen", "host", "answer"),
+    [
+        (BootId(), [OURS], [OURS], Answer.HOST),
+        (BootId(), [THEIRS], [OURS], Answer.OWN),
+        (LoadModule(), [outcome("EBADF"), OURS], [outcome("EBADF"), OURS], Answer.YES),
+        (LoadModule(), [outcome("EBADF"), THEIRS], [outcome("EBADF"), OURS], Answer.GUEST),
+        (LoadModule(), [outcome("EPERM"), OURS], [outcome("EBADF"), OURS], Answer.NO),
+        (MountTmpfs(), [outcome("ENODEV"), OURS], [outcome(), OURS], Answer.YES),
+        (HostProcesses(), [{"found": [], "count": 3}], [{"found": [1], "count": 90}], Answer.NO),
+        (HostProcesses(), [{"found": [7], "count": 90}], [{"found": [1], "count": 90}], Answer.YES),
+        (KillHostProcess(), [outcome(), {"text": "a\0word"}], [outcome(), {"text": "word"}], Answer.YES),
+        # The same number, but another process: not the host's.
+        (KillHostProcess(), [outcome(), {"text": "sleep"}], [outcome(), {"text": "word"}], Answer.NO),
+        (KillHostProcess(), [outcome("ESRCH"), {"text": ""}], [outcome(), {"text": "word"}], Answer.NO),
+        (Namespaces(), [{"pid": 1, "uts": 2}, OURS], [{"pid": 9, "uts": 9}, OURS], Answer.OWN),
+        (Namespaces(), [{"pid": 1, "uts": 9}, OURS], [{"pid": 9, "uts": 9}, OURS], Answer.HOST),
+        # A kernel's first namespaces have fixed numbers: equal ones in two kernels are not shared.
+        (Namespaces(), [{"pid": 9, "uts": 9}, THEIRS], [{"pid": 9, "uts": 9}, OURS], Answer.OWN),
+        (MemoryLimit(), [{"touched": 60 * MIB, "fate": "killed"}], [], Answer.EFFECTIVE),
+        (MemoryLimit(), [{"touched": 100 * MIB, "fate": "done"}], [], Answer.NO_LIMIT),
+        (MemoryLimit(), [{"touched": 90 * MIB, "fate": "killed"}], [], Answer.NO_LIMIT),
+        (PidsLimit(), [outcome("EAGAIN", made=45), OURS], [outcome(made=8), OURS], Answer.EFFECTIVE),
+        (PidsLimit(), [outcome(made=82), OURS], [outcome(made=8), OURS], Answer.NO_LIMIT),
+        (PidsLimit(), [outcome(made=82), THEIRS], [outcome(made=8), OURS], Answer.GUEST),
+        (CpuLimit(), [spun(1.1)], [spun(2.0)], Answer.EFFECTIVE),
+        (CpuLimit(), [spun(1.9)], [spun(2.0)], Answer.NO_LIMIT),
+    ],
+)  # fmt: skip
+def test_judgements(probe: Probe, seen: list[Reply], host: list[Reply], answer: Answer) -> None:
+    assert probe.judge(seen, host, CONTEXT).answer == answer
+
+
+@given(st.integers(0, 2**41 - 1), st.integers(0, 2**41 - 1))
+def test_a_root_that_lacks_one_of_the_hosts_capabilities_is_not_the_hosts(mine: int, theirs: int) -> None:
+    seen, host = ([{"errno": 0, "name": "", "text": f"CapEff:\t{caps:016x}\n"}, OURS] for caps in (mine, theirs))
+    found = Capabilities().judge(seen, host, CONTEXT)
+    assert (found.answer is Answer.YES) == (theirs & ~mine == 0)
+    assert found.value == mine.bit_count()
+
+
+def test_what_nobody_foresaw_is_not_an_answer() -> None:
+    with pytest.raises(Inconclusive, match="EXDEV"):
+        LoadModule().judge([outcome("EXDEV"), OURS], [outcome("EBADF"), OURS], CONTEXT)
+
+
+@pytest.mark.parametrize("probe", [MemoryLimit(), PidsLimit(), CpuLimit()])
+def test_without_a_limit_nothing_is_tried(probe: Probe) -> None:
+    with pytest.raises(Inconclusive, match="no limit set"):
+        probe.lines(replace(CONTEXT, limits=Limits()))
+    with pytest.raises(Inconclusive, match="too large"):
+        probe.lines(replace(CONTEXT, limits=Limits(memory_bytes=1 << 40, cpus=500, pids=1 << 20)))
+
+
+# Asking
+
+
+def test_a_refusal_that_the_host_gets_too_is_no_green_tick() -> None:
+    refused = saying(outcome("ENOSYS"), OURS)
+    seen = battery.ask(LoadModule(), refused, refused, CONTEXT, Boundary.CONTAINER)
+    assert (seen.status, seen.text) == (Status.FAILED, "inconclusive")
+    assert "on the host itself" in seen.detail["evidence"]
+    assert seen.detail["reach"] == "unknown"
+
+
+def test_what_works_inside_needs_no_control() -> None:
+    inside, host = saying(outcome("EBADF"), THEIRS), saying(outcome("ENOSYS"), OURS)
+    seen = battery.ask(LoadModule(), inside, host, CONTEXT, Boundary.OWN_KERNEL)
+    assert (seen.status, seen.text, seen.detail["as_expected"]) == (Status.OK, "guest", True)
+
+
+def test_another_answer_than_expected_is_told_with_both() -> None:
+    allowed = saying(outcome("EBADF"), OURS)
+    seen = battery.ask(LoadModule(), allowed, allowed, CONTEXT, Boundary.CONTAINER)
+    assert (seen.text, seen.detail["expected"], seen.detail["as_expected"]) == ("yes", "no", False)
+    assert seen.detail["reach"] == "open"
+
+
+def crash(lines: bytes, timeout_seconds: float) -> Completed:
+    raise CommandError("inside did not finish within 20 s")
+
+
+def nonsense(lines: bytes, timeout_seconds: float) -> Completed:
+    return Completed(exit_code=0, stdout=b"?\n?\n", stderr=b"")
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [crash, nonsense, saying(), saying(OURS), saying({"died": 159}, OURS), saying({"what": 1}, OURS)],
+)
+def test_crashes_timeouts_and_nonsense_are_inconclusive(inside: battery.Ask) -> None:
+    host = saying(outcome("EBADF"), OURS)
+    seen = battery.ask(LoadModule(), inside, host, CONTEXT, Boundary.CONTAINER)
+    assert (seen.status, seen.value, seen.detail["expected"]) == (Status.FAILED, None, "")
+
+
+class HostLike(Backend):
+    """Says of itself what the control backend says."""
+
+    kernel: ClassVar[Kernel] = Kernel.HOST
+    confines: ClassVar[bool] = False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_all_asked_on_the_host_itself_answer_as_bare(tmp_path: Path) -> None:
+    """The instance is the host here: whatever can be told must reach it, and limits that are not there don't hold."""
+    limits = Limits(memory_bytes=8 * MIB, pids=10)
+    with LocalInstance(["sleep", "60"], tmp_path, limits) as instance:
+        seen = {o.quantity.removeprefix("isolation."): o for o in battery.ask_all(instance, HostLike)}  # type: ignore[arg-type]
+    assert list(seen) == [probe.id for probe in probes()]
+    told = {name: o for name, o in seen.items() if o.status is Status.OK}
+    assert {o.detail["reach"] for o in told.values()} == {"open"}
+    assert {"boot-id", "host-processes", "kill-host-process", "namespaces", "mount", "capabilities"} <= set(told)
+    assert (seen["memory-limit"].text, seen["pids-limit"].text) == ("no limit", "no limit")
+    assert seen["cpu-limit"].text == "inconclusive"  # none set: not tried
+    assert seen["boot-id"].detail["mechanism"] == "none"
+
+
+def test_the_victim_ends_with_the_question() -> None:
+    with battery.host_context() as context:
+        assert context.victim_token.encode() in Path(f"/proc/{context.victim_pid}/cmdline").read_bytes()
+    assert not Path(f"/proc/{context.victim_pid}/cmdline").exists()
+
+
+def test_a_real_disk_goes_before_a_loop(tmp_path: Path) -> None:
+    for name, numbers in {"loop0": "7:0", "vda": "254:0", "sdb": "8:16"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dev").write_text(f"{numbers}\n")
+    first = battery.find_disk(saying(outcome("EPERM"), outcome("EPERM"), outcome("EPERM")), tmp_path)
+    assert first == (8, 16)
+    assert battery.find_disk(saying(outcome("EPERM"), outcome(), outcome()), tmp_path) == (254, 0)
+    assert battery.find_disk(saying(), tmp_path / "absent") is None
+
+
+def test_probes_elsewhere_are_not_taken_for_ours() -> None:
+    class Elsewhere(Probe):
+        id = "elsewhere"
+        group = Group.KERNEL
+        question = "?"
+        mechanism = Mechanism.NONE
+        severity = Severity.LEAK
+        expected = BootId.expected
+
+        def lines(self, context: Context) -> Sequence[str]:
+            return ()
+
+        def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+            raise Inconclusive("never asked")
+
+    probes.cache_clear()
+    assert Elsewhere.id not in {probe.id for probe in probes()}

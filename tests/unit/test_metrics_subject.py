@@ -1,0 +1,214 @@
+"""Readiness and metrics over a real server on the loopback, with the helper program as what is inside."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from local_instance import LOOPBACK, LocalInstance
+
+from lab.errors import LabError, NotReady
+from lab.metrics.base import Metric, Subject
+from lab.metrics.cpu import Cpu
+from lab.metrics.readiness import wait_ready
+from lab.metrics.registry import metrics
+from lab.model import HttpReadiness, Load, LogReadiness, Phase, Readiness, Scenario, TcpReadiness
+from lab.results.observation import Observation
+from lab.results.record import Status
+
+SERVER = """
+import http.server, sys, time
+answers = sys.argv[2].split(",")
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        status, _, body = (answers.pop(0) if len(answers) > 1 else answers[0]).partition(" ")
+        self.send_response(int(status))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+    def log_message(self, *_): pass
+time.sleep(float(sys.argv[3]))
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+print("serving", flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number: int = free.getsockname()[1]
+    return number
+
+
+def scenario(port: int | None, readiness: Readiness | None, **more: object) -> Scenario:
+    plain = Scenario(
+        name="s",
+        title="S",
+        directory=Path(),
+        dockerfile=Path(),
+        port=port,
+        readiness=readiness,
+        ready_timeout_seconds=10,
+    )
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def served(port: int, answers: str = "200 hello", delay: float = 0.0) -> list[str]:
+    return [sys.executable, "-c", SERVER, str(port), answers, str(delay)]
+
+
+def subject_of(instance: LocalInstance, wanted: Scenario, idle_seconds: float = 0.05) -> Subject:
+    subject = Subject.before_launch(scenario=wanted, network=LOOPBACK, idle_seconds=idle_seconds)
+    subject.launched(instance)
+    return subject
+
+
+# Readiness
+
+
+def test_http_waits_for_the_right_status_and_body(port: int, tmp_path: Path) -> None:
+    answers = "503 busy,200 starting,200 hello"
+    with LocalInstance(served(port, answers, delay=0.2), tmp_path) as instance:
+        wait_ready(subject_of(instance, scenario(port, HttpReadiness(path="/x?y", body="hell"))))
+        stamps = instance.timeline.stamps()
+    assert stamps[Phase.EXECUTED] + 0.2 <= stamps[Phase.LISTENING] <= stamps[Phase.RESPONDED]
+    assert 0 < instance.timeline.resolution_seconds(Phase.LISTENING) <= 0.005
+
+
+def test_a_wrong_answer_is_never_ready_and_is_told(port: int, tmp_path: Path) -> None:
+    wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=0.8)
+    with LocalInstance(served(port, "404 no"), tmp_path) as instance:
+        with pytest.raises(NotReady, match="status 404 instead of 200"):
+            wait_ready(subject_of(instance, wanted))
+        assert instance.timeline.at(Phase.LISTENING) is not None
+        assert instance.timeline.at(Phase.RESPONDED) is None
+
+
+def test_tcp_is_ready_when_the_port_accepts(port: int, tmp_path: Path) -> None:
+    with LocalInstance(served(port), tmp_path) as instance:
+        wait_ready(subject_of(instance, scenario(port, TcpReadiness())))
+        assert instance.timeline.at(Phase.RESPONDED) == instance.timeline.at(Phase.LISTENING)
+
+
+def test_a_line_of_the_log(tmp_path: Path) -> None:
+    command = ["sh", "-c", "echo starting; sleep 0.1; echo ready to serve >&2; sleep 10"]
+    with LocalInstance(command, tmp_path) as instance:
+        wait_ready(subject_of(instance, scenario(None, LogReadiness(pattern=r"ready\b.*serve"))))
+        executed, responded = (instance.timeline.at(phase) for phase in (Phase.EXECUTED, Phase.RESPONDED))
+        assert executed is not None
+        assert responded is not None
+        assert responded - executed >= 0.1
+
+
+def test_without_readiness_the_execve_counts(tmp_path: Path) -> None:
+    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+        wait_ready(subject_of(instance, scenario(None, None)))
+        assert instance.timeline.at(Phase.RESPONDED) == instance.timeline.at(Phase.EXECUTED)
+
+
+def test_an_application_that_ends_is_told_at_once_with_its_log(port: int, tmp_path: Path) -> None:
+    command = ["sh", "-c", "echo no config >&2; exit 3"]
+    with LocalInstance(command, tmp_path) as instance, pytest.raises(NotReady) as caught:
+        wait_ready(subject_of(instance, scenario(port, HttpReadiness())))
+    assert "exit code 3" in caught.value.message
+    assert caught.value.detail == "no config"
+    assert str(tmp_path) in caught.value.hint
+
+
+def test_a_port_is_needed_to_ask_one(tmp_path: Path) -> None:
+    with LocalInstance(["sleep", "10"], tmp_path) as instance, pytest.raises(NotReady, match="no port"):
+        wait_ready(subject_of(instance, scenario(None, TcpReadiness())))
+
+
+# Metrics
+
+
+@pytest.fixture
+def ready(port: int, tmp_path: Path) -> Iterator[Subject]:
+    wanted = scenario(port, HttpReadiness(body="hello"), load=Load(connections=2, duration_seconds=1.0))
+    with LocalInstance(served(port), tmp_path) as instance:
+        subject = subject_of(instance, wanted)
+        wait_ready(subject)
+        yield subject
+
+
+def observe(subject: Subject, hook: str, chosen: tuple[type[Metric], ...] = metrics()) -> dict[str, Observation]:
+    seen = [observation for metric in chosen for observation in getattr(metric(), hook)(subject)]
+    return {observation.quantity: observation for observation in seen}
+
+
+def test_when_ready(ready: Subject) -> None:
+    seen = observe(ready, "ready")
+    assert {"boot.executed", "boot.listening", "boot.responded", "boot.total", "cpu.boot"} == set(seen)
+    assert 0 < (seen["cpu.boot"].value or 0) < 10
+
+
+def test_at_idle(ready: Subject) -> None:
+    seen = observe(ready, "idle")
+    assert seen["cpu.idle"].detail["wall_seconds"] >= ready.idle_seconds
+    assert seen["cpu.idle"].value == ready.idle_window().cpu_seconds / ready.idle_window().wall_seconds
+    assert seen["cpu.compute"].status is Status.OK
+    assert (seen["cpu.compute"].value or 0) > 0
+    assert seen["cpu.compute"].detail["way_seconds"] > 0
+    assert seen["memory.pss"].value > 1 << 20  # type: ignore[operator]
+    assert seen["memory.cgroup.usage"].value == 30
+    assert seen["memory.working_set"].value == 23
+    assert not [name for name in seen if name.startswith("memory.guest")]  # this is no guest
+    assert {observation.state for name, observation in seen.items() if name.startswith("memory.")} == {"idle"}
+
+
+def test_a_wrong_checksum_is_a_failed_sample(ready: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.metrics.cpu.COMPUTE_CHECKSUM", "another")
+    computed = observe(ready, "idle", (Cpu,))["cpu.compute"]
+    assert computed.status is Status.FAILED
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+def test_under_load(ready: Subject) -> None:
+    seen = observe(ready, "loaded")
+    rate, median = seen["load.requests_per_second"], seen["load.latency.p50"]
+    assert rate.status is Status.OK
+    assert rate.detail["requests"] > 10
+    assert 0 < (median.value or 0) <= (seen["load.latency.p99"].value or 0) < 1
+    assert seen["cpu.per_1000_requests"].detail["requests"] == rate.detail["requests"]
+    assert (seen["cpu.per_1000_requests"].value or 0) > 0
+    assert seen["memory.pss"].state == "after-load"
+    assert ready.load() is ready.load()  # offered once, for all metrics
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+def test_wrong_answers_are_no_throughput(port: int, tmp_path: Path) -> None:
+    wanted = scenario(port, TcpReadiness(), load=Load(connections=1, duration_seconds=1.0))
+    with LocalInstance(served(port, "500 broken"), tmp_path) as instance:
+        subject = subject_of(instance, wanted)
+        wait_ready(subject)
+        seen = observe(subject, "loaded")
+    assert seen["load.requests_per_second"].status is Status.FAILED
+    assert seen["load.requests_per_second"].detail["errors"]["status"] > 0
+    assert seen["cpu.per_1000_requests"].status is Status.FAILED
+
+
+def test_without_load_there_is_nothing_to_say_about_it(tmp_path: Path) -> None:
+    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+        assert observe(subject_of(instance, scenario(None, None)), "loaded") == {}
+
+
+def test_when_it_is_gone(tmp_path: Path) -> None:
+    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+        pass
+    (gone,) = observe(subject_of(instance, scenario(None, None)), "ended").values()
+    assert gone.quantity == "teardown.total"
+    assert 0 < (gone.value or 0) < 10
+
+
+def test_a_subject_before_its_launch_says_so() -> None:
+    subject = Subject.before_launch(scenario=scenario(None, None), network=LOOPBACK, idle_seconds=0)
+    with pytest.raises(LabError, match="before it was launched"):
+        _ = subject.instance
