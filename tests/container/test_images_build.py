@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from chroot_runner import ChrootRunner
 
 from lab.cli.steps import ContainerSteps
 from lab.errors import DockerfileError, ImageError, LabError, UsageError
+from lab.host.command import run
 from lab.images.build import Event, Note, Output, StepFinished, StepRunner, build
 from lab.images.process import resolve
 from lab.images.store import Image, Origin, Store
@@ -357,3 +359,24 @@ def test_usage(builds: Builds, tmp_path: Path) -> None:
             store=builds.store,
             runner=builds.runner,
         )
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY big /\n")
+    (context / "big").write_bytes(os.urandom(3_000_000))
+    home = tmp_path / "home"
+    home.mkdir()
+    script = (
+        f'mount -t tmpfs -o size=2m tmpfs {home} && {{ "$@"; code=$?; find {home}/tmp {home}/layers; exit $code; }}'
+    )
+    lab = [sys.executable, "-c", "from lab.cli.main import main; main()", "build", str(context)]
+    done = run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *lab], timeout_seconds=60, check=False,
+        environment={"LAB_HOME": str(home)},
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert done.stderr.decode().splitlines()[0] == f"lab: no space left under {home}"
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.decode().splitlines()[-2:] == [f"{home}/tmp", f"{home}/layers"]
