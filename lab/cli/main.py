@@ -94,6 +94,8 @@ def main() -> None:
         sys.exit(141)
     except OSError as error:
         sys.exit(report_error(_from_os_error(error)))
+    except Exception as error:
+        sys.exit(report_error(_from_bug(error)))
 
 
 def report_error(error: LabError) -> int:
@@ -119,6 +121,14 @@ def _from_os_error(error: OSError) -> LabError:
     if logging.getLogger().isEnabledFor(logging.DEBUG):
         logging.getLogger().exception("the failing call")
     return LabError(str(error), hint=hints.get(error.errno or 0, "lab doctor checks this host; lab -v shows more"))
+
+
+def _from_bug(error: Exception) -> LabError:
+    """Anything lab did not foresee: one line for whoever uses it, the traceback for whoever mends it."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        logging.getLogger().exception("the traceback")
+    where = "lab -v COMMAND … shows the traceback; please report it with that"
+    return LabError(f"a bug in lab: {type(error).__name__}: {error}", hint=where)
 
 
 if __name__ == "__main__":
