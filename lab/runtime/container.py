@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lab.host import syscalls
@@ -73,9 +74,10 @@ class Started:
 def start(plan: Plan, stdio: list[int]) -> Started:
     """Steps 1 to 3 and 8; the child goes on by itself. Raises StepFailed, and then nothing is left of it."""
     progress = Progress(plan.fail_at)
-    progress.enter(Step.CLONE)
-    started = fork(plan.clone_flags, lambda channel, status: init.run(plan, channel, stdio, status))
+    started = None
     try:
+        progress.enter(Step.CLONE)
+        started = fork(plan.clone_flags, lambda channel, status: init.run(plan, channel, stdio, status))
         progress.enter(Step.MAP_IDS)
         map_ids(started.pid, plan)
         started.channel.send("IDS_MAPPED")
@@ -84,7 +86,7 @@ def start(plan: Plan, stdio: list[int]) -> Started:
         started.channel.send("PLACED")
         if not plan.hold:
             started.channel.send("EXEC_NOW")
-    except BaseException as error:
+    except Exception as error:
         abandon(started)
         raise progress.failure(error) from error
     return started
@@ -99,29 +101,37 @@ def start_beside(
     container's, forks, and returns to its own. Raises StepFailed.
     """
     progress = Progress()
-    progress.enter(Step.CLONE)
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    started = None
     try:
-        if namespaces & syscalls.CLONE_NEWPID:
-            syscalls.setns(pidfd, syscalls.CLONE_NEWPID)
-        flags = namespaces & JOINED
-        started = fork(
-            0, lambda channel, status: init.run_beside(process, pidfd, flags, root, channel, stdio, status)
-        )
-    except OSError as error:
-        raise progress.failure(error) from error
-    finally:
-        syscalls.setns(own, syscalls.CLONE_NEWPID)
-        os.close(own)
-    try:
+        progress.enter(Step.CLONE)
+        with children_in_pid_namespace_of(pidfd if namespaces & syscalls.CLONE_NEWPID else None):
+            flags = namespaces & JOINED
+            started = fork(
+                0, lambda channel, status: init.run_beside(process, pidfd, flags, root, channel, stdio, status)
+            )
         progress.enter(Step.PLACE)
         place(started.pid, cgroup_procs)
         started.channel.send("PLACED")
         started.channel.send("EXEC_NOW")
-    except BaseException as error:
+    except Exception as error:
         abandon(started)
         raise progress.failure(error) from error
     return started
+
+
+@contextmanager
+def children_in_pid_namespace_of(pidfd: int | None) -> Iterator[None]:
+    """Processes forked within are born in the pid namespace of that process; None changes nothing."""
+    if pidfd is None:
+        yield
+        return
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(pidfd, syscalls.CLONE_NEWPID)
+        yield
+    finally:
+        syscalls.setns(own, syscalls.CLONE_NEWPID)
+        os.close(own)
 
 
 def fork(namespaces: int, child: Callable[[Channel, int], None]) -> Started:
@@ -170,8 +180,10 @@ def write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def abandon(started: Started) -> None:
-    """Kill it and reap it."""
+def abandon(started: Started | None) -> None:
+    """Kill it and reap it, if there is one."""
+    if started is None:
+        return
     started.kill()
     os.waitpid(started.pid, 0)
     started.close()

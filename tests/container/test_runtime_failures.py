@@ -1,0 +1,183 @@
+"""Whatever fails, and whoever dies: nothing of lab's is left on the host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from host_state import assert_unchanged, snapshot
+from running import Run, Start
+
+from lab.errors import LabError, LaunchError, LimitError
+from lab.host.hierarchy import host_hierarchies
+from lab.model import Limits, Process
+from lab.runtime import bundle
+from lab.runtime.launcher import Launcher, Overlay, Spec
+from lab.runtime.plan import Step
+
+
+def session_groups(session: str) -> list[Path]:
+    return [mount / "lab" / session for mount in host_hierarchies().joined() if (mount / "lab" / session).exists()]
+
+
+def layers(launcher: Launcher) -> list[str]:
+    folder = launcher.scratch / "layers"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def open_descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_a_failure_at_any_step_leaves_nothing(start: Start, run: Run, launcher: Launcher, step: Step) -> None:
+    assert run("true").exit_code == 0
+    before = snapshot()
+    descriptors = open_descriptors(os.getpid()), open_descriptors(launcher.pid)
+    with pytest.raises(LaunchError, match=f"{step}: .*injected") as caught:
+        start("true", fail_at=step, config=bundle.container_config(Process(argv=("true",)), Limits(pids=9)))
+    assert caught.value.exit_code in (125, 126)
+    assert_unchanged(before)
+    assert layers(launcher) == []
+    assert (open_descriptors(os.getpid()), open_descriptors(launcher.pid)) == descriptors
+    assert run("exit 4").exit_code == 4, "the launcher is still good"
+
+
+def test_a_missing_layer(start: Start, launcher: Launcher, tmp_path: Path) -> None:
+    before = snapshot()
+    with pytest.raises(LaunchError, match="mount the root: No such file"):
+        start("true", root=Overlay(lower=(tmp_path / "missing",)))
+    assert_unchanged(before)
+    assert layers(launcher) == []
+
+
+def test_a_limit_that_can_not_be_set(start: Start, launcher: Launcher) -> None:
+    before = snapshot()
+    with pytest.raises(LimitError):
+        start("true", limits=Limits(cpus=0.0001))
+    assert_unchanged(before)
+
+
+def test_the_same_name_twice(launcher: Launcher, busybox_root: Path) -> None:
+    config = bundle.container_config(Process(argv=("sleep", "100")))
+    spec = Spec(name="twin", config=config, root=Overlay(lower=(busybox_root,)))
+    with launcher.launch(spec, stdout=2, stderr=2) as first:
+        with pytest.raises(LabError):
+            launcher.launch(spec, stdout=2, stderr=2)
+        assert first.wait(0.05) is None, "the first one is none the worse"
+
+
+def test_a_container_that_survives_its_commands_leaves_nothing(start: Start) -> None:
+    before = snapshot()
+    container, _ = start("trap '' TERM INT HUP; (trap '' TERM; setsid sleep 100 &) ; sleep 100 & wait; sleep 100")
+    container.close()
+    assert_unchanged(before)
+
+
+def test_a_frozen_container_is_removed(start: Start) -> None:
+    container, _ = start("sleep 100")
+    container.cgroup.freeze()
+    container.close()
+    assert not container.cgroup.exists()
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from lab.model import Process
+from lab.runtime import bundle
+from lab.runtime.launcher import Launcher, Overlay, Spec
+
+session, scratch, root, witness = sys.argv[1:]
+launcher = Launcher.start(session, Path(scratch), cleanup=["/bin/sh", "-c", f"echo cleaned > {witness}"])
+null = os.open(os.devnull, os.O_RDWR)
+for number, make in enumerate((bundle.container_config, bundle.process_config)):
+    config = make(Process(argv=("sh", "-c", "sleep 1000 & sleep 1000")))
+    spec = Spec(name=f"c{number}", config=config, root=Overlay(lower=(Path(root),)))
+    launcher.launch(spec, stdout=null, stderr=null)
+print(launcher.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("victim", ["parent", "launcher"])
+def test_a_killed_process_leaves_nothing(tmp_path: Path, busybox_root: Path, victim: str) -> None:
+    before = snapshot()
+    session, scratch, witness = uuid.uuid4().hex[:8], tmp_path / "scratch", tmp_path / "witness"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, session, scratch, busybox_root, witness], stdout=subprocess.PIPE
+    )
+    try:
+        assert parent.stdout is not None
+        launcher_pid = int(parent.stdout.readline())
+        groups = session_groups(session)
+        assert groups
+        assert any((group / "c0" / "cgroup.procs").read_text() for group in groups)
+        if victim == "launcher":
+            os.kill(launcher_pid, signal.SIGKILL)
+            # A control has no pid namespace to die with its first process; its group is the parent's to kill.
+            assert wait_until(lambda: not any(processes(group / "c0") for group in groups)), (
+                "it outlived the launcher"
+            )
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    if victim == "parent":
+        assert wait_until(witness.exists), "the clean-up command has run"
+        assert wait_until(lambda: not Path(f"/proc/{launcher_pid}").exists() or zombie(launcher_pid))
+        assert session_groups(session) == []
+        assert not scratch.exists()
+    else:
+        remove_groups(session)
+    assert_unchanged(before)
+
+
+def test_a_terminals_interrupt_does_not_reach_the_launcher(launcher: Launcher, run: Run) -> None:
+    assert os.getsid(launcher.pid) != os.getsid(0)
+    os.kill(launcher.pid, signal.SIGINT)
+    assert run("exit 5").exit_code == 5
+
+
+def test_hundred_in_a_row_do_not_get_slower(run: Run) -> None:
+    seconds = []
+    for _ in range(100):
+        began = time.monotonic()
+        assert run("true").exit_code == 0
+        seconds.append(time.monotonic() - began)
+    assert sorted(seconds[-10:])[4] <= 1.5 * sorted(seconds[:10])[4] + 0.005, "medians; with room for a busy host"
+
+
+def processes(group: Path) -> list[str]:
+    return [pid for file in group.rglob("cgroup.procs") for pid in file.read_text().split() if not zombie(int(pid))]
+
+
+def zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def remove_groups(session: str) -> None:
+    from lab.host.cgroup import ControlGroup
+
+    group = ControlGroup.open(f"lab/{session}")
+    group.kill()
+    group.remove()
+
+
+def wait_until(condition: object, seconds: float = 15.0) -> bool:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
