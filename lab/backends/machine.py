@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lab.hypervisor.guest.artefacts import Guest
     from lab.hypervisor.machine import Machine
 
+BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
 LONGEST_DIRECTORY_BYTES = 107 - len("/console") - 1  # unix(7): sun_path
 
 
@@ -42,6 +43,7 @@ class MachineInstance(Instance):
         self._stop_signal = stop_signal_of(request.image)
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        self.machine.wait_executed(BOOT_TIMEOUT_SECONDS)  # before that there is nobody who could
         return self.machine.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:

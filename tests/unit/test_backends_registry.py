@@ -1,0 +1,59 @@
+"""Backends are found by themselves, in order, and say what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lab.backends
+from lab.backends.base import stop_signal_of
+from lab.backends.registry import available, find
+from lab.errors import UsageError
+from lab.images.store import Image
+from lab.model import ImageConfig, Kernel
+
+
+def test_from_the_thinnest_boundary_to_the_thickest() -> None:
+    assert [kind.name for kind in available()] == ["process", "container", "microvm", "vm"]
+    assert [kind.kernel for kind in available()] == [Kernel.HOST, Kernel.HOST, Kernel.OWN, Kernel.OWN]
+
+
+def test_each_says_what_it_is_and_what_it_cannot_make_equal() -> None:
+    for kind in available():
+        assert kind.title
+        assert kind.mechanism
+        assert kind.parity.differences, f"{kind.name} is equal to all others?"
+        for sentence in kind.parity.differences:
+            assert sentence.endswith("."), sentence
+
+
+def test_an_unknown_one_is_a_usage_error_that_names_the_known() -> None:
+    with pytest.raises(UsageError) as caught:
+        find("jail")
+    assert "container" in caught.value.hint
+
+
+def test_two_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "again.py").write_text(
+        "from lab.backends.container import Container\nclass Again(Container):\n    name = 'container'\n"
+    )
+    monkeypatch.setattr(lab.backends, "__path__", [*lab.backends.__path__, str(tmp_path)])
+    with pytest.raises(TypeError, match="two backends are called container"):
+        available()
+
+
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [("SIGTERM", 15), ("QUIT", 3), ("SIGUSR1", 10), ("9", 9), ("", 15), ("NONSENSE", 15), ("999", 15)],
+)
+def test_stop_signals(word: str, number: int) -> None:
+    image = Image(
+        name="x",
+        digest="",
+        config=ImageConfig(stop_signal=word),
+        layers=(),
+        origin=None,
+        created=None,  # type: ignore[arg-type]
+    )
+    assert stop_signal_of(image) == number
