@@ -6,10 +6,12 @@ and one that timed out; its figures are about those of a small host without KVM.
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.model import Accelerator
 from lab.results.record import Arm, Run, Sample, Status
@@ -127,6 +129,14 @@ def write_run(root: Path, *, blocks: int = 5, seed: int = 7, noise: float = 0.04
                 (folder.log_directory(f"b{block}-{arm}") / "stdout.log").write_text("ready\n")
         folder.finish("blocks done")
     return folder
+
+
+def keep_only(folder: RunFolder, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop every sample but the wanted ones, so that a test draws no more than it needs."""
+    file = folder.path / "samples.jsonl"
+    lines = [line for line in file.read_text().splitlines() if wanted(json.loads(line))]
+    assert lines
+    file.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _observe(block: int, arm: str, position: int, seed: int, noise: float, bad_luck: bool) -> list[Sample]:

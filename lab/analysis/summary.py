@@ -11,6 +11,10 @@ from lab.analysis import statistics as st
 from lab.results.record import Status
 
 KEYS = ["quantity", "state", "arm"]
+COLUMNS = [
+    *KEYS, "metric", "unit", "n", "failed", "timeout", "resolution", "median", "low", "high", "p95", "minimum",
+    "maximum", "mad",
+]  # fmt: skip
 
 
 def summary(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -27,7 +31,7 @@ def summary(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         _row(dict(zip(KEYS, key, strict=True)), group, blocks, seed)
         for key, group in measured.groupby(KEYS, sort=False, observed=True)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab.analysis.quantities import format_ratio, format_value
+from lab.analysis.quantities import KEY, format_ratio, format_value
 from lab.model import Accelerator
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
@@ -129,6 +129,7 @@ def clock(material: Material) -> list[tuple[str, str]]:
         ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "
                      f"{format_ratio(band)}, and no smaller difference is claimed" if twin else "none"),
         ("Interval", "percentile bootstrap of the median, 95 %, whole blocks resampled 4,000 times, seeded"),
+        ("Many comparisons", _many(material)),
         ("Own overhead", ", ".join(f"{kind} {format_value(value, 'seconds')}" for kind, value in run.noop.items())
          + " (a launch that does nothing; printed, never subtracted)" if run.noop else "not recorded"),
         ("Resolution", _resolution(material)),
@@ -137,6 +138,15 @@ def clock(material: Material) -> list[tuple[str, str]]:
         ("Load", _plain(settings.get("load"))),
         ("Left out", str(settings.get("excluded", "nothing")) + "; failures are counted, never dropped"),
     ]  # fmt: skip
+
+
+def _many(material: Material) -> str:
+    """A correction of p-values (Holm's, say) needs more blocks than a run has: five can't go below 0.06."""
+    made = int(material.ratios["quantity"].isin(KEY).sum())
+    return (
+        f"{made} ratios are judged; were nothing different, about {made / 20:.0f} intervals of 95 % would leave 1 by "
+        "chance. That is why a claim must leave the A/A band too, and why a small claim deserves a second run"
+    )
 
 
 def _resolution(material: Material) -> str:

@@ -1,0 +1,108 @@
+"""Each finding appears when its reason is there, and not otherwise; each advises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic import write_run
+
+from lab.analysis import Finding, Kind, Loaded, findings, load, ratios
+from lab.model import Accelerator
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """Ten quiet blocks without bad luck, and everything on KVM."""
+    folder = write_run(tmp_path_factory.mktemp("results"), blocks=10, noise=0.01, bad_luck=False)
+    loaded = load(folder.path)
+    arms = tuple(
+        replace(
+            arm,
+            accelerator=Accelerator.KVM if arm.accelerator is Accelerator.TCG else arm.accelerator,
+            differences=(),
+        )
+        for arm in loaded.run.arms
+    )
+    frame = loaded.frame[loaded.frame["unit"] != "answer"]
+    return replace(loaded, run=replace(loaded.run, arms=arms), frame=frame)
+
+
+def found(loaded: Loaded) -> tuple[Finding, ...]:
+    return findings(loaded, ratios(loaded.frame))
+
+
+def kinds(loaded: Loaded) -> set[Kind]:
+    return {finding.kind for finding in found(loaded)}
+
+
+def test_a_calm_run_has_nothing_to_warn_of(calm: Loaded) -> None:
+    assert found(calm) == ()
+
+
+def test_bad_luck_and_emulation_are_told_with_advice(tmp_path: Path) -> None:
+    loaded = load(write_run(tmp_path).path)
+    by_kind = {finding.kind: finding for finding in found(loaded)}
+    assert {Kind.FAILED, Kind.EMULATED, Kind.FEW_BLOCKS, Kind.ISOLATION, Kind.INCONCLUSIVE, Kind.PARITY} <= set(
+        by_kind
+    )
+    assert "2 of 29" in by_kind[Kind.FAILED].sentence
+    assert "microvm and vm" in by_kind[Kind.EMULATED].sentence
+    assert "93.8 %" in by_kind[Kind.FEW_BLOCKS].sentence
+    assert "kernel's log" in by_kind[Kind.ISOLATION].sentence
+    assert all(finding.advice for finding in by_kind.values())
+
+
+def changed(loaded: Loaded, quantity: str, arm: str, change: Callable[[int, float], float]) -> Loaded:
+    """The run with one series changed: ``change`` gets the index and the value."""
+    frame = loaded.frame.copy()
+    chosen = frame.index[(frame["quantity"] == quantity) & (frame["arm"] == arm) & ~frame["warmup"]]
+    frame.loc[chosen, "value"] = [change(i, value) for i, value in enumerate(frame.loc[chosen, "value"])]
+    return replace(loaded, frame=frame)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (Kind.NOISE, lambda index, value: value * (1 + 0.3 * (index % 3))),
+        (Kind.DRIFT, lambda index, value: value * (1 + 0.05 * index)),
+        (Kind.CLUSTERS, lambda index, value: value * (3 if index % 2 else 1)),
+    ],
+)
+def test_odd_series_are_told_by_name(calm: Loaded, kind: Kind, change: Callable[[int, float], float]) -> None:
+    odd = changed(calm, "boot.total", "vm", change)
+    told = [finding for finding in found(odd) if finding.kind is kind]
+    assert told
+    assert "boot of vm" in told[0].sentence
+
+
+def test_a_noisy_pair_widens_the_band(calm: Loaded) -> None:
+    noisy = changed(calm, "boot.total", "container#aa", lambda index, value: value * (1 + 0.9 * (index % 2)))
+    assert Kind.WIDE_BAND in kinds(noisy)
+
+
+def test_no_pair_no_claims(calm: Loaded) -> None:
+    frame = calm.frame[calm.frame["arm"] != "container#aa"]
+    alone = replace(calm, frame=frame)
+    assert Kind.NO_TWIN in kinds(alone)
+    assert not ratios(frame)["claim"].any()
+
+
+def test_coarse_polling(calm: Loaded) -> None:
+    frame = calm.frame.copy()
+    frame.loc[(frame["quantity"] == "boot.total") & (frame["arm"] == "process"), "resolution"] = 0.1
+    assert Kind.COARSE in kinds(replace(calm, frame=frame))
+
+
+@pytest.mark.parametrize("because", ["", "interrupted", "error: disk full"])
+def test_an_unfinished_run(calm: Loaded, because: str) -> None:
+    assert Kind.INTERRUPTED in kinds(replace(calm, run=replace(calm.run, ended_because=because)))
+
+
+def test_other_files_inside_are_serious(calm: Loaded) -> None:
+    parity = {**calm.run.parity, "vm": {"manifest_digest": "sha256:other"}}
+    told = found(replace(calm, run=replace(calm.run, parity=parity)))
+    assert [finding.kind for finding in told] == [Kind.PARITY]
+    assert "vm did not run what the others ran" in told[0].sentence

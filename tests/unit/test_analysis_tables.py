@@ -1,0 +1,197 @@
+"""Samples to tables: what counts, what is compared with what, and what may be claimed."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic import write_run
+
+from lab.analysis import load, ratios, summary
+from lab.analysis.data import Loaded
+from lab.analysis.quantities import QUANTITIES, format_interval, format_ratio, format_value
+from lab.analysis.summary import one
+from lab.errors import ResultsError
+from lab.results.store import RunFolder
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return load(write_run(tmp_path_factory.mktemp("results")).path)
+
+
+def frame(
+    rows: list[tuple[str, int, float | None]], quantity: str = "boot.total", status: str = "ok"
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "quantity": quantity, "state": "", "arm": arm, "metric": "boot", "unit": "seconds", "block": block,
+                "value": float("nan") if value is None else value, "warmup": False, "resolution": 0.0,
+                "status": "failed" if value is None else status,
+            }
+            for arm, block, value in rows
+        ]
+    )  # fmt: skip
+
+
+def test_every_sample_is_a_row_with_its_unit(loaded: Loaded) -> None:
+    assert len(loaded.frame) == sum(1 for _ in RunFolder.open(loaded.path).samples())
+    assert set(loaded.frame.loc[loaded.frame["quantity"] == "boot.total", "unit"]) == {"seconds"}
+    assert [arm.label for arm in loaded.arms] == ["process", "container", "microvm", "vm"]
+    assert loaded.baseline == "process"
+    assert loaded.blocks == 5
+
+
+def test_failures_are_counted_and_never_fast(loaded: Loaded) -> None:
+    table = summary(loaded.frame, seed=1)
+    vm, microvm = one(table, "boot.total", "vm"), one(table, "boot.total", "microvm")
+    assert vm is not None
+    assert microvm is not None
+    assert (vm["n"], vm["failed"], vm["timeout"]) == (4, 1, 0)
+    assert (microvm["n"], microvm["failed"], microvm["timeout"]) == (4, 0, 1)
+    assert vm["minimum"] > 5
+
+
+def test_a_value_that_came_with_a_failure_does_not_count(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, blocks=1, bad_luck=False)
+    text = (folder.path / "samples.jsonl").read_text().replace('"status":"ok"', '"status":"failed"')
+    (folder.path / "samples.jsonl").write_text(text)
+    assert load(folder.path).frame["value"].isna().all()
+
+
+def test_warm_ups_are_kept_but_left_out(loaded: Loaded) -> None:
+    assert loaded.frame["warmup"].any()
+    process = one(summary(loaded.frame), "boot.total", "process")
+    assert process is not None
+    assert process["n"] == 5
+
+
+def test_the_summary_orders_its_numbers(loaded: Loaded) -> None:
+    table = summary(loaded.frame, seed=1)
+    table = table[table["n"] > 0]
+    for low, high in (
+        ("minimum", "low"),
+        ("low", "median"),
+        ("median", "high"),
+        ("high", "maximum"),
+        ("p95", "maximum"),
+    ):
+        assert (table[low] <= table[high] * (1 + 1e-12)).all(), (low, high)
+
+
+def test_an_arm_that_always_failed_has_a_row_without_numbers() -> None:
+    table = summary(frame([("vm", 1, None), ("vm", 2, None)]))
+    assert len(table) == 1
+    assert table.iloc[0]["n"] == 0
+    assert table.iloc[0]["failed"] == 2
+    assert math.isnan(table.iloc[0]["median"])
+
+
+def test_ratios_are_the_same_for_the_same_seed(loaded: Loaded) -> None:
+    pd.testing.assert_frame_equal(ratios(loaded.frame, seed=5), ratios(loaded.frame, seed=5))
+
+
+def test_a_large_difference_is_claimed_and_a_small_one_is_not(loaded: Loaded) -> None:
+    table = ratios(loaded.frame, seed=1)
+    vm, container = one(table, "boot.total", "vm"), one(table, "boot.total", "container")
+    assert vm is not None
+    assert container is not None
+    assert vm["claim"]
+    assert 60 < vm["low"] <= vm["ratio"] <= vm["high"] < 100
+    assert vm["delta"] == 1
+    assert not container["claim"]
+    assert container["why"]
+
+
+def test_the_band_is_symmetric_and_lent_to_what_the_pair_was_not_asked_for(loaded: Loaded) -> None:
+    table = ratios(loaded.frame, seed=1)
+    assert (table["band_low"] * table["band_high"]).to_numpy() == pytest.approx(1)
+    pss = one(table, "memory.pss", "vm")
+    assert pss is not None
+    assert pss["band_of"] == "boot.total"
+
+
+def test_what_a_block_shares_cancels_out() -> None:
+    chance = random.Random(1)
+    load_of_block = {block: chance.lognormvariate(0, 0.8) for block in range(1, 9)}
+    rows = [
+        (arm, block, base * load_of_block[block])
+        for block in load_of_block
+        for arm, base in (("process", 1), ("vm", 3))
+    ]
+    row = one(ratios(frame(rows)), "boot.total", "vm")  # type: ignore[arg-type]
+    assert row is not None
+    assert row["low"] == pytest.approx(3)
+    assert row["high"] == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([(arm, 1, 1.0) for arm in ("process", "vm", "container", "container#aa")], "only 1 shared block"),
+        ([(arm, block, v) for block in (1, 2, 3) for arm, v in (("process", 1.0), ("vm", 9.0))], "no A/A pair"),
+        ([(arm, block, v) for block in (1, 2, 3) for arm, v in (("process", 0.0), ("vm", 9.0))], "not positive"),
+    ],
+)  # fmt: skip
+def test_why_a_difference_is_not_claimed(rows: list[tuple[str, int, float | None]], why: str) -> None:
+    row = one(ratios(frame(rows)), "boot.total", "vm")
+    assert row is not None
+    assert not row["claim"]
+    assert why in row["why"]
+
+
+def test_equal_arms_are_hardly_ever_claimed_to_differ() -> None:
+    claims = 0
+    for trial in range(60):
+        chance = random.Random(trial)
+        arms = ("process", "vm", "container", "container#aa")
+        rows = [(arm, block, chance.lognormvariate(0, 0.05)) for block in range(6) for arm in arms]
+        row = one(ratios(frame(rows), seed=trial), "boot.total", "vm")  # type: ignore[arg-type]
+        assert row is not None
+        claims += bool(row["claim"])
+    assert claims <= 2
+
+
+def test_a_run_without_a_process_takes_its_thinnest_boundary_as_baseline() -> None:
+    assert len(ratios(frame([("vm", 1, 1.0)]))) == 0
+
+
+def test_an_empty_run_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, blocks=1)
+    (folder.path / "samples.jsonl").write_text("")
+    with pytest.raises(ResultsError, match="no observation") as caught:
+        load(folder.path)
+    assert "--resume" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.1486, "seconds", "149 ms"), (0.99999, "seconds", "1.00 s"), (12.345, "seconds", "12.3 s"),
+        (0.000411, "seconds/s", "411 µs/s"), (0.0, "seconds", "0 s"), (float("nan"), "seconds", "–"),
+        (1024.0**2 * 18.64, "bytes", "18.6 MiB"), (1500.0 * 1024**2, "bytes", "1.46 GiB"),
+        (-2048.0, "bytes", "-2.00 KiB"),
+        (2937.2, "requests/s", "2,937 requests/s"), (128.0, "1", "128"), (9.999, "1", "10.0"),
+    ],
+)  # fmt: skip
+def test_values_are_written_with_their_unit(value: float, unit: str, text: str) -> None:
+    assert format_value(value, unit) == text
+
+
+def test_intervals_and_ratios_are_written_shortly() -> None:
+    assert format_interval(11.4, 12.1, "seconds") == "11.4–12.1 s"
+    assert format_interval(0.972, 1.09, "seconds") == "972 ms – 1.09 s"
+    assert format_interval(float("nan"), 1, "seconds") == "–"
+    assert format_ratio(81.78) == "82 ×"
+    assert format_ratio(1.0957) == "1.10 ×"
+    assert format_ratio(float("nan")) == "–"
+
+
+def test_every_quantity_that_is_made_has_a_name_and_a_definition(loaded: Loaded) -> None:
+    made = set(loaded.frame.loc[loaded.frame["unit"] != "answer", "quantity"])
+    assert made <= set(QUANTITIES)
+    assert all(quantity.definition for quantity in QUANTITIES.values())

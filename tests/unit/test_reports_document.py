@@ -1,0 +1,181 @@
+"""The report is complete, self-contained, honest in what it says, and can be rebuilt from the folder alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import PROBES, keep_only, write_run
+
+from lab.errors import LabError, ResultsError, UsageError
+from lab.reports import write
+from lab.results.store import RunFolder
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser and a screen reader would rely on."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_run(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def page(run: RunFolder) -> str:
+    write(run.path)
+    return (run.path / "report.html").read_text()
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(page: str) -> None:
+    parsed = Page(page)
+    assert parsed.open == []
+    for tag, attributes in parsed.tags:
+        for key in ("src", "href", "srcset", "action", "data"):
+            target = attributes.get(key) or "#"
+            assert target.startswith(("#", "data:image/svg+xml;base64,")), (tag, key, target[:60])
+    assert not parsed.all("script")
+    without_pictures = re.sub(r"data:image[^\"]*", "", page)
+    assert "http://" not in without_pictures
+    assert "https://" not in without_pictures
+    assert "url(" not in without_pictures
+
+
+def test_the_page_works_for_those_who_listen(page: str) -> None:
+    parsed = Page(page)
+    assert len(parsed.all("h1")) == 1
+    assert parsed.all("html")[0]["lang"] == "en"
+    pictures = parsed.all("img")
+    assert len(pictures) == 6
+    assert all(len(picture["alt"] or "") > 60 for picture in pictures)
+    assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in parsed.all("th"))
+    assert len(parsed.all("caption")) == len(parsed.all("table"))
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [(link["href"] or "").removeprefix("#") for link in parsed.all("a")]
+    assert links
+    assert set(links) <= set(ids)
+
+
+def test_every_answer_opens_to_its_evidence(page: str) -> None:
+    cells = Page(page).all("details")
+    assert len(cells) == 4 * len(PROBES)
+    assert sum("unexpected" in (cell["class"] or "") for cell in cells) == 1
+    assert "&lt;kernel-log&gt;: EPERM" in page  # what an instance said is shown as text, never run as markup
+    assert "<kernel-log>" not in page
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "TCG emulation", "2 of 29 instances failed", "A virtual machine is a computer within a computer",
+        "What you may not conclude", "How fast virtual machines are", "NSDI 2020", "CLOCK_MONOTONIC", "seed 7",
+        "lab compare web-app --blocks 5 --seed 7", "same, verified inside", "n = 4", "Retpolines", "0123abc",
+        "proportional set size", "no difference can be claimed for container",
+    ],
+)  # fmt: skip
+def test_the_report_says(page: str, run: RunFolder, words: str) -> None:
+    plain = page.replace("\u00a0", " ")
+    assert words in plain
+    if words != "CLOCK_MONOTONIC":
+        assert words in (run.path / "report.md").read_text().replace("\u00a0", " ")
+
+
+def test_the_markdown_links_pictures_that_exist(page: str, run: RunFolder) -> None:
+    text = (run.path / "report.md").read_text()
+    linked = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(linked) == 7
+    assert all((run.path / target).is_file() for target in linked)
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) >= 8
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+def test_it_is_rebuilt_elsewhere_from_the_folder_alone_and_says_the_same(
+    page: str, run: RunFolder, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere" / run.path.name
+    elsewhere.mkdir(parents=True)
+    for name in ("run.json", "samples.jsonl", "progress.jsonl"):
+        shutil.copy(run.path / name, elsewhere / name)
+    began = time.monotonic()
+    written = write(elsewhere)
+    assert time.monotonic() - began < 10
+    assert (elsewhere / "report.html").read_text() == page
+    assert {path.suffix for path in written} == {".png", ".svg", ".html", ".md"}
+    assert not list(elsewhere.rglob("*.tmp"))
+
+
+def test_one_format_alone(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, blocks=1)
+    keep_only(folder, lambda raw: raw["quantity"] == "teardown.total")
+    write(folder.path, ["md"])
+    assert (folder.path / "report.md").is_file()
+    assert not (folder.path / "report.html").exists()
+
+
+def test_an_unknown_format_is_a_usage_error(run: RunFolder) -> None:
+    with pytest.raises(UsageError, match="pdf") as caught:
+        write(run.path, ["pdf"])
+    assert "html" in caught.value.hint
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError):
+        write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda raw: raw["metric"] == "boot",
+        lambda raw: raw["metric"] == "isolation",
+        lambda raw: raw["metric"] == "load" and raw["backend"] != "process",
+        lambda raw: raw["arm"] == "vm",
+        lambda raw: raw["metric"] == "boot" and raw["block"] == 1,
+        lambda raw: raw["status"] != "ok",
+        lambda raw: raw["quantity"] == "memory.pss",
+    ],
+    ids=["boot", "isolation", "load without baseline", "one arm", "one block", "failures", "one quantity"],
+)
+def test_whatever_is_missing_the_rest_is_reported(tmp_path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    folder = write_run(tmp_path)
+    keep_only(folder, keep)
+    assert write(folder.path)
+    assert Page((folder.path / "report.html").read_text()).open == []
+
+
+def test_a_report_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, blocks=1)
+    keep_only(folder, lambda raw: raw["quantity"] == "teardown.total")
+    (folder.path / "plots").write_text("in the way")
+    with pytest.raises(LabError) as caught:
+        write(folder.path)
+    assert caught.value.hint
