@@ -1,0 +1,70 @@
+"""The pages that teach how to extend lab: their examples work as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_instance import LOOPBACK, LocalInstance
+
+from lab.isolation import battery
+from lab.isolation.base import Answer, Boundary, Privilege
+from lab.metrics.base import Metric, Subject
+from lab.model import Limits, Scenario
+from lab.results.record import Status
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def example(page: str, kind: type) -> Any:
+    """The one class derived from ``kind`` in the page's one Python block, made."""
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    scope: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block, page, "exec"), scope)
+    (made,) = (x for x in scope.values() if isinstance(x, type) and issubclass(x, kind) and x.__module__ == "example")
+    return made()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_probe_of_the_page_tells_root_from_others() -> None:
+    probe = example("adding-a-probe.md", Privilege)
+    with battery.host_context() as context:
+        context = replace(context, limits=Limits())
+        on_host = battery.ask(probe, battery.on_host, battery.on_host, context, Boundary.BARE)
+        refused = battery.ask(probe, without_privilege, battery.on_host, context, Boundary.CONTAINER)
+    assert (on_host.status, on_host.text, on_host.detail["as_expected"]) == (Status.OK, "yes", True), on_host.detail
+    assert (refused.status, refused.text, refused.detail["as_expected"]) == (Status.OK, "no", True), refused.detail
+
+
+def without_privilege(lines: bytes, timeout_seconds: float) -> Any:
+    """The same questions by a root that lacks every capability."""
+    from lab.host.command import run
+    from lab.inside import build
+
+    words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", build.program(), "batch"]
+    return run(words, stdin=lines, timeout_seconds=timeout_seconds)
+
+
+def test_the_table_of_answers_is_complete() -> None:
+    rows = re.findall(r"^\| `([\w ]+)` \|.*\| (\w+) \|$", (DOCS / "adding-a-probe.md").read_text(), re.MULTILINE)
+    assert dict(rows) == {answer.value: answer.reach for answer in Answer} | {"inconclusive": "unknown"}
+
+
+def test_the_metric_of_the_page_counts(tmp_path: Path) -> None:
+    metric = example("adding-a-metric.md", Metric)
+    scenario = Scenario(name="s", title="S", directory=Path(), dockerfile=Path())
+    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+        subject = Subject.before_launch(scenario=scenario, network=LOOPBACK, idle_seconds=0.01)
+        subject.launched(instance)
+        (seen,) = metric.idle(subject)
+    assert (seen.quantity, seen.value, seen.unit) == ("threads.count", 1, "1")
+
+
+def test_every_hook_is_on_the_page() -> None:
+    text = (DOCS / "adding-a-metric.md").read_text()
+    hooks = [name for name, value in vars(Metric).items() if callable(value) and not name.startswith("_")]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == sorted(hooks)
