@@ -218,13 +218,13 @@ def _parity(loaded: Loaded) -> Iterator[Finding]:
                 sentence=f"{arm.label} did not run what the others ran: {mismatch}.",
                 advice="Don't compare it. Build the image again and repeat the run.",
             )
-    different = [f"{arm.label}: {'; '.join(arm.differences)}" for arm in loaded.arms if arm.differences]
+    different = [arm.label for arm in loaded.arms if arm.differences]
     if different:
         yield Finding(
             kind=Kind.PARITY,
             severity=Severity.NOTE,
-            sentence=f"Not everything could be made equal. {'. '.join(different)}.",
-            advice="Keep this in mind where the difference could explain a result.",
+            sentence=f"Not everything could be made equal: {_some(different)} list what differs all the same.",
+            advice="Read it under “Were they the same?” before you explain a result by the boundary alone.",
         )
 
 

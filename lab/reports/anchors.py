@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 
-from lab.analysis.quantities import format_value, label
+from lab.analysis.quantities import SEGMENTS, format_value, label
 from lab.model import Accelerator
 from lab.reports.material import Material, own_kernel, stamped
 from lab.results.record import Arm
@@ -17,6 +17,9 @@ WHY = {
     "cpu": "ours is one thread of integer and floating-point work in seconds, theirs a vectorised benchmark",
     "attack surface": "this run did not trace the host's kernel",
 }
+
+UNTIL = "until"
+WHY_UNTIL = "ours starts at lab's request and ends when the host saw the marker of the guest's init"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +45,28 @@ def anchors(material: Material) -> list[Anchor]:
     for entry in raw["figure"]:
         label_, quantity, state = entry.pop("beside", ("", "", ""))
         arm = arms.get(label_)
-        value = material.value(quantity, label_, state)
-        ours = ""
-        if arm is not None and value is not None:
-            ours = f"{stamped(arm)}: {label(quantity)} {format_value(value.median, value.unit)} (n = {value.n})"
-        found.append(Anchor(**entry, ours=ours, why=_why(entry["topic"], arm if ours else None)))
+        ours = _ours(material, arm, quantity, state) if arm is not None else ""
+        until = state == UNTIL
+        found.append(Anchor(**entry, ours=ours, why=_why(entry["topic"], arm if ours else None, until=until)))
     return found
 
 
-def _why(topic: str, arm: Arm | None) -> str:
-    reasons = [WHY[topic]]
+def _ours(material: Material, arm: Arm, quantity: str, state: str) -> str:
+    if state == UNTIL:
+        parts = [material.value(name, arm.label) for name in SEGMENTS[: SEGMENTS.index(quantity) + 1]]
+        seen = [part for part in parts if part is not None]
+        if material.value(quantity, arm.label) is None:
+            return ""
+        total = format_value(sum(part.median for part in seen), "seconds")
+        return f"{stamped(arm)}: request until {label(quantity)} {total} (n = {min(part.n for part in seen)})"
+    value = material.value(quantity, arm.label, state)
+    if value is None:
+        return ""
+    return f"{stamped(arm)}: {label(quantity)} {format_value(value.median, value.unit)} (n = {value.n})"
+
+
+def _why(topic: str, arm: Arm | None, *, until: bool) -> str:
+    reasons = [WHY_UNTIL if until else WHY[topic]]
     if arm is not None and own_kernel(arm) and topic in ("boot", "cpu"):
         emulated = arm.accelerator is Accelerator.TCG
         reasons.append("ours ran under TCG emulation, theirs on hardware" if emulated else "both on hardware")

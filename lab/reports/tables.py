@@ -178,7 +178,7 @@ def parity(material: Material) -> Table:
             Cell(text=_limit(limits, "memory_bytes", "bytes")),
             Cell(text=_limit(limits, "cpus", "1")),
             Cell(text=_limit(limits, "pids", "1")),
-            Cell(text="", note=". ".join([*arm.differences, f"The limits are: {limits.get('as', 'not recorded')}"])),
+            Cell(text="", note=_sentences([*arm.differences, f"the limits are: {limits.get('as', 'not recorded')}"])),
         )
         rows.append(Row(header=arm.label, note=stamp(arm), cells=cells))
     heads = ("files of the image", "memory", "CPUs", "processes", "what differs all the same")
@@ -186,6 +186,10 @@ def parity(material: Material) -> Table:
         caption="Same image, same limits: what every backend saw", corner="backend",
         columns=tuple(Cell(text=head) for head in heads), rows=tuple(rows),
     )  # fmt: skip
+
+
+def _sentences(texts: list[str]) -> str:
+    return " ".join(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in texts if text)
 
 
 def _limit(limits: dict[str, object], key: str, unit: str) -> str:
