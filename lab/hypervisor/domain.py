@@ -20,8 +20,12 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 # sign of a guest's life. A panic restarts the machine, and a machine that restarts is ended.
 COMMAND_LINE = ("earlyprintk=ttyS0", "console=ttyS0", "loglevel=4", "panic=-1", "reboot=t")
 
-# systemd's progress lines would cost an exit to QEMU per byte; what fails is still shown.
-PC_COMMAND_LINE = ("systemd.show_status=1","systemd.log_target=console",)
+# systemd's progress lines would cost an exit to QEMU per byte; what fails is still shown, with its reason.
+PC_COMMAND_LINE = (
+    "systemd.show_status=error",
+    "systemd.journald.forward_to_console=1",
+    "systemd.journald.max_level_console=warning",
+)
 
 MACHINE_TYPES = {MachineKind.MICROVM: "microvm", MachineKind.PC: "q35"}
 DOMAIN_TYPES = {Accelerator.KVM: "kvm", Accelerator.TCG: "qemu"}
@@ -81,6 +85,7 @@ class MachineSpec:
     sockets: Path  # directory with a listening socket `console` and one per Port, named in lower case
     cgroups: tuple[Path, ...] = ()  # directories of the control group QEMU enters before it is QEMU
     interface: Interface | None = None
+    tsc_khz: int | None = None  # told to an emulated guest, see tsc.py
 
 
 def domain_xml(spec: MachineSpec) -> str:
@@ -110,6 +115,8 @@ def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:
     _add(system, "kernel", str(spec.kernel))
     _add(system, "initrd", str(spec.initramfs))
     words = COMMAND_LINE + (PC_COMMAND_LINE if spec.kind is MachineKind.PC else ())
+    if spec.tsc_khz:
+        words += (f"tsc_early_khz={spec.tsc_khz}",)
     _add(system, "cmdline", " ".join(words))
 
 
@@ -155,7 +162,8 @@ def _add_interface(devices: Xml.Element, interface: Interface, spec: MachineSpec
     _add(element, "mac", address=interface.mac)
     _add(element, "target", dev=interface.tap, managed="no")
     _add(element, "model", type="virtio")
-    _add(element, "rom", enabled="no")
+    if spec.kind is MachineKind.PC:  # what PXE firmware would be read from; virtio-mmio has no such thing
+        _add(element, "rom", enabled="no")
     _on_bus(element, spec)
 
 

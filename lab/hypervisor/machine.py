@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from signal import SIGTERM
 from typing import Self
@@ -133,9 +133,12 @@ class Machine:
 
     # Stop
 
-    def stop(self, grace_seconds: float = 10.0, stop_signal: int = SIGTERM) -> None:
+    def stop(
+        self, grace_seconds: float = 10.0, stop_signal: int = SIGTERM, *, release: Callable[[], None] | None = None
+    ) -> None:
         """Ask the application, wait, pull the plug, remove everything and verify. Idempotent.
 
+        ``release`` lets go of what else of the host belongs to it (its tap) once QEMU is dead, before GONE.
         Marks STOPPING and GONE. Raises LabError if something survived.
         """
         with self._lock:
@@ -145,6 +148,8 @@ class Machine:
             self._ask_to_end(grace_seconds, stop_signal)
             with ExitStack() as cleanup:  # each of them happens, whatever the others raise
                 cleanup.callback(self._verify_gone)
+                if release is not None:
+                    cleanup.callback(release)
                 cleanup.callback(self.request.cgroup.remove)
                 cleanup.callback(shutil.rmtree, self.request.directory, ignore_errors=True)
                 cleanup.callback(self._channels.close)

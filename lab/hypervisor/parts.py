@@ -14,6 +14,7 @@ from lab.hypervisor.domain import Disk, Interface, MachineSpec
 from lab.hypervisor.guest.artefacts import Guest, Layered
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator, Limits
 
 DEFAULT_MEMORY_BYTES = 512 << 20
@@ -78,6 +79,7 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
         sockets=request.directory,
         cgroups=request.cgroup.directories,
         interface=request.interface,
+        tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None,
     )
 
 

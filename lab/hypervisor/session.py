@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 # arrive as exceptions all the same, and QEMU's own words are in ROOT/log/qemu/.
 os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
 
-import libvirt  # noqa: E402
+import libvirt
 
-from lab.errors import BackendUnavailable, LabError  # noqa: E402
-from lab.hypervisor.emulator import install_emulator  # noqa: E402
+from lab.errors import BackendUnavailable, LabError
+from lab.hypervisor.emulator import install_emulator
+from lab.model import Check
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -40,6 +41,11 @@ cgroup_controllers = []
 dynamic_ownership = 0
 remember_owner = 0
 """
+
+QEMU_DRIVERS = (
+    "usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so",
+    "usr/lib*/libvirt/*/libvirt_driver_qemu.so",
+)
 
 # libvirt puts a monitor's socket at ROOT/lib/qemu/domain-ID-NAME/monitor.sock; unix(7) allows 107 bytes.
 LONGEST_ROOT = 48
@@ -122,6 +128,19 @@ class Hypervisor:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def check_libvirt() -> Check:
+    """Whether libvirt's QEMU driver can run inside this process; opens nothing and changes nothing."""
+    version = ".".join(str(libvirt.getVersion() // scale % 1000) for scale in (1_000_000, 1000, 1))
+    drivers = [path for pattern in QEMU_DRIVERS for path in Path("/").glob(pattern)]
+    return Check(
+        name="libvirt",
+        ok=bool(drivers),
+        found=f"libvirt {version}" + ("" if drivers else " without its QEMU driver"),
+        remedy="" if drivers else "apt-get install libvirt-daemon-driver-qemu",
+        required_by=("microvm", "vm"),
+    )
 
 
 class Domain:

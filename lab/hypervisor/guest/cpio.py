@@ -31,6 +31,11 @@ def file(path: str, content: bytes, permissions: int = 0o644) -> Entry:
     return Entry(path=path, mode=stat.S_IFREG | permissions, content=content)
 
 
+def link(path: str, target: str) -> Entry:
+    """A symbolic link to ``target``."""
+    return Entry(path=path, mode=stat.S_IFLNK | 0o777, content=target.encode())
+
+
 def with_parents(entries: list[Entry]) -> list[Entry]:
     """``entries`` preceded by every directory they lie in, each once."""
     known = {entry.path for entry in entries}

@@ -27,6 +27,7 @@ NETWORK_MODULES = ("failover", "net_failover", "virtio_net")  # in a pc, udev fi
 
 WANTED = ("lab-application", "lab-orders")  # what a pc starts by itself; the agent waits until it is asked for
 
+MACHINE = "run/lab/machine"
 IMAGE_ROOT = "/run/lab/image"
 
 # systemd adds these to a service's environment; the application gets exactly its own.
@@ -48,9 +49,11 @@ class Handover:
 
     def archive(self) -> bytes:
         """The files as a cpio archive, to follow the shared one."""
-        return cpio.archive(
-            cpio.with_parents([cpio.file(f"run/lab/machine/{p}", c) for p, c in self.files().items()])
-        )
+        entries = [cpio.file(f"{MACHINE}/{path}", content) for path, content in self.files().items()]
+        if self.kind is MachineKind.PC:
+            wants = f"{MACHINE}/systemd/system/multi-user.target.wants"
+            entries += [cpio.link(f"{wants}/{name}.service", f"../{name}.service") for name in WANTED]
+        return cpio.archive(cpio.with_parents(entries))
 
     def files(self) -> dict[str, bytes]:
         """Path below /run/lab/machine in the guest → content."""
@@ -58,9 +61,9 @@ class Handover:
         if self.kind is MachineKind.PC:
             units = {"lab-application": self._application_unit(), **UNITS}
             files |= {f"systemd/system/{name}.service": unit for name, unit in units.items()}
-            files |= {f"systemd/system/multi-user.target.wants/{name}.service": units[name] for name in WANTED}
             if self.address:
                 files["systemd/network/lab.network"] = NETWORK.format(mac=self.mac, address=self.address)
+            files |= self._accounts()
         else:
             files["application"] = self._application_script()
         return {path: text.encode() for path, text in files.items()}
@@ -86,6 +89,15 @@ class Handover:
             "etc/hostname": self.hostname + "\n",
             "etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{own}",
             "etc/resolv.conf": "# lab gives its instances no name server\n",
+        }
+
+    def _accounts(self) -> dict[str, str]:
+        """Lines for a pc's own /etc/passwd and /etc/group: systemd refuses even numeric ids that they don't list."""
+        process = self.process
+        gids = (process.gid, *process.additional_gids)
+        return {
+            "passwd": f"application:x:{process.uid}:{process.gid}::/:/bin/sh\n" if process.uid else "",
+            "group": "".join(f"application-{gid}:x:{gid}:\n" for gid in gids if gid),
         }
 
     def _application_script(self) -> str:

@@ -28,6 +28,8 @@ if [ "$KIND" = pc ]; then
     cp -a /run/lab /root/run/lab
     mkdir -p /root/run/systemd
     cp -a machine/systemd/. /root/run/systemd
+    cat machine/passwd >>/root/etc/passwd
+    cat machine/group >>/root/etc/group
     echo "$MACHINE_ID" >/root/etc/machine-id
     echo "$HOSTNAME" >/root/etc/hostname
     mount --move /dev /root/dev
