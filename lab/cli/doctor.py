@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lab.instance import Backend
 
 OK, LACKING, BROKEN = "[green]✓[/green]", "[yellow]![/yellow]", "[red]✗[/red]"
-FALLING_BACK = "KVM does not boot a guest here: falling back to TCG, whose CPU figures say nothing about KVM"
+FALLING_BACK = "falling back to TCG, QEMU's emulation, whose figures say nothing about KVM"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +78,17 @@ def _accelerate(verdicts: Sequence[Verdict]) -> tuple[Accelerator | None, str]:
     """What runs guests here, proven by booting one; None, and why, when none can be booted at all."""
     from lab.errors import LabError
     from lab.host.home import home
-    from lab.hypervisor.accelerator import find_accelerator
+    from lab.hypervisor.accelerator import choose_accelerator
 
     if not any(verdict.usable and verdict.kernel is Kernel.OWN for verdict in verdicts):
         return None, "no backend with a kernel of its own is usable"
     try:
         with _saying("booting a guest to see what runs it"):
-            accelerator = find_accelerator(home())
+            verdict = choose_accelerator(home())
     except LabError as error:
         return None, str(error)
-    return accelerator, "" if accelerator is Accelerator.KVM else FALLING_BACK
+    kvm = verdict.accelerator is Accelerator.KVM
+    return verdict.accelerator, verdict.reason if kvm else f"{verdict.reason}; {FALLING_BACK}"
 
 
 def _saying(text: str) -> AbstractContextManager[object]:
@@ -129,13 +130,14 @@ def _print_tables(
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for check in checks:
         table.add_row(marks[check.name], check.name, escape(check.found))
+    table.add_row()
     for verdict in verdicts:
         runs = accelerator or "-" if verdict.kernel is Kernel.OWN else Accelerator.NATIVE
         found = f"usable, {runs}" if verdict.usable else f"unusable: {', '.join(verdict.obstacles)}"
         table.add_row(OK if verdict.usable else BROKEN, f"[bold]{verdict.name}[/bold]", found)
     console.print(table)
-    if note:
-        console.print(f"\n{LACKING} {escape(note)}")
+    sign = OK if accelerator is Accelerator.KVM else LACKING
+    console.print(f"\n{sign} {escape(note)}", soft_wrap=True)
     failed = [check for check in checks if not check.ok]
     if failed:
         console.print("\n[bold]Remedies[/bold]")
