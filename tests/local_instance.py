@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path, PurePosixPath
@@ -21,6 +21,8 @@ from lab.network.network import Network
 
 T = TypeVar("T")
 
+PROCESS_CPU_CLOCK = 2  # clock_getcpuclockid(3): the kernel's name for the CPU time of a whole process
+
 
 class LocalGroup:
     """As much of a ControlGroup as metrics read, about one process of the host."""
@@ -34,12 +36,10 @@ class LocalGroup:
         return {self.pid}
 
     def cpu(self) -> CpuUsage:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        user, system = (int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13])
+        total = time.clock_gettime(~self.pid << 3 | PROCESS_CPU_CLOCK)
         return CpuUsage(
-            total_seconds=user + system, user_seconds=user, system_seconds=system, throttled_seconds=0.0,
-            throttled_periods=0,
-        )  # fmt: skip
+            total_seconds=total, user_seconds=total, system_seconds=0.0, throttled_seconds=0.0, throttled_periods=0
+        )
 
     def memory(self) -> MemoryUsage:
         return MemoryUsage(

@@ -35,7 +35,6 @@ ALIVE_STEP_SECONDS = 0.1
 LOG_TAIL_LINES = 15
 LOGS = ("stdout.log", "stderr.log", "console.log")
 SOCKETS_AT_ONCE = 32
-LOOK_SECONDS = 0.01  # how soon the application's execve ends a patient step
 
 
 def wait_ready(subject: Subject) -> None:
@@ -83,6 +82,10 @@ class _Watch:
             return PATIENT_STEP_SECONDS
         return STEP_SECONDS if now() - executed < LATER_SECONDS else LATER_STEP_SECONDS
 
+    def patience_seconds(self) -> float:
+        """How long to wait for one answer."""
+        return max(STEP_SECONDS, min(ANSWER_SECONDS, self.deadline - now()))
+
     def check(self) -> None:
         """Raise NotReady when the time is up or the application has ended."""
         at = now()
@@ -114,6 +117,11 @@ class _Sockets:
         if not self._ready:
             self._ready = self._run_in(lambda: [_fresh_socket() for _ in range(SOCKETS_AT_ONCE)])
         return self._ready.pop()
+
+    def drop_pending(self) -> None:
+        """Hang up all other attempts: a server that serves one after the other would wait for their requests."""
+        while self.pending:
+            self.pending.pop().close()
 
     def __enter__(self) -> _Sockets:
         return self
@@ -150,13 +158,14 @@ def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], so
         connected = _knock(address, sockets, step, watch)
         if connected is None:
             continue
+        sockets.drop_pending()
         with connected:
             watch.timeline.mark(Phase.LISTENING, resolution_seconds=step)
             if isinstance(readiness, TcpReadiness):
                 watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.LISTENING), resolution_seconds=step)
                 return
             assert isinstance(readiness, HttpReadiness)
-            watch.last_answer = ask_http(connected, address, readiness)
+            watch.last_answer = ask_http(connected, address, readiness, watch.patience_seconds())
             if not watch.last_answer:
                 # An answer is an event; only the attempt's start was polled.
                 watch.timeline.mark(Phase.RESPONDED, resolution_seconds=step)
@@ -166,20 +175,16 @@ def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], so
 
 def _knock(address: tuple[str, int], sockets: _Sockets, step_seconds: float, watch: _Watch) -> socket.socket | None:
     """Start one more connect, and give all that are pending a step's time; the first connected one, or None."""
-    end = now() + step_seconds
     fresh = sockets.take()
     with suppress(OSError):  # in progress; any other failure shows as an error on the socket
         fresh.connect(address)
     sockets.pending.append(fresh)
     if len(sockets.pending) > MOST_PENDING:
         sockets.pending.popleft().close()
-    executed_before = watch.has_executed
-    while (left := end - now()) > 0:
-        if (connected := _first_connected(sockets.pending, min(left, LOOK_SECONDS))) is not None:
-            return connected
-        if watch.has_executed and not executed_before:
-            return None  # the patient step is over
-    return None
+    if not watch.has_executed:
+        watch.timeline.wait(Phase.EXECUTED, step_seconds)  # its mark ends the patient step at once
+        step_seconds = 0.0
+    return _first_connected(sockets.pending, step_seconds)
 
 
 def _first_connected(pending: deque[socket.socket], timeout_seconds: float) -> socket.socket | None:
@@ -200,9 +205,11 @@ def _first_connected(pending: deque[socket.socket], timeout_seconds: float) -> s
     return None
 
 
-def ask_http(connected: socket.socket, address: tuple[str, int], readiness: HttpReadiness) -> str:
+def ask_http(
+    connected: socket.socket, address: tuple[str, int], readiness: HttpReadiness, patience_seconds: float
+) -> str:
     """GET over a connected socket (HTTP/1.1, RFC 9112); "" when status and body are right, else what was wrong."""
-    connected.settimeout(ANSWER_SECONDS)
+    connected.settimeout(patience_seconds)
     request = f"GET {readiness.path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nConnection: close\r\n\r\n"
     try:
         connected.sendall(request.encode())
