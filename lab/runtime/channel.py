@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import socket
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 
 LARGEST_MESSAGE_BYTES = 1 << 20
 MOST_DESCRIPTORS = 8
+INT_BYTES = 4
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h; past net.core.wmem_max, for root
 
 Message = dict[str, object]
@@ -64,14 +66,24 @@ class Channel:
         Raises ChannelClosed at the end of file.
         """
         try:
-            packet, descriptors, _, _ = socket.recv_fds(self._socket, LARGEST_MESSAGE_BYTES, MOST_DESCRIPTORS)
+            packet, descriptors = self._packet()
         except ConnectionResetError:
             # The peer went without reading all that was sent to it. This is told once, ahead of its last words.
-            packet, descriptors, _, _ = socket.recv_fds(self._socket, LARGEST_MESSAGE_BYTES, MOST_DESCRIPTORS)
+            packet, descriptors = self._packet()
         if not packet:
             raise ChannelClosed
         message: Message = json.loads(packet)
         return message, descriptors
+
+    def _packet(self) -> tuple[bytes, list[int]]:
+        """socket.recv_fds would drop the flag that makes descriptors close-on-exec (before Python 3.12)."""
+        room = socket.CMSG_LEN(MOST_DESCRIPTORS * INT_BYTES)
+        packet, ancillary, _, _ = self._socket.recvmsg(LARGEST_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+        descriptors = array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors.frombytes(data[: len(data) // INT_BYTES * INT_BYTES])
+        return packet, list(descriptors)
 
     def expect(self, name: str) -> Message:
         """The next message, which must be ``name``. Raises ChannelClosed, or ValueError for another one."""

@@ -1,0 +1,164 @@
+"""Control groups on made-up hosts: v1, v2 and hybrid trees of plain files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError, LimitError
+from lab.host.cgroup import ControlGroup, CpuUsage
+from lab.host.hierarchy import Hierarchies, Mode
+from lab.model import Limits
+
+V1_CONTROLLERS = ("memory", "cpu,cpuacct", "pids", "freezer", "devices")
+
+
+def host(root: Path, *, v1: bool, v2: bool, controllers: str = "cpu io memory pids") -> Path:
+    """A tree with /proc/self/mountinfo and the mounts it tells of."""
+    lines = ["22 1 0:20 / /proc rw - proc proc rw"]
+    if v1:
+        for number, names in enumerate(V1_CONTROLLERS):
+            (root / "sys/fs/cgroup" / names).mkdir(parents=True)
+            lines.append(f"{30 + number} 23 0:{30 + number} / /sys/fs/cgroup/{names} rw - cgroup cgroup rw,{names}")
+        lines.append("40 23 0:40 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd")
+    if v2:
+        place = "sys/fs/cgroup/unified" if v1 else "sys/fs/cgroup"
+        (root / place).mkdir(parents=True)
+        (root / place / "cgroup.controllers").write_text(controllers if not v1 else "")
+        (root / place / "cgroup.subtree_control").write_text("")
+        lines.append(f"50 23 0:50 / /{place} rw shared:1 - cgroup2 cgroup2 rw")
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/mountinfo").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_v1_is_found_by_controller_and_named_hierarchies_are_left_alone(tmp_path: Path) -> None:
+    found = Hierarchies.detect(host(tmp_path, v1=True, v2=False))
+    assert found.mode is Mode.V1
+    assert found.mount_of("cpu") == found.mount_of("cpuacct") == tmp_path / "sys/fs/cgroup/cpu,cpuacct"
+    assert found.mount_of("io") is None
+    assert [mount.name for mount in found.joined()] == ["memory", "cpu,cpuacct", "pids", "freezer", "devices"]
+
+
+def test_hybrid_kills_and_freezes_by_the_unified_tree(tmp_path: Path) -> None:
+    found = Hierarchies.detect(host(tmp_path, v1=True, v2=True))
+    assert found.mode is Mode.HYBRID
+    assert [mount.name for mount in found.joined()] == ["memory", "cpu,cpuacct", "pids", "unified"]
+
+
+def test_v2_alone(tmp_path: Path) -> None:
+    found = Hierarchies.detect(host(tmp_path, v1=False, v2=True))
+    assert found.mode is Mode.V2
+    assert found.joined() == (tmp_path / "sys/fs/cgroup",)
+    assert found.mount_of("memory") == tmp_path / "sys/fs/cgroup"
+    assert found.mount_of("hugetlb") is None
+
+
+def test_no_cgroups_at_all(tmp_path: Path) -> None:
+    found = Hierarchies.detect(host(tmp_path, v1=False, v2=False))
+    assert found.mode is Mode.NONE
+    with pytest.raises(LabError, match="no cgroup hierarchy"):
+        ControlGroup.create("lab/s/i", Limits(), hierarchies=found)
+
+
+@pytest.mark.parametrize("path", ["/lab", "../lab", "lab/../..", ""])
+def test_a_path_stays_below_the_root(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ValueError, match="below its root"):
+        ControlGroup.open(path, hierarchies=Hierarchies.detect(host(tmp_path, v1=False, v2=True)))
+
+
+def test_a_missing_controller_is_an_error_and_makes_nothing(tmp_path: Path) -> None:
+    found = Hierarchies.detect(host(tmp_path, v1=False, v2=True, controllers="cpu io"))
+    with pytest.raises(LimitError, match="no memory cgroup controller"):
+        ControlGroup.create("lab/s/i", Limits(memory_bytes=1 << 20), hierarchies=found)
+    assert not (tmp_path / "sys/fs/cgroup/lab").exists()
+
+
+def test_controllers_are_passed_down_to_the_leafs_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain files don't appear by themselves as the kernel's do, so every mkdir brings them."""
+    found = Hierarchies.detect(host(tmp_path, v1=False, v2=True))
+    real = Path.mkdir
+
+    def mkdir(self: Path, *arguments: int, **options: bool) -> None:
+        real(self, *arguments, **options)
+        (self / "cgroup.controllers").write_text("cpu memory pids")
+        (self / "cgroup.subtree_control").write_text("")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    ControlGroup.create("lab/session/one", Limits(), hierarchies=found)
+    top = tmp_path / "sys/fs/cgroup"
+    assert (top / "cgroup.subtree_control").read_text() == "+cpu +memory +pids +io"
+    for parent in ("lab", "lab/session"):
+        assert (top / parent / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert (top / "lab/session/one/cgroup.subtree_control").read_text() == ""
+
+
+def group(tmp_path: Path, *, v1: bool, v2: bool, files: dict[str, str]) -> ControlGroup:
+    found = Hierarchies.detect(host(tmp_path, v1=v1, v2=v2))
+    opened = ControlGroup.open("lab/s/i", hierarchies=found)
+    for directory in opened.directories:
+        directory.mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / "sys/fs/cgroup" / name.replace("@", "lab/s/i")).write_text(text)
+    return opened
+
+
+def test_limits_of_v2_are_read(tmp_path: Path) -> None:
+    files = {"@/memory.max": "1048576\n", "@/cpu.max": "150000 100000\n", "@/pids.max": "7\n"}
+    held = group(tmp_path, v1=False, v2=True, files=files).effective_limits()
+    assert held == Limits(memory_bytes=1 << 20, cpus=1.5, pids=7)
+
+
+def test_no_limits_of_v2_are_read_as_none(tmp_path: Path) -> None:
+    files = {"@/memory.max": "max\n", "@/cpu.max": "max 100000\n", "@/pids.max": "max\n"}
+    assert group(tmp_path, v1=False, v2=True, files=files).effective_limits() == Limits()
+
+
+def test_no_limits_of_v1_are_read_as_none(tmp_path: Path) -> None:
+    files = {
+        "memory/@/memory.limit_in_bytes": "9223372036854771712\n",
+        "cpu,cpuacct/@/cpu.cfs_quota_us": "-1\n",
+        "cpu,cpuacct/@/cpu.cfs_period_us": "100000\n",
+        "pids/@/pids.max": "max\n",
+    }
+    assert group(tmp_path, v1=True, v2=False, files=files).effective_limits() == Limits()
+
+
+def test_memory_of_v2(tmp_path: Path) -> None:
+    stat = "anon 100\nfile 70\nkernel 30\ninactive_file 50\n"
+    usage = group(
+        tmp_path,
+        v1=False,
+        v2=True,
+        files={"@/memory.current": "200\n", "@/memory.stat": stat, "@/memory.max": "max\n"},
+    ).memory()
+    assert (usage.usage_bytes, usage.anon_bytes, usage.file_bytes, usage.kernel_bytes) == (200, 100, 70, 30)
+    assert usage.working_set_bytes == 150
+    assert usage.peak_bytes is None
+    assert usage.limit_bytes is None
+
+
+def test_cpu_of_both_versions_is_in_seconds(tmp_path: Path) -> None:
+    wanted = CpuUsage(
+        total_seconds=3.0, user_seconds=2.0, system_seconds=1.0, throttled_seconds=0.5, throttled_periods=4
+    )
+    v2 = "usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\nnr_throttled 4\nthrottled_usec 500000\n"
+    assert group(tmp_path / "v2", v1=False, v2=True, files={"@/cpu.stat": v2}).cpu() == wanted
+    v1 = {
+        "cpu,cpuacct/@/cpuacct.usage": "3000000000\n",
+        "cpu,cpuacct/@/cpuacct.usage_user": "2000000000\n",
+        "cpu,cpuacct/@/cpuacct.usage_sys": "1000000000\n",
+        "cpu,cpuacct/@/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 500000000\n",
+    }
+    assert group(tmp_path / "v1", v1=True, v2=False, files=v1).cpu() == wanted
+
+
+def test_pressure(tmp_path: Path) -> None:
+    line = (
+        "some avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n"
+    )
+    found = group(tmp_path / "a", v1=False, v2=True, files={"@/cpu.pressure": line}).pressure()
+    assert found is not None
+    assert (found["cpu"].some_seconds, found["cpu"].full_seconds) == (1.5, 0.5)
+    assert group(tmp_path / "b", v1=True, v2=False, files={}).pressure() is None

@@ -1,0 +1,198 @@
+"""OCI configurations: read, written, refused by path, and translated to a plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import UsageError
+from lab.model import Limits, Process
+from lab.runtime import bundle, capabilities, config, devices, translate
+from lab.runtime.config import Config, DeviceRule, MountConfig, Namespace, ProcessConfig
+from lab.runtime.mounts import (
+    Bind,
+    CgroupView,
+    DefaultDevices,
+    DirectoryRoot,
+    FileSystem,
+    Root,
+    from_json,
+    split_options,
+)
+from lab.runtime.plan import Plan, Progress, Step
+
+PROCESS = Process(argv=("/bin/app", "x"), environment={"A": "b"}, working_directory="/srv", uid=5, gid=6)
+LIMITS = Limits(memory_bytes=64 << 20, cpus=1.5, pids=50)
+
+
+def plan_of(whole: Config) -> Plan:
+    root = DirectoryRoot(target="/root", source="/source")
+    return translate.plan(whole, root, name="c", cgroup_procs=["/x"], cgroup_controllers=("memory",), init=True)
+
+
+def test_what_is_written_is_read_again() -> None:
+    for made in (bundle.container_config(PROCESS, LIMITS, hostname="h"), bundle.process_config(PROCESS, LIMITS)):
+        text = json.dumps(config.to_json(made))
+        assert config.from_json(json.loads(text)) == made
+
+
+def test_names_are_the_specifications() -> None:
+    value = config.to_json(bundle.container_config(PROCESS, LIMITS))
+    assert value["ociVersion"] == "1.0.2"
+    assert value["process"]["noNewPrivileges"] is True
+    assert value["linux"]["resources"]["memory"] == {"limit": 64 << 20, "swap": 64 << 20}
+    assert value["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000}
+    assert value["linux"]["seccomp"]["defaultErrnoRet"] == 1
+    assert {"allow": False, "type": "a", "access": "rwm"} in value["linux"]["resources"]["devices"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"hooks": {}}, "hooks is not supported"),
+        ({"linux": {"intelRdt": {}}}, "linux.intelRdt is not supported"),
+        ({"mounts": [{"destination": "/a"}, {"destination": "/b", "uidMappings": []}]}, r"mounts\[1\].uidMappings"),
+        ({"process": {"cwd": "/"}}, "process.args is missing"),
+        ({"process": {"args": ["a"], "terminal": True}}, "process.terminal"),
+        ({"process": {"args": "a"}}, "process.args is not a list"),
+        ({"process": {"args": [1]}}, r"process.args\[0\] is not a string"),
+        ({"process": {"args": ["a"], "user": {"uid": True}}}, "process.user.uid is not an integer"),
+        ({"annotations": {"a": 1}}, "annotations.a is not a string"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_its_path(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        config.from_json({"process": {"args": ["true"]}, **change})
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_anything_else_is_a_usage_error(value: object) -> None:
+    with pytest.raises(UsageError):
+        config.from_json(value)
+
+
+def test_the_default_is_dockers() -> None:
+    plan = plan_of(bundle.container_config(PROCESS, LIMITS))
+    assert plan.process.bounding == capabilities.mask(capabilities.DOCKER_DEFAULT) == 0xA80425FB
+    assert plan.process.effective == 0, "another user than root has no capability in effect"
+    assert plan.cgroup_namespace
+    assert plan.loopback_up
+    assert plan.process.no_new_privileges
+    assert plan.process.seccomp
+    assert [path["target"] for path in plan.masks][:3] == ["/proc/acpi", "/proc/asound", "/proc/interrupts"]
+    text = json.dumps(plan.to_json())
+    assert json.dumps(Plan.from_json(json.loads(text)).to_json()) == text
+
+
+def test_the_control_has_nothing_of_it() -> None:
+    plan = plan_of(bundle.process_config(Process(argv=("a",)), network_namespace="/proc/1/ns/net"))
+    assert plan.enter == "chroot"
+    assert not plan.process.seccomp
+    assert not plan.process.no_new_privileges
+    assert not plan.masks
+    assert plan.process.effective == capabilities.mask(capabilities.held())
+    assert [path for path, _ in plan.joins] == ["/proc/1/ns/net"]
+
+
+def test_limits_survive_the_round_trip() -> None:
+    assert translate.limits(bundle.container_config(PROCESS, LIMITS)) == LIMITS
+    assert translate.limits(bundle.container_config(PROCESS)) == Limits()
+
+
+def with_process(**fields: object) -> Config:
+    return Config(
+        process=ProcessConfig(args=("a",)), linux=config.Linux(namespaces=(Namespace(type="mount"),)), **fields  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_what_lab_can_not_carry_out_is_refused() -> None:
+    with pytest.raises(UsageError, match="mount namespace"):
+        plan_of(Config(process=ProcessConfig(args=("a",))))
+    with pytest.raises(UsageError, match="time is not supported"):
+        plan_of(Config(process=ProcessConfig(args=("a",)), linux=config.Linux(namespaces=(Namespace(type="time"),))))
+    with pytest.raises(UsageError, match="option size=1 on /x"):
+        plan_of(with_process(mounts=(MountConfig(destination="/x", source="/y", options=("bind", "size=1")),)))
+    with pytest.raises(UsageError, match=r"annotations\.lab\.enter"):
+        plan_of(with_process(annotations={"lab.enter": "jump"}))
+
+
+def test_mounts_are_described_and_survive_json() -> None:
+    whole = bundle.container_config(PROCESS, extra_mounts=(bundle.bind("/etc/hosts", "/etc/hosts"),))
+    operations = translate.operations(whole, ("memory", "cpu"))
+    assert [type(operation) for operation in operations[:3]] == [FileSystem, FileSystem, DefaultDevices]
+    assert [from_json(json.loads(json.dumps(operation.to_json()))) for operation in operations] == operations
+    lines = [operation.describe() for operation in operations]
+    assert "proc on /proc" in lines
+    assert "sysfs on /sys read-only" in lines
+    assert "/etc/hosts on /etc/hosts read-only" in lines
+    assert "cgroups on /sys/fs/cgroup: memory cpu" in lines
+
+
+def test_mount_options() -> None:
+    flags, data = split_options(["ro", "nosuid", "mode=755", "size=1k", "rw"])
+    assert (flags, data) == (2, "mode=755,size=1k")
+
+
+def test_bundle_for_another_runtime(tmp_path: Path) -> None:
+    path = bundle.write(bundle.container_config(PROCESS, LIMITS), tmp_path, root="/r", cgroups_path="/lab/x")
+    value = json.loads(path.read_text())
+    assert value["root"]["path"] == "/r"
+    assert value["linux"]["cgroupsPath"] == "/lab/x"
+
+
+# Resolution below a hostile root needs no privilege
+
+
+def test_nothing_resolved_leaves_the_root(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    inside.mkdir()
+    (inside / "out").symlink_to(outside)
+    (inside / "up").symlink_to("../../../..")
+    root = Root(str(inside))
+    with pytest.raises(OSError, match="symbolic links"):
+        root.open("/out")
+    with pytest.raises(FileNotFoundError):
+        root.open("/out", follow=True)
+    root.ensure("/up/made/deep", directory=True, follow=True)
+    assert (inside / "made/deep").is_dir()
+    root.ensure("/out/file", directory=False, follow=True)
+    assert not list(outside.iterdir())
+    root.close()
+
+
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    root = Root(str(tmp_path))
+    with pytest.raises(OSError, match="symbolic links"):
+        root.ensure("/a/file", directory=False, follow=True)
+    root.close()
+
+
+# Steps and devices
+
+
+def test_the_step_that_fails_is_named() -> None:
+    progress = Progress(fail_at=Step.MASKS)
+    progress.enter(Step.MOUNTS)
+    with pytest.raises(OSError, match="injected") as caught:
+        progress.enter(Step.MASKS)
+    assert progress.failure(caught.value).step == "mask paths"
+
+
+def test_device_rules_end_at_the_one_that_matches_everything() -> None:
+    rules = (DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=1, minor=3))
+    code = devices.compile(rules)
+    assert all(len(instruction) == 8 for instruction in code)
+    assert len(code) == 6 + 5 + 2, "context, one rule of three tests, the default"
+    assert Bind(target="/a", source="/b", flags=0).describe() == "/b on /a"
+    assert CgroupView(target="/c", controllers=(), flags=0).describe() == "cgroups on /c: v2"
