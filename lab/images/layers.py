@@ -29,6 +29,14 @@ TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 ZSTD_LEVEL = 3
 CHUNK_BYTES = 1 << 20
 INCOMPLETE = frozenset({"trusted.overlay.redirect", "trusted.overlay.metacopy"})
+TYPES = {
+    stat.S_IFREG: tarfile.REGTYPE,
+    stat.S_IFDIR: tarfile.DIRTYPE,
+    stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFIFO: tarfile.FIFOTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE,
+    stat.S_IFBLK: tarfile.BLKTYPE,
+}
 MOUNT_POINTS = (b"proc", b"sys", b"dev")
 DEFAULT_EPOCH = 1_704_067_200  # 2024-01-01T00:00:00Z: any constant does
 
@@ -123,43 +131,49 @@ def _add(
     mtime: int,
     seen: dict[tuple[int, int], str],
 ) -> None:
-    text = os.fsdecode(name)
-    info = tarfile.TarInfo(text or ".")
-    info.mtime = mtime
+    """One path of the directory; ``seen`` has the first name of every file with several."""
     if is_whiteout(status):
-        info.name = os.fsdecode(os.path.join(os.path.dirname(name), WHITEOUT + os.path.basename(name)))
-        archive.addfile(info, io.BytesIO())
+        _add_marker(archive, os.path.join(os.path.dirname(name), WHITEOUT + os.path.basename(name)), mtime)
         return
+    if stat.S_ISSOCK(status.st_mode):
+        return  # of no use without the process that bound it, and tar has no type for it
+    info = _header(name, real, status)
+    info.mtime = mtime
+    key = (status.st_dev, status.st_ino)
+    if not info.isreg():
+        archive.addfile(info)
+        if info.isdir() and is_opaque(real):
+            _add_marker(archive, os.path.join(name, OPAQUE_MARKER), mtime)
+    elif status.st_nlink > 1 and key in seen:
+        info.type, info.linkname, info.size = tarfile.LNKTYPE, seen[key], 0
+        archive.addfile(info)
+    else:
+        seen[key] = info.name
+        with open(real, "rb") as content:
+            archive.addfile(info, content)
+
+
+def _add_marker(archive: tarfile.TarFile, name: bytes, mtime: int) -> None:
+    """An empty file whose name says what is gone (layer.md, "Whiteouts")."""
+    marker = tarfile.TarInfo(os.fsdecode(name))
+    marker.mtime = mtime
+    archive.addfile(marker, io.BytesIO())
+
+
+def _header(name: bytes, real: bytes, status: os.stat_result) -> tarfile.TarInfo:
+    """All that tar says of a path, but for its time."""
+    info = tarfile.TarInfo(os.fsdecode(name) or ".")
     info.mode = stat.S_IMODE(status.st_mode)
     info.uid, info.gid = status.st_uid, status.st_gid
     info.pax_headers = _xattr_records(real)
-    key = (status.st_dev, status.st_ino)
-    if stat.S_ISREG(status.st_mode):
-        if status.st_nlink > 1 and key in seen:
-            info.type, info.linkname = tarfile.LNKTYPE, seen[key]
-            archive.addfile(info)
-            return
-        seen[key] = text
+    info.type = TYPES[stat.S_IFMT(status.st_mode)]
+    if info.isreg():
         info.size = status.st_size
-        with open(real, "rb") as content:
-            archive.addfile(info, content)
-        return
-    if stat.S_ISDIR(status.st_mode):
-        info.type = tarfile.DIRTYPE
-    elif stat.S_ISLNK(status.st_mode):
-        info.type, info.linkname = tarfile.SYMTYPE, os.fsdecode(os.readlink(real))
-    elif stat.S_ISFIFO(status.st_mode):
-        info.type = tarfile.FIFOTYPE
-    elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-        info.type = tarfile.CHRTYPE if stat.S_ISCHR(status.st_mode) else tarfile.BLKTYPE
+    elif info.issym():
+        info.linkname = os.fsdecode(os.readlink(real))
+    elif info.ischr() or info.isblk():
         info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    else:
-        return  # a socket is of no use without the process that bound it; tar has no type for it
-    archive.addfile(info)
-    if stat.S_ISDIR(status.st_mode) and is_opaque(real):
-        marker = tarfile.TarInfo(os.fsdecode(os.path.join(name, OPAQUE_MARKER)))
-        marker.mtime = mtime
-        archive.addfile(marker, io.BytesIO())
+    return info
 
 
 def _xattr_records(real: bytes) -> dict[str, str]:

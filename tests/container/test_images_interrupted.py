@@ -1,0 +1,61 @@
+"""A build that is ended in the middle of a step leaves nothing, or what the next command removes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from host_state import assert_unchanged, snapshot, wait_until
+
+LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
+DOCKERFILE = """
+FROM scratch
+COPY busybox /bin/
+RUN ["/bin/busybox", "sh", "-c", "echo begun; exec /bin/busybox sleep 60"]
+"""
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    busybox = shutil.which("busybox")
+    assert busybox, "apt-get install busybox-static"
+    context = tmp_path / "context"
+    context.mkdir()
+    shutil.copy(busybox, context)
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    return context
+
+
+def start(context: Path, output: Path) -> subprocess.Popen[bytes]:
+    """``lab build``, in the middle of its RUN."""
+    with output.open("wb") as writer:
+        child = subprocess.Popen(
+            [*LAB, "build", str(context), "-t", "interrupted"],
+            stdout=writer, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    assert wait_until(lambda: b"\nbegun\n" in output.read_bytes(), 30), output.read_text()
+    return child
+
+
+def test_ctrl_c_leaves_nothing(context: Path, tmp_path: Path, lab_home: Path) -> None:
+    before = snapshot(lab_home)
+    child = start(context, tmp_path / "output")
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(20) == 130
+    assert "Traceback" not in (tmp_path / "output").read_text()
+    assert_unchanged(before, home=lab_home)
+
+
+def test_the_next_command_removes_what_a_kill_left(context: Path, tmp_path: Path, lab_home: Path) -> None:
+    before = snapshot(lab_home)
+    child = start(context, tmp_path / "output")
+    child.kill()
+    child.wait(20)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY busybox /bin/\n")
+    subprocess.run([*LAB, "build", str(context), "-t", "next"], check=True, stdout=subprocess.DEVNULL, timeout=60)
+    assert_unchanged(before, home=lab_home)
