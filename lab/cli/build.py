@@ -43,11 +43,12 @@ def build(
     from lab.backends.site import Site
     from lab.cli.steps import ContainerSteps
     from lab.images import build as images
+    from lab.images.reference import from_folder
     from lab.images.store import clean_scratch
 
     context, dockerfile = _where(target, file)
     arguments = _arguments(build_arg or [], os.environ)
-    name = tag or context.resolve().name.lower()
+    name = tag or from_folder(context.resolve().name)
     started = time.monotonic()
     with Site.open() as site:
         clean_scratch(site.home)
@@ -71,11 +72,12 @@ def build_scenario(site: Site, scenario: Scenario) -> Image:
     """
     from lab.cli.steps import ContainerSteps
     from lab.images.build import build as build_image
+    from lab.images.reference import from_folder
 
     return build_image(
         scenario.directory,
         dockerfile=scenario.dockerfile,
-        tag=scenario.name.lower(),
+        tag=from_folder(scenario.name),
         build_args={},
         store=site.store,
         runner=ContainerSteps(site.launcher),

@@ -35,6 +35,12 @@ def sources_for(suite: str, configuration: Path = SOURCES) -> str:
     return "\n".join(stanzas) if has_suite else ""
 
 
+def keyrings(sources: str) -> list[Path]:
+    """The key files that entries in deb822 style name: without them the same entries are worth nothing elsewhere."""
+    fields = re.findall(r"^Signed-By:(.*)$", sources, re.MULTILINE)
+    return sorted({Path(word) for field in fields for word in field.split() if word.startswith("/")})
+
+
 def settings() -> str:
     """The host's proxies and date checks as lines of apt.conf(5), so that apt works in the image as it does here."""
     dump = run(["apt-config", "dump"], timeout_seconds=10).stdout.decode("utf-8", "replace")

@@ -118,6 +118,11 @@ class Debian:
             environment={"TMPDIR": str(directory), "SOURCE_DATE_EPOCH": ""},
             hint="check that apt-get update works on this host",
         )  # fmt: skip
+        for keyring in apt.keyrings(sources):
+            inside = root / keyring.relative_to("/")
+            if keyring.is_file() and not inside.exists():
+                inside.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(keyring, inside)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,7 @@ def _make(store: Store, image: Image, scratch: Path, disk: Path) -> None:
         "SEED": HASH_SEED,
         "OWNER": f"{root.status.st_uid}:{root.status.st_gid}",
         "E2FSPROGS_FAKE_TIME": str(int(epoch().timestamp())),
+        "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 255 bytes a value, three layers' names
     }
     try:
         run(

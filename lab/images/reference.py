@@ -34,3 +34,8 @@ def normalise(name: str) -> str:
     digest = f"@{match['digest']}" if match["digest"] else ""
     tag = match["tag"] or ("" if digest else "latest")
     return path + (f":{tag}" if tag else "") + digest
+
+
+def from_folder(name: str) -> str:
+    """An image name for what is built from a folder: ``My App`` → ``my-app``."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"

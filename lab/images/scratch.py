@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,20 +23,25 @@ def _owner(pid: int) -> str | None:
     return None if started is None else f"{pid}-{started}"
 
 
+_FOLDER = threading.Lock()  # one thread must not remove the process's folder while another enters it
+
+
 @contextmanager
 def scratch(home: Path, purpose: str) -> Iterator[Path]:
     """A fresh private directory, removed with all it holds on leaving."""
     mine = home / "tmp" / str(_owner(os.getpid()))
-    mine.mkdir(parents=True, exist_ok=True, mode=0o700)
-    directory = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=mine))
+    with _FOLDER:
+        mine.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=mine))
     try:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-        try:
-            mine.rmdir()
-        except OSError:  # another thread of this process still uses it
-            pass
+        with _FOLDER:
+            try:
+                mine.rmdir()
+            except OSError:  # another thread still works in it
+                pass
 
 
 def stale_scratch(home: Path) -> list[Path]:

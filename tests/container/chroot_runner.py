@@ -49,6 +49,7 @@ class ChrootRunner:
             stderr=subprocess.STDOUT,
             env={
                 "PATH": os.environ["PATH"],
+                "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 255 bytes a value
                 "LOWER": ":".join(map(str, (*lower_directories, empty))),
                 "UPPER": str(upper_directory),
                 "WORK": str(work_directory),

@@ -67,6 +67,11 @@ def test_one_line_entries(configuration: Path) -> None:
     )
 
 
+def test_the_keys_that_entries_name() -> None:
+    text = "Signed-By: /k/b.gpg /k/a.gpg\n\nSigned-By: /k/a.gpg\n\nSigned-By:\n -----BEGIN\n"
+    assert [str(path) for path in apt.keyrings(text)] == ["/k/a.gpg", "/k/b.gpg"]
+
+
 @pytest.mark.parametrize(
     "entry",
     [

@@ -12,7 +12,7 @@ from lab.errors import DockerfileError, UsageError
 from lab.images import ignore
 from lab.images.expand import expand, expand_words
 from lab.images.manifest import escape, excluded, unescape
-from lab.images.reference import normalise
+from lab.images.reference import from_folder, normalise
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,15 @@ from lab.images.reference import normalise
 def test_names_are_brought_to_one_form(written: str, kept: str) -> None:
     assert normalise(written) == kept
     assert normalise(kept) == kept
+
+
+@given(st.text(max_size=20))
+def test_any_folder_s_name_makes_an_image_name(folder: str) -> None:
+    assert normalise(from_folder(folder))
+
+
+def test_a_folder_s_name_stays_recognisable() -> None:
+    assert [from_folder(name) for name in ("web-app", "My App", "_")] == ["web-app", "my-app", "image"]
 
 
 @pytest.mark.parametrize(
