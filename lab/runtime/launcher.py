@@ -7,15 +7,14 @@ several threads, and many containers may start, run and end at the same time.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-import selectors
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -30,37 +29,18 @@ from lab.host.clock import Timeline
 from lab.host.command import tail
 from lab.inside import build as inside
 from lab.model import Completed, Phase
-from lab.runtime import bundle, devices, translate
-from lab.runtime.channel import Channel, ChannelClosed, Message
+from lab.runtime import bundle, devices, roots, translate
+from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.config import Capabilities, Config, ProcessConfig, User
-from lab.runtime.init import RUNTIME_FAILED
-from lab.runtime.mounts import DirectoryRoot, Operation, OverlayRoot
+from lab.runtime.handle import Handle, collect
 from lab.runtime.plan import INSIDE, shallow
+from lab.runtime.roots import Directory, Overlay
+
+__all__ = ["Container", "Directory", "Launcher", "Overlay", "Spec"]
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_SECONDS = 30.0
 END_TIMEOUT_SECONDS = 10.0
-STARTED = (Phase.ISOLATED, Phase.INIT, Phase.EXECUTED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlay:
-    """An overlay as the root: ``lower`` directories top first, and where writes go.
-
-    Without ``upper`` and ``work`` the writes go to a scratch folder that is removed with the container.
-    """
-
-    lower: tuple[Path, ...]
-    upper: Path | None = None
-    work: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directory:
-    """A plain directory as the root; writes change it."""
-
-    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,88 +60,6 @@ class Spec:
     fail_at: str = ""
 
 
-class Handle:
-    """What the client knows of one process of the spawner's; filled in by the reader thread."""
-
-    def __init__(self, identity: str, timeline: Timeline) -> None:
-        self.identity = identity
-        self.timeline = timeline
-        self.pid = 0
-        self.pidfd = -1
-        self.isolated = False
-        self.executed = False
-        self.exit_code: int | None = None
-        self.failure: LaunchError | None = None
-        self._changed = threading.Condition()
-
-    def hear(self, message: Message, descriptors: list[int]) -> None:
-        """One event from the spawner."""
-        with self._changed:
-            if descriptors and self.pidfd < 0:
-                self.pidfd = descriptors.pop()
-                self.pid = int(str(message["pid"]))
-            stamps = message.get("stamps")
-            for phase in STARTED:
-                if isinstance(stamps, dict) and phase in stamps:
-                    self.timeline.mark(phase, stamps[phase])
-            name = message["message"]
-            if name == "FAILED":
-                code = int(str(message["code"]))
-                self.failure = LaunchError(
-                    f"container {self.identity}: {message['step']}: {message['text']}",
-                    exit_code=code,
-                    hint="" if code == RUNTIME_FAILED else "does the image hold that program?",
-                )
-                self.exit_code = code
-            elif name == "EXITED":
-                self.exit_code = int(str(message["code"]))
-            self.isolated = self.isolated or name in ("ISOLATED", "EXECUTED")
-            self.executed = self.executed or name == "EXECUTED"
-            self._changed.notify_all()
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-    def lose(self, error: LaunchError) -> None:
-        """The spawner is gone, and with it every process it started."""
-        with self._changed:
-            if self.exit_code is None:
-                self.failure = None if self.executed else error
-                self.exit_code = 128 + signal.SIGKILL
-            self._changed.notify_all()
-
-    def wait_started(self, *, isolated_is_enough: bool) -> None:
-        """Until the application is executed. Raises LaunchError when it could not be."""
-        with self._changed:
-            started = self._changed.wait_for(
-                lambda: self.executed or self.failure or (self.isolated and isolated_is_enough), START_TIMEOUT_SECONDS
-            )
-            if self.failure is not None:
-                raise self.failure
-        if not started:
-            raise LaunchError(f"container {self.identity} did not start within {START_TIMEOUT_SECONDS:g} s")
-
-    def wait(self, timeout_seconds: float | None) -> int | None:
-        """The exit code, or None when the time ran out first."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.exit_code is not None, timeout_seconds)
-            return self.exit_code
-
-    def send_signal(self, number: int) -> None:
-        """To this very process: a pidfd never names a later one with the same number."""
-        with self._changed:
-            if self.pidfd >= 0 and self.exit_code is None:
-                try:
-                    signal.pidfd_send_signal(self.pidfd, number)
-                except ProcessLookupError:
-                    pass
-
-    def close(self) -> None:
-        with self._changed:
-            if self.pidfd >= 0:
-                os.close(self.pidfd)
-                self.pidfd = -1
-
-
 class Container:
     """One running container. A context manager: leaving it kills, removes and verifies."""
 
@@ -173,7 +71,7 @@ class Container:
         self._handle = handle
         self._owned = ExitStack()
         self._closing = threading.Lock()
-        self._executions = 0
+        self._executions = itertools.count(1)
 
     @property
     def pid(self) -> int:
@@ -219,10 +117,9 @@ class Container:
         """
         if self._handle.exit_code is not None:
             raise LabError(f"container {self.name} has ended")
-        self._executions += 1
         process = beside(self.spec.config, argv, User(uid=uid, gid=gid), directory)
         return self._launcher.run_beside(
-            f"{self.name}/{self._executions}", self, process, stdin=stdin, timeout_seconds=timeout_seconds
+            f"{self.name}/{next(self._executions)}", self, process, stdin=stdin, timeout_seconds=timeout_seconds
         )
 
     def close(self) -> None:
@@ -315,9 +212,10 @@ class Launcher:
             cgroup = ControlGroup.create(f"lab/{self.session}/{spec.name}", translate.limits(spec.config))
             undo.callback(cgroup.remove, keep_parents=True)
             devices.guard(cgroup, spec.config.linux.resources.devices)
-            root = self._root(spec, undo)
+            config = _with_helper(spec)
+            root = roots.prepare(spec.root, spec.name, config.mounts, self.scratch, undo)
             plan = translate.plan(
-                _with_helper(spec),
+                config,
                 root,
                 name=spec.name,
                 cgroup_procs=[str(directory / "cgroup.procs") for directory in cgroup.directories],
@@ -363,7 +261,7 @@ class Launcher:
             os.close(err_end)
             opened.callback(handle.send_signal, signal.SIGKILL)
             handle.wait_started(isolated_is_enough=False)
-            output = _collect([out, err], handle, timeout_seconds)
+            output = collect([out, err], handle, timeout_seconds)
             if output is None:
                 handle.send_signal(signal.SIGKILL)
             code = handle.wait(END_TIMEOUT_SECONDS)
@@ -461,40 +359,6 @@ class Launcher:
             log.debug("container %s: no exit reported yet", handle.identity)
         cgroup.kill(END_TIMEOUT_SECONDS)
 
-    # Roots
-
-    def _root(self, spec: Spec, undo: ExitStack) -> Operation:
-        """The root to be mounted on the one mount point that all containers share: each has its own namespace."""
-        mount_point = str(self.scratch / "root")
-        if isinstance(spec.root, Directory):
-            return DirectoryRoot(target=mount_point, source=str(spec.root.path))
-        upper, work = spec.root.upper, spec.root.work
-        if upper is None or work is None:
-            own = self.scratch / "layers" / spec.name
-            upper, work = own / "upper", own / "work"
-            undo.callback(shutil.rmtree, own)
-            upper.mkdir(parents=True)
-            work.mkdir()
-        lower = (*spec.root.lower, self._skeleton(spec))
-        return OverlayRoot(target=mount_point, lower=tuple(map(str, lower)), upper=str(upper), work=str(work))
-
-    def _skeleton(self, spec: Spec) -> Path:
-        """A lowest layer with every mount point, so that none has to be made in the layer that keeps writes."""
-        targets = sorted(
-            (_target(mount.destination), _is_directory(mount.source, mount.options))
-            for mount in _with_helper(spec).mounts
-            if not mount.destination.startswith(("/dev/", "/sys/", "/proc/"))
-        )
-        place = self.scratch / "skeletons" / f"{abs(hash(tuple(targets))):x}"
-        for target, directory in targets:
-            point = place / target
-            if directory:
-                point.mkdir(parents=True, exist_ok=True)
-            else:
-                point.parent.mkdir(parents=True, exist_ok=True)
-                point.touch()
-        return place
-
 
 def beside(config: Config, argv: Sequence[str], user: User, directory: str) -> ProcessConfig:
     """Another process of the same container: root gets the container's bounding set, another user nothing."""
@@ -515,14 +379,6 @@ def _shown_controllers(cgroup: ControlGroup) -> tuple[str, ...]:
     """The v1 controllers the container is placed by; none on v2."""
     joined = cgroup.hierarchies.joined()
     return tuple(name for name, mount in cgroup.hierarchies.v1.items() if mount in joined)
-
-
-def _target(destination: str) -> str:
-    return destination.strip("/")
-
-
-def _is_directory(source: str, options: Sequence[str]) -> bool:
-    return not ({"bind", "rbind"} & set(options)) or Path(source).is_dir()
 
 
 def _pipe(opened: ExitStack) -> tuple[int, int]:
@@ -553,32 +409,3 @@ def _null_unless(descriptor: int | None) -> Iterator[int]:
         yield null
     finally:
         os.close(null)
-
-
-def _collect(pipes: list[int], handle: Handle, timeout_seconds: float) -> list[bytes] | None:
-    """What comes out of ``pipes`` until the process has ended, or None when the time runs out first.
-
-    The end of the process counts, not of the pipes: a daemon it left behind may hold them for ever.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    output: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
-    with selectors.DefaultSelector() as selector:
-        for descriptor in (*pipes, handle.pidfd):
-            selector.register(descriptor, selectors.EVENT_READ)
-        ended = False
-        while True:
-            remaining = 0.0 if ended else deadline - time.monotonic()
-            if remaining < 0:
-                return None
-            ready = [key.fd for key, _ in selector.select(remaining)]
-            for descriptor in ready:
-                if descriptor == handle.pidfd:
-                    ended = True
-                    selector.unregister(descriptor)
-                    continue
-                data = os.read(descriptor, 1 << 16)
-                output[descriptor] += data
-                if not data:
-                    selector.unregister(descriptor)
-            if ended and not set(ready) & set(pipes):
-                return [bytes(output[pipe]) for pipe in pipes]

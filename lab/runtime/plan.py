@@ -7,6 +7,7 @@ Standard library only; see `lab.runtime.spawner`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -139,5 +140,5 @@ class Progress:
         number = error.errno if isinstance(error, OSError) and error.errno else 0
         text = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
         if isinstance(error, OSError) and error.filename:
-            text = f"{text}: {error.filename}"
+            text = f"{os.fsdecode(error.filename)}: {text}"
         return StepFailed(str(self.step), number, text)

@@ -36,11 +36,12 @@ def now() -> float:
 class Child:
     """One process started here, until it has ended and been reaped."""
 
-    def __init__(self, identity: str, started: Started, *, hold: bool, init: bool) -> None:
+    def __init__(self, identity: str, started: Started, process: ProcessPlan, *, hold: bool = False) -> None:
         self.identity = identity
         self.started = started
         self.hold = hold
-        self.init = init  # lab's helper comes first, so execve of the application is told by the status pipe
+        self.program = process.argv[0]
+        self.init = process.init  # lab's helper comes first, so execve of the application is told by the status pipe
         self.executing = False  # it announced its execve: the end of the channel is that, and not its death
         self.executed = False
         self.failure: Message | None = None
@@ -104,7 +105,7 @@ class Spawner:
         assert isinstance(value, dict)
         plan = Plan.from_json(value)
         started = container.start(plan, descriptors)
-        self.adopt(Child(str(message["id"]), started, hold=plan.hold, init=plan.process.init))
+        self.adopt(Child(str(message["id"]), started, plan.process, hold=plan.hold))
 
     def execute(self, message: Message, descriptors: list[int]) -> None:
         value = message["process"]
@@ -115,7 +116,7 @@ class Spawner:
         procs = message["cgroup_procs"]
         assert isinstance(procs, list)
         started = container.start_beside(process, pidfd, root, namespaces, procs, stdio)
-        self.adopt(Child(str(message["id"]), started, hold=False, init=process.init))
+        self.adopt(Child(str(message["id"]), started, process))
 
     def proceed(self, message: Message) -> None:
         child = self.children.get(str(message["id"]))
@@ -165,7 +166,7 @@ class Spawner:
             self.on_channel(child, at)
         if child.status_text:
             number = int(child.status_text)
-            child.failure = {"step": "execve", "number": number, "text": os.strerror(number)}
+            child.failure = {"step": "execve", "number": number, "text": f"{child.program}: {os.strerror(number)}"}
         elif child.init and child.failure is None and "init" in child.started.stamps:
             self.on_executed(child, at)
 

@@ -1,0 +1,129 @@
+"""One process of the spawner's, as its client sees it: events in, waiting and signals out."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import threading
+import time
+
+from lab.errors import LaunchError
+from lab.host.clock import Timeline
+from lab.model import Phase
+from lab.runtime.channel import Message
+from lab.runtime.init import RUNTIME_FAILED
+
+START_TIMEOUT_SECONDS = 30.0
+STARTED = (Phase.ISOLATED, Phase.INIT, Phase.EXECUTED)
+
+
+class Handle:
+    """What the client knows of one process of the spawner's; filled in by the reader thread."""
+
+    def __init__(self, identity: str, timeline: Timeline) -> None:
+        self.identity = identity
+        self.timeline = timeline
+        self.pid = 0
+        self.pidfd = -1
+        self.isolated = False
+        self.executed = False
+        self.exit_code: int | None = None
+        self.failure: LaunchError | None = None
+        self._changed = threading.Condition()
+
+    def hear(self, message: Message, descriptors: list[int]) -> None:
+        """One event from the spawner."""
+        with self._changed:
+            if descriptors and self.pidfd < 0:
+                self.pidfd = descriptors.pop()
+                self.pid = int(str(message["pid"]))
+            stamps = message.get("stamps")
+            for phase in STARTED:
+                if isinstance(stamps, dict) and phase in stamps:
+                    self.timeline.mark(phase, stamps[phase])
+            name = message["message"]
+            if name == "FAILED":
+                code = int(str(message["code"]))
+                self.failure = LaunchError(
+                    f"container {self.identity}: {message['step']}: {message['text']}",
+                    exit_code=code,
+                    hint="" if code == RUNTIME_FAILED else "does the image hold that program?",
+                )
+                self.exit_code = code
+            elif name == "EXITED":
+                self.exit_code = int(str(message["code"]))
+            self.isolated = self.isolated or name in ("ISOLATED", "EXECUTED")
+            self.executed = self.executed or name == "EXECUTED"
+            self._changed.notify_all()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def lose(self, error: LaunchError) -> None:
+        """The spawner is gone, and with it every process it started."""
+        with self._changed:
+            if self.exit_code is None:
+                self.failure = None if self.executed else error
+                self.exit_code = 128 + signal.SIGKILL
+            self._changed.notify_all()
+
+    def wait_started(self, *, isolated_is_enough: bool) -> None:
+        """Until the application is executed. Raises LaunchError when it could not be."""
+        with self._changed:
+            started = self._changed.wait_for(
+                lambda: self.executed or self.failure or (self.isolated and isolated_is_enough), START_TIMEOUT_SECONDS
+            )
+            if self.failure is not None:
+                raise self.failure
+        if not started:
+            raise LaunchError(f"container {self.identity} did not start within {START_TIMEOUT_SECONDS:g} s")
+
+    def wait(self, timeout_seconds: float | None) -> int | None:
+        """The exit code, or None when the time ran out first."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.exit_code is not None, timeout_seconds)
+            return self.exit_code
+
+    def send_signal(self, number: int) -> None:
+        """To this very process: a pidfd never names a later one with the same number."""
+        with self._changed:
+            if self.pidfd >= 0 and self.exit_code is None:
+                try:
+                    signal.pidfd_send_signal(self.pidfd, number)
+                except ProcessLookupError:
+                    pass
+
+    def close(self) -> None:
+        with self._changed:
+            if self.pidfd >= 0:
+                os.close(self.pidfd)
+                self.pidfd = -1
+
+
+def collect(pipes: list[int], handle: Handle, timeout_seconds: float) -> list[bytes] | None:
+    """What comes out of ``pipes`` until the process has ended, or None when the time runs out first.
+
+    The end of the process counts, not of the pipes: a daemon it left behind may hold them for ever.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    output: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in (*pipes, handle.pidfd):
+            selector.register(descriptor, selectors.EVENT_READ)
+        ended = False
+        while True:
+            remaining = 0.0 if ended else deadline - time.monotonic()
+            if remaining < 0:
+                return None
+            ready = [key.fd for key, _ in selector.select(remaining)]
+            for descriptor in ready:
+                if descriptor == handle.pidfd:
+                    ended = True
+                    selector.unregister(descriptor)
+                    continue
+                data = os.read(descriptor, 1 << 16)
+                output[descriptor] += data
+                if not data:
+                    selector.unregister(descriptor)
+            if ended and not set(ready) & set(pipes):
+                return [bytes(output[pipe]) for pipe in pipes]
