@@ -127,9 +127,9 @@ def _print(results: Results, outcomes: list[Outcome], accelerator: str) -> None:
     console.print(goals)
     for name, reason in results.absent.items():
         console.print(f"[yellow]![/yellow] {name} was not measured: {reason}", soft_wrap=True, markup=True)
-    guests = f", guests by {accelerator}" if accelerator else ""
+    guests = f", guests executed by {accelerator}" if accelerator else ""
     load = ", ".join(f"{number:.2f}" for number in os.getloadavg())
-    console.print(f"\nLinux {os.uname().release}{guests}, load average {load}, seed {results.seed}")
+    console.print(f"\nLinux {os.uname().release}{guests}, load average {load}, seed {results.seed}", soft_wrap=True)
 
 
 def _goal_row(outcome: Outcome) -> tuple[str, str, str, str, str]:

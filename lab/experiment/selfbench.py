@@ -61,16 +61,16 @@ class Goal:
 
 
 GOALS = (
-    Goal(sentence="a container costs at most 0.3 of runc's", ours="container", theirs="runc", at_most=0.3),
-    Goal(sentence="… and at most 3 times unshare alone", ours="container", theirs="unshare", at_most=3.0),
+    Goal(sentence="a container, of what runc needs", ours="container", theirs="runc", at_most=0.3),
+    Goal(sentence="a container, of what unshare needs", ours="container", theirs="unshare", at_most=3.0),
     Goal(
-        sentence="a microvm's init comes within 1.25 of QEMU by hand", ours="microvm", theirs="qemu", at_most=1.25
+        sentence="a microvm's init, of QEMU by hand", ours="microvm", theirs="qemu", at_most=1.25
     ),
     Goal(
-        sentence="100 containers in a row: the last ten cost at most 1.2 of the first ten",
+        sentence="the last ten of 100, of the first ten",
         ours="last ten", theirs="first ten", at_most=1.2, paired=False,
     ),
-    Goal(sentence="lab --help answers within a quarter of a second", ours="help", theirs="", at_most=0.25),
+    Goal(sentence="lab --help", ours="help", theirs="", at_most=0.25),
 )  # fmt: skip
 
 
@@ -88,12 +88,17 @@ class Results:
 
 
 def interleave(
-    contenders: dict[str, Callable[[], float]], rounds: int, seed: int, doing: Callable[[str], None]
+    contenders: dict[str, Callable[[], float]],
+    rounds: int,
+    seed: int,
+    doing: Callable[[str], None],
+    *,
+    warm_ups: int = WARM_UPS,
 ) -> dict[str, list[float]]:
     """Run every contender once per round, in an order drawn from ``seed``; warm-up rounds are not returned."""
     generator = random.Random(seed)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(-WARM_UPS, rounds):
+    for number in range(-warm_ups, rounds):
         doing(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
         for name in generator.sample(list(contenders), len(contenders)):
             taken = contenders[name]()
@@ -133,8 +138,8 @@ def measure_containers(site: Site, results: Results, watch: Watch) -> None:
         results.add("nothing", "/bin/true: the harness's own cost", found["nothing"])
         watch.doing(f"{SEQUENCE} containers in a row")
         row = [_container(site, config, root, null, executed) for _ in range(SEQUENCE)]
-        results.add("first ten", f"of {SEQUENCE} containers in a row", row[:EDGE])
-        results.add("last ten", f"of {SEQUENCE} containers in a row", row[-EDGE:])
+        results.add("first ten", f"lab: the first {EDGE} of {SEQUENCE} in a row", row[:EDGE])
+        results.add("last ten", f"lab: the last {EDGE} of {SEQUENCE} in a row", row[-EDGE:])
 
 
 def measure_help(results: Results, watch: Watch) -> None:
