@@ -165,7 +165,9 @@ class OverlayRoot(Operation):
             flags = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
             opened.extend(os.open(layer, flags) for layer in (*self.lower, self.upper, self.work))
             names = [f"/proc/self/fd/{descriptor}" for descriptor in opened]
+            # both off, whatever the kernel's default: an upper layer that becomes an image's has to be complete
             data = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]}"
+            data += ",redirect_dir=off,metacopy=off"
             syscalls.mount("overlay", self.target, "overlay", 0, data)
         finally:
             for descriptor in opened:

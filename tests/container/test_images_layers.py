@@ -98,6 +98,13 @@ def test_other_compressions_are_told_by_their_content(mode: str, tmp_path: Path)
     assert (tmp_path / "out" / "file").exists()
 
 
+def test_a_layer_that_refers_to_the_one_below_is_refused(upper: Path, tmp_path: Path) -> None:
+    os.setxattr(upper / "bin", "trusted.overlay.redirect", b"/sbin")
+    with pytest.raises(ImageError, match="only a reference") as caught:
+        pack(upper, tmp_path / "blob")
+    assert "redirect_dir" in caught.value.hint
+
+
 def test_a_truncated_layer_is_refused(upper: Path, tmp_path: Path) -> None:
     layer = pack(upper, tmp_path / "blob")
     (tmp_path / "cut").write_bytes((tmp_path / "blob").read_bytes()[:-40])
