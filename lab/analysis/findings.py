@@ -93,11 +93,14 @@ def _inconclusive(loaded: Loaded) -> Iterator[Finding]:
     answers = loaded.answers
     bad = answers[answers["status"] != Status.OK]
     if not bad.empty:
-        cases = [f"{str(row.quantity).removeprefix('isolation.')} on {row.arm}" for row in bad.itertuples()]
+        where: dict[str, list[str]] = {}
+        for row in bad.itertuples():
+            where.setdefault(str(row.quantity).removeprefix("isolation."), []).append(str(row.arm))
+        cases = [f"{probe} ({', '.join(arms)})" for probe, arms in where.items()]
         yield Finding(
             kind=Kind.INCONCLUSIVE,
             severity=Severity.WARNING,
-            sentence=f"{_count(len(bad), 'isolation question')} could not be answered: {_some(cases)}.",
+            sentence=f"{_count(len(where), 'isolation question')} could not be answered everywhere: {_some(cases)}.",
             advice="Such a cell says nothing, neither good nor bad. Its evidence tells why.",
         )
 

@@ -28,7 +28,8 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     columns = _split(probes)
     size = 15.0 if len(columns) == 1 else 13.0
     height = max(_height(column) for column in columns)
-    width, row = (14.2, 0.52) if len(columns) == 1 else (18.6, 0.44)
+    unit, row = (2.0, 0.52) if len(columns) == 1 else (1.3, 0.44)
+    width = max(11.0, unit * len(columns) * (QUESTION_WIDTH + len(material.arms)))
     with style.canvas(width, 2.6 + row * height, ncols=len(columns), squeeze=False) as (figure, grid):
         for axes, column in zip(grid[0], columns, strict=True):
             _column(axes, column, material, height, size)

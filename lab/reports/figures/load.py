@@ -27,7 +27,7 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
         throughput.set_title("throughput: longer is better")
         throughput.set_xlabel("answered requests per second")
         throughput.locator_params(axis="x", nbins=4)
-        throughput.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+        throughput.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         latency.set_yscale("log")
         for arm in arms:
             _line(latency, arm, material)

@@ -41,7 +41,7 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
             for state, offset in STATES.items():
                 top = max(top, _bar(axes, row + offset, arm, state, material))
         style.backend_axis(axes, arms)
-        axes.set_xlim(0, top * 1.42 or 1)
+        axes.set_xlim(0, top * 1.6 or 1)
         axes.set_xlabel("MiB charged to the instance's cgroup on the host")
         handles: list[Patch | Line2D] = [
             Patch(facecolor=fill, hatch=hatch, edgecolor=style.PAPER, label=NAMES[name])
@@ -76,8 +76,10 @@ def _bar(axes: Axes, row: float, arm: Arm, state: str, material: Material) -> fl
         name = state.replace("-", " ")
         proportional = f" · PSS {format_value(pss.median, 'bytes')} · n = {pss.n}" if pss is not None else ""
         beside: dict[str, Any] = {"xy": (edge, row), "textcoords": "offset points", "va": "center"}
-        axes.annotate(format_value(left * MIB, "bytes"), xytext=(14, 0), fontsize=15, fontweight="bold", **beside)
-        axes.annotate(f"{name}{proportional}", xytext=(104, 0), fontsize=12.5, color=style.QUIET, **beside)
+        axes.annotate(
+            f"{format_value(left * MIB, 'bytes')} charged", xytext=(14, 0), fontsize=15, fontweight="bold", **beside
+        )
+        axes.annotate(f"{name}{proportional}", xytext=(176, 0), fontsize=12.5, color=style.QUIET, **beside)
     return edge
 
 

@@ -30,7 +30,7 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     arms = material.arms
     costs = [cost for cost in COSTS if any(material.value(cost[0], arm.label, cost[1]) for arm in arms)]
     probes = matrix(material)
-    widths = [1.0] * len(costs) + ([1.25] if probes else [])
+    widths = [1.0] * len(costs) + ([1.4] if probes else [])
     with style.canvas(
         14.2, 2.5 + 1.1 * len(arms), ncols=max(1, len(widths)), width_ratios=widths or [1], squeeze=False
     ) as (
@@ -61,7 +61,7 @@ def _ticks(axes: Axes, scale: float) -> None:
     _, high = axes.get_xlim()
     ticks = MaxNLocator(nbins=3).tick_values(0, high / scale)
     shown = [tick for tick in ticks if 0 <= tick <= high / scale]
-    axes.set_xticks([tick * scale for tick in shown], [f"{tick:,.4g}" for tick in shown])
+    axes.set_xticks([tick * scale for tick in shown], [f"{tick:,g}" for tick in shown])
 
 
 def _rows(axes: Axes, material: Material, *, first: bool) -> None:
@@ -100,7 +100,7 @@ def _strip(axes: Axes, material: Material) -> None:
     axes.set_title(f"{len(probes)} questions inside")
     used = [reach for reach in order if any(cell.reach == reach for probe in probes for cell in probe.cells.values())]
     words = _pairs([f"{style.REACH[reach][2]} {WORDS[reach]}" for reach in used])
-    axes.set_xlabel("\n".join(words), fontsize=14)
+    axes.set_xlabel("\n".join(words), fontsize=13)
 
 
 def _pairs(words: list[str]) -> list[str]:
