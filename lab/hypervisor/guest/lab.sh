@@ -95,12 +95,12 @@ signal_application() { # NUMBER: to its init, which passes it on
 # Debian's agent, started when somebody first asks: nothing of it is in the boot path. A microvm has it on a disk.
 start_agent() {
     if [ -d /run/systemd/system ]; then
-        systemctl start lab-agent.service
+        systemctl start lab-agent.service </dev/null # standard input is the host's orders
     elif [ ! -d /run/lab/tools ]; then
         mkdir -p /run/lab/tools
         mount -t ext4 -o ro "$(disk lab-tools)" /run/lab/tools
         /run/lab/tools/ld.so --library-path /run/lab/tools /run/lab/tools/qemu-ga \
-            --method virtio-serial --path $AGENT --statedir /run/lab >/dev/null 2>&1 &
+            --method virtio-serial --path $AGENT --statedir /run/lab </dev/null >/dev/null 2>&1 &
     fi
 }
 

@@ -1,0 +1,201 @@
+"""The host's ends of a machine's ports, with this test in QEMU's place."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.errors import LabError
+from lab.host.clock import Timeline, now
+from lab.hypervisor.agent import GuestAgent
+from lab.hypervisor.channels import Channels
+from lab.model import Phase
+
+NAMES = ("console", "marks", "orders", "output", "errors", "agent")
+SECONDS = 10.0
+
+
+class FakeMachine:
+    """Connects to every socket, as QEMU does when it starts."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ends = {name: socket.socket(socket.AF_UNIX) for name in NAMES}
+        for name, end in self.ends.items():
+            end.connect(str(directory / name))
+
+    def close(self) -> None:
+        for end in self.ends.values():
+            end.close()
+
+
+@pytest.fixture
+def timeline() -> Timeline:
+    return Timeline()
+
+
+@pytest.fixture
+def channels(tmp_path: Path, timeline: Timeline) -> Iterator[Channels]:
+    (tmp_path / "m").mkdir()
+    opened = Channels(tmp_path / "m", timeline, tmp_path, stdout=None, stderr=None)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def machine(channels: Channels, tmp_path: Path) -> Iterator[FakeMachine]:
+    fake = FakeMachine(tmp_path / "m")
+    yield fake
+    fake.close()
+
+
+def test_phases_are_stamped_on_receipt(channels: Channels, machine: FakeMachine, timeline: Timeline) -> None:
+    before = now()
+    machine.ends["console"].sendall(b"Probing EDD\r\n")
+    assert timeline.wait(Phase.KERNEL, SECONDS)
+    assert timeline.at(Phase.INIT) is None
+    machine.ends["console"].sendall(b"lab: in")
+    machine.ends["console"].sendall(b"it\r\n")
+    assert timeline.wait(Phase.INIT, SECONDS)
+    machine.ends["marks"].sendall(b"execu")
+    machine.ends["marks"].sendall(b"ted\nexited 7\n")
+    assert channels.wait(lambda: channels.exit_code == 7, SECONDS)
+    stamps = timeline.stamps()
+    phases = (Phase.ISOLATED, Phase.KERNEL, Phase.INIT, Phase.EXECUTED)
+    order = [before, *(stamps[phase] for phase in phases), now()]
+    assert order == sorted(order)
+
+
+def test_output_goes_to_the_log_and_to_the_caller(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    reader, writer = os.pipe()
+    channels = Channels(tmp_path / "m", Timeline(), tmp_path, stdout=writer, stderr=None)
+    machine = FakeMachine(tmp_path / "m")
+    machine.ends["output"].sendall(b"hello\n")
+    machine.ends["errors"].sendall(b"oh\n")
+    assert os.read(reader, 100) == b"hello\n"
+    machine.close()
+    assert channels.wait(lambda: channels.ended, SECONDS)
+    channels.close()
+    os.close(reader)
+    os.close(writer)
+    assert (tmp_path / "stdout.log").read_bytes() == b"hello\n"
+    assert (tmp_path / "stderr.log").read_bytes() == b"oh\n"
+
+
+def test_a_machines_end_and_its_last_words(channels: Channels, machine: FakeMachine) -> None:
+    machine.ends["console"].sendall(b"[ 1.0] odd\r\nlab: failed: no disk lab-os\r\n[ 1.1] Kernel panic\r\n")
+    machine.close()
+    assert channels.wait(lambda: channels.ended, SECONDS)
+    assert channels.failure() == "no disk lab-os"
+    assert channels.console_tail().endswith("Kernel panic")
+    channels.order("signal 15")  # too late, and no error
+
+
+def test_orders_reach_the_guest(channels: Channels, machine: FakeMachine) -> None:
+    assert channels.wait(lambda: "orders" in channels.connections, SECONDS)
+    channels.order("signal 15")
+    assert machine.ends["orders"].recv(100) == b"signal 15\n"
+
+
+def test_closing_leaves_no_socket_and_no_thread(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    before = threading.active_count()
+    channels = Channels(tmp_path / "m", Timeline(), tmp_path, stdout=None, stderr=None)
+    channels.close()
+    channels.close()
+    assert list((tmp_path / "m").iterdir()) == []
+    assert threading.active_count() == before
+
+
+class FakeAgent:
+    """Answers as qemu-ga does; ``answer`` turns a request into its return value, or None to stay silent."""
+
+    def __init__(self, answer: Callable[[dict[str, Any]], Any]) -> None:
+        self.host, self._guest = socket.socketpair()
+        self._answer = answer
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with self._guest, self._guest.makefile("rb") as lines:
+            for line in lines:
+                request = json.loads(line.lstrip(b"\xff"))
+                if request["execute"] == "guest-sync-delimited":
+                    self._send({"return": request["arguments"]["id"]}, b"\xff")
+                elif (answer := self._answer(request)) is not None:
+                    self._send(answer)
+
+    def _send(self, reply: dict[str, Any], prefix: bytes = b"") -> None:
+        self._guest.sendall(prefix + json.dumps(reply).encode() + b"\n")
+
+
+def execute(agent: FakeAgent, timeout_seconds: float = SECONDS, stdin: bytes = b"") -> Any:
+    return GuestAgent(agent.host).execute(
+        ["/bin/app", "x"], environment={"A": "b"}, stdin=stdin, timeout_seconds=timeout_seconds
+    )
+
+
+def test_a_command_runs_through_the_agent() -> None:
+    requests: list[dict[str, Any]] = []
+
+    def answer(request: dict[str, Any]) -> Any:
+        requests.append(request)
+        if request["execute"] == "guest-exec":
+            return {"return": {"pid": 9}}
+        done = len(requests) > 3
+        output = {"exitcode": 3, "out-data": base64.b64encode(b"out").decode()} if done else {}
+        return {"return": {"exited": done, **output}}
+
+    completed = execute(FakeAgent(answer), stdin=b"in")
+    assert (completed.exit_code, completed.stdout, completed.stderr) == (3, b"out", b"")
+    assert requests[0]["arguments"] == {
+        "path": "/bin/app",
+        "arg": ["x"],
+        "capture-output": True,
+        "env": ["A=b"],
+        "input-data": base64.b64encode(b"in").decode(),
+    }
+
+
+def test_a_killed_command_has_a_shells_exit_code() -> None:
+    replies = {"guest-exec": {"pid": 9}, "guest-exec-status": {"exited": True, "signal": 9}}
+    assert execute(FakeAgent(lambda request: {"return": replies[request["execute"]]})).exit_code == 137
+
+
+def test_a_command_that_takes_too_long_is_killed() -> None:
+    commands: list[list[str]] = []
+
+    def answer(request: dict[str, Any]) -> Any:
+        if request["execute"] == "guest-exec":
+            commands.append([request["arguments"]["path"], *request["arguments"]["arg"]])
+            return {"return": {"pid": 9}}
+        return {"return": {"exited": False}}
+
+    with pytest.raises(LabError, match="did not end within"):
+        execute(FakeAgent(answer), timeout_seconds=0.05)
+    assert commands[-1] == ["/bin/busybox", "kill", "-9", "9"]
+
+
+def test_truncated_output_is_an_error_and_not_a_short_answer() -> None:
+    replies = {"guest-exec": {"pid": 9}, "guest-exec-status": {"exited": True, "exitcode": 0, "out-truncated": True}}
+    with pytest.raises(LabError, match="16 MiB"):
+        execute(FakeAgent(lambda request: {"return": replies[request["execute"]]}))
+
+
+def test_the_agents_refusal_is_passed_on() -> None:
+    with pytest.raises(LabError, match="No such file"):
+        execute(FakeAgent(lambda _request: {"error": {"desc": "No such file"}}))
+
+
+def test_the_machines_end_ends_a_conversation() -> None:
+    host, guest = socket.socketpair()
+    guest.close()
+    with pytest.raises(LabError, match="has ended"):
+        GuestAgent(host).execute(["/a"], environment={}, stdin=b"", timeout_seconds=1)

@@ -1,0 +1,71 @@
+"""The XML of each kind of machine under each accelerator, and what a guest is handed."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as Xml
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.hypervisor.domain import Disk, Interface, MachineSpec, Port, domain_xml
+from lab.hypervisor.kinds import MachineKind
+from lab.model import Accelerator
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+LAYER = Disk(serial="lab-os", path=Path("/run/lab/s/m/lab-os.qcow2"), backing=Path("/home/guest/system.ext4"))
+
+
+def spec(kind: MachineKind, accelerator: Accelerator) -> MachineSpec:
+    return MachineSpec(
+        name="web-1",
+        kind=kind,
+        accelerator=accelerator,
+        memory_bytes=256 << 20,
+        vcpus=2,
+        emulator=Path("/home/libexec/qemu-system-x86_64"),
+        kernel=Path("/home/guest/vmlinuz"),
+        initramfs=Path("/run/lab/s/m/initramfs"),
+        disks=(LAYER, Disk(serial="lab-image", path=Path("/home/images/image.ext4"))),
+        sockets=Path("/run/lab/s/m"),
+        cgroups=(Path("/sys/fs/cgroup/memory/lab/s/m"), Path("/sys/fs/cgroup/cpu/lab/s/m")),
+        interface=Interface(tap="tap0", mac="02:00:c6:12:00:02"),
+        tsc_khz=2_600_000 if accelerator is Accelerator.TCG else None,
+    )
+
+
+@pytest.mark.parametrize("kind", MachineKind)
+@pytest.mark.parametrize("accelerator", [Accelerator.KVM, Accelerator.TCG])
+def test_xml_is_the_golden_file(kind: MachineKind, accelerator: Accelerator) -> None:
+    xml = domain_xml(spec(kind, accelerator))
+    golden = GOLDEN / f"domain-{kind}-{accelerator}.xml"
+    if os.environ.get("LAB_UPDATE_GOLDEN"):
+        golden.write_text(xml)
+    assert xml == golden.read_text(), "LAB_UPDATE_GOLDEN=1 pytest … rewrites it; then read the difference"
+
+
+def test_only_layers_are_writable() -> None:
+    disks = Xml.fromstring(domain_xml(spec(MachineKind.PC, Accelerator.TCG))).findall("devices/disk")
+    writable = [disk.find("source").get("file") for disk in disks if disk.find("readonly") is None]  # type: ignore[union-attr]
+    assert writable == [str(LAYER.path)]
+
+
+def test_a_microvm_has_no_pci_device() -> None:
+    devices = Xml.fromstring(domain_xml(spec(MachineKind.MICROVM, Accelerator.TCG))).find("devices")
+    assert devices is not None
+    buses = {address.get("type") for address in devices.findall("*/address")}
+    assert buses == {"virtio-mmio", "virtio-serial"}
+
+
+def test_ports_have_the_numbers_that_the_guest_knows() -> None:
+    script = (Path(__file__).parent.parent.parent / "lab/hypervisor/guest/lab.sh").read_text()
+    for port in Port:
+        assert f"{port.name}=/dev/vport0p{port.value}\n" in script
+
+
+def test_values_are_escaped() -> None:
+    odd = replace(spec(MachineKind.PC, Accelerator.TCG), kernel=Path("/home/a & <b>/vmlinuz"))
+    kernel = Xml.fromstring(domain_xml(odd)).find("os/kernel")
+    assert kernel is not None
+    assert kernel.text == "/home/a & <b>/vmlinuz"

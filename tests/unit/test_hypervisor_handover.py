@@ -1,0 +1,109 @@
+"""What a guest is told: shell words, unit files and the archive they come in."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from ipaddress import IPv4Interface
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.hypervisor.guest import cpio
+from lab.hypervisor.guest.handover import Handover, quote
+from lab.hypervisor.kinds import MachineKind
+from lab.model import Process
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)
+PROCESS = Process(argv=("/bin/app", "a b"), environment={"A": "x y"}, working_directory="/app", uid=1000, gid=100)
+
+
+def handover(kind: MachineKind, process: Process = PROCESS) -> Handover:
+    return Handover(
+        kind=kind,
+        hostname="web-1",
+        process=process,
+        pids=64,
+        address=IPv4Interface("198.18.0.7/15"),
+        mac="02:00:c6:12:00:07",
+    )
+
+
+def unquote(text: str) -> str:
+    """As systemd reads a quoted word: specifiers first, then C escapes."""
+    body = text[1:-1].replace("%%", "%")
+    return re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found.group(1), 16)), body)
+
+
+@given(TEXT)
+def test_a_quoted_word_comes_back(word: str) -> None:
+    quoted = quote(word)
+    assert "\n" not in quoted
+    assert '"' not in quoted[1:-1]
+    assert unquote(quoted) == word
+
+
+@given(st.dictionaries(st.sampled_from(["A", "B", "PATH"]), TEXT, max_size=3), st.lists(TEXT, min_size=1, max_size=4))
+def test_the_application_script_is_the_command(environment: dict[str, str], arguments: list[str]) -> None:
+    process = Process(argv=tuple(arguments), environment=environment)
+    script = handover(MachineKind.MICROVM, process).files()["application"].decode()
+    command = script[script.index("exec ") + len("exec ") :].rstrip("\n")
+    shell = shutil.which("sh")
+    assert shell is not None
+    done = subprocess.run([shell, "-c", f"set -- {command}; printf '%s\\0' \"$@\""], capture_output=True, check=True)
+    words = done.stdout.decode().split("\0")[:-1]
+    assert words[2 : 2 + len(environment)] == [f"{name}={value}" for name, value in environment.items()]
+    assert words[words.index("--") + 1 :] == arguments
+
+
+def test_a_pc_gets_a_unit_with_the_images_root() -> None:
+    unit = handover(MachineKind.PC).files()["systemd/system/lab-application.service"].decode()
+    lines = set(unit.splitlines())
+    assert {"RootDirectory=/run/lab/image", "User=1000", "Group=100", "WorkingDirectory=/app"} <= lines
+    assert {'Environment="A=x y"', 'ExecStart=:"/bin/app" "a b"', "TasksMax=64"} <= lines
+    assert "MountAPIVFS=no" in lines, "a tmpfs over the image's /run would hide files of the image"
+
+
+def test_a_pc_knows_the_users_id() -> None:
+    assert handover(MachineKind.PC).files()["passwd"] == b"application:x:1000:100::/:/bin/sh\n"
+    assert handover(MachineKind.PC, Process(argv=("/a",))).files()["passwd"] == b""
+
+
+@pytest.mark.parametrize("kind", MachineKind)
+def test_every_guest_gets_its_address(kind: MachineKind) -> None:
+    assert b"198.18.0.7\tweb-1\n" in handover(kind).files()["etc/hosts"]
+    everything = b"".join(handover(kind).files().values())
+    assert b"198.18.0.7/15" in everything
+
+
+@given(
+    st.dictionaries(st.text("abc/", min_size=1).filter(lambda p: "//" not in p and p.strip("/") == p), st.binary())
+)
+def test_an_archive_unpacks_to_what_went_in(files: dict[str, bytes]) -> None:
+    # A path that is also another's folder can't be a file.
+    clean = {path: data for path, data in files.items() if not any(o.startswith(path + "/") for o in files)}
+    data = cpio.archive(cpio.with_parents([cpio.file(path, content) for path, content in clean.items()]))
+    assert len(data) % 4 == 0
+    assert read_archive(data) == clean
+
+
+def read_archive(data: bytes) -> dict[str, bytes]:
+    """A second reading of the format: files by path; parents must have come before."""
+    found: dict[str, bytes] = {}
+    folders, at = {""}, 0
+    while True:
+        assert data[at : at + 6] == b"070701"
+        fields = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        mode, size, name_size = fields[1], fields[6], fields[11]
+        name = data[at + 110 : at + 110 + name_size - 1].decode()
+        at = (at + 110 + name_size + 3) // 4 * 4
+        if name == cpio.TRAILER:
+            return found
+        assert name.rpartition("/")[0] in folders
+        if mode & 0o170000 == 0o040000:
+            folders.add(name)
+        else:
+            found[name] = data[at : at + size]
+        at = (at + size + 3) // 4 * 4

@@ -1,0 +1,230 @@
+"""One machine of each kind, booted for real: what it reports, what runs inside, what is left afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tiny import fill
+
+from lab.errors import LaunchError, LimitError
+from lab.host.cgroup import ControlGroup
+from lab.host.clock import Timeline
+from lab.hypervisor.accelerator import find_accelerator
+from lab.hypervisor.guest.artefacts import Guest, prepare_guest
+from lab.hypervisor.guest.handover import Handover
+from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.machine import Machine
+from lab.hypervisor.parts import MachineRequest
+from lab.hypervisor.session import Hypervisor
+from lab.inside.build import program
+from lab.model import Limits, Phase, Process
+
+BOOT_SECONDS = 240.0  # emulated, on a host that does other things too
+MEMORY_BYTES = 256 << 20
+ODD = 'spaces, "quotes", %h, $HOME and\na second line'
+APPLICATION = """
+printf '%s' "$ODD" >/tmp/odd
+echo "$(id -u):$(id -g) in $PWD"
+echo complaint >&2
+echo again >/dev/stdout
+trap 'echo told to stop; exit 3' TERM
+while :; do sleep 0.1; done
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What machines need from the session."""
+
+    hypervisor: Hypervisor
+    guest: Guest
+    image_disk: Path
+    root: Path
+
+
+@pytest.fixture(scope="module")
+def site(lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    tree, disk = tmp_path_factory.mktemp("image") / "root", tmp_path_factory.mktemp("disk") / "image.ext4"
+    fill(tree)
+    disk.touch()
+    os.truncate(disk, 32 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, disk], check=True)
+    root = Path(f"/run/lab-test-{uuid4().hex[:8]}")  # short: unix(7) allows sockets 107 bytes
+    root.mkdir()
+    try:
+        guest = prepare_guest(lab_home)
+        with Hypervisor.open(root, home=lab_home) as hypervisor:
+            yield Site(hypervisor, guest, disk, root)
+    finally:
+        subprocess.run(["rm", "-r", root], check=True)
+
+
+@pytest.fixture(scope="module")
+def start(site: Site, lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Machine]:
+    def boot(kind: MachineKind, argv: Sequence[str], image_disk: Path = site.image_disk, cpus: float = 1) -> Machine:
+        name = f"{kind}-{uuid4().hex[:6]}"
+        logs = tmp_path_factory.mktemp(name)
+        limits = Limits(memory_bytes=MEMORY_BYTES, cpus=cpus, pids=40)
+        process = Process(
+            argv=tuple(argv), environment={"ODD": ODD, "PATH": "/bin"}, working_directory="/tmp", uid=1000, gid=1000
+        )
+        return Machine.start(
+            site.hypervisor,
+            site.guest,
+            MachineRequest(
+                name=name,
+                kind=kind,
+                accelerator=find_accelerator(lab_home),
+                image_disk=image_disk,
+                handover=Handover(kind=kind, hostname=name, process=process, pids=limits.pids),
+                directory=site.root / name,
+                log_directory=logs,
+                cgroup=ControlGroup.create(f"lab/test-{os.getpid()}/{name}", Limits()),
+                limits=limits,
+            ),
+            Timeline(),
+        )
+
+    return boot
+
+
+@pytest.fixture(scope="module", params=list(MachineKind))
+def machine(request: pytest.FixtureRequest, start: Callable[..., Machine]) -> Iterator[Machine]:
+    with start(request.param, ("/bin/sh", "-c", APPLICATION), cpus=1.5) as machine:
+        machine.wait_executed(BOOT_SECONDS)
+        yield machine
+
+
+def test_phases_come_in_order(machine: Machine) -> None:
+    stamps = machine.timeline.stamps()
+    order = [stamps[phase] for phase in (Phase.ISOLATED, Phase.KERNEL, Phase.INIT, Phase.EXECUTED)]
+    assert order == sorted(order)
+
+
+def test_the_firmware_is_silent_so_that_the_first_byte_is_the_kernels(machine: Machine) -> None:
+    console = (machine.request.log_directory / "console.log").read_bytes()
+    letters = bytes(console[:40]).replace(b"PPrroobbiinngg", b"Probing")  # a firmware may echo what it is given
+    assert letters.startswith(b"Probing")
+
+
+def test_the_application_gets_its_user_directory_and_environment(machine: Machine) -> None:
+    assert machine.execute(["cat", "/tmp/odd"]).stdout.decode() == ODD
+    assert b"1000:1000 in /tmp\n" in (machine.request.log_directory / "stdout.log").read_bytes()
+
+
+def test_output_streams_stay_apart_and_may_be_opened_again(machine: Machine) -> None:
+    machine.execute(["true"])  # whatever it wrote before is here when the agent answers
+    assert (machine.request.log_directory / "stdout.log").read_bytes().endswith(b"again\n")
+    assert (machine.request.log_directory / "stderr.log").read_bytes() == b"complaint\n"
+
+
+def test_commands_run_in_the_image(machine: Machine) -> None:
+    done = machine.execute(["sh", "-c", "cat; echo error >&2; exit 7"], stdin=b"input")
+    assert (done.exit_code, done.stdout, done.stderr) == (7, b"input", b"error\n")
+    assert machine.execute(["sh", "-c", "kill -9 $$"]).exit_code == 137
+    assert machine.execute(["ls", "/srv"]).stdout == b"index.html\n"
+
+
+def test_labs_helper_is_there_and_read_only(machine: Machine) -> None:
+    digest = subprocess.run([program(), "version"], capture_output=True, check=True).stdout
+    assert machine.execute(["/.lab/inside", "version"]).stdout == digest
+    assert machine.execute(["touch", "/.lab/inside"]).exit_code != 0
+
+
+def test_nothing_of_the_image_is_hidden(machine: Machine) -> None:
+    mounts = machine.execute(["cat", "/proc/mounts"]).stdout.decode().split()
+    assert not {"/run", "/tmp", "/srv"} & set(mounts[1::6])
+    assert machine.execute(["stat", "-c", "%a", "/tmp"]).stdout == b"1777\n"
+
+
+def test_large_output_comes_whole(machine: Machine) -> None:
+    done = machine.execute(["sh", "-c", "yes 123456789012345 | head -n 100000"], timeout_seconds=120)
+    assert len(done.stdout) == 1_600_000
+
+
+def test_the_guest_has_its_own_kernel_and_no_more_than_its_limits(machine: Machine) -> None:
+    assert machine.execute(["uname", "-r"]).stdout.decode().strip() != os.uname().release
+    total = machine.execute(["awk", "/MemTotal/ {print $2 * 1024}", "/proc/meminfo"]).stdout
+    assert 0.6 * MEMORY_BYTES < float(total) <= MEMORY_BYTES
+    assert machine.execute(["nproc"]).stdout == b"2\n", "1.5 CPUs are 2 virtual ones"
+
+
+def test_the_applications_processes_are_limited(machine: Machine) -> None:
+    paths = "/sys/fs/cgroup/system.slice/lab-application.service/pids.max /run/lab/cgroup/application/pids.max"
+    done = machine.execute(["/bin/busybox", "sh", "-c", f"cat {paths} 2>/dev/null"], in_image=False)
+    assert done.stdout == b"40\n"
+
+
+def test_qemu_is_in_labs_cgroup(machine: Machine) -> None:
+    assert machine.host_pids() == {machine.process}
+    assert machine.request.cgroup.memory().usage_bytes > 32 << 20
+    assert machine.request.cgroup.cpu().total_seconds > 0.1
+
+
+def test_stopping_asks_then_leaves_nothing(start: Callable[..., Machine], site: Site, machine: Machine) -> None:
+    machine.stop(grace_seconds=60)
+    assert machine.wait(0) == 3
+    assert (machine.request.log_directory / "stdout.log").read_bytes().endswith(b"told to stop\n")
+    assert machine.timeline.at(Phase.GONE) is not None
+    assert not machine.request.cgroup.exists()
+    assert not machine.request.directory.exists()
+    assert machine.host_pids() == set()
+    machine.stop()
+
+
+def test_the_applications_end_is_the_machines_end(start: Callable[..., Machine]) -> None:
+    with start(MachineKind.MICROVM, ("sh", "-c", "echo bye; exit 5")) as machine:
+        assert machine.wait(BOOT_SECONDS) == 5
+        assert (machine.request.log_directory / "stdout.log").read_bytes() == b"bye\n"
+        machine._channels.wait(lambda: machine._channels.ended, BOOT_SECONDS)
+        assert machine.host_pids() == set()
+
+
+def test_a_signal_reaches_the_application(start: Callable[..., Machine]) -> None:
+    with start(MachineKind.MICROVM, ("sleep", "1000")) as machine:
+        machine.wait_executed(BOOT_SECONDS)
+        machine.signal(signal.SIGINT)
+        assert machine.wait(BOOT_SECONDS) == 128 + signal.SIGINT
+
+
+def test_a_missing_program_is_reported(start: Callable[..., Machine]) -> None:
+    with start(MachineKind.MICROVM, ("/bin/nothing",)) as machine:
+        with pytest.raises(LaunchError, match="No such file") as caught:
+            machine.wait_executed(BOOT_SECONDS)
+        assert caught.value.exit_code == 127
+
+
+def test_a_guest_that_dies_shows_its_console(start: Callable[..., Machine], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.ext4"
+    broken.write_bytes(bytes(1 << 20))
+    with start(MachineKind.MICROVM, ("true",), image_disk=broken) as machine:
+        with pytest.raises(LaunchError, match="the image's disk can't be mounted") as caught:
+            machine.wait_executed(BOOT_SECONDS)
+        assert "Kernel panic" in caught.value.detail
+
+
+def test_too_little_memory_is_refused_and_leaves_nothing(site: Site, start: Callable[..., Machine]) -> None:
+    name = f"small-{uuid4().hex[:6]}"
+    group = ControlGroup.create(f"lab/test-{os.getpid()}/{name}", Limits())
+    request = MachineRequest(
+        name=name,
+        kind=MachineKind.PC,
+        accelerator=find_accelerator(Path(os.environ["LAB_HOME"])),
+        image_disk=site.image_disk,
+        handover=Handover(kind=MachineKind.PC, hostname=name, process=Process(argv=("true",))),
+        directory=site.root / name,
+        log_directory=site.root,
+        cgroup=group,
+        limits=Limits(memory_bytes=32 << 20),
+    )
+    with pytest.raises(LimitError, match="can't boot in 32 MiB"):
+        Machine.start(site.hypervisor, site.guest, request, Timeline())
+    assert not group.exists()
+    assert not request.directory.exists()
