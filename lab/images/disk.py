@@ -34,8 +34,8 @@ FEATURES = (  # all of them, so that the host's mke2fs.conf has no say
 # The overlay exists in a mount namespace that ends with the script. An empty lowest directory makes one layer enough.
 SCRIPT = """
 set -e
-cd "$LAYERS"
-mount -t overlay overlay -o "ro,lowerdir=$LOWER:$SCRATCH/empty" "$SCRATCH/merged"
+cd "$SCRATCH/lower"
+mount -t overlay overlay -o "ro,lowerdir=$LOWER" "$SCRATCH/merged"
 exec mke2fs -q -F -t ext4 -b $BLOCK -I $INODE -N $INODES -m 0 -L image -O $FEATURES -U $UUID \
     -E "hash_seed=$SEED,lazy_itable_init=0,nodiscard,root_owner=$OWNER" -d "$SCRATCH/merged" "$DISK" "${KIB}k"
 """
@@ -74,11 +74,12 @@ def _make(store: Store, image: Image, scratch: Path, disk: Path) -> None:
     if root is None:
         raise ImageError(f"{image.name} has no files", hint="COPY something into it")
     size = measure(tree)
-    (scratch / "empty").mkdir()
-    (scratch / "merged").mkdir()
+    for name in ("empty", "lower", "merged"):
+        (scratch / name).mkdir()
+    for number, directory in enumerate((*lower, scratch / "empty")):
+        (scratch / "lower" / str(number)).symlink_to(directory)
     environment = {
-        "LAYERS": str(store.unpacked),
-        "LOWER": ":".join(directory.name for directory in lower),  # relative: the option's text is one page at most
+        "LOWER": ":".join(map(str, range(len(lower) + 1))),  # short names: mount(2) takes one page of options
         "SCRATCH": str(scratch),
         "DISK": str(disk),
         "KIB": str(size.size_bytes // 1024),

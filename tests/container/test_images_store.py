@@ -214,6 +214,14 @@ def test_a_disk_holds_exactly_the_image(store: Store, rich: Image, tmp_path: Pat
     assert ask("stat kept").splitlines()[0] == ask("stat same").splitlines()[0]
 
 
+def test_an_image_may_have_as_many_layers_as_docker_allows(store: Store) -> None:
+    layers = [make(store, "one", {f"file-{number}": str(number)}).layers[0] for number in range(127)]
+    image = store.add_image("many", config=ImageConfig(), layers=tuple(layers), origin=Origin.BUILT)
+    assert store.manifest(image).file_count == 128
+    listed = run(["debugfs", "-R", "ls -p /", image_disk(store, image)], timeout_seconds=60).stdout.decode()
+    assert listed.count("/file-") == 127
+
+
 def test_equal_images_have_equal_disks(store: Store, rich: Image, tmp_path: Path) -> None:
     first = image_disk(store, rich).read_bytes()
     other = Store(tmp_path / "moved")
