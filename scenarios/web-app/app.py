@@ -105,6 +105,7 @@ class Server(ThreadingHTTPServer):
         """As in the base class, without its look-up of the host's full name, which can wait for a name server."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = self.server_address[:2]
 
 
