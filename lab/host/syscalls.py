@@ -15,10 +15,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 # Numbers from the kernel's asm/unistd_64.h and asm-generic/unistd.h, for calls glibc 2.35 has no wrapper for.
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "bpf": 321, "close_range": 436, "openat2": 437},
-    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "bpf": 280, "close_range": 436, "openat2": 437},
+    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "bpf": 321},
+    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "bpf": 280},
 }
-_NR = _NUMBERS.get(platform.machine(), {})
+_EVERYWHERE = {"clone3": 435, "close_range": 436, "openat2": 437}
+_NR = _NUMBERS.get(platform.machine(), {}) | _EVERYWHERE
 
 # clone(2), unshare(2), setns(2)
 CLONE_NEWNS = 0x00020000
@@ -28,6 +29,8 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+
+CLONE_INTO_CGROUP = 0x200000000  # clone3 alone
 
 # mount(2)
 MS_RDONLY = 1
@@ -68,6 +71,16 @@ O_PATH = 0o10000000
 CLOSE_RANGE_CLOEXEC = 4
 SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls", "set_tid",
+            "set_tid_size", "cgroup",
+        )
+    )  # fmt: skip
 
 
 class _OpenHow(ctypes.Structure):
@@ -119,6 +132,12 @@ def clone(flags: int) -> int:
     handlers don't run.
     """
     return _syscall("clone", flags, 0, 0, 0, 0)
+
+
+def clone3(flags: int, exit_signal: int, cgroup: int) -> int:
+    """clone3(2) as `clone`, born in the cgroup v2 directory open as ``cgroup`` (Linux 5.7)."""
+    arguments = _CloneArgs(flags=flags | CLONE_INTO_CGROUP, exit_signal=exit_signal, cgroup=cgroup)
+    return _syscall("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))
 
 
 def unshare(flags: int) -> None:

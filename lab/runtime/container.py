@@ -3,9 +3,9 @@
 A container is an ordinary process around which the kernel draws borders before it may run foreign code:
 
     parent, here                                 child, lab.runtime.init
- 1. clone with the namespaces' flags         →   first instruction, in new namespaces
+ 1. clone with the namespaces' flags         →   first instruction, in new namespaces (and in its v2 cgroup)
  2. map user and group ids     IDS_MAPPED    →
- 3. place it in its cgroups    PLACED        →
+ 3. place it in its v1 cgroups PLACED        →
  4.                                              join the namespaces given by path; own cgroup namespace
  5.                                              mount the root, /proc, /dev, /sys, …; mask and lock paths
  6.                                              pivot_root: the host's files are out of reach
@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from lab.host import syscalls
 from lab.runtime import init
 from lab.runtime.channel import Channel
-from lab.runtime.plan import Plan, ProcessPlan, Progress, Step
+from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step
 
 JOINED = (
     syscalls.CLONE_NEWUSER
@@ -77,12 +77,12 @@ def start(plan: Plan, stdio: list[int]) -> Started:
     started = None
     try:
         progress.enter(Step.CLONE)
-        started = fork(plan.clone_flags, lambda channel, status: init.run(plan, channel, stdio, status))
+        started = fork(plan.clone_flags, plan.cgroups, lambda channel, status: init.run(plan, channel, stdio, status))
         progress.enter(Step.MAP_IDS)
         map_ids(started.pid, plan)
         started.channel.send("IDS_MAPPED")
         progress.enter(Step.PLACE)
-        place(started.pid, plan.cgroup_procs)
+        place(started.pid, plan.cgroups)
         started.channel.send("PLACED")
         if not plan.hold:
             started.channel.send("EXEC_NOW")
@@ -93,7 +93,7 @@ def start(plan: Plan, stdio: list[int]) -> Started:
 
 
 def start_beside(
-    process: ProcessPlan, pidfd: int, root: int, namespaces: int, cgroup_procs: list[str], stdio: list[int]
+    process: ProcessPlan, pidfd: int, root: int, namespaces: int, cgroups: CgroupsPlan, stdio: list[int]
 ) -> Started:
     """One more process in the container whose first process is ``pidfd``: setns(2) instead of clone's flags.
 
@@ -107,10 +107,12 @@ def start_beside(
         with children_in_pid_namespace_of(pidfd if namespaces & syscalls.CLONE_NEWPID else None):
             flags = namespaces & JOINED
             started = fork(
-                0, lambda channel, status: init.run_beside(process, pidfd, flags, root, channel, stdio, status)
+                0,
+                cgroups,
+                lambda channel, status: init.run_beside(process, pidfd, flags, root, channel, stdio, status),
             )
         progress.enter(Step.PLACE)
-        place(started.pid, cgroup_procs)
+        place(started.pid, cgroups)
         started.channel.send("PLACED")
         started.channel.send("EXEC_NOW")
     except Exception as error:
@@ -134,12 +136,12 @@ def children_in_pid_namespace_of(pidfd: int | None) -> Iterator[None]:
         os.close(own)
 
 
-def fork(namespaces: int, child: Callable[[Channel, int], None]) -> Started:
+def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int], None]) -> Started:
     """clone(2) into new ``namespaces``; the child gets its end of the channel and of the status pipe."""
     ours, theirs = Channel.pair()
     status_read, status_write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = syscalls.clone(namespaces | signal.SIGCHLD)
+        pid = clone(namespaces, cgroups.unified)
     except OSError:
         ours.close()
         os.close(status_read)
@@ -157,6 +159,17 @@ def fork(namespaces: int, child: Callable[[Channel, int], None]) -> Started:
         os.close(status_write)
 
 
+def clone(namespaces: int, cgroup: str) -> int:
+    """A child born in its v2 group, where there is one: moving it there would wait for an RCU grace period."""
+    if not cgroup:
+        return syscalls.clone(namespaces | signal.SIGCHLD)
+    directory = os.open(cgroup, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return syscalls.clone3(namespaces, signal.SIGCHLD, directory)
+    finally:
+        os.close(directory)
+
+
 def map_ids(pid: int, plan: Plan) -> None:
     """Which ids of the host stand behind those of the user namespace (user_namespaces(7))."""
     if plan.uid_map:
@@ -164,8 +177,8 @@ def map_ids(pid: int, plan: Plan) -> None:
         write(f"/proc/{pid}/gid_map", plan.gid_map)
 
 
-def place(pid: int, cgroup_procs: list[str]) -> None:
-    for path in cgroup_procs:
+def place(pid: int, cgroups: CgroupsPlan) -> None:
+    for path in cgroups.procs:
         write(path, str(pid))
 
 

@@ -33,7 +33,7 @@ from lab.runtime import bundle, devices, roots, translate
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.config import Capabilities, Config, ProcessConfig, User
 from lab.runtime.handle import Handle, collect
-from lab.runtime.plan import INSIDE, shallow
+from lab.runtime.plan import INSIDE, CgroupsPlan, shallow
 from lab.runtime.roots import Directory, Overlay
 
 __all__ = ["Container", "Directory", "Launcher", "Overlay", "Spec"]
@@ -218,7 +218,7 @@ class Launcher:
                 config,
                 root,
                 name=spec.name,
-                cgroup_procs=[str(directory / "cgroup.procs") for directory in cgroup.directories],
+                cgroups=_placement(cgroup),
                 cgroup_controllers=_shown_controllers(cgroup),
                 init=spec.init,
                 hold=spec.hold,
@@ -254,7 +254,7 @@ class Launcher:
                 id=identity,
                 process=shallow(plan),
                 namespaces=translate.joined_flags(config),
-                cgroup_procs=[str(directory / "cgroup.procs") for directory in container.cgroup.directories],
+                cgroups=shallow(_placement(container.cgroup)),
                 descriptors=[source, out_end, err_end, container._handle.pidfd, root],
             )
             os.close(out_end)
@@ -373,6 +373,12 @@ def _with_helper(spec: Spec) -> Config:
         return spec.config
     helper = bundle.bind(inside.program().parent, str(Path(INSIDE).parent))
     return replace(spec.config, mounts=(*spec.config.mounts, helper))
+
+
+def _placement(cgroup: ControlGroup) -> CgroupsPlan:
+    unified = cgroup.unified_directory
+    procs = [str(directory / "cgroup.procs") for directory in cgroup.directories if directory != unified]
+    return CgroupsPlan(unified=str(unified or ""), procs=procs)
 
 
 def _shown_controllers(cgroup: ControlGroup) -> tuple[str, ...]:

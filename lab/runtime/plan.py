@@ -43,7 +43,7 @@ class Enter(StrEnum):
     CHROOT = "chroot"
 
 
-def shallow(value: ProcessPlan | Plan) -> dict[str, object]:
+def shallow(value: ProcessPlan | CgroupsPlan | Plan) -> dict[str, object]:
     """The fields by name. dataclasses.asdict would copy each list, on the way that is measured."""
     return {name: getattr(value, name) for name in value.__slots__}
 
@@ -76,6 +76,19 @@ class ProcessPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupsPlan:
+    """Where a process is placed: by birth in the v2 tree, by writing to cgroup.procs files in the others."""
+
+    unified: str  # its directory, "" where there is no v2 tree
+    procs: list[str]
+
+    @classmethod
+    def from_json(cls, value: object) -> CgroupsPlan:
+        assert isinstance(value, dict)
+        return cls(unified=value["unified"], procs=value["procs"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One container."""
 
@@ -85,7 +98,7 @@ class Plan:
     joins: list[list[object]]  # path of a namespace, its CLONE_NEW flag
     uid_map: str  # lines of proc(5) uid_map, "" without a user namespace
     gid_map: str
-    cgroup_procs: list[str]  # cgroup.procs files to be placed by
+    cgroups: CgroupsPlan
     mount_point: str  # where the root is put together, in the container's own mount namespace
     root: dict[str, object]  # a mount operation as JSON, see lab.runtime.mounts
     mounts: list[dict[str, object]]
@@ -100,14 +113,15 @@ class Plan:
     fail_at: str = ""  # a Step at which to fail on purpose: how tests prove that every failure is cleaned up
 
     def to_json(self) -> dict[str, object]:
-        return shallow(self) | {"process": shallow(self.process)}
+        return shallow(self) | {"process": shallow(self.process), "cgroups": shallow(self.cgroups)}
 
     @classmethod
     def from_json(cls, value: dict[str, object]) -> Plan:
-        known = {field.name: value[field.name] for field in fields(cls) if field.name != "process"}
+        known = {field.name: value[field.name] for field in fields(cls) if field.name not in ("process", "cgroups")}
         process = value["process"]
         assert isinstance(process, dict)
-        return cls(process=ProcessPlan.from_json(process), **known)  # type: ignore[arg-type]
+        cgroups = CgroupsPlan.from_json(value["cgroups"])
+        return cls(process=ProcessPlan.from_json(process), cgroups=cgroups, **known)  # type: ignore[arg-type]
 
 
 class StepFailed(Exception):

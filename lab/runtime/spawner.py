@@ -25,7 +25,7 @@ from collections.abc import Callable
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed, Message
 from lab.runtime.container import Started
-from lab.runtime.plan import Plan, ProcessPlan, StepFailed
+from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed
 
 
 def now() -> float:
@@ -113,9 +113,8 @@ class Spawner:
         process = ProcessPlan.from_json(value)
         stdio, pidfd, root = descriptors[:3], descriptors[3], descriptors[4]
         namespaces = int(str(message["namespaces"]))
-        procs = message["cgroup_procs"]
-        assert isinstance(procs, list)
-        started = container.start_beside(process, pidfd, root, namespaces, procs, stdio)
+        cgroups = CgroupsPlan.from_json(message["cgroups"])
+        started = container.start_beside(process, pidfd, root, namespaces, cgroups, stdio)
         self.adopt(Child(str(message["id"]), started, process))
 
     def proceed(self, message: Message) -> None:

@@ -20,7 +20,7 @@ from lab.runtime.mounts import (
     Operation,
     split_options,
 )
-from lab.runtime.plan import Enter, Plan, ProcessPlan
+from lab.runtime.plan import CgroupsPlan, Enter, Plan, ProcessPlan
 
 NAMESPACES = {
     "mount": syscalls.CLONE_NEWNS,
@@ -41,7 +41,7 @@ def plan(
     root: Operation,
     *,
     name: str,
-    cgroup_procs: list[str],
+    cgroups: CgroupsPlan,
     cgroup_controllers: tuple[str, ...],
     init: bool,
     hold: bool = False,
@@ -62,7 +62,7 @@ def plan(
         joins=[[space.path, flags[space.type]] for space in linux.namespaces if space.path],
         uid_map=_map(linux.uid_mappings) if "user" in made else "",
         gid_map=_map(linux.gid_mappings) if "user" in made else "",
-        cgroup_procs=cgroup_procs,
+        cgroups=cgroups,
         mount_point=root.target,
         root=root.to_json(),
         mounts=[operation.to_json() for operation in operations(config, cgroup_controllers)],

@@ -23,7 +23,7 @@ from lab.runtime.mounts import (
     from_json,
     split_options,
 )
-from lab.runtime.plan import Plan, Progress, Step
+from lab.runtime.plan import CgroupsPlan, Plan, Progress, Step
 
 PROCESS = Process(argv=("/bin/app", "x"), environment={"A": "b"}, working_directory="/srv", uid=5, gid=6)
 LIMITS = Limits(memory_bytes=64 << 20, cpus=1.5, pids=50)
@@ -31,7 +31,14 @@ LIMITS = Limits(memory_bytes=64 << 20, cpus=1.5, pids=50)
 
 def plan_of(whole: Config) -> Plan:
     root = DirectoryRoot(target="/root", source="/source")
-    return translate.plan(whole, root, name="c", cgroup_procs=["/x"], cgroup_controllers=("memory",), init=True)
+    return translate.plan(
+        whole,
+        root,
+        name="c",
+        cgroups=CgroupsPlan(unified="/u", procs=["/x"]),
+        cgroup_controllers=("memory",),
+        init=True,
+    )
 
 
 def test_what_is_written_is_read_again() -> None:
