@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -93,6 +95,16 @@ def start(site: Site, lab_home: Path, tmp_path_factory: pytest.TempPathFactory) 
         )
 
     return boot
+
+
+@contextmanager
+def open_pid(pid: int) -> Iterator[int]:
+    """A descriptor that is readable once the process has ended (pidfd_open(2))."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture(scope="module", params=list(MachineKind))
@@ -183,8 +195,9 @@ def test_the_applications_end_is_the_machines_end(start: Callable[..., Machine])
     with start(MachineKind.MICROVM, ("sh", "-c", "echo bye; exit 5")) as machine:
         assert machine.wait(BOOT_SECONDS) == 5
         assert (machine.request.log_directory / "stdout.log").read_bytes() == b"bye\n"
-        machine._channels.wait(lambda: machine._channels.ended, BOOT_SECONDS)
-        assert machine.host_pids() == set()
+        assert machine.process is not None
+        with open_pid(machine.process) as qemu:
+            assert select.select([qemu], [], [], BOOT_SECONDS)[0], "QEMU outlives the application"
 
 
 def test_a_signal_reaches_the_application(start: Callable[..., Machine]) -> None:
