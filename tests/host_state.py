@@ -11,6 +11,7 @@ namespaces, links) are attributed to the processes of this test: see `snapshot`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -124,11 +125,16 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _sessions_of_others() -> set[str]:
-    """Sessions under the runtime root whose owner lives and is no descendant of this process."""
-    import json
+    """Sessions of living labs that are no descendants of this process: by their owner, or by their launcher.
 
+    A launcher whose parent is init has lost its lab, and is about to clean up: that is ours to wait for.
+    """
     ours = descendants()
     foreign = set()
+    for pid in {int(name) for name in _names(Path("/proc")) if name.isdigit()} - ours:
+        stat = _stat(pid)
+        if stat and stat[0] != "Z" and stat[1] != "1":
+            foreign |= set(filter(SESSION.fullmatch, _command_line(pid)))
     for name in _names(RUNTIME):
         try:
             owner = json.loads((RUNTIME / name / "owner.json").read_text())
@@ -138,6 +144,13 @@ def _sessions_of_others() -> set[str]:
         if stat and stat[0] != "Z" and int(owner["pid"]) not in ours:
             foreign.add(name)
     return foreign
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return []
 
 
 def _is_ours(session: str, foreign: set[str]) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import os
 from collections.abc import Sequence
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
     from lab.hypervisor.machine import Machine
 
 BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
+TUN = Path("/dev/net/tun")
+LIBVIRT_DRIVERS = tuple(
+    Path(folder, "libvirt/connection-driver/libvirt_driver_qemu.so")
+    for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
+)
 LONGEST_DIRECTORY_BYTES = 107 - len("/console") - 1  # unix(7): sun_path
 
 
@@ -53,11 +61,7 @@ class MachineInstance(Instance):
         self.machine.signal(number)
 
     def stop(self, grace_seconds: float = 10.0) -> None:
-        try:
-            self.machine.stop(grace_seconds, self._stop_signal)
-        finally:
-            self._holdings.release()
-            self.timeline.mark(Phase.GONE)
+        self.machine.stop(grace_seconds, self._stop_signal, release=self._holdings.release)
 
 
 class MachineBackend(SiteBackend):
@@ -69,13 +73,12 @@ class MachineBackend(SiteBackend):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._guest: Guest | None = None
+        self._numbers = itertools.count(1)
 
     @classmethod
     def check(cls) -> list[Check]:
-        from lab.hypervisor.session import check_libvirt
-
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
-        return [checks.root(), checks.cgroup(), *tools, check_libvirt()]
+        return [checks.root(), checks.cgroup(), *tools, libvirt(), tun()]
 
     def prepare(self, image: Image) -> None:
         """The guest's kernel and disks, the image's disk, what runs the vCPUs, libvirt's look at QEMU."""
@@ -120,7 +123,8 @@ class MachineBackend(SiteBackend):
             self.site.hypervisor,
             self._guest,
             MachineRequest(
-                name=f"lab-{self.site.session.id}-{request.name}",
+                # libvirt forgets a machine a moment after its end: an instance's name may be used again sooner.
+                name=f"lab-{self.site.session.id}-{next(self._numbers)}{self.machine[0]}",
                 kind=self.machine,
                 accelerator=self.site.accelerator,
                 image_disk=image_disk(self.site.store, request.image),
@@ -143,3 +147,25 @@ class MachineBackend(SiteBackend):
             ),
             timeline,
         )
+
+
+def libvirt() -> Check:
+    """libvirt's Python module, and the QEMU driver that is loaded into this process; neither is loaded here."""
+    found = {
+        "libvirt-python": importlib.util.find_spec("libvirt") is not None,
+        "libvirt's QEMU driver": any(place.exists() for place in LIBVIRT_DRIVERS),
+    }
+    missing = [name for name, there in found.items() if not there]
+    remedy = "apt-get install libvirt-daemon-driver-qemu" if found["libvirt-python"] else "./bootstrap lab doctor"
+    return Check(
+        name="libvirt",
+        ok=not missing,
+        found=f"{' and '.join(missing)} missing" if missing else "its QEMU driver can be loaded",
+        remedy=remedy,
+    )
+
+
+def tun() -> Check:
+    """The device that taps are made with."""
+    there = TUN.is_char_device()
+    return Check(name="tun", ok=there, found=f"{TUN}{'' if there else ' is missing'}", remedy="modprobe tun")

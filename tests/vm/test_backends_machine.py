@@ -1,0 +1,99 @@
+"""The backends with a kernel of their own keep the same contract, and leave nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import contract
+import pytest
+from host_state import assert_unchanged, snapshot
+from tiny import tiny_image
+
+from lab.backends.holdings import Holdings
+from lab.backends.registry import available
+from lab.backends.site import Site
+from lab.errors import LabError, LaunchError
+from lab.hypervisor.machine import Machine
+from lab.images.store import Image
+from lab.model import Accelerator, Kernel, Limits
+
+MACHINES = [kind.name for kind in available() if kind.kernel is Kernel.OWN]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    before = snapshot()
+    with Site.open() as opened:
+        yield opened
+    assert_unchanged(before)
+
+
+@pytest.fixture(scope="module")
+def image(site: Site) -> Image:
+    return tiny_image(site.store)
+
+
+@pytest.fixture(params=MACHINES)
+def backend(request: pytest.FixtureRequest, site: Site, image: Image) -> str:
+    name: str = request.param
+    assert [check for check in site.backend(name).check() if not check.ok] == []
+    site.backend(name).prepare(image)
+    return name
+
+
+def test_output_and_exit_code(site: Site, backend: str, image: Image, tmp_path: Path) -> None:
+    contract.check_exit_code_and_output(site, backend, image, tmp_path)
+
+
+def test_a_server_for_the_client_and_through_a_published_port(
+    site: Site, backend: str, image: Image, tmp_path: Path
+) -> None:
+    with contract.serve(site, backend, image, tmp_path) as instance:
+        assert instance.accelerator in (Accelerator.KVM, Accelerator.TCG)
+        contract.check_serves(site, instance)
+        contract.check_commands(instance)
+        contract.check_limits(site, backend, instance)
+        contract.check_accounted(instance)
+        contract.check_writes_stay(site, backend, image, tmp_path, instance)
+    contract.check_gone(site, instance)
+
+
+@pytest.mark.parametrize("step", ["make_tap", "make_control_group", "start"])
+def test_a_failure_at_any_step_leaves_nothing(
+    site: Site, image: Image, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.backend("microvm").prepare(image)
+    before = snapshot()
+
+    def fail(*_: object, **__: object) -> None:
+        raise LabError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Machine if step == "start" else Holdings, step, fail)
+        with pytest.raises(LaunchError, match="injected"):
+            site.backend("microvm").launch(contract.request(site, image, "broken", logs=tmp_path))
+    assert_unchanged(before)
+    assert site.network.links() == {"lo", "lab0"}
+
+
+def test_too_little_memory_is_refused_with_the_remedy(site: Site, image: Image, tmp_path: Path) -> None:
+    wanted = contract.request(site, image, "small", logs=tmp_path, limits=Limits(memory_bytes=16 << 20))
+    with pytest.raises(LabError) as caught:
+        site.backend("microvm").launch(wanted)
+    assert "--memory" in caught.value.hint
+    assert site.network.links() == {"lo", "lab0"}
+
+
+def test_after_sigkill_of_lab_its_qemu_goes_too(image: Image) -> None:
+    before = snapshot()
+    words = [sys.executable, "-m", "lab.cli.main", "run", "tiny", "--on", "microvm", "--", "sh", "-c"]
+    with subprocess.Popen([*words, "echo ready; sleep 600"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        assert snapshot().processes - before.processes, "a QEMU should be running"
+        process.kill()
+        process.communicate(timeout=30)
+    assert_unchanged(before, within_seconds=20)
