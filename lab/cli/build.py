@@ -44,14 +44,12 @@ def build(
     from lab.cli.steps import ContainerSteps
     from lab.images import build as images
     from lab.images.reference import from_folder
-    from lab.images.store import clean_scratch
 
     context, dockerfile = _where(target, file)
     arguments = _arguments(build_arg or [], os.environ)
     name = tag or from_folder(context.resolve().name)
     started = time.monotonic()
     with Site.open() as site:
-        clean_scratch(site.home)
         image = images.build(
             context,
             dockerfile=dockerfile,

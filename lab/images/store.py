@@ -38,7 +38,7 @@ from lab.images.scratch import clean_scratch, scratch
 from lab.images.tree import Tree
 from lab.model import ImageConfig
 
-__all__ = ["Base", "Image", "Layer", "Manifest", "Origin", "Store", "clean_scratch"]
+__all__ = ["Base", "Image", "Layer", "Manifest", "Origin", "Store"]
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -102,8 +102,12 @@ class Store:
 
     @classmethod
     def open(cls, home: Path | None = None) -> Store:
-        """The store under ``home`` (default: lab's own), made if need be. Raises ImageError if it can't be."""
+        """The store under ``home`` (default: lab's own), made if need be. Raises ImageError if it can't be.
+
+        Scratch space that killed processes left there is removed on the way.
+        """
         store = cls(home or lab_home())
+        clean_scratch(store.home)
         try:
             store.blobs.mkdir(parents=True, exist_ok=True)
             store.unpacked.mkdir(mode=0o700, exist_ok=True)
