@@ -41,6 +41,9 @@ class Table:
     rows: tuple[Row, ...]
 
 
+FEWEST_FOR_P95 = 20
+"""With fewer values than that, nothing lies beyond their 95th percentile."""
+
 MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
 CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
@@ -73,8 +76,10 @@ def _cell(material: Material, name: str, arm: Arm, state: str) -> Cell:
 
 
 def sureness(value: Value) -> str:
-    """Interval, n, polling error and failures of a value."""
+    """Interval, n, p95 where it is more than the largest value, polling error and failures of a value."""
     parts = [format_interval(value.low, value.high, value.unit), f"n = {value.n}"]
+    if value.n >= FEWEST_FOR_P95:
+        parts.append(f"p95 {format_value(value.p95, value.unit)}")
     if value.resolution:
         parts.append(f"±{format_value(value.resolution, value.unit, 2)} polling")
     parts += [

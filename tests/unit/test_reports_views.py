@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from lab.cli.report import report
 from lab.reports import style, terminal
 from lab.reports.answers import classify, matrix
 from lab.reports.figures.boot import _segments
-from lab.reports.material import Material
+from lab.reports.material import Material, Value
+from lab.reports.tables import sureness
 from lab.results.store import RunFolder
 
 
@@ -65,6 +67,14 @@ def test_segments_of_the_picture_add_up_to_about_the_total(run: RunFolder) -> No
         total = material.value("boot.total", arm.label)
         assert total is not None
         assert sum(value for _, value in _segments(material, arm)) == pytest.approx(total.median, rel=0.05)
+
+
+def test_p95_only_where_something_can_lie_beyond_it() -> None:
+    few = Value(
+        median=1.0, low=0.9, high=1.1, p95=1.4, unit="seconds", n=19, failed=1, timeout=0, resolution=0.002,
+    )  # fmt: skip
+    assert sureness(few).replace("\u00a0", " ") == "900 ms – 1.10 s · n = 19 · ±2.0 ms polling · ✗ 1 failed"
+    assert "p95\u00a01.40\u00a0s" in sureness(replace(few, n=20))
 
 
 @pytest.mark.parametrize(
