@@ -3,9 +3,9 @@
 A container is an ordinary process around which the kernel draws borders before it may run foreign code:
 
     parent, here                                 child, lab.runtime.init
- 1. clone with the namespaces' flags         →   first instruction, in new namespaces (and in its v2 cgroup)
- 2. map user and group ids     IDS_MAPPED    →
- 3. place it in its v1 cgroups PLACED        →
+ 1. clone with the namespaces' flags         →   first instruction, in new namespaces and its v2 cgroup
+ 2.                                              place itself in its v1 cgroups
+ 3. map user and group ids     IDS_MAPPED    →
  4.                                              join the namespaces given by path; own cgroup namespace
  5.                                              mount the root, /proc, /dev, /sys, …; mask and lock paths
  6.                                              pivot_root: the host's files are out of reach
@@ -15,9 +15,9 @@ A container is an ordinary process around which the kernel draws borders before 
 10.                                              capabilities, no_new_privs, seccomp
 11. end of file on the channel               ←   execve: foreign code runs from here on
 
-It is placed in its cgroups before it does any work, so that its memory is charged to it from the first page
-on, and cannot outgrow its limits in the meantime. Whatever fails is answered by one FAILED message with the
-step's name, and the child is gone; what the parent had made, the parent removes.
+It is in its cgroups before it does any work, so that its memory is charged to it from the first page on, and
+cannot outgrow its limits in the meantime. Whatever fails is answered by one FAILED message with the step's name,
+and the child is gone; what the parent had made, the parent removes.
 
 Standard library only; see `lab.runtime.spawner`.
 """
@@ -72,18 +72,15 @@ class Started:
 
 
 def start(plan: Plan, stdio: list[int]) -> Started:
-    """Steps 1 to 3 and 8; the child goes on by itself. Raises StepFailed, and then nothing is left of it."""
+    """Steps 1, 3 and 8; the child goes on by itself. Raises StepFailed, and then nothing is left of it."""
     progress = Progress(plan.fail_at)
     started = None
     try:
         progress.enter(Step.CLONE)
-        started = fork(plan.clone_flags, plan.cgroups, lambda channel, status: init.run(plan, channel, stdio, status))
+        started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends))
         progress.enter(Step.MAP_IDS)
         map_ids(started.pid, plan)
         started.channel.send("IDS_MAPPED")
-        progress.enter(Step.PLACE)
-        place(started.pid, plan.cgroups)
-        started.channel.send("PLACED")
         if not plan.hold:
             started.channel.send("EXEC_NOW")
     except Exception as error:
@@ -109,11 +106,8 @@ def start_beside(
             started = fork(
                 0,
                 cgroups,
-                lambda channel, status: init.run_beside(process, pidfd, flags, root, channel, stdio, status),
+                lambda *ends: init.run_beside(process, pidfd, flags, root, stdio, *ends),
             )
-        progress.enter(Step.PLACE)
-        place(started.pid, cgroups)
-        started.channel.send("PLACED")
         started.channel.send("EXEC_NOW")
     except Exception as error:
         abandon(started)
@@ -136,11 +130,15 @@ def children_in_pid_namespace_of(pidfd: int | None) -> Iterator[None]:
         os.close(own)
 
 
-def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int], None]) -> Started:
-    """clone(2) into new ``namespaces``; the child gets its end of the channel and of the status pipe."""
+def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int, list[int]], None]) -> Started:
+    """clone(2) into new ``namespaces``; the child gets its ends of the channel and of the status pipe, and the v1
+    tasks files, opened here because root in a user namespace may not.
+    """
     ours, theirs = Channel.pair()
     status_read, status_write = os.pipe2(os.O_CLOEXEC)
+    tasks: list[int] = []
     try:
+        tasks.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroups.tasks)
         pid = clone(namespaces, cgroups.unified)
     except OSError:
         ours.close()
@@ -150,13 +148,14 @@ def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int], 
         if pid == 0:
             try:
                 ours.close()
-                child(theirs, status_write)
+                child(theirs, status_write, tasks)
             finally:
                 os._exit(init.RUNTIME_FAILED)
         return Started(pid, os.pidfd_open(pid), ours, status_read)
     finally:
         theirs.close()
-        os.close(status_write)
+        for descriptor in (status_write, *tasks):
+            os.close(descriptor)
 
 
 def clone(namespaces: int, cgroup: str) -> int:
@@ -175,11 +174,6 @@ def map_ids(pid: int, plan: Plan) -> None:
     if plan.uid_map:
         write(f"/proc/{pid}/uid_map", plan.uid_map)
         write(f"/proc/{pid}/gid_map", plan.gid_map)
-
-
-def place(pid: int, cgroups: CgroupsPlan) -> None:
-    for path in cgroups.procs:
-        write(path, str(pid))
 
 
 def write(path: str, text: str) -> None:

@@ -38,13 +38,14 @@ with open("/proc/sys/kernel/cap_last_cap") as _file:
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # netdevice(7)
 
 
-def run(plan: Plan, channel: Channel, stdio: list[int], status: int) -> None:
+def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list[int]) -> None:
     """Become the container's first process. Never returns."""
     progress = Progress(plan.fail_at)
     try:
+        progress.enter(Step.PLACE)
+        place(tasks)
         channel.expect("IDS_MAPPED")
         die_with_the_launcher(channel)
-        channel.expect("PLACED")
         progress.enter(Step.JOIN)
         join_namespaces(plan)
         progress.enter(Step.ROOT)
@@ -66,7 +67,14 @@ def run(plan: Plan, channel: Channel, stdio: list[int], status: int) -> None:
 
 
 def run_beside(
-    process: ProcessPlan, namespaces: int, flags: int, root: int, channel: Channel, stdio: list[int], status: int
+    process: ProcessPlan,
+    namespaces: int,
+    flags: int,
+    root: int,
+    stdio: list[int],
+    channel: Channel,
+    status: int,
+    tasks: list[int],
 ) -> None:
     """Become one more process in a running container, behind the same boundary. Never returns.
 
@@ -74,7 +82,8 @@ def run_beside(
     """
     progress = Progress()
     try:
-        channel.expect("PLACED")
+        progress.enter(Step.PLACE)
+        place(tasks)
         progress.enter(Step.JOIN)
         die_with_the_launcher(channel)
         syscalls.setns(namespaces, flags)
@@ -107,6 +116,17 @@ def become(process: ProcessPlan, progress: Progress, channel: Channel, stdio: li
         syscalls.seccomp_set_filter(binascii.a2b_base64(process.seccomp))
     progress.enter(Step.EXECVE)
     execute(process)
+
+
+def place(tasks: list[int]) -> None:
+    """Move this thread, the only one, into its v1 cgroups.
+
+    "0" to tasks means the writer. A process moved by another, through cgroup.procs, must be kept from forking by
+    a lock whose taker waits for an RCU grace period, 5 to 15 ms; moving oneself needs none (Linux 6.0).
+    """
+    for descriptor in tasks:
+        os.write(descriptor, b"0")
+        os.close(descriptor)
 
 
 def die_with_the_launcher(channel: Channel) -> None:

@@ -377,8 +377,8 @@ def _with_helper(spec: Spec) -> Config:
 
 def _placement(cgroup: ControlGroup) -> CgroupsPlan:
     unified = cgroup.unified_directory
-    procs = [str(directory / "cgroup.procs") for directory in cgroup.directories if directory != unified]
-    return CgroupsPlan(unified=str(unified or ""), procs=procs)
+    tasks = [str(directory / "tasks") for directory in cgroup.directories if directory != unified]
+    return CgroupsPlan(unified=str(unified or ""), tasks=tasks)
 
 
 def _shown_controllers(cgroup: ControlGroup) -> tuple[str, ...]:

@@ -77,15 +77,15 @@ class ProcessPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupsPlan:
-    """Where a process is placed: by birth in the v2 tree, by writing to cgroup.procs files in the others."""
+    """Where a process is placed: by birth in the v2 tree, by its own hand in those of v1."""
 
     unified: str  # its directory, "" where there is no v2 tree
-    procs: list[str]
+    tasks: list[str]  # v1 tasks files
 
     @classmethod
     def from_json(cls, value: object) -> CgroupsPlan:
         assert isinstance(value, dict)
-        return cls(unified=value["unified"], procs=value["procs"])
+        return cls(unified=value["unified"], tasks=value["tasks"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ def plan_of(whole: Config) -> Plan:
         whole,
         root,
         name="c",
-        cgroups=CgroupsPlan(unified="/u", procs=["/x"]),
+        cgroups=CgroupsPlan(unified="/u", tasks=["/x"]),
         cgroup_controllers=("memory",),
         init=True,
     )
