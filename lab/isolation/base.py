@@ -143,6 +143,7 @@ class Probe(ABC):
     severity: ClassVar[Severity] = Severity.ESCAPE
     expected: ClassVar[Mapping[Boundary, Expected]]
     timeout_seconds: ClassVar[float] = 20.0
+    together: ClassVar[bool] = True  # its lines may run in one go with other probes'
 
     @abstractmethod
     def lines(self, context: Context) -> Sequence[str]:

@@ -42,6 +42,7 @@ class _Limit(Probe):
     mechanism = Mechanism.CGROUP
     severity = Severity.ESCAPE
     timeout_seconds = 150.0
+    together = False
 
 
 class MemoryLimit(_Limit):

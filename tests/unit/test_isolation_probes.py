@@ -213,6 +213,48 @@ def test_all_asked_on_the_host_itself_answer_as_bare(tmp_path: Path) -> None:
     assert seen["boot-id"].detail["mechanism"] == "none"
 
 
+def test_lines_asked_in_one_go_are_not_asked_again() -> None:
+    asked: list[bytes] = []
+
+    def ask(lines: bytes, timeout_seconds: float) -> Completed:
+        asked.append(lines)
+        return Completed(exit_code=0, stdout=b"".join(b"<%s>\n" % line for line in lines.splitlines()), stderr=b"")
+
+    known = battery.Prefetched(ask, ["a", "b", "a"])
+    assert known(b"b\na\n", 1).stdout.splitlines() == [b"<b>", b"<a>"]
+    assert asked == [b"a\nb\n"]
+    assert known(b"a\nc\n", 1).stdout.splitlines() == [b"<a>", b"<c>"]
+    assert asked == [b"a\nb\n", b"a\nc\n"]
+
+
+def test_where_one_go_fails_every_probe_asks_for_itself() -> None:
+    calls = 0
+
+    def ask(lines: bytes, timeout_seconds: float) -> Completed:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise CommandError("too slow")
+        return Completed(exit_code=0, stdout=b"{}\n", stderr=b"")
+
+    assert battery.Prefetched(ask, ["a", "b"])(b"a\n", 1).stdout == b"{}\n"
+
+
+def test_an_instance_that_is_gone_is_not_asked_for_ever() -> None:
+    calls = 0
+
+    def ask(lines: bytes, timeout_seconds: float) -> Completed:
+        nonlocal calls
+        calls += 1
+        raise CommandError("no answer")
+
+    gone = battery.Prefetched(ask, ["a"])
+    host = saying(outcome("EBADF"), OURS)
+    seen = [battery.ask(LoadModule(), gone, host, CONTEXT, Boundary.CONTAINER) for _ in range(9)]
+    assert {observation.text for observation in seen} == {"inconclusive"}
+    assert calls == battery.MOST_FAILURES
+
+
 def test_the_victim_ends_with_the_question() -> None:
     with battery.host_context() as context:
         assert context.victim_token.encode() in Path(f"/proc/{context.victim_pid}/cmdline").read_bytes()
