@@ -75,9 +75,9 @@ def lab(
 
     Start with: lab compare web-app
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True
-    )
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
+    if verbose:  # what lab does, not what the libraries below it do
+        logging.getLogger("lab").setLevel(logging.DEBUG)
 
 
 def main() -> None:
@@ -118,14 +118,14 @@ def _from_os_error(error: OSError) -> LabError:
         errno.EACCES: "run it as root: sudo ./bootstrap lab …",
         errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
     }
-    if logging.getLogger().isEnabledFor(logging.DEBUG):
+    if logging.getLogger("lab").isEnabledFor(logging.DEBUG):
         logging.getLogger().exception("the failing call")
     return LabError(str(error), hint=hints.get(error.errno or 0, "lab doctor checks this host; lab -v shows more"))
 
 
 def _from_bug(error: Exception) -> LabError:
     """Anything lab did not foresee: one line for whoever uses it, the traceback for whoever mends it."""
-    if logging.getLogger().isEnabledFor(logging.DEBUG):
+    if logging.getLogger("lab").isEnabledFor(logging.DEBUG):
         logging.getLogger().exception("the traceback")
     where = "lab -v COMMAND … shows the traceback; please report it with that"
     return LabError(f"a bug in lab: {type(error).__name__}: {error}", hint=where)
