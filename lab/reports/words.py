@@ -73,12 +73,12 @@ def _isolation(material: Material) -> list[Statement]:
     probes = matrix(material)
     found = []
     for arm in material.arms:
-        reached = [probe for probe in probes if arm.label in probe.cells and probe.cells[arm.label].reach == "open"]
-        asked = sum(arm.label in probe.cells for probe in probes)
-        if not asked:
+        told = [probe for probe in probes if arm.label in probe.cells and probe.cells[arm.label].reach != "unknown"]
+        reached = [probe for probe in told if probe.cells[arm.label].reach == "open"]
+        if not told:
             continue
         kernel = "a kernel of its own" if own_kernel(arm) else "the host's kernel"
-        met = f"{len(reached)} of {asked} questions" if reached else f"none of {asked} questions"
+        met = f"{len(reached) or 'none'} of the {len(told)} questions that could be answered"
         names = ", ".join(probe.name for probe in reached)
         found.append(
             Statement(
