@@ -79,7 +79,8 @@ class Memory(Metric):
         yield row("host.available_change", subject.host_available_before_bytes - host["available_bytes"])
         if subject.has_own_kernel:
             seen = guest_view(facts.parse_meminfo(subject.read_inside("/proc/meminfo")))
-            yield from (row(f"guest.{name}", value) for name, value in seen.items())
+            yield row("guest.used", seen["used"], total_bytes=seen["total"])
+            yield row("guest.cache", seen["cache"])
 
 
 def guest_view(meminfo: Mapping[str, int]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from local_instance import LOOPBACK, LocalInstance
 from lab.errors import LabError, NotReady
 from lab.metrics.base import Metric, Subject
 from lab.metrics.cpu import Cpu
+from lab.metrics.memory import Memory
 from lab.metrics.readiness import wait_ready
 from lab.metrics.registry import metrics
 from lab.model import HttpReadiness, Load, LogReadiness, Phase, Readiness, Scenario, TcpReadiness
@@ -162,6 +163,14 @@ def test_at_idle(ready: Subject) -> None:
     assert seen["memory.working_set"].value == 23
     assert not [name for name in seen if name.startswith("memory.guest")]  # this is no guest
     assert {observation.state for name, observation in seen.items() if name.startswith("memory.")} == {"idle"}
+
+
+def test_an_instance_with_its_own_kernel_tells_its_own_view(ready: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.metrics.base.BOOT_ID", "/proc/sys/kernel/random/uuid")  # another at each reading
+    seen = observe(ready, "idle", (Memory,))
+    assert ready.has_own_kernel
+    assert 0 < (seen["memory.guest.used"].value or 0) < seen["memory.guest.used"].detail["total_bytes"]
+    assert (seen["memory.guest.cache"].value or 0) > 0
 
 
 def test_a_wrong_checksum_is_a_failed_sample(ready: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
