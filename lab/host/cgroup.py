@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab.errors import LabError, LimitError
-from lab.host.hierarchy import DELEGATED, Hierarchies, Mode, host_hierarchies
+from lab.host import cgroupfs
+from lab.host.hierarchy import Hierarchies, Mode, host_hierarchies
 from lab.model import Limits
 
 CPU_PERIOD_MICROSECONDS = 100_000
@@ -144,7 +144,7 @@ class ControlGroup:
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
-            for child in _children(directory):
+            for child in cgroupfs.children(directory):
                 self._remove_tree(child, deadline)
             if time.monotonic() > deadline:
                 living = ", ".join(map(str, sorted(self.processes()))) or "none"
@@ -172,7 +172,7 @@ class ControlGroup:
                 try:
                     directory.mkdir()
                 except FileNotFoundError:
-                    _make_parents(mount, self.path, delegate=mount == self.hierarchies.unified)
+                    cgroupfs.make_parents(mount, self.path, delegate=mount == self.hierarchies.unified)
                     directory.mkdir()
                 made.append(directory)
         except OSError as error:
@@ -259,21 +259,21 @@ class ControlGroup:
     def add(self, pid: int) -> None:
         """Move the process ``pid`` with all its threads into the group."""
         for directory in self.directories:
-            _write(directory / "cgroup.procs", str(pid))
+            cgroupfs.write(directory / "cgroup.procs", str(pid))
 
     def processes(self) -> set[int]:
         """The process ids in the group and below, without zombies: those hold nothing any more."""
         found: set[int] = set()
         for directory in self.directories:
-            for place in _walk(directory):
+            for place in cgroupfs.walk(directory):
                 with suppress(FileNotFoundError, OSError):
                     found.update(map(int, (place / "cgroup.procs").read_text().split()))
-        return {pid for pid in found if _lives(pid)}
+        return {pid for pid in found if cgroupfs.lives(pid)}
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Stop every process in the group where it stands; returns when all have stopped."""
         self._freezer("1", "FROZEN")
-        _wait_until(self._is_frozen, timeout_seconds, f"cgroup {self.path} did not freeze")
+        cgroupfs.wait_until(self._is_frozen, timeout_seconds, f"cgroup {self.path} did not freeze")
 
     def thaw(self) -> None:
         """Let frozen processes go on."""
@@ -290,7 +290,7 @@ class ControlGroup:
             self.thaw()
         deadline = time.monotonic() + timeout_seconds
         while pids := self._kill_once():
-            _wait_dead(pids, max(0.0, deadline - time.monotonic()))
+            cgroupfs.wait_dead(pids, max(0.0, deadline - time.monotonic()))
             if time.monotonic() > deadline:
                 raise LabError(f"processes of cgroup {self.path} survive SIGKILL: {sorted(self.processes())}")
 
@@ -298,7 +298,7 @@ class ControlGroup:
         unified = self.unified_directory
         pids = self.processes()
         if pids and unified is not None and (unified / "cgroup.kill").exists():
-            _write(unified / "cgroup.kill", "1")
+            cgroupfs.write(unified / "cgroup.kill", "1")
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -306,7 +306,7 @@ class ControlGroup:
 
     def _freezer(self, v2_value: str, v1_value: str) -> None:
         if self.unified_directory is not None:
-            _write(self.unified_directory / "cgroup.freeze", v2_value)
+            cgroupfs.write(self.unified_directory / "cgroup.freeze", v2_value)
         else:
             self.write("freezer", "freezer.state", v1_value)
 
@@ -319,7 +319,7 @@ class ControlGroup:
 
     def memory(self) -> MemoryUsage:
         """What is charged to the group now. Raises LabError without a memory controller."""
-        stat = _pairs(self._read("memory", "memory.stat"))
+        stat = cgroupfs.pairs(self._read("memory", "memory.stat"))
         if "memory" in self.hierarchies.v1:
             return MemoryUsage(
                 usage_bytes=int(self._read("memory", "memory.usage_in_bytes")),
@@ -342,7 +342,7 @@ class ControlGroup:
 
     def cpu(self) -> CpuUsage:
         """CPU time charged to the group so far, of processes that ended too."""
-        quota = _pairs(self._read("cpu", "cpu.stat")) if self._has("cpu", "cpu.stat") else {}
+        quota = cgroupfs.pairs(self._read("cpu", "cpu.stat")) if self._has("cpu", "cpu.stat") else {}
         if "cpuacct" in self.hierarchies.v1:
             return CpuUsage(
                 total_seconds=int(self._read("cpuacct", "cpuacct.usage")) / 1e9,
@@ -410,95 +410,11 @@ class ControlGroup:
         return self.hierarchies.mount_of(controller) is not None and self._file(controller, name).exists()
 
     def _read(self, controller: str, name: str) -> str:
-        return _read(self._file(controller, name))
+        return cgroupfs.read(self._file(controller, name))
 
     def _optional(self, controller: str, name: str) -> int | None:
         return int(self._read(controller, name)) if self._has(controller, name) else None
 
     def write(self, controller: str, name: str, value: str) -> None:
         """Write to one of the group's files, for what has no method. Raises OSError."""
-        _write(self._file(controller, name), value)
-
-
-def _make_parents(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
-    """Make every parent of ``path``; on v2 pass the controllers down, from the root to the leaf's parent."""
-    for parent in [PurePosixPath("."), *reversed(list(path.parents)[:-1])]:
-        with suppress(FileExistsError):
-            (mount / parent).mkdir()
-        if delegate:
-            offered = (mount / parent / "cgroup.controllers").read_text().split()
-            enabled = (mount / parent / "cgroup.subtree_control").read_text().split()
-            missing = [name for name in DELEGATED if name in offered and name not in enabled]
-            if missing:
-                _write(mount / parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
-
-
-def _read(path: Path) -> str:
-    """The whole file, in one read(2) where a page holds it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(descriptor, 1 << 16):
-            parts.append(part)
-        return b"".join(parts).decode().strip()
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, value: str) -> None:
-    """One write(2), as the kernel's files want it; never creates."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, value.encode())
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} (writing {value!r})", str(path)) from error
-    finally:
-        os.close(descriptor)
-
-
-def _children(directory: Path) -> list[Path]:
-    try:
-        return [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def _walk(directory: Path) -> Iterator[Path]:
-    yield directory
-    for child in _children(directory):
-        yield from _walk(child)
-
-
-def _pairs(text: str) -> dict[str, int]:
-    return {name: int(value) for name, value in (line.split() for line in text.splitlines())}
-
-
-def _lives(pid: int) -> bool:
-    """False for zombies and for processes that are gone (proc_pid_stat(5), field 3)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
-
-
-def _wait_dead(pids: set[int], timeout_seconds: float) -> None:
-    """Until every process has ended: a pidfd becomes readable then, even while nobody has reaped it."""
-    deadline = time.monotonic() + timeout_seconds
-    for pid in pids:
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        finally:
-            os.close(descriptor)
-
-
-def _wait_until(condition: Callable[[], bool], timeout_seconds: float, complaint: str) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"{complaint} within {timeout_seconds:g} s")
-        time.sleep(0.001)
+        cgroupfs.write(self._file(controller, name), value)

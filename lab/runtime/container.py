@@ -27,12 +27,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from lab.host import syscalls
 from lab.runtime import init
-from lab.runtime.channel import Channel
+from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step
 
 JOINED = (
@@ -55,12 +55,15 @@ class Started:
     status: int  # the read end of the status pipe
     stamps: dict[str, float] = field(default_factory=dict)
 
+    def tell(self, name: str) -> None:
+        """Send it a message. If it has failed meanwhile, its own last words say why, and better."""
+        with suppress(ChannelClosed):
+            self.channel.send(name)
+
     def kill(self) -> None:
         """SIGKILL; with it dies everything in its pid namespace."""
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def close(self) -> None:
         """Close what is still open of it. Idempotent."""
@@ -80,9 +83,9 @@ def start(plan: Plan, stdio: list[int]) -> Started:
         started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends))
         progress.enter(Step.MAP_IDS)
         map_ids(started.pid, plan)
-        started.channel.send("IDS_MAPPED")
+        started.tell("IDS_MAPPED")
         if not plan.hold:
-            started.channel.send("EXEC_NOW")
+            started.tell("EXEC_NOW")
     except Exception as error:
         abandon(started)
         raise progress.failure(error) from error
@@ -108,7 +111,7 @@ def start_beside(
                 cgroups,
                 lambda *ends: init.run_beside(process, pidfd, flags, root, stdio, *ends),
             )
-        started.channel.send("EXEC_NOW")
+        started.tell("EXEC_NOW")
     except Exception as error:
         abandon(started)
         raise progress.failure(error) from error

@@ -120,7 +120,7 @@ class Spawner:
     def proceed(self, message: Message) -> None:
         child = self.children.get(str(message["id"]))
         if child is not None:
-            child.started.channel.send("EXEC_NOW")
+            child.started.tell("EXEC_NOW")
 
     # What children do
 

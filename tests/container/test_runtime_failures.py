@@ -51,7 +51,7 @@ def test_a_failure_at_any_step_leaves_nothing(start: Start, run: Run, launcher: 
 
 def test_a_missing_layer(start: Start, launcher: Launcher, tmp_path: Path) -> None:
     before = snapshot()
-    with pytest.raises(LaunchError, match="mount the root: .*No such file"):
+    with pytest.raises(LaunchError, match=r"mount the root: .*No such file"):
         start("true", root=Overlay(lower=(tmp_path / "missing",)))
     assert_unchanged(before)
     assert layers(launcher) == []

@@ -1,0 +1,97 @@
+"""The kernel's control files and the processes they name: reading, writing, waiting (cgroups(7))."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from lab.errors import LabError
+from lab.host.hierarchy import DELEGATED
+
+
+def make_parents(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
+    """Make every parent of ``path``; on v2 pass the controllers down, from the root to the leaf's parent."""
+    for parent in [PurePosixPath("."), *reversed(list(path.parents)[:-1])]:
+        with suppress(FileExistsError):
+            (mount / parent).mkdir()
+        if delegate:
+            offered = (mount / parent / "cgroup.controllers").read_text().split()
+            enabled = (mount / parent / "cgroup.subtree_control").read_text().split()
+            missing = [name for name in DELEGATED if name in offered and name not in enabled]
+            if missing:
+                write(mount / parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+
+
+def read(path: Path) -> str:
+    """The whole file, in one read(2) where a page holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode().strip()
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, value: str) -> None:
+    """One write(2), as the kernel's files want it; never creates."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} (writing {value!r})", str(path)) from error
+    finally:
+        os.close(descriptor)
+
+
+def children(directory: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def walk(directory: Path) -> Iterator[Path]:
+    yield directory
+    for child in children(directory):
+        yield from walk(child)
+
+
+def pairs(text: str) -> dict[str, int]:
+    return {name: int(value) for name, value in (line.split() for line in text.splitlines())}
+
+
+def lives(pid: int) -> bool:
+    """False for zombies and for processes that are gone (proc_pid_stat(5), field 3)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
+
+
+def wait_dead(pids: set[int], timeout_seconds: float) -> None:
+    """Until every process has ended: a pidfd becomes readable then, even while nobody has reaped it."""
+    deadline = time.monotonic() + timeout_seconds
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(descriptor)
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float, complaint: str) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"{complaint} within {timeout_seconds:g} s")
+        time.sleep(0.001)
