@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-QUESTION_WIDTH = 3.1
+QUESTION_WIDTH = 3.4
 """The width of the questions' column, in columns of answers."""
 
 GROUP_HEIGHT = 0.75
@@ -74,7 +74,7 @@ def _column(axes: Axes, probes: Sequence[Probe], material: Material, height: flo
             heading: dict[str, Any] = {"fontsize": size - 2.5, "fontweight": "bold", "color": style.QUIET}
             axes.text(-QUESTION_WIDTH, y + 0.52, group.upper(), va="center", **heading)
             y += GROUP_HEIGHT
-        question = shorten(probe.question, 42, placeholder=" …")
+        question = shorten(probe.question, 41, placeholder=" …")
         axes.text(-QUESTION_WIDTH, y + 0.5, question, va="center", fontsize=size)
         for column, arm in enumerate(arms):
             _cell(axes, column, y, probe.cells.get(arm.label), size)
