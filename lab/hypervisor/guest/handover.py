@@ -145,9 +145,9 @@ APPLICATION_UNIT = f"""\
 Description=The application that lab measures
 Requires=lab-image.service lab-output.service
 After=lab-image.service lab-output.service network.target
-# Without the application the machine has no purpose.
-SuccessAction=poweroff-immediate
-FailureAction=poweroff-immediate
+# Two units, although they are alike: systemd tells one that waits for both events nothing about the exit code.
+OnSuccess=lab-succeeded.service
+OnFailure=lab-failed.service
 
 [Service]
 Type=exec
@@ -156,11 +156,22 @@ RootDirectory={IMAGE_ROOT}
 MountAPIVFS=no
 RootDirectoryStartOnly=yes
 ExecStartPost=+{_shell("echo $MAINPID >/run/lab/pid; mark executed")}
-ExecStopPost=+{_shell("mark_exit")}
 StandardInput=null
 StandardOutput=file:/run/lab/output
 StandardError=file:/run/lab/errors
 OOMPolicy=continue
+"""
+
+EXIT_UNIT = f"""\
+[Unit]
+Description=The application's exit code, on its way to the host
+# Without the application the machine has no purpose.
+SuccessAction=poweroff-immediate
+FailureAction=poweroff-immediate
+
+[Service]
+Type=oneshot
+ExecStart={_shell("mark_exit")}
 """
 
 UNITS = {
@@ -181,6 +192,8 @@ Description=The application's output, on its way to the host
 Type=forking
 ExecStart={_shell(". /run/lab/machine/settings; start_relays")}
 """,
+    "lab-succeeded": EXIT_UNIT,
+    "lab-failed": EXIT_UNIT,
     "lab-orders": f"""\
 [Unit]
 Description=The host's orders

@@ -17,7 +17,11 @@ mark() { # WORDS: the host stamps the line when it arrives
 }
 
 await_ports() { # the device announces its ports one by one after its driver was loaded
-    until [ -c $AGENT ]; do usleep 500; done
+    until set -- /dev/vport*p5 && [ -c "$1" ]; do usleep 500; done
+    # In vportMpN the M counts virtio devices, and on a pc a network card comes before the ports.
+    for port in 1 2 3 4 5; do
+        [ -c "/dev/vport0p$port" ] || ln -s "${1%5}$port" "/dev/vport0p$port"
+    done
 }
 
 disk() { # SERIAL: print the device of the disk that carries it
@@ -104,11 +108,11 @@ start_agent() {
     fi
 }
 
-mark_exit() { # what systemd says of the application's end, as an exit code (systemd.exec(5), "$EXIT_STATUS")
-    case $EXIT_CODE:$EXIT_STATUS in
+mark_exit() { # what systemd says of the application's end (systemd.exec(5), "$MONITOR_EXIT_CODE"), as an exit code
+    case $MONITOR_EXIT_CODE:$MONITOR_EXIT_STATUS in
     exited:203) code=127 ;; # EXIT_EXEC
-    exited:*) code=$EXIT_STATUS ;;
-    killed:* | dumped:*) code=$((128 + $(kill -l "$EXIT_STATUS"))) ;;
+    exited:*) code=$MONITOR_EXIT_STATUS ;;
+    killed:* | dumped:*) code=$((128 + $(kill -l "$MONITOR_EXIT_STATUS"))) ;;
     *) code=125 ;; # it was never started
     esac
     drain_relays
