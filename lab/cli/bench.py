@@ -139,8 +139,8 @@ def _goal_row(outcome: Outcome) -> tuple[str, str, str, str, str]:
     unit = "" if goal.theirs else " s"
     return (
         goal.sentence,
-        f"{outcome.value:.2f}{unit}",
-        f"{outcome.low:.2f}–{outcome.high:.2f}{unit}",
+        f"{outcome.value:.3g}{unit}",
+        f"{outcome.low:.3g}–{outcome.high:.3g}{unit}",
         f"≤ {goal.at_most:g}{unit}",
         "[green]✓ met[/green]" if outcome.met else "[red]✗ not met[/red]",
     )
