@@ -1,0 +1,152 @@
+"""lab's cgroups and its container runtime on a host with cgroup v2 alone: our own guest is that host.
+
+The image is this host's Python with lab and pytest beside it, copied, not installed; the guest runs the very
+tests of tests/container that exercise limits, output and exit codes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import uuid4
+
+from lab.host.cgroup import ControlGroup
+from lab.host.clock import Timeline
+from lab.hypervisor.accelerator import find_accelerator
+from lab.hypervisor.guest.artefacts import prepare_guest
+from lab.hypervisor.guest.handover import Handover
+from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.machine import Machine
+from lab.hypervisor.parts import MachineRequest
+from lab.hypervisor.session import Hypervisor
+from lab.inside import build as inside
+from lab.model import Limits, Process
+
+REPOSITORY = Path(__file__).parent.parent.parent
+SECONDS = 280.0
+PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pyseccomp", "pytest_timeout")
+PROGRAMS = ("bash", "mount", "umount", "unshare")
+LEFT_OUT = shutil.ignore_patterns("test", "tests", "__pycache__", "dist-packages", "idlelib", "tkinter", "ensurepip")
+CHOSEN = "(limit or exit_codes or throttles or charged or frozen) and not runc"
+
+RUN = """
+set -e
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /tmp  # the root is an overlay, which can't be an overlay's upper layer again
+test "$(python3 -c 'from lab.host.hierarchy import host_hierarchies; print(host_hierarchies().mode)')" = v2
+exec python3 -m pytest -p no:cacheprovider -c /dev/null --rootdir /lab /lab/tests/container/test_runtime_life.py \
+    /lab/tests/container/test_runtime_failures.py -v -k "$CHOSEN"
+"""
+
+
+def test_the_runtime_on_cgroup_v2(lab_home: Path, tmp_path: Path) -> None:
+    disk = make_image_disk(tmp_path / "root", tmp_path / "image.ext4")
+    root = Path(f"/run/lab-test-{uuid4().hex[:8]}")
+    root.mkdir()
+    try:
+        with Hypervisor.open(root, home=lab_home) as hypervisor:
+            code = run_to_its_end(hypervisor, lab_home, disk, root / "m", tmp_path)
+    finally:
+        shutil.rmtree(root)
+    output = (tmp_path / "stdout.log").read_text()
+    evidence = output[-4000:] + (tmp_path / "stderr.log").read_text()[-2000:]
+    assert code == 0, evidence
+    passed = re.search(r"(\d+) passed", output)
+    assert passed, evidence
+    assert int(passed.group(1)) >= 5, evidence
+    assert "skipped" not in output, evidence
+
+
+def run_to_its_end(hypervisor: Hypervisor, home: Path, disk: Path, directory: Path, logs: Path) -> int | None:
+    environment = {
+        "PATH": "/usr/bin:/bin", "PYTHONPATH": "/lab:/lab/tests:/lab/tests/container:/packages", "CHOSEN": CHOSEN,
+        "LAB_REQUIRE": "container", "LAB_TEST_HOME": "/var/lib/lab", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/root",
+    }  # fmt: skip
+    process = Process(argv=("/bin/bash", "-c", RUN), environment=environment, working_directory="/lab")
+    request = MachineRequest(
+        name=f"v2-{uuid4().hex[:6]}",
+        kind=MachineKind.MICROVM,
+        accelerator=find_accelerator(home),
+        image_disk=disk,
+        handover=Handover(kind=MachineKind.MICROVM, hostname="v2", process=process),
+        directory=directory,
+        log_directory=logs,
+        cgroup=ControlGroup.create(f"lab/test-{os.getpid()}/v2", Limits()),
+        limits=Limits(memory_bytes=1 << 30),
+    )
+    with Machine.start(hypervisor, prepare_guest(home), request, Timeline()) as machine:
+        return machine.wait(SECONDS)
+
+
+def make_image_disk(root: Path, disk: Path) -> Path:
+    """This host's Python with its libraries, a few programs, lab and its tests, as an ext4 file system."""
+    for folder in ("bin", "etc", "tmp", "run", "proc", "sys", "dev", "root", "var/lib/lab", "var/tmp", "packages"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    python, standard_library = Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib"))
+    copy_tree(standard_library, root / standard_library.relative_to("/"))
+    (root / "usr/bin").mkdir()
+    shutil.copy(python, root / "usr/bin" / python.name)
+    (root / "usr/bin/python3").symlink_to(python.name)
+    programs = [Path(found) for name in PROGRAMS if (found := shutil.which(name))]
+    for program in programs:
+        shutil.copy(program, root / "bin")
+    objects = [python, *programs, *standard_library.rglob("lib-dynload/*.so")]
+    for package in PACKAGES:
+        objects += copy_package(package, root / "packages")
+    copy_libraries(objects, root)
+    helper = root / "var/lib/lab/inside" / inside.program().parent.name
+    helper.mkdir(parents=True)
+    shutil.copy(inside.program(), helper)
+    busybox = root / "bin/busybox"
+    shutil.copy("/bin/busybox", busybox)
+    for applet in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if not (root / "bin" / applet).exists():
+            (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    for name in ("lab", "tests"):
+        shutil.copytree(REPOSITORY / name, root / "lab" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    disk.touch()
+    os.truncate(disk, 1 << 30)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", root, disk], check=True)
+    return disk
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, ignore=LEFT_OUT, symlinks=True, ignore_dangling_symlinks=True)
+
+
+def copy_package(name: str, target: Path) -> list[Path]:
+    """Copy an importable module or package; returns its shared objects."""
+    found = importlib.util.find_spec(name)
+    assert found is not None, name
+    assert found.origin is not None, name
+    origin = Path(found.origin)
+    if origin.name == "__init__.py":
+        for metadata in origin.parent.parent.glob(f"{name}-*.dist-info"):
+            copy_tree(metadata, target / metadata.name)
+        copy_tree(origin.parent, target / origin.parent.name)
+        return list(origin.parent.rglob("*.so"))
+    shutil.copy(origin, target)
+    return []
+
+
+def copy_libraries(objects: Iterable[Path], root: Path) -> None:
+    """Every shared library that the objects need, where the loader looks for it, and libseccomp, which lab loads
+    by its name.
+    """
+    seccomp = next(Path("/usr").glob("lib*/**/libseccomp.so.2"))
+    listing = subprocess.run(["ldd", *objects, seccomp], capture_output=True, text=True, check=False).stdout
+    libraries = set(re.findall(r"(/\S+) \(0x", listing))
+    for library in libraries:
+        place = root / library.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, place)
+    libc = next(library for library in libraries if Path(library).name == "libc.so.6")
+    shutil.copy(seccomp, root / Path(libc).parent.relative_to("/"))
