@@ -19,6 +19,7 @@ from itertools import count
 
 from lab.backends.site import Site
 from lab.errors import LabError, NotReady, ParityError
+from lab.experiment import overhead
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import Plan, PlannedArm
 from lab.experiment.watch import Watch
@@ -95,6 +96,9 @@ class Experiment:
         for backend in self.backends():
             self.watch.doing(f"preparing {backend.name}")
             backend.prepare(self.setup.image)
+        if not self.folder.run.noop:
+            self.watch.doing("measuring lab's own overhead")
+            self.folder.update(noop=overhead.measure(self.site, self._request("nothing")))
 
     def backends(self) -> list[Backend]:
         """Each backend of the plan once, the thinnest boundary first."""

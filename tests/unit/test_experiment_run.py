@@ -148,6 +148,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> FakeSite:
     def seen(*_: object) -> str:
         return FakeManifest.digest
 
+    monkeypatch.setattr(story.overhead, "measure", lambda site, request: {"nothing": 0.001})
     monkeypatch.setattr(story, "wait_ready", lambda subject: None)
     monkeypatch.setattr(story, "verify_manifest", seen)
     monkeypatch.setattr(story, "limits_seen", lambda instance, kernel: {"pids": 1})
@@ -189,6 +190,7 @@ def test_every_arm_is_observed_once_per_block(site: FakeSite, tmp_path: Path) ->
     assert {sample.kernel for sample in folder.samples()} == {"6.1.0"}
     assert site.launched == site.stopped
     assert folder.run.ended_because == "blocks done"
+    assert folder.run.noop == {"nothing": 0.001}
     assert folder.run.parity["process"] == {"manifest_digest": FakeManifest.digest, "limits": {"pids": 1}}
 
 
