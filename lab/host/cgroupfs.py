@@ -18,12 +18,25 @@ def make_parents(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
     for parent in [PurePosixPath("."), *reversed(list(path.parents)[:-1])]:
         with suppress(FileExistsError):
             (mount / parent).mkdir()
+            weigh_as_many(mount / parent)
         if delegate:
             offered = (mount / parent / "cgroup.controllers").read_text().split()
             enabled = (mount / parent / "cgroup.subtree_control").read_text().split()
             missing = [name for name in DELEGATED if name in offered and name not in enabled]
             if missing:
                 write(mount / parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+
+
+def weigh_as_many(parent: Path) -> None:
+    """Let a parent weigh one ordinary task per CPU.
+
+    A group competes as a whole, by default with the weight of a single task (sched-design-CFS.rst, cpu.weight in
+    cgroup-v2.rst): every instance of a session together would count no more than one busy process of the host.
+    """
+    cpus = os.cpu_count() or 1
+    for name, one_task in (("cpu.shares", 1024), ("cpu.weight", 100)):
+        with suppress(FileNotFoundError):
+            write(parent / name, str(min(one_task * cpus, 10_000 if name == "cpu.weight" else 262_144)))
 
 
 def read(path: Path) -> str:

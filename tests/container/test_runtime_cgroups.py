@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 import uuid
@@ -126,3 +127,15 @@ def test_removal_is_idempotent_and_prunes_parents(group: ControlGroup) -> None:
     while any(parent.exists() for parent in parents) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(parent.exists() for parent in parents)
+
+
+def test_a_session_weighs_as_much_as_one_task_per_cpu(group: ControlGroup, hierarchies: Hierarchies) -> None:
+    mount = hierarchies.mount_of("cpu")
+    assert mount is not None
+    weights = {"cpu.shares": 1024, "cpu.weight": 100}
+    for parent in ("lab", str(group.path.parent)):
+        found = {
+            name: int((mount / parent / name).read_text()) for name in weights if (mount / parent / name).exists()
+        }
+        assert found
+        assert found == {name: weights[name] * (os.cpu_count() or 1) for name in found}
