@@ -133,9 +133,7 @@ def test_a_session_weighs_as_much_as_one_task_per_cpu(group: ControlGroup, hiera
     mount = hierarchies.mount_of("cpu")
     assert mount is not None
     weights = {"cpu.shares": 1024, "cpu.weight": 100}
-    for parent in ("lab", str(group.path.parent)):
-        found = {
-            name: int((mount / parent / name).read_text()) for name in weights if (mount / parent / name).exists()
-        }
-        assert found
-        assert found == {name: weights[name] * (os.cpu_count() or 1) for name in found}
+    session = mount / group.path.parent
+    found = {name: int((session / name).read_text()) for name in weights if (session / name).exists()}
+    assert found
+    assert found == {name: weights[name] * (os.cpu_count() or 1) for name in found}
