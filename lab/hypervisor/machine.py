@@ -17,7 +17,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import Self
 
 from lab.errors import LabError, LaunchError
@@ -97,11 +97,14 @@ class Machine:
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The application's exit code (128 + n after signal n, 126 and 127 as in a shell), None when the time ran
-        out first. Raises LaunchError when the guest ended without one, with the console's tail.
+        out first; 137, as after SIGKILL, when the plug was pulled before the application ended. Raises LaunchError
+        when the guest ended without one by itself, with the console's tail.
         """
         channels = self._channels
         channels.wait(lambda: channels.ended or channels.exit_code is not None, timeout_seconds)
         if channels.exit_code is None and channels.ended:
+            if self.timeline.at(Phase.STOPPING) is not None:
+                return 128 + SIGKILL
             raise self._died()
         return channels.exit_code
 

@@ -207,6 +207,12 @@ def test_a_signal_reaches_the_application(start: Callable[..., Machine]) -> None
         assert machine.wait(BOOT_SECONDS) == 128 + signal.SIGINT
 
 
+def test_pulling_the_plug_is_a_kill(start: Callable[..., Machine]) -> None:
+    machine = start(MachineKind.MICROVM, ("sleep", "1000"))
+    machine.stop(grace_seconds=0)
+    assert machine.wait() == 128 + signal.SIGKILL
+
+
 def test_a_missing_program_is_reported(start: Callable[..., Machine]) -> None:
     with start(MachineKind.MICROVM, ("/bin/nothing",)) as machine:
         with pytest.raises(LaunchError, match="No such file") as caught:

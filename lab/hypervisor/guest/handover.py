@@ -155,6 +155,8 @@ RootDirectory={IMAGE_ROOT}
 # The image shows every file it has: no tmpfs over its /run. lab-image.service has mounted /proc, /sys and /dev.
 MountAPIVFS=no
 RootDirectoryStartOnly=yes
+# With a mount namespace systemd enters the image's root before it looks for the program, not after.
+PrivateMounts=yes
 ExecStartPost=+{_shell("echo $MAINPID >/run/lab/pid; mark executed")}
 StandardInput=null
 StandardOutput=file:/run/lab/output

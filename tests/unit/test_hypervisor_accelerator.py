@@ -1,0 +1,97 @@
+"""The verdict about KVM, how it is remembered, and the script that stands in for QEMU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.errors import BackendUnavailable, UsageError
+from lab.hypervisor import accelerator
+from lab.hypervisor.accelerator import Verdict, choose_accelerator
+from lab.hypervisor.emulator import CGROUPS_VARIABLE, cgroups_value, install_emulator
+from lab.hypervisor.tsc import tsc_khz
+from lab.model import Accelerator
+
+
+@pytest.fixture
+def proofs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """A /dev/kvm that opens, and a proof that counts how often it was asked for and says KVM works."""
+    asked: list[int] = []
+
+    def prove(_guest: object) -> Verdict:
+        asked.append(1)
+        found = Verdict(accelerator=Accelerator.KVM, reason="it booted", boot_id=accelerator._boot_id())
+        return replace(found, kernel=os.uname().release)
+
+    device = tmp_path / "kvm"
+    device.touch()
+    monkeypatch.delenv("LAB_ACCELERATOR", raising=False)
+    monkeypatch.setattr(accelerator, "DEVICE", device)
+    monkeypatch.setattr(accelerator, "prepare_guest", lambda _home: None)
+    monkeypatch.setattr(accelerator, "prove", prove)
+    return asked
+
+
+def test_a_proof_holds_for_this_boot_of_this_kernel(proofs: list[int], tmp_path: Path) -> None:
+    assert choose_accelerator(tmp_path).accelerator is Accelerator.KVM
+    assert choose_accelerator(tmp_path).reason == "it booted"
+    assert len(proofs) == 1
+    kept = tmp_path / "cache/kvm.json"
+    kept.write_text(kept.read_text().replace(accelerator._boot_id(), "another boot"))
+    choose_accelerator(tmp_path)
+    assert len(proofs) == 2
+    kept.write_text("{broken")
+    choose_accelerator(tmp_path)
+    assert len(proofs) == 3
+
+
+def test_without_a_device_nothing_is_booted(proofs: list[int], tmp_path: Path) -> None:
+    accelerator.DEVICE.unlink()
+    verdict = choose_accelerator(tmp_path)
+    assert verdict.accelerator is Accelerator.TCG
+    assert "does not exist" in verdict.reason
+    assert not proofs
+
+
+def test_the_environment_decides(proofs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_ACCELERATOR", "tcg")
+    assert choose_accelerator(tmp_path).accelerator is Accelerator.TCG
+    monkeypatch.setenv("LAB_ACCELERATOR", "hvf")
+    with pytest.raises(UsageError, match="hvf"):
+        choose_accelerator(tmp_path)
+    assert not proofs
+
+
+def test_the_emulator_enters_its_cgroups_and_becomes_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    qemu = folder / "qemu-system-x86_64"
+    qemu.write_text('#!/bin/sh\necho "$$ $*"\n')
+    qemu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    wrapper = install_emulator(tmp_path)
+    groups = [tmp_path / "memory", tmp_path / "cpu with space"]
+    for group in groups:
+        group.mkdir()
+    environment = {**os.environ, CGROUPS_VARIABLE: cgroups_value(groups)}
+    done = subprocess.run([wrapper, "-m", "1"], env=environment, capture_output=True, text=True, check=True)
+    pid, arguments = done.stdout.split(maxsplit=1)
+    assert arguments == "-m 1\n"
+    assert [(group / "cgroup.procs").read_text() for group in groups] == [pid + "\n"] * 2
+    written = wrapper.stat().st_mtime_ns
+    assert install_emulator(tmp_path).stat().st_mtime_ns == written, "libvirt would probe a changed emulator again"
+
+
+def test_without_qemu_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BackendUnavailable, match="apt-get install"):
+        install_emulator(tmp_path)
+
+
+def test_the_counters_speed_is_plausible() -> None:
+    khz = tsc_khz()
+    assert khz is None or 500_000 < khz < 10_000_000
