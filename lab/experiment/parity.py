@@ -23,7 +23,9 @@ def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest
     """
     digest, lines = _print_manifest(backend, request, timeout_seconds, "--digest").split()
     if digest.decode() != expected.digest:
-        again = replace(request, name=f"{request.name}-diff")
+        logs = request.log_directory.with_name(f"{request.log_directory.name}-diff")
+        logs.mkdir(exist_ok=True)
+        again = replace(request, name=f"{request.name}-diff", log_directory=logs)
         different = expected.diff(_print_manifest(backend, again, timeout_seconds))
         raise ParityError(
             f"{backend.name} sees other files than the image holds: {len(different)} lines differ,"
