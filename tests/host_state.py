@@ -15,7 +15,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,21 +58,23 @@ def snapshot(home: Path | None = None) -> HostState:
     )
 
 
-def assert_unchanged(before: HostState, *, home: Path | None = None, within_seconds: float = 5.0) -> None:
+def assert_unchanged(
+    before: HostState, *, home: Path | None = None, within_seconds: float = 5.0, ignore: Collection[str] = ()
+) -> None:
     """Fail, naming each leftover, unless the host is as it was in ``before`` within a few seconds.
 
     The grace is for what the kernel removes by itself a moment after its last user is gone (a network
-    namespace), and for the host's init, which may reap orphans late.
+    namespace), and for the host's init, which may reap orphans late. ``ignore`` names kinds that don't count.
     """
-    assert wait_until(lambda: not difference(before, snapshot(home)), within_seconds), "\n".join(
-        ["the host is not as it was:", *difference(before, snapshot(home))]
+    assert wait_until(lambda: not difference(before, snapshot(home), ignore), within_seconds), "\n".join(
+        ["the host is not as it was:", *difference(before, snapshot(home), ignore)]
     )
 
 
-def difference(before: HostState, after: HostState) -> list[str]:
+def difference(before: HostState, after: HostState, ignore: Collection[str] = ()) -> list[str]:
     """One line per thing that appeared or vanished."""
     lines = []
-    for kind in HostState.__dataclass_fields__:
+    for kind in HostState.__dataclass_fields__.keys() - set(ignore):
         old, new = getattr(before, kind), getattr(after, kind)
         lines += [f"  {kind}: {name} is left" for name in sorted(new - old)]
         # What vanished matters only where lab must never touch anything it has not made.

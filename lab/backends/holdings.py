@@ -88,7 +88,7 @@ class Holdings:
 
 def _end_group(group: ControlGroup) -> None:
     group.kill()
-    group.remove(keep_parents=True)
+    group.remove()
 
 
 def _remove_tree(directory: Path) -> None:

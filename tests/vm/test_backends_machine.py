@@ -28,7 +28,8 @@ def site() -> Iterator[Site]:
     before = snapshot()
     with Site.open() as opened:
         yield opened
-    assert_unchanged(before)
+    # libvirt's worker threads were born where the first machine was started; they end with this process.
+    assert_unchanged(before, ignore=["held_namespaces"])
 
 
 @pytest.fixture(scope="module")
