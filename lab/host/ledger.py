@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -38,6 +39,7 @@ from lab.host.home import home, runtime_root
 OWNER = "owner.json"
 LEDGER = "ledger.jsonl"
 UNBORN = ".new-"  # + session . pid: a folder whose owner.json is still being written
+SESSION = re.compile("[0-9a-f]{8}")
 KILL_TIMEOUT_SECONDS = 10.0
 
 
@@ -268,7 +270,9 @@ def _is_stale(folder: Path) -> bool:
         pid = folder.name.rpartition(".")[2]
         return not pid.isdigit() or start_time(int(pid)) is None
     owner = _owner_of(folder)
-    return owner is not None and not owner.lives()
+    if owner is None:  # a session without its owner.json was removed while something still wrote into it
+        return SESSION.fullmatch(folder.name) is not None
+    return not owner.lives()
 
 
 def _owner_of(folder: Path) -> Owner | None:

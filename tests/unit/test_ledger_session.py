@@ -224,6 +224,12 @@ def test_a_session_half_born_is_removed_once_its_maker_is_dead(runtime: Path) ->
     assert [folder.name for folder in runtime.iterdir()] == [f"{ledger.UNBORN}0a0b0c0e.{os.getpid()}"]
 
 
+def test_a_folder_that_something_wrote_again_after_its_removal_goes_too(runtime: Path) -> None:
+    (runtime / "0a0b0c0d" / "libvirt").mkdir(parents=True)
+    ledger.clean_stale()
+    assert list(runtime.iterdir()) == []
+
+
 def test_a_stranger_in_the_runtime_root_is_left_alone(runtime: Path) -> None:
     (runtime / "somebody").mkdir(parents=True)
     (runtime / "note").write_text("x")
