@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from ipaddress import IPv4Interface
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.hypervisor.guest import cpio
-from lab.hypervisor.guest.handover import Handover, quote
+from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.kinds import MachineKind
 from lab.model import Process
 
@@ -31,25 +30,17 @@ def handover(kind: MachineKind, process: Process = PROCESS) -> Handover:
     )
 
 
-def unquote(text: str) -> str:
-    """As systemd reads a quoted word: specifiers first, then C escapes."""
-    body = text[1:-1].replace("%%", "%")
-    return re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found.group(1), 16)), body)
-
-
-@given(TEXT)
-def test_a_quoted_word_comes_back(word: str) -> None:
-    quoted = quote(word)
-    assert "\n" not in quoted
-    assert '"' not in quoted[1:-1]
-    assert unquote(quoted) == word
-
-
-@given(st.dictionaries(st.sampled_from(["A", "B", "PATH"]), TEXT, max_size=3), st.lists(TEXT, min_size=1, max_size=4))
-def test_the_application_script_is_the_command(environment: dict[str, str], arguments: list[str]) -> None:
+@given(
+    st.sampled_from(MachineKind),
+    st.dictionaries(st.sampled_from(["A", "B", "PATH"]), TEXT, max_size=3),
+    st.lists(TEXT, min_size=1, max_size=4),
+)
+def test_the_application_script_is_the_command(
+    kind: MachineKind, environment: dict[str, str], arguments: list[str]
+) -> None:
     process = Process(argv=tuple(arguments), environment=environment)
-    script = handover(MachineKind.MICROVM, process).files()["application"].decode()
-    command = script[script.index("exec ") + len("exec ") :].rstrip("\n")
+    script = handover(kind, process).files()["application"].decode()
+    command = script[script.index("exec ") + len("exec ") :].removesuffix(" 3>/run/lab/status\n")
     shell = shutil.which("sh")
     assert shell is not None
     done = subprocess.run([shell, "-c", f"set -- {command}; printf '%s\\0' \"$@\""], capture_output=True, check=True)
@@ -58,17 +49,17 @@ def test_the_application_script_is_the_command(environment: dict[str, str], argu
     assert words[words.index("--") + 1 :] == arguments
 
 
-def test_a_pc_gets_a_unit_with_the_images_root() -> None:
-    unit = handover(MachineKind.PC).files()["systemd/system/lab-application.service"].decode()
-    lines = set(unit.splitlines())
-    assert {"RootDirectory=/run/lab/image", "User=1000", "Group=100", "WorkingDirectory=/app"} <= lines
-    assert {'Environment="A=x y"', 'ExecStart=:"/bin/app" "a b"', "TasksMax=64"} <= lines
-    assert "MountAPIVFS=no" in lines, "a tmpfs over the image's /run would hide files of the image"
+def test_a_pc_runs_the_script_as_a_service_below_its_limit() -> None:
+    files = handover(MachineKind.PC).files()
+    unit = files["systemd/system/lab-application.service"].decode().splitlines()
+    assert {"ExecStart=/bin/busybox sh /run/lab/machine/application", "TasksMax=64"} <= set(unit)
+    assert b"cgroup.procs" not in files["application"]
 
 
-def test_a_pc_knows_the_users_id() -> None:
-    assert handover(MachineKind.PC).files()["passwd"] == b"application:x:1000:100::/:/bin/sh\n"
-    assert handover(MachineKind.PC, Process(argv=("/a",))).files()["passwd"] == b""
+def test_a_microvm_joins_its_limit_by_itself() -> None:
+    files = handover(MachineKind.MICROVM).files()
+    assert b"/run/lab/cgroup/application/cgroup.procs" in files["application"]
+    assert not any(name.startswith("systemd") for name in files)
 
 
 @pytest.mark.parametrize("kind", MachineKind)

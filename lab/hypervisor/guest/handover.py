@@ -25,15 +25,10 @@ MODULES = {
 }  # fmt: skip
 NETWORK_MODULES = ("failover", "net_failover", "virtio_net")  # in a pc, udev finds them
 
-WANTED = ("lab-application", "lab-orders")  # what a pc starts by itself; the agent waits until it is asked for
+WANTED = ("lab-application",)  # what a pc starts by itself; the agent waits until it is asked for
 
 MACHINE = "run/lab/machine"
 IMAGE_ROOT = "/run/lab/image"
-
-# systemd adds these to a service's environment; the application gets exactly its own.
-SYSTEMD_ENVIRONMENT = (
-    "HOME", "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LOGNAME", "PATH", "SHELL", "SYSTEMD_EXEC_PID", "TERM", "USER",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +52,12 @@ class Handover:
 
     def files(self) -> dict[str, bytes]:
         """Path below /run/lab/machine in the guest → content."""
-        files = {"settings": self._settings()} | self._etc()
+        files = {"settings": self._settings(), "application": self._application_script()} | self._etc()
         if self.kind is MachineKind.PC:
             units = {"lab-application": self._application_unit(), **UNITS}
             files |= {f"systemd/system/{name}.service": unit for name, unit in units.items()}
             if self.address:
                 files["systemd/network/lab.network"] = NETWORK.format(mac=self.mac, address=self.address)
-            files |= self._accounts()
-        else:
-            files["application"] = self._application_script()
         return {path: text.encode() for path, text in files.items()}
 
     def _settings(self) -> str:
@@ -91,17 +83,11 @@ class Handover:
             "etc/resolv.conf": "# lab gives its instances no name server\n",
         }
 
-    def _accounts(self) -> dict[str, str]:
-        """Lines for a pc's own /etc/passwd and /etc/group: systemd refuses even numeric ids that they don't list."""
-        process = self.process
-        gids = (process.gid, *process.additional_gids)
-        return {
-            "passwd": f"application:x:{process.uid}:{process.gid}::/:/bin/sh\n" if process.uid else "",
-            "group": "".join(f"application-{gid}:x:{gid}:\n" for gid in gids if gid),
-        }
-
     def _application_script(self) -> str:
-        """A microvm's application: entered by busybox's shell with descriptor 3 open until the execve(2)."""
+        """The application, the same on both kinds: with the image as its root, and descriptor 3 open until its
+        execve(2). It gets exactly its own environment, user and directory; on a microvm it joins its pids limit,
+        on a pc systemd put it below one.
+        """
         process = self.process
         user = ":".join(map(str, (process.uid, process.gid, *process.additional_gids)))
         environment = [f"{name}={value}" for name, value in process.environment.items()]
@@ -109,38 +95,20 @@ class Handover:
             "env", "-i", *environment, "chroot", IMAGE_ROOT, "/.lab/inside", "init", "--status-fd", "3",
             "--user", user, "--directory", process.working_directory, "--", *process.argv,
         ]  # fmt: skip
-        join = "echo $$ >/run/lab/cgroup/application/cgroup.procs\n" if self.pids else ""
-        return f"echo $$ >/run/lab/pid\n{join}exec {shlex.join(words)}\n"
+        joins = self.pids and self.kind is MachineKind.MICROVM
+        join = "echo $$ >/run/lab/cgroup/application/cgroup.procs\n" if joins else ""
+        return f"echo $$ >/run/lab/pid\n{join}exec {shlex.join(words)} 3>/run/lab/status\n"
 
     def _application_unit(self) -> str:
-        """A pc's application: a service of its systemd (systemd.exec(5)) with the image's root as its root."""
-        process = self.process
-        lines = [f"Environment={quote(f'{name}={value}')}" for name, value in process.environment.items()]
-        surplus = [name for name in SYSTEMD_ENVIRONMENT if name not in process.environment]
-        lines.append(f"UnsetEnvironment={' '.join(surplus)}")
-        if (process.uid, process.gid) != (0, 0) or process.additional_gids:
-            lines += [f"User={process.uid}", f"Group={process.gid}"]
-            lines.append(f"SupplementaryGroups={' '.join(map(str, process.additional_gids))}")
-        if self.pids:
-            lines.append(f"TasksMax={self.pids}")
-        if path := process.environment.get("PATH"):
-            lines.append(f"ExecSearchPath={path.replace('%', '%%')}")
-        lines.append(f"WorkingDirectory={process.working_directory.replace('%', '%%')}")
-        lines.append(f"ExecStart=:{' '.join(quote(word) for word in process.argv)}")
-        return APPLICATION_UNIT + "\n".join(lines) + "\n"
-
-
-def quote(word: str) -> str:
-    """One word of a unit file that systemd reads back as it was: C escapes, no specifiers (systemd.syntax(7))."""
-    escaped = "".join(f"\\x{ord(c):02x}" if c in '"\\' or ord(c) < 0x20 else c for c in word)
-    return '"' + escaped.replace("%", "%%") + '"'
+        """A pc's application: a service of its systemd (systemd.service(5))."""
+        return APPLICATION_UNIT + (f"TasksMax={self.pids}\n" if self.pids else "")
 
 
 def _shell(function: str) -> str:
     return f"/bin/busybox sh -c '. /run/lab/lab.sh; {function}'"
 
 
-APPLICATION_UNIT = f"""\
+APPLICATION_UNIT = """\
 [Unit]
 Description=The application that lab measures
 Requires=lab-image.service lab-output.service
@@ -150,14 +118,9 @@ OnSuccess=lab-succeeded.service
 OnFailure=lab-failed.service
 
 [Service]
-Type=exec
-RootDirectory={IMAGE_ROOT}
-# The image shows every file it has: no tmpfs over its /run. lab-image.service has mounted /proc, /sys and /dev.
-MountAPIVFS=no
-RootDirectoryStartOnly=yes
-# With a mount namespace systemd enters the image's root before it looks for the program, not after.
-PrivateMounts=yes
-ExecStartPost=+{_shell("echo $MAINPID >/run/lab/pid; mark executed")}
+# It enters the image's root by itself, as on a microvm: systemd's RootDirectory= would leave traces in the image's
+# /run, refuse user ids that Debian does not know, and look for the program in Debian.
+ExecStart=/bin/busybox sh /run/lab/machine/application
 StandardInput=null
 StandardOutput=file:/run/lab/output
 StandardError=file:/run/lab/errors
@@ -188,22 +151,14 @@ ExecStart={_shell("mount_image /var/lib/lab")}
 """,
     "lab-output": f"""\
 [Unit]
-Description=The application's output, on its way to the host
+Description=The application's output, on its way to the host, and the host's orders on theirs
 
 [Service]
 Type=forking
-ExecStart={_shell(". /run/lab/machine/settings; start_relays")}
+ExecStart={_shell(". /run/lab/machine/settings; start_relays; await_executed")}
 """,
     "lab-succeeded": EXIT_UNIT,
     "lab-failed": EXIT_UNIT,
-    "lab-orders": f"""\
-[Unit]
-Description=The host's orders
-After=lab-application.service
-
-[Service]
-ExecStart={_shell("obey_orders")}
-""",
     "lab-agent": """\
 [Unit]
 Description=QEMU guest agent

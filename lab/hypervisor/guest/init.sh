@@ -28,8 +28,6 @@ if [ "$KIND" = pc ]; then
     cp -a /run/lab /root/run/lab
     mkdir -p /root/run/systemd
     cp -a machine/systemd/. /root/run/systemd
-    cat machine/passwd >>/root/etc/passwd
-    cat machine/group >>/root/etc/group
     echo "$MACHINE_ID" >/root/etc/machine-id
     echo "$HOSTNAME" >/root/etc/hostname
     mount --move /dev /root/dev
@@ -56,17 +54,10 @@ if [ -n "$PIDS_MAX" ]; then
 fi
 
 start_relays
-mkfifo status
-# The application's init holds this FIFO open until the execve(2) has happened: then comes end-of-file, or before
-# it the errno of why it has not.
-(
-    read -r errno <status
-    if [ -z "$errno" ]; then mark executed; else mark "failed $errno"; fi
-    obey_orders
-) &
-# In the foreground, for a shell's background jobs ignore SIGINT. A subshell of its own, for this shell would open
-# the FIFO itself and keep it. handover.py wrote the application's whole command, with its environment and user.
-(exec sh machine/application 3>status >output 2>errors)
+await_executed
+# In the foreground, for a shell's background jobs ignore SIGINT. handover.py wrote the application's whole command,
+# with its environment and user.
+sh machine/application >output 2>errors
 code=$?
 drain_relays
 mark "exited $code"

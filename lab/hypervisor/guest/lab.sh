@@ -83,6 +83,17 @@ drain_relays() { # until all output has left, or a second if a stray process kee
     done
 }
 
+# The application's init holds this FIFO open until the execve(2) has happened: then comes end-of-file, or before it
+# the errno of why it has not.
+await_executed() {
+    mkfifo /run/lab/status
+    (
+        read -r errno </run/lab/status
+        if [ -z "$errno" ]; then mark executed; else mark "failed $errno"; fi
+        obey_orders
+    ) &
+}
+
 obey_orders() { # the host's orders, a line each
     while read -r order argument; do
         case $order in
@@ -110,7 +121,6 @@ start_agent() {
 
 mark_exit() { # what systemd says of the application's end (systemd.exec(5), "$MONITOR_EXIT_CODE"), as an exit code
     case $MONITOR_EXIT_CODE:$MONITOR_EXIT_STATUS in
-    exited:203) code=127 ;; # EXIT_EXEC
     exited:*) code=$MONITOR_EXIT_STATUS ;;
     killed:* | dumped:*) code=$((128 + $(kill -l "$MONITOR_EXIT_STATUS"))) ;;
     *) code=125 ;; # it was never started
