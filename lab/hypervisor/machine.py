@@ -26,7 +26,7 @@ from lab.hypervisor.agent import BUSYBOX, GuestAgent
 from lab.hypervisor.channels import Channels
 from lab.hypervisor.domain import MachineSpec, Port, domain_xml
 from lab.hypervisor.guest.artefacts import Guest
-from lab.hypervisor.guest.handover import IMAGE_ROOT
+from lab.hypervisor.guest.handover import ENTER
 from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
 from lab.hypervisor.session import Domain, Hypervisor
@@ -119,7 +119,7 @@ class Machine:
 
         Starts the guest's agent the first time. Raises LabError as `GuestAgent.execute` does.
         """
-        words = [BUSYBOX, "chroot", IMAGE_ROOT, *argv] if in_image else list(argv)
+        words = [BUSYBOX, "sh", ENTER, *argv] if in_image else list(argv)
         environment = {**self.request.handover.process.environment} if in_image else {}
         environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         return self._guest_agent().execute(

@@ -89,9 +89,7 @@ class PidsLimit(_Limit):
     expected = expectations(
         bare=expect(Answer.EFFECTIVE, because="it is in a pids cgroup like every instance"),
         container=expect(Answer.EFFECTIVE, because="the pids cgroup refuses the next fork(2)"),
-        own_kernel=expect(
-            Answer.EFFECTIVE, Answer.GUEST, because="its processes are the guest's own, limited there or not"
-        ),
+        own_kernel=expect(Answer.EFFECTIVE, because="the guest's kernel limits it by a pids cgroup of its own"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Interface
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.hypervisor.guest import cpio
-from lab.hypervisor.guest.handover import Handover
+from lab.hypervisor.guest.handover import CGROUPS, Handover
 from lab.hypervisor.kinds import MachineKind
 from lab.model import Process
 
@@ -59,7 +60,15 @@ def test_a_pc_runs_the_script_as_a_service_below_its_limit() -> None:
 def test_a_microvm_joins_its_limit_by_itself() -> None:
     files = handover(MachineKind.MICROVM).files()
     assert b"/run/lab/cgroup/application/cgroup.procs" in files["application"]
+    unlimited = replace(handover(MachineKind.MICROVM), pids=None).files()
+    assert not any(b"cgroup.procs" in content for content in unlimited.values())
     assert not any(name.startswith("systemd") for name in files)
+
+
+@pytest.mark.parametrize("kind", MachineKind)
+def test_further_commands_share_the_applications_limit(kind: MachineKind) -> None:
+    script = handover(kind).files()["enter"].decode()
+    assert script == f'echo $$ >{CGROUPS[kind]}/cgroup.procs\nexec chroot /run/lab/image "$@"\n'
 
 
 @pytest.mark.parametrize("kind", MachineKind)

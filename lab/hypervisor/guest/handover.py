@@ -29,6 +29,12 @@ WANTED = ("lab-application",)  # what a pc starts by itself; the agent waits unt
 
 MACHINE = "run/lab/machine"
 IMAGE_ROOT = "/run/lab/image"
+ENTER = f"/{MACHINE}/enter"
+
+CGROUPS = {  # the application's own, in the guest
+    MachineKind.MICROVM: "/run/lab/cgroup/application",
+    MachineKind.PC: "/sys/fs/cgroup/system.slice/lab-application.service",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +58,8 @@ class Handover:
 
     def files(self) -> dict[str, bytes]:
         """Path below /run/lab/machine in the guest → content."""
-        files = {"settings": self._settings(), "application": self._application_script()} | self._etc()
+        scripts = {"application": self._application_script(), "enter": self._enter_script()}
+        files = {"settings": self._settings()} | scripts | self._etc()
         if self.kind is MachineKind.PC:
             units = {"lab-application": self._application_unit(), **UNITS}
             files |= {f"systemd/system/{name}.service": unit for name, unit in units.items()}
@@ -86,7 +93,7 @@ class Handover:
     def _application_script(self) -> str:
         """The application, the same on both kinds: with the image as its root, and descriptor 3 open until its
         execve(2). It gets exactly its own environment, user and directory; on a microvm it joins its pids limit,
-        on a pc systemd put it below one.
+        on a pc systemd started it below one.
         """
         process = self.process
         user = ":".join(map(str, (process.uid, process.gid, *process.additional_gids)))
@@ -95,9 +102,15 @@ class Handover:
             "env", "-i", *environment, "chroot", IMAGE_ROOT, "/.lab/inside", "init", "--status-fd", "3",
             "--user", user, "--directory", process.working_directory, "--", *process.argv,
         ]  # fmt: skip
-        joins = self.pids and self.kind is MachineKind.MICROVM
-        join = "echo $$ >/run/lab/cgroup/application/cgroup.procs\n" if joins else ""
+        join = self._join() if self.kind is MachineKind.MICROVM else ""
         return f"echo $$ >/run/lab/pid\n{join}exec {shlex.join(words)} 3>/run/lab/status\n"
+
+    def _enter_script(self) -> str:
+        """A further command of the image: below the application's pids limit, with the image as its root."""
+        return f'{self._join()}exec chroot {IMAGE_ROOT} "$@"\n'
+
+    def _join(self) -> str:
+        return f"echo $$ >{CGROUPS[self.kind]}/cgroup.procs\n" if self.pids else ""
 
     def _application_unit(self) -> str:
         """A pc's application: a service of its systemd (systemd.service(5))."""
@@ -165,6 +178,8 @@ Description=QEMU guest agent
 
 [Service]
 ExecStart=/usr/sbin/qemu-ga --method virtio-serial --path /dev/vport0p5 --statedir /run/lab
+# A command it runs may be killed for want of memory; the agent itself is needed further on.
+OOMPolicy=continue
 """,
 }
 
