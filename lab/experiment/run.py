@@ -191,8 +191,10 @@ class Experiment:
     def _live(self, backend: Backend, stamp: _Stamp) -> None:
         request = self._request(stamp.instance)
         label = f"{'warm-up' if stamp.block == WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
+        # The A/A twin bounds every claim by the same observations, but for the one that is long: idling.
+        idle_seconds = 0.0 if stamp.arm.is_twin else self.setup.idle_seconds
         subject = Subject.before_launch(
-            scenario=self.setup.scenario, network=self.site.network, idle_seconds=self.setup.idle_seconds
+            scenario=self.setup.scenario, network=self.site.network, idle_seconds=idle_seconds
         )
         self.watch.doing(f"{label}: booting")
         with backend.launch(request) as instance:
@@ -203,7 +205,7 @@ class Experiment:
             self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
             if stamp.block == WARM_UP:
                 self._ask(backend, instance, stamp, label)
-            elif not stamp.arm.is_twin:
+            else:
                 self._work(subject, stamp, label)
         self._append(stamp, (o for metric in self.setup.metrics for o in metric.ended(subject)))
 
@@ -215,7 +217,7 @@ class Experiment:
             self._append(stamp, ask_all(instance, backend))
 
     def _work(self, subject: Subject, stamp: _Stamp, label: str) -> None:
-        """Idle, load, after load. The A/A twin skips this: its boot is what bounds the claims."""
+        """Idle, load, after load."""
         self.watch.doing(f"{label}: idle")
         self._append(stamp, (o for metric in self.setup.metrics for o in metric.idle(subject)))
         self.watch.doing(f"{label}: under load")

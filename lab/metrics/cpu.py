@@ -50,14 +50,15 @@ class Cpu(Metric):
             )
 
     def idle(self, subject: Subject) -> Iterator[Observation]:
-        window = subject.idle_window()
-        yield Observation(
-            quantity="cpu.idle",
-            value=window.cpu_seconds / window.wall_seconds,
-            unit="1",
-            state="idle",
-            detail=_detail(window),
-        )
+        if subject.idle_seconds > 0:
+            window = subject.idle_window()
+            yield Observation(
+                quantity="cpu.idle",
+                value=window.cpu_seconds / window.wall_seconds,
+                unit="1",
+                state="idle",
+                detail=_detail(window),
+            )
         yield self._compute(subject)
 
     def loaded(self, subject: Subject) -> Iterator[Observation]:

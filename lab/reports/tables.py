@@ -204,5 +204,5 @@ def _limit(limits: dict[str, object], key: str, unit: str) -> str:
 
 def shorten_digest(digest: str) -> str:
     """``sha256:5f5f5f5f5f5f…``; the whole digest is in run.json."""
-    kind, _, rest = digest.partition(":")
-    return f"{kind}:{rest[:12]}…" if len(rest) > 12 else digest
+    kind, colon, rest = digest.rpartition(":")
+    return f"{kind}{colon}{rest[:12]}…" if len(rest) > 12 else digest
