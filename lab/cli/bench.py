@@ -33,7 +33,7 @@ class Outcome:
 
 @app.callback()
 def bench() -> None:
-    """Measure lab itself."""
+    """Measure lab itself, beside what it is made of."""
 
 
 @app.command(name="self")

@@ -12,8 +12,9 @@ def clean(
         bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
     ] = False,
 ) -> None:
-    """Remove what killed lab processes left: processes, cgroups, scratch files.
+    """Remove what killed lab processes left behind.
 
+    That is processes, cgroups, scratch files and sessions' folders.
     Sessions of living lab processes, images and results are never touched. Other lab commands do the same for
     dead sessions when they start.
     """

@@ -58,7 +58,7 @@ def compare(
         str, typer.Option("--resume", metavar="RUN", help="Go on with a run that a crash or Ctrl-C ended.")
     ] = "",
 ) -> None:
-    """Measure one application behind every boundary and report."""
+    """Measure one application behind every boundary."""
     if bool(target) == bool(resume):
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     from lab.backends.site import Site

@@ -36,7 +36,10 @@ class Verdict:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
-    """Check this host for every backend and print the remedy for whatever it lacks; exit 1 if one is unusable."""
+    """Check this host, and print what to do about each lack.
+
+    Exit code 1 when a backend is unusable.
+    """
     from lab.backends.registry import available
     from lab.host.checks import host_checks
 

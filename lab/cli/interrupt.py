@@ -31,6 +31,7 @@ class Interruptible:
 
     def __init__(self) -> None:
         self.when_impatient: Callable[[], None] | None = None
+        self.interrupted_by: int | None = None
         self._armed = True
         self._holding = False
         self._held: int | None = None
@@ -52,9 +53,14 @@ class Interruptible:
         """From now on nothing is raised."""
         self._armed = False
 
-    def __enter__(self) -> Self:
+    def arm(self) -> None:
+        """Take the signals over, as entering does, with no end. What nohup(1) had ignored stays ignored."""
         for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
+
+    def __enter__(self) -> Self:
+        self.arm()
         return self
 
     def __exit__(
@@ -73,4 +79,5 @@ class Interruptible:
 
     def _interrupt(self, number: int) -> None:
         self._armed = False
+        self.interrupted_by = number
         raise Interrupted(number)

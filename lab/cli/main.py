@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -18,7 +19,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from lab import __version__
-from lab.errors import LabError
+from lab.cli.interrupt import Interruptible
+from lab.errors import LabError, UsageError
 
 COMMANDS = {
     "compare": "lab.cli.compare:compare",
@@ -33,8 +35,22 @@ COMMANDS = {
 """Every command, in the order ``lab --help`` shows them, and the function or typer app behind it."""
 
 
+class Escaped(Exception):
+    """Carries what typer would turn into an exit code of its own, out to `main`."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are needed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError) as error:
+            raise Escaped(error) from error
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -81,21 +97,95 @@ def lab(
 
 
 def main() -> None:
-    """Run the command line; turn lab's errors into one clear line, the remedy, and an exit code."""
+    """Run the command line; turn lab's errors into one clear line, the remedy, and an exit code.
+
+    A signal that asks lab to end is an orderly end for every command: it unwinds once, and the exit code is
+    128 + n. Whoever repeats it is told that cleaning up goes on.
+    """
+    _open_standard_streams()
+    interruptible = Interruptible()
+    interruptible.when_impatient = _say_patience
+    interruptible.arm()  # for good: the last moments of the process are no better to be torn apart
+    code = _run()
+    if interruptible.interrupted_by is not None:
+        code = 128 + interruptible.interrupted_by
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
-        app()
-    except LabError as error:
-        sys.exit(report_error(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # the reader of our output went away: not an error (and nothing more may be flushed to it)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        sys.exit(report_error(_from_os_error(error)))
+        code = app(prog_name="lab", standalone_mode=False)
+        sys.stdout.flush()
+    except Escaped as escaped:
+        return _exit_code_of(escaped.error)
     except Exception as error:
-        sys.exit(report_error(_from_bug(error)))
+        return _exit_code_of(error)
+    return code if isinstance(code, int) else 0
+
+
+def _exit_code_of(error: BaseException) -> int:
+    """Say what went wrong, if it has to be said."""
+    match error:
+        case LabError():
+            return report_error(error)
+        case KeyboardInterrupt():
+            return 130
+        case BrokenPipeError() if _reader_is_gone():
+            # not an error, and nothing more may be flushed to it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        case OSError():
+            return report_error(_from_os_error(error))
+        case typer.TyperException():
+            return _report_usage(error)
+        case Exception():
+            return report_error(_from_bug(error))
+        case _:
+            raise error
+
+
+def _report_usage(error: Any) -> int:
+    """What the command line's parser refused: one line, and where to read on."""
+    text = str(error.format_message())
+    if "\n" in text:  # the help itself, which no arguments at all ask for
+        print(text)
+    else:
+        path = error.ctx.command_path if getattr(error, "ctx", None) else "lab"
+        report_error(UsageError(text[:1].lower() + text[1:].rstrip("."), hint=f"{path} --help"))
+    return int(error.exit_code)
+
+
+def _open_standard_streams() -> None:
+    """Give a closed standard stream to /dev/null: else the next file opened would become it."""
+    for number, name, flags, mode in (
+        (0, "stdin", os.O_RDONLY, "r"),
+        (1, "stdout", os.O_WRONLY, "w"),
+        (2, "stderr", os.O_WRONLY, "w"),
+    ):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - it lives as long as the process
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is our own output that nobody reads: a pipe inside lab can break too, and that is an error."""
+    import select
+
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _say_patience() -> None:
+    with suppress(OSError):  # a signal handler: no buffered stream may be touched
+        os.write(2, b"lab: stopping; what was made is being removed\n")
 
 
 def report_error(error: LabError) -> int:

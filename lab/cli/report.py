@@ -19,7 +19,10 @@ def report(
         "results"
     ),
 ) -> None:
-    """Draw and write the report of a run again, from its folder alone: no root, no hypervisor, no network."""
+    """Write a run's report again, from its folder alone.
+
+    It needs no root, no hypervisor and no network.
+    """
     from lab.reports import terminal, write
     from lab.results.store import locate
 

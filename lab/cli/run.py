@@ -42,7 +42,9 @@ def run(
     rm: Annotated[bool, typer.Option("--rm", help="Accepted; lab always removes the instance.")] = True,
     name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
 ) -> None:
-    """Run one copy in the foreground, with its output and exit code. Ctrl-C stops it; nothing is left behind.
+    """Run one copy in the foreground, on any backend.
+
+    Its output and exit code are the application's. Ctrl-C stops it; nothing is left behind.
 
     A scenario, or any folder with a Dockerfile, is built first.
     """

@@ -242,7 +242,7 @@ def _remove_groups(session: str) -> None:
 
 def main(descriptor: int, session: str, scratch: str, command: list[str]) -> None:
     """Serve the client at ``descriptor`` until it is gone, then clean up after it."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):  # the client unwinds, not we
         signal.signal(number, signal.SIG_IGN)
     client = Channel.inherited(descriptor)
     os.set_inheritable(descriptor, False)
