@@ -219,14 +219,16 @@ class ControlGroup:
         self.write("cpu", "cpu.cfs_quota_us", str(quota))
 
     def _verify(self, limits: Limits) -> None:
-        held = self.effective_limits()
-        page = os.sysconf("SC_PAGE_SIZE")
-        if limits.memory_bytes is not None and held.memory_bytes != limits.memory_bytes // page * page:
-            raise LimitError(f"memory limit of {limits.memory_bytes} bytes did not hold: {held.memory_bytes}")
-        if limits.cpus is not None and (held.cpus is None or abs(held.cpus - limits.cpus) > 1e-5):
-            raise LimitError(f"limit of {limits.cpus:g} CPUs did not hold: {held.cpus}")
-        if limits.pids is not None and held.pids != limits.pids:
-            raise LimitError(f"limit of {limits.pids} pids did not hold: {held.pids}")
+        if limits.memory_bytes is not None:
+            page, held_bytes = os.sysconf("SC_PAGE_SIZE"), self._memory_limit()
+            if held_bytes != limits.memory_bytes // page * page:
+                raise LimitError(f"memory limit of {limits.memory_bytes} bytes did not hold: {held_bytes}")
+        if limits.cpus is not None:
+            held_cpus = self._cpus()
+            if held_cpus is None or abs(held_cpus - limits.cpus) > 1e-5:
+                raise LimitError(f"limit of {limits.cpus:g} CPUs did not hold: {held_cpus}")
+        if limits.pids is not None and (held_pids := self._pids()) != limits.pids:
+            raise LimitError(f"limit of {limits.pids} pids did not hold: {held_pids}")
 
     def effective_limits(self) -> Limits:
         """The limits as the kernel holds them now; None where there is none or no controller."""
@@ -267,7 +269,7 @@ class ControlGroup:
         for directory in self.directories:
             for place in cgroupfs.walk(directory):
                 with suppress(FileNotFoundError, OSError):
-                    found.update(map(int, (place / "cgroup.procs").read_text().split()))
+                    found.update(map(int, cgroupfs.read(place / "cgroup.procs").split()))
         return {pid for pid in found if cgroupfs.lives(pid)}
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
@@ -284,7 +286,7 @@ class ControlGroup:
 
         A frozen v1 process ignores even SIGKILL until thawed, so thaw comes first.
         """
-        if not self.exists():
+        if not self.processes():
             return
         with suppress(OSError):
             self.thaw()

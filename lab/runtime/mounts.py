@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lab.host import syscalls
 from lab.host.syscalls import (
@@ -140,7 +140,7 @@ class Operation:
         raise NotImplementedError
 
     def to_json(self) -> dict[str, object]:
-        return {"operation": type(self).__name__, **asdict(self)}
+        return {"operation": type(self).__name__, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

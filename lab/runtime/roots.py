@@ -50,12 +50,21 @@ def prepare(
     if upper is None or work is None:
         own = scratch / "layers" / name
         upper, work = own / "upper", own / "work"
-        undo.callback(shutil.rmtree, own)
+        undo.callback(_remove, own)
         upper.mkdir(parents=True)
         work.mkdir()
         upper.chmod(0o755)  # it becomes the root's own mode, whatever lab's umask is
     lower = (*root.lower, _skeleton(mounts, scratch))
     return OverlayRoot(target=mount_point, lower=tuple(map(str, lower)), upper=str(upper), work=str(work))
+
+
+def _remove(layers: Path) -> None:
+    """A container that wrote nothing leaves four empty folders, overlayfs' own below ``work`` among them."""
+    try:
+        for folder in ("work/work", "work", "upper", ""):
+            (layers / folder).rmdir()
+    except OSError:
+        shutil.rmtree(layers)
 
 
 def _skeleton(mounts: Sequence[MountConfig], scratch: Path) -> Path:
