@@ -44,7 +44,8 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
     try:
         progress.enter(Step.PLACE)
         place(tasks)
-        channel.expect("IDS_MAPPED")
+        if plan.uid_map:
+            channel.expect("IDS_MAPPED")
         die_with_the_launcher(channel)
         progress.enter(Step.JOIN)
         join_namespaces(plan)
@@ -60,7 +61,8 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         progress.enter(Step.HOSTNAME)
         name_host(plan)
         channel.send("ISOLATED")
-        channel.expect("EXEC_NOW")
+        if plan.hold:
+            channel.expect("EXEC_NOW")
         become(plan.process, progress, channel, stdio, status)
     except BaseException as error:
         report_and_exit(progress, channel, error)
@@ -90,7 +92,6 @@ def run_beside(
         progress.enter(Step.ENTER)
         os.fchdir(root)
         os.chroot(".")
-        channel.expect("EXEC_NOW")
         become(process, progress, channel, stdio, status)
     except BaseException as error:
         report_and_exit(progress, channel, error)
