@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from lab.backends.site import Site
-from lab.errors import LabError, NotReady, ParityError
+from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment import overhead
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import Plan, PlannedArm
@@ -28,13 +28,16 @@ from lab.images.store import Image
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Metric, Observation, Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.readiness import log_tail, wait_ready
 from lab.model import Accelerator, Kernel, Limits, Process, Scenario
 from lab.results.record import Run, Sample, Status
 from lab.results.store import RunFolder
 
 WARM_UP = 0
 """The block number of warm-up instances; measured blocks count from 1."""
+
+MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
+ENDING_SECONDS = 5.0  # between an application's end and its report from a guest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,10 @@ class Experiment:
                 continue  # verified before this run was interrupted
             self.watch.doing(f"{backend.name}: verifying every file from inside")
             seen = verify_manifest(
-                backend, self._request(f"parity-{backend.name}"), expected, self.setup.scenario.ready_timeout_seconds
+                backend,
+                self._request(f"parity-{backend.name}"),
+                expected,
+                max(MANIFEST_SECONDS, self.setup.scenario.ready_timeout_seconds),
             )
             self._note_parity(backend.name, manifest_digest=seen)
 
@@ -128,11 +134,17 @@ class Experiment:
     # 3. warm up
 
     def warm_up(self) -> None:
-        """One instance per backend: caches fill, limits are read back, probes ask; its samples are marked."""
+        """One instance per backend: caches fill, limits are read back, probes ask; its samples are marked.
+
+        Raises the first backend's error when the application does not come up on any: more of that tells nothing.
+        """
+        failures: list[LabError] = []
         for position, backend in enumerate(self.backends()):
             arm = PlannedArm(label=backend.name, backend=backend.name)
             if (WARM_UP, arm.label) not in self.folder.completed():
-                self.observe(arm, WARM_UP, position)
+                failures += self.observe(arm, WARM_UP, position)
+        if len(failures) == len(self.backends()):
+            raise failures[0]
 
     # 4. blocks
 
@@ -163,8 +175,9 @@ class Experiment:
 
     # one instance
 
-    def observe(self, arm: PlannedArm, block: int, position: int) -> None:
-        """Launch one instance, watch its whole life, append what was seen, success or not."""
+    def observe(self, arm: PlannedArm, block: int, position: int) -> list[LabError]:
+        """Launch one instance, watch its whole life, append what was seen, success or not; returns its failure."""
+        failures: list[LabError] = []
         name = f"{'warmup' if block == WARM_UP else f'b{block}'}-{arm.label.replace('#', '-')}"
         backend = self.site.backend(arm.backend)
         known = next(described for described in self.folder.run.arms if described.label == arm.label)
@@ -185,8 +198,10 @@ class Experiment:
             status = Status.TIMEOUT if isinstance(error, NotReady) else Status.FAILED
             self.watch.note(f"{name}: {error.message}")
             self.folder.append(stamp.failure(status, error, backend.kernel))
+            failures.append(error)
         self.folder.complete(block, arm.label)
         self.done += 1
+        return failures
 
     def _live(self, backend: Backend, stamp: _Stamp) -> None:
         request = self._request(stamp.instance)
@@ -201,13 +216,31 @@ class Experiment:
             subject.launched(instance)
             wait_ready(subject)
             stamp.accelerator = instance.accelerator
-            stamp.kernel = self._kernel(backend, instance)
-            self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
-            if stamp.block == WARM_UP:
-                self._ask(backend, instance, stamp, label)
-            else:
-                self._work(subject, stamp, label)
+            try:
+                stamp.kernel = self._kernel(backend, instance)
+                self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
+                if stamp.block == WARM_UP:
+                    self._ask(backend, instance, stamp, label)
+                else:
+                    self._work(subject, stamp, label)
+            except (LabError, OSError):
+                self._require_an_orderly_end(instance)
         self._append(stamp, (o for metric in self.setup.metrics for o in metric.ended(subject)))
+
+    def _require_an_orderly_end(self, instance: Instance) -> None:
+        """What could not be observed is no failure of an application that serves nobody and is done.
+
+        Called while an error is handled. Raises it, or LaunchError when the application has failed.
+        """
+        code = instance.wait(ENDING_SECONDS) if self.setup.scenario.readiness is None else None
+        if code is None:
+            raise
+        if code != 0:
+            logs = instance.request.log_directory
+            raise LaunchError(
+                f"{instance.name} ended with exit code {code}", hint=f"its logs are in {logs}", detail=log_tail(logs)
+            )
+        self.watch.note(f"{instance.name} ended by itself (exit code 0): only its start was measured")
 
     def _ask(self, backend: Backend, instance: Instance, stamp: _Stamp, label: str) -> None:
         """What is asked once per backend: limits as they are seen, and the isolation probes."""

@@ -9,16 +9,18 @@ step is. The step is the error bar of what is marked.
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from lab.errors import NotReady
+from lab.errors import LabError, LaunchError, NotReady
 from lab.host.clock import now
 from lab.instance import Instance
 from lab.metrics.base import Subject
@@ -42,10 +44,10 @@ def wait_ready(subject: Subject) -> None:
 
     What is correct the scenario's readiness says: http, tcp (the connect itself), a line of the log, or, without
     any, that the application's execve happened. Notes the CPU spent until then in `Subject.cpu_at_response`.
-    Raises NotReady, with the log's tail, when the time runs out or the application ends first.
+    Raises NotReady when the time runs out and LaunchError when the application ends first, with the log's tail.
     """
     instance, scenario = subject.instance, subject.scenario
-    watch = _Watch(instance, scenario.ready_timeout_seconds)
+    watch = _Watch(instance, scenario.ready_timeout_seconds, scenario.port)
     match scenario.readiness:
         case None:
             _wait_executed(watch)
@@ -63,7 +65,8 @@ def wait_ready(subject: Subject) -> None:
 class _Watch:
     """One deadline, and whether the application still lives."""
 
-    def __init__(self, instance: Instance, timeout_seconds: float) -> None:
+    def __init__(self, instance: Instance, timeout_seconds: float, port: int | None) -> None:
+        self.port = port
         self.instance = instance
         self.timeline = instance.timeline
         self.timeout_seconds = timeout_seconds
@@ -87,22 +90,24 @@ class _Watch:
         return max(STEP_SECONDS, min(ANSWER_SECONDS, self.deadline - now()))
 
     def check(self) -> None:
-        """Raise NotReady when the time is up or the application has ended."""
+        """Raise NotReady when the time is up, LaunchError when the application has ended."""
         at = now()
         if at >= self.deadline:
-            raise self._not_ready(f"did not become ready within {self.timeout_seconds:g} s")
+            why = self.last_answer or listeners(self.instance, self.port)
+            what = f"did not become ready within {self.timeout_seconds:g} s"
+            hint, detail = self._evidence()
+            raise NotReady(f"{self.instance.name} {what}{why and f'; {why}'}", hint=hint, detail=detail)
         if at >= self._look_again:
             self._look_again = at + ALIVE_STEP_SECONDS
             if (code := self.instance.wait(0.0)) is not None:
-                raise self._not_ready(f"ended with exit code {code} before it became ready")
+                what = f"ended with exit code {code} before it became ready"
+                hint, detail = self._evidence()
+                raise LaunchError(f"{self.instance.name} {what}", hint=hint, detail=detail)
 
-    def _not_ready(self, what: str) -> NotReady:
-        last = f"; last answer: {self.last_answer}" if self.last_answer else ""
-        return NotReady(
-            f"{self.instance.name} {what}{last}",
-            hint=f"its logs are in {self.instance.request.log_directory}",
-            detail=log_tail(self.instance.request.log_directory),
-        )
+    def _evidence(self) -> tuple[str, str]:
+        """Where the logs are, and their tail."""
+        logs = self.instance.request.log_directory
+        return f"its logs are in {logs}", log_tail(logs)
 
 
 class _Sockets:
@@ -165,8 +170,9 @@ def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], so
                 watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.LISTENING), resolution_seconds=step)
                 return
             assert isinstance(readiness, HttpReadiness)
-            watch.last_answer = ask_http(connected, address, readiness, watch.patience_seconds())
-            if not watch.last_answer:
+            wrong = ask_http(connected, address, readiness, watch.patience_seconds())
+            watch.last_answer = wrong and f"last answer: {wrong}"
+            if not wrong:
                 # An answer is an event; only the attempt's start was polled.
                 watch.timeline.mark(Phase.RESPONDED, resolution_seconds=step)
                 return
@@ -226,6 +232,35 @@ def ask_http(
     if readiness.body.encode() not in body:
         return f"status {response.status}, but the body lacks {readiness.body!r}"
     return ""
+
+
+def listeners(instance: Instance, port: int | None) -> str:
+    """Why nobody answers at ``port``: what listens inside instead; "" when there is no port, or no telling."""
+    if port is None:
+        return ""
+    try:
+        tables = [json.loads(instance.inside("read", f"/proc/net/{name}").stdout)["text"] for name in ("tcp", "tcp6")]
+    except (LabError, ValueError, KeyError):
+        return ""
+    found = [pair for table in tables for pair in listening_sockets(table or "")]
+    here = [address for address, number in found if number == port]
+    if here and all(address.is_loopback for address in here):
+        return f"it listens on {here[0]} only: let it listen on 0.0.0.0"
+    if here:
+        return ""
+    others = sorted({number for _, number in found})
+    return f"nothing listens on port {port} inside" + (f", but on {', '.join(map(str, others))}" if others else "")
+
+
+def listening_sockets(table: str) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
+    """Addresses and ports in state TCP_LISTEN of /proc/net/tcp or tcp6: words in host order (proc_net(5))."""
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        if len(words) < 4 or words[3] != "0A":
+            continue
+        text, _, port = words[1].partition(":")
+        raw = b"".join(bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8))
+        yield ip_address(raw), int(port, 16)
 
 
 def log_tail(directory: Path, lines: int = LOG_TAIL_LINES) -> str:

@@ -258,3 +258,36 @@ def test_unequal_files_refuse_the_comparison(site: FakeSite, tmp_path: Path, mon
         experiment(site, folder).run()
     assert not list(folder.samples())
     assert folder.run.ended_because.startswith("error: container sees other files")
+
+
+def test_an_application_that_comes_up_nowhere_ends_the_run_in_the_warm_up(site: FakeSite, tmp_path: Path) -> None:
+    def trouble(name: str) -> None:
+        raise LaunchError(f"{name} ended with exit code 1 before it became ready", detail="no database")
+
+    for backend in site.backends.values():
+        backend.trouble = trouble
+    folder = make_folder(tmp_path)
+    with pytest.raises(LaunchError, match="warmup-process ended") as caught:
+        experiment(site, folder).run()
+    assert caught.value.detail == "no database"
+    assert [sample.status for sample in folder.samples()] == [Status.FAILED] * 2
+    assert folder.run.ended_because.startswith("error: warmup-process ended")
+
+
+@pytest.mark.parametrize(("code", "statuses"), [(0, {Status.OK}), (3, {Status.FAILED})])
+def test_a_program_that_ends_by_itself_is_measured_until_then(
+    site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, statuses: set[Status]
+) -> None:
+    def gone(instance: FakeInstance, path: str) -> str:
+        if instance.name.startswith("b"):
+            raise LaunchError("the container has ended")
+        return "6.1.0\n"
+
+    monkeypatch.setattr(FakeInstance, "wait", lambda self, timeout: code, raising=False)
+    monkeypatch.setattr(Counting, "idle", lambda self, subject: gone(subject.instance, ""))
+    folder = make_folder(tmp_path)
+    experiment(site, folder).run()
+    measured = [sample for sample in folder.samples() if not sample.warmup]
+    assert {sample.status for sample in measured if sample.quantity != "counting.ready"} == statuses
+    assert {"counting.ready"} < {sample.quantity for sample in measured}
+    assert folder.run.ended_because == "blocks done"

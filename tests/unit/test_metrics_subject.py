@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import sys
@@ -12,13 +13,13 @@ from pathlib import Path
 import pytest
 from local_instance import LOOPBACK, LocalInstance
 
-from lab.errors import LabError, NotReady
+from lab.errors import LabError, LaunchError, NotReady
 from lab.metrics.base import Metric, Subject
 from lab.metrics.cpu import Cpu
 from lab.metrics.memory import Memory
-from lab.metrics.readiness import wait_ready
+from lab.metrics.readiness import listeners, listening_sockets, wait_ready
 from lab.metrics.registry import metrics
-from lab.model import HttpReadiness, Load, LogReadiness, Phase, Readiness, Scenario, TcpReadiness
+from lab.model import Completed, HttpReadiness, Load, LogReadiness, Phase, Readiness, Scenario, TcpReadiness
 from lab.results.observation import Observation
 from lab.results.record import Status
 
@@ -116,11 +117,52 @@ def test_without_readiness_the_execve_counts(tmp_path: Path) -> None:
 
 def test_an_application_that_ends_is_told_at_once_with_its_log(port: int, tmp_path: Path) -> None:
     command = ["sh", "-c", "echo no config >&2; exit 3"]
-    with LocalInstance(command, tmp_path) as instance, pytest.raises(NotReady) as caught:
+    with LocalInstance(command, tmp_path) as instance, pytest.raises(LaunchError) as caught:
         wait_ready(subject_of(instance, scenario(port, HttpReadiness())))
+    assert not isinstance(caught.value, NotReady)  # it failed; nothing ran out of time
     assert "exit code 3" in caught.value.message
     assert caught.value.detail == "no config"
     assert str(tmp_path) in caught.value.hint
+
+
+TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
+   1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2
+   2: 0100007F:9C40 0100007F:1388 01 00000000:00000000 00:00000000 00000000     0        0 3
+"""
+TCP6 = """  sl  local_address                         remote_address                        st
+   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 4
+"""
+
+
+def test_what_listens_is_read_from_the_kernels_tables() -> None:
+    assert [(str(address), port) for address, port in listening_sockets(TCP)] == [
+        ("127.0.0.1", 5000),
+        ("0.0.0.0", 80),
+    ]
+    assert [(str(address), port) for address, port in listening_sockets(TCP6)] == [("::1", 8080)]
+
+
+class Tables:
+    """An instance as far as `listeners` asks."""
+
+    def inside(self, verb: str, path: str) -> Completed:
+        text = TCP6 if path.endswith("6") else TCP
+        return Completed(exit_code=0, stdout=json.dumps({"text": text}).encode(), stderr=b"")
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        (5000, "it listens on 127.0.0.1 only: let it listen on 0.0.0.0"),
+        (8080, "it listens on ::1 only: let it listen on 0.0.0.0"),
+        (9000, "nothing listens on port 9000 inside, but on 80, 5000, 8080"),
+        (80, ""),
+        (None, ""),
+    ],
+)
+def test_who_never_answers_is_told_why(port: int | None, said: str) -> None:
+    assert listeners(Tables(), port) == said  # type: ignore[arg-type]
 
 
 def test_a_port_is_needed_to_ask_one(tmp_path: Path) -> None:
