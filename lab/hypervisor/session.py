@@ -14,6 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +56,43 @@ _event_loop = threading.Lock()
 _event_loop_runs = False
 
 
+class _Driver:
+    """libvirt's embedded driver: one per process, at the root of its first opening, to the process's end.
+
+    A later session of the same process has to use that root again, whose folders may be gone by then.
+    """
+
+    def __init__(self) -> None:
+        self.root: Path | None = None
+        self._directories: tuple[Path, ...] = ()
+        self._users = 0
+        self._lock = threading.Lock()
+
+    def make_directories(self) -> None:
+        """Those that libvirt made when it started and takes for granted."""
+        for directory in self._directories:
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def opened(self, root: Path) -> None:
+        with self._lock:
+            if self.root is None:
+                self.root = root
+                self._directories = tuple(sorted(path for path in root.rglob("*") if path.is_dir()))
+            self._users += 1
+
+    def closed(self, root: Path) -> None:
+        """The last one to leave removes the root: the session it is named after may have ended long ago."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                shutil.rmtree(root, ignore_errors=True)
+                with suppress(OSError):  # a session's folder holds more than that, and removes itself
+                    root.parent.rmdir()
+
+
+_driver = _Driver()
+
+
 class Hypervisor:
     """A connection to libvirt. Thread-safe. A context manager; leaving it disconnects, it stops no machine."""
 
@@ -73,16 +111,19 @@ class Hypervisor:
         emulator = install_emulator(home)
         root = None
         if uri is None:
-            root = runtime_directory / "libvirt"
+            root = _driver.root or runtime_directory / "libvirt"
             if len(str(root)) > LONGEST_ROOT:
                 raise LabError(
                     f"{root} is too long a path for libvirt's sockets", hint="use a shorter runtime folder"
                 )
             _make_root(root, home / "cache" / "libvirt")
+            _driver.make_directories()
             uri = f"qemu:///embed?root={root}"
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
         _start_event_loop()
         connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)
+        if root is not None:
+            _driver.opened(root)
         return cls(connection, emulator=emulator, root=root, home=home)
 
     def version(self) -> tuple[str, str]:
@@ -122,6 +163,8 @@ class Hypervisor:
         if self._root is not None:
             _save_cache(self._root / "cache" / "qemu" / "capabilities", self._home / "cache" / "libvirt")
         _guarded(connection.close, "libvirt can't be closed")
+        if self._root is not None:
+            _driver.closed(self._root)
 
     def __enter__(self) -> Hypervisor:
         return self
