@@ -112,6 +112,8 @@ def _print(results: Results, outcomes: list[Outcome], accelerator: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lab.experiment.selfbench import TERMS
+
     console = Console(highlight=False)
     table = Table("", "median ms", "min–max ms", "n", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in table.columns[1:]:
@@ -125,6 +127,8 @@ def _print(results: Results, outcomes: list[Outcome], accelerator: str) -> None:
         goals.add_row(*_goal_row(outcome))
     console.print()
     console.print(goals)
+    console.print()
+    console.print(TERMS)
     for name, reason in results.absent.items():
         console.print(f"[yellow]![/yellow] {name} was not measured: {reason}", soft_wrap=True, markup=True)
     guests = f", guests executed by {accelerator}" if accelerator else ""

@@ -28,4 +28,5 @@ def test_containers_are_measured_beside_their_references() -> None:
         executed < whole
         for executed, whole in zip(series["container exec"].seconds, series["container"].seconds, strict=True)
     )
+    assert len(series["container plain"].seconds) == 3
     assert median(series["nothing"].seconds) < median(series["container"].seconds)
