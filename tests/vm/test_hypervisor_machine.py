@@ -174,6 +174,14 @@ def test_the_applications_processes_are_limited(machine: Machine) -> None:
     assert done.stdout == b"40\n"
 
 
+def test_debian_is_up_and_nothing_of_it_failed(machine: Machine) -> None:
+    if machine.spec.kind is not MachineKind.PC:
+        pytest.skip("a microvm has no Debian")
+    state = "systemctl is-system-running --wait; systemctl is-active systemd-{journald,udevd,networkd}"
+    done = machine.execute(["/bin/bash", "-c", state], in_image=False, timeout_seconds=60)
+    assert done.stdout.split() == [b"running", b"active", b"active", b"active"]
+
+
 def test_qemu_is_in_labs_cgroup(machine: Machine) -> None:
     assert machine.host_pids() == {machine.process}
     assert machine.request.cgroup.memory().usage_bytes > 32 << 20

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import inspect
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.hypervisor.guest import debian, osdisk
+from lab.hypervisor.guest import debian, osdisk, trim
 from lab.hypervisor.guest.handover import MODULES, NETWORK_MODULES
 from lab.hypervisor.guest.initramfs import build_initramfs
 from lab.hypervisor.guest.kernel import copy_kernel, copy_modules, release_of
@@ -55,7 +56,8 @@ def prepare_guest(home: Path) -> Guest:
     """
     root = home / "guest"
     root.mkdir(parents=True, exist_ok=True)
-    parts = root / _key(debian.recipe(), Path(osdisk.__file__).read_text(), repr(sorted(_modules())))
+    sources = [inspect.getsource(module) for module in (osdisk, trim)]
+    parts = root / _key(debian.recipe(), *sources, repr(sorted(_modules())))
     if not parts.exists():
         with _locked(root):
             if not parts.exists():

@@ -21,7 +21,6 @@ PACKAGES = (
     "systemd",
     "systemd-sysv",
     "udev",
-    "dbus",
     "iproute2",
     "kmod",
     "qemu-guest-agent",

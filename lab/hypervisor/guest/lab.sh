@@ -34,14 +34,16 @@ disk() { # SERIAL: print the device of the disk that carries it
     fail "no disk $1"
 }
 
-mount_image() { # UPPER: the image below a writable layer in UPPER, at /run/lab/image
+mount_image() { # LAYER: the image below the writable layer in LAYER, at /run/lab/image
     cd /run/lab || exit 1
     mkdir -p lower image
     mount -t ext4 -o ro "$(disk lab-image)" lower || fail "the image's disk can't be mounted"
     # The merged root shows the upper directory's own mode and owner.
-    chmod "$(stat -c %a lower)" "$1/upper"
-    chown "$(stat -c %u:%g lower)" "$1/upper"
-    mount -t overlay -o "lowerdir=lower,upperdir=$1/upper,workdir=$1/work" overlay image ||
+    layer=$1
+    set -- $(stat -c "%a %u:%g" lower)
+    chmod "$1" "$layer/upper"
+    chown "$2" "$layer/upper"
+    mount -t overlay -o "lowerdir=lower,upperdir=$layer/upper,workdir=$layer/work" overlay image ||
         fail "the image can't be mounted"
     mkdir -p image/proc image/sys image/dev image/.lab
     mount -t proc -o nosuid,nodev,noexec proc image/proc
@@ -56,10 +58,8 @@ mount_image() { # UPPER: the image below a writable layer in UPPER, at /run/lab/
     mount -o bind helper image/.lab
     mount -o remount,bind,ro image/.lab
     if [ -d image/etc ]; then # through the overlay, so that /etc keeps its mode and owner
-        for name in hostname hosts resolv.conf; do
-            rm -f "image/etc/$name"
-            cp "machine/etc/$name" "image/etc/$name"
-        done
+        rm -f image/etc/hostname image/etc/hosts image/etc/resolv.conf # a link may lead out of the image
+        cp machine/etc/hostname machine/etc/hosts machine/etc/resolv.conf image/etc
     fi
 }
 

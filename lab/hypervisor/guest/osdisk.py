@@ -11,45 +11,24 @@ import shutil
 from pathlib import Path
 
 from lab.host.command import run
+from lab.hypervisor.guest.trim import trim
 
 FREE_BYTES = 8 << 30  # apparent, not allocated: what an application may write
 MAKE_TIMEOUT_SECONDS = 300.0
 AGENT = "usr/sbin/qemu-ga"
 
-# What a server would do in the background now and then, and consoles nobody logs in to: they would come up at
-# random in the middle of a measurement.
-MASKED = (
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "e2scrub_reap.service",
-    "fstrim.timer",
-    "getty@tty1.service",
-    "motd-news.timer",
-    "serial-getty@ttyS0.service",
-    "systemd-firstboot.service",
-    "systemd-random-seed.service",
-    "systemd-tmpfiles-clean.timer",
-    "systemd-update-utmp.service",
-    "systemd-update-utmp-runlevel.service",
-)
 ENABLED = ("systemd-networkd.service",)
 
 
 def customise(tree: Path) -> None:
-    """Make a bootstrapped Debian a good guest: networkd on, background jobs off, room for the image's layer."""
-    units = tree / "etc/systemd/system"
-    for name in MASKED:
-        (units / name).unlink(missing_ok=True)
-        (units / name).symlink_to("/dev/null")
-    wants = units / "multi-user.target.wants"
+    """Make a bootstrapped Debian a good guest: networkd on, what trim.py lists off, room for the image's layer."""
+    trim(tree)
+    wants = tree / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(exist_ok=True)
     for name in ENABLED:
         (wants / name).unlink(missing_ok=True)
         (wants / name).symlink_to(f"/lib/systemd/system/{name}")
     _make_layer(tree / "var/lib/lab")
-    (tree / "etc/fstab").write_text("# lab's initramfs mounts the root file system\n")
 
 
 def make_system_disk(tree: Path, target: Path) -> None:
