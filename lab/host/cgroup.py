@@ -169,11 +169,7 @@ class ControlGroup:
         try:
             for mount in self.hierarchies.joined():
                 directory = mount / self.path
-                try:
-                    directory.mkdir()
-                except FileNotFoundError:
-                    cgroupfs.make_parents(mount, self.path, delegate=mount == self.hierarchies.unified)
-                    directory.mkdir()
+                cgroupfs.make(mount, self.path, delegate=mount == self.hierarchies.unified)
                 made.append(directory)
         except OSError as error:
             for directory in made:

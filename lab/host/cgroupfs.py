@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -13,6 +14,27 @@ from lab.errors import LabError
 from lab.host.hierarchy import DELEGATED
 
 LINKS_OF_A_LEAF = 2  # its name and its own "."; each folder in it adds its ".."
+ATTEMPTS = 100  # each lost to another session that removed an empty parent just then
+
+
+def make(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
+    """Make ``path``, and its parents where there are none. Raises FileExistsError, or OSError.
+
+    Whoever removes the last group of a parent removes the parent too, maybe between our making it and our using it.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            (mount / path).mkdir()
+        except FileNotFoundError:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            return
+        try:
+            make_parents(mount, path, delegate=delegate)
+        except OSError as error:  # ENODEV: its files are open, and it is gone (kernfs)
+            if error.errno not in (errno.ENOENT, errno.ENODEV) or not mount.exists():
+                raise
 
 
 def make_parents(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
