@@ -126,9 +126,14 @@ class HostBackend(SiteBackend):
         return container
 
     def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
-        """The three files of /etc that say where an instance is, the same text as a guest gets."""
+        """The three files of /etc that say where an instance is, the same text as a guest gets.
+
+        An image without /etc gets none: a mount point made for them would be a file the image does not hold.
+        """
         from lab.runtime import bundle
 
+        if not any((lower / "etc").is_dir() for lower in self.site.store.lower_directories(request.image)):
+            return []
         folder = holdings.make_scratch()
         texts = {
             "hostname": f"{request.name}\n",

@@ -196,7 +196,7 @@ class Experiment:
             raise
         except LabError as error:
             status = Status.TIMEOUT if isinstance(error, NotReady) else Status.FAILED
-            self.watch.note(f"{name}: {error.message}")
+            self.watch.note(error.message if name in error.message else f"{name}: {error.message}")
             self.folder.append(stamp.failure(status, error, backend.kernel))
             failures.append(error)
         self.folder.complete(block, arm.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from tiny import tiny_image
 from lab.backends import host
 from lab.backends.holdings import Holdings
 from lab.backends.registry import available
+from lab.backends.runc import RuncContainer
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
-from lab.images.store import Image
-from lab.model import Kernel, Limits, PublishedPort
+from lab.experiment.parity import verify_manifest
+from lab.images.store import Image, Origin
+from lab.model import ImageConfig, Kernel, Limits, PublishedPort
 from lab.runtime.launcher import Launcher
 
 ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST]
@@ -132,7 +135,7 @@ def test_a_failure_at_any_step_leaves_nothing(
         "surroundings": (type(site.backend(backend)), "_surroundings"),
         "output": (host, "Output"),
         "config": (type(site.backend(backend)), "config"),
-        "launch": (Launcher, "launch"),
+        "launch": (RuncContainer, "launch") if backend == "runc" else (Launcher, "launch"),
     }
     before = snapshot()
 
@@ -164,3 +167,21 @@ def test_leaving_the_site_stops_what_was_forgotten(image: Image, backend: str, t
         forgetful.backend(backend).prepare(image)
         forgetful.backend(backend).launch(contract.request(forgetful, image, "lost", "sleep", "60", logs=tmp_path))
     assert_unchanged(before)
+
+
+def test_an_image_without_etc_stays_as_it_is(site: Site, backend: str, tmp_path: Path) -> None:
+    """What lab adds to /etc must not make one: the instance would see a folder that the image does not hold."""
+    busybox = shutil.which("busybox")
+    assert busybox
+    with site.store.scratch("bare") as scratch:
+        root = scratch / "root"
+        root.mkdir()
+        shutil.copy(busybox, root / "app")
+        layer = site.store.add_layer(root)
+    bare = site.store.add_image("bare", config=ImageConfig(command=("/app",)), layers=(layer,), origin=Origin.BUILT)
+    site.backend(backend).prepare(bare)
+    expected = site.store.manifest(bare)
+    seen = verify_manifest(
+        site.backend(backend), contract.request(site, bare, "bare", logs=tmp_path / "logs"), expected, 60
+    )
+    assert seen == expected.digest
