@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.privilege import require_root
+
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.experiment.selfbench import Goal, Results, Series
@@ -45,6 +47,7 @@ def bench_self(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one.")] = None,
 ) -> None:
     """Containers beside runc, crun and unshare; microvms beside QEMU by hand: medians, ratios, goals."""
+    require_root()
     import secrets
 
     from lab.backends.site import Site

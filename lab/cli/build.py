@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def build(
     context, dockerfile = _where(target, file)
     arguments = _arguments(build_arg or [], os.environ)
     name = tag or from_folder(context.resolve().name)
+    require_root()
     started = time.monotonic()
     with Site.open() as site:
         image = images.build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -31,4 +32,8 @@ def clean(
     for line in lines:
         print(f"{'would remove' if dry_run else 'removed'} {line}")
     if not lines:
-        print("nothing to clean")
+        print(
+            "nothing to clean"
+            if os.geteuid() == 0
+            else "nothing of yours to clean; root's: sudo ./bootstrap lab clean"
+        )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, ResultsError, UsageError
 
 if TYPE_CHECKING:
@@ -55,12 +56,16 @@ def compare(
         "results"
     ),
     resume: Annotated[
-        str, typer.Option("--resume", metavar="RUN", help="Go on with a run that a crash or Ctrl-C ended.")
+        str,
+        typer.Option(
+            "--resume", metavar="RUN", help="Go on with a run that a crash or Ctrl-C ended. Its budget starts anew."
+        ),
     ] = "",
 ) -> None:
     """Measure one application behind every boundary."""
     if bool(target) == bool(resume):
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
+    require_root()
     from lab.backends.site import Site
 
     with Site.open() as site:  # starts the launcher while this process is still small

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.interrupt import Interrupted, Interruptible
+from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run(
     environment = parse_environment(env or [])
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
+    require_root()
     try:
         with Interruptible() as interruptible, Site.open() as site:
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,3 +126,14 @@ def test_an_unforeseen_exception_is_one_line() -> None:
     assert done.returncode == 1
     assert "a bug in lab: KeyError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to give it up")
+@pytest.mark.parametrize(
+    "words", [["compare", "a b"], ["run", "x", "-p", "1:2"], ["build", "scenarios"], ["bench", "self"]]
+)
+def test_without_root_the_line_to_type_is_said(words: list[str]) -> None:
+    unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = subprocess.run([*unprivileged, *LAB, *words], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"lab: lab {words[0]} needs root\n     sudo ./bootstrap lab {shlex.join(words)}\n"
