@@ -20,6 +20,7 @@ from typing import Any
 from lab.errors import LabError
 from lab.runtime.bpf import Action, Verdict, errno_for_newer, evaluate
 from lab.runtime.config import Seccomp, SeccompArgument, SeccompRule
+from lab.runtime.ranges import shorten
 
 __all__ = ["ALLOWED", "Action", "Verdict", "compile", "default_profile", "evaluate"]
 
@@ -132,6 +133,18 @@ def _filtered() -> tuple[SeccompRule, ...]:
 @cache
 def compile(profile: Seccomp) -> bytes:
     """The profile as an array of struct sock_filter for seccomp(2). Kept, so each profile costs once.
+
+    Raises LabError when libseccomp is missing or refuses a rule.
+    """
+    program = translated(profile)
+    try:
+        return shorten(program)
+    except ValueError:  # a profile whose program can't be followed is used as it is
+        return program
+
+
+def translated(profile: Seccomp) -> bytes:
+    """`compile` as libseccomp does it, one comparison for each call.
 
     A name that libseccomp doesn't know yet is left out, as every runtime does; its number is then above the
     newest known, and gets ENOSYS. Raises LabError when libseccomp is missing or refuses a rule.

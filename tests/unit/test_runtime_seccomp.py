@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from lab.runtime import capabilities, seccomp
-from lab.runtime.bpf import AUDIT_ARCHITECTURES, X32_BIT, errno_for_newer, evaluate, instruction
+from lab.runtime.bpf import (
+    AND,
+    AUDIT_ARCHITECTURES,
+    LOAD_WORD,
+    RETURN,
+    X32_BIT,
+    errno_for_newer,
+    evaluate,
+    instruction,
+)  # fmt: skip
+from lab.runtime.ranges import shorten
 from lab.runtime.seccomp import Action, Verdict
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="system-call numbers of x86-64")
@@ -65,6 +75,24 @@ def numbers() -> dict[str, int]:
 )
 def test_verdicts(program: bytes, number: int, arguments: tuple[int, ...], verdict: Verdict) -> None:
     assert evaluate(program, number, arguments) == verdict
+
+
+@pytest.mark.parametrize("architecture", AUDIT_ARCHITECTURES.values())
+def test_the_shorter_program_answers_as_libseccomps(program: bytes, architecture: int) -> None:
+    long = seccomp.translated(seccomp.default_profile())
+    assert len(program) < len(long) / 2
+    edges = (0x3FFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+    words = (0, 1, 8, 0x11, 40, 0x20008, 0x40000, 0x02000000, 0x10000000, 0xFFFFFFFF, 1 << 32, 1 << 32 | 40)
+    for number in (*range(480), *(X32_BIT + number for number in range(560)), *edges):
+        for word in words:
+            expected = evaluate(long, number, (word,), architecture=architecture)
+            assert evaluate(program, number, (word,), architecture=architecture) == expected, (number, word)
+
+
+def test_what_can_not_be_followed_is_not_shortened() -> None:
+    masked = instruction(LOAD_WORD, 0) + instruction(AND, 0xFF) + instruction(RETURN, Action.ALLOW)
+    with pytest.raises(ValueError, match="instruction 1"):
+        shorten(masked)
 
 
 def test_32_bit_calls_are_filtered_too(program: bytes) -> None:
