@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.backends.output import Output
 from lab.errors import LabError
 from lab.host import checks
+from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
 from lab.instance import Instance, LaunchRequest
@@ -20,16 +21,32 @@ from lab.model import Accelerator, Check, Completed, Kernel, Phase
 
 if TYPE_CHECKING:
     from lab.runtime.config import Config, MountConfig
-    from lab.runtime.launcher import Container
+    from lab.runtime.launcher import Spec
+
+
+class Contained(Protocol):
+    """What runs an application behind a boundary of the host's kernel: lab's runtime, or a reference.
+
+    The methods are those of `lab.runtime.launcher.Container`.
+    """
+
+    cgroup: ControlGroup
+
+    @property
+    def timeline(self) -> Timeline: ...
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed: ...
+    def wait(self, timeout_seconds: float | None = None) -> int | None: ...
+    def signal(self, number: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class HostInstance(Instance):
-    """One container of lab's runtime, however much or little of a container its configuration makes it."""
+    """One container, however much or little of a container its configuration makes it."""
 
     accelerator = Accelerator.NATIVE
 
     def __init__(
-        self, backend: str, request: LaunchRequest, container: Container, holdings: Holdings, outputs: ExitStack
+        self, backend: str, request: LaunchRequest, container: Contained, holdings: Holdings, outputs: ExitStack
     ) -> None:
         self.name = request.name
         self.backend = backend
@@ -103,27 +120,26 @@ class HostBackend(SiteBackend):
             raise
         return HostInstance(self.name, request, container, holdings, outputs)
 
-    def _start(self, request: LaunchRequest, holdings: Holdings, outputs: ExitStack, timeline: Timeline) -> Container:
+    def _start(self, request: LaunchRequest, holdings: Holdings, outputs: ExitStack, timeline: Timeline) -> Contained:
         from lab.runtime.launcher import Overlay, Spec
 
         endpoint = holdings.make_endpoint()
         mounts = self._surroundings(request, holdings)
         stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
         stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
-        # The container brings its own cgroup and writable layer, both of the session's, and removes them itself.
-        container = self.site.launcher.launch(
-            Spec(
-                name=request.name,
-                config=self.config(request, endpoint.path, mounts),
-                root=Overlay(lower=self.site.store.lower_directories(request.image)),
-            ),
-            stdout=stdout.descriptor,
-            stderr=stderr.descriptor,
-            timeline=timeline,
+        spec = Spec(
+            name=request.name,
+            config=self.config(request, endpoint.path, mounts),
+            root=Overlay(lower=self.site.store.lower_directories(request.image)),
         )
+        container = self._contain(spec, stdout.descriptor, stderr.descriptor, timeline)
         stdout.handed_over()
         stderr.handed_over()
         return container
+
+    def _contain(self, spec: Spec, stdout: int, stderr: int, timeline: Timeline) -> Contained:
+        """Start it. It brings its own cgroup and writable layer, both of the session's, and removes them itself."""
+        return self.site.launcher.launch(spec, stdout=stdout, stderr=stderr, timeline=timeline)
 
     def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
         """The three files of /etc that say where an instance is, the same text as a guest gets.

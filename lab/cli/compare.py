@@ -34,7 +34,12 @@ def compare(
         str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder with a Dockerfile.")
     ] = "",
     on: Annotated[
-        str, typer.Option("--on", metavar="A,B,…", help="Backends to compare. Default: every one usable here.")
+        str,
+        typer.Option(
+            "--on",
+            metavar="A,B,…",
+            help="Backends to compare. Default: every one usable here but the references, runc.",
+        ),
     ] = "",
     blocks: Annotated[
         int | None, typer.Option("--blocks", min=1, help="Blocks to run. Default: as many as the budget allows.")
@@ -178,7 +183,7 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
 
 
 def _choose(on: str) -> list[str]:
-    """The backends asked for, or all that are usable; says which ones are not, and why."""
+    """The backends asked for, or all that are usable and no references; says which ones are not usable, and why."""
     from lab.backends.registry import available
 
     classes = {backend.name: backend for backend in available()}
@@ -187,7 +192,7 @@ def _choose(on: str) -> list[str]:
         if name not in classes:
             raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
     usable = []
-    for name in asked or classes:
+    for name in asked or [name for name, kind in classes.items() if not kind.reference]:
         missing = [check for check in classes[name].check() if not check.ok]
         if not missing:
             usable.append(name)

@@ -38,7 +38,7 @@ def doctor(
 ) -> None:
     """Check this host, and print what to do about each lack.
 
-    Exit code 1 when a backend is unusable.
+    Exit code 1 when a backend is unusable, a reference aside.
     """
     from lab.backends.registry import available
     from lab.host.checks import host_checks
@@ -53,7 +53,8 @@ def doctor(
         _print_json(checks, verdicts, accelerator, accelerator_note)
     else:
         _print_tables(checks, verdicts, accelerator, accelerator_note)
-    if not all(verdict.usable for verdict in verdicts):
+    references = {kind.name for kind in kinds if kind.reference}
+    if not all(verdict.usable for verdict in verdicts if verdict.name not in references):
         raise typer.Exit(1)
 
 

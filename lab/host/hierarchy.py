@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -65,10 +65,7 @@ class Hierarchies:
         """Read ``root``/proc/self/mountinfo (proc_pid_mountinfo(5)); mount points are taken below ``root``."""
         v1: dict[str, Path] = {}
         unified: Path | None = None
-        for line in (root / "proc/self/mountinfo").read_text().splitlines():
-            place, _, source = line.partition(" - ")
-            kind, _, options = source.split(" ", 2)
-            mount_point = root / place.split(" ")[4].replace("\\040", " ").lstrip("/")
+        for mount_point, kind, options in _mounts(root):
             if kind == "cgroup2" and unified is None:
                 unified = mount_point
             elif kind == "cgroup":
@@ -77,6 +74,31 @@ class Hierarchies:
                         v1.setdefault(controller, mount_point)
         offered = frozenset((unified / "cgroup.controllers").read_text().split()) if unified else frozenset()
         return cls(v1=v1, unified=unified, unified_controllers=offered)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unused(Hierarchies):
+    """The v1 hierarchies that lab does not join. Other runtimes make their groups in every one there is."""
+
+    rest: tuple[Path, ...] = ()
+
+    def joined(self) -> tuple[Path, ...]:
+        return self.rest
+
+    @classmethod
+    def detect(cls, root: Path = Path("/")) -> Unused:
+        used = Hierarchies.detect(root)
+        places = (mount_point for mount_point, kind, _ in _mounts(root) if kind == "cgroup")
+        rest = tuple(dict.fromkeys(place for place in places if place not in used.joined()))
+        return cls(v1={name: place for name, place in used.v1.items() if place in rest}, rest=rest)
+
+
+def _mounts(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Every mount by its place below ``root``, file system type and super block options."""
+    for line in (root / "proc/self/mountinfo").read_text().splitlines():
+        place, _, source = line.partition(" - ")
+        kind, _, options = source.split(" ", 2)
+        yield root / place.split(" ")[4].replace("\\040", " ").lstrip("/"), kind, options
 
 
 @cache

@@ -34,6 +34,7 @@ from typing import Self
 
 from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
+from lab.host.hierarchy import Unused
 from lab.host.home import home, runtime_root
 
 OWNER = "owner.json"
@@ -47,6 +48,7 @@ class Kind(StrEnum):
     """What a ledger can hold, and how its removal works."""
 
     CGROUP = "cgroup"  # a path below every hierarchy: everything in it is killed, then it is removed
+    OTHER_CGROUP = "other-cgroup"  # the same below the hierarchies that lab does not use, but other runtimes do
     PROCESS = "process"  # a pid with its start time: killed
     FILE = "file"  # a file, socket or symbolic link: unlinked
     DIRECTORY = "directory"  # a tree without mounts: removed with all its files
@@ -68,6 +70,8 @@ class Resource:
         match self.kind:
             case Kind.CGROUP:
                 return ControlGroup.open(self.name).exists()
+            case Kind.OTHER_CGROUP:
+                return ControlGroup.open(self.name, hierarchies=Unused.detect()).exists()
             case Kind.PROCESS:  # the cleaner itself, a launcher for one, may be listed: it is about to end
                 return int(self.name) != os.getpid() and start_time(int(self.name)) == self.started
             case Kind.FILE | Kind.DIRECTORY:
@@ -76,8 +80,9 @@ class Resource:
     def remove(self) -> None:
         """Remove it; nothing happens when it is gone already. Raises LabError or OSError when it stays."""
         match self.kind:
-            case Kind.CGROUP:
-                group = ControlGroup.open(self.name)
+            case Kind.CGROUP | Kind.OTHER_CGROUP:
+                hierarchies = Unused.detect() if self.kind is Kind.OTHER_CGROUP else None
+                group = ControlGroup.open(self.name, hierarchies=hierarchies)
                 group.kill(KILL_TIMEOUT_SECONDS)
                 group.remove(KILL_TIMEOUT_SECONDS)
             case Kind.PROCESS:
@@ -333,7 +338,9 @@ def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[s
 
 def _refuse_foreign(directory: Path, resource: Resource) -> None:
     """A ledger is only a file: what it could not have recorded itself is not removed in its name."""
-    if resource.kind is Kind.CGROUP and not f"{resource.name}/".startswith(f"lab/{directory.name}/"):
+    if resource.kind in (Kind.CGROUP, Kind.OTHER_CGROUP) and not f"{resource.name}/".startswith(
+        f"lab/{directory.name}/"
+    ):
         raise LabError("is not a cgroup of this session")
     if resource.kind in (Kind.FILE, Kind.DIRECTORY):
         path = Path(resource.name)

@@ -15,8 +15,9 @@ from lab.model import ImageConfig, Kernel
 
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
-    assert [kind.name for kind in available()] == ["process", "container", "microvm", "vm"]
-    assert [kind.kernel for kind in available()] == [Kernel.HOST, Kernel.HOST, Kernel.OWN, Kernel.OWN]
+    assert [kind.name for kind in available()] == ["process", "container", "runc", "microvm", "vm"]
+    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 3, *[Kernel.OWN] * 2]
+    assert [kind.name for kind in available() if kind.reference] == ["runc"]
 
 
 def test_each_says_what_it_is_and_what_it_cannot_make_equal() -> None:

@@ -22,7 +22,7 @@ NO_CGROUPS = Check(name="cgroups", ok=False, found="none", remedy="mount them", 
 
 
 def backend(name: str, kernel: Kernel, *own: Check) -> Any:
-    return SimpleNamespace(name=name, title=name.title(), kernel=kernel, check=lambda: list(own))
+    return SimpleNamespace(name=name, title=name.title(), kernel=kernel, reference=False, check=lambda: list(own))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,175 @@
+"""The reference beside lab's own runtime: the same surroundings, the same answers, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import contract
+import pytest
+from host_state import assert_unchanged, snapshot, wait_until
+from tiny import tiny_image
+
+from lab.backends import runc
+from lab.backends.registry import find
+from lab.backends.runc import RuncContainer
+from lab.backends.site import Site
+from lab.errors import LabError, LaunchError
+from lab.experiment.parity import verify_manifest
+from lab.host.cgroup import ControlGroup
+from lab.host.hierarchy import Unused
+from lab.images.store import Image
+
+SAME_LINES = ("Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+@pytest.fixture(autouse=True)
+def usable(missing: Callable[[str], None]) -> None:
+    for check in find("runc").check():
+        if not check.ok:
+            missing(f"{check.name} ({check.found})")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    before = snapshot()
+    with Site.open() as opened:
+        yield opened
+    assert_unchanged(before)
+
+
+@pytest.fixture(scope="module")
+def image(site: Site) -> Image:
+    built = tiny_image(site.store)
+    for name in ("container", "runc"):
+        site.backend(name).prepare(built)
+    return built
+
+
+def groups_elsewhere(name: str) -> ControlGroup:
+    """What runc makes below the hierarchies that lab does not use."""
+    return ControlGroup.open(name, hierarchies=Unused.detect())
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_both_runtimes_grant_the_same(site: Site, image: Image, tmp_path: Path, uid: int) -> None:
+    """Ids, capabilities, no_new_privs, filter, rlimits, mounts and namespaces: as the process itself sees them."""
+    script = "cat /proc/self/status; ulimit -n; hostname; pwd; env | sort; awk '{print $5}' /proc/self/mountinfo"
+    seen = {}
+    for backend in ("container", "runc"):
+        wanted = contract.request(site, image, "same", "sh", "-c", script, logs=tmp_path / backend)
+        process = contract.as_user(wanted, uid)
+        with site.backend(backend).launch(process) as instance:
+            assert instance.wait(30) == 0
+        seen[backend] = (tmp_path / backend / "stdout.log").read_text()
+    ours, theirs = (_comparable(seen[backend]) for backend in ("container", "runc"))
+    assert ours == theirs
+
+
+def _comparable(text: str) -> list[str]:
+    """Without what differs from process to process, and the cgroup hierarchies, of which runc joins all."""
+    status, _, rest = text.partition("nonvoluntary_ctxt_switches")
+    kept = [line for line in status.splitlines() if line.partition(":")[0] in SAME_LINES]
+    lines = [line for line in rest.splitlines()[1:] if not re.match(r"/sys/fs/cgroup/|HOME=", line)]
+    return [*kept, *sorted(lines)]
+
+
+def test_the_files_inside_are_the_images(site: Site, image: Image, tmp_path: Path) -> None:
+    request = contract.request(site, image, "manifest", logs=tmp_path)
+    manifest = site.store.manifest(image)
+    assert verify_manifest(site.backend("runc"), request, manifest, 60) == manifest.digest
+
+
+def test_a_command_that_does_not_end_is_killed(site: Site, image: Image, tmp_path: Path) -> None:
+    with site.backend("runc").launch(contract.request(site, image, "slow", "sleep", "60", logs=tmp_path)) as instance:
+        before = instance.cgroup.processes()
+        with pytest.raises(LabError, match="did not end within"):
+            instance.execute(["sleep", "60"], timeout_seconds=0.5)
+        assert wait_until(lambda: instance.cgroup.processes() == before, 5)
+
+
+@pytest.mark.parametrize(("program", "code"), [("/absent", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_be_executed(site: Site, image: Image, tmp_path: Path, program: str, code: int) -> None:
+    with site.backend("runc").launch(contract.request(site, image, "none", "sleep", "60", logs=tmp_path)) as instance:
+        with pytest.raises(LaunchError) as caught:
+            instance.execute([program])
+        assert caught.value.exit_code == code
+        assert instance.execute(["sh", "-c", "exit 255"]).exit_code == 255  # runc's own code for such a failure
+
+
+@pytest.mark.parametrize("step", ["_create", "_start", "spawn"])
+def test_a_failure_of_runc_leaves_nothing(
+    site: Site, image: Image, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot()
+    name = f"lab/{site.session.id}/broken"
+
+    def fail(*_: object) -> None:
+        raise LabError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runc if step == "spawn" else RuncContainer, step, fail)
+        with pytest.raises(LaunchError, match="injected"):
+            site.backend("runc").launch(contract.request(site, image, "broken", logs=tmp_path))
+    assert_unchanged(before)
+    assert not ControlGroup.open(name).exists()
+    assert not groups_elsewhere(name).exists()
+
+
+def test_what_runc_refuses_is_said_in_its_words(
+    site: Site, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runc.bundle, "write", lambda *_, **__: None)  # no config.json
+    with pytest.raises(LaunchError, match=r"runc can't create container bad: .*config\.json") as caught:
+        site.backend("runc").launch(contract.request(site, image, "bad", logs=tmp_path))
+    assert caught.value.exit_code == 125
+
+
+FORGETFUL = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import contract
+from tiny import tiny_image
+from lab.backends.site import Site
+site = Site.open()
+image = tiny_image(site.store)
+site.backend("runc").prepare(image)
+logs = Path({logs!r})
+site.backend("runc").launch(contract.request(site, image, "lost", "sleep", "600", logs=logs))
+print(site.session.id, flush=True)
+input()
+"""
+
+
+def test_a_killed_lab_leaves_nothing_of_runcs(image: Image, tmp_path: Path) -> None:
+    """SIGKILL, the launcher too, so that nobody cleans until the next command does."""
+    before = snapshot()
+    script = FORGETFUL.format(tests=str(Path(contract.__file__).parent), logs=str(tmp_path / "logs"))
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as lab:
+        assert lab.stdout
+        session = lab.stdout.readline().strip()
+        assert session
+        everywhere = [ControlGroup.open(f"lab/{session}"), groups_elsewhere(f"lab/{session}")]
+        assert everywhere[0].processes()
+        lab.send_signal(signal.SIGKILL)
+    gone = lambda: not any(group.exists() for group in everywhere)  # noqa: E731
+    deadline = time.monotonic() + 20
+    while not gone() and time.monotonic() < deadline:
+        subprocess.run(
+            [sys.executable, "-c", "from lab.cli.main import main; main()", "clean"],
+            env=os.environ,
+            check=False,
+            capture_output=True,
+        )
+        time.sleep(0.1)
+    assert gone()
+    assert_unchanged(before)
