@@ -15,9 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from lab.errors import ImageError
-from lab.host.command import run
 from lab.images import apt
+from lab.images.mmdebstrap import mmdebstrap
 from lab.images.process import DEFAULT_PATH
 from lab.images.progress import Note, Progress
 from lab.images.store import Image, Origin, Store
@@ -25,8 +24,6 @@ from lab.images.tree import Tree
 from lab.model import ImageConfig
 
 SUITE = "bookworm"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-BOOTSTRAP_SECONDS = 900.0
 
 # Without it the image has a process's leftovers, or what differs between two identical runs.
 LEFTOVERS = (
@@ -93,31 +90,7 @@ class Debian:
         return store.add_image(name, config=config, layers=(layer,), origin=Origin.RECIPE, annotations=notes)
 
     def _bootstrap(self, directory: Path, root: Path) -> None:
-        options = [f"--dpkgopt={line}" for line in SLIM] if self.slim else []
-        mirrors = []
-        if sources := apt.sources_for(SUITE):
-            (directory / "host.sources").write_text(sources)
-            mirrors = [str(directory / "host.sources")]
-        elif not KEYRING.exists():
-            raise ImageError(
-                f"this host's apt knows no Debian {SUITE}, and there is no {KEYRING} to trust one",
-                hint="apt-get install debian-archive-keyring, or make a registry reachable, or build the base",
-            )
-        if settings := apt.settings():
-            (directory / "90host").write_text(settings)
-            options.append(f"--aptopt={directory / '90host'}")
-        # In namespaces of its own, and killed with lab: no mount and no process can outlive it.
-        run(
-            [
-                "setpriv", "--pdeathsig=KILL",
-                "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-                "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet",
-                '--aptopt=Acquire::Languages "none"', *options, SUITE, root, *mirrors,
-            ],
-            timeout_seconds=BOOTSTRAP_SECONDS,
-            environment={"TMPDIR": str(directory), "SOURCE_DATE_EPOCH": ""},
-            hint="check that apt-get update works on this host",
-        )  # fmt: skip
+        sources = mmdebstrap(SUITE, root, directory, [f"--dpkgopt={line}" for line in SLIM] if self.slim else [])
         for keyring in apt.keyrings(sources):
             inside = root / keyring.relative_to("/")
             if keyring.is_file() and not inside.exists():

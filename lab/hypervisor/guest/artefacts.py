@@ -78,7 +78,8 @@ def _build(parts: Path) -> None:
     work = parts.with_name(parts.name + UNFINISHED)
     work.mkdir()
     tree = work / "tree"
-    debian.bootstrap(tree)
+    (work / "apt").mkdir()
+    debian.bootstrap(tree, work / "apt")
     (work / "release").write_text(release_of(tree))
     copy_kernel(tree, work / "vmlinuz")
     copy_modules(tree, _modules(), work / "modules")
@@ -89,7 +90,7 @@ def _build(parts: Path) -> None:
     osdisk.make_system_disk(tree, work / "system.ext4")
     for name in ("system", "scratch"):
         osdisk.make_layer_template(work, name)
-    for staging in (tree, work / "tools", work / "scratch"):
+    for staging in (tree, work / "apt", work / "tools", work / "scratch"):
         shutil.rmtree(staging)
     work.rename(parts)
 

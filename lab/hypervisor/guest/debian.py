@@ -1,7 +1,7 @@
 """One small Debian, made once by mmdebstrap: the guest's kernel, its modules and its user space come from it.
 
-Where the host is a Debian of the same suite its own apt sources are used, otherwise mmdebstrap's default
-mirror for that suite. Out of scope: what lab adds for one machine (handover.py).
+Always the same suite of Debian, whatever the host is. Out of scope: how its packages are reached
+(images/mmdebstrap.py), what of them is left out (trim.py), what lab adds for one machine (handover.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 
-from lab.host.command import run
+from lab.images.mmdebstrap import mmdebstrap
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ PACKAGES = (
     KERNEL_PACKAGE,
 )
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
-BOOTSTRAP_TIMEOUT_SECONDS = 900.0
 
 # lab boots with an initramfs of its own (initramfs.py): Debian's would take longer to make than all the rest.
 NO_DEBIAN_INITRAMFS = (
@@ -42,34 +41,12 @@ def recipe() -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def bootstrap(tree: Path) -> None:
+def bootstrap(tree: Path, scratch: Path) -> None:
     """Install Debian into the new directory ``tree``. Needs root; about half a minute and 500 MB.
 
-    Raises CommandError with mmdebstrap's last lines.
+    ``scratch`` exists and takes temporary files. Raises what `mmdebstrap` raises.
     """
     log.info("making the guest's Debian with mmdebstrap")
-    argv: list[str | Path] = ["mmdebstrap", "--mode=root", "--variant=minbase", "--include=" + ",".join(PACKAGES)]
-    argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
-    argv += ["--dpkgopt=force-confold", f"--essential-hook={NO_DEBIAN_INITRAMFS}", SUITE, tree, *host_sources()]
-    run(
-        argv,
-        timeout_seconds=BOOTSTRAP_TIMEOUT_SECONDS,
-        hint="check that `apt-get update` works on this host, then `lab doctor`",
-    )
-
-
-def host_sources() -> list[Path]:
-    """The host's own apt sources that offer ``SUITE`` of Debian; empty to let mmdebstrap choose its mirror."""
-    etc = Path("/etc/apt")
-    candidates = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
-    return [path for path in candidates if path.suffix in (".list", ".sources") and _offers_suite(path)]
-
-
-def _offers_suite(path: Path) -> bool:
-    """Third-party repositories name suites of their own, so the suite as a whole word tells Debian's apart."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return False
-    words = {word for line in lines if not line.lstrip().startswith("#") for word in line.split()}
-    return SUITE in words and "debian" in " ".join(words).lower()
+    options = ["--include=" + ",".join(PACKAGES), "--dpkgopt=force-confold"]
+    options += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
+    mmdebstrap(SUITE, tree, scratch, [*options, f"--essential-hook={NO_DEBIAN_INITRAMFS}"])

@@ -1,0 +1,49 @@
+"""A Debian root made by mmdebstrap with the apt of this host, whether the host is that Debian, another, or Ubuntu."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.errors import ImageError
+from lab.host.command import run
+from lab.images import apt
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # where mmdebstrap(1) looks for Debian's keys
+TIMEOUT_SECONDS = 900.0
+
+
+def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str]) -> str:
+    """Install a minimal Debian into the new directory ``root``; ``scratch`` exists and takes temporary files.
+
+    Uses the host's own archives of ``suite`` where it has any, otherwise mmdebstrap's default mirror and Debian's
+    keys. Returns what `apt.sources_for` found. Needs root. Raises ImageError when neither is there, CommandError
+    with mmdebstrap's last lines.
+    """
+    sources, settings = apt.sources_for(suite), apt.settings()
+    mirrors = []
+    if sources:
+        (scratch / "host.sources").write_text(sources)
+        mirrors = [str(scratch / "host.sources")]
+    elif not KEYRING.exists():
+        raise ImageError(
+            f"this host's apt knows no Debian {suite}, and there is no {KEYRING} to trust one",
+            hint="apt-get install debian-archive-keyring",
+        )
+    carried = []
+    if settings:
+        (scratch / "90host").write_text(settings)
+        carried = [f"--aptopt={scratch / '90host'}"]
+    # In namespaces of its own, and killed with lab: no mount and no process can outlive it.
+    run(
+        [
+            "setpriv", "--pdeathsig=KILL",
+            "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+            "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet",
+            '--aptopt=Acquire::Languages "none"', *options, *carried, suite, root, *mirrors,
+        ],
+        timeout_seconds=TIMEOUT_SECONDS,
+        environment={"TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": ""},
+        hint="check that `apt-get update` works on this host",
+    )  # fmt: skip
+    return sources
