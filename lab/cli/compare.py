@@ -15,6 +15,7 @@ from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, ResultsError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
     from lab.backends.site import Site
@@ -242,10 +243,7 @@ def _watching(run: Run) -> Iterator[Watch]:
     console.print(
         f"[bold]{run.title}[/bold]  image {str(run.image['digest'])[:19]}…, base from {_origin(run)}", highlight=False
     )
-    for arm in run.arms:
-        if not arm.label.endswith("#aa"):
-            how = "" if arm.accelerator.value == "native" else f" [{arm.accelerator.value.upper()}]"
-            console.print(f"  {arm.label:<10}{how:<6} {arm.mechanism}", highlight=False, markup=False)
+    console.print(_arms(run), highlight=False, soft_wrap=not console.is_terminal)
     if not console.is_terminal:
         yield _Lines()
         return
@@ -254,12 +252,25 @@ def _watching(run: Run) -> Iterator[Watch]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress, progress.add_task("starting", total=None))
+
+
+def _arms(run: Run) -> RenderableType:
+    """What is compared: a line per backend, or a column of its own for what doesn't fit into one."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for arm in run.arms:
+        if not arm.label.endswith("#aa"):
+            how = "" if arm.accelerator.value == "native" else arm.accelerator.value.upper()
+            table.add_row(Text(f"  {arm.label}"), Text(how), Text(arm.mechanism))
+    return table
 
 
 def _origin(run: Run) -> str:
@@ -274,7 +285,7 @@ class _Lines:
         print(f"  {what}", file=sys.stderr, flush=True)
 
     def progress(self, done: int, expected: int) -> None:
-        print(f"  {done} of about {expected} instances", file=sys.stderr, flush=True)
+        print(f"  [{done}/{expected}]", file=sys.stderr, flush=True)
 
     def note(self, sentence: str) -> None:
         print(f"  ! {sentence}", file=sys.stderr, flush=True)
@@ -288,7 +299,7 @@ class _Bar:
         self._task = task
 
     def doing(self, what: str) -> None:
-        self._progress.update(self._task, description=f"{what:<34}")
+        self._progress.update(self._task, description=f"{what:<42.42}")
 
     def progress(self, done: int, expected: int) -> None:
         self._progress.update(self._task, completed=done, total=expected)

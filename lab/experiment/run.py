@@ -21,7 +21,7 @@ from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment import overhead
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
-from lab.experiment.plan import Plan, PlannedArm
+from lab.experiment.plan import MINIMUM_BLOCKS, Plan, PlannedArm
 from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.images.store import Image
@@ -63,7 +63,7 @@ class Experiment:
         self.folder = folder
         self.watch = watch
         self.kernels: dict[str, str] = {}
-        self.done = 0
+        self.blocks_expected = MINIMUM_BLOCKS if plan.blocks is None else plan.blocks
 
     def run(self) -> None:
         """All five steps. Whatever ends it, the folder says why; KeyboardInterrupt and errors go on up."""
@@ -142,6 +142,7 @@ class Experiment:
         for position, backend in enumerate(self.backends()):
             arm = PlannedArm(label=backend.name, backend=backend.name)
             if (WARM_UP, arm.label) not in self.folder.completed():
+                self._progress()
                 failures += self.observe(arm, WARM_UP, position)
         if len(failures) == len(self.backends()):
             raise failures[0]
@@ -157,7 +158,7 @@ class Experiment:
             started = now()
             self.run_block(done + 1)
             longest = max(longest, now() - started)
-            self._expect(done + 1, now() - began, longest)
+            self.blocks_expected = self._foresee(done + 1, now() - began, longest)
         return "blocks done" if self.plan.blocks is not None else "budget"
 
     def run_block(self, block: int) -> None:
@@ -165,13 +166,21 @@ class Experiment:
         completed = self.folder.completed()
         for position, arm in enumerate(self.plan.order(block)):
             if (block, arm.label) not in completed:
+                self._progress()
                 self.observe(arm, block, position)
+        self._progress()
 
-    def _expect(self, done: int, spent: float, longest: float) -> None:
+    def _foresee(self, done: int, spent: float, longest: float) -> int:
+        """How many blocks it will be, if the others take as long as the longest until now."""
         further = 0
         while self.plan.another(done + further, spent + further * longest, longest):
             further += 1
-        self.watch.progress(self.done, self.done + further * len(self.plan.arms))
+        return done + further
+
+    def _progress(self) -> None:
+        done = len(self.folder.completed())
+        planned = len(self.backends()) + self.blocks_expected * len(self.plan.arms)
+        self.watch.progress(done, max(done, planned))
 
     # one instance
 
@@ -200,7 +209,6 @@ class Experiment:
             self.folder.append(stamp.failure(status, error, backend.kernel))
             failures.append(error)
         self.folder.complete(block, arm.label)
-        self.done += 1
         return failures
 
     def _live(self, backend: Backend, stamp: _Stamp) -> None:

@@ -291,3 +291,18 @@ def test_a_program_that_ends_by_itself_is_measured_until_then(
     assert {sample.status for sample in measured if sample.quantity != "counting.ready"} == statuses
     assert {"counting.ready"} < {sample.quantity for sample in measured}
     assert folder.run.ended_because == "blocks done"
+
+
+def test_what_is_left_is_known_from_the_first_instance_on(site: FakeSite, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+
+    class Recorder(Silent):
+        def progress(self, done: int, expected: int) -> None:
+            told.append((done, expected))
+
+    story_of = experiment(site, make_folder(tmp_path))
+    story_of.watch = Recorder()
+    story_of.run()
+    instances = len(BACKENDS) + 2 * len(arms(BACKENDS))
+    assert {expected for _, expected in told} == {instances}
+    assert sorted({done for done, _ in told}) == list(range(instances + 1))
