@@ -21,9 +21,11 @@ from pathlib import Path
 from lab.backends.site import Site
 from lab.errors import CommandError, LabError
 from lab.experiment.watch import Watch
+from lab.host.cgroup import ControlGroup
 from lab.host.clock import now
 from lab.host.command import run
-from lab.host.hierarchy import Hierarchies
+from lab.host.hierarchy import Unused
+from lab.host.ledger import Kind, Resource
 from lab.model import Phase, Process
 from lab.runtime import bundle
 from lab.runtime.config import Config
@@ -211,6 +213,7 @@ def _reference(
     place.mkdir()
     group = f"lab/{site.session.id}/{runtime}"
     bundle.write(config, place, root=str(root), cgroups_path=f"/{group}")
+    site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=f"lab/{site.session.id}"))
     stack.callback(_remove_groups, group)
     count = iter(range(10**9))
 
@@ -227,12 +230,8 @@ def _reference(
 
 
 def _remove_groups(group: str) -> None:
-    """runc makes its parents in every hierarchy, also those that lab does not use, and removes only its own."""
-    kept = Hierarchies.detect().joined()
-    mounts = (line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines())
-    for mount in (Path(place) for place, kind in mounts if kind in ("cgroup", "cgroup2")):
-        for path in [] if mount in kept else (group, *(str(parent) for parent in Path(group).parents if parent.name)):
-            try:
-                (mount / path).rmdir()
-            except OSError:  # not there, or another session's still in it
-                continue
+    """A reference removes its own group, as long as nobody kills it; and never the parents it made."""
+    ours = ControlGroup.open(group)
+    ours.kill()
+    ours.remove(keep_parents=True)
+    ControlGroup.open(group, hierarchies=Unused.detect()).remove()
