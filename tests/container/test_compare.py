@@ -1,0 +1,104 @@
+"""``lab compare`` from a Dockerfile to a report, on the host's kernel; and what an interruption leaves."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comparing import LAB, check_run, compare, make_scenario, only_run
+from host_state import assert_unchanged, snapshot
+
+ARMS = {"process", "container", "container#aa"}
+QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed", "7", "--idle", "0.2")
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenario(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(autouse=True)
+def same_host() -> Iterator[None]:
+    before = snapshot()
+    yield
+    assert_unchanged(before, within_seconds=10)
+
+
+def test_from_a_dockerfile_to_a_report(scenario: Path, tmp_path: Path) -> None:
+    done = compare(scenario, *QUICK, "--blocks", "2", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = check_run(only_run(tmp_path), ARMS, 2)
+    measured = loaded.frame[~loaded.frame["warmup"]]
+    quantities = set(measured["quantity"])
+    assert {"boot.listening", "memory.pss", "load.requests_per_second", "teardown.total"} <= quantities
+    rates = measured[measured["quantity"] == "load.requests_per_second"]["value"]
+    assert (rates > 10).all()
+    assert "report.html" in done.stdout
+    assert "container" in done.stdout
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: Path, tmp_path: Path) -> None:
+    words = [*LAB, "compare", str(scenario), *QUICK, "--blocks", "3", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_block(process, "block 2")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    folder = only_run(tmp_path)
+    assert process.returncode == 130, said
+    assert f"lab compare --resume {folder}" in said
+    done = compare("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    check_run(folder, ARMS, 3)
+
+
+def test_a_killed_run_goes_on(scenario: Path, tmp_path: Path) -> None:
+    words = [*LAB, "compare", str(scenario), *QUICK, "--blocks", "3", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_block(process, "block 2")
+    process.kill()
+    process.communicate(timeout=60)
+    folder = only_run(tmp_path)
+    done = compare("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    check_run(folder, ARMS, 3)
+
+
+def test_a_complete_run_is_not_resumed(scenario: Path, tmp_path: Path) -> None:
+    words = ("--on", "process", "--metrics", "boot", "--blocks", "1", "--out", tmp_path)
+    assert compare(scenario, *words).returncode == 0
+    again = compare("--resume", only_run(tmp_path))
+    assert again.returncode == 1
+    assert "is complete" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("nowhere",), 2, "no scenario and no folder is called nowhere"),
+        ((".", "--on", "jail"), 2, "no backend is called jail"),
+        ((".", "--metrics", "smell"), 2, "no metric is called smell"),
+        ((".", "--budget", "soon"), 2, "'soon' is not a duration"),
+        (("--resume", "never"), 1, "no run folder 'never'"),
+        ((), 2, "wants a scenario"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(scenario: Path, words: tuple[str, ...], code: int, says: str) -> None:
+    done = compare(*(str(scenario) if word == "." else word for word in words))
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def wait_for_block(process: subprocess.Popen[str], block: str) -> None:
+    """Until the run says that it works on ``block``."""
+    assert process.stderr
+    deadline = time.monotonic() + 60
+    for line in process.stderr:
+        if block in line:
+            return
+        assert time.monotonic() < deadline, line
+    raise AssertionError("it ended before")

@@ -1,0 +1,36 @@
+"""``lab compare`` on all four backends in one run: the product's main job, with a small application."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comparing import check_run, compare, make_scenario, only_run
+from host_state import assert_unchanged, snapshot
+
+
+def test_four_backends_run_the_same_files(tmp_path: Path) -> None:
+    before = snapshot()
+    scenario = make_scenario(tmp_path / "page")
+    words = (
+        "--on",
+        "process,container,microvm,vm",
+        "--metrics",
+        "boot,memory,isolation",
+        "--idle",
+        "1s",
+        "--blocks",
+        "1",
+    )
+    done = compare(scenario, *words, "--out", tmp_path / "results", timeout_seconds=280)
+    assert done.returncode == 0, done.stderr
+    arms = {"process", "container", "container#aa", "microvm", "vm"}
+    loaded = check_run(only_run(tmp_path / "results"), arms, 1)
+    kernels = {arm.label: arm.kernel for arm in loaded.run.arms}
+    assert kernels["microvm"] == kernels["vm"] != kernels["process"] == kernels["container"]
+    boots = loaded.frame[(loaded.frame["quantity"] == "boot.total") & ~loaded.frame["warmup"]]
+    by_arm = dict(zip(boots["arm"], boots["value"], strict=True))
+    assert by_arm["container"] < by_arm["microvm"] < by_arm["vm"]
+    answers = loaded.answers
+    differing = answers[answers["detail"].map(lambda detail: detail.get("as_expected") is False)]
+    assert differing.empty, differing[["arm", "quantity", "text"]].to_string()
+    assert_unchanged(before, within_seconds=10)
