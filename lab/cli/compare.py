@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lab.results.store import RunFolder
 
 DEFAULT_BUDGET = "5m"
-IDLE_SECONDS = 10.0
+DEFAULT_IDLE = "10s"
 
 
 def compare(
@@ -58,6 +58,9 @@ def compare(
         str, typer.Option("--memory", metavar="SIZE", help="Memory limit of every instance, like 256M.")
     ] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit of every instance, like 0.5.")] = "",
+    idle: Annotated[
+        str, typer.Option("--idle", metavar="TIME", help="How long every instance is watched while idle.")
+    ] = DEFAULT_IDLE,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
         "results"
     ),
@@ -79,7 +82,7 @@ def compare(
             folder = _resume(site, resume, out)
         else:
             chosen = _choose(on), _metrics(metrics)
-            folder = _start(site, target, *chosen, blocks, budget, seed, memory, cpus, out)
+            folder = _start(site, target, *chosen, blocks, budget, seed, memory, cpus, idle, out)
     _report(folder)
 
 
@@ -93,6 +96,7 @@ def _start(
     seed: int | None,
     memory: str,
     cpus: str,
+    idle: str,
     out: Path,
 ) -> RunFolder:
     import secrets
@@ -111,7 +115,7 @@ def _start(
         blocks=blocks,
         budget_seconds=parse_seconds(budget),
     )
-    setup = _setup(site, scenario, limits, metrics)
+    setup = _setup(site, scenario, limits, metrics, parse_seconds(idle))
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
     return _run(site, setup, plan, folder)
 
@@ -132,7 +136,8 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
     if here.get("identity") != run.host.get("identity"):
         raise ResultsError(f"{run.name} was measured on another host", hint="start a new run here")
     scenario = load(str(run.settings.get("directory") or run.scenario))
-    setup = _setup(site, scenario, Limits(**run.limits), list(run.metrics))
+    idle_seconds = float(run.settings["idle_seconds"])
+    setup = _setup(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)
     if setup.image.digest != run.image["digest"]:
         raise ResultsError(
             f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
@@ -148,7 +153,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
     return _run(site, setup, plan, folder)
 
 
-def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str]) -> Setup:
+def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str], idle_seconds: float) -> Setup:
     """Build the image, and decide with its EXPOSE and CMD what the scenario leaves open."""
     from lab.cli.build import build_scenario
     from lab.experiment.run import Setup
@@ -167,7 +172,7 @@ def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str]) -
         limits=limits,
         metrics=tuple(metric() for metric in all_metrics() if metric.name in metrics),
         isolation="isolation" in metrics,
-        idle_seconds=IDLE_SECONDS,
+        idle_seconds=idle_seconds,
     )
 
 
