@@ -142,7 +142,7 @@ def measure_containers(site: Site, results: Results, watch: Watch) -> None:
         found = interleave(contenders, results.rounds, results.seed, lambda text: watch.doing(f"containers: {text}"))
         results.add("container", "lab: request to exec, exit, all of it removed", found["container"])
         results.add("container exec", "lab: request to exec alone", executed[WARM_UPS:])
-        results.add("container plain", "lab: all of it, the bundle's folder itself as root", found["container plain"])
+        results.add("container plain", "lab: the same without the overlay, as runc", found["container plain"])
         for runtime in ("runc", "crun"):
             if runtime in found:
                 results.add(runtime, f"{runtime} run, on the same bundle", found[runtime])
