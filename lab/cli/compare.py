@@ -203,9 +203,13 @@ def _choose(on: str) -> list[str]:
         if not missing:
             usable.append(name)
         elif asked:
-            raise BackendUnavailable(f"{name} can't run here: {missing[0].found}", hint=missing[0].remedy)
+            raise BackendUnavailable(
+                f"{name} can't run here: {missing[0].name}: {missing[0].found}", hint=missing[0].remedy
+            )
         else:
-            print(f"lab: without {name}: {missing[0].found} ({missing[0].remedy})", file=sys.stderr)
+            print(
+                f"lab: without {name}: {missing[0].name}: {missing[0].found} ({missing[0].remedy})", file=sys.stderr
+            )
     if not usable:
         raise BackendUnavailable("no backend can run here", hint="lab doctor")
     return sorted(set(usable), key=lambda name: classes[name].order)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import ImageError
 from lab.host.command import run
+from lab.host.units import format_bytes
 from lab.images import apt
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # where mmdebstrap(1) looks for Debian's keys
 TIMEOUT_SECONDS = 900.0
+NEEDED_BYTES = 1 << 30  # the root, the packages it is made of, and the lists of all there are
 
 
 def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str]) -> str:
     """Install a minimal Debian into the new directory ``root``; ``scratch`` exists and takes temporary files.
 
     Uses the host's own archives of ``suite`` where it has any, otherwise mmdebstrap's default mirror and Debian's
-    keys. Returns what `apt.sources_for` found. Needs root. Raises ImageError when neither is there, CommandError
-    with mmdebstrap's last lines.
+    keys. Returns what `apt.sources_for` found. Needs root. Raises ImageError when neither is there, or no space,
+    CommandError with mmdebstrap's last lines.
     """
+    if (free := shutil.disk_usage(scratch).free) < NEEDED_BYTES:
+        raise ImageError(
+            f"Debian {suite} needs {format_bytes(NEEDED_BYTES)} of disk space, and {scratch} has {format_bytes(free)}",
+            hint="free some (lab clean; df -h), or set LAB_HOME to a larger disk",
+        )
     sources, settings = apt.sources_for(suite), apt.settings()
     mirrors = []
     if sources:

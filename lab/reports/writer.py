@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     except OSError as error:
         raise ResultsError(
             f"the report can't be written into {run_folder}: {error.strerror}",
-            hint="copy the run folder to where you may write, and name that copy",
+            hint=f"free some space, then: lab report {run_folder}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "copy the run folder to where you may write, and name that copy",
         ) from error
     return written
