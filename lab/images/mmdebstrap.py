@@ -25,7 +25,7 @@ def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str]) ->
     """
     if (free := shutil.disk_usage(scratch).free) < NEEDED_BYTES:
         raise ImageError(
-            f"Debian {suite} needs {format_bytes(NEEDED_BYTES)} of disk space, and {scratch} has {format_bytes(free)}",
+            f"Debian {suite} needs {format_bytes(NEEDED_BYTES)} of disk, and {scratch} has {format_bytes(free)}",
             hint="free some (lab clean; df -h), or set LAB_HOME to a larger disk",
         )
     sources, settings = apt.sources_for(suite), apt.settings()

@@ -16,7 +16,7 @@ from lab.reports import writer
 def test_a_debian_is_not_begun_without_the_space_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=20 << 20))
-    with pytest.raises(ImageError, match=r"needs 1 GiB of disk space, and .* has 20 MiB") as caught:
+    with pytest.raises(ImageError, match=r"needs 1 GiB of disk, and .* has 20 MiB") as caught:
         mmdebstrap.mmdebstrap("bookworm", tmp_path / "root", tmp_path, [])
     assert "LAB_HOME" in caught.value.hint
 
