@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lab.hypervisor.guest.artefacts import Guest
     from lab.hypervisor.machine import Machine
 
-BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
 TUN = Path("/dev/net/tun")
 LIBVIRT_DRIVERS = tuple(
     Path(folder, "libvirt/connection-driver/libvirt_driver_qemu.so")
@@ -51,7 +50,7 @@ class MachineInstance(Instance):
         self._stop_signal = stop_signal_of(request.image)
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
-        self.machine.wait_executed(BOOT_TIMEOUT_SECONDS)  # before that there is nobody who could
+        self.machine.wait_executed()  # before that there is nobody who could
         return self.machine.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:

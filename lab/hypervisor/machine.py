@@ -21,7 +21,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Self
 
 from lab.errors import LabError, LaunchError
-from lab.host.clock import Timeline
+from lab.host.clock import Timeline, now
 from lab.hypervisor.agent import BUSYBOX, GuestAgent
 from lab.hypervisor.channels import Channels
 from lab.hypervisor.domain import MachineSpec, Port, domain_xml
@@ -34,6 +34,7 @@ from lab.model import Completed, Phase
 
 CONNECT_TIMEOUT_SECONDS = 30.0
 END_TIMEOUT_SECONDS = 10.0
+BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
 
 
 class Machine:
@@ -70,13 +71,14 @@ class Machine:
         self.process = domain.process  # QEMU's pid
         self._channels = channels
         self._domain = domain
+        self._started = now()
         self._agent: GuestAgent | None = None
         self._lock = threading.Lock()
         self._stopped = False
 
     # Ready
 
-    def wait_executed(self, timeout_seconds: float) -> None:
+    def wait_executed(self, timeout_seconds: float = BOOT_TIMEOUT_SECONDS) -> None:
         """Block until the application's execve(2) has happened. Raises LaunchError, with the console's tail, when
         it can't be executed, the guest fails before, or the time runs out.
         """
@@ -90,18 +92,27 @@ class Machine:
             raise self._not_executable(channels.failed_errno)
         if reached:
             raise self._died()
-        raise LaunchError(
-            f"{self.request.name} did not start its application within {timeout_seconds:g} s",
-            detail=channels.console_tail(),
-        )
+        raise self._late(timeout_seconds)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The application's exit code (128 + n after signal n, 126 and 127 as in a shell), None when the time ran
-        out first; 137, as after SIGKILL, when the plug was pulled before the application ended. Raises LaunchError
-        when the guest ended without one by itself, with the console's tail.
+        out first; 137, as after SIGKILL, when the plug was pulled before the application ended. Raises LaunchError,
+        with the console's tail, when the guest ended without one by itself or has been booting for
+        ``BOOT_TIMEOUT_SECONDS``.
         """
         channels = self._channels
-        channels.wait(lambda: channels.ended or channels.exit_code is not None, timeout_seconds)
+        deadline = None if timeout_seconds is None else now() + timeout_seconds
+        latest = self._started + BOOT_TIMEOUT_SECONDS
+
+        def ended() -> bool:
+            return channels.ended or channels.exit_code is not None
+
+        channels.wait(
+            lambda: ended() or self._executed(), _until(latest if deadline is None else min(latest, deadline))
+        )
+        if not ended() and not self._executed() and now() >= latest:
+            raise self._late(BOOT_TIMEOUT_SECONDS)
+        channels.wait(ended, None if deadline is None else _until(deadline))
         if channels.exit_code is None and channels.ended:
             if self.timeline.at(Phase.STOPPING) is not None:
                 return 128 + SIGKILL
@@ -193,6 +204,11 @@ class Machine:
         reason = self._channels.failure() or "its console's last lines follow"
         return LaunchError(f"the guest of {self.request.name} died: {reason}", detail=self.console_tail())
 
+    def _late(self, seconds: float) -> LaunchError:
+        return LaunchError(
+            f"{self.request.name} did not start its application within {seconds:g} s", detail=self.console_tail()
+        )
+
     def _not_executable(self, errno: int) -> LaunchError:
         program = self.request.handover.process.argv[0]
         code = 127 if errno == 2 else 126
@@ -209,3 +225,7 @@ class Machine:
         left += [f"cgroup {self.request.cgroup.path}"] if self.request.cgroup.exists() else []
         if left:
             raise LabError(f"{self.request.name} left behind: {', '.join(left)}", hint="lab clean")
+
+
+def _until(deadline: float) -> float:
+    return max(0.0, deadline - now())

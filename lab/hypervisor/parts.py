@@ -20,6 +20,7 @@ from lab.model import Accelerator, Limits
 DEFAULT_MEMORY_BYTES = 512 << 20
 LEAST_MEMORY_BYTES = {MachineKind.MICROVM: 96 << 20, MachineKind.PC: 192 << 20}
 DEFAULT_VCPUS = 1
+NAMES = {MachineKind.MICROVM: "microvm", MachineKind.PC: "vm"}  # what their backends are called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def memory_bytes(request: MachineRequest) -> int:
     least = LEAST_MEMORY_BYTES[request.kind]
     if wanted < least:
         raise LimitError(
-            f"a {request.kind} can't boot in {wanted >> 20} MiB: its kernel alone needs most of that",
+            f"a {NAMES[request.kind]} can't boot in {wanted >> 20} MiB: its kernel alone needs most of that",
             hint=f"--memory {least >> 20}M or more",
         )
     return wanted

@@ -18,6 +18,7 @@ from tiny import fill
 from lab.errors import LaunchError, LimitError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
+from lab.hypervisor import machine as machine_module
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import Handover
@@ -65,7 +66,7 @@ def site(lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         with Hypervisor.open(root, home=lab_home) as hypervisor:
             yield Site(hypervisor, guest, disk, root)
     finally:
-        subprocess.run(["rm", "-r", root], check=True)
+        subprocess.run(["rm", "-rf", root], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +238,17 @@ def test_a_guest_that_dies_shows_its_console(start: Callable[..., Machine], tmp_
         assert "Kernel panic" in caught.value.detail
 
 
+def test_a_guest_that_never_gets_to_its_application_is_given_up(
+    start: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_module, "BOOT_TIMEOUT_SECONDS", 0.5)
+    with start(MachineKind.PC, ("sleep", "1000")) as machine:
+        assert machine.wait(0) is None
+        with pytest.raises(LaunchError, match=r"did not start its application within 0\.5 s") as caught:
+            machine.wait()
+        assert caught.value.detail, "the console's tail"
+
+
 def test_too_little_memory_is_refused_and_leaves_nothing(site: Site, start: Callable[..., Machine]) -> None:
     name = f"small-{uuid4().hex[:6]}"
     group = ControlGroup.create(f"lab/test-{os.getpid()}/{name}", Limits())
@@ -251,7 +263,8 @@ def test_too_little_memory_is_refused_and_leaves_nothing(site: Site, start: Call
         cgroup=group,
         limits=Limits(memory_bytes=32 << 20),
     )
-    with pytest.raises(LimitError, match="can't boot in 32 MiB"):
+    with pytest.raises(LimitError, match="a vm can't boot in 32 MiB") as caught:
         Machine.start(site.hypervisor, site.guest, request, Timeline())
+    assert caught.value.hint == "--memory 192M or more"
     assert not group.exists()
     assert not request.directory.exists()
