@@ -115,6 +115,9 @@ def check_commands(instance: Instance) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (3, b"given\n0\n", b"to stderr\n")
     assert instance.execute(["cat", "/srv/index.html"]).stdout.decode() == GREETING
     assert json.loads(instance.inside("stat", "/srv/index.html").stdout)
+    assert instance.execute(["sh", "-c", "exit 255"]).exit_code == 255
+    left = instance.execute(["sh", "-c", "sleep 60 & echo gone"], timeout_seconds=20)  # it holds the output open
+    assert left.stdout == b"gone\n"
 
 
 def check_limits(site: Site, backend: str, instance: Instance) -> None:

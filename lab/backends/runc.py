@@ -12,7 +12,6 @@ Source: OCI runtime-spec, runtime.md "Lifecycle"; runc(8), runc-create(8), runc-
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
@@ -23,27 +22,29 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from errno import ENOENT
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from lab.backends.container import Container
-from lab.errors import CommandError, LabError, LaunchError, LimitError
-from lab.host import checks, syscalls
+from lab.errors import LabError, LaunchError, LimitError
+from lab.host import cgroupfs, checks, syscalls
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline, now
 from lab.host.command import run
 from lab.host.hierarchy import Unused
 from lab.host.ledger import Kind, Resource
+from lab.images.store import Image
 from lab.inside import build as inside
 from lab.instance import INSIDE, Parity
 from lab.model import Check, Completed, Phase
 from lab.runtime import bundle, roots, translate
 from lab.runtime.config import Config, User, to_json
+from lab.runtime.handle import collect
 from lab.runtime.launcher import Spec, beside
 from lab.runtime.mounts import DirectoryRoot, OverlayRoot
 
@@ -73,9 +74,10 @@ class Runc(Container):
     parity = Parity(
         differences=(
             *Container.parity.differences,
-            "runc's own short-lived processes run outside the container's cgroup: its CPU figures leave them out.",
-            "The moment its first process runs can't be seen from outside: the phase before execve includes it.",
-            "runc joins every cgroup hierarchy of the host, and always allows the device /dev/net/tun (runc 1.1).",
+            "The short-lived processes of runc itself run outside the cgroup: figures of CPU leave them out.",
+            "When its first process starts can't be seen from outside: the phase until execve includes it.",
+            "All cgroup hierarchies of the host are joined, those that lab does without too.",
+            "The device /dev/net/tun is allowed: runc 1.1 adds it to what the configuration allows.",
         )
     )
 
@@ -88,12 +90,26 @@ class Runc(Container):
     def check(cls) -> list[Check]:
         return [*super().check(), checks.tool(RUNC)]
 
+    def prepare(self, image: Image) -> None:
+        super().prepare(image)
+        self._list_groups()
+
     def _contain(self, spec: Spec, stdout: int, stderr: int, timeline: Timeline) -> Contained:
-        with self._lock:
-            if not self._listed:  # before the first: what runc makes beyond the hierarchies of lab's
-                self.site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=f"lab/{self.site.session.id}"))
-                self._listed = True
+        self._list_groups()
         return RuncContainer.launch(self.site, spec, stdout, stderr, timeline)
+
+    def _list_groups(self) -> None:
+        """Once: tell the ledger of the groups runc makes beyond lab's hierarchies, and make their parents.
+
+        A parent that is not empty can't be removed from under runc by another lab that ends meanwhile.
+        """
+        with self._lock:
+            if not self._listed:
+                path = f"lab/{self.site.session.id}"
+                self.site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=path))
+                for mount in Unused.detect().joined():
+                    cgroupfs.make_parents(mount, PurePosixPath(path, "any"), delegate=False)
+                self._listed = True
 
 
 class RuncContainer:
@@ -111,7 +127,6 @@ class RuncContainer:
         self._reaping = threading.Lock()
         self._closing = threading.Lock()
         self._owned = ExitStack()
-        self._executions = itertools.count(1)
 
     @classmethod
     def launch(cls, site: Site, spec: Spec, stdout: int, stderr: int, timeline: Timeline) -> RuncContainer:
@@ -130,15 +145,17 @@ class RuncContainer:
             bundle.write(_supervised(config), place, root=root.target, cgroups_path=f"/{path}")
             container = cls(spec, config, place, cgroup, timeline)
             undo.callback(container._end)
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            undo.callback(os.close, null)
             status, status_end = os.pipe2(os.O_CLOEXEC)
             undo.callback(os.close, status)
             try:
-                container._create(site, root, [stdout, stderr, status_end])
+                container._create(site, root, [null, stdout, stderr, status_end])
             finally:
                 os.close(status_end)
             if cgroup.effective_limits() != held:
                 raise LimitError(f"runc set other limits than {held}: {cgroup.effective_limits()}")
-            container._start(status)
+            container._start(status, null)
             container._owned = undo.pop_all()
         return container
 
@@ -155,24 +172,22 @@ class RuncContainer:
             root.mount()
             return spawn(words, descriptors)
 
-        with adoption():
+        def create() -> int:
             with ThreadPoolExecutor(1, "lab-runc") as thread:
                 pid = thread.submit(in_mounts_of_its_own).result()
             site.session.process(pid)
-            code = wait_child(pid, TIMEOUT_SECONDS)
-            at = now()
-            with suppress(FileNotFoundError, ValueError):
-                self._pidfd = os.pidfd_open(int((self._place / "pid").read_text()))
+            return pid
+
+        code, at, self._pidfd = adopt(create, self._place / "pid")
         if code != 0 or self._pidfd < 0:
             raise LaunchError(
                 f"runc can't create container {self.name}: {self._complaint()}", exit_code=RUNTIME_FAILED
             )
         self.timeline.mark(Phase.ISOLATED, at)
 
-    def _start(self, status: int) -> None:
+    def _start(self, status: int, null: int) -> None:
         """``runc start``; the helper's status pipe reaches its end when the application is executed."""
-        with Path(os.devnull).open("wb") as null:
-            pid = spawn(self._words("start", self.name), [null.fileno(), null.fileno()])
+        pid = spawn(self._words("start", self.name), [null] * 3)
         starting = os.pidfd_open(pid)
         try:
             text = self._read_status(status, starting)
@@ -216,39 +231,43 @@ class RuncContainer:
         """``runc exec`` as root, with the container's own bounding set, filter and limits. See `Instance.execute`."""
         if self.wait(0) is not None:
             raise LabError(f"container {self.name} has ended")
-        with tempfile.TemporaryDirectory(dir=self._place) as name:
+        with tempfile.TemporaryDirectory(dir=self._place) as name, ExitStack() as opened:
             folder = Path(name)
             process = beside(self.config, argv, User(uid=0, gid=0), "/")
             whole = to_json(replace(self.config, process=process))
             (folder / "process.json").write_text(json.dumps(whole["process"]))
-            arguments = ("--process", folder / "process.json", "--pid-file", folder / "pid", self.name)
+            (folder / "stdin").write_bytes(stdin)
+            source = opened.enter_context((folder / "stdin").open("rb")).fileno()
+            (out, out_end), (err, err_end) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+            opened.callback(os.close, out)
+            opened.callback(os.close, err)
+            arguments = ("--detach", "--process", folder / "process.json", "--pid-file", folder / "pid", self.name)
+            words = self._words("exec", *arguments, log=folder / "log")
             try:
-                done = run(
-                    self._words("exec", *arguments, log=folder / "log"),
-                    timeout_seconds=timeout_seconds, check=False, stdin=stdin,
-                )  # fmt: skip
-            except CommandError as error:
-                self._kill_command(folder / "pid")
-                raise LabError(
-                    f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s"
-                ) from error
-            if errors := self._errors(folder / "log"):
+                code, _, pidfd = adopt(lambda: spawn(words, [source, out_end, err_end]), folder / "pid")
+            finally:
+                os.close(out_end)
+                os.close(err_end)
+            if code != 0 or pidfd < 0:
+                complaint = self._complaint(folder / "log")
                 raise LaunchError(
-                    f"{argv[0]} can't be executed in container {self.name}: {errors[-1]}",
-                    exit_code=NOT_EXECUTABLE if "permission denied" in errors[-1] else NOT_FOUND,
+                    f"{argv[0]} can't be executed in container {self.name}: {complaint}",
+                    exit_code=NOT_EXECUTABLE if "permission denied" in complaint else NOT_FOUND,
                     hint="does the image hold that program?",
                 )
-        return done
+            opened.callback(os.close, pidfd)
+            return self._collect(argv[0], pidfd, [out, err], timeout_seconds)
 
-    def _kill_command(self, pid_file: Path) -> None:
-        """runc itself is dead by now; its child is killed as long as it is this container's."""
-        with suppress(FileNotFoundError, ValueError, ProcessLookupError):
-            descriptor = os.pidfd_open(pid := int(pid_file.read_text()))
-            try:
-                if pid in self.cgroup.processes():
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            finally:
-                os.close(descriptor)
+    def _collect(self, program: str, pidfd: int, pipes: list[int], timeout_seconds: float) -> Completed:
+        try:
+            output = collect(pipes, pidfd, timeout_seconds)
+        finally:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # no error: it is not reaped yet
+            select.select([pidfd], [], [], KILL_SECONDS)
+            code = reap(pidfd)
+        if output is None or code is None:
+            raise LabError(f"{program} in container {self.name} did not end within {timeout_seconds:g} s")
+        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The application's exit code (128 + n after signal n), or None when the time ran out first."""
@@ -292,8 +311,8 @@ class RuncContainer:
             return [line["msg"] for line in map(json.loads, lines) if line["level"] in ("error", "fatal")]
         return []
 
-    def _complaint(self) -> str:
-        return (self._errors() or ["it gave no reason"])[-1]
+    def _complaint(self, path: Path | None = None) -> str:
+        return (self._errors(path) or ["it gave no reason"])[-1]
 
 
 def _with_helper(spec: Spec) -> Config:
@@ -307,30 +326,33 @@ def _supervised(config: Config) -> Config:
     return replace(config, process=replace(config.process, args=words))
 
 
-@contextmanager
-def adoption() -> Iterator[None]:
-    """Whoever loses its parent below this process meanwhile becomes its child, and can be waited for.
+def adopt(start: Callable[[], int], pid_file: Path) -> tuple[int, float, int]:
+    """Let runc, whose pid ``start`` returns, end, and take over the child it leaves and names in ``pid_file``.
 
-    Only meanwhile (PR_SET_CHILD_SUBREAPER(2const)): other programs' orphans are for the host's init to reap.
+    Its exit code, when that was, and a pidfd of the child, -1 without one: from now on a child of this process,
+    which can wait for it. Only one at a time, and only meanwhile, is this process a subreaper
+    (PR_SET_CHILD_SUBREAPER(2const)): other programs' orphans are for the host's init to reap.
     """
     with _adoption:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         try:
-            yield
+            code = wait_child(start(), TIMEOUT_SECONDS)
         finally:
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
+    at = now()
+    try:
+        return code, at, os.pidfd_open(int(pid_file.read_text()))
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return code, at, -1
 
 
 def spawn(words: list[str], descriptors: Sequence[int]) -> int:
-    """Start a program with /dev/null as its input and ``descriptors`` as 1, 2, …; its pid.
+    """Start a program with ``descriptors`` as 0, 1, 2, …; its pid.
 
     Not by `lab.host.command`, which can neither number descriptors nor leave a program's output to another.
     """
     log.debug("+ %s", shlex.join(words))
-    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
-    ]
-    actions += [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors, 1)]
+    actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors)]
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # which Python ignores, and execve(2) would pass on
     return os.posix_spawn(
         words[0], words, os.environ, file_actions=actions, setsid=True, setsigmask=[], setsigdef=defaults

@@ -100,15 +100,15 @@ class Handle:
                 self.pidfd = -1
 
 
-def collect(pipes: list[int], handle: Handle, timeout_seconds: float) -> list[bytes] | None:
-    """What comes out of ``pipes`` until the process has ended, or None when the time runs out first.
+def collect(pipes: list[int], pidfd: int, timeout_seconds: float) -> list[bytes] | None:
+    """What comes out of ``pipes`` until the process ``pidfd`` has ended, or None when the time runs out first.
 
     The end of the process counts, not of the pipes: a daemon it left behind may hold them for ever.
     """
     deadline = time.monotonic() + timeout_seconds
     output: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
     with selectors.DefaultSelector() as selector:
-        for descriptor in (*pipes, handle.pidfd):
+        for descriptor in (*pipes, pidfd):
             selector.register(descriptor, selectors.EVENT_READ)
         ended = False
         while True:
@@ -117,7 +117,7 @@ def collect(pipes: list[int], handle: Handle, timeout_seconds: float) -> list[by
                 return None
             ready = [key.fd for key, _ in selector.select(remaining)]
             for descriptor in ready:
-                if descriptor == handle.pidfd:
+                if descriptor == pidfd:
                     ended = True
                     selector.unregister(descriptor)
                     continue

@@ -261,7 +261,7 @@ class Launcher:
             os.close(err_end)
             opened.callback(handle.send_signal, signal.SIGKILL)
             handle.wait_started(isolated_is_enough=False)
-            output = collect([out, err], handle, timeout_seconds)
+            output = collect([out, err], handle.pidfd, timeout_seconds)
             if output is None:
                 handle.send_signal(signal.SIGKILL)
             code = handle.wait(END_TIMEOUT_SECONDS)

@@ -8,7 +8,7 @@ import pytest
 
 from lab.errors import LabError, LimitError
 from lab.host.cgroup import ControlGroup, CpuUsage
-from lab.host.hierarchy import Hierarchies, Mode
+from lab.host.hierarchy import Hierarchies, Mode, Unused
 from lab.model import Limits
 
 V1_CONTROLLERS = ("memory", "cpu,cpuacct", "pids", "freezer", "devices")
@@ -53,6 +53,21 @@ def test_v2_alone(tmp_path: Path) -> None:
     assert found.joined() == (tmp_path / "sys/fs/cgroup",)
     assert found.mount_of("memory") == tmp_path / "sys/fs/cgroup"
     assert found.mount_of("hugetlb") is None
+
+
+@pytest.mark.parametrize(
+    ("v1", "v2", "rest"),
+    [(True, False, ["systemd"]), (True, True, ["freezer", "devices", "systemd"]), (False, True, [])],
+)
+def test_what_lab_does_not_use_other_runtimes_do(tmp_path: Path, v1: bool, v2: bool, rest: list[str]) -> None:
+    unused = Unused.detect(host(tmp_path, v1=v1, v2=v2))
+    assert [mount.name for mount in unused.joined()] == rest
+    for mount in unused.joined():
+        (mount / "lab/s/i").mkdir(parents=True)
+    group = ControlGroup.open("lab/s/i", hierarchies=unused)
+    assert group.exists() is bool(rest)
+    group.remove()
+    assert not any((mount / "lab").exists() for mount in unused.joined())
 
 
 def test_no_cgroups_at_all(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_two_cleaners_share_the_work(tmp_path: Path, runtime: Path) -> None:
         {"kind": "cgroup", "name": "lab/otherone/web-1"},
         {"kind": "cgroup", "name": "system.slice/x"},
         {"kind": "cgroup", "name": "lab"},
+        {"kind": "other-cgroup", "name": "lab"},
     ],
 )
 def test_a_ledger_cannot_name_what_lab_never_makes(line: dict[str, str]) -> None:
