@@ -58,6 +58,7 @@ def test_a_server_for_the_client_and_through_a_published_port(
     with contract.serve(site, backend, image, tmp_path) as instance:
         contract.check_serves(site, instance)
         contract.check_commands(instance)
+        contract.check_a_child_left_behind(instance)
         contract.check_limits(site, backend, instance)
         contract.check_accounted(instance)
         contract.check_writes_stay(site, backend, image, tmp_path, instance)
