@@ -111,7 +111,7 @@ def _subtitle(material: Material) -> str:
     emulated = any(style.hatch(arm) for arm in material.arms)
     blocks = material.loaded.blocks
     text = f"medians of {blocks} block{'s' * (blocks != 1)} · the same image everywhere"
-    return text + (" · striped: TCG emulation, far slower than with KVM" if emulated else "")
+    return text + (" · striped: TCG emulation, says nothing about KVM" if emulated else "")
 
 
 def _sentences(material: Material, costs: list[tuple[str, str, str, str]]) -> list[str]:
