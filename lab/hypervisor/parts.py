@@ -49,12 +49,12 @@ class MachineRequest:
 
 
 def memory_bytes(request: MachineRequest) -> int:
-    """The guest's RAM: the memory limit itself. Raises LimitError when that is too little to boot in."""
+    """The guest's RAM: the memory limit itself. Raises LimitError below the least that lab gives."""
     wanted = request.limits.memory_bytes or DEFAULT_MEMORY_BYTES
     least = LEAST_MEMORY_BYTES[request.kind]
     if wanted < least:
         raise LimitError(
-            f"a {NAMES[request.kind]} can't boot in {wanted >> 20} MiB: its kernel alone needs most of that",
+            f"lab starts no {NAMES[request.kind]} with {wanted >> 20} MiB: its own system needs too much of that",
             hint=f"--memory {least >> 20}M or more",
         )
     return wanted

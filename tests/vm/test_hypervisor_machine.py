@@ -263,7 +263,7 @@ def test_too_little_memory_is_refused_and_leaves_nothing(site: Site, start: Call
         cgroup=group,
         limits=Limits(memory_bytes=32 << 20),
     )
-    with pytest.raises(LimitError, match="a vm can't boot in 32 MiB") as caught:
+    with pytest.raises(LimitError, match="lab starts no vm with 32 MiB") as caught:
         Machine.start(site.hypervisor, site.guest, request, Timeline())
     assert caught.value.hint == "--memory 192M or more"
     assert not group.exists()

@@ -1,8 +1,8 @@
 """What is left out of the guest's Debian, each with its reason: a server in a virtual machine has no use for it.
 
-It stays an ordinary Debian that systemd boots, with journald, udev and networkd. What protects a system or decides
-how fast an application runs is left as Debian has it: the kernel's mitigations and settings, its audit, and the
-sandboxes of systemd's own services.
+It is a Debian that systemd boots, with journald, udev and networkd, but no longer one as installed: its boot is
+shorter for what is missing, and reports say so. What protects a system or decides how fast an application runs is
+left as Debian has it: the kernel's mitigations and settings, its audit, and the sandboxes of systemd's own services.
 """
 
 from __future__ import annotations
@@ -53,9 +53,6 @@ UNITS: Mapping[str, Sequence[str]] = MappingProxyType({
         "sys-kernel-debug.mount",
         "sys-kernel-tracing.mount",
         "systemd-binfmt.service",
-    ),
-    "its only setting allows more processes than the application's limit ever lets there be": (
-        "systemd-sysctl.service",
     ),
     "no modules are listed to be loaded at boot, and no device has to exist before its driver does": (
         "kmod-static-nodes.service",
