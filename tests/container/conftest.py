@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from running import Output, Ran, Run, Start
 
+from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
+from lab.host.hierarchy import Hierarchies, Unused
 from lab.model import Limits, Process
 from lab.runtime import bundle
 from lab.runtime.config import Config
@@ -124,8 +126,9 @@ def runc_run(busybox_root: Path, tmp_path: Path) -> Run:
             timeout=60,
             check=False,
         )
-        for mount in Path("/sys/fs/cgroup").glob(f"*/lab/{name}"):
-            mount.rmdir()
+        # runc removes its own group in every hierarchy there is, and leaves the parents it made for it.
+        for tree in (Hierarchies.detect(), Unused.detect()):
+            ControlGroup.open(f"lab/{name}/one", hierarchies=tree).prune_parents()
         return Ran(exit_code=done.returncode, output=done.stdout, stamps={})
 
     return complete
