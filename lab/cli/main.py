@@ -26,7 +26,7 @@ COMMANDS = {
     "compare": "lab.cli.compare:compare",
     "run": "lab.cli.run:run",
     "build": "lab.cli.build:build",
-    "image": "lab.cli.build:app",
+    "image": "lab.cli.image:app",
     "report": "lab.cli.report:report",
     "doctor": "lab.cli.doctor:doctor",
     "clean": "lab.cli.clean:clean",
