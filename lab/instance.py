@@ -7,17 +7,18 @@ knows who measures them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
-from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort
+from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort, TerminalSize
 
 INSIDE = "/.lab/inside"
 """Where every instance sees lab's static helper program, on a read-only mount of its own."""
@@ -30,6 +31,10 @@ class LaunchRequest:
     ``name`` is unique within the session. ``log_directory`` exists already; the backend writes ``stdout.log``,
     ``stderr.log`` (an own-kernel backend may merge the two) and ``console.log`` into it. ``stdout`` and
     ``stderr``, when given, are descriptors that receive the application's output *besides* the log.
+
+    The application reads ``stdin``, a descriptor that stays the caller's; None is /dev/null. With ``terminal`` a
+    pseudo-terminal of that size, made inside, is its controlling terminal and all three of its streams: what
+    ``stdin`` gives goes in, what comes out is the output (there is no separate stderr then).
     """
 
     name: str
@@ -40,6 +45,43 @@ class LaunchRequest:
     published: tuple[PublishedPort, ...] = ()
     stdout: int | None = None
     stderr: int | None = None
+    stdin: int | None = None
+    terminal: TerminalSize | None = None
+
+
+class Execution(ABC):
+    """One more command in an instance, with streams of its own; see `Instance.begin`.
+
+    A context manager: leaving it closes it. Thread-safe.
+    """
+
+    @abstractmethod
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """The command's exit code (128 + n after signal n), or None when the time ran out first.
+
+        When it returns a code, all the command's own output has been written to the descriptors given, as far as
+        somebody reads them. Raises LabError when the code can't be known, since the instance has gone.
+        """
+
+    @abstractmethod
+    def signal(self, number: int) -> None:
+        """Send a signal to the command. No error if it has ended."""
+
+    @abstractmethod
+    def resize(self, size: TerminalSize) -> None:
+        """Give its terminal another size; the foreground process there gets SIGWINCH. Nothing without a terminal."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Kill the command if it still runs and let go of the descriptors given. Idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Instance(ABC):
@@ -62,6 +104,36 @@ class Instance(ABC):
 
         Raises LabError when it can't be run at all or does not end in time (it is then killed).
         """
+
+    def begin(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | None,
+        stdout: int,
+        stderr: int,
+        terminal: TerminalSize | None = None,
+        environment: Mapping[str, str] | None = None,
+        directory: str = "",
+        user: str = "",
+    ) -> Execution:
+        """Start a command of the image inside, behind the same boundary as the application, and return at once.
+
+        The descriptors stay the caller's, who may close them when the execution is closed, not before. Without a
+        terminal the command reads ``stdin`` (None: /dev/null) and writes ``stdout`` and ``stderr``; who gives it a
+        pipe may get the very pipe handed in, or one that is copied to and from it. With one, a pseudo-terminal of
+        that size is made inside, in the instance's own devpts, and is the command's controlling terminal: what
+        ``stdin`` gives goes in, what comes out goes to ``stdout``.
+
+        The environment is the application's with ``environment`` over it (and TERM=xterm with a terminal, if
+        neither sets it). ``directory`` is the application's unless given. ``user`` is root unless given: a name or
+        a number of the image, with ``:GROUP`` if wanted, as Docker's --user. The command does not outlive this
+        process. Raises LaunchError with exit code 126 or 127 when it can't be executed, LabError otherwise.
+        """
+        raise LabError(f"backend {self.backend} can't run a command with streams of its own")
+
+    def resize(self, size: TerminalSize) -> None:
+        """Give the application's terminal another size. Nothing if it has none."""
 
     def inside(self, *arguments: str, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         """Run lab's own static helper inside; see ``lab/inside/inside.c`` for its verbs."""

@@ -134,6 +134,14 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalSize:
+    """A terminal's size in characters, as in tty_ioctl(4)'s struct winsize; 0 means unknown."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """A command that ran to its end inside an instance or on the host."""
 
