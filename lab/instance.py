@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 
 from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
-from lab.host.clock import Timeline
+from lab.host.clock import Listener, Timeline
 from lab.images.store import Image
 from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort, TerminalSize
 
@@ -35,6 +35,8 @@ class LaunchRequest:
     The application reads ``stdin``, a descriptor that stays the caller's; None is /dev/null. With ``terminal`` a
     pseudo-terminal of that size, made inside, is its controlling terminal and all three of its streams: what
     ``stdin`` gives goes in, what comes out is the output (there is no separate stderr then).
+
+    ``listener`` hears of every step of the start.
     """
 
     name: str
@@ -47,6 +49,7 @@ class LaunchRequest:
     stderr: int | None = None
     stdin: int | None = None
     terminal: TerminalSize | None = None
+    listener: Listener | None = None
 
 
 class Execution(ABC):

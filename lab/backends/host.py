@@ -108,7 +108,7 @@ class HostBackend(SiteBackend):
         _ = self.site.network
 
     def launch(self, request: LaunchRequest) -> HostInstance:
-        timeline = Timeline()
+        timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
         holdings, outputs = Holdings(self.site, request), ExitStack()
         try:
@@ -122,8 +122,10 @@ class HostBackend(SiteBackend):
 
     def _start(self, request: LaunchRequest, holdings: Holdings, outputs: ExitStack, timeline: Timeline) -> Contained:
         from lab.runtime.launcher import Overlay, Spec
+        from lab.runtime.plan import Before
 
-        endpoint = holdings.make_endpoint()
+        with timeline.step("lab", Before.NETWORK):
+            endpoint = holdings.make_endpoint()
         mounts = self._surroundings(request, holdings)
         stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
         stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))

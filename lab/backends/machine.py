@@ -89,7 +89,7 @@ class MachineBackend(SiteBackend):
         _ = self.site.accelerator, self.site.hypervisor, self.site.network
 
     def launch(self, request: LaunchRequest) -> MachineInstance:
-        timeline = Timeline()
+        timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
         if self._guest is None:
             self.prepare(request.image)

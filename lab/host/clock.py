@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
 
 from lab.model import Phase
 
@@ -13,13 +17,43 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of the things a step consists of: a mount, for instance. Times as in `Taken`."""
+
+    text: str
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A step of a start that has been taken, by ``side``: a process of the start. Seconds on the one clock."""
+
+    side: str
+    step: str
+    began: float
+    ended: float
+    parts: tuple[Part, ...] = ()
+
+
+class Listener(Protocol):
+    """Who wants to hear of a start while it happens. Called from several threads; must not raise."""
+
+    def taken(self, taken: Taken) -> None: ...
+    def marked(self, phase: Phase, at: float) -> None: ...
+
+
 class Timeline:
     """When each phase of an instance was seen by the host; the first mark of a phase counts.
+
+    A ``listener`` hears of each phase, and of each step in between. Without one, steps are not even timed.
 
     Thread-safe: console readers, the launcher's reader and the caller all mark.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Listener | None = None) -> None:
+        self.listener = listener
         self._stamps: dict[Phase, float] = {}
         self._resolutions: dict[Phase, float] = {}
         self._changed = threading.Condition()
@@ -28,10 +62,23 @@ class Timeline:
         """Record ``phase`` at ``at`` (default: now); ``resolution_seconds`` > 0 where it was polled."""
         stamp = now() if at is None else at
         with self._changed:
-            if phase not in self._stamps:
-                self._stamps[phase] = stamp
-                self._resolutions[phase] = resolution_seconds
-                self._changed.notify_all()
+            if phase in self._stamps:
+                return
+            self._stamps[phase] = stamp
+            self._resolutions[phase] = resolution_seconds
+            self._changed.notify_all()
+        if self.listener is not None:
+            self.listener.marked(phase, stamp)
+
+    def step(self, side: str, name: str) -> AbstractContextManager[None]:
+        """What is done within is that step. Nothing is told of one that fails: the error says so."""
+        return nullcontext() if self.listener is None else self._timed(self.listener, side, name)
+
+    @contextmanager
+    def _timed(self, listener: Listener, side: str, name: str) -> Iterator[None]:
+        began = now()
+        yield
+        listener.taken(Taken(side=side, step=name, began=began, ended=now()))
 
     def at(self, phase: Phase) -> float | None:
         """Seconds on the one clock, or None while it has not happened."""

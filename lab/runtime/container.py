@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from lab.host import syscalls
 from lab.runtime import init
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step
+from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step, Tell
 
 JOINED = (
     syscalls.CLONE_NEWUSER
@@ -77,9 +77,12 @@ class Started:
                 setattr(self, name, -1)
 
 
-def start(plan: Plan, stdio: list[int]) -> Started:
-    """Steps 1 and 3; the child goes on by itself. Raises StepFailed, and then nothing is left of it."""
-    progress = Progress(plan.fail_at)
+def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
+    """Steps 1 and 3; the child goes on by itself. Raises StepFailed, and then nothing is left of it.
+
+    ``tell`` hears of each step of this half; of the child's, its channel brings a STEP if ``plan.explain``.
+    """
+    progress = Progress(plan.fail_at, tell)
     started = None
     try:
         progress.enter(Step.CLONE)
@@ -88,6 +91,7 @@ def start(plan: Plan, stdio: list[int]) -> Started:
         if plan.uid_map:
             map_ids(started.pid, plan)
             started.tell("IDS_MAPPED")
+        progress.finish()
     except Exception as error:
         abandon(started)
         raise progress.failure(error) from error

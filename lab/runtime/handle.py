@@ -9,7 +9,7 @@ import threading
 import time
 
 from lab.errors import LaunchError
-from lab.host.clock import Timeline
+from lab.host.clock import Part, Taken, Timeline
 from lab.model import Phase
 from lab.runtime.channel import Message
 from lab.runtime.init import RUNTIME_FAILED
@@ -34,6 +34,9 @@ class Handle:
 
     def hear(self, message: Message, descriptors: list[int]) -> None:
         """One event from the spawner."""
+        if message["message"] == "STEP":
+            self._hear_step(message["taken"])
+            return
         with self._changed:
             if descriptors and self.pidfd < 0:
                 self.pidfd = descriptors.pop()
@@ -58,6 +61,12 @@ class Handle:
             self._changed.notify_all()
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _hear_step(self, taken: object) -> None:
+        assert isinstance(taken, dict)
+        parts = tuple(Part(text=text, began=began, ended=ended) for text, began, ended in taken["parts"])
+        if self.timeline.listener is not None:
+            self.timeline.listener.taken(Taken(**taken | {"parts": parts}))
 
     def lose(self, error: LaunchError) -> None:
         """The spawner is gone, and with it every process it started."""

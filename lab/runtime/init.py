@@ -22,11 +22,12 @@ import select
 import signal
 import socket
 import struct
+from contextlib import suppress
 
 from lab.host import syscalls
 from lab.runtime import mounts
 from lab.runtime.channel import Channel
-from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan, Progress, Step
+from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan, Progress, Step, Tell
 
 RUNTIME_FAILED = 125  # Docker's exit code for "the container could not be started"
 NOT_EXECUTABLE = 126
@@ -40,7 +41,7 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # netdevice(7)
 
 def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list[int]) -> None:
     """Become the container's first process. Never returns."""
-    progress = Progress(plan.fail_at)
+    progress = Progress(plan.fail_at, teller(channel) if plan.explain else None)
     try:
         progress.enter(Step.PLACE)
         place(tasks)
@@ -52,10 +53,10 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         progress.enter(Step.ROOT)
         root = mount_root(plan)
         progress.enter(Step.MOUNTS)
-        apply(plan.mounts, root)
+        apply(plan.mounts, root, progress)
         set_sysctls(plan, root)
         progress.enter(Step.MASKS)
-        apply(plan.masks, root)
+        apply(plan.masks, root, progress)
         progress.enter(Step.ENTER)
         enter_root(plan, root)
         progress.enter(Step.HOSTNAME)
@@ -175,9 +176,11 @@ def mount_root(plan: Plan) -> mounts.Root:
     return mounts.Root(operation.target)
 
 
-def apply(operations: list[dict[str, object]], root: mounts.Root) -> None:
-    for operation in operations:
-        mounts.from_json(operation).apply(root)
+def apply(operations: list[dict[str, object]], root: mounts.Root, progress: Progress) -> None:
+    for value in operations:
+        operation = mounts.from_json(value)
+        operation.apply(root)
+        progress.did(operation.describe)
 
 
 def set_sysctls(plan: Plan, root: mounts.Root) -> None:
@@ -272,6 +275,16 @@ def execute(process: ProcessPlan) -> None:
         os.execve(INSIDE, words, environment)
     os.set_inheritable(STATUS_DESCRIPTOR, False)
     os.execvpe(process.argv[0], process.argv, environment)
+
+
+def teller(channel: Channel) -> Tell:
+    """Tells the parent of each step. The last one is taken behind the seccomp filter, which may forbid it."""
+
+    def tell(taken: dict[str, object]) -> None:
+        with suppress(PermissionError):
+            channel.send("STEP", taken=taken | {"side": "child"})
+
+    return tell
 
 
 def report_and_exit(progress: Progress, channel: Channel, error: BaseException) -> None:

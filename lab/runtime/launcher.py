@@ -33,7 +33,7 @@ from lab.runtime import bundle, devices, roots, translate
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.config import Capabilities, Config, ProcessConfig, User
 from lab.runtime.handle import Handle, collect
-from lab.runtime.plan import INSIDE, CgroupsPlan, shallow
+from lab.runtime.plan import INSIDE, Before, CgroupsPlan, shallow
 from lab.runtime.roots import Directory, Overlay
 
 __all__ = ["Container", "Directory", "Launcher", "Overlay", "Spec"]
@@ -209,21 +209,26 @@ class Launcher:
         timeline = timeline or Timeline()
         timeline.mark(Phase.REQUESTED)
         with ExitStack() as undo:
-            cgroup = ControlGroup.create(f"lab/{self.session}/{spec.name}", translate.limits(spec.config))
-            undo.callback(cgroup.remove, keep_parents=True)
-            devices.guard(cgroup, spec.config.linux.resources.devices)
-            config = _with_helper(spec)
-            root = roots.prepare(spec.root, spec.name, config.mounts, self.scratch, undo)
-            plan = translate.plan(
-                config,
-                root,
-                name=spec.name,
-                cgroups=_placement(cgroup),
-                cgroup_controllers=_shown_controllers(cgroup),
-                init=spec.init,
-                hold=spec.hold,
-                fail_at=spec.fail_at,
-            )
+            with timeline.step("lab", Before.CGROUP):
+                cgroup = ControlGroup.create(f"lab/{self.session}/{spec.name}", translate.limits(spec.config))
+                undo.callback(cgroup.remove, keep_parents=True)
+            with timeline.step("lab", Before.DEVICES):
+                devices.guard(cgroup, spec.config.linux.resources.devices)
+            with timeline.step("lab", Before.WRITES):
+                config = _with_helper(spec)
+                root = roots.prepare(spec.root, spec.name, config.mounts, self.scratch, undo)
+            with timeline.step("lab", Before.PLAN):
+                plan = translate.plan(
+                    config,
+                    root,
+                    name=spec.name,
+                    cgroups=_placement(cgroup),
+                    cgroup_controllers=_shown_controllers(cgroup),
+                    init=spec.init,
+                    hold=spec.hold,
+                    fail_at=spec.fail_at,
+                )
+            plan = plan if timeline.listener is None else replace(plan, explain=True)
             handle = self._register(spec.name, timeline)
             undo.callback(self._forget, handle)
             undo.callback(self._end, handle, cgroup)

@@ -8,6 +8,8 @@ Standard library only; see `lab.runtime.spawner`.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -34,6 +36,16 @@ class Step(StrEnum):
     NO_NEW_PRIVILEGES = "set no_new_privs"
     SECCOMP = "install the seccomp filter"
     EXECVE = "execve"
+
+
+class Before(StrEnum):
+    """What the big process does before step 1: the container's surroundings."""
+
+    NETWORK = "connect to the network"
+    CGROUP = "make the control groups"
+    DEVICES = "guard the devices"
+    WRITES = "make folders for writes"
+    PLAN = "plan"
 
 
 class Enter(StrEnum):
@@ -111,6 +123,7 @@ class Plan:
     process: ProcessPlan
     hold: bool = False  # wait for EXEC_NOW once isolated
     fail_at: str = ""  # a Step at which to fail on purpose: how tests prove that every failure is cleaned up
+    explain: bool = False  # tell of each step when it has been taken
 
     def to_json(self) -> dict[str, object]:
         return shallow(self) | {"process": shallow(self.process), "cgroups": shallow(self.cgroups)}
@@ -134,18 +147,47 @@ class StepFailed(Exception):
         self.text = text
 
 
-class Progress:
-    """Remembers the step that is being done, for errors to name it, and fails at ``fail_at`` on purpose."""
+Parts = list[tuple[str, float, float]]
+"""What a step consisted of: a line each, when it began, when it ended."""
 
-    def __init__(self, fail_at: str = "") -> None:
+Tell = Callable[[dict[str, object]], None]
+"""Gets a step that has been taken: the fields of `lab.host.clock.Taken`, but for the side."""
+
+
+class Progress:
+    """Remembers the step that is being done, for errors to name it, and fails at ``fail_at`` on purpose.
+
+    ``tell`` hears of each step when it has been taken, where somebody wants the start explained. The time that
+    telling takes belongs to no step.
+    """
+
+    def __init__(self, fail_at: str = "", tell: Tell | None = None) -> None:
         self.step = Step.CLONE
         self._fail_at = fail_at
+        self._tell = tell
+        self._began = 0.0  # of the step, while none has begun
+        self._parts: Parts = []
 
     def enter(self, step: Step) -> None:
         """``step`` begins."""
+        if self._tell is not None:
+            self.finish()
+            self._began = _now()
         self.step = step
         if step == self._fail_at:
             raise OSError(0, "injected failure")
+
+    def did(self, describe: Callable[[], str]) -> None:
+        """A part of the step has been done, described only if somebody wants to know."""
+        if self._tell is not None:
+            began = self._parts[-1][2] if self._parts else self._began
+            self._parts.append((describe(), began, _now()))
+
+    def finish(self) -> None:
+        """The last step has been taken; `enter` says so of the others."""
+        if self._tell is not None and self._began:
+            self._tell({"step": self.step, "began": self._began, "ended": _now(), "parts": self._parts})
+            self._began, self._parts = 0.0, []
 
     def failure(self, error: BaseException) -> StepFailed:
         """The error that stopped the current step, by name."""
@@ -156,3 +198,7 @@ class Progress:
         if isinstance(error, OSError) and error.filename:
             text = f"{os.fsdecode(error.filename)}: {text}"
         return StepFailed(str(self.step), number, text)
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_MONOTONIC)

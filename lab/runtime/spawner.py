@@ -8,8 +8,8 @@ It outlives its parent by what it takes to leave nothing behind: when the channe
 what it started, removes the session's cgroups and scratch folder, runs the clean-up command it was given, and
 exits. Signals of a terminal don't reach it. When it is killed itself, the kernel kills its containers.
 
-Client to spawner: LAUNCH, EXECUTE, PROCEED, QUIT. Back: READY once; ISOLATED, EXECUTED, FAILED, EXITED, each with
-``id``; times are CLOCK_MONOTONIC, taken when poll(2) returned.
+Client to spawner: LAUNCH, EXECUTE, PROCEED, QUIT. Back: READY once; ISOLATED, EXECUTED, FAILED, EXITED, and
+STEP where a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, taken when poll(2) returned.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed, Message
 from lab.runtime.container import Started
-from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed
+from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed, Tell
 
 
 def now() -> float:
@@ -104,8 +104,9 @@ class Spawner:
         value = message["plan"]
         assert isinstance(value, dict)
         plan = Plan.from_json(value)
-        started = container.start(plan, descriptors)
-        self.adopt(Child(str(message["id"]), started, plan.process, hold=plan.hold))
+        identity = str(message["id"])
+        started = container.start(plan, descriptors, self.teller(identity) if plan.explain else None)
+        self.adopt(Child(identity, started, plan.process, hold=plan.hold))
 
     def execute(self, message: Message, descriptors: list[int]) -> None:
         value = message["process"]
@@ -147,6 +148,8 @@ class Spawner:
             child.failure = message
         elif message["message"] == "EXECUTING":
             child.executing = True
+        elif message["message"] == "STEP":
+            self.tell(child, "STEP", taken=message["taken"])
         else:
             started.stamps["isolated"] = at
             if child.hold:
@@ -196,6 +199,10 @@ class Spawner:
         else:
             self.tell(child, "EXITED", code=code, at=at)
         started.close()
+
+    def teller(self, identity: str) -> Tell:
+        """Tells the client of each step of this half of a start."""
+        return lambda taken: self.client.send("STEP", id=identity, taken=taken | {"side": "launcher"})
 
     def tell(
         self, child: Child, name: str, *, descriptors: tuple[int, ...] | list[int] = (), **fields: object
