@@ -271,7 +271,7 @@ def execute(process: ProcessPlan) -> None:
     restore_signals()
     environment = dict(entry.partition("=")[::2] for entry in process.environment)
     if process.init:
-        words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), "--", *process.argv]
+        words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
         os.execve(INSIDE, words, environment)
     os.set_inheritable(STATUS_DESCRIPTOR, False)
     os.execvpe(process.argv[0], process.argv, environment)

@@ -81,6 +81,7 @@ class ProcessPlan:
     seccomp: str  # the BPF program in base 64, "" for none
     oom_score_adj: int | None
     init: bool  # lab's helper is executed first and supervises the application
+    helper: list[str]  # what it is told besides, see inside/init.c: a terminal to make
 
     @classmethod
     def from_json(cls, value: dict[str, object]) -> ProcessPlan:

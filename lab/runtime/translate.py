@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import resource
+from collections.abc import Sequence
 
 from lab.errors import LabError, UsageError
 from lab.host import syscalls
@@ -44,6 +45,7 @@ def plan(
     cgroups: CgroupsPlan,
     cgroup_controllers: tuple[str, ...],
     init: bool,
+    helper: Sequence[str] = (),
     hold: bool = False,
     fail_at: str = "",
 ) -> Plan:
@@ -72,13 +74,15 @@ def plan(
         hostname=config.hostname,
         loopback_up="network" in made,
         sysctls=dict(linux.sysctl),
-        process=process_plan(config, init=init),
+        process=process_plan(config, init=init, helper=helper),
         hold=hold,
         fail_at=fail_at,
     )
 
 
-def process_plan(config: Config, *, init: bool, process: ProcessConfig | None = None) -> ProcessPlan:
+def process_plan(
+    config: Config, *, init: bool, process: ProcessConfig | None = None, helper: Sequence[str] = ()
+) -> ProcessPlan:
     """The process of ``config``, or another ``process`` behind the same boundary."""
     process = process or config.process
     sets = process.capabilities
@@ -101,6 +105,7 @@ def process_plan(config: Config, *, init: bool, process: ProcessConfig | None = 
         seccomp=base64.b64encode(seccomp.compile(profile)).decode() if profile else "",
         oom_score_adj=process.oom_score_adj,
         init=init,
+        helper=list(helper),
     )
 
 
