@@ -3,7 +3,7 @@
 `lab-oci` is started anew for every verb, and its caller waits each time. A bare interpreter needs 6 ms; importing
 contextlib, signal (for its enumerations) or socket adds 3 ms each, json 4, dataclasses 11. The modules that such a
 process imports take these names from here instead: same call, same behaviour, as far as lab uses them.
-`lab.runtime.record` is the same for data classes.
+`lab.record` is the same for data classes.
 """
 
 from __future__ import annotations

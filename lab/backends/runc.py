@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from errno import ENOENT
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -42,6 +41,7 @@ from lab.images.store import Image
 from lab.inside import build as inside
 from lab.instance import INSIDE, Parity
 from lab.model import Check, Completed, Phase
+from lab.record import replace
 from lab.runtime import bundle, roots, translate
 from lab.runtime.config import Config, User, to_json
 from lab.runtime.handle import collect

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lab.model import Limits, Process
+from lab.record import replace
 from lab.runtime import capabilities, seccomp
 from lab.runtime.config import (
     Capabilities,

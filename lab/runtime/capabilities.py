@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NAMES = (
     "CAP_CHOWN",
@@ -82,7 +83,8 @@ def names(bits: int) -> tuple[str, ...]:
 
 def held() -> tuple[str, ...]:
     """The capabilities this process could pass on: a host may itself be confined."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapPrm:"):
-            return names(int(line.split()[1], 16))
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("CapPrm:"):
+                return names(int(line.split()[1], 16))
     return ()

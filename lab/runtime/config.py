@@ -1,253 +1,385 @@
-"""The OCI runtime configuration, typed (runtime-spec, config.md and config-linux.md).
+"""The OCI runtime configuration, typed: runtime-spec 1.0.2 to 1.2, config.md and config-linux.md.
 
-Only what lab carries out is here. Anything else in a file is refused by its JSON path, never ignored: a
-container that is less isolated than its configuration says is worse than none.
+Every property that Linux containers use is here, in the specification's order and in our spelling; the annotations
+are what a value has to be (`lab.runtime.kinds`). What the specification knows and lab does not do stands in
+``REFUSED`` and is refused by its JSON path, never ignored: a container that is less isolated than its
+configuration says is worse than none. Rules that join several properties are in `lab.runtime.validate`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from lab.record import Record
+from lab.runtime import schema
+from lab.runtime.kinds import (
+    AbsolutePath,
+    Access,
+    Architecture,
+    Capability,
+    Cpus,
+    DeviceKind,
+    Domain,
+    Int32,
+    Int64,
+    IoClass,
+    Mode,
+    NamespaceKind,
+    Nanoseconds,
+    OomScore,
+    Operator,
+    Percent,
+    Policy,
+    PolicyFlag,
+    Propagation,
+    RlimitKind,
+    RuleKind,
+    SeccompAction,
+    SeccompFlag,
+    Seconds,
+    Text,
+    Uint16,
+    Uint32,
+    Uint64,
+    Variable,
+    Version,
+    Weight,
+    Word,
+)
 
-from lab.errors import UsageError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 VERSION = "1.0.2"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    uid: int = 0
-    gid: int = 0
-    umask: int | None = None
-    additional_gids: tuple[int, ...] = ()
+# The process
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    bounding: tuple[str, ...] = ()
-    effective: tuple[str, ...] = ()
-    permitted: tuple[str, ...] = ()
-    inheritable: tuple[str, ...] = ()
-    ambient: tuple[str, ...] = ()
+class ConsoleSize(Record):
+    height: Uint16  # struct winsize holds no more
+    width: Uint16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rlimit:
-    type: str  # RLIMIT_NOFILE, …
-    soft: int
-    hard: int
+class User(Record):
+    REFUSED = {"username": "it is for Windows"}
+    uid: Uint32 = 0
+    gid: Uint32 = 0
+    umask: Mode | None = None
+    additional_gids: tuple[Uint32, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessConfig:
-    args: tuple[str, ...]
-    cwd: str = "/"
+class Capabilities(Record):
+    bounding: tuple[Capability, ...] = ()
+    effective: tuple[Capability, ...] = ()
+    permitted: tuple[Capability, ...] = ()
+    inheritable: tuple[Capability, ...] = ()
+    ambient: tuple[Capability, ...] = ()
+
+
+class Rlimit(Record):
+    type: RlimitKind
+    soft: Uint64
+    hard: Uint64
+
+
+class Scheduler(Record):
+    """sched_setattr(2); times in nanoseconds."""
+
+    policy: Policy
+    nice: Int32 = 0
+    priority: Int32 = 0
+    flags: tuple[PolicyFlag, ...] = ()
+    runtime: Uint64 = 0
+    deadline: Uint64 = 0
+    period: Uint64 = 0
+
+
+class IoPriority(Record):
+    """ioprio_set(2)."""
+
+    io_class: IoClass  # "class" is a word of Python's
+    priority: Int32 = 0
+
+
+class ProcessConfig(Record):
+    REQUIRED = ("cwd",)
+    REFUSED = {"commandLine": "it is for Windows", "execCPUAffinity": "lab leaves affinity to linux.resources.cpu"}
+    args: tuple[Text, ...]
+    cwd: AbsolutePath = "/"
     terminal: bool = False
-    user: User = field(default_factory=User)
-    env: tuple[str, ...] = ()
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    console_size: ConsoleSize | None = None
+    user: User = User()
+    env: tuple[Variable, ...] = ()
+    capabilities: Capabilities = Capabilities()
     rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool = False
-    oom_score_adj: int | None = None
+    oom_score_adj: OomScore | None = None
+    apparmor_profile: Text = ""
+    selinux_label: Text = ""
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RootConfig:
-    path: str = "rootfs"
+# Files and hooks
+
+
+class RootConfig(Record):
+    REQUIRED = ("path",)
+    path: Word = "rootfs"
     readonly: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountConfig:
-    destination: str
-    type: str = "none"
-    source: str = ""
-    options: tuple[str, ...] = ()
+class IdMapping(Record):
+    container_id: Uint32
+    host_id: Uint32
+    size: Uint32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Namespace:
-    type: str  # pid, network, mount, ipc, uts, user, cgroup
-    path: str = ""  # join this one; a new one when empty
+class MountConfig(Record):
+    destination: Word
+    type: Text = "none"
+    source: Text = ""
+    options: tuple[Text, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdMapping:
-    container_id: int
-    host_id: int
-    size: int
+class Hook(Record):
+    path: AbsolutePath
+    args: tuple[Text, ...] = ()
+    env: tuple[Variable, ...] = ()
+    timeout: Seconds | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryResources:
-    limit: int | None = None  # bytes
-    swap: int | None = None  # bytes, memory included
+class Hooks(Record):
+    prestart: tuple[Hook, ...] = ()
+    create_runtime: tuple[Hook, ...] = ()
+    create_container: tuple[Hook, ...] = ()
+    start_container: tuple[Hook, ...] = ()
+    poststart: tuple[Hook, ...] = ()
+    poststop: tuple[Hook, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CpuResources:
-    quota: int | None = None  # microseconds
-    period: int | None = None  # microseconds
+# Resources: carried out by `lab.host.cgroup` and `lab.runtime.devices`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PidsResources:
-    limit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRule:
+class DeviceRule(Record):
     allow: bool
-    type: str = "a"  # a, b, c
-    major: int | None = None
-    minor: int | None = None
-    access: str = "rwm"
+    type: RuleKind = "a"
+    major: Int64 | None = None  # None and -1 are any
+    minor: Int64 | None = None
+    access: Access = "rwm"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
+class MemoryResources(Record):
+    """Bytes; -1 is no limit."""
+
+    limit: Int64 | None = None
+    reservation: Int64 | None = None
+    swap: Int64 | None = None  # memory included
+    kernel: Int64 | None = None
+    kernel_tcp: Int64 | None = None
+    swappiness: Percent | None = None
+    disable_oom_killer: bool | None = None
+    use_hierarchy: bool | None = None
+    check_before_update: bool | None = None
+
+
+class CpuResources(Record):
+    """Times in microseconds."""
+
+    shares: Uint64 | None = None
+    quota: Int64 | None = None
+    burst: Uint64 | None = None
+    period: Uint64 | None = None
+    realtime_runtime: Int64 | None = None
+    realtime_period: Uint64 | None = None
+    cpus: Cpus = ""
+    mems: Cpus = ""
+    idle: Int64 | None = None
+
+
+class PidsResources(Record):
+    limit: Int64
+
+
+class WeightDevice(Record):
+    major: Int64
+    minor: Int64
+    weight: Weight | None = None
+    leaf_weight: Weight | None = None
+
+
+class ThrottleDevice(Record):
+    """Bytes or operations per second."""
+
+    major: Int64
+    minor: Int64
+    rate: Uint64
+
+
+class BlockIoResources(Record):
+    weight: Weight | None = None
+    leaf_weight: Weight | None = None
+    weight_device: tuple[WeightDevice, ...] = ()
+    throttle_read_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_write_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_read_iops_device: tuple[ThrottleDevice, ...] = ()
+    throttle_write_iops_device: tuple[ThrottleDevice, ...] = ()
+
+
+class HugepageLimit(Record):
+    page_size: Word  # 2MB, 1GB
+    limit: Uint64  # bytes
+
+
+class InterfacePriority(Record):
+    name: Word
+    priority: Uint32
+
+
+class NetworkResources(Record):
+    class_id: Uint32 | None = None
+    priorities: tuple[InterfacePriority, ...] = ()
+
+
+class RdmaLimit(Record):
+    hca_handles: Uint32 | None = None
+    hca_objects: Uint32 | None = None
+
+
+class Resources(Record):
     devices: tuple[DeviceRule, ...] = ()
     memory: MemoryResources | None = None
     cpu: CpuResources | None = None
     pids: PidsResources | None = None
+    block_io: BlockIoResources | None = None
+    hugepage_limits: tuple[HugepageLimit, ...] = ()
+    network: NetworkResources | None = None
+    rdma: Mapping[str, RdmaLimit] = {}
+    unified: Mapping[str, str] = {}  # a cgroup v2 file: its content
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeccompArgument:
-    index: int
-    value: int
-    op: str
-    value_two: int = 0
+# The system-call filter: compiled by `lab.runtime.seccomp`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeccompRule:
-    names: tuple[str, ...]
-    action: str
-    errno_ret: int | None = None
+class SeccompArgument(Record):
+    index: Uint32
+    value: Uint64
+    op: Operator
+    value_two: Uint64 = 0
+
+
+class SeccompRule(Record):
+    names: tuple[Word, ...]
+    action: SeccompAction
+    errno_ret: Uint32 | None = None
     args: tuple[SeccompArgument, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seccomp:
-    default_action: str
-    default_errno_ret: int | None = None
-    architectures: tuple[str, ...] = ()
+class Seccomp(Record):
+    default_action: SeccompAction
+    default_errno_ret: Uint32 | None = None
+    architectures: tuple[Architecture, ...] = ()
+    flags: tuple[SeccompFlag, ...] = ()
+    listener_path: Text = ""
+    listener_metadata: Text = ""
     syscalls: tuple[SeccompRule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Linux:
+# Linux
+
+
+class Namespace(Record):
+    type: NamespaceKind
+    path: Text = ""  # join this one; a new one when empty
+
+
+class TimeOffset(Record):
+    secs: Int64 = 0
+    nanosecs: Nanoseconds = 0
+
+
+class Device(Record):
+    """A node to make; unlike the rules in `Resources`, it grants nothing."""
+
+    type: DeviceKind
+    path: AbsolutePath
+    major: Int64 | None = None
+    minor: Int64 | None = None
+    file_mode: Mode | None = None
+    uid: Uint32 = 0
+    gid: Uint32 = 0
+
+
+class Personality(Record):
+    domain: Domain
+    flags: tuple[str, ...] = ()
+
+
+class Linux(Record):
+    REFUSED = {
+        "intelRdt": "Intel RDT is a feature of servers that lab has no way to test",
+        "netDevices": "network devices are not moved; join a network namespace that has them",
+        "memoryPolicy": "linux.resources.cpu.mems confines memory to nodes",
+    }
     namespaces: tuple[Namespace, ...] = ()
     uid_mappings: tuple[IdMapping, ...] = ()
     gid_mappings: tuple[IdMapping, ...] = ()
-    cgroups_path: str = ""
-    resources: Resources = field(default_factory=Resources)
-    sysctl: Mapping[str, str] = field(default_factory=dict)
+    time_offsets: Mapping[str, TimeOffset] = {}
+    devices: tuple[Device, ...] = ()
+    cgroups_path: Text = ""
+    resources: Resources = Resources()
+    rootfs_propagation: Propagation | None = None
     seccomp: Seccomp | None = None
-    masked_paths: tuple[str, ...] = ()
-    readonly_paths: tuple[str, ...] = ()
+    sysctl: Mapping[str, Text] = {}
+    masked_paths: tuple[AbsolutePath, ...] = ()
+    readonly_paths: tuple[AbsolutePath, ...] = ()
+    mount_label: Text = ""
+    personality: Personality | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """One container, as its config.json says. Field names are the specification's, in our spelling."""
+ELSEWHERE = "lab runs Linux containers"
 
+
+class Config(Record):
+    """One container, as its config.json says."""
+
+    REQUIRED = ("ociVersion", "root")
+    REFUSED = dict.fromkeys(("solaris", "windows", "vm", "zos", "freebsd"), ELSEWHERE)
     process: ProcessConfig
-    oci_version: str = VERSION
-    root: RootConfig = field(default_factory=RootConfig)
-    hostname: str = ""
+    oci_version: Version = VERSION
+    root: RootConfig = RootConfig()
+    hostname: Text = ""
+    domainname: Text = ""
     mounts: tuple[MountConfig, ...] = ()
-    linux: Linux = field(default_factory=Linux)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    hooks: Hooks = Hooks()
+    annotations: Mapping[str, Text] = {}
+    linux: Linux = Linux()
 
 
-SPELLING = {"no_new_privileges": "noNewPrivileges", "container_id": "containerID", "host_id": "hostID"}
-
-
-def camel(name: str) -> str:
-    """A field's name in JSON."""
-    first, *rest = name.split("_")
-    return SPELLING.get(name, first + "".join(word.capitalize() for word in rest))
-
-
-def to_json(config: Config) -> dict[str, Any]:
-    """The configuration as config.json holds it; what is empty or absent is left out."""
-    value = _write(config)
+def to_json(config: Record) -> dict[str, Any]:
+    """A configuration, or a part of one, as config.json holds it; what is empty or absent is left out."""
+    value = schema.write(config)
     assert isinstance(value, dict)
     return value
 
 
-def from_json(value: Any) -> Config:
-    """Read a parsed config.json. Raises UsageError that names the path of what is wrong or unsupported."""
-    config = _read(Config, value, "")
-    assert isinstance(config, Config)
-    if config.process.terminal:
-        raise UsageError("config.json: process.terminal is not supported")
-    return config
+def from_json(value: Any, unknown: Callable[[str], None] = schema.refuse) -> Config:
+    """Read a parsed config.json, and check each property for itself; `lab.runtime.validate` does the rest.
+
+    Raises UsageError with the JSON path of what is wrong or not supported, and what was expected. ``unknown`` is
+    told the path of any property the specification doesn't know: it asks runtimes to log and to ignore those
+    (config.md, "Extensibility").
+    """
+    found = schema.read(Config, value, "", unknown)
+    assert isinstance(found, Config)
+    return found
 
 
-def _write(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        pairs = ((camel(item.name), _write(getattr(value, item.name)), item) for item in dataclasses.fields(value))
-        return {name: written for name, written, item in pairs if _is_wanted(written, item)}
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple):
-        return [_write(item) for item in value]
-    return value
-
-
-def _is_wanted(written: Any, item: dataclasses.Field[Any]) -> bool:
-    required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    return required or (written is not None and written not in ("", [], {}))
-
-
-def _read(kind: Any, value: Any, path: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        return _read(next(each for each in arguments if each is not types.NoneType), value, path)
-    if dataclasses.is_dataclass(kind):
-        return _read_object(kind, value, path)
-    if origin is tuple:
-        _expect(isinstance(value, list), path, "a list")
-        return tuple(_read(arguments[0], item, f"{path}[{number}]") for number, item in enumerate(value))
-    if origin is Mapping:
-        _expect(isinstance(value, dict), path, "an object")
-        return {str(name): _read(str, item, f"{path}.{name}") for name, item in value.items()}
-    _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), path, WORDS[kind])
-    return value
-
-
-def _read_object(kind: Any, value: Any, path: str) -> Any:
-    _expect(isinstance(value, dict), path, "an object")
-    hints = typing.get_type_hints(kind)
-    known = {camel(item.name): item for item in dataclasses.fields(kind)}
-    for name in value:
-        if name not in known:
-            raise UsageError(f"config.json: {_join(path, name)} is not supported")
-    found = {}
-    for name, item in known.items():
-        if name in value:
-            found[item.name] = _read(hints[item.name], value[name], _join(path, name))
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise UsageError(f"config.json: {_join(path, name)} is missing")
-    return kind(**found)
-
-
-WORDS = {str: "a string", int: "an integer", bool: "true or false"}
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _expect(condition: bool, path: str, wanted: str) -> None:
-    if not condition:
-        raise UsageError(f"config.json: {path or 'the whole'} is not {wanted}")
+def process_from_json(value: Any, unknown: Callable[[str], None] = schema.refuse) -> ProcessConfig:
+    """The same for a ``process`` by itself, as ``exec --process`` takes one."""
+    found = schema.read(ProcessConfig, value, "process", unknown)
+    assert isinstance(found, ProcessConfig)
+    return found

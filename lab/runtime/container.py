@@ -36,7 +36,11 @@ from dataclasses import dataclass, field
 from lab.host import syscalls
 from lab.runtime import init
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step, Tell
+from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lab.runtime.plan import Tell
 
 JOINED = (
     syscalls.CLONE_NEWUSER

@@ -27,7 +27,11 @@ from contextlib import suppress
 from lab.host import syscalls
 from lab.runtime import mounts
 from lab.runtime.channel import Channel
-from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan, Progress, Step, Tell
+from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan, Progress, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lab.runtime.plan import Tell
 
 RUNTIME_FAILED = 125  # Docker's exit code for "the container could not be started"
 NOT_EXECUTABLE = 126

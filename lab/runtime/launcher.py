@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,15 +25,16 @@ from typing import Self
 import lab
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup import ControlGroup
-from lab.host.clock import Timeline
+from lab.host.clock import Listener, Timeline
 from lab.host.command import tail
 from lab.inside import build as inside
 from lab.model import Completed, Phase
+from lab.record import items, replace
 from lab.runtime import bundle, devices, roots, translate
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.config import Capabilities, Config, ProcessConfig, User
 from lab.runtime.handle import Handle, collect
-from lab.runtime.plan import INSIDE, Before, CgroupsPlan, shallow
+from lab.runtime.plan import INSIDE, Before, CgroupsPlan, Plan
 from lab.runtime.roots import Directory, Overlay
 
 __all__ = ["Container", "Directory", "Launcher", "Overlay", "Spec"]
@@ -228,7 +229,8 @@ class Launcher:
                     hold=spec.hold,
                     fail_at=spec.fail_at,
                 )
-            plan = plan if timeline.listener is None else replace(plan, explain=True)
+            if timeline.listener is not None:
+                plan = _explained(plan, timeline.listener)
             handle = self._register(spec.name, timeline)
             undo.callback(self._forget, handle)
             undo.callback(self._end, handle, cgroup)
@@ -257,9 +259,9 @@ class Launcher:
             self.send(
                 "EXECUTE",
                 id=identity,
-                process=shallow(plan),
+                process=items(plan),
                 namespaces=translate.joined_flags(config),
-                cgroups=shallow(_placement(container.cgroup)),
+                cgroups=items(_placement(container.cgroup)),
                 descriptors=[source, out_end, err_end, container._handle.pidfd, root],
             )
             os.close(out_end)
@@ -378,6 +380,13 @@ def _with_helper(spec: Spec) -> Config:
         return spec.config
     helper = bundle.bind(inside.program().parent, str(Path(INSIDE).parent))
     return replace(spec.config, mounts=(*spec.config.mounts, helper))
+
+
+def _explained(plan: Plan, listener: Listener) -> Plan:
+    from lab.runtime.remarks import remarks
+
+    listener.remark(remarks(plan))
+    return replace(plan, explain=True)
 
 
 def _placement(cgroup: ControlGroup) -> CgroupsPlan:

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from enum import StrEnum
+
+from lab.record import Names, Record, items
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Parts = list[tuple[str, float, float]]  # what a step consisted of: a line each, when it began, when it ended
+    Tell = Callable[[dict[str, object]], None]  # gets a step that was taken: `lab.host.clock.Taken` but for the side
 
 INSIDE = "/.lab/inside"
 """lab's static helper program, on a read-only mount that every container gets."""
 
 
-class Step(StrEnum):
+class Step(metaclass=Names):
     """The numbered steps of `lab.runtime.container` and `lab.runtime.init`, by the name errors use."""
 
     CLONE = "clone"
@@ -38,7 +45,7 @@ class Step(StrEnum):
     EXECVE = "execve"
 
 
-class Before(StrEnum):
+class Before(metaclass=Names):
     """What the big process does before step 1: the container's surroundings."""
 
     NETWORK = "connect to the network"
@@ -48,20 +55,14 @@ class Before(StrEnum):
     PLAN = "plan"
 
 
-class Enter(StrEnum):
+class Enter(metaclass=Names):
     """How the new root is entered: for good, or as root can leave it again (chroot(2), NOTES)."""
 
     PIVOT_ROOT = "pivot_root"
     CHROOT = "chroot"
 
 
-def shallow(value: ProcessPlan | CgroupsPlan | Plan) -> dict[str, object]:
-    """The fields by name. dataclasses.asdict would copy each list, on the way that is measured."""
-    return {name: getattr(value, name) for name in value.__slots__}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessPlan:
+class ProcessPlan(Record):
     """One process and what it may do. Capability sets are masks with bit n for capability n."""
 
     argv: list[str]
@@ -83,26 +84,15 @@ class ProcessPlan:
     init: bool  # lab's helper is executed first and supervises the application
     helper: list[str]  # what it is told besides, see inside/init.c: a terminal to make
 
-    @classmethod
-    def from_json(cls, value: dict[str, object]) -> ProcessPlan:
-        return cls(**{field.name: value[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupsPlan:
+class CgroupsPlan(Record):
     """Where a process is placed: by birth in the v2 tree, by its own hand in those of v1."""
 
     unified: str  # its directory, "" where there is no v2 tree
     tasks: list[str]  # v1 tasks files
 
-    @classmethod
-    def from_json(cls, value: object) -> CgroupsPlan:
-        assert isinstance(value, dict)
-        return cls(unified=value["unified"], tasks=value["tasks"])
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Record):
     """One container."""
 
     name: str
@@ -127,15 +117,12 @@ class Plan:
     explain: bool = False  # tell of each step when it has been taken
 
     def to_json(self) -> dict[str, object]:
-        return shallow(self) | {"process": shallow(self.process), "cgroups": shallow(self.cgroups)}
+        return items(self) | {"process": items(self.process), "cgroups": items(self.cgroups)}
 
     @classmethod
-    def from_json(cls, value: dict[str, object]) -> Plan:
-        known = {field.name: value[field.name] for field in fields(cls) if field.name not in ("process", "cgroups")}
-        process = value["process"]
-        assert isinstance(process, dict)
-        cgroups = CgroupsPlan.from_json(value["cgroups"])
-        return cls(process=ProcessPlan.from_json(process), cgroups=cgroups, **known)  # type: ignore[arg-type]
+    def from_json(cls, value: dict[str, Any]) -> Plan:
+        process, cgroups = ProcessPlan(**value["process"]), CgroupsPlan(**value["cgroups"])
+        return cls(**value | {"process": process, "cgroups": cgroups})
 
 
 class StepFailed(Exception):
@@ -148,13 +135,6 @@ class StepFailed(Exception):
         self.text = text
 
 
-Parts = list[tuple[str, float, float]]
-"""What a step consisted of: a line each, when it began, when it ended."""
-
-Tell = Callable[[dict[str, object]], None]
-"""Gets a step that has been taken: the fields of `lab.host.clock.Taken`, but for the side."""
-
-
 class Progress:
     """Remembers the step that is being done, for errors to name it, and fails at ``fail_at`` on purpose.
 
@@ -163,13 +143,13 @@ class Progress:
     """
 
     def __init__(self, fail_at: str = "", tell: Tell | None = None) -> None:
-        self.step = Step.CLONE
+        self.step: str = Step.CLONE
         self._fail_at = fail_at
         self._tell = tell
         self._began = 0.0  # of the step, while none has begun
         self._parts: Parts = []
 
-    def enter(self, step: Step) -> None:
+    def enter(self, step: str) -> None:
         """``step`` begins."""
         if self._tell is not None:
             self.finish()
@@ -198,7 +178,7 @@ class Progress:
         text = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
         if isinstance(error, OSError) and error.filename:
             text = f"{os.fsdecode(error.filename)}: {text}"
-        return StepFailed(str(self.step), number, text)
+        return StepFailed(self.step, number, text)
 
 
 def _now() -> float:

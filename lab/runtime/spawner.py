@@ -25,7 +25,11 @@ from collections.abc import Callable
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed, Message
 from lab.runtime.container import Started
-from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed, Tell
+from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lab.runtime.plan import Tell
 
 
 def now() -> float:
@@ -111,10 +115,11 @@ class Spawner:
     def execute(self, message: Message, descriptors: list[int]) -> None:
         value = message["process"]
         assert isinstance(value, dict)
-        process = ProcessPlan.from_json(value)
+        process = ProcessPlan(**value)
         stdio, pidfd, root = descriptors[:3], descriptors[3], descriptors[4]
-        namespaces = int(str(message["namespaces"]))
-        cgroups = CgroupsPlan.from_json(message["cgroups"])
+        namespaces, placement = int(str(message["namespaces"])), message["cgroups"]
+        assert isinstance(placement, dict)
+        cgroups = CgroupsPlan(**placement)
         started = container.start_beside(process, pidfd, root, namespaces, cgroups, stdio)
         self.adopt(Child(str(message["id"]), started, process))
 

@@ -174,12 +174,9 @@ def _map(mappings: tuple[IdMapping, ...]) -> str:
 
 def _enter(config: Config) -> str:
     value = config.annotations.get(ENTER_ANNOTATION, Enter.PIVOT_ROOT)
-    try:
-        return Enter(value)
-    except ValueError as error:
-        raise UsageError(
-            f"config.json: annotations.{ENTER_ANNOTATION}: {value} is not one of {', '.join(Enter)}"
-        ) from error
+    if value not in Enter:
+        raise UsageError(f"config.json: annotations.{ENTER_ANNOTATION}: {value} is not one of {', '.join(Enter)}")
+    return value
 
 
 def _capabilities(names: tuple[str, ...], which: str) -> int:

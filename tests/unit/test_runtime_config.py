@@ -57,23 +57,35 @@ def test_names_are_the_specifications() -> None:
     assert {"allow": False, "type": "a", "access": "rwm"} in value["linux"]["resources"]["devices"]
 
 
+WHOLE = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": {"args": ["true"], "cwd": "/"}}
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"hooks": {}}, "hooks is not supported"),
-        ({"linux": {"intelRdt": {}}}, "linux.intelRdt is not supported"),
-        ({"mounts": [{"destination": "/a"}, {"destination": "/b", "uidMappings": []}]}, r"mounts\[1\].uidMappings"),
-        ({"process": {"cwd": "/"}}, "process.args is missing"),
-        ({"process": {"args": ["a"], "terminal": True}}, "process.terminal"),
-        ({"process": {"args": "a"}}, "process.args is not a list"),
-        ({"process": {"args": [1]}}, r"process.args\[0\] is not a string"),
-        ({"process": {"args": ["a"], "user": {"uid": True}}}, "process.user.uid is not an integer"),
+        ({"bogus": {}}, "bogus is not supported"),
+        ({"windows": {}}, "windows is not supported: lab runs Linux containers"),
+        ({"linux": {"intelRdt": {}}}, "linux.intelRdt is not supported: "),
+        ({"mounts": [{"destination": "/a"}, {"destination": "/b", "idMap": []}]}, r"mounts\[1\].idMap is not"),
+        ({"process": {"cwd": "/"}}, "process.args is missing: a list"),
+        ({"process": {"args": ["a"], "cwd": "x"}}, 'process.cwd is not an absolute path: "x"'),
+        ({"process": {"args": "a"}}, 'process.args is not a list: "a"'),
+        ({"process": {"args": [1]}}, r"process.args\[0\] is not a string without a null character: 1"),
+        ({"process": {"args": ["a"], "user": {"uid": True}}}, "process.user.uid is not an integer from 0 to 4294"),
         ({"annotations": {"a": 1}}, "annotations.a is not a string"),
+        ({"ociVersion": "2.0.0"}, "ociVersion is not a version 1.x.y"),
+        ({"root": {}}, "root.path is missing"),
     ],
 )
-def test_what_is_not_supported_is_refused_by_its_path(change: dict[str, object], complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        config.from_json({"process": {"args": ["true"]}, **change})
+def test_what_is_wrong_or_not_supported_is_told_by_its_path(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(UsageError, match=f"^config.json: {complaint}"):
+        config.from_json({**WHOLE, **change})
+
+
+def test_what_the_specification_does_not_know_is_the_callers_to_judge() -> None:
+    told: list[str] = []
+    assert config.from_json({**WHOLE, "root": {"path": "r", "colour": 1}}, told.append).root.path == "r"
+    assert told == ["root.colour"]
 
 
 @given(
