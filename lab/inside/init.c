@@ -1,6 +1,9 @@
 /* The first process of an instance: starts the application, forwards signals to it, reaps orphans.
  *
- *   init [--status-fd N] [--user UID:GID[:GID…]] [--directory DIR] -- PROGRAM [ARGUMENT…]
+ *   init [--status-fd N] [--terminal ROWSxCOLUMNS] [--user UID:GID[:GID…]] [--directory DIR] -- PROGRAM [ARGUMENT…]
+ *
+ * With a terminal, standard input is a socket, over which the application sends the terminal's master before it is
+ * executed; its streams are the terminal then. Without, it has the streams of its init.
  *
  * The peer of descriptor N reads end-of-file when execve(2) succeeded, otherwise the errno in decimal.
  * Exits with the application's code, 128 + n after signal n, 127 when there is no such program, 126 when it
@@ -22,13 +25,6 @@
 
 enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127, MOST_GROUPS = 64 };
 
-struct application {
-    int status_fd;
-    const char *user; /* UID:GID[:GID…], or NULL to stay */
-    const char *directory;
-    char **argv;
-};
-
 static struct application parse(int count, char **arguments) {
     struct application app = {.status_fd = -1};
     int next = 1;
@@ -38,7 +34,10 @@ static struct application parse(int count, char **arguments) {
         const char *value = arguments[next + 1];
         if (strcmp(arguments[next], "--status-fd") == 0)
             app.status_fd = (int)number(value);
-        else if (strcmp(arguments[next], "--user") == 0)
+        else if (strcmp(arguments[next], "--terminal") == 0) {
+            app.has_terminal = 1;
+            app.terminal = parse_size(value);
+        } else if (strcmp(arguments[next], "--user") == 0)
             app.user = value;
         else if (strcmp(arguments[next], "--directory") == 0)
             app.directory = value;
@@ -65,11 +64,16 @@ static int become(const char *user) {
     return setgroups((size_t)count - 1, groups + 1) || setgid(groups[0]) || setuid(uid) ? -1 : 0;
 }
 
-static _Noreturn void execute(const struct application *app, const sigset_t *mask) {
-    setpgid(0, 0);
-    if (isatty(STDIN_FILENO)) /* SIGTTOU is still blocked; fails harmlessly when it is not our terminal */
+/* In a child of the caller's. Its terminal is made after the change of ids, so that it is the user's own. */
+_Noreturn void execute_application(const struct application *app, const sigset_t *mask) {
+    if (app->has_terminal)
+        setsid();
+    else
+        setpgid(0, 0);
+    if (!app->has_terminal && isatty(STDIN_FILENO)) /* SIGTTOU is blocked; fails harmlessly if it is not ours */
         tcsetpgrp(STDIN_FILENO, getpgrp());
-    if ((!app->directory || chdir(app->directory) == 0) && (!app->user || become(app->user) == 0)) {
+    if ((!app->directory || chdir(app->directory) == 0) && (!app->user || become(app->user) == 0) &&
+        (!app->has_terminal || take_terminal(app->terminal) == 0)) {
         /* After the change of ids, which would clear it: who kills the helper kills the application. */
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         sigprocmask(SIG_SETMASK, mask, NULL);
@@ -128,8 +132,11 @@ int run_init(int count, char **arguments) {
     if (application < 0)
         fail("init: fork: %s", strerror(errno));
     if (application == 0)
-        execute(&app, &before);
-    setpgid(application, application); /* both sides do it: whoever is first, the group exists from here on */
+        execute_application(&app, &before);
+    if (app.has_terminal) /* the other end of the socket shall see the end of it when the application is executed */
+        dup2(open("/dev/null", O_RDWR | O_CLOEXEC), STDIN_FILENO);
+    else
+        setpgid(application, application); /* both sides do it: whoever is first, the group exists from here on */
     if (app.status_fd >= 0)
         close(app.status_fd);
     return supervise(application, &waited);

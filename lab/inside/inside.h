@@ -3,8 +3,10 @@
 #ifndef LAB_INSIDE_H
 #define LAB_INSIDE_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 
 /* Every verb has main()'s shape: arguments[0] is the verb itself; the result is the exit code. */
 typedef int verb(int count, char **arguments);
@@ -14,6 +16,22 @@ verb print_manifest;                                                 /* manifest
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
 verb list_namespaces, find_processes, mount_tmpfs, open_node, hold;  /* ask.c */
 verb compute, allocate, fork_many, spin;                             /* burden.c */
+
+/* A program to execute, and as what; init.c. */
+struct application {
+    int status_fd;        /* gets the errno in decimal if execve(2) fails; -1 for none */
+    int has_terminal;     /* standard input is a socket, which gets the terminal's master */
+    struct winsize terminal;
+    const char *user;      /* UID:GID[:GID…], or NULL to stay */
+    const char *directory; /* or NULL to stay */
+    char **argv;
+};
+_Noreturn void execute_application(const struct application *app, const sigset_t *mask);
+
+/* terminal.c; both are -1 with errno when that fails. */
+struct winsize parse_size(const char *text);   /* ROWSxCOLUMNS; fails on anything else */
+int take_terminal(struct winsize size);        /* make one, send its master over standard input, be controlled by it */
+int receive_descriptor(int from);
 
 /* SHA-256 as in FIPS 180-4, sha256.c. */
 struct sha256 {
