@@ -4,6 +4,7 @@ A session is one lab process. Its folder ``/run/lab/<session>`` holds:
 
 owner.json    who it is: pid, start time, boot id (a pid alone may be used again), home
 ledger.jsonl  a line per resource, written before the resource is made
+keeper.json   of a detached instance alone: the process that keeps the session although its owner has died
 
 Closing a session removes its resources in reverse order. Should the process die first, whoever comes next does
 the same from its files: the launcher, which watches its parent, or any later lab command. A removal takes
@@ -24,7 +25,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +39,7 @@ from lab.host.hierarchy import Unused
 from lab.host.home import home, runtime_root
 
 OWNER = "owner.json"
+KEEPER = "keeper.json"
 LEDGER = "ledger.jsonl"
 UNBORN = ".new-"  # + session . pid: a folder whose owner.json is still being written
 SESSION = re.compile("[0-9a-f]{8}")
@@ -111,6 +113,9 @@ class Owner:
         """A zombie has ended: it holds nothing any more."""
         return self.boot_id == boot_id() and start_time(self.pid) == self.started
 
+    def to_json(self) -> dict[str, str | int]:
+        return {"pid": self.pid, "started": self.started, "boot_id": self.boot_id, "home": self.home}
+
 
 class Session:
     """The ledger of one lab process. Thread-safe. A context manager that closes itself."""
@@ -136,8 +141,7 @@ class Session:
             # Renamed once it says whose it is: a cleaner must never meet a session without an owner.
             unborn = root / f"{UNBORN}{name}.{owner.pid}"
             unborn.mkdir(mode=0o700)
-            fields = {"pid": owner.pid, "started": owner.started, "boot_id": owner.boot_id, "home": owner.home}
-            (unborn / OWNER).write_text(json.dumps(fields))
+            (unborn / OWNER).write_text(json.dumps(owner.to_json()))
             unborn.rename(root / name)
         except OSError as error:
             raise LabError(f"no session can be opened below {root}: {error}", hint="lab needs root") from error
@@ -158,6 +162,24 @@ class Session:
     def cleaner(self) -> list[str]:
         """The command that removes this session once its owner is dead."""
         return [sys.executable, "-P", "-m", "lab.host.ledger", str(self.directory)]
+
+    @classmethod
+    def take_over(cls, directory: Path) -> Session:
+        """Become the owner of a session whose owner died and whose keeper lives; its ledger goes on.
+
+        Raises LabError when there is nothing to take over, or another process was faster.
+        """
+        with _locked(directory, wait=True) as held:
+            former = _owner_of(directory) if held else None
+            if former is None or (former.lives() and former.pid != os.getpid()) or not _is_kept(directory, former):
+                raise LabError(f"session {directory.name} can't be taken over", hint="lab clean")
+            owner = Owner.of_this_process()
+            _write(directory / OWNER, owner.to_json())
+            return cls(directory, owner)
+
+    def keep_for(self, pid: int) -> None:
+        """Should this process die, the session is not stale as long as ``pid`` lives."""
+        _write(self.directory / KEEPER, {"pid": pid, "started": start_time(pid) or 0})
 
     def make_directory(self, path: Path) -> Path:
         """Record ``path`` and make it, with its parents, for root alone."""
@@ -277,7 +299,23 @@ def _is_stale(folder: Path) -> bool:
     owner = _owner_of(folder)
     if owner is None:  # a session without its owner.json was removed while something still wrote into it
         return SESSION.fullmatch(folder.name) is not None
-    return not owner.lives()
+    return not owner.lives() and not _is_kept(folder, owner)
+
+
+def _is_kept(folder: Path, owner: Owner) -> bool:
+    """Whether the instance of a detached session lives, of which its owner was only the supervisor."""
+    try:
+        keeper = json.loads((folder / KEEPER).read_text())
+        return owner.boot_id == boot_id() and start_time(int(keeper["pid"])) == int(keeper["started"]) > 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _write(path: Path, fields: Mapping[str, str | int]) -> None:
+    """Replace a file as a whole."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(fields))
+    unfinished.rename(path)
 
 
 def _owner_of(folder: Path) -> Owner | None:

@@ -1,0 +1,296 @@
+"""What is known of a detached instance on disk. Nothing here needs its supervisor, or root to read.
+
+``<home>/instances/<name>/`` holds
+
+instance.json     this record, replaced as a whole by rename(2)
+exit.json         the exit code, by the process that reaped the application; see `lab.runtime.spawner`
+stdout.log, …     what the application wrote; a guest's console.log
+supervisor.log    what its supervisor had to complain about
+lock              held (flock(2)) by whoever supervises it: two never do
+
+Making the folder reserves the name. The record says what its writer knew when it wrote; `Instance.condition`
+compares that with the processes there are now, and is the truth.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError, UsageError
+from lab.host.home import home as lab_home
+from lab.host.home import runtime_root
+from lab.host.ledger import boot_id, start_time
+from lab.model import Limits, Process, PublishedPort
+
+RECORD, EXIT, LOCK, SUPERVISOR_LOG = "instance.json", "exit.json", "lock", "supervisor.log"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")  # it is the hostname too (hostname(7))
+
+
+class State(StrEnum):
+    """How far the writer of a record had come."""
+
+    CREATED = "created"  # the name is taken; nothing runs yet
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+class Condition(StrEnum):
+    """How it is now."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    LOST = "running, supervisor lost"
+    EXITED = "exited"
+    FAILED = "never started"  # whoever was starting it died on the way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pid:
+    """A process by its number and its start time in ticks since boot: the number alone may be used again."""
+
+    number: int
+    started: int
+
+    @classmethod
+    def of(cls, number: int) -> Pid:
+        return cls(number=number, started=start_time(number) or 0)
+
+    def lives(self) -> bool:
+        """Only of the same boot: see `Record.lives`."""
+        return self.started > 0 and start_time(self.number) == self.started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One instance. Times of day are seconds since the epoch, 0 for what has not happened.
+
+    ``first`` is the process whose end is the instance's: its init, or its VMM. ``stamps`` are the phases of its
+    timeline by name, on the host's CLOCK_MONOTONIC. ``health`` is what its HEALTHCHECK said last, "" without one.
+    """
+
+    name: str
+    id: str
+    backend: str
+    image: str
+    digest: str
+    process: Process
+    limits: Limits
+    wanted: tuple[PublishedPort, ...] = ()
+    remove: bool = False
+    state: State = State.CREATED
+    created: float
+    started: float = 0.0
+    ended: float = 0.0
+    boot_id: str = field(default_factory=boot_id)
+    session: str = ""
+    supervisor: Pid
+    first: Pid = Pid(number=0, started=0)
+    address: str = ""
+    published: tuple[PublishedPort, ...] = ()
+    accelerator: str = ""
+    stamps: dict[str, float] = field(default_factory=dict)
+    exit_code: int | None = None
+    error: str = ""
+    health: str = ""
+
+    @property
+    def control(self) -> Path:
+        """Where its supervisor listens."""
+        return runtime_root() / self.session / "control"
+
+    def lives(self, process: Pid) -> bool:
+        """Whether one of its processes still runs: never after a reboot."""
+        return self.boot_id == boot_id() and process.lives()
+
+    @property
+    def condition(self) -> Condition:
+        """How it is now, whatever its supervisor had time to write."""
+        if self.state is State.EXITED:
+            return Condition.EXITED
+        supervised = self.lives(self.supervisor)
+        if self.state is State.CREATED:
+            return Condition.STARTING if supervised else Condition.FAILED
+        if supervised:
+            return Condition.RUNNING
+        return Condition.LOST if self.lives(self.first) else Condition.EXITED
+
+    @property
+    def runs(self) -> bool:
+        return self.condition in (Condition.RUNNING, Condition.LOST)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Record:
+        """Raises KeyError, TypeError or ValueError for what is no record."""
+        known: dict[str, Any] = {one.name: value[one.name] for one in fields(cls) if one.name in value}
+        process: dict[str, Any] = {
+            name: tuple(part) if isinstance(part, list) else part for name, part in known["process"].items()
+        }
+        known["process"] = Process(**process)
+        known["limits"] = Limits(**known["limits"])
+        known["state"] = State(known["state"])
+        for name in ("wanted", "published"):
+            known[name] = tuple(PublishedPort(**port) for port in known[name])
+        for name in ("supervisor", "first"):
+            known[name] = Pid(**known[name])
+        return cls(**known)
+
+
+def root(home: Path | None = None) -> Path:
+    return (home or lab_home()) / "instances"
+
+
+def folder(name: str) -> Path:
+    return root() / name
+
+
+def reserve(record: Record) -> None:
+    """Take its name and write it down. Raises UsageError when the name is taken, or none.
+
+    The folder appears under its name with the record in it, in one rename(2): nobody ever sees half of it.
+    """
+    if not NAME.fullmatch(record.name):
+        raise UsageError(f"{record.name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
+    unborn = root() / f".new-{record.name}.{os.getpid()}"
+    unborn.mkdir(parents=True, mode=0o755)
+    try:
+        (unborn / RECORD).write_text(json.dumps(record.to_json()))
+        unborn.rename(folder(record.name))
+    except OSError as error:
+        shutil.rmtree(unborn)
+        if not folder(record.name).exists():
+            raise
+        raise LabError(
+            f"an instance is called {record.name} already", hint=f"lab rm {record.name}, or another --name"
+        ) from error
+
+
+def write(record: Record) -> Record:
+    """Replace the record; a reader sees the old one or the new one. Nothing happens when it was removed."""
+    place = folder(record.name)
+    unfinished = place / f".{RECORD}.{os.getpid()}"
+    with suppress(FileNotFoundError):
+        unfinished.write_text(json.dumps(record.to_json()))
+        unfinished.rename(place / RECORD)
+    return record
+
+
+def read(name: str) -> Record | None:
+    """The record of that very name, with the exit code that may have come in meanwhile; None without one."""
+    record = stored(name)
+    if record and record.state is not State.EXITED and record.condition is Condition.EXITED:
+        record = stored(name)  # what its supervisor may have written as its last act
+        if record and record.state is not State.EXITED:
+            return settled(record)
+    return record
+
+
+def stored(name: str) -> Record | None:
+    """The record as it was written; None without one."""
+    try:
+        return Record.from_json(json.loads((folder(name) / RECORD).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def settled(record: Record) -> Record:
+    """What is known of an instance that ended without its supervisor."""
+    ended, code = 0.0, None
+    with suppress(OSError, ValueError, KeyError):
+        said = json.loads((folder(record.name) / EXIT).read_text())
+        ended, code = float(said["ended"]), said["code"]
+    reason = "its supervisor died before it"
+    if record.boot_id != boot_id():
+        reason = "the host was restarted"
+    return replace(
+        record,
+        state=State.EXITED,
+        ended=ended,
+        exit_code=record.exit_code if code is None else int(code),
+        error=record.error or reason,
+    )
+
+
+def records() -> list[Record]:
+    """Every instance of this home, the newest first."""
+    try:
+        names = [path.name for path in root().iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    found = [record for name in names if (record := read(name))]
+    return sorted(found, key=lambda record: record.created, reverse=True)
+
+
+def find(word: str) -> Record:
+    """By name, or by the beginning of an id that only one has. Raises UsageError."""
+    if NAME.fullmatch(word) and (record := read(word)):
+        return record
+    matching = [record for record in records() if word and record.id.startswith(word)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise LabError(f"{word} is the beginning of {len(matching)} ids", hint="write more of it")
+    raise LabError(f"no instance is called {word}", hint="lab ps -a")
+
+
+def remove(record: Record) -> None:
+    """Its logs and its record. Idempotent. Gone under another name first: a name is free, or all there."""
+    gone = root() / f".old-{record.name}.{os.urandom(4).hex()}"
+    with suppress(FileNotFoundError):
+        folder(record.name).rename(gone)
+        shutil.rmtree(gone)
+
+
+@contextmanager
+def supervising(name: str) -> Iterator[None]:
+    """Hold the instance's lock. Raises LabError when another process supervises it."""
+    try:
+        descriptor = os.open(folder(name) / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as error:
+        raise LabError(f"no instance is called {name}", hint="lab ps -a") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise LabError(f"instance {name} has a supervisor already") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def mend(*, dry_run: bool = False) -> list[str]:
+    """Write down what became of instances that ended without a supervisor, and remove what never started.
+
+    One line per instance.
+    """
+    lines = []
+    for record in records():
+        written = stored(record.name)
+        if record.condition is Condition.FAILED:
+            lines.append(f"instance {record.name}, which was never started")
+            if not dry_run:
+                remove(record)
+        elif record.state is State.EXITED and written and written.state is not State.EXITED:
+            lines.append(f"the running state of instance {record.name}: {record.error}")
+            if not dry_run:
+                write(record)
+    for left in root().glob(".*") if root().is_dir() else ():
+        pid = left.name.rpartition(".")[2]
+        if left.name.startswith(".old-") or not pid.isdigit() or start_time(int(pid)) is None:
+            lines.append(f"directory {left}")
+            if not dry_run:
+                shutil.rmtree(left, ignore_errors=True)
+    return lines
