@@ -66,6 +66,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 O_PATH = 0o10000000
 
@@ -197,11 +198,11 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
     _syscall("close_range", first, last, flags)
 
 
-def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+def openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:
     """openat2(2) without a mode; the descriptor is close-on-exec."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     size = ctypes.sizeof(how)
-    return _syscall("openat2", directory, os.fsencode(path), ctypes.byref(how), size, about=path)
+    return _syscall("openat2", directory, os.fsencode(path), ctypes.byref(how), size, about=os.fsdecode(path))
 
 
 # bpf(2): only what guards device nodes on cgroup v2

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import DockerfileError
-from lab.images.extract import Extractor, keeps_xattr
+from lab.images.extract import keeps_xattr, unpack_archive
 from lab.images.ignore import Ignore
 from lab.images.tree import Tree
 
@@ -223,9 +223,8 @@ def is_archive(source: Source) -> bool:
 def add_archive(source: Source, upper: Upper, destination: str, owner: Owner, scratch: Path) -> None:
     """ADD of a local archive: unpack it beside, safely, then copy the result with its owners and times."""
     stage = scratch / "archive"
-    with tarfile.open(source.real, "r:*") as archive, Extractor(stage, whiteouts=False) as extractor:
-        for member in archive:
-            extractor.extract(archive, member)
+    with source.real.open("rb") as archive:
+        unpack_archive(archive, stage, whiteouts=False)
     upper.make_directory(destination, owner)
     everything = Context(stage, Ignore())
     for path, real in everything.walk(Source(name=".", real=stage)):

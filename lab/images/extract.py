@@ -1,31 +1,44 @@
 """Unpacking archives that nobody vouches for.
 
-Every path is walked component by component from a descriptor of the target directory, with O_NOFOLLOW: an entry
-can't leave the target through ``..``, an absolute name, a symbolic link of its own archive or a hard link's target.
-Such an entry is an error, not a warning: an honest archive has none.
+Every entry is made below a descriptor of the directory that holds it, which openat2(2) found with RESOLVE_BENEATH:
+an entry can't leave the target through ``..``, an absolute link of its own archive or a hard link's target. Such an
+entry is an error, not a warning: an honest archive has none. A relative link that stays inside is followed, as
+merged /usr needs it.
+
+Directories get owner, mode, attributes and times at the very end: until then nothing is inherited from them, whatever
+the archive would have them pass on.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
-import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from lab.errors import ImageError
-from lab.images.tree import OPAQUE
+from lab.host.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
+from lab.images import tarstream
+from lab.images.bounds import Bounds
+from lab.images.compression import Ahead
+from lab.images.tarstream import Member, TarStream
+from lab.images.tree import OPAQUE, is_whiteout
 
 WHITEOUT = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
-XATTR_RECORD = "SCHILY.xattr."
 KEPT_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
-CHUNK_BYTES = 1 << 20
+OPEN_DIRECTORIES = 64
+HOLE_BYTES = 64 << 10  # zeros as long as this become a hole
+ZEROS = bytes(HOLE_BYTES)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
+_LEADS_OUT = (errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
+REFUSED = "don't use it"
 
 
 def keeps_xattr(name: str) -> bool:
@@ -33,24 +46,52 @@ def keeps_xattr(name: str) -> bool:
     return name in KEPT_XATTRS or (name.startswith("user.") and not name.startswith("user.overlay."))
 
 
-def components(name: bytes) -> list[bytes]:
-    """An archive member's path, split. Raises ImageError when it climbs."""
-    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-    if b".." in parts or b"\0" in name:
-        raise ImageError(
-            f"an archive holds the path {os.fsdecode(name)!r}, which leads out of it", hint="don't use it"
-        )
-    return parts
+def components(name: bytes) -> bytes:
+    """An archive member's path, relative and without detours. Raises ImageError when it climbs."""
+    path = name.strip(b"/")
+    parts = path.split(b"/")
+    if b"" in parts or b"." in parts or b".." in parts:
+        if b".." in parts:
+            raise ImageError(f"an archive holds the path {os.fsdecode(name)!r}, which leads out of it", hint=REFUSED)
+        path = b"/".join(part for part in parts if part not in (b"", b"."))
+    return path
+
+
+def unpack_archive(blob: IO[bytes], target: Path, *, whiteouts: bool, bounds: Bounds | None = None) -> str:
+    """Unpack a tar, plain or compressed, into the new directory ``target``; the digest of the plain tar.
+
+    With ``whiteouts``, OCI's markers become overlayfs's. Raises ImageError for an archive that is broken, hostile
+    or out of ``bounds`` (default: the configured ones); ``target`` then holds what came before.
+    """
+    limits = bounds or Bounds.configured()
+    with Ahead(blob, limits) as content, Extractor(target, whiteouts=whiteouts) as extractor:
+        stream = TarStream(content.read, limits)
+        for member in stream:
+            extractor.extract(stream, member)
+        return content.digest()
 
 
 class Extractor:
-    """Unpacks members into ``target``, a new directory. With ``whiteouts``, OCI's markers become overlayfs's."""
+    """Unpacks members into ``target``, a new directory; directories are finished on leaving."""
 
     def __init__(self, target: Path, *, whiteouts: bool) -> None:
-        target.mkdir(mode=0o755)
+        target.mkdir(mode=0o700)
         self._root = os.open(target, _DIRECTORY)
         self._whiteouts = whiteouts
-        self._times: dict[bytes, float] = {}  # directories' times are set last: filling them changes them
+        self._folders: dict[bytes, int] = {}
+        self._unfinished: dict[bytes, Member] = {}
+        self._disinherit()
+
+    def _disinherit(self) -> None:
+        """A set-group-id bit or a default ACL of the place we unpack in must not reach what is unpacked."""
+        os.fchmod(self._root, 0o755)
+        if os.geteuid() == 0:
+            os.fchown(self._root, 0, 0)
+        for name in ("system.posix_acl_default", "system.posix_acl_access"):
+            try:
+                os.removexattr(self._root, name)
+            except OSError:
+                pass
 
     def __enter__(self) -> Self:
         return self
@@ -60,93 +101,170 @@ class Extractor:
     ) -> None:
         try:
             if kind is None:
-                self._set_directory_times()
+                self._finish_directories()
         finally:
+            self._forget()
             os.close(self._root)
 
-    def extract(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def extract(self, stream: TarStream, member: Member) -> None:
         """Unpack one member. Raises ImageError for a hostile one, or when this process may not create it."""
-        parts = components(os.fsencode(member.name))
+        path = components(member.name)
         try:
-            if not parts:
-                if member.isdir():
-                    self._set_metadata(self._root, b".", member)
-                    self._times[b""] = member.mtime
+            if not path:
+                if member.kind == tarstream.DIRECTORY:
+                    self._unfinished[b""] = member
                 return
-            with self._parent(parts) as directory:
-                self._create(archive, member, directory, parts)
+            folder, _, name = path.rpartition(b"/")
+            directory = self._folders.get(folder) or self._folder(folder, path)
+            if self._whiteouts and name.startswith(WHITEOUT):
+                self._hide(directory, folder, name)
+            elif member.kind == tarstream.FILE:
+                self._make_file(stream, member, directory, path, name)
+            elif member.kind == tarstream.DIRECTORY:
+                self._make_directory(directory, path, name)
+                self._unfinished[path] = member
+            else:
+                self._make_other(member, directory, path, name)
         except PermissionError as error:
-            raise ImageError(
-                f"can't unpack {member.name!r}: {error.strerror}", hint="unpacking images needs root"
-            ) from error
+            raise _failure(member, error, "unpacking images needs root") from error
         except OSError as error:
-            raise ImageError(f"can't unpack {member.name!r}: {error.strerror}", hint=_remedy(error)) from error
+            raise _failure(member, error, _remedy(error)) from error
 
-    @contextmanager
-    def _parent(self, parts: list[bytes]) -> Iterator[int]:
-        """A descriptor of the directory that holds the entry; missing directories are made."""
-        current = os.dup(self._root)
+    # -- directories -------------------------------------------------------------------------------------------
+
+    def _folder(self, path: bytes, wanted: bytes) -> int:
+        """A descriptor of the directory at ``path``; missing ones are made. It stays open for the next entries."""
+        if not path:
+            return self._root
+        found = self._folders.get(path)
+        if found is not None:
+            return found
         try:
-            for part in parts[:-1]:
-                try:
-                    below = os.open(part, _DIRECTORY, dir_fd=current)
-                except FileNotFoundError:
-                    os.mkdir(part, 0o755, dir_fd=current)
-                    below = os.open(part, _DIRECTORY, dir_fd=current)
-                os.close(current)
-                current = below
-            yield current
-        except NotADirectoryError as error:  # ELOOP is what O_NOFOLLOW says without O_DIRECTORY
-            path = os.fsdecode(b"/".join(parts))
-            raise ImageError(
-                f"an archive's path {path!r} passes through a link or file", hint="don't use it"
-            ) from error
-        finally:
-            os.close(current)
+            found = _open_beneath(self._root, path)
+        except FileNotFoundError:
+            above, _, name = path.rpartition(b"/")
+            parent = self._made(above, wanted)
+            os.mkdir(name, 0o755, dir_fd=parent)
+            found = os.open(name, _DIRECTORY, dir_fd=parent)
+        except OSError as error:
+            raise _leads_out(wanted, error) from error
+        if len(self._folders) >= OPEN_DIRECTORIES:
+            os.close(self._folders.pop(next(iter(self._folders))))
+        self._folders[path] = found
+        return found
 
-    def _create(self, archive: tarfile.TarFile, member: tarfile.TarInfo, directory: int, parts: list[bytes]) -> None:
-        name = parts[-1]
-        if self._whiteouts and name.startswith(WHITEOUT):
-            self._hide(directory, name)
-            return
-        if member.isdir():
-            self._make_directory(directory, name)
-            self._times[b"/".join(parts)] = member.mtime
-        else:
-            _remove(directory, name)
-            if member.islnk():
-                self._link(member, directory, name)
+    def _made(self, path: bytes, wanted: bytes) -> int:
+        """As `_folder`, from the top down: a path may be deeper than Python's stack."""
+        descriptor = self._root
+        end = 0
+        while path and end != -1:
+            end = path.find(b"/", end + 1)
+            descriptor = self._folder(path if end == -1 else path[:end], wanted)
+        return descriptor
+
+    def _make_directory(self, directory: int, path: bytes, name: bytes) -> None:
+        try:
+            os.mkdir(name, 0o755, dir_fd=directory)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
                 return
-            self._make(archive, member, directory, name)
-        self._set_metadata(directory, name, member)
+            self._remove(directory, path, name)
+            os.mkdir(name, 0o755, dir_fd=directory)
+            if self._whiteouts and is_whiteout(status):
+                self._make_opaque(directory, name)
 
-    def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, directory: int, name: bytes) -> None:
-        if member.isreg():
-            source = archive.extractfile(member)
-            assert source is not None
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb") as writer:
-                shutil.copyfileobj(source, writer, CHUNK_BYTES)
-        elif member.issym():
-            os.symlink(os.fsencode(member.linkname), name, dir_fd=directory)
-        elif member.isfifo():
-            os.mkfifo(name, 0o600, dir_fd=directory)
-        elif member.ischr() or member.isblk():
-            kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
-            os.mknod(name, kind | 0o600, os.makedev(member.devmajor, member.devminor), dir_fd=directory)
-        else:
+    def _finish_directories(self) -> None:
+        for path, member in self._unfinished.items():
+            try:
+                descriptor = _open_beneath(self._root, path) if path else os.dup(self._root)
+            except OSError as error:
+                raise _leads_out(path, error) from error
+            try:
+                _set_metadata(descriptor, member)
+            except OSError as error:
+                raise _failure(member, error, "unpacking images needs root") from error
+            finally:
+                os.close(descriptor)
+
+    def _forget(self) -> None:
+        """Close what is open: the same path may mean another directory now."""
+        for descriptor in self._folders.values():
+            os.close(descriptor)
+        self._folders.clear()
+
+    # -- everything else ---------------------------------------------------------------------------------------
+
+    def _make_file(self, stream: TarStream, member: Member, directory: int, path: bytes, name: bytes) -> None:
+        try:
+            file = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+        except FileExistsError:
+            self._remove(directory, path, name)
+            file = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+        try:
+            if member.extents is not None or member.size_bytes >= HOLE_BYTES:
+                _write_with_holes(file, stream.data(), member)
+            else:
+                for piece in stream.data():
+                    _write(file, piece)
+            _set_metadata(file, member)
+        finally:
+            os.close(file)
+
+    def _make_other(self, member: Member, directory: int, path: bytes, name: bytes) -> None:
+        """A link, a device or a FIFO; in place of what has the name already."""
+        try:
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+            self._remove(directory, path, name)
+        except FileNotFoundError:
+            pass
+        match member.kind:
+            case tarstream.SYMLINK:
+                os.symlink(member.link, name, dir_fd=directory)
+            case tarstream.HARD_LINK:
+                self._link(member, directory, path, name)
+                return
+            case tarstream.FIFO:
+                os.mkfifo(name, 0o600, dir_fd=directory)
+            case tarstream.CHARACTER | tarstream.BLOCK_DEVICE:
+                self._make_device(member, directory, name)
+            case kind:
+                raise ImageError(
+                    f"an archive holds {os.fsdecode(member.name)!r} of the unknown type {chr(kind)!r}", hint=REFUSED
+                )
+        _set_metadata_by_name(directory, name, member)
+
+    def _make_device(self, member: Member, directory: int, name: bytes) -> None:
+        is_character = member.kind == tarstream.CHARACTER
+        if is_character and member.device == (0, 0) and self._whiteouts:
             raise ImageError(
-                f"an archive holds {member.name!r} of the unknown type {member.type!r}", hint="don't use it"
+                f"an archive holds {os.fsdecode(member.name)!r}, a device that overlayfs takes for a deletion",
+                hint=REFUSED,
             )
+        kind = stat.S_IFCHR if is_character else stat.S_IFBLK
+        os.mknod(name, kind | 0o600, os.makedev(*member.device), dir_fd=directory)
 
-    def _link(self, member: tarfile.TarInfo, directory: int, name: bytes) -> None:
-        parts = components(os.fsencode(member.linkname))
-        if not parts:
-            raise ImageError(f"an archive's hard link {member.name!r} has no target", hint="don't use it")
-        with self._parent(parts) as source:
-            os.link(parts[-1], name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+    def _link(self, member: Member, directory: int, path: bytes, name: bytes) -> None:
+        target = components(member.link)
+        if not target or target == path:
+            raise ImageError(
+                f"an archive's hard link {os.fsdecode(member.name)!r} leads to nothing else", hint=REFUSED
+            )
+        folder, _, source = target.rpartition(b"/")
+        if self._whiteouts and source.startswith(WHITEOUT):
+            raise ImageError(f"an archive links {os.fsdecode(member.name)!r} to a deletion", hint=REFUSED)
+        try:
+            origin = _open_beneath(self._root, folder) if folder else os.dup(self._root)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _leads_out(target, error) from error
+        try:
+            os.link(source, name, src_dir_fd=origin, dst_dir_fd=directory, follow_symlinks=False)
+        finally:
+            os.close(origin)
 
-    def _hide(self, directory: int, name: bytes) -> None:
+    def _hide(self, directory: int, folder: bytes, name: bytes) -> None:
         if name == OPAQUE_MARKER:
             os.setxattr(directory, OPAQUE, b"y")
             return
@@ -154,55 +272,109 @@ class Extractor:
             return  # aufs's own bookkeeping, which the specification lets one ignore
         hidden = name.removeprefix(WHITEOUT)
         if hidden in (b"", b".", b".."):
-            raise ImageError(f"an archive holds the whiteout {os.fsdecode(name)!r}", hint="don't use it")
-        _remove(directory, hidden)
-        os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=directory)
-
-    def _make_directory(self, directory: int, name: bytes) -> None:
+            raise ImageError(f"an archive holds the whiteout {os.fsdecode(name)!r}", hint=REFUSED)
         try:
-            if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-                return
-            _remove(directory, name)
+            status = os.stat(hidden, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
-            pass
-        os.mkdir(name, 0o755, dir_fd=directory)
+            os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=directory)
+            return
+        # The layer has both. A whiteout speaks of the layers below alone: what this one adds stays, by itself.
+        if stat.S_ISDIR(status.st_mode):
+            self._make_opaque(directory, hidden)
 
-    def _set_metadata(self, directory: int, name: bytes, member: tarfile.TarInfo) -> None:
-        """Owner first: chown(2) clears set-uid and file capabilities."""
-        os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
-        if not member.issym():
-            os.chmod(name, member.mode & 0o7777, dir_fd=directory)
-        for key, value in member.pax_headers.items():
-            attribute = key.removeprefix(XATTR_RECORD)
-            if attribute != key and keeps_xattr(attribute):
-                # no fsetxattrat: /proc/self/fd names the directory that was walked to, whatever its path means now
-                target = os.path.join(b"/proc/self/fd/%d" % directory, name)
-                os.setxattr(target, attribute, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
-        if not member.isdir():
-            os.utime(name, (member.mtime, member.mtime), dir_fd=directory, follow_symlinks=False)
+    def _make_opaque(self, directory: int, name: bytes) -> None:
+        descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
+        try:
+            os.setxattr(descriptor, OPAQUE, b"y")
+        finally:
+            os.close(descriptor)
 
-    def _set_directory_times(self) -> None:
-        for path, mtime in self._times.items():
-            parts = path.split(b"/") if path else [b"."]
-            with self._parent(parts) as directory:
-                try:
-                    if stat.S_ISDIR(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False).st_mode):
-                        os.utime(parts[-1], (mtime, mtime), dir_fd=directory, follow_symlinks=False)
-                except FileNotFoundError:
-                    pass  # a later entry of the archive replaced it
-
-
-def _remove(directory: int, name: bytes) -> None:
-    """Make room for an entry; a later one of the same name replaces an earlier one."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(status.st_mode):
+    def _remove(self, directory: int, path: bytes, name: bytes) -> None:
+        """Make room for an entry; a later one of the same name replaces an earlier one."""
+        if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=directory)
+            return
+        self._forget()
+        below = path + b"/"
+        for other in [other for other in self._unfinished if other == path or other.startswith(below)]:
+            del self._unfinished[other]
         shutil.rmtree(name, dir_fd=directory)
-    else:
-        os.unlink(name, dir_fd=directory)
+
+
+def _open_beneath(root: int, path: bytes) -> int:
+    """The directory at ``path``. A rename anywhere may make the kernel unsure whether it left: EAGAIN."""
+    for _ in range(32):
+        try:
+            return openat2(root, path, _DIRECTORY, _BENEATH)
+        except BlockingIOError:
+            continue
+    return openat2(root, path, _DIRECTORY, _BENEATH)
+
+
+def _write(file: int, data: memoryview) -> None:
+    written = os.write(file, data)
+    while written < len(data):
+        written += os.write(file, data[written:])
+
+
+def _write_with_holes(file: int, pieces: Iterator[memoryview], member: Member) -> None:
+    """Data at its offsets, and nothing where it is zeros."""
+    extents = iter(member.extents if member.extents is not None else [(0, member.size_bytes)])
+    at = left = 0
+    for piece in pieces:
+        while piece:
+            while not left:
+                at, left = next(extents)
+            step = piece[: min(left, HOLE_BYTES - at % HOLE_BYTES)]
+            if len(step) < HOLE_BYTES or step != ZEROS:
+                os.lseek(file, at, os.SEEK_SET)
+                _write(file, step)
+            at, left, piece = at + len(step), left - len(step), piece[len(step) :]
+    os.ftruncate(file, member.size_bytes)
+
+
+def _set_metadata(file: int, member: Member) -> None:
+    """Owner first: chown(2) clears set-uid and file capabilities."""
+    if member.uid or member.gid:
+        os.fchown(file, member.uid, member.gid)
+    os.fchmod(file, member.mode)
+    for key, value in member.xattrs.items():
+        name = os.fsdecode(key)
+        if keeps_xattr(name):
+            os.setxattr(file, name, value)
+    os.utime(file, ns=(member.mtime_ns, member.mtime_ns))
+
+
+def _set_metadata_by_name(directory: int, name: bytes, member: Member) -> None:
+    """For what can't be opened: a link, a device or a FIFO that this process has just made."""
+    os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
+    if member.kind != tarstream.SYMLINK:
+        os.chmod(name, member.mode, dir_fd=directory)
+    for key, value in member.xattrs.items():
+        attribute = os.fsdecode(key)
+        if keeps_xattr(attribute) and not attribute.startswith("user."):  # xattr(7): users' are for files alone
+            # no setxattrat before Linux 6.13: /proc/self/fd names the directory, whatever its path means now
+            target = b"/proc/self/fd/%d/%b" % (directory, name)
+            os.setxattr(target, attribute, value, follow_symlinks=False)
+    os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=directory, follow_symlinks=False)
+
+
+def _leads_out(path: bytes, error: OSError) -> ImageError:
+    if error.errno in _LEADS_OUT:
+        return ImageError(
+            f"an archive's path {os.fsdecode(path)!r} leads through a file or out of the archive", hint=REFUSED
+        )
+    return ImageError(f"can't unpack {os.fsdecode(path)!r}: {os.strerror(error.errno or 0)}", hint=_remedy(error))
+
+
+def _failure(member: Member, error: OSError, hint: str) -> ImageError:
+    return ImageError(f"can't unpack {os.fsdecode(member.name)!r}: {os.strerror(error.errno or 0)}", hint=hint)
 
 
 def _remedy(error: OSError) -> str:
-    return "free some disk space, or set LAB_HOME to a larger disk" if error.errno == 28 else "the archive is broken"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some disk space, or set LAB_HOME to a larger disk"
+        case errno.EOPNOTSUPP:
+            return "set LAB_HOME to a file system with extended attributes"
+    return "the archive is broken"

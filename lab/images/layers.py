@@ -1,7 +1,7 @@
 """Layers: overlayfs directories to OCI layer blobs and back (OCI image-spec, layer.md).
 
 `pack` makes equal tars of equal directories: sorted, numeric owners, no atime or ctime, fixed times for fresh files.
-`unpack` treats a tar as hostile: see `Extractor`.
+`unpack` treats a tar as hostile: see extract.py.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import io
 import os
 import stat
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, cast
 
 import zstandard
 
 from lab.errors import ImageError
-from lab.images.extract import OPAQUE_MARKER, WHITEOUT, XATTR_RECORD, Extractor, keeps_xattr
+from lab.images.extract import OPAQUE_MARKER, WHITEOUT, keeps_xattr, unpack_archive
 from lab.images.manifest import excluded
 from lab.images.tree import is_opaque, is_whiteout
 
 TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 ZSTD_LEVEL = 3
+XATTR_RECORD = "SCHILY.xattr."
 CHUNK_BYTES = 1 << 20
 INCOMPLETE = frozenset({"trusted.overlay.redirect", "trusted.overlay.metacopy"})
 TYPES = {
@@ -197,86 +197,12 @@ def _xattr_records(real: bytes) -> dict[str, str]:
 # -- blob to directory ---------------------------------------------------------------------------------------
 
 
-class _Reader(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-class _Gunzip:
-    """Streams any number of concatenated gzip members."""
-
-    def __init__(self, source: _Reader) -> None:
-        self._source = source
-        self._state = zlib.decompressobj(wbits=31)
-        self._pending = b""
-
-    def read(self, size: int = -1, /) -> bytes:
-        while True:
-            if self._state.eof:
-                rest = self._state.unused_data or self._source.read(CHUNK_BYTES)
-                if not rest.strip(b"\0"):
-                    return b""
-                self._state, self._pending = zlib.decompressobj(wbits=31), rest
-            data = self._pending or self._source.read(CHUNK_BYTES)
-            if not data:
-                raise ImageError("a gzip layer ends too early", hint="fetch the image again")
-            out = self._state.decompress(data, max(size, 0))
-            self._pending = self._state.unconsumed_tail
-            if out:
-                return out
-
-
-class _HashingReader:
-    """Reads exactly what is asked for while it lasts, and hashes it."""
-
-    def __init__(self, source: _Reader) -> None:
-        self._source = source
-        self._state = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        pieces = []
-        while size > 0:
-            piece = self._source.read(size)
-            if not piece:
-                break
-            self._state.update(piece)
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
-
-    def drain(self) -> str:
-        """Read to the end; the digest of everything."""
-        while self.read(CHUNK_BYTES):
-            pass
-        return f"sha256:{self._state.hexdigest()}"
-
-
-def decompressed(blob: IO[bytes]) -> _Reader:
-    """A stream of what a plain, gzip or zstd ``blob`` holds; told by its first bytes, not by its media type."""
-    magic = blob.read(4)
-    blob.seek(0)
-    if magic[:2] == b"\x1f\x8b":
-        return _Gunzip(blob)
-    if magic == b"\x28\xb5\x2f\xfd":
-        return zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True)
-    return blob
-
-
 def unpack(blob: IO[bytes], target: Path, *, expected_diff_id: str) -> None:
     """Unpack a layer into the new directory ``target`` the way overlayfs wants a lower directory.
 
-    Raises ImageError when the content does not match ``expected_diff_id``, or is not a sane tar.
+    Raises ImageError when the content does not match ``expected_diff_id``, is not a sane tar, or is too much.
     """
-    reader = _HashingReader(decompressed(blob))
-    try:
-        with (
-            tarfile.open(fileobj=cast(IO[bytes], reader), mode="r|", bufsize=CHUNK_BYTES) as archive,
-            Extractor(target, whiteouts=True) as extractor,
-        ):
-            for member in archive:
-                extractor.extract(archive, member)
-        found = reader.drain()
-    except (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError) as error:
-        raise ImageError(f"a layer is not a readable archive: {error}", hint="build or fetch it again") from error
+    found = unpack_archive(blob, target, whiteouts=True)
     if found != expected_diff_id:
         raise ImageError(
             f"a layer's content is {found}, but the image says {expected_diff_id}", hint="build or fetch it again"

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.errors import ImageError
-from lab.images.extract import Extractor
+from lab.images.extract import unpack_archive
 from lab.images.layers import pack, unpack
 from lab.images.manifest import Manifest, write_manifest
 from lab.images.tree import OPAQUE, Tree
@@ -126,9 +126,7 @@ def extract(members: list[tarfile.TarInfo], target: Path) -> None:
             info.size = 4 if info.type == tarfile.REGTYPE else 0
             archive.addfile(info, io.BytesIO(b"evil"))
     data.seek(0)
-    with tarfile.open(fileobj=data) as archive, Extractor(target, whiteouts=True) as extractor:
-        for info in archive:
-            extractor.extract(archive, info)
+    unpack_archive(data, target, whiteouts=True)
 
 
 @pytest.mark.parametrize(
