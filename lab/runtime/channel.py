@@ -2,16 +2,19 @@
 
 A message is one packet of a SOCK_SEQPACKET pair: a JSON object whose ``message`` is its name. Packets keep
 their borders, arrive in order, and the end of the peer is an end of file, not a time-out.
-Standard library only; see `lab.runtime.spawner`.
+Standard library only, and little of that: every verb of `lab-oci` that starts a process imports this.
 """
 
 from __future__ import annotations
 
-import json
-import socket
-from array import array
-from collections.abc import Sequence
-from contextlib import suppress
+import _socket
+import sys
+
+from lab.lean import dumps, loads, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LARGEST_MESSAGE_BYTES = 1 << 20
 MOST_DESCRIPTORS = 8
@@ -28,25 +31,46 @@ class ChannelClosed(Exception):
 class Channel:
     """One end. Both ends may send at any time; one reader and one writer per end."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: _socket.socket) -> None:
         self._socket = end
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
         """Two connected ends, both close-on-exec."""
-        first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        first, second = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         return cls(first), cls(second)
 
     @classmethod
     def inherited(cls, descriptor: int) -> Channel:
         """The end that a parent left open as ``descriptor``."""
-        return cls(socket.socket(fileno=descriptor))
+        return cls(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor))
+
+    @classmethod
+    def connected(cls, path: str) -> Channel:
+        """To whoever listens at ``path``. Raises OSError."""
+        end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            end.connect(path)
+        except BaseException:
+            end.close()
+            raise
+        return cls(end)
+
+    @classmethod
+    def accepted(cls, listener: int) -> Channel:
+        """The next peer that connects to the listening socket ``listener``, which stays the caller's."""
+        door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, listener)
+        try:
+            descriptor, _ = door._accept()  # type: ignore[attr-defined]
+        finally:
+            door.detach()
+        return cls.inherited(descriptor)
 
     def allow_large_messages(self) -> None:
         """Let this end send messages up to LARGEST_MESSAGE_BYTES, or what the system allows without root."""
-        for option in (socket.SO_SNDBUF, _SO_SNDBUFFORCE):
+        for option in (_socket.SO_SNDBUF, _SO_SNDBUFFORCE):
             with suppress(PermissionError):
-                self._socket.setsockopt(socket.SOL_SOCKET, option, LARGEST_MESSAGE_BYTES)
+                self._socket.setsockopt(_socket.SOL_SOCKET, option, LARGEST_MESSAGE_BYTES)
 
     def fileno(self) -> int:
         """For poll(2)."""
@@ -54,9 +78,11 @@ class Channel:
 
     def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:
         """Send one message. Raises ChannelClosed when nobody is left to read it."""
-        packet = json.dumps({"message": name, **fields}).encode()
+        packet = dumps({"message": name, **fields}).encode()
+        rights = b"".join([number.to_bytes(INT_BYTES, sys.byteorder) for number in descriptors])
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
         try:
-            socket.send_fds(self._socket, [packet], list(descriptors))
+            self._socket.sendmsg([packet], ancillary)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ChannelClosed from error
 
@@ -72,18 +98,19 @@ class Channel:
             packet, descriptors = self._packet()
         if not packet:
             raise ChannelClosed
-        message: Message = json.loads(packet)
+        message: Message = loads(packet)
         return message, descriptors
 
     def _packet(self) -> tuple[bytes, list[int]]:
         """socket.recv_fds would drop the flag that makes descriptors close-on-exec (before Python 3.12)."""
-        room = socket.CMSG_LEN(MOST_DESCRIPTORS * INT_BYTES)
-        packet, ancillary, _, _ = self._socket.recvmsg(LARGEST_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
-        descriptors = array("i")
+        room = _socket.CMSG_LEN(MOST_DESCRIPTORS * INT_BYTES)
+        packet, ancillary, _, _ = self._socket.recvmsg(LARGEST_MESSAGE_BYTES, room, _socket.MSG_CMSG_CLOEXEC)
+        descriptors = []
         for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors.frombytes(data[: len(data) // INT_BYTES * INT_BYTES])
-        return packet, list(descriptors)
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                whole = range(0, len(data) // INT_BYTES * INT_BYTES, INT_BYTES)
+                descriptors += [int.from_bytes(data[at : at + INT_BYTES], sys.byteorder) for at in whole]
+        return packet, descriptors
 
     def expect(self, name: str) -> Message:
         """The next message, which must be ``name``. Raises ChannelClosed, or ValueError for another one."""
