@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import signal
 import threading
 import time
 
-from lab.errors import LaunchError
+from lab.errors import ExitUnknown, LaunchError
 from lab.host.clock import Part, Taken, Timeline
 from lab.model import Phase
 from lab.runtime.channel import Message
@@ -21,8 +22,9 @@ STARTED = (Phase.ISOLATED, Phase.INIT, Phase.EXECUTED)
 class Handle:
     """What the client knows of one process of the spawner's; filled in by the reader thread."""
 
-    def __init__(self, identity: str, timeline: Timeline) -> None:
+    def __init__(self, identity: str, timeline: Timeline, *, survives: bool = False) -> None:
         self.identity = identity
+        self.survives = survives  # the spawner's death
         self.timeline = timeline
         self.pid = 0
         self.pidfd = -1
@@ -30,6 +32,7 @@ class Handle:
         self.executed = False
         self.exit_code: int | None = None
         self.failure: LaunchError | None = None
+        self.unknown: ExitUnknown | None = None
         self._changed = threading.Condition()
 
     def hear(self, message: Message, descriptors: list[int]) -> None:
@@ -69,8 +72,10 @@ class Handle:
             self.timeline.listener.taken(Taken(**taken | {"parts": parts}))
 
     def lose(self, error: LaunchError) -> None:
-        """The spawner is gone, and with it every process it started."""
+        """The spawner is gone, and with it every process it started that was not meant to survive it."""
         with self._changed:
+            if self.survives and self.executed:
+                return
             if self.exit_code is None:
                 self.failure = None if self.executed else error
                 self.exit_code = 128 + signal.SIGKILL
@@ -87,11 +92,33 @@ class Handle:
         if not started:
             raise LaunchError(f"container {self.identity} did not start within {START_TIMEOUT_SECONDS:g} s")
 
-    def wait(self, timeout_seconds: float | None) -> int | None:
-        """The exit code, or None when the time ran out first."""
+    def wait_claimed(self) -> None:
+        """Until a spawner that was there before has told what it knows of it. Raises LaunchError if it is nothing."""
         with self._changed:
-            self._changed.wait_for(lambda: self.exit_code is not None, timeout_seconds)
+            self._changed.wait_for(lambda: self.executed or self.exit_code is not None, START_TIMEOUT_SECONDS)
+            if self.failure is not None:
+                raise self.failure
+
+    def wait(self, timeout_seconds: float | None) -> int | None:
+        """The exit code, or None when the time ran out first. Raises ExitUnknown: see `found`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.exit_code is not None or self.unknown, timeout_seconds)
+            if self.unknown is not None:
+                raise self.unknown
             return self.exit_code
+
+    def found(self, pid: int, pidfd: int) -> None:
+        """It runs already, as the child of a process that has died: its end can be seen, not its exit code."""
+        with self._changed:
+            self.pid, self.pidfd, self.executed = pid, pidfd, True
+        threading.Thread(target=self._watch, args=(os.dup(pidfd),), name="lab-watch", daemon=True).start()
+
+    def _watch(self, pidfd: int) -> None:
+        select.select([pidfd], [], [])
+        os.close(pidfd)
+        with self._changed:
+            self.unknown = ExitUnknown(f"the exit code of {self.identity} is not known: its parent died before it")
+            self._changed.notify_all()
 
     def send_signal(self, number: int) -> None:
         """To this very process: a pidfd never names a later one with the same number."""

@@ -51,7 +51,7 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         place(tasks)
         if plan.uid_map:
             channel.expect("IDS_MAPPED")
-        die_with_the_launcher(channel)
+        die_with_the_launcher(channel, plan.process)
         progress.enter(Step.JOIN)
         join_namespaces(plan)
         progress.enter(Step.ROOT)
@@ -92,7 +92,7 @@ def run_beside(
         progress.enter(Step.PLACE)
         place(tasks)
         progress.enter(Step.JOIN)
-        die_with_the_launcher(channel)
+        die_with_the_launcher(channel, process)
         syscalls.setns(namespaces, flags)
         progress.enter(Step.ENTER)
         os.fchdir(root)
@@ -112,7 +112,7 @@ def become(process: ProcessPlan, progress: Progress, channel: Channel, stdio: li
     enter_directory(process)
     progress.enter(Step.CAPABILITIES)
     drop_privileges(process)
-    die_with_the_launcher(channel)
+    die_with_the_launcher(channel, process)
     progress.enter(Step.NO_NEW_PRIVILEGES)
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
@@ -135,14 +135,15 @@ def place(tasks: list[int]) -> None:
         os.close(descriptor)
 
 
-def die_with_the_launcher(channel: Channel) -> None:
-    """Be killed when the launcher dies, and hide from /proc until execve(2) (CVE-2019-5736).
+def die_with_the_launcher(channel: Channel, process: ProcessPlan) -> None:
+    """Be killed when the launcher dies, but for who survives it; hide from /proc until execve(2) (CVE-2019-5736).
 
     A change of ids clears the wish (PR_SET_PDEATHSIG(2const)), so it is repeated after that. Should the
     launcher have died before, its end of the channel is closed.
     """
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not process.survives:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     poll = select.poll()
     poll.register(channel.fileno(), 0)
     if poll.poll(0):

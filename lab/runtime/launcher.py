@@ -15,15 +15,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import lab
-from lab.errors import LabError, LaunchError
+from lab.errors import ExitUnknown, LabError, LaunchError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.command import tail
@@ -33,6 +33,7 @@ from lab.record import items, replace
 from lab.runtime import bundle, devices, roots, translate
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.config import Capabilities, Config, ProcessConfig, User
+from lab.runtime.descriptors import memory_file, null_unless, pipe
 from lab.runtime.handle import Handle, collect
 from lab.runtime.plan import INSIDE, Before, CgroupsPlan, Plan
 from lab.runtime.roots import Directory, Overlay
@@ -49,7 +50,8 @@ class Spec:
     """One container to start.
 
     ``name`` is unique in the session. ``init`` puts lab's helper in front as PID 1. ``hold`` stops before the
-    application is executed, until `Container.proceed`. ``fail_at`` names a `lab.runtime.plan.Step` to fail at:
+    application is executed, until `Container.proceed`. ``survives`` lets it outlive the small process; what ends
+    with the session all the same, see `Launcher.keep`. ``fail_at`` names a `lab.runtime.plan.Step` to fail at:
     how tests prove that nothing is left behind.
     """
 
@@ -58,6 +60,7 @@ class Spec:
     root: Overlay | Directory
     init: bool = True
     hold: bool = False
+    survives: bool = False
     fail_at: str = ""
 
 
@@ -144,10 +147,19 @@ class Container:
         self._owned = resources.pop_all()
 
 
+class Spawned(Protocol):
+    """The small process: a child of ours, or one that a former supervisor has left behind."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int | None: ...
+    def kill(self) -> None: ...
+
+
 class Launcher:
     """One session's containers. Start it before the heavy imports, close it last."""
 
-    def __init__(self, session: str, scratch: Path, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, session: str, scratch: Path, process: Spawned, channel: Channel) -> None:
         self.session = session
         self.scratch = scratch
         self._process = process
@@ -157,6 +169,7 @@ class Launcher:
         self._containers: dict[str, Container] = {}
         self._registry = threading.Lock()
         self._gone: LaunchError | None = None
+        self.when_gone: Callable[[], None] = lambda: None  # called when the small process has died
         self._reader = threading.Thread(target=self._read, name="lab-launcher", daemon=True)
         self._reader.start()
 
@@ -167,7 +180,7 @@ class Launcher:
         ``scratch`` is a folder of the session's own, made here and removed at the end. ``cleanup`` is a command
         (its first word an absolute path) that the small process runs if this process dies without `close`.
         """
-        (scratch / "root").mkdir(parents=True)
+        (scratch / "root").mkdir(parents=True, exist_ok=True)
         ours, theirs = Channel.pair()
         ours.allow_large_messages()
         source = Path(lab.__file__).parent.parent
@@ -231,11 +244,13 @@ class Launcher:
                 )
             if timeline.listener is not None:
                 plan = _explained(plan, timeline.listener)
-            handle = self._register(spec.name, timeline)
+            if spec.survives:
+                plan = replace(plan, process=replace(plan.process, survives=True))
+            handle = self._register(spec.name, timeline, survives=spec.survives)
             undo.callback(self._forget, handle)
             undo.callback(self._end, handle, cgroup)
             container = Container(self, spec, cgroup, handle)
-            with _null_unless(stdin) as source:
+            with null_unless(stdin) as source:
                 self.send("LAUNCH", id=spec.name, plan=plan.to_json(), descriptors=[source, stdout, stderr])
             handle.wait_started(isolated_is_enough=spec.hold)
             container.own(undo)
@@ -252,8 +267,8 @@ class Launcher:
         handle = self._register(identity, Timeline())
         with ExitStack() as opened:
             opened.callback(self._forget, handle)
-            source = _memory_file(stdin, opened)
-            (out, out_end), (err, err_end) = _pipe(opened), _pipe(opened)
+            source = memory_file(stdin, opened)
+            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
             root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, root)
             self.send(
@@ -277,6 +292,15 @@ class Launcher:
                 f"{process.args[0]} in container {container.name} did not end within {timeout_seconds:g} s"
             )
         return Completed(exit_code=code, stdout=output[0], stderr=output[1])
+
+    def keep(self, name: str, first: int, held: Sequence[int], *, socket_path: Path, exit_path: Path) -> None:
+        """Let the instance ``name``, whose first process is the pidfd ``first``, survive this process.
+
+        From now on the small process ends with the instance instead; until then it keeps ``held`` open, listens at
+        ``socket_path`` (see `lab.runtime.adoption`), and writes the exit code it knows, or null, to ``exit_path``.
+        """
+        paths = {"socket_path": str(socket_path), "exit_path": str(exit_path)}
+        self.send("KEEP", id=name, descriptors=[first, *held], **paths)
 
     def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:
         """One request to the small process. Raises LaunchError when it is gone."""
@@ -336,6 +360,7 @@ class Launcher:
         with self._registry:
             for handle in self._handles.values():
                 handle.lose(self._gone)
+        self.when_gone()
 
     def _log_tail(self) -> str:
         try:
@@ -343,8 +368,8 @@ class Launcher:
         except OSError:
             return ""
 
-    def _register(self, identity: str, timeline: Timeline) -> Handle:
-        handle = Handle(identity, timeline)
+    def _register(self, identity: str, timeline: Timeline, *, survives: bool = False) -> Handle:
+        handle = Handle(identity, timeline, survives=survives)
         with self._registry:
             if identity in self._handles:
                 raise LabError(f"there is a container {identity} already")
@@ -362,8 +387,9 @@ class Launcher:
     def _end(self, handle: Handle, cgroup: ControlGroup) -> None:
         """Kill and wait: a child that is on its way to execve too."""
         handle.send_signal(signal.SIGKILL)
-        if handle.wait(END_TIMEOUT_SECONDS if handle.pidfd >= 0 else 0.0) is None:
-            log.debug("container %s: no exit reported yet", handle.identity)
+        with suppress(ExitUnknown):
+            if handle.wait(END_TIMEOUT_SECONDS if handle.pidfd >= 0 else 0.0) is None:
+                log.debug("container %s: no exit reported yet", handle.identity)
         cgroup.kill(END_TIMEOUT_SECONDS)
 
 
@@ -399,33 +425,3 @@ def _shown_controllers(cgroup: ControlGroup) -> tuple[str, ...]:
     """The v1 controllers the container is placed by; none on v2."""
     joined = cgroup.hierarchies.joined()
     return tuple(name for name, mount in cgroup.hierarchies.v1.items() if mount in joined)
-
-
-def _pipe(opened: ExitStack) -> tuple[int, int]:
-    """A pipe whose read end is closed with ``opened``; the write end is the caller's to close."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    opened.callback(os.close, read)
-    return read, write
-
-
-def _memory_file(content: bytes, opened: ExitStack) -> int:
-    """A descriptor to read ``content`` from, without a thread to feed a pipe."""
-    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC)
-    opened.callback(os.close, descriptor)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-@contextmanager
-def _null_unless(descriptor: int | None) -> Iterator[int]:
-    """``descriptor``, or /dev/null for as long as it is needed."""
-    if descriptor is not None:
-        yield descriptor
-        return
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield null
-    finally:
-        os.close(null)

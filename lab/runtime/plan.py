@@ -83,6 +83,7 @@ class ProcessPlan(Record):
     oom_score_adj: int | None
     init: bool  # lab's helper is executed first and supervises the application
     helper: list[str]  # what it is told besides, see inside/init.c: a terminal to make
+    survives: bool = False  # the launcher's death: a detached instance's application
 
 
 class CgroupsPlan(Record):

@@ -8,8 +8,13 @@ It outlives its parent by what it takes to leave nothing behind: when the channe
 what it started, removes the session's cgroups and scratch folder, runs the clean-up command it was given, and
 exits. Signals of a terminal don't reach it. When it is killed itself, the kernel kills its containers.
 
-Client to spawner: LAUNCH, EXECUTE, PROCEED, QUIT. Back: READY once; ISOLATED, EXECUTED, FAILED, EXITED, and
-STEP where a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, taken when poll(2) returned.
+A detached instance is told it by KEEP, and is the exception: it survives both. While only the client is gone, the
+spawner goes on as its parent, holds its network, writes down its exit code, and waits for a new client, which
+asks for it by CLAIM; when the instance has ended without one, it removes the session as above.
+
+Client to spawner: LAUNCH, EXECUTE, PROCEED, KEEP, CLAIM, QUIT. Back: READY once; ISOLATED, EXECUTED, FAILED,
+EXITED, and STEP where a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, taken when poll(2)
+returned.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from lab.lean import suppress
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed, Message
 from lab.runtime.container import Started
@@ -29,6 +35,7 @@ from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lab.runtime.keeper import Keeper
     from lab.runtime.plan import Tell
 
 
@@ -60,6 +67,9 @@ class Spawner:
         self.poll = select.poll()
         self.handlers: dict[int, Callable[[float], None]] = {}
         self.children: dict[str, Child] = {}
+        self.keeper: Keeper | None = None
+        self.abandoned = False  # the client is gone, what it told us to keep is not
+        self.finished = False
         self.watch(client.fileno(), self.on_request)
 
     def watch(self, descriptor: int, handler: Callable[[float], None]) -> None:
@@ -71,22 +81,23 @@ class Spawner:
             self.poll.unregister(descriptor)
 
     def serve(self) -> None:
-        """Until the client is gone."""
-        try:
-            while True:
-                ready = self.poll.poll()
-                at = now()
-                for descriptor, _ in ready:
-                    handler = self.handlers.get(descriptor)
-                    if handler is not None:
-                        handler(at)
-        except ChannelClosed:
-            return
+        """Until the client is gone, and what it told us to keep."""
+        while not self.finished:
+            ready = self.poll.poll()
+            at = now()
+            for descriptor, _ in ready:
+                handler = self.handlers.get(descriptor)
+                if handler is not None:
+                    handler(at)
 
     # Requests
 
     def on_request(self, _at: float) -> None:
-        message, descriptors = self.client.receive()
+        try:
+            message, descriptors = self.client.receive()
+        except ChannelClosed:
+            self.lose_client()
+            return
         try:
             if message["message"] == "LAUNCH":
                 self.launch(message, descriptors)
@@ -94,10 +105,14 @@ class Spawner:
                 self.execute(message, descriptors)
             elif message["message"] == "PROCEED":
                 self.proceed(message)
+            elif message["message"] == "KEEP":
+                self.keep(message, descriptors)
+            elif message["message"] == "CLAIM":
+                self.claim(str(message["id"]))
             elif message["message"] == "QUIT":
                 raise SystemExit
         except StepFailed as failure:
-            self.client.send(
+            self.send(
                 "FAILED", id=message["id"], step=failure.step, number=failure.number, text=failure.text, code=125
             )
         finally:
@@ -127,6 +142,64 @@ class Spawner:
         child = self.children.get(str(message["id"]))
         if child is not None:
             child.started.tell("EXEC_NOW")
+
+    # A detached instance
+
+    def keep(self, message: Message, descriptors: list[int]) -> None:
+        """From now on the instance survives the client: its first process is a pidfd, its network what follows."""
+        from lab.runtime.keeper import Keeper  # few have any use for it
+
+        self.keeper = Keeper(
+            str(message["id"]),
+            descriptors[0],
+            descriptors[1:],
+            socket_path=str(message["socket_path"]),
+            exit_path=str(message["exit_path"]),
+        )
+        self.watch(self.keeper.first, self.on_kept_end)
+
+    def lose_client(self) -> None:
+        """End, or wait for a new client; a command that ran for the old one has lost whoever wanted its result."""
+        self.unwatch(self.client.fileno())
+        self.client.close()
+        self.abandoned = True
+        if self.keeper is None or self.keeper.exit is not None:
+            self.finished = True
+            return
+        for child in self.children.values():
+            if child.identity != self.keeper.identity:
+                child.started.kill()
+        self.watch(self.keeper.listener.fileno(), self.on_client)
+
+    def on_client(self, _at: float) -> None:
+        """A new supervisor: it gets the network, and on CLAIM the child."""
+        assert self.keeper is not None
+        self.unwatch(self.keeper.listener.fileno())
+        end, _ = self.keeper.listener.accept()
+        self.client = Channel(end)
+        self.client.allow_large_messages()
+        self.abandoned = False
+        self.watch(self.client.fileno(), self.on_request)
+        self.send("READY", id="", pid=os.getpid(), descriptors=self.keeper.held)
+
+    def claim(self, identity: str) -> None:
+        """Tell a new client of a child what the old one was told."""
+        child = self.children.get(identity)
+        if child is not None:
+            started = child.started
+            self.tell(child, "EXECUTED", descriptors=[started.pidfd], pid=started.pid, stamps=started.stamps)
+        elif self.keeper is not None and self.keeper.identity == identity and self.keeper.exit is not None:
+            self.send("EXITED", id=identity, code=self.keeper.exit["code"])
+        else:
+            self.send("FAILED", id=identity, step="claim", number=0, text="no such child", code=125)
+
+    def on_kept_end(self, _at: float) -> None:
+        """The instance has ended. A child's exit code `on_exit` knows, and nobody that of another's child."""
+        assert self.keeper is not None
+        self.unwatch(self.keeper.first)
+        if self.keeper.identity not in self.children:
+            self.keeper.ended(None)
+            self.finished = self.abandoned
 
     # What children do
 
@@ -196,6 +269,9 @@ class Spawner:
         del self.children[child.identity]
         code = os.waitstatus_to_exitcode(status)
         code = 128 - code if code < 0 else code
+        if self.keeper is not None and self.keeper.identity == child.identity:
+            self.keeper.ended(code)
+            self.finished = self.abandoned
         if child.failure is not None:
             step, number, text = (child.failure[name] for name in ("step", "number", "text"))
             self.tell(child, "FAILED", code=code, step=step, number=number, text=text)
@@ -207,12 +283,18 @@ class Spawner:
 
     def teller(self, identity: str) -> Tell:
         """Tells the client of each step of this half of a start."""
-        return lambda taken: self.client.send("STEP", id=identity, taken=taken | {"side": "launcher"})
+        return lambda taken: self.send("STEP", id=identity, taken=taken | {"side": "launcher"})
 
     def tell(
         self, child: Child, name: str, *, descriptors: tuple[int, ...] | list[int] = (), **fields: object
     ) -> None:
-        self.client.send(name, id=child.identity, descriptors=descriptors, **fields)
+        self.send(name, id=child.identity, descriptors=descriptors, **fields)
+
+    def send(self, name: str, *, descriptors: tuple[int, ...] | list[int] = (), **fields: object) -> None:
+        """To the client, if there is one; that it has just died the event loop will see."""
+        if not self.abandoned:
+            with suppress(ChannelClosed):
+                self.client.send(name, descriptors=descriptors, **fields)
 
 
 def _readable(descriptor: int) -> bool:
