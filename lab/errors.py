@@ -9,6 +9,7 @@ LabError                      one clear line and the remedy; exit 1
 ├── LaunchError               an instance did not come up
 │   └── NotReady              … it came up, but never answered correctly
 ├── CommandError              an external program failed
+├── ExitUnknown               an instance ended while nobody could be told its exit code
 ├── LimitError                a resource limit could not be set or did not hold
 ├── ParityError               instances that should be identical are not
 └── ResultsError              a run folder that can't be read or resumed
@@ -76,6 +77,10 @@ class NotReady(LaunchError):
 
 class CommandError(LabError):
     """An external program failed, was missing or took too long."""
+
+
+class ExitUnknown(LabError):
+    """An instance ended while nobody could be told its exit code: a process tells its parent alone (wait(2))."""
 
 
 class LimitError(LabError):
