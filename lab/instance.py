@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Listener, Timeline
+from lab.host.execution import Execution as Execution
 from lab.images.store import Image
 from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort, TerminalSize
 
@@ -50,41 +51,6 @@ class LaunchRequest:
     stdin: int | None = None
     terminal: TerminalSize | None = None
     listener: Listener | None = None
-
-
-class Execution(ABC):
-    """One more command in an instance, with streams of its own; see `Instance.begin`.
-
-    A context manager: leaving it closes it. Thread-safe.
-    """
-
-    @abstractmethod
-    def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """The command's exit code (128 + n after signal n), or None when the time ran out first.
-
-        When it returns a code, all the command's own output has been written to the descriptors given, as far as
-        somebody reads them. Raises LabError when the code can't be known, since the instance has gone.
-        """
-
-    @abstractmethod
-    def signal(self, number: int) -> None:
-        """Send a signal to the command. No error if it has ended."""
-
-    @abstractmethod
-    def resize(self, size: TerminalSize) -> None:
-        """Give its terminal another size; the foreground process there gets SIGWINCH. Nothing without a terminal."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Kill the command if it still runs and let go of the descriptors given. Idempotent."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Instance(ABC):
@@ -123,13 +89,13 @@ class Instance(ABC):
         """Start a command of the image inside, behind the same boundary as the application, and return at once.
 
         The descriptors stay the caller's, who may close them when the execution is closed, not before. Without a
-        terminal the command reads ``stdin`` (None: /dev/null) and writes ``stdout`` and ``stderr``; who gives it a
-        pipe may get the very pipe handed in, or one that is copied to and from it. With one, a pseudo-terminal of
+        terminal the command reads ``stdin`` (None: /dev/null) and writes ``stdout`` and ``stderr``; it may hold
+        the very pipe that was given, or one that is copied to and from it. With one, a pseudo-terminal of
         that size is made inside, in the instance's own devpts, and is the command's controlling terminal: what
         ``stdin`` gives goes in, what comes out goes to ``stdout``.
 
         The environment is the application's with ``environment`` over it (and TERM=xterm with a terminal, if
-        neither sets it). ``directory`` is the application's unless given. ``user`` is root unless given: a name or
+        neither sets it). ``directory`` and ``user`` are the application's unless given; a user is a name or
         a number of the image, with ``:GROUP`` if wanted, as Docker's --user. The command does not outlive this
         process. Raises LaunchError with exit code 126 or 127 when it can't be executed, LabError otherwise.
         """

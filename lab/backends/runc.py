@@ -43,9 +43,10 @@ from lab.instance import INSIDE, Parity
 from lab.model import Check, Completed, Phase
 from lab.record import replace
 from lab.runtime import bundle, roots, translate
+from lab.runtime.beside import beside
 from lab.runtime.config import Config, User, to_json
 from lab.runtime.handle import collect
-from lab.runtime.launcher import Spec, beside
+from lab.runtime.launcher import Spec
 from lab.runtime.mounts import DirectoryRoot, OverlayRoot
 
 if TYPE_CHECKING:

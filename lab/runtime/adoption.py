@@ -65,10 +65,10 @@ def adopt(launcher: Launcher, spec: Spec, pid: int, timeline: Timeline, *, paren
     Raises LabError when it has ended, unless the parent knows how.
     """
     cgroup = ControlGroup.open(f"lab/{launcher.session}/{spec.name}")
-    handle = launcher._register(spec.name, timeline, survives=True)
+    handle = launcher.register(spec.name, timeline, survives=True)
     with ExitStack() as owned:
         owned.callback(cgroup.remove, keep_parents=True)
-        owned.callback(launcher._forget, handle)
+        owned.callback(launcher.forget, handle)
         owned.callback(launcher._end, handle, cgroup)
         container = Container(launcher, spec, cgroup, handle)
         if parent:

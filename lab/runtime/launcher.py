@@ -24,17 +24,19 @@ from typing import Protocol, Self
 
 import lab
 from lab.errors import ExitUnknown, LabError, LaunchError
+from lab.host import terminals
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.command import tail
 from lab.inside import build as inside
-from lab.model import Completed, Phase
-from lab.record import items, replace
-from lab.runtime import bundle, devices, roots, translate
+from lab.model import Completed, Phase, Process, TerminalSize
+from lab.record import replace
+from lab.runtime import beside, bundle, devices, roots, translate
+from lab.runtime.beside import Beside
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.config import Capabilities, Config, ProcessConfig, User
-from lab.runtime.descriptors import memory_file, null_unless, pipe
-from lab.runtime.handle import Handle, collect
+from lab.runtime.config import Config, User
+from lab.runtime.descriptors import null_unless
+from lab.runtime.handle import Handle
 from lab.runtime.plan import INSIDE, Before, CgroupsPlan, Plan
 from lab.runtime.roots import Directory, Overlay
 
@@ -49,16 +51,18 @@ END_TIMEOUT_SECONDS = 10.0
 class Spec:
     """One container to start.
 
-    ``name`` is unique in the session. ``init`` puts lab's helper in front as PID 1. ``hold`` stops before the
-    application is executed, until `Container.proceed`. ``survives`` lets it outlive the small process; what ends
-    with the session all the same, see `Launcher.keep`. ``fail_at`` names a `lab.runtime.plan.Step` to fail at:
-    how tests prove that nothing is left behind.
+    ``name`` is unique in the session. ``init`` puts lab's helper in front as PID 1; with ``terminal`` it makes one
+    for the application, whose master it sends over standard input, a socket. ``hold`` stops before the application
+    is executed, until `Container.proceed`. ``survives`` lets it outlive the small process; what ends with the
+    session all the same, see `Launcher.keep`. ``fail_at`` names a `lab.runtime.plan.Step` to fail at: how tests
+    prove that nothing is left behind.
     """
 
     name: str
     config: Config
     root: Overlay | Directory
     init: bool = True
+    terminal: TerminalSize | None = None
     hold: bool = False
     survives: bool = False
     fail_at: str = ""
@@ -71,7 +75,7 @@ class Container:
         self.name = spec.name
         self.spec = spec
         self.cgroup = cgroup
-        self._launcher = launcher
+        self.launcher = launcher
         self._handle = handle
         self._owned = ExitStack()
         self._closing = threading.Lock()
@@ -83,12 +87,25 @@ class Container:
         return self._handle.pid
 
     @property
+    def pidfd(self) -> int:
+        """Its first process for the kernel (pidfd_open(2)); stays this object's."""
+        return self._handle.pidfd
+
+    @property
     def timeline(self) -> Timeline:
         return self._handle.timeline
 
+    def placement(self) -> CgroupsPlan:
+        """Where its processes are placed."""
+        return _placement(self.cgroup)
+
+    def name_execution(self) -> str:
+        """A name for one more process in it."""
+        return f"{self.name}/{next(self._executions)}"
+
     def proceed(self) -> None:
         """Let a held container execute its application. Raises LaunchError when that fails."""
-        self._launcher.send("PROCEED", id=self._handle.identity)
+        self.launcher.send("PROCEED", id=self._handle.identity)
         self._handle.wait_started(isolated_is_enough=False)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
@@ -114,17 +131,20 @@ class Container:
         gid: int = 0,
         directory: str = "/",
     ) -> Completed:
-        """Run one more command behind the same boundary: namespaces, cgroups, root, rlimits, capabilities,
-        no_new_privs, seccomp.
+        """Run one more command behind the same boundary; see `lab.runtime.beside`.
 
         Raises LaunchError when it can't be executed, LabError when it does not end in time; it is then killed.
         """
         if self._handle.exit_code is not None:
             raise LabError(f"container {self.name} has ended")
-        process = beside(self.spec.config, argv, User(uid=uid, gid=gid), directory)
-        return self._launcher.run_beside(
-            f"{self.name}/{next(self._executions)}", self, process, stdin=stdin, timeout_seconds=timeout_seconds
-        )
+        process = beside.beside(self.spec.config, argv, User(uid=uid, gid=gid), directory)
+        return beside.run(self, process, stdin=stdin, timeout_seconds=timeout_seconds)
+
+    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Beside:
+        """Start one more process behind the same boundary; see `lab.runtime.beside.start`."""
+        if self._handle.exit_code is not None:
+            raise LabError(f"container {self.name} has ended")
+        return beside.start(self, beside.resolved(self.spec.config, process), stdio, terminal=terminal)
 
     def close(self) -> None:
         """Kill what still runs and remove everything that was made for it, verified. Idempotent.
@@ -239,6 +259,7 @@ class Launcher:
                     cgroups=_placement(cgroup),
                     cgroup_controllers=_shown_controllers(cgroup),
                     init=spec.init,
+                    helper=terminals.as_option(spec.terminal) if spec.terminal else (),
                     hold=spec.hold,
                     fail_at=spec.fail_at,
                 )
@@ -246,8 +267,8 @@ class Launcher:
                 plan = _explained(plan, timeline.listener)
             if spec.survives:
                 plan = replace(plan, process=replace(plan.process, survives=True))
-            handle = self._register(spec.name, timeline, survives=spec.survives)
-            undo.callback(self._forget, handle)
+            handle = self.register(spec.name, timeline, survives=spec.survives)
+            undo.callback(self.forget, handle)
             undo.callback(self._end, handle, cgroup)
             container = Container(self, spec, cgroup, handle)
             with null_unless(stdin) as source:
@@ -257,41 +278,6 @@ class Launcher:
         with self._registry:
             self._containers[spec.name] = container
         return container
-
-    def run_beside(
-        self, identity: str, container: Container, process: ProcessConfig, *, stdin: bytes, timeout_seconds: float
-    ) -> Completed:
-        """See `Container.execute`."""
-        config = container.spec.config
-        plan = translate.process_plan(config, init=container.spec.init, process=process)
-        handle = self._register(identity, Timeline())
-        with ExitStack() as opened:
-            opened.callback(self._forget, handle)
-            source = memory_file(stdin, opened)
-            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
-            root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            opened.callback(os.close, root)
-            self.send(
-                "EXECUTE",
-                id=identity,
-                process=items(plan),
-                namespaces=translate.joined_flags(config),
-                cgroups=items(_placement(container.cgroup)),
-                descriptors=[source, out_end, err_end, container._handle.pidfd, root],
-            )
-            os.close(out_end)
-            os.close(err_end)
-            opened.callback(handle.send_signal, signal.SIGKILL)
-            handle.wait_started(isolated_is_enough=False)
-            output = collect([out, err], handle.pidfd, timeout_seconds)
-            if output is None:
-                handle.send_signal(signal.SIGKILL)
-            code = handle.wait(END_TIMEOUT_SECONDS)
-        if output is None or code is None:
-            raise LabError(
-                f"{process.args[0]} in container {container.name} did not end within {timeout_seconds:g} s"
-            )
-        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
 
     def keep(self, name: str, first: int, held: Sequence[int], *, socket_path: Path, exit_path: Path) -> None:
         """Let the instance ``name``, whose first process is the pidfd ``first``, survive this process.
@@ -368,7 +354,8 @@ class Launcher:
         except OSError:
             return ""
 
-    def _register(self, identity: str, timeline: Timeline, *, survives: bool = False) -> Handle:
+    def register(self, identity: str, timeline: Timeline, *, survives: bool = False) -> Handle:
+        """Hear of what will be started under that name. Raises LabError if there is one already."""
         handle = Handle(identity, timeline, survives=survives)
         with self._registry:
             if identity in self._handles:
@@ -378,7 +365,8 @@ class Launcher:
                 raise self._gone
         return handle
 
-    def _forget(self, handle: Handle) -> None:
+    def forget(self, handle: Handle) -> None:
+        """Hear no more of it. Idempotent."""
         with self._registry:
             self._handles.pop(handle.identity, None)
             self._containers.pop(handle.identity, None)
@@ -391,14 +379,6 @@ class Launcher:
             if handle.wait(END_TIMEOUT_SECONDS if handle.pidfd >= 0 else 0.0) is None:
                 log.debug("container %s: no exit reported yet", handle.identity)
         cgroup.kill(END_TIMEOUT_SECONDS)
-
-
-def beside(config: Config, argv: Sequence[str], user: User, directory: str) -> ProcessConfig:
-    """Another process of the same container: root gets the container's bounding set, another user nothing."""
-    bounding = config.process.capabilities.bounding
-    granted = bounding if user.uid == 0 else ()
-    sets = Capabilities(bounding=bounding, effective=granted, permitted=granted)
-    return replace(config.process, args=tuple(argv), user=user, capabilities=sets, cwd=directory)
 
 
 def _with_helper(spec: Spec) -> Config:
