@@ -8,6 +8,7 @@ Standard library only, and little of that: every verb of `lab-oci` that starts a
 from __future__ import annotations
 
 import _socket
+import fcntl
 import sys
 
 from lab.lean import dumps, loads, suppress
@@ -75,6 +76,13 @@ class Channel:
     def fileno(self) -> int:
         """For poll(2)."""
         return self._socket.fileno()
+
+    def move_to(self, least: int) -> None:
+        """Have a descriptor of at least ``least``, so that lower ones are free for others."""
+        if self.fileno() < least:
+            moved = fcntl.fcntl(self.fileno(), fcntl.F_DUPFD_CLOEXEC, least)
+            self._socket.close()
+            self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, moved)
 
     def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:
         """Send one message. Raises ChannelClosed when nobody is left to read it."""

@@ -26,7 +26,7 @@ from contextlib import suppress
 
 from lab.host import syscalls
 from lab.runtime import mounts
-from lab.runtime.channel import Channel
+from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan, Progress, Step
 
 TYPE_CHECKING = False
@@ -67,10 +67,34 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         name_host(plan)
         channel.send("ISOLATED")
         if plan.hold:
-            channel.expect("EXEC_NOW")
+            channel = released(channel)
         become(plan.process, progress, channel, stdio, status)
     except BaseException as error:
         report_and_exit(progress, channel, error)
+
+
+def released(channel: Channel) -> Channel:
+    """Wait for EXEC_NOW, and return the channel that brought it.
+
+    The parent says it, or WAIT with a listening socket: then somebody who connects to that says it, maybe much
+    later, and the parent may go.
+    """
+    message, descriptors = channel.receive()
+    if message["message"] == "EXEC_NOW":
+        return channel
+    if message["message"] != "WAIT":
+        raise ValueError(f"expected EXEC_NOW or WAIT, received {message['message']}")
+    channel.send("WAITING")
+    channel.close()
+    while True:
+        channel = Channel.accepted(descriptors[0])
+        try:
+            channel.expect("EXEC_NOW")
+        except ChannelClosed:  # it connected and was killed
+            channel.close()
+        else:
+            os.close(descriptors[0])
+            return channel
 
 
 def run_beside(
@@ -107,7 +131,7 @@ def become(process: ProcessPlan, progress: Progress, channel: Channel, stdio: li
     progress.enter(Step.LIMITS)
     set_rlimits(process)
     progress.enter(Step.DESCRIPTORS)
-    keep_only(channel, stdio, status)
+    keep_only(channel, stdio, status, process)
     progress.enter(Step.DIRECTORY)
     enter_directory(process)
     progress.enter(Step.CAPABILITIES)
@@ -223,16 +247,21 @@ def set_rlimits(process: ProcessPlan) -> None:
             file.write(str(process.oom_score_adj))
 
 
-def keep_only(channel: Channel, stdio: list[int], status: int) -> None:
-    """Standard input, output and error, the status pipe as descriptor 3, and the channel until execve(2).
+def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessPlan) -> None:
+    """Standard input, output and error, the helper's status pipe as descriptor 3, those the caller wants to hand
+    over, and the channel until execve(2).
 
     Closed for good rather than marked: the working directory is entered next, and an image may name
     /proc/self/fd/7 as its own (CVE-2024-21626).
     """
-    for number, descriptor in enumerate((*stdio, status)):
+    wanted = [*stdio, status] if process.init else stdio
+    rest = len(wanted) + process.preserve
+    channel.move_to(rest)
+    for number, descriptor in enumerate(wanted):
         os.dup2(descriptor, number, inheritable=True)
     kept = channel.fileno()
-    syscalls.close_range(STATUS_DESCRIPTOR + 1, kept - 1)
+    if kept > rest:
+        syscalls.close_range(rest, kept - 1)
     syscalls.close_range(kept + 1, 0xFFFFFFFF)
 
 
@@ -278,7 +307,6 @@ def execute(process: ProcessPlan) -> None:
     if process.init:
         words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
         os.execve(INSIDE, words, environment)
-    os.set_inheritable(STATUS_DESCRIPTOR, False)
     os.execvpe(process.argv[0], process.argv, environment)
 
 

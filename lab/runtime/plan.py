@@ -83,6 +83,7 @@ class ProcessPlan(Record):
     oom_score_adj: int | None
     init: bool  # lab's helper is executed first and supervises the application
     helper: list[str]  # what it is told besides, see inside/init.c: a terminal to make
+    preserve: int = 0  # how many descriptors from 3 on are handed over
     survives: bool = False  # the launcher's death: a detached instance's application
 
 
