@@ -38,6 +38,8 @@ class LaunchRequest:
     ``stdin`` gives goes in, what comes out is the output (there is no separate stderr then).
 
     ``listener`` hears of every step of the start.
+
+    A ``detached`` instance survives this process, killed before it could stop it: see `Backend.adopt`.
     """
 
     name: str
@@ -51,6 +53,21 @@ class LaunchRequest:
     stdin: int | None = None
     terminal: TerminalSize | None = None
     listener: Listener | None = None
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survivor:
+    """What is left of a detached instance whose process of lab's was killed.
+
+    ``pid`` is its first process on the host, the oldest in its cgroup: its init or its VMM. The session with all its
+    files, the cgroup and the network, where it could be saved, are the same as before.
+    """
+
+    pid: int
+    address: IPv4Address
+    accelerator: Accelerator
+    timeline: Timeline  # as far as it was recorded
 
 
 class Instance(ABC):
@@ -108,9 +125,18 @@ class Instance(ABC):
         """Run lab's own static helper inside; see ``lab/inside/inside.c`` for its verbs."""
         return self.execute((INSIDE, *arguments), stdin=stdin, timeout_seconds=timeout_seconds)
 
+    def wait_executed(self) -> None:
+        """Block until the application's execve(2) has happened. Raises LaunchError when it can't be executed.
+
+        By default it has happened when `Backend.launch` returns.
+        """
+
     @abstractmethod
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """The application's exit code (128 + n after signal n), or None when the time ran out first."""
+        """The application's exit code (128 + n after signal n), or None when the time ran out first.
+
+        Raises ExitUnknown when it has ended and its code can't be known, which only happens after `Backend.adopt`.
+        """
 
     @abstractmethod
     def signal(self, number: int) -> None:
@@ -166,6 +192,13 @@ class Backend(ABC):
 
         Marks REQUESTED first. On failure everything done so far is undone and LaunchError raised.
         """
+
+    def adopt(self, request: LaunchRequest, survivor: Survivor) -> Instance:
+        """Take over a detached instance from a process that was killed; ``request`` is what it was launched with.
+
+        Its ports are published again. Raises LabError when it has ended meanwhile, or can't be taken over.
+        """
+        raise LabError(f"backend {self.name} can't take an instance over", hint="lab kill NAME ends it")
 
     def close(self) -> None:
         """Release what the backend holds for the session. Idempotent."""

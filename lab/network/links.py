@@ -55,7 +55,7 @@ class Links:
                 "add", ifname=name, kind="bridge", address=mac, state="up",
                 br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0,
             )  # fmt: skip
-            index = self._index_of(name)
+            index = self.index_of(name)
             route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
             return index
 
@@ -76,15 +76,19 @@ class Links:
                 fcntl.ioctl(descriptor, TUNSETPERSIST, 1)
             finally:
                 os.close(descriptor)
-            route.link("set", index=self._index_of(name), master=bridge, state="up")
+            route.link("set", index=self.index_of(name), master=bridge, state="up")
 
-    def set_up_endpoint(self, address: IPv4Interface) -> None:
-        """In an endpoint's namespace: loopback up, ``eth0`` up with its address."""
+    def set_up_endpoint(self, address: IPv4Interface, *, again: bool = False) -> None:
+        """In an endpoint's namespace: loopback up, ``eth0`` up with its address.
+
+        A namespace that has had an ``eth0`` before gives the new one ``again`` another number than the first.
+        """
+        index = self.index_of(ENDPOINT_NAME) if again else ENDPOINT_INDEX
         with _told(f"endpoint {address}"):
             route = self._own_thread()
             route.link("set", index=LOOPBACK_INDEX, state="up")
-            route.addr("add", index=ENDPOINT_INDEX, address=str(address.ip), prefixlen=address.network.prefixlen)
-            route.link("set", index=ENDPOINT_INDEX, state="up")
+            route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            route.link("set", index=index, state="up")
 
     def set_up_loopback(self) -> None:
         with _told("loopback"):
@@ -110,10 +114,11 @@ class Links:
         with _told("links"):
             return {link.get_attr("IFLA_IFNAME") for link in self._own_thread().get_links()}
 
-    def _index_of(self, name: str) -> int:
+    def index_of(self, name: str) -> int:
+        """The number of a link that is there. Raises LabError when it is not."""
         found: list[int] = self._own_thread().link_lookup(ifname=name)
         if not found:
-            raise LabError(f"link {name} was made, but is not there")
+            raise LabError(f"there is no link {name}")
         return found[0]
 
     def _own_thread(self) -> Any:

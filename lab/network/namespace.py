@@ -39,7 +39,7 @@ class Namespace:
         try:
             syscalls.unshare(syscalls.CLONE_NEWNET)
         except OSError as error:
-            raise LabError(f"can't make a network namespace: {error.strerror}", hint="lab needs root") from error
+            raise LabError(f"can't make a network namespace: {error.strerror}", hint=privilege.remedy()) from error
         for switch in IPV6_SWITCHES:
             with suppress(FileNotFoundError):  # a kernel without IPv6
                 Path(switch).write_text("1")

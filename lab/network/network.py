@@ -129,9 +129,38 @@ class Network:
             worker.shutdown()
             raise
 
-    def endpoint(self) -> Endpoint:
-        """A fresh namespace on the bridge, ready to be entered; about 3 ms. Raises LabError."""
-        return self._in_worker(self._make_endpoint)
+    @classmethod
+    def adopt(cls, descriptor: int) -> Network:
+        """The network that lives in the namespace ``descriptor``, made by a process that has died.
+
+        The descriptor is the network's from now on. Raises LabError when there is no bridge in it.
+        """
+        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lab-network")
+
+        def enter() -> Network:
+            with ExitStack() as undo:
+                namespace = undo.enter_context(Namespace(descriptor))
+                namespace.enter()
+                links = Links()
+                undo.callback(links.close)
+                network = cls(worker, namespace, links, links.index_of(BRIDGE))
+                used = [int(name.lstrip("vethap")) for name in links.names() - {"lo", BRIDGE}]
+                network._numbers = itertools.count(max(used, default=0) + 1)
+                undo.pop_all()
+                return network
+
+        try:
+            return worker.submit(enter).result()
+        except BaseException:
+            worker.shutdown()
+            raise
+
+    def endpoint(self, existing: int | None = None) -> Endpoint:
+        """A fresh namespace on the bridge, ready to be entered; about 3 ms. Raises LabError.
+
+        ``existing`` is a namespace that has lost its network and gets a new pair; the descriptor is the endpoint's.
+        """
+        return self._in_worker(lambda: self._make_endpoint(existing))
 
     def tap(self) -> TapEndpoint:
         """A fresh tap on the bridge, ready to be opened by a VMM started through `run_in`. Raises LabError."""
@@ -184,18 +213,19 @@ class Network:
 
     # In the worker
 
-    def _make_endpoint(self) -> Endpoint:
+    def _make_endpoint(self, existing: int | None) -> Endpoint:
         number = next(self._numbers)
         link, address = f"veth{number}", _interface(self.address + number)
         with ExitStack() as undo:
             try:
-                namespace = undo.enter_context(Namespace.unshare())
+                namespace = undo.enter_context(Namespace.unshare() if existing is None else Namespace(existing))
+                namespace.enter()
                 inner = Links()
                 try:
                     # A netlink socket stays in the namespace it was opened in, whichever the thread is in.
                     self._links.make_veth(link, self._bridge, namespace.descriptor, mac_of(address.ip))
                     undo.callback(self._links.remove, link)
-                    inner.set_up_endpoint(address)
+                    inner.set_up_endpoint(address, again=existing is not None)
                 finally:
                     inner.close()
             finally:
