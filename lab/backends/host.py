@@ -12,7 +12,7 @@ from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.backends.output import Output
 from lab.errors import LabError
-from lab.host import checks
+from lab.host import checks, privilege
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
@@ -97,7 +97,7 @@ class HostBackend(SiteBackend):
 
     @classmethod
     def check(cls) -> list[Check]:
-        return [checks.root(), checks.cgroup(), checks.namespaces(), checks.overlay()]
+        return [privilege.check(), checks.cgroup(), checks.namespaces(), checks.overlay()]
 
     def prepare(self, image: Image) -> None:
         """Unpacked layers, lab's helper program, the session's network."""

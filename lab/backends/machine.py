@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.errors import LaunchError
-from lab.host import checks
+from lab.host import checks, privilege
 from lab.host.clock import Timeline
 from lab.hypervisor.kinds import MachineKind
 from lab.images.store import Image
@@ -77,7 +77,7 @@ class MachineBackend(SiteBackend):
     @classmethod
     def check(cls) -> list[Check]:
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
-        return [checks.root(), checks.cgroup(), *tools, libvirt(), tun()]
+        return [privilege.check(), checks.cgroup(), *tools, libvirt(), tun()]
 
     def prepare(self, image: Image) -> None:
         """The guest's kernel and disks, the image's disk, what runs the vCPUs, libvirt's look at QEMU."""
@@ -108,11 +108,14 @@ class MachineBackend(SiteBackend):
         from lab.hypervisor.machine import Machine
         from lab.hypervisor.parts import MachineRequest
         from lab.images.disk import image_disk
+        from lab.runtime.plan import Before
 
         assert self._guest is not None
-        tap = holdings.make_tap()
+        with timeline.step("lab", Before.NETWORK):
+            tap = holdings.make_tap()
         # Limits bind the guest, which is as large as they say; QEMU's own needs come on top and are measured.
-        group = holdings.make_control_group(Limits())
+        with timeline.step("lab", Before.CGROUP):
+            group = holdings.make_control_group(Limits())
         directory = self.site.scratch / request.name
         if len(os.fsencode(directory)) > LONGEST_DIRECTORY_BYTES:
             raise LaunchError(

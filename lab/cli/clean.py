@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -19,6 +18,7 @@ def clean(
     Sessions of living lab processes, images and results are never touched. Other lab commands do the same for
     dead sessions when they start.
     """
+    from lab.host import privilege
     from lab.host.home import home
     from lab.host.ledger import clean_stale, leftovers, stale_sessions
     from lab.host.orphans import describe, orphan_groups
@@ -39,6 +39,6 @@ def clean(
     if not lines:
         print(
             "nothing to clean"
-            if os.geteuid() == 0
-            else "nothing of yours to clean; root's: sudo ./bootstrap lab clean"
+            if privilege.is_system_wide()
+            else f"nothing of yours to clean; root's: {privilege.remedy('clean')}"
         )

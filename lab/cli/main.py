@@ -21,6 +21,7 @@ from typer.main import get_command
 from lab import __version__
 from lab.cli.interrupt import Interruptible
 from lab.errors import LabError, UsageError
+from lab.host import privilege
 
 COMMANDS = {
     "compare": "lab.cli.compare:compare",
@@ -204,8 +205,8 @@ def _from_os_error(error: OSError) -> LabError:
 
     hints = {
         errno.ENOSPC: "free some disk space (lab clean; df -h), or set LAB_HOME to a larger disk",
-        errno.EPERM: "run it as root: sudo ./bootstrap lab …",
-        errno.EACCES: "run it as root: sudo ./bootstrap lab …",
+        errno.EPERM: privilege.remedy("…"),
+        errno.EACCES: privilege.remedy("…"),
         errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
     }
     if logging.getLogger("lab").isEnabledFor(logging.DEBUG):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab.errors import LabError, LimitError
-from lab.host import cgroupfs
+from lab.host import cgroupfs, privilege
 from lab.host.hierarchy import Hierarchies, Mode, host_hierarchies
 from lab.model import Limits
 
@@ -175,7 +175,7 @@ class ControlGroup:
             for directory in made:
                 with suppress(OSError):
                     directory.rmdir()
-            hint = "lab needs root to make cgroups" if error.errno in (errno.EACCES, errno.EPERM) else ""
+            hint = privilege.remedy() if error.errno in (errno.EACCES, errno.EPERM) else ""
             raise LabError(f"cgroup {self.path} can't be made: {error}", hint=hint) from error
 
     # Limits

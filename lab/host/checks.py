@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import CommandError
+from lab.host import privilege
 from lab.host.command import run
 from lab.host.facts import count_range_list, memory, parse_os_release
 from lab.host.hierarchy import Hierarchies
@@ -26,9 +27,7 @@ ALL = ("all",)
 """In ``Check.required_by``: no backend works without it."""
 
 CONTROLLERS = ("memory", "cpu", "pids")
-AS_ROOT = "sudo ./bootstrap lab doctor"
 C_PACKAGES = "apt-get install gcc libc6-dev"
-PRIVILEGED = f"{AS_ROOT}; inside a container it needs to be a privileged one"
 
 MOUNT_OVERLAY = """
 mount -t tmpfs tmpfs /mnt
@@ -65,13 +64,8 @@ TOOLS = (
 
 def host_checks() -> list[Check]:
     """Every check of this module, in the order in which a reader would look for a cause."""
-    checks: list[Callable[[], Check]] = [root, processor, cgroup, namespaces, overlay, disk, ram, compiler]
+    checks: list[Callable[[], Check]] = [privilege.check, processor, cgroup, namespaces, overlay, disk, ram, compiler]
     return [check() for check in checks] + [tool(each) for each in TOOLS]
-
-
-def root() -> Check:
-    """Namespaces, cgroups and taps need it."""
-    return Check(name="root", ok=os.geteuid() == 0, found=f"user id {os.geteuid()}", remedy=AS_ROOT, required_by=ALL)
 
 
 def processor() -> Check:
@@ -94,6 +88,7 @@ def cgroup(hierarchies: Hierarchies | None = None) -> Check:
     places = {name: found.mount_of(name) for name in CONTROLLERS}
     absent = [name for name, place in places.items() if place is None]
     sealed = sorted({str(place) for place in places.values() if place and not os.access(place, os.W_OK)})
+    may_write = privilege.granted(privilege.Need.CONTAIN)
     said = f"{found.mode}: {', '.join(name for name in CONTROLLERS if name not in absent) or 'no controller'}"
     if absent:
         remedy = f"enable the controllers {', '.join(absent)}: cgroup_enable=… on the kernel's command line"
@@ -106,7 +101,7 @@ def cgroup(hierarchies: Hierarchies | None = None) -> Check:
         name="cgroups",
         ok=not sealed,
         found=said + (f"; can't write below {', '.join(sealed)}" if sealed else ""),
-        remedy=AS_ROOT if os.geteuid() != 0 else f"mount -o remount,rw {sealed[0] if sealed else ''}",
+        remedy=f"mount -o remount,rw {sealed[0] if sealed else ''}" if may_write else privilege.remedy(),
         required_by=ALL,
     )
 
@@ -130,7 +125,7 @@ def tried(name: str, argv: list[str], found: str) -> Check:
         run(argv, timeout_seconds=TRY_SECONDS)
     except CommandError as error:
         said = error.detail.splitlines()[-1] if error.detail else error.message
-        return Check(name=name, ok=False, found=said, remedy=PRIVILEGED, required_by=ALL)
+        return Check(name=name, ok=False, found=said, remedy=privilege.remedy(), required_by=ALL)
     return Check(name=name, ok=True, found=found, required_by=ALL)
 
 

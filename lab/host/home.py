@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lab.host import privilege
+
 
 def home() -> Path:
     """``$LAB_HOME``, else ``/var/lib/lab`` for root, else ``$XDG_DATA_HOME/lab``."""
     if override := os.environ.get("LAB_HOME"):
         return Path(override).absolute()
-    if os.geteuid() == 0:
+    if privilege.is_system_wide():
         return Path("/var/lib/lab")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lab"
 
 
 def runtime_root() -> Path:
     """The parent of all sessions' folders: short, since socket paths hold 107 bytes (unix(7))."""
-    if os.geteuid() == 0:
+    if privilege.is_system_wide():
         return Path("/run/lab")
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/lab-{os.geteuid()}") / "lab"
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/lab-{privilege.user_id()}") / "lab"

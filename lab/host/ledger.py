@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import Self
 
 from lab.errors import LabError
+from lab.host import privilege
 from lab.host.cgroup import ControlGroup
 from lab.host.hierarchy import Unused
 from lab.host.home import home, runtime_root
@@ -144,7 +145,7 @@ class Session:
             (unborn / OWNER).write_text(json.dumps(owner.to_json()))
             unborn.rename(root / name)
         except OSError as error:
-            raise LabError(f"no session can be opened below {root}: {error}", hint="lab needs root") from error
+            raise LabError(f"no session can be opened below {root}: {error}", hint=privilege.remedy()) from error
         return cls(root / name, owner)
 
     def record(self, resource: Resource) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lab.errors import DockerfileError, ImageError, UsageError
+from lab.host import privilege
 from lab.host.command import tail
 from lab.images import copying, ignore
 from lab.images.bases import resolve_base
@@ -98,8 +99,7 @@ def build(
     normalise(tag)
     if not context.is_dir():
         raise UsageError(f"there is no directory {context}", hint="lab build DIR, with a Dockerfile in it")
-    if os.geteuid() != 0:
-        raise ImageError("building an image needs root: its files have owners", hint="sudo lab build …")
+    privilege.require(privilege.Need.OWNERS, "building an image, whose files have owners,", "build …")
     parsed = read(dockerfile)
     visible = Context(context, ignore.read(context, dockerfile))
     builder = _Builder(visible, parsed, build_args, store, runner, progress)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from lab.errors import ImageError
+from lab.host import privilege
 from lab.host.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
 from lab.images import tarstream
 from lab.images.bounds import Bounds
@@ -85,7 +86,7 @@ class Extractor:
     def _disinherit(self) -> None:
         """A set-group-id bit or a default ACL of the place we unpack in must not reach what is unpacked."""
         os.fchmod(self._root, 0o755)
-        if os.geteuid() == 0:
+        if privilege.granted(privilege.Need.OWNERS):
             os.fchown(self._root, 0, 0)
         for name in ("system.posix_acl_default", "system.posix_acl_access"):
             try:
@@ -126,7 +127,7 @@ class Extractor:
             else:
                 self._make_other(member, directory, path, name)
         except PermissionError as error:
-            raise _failure(member, error, "unpacking images needs root") from error
+            raise _failure(member, error, privilege.remedy("…")) from error
         except OSError as error:
             raise _failure(member, error, _remedy(error)) from error
 
@@ -183,7 +184,7 @@ class Extractor:
             try:
                 _set_metadata(descriptor, member)
             except OSError as error:
-                raise _failure(member, error, "unpacking images needs root") from error
+                raise _failure(member, error, privilege.remedy("…")) from error
             finally:
                 os.close(descriptor)
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from lab.errors import LabError
-from lab.host import syscalls
+from lab.host import privilege, syscalls
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CommandError
-from lab.host import checks
+from lab.host import checks, privilege
 from lab.host.checks import Tool
 from lab.host.hierarchy import Hierarchies
 
@@ -56,7 +56,7 @@ def test_cgroups_that_can_not_be_written_ask_for_root(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     check = checks.cgroup(Hierarchies(unified=tmp_path, unified_controllers=frozenset(checks.CONTROLLERS)))
     assert not check.ok
-    assert check.remedy == checks.AS_ROOT
+    assert check.remedy == privilege.AS_ROOT.format("doctor")
 
 
 def test_too_little_disk_or_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,69 @@
+"""Who lab is on this host, and what it may therefore do. The one module that asks.
+
+Everything else names what it needs (`Need`), or is told by the kernel that it lacks it and then names the `remedy`.
+That it takes root to be granted any of it is known here alone.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+
+from lab.errors import LabError
+from lab.model import Check
+
+AS_ROOT = "sudo ./bootstrap lab {}"
+CONFINED = "inside a container it needs to be a privileged one"
+
+
+class Need(StrEnum):
+    """What lab does that not everybody may."""
+
+    CONTAIN = "make namespaces, mounts and control groups"
+    OWNERS = "give files to other users"
+    NETWORK = "make a network"
+
+
+ONLY_ROOT = frozenset(Need)
+"""What no user namespace grants an ordinary user as lab works today."""
+
+
+def user_id() -> int:
+    """Who this process acts as."""
+    return os.geteuid()
+
+
+def granted(need: Need) -> bool:
+    """Whether this process may do that at all; where root itself is confined the kernel may still refuse it."""
+    return need not in ONLY_ROOT or _is_root()
+
+
+def is_system_wide() -> bool:
+    """Whether what lab keeps is the whole system's (/var/lib, /run), and not one user's."""
+    return _is_root()
+
+
+def remedy(command: str = "doctor") -> str:
+    """What to do where the kernel refused something: the line to type, or where root itself is confined."""
+    return CONFINED if _is_root() else AS_ROOT.format(command)
+
+
+def require(need: Need, what: str, command: str) -> None:
+    """Raise LabError, ``what`` needs root, with the line to type, where the need is not granted."""
+    if not granted(need):
+        raise LabError(f"{what} needs root", hint=AS_ROOT.format(command))
+
+
+def check() -> Check:
+    """For `lab doctor`, and for every backend."""
+    return Check(
+        name="root",
+        ok=all(granted(need) for need in Need),
+        found=f"user id {user_id()}",
+        remedy=AS_ROOT.format("doctor"),
+        required_by=("all",),
+    )
+
+
+def _is_root() -> bool:
+    return user_id() == 0
