@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,8 +37,20 @@ class Taken:
     parts: tuple[Part, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What one start makes of a step. ``instead``: what is usually done is not, but this, or nothing."""
+
+    text: str
+    instead: bool = False
+    page: str = ""  # of the manual, for what is done instead
+
+
 class Listener(Protocol):
     """Who wants to hear of a start while it happens. Called from several threads; must not raise."""
+
+    def remark(self, remarks: Mapping[str, Remark]) -> None:
+        """What is particular of this start, by the step it will be true of."""
 
     def taken(self, taken: Taken) -> None: ...
     def marked(self, phase: Phase, at: float) -> None: ...

@@ -23,6 +23,7 @@ from typing import Self
 from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline, now
 from lab.hypervisor.agent import BUSYBOX, GuestAgent
+from lab.hypervisor.boot import Boot, remarks
 from lab.hypervisor.channels import Channels
 from lab.hypervisor.domain import MachineSpec, Port, domain_xml
 from lab.hypervisor.guest.artefacts import Guest
@@ -50,14 +51,21 @@ class Machine:
         with ExitStack() as undo:
             undo.callback(request.cgroup.remove)
             undo.callback(shutil.rmtree, request.directory, ignore_errors=True)
-            request.directory.mkdir(parents=True)
-            spec = make_parts(request, guest, hypervisor.emulator)
-            channels = Channels(
-                request.directory, timeline, request.log_directory, stdout=request.stdout, stderr=request.stderr
-            )
-            undo.callback(channels.close)
+            with timeline.step("lab", Boot.PARTS):
+                request.directory.mkdir(parents=True)
+                spec = make_parts(request, guest, hypervisor.emulator)
+                if timeline.listener is not None:
+                    timeline.listener.remark(remarks(request, spec))
+            with timeline.step("lab", Boot.CHANNELS):
+                channels = Channels(
+                    request.directory, timeline, request.log_directory, stdout=request.stdout, stderr=request.stderr
+                )
+                undo.callback(channels.close)
+            with timeline.step("lab", Boot.DOMAIN):
+                xml = domain_xml(spec)
             undo.callback(request.cgroup.kill)
-            domain = launch(hypervisor, domain_xml(spec), request.network_namespace)
+            with timeline.step("lab", Boot.LAUNCH):
+                domain = launch(hypervisor, xml, request.network_namespace)
             timeline.mark(Phase.ISOLATED)
             undo.pop_all()
         return cls(request, spec, timeline, channels, domain)

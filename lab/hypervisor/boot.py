@@ -1,0 +1,50 @@
+"""The steps of `lab.hypervisor.machine`'s story by name, and what is particular of one start."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from lab.host.clock import Remark
+from lab.host.units import format_bytes
+from lab.hypervisor.domain import MACHINE_TYPES, MachineSpec
+from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.parts import MachineRequest
+from lab.model import Accelerator
+
+
+class Boot(StrEnum):
+    """Up to LAUNCH by lab; from then on by the guest, as far as the host can see it."""
+
+    PARTS = "write the machine's parts"
+    CHANNELS = "listen"
+    DOMAIN = "describe the machine"
+    LAUNCH = "launch QEMU"
+    FIRMWARE = "reach the kernel"
+    KERNEL = "boot the kernel"
+    USER_SPACE = "bring up user space"
+
+
+USER_SPACE = {
+    MachineKind.MICROVM: "init.sh loads drivers, mounts the image, sets the address and starts the application",
+    MachineKind.PC: "init.sh mounts Debian's disk and executes systemd, whose unit lab-application runs it",
+}
+FIRMWARE = {MachineKind.MICROVM: "QEMU's qboot", MachineKind.PC: "SeaBIOS"}
+EXECUTES = {
+    Accelerator.KVM: "the host's processor executes the guest's instructions (KVM)",
+    Accelerator.TCG: "QEMU translates every instruction of the guest (TCG): times say nothing about KVM",
+}
+
+
+def remarks(request: MachineRequest, spec: MachineSpec) -> dict[str, Remark]:
+    """By step, what this very machine gets of it."""
+    disks = ", ".join(f"{disk.serial}{' (a layer of its own)' if disk.backing else ''}" for disk in spec.disks)
+    initramfs = format_bytes(spec.initramfs.stat().st_size)
+    found = {
+        Boot.PARTS: f"initramfs of {initramfs}; disks: {disks}",
+        Boot.CHANNELS: "the console, and five virtio ports: marks, orders, output, errors, agent",
+        Boot.DOMAIN: f"{MACHINE_TYPES[spec.kind]}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
+        Boot.LAUNCH: EXECUTES[spec.accelerator],
+        Boot.FIRMWARE: FIRMWARE[request.kind],
+        Boot.USER_SPACE: USER_SPACE[request.kind],
+    }
+    return {str(step): Remark(text) for step, text in found.items()}
