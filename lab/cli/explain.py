@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TextIO
 
 from lab.cli.explanations import EXPLANATIONS, HELPER, number
 from lab.host.clock import Remark, Taken
 from lab.hypervisor.boot import Boot
+from lab.instance import LaunchRequest
 from lab.model import Kernel, Phase
 from lab.runtime.plan import Step
 
 WIDTH = 118
 INDENT = 36  # where the names of steps begin
-AFTERWARDS = {
+AFTERWARDS: dict[Kernel, dict[Phase, tuple[str, str]]] = {
     Kernel.HOST: {Phase.INIT: ("child", Step.EXECVE), Phase.EXECUTED: ("inside", HELPER)},
     Kernel.OWN: {
         Phase.KERNEL: ("guest", Boot.FIRMWARE),
@@ -24,7 +27,12 @@ AFTERWARDS = {
     },
 }
 """Steps that nobody can tell of from within: the host sees the phase that each ends with."""
-BEGINS_AFTER = {Kernel.HOST: Step.SECCOMP, Kernel.OWN: Boot.LAUNCH}
+BEGINS_AFTER: dict[Kernel, str] = {Kernel.HOST: Step.SECCOMP, Kernel.OWN: Boot.LAUNCH}
+
+
+def explained(request: LaunchRequest, kernel: Kernel) -> LaunchRequest:
+    """The same request, whose start is printed to standard error."""
+    return replace(request, listener=Explainer(sys.stderr, kernel))
 
 
 class Explainer:

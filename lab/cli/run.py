@@ -42,6 +42,9 @@ def run(
     pids: Annotated[int | None, typer.Option("--pids", min=1, metavar="N", help="Limit of processes.")] = None,
     rm: Annotated[bool, typer.Option("--rm", help="Accepted; lab always removes the instance.")] = True,
     name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print each step of its start, where to read on, how long it took.")
+    ] = False,
 ) -> None:
     """Run one copy in the foreground, on any backend.
 
@@ -50,6 +53,7 @@ def run(
     A scenario, or any folder with a Dockerfile, is built first.
     """
     from lab.backends.site import Site
+    from lab.cli.explain import explained
 
     ports = tuple(parse_port(word) for word in publish or [])
     environment = parse_environment(env or [])
@@ -70,6 +74,8 @@ def run(
                     name or "run",
                     ports,
                 )
+                if explain:
+                    request = explained(request, backend.kernel)
                 code = _in_foreground(backend, request, interruptible)
             finally:
                 interruptible.disarm()  # closing the site is what leaves nothing behind

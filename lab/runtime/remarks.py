@@ -41,15 +41,16 @@ def remarks(plan: Plan) -> dict[str, Remark]:
         Step.PLACE: Remark(_groups(plan)),
         Step.JOIN: _joined(plan),
         Step.ROOT: Remark(mounts.from_json(plan.root).describe()),
-        Step.ENTER: NO_PIVOT if plan.enter == Enter.CHROOT else Remark("pivot_root"),
         Step.HOSTNAME: Remark(plan.hostname) if plan.hostname else NO_HOSTNAME,
     }
     if not plan.masks:
         found[Step.MASKS] = NO_MASKS
-    return {str(step): remark for step, remark in (found | _of_the_process(plan)).items()}
+    if plan.enter == Enter.CHROOT:
+        found[Step.ENTER] = NO_PIVOT
+    return found | _of_the_process(plan)
 
 
-def _of_the_process(plan: Plan) -> dict[Step, Remark]:
+def _of_the_process(plan: Plan) -> dict[str, Remark]:
     process = plan.process
     program = [INSIDE, "init", "--", *process.argv] if process.init else process.argv
     instructions = len(process.seccomp) * 3 // 4 // BPF_INSTRUCTION_BYTES  # of base 64
