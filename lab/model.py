@@ -71,7 +71,15 @@ class LogReadiness:
     pattern: str
 
 
-Readiness = HttpReadiness | TcpReadiness | LogReadiness
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TalkReadiness:
+    """Ready when the port answers the bytes ``send`` with some that contain ``expect``: a protocol's own ping."""
+
+    send: str
+    expect: str
+
+
+Readiness = HttpReadiness | TcpReadiness | LogReadiness | TalkReadiness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,43 @@ class Load:
     path: str = "/"
     connections: int = 4
     duration_seconds: float = 3.0
+
+
+class Place(StrEnum):
+    """Where a scenario's own work is started."""
+
+    INSIDE = "inside"  # in the instance, as root: a batch job, a disk benchmark
+    BESIDE = "beside"  # in a second copy of the image, on the backend process, whatever backend is measured: a client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One number that a scenario's work prints: the one group of the regular expression ``pattern``, times ``scale``.
+
+    ``unit`` is as samples have it ("seconds", "bytes/s", "requests/s", "1", …).
+    """
+
+    name: str
+    pattern: str
+    unit: str
+    label: str
+    definition: str = ""
+    scale: float = 1.0
+    more_is_better: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A load or a job of the scenario's own: a command, what its output must match, and the figures in it.
+
+    ``{address}`` and ``{port}`` in ``argv`` become the instance's.
+    """
+
+    argv: tuple[str, ...]
+    place: Place
+    expect: str = ""
+    timeout_seconds: float = 120.0
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +141,33 @@ class Scenario:
     ready_timeout_seconds: float = 120.0
     limits: Limits = field(default_factory=Limits)
     load: Load | None = None
+    work: Work | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Healthcheck:
+    """How an image says that it works (Docker image specification, ``Healthcheck``).
+
+    ``test`` is ``("CMD", WORD…)``, ``("CMD-SHELL", LINE)``, or ``("NONE",)`` to switch a base image's off. None means
+    Docker's default: every 30 s, 30 s each, no start period, every 5 s in it, 3 failures in a row are unhealthy.
+    """
+
+    test: tuple[str, ...]
+    interval_seconds: float | None = None
+    timeout_seconds: float | None = None
+    start_period_seconds: float | None = None
+    start_interval_seconds: float | None = None
+    retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """The part of an OCI image configuration that says how to run it (OCI image-spec, config.md)."""
+    """The part of an OCI image configuration that says how to run it (OCI image-spec, config.md).
+
+    ``exposed_ports`` are TCP's, ``other_ports`` those of other protocols, like ``53/udp``. ``stop_signal`` "" means
+    SIGTERM. ``shell``, ``on_build`` and ``health`` are Docker's additions; ``shell`` () means ``/bin/sh -c``.
+    """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
@@ -110,7 +176,13 @@ class ImageConfig:
     user: str = ""
     exposed_ports: tuple[int, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    stop_signal: str = "SIGTERM"
+    stop_signal: str = ""
+    other_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+    on_build: tuple[str, ...] = ()
+    health: Healthcheck | None = None
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

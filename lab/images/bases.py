@@ -17,15 +17,23 @@ BuildRecipe = Callable[[str, str], Image]
 """Builds a Dockerfile's text, without a context, under a tag."""
 
 
-def resolve_base(name: str, *, store: Store, progress: Progress, build_recipe: BuildRecipe) -> Image:
-    """The image ``name``, made or fetched if need be. Raises ImageError that names the three remedies."""
+def resolve_base(
+    name: str, *, store: Store, progress: Progress, build_recipe: BuildRecipe, pull: bool = False
+) -> Image:
+    """The image ``name``, made or fetched if need be. Raises ImageError that names the three remedies.
+
+    ``pull`` asks the registry even for what the store has, which is kept when no registry answers.
+    """
     wanted = normalise(name)
-    if wanted in store:
+    if wanted in store and not pull:
         return store.find(wanted)
     try:
         return registry.fetch(wanted, store, progress)
     except registry.Unreachable as error:
         reason = str(error)
+    if wanted in store:
+        progress(Note(text=f"{wanted}: no registry gave it ({reason.rpartition(': ')[2]}); kept the store's"))
+        return store.find(wanted)
     recipe = bootstrap.RECIPES.get(wanted)
     if recipe is None:
         raise ImageError(

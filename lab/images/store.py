@@ -5,6 +5,7 @@
 <home>/layers/<diff id>/                                   a layer as overlayfs wants a lower directory
 <home>/manifests/<chain>.txt                               the manifest of every file of an image
 <home>/cache/<key>                                         what a build step made
+<home>/pins/<chain>                                        see locks.py
 <home>/tmp/                                                see scratch.py
 ```
 
@@ -19,7 +20,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,8 +33,9 @@ from lab.errors import ImageError
 from lab.host.home import home as lab_home
 from lab.images import layers
 from lab.images.layers import Layer
+from lab.images.locks import hold
 from lab.images.manifest import Manifest, write_manifest
-from lab.images.ociconfig import config_from_oci, config_to_oci
+from lab.images.ociconfig import Step, config_from_oci, config_to_oci
 from lab.images.reference import normalise
 from lab.images.scratch import clean_scratch, scratch
 from lab.images.tree import Tree
@@ -99,6 +102,13 @@ class Store:
         self.layout = home / "images"
         self.blobs = self.layout / "blobs" / "sha256"
         self.unpacked = home / "layers"
+        self._held: dict[Path, int] = {}
+        weakref.finalize(self, _close_all, self._held)
+
+    @classmethod
+    def view(cls, home: Path | None = None) -> Store:
+        """The store under ``home`` as it is, for who only reads: nothing is made, no privilege is needed."""
+        return cls(home or lab_home())
 
     @classmethod
     def open(cls, home: Path | None = None) -> Store:
@@ -113,6 +123,7 @@ class Store:
             store.unpacked.mkdir(mode=0o700, exist_ok=True)
             (store.home / "manifests").mkdir(exist_ok=True)
             (store.home / "cache").mkdir(exist_ok=True)
+            (store.home / "pins").mkdir(exist_ok=True)
             marker = store.layout / "oci-layout"
             if not marker.exists():
                 store._replace(marker, b'{"imageLayoutVersion": "1.0.0"}\n')
@@ -124,16 +135,41 @@ class Store:
         """A temporary directory on the store's file system."""
         return scratch(self.home, purpose)
 
+    @property
+    def writers(self) -> Path:
+        """What `writing` locks."""
+        return self.layout / "writers"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold this while blobs are added that no image refers to yet: nobody collects them meanwhile."""
+        descriptor = hold(self.writers, create=True)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def pin(self, chain: str) -> Path:
+        """What a process locks that uses the files of the images with this chain (`Image.chain`)."""
+        return self.home / "pins" / chain
+
+    def _hold(self, path: Path, *, create: bool = False) -> None:
+        """Lock ``path`` for as long as this store is used: until then nobody removes it."""
+        if path not in self._held:
+            descriptor = hold(path, create=create)
+            if self._held.setdefault(path, descriptor) != descriptor:  # another thread was first
+                os.close(descriptor)
+
     # -- finding ---------------------------------------------------------------------------------------------
 
     def images(self) -> list[Image]:
         """Every tagged image, by name."""
-        return sorted((self._image(entry) for entry in self._index()), key=lambda image: image.name)
+        return sorted((self._image(entry) for entry in self.entries()), key=lambda image: image.name)
 
     def find(self, name: str) -> Image:
         """The image called ``name``, or whose digest it is. Raises ImageError when there is none."""
         wanted = name if name.startswith("sha256:") else normalise(name)
-        for entry in self._index():
+        for entry in self.entries():
             if wanted in (entry["annotations"][REF_NAME], entry["digest"]):
                 return self._image(entry)
         raise ImageError(f"no image {name}", hint=f"lab build DIR -t {name}; lab image ls shows what there is")
@@ -151,7 +187,9 @@ class Store:
         """The image's layers for overlayfs's ``lowerdir``, the top one first; unpacked at the first call.
 
         Whiteouts are character devices 0/0, opaque directories carry ``trusted.overlay.opaque``. Needs root.
+        From here on the image counts as used by this process, and nobody removes it.
         """
+        self._hold(self.pin(image.chain), create=True)
         return self.directories(image.layers)
 
     def directories(self, chain: tuple[Layer, ...]) -> tuple[Path, ...]:
@@ -159,14 +197,23 @@ class Store:
         return tuple(self._directory(layer) for layer in reversed(chain))
 
     def _directory(self, layer: Layer) -> Path:
-        target = self.unpacked / layer.diff_id.removeprefix("sha256:")
-        if target.is_dir():
-            return target
-        with self.scratch("layer") as temporary, self.blob(layer.digest).open("rb") as blob:
+        target = self.unpacked / self.blob(layer.diff_id).name
+        while True:
+            try:
+                self._hold(target)
+                return target
+            except FileNotFoundError:
+                self._unpack(layer, target)
+
+    def _unpack(self, layer: Layer, target: Path) -> None:
+        try:
+            blob = self.blob(layer.digest).open("rb")
+        except FileNotFoundError as error:
+            raise ImageError(f"blob {layer.digest} is missing", hint="build or fetch the image again") from error
+        with self.scratch("layer") as temporary, blob:
             fresh = temporary / "root"
             layers.unpack(blob, fresh, expected_diff_id=layer.diff_id)
             _move_directory(fresh, target)
-        return target
 
     def manifest(self, image: Image) -> Manifest:
         """The manifest of every file of the image, computed at the first call (see docs/images.md)."""
@@ -200,6 +247,13 @@ class Store:
         """Remember what a build step made."""
         self._replace(self.home / "cache" / key, json.dumps(asdict(layer)).encode())
 
+    def cached(self) -> Iterator[tuple[str, Layer]]:
+        """Every key of the build cache with its layer."""
+        folder = self.home / "cache"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_file() and (layer := self.cached_layer(path.name)):
+                yield path.name, layer
+
     def add_image(
         self,
         name: str,
@@ -209,9 +263,10 @@ class Store:
         origin: Origin,
         base: Base | None = None,
         annotations: Mapping[str, str] | None = None,
+        history: Sequence[Step] = (),
     ) -> Image:
         """Write configuration and manifest and give them a name. Equal input gives an equal digest."""
-        described = self._write_json(config_to_oci(config, [layer.diff_id for layer in layers]))
+        described = self._write_json(config_to_oci(config, [layer.diff_id for layer in layers], history))
         notes = {ORIGIN: origin.value, **(annotations or {})}
         if base is not None:
             notes |= {BASE_NAME: base.name, BASE_DIGEST: base.digest, BASE_ORIGIN: base.origin.value}
@@ -243,10 +298,18 @@ class Store:
         }
         image = self._image(entry)
         with self._locked():
-            others = [one for one in self._index() if one["annotations"][REF_NAME] != image.name]
-            index = {"schemaVersion": 2, "manifests": [*others, entry]}
-            self._replace(self.layout / "index.json", json.dumps(index, indent=1).encode())
+            others = [one for one in self.entries() if one["annotations"][REF_NAME] != image.name]
+            self._write_index([*others, entry])
         return image
+
+    def untag(self, names: Collection[str]) -> None:
+        """Let these names, in `normalise`'s form, mean nothing any more. What they meant stays: see prune.py."""
+        with self._locked():
+            self._write_index([one for one in self.entries() if one["annotations"][REF_NAME] not in names])
+
+    def _write_index(self, entries: list[dict[str, Any]]) -> None:
+        index = {"schemaVersion": 2, "manifests": entries}
+        self._replace(self.layout / "index.json", json.dumps(index, indent=1).encode())
 
     def blob(self, digest: str) -> Path:
         """Where the blob ``sha256:…`` is, or would be. Raises ImageError for another algorithm or form."""
@@ -308,7 +371,8 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _index(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[dict[str, Any]]:
+        """The index's descriptors that have a name, unread otherwise: what they mean may be missing or broken."""
         try:
             index = json.loads((self.layout / "index.json").read_bytes())
             return [entry for entry in index["manifests"] if REF_NAME in entry.get("annotations", {})]
@@ -351,6 +415,11 @@ def _base(notes: Mapping[str, str]) -> Base | None:
     if BASE_ORIGIN not in notes:
         return None
     return Base(name=notes[BASE_NAME], digest=notes[BASE_DIGEST], origin=Origin(notes[BASE_ORIGIN]))
+
+
+def _close_all(held: dict[Path, int]) -> None:
+    while held:
+        os.close(held.popitem()[1])
 
 
 def _move_directory(fresh: Path, target: Path) -> None:

@@ -115,12 +115,21 @@ class Tree:
         with open(entry.real, "rb") as handle:
             return handle.read()
 
-    def walk(self) -> Iterator[Entry]:
-        """Every entry, the root first, a directory before what it holds; names in the order of their bytes."""
-        root = self.lookup(b"")
-        if root is not None:
-            yield root
-            yield from self._walk(b"", self._roots)
+    def walk(self, below: bytes = b"") -> Iterator[Entry]:
+        """Every entry from ``below`` on, itself first, a directory before what it holds; names in byte order."""
+        top = self.lookup(below)
+        if top is not None:
+            yield top
+            if top.is_directory:
+                yield from self._walk(top.path, self.stack(below))
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The names in a directory, sorted; empty when it is none."""
+        return sorted(_merge(self.stack(path)))
+
+    def stack(self, path: bytes) -> list[bytes]:
+        """The directories that merge at ``path``, the top one first; empty when it is not a directory."""
+        return self._directories([part for part in path.split(b"/") if part])
 
     def _walk(self, path: bytes, stack: Sequence[bytes]) -> Iterator[Entry]:
         for name, found in sorted(_merge(stack).items()):
