@@ -123,7 +123,6 @@ class Store:
             store.unpacked.mkdir(mode=0o700, exist_ok=True)
             (store.home / "manifests").mkdir(exist_ok=True)
             (store.home / "cache").mkdir(exist_ok=True)
-            (store.home / "pins").mkdir(exist_ok=True)
             marker = store.layout / "oci-layout"
             if not marker.exists():
                 store._replace(marker, b'{"imageLayoutVersion": "1.0.0"}\n')
@@ -189,7 +188,9 @@ class Store:
         Whiteouts are character devices 0/0, opaque directories carry ``trusted.overlay.opaque``. Needs root.
         From here on the image counts as used by this process, and nobody removes it.
         """
-        self._hold(self.pin(image.chain), create=True)
+        pin = self.pin(image.chain)
+        pin.parent.mkdir(exist_ok=True)
+        self._hold(pin, create=True)
         return self.directories(image.layers)
 
     def directories(self, chain: tuple[Layer, ...]) -> tuple[Path, ...]:
