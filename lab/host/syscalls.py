@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # Numbers from the kernel's asm/unistd_64.h and asm-generic/unistd.h, for calls glibc 2.35 has no wrapper for.
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "bpf": 321},
-    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "bpf": 280},
+    "x86_64": {"clone": 56, "pivot_root": 155, "ioprio_set": 251, "sched_setattr": 314, "seccomp": 317, "bpf": 321},
+    "aarch64": {"clone": 220, "ioprio_set": 30, "pivot_root": 41, "sched_setattr": 274, "seccomp": 277, "bpf": 280},
 }
-_EVERYWHERE = {"clone3": 435, "close_range": 436, "openat2": 437}
-_NR = _NUMBERS.get(platform.machine(), {}) | _EVERYWHERE
+_EVERYWHERE = {
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "clone3": 435,
+    "close_range": 436, "openat2": 437, "mount_setattr": 442,
+}  # fmt: skip
+_MACHINE = os.uname().machine
+_NR = _NUMBERS.get(_MACHINE, {}) | _EVERYWHERE
 
 # clone(2), unshare(2), setns(2)
+CLONE_NEWTIME = 0x00000080  # not for clone, where the bits are a signal's
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -30,6 +37,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+CLONE_PARENT = 0x00008000
 CLONE_INTO_CGROUP = 0x200000000  # clone3 alone
 
 # mount(2)
@@ -39,18 +47,42 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_SYNCHRONOUS = 16
 MS_REMOUNT = 32
+MS_MANDLOCK = 64
 MS_DIRSYNC = 128
+MS_NOSYMFOLLOW = 256
 MS_NOATIME = 1024
 MS_NODIRATIME = 2048
 MS_BIND = 4096
+MS_MOVE = 8192
 MS_REC = 16384
+MS_SILENT = 32768
+MS_POSIXACL = 1 << 16
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
+MS_I_VERSION = 1 << 23
 MS_STRICTATIME = 1 << 24
+MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
+
+# mount_setattr(2), open_tree(2), fsmount(2)
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_ATIME = 0x70  # the field; relatime is its 0
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x00100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
 
 # prctl(2)
 PR_SET_PDEATHSIG = 1
@@ -89,6 +121,23 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+class _MountAttr(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
+
+
+class _SchedAttr(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("flags", ctypes.c_uint64),
+        ("nice", ctypes.c_int32),
+        ("priority", ctypes.c_uint32),
+        ("runtime", ctypes.c_uint64),
+        ("deadline", ctypes.c_uint64),
+        ("period", ctypes.c_uint64),
+    )
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
@@ -112,7 +161,7 @@ def _check(result: int, name: str, *about: object) -> int:
 def _syscall(name: str, *arguments: object, about: str = "") -> int:
     """syscall(2) by name; integers go as 64-bit so that none is cut."""
     if name not in _NR:
-        raise OSError(38, f"lab knows no number for {name} on {platform.machine()}")
+        raise OSError(38, f"lab knows no number for {name} on {_MACHINE}")
     wide = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
     return _check(_libc.syscall(ctypes.c_long(_NR[name]), *wide), name, about)
 
@@ -123,6 +172,8 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.sethostname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+_libc.setdomainname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+_libc.personality.argtypes = (ctypes.c_ulong,)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _libc.capset.argtypes = (ctypes.POINTER(_CapHeader), ctypes.POINTER(_CapData))
 
@@ -172,6 +223,59 @@ def sethostname(name: str) -> None:
     """sethostname(2)."""
     encoded = name.encode()
     _check(_libc.sethostname(encoded, len(encoded)), "sethostname", name)
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
+    encoded = name.encode()
+    _check(_libc.setdomainname(encoded, len(encoded)), "setdomainname", name)
+
+
+def personality(persona: int) -> None:
+    """personality(2)."""
+    _check(_libc.personality(persona), "personality", hex(persona))
+
+
+def mount_setattr(mount: int, attr_set: int, attr_clr: int, *, recursive: bool = False, userns_fd: int = 0) -> None:
+    """mount_setattr(2) on the mount whose root is open as ``mount``, and those below it (Linux 5.12)."""
+    attributes = _MountAttr(attr_set=attr_set, attr_clr=attr_clr, userns_fd=userns_fd)
+    flags, size = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), ctypes.sizeof(attributes)
+    _syscall("mount_setattr", mount, b"", flags, ctypes.byref(attributes), size, about=hex(attr_set))
+
+
+def open_tree(path: str, *, recursive: bool) -> int:
+    """open_tree(2) with OPEN_TREE_CLONE: a bind mount that is nowhere yet, close-on-exec (Linux 5.2)."""
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    return _syscall("open_tree", -100, os.fsencode(path), flags, about=path)
+
+
+def move_mount(tree: int, target: int) -> None:
+    """move_mount(2): put the mount open as ``tree`` on what is open as ``target`` (Linux 5.2)."""
+    move_from_and_to_descriptors = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _syscall("move_mount", tree, b"", target, b"", move_from_and_to_descriptors)
+
+
+def new_mount(kind: str, options: Sequence[tuple[str, str]]) -> int:
+    """fsopen(2), fsconfig(2) and fsmount(2): a file system of ``kind``, mounted nowhere yet; close-on-exec."""
+    context = _syscall("fsopen", kind.encode(), 1, about=kind)  # FSOPEN_CLOEXEC
+    try:
+        for name, value in options:
+            _syscall("fsconfig", context, FSCONFIG_SET_STRING, name.encode(), os.fsencode(value), 0, about=name)
+        _syscall("fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0, about=kind)
+        return _syscall("fsmount", context, 1, 0, about=kind)  # FSMOUNT_CLOEXEC
+    finally:
+        os.close(context)
+
+
+def sched_setattr(**fields: int) -> None:
+    """sched_setattr(2) of the calling thread; ``fields`` of struct sched_attr, times in nanoseconds."""
+    attributes = _SchedAttr(size=ctypes.sizeof(_SchedAttr), **fields)
+    _syscall("sched_setattr", 0, ctypes.byref(attributes), 0)
+
+
+def ioprio_set(io_class: int, priority: int) -> None:
+    """ioprio_set(2) of the calling thread."""
+    _syscall("ioprio_set", 1, 0, io_class << 13 | priority)  # IOPRIO_WHO_PROCESS
 
 
 def prctl(option: int, argument: int = 0, third: int = 0) -> int:
