@@ -1,31 +1,34 @@
-"""Classic BPF as seccomp(2) uses it: an interpreter to test a filter's effect, and a prologue for new calls.
+"""Classic BPF as seccomp(2) uses it: an assembler, and an interpreter that tells a filter's effect.
 
 A program is an array of struct sock_filter (linux/filter.h), 8 bytes each: code, jump if true, jump if false, k.
 It sees struct seccomp_data (linux/seccomp.h): number, architecture, instruction pointer, six arguments.
+Imports next to nothing: every verb of `lab-oci` that starts a process compiles a filter.
 """
 
 from __future__ import annotations
 
-import platform
-import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+import os
+from struct import Struct
 
-INSTRUCTION = struct.Struct("=HBBI")
-SECCOMP_DATA = struct.Struct("=iIQ6Q")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+INSTRUCTION = Struct("=HBBI")
+SECCOMP_DATA = Struct("=IIQ6Q")
+WORD = Struct("=I")
 
 LOAD_WORD, LOAD_IMMEDIATE = 0x20, 0x00
 JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, JUMP_ANY_BIT = 0x05, 0x15, 0x25, 0x35, 0x45
 AND, OR, RETURN = 0x54, 0x44, 0x06
-OFFSET_NUMBER, OFFSET_ARCHITECTURE = 0, 4
+OFFSET_NUMBER, OFFSET_ARCHITECTURE, OFFSET_ARGUMENTS = 0, 4, 16
+LONGEST_TEST = 255  # a conditional jump has eight bits
 
 AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028}
-X32_BIT = 0x40000000  # set in the number of an x32 call, which has the architecture of x86_64
 
 
-class Action(IntEnum):
-    """What a filter returns, without its data (seccomp(2))."""
+class Action:
+    """What a filter returns: a word whose upper half is the action, the lower its data, an errno (seccomp(2))."""
 
     KILL_PROCESS = 0x80000000
     KILL_THREAD = 0x00000000
@@ -37,49 +40,82 @@ class Action(IntEnum):
     ALLOW = 0x7FFF0000
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A filter's answer to one system call; ``number`` is the errno for `Action.ERRNO`."""
-
-    action: Action
-    number: int = 0
-
-
 def instruction(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
     """One struct sock_filter."""
     return INSTRUCTION.pack(code, if_true, if_false, k)
 
 
-def errno_for_newer(program: bytes, newest: Mapping[int, int], number: int) -> bytes:
-    """``program`` behind a prologue that answers errno ``number`` to calls above ``newest`` by audit architecture.
+class Assembler:
+    """Writes a program from its last instruction to its first.
 
-    Without it a call that the profile's author could not know gets EPERM, and C libraries that would fall back
-    on ENOSYS give up instead.
+    BPF jumps forward only, so whatever an instruction jumps to is written before it, and stands at a place that
+    is known: a count from the end. Every method returns the place of what it wrote.
     """
-    prologue = b""
-    for architecture, highest in newest.items():
-        prologue += instruction(LOAD_WORD, OFFSET_ARCHITECTURE)
-        prologue += instruction(JUMP_EQUAL, architecture, 0, 4)
-        prologue += instruction(LOAD_WORD, OFFSET_NUMBER)
-        prologue += instruction(JUMP_GREATER, highest, 0, 2)
-        prologue += instruction(JUMP_GREATER_EQUAL, X32_BIT, 1, 0)
-        prologue += instruction(RETURN, Action.ERRNO | number)
-    return prologue + program
+
+    def __init__(self) -> None:
+        self._code: list[tuple[int, int, int, int]] = []  # the last instruction first
+        self._returns: dict[int, int] = {}
+
+    def assemble(self) -> bytes:
+        """The program: its first instruction is the one written last."""
+        pack = INSTRUCTION.pack
+        return b"".join([pack(*each) for each in reversed(self._code)])
+
+    def answer(self, value: int) -> int:
+        """Return ``value``. One such instruction serves all that jump to it."""
+        if value not in self._returns:
+            self._returns[value] = self._write(RETURN, 0, 0, value)
+        return self._returns[value]
+
+    def load(self, offset: int, then: int) -> int:
+        """Load a word of seccomp_data and go on at ``then``."""
+        self._continue_at(then)
+        return self._write(LOAD_WORD, 0, 0, offset)
+
+    def mask(self, bits: int, then: int) -> int:
+        """Keep these bits of the loaded word and go on at ``then``."""
+        self._continue_at(then)
+        return self._write(AND, 0, 0, bits)
+
+    def test(self, code: int, k: int, yes: int, no: int) -> int:
+        """Go to ``yes`` if comparing the loaded word with ``k`` holds, else to ``no``."""
+        yes = self._near(yes, LONGEST_TEST - 1)  # should ``no`` need a stepping stone, it stands in between
+        no = self._near(no, LONGEST_TEST)
+        return self._write(code, self._distance(yes), self._distance(no), k)
+
+    def _write(self, code: int, if_true: int, if_false: int, k: int) -> int:
+        self._code.append((code, if_true, if_false, k))
+        return len(self._code) - 1
+
+    def _distance(self, place: int) -> int:
+        """From the instruction that would be written next."""
+        return len(self._code) - place - 1
+
+    def _near(self, place: int, reach: int) -> int:
+        """``place``, or something in reach that leads there."""
+        if self._distance(place) <= reach:
+            return place
+        code, _, _, value = self._code[place]
+        if code == RETURN:
+            self._returns[value] = self._write(RETURN, 0, 0, value)
+            return self._returns[value]
+        return self._write(JUMP, 0, 0, self._distance(place))
+
+    def _continue_at(self, place: int) -> None:
+        if self._distance(place):
+            self._write(JUMP, 0, 0, self._distance(place))
 
 
-def evaluate(
-    program: bytes, number: int, arguments: Sequence[int] = (), *, architecture: int | None = None
-) -> Verdict:
-    """What the kernel would answer to system call ``number`` (of this machine, unless ``architecture`` is given)."""
+def evaluate(program: bytes, number: int, arguments: Sequence[int] = (), *, architecture: int | None = None) -> int:
+    """What ``program`` returns for system call ``number`` (of this machine, unless ``architecture`` is given).
+
+    Raises ValueError for an instruction that seccomp filters don't use.
+    """
     if architecture is None:
-        architecture = AUDIT_ARCHITECTURES[platform.machine()]
+        architecture = AUDIT_ARCHITECTURES[os.uname().machine]
     padded = [*arguments, *[0] * (6 - len(arguments))]
-    signed = number - (1 << 32) if number >= 1 << 31 else number
-    data = SECCOMP_DATA.pack(signed, architecture, 0, *(value & 0xFFFFFFFFFFFFFFFF for value in padded))
-    code = list(INSTRUCTION.iter_unpack(program))
-    result = _run(code, data)
-    masked = result & 0xFFFF0000
-    return Verdict(Action(masked), result & 0xFFFF)
+    data = SECCOMP_DATA.pack(number & 0xFFFFFFFF, architecture, 0, *(value & (1 << 64) - 1 for value in padded))
+    return _run(list(INSTRUCTION.iter_unpack(program)), data)
 
 
 def _run(code: Sequence[tuple[int, int, int, int]], data: bytes) -> int:
@@ -90,7 +126,7 @@ def _run(code: Sequence[tuple[int, int, int, int]], data: bytes) -> int:
         if operation == RETURN:
             return k
         if operation == LOAD_WORD:
-            accumulator = struct.unpack_from("=I", data, k)[0]
+            (accumulator,) = WORD.unpack_from(data, k)
         elif operation == LOAD_IMMEDIATE:
             accumulator = k
         elif operation == AND:

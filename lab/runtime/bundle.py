@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.model import Limits, Process
 from lab.record import replace
-from lab.runtime import capabilities, seccomp
+from lab.runtime import capabilities, profile
 from lab.runtime.config import (
     Capabilities,
     Config,
@@ -130,7 +130,7 @@ def container_config(
             gid_mappings=id_mappings,
             resources=_resources(limits or Limits(), DEVICE_RULES),
             sysctl=SYSCTLS_OF_OWN_NETWORK if network_namespace is None and not id_mappings else {},
-            seccomp=seccomp.default_profile(),
+            seccomp=profile.default_profile(),
             masked_paths=MASKED_PATHS,
             readonly_paths=READ_ONLY_PATHS,
         ),

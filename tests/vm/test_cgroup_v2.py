@@ -31,7 +31,7 @@ from lab.model import Limits, Process
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SECONDS = 280.0
-PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pyseccomp", "pytest_timeout")
+PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_timeout")
 PROGRAMS = ("bash", "mount", "umount", "unshare")
 LEFT_OUT = shutil.ignore_patterns("test", "tests", "__pycache__", "dist-packages", "idlelib", "tkinter", "ensurepip")
 CHOSEN = "(limit or exit_codes or throttles or charged or frozen) and not runc"
