@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 from contextlib import ExitStack
 from ipaddress import IPv4Address
@@ -16,6 +18,8 @@ from lab.model import Limits, PublishedPort
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.network.network import Endpoint, Network, TapEndpoint
+
+log = logging.getLogger(__name__)
 
 
 class Holdings:
@@ -32,6 +36,29 @@ class Holdings:
         self.published: tuple[PublishedPort, ...] = ()
         self._site = site
         self._request = request
+
+    @classmethod
+    def adopt(cls, site: Site, request: LaunchRequest, address: IPv4Address) -> Holdings:
+        """What an instance holds that another process has launched. Its ports are opened anew: one that somebody
+        else has taken meanwhile stays closed, and is only complained about.
+        """
+        holdings = cls(site, request)
+        holdings.address = address
+        if (scratch := site.scratch / request.name).exists():
+            holdings.stack.callback(_remove_tree, scratch)
+        for wanted in request.published:
+            try:
+                holdings._open(site.network, wanted)
+            except LabError as error:
+                log.warning("port %d of %s is not published again: %s", wanted.instance_port, request.name, error)
+        return holdings
+
+    def reconnect(self, pid: int) -> None:
+        """Give the namespace of process ``pid`` the endpoint that it lost with the session's network."""
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        endpoint = self.stack.enter_context(self._site.network.endpoint(namespace))
+        if endpoint.address != self.address:
+            raise LabError(f"{self.name} had address {self.address}, and would have {endpoint.address}")
 
     def make_scratch(self) -> Path:
         """A directory on the file system of the image store, as every backend's writable layer is: overlayfs
@@ -66,10 +93,11 @@ class Holdings:
         """Open the ports asked for. Raises LabError when one is in use."""
         self.address = endpoint.address
         for wanted in self._request.published:
-            opened = self.stack.enter_context(
-                network.publish(wanted.host_port, endpoint.address, wanted.instance_port)
-            )
-            self.published += (PublishedPort(host_port=opened.host_port, instance_port=wanted.instance_port),)
+            self._open(network, wanted)
+
+    def _open(self, network: Network, wanted: PublishedPort) -> None:
+        opened = self.stack.enter_context(network.publish(wanted.host_port, self.address, wanted.instance_port))
+        self.published += (PublishedPort(host_port=opened.host_port, instance_port=wanted.instance_port),)
 
     def release(self) -> None:
         """Let go of everything. Idempotent. Raises LabError that names all that stayed."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.backends.output import Output
-from lab.errors import LabError
+from lab.errors import ExitUnknown, LabError
 from lab.host import checks, privilege
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
-from lab.instance import Instance, LaunchRequest
+from lab.instance import Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Check, Completed, Kernel, Phase
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ class HostInstance(Instance):
 
     def stop(self, grace_seconds: float = 10.0) -> None:
         self.timeline.mark(Phase.STOPPING)
-        if grace_seconds > 0 and self.container.wait(0) is None:
-            self.container.signal(self._stop_signal)
-            self.container.wait(grace_seconds)
+        with suppress(ExitUnknown):
+            if grace_seconds > 0 and self.container.wait(0) is None:
+                self.container.signal(self._stop_signal)
+                self.container.wait(grace_seconds)
         with ExitStack() as each:  # in reverse order, whatever the others raise
             each.callback(self._verify_gone)
             each.callback(self._holdings.release)
@@ -120,6 +121,31 @@ class HostBackend(SiteBackend):
             raise
         return HostInstance(self.name, request, container, holdings, outputs)
 
+    def adopt(self, request: LaunchRequest, survivor: Survivor) -> HostInstance:
+        from lab.runtime.launcher import Overlay, Spec
+
+        spec = Spec(
+            name=request.name,
+            config=self.config(request, Path(f"/proc/{survivor.pid}/ns/net"), ()),
+            root=Overlay(lower=()),  # it is mounted, where no process of lab's can see it
+            survives=True,
+        )
+        lost = self.site.network_lost
+        with ExitStack() as undo:
+            holdings = Holdings.adopt(self.site, request, survivor.address)
+            undo.callback(holdings.release)
+            if lost:
+                holdings.reconnect(survivor.pid)
+            container = self._take_over(spec, survivor)
+            undo.pop_all()
+        return HostInstance(self.name, request, container, holdings, ExitStack())
+
+    def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
+        """What `_contain` made in another process."""
+        from lab.runtime.adoption import adopt
+
+        return adopt(self.site.launcher, spec, survivor.pid, survivor.timeline, parent=self.site.reconnected)
+
     def _start(self, request: LaunchRequest, holdings: Holdings, outputs: ExitStack, timeline: Timeline) -> Contained:
         from lab.runtime.launcher import Overlay, Spec
         from lab.runtime.plan import Before
@@ -133,6 +159,7 @@ class HostBackend(SiteBackend):
             name=request.name,
             config=self.config(request, endpoint.path, mounts),
             root=Overlay(lower=self.site.store.lower_directories(request.image)),
+            survives=request.detached,
         )
         container = self._contain(spec, stdout.descriptor, stderr.descriptor, timeline)
         stdout.handed_over()

@@ -10,6 +10,7 @@ stack and is closed in reverse; the ledger comes last and verifies.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,7 @@ class Site:
         self._hypervisor: Hypervisor | None = None
         self._accelerator: Accelerator | None = None
         self._backends: dict[str, SiteBackend] = {}
+        self.reconnected = False  # whether the launcher's process outlived a supervisor that was killed
 
     @classmethod
     def open(cls, *, connect: str | None = None) -> Site:
@@ -67,6 +69,49 @@ class Site:
             site._start_launcher()
             site._stack = stack.pop_all()
         return site
+
+    @classmethod
+    def adopt(cls, directory: Path, *, namespace: int | None = None) -> Site:
+        """Go on with the session of a detached instance whose owner was killed, with all that is left of it.
+
+        ``namespace`` is a descriptor of its network, if somebody has saved one; it is the site's from now on.
+        Raises LabError when the session can't be taken over.
+        """
+        from lab.runtime.adoption import reconnect
+        from lab.runtime.keeper import SOCKET
+
+        with ExitStack() as stack:
+            session = stack.enter_context(Session.take_over(directory))
+            site = cls(lab_home(), session, stack, connect=None)
+            found = reconnect(session.id, site.scratch / "containers", directory / SOCKET)
+            if found is None:
+                site._start_launcher()
+            else:
+                site._launcher, held = stack.enter_context(found[0]), found[1]
+                site.reconnected = True
+                for descriptor in held[1:] if namespace is None else held:
+                    os.close(descriptor)
+                namespace = held[0] if namespace is None and held else namespace
+            site._find_network(namespace)
+            site._stack = stack.pop_all()
+        return site
+
+    def _find_network(self, namespace: int | None) -> None:
+        """The network in ``namespace``. Without one it is made anew at its first use."""
+        from lab.network.network import Network
+
+        if namespace is not None:
+            self._network = self._stack.enter_context(Network.adopt(namespace))
+
+    @property
+    def network_lost(self) -> bool:
+        """Whether an adopted instance has to be connected again."""
+        return self._network is None
+
+    def adopt_network_of(self, pid: int) -> None:
+        """Find the network by a process that lives in it, a VMM, unless it was found before."""
+        if self._network is None:
+            self._find_network(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
 
     def _start_launcher(self) -> None:
         """First of all parts: a small parent makes small, quick children, and its own end cleans up after us."""

@@ -78,7 +78,7 @@ class Links:
                 os.close(descriptor)
             route.link("set", index=self.index_of(name), master=bridge, state="up")
 
-    def set_up_endpoint(self, address: IPv4Interface, *, again: bool = False) -> None:
+    def set_up_endpoint(self, address: IPv4Interface, again: bool = False) -> None:
         """In an endpoint's namespace: loopback up, ``eth0`` up with its address.
 
         A namespace that has had an ``eth0`` before gives the new one ``again`` another number than the first.

@@ -225,7 +225,7 @@ class Network:
                     # A netlink socket stays in the namespace it was opened in, whichever the thread is in.
                     self._links.make_veth(link, self._bridge, namespace.descriptor, mac_of(address.ip))
                     undo.callback(self._links.remove, link)
-                    inner.set_up_endpoint(address, again=existing is not None)
+                    inner.set_up_endpoint(address, existing is not None)
                 finally:
                     inner.close()
             finally:

@@ -1,0 +1,224 @@
+"""What commands do with detached instances: start one, find its supervisor, or have a new one take over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lab.errors import LabError, LaunchError
+from lab.host.command import tail
+from lab.model import TerminalSize
+from lab.runtime.channel import Channel, ChannelClosed
+from lab.supervisor import record as records
+from lab.supervisor.control import Answer, Request, connect, unpack
+from lab.supervisor.record import Condition, Record, State
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.02
+ENDING_SECONDS = 30.0
+
+
+def new_id() -> str:
+    """Twelve hexadecimal digits, as Docker shows them."""
+    return secrets.token_hex(6)
+
+
+def start(record: Record) -> Record:
+    """Have a supervisor launch what ``record`` says; its name is reserved. Returns when the application runs.
+
+    Raises LaunchError, or what else prevented it; then the record is gone, and so is everything else. If this
+    process is killed before, the instance is ended.
+    """
+    try:
+        _supervisor("launch", record.name)
+    except BaseException:
+        _forget(record)
+        raise
+    return records.read(record.name) or replace(record, state=State.EXITED)  # --rm, and it has ended already
+
+
+def _forget(record: Record) -> None:
+    """The name is free again, unless it has become another's meanwhile."""
+    found = records.stored(record.name)
+    if found is not None and found.id == record.id and found.condition is Condition.FAILED:
+        records.remove(record)
+
+
+def _supervisor(verb: str, name: str) -> None:
+    """Start one and wait for its first word. It is in a session of its own: no terminal's signals reach it."""
+    ours, theirs = Channel.pair()
+    log_path = records.folder(name) / records.SUPERVISOR_LOG
+    words = [sys.executable, "-P", "-m", "lab.supervisor", verb, name, str(theirs.fileno())]
+    with log_path.open("ab") as errors:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            pass_fds=[theirs.fileno()],
+            cwd="/",
+            start_new_session=True,
+        )
+    theirs.close()
+    try:
+        message, _ = ours.receive()
+    except ChannelClosed:
+        process.wait()
+        said = tail(log_path.read_bytes()) if log_path.exists() else ""
+        raise LaunchError(f"the supervisor of {name} died", detail=said, exit_code=125) from None
+    finally:
+        ours.close()
+    if message["message"] == Answer.FAILED:
+        process.wait()
+        raise unpack(message)
+    process.returncode = 0  # it lives on, and is no longer ours to wait for
+
+
+def supervisor_of(record: Record) -> Channel:
+    """A conversation with the instance's supervisor; one that has died is replaced first, and that is logged.
+
+    Raises LabError when the instance does not run.
+    """
+    deadline = time.monotonic() + ENDING_SECONDS
+    while True:
+        match record.condition:
+            case Condition.RUNNING:
+                try:
+                    return connect(record.control)
+                except OSError:  # it is just ending, has just been killed, or starts over
+                    if time.monotonic() > deadline:
+                        raise LabError(f"the supervisor of {record.name} does not answer") from None
+                    time.sleep(PAUSE_SECONDS)
+            case Condition.LOST:
+                _take_over(record)
+            case Condition.STARTING:
+                raise LabError(f"instance {record.name} is still starting")
+            case _:
+                raise LabError(f"instance {record.name} does not run", hint=f"lab rm {record.name}, and lab run anew")
+        found = records.read(record.name)
+        if found is None or found.id != record.id:
+            raise LabError(f"instance {record.name} was removed")
+        record = found
+
+
+def _take_over(record: Record) -> None:
+    """Have a new supervisor adopt it. Another command may be doing the same: then that is waited for."""
+    try:
+        _supervisor("adopt", record.name)
+        log.warning("lab: the supervisor of %s had died; a new one has taken over", record.name)
+    except LabError:
+        time.sleep(PAUSE_SECONDS)
+        found = records.read(record.name)
+        if found is not None and found.condition is Condition.LOST and not _being_adopted(record.name):
+            raise
+
+
+def _being_adopted(name: str) -> bool:
+    try:
+        with records.supervising(name):
+            return False
+    except LabError:
+        return True
+
+
+def ask(record: Record, request: Request, *, descriptors: Sequence[int] = (), **fields: object) -> Channel:
+    """Begin a conversation; see `lab.supervisor.control` for the requests."""
+    channel = supervisor_of(record)
+    try:
+        channel.send(request, descriptors=descriptors, **fields)
+    except ChannelClosed:
+        pass  # its answer, or the lack of one, says more
+    return channel
+
+
+def begin(
+    record: Record,
+    argv: Sequence[str],
+    *,
+    descriptors: tuple[int, int, int],
+    environment: Mapping[str, str],
+    directory: str = "",
+    user: str = "",
+    terminal: TerminalSize | None = None,
+) -> Channel:
+    """Run a command beside the application, on the caller's own descriptors. Returns once it runs: EXITED follows.
+
+    Raises LaunchError, with Docker's exit code, when it can't be executed.
+    """
+    channel = ask(
+        record,
+        Request.EXEC,
+        argv=list(argv),
+        environment=dict(environment),
+        directory=directory,
+        user=user,
+        terminal=[terminal.rows, terminal.columns] if terminal else None,
+        descriptors=descriptors,
+    )
+    answer(channel, Answer.STARTED)
+    return channel
+
+
+def signal(record: Record, number: int) -> None:
+    """Send a signal to the application."""
+    with_answer(record, Request.SIGNAL, number=number)
+
+
+def with_answer(record: Record, request: Request, **fields: object) -> None:
+    """A request that is answered by DONE."""
+    channel = ask(record, request, **fields)
+    try:
+        answer(channel, Answer.DONE)
+    finally:
+        channel.close()
+
+
+def stop(record: Record, grace_seconds: float) -> None:
+    """Stop it and wait until nothing is left. No error when it has ended already."""
+    if record.runs:
+        _await_end(record, Request.STOP, grace_seconds=grace_seconds)
+
+
+def wait(record: Record) -> Record | None:
+    """Wait for its end, as recorded; None when it was removed then."""
+    if record.runs:
+        _await_end(record, Request.WAIT)
+    return records.read(record.name)
+
+
+def _await_end(record: Record, request: Request, **fields: object) -> None:
+    """Should the supervisor be killed meanwhile, the next one is asked, as long as the instance runs."""
+    while True:
+        try:
+            channel = ask(record, request, **fields)
+        except LabError:
+            found = records.read(record.name)
+            if found is None or found.id != record.id or not found.runs:
+                return
+            raise
+        try:
+            answer(channel, Answer.EXITED)
+            return
+        except ChannelClosed:
+            continue
+        finally:
+            channel.close()
+
+
+def answer(channel: Channel, expected: Answer) -> dict[str, object]:
+    """The next message. Raises what the supervisor says went wrong, and ChannelClosed when it dies."""
+    message, descriptors = channel.receive()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if message["message"] == Answer.FAILED:
+        raise unpack(message)
+    if message["message"] != expected:
+        raise LabError(f"a supervisor of another version of lab said {message['message']}")
+    return message

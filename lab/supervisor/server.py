@@ -1,0 +1,168 @@
+"""The supervisor's side of the control socket: a thread per conversation, and a queue of what ends the instance."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+
+from lab.errors import ExitUnknown, LabError
+from lab.instance import Execution, Instance
+from lab.model import TerminalSize
+from lab.runtime.channel import Channel, ChannelClosed, Message
+from lab.supervisor.control import Answer, Request, pack
+
+log = logging.getLogger(__name__)
+
+FAREWELL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The application has ended by itself; ``code`` is None where nobody can know it, and ``error`` says why."""
+
+    code: int | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Somebody wants it to end, by its stop signal, and after the grace by force."""
+
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The launcher has died."""
+
+
+Event = Ended | Stop | Lost
+
+
+class Server:
+    """Answers until the process ends. `finish` gives those who wait for the end what they wait for."""
+
+    def __init__(self, instance: Instance, listener: socket.socket) -> None:
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._instance = instance
+        self._listener = listener
+        self._code: int | None = None
+        self._finished = threading.Event()
+        self._waiting: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Accept conversations, and watch the application."""
+        threading.Thread(target=self._watch, name="lab-watch-application", daemon=True).start()
+        threading.Thread(target=self._accept, name="lab-control", daemon=True).start()
+
+    def finish(self, code: int | None) -> None:
+        """Nothing of the instance is left: tell those who wait, and give them a moment to hear it."""
+        self._code = code
+        self._finished.set()
+        self._listener.close()
+        for thread in list(self._waiting):
+            thread.join(FAREWELL_SECONDS)
+
+    def _watch(self) -> None:
+        try:
+            self.events.put(Ended(code=self._instance.wait()))
+        except LabError as error:
+            self.events.put(Ended(code=None, error=error.message))
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                end, _ = self._listener.accept()
+            except OSError:
+                return
+            channel = Channel(end)
+            channel.allow_large_messages()
+            thread = threading.Thread(target=self._converse, args=(channel,), name="lab-conversation", daemon=True)
+            self._waiting.append(thread)
+            thread.start()
+
+    def _converse(self, channel: Channel) -> None:
+        try:
+            message, descriptors = channel.receive()
+            try:
+                self._answer(channel, message, descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        except LabError as error:
+            with suppress(ChannelClosed):
+                channel.send(Answer.FAILED, error=pack(error))
+        except (ChannelClosed, OSError, KeyError, ValueError) as error:
+            log.debug("a conversation broke off: %r", error)
+        finally:
+            channel.close()
+            self._waiting.remove(threading.current_thread())
+
+    def _answer(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
+        match message["message"]:
+            case Request.EXEC:
+                self._execute(channel, message, descriptors)
+            case Request.SIGNAL:
+                self._instance.signal(int(str(message["number"])))
+                channel.send(Answer.DONE)
+            case Request.RESIZE:
+                self._instance.resize(_size([message["rows"], message["columns"]]))
+                channel.send(Answer.DONE)
+            case Request.STOP:
+                self.events.put(Stop(grace_seconds=float(str(message["grace_seconds"]))))
+                self._await_end(channel)
+            case Request.WAIT:
+                self._await_end(channel)
+            case other:
+                raise LabError(f"a supervisor of another version of lab does not know {other}")
+
+    def _await_end(self, channel: Channel) -> None:
+        self._finished.wait()
+        channel.send(Answer.EXITED, code=self._code)
+
+    def _execute(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
+        argv, environment, terminal = message["argv"], message["environment"], message["terminal"]
+        assert isinstance(argv, list)
+        assert isinstance(environment, dict)
+        stdin, stdout, stderr = descriptors
+        with self._instance.begin(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=_size(terminal) if isinstance(terminal, list) else None,
+            environment=environment,
+            directory=str(message["directory"]),
+            user=str(message["user"]),
+        ) as execution:
+            channel.send(Answer.STARTED)
+            obey = threading.Thread(target=_obey, args=(channel, execution), name="lab-obey", daemon=True)
+            obey.start()
+            code = execution.wait()
+            channel.send(Answer.EXITED, code=code)
+
+
+def _obey(channel: Channel, execution: Execution) -> None:
+    """Pass on what the client says while its command runs; that it is gone ends the command."""
+    try:
+        while True:
+            message, _ = channel.receive()
+            match message["message"]:
+                case Request.SIGNAL:
+                    execution.signal(int(str(message["number"])))
+                case Request.RESIZE:
+                    execution.resize(_size([message["rows"], message["columns"]]))
+    except (ChannelClosed, OSError):
+        execution.close()
+    except ExitUnknown:
+        pass
+
+
+def _size(pair: list[object]) -> TerminalSize:
+    rows, columns = (int(str(number)) for number in pair)
+    return TerminalSize(rows=rows, columns=columns)

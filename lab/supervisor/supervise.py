@@ -1,0 +1,230 @@
+"""THE STORY OF A DETACHED INSTANCE, as its supervisor lives it: a lab process with a site and one instance.
+
+1. lock      nobody else supervises this instance
+2. site      a session of its own; or that of a supervisor which was killed, taken over
+3. launch    prepare, launch, wait until the application is executed; or adopt what still runs
+4. keep      from here on the instance survives this process: ledger and launcher are told
+5. record    it runs: written down, and told to the command that waits
+6. serve     answer who asks, until the application ends or somebody stops it
+7. release   cgroup, writable layer, network: gone, and verified
+8. record    how it ended; the logs stay until ``lab rm``
+
+Should the launcher die, the process starts over from 2, as a new supervisor would, with the same pid.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from lab.errors import ExitUnknown, LabError, LaunchError
+from lab.host.clock import Timeline
+from lab.host.home import runtime_root
+from lab.instance import Instance, LaunchRequest, Survivor
+from lab.model import Accelerator, Phase
+from lab.runtime.channel import Channel, ChannelClosed
+from lab.runtime.keeper import SOCKET as SPAWNER_SOCKET
+from lab.supervisor import record as records
+from lab.supervisor.control import SOCKET, Answer, listen, pack
+from lab.supervisor.record import Pid, Record, State
+from lab.supervisor.server import Ended, Event, Lost, Server, Stop
+
+if TYPE_CHECKING:
+    from lab.backends.site import Site
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+
+
+def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | None = None) -> None:
+    """Launch or adopt the instance ``name``, and live until it has ended. ``starter`` hears STARTED or FAILED.
+
+    ``namespace`` is a descriptor of its network, saved by a supervisor that started over.
+    """
+    with records.supervising(name), ExitStack() as stack:
+        record = records.stored(name)
+        if record is None:
+            raise LabError(f"no instance is called {name}")
+        record = records.write(replace(record, supervisor=Pid.of(os.getpid())))
+        if adopting:
+            site, instance = _adopted(record, stack, namespace)
+        else:
+            stack.enter_context(_forgotten_on_failure(record))
+            site, instance = _launched(record, stack)
+        server = Server(instance, listen(site.session.directory / SOCKET))
+        record = _keep(record, site, instance)
+        server.start()
+        _tell(starter, adopting)
+        site.launcher.when_gone = lambda: server.events.put(Lost())
+        signal.signal(signal.SIGTERM, lambda *_: server.events.put(Stop(grace_seconds=GRACE_SECONDS)))
+        event = server.events.get()
+        if isinstance(event, Lost):
+            _start_over(name, site)
+        record = _end(record, instance, event, stack)
+        server.finish(record.exit_code)
+        if record.remove:
+            records.remove(record)
+
+
+@contextmanager
+def _forgotten_on_failure(record: Record) -> Iterator[None]:
+    """What never ran leaves no record: whoever asked for it is told why."""
+    try:
+        yield
+    except BaseException:
+        records.remove(record)
+        raise
+
+
+def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
+    from lab.backends.site import Site
+
+    site = stack.enter_context(Site.open())
+    backend = site.backend(record.backend)
+    request = _request(record, site)
+    backend.prepare(request.image)
+    instance = stack.enter_context(backend.launch(request))
+    instance.wait_executed()
+    return site, instance
+
+
+def _adopted(record: Record, stack: ExitStack, namespace: int | None) -> tuple[Site, Instance]:
+    from lab.backends.site import Site
+
+    site = stack.enter_context(Site.adopt(runtime_root() / record.session, namespace=namespace))
+    timeline = Timeline()
+    for phase, at in record.stamps.items():
+        timeline.mark(Phase(phase), at)
+    survivor = Survivor(
+        pid=record.first.number,
+        address=IPv4Address(record.address),
+        accelerator=Accelerator(record.accelerator),
+        timeline=timeline,
+    )
+    instance = site.backend(record.backend).adopt(_request(record, site), survivor)
+    return site, stack.enter_context(instance)
+
+
+def _request(record: Record, site: Site) -> LaunchRequest:
+    return LaunchRequest(
+        name=record.name,
+        image=site.store.find(record.digest),
+        process=record.process,
+        limits=record.limits,
+        log_directory=records.folder(record.name),
+        published=record.published or record.wanted,
+        detached=True,
+    )
+
+
+def _keep(record: Record, site: Site, instance: Instance) -> Record:
+    """Steps 4 and 5. The record comes last: it promises that the instance survives."""
+    first = record.first if record.first.number else _first(instance)
+    if first is not None:
+        with suppress(ProcessLookupError):  # it has ended meanwhile, and this process will hear of it
+            pidfd = os.pidfd_open(first.number)
+            try:
+                _survive(record, site, first, pidfd)
+            finally:
+                os.close(pidfd)
+    return records.write(
+        replace(
+            record,
+            state=State.RUNNING,
+            session=site.session.id,
+            first=first or record.first,
+            started=record.started or time.time(),
+            address=str(instance.address),
+            published=instance.published,
+            accelerator=instance.accelerator,
+            stamps={str(phase): at for phase, at in instance.timeline.stamps().items()},
+        )
+    )
+
+
+def _survive(record: Record, site: Site, first: Pid, pidfd: int) -> None:
+    site.session.keep_for(first.number)
+    if site.reconnected:  # the launcher has been told by the supervisor before
+        return
+    socket_path = site.session.directory / SPAWNER_SOCKET
+    socket_path.unlink(missing_ok=True)
+    exit_path = records.folder(record.name) / records.EXIT
+    network = site.network.namespace.descriptor
+    site.launcher.keep(record.name, pidfd, [network], socket_path=socket_path, exit_path=exit_path)
+
+
+def _first(instance: Instance) -> Pid | None:
+    """The oldest process of its cgroup: its init or its VMM. None when it has ended already."""
+    processes = [Pid.of(number) for number in instance.cgroup.processes()]
+    living = [process for process in processes if process.started]
+    return min(living, key=lambda process: (process.started, process.number), default=None)
+
+
+def _tell(starter: Channel, adopting: bool) -> None:
+    """Who started an instance and is gone before it could be told wants none; a survivor stays in any case."""
+    try:
+        starter.send(Answer.STARTED)
+    except ChannelClosed:
+        if not adopting:
+            raise LabError("the command that started this instance was killed") from None
+    finally:
+        starter.close()
+
+
+def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> Record:
+    """Steps 7 and 8. The exit code is written down first: what follows can't lose it any more."""
+    code, error = None, ""
+    if isinstance(event, Ended):
+        code, error = event.code, event.error
+        record = records.write(replace(record, exit_code=code))
+    try:
+        instance.stop(event.grace_seconds if isinstance(event, Stop) else 0.0)
+        with suppress(ExitUnknown, LaunchError):
+            code = instance.wait(0.0) if code is None else code
+        stack.close()
+    except LabError as left:
+        log.error("lab: %s: %s", left.message, left.detail)
+        error = error or left.message
+    return records.write(replace(record, state=State.EXITED, exit_code=code, error=error, ended=time.time()))
+
+
+def _start_over(name: str, site: Site) -> None:
+    """The launcher has died, and this process has lost the means to start commands beside the application. A
+    program that is executed keeps its pid, and so its session; of its descriptors it keeps the network's.
+    """
+    namespace = os.dup(site.network.namespace.descriptor)
+    os.set_inheritable(namespace, True)
+    log.error("lab: the launcher of %s has died; its supervisor starts over", name)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "lab.supervisor", "adopt", name, "-1", str(namespace)])
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m lab.supervisor launch|adopt NAME CHANNEL [NAMESPACE]``, as `lab.supervisor.client` starts it."""
+    verb, name, descriptor = arguments[:3]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if int(descriptor) >= 0:
+        starter = Channel.inherited(int(descriptor))
+        os.set_inheritable(int(descriptor), False)
+    else:
+        starter, nobody = Channel.pair()
+        nobody.close()
+    namespace = int(arguments[3]) if len(arguments) > 3 else None
+    try:
+        supervise(name, starter, adopting=verb == "adopt", namespace=namespace)
+    except LabError as error:
+        log.error("lab: %s: %s", error, error.detail)
+        with suppress(ChannelClosed, OSError):
+            starter.send(Answer.FAILED, error=pack(error))
+        return error.exit_code
+    return 0
