@@ -15,7 +15,7 @@ import pandas as pd
 
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded, detail
-from lab.analysis.quantities import KEY, label
+from lab.analysis.quantities import is_key, label
 from lab.model import Accelerator
 from lab.results.record import Status
 
@@ -200,7 +200,7 @@ def _clusters(loaded: Loaded) -> Iterator[Finding]:
 def _coarse(loaded: Loaded) -> Iterator[Finding]:
     measured = loaded.measured
     polled = measured[(measured["resolution"] > COARSE * measured["value"].abs()) & measured["value"].notna()]
-    polled = polled[polled["quantity"].isin(KEY)]
+    polled = polled[polled["quantity"].map(is_key)]
     if not polled.empty:
         cases = sorted({f"{label(str(row.quantity))} of {row.arm}" for row in polled.itertuples()})
         yield Finding(
@@ -273,7 +273,11 @@ def differs(raw: dict[str, Any], answer: str) -> bool:
 
 
 def _band(ratios: pd.DataFrame) -> Iterator[Finding]:
-    own = ratios["quantity"].isin(KEY) & (ratios["band_of"] == ratios["quantity"]) & ratios["band_high"].notna()
+    own = (
+        ratios["quantity"].map(is_key).astype(bool)
+        & (ratios["band_of"] == ratios["quantity"])
+        & ratios["band_high"].notna()
+    )
     bands = ratios[own].drop_duplicates(["quantity", "state"])
     if bands.empty:
         yield Finding(
@@ -297,7 +301,7 @@ def _band(ratios: pd.DataFrame) -> Iterator[Finding]:
 def _key_series(loaded: Loaded) -> Iterator[tuple[str, str, str, st.Floats]]:
     """Every key quantity's successful values per state and arm, in the order they were made."""
     frame = loaded.measured
-    frame = frame[frame["quantity"].isin(KEY) & frame["value"].notna()]
+    frame = frame[frame["quantity"].map(is_key).astype(bool) & frame["value"].notna()]
     for key, group in frame.groupby(["quantity", "state", "arm"], sort=False, observed=True):
         yield str(key[0]), str(key[1]), str(key[2]), group["value"].to_numpy(dtype=np.float64)
 

@@ -28,9 +28,16 @@ SEGMENTS = tuple(name for name in QUANTITIES if name.startswith("boot.") and nam
 KEY = tuple(name for name, quantity in QUANTITIES.items() if quantity.key)
 
 
+def is_key(name: str) -> bool:
+    """Whether a quantity is checked for noise and compared; a scenario's own figures all are."""
+    return name in KEY or name.startswith("work.")
+
+
 def label(name: str) -> str:
-    """The quantity's name for people; its own name when it has none."""
-    return QUANTITIES[name].label if name in QUANTITIES else name
+    """The quantity's name for people; a scenario's own figure is called by the words of its name."""
+    if name in QUANTITIES:
+        return QUANTITIES[name].label
+    return name.removeprefix("work.").replace("_", " ") if name.startswith("work.") else name
 
 
 def format_value(value: float, unit: str, digits: int = 3) -> str:
@@ -44,6 +51,8 @@ def format_value(value: float, unit: str, digits: int = 3) -> str:
         return f"{format_value(value, 'seconds', digits)}/s"
     if unit == "seconds":
         return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")), digits)
+    if unit == "bytes/s":
+        return f"{format_value(value, 'bytes', digits)}/s"
     if unit == "bytes":
         return _scaled(value, ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"), (1.0, "B")), digits)
     number = _significant(value, digits)

@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "lab.cli.run:run",
     "build": "lab.cli.build:build",
     "image": "lab.cli.image:app",
+    "scenario": "lab.cli.scenario:app",
     "report": "lab.cli.report:report",
     "doctor": "lab.cli.doctor:doctor",
     "clean": "lab.cli.clean:clean",

@@ -40,6 +40,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
             "readiness": _plain(scenario.readiness),
             "ready_timeout_seconds": scenario.ready_timeout_seconds,
             "load": _plain(scenario.load),
+            "work": None if scenario.work is None else dataclasses.asdict(scenario.work),
             "port": scenario.port,
             # a shipped scenario is found again by its name, on any machine
             "directory": "" if scenario.directory.parent == SHIPPED else str(scenario.directory),

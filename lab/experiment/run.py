@@ -20,6 +20,7 @@ from itertools import count
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment import overhead
+from lab.experiment.client import Client
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import MINIMUM_BLOCKS, Plan, PlannedArm
 from lab.experiment.watch import Watch
@@ -63,6 +64,7 @@ class Experiment:
         self.folder = folder
         self.watch = watch
         self.kernels: dict[str, str] = {}
+        self.client = Client(site, setup.image, setup.process, folder.log_directory)
         self.blocks_expected = MINIMUM_BLOCKS if plan.blocks is None else plan.blocks
 
     def run(self) -> None:
@@ -217,7 +219,10 @@ class Experiment:
         # The A/A twin bounds every claim by the same observations, but for the one that is long: idling.
         idle_seconds = 0.0 if stamp.arm.is_twin else self.setup.idle_seconds
         subject = Subject.before_launch(
-            scenario=self.setup.scenario, network=self.site.network, idle_seconds=idle_seconds
+            scenario=self.setup.scenario,
+            network=self.site.network,
+            idle_seconds=idle_seconds,
+            beside=self.client.run,
         )
         self.watch.doing(f"{label}: booting")
         with backend.launch(request) as instance:

@@ -5,7 +5,7 @@ scenario.toml, every key optional::
     title = "A small web application"
     port = 5000                      # default: the image's first EXPOSE
 
-    [readiness]                      # one of http, tcp, log; default: tcp on the port
+    [readiness]                      # one of http, tcp, log, send; default: tcp on the port
     http = "/health"
     status = 200
     body = "ok"
@@ -21,6 +21,8 @@ scenario.toml, every key optional::
     connections = 4
     duration_seconds = 3.0
 
+    [work]                           # a load generator or a job of its own: see `lab.experiment.work`
+
     [environment]
     GREETING = "hello"
 """
@@ -35,8 +37,18 @@ from typing import Any
 
 import lab
 from lab.errors import ScenarioError, UsageError
+from lab.experiment import work
 from lab.host.units import parse_bytes, parse_cpus
-from lab.model import HttpReadiness, Limits, Load, LogReadiness, Readiness, Scenario, TcpReadiness
+from lab.model import (
+    HttpReadiness,
+    Limits,
+    Load,
+    LogReadiness,
+    Readiness,
+    Scenario,
+    TalkReadiness,
+    TcpReadiness,
+)
 
 SHIPPED = Path(lab.__file__).resolve().parent.parent / "scenarios"
 
@@ -46,6 +58,7 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "readiness": dict,
     "limits": dict,
     "load": dict,
+    "work": dict,
     "environment": dict,
 }
 TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
@@ -55,10 +68,13 @@ TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "body": str,
         "tcp": bool,
         "log": str,
+        "send": str,
+        "expect": str,
         "timeout_seconds": (int, float),
     },
     "limits": {"memory": (str, int), "cpus": (int, float), "pids": int},
     "load": {"path": str, "connections": int, "duration_seconds": (int, float)},
+    "work": work.KEYS,
 }
 
 
@@ -120,6 +136,7 @@ def _scenario(folder: Path, data: Mapping[str, Any], path: Path) -> Scenario:
         ready_timeout_seconds=_positive(data.get("readiness", {}), "timeout_seconds", 120.0, path, "readiness."),
         limits=_limits(data.get("limits", {}), path),
         load=_load(data["load"], path) if "load" in data else None,
+        work=work.parse(data["work"], path) if "work" in data else None,
         environment=environment,
     )
 
@@ -137,9 +154,9 @@ def _check(data: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]],
 
 
 def _readiness(table: Mapping[str, Any], path: Path) -> Readiness | None:
-    chosen = [kind for kind in ("http", "tcp", "log") if kind in table]
+    chosen = [kind for kind in ("http", "tcp", "log", "send") if kind in table]
     if len(chosen) > 1:
-        raise ScenarioError(f"{path}: readiness has {' and '.join(chosen)}", hint="keep one of http, tcp, log")
+        raise ScenarioError(f"{path}: readiness has {' and '.join(chosen)}", hint="keep one of http, tcp, log, send")
     if "http" in table:
         if not table["http"].startswith("/"):
             raise ScenarioError(f"{path}: readiness.http = {table['http']!r} is no path", hint='like "/health"')
@@ -152,6 +169,10 @@ def _readiness(table: Mapping[str, Any], path: Path) -> Readiness | None:
                 f"{path}: readiness.log = {table['log']!r} is no regular expression", hint=str(error)
             ) from error
         return LogReadiness(pattern=table["log"])
+    if "send" in table:
+        if not table.get("expect"):
+            raise ScenarioError(f"{path}: readiness.send without expect", hint='like expect = "+PONG"')
+        return TalkReadiness(send=table["send"], expect=table["expect"])
     return TcpReadiness() if table.get("tcp") else None
 
 

@@ -20,8 +20,9 @@ from lab.host.cgroup import CpuUsage
 from lab.host.clock import now
 from lab.instance import Instance
 from lab.metrics import wrk
+from lab.metrics.jobs import Beside, Done, run_inside
 from lab.metrics.wrk import LoadResult
-from lab.model import Scenario
+from lab.model import Place, Scenario
 from lab.network.network import Network
 from lab.results.observation import Observation
 
@@ -49,7 +50,9 @@ class Subject:
     describe the same seconds.
     """
 
-    def __init__(self, *, scenario: Scenario, network: Network, idle_seconds: float) -> None:
+    def __init__(
+        self, *, scenario: Scenario, network: Network, idle_seconds: float, beside: Beside | None = None
+    ) -> None:
         self.scenario = scenario
         self.network = network
         self.idle_seconds = idle_seconds
@@ -60,11 +63,19 @@ class Subject:
         self._load: LoadResult | None = None
         self._load_cpu: Window | None = None
         self._own_kernel: bool | None = None
+        self._beside = beside
+        self._work: Done | None = None
+        self._work_cpu: Window | None = None
 
     @classmethod
-    def before_launch(cls, *, scenario: Scenario, network: Network, idle_seconds: float) -> Subject:
-        """Note what must be known about the host before the instance exists."""
-        return cls(scenario=scenario, network=network, idle_seconds=idle_seconds)
+    def before_launch(
+        cls, *, scenario: Scenario, network: Network, idle_seconds: float, beside: Beside | None = None
+    ) -> Subject:
+        """Note what must be known about the host before the instance exists.
+
+        ``beside`` runs a command in a second copy of the image: the client of a scenario that brings its own.
+        """
+        return cls(scenario=scenario, network=network, idle_seconds=idle_seconds, beside=beside)
 
     def launched(self, instance: Instance) -> None:
         """The instance exists from here on."""
@@ -110,6 +121,30 @@ class Subject:
         """The CPU window around the load, the client's start-up included; None without load."""
         self._offer_load()
         return self._load_cpu
+
+    def work(self) -> tuple[Done, Window] | None:
+        """What became of the scenario's own work, done on the first call, and the instance's CPU meanwhile.
+
+        None for a scenario without. Raises LabError when it could not be started or did not end in time.
+        """
+        work = self.scenario.work
+        if work is None:
+            return None
+        if self._work is None or self._work_cpu is None:
+            values = {"address": str(self.instance.address), "port": str(self.scenario.port or "")}
+            argv = [word.format_map(values) for word in work.argv]
+
+            def do() -> None:
+                if work.place is Place.INSIDE:
+                    self._work = run_inside(self.instance, argv, work.timeout_seconds)
+                elif self._beside is None:
+                    raise LabError("nobody is there to run the scenario's client")
+                else:
+                    self._work = self._beside(argv, work.timeout_seconds)
+
+            self._work_cpu = self._watch(do)
+            assert self._work is not None
+        return self._work, self._work_cpu
 
     def _offer_load(self) -> None:
         load, port = self.scenario.load, self.scenario.port

@@ -24,7 +24,7 @@ from lab.errors import LabError, LaunchError, NotReady
 from lab.host.clock import now
 from lab.instance import Instance
 from lab.metrics.base import Subject
-from lab.model import HttpReadiness, LogReadiness, Phase, Readiness, TcpReadiness
+from lab.model import HttpReadiness, LogReadiness, Phase, Readiness, TalkReadiness, TcpReadiness
 
 STEP_SECONDS = 0.002
 LATER_STEP_SECONDS = 0.005
@@ -42,9 +42,10 @@ SOCKETS_AT_ONCE = 32
 def wait_ready(subject: Subject) -> None:
     """Block until the instance has given its first correct answer; marks LISTENING and RESPONDED.
 
-    What is correct the scenario's readiness says: http, tcp (the connect itself), a line of the log, or, without
-    any, that the application's execve happened. Notes the CPU spent until then in `Subject.cpu_at_response`.
-    Raises NotReady when the time runs out and LaunchError when the application ends first, with the log's tail.
+    What is correct the scenario's readiness says: http, an answer to bytes sent, tcp (the connect itself), a line of
+    the log, or, without any, that the application's execve happened. Notes the CPU spent until then in
+    `Subject.cpu_at_response`. Raises NotReady when the time runs out and LaunchError when the application ends first, with the
+    log's tail.
     """
     instance, scenario = subject.instance, subject.scenario
     watch = _Watch(instance, scenario.ready_timeout_seconds, scenario.port)
@@ -169,8 +170,11 @@ def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], so
             if isinstance(readiness, TcpReadiness):
                 watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.LISTENING), resolution_seconds=step)
                 return
-            assert isinstance(readiness, HttpReadiness)
-            wrong = ask_http(connected, address, readiness, watch.patience_seconds())
+            if isinstance(readiness, TalkReadiness):
+                wrong = ask_bytes(connected, readiness, watch.patience_seconds())
+            else:
+                assert isinstance(readiness, HttpReadiness)
+                wrong = ask_http(connected, address, readiness, watch.patience_seconds())
             watch.last_answer = wrong and f"last answer: {wrong}"
             if not wrong:
                 # An answer is an event; only the attempt's start was polled.
@@ -232,6 +236,24 @@ def ask_http(
     if readiness.body.encode() not in body:
         return f"status {response.status}, but the body lacks {readiness.body!r}"
     return ""
+
+
+def ask_bytes(connected: socket.socket, readiness: TalkReadiness, patience_seconds: float) -> str:
+    """Send the bytes and read until the answer holds what is expected; "" when it does, else what was wrong."""
+    deadline = now() + patience_seconds
+    wanted, answer = readiness.expect.encode(), b""
+    try:
+        connected.settimeout(patience_seconds)
+        connected.sendall(readiness.send.encode())
+        while wanted not in answer and len(answer) < LARGEST_BODY_BYTES:
+            connected.settimeout(max(STEP_SECONDS, deadline - now()))
+            part = connected.recv(LARGEST_BODY_BYTES)
+            if not part:
+                break
+            answer += part
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if wanted in answer else f"{answer[:80]!r} instead of {readiness.expect!r}"
 
 
 def listeners(instance: Instance, port: int | None) -> str:

@@ -78,6 +78,7 @@ def _context(material: Material) -> dict[str, Any]:
         "memory": memory,
         "cpu": tables.quantities(material, tables.CPU, "CPU: medians, 95 % intervals"),
         "load": tables.quantities(material, tables.LOAD, "Load: medians over blocks, 95 % intervals"),
+        "work": tables.work(material),
         "probes": probes,
         "groups": [(group, list(members)) for group, members in groupby(probes, key=lambda probe: probe.group)],
         "symbols": {name: symbol for name, (_, _, symbol) in REACH.items()},
@@ -97,7 +98,9 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
         ("findings", "What was found", True), ("boot", "Boot", bool(context["boot"].rows)),
         ("memory", "Memory", bool(context["memory"])), ("cpu", "CPU", bool(context["cpu"].rows)),
-        ("load", "Load", bool(context["load"].rows)), ("isolation", "Isolation", bool(context["probes"])),
+        ("load", "Load", bool(context["load"].rows)),
+        ("work", "The scenario's own work", bool(context["work"].rows)),
+        ("isolation", "Isolation", bool(context["probes"])),
         ("parity", "Were they the same?", True), ("method", "How it was measured", True),
         ("published", "What others measured", True), ("not", "What you may not conclude", True),
         ("provenance", "Where the numbers come from", True),

@@ -13,6 +13,7 @@ import pandas as pd
 from lab.analysis.compare import ratios
 from lab.analysis.data import TWIN, Loaded, load
 from lab.analysis.findings import Finding, findings
+from lab.analysis.quantities import QUANTITIES, label
 from lab.analysis.summary import summary
 from lab.model import Accelerator
 from lab.results.record import Arm
@@ -89,6 +90,32 @@ class Material:
                 if row["baseline"] == self.baseline
             }
         )
+
+    @cached_property
+    def figures(self) -> dict[str, dict[str, object]]:
+        """The figures of the scenario's own work, as the run declares them, by quantity."""
+        work = self.run.settings.get("work")
+        declared = work.get("figures", []) if isinstance(work, dict) else []
+        return {f"work.{each['name']}": each for each in declared}
+
+    def label(self, quantity: str) -> str:
+        """The quantity's name for people; the scenario's own for a figure of its work."""
+        return str(self.figures.get(quantity, {}).get("label") or label(quantity))
+
+    def definition(self, quantity: str) -> str:
+        """What it means, in a line; "" when nobody says."""
+        if quantity in QUANTITIES:
+            return QUANTITIES[quantity].definition
+        return str(self.figures.get(quantity, {}).get("definition", ""))
+
+    def more_is_better(self, quantity: str) -> bool:
+        """Whether a longer bar is the better one."""
+        return quantity == "load.requests_per_second" or bool(self.figures.get(quantity, {}).get("more_is_better"))
+
+    def unit(self, quantity: str) -> str:
+        """The unit of its samples; "" when there are none."""
+        units = self.summary.loc[self.summary["quantity"] == quantity, "unit"]
+        return str(units.iloc[0]) if len(units) else ""
 
     def value(self, quantity: str, arm: str, state: str = "") -> Value | None:
         """None when it was never observed, or never with success. ``state`` "" takes the first that there is."""

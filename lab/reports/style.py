@@ -118,6 +118,15 @@ def logarithmic(axis: Axis, unit: str) -> None:
     axis.set_major_formatter(lambda value, _: format_value(value, unit, 1))
 
 
+def ticks(axis: Axis, unit: str) -> None:
+    """Values with their unit; a rate of something countable as bare numbers, its unit below the axis."""
+    if unit in ("seconds", "bytes", "bytes/s"):
+        axis.set_major_formatter(lambda value, _: format_value(value, unit, 2))
+    else:
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_label_text("" if unit == "1" else unit)
+
+
 def headline(figure: Figure, title: str, subtitle: str = "") -> None:
     """The title says the finding or the question; the subtitle how to read it. Both start at the left edge."""
     figure.suptitle(title + ("\n" if subtitle else ""), x=0.012, ha="left", fontsize=22, fontweight="bold", color=INK)

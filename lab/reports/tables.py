@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.analysis.quantities import KEY, QUANTITIES, SEGMENTS, format_interval, format_ratio, format_value, label
+from lab.analysis.quantities import (
+    KEY,
+    QUANTITIES,
+    SEGMENTS,
+    format_interval,
+    format_ratio,
+    format_value,
+    is_key,
+)
 from lab.reports.answers import matrix
 from lab.reports.figures.bars import compared
 from lab.reports.material import Material, Ratio, Value, own_kernel, stamp
@@ -61,9 +69,14 @@ def quantities(material: Material, names: Sequence[str], caption: str, state: st
     for name in names:
         cells = tuple(_cell(material, name, arm, state) for arm in material.arms)
         if any(cell.text != "–" for cell in cells):
-            definition = QUANTITIES[name].definition if name in QUANTITIES else ""
-            rows.append(Row(header=label(name), note=definition, cells=cells))
+            rows.append(Row(header=material.label(name), note=material.definition(name), cells=cells))
     return Table(caption=caption, corner="quantity", columns=arm_columns(material), rows=tuple(rows))
+
+
+def work(material: Material) -> Table:
+    """What the scenario's own client or job said, in the order in which the scenario declares it."""
+    names = [*(name for name in QUANTITIES if name.startswith("work.")), *material.figures]
+    return quantities(material, names, "The scenario's own work: medians over blocks, 95 % intervals")
 
 
 def _cell(material: Material, name: str, arm: Arm, state: str) -> Cell:
@@ -98,7 +111,12 @@ HEADLINE = (
 
 def headline(material: Material) -> Table:
     """A row per backend: whose kernel, what it costs, how its probes answered. Nothing is added up to a score."""
-    shown = [each for each in HEADLINE if any(material.value(each[0], arm.label, each[1]) for arm in material.arms)]
+    own = [(name, "", material.label(name)) for name in list(material.figures)[:1] or ["work.seconds"]]
+    shown = [
+        each
+        for each in (*HEADLINE, *own)
+        if any(material.value(each[0], arm.label, each[1]) for arm in material.arms)
+    ]
     columns = ["kernel", *(title for _, _, title in shown)]
     probes = matrix(material)
     if probes:
@@ -135,10 +153,12 @@ def ratios(material: Material) -> Table:
     arms = [arm for arm in material.arms if arm.label != material.baseline]
     rows = []
     pairs = dict.fromkeys(zip(material.ratios["quantity"], material.ratios["state"], strict=True))
-    for quantity, state in sorted(pairs, key=lambda pair: list(QUANTITIES).index(pair[0]) if pair[0] in KEY else -1):
+    for quantity, state in sorted(
+        pairs, key=lambda pair: list(QUANTITIES).index(pair[0]) if pair[0] in KEY else len(QUANTITIES)
+    ):
         found = [material.ratio(quantity, arm.label, state) for arm in arms]
-        if quantity in KEY and any(found):
-            name = label(quantity) + (f", {state.replace('-', ' ')}" if state else "")
+        if is_key(quantity) and any(found):
+            name = material.label(quantity) + (f", {state.replace('-', ' ')}" if state else "")
             rows.append(
                 Row(header=name, note=_noise(quantity, found), cells=tuple(_compared(each) for each in found))
             )

@@ -59,9 +59,9 @@ def table(material: Material, columns: int = len(COLUMNS)) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = [
-        each for each in COLUMNS[:columns] if any(_value(material, each[0], arm, each[1]) for arm in material.arms)
-    ]
+    own = [(name, "", material.label(name)) for name in list(material.figures)[:2]]
+    wanted = [*COLUMNS[:1], *own, *COLUMNS[1:]][:columns]
+    shown = [each for each in wanted if any(_value(material, each[0], arm, each[1]) for arm in material.arms)]
     grid = Table(box=box.SIMPLE_HEAD, title=material.run.title or material.run.scenario, title_justify="left")
     grid.add_column("backend", no_wrap=True, min_width=max(len(_kernel(arm)) for arm in material.arms))
     boots = [line for arm in material.arms for line in _boot(material, arm).splitlines()]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
-from lab.analysis.quantities import KEY, format_ratio, format_value
+from lab.analysis.quantities import format_ratio, format_value, is_key
 from lab.model import Accelerator
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
@@ -136,13 +137,14 @@ def clock(material: Material) -> list[tuple[str, str]]:
         ("Caches", str(settings.get("caches", "not recorded"))),
         ("Readiness", _plain(settings.get("readiness"))),
         ("Load", _plain(settings.get("load"))),
+        ("Work", _command(settings.get("work"))),
         ("Left out", str(settings.get("excluded", "nothing")) + "; failures are counted, never dropped"),
     ]  # fmt: skip
 
 
 def _many(material: Material) -> str:
     """A correction of p-values (Holm's, say) needs more blocks than a run has: five can't go below 0.06."""
-    made = int(material.ratios["quantity"].isin(KEY).sum())
+    made = int(material.ratios["quantity"].map(is_key).sum())
     return (
         f"{made} ratios are judged; were nothing different, about {made / 20:.0f} intervals of 95 % would leave 1 by "
         "chance. That is why a claim must leave the A/A band too, and why a small claim deserves a second run"
@@ -156,6 +158,17 @@ def _resolution(material: Material) -> str:
     worst = polled.sort_values("resolution").iloc[-1]
     largest = format_value(float(worst["resolution"]), str(worst["unit"]))
     return f"polled values carry their error bar; the largest: {largest}"
+
+
+def _command(work: object) -> str:
+    """The scenario's own command, and where it ran."""
+    if not isinstance(work, dict):
+        return "none of the scenario's own"
+    where = {
+        "inside": "inside the instance",
+        "beside": "in a second copy of the image, on the backend process, whatever was measured",
+    }
+    return f"{shlex.join(work['argv'])} · {where[work['place']]}"
 
 
 def _plain(settings: object) -> str:

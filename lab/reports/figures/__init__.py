@@ -36,7 +36,7 @@ class Drawn:
 
 def plots() -> tuple[Plot, ...]:
     """Every figure, in the order of the report."""
-    from lab.reports.figures import boot, cpu, isolation, load, memory, overview
+    from lab.reports.figures import boot, cpu, isolation, load, memory, overview, work
 
     return (
         Plot(name="overview", title="What each boundary costs, and what it stops", needs="", draw=overview.draw),
@@ -45,6 +45,7 @@ def plots() -> tuple[Plot, ...]:
         Plot(name="memory", title="What the memory is", needs="memory.cgroup.", draw=memory.draw),
         Plot(name="cpu", title="What it costs in CPU", needs="cpu.", draw=cpu.draw),
         Plot(name="load", title="How it answers under load", needs="load.", draw=load.draw),
+        Plot(name="work", title="How the scenario's own work went", needs="work.", draw=work.draw),
         Plot(name="isolation", title="What each boundary lets through", needs="isolation.", draw=isolation.draw),
     )
 

@@ -28,7 +28,8 @@ MOST_IN_A_LINE = 12
 def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     """A row per backend; a panel per cost, bars from zero, and a strip of the isolation answers."""
     arms = material.arms
-    costs = [cost for cost in COSTS if any(material.value(cost[0], arm.label, cost[1]) for arm in arms)]
+    asked = (*COSTS, *((name, "", material.label(name), material.unit(name)) for name in list(material.figures)[:1]))
+    costs = [cost for cost in asked if any(material.value(cost[0], arm.label, cost[1]) for arm in arms)]
     probes = matrix(material)
     widths = [1.0] * len(costs) + ([1.4] if probes else [])
     with style.canvas(
@@ -41,8 +42,12 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
             axes = grid[0][index]
             panel(axes, material, arms, quantity, state, ratio=True)
             axes.set_title(title)
-            axes.set_xlabel(unit)
-            _ticks(axes, SCALES[unit])
+            if unit in SCALES:
+                axes.set_xlabel(unit)
+                _ticks(axes, SCALES[unit])
+            else:
+                axes.locator_params(axis="x", nbins=3)
+                style.ticks(axes.xaxis, unit)
             _rows(axes, material, first=index == 0)
         if probes:
             _strip(grid[0][-1], material)
