@@ -291,10 +291,13 @@ def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     _check(_libc.capset(ctypes.byref(header), data), "capset")
 
 
-def seccomp_set_filter(program: bytes) -> None:
-    """seccomp(2) SECCOMP_SET_MODE_FILTER; ``program`` is an array of struct sock_filter, 8 bytes each."""
+def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
+    """seccomp(2) SECCOMP_SET_MODE_FILTER; ``program`` is an array of struct sock_filter, 8 bytes each.
+
+    Returns 0, or the listener that SECCOMP_FILTER_FLAG_NEW_LISTENER asks for, close-on-exec.
+    """
     descriptor = _SockFprog(len(program) // 8, program)
-    _syscall("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(descriptor))
+    return _syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(descriptor))
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

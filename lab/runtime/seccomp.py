@@ -25,6 +25,7 @@ from lab.runtime.bpf import (
     OFFSET_NUMBER,
     Action,
     Assembler,
+    evaluate,
 )
 from lab.runtime.calls import X32_BIT, multiplexed, numbers
 
@@ -122,7 +123,8 @@ def _compile(profile: Seccomp, machine: str) -> bytes:
 def flags(profile: Seccomp) -> int:
     """The flags for seccomp(2); SECCOMP_FILTER_FLAG_NEW_LISTENER among them if somebody is to be notified.
 
-    Raises UsageError for an unknown one, and for a listener that there must be and is not, or the reverse.
+    Raises UsageError for an unknown one, for a listener that there must be and is not, or the reverse, and for a
+    filter behind which `lab.runtime.listener` could not hand it over.
     """
     found = 0
     for name in profile.flags:
@@ -134,6 +136,9 @@ def flags(profile: Seccomp) -> int:
     if any(rule.action == "SCMP_ACT_NOTIFY" for rule in profile.syscalls):
         if not profile.listener_path:
             raise UsageError("linux.seccomp.listenerPath is missing: SCMP_ACT_NOTIFY needs one who is notified")
+        number = numbers(next(iter(MACHINES[os.uname().machine])))["sendmsg"]
+        if evaluate(compile(profile), number) not in (Action.ALLOW, Action.LOG):
+            raise UsageError("linux.seccomp: sendmsg is not allowed: with it a process hands over who is notified")
         found |= NEW_LISTENER
         if found & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]:
             found |= TSYNC_ESRCH  # the result is the listener then, and can't be the id of a thread (seccomp(2))

@@ -1,0 +1,82 @@
+"""SCMP_ACT_NOTIFY for real: an agent receives the listener and answers the system calls of another process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.errors import UsageError
+from lab.runtime import listener, seccomp
+from lab.runtime.calls import numbers
+from lab.runtime.config import Seccomp, SeccompRule
+
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif with its struct seccomp_data (linux/seccomp.h)
+RESPONSE = struct.Struct("=QqiI")
+RECEIVE = 0xC0000000 | NOTIFICATION.size << 16 | ord("!") << 8
+SEND = 0xC0000000 | RESPONSE.size << 16 | ord("!") << 8 | 1
+
+CHILD = """
+import os, sys
+from lab.host import syscalls
+from lab.runtime import listener, seccomp
+from lab.runtime.config import Seccomp, SeccompRule
+rules = (SeccompRule(names=("mkdir",), action="SCMP_ACT_NOTIFY"),)
+profile = Seccomp(default_action="SCMP_ACT_ALLOW", listener_path=sys.argv[1], listener_metadata="m", syscalls=rules)
+connection = listener.connect(profile.listener_path)
+state = listener.process_state(
+    oci_version="1.0.2", identity="one", status="creating", pid=listener.own_pid(), container_pid=listener.own_pid(),
+    bundle="/b", annotations={"long": "x" * 300_000}, metadata=profile.listener_metadata,
+)
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+listener.install(seccomp.compile(profile), seccomp.flags(profile), connection, state)
+try:
+    os.mkdir("/nowhere/at/all")
+except OSError as error:
+    sys.exit(error.errno)
+"""
+
+
+def test_an_agent_answers_a_call(tmp_path: Path) -> None:
+    if os.uname().machine != "x86_64":
+        pytest.skip("arm64 has no mkdir")
+    path = tmp_path / "agent"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.bind(str(path))
+        agent.listen()
+        agent.settimeout(20)
+        child = subprocess.Popen([sys.executable, "-c", CHILD, path])
+        connection, _ = agent.accept()
+        with connection:
+            text, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+            while part := connection.recv(1 << 16):
+                text += part
+    state = json.loads(text)
+    assert (state["fds"], state["pid"], state["metadata"]) == (["seccompFd"], child.pid, "m")
+    assert (state["state"]["id"], state["state"]["status"], state["state"]["bundle"]) == ("one", "creating", "/b")
+    assert len(state["state"]["annotations"]["long"]) == 300_000
+    (opened,) = descriptors
+    asked = NOTIFICATION.unpack(fcntl.ioctl(opened, RECEIVE, bytes(NOTIFICATION.size)))
+    assert asked[3] == numbers("SCMP_ARCH_X86_64")["mkdir"]
+    fcntl.ioctl(opened, SEND, RESPONSE.pack(asked[0], 0, -errno.EXDEV, 0))
+    os.close(opened)
+    assert child.wait(20) == errno.EXDEV
+
+
+def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"seccomp listener.*nobody"):
+        listener.connect(str(tmp_path / "nobody"))
+
+
+def test_a_filter_that_forbids_the_handing_over_is_refused() -> None:
+    rules = (SeccompRule(names=("sendmsg", "mkdir"), action="SCMP_ACT_NOTIFY"),)
+    with pytest.raises(UsageError, match="sendmsg is not allowed"):
+        seccomp.flags(Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/run/agent", syscalls=rules))
