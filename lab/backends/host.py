@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
-from lab.backends.output import Output
+from lab.backends.output import DRAIN_SECONDS, Output
+from lab.backends.streams import Begun, HostExecution, Streams, another_process
 from lab.errors import ExitUnknown, LabError
 from lab.host import checks, privilege
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
-from lab.instance import Instance, LaunchRequest, Survivor
-from lab.model import Accelerator, Check, Completed, Kernel, Phase
+from lab.images.tree import Tree
+from lab.instance import Instance, LaunchRequest
+from lab.model import Accelerator, Check, Completed, Kernel, Phase, Process, TerminalSize
 
 if TYPE_CHECKING:
     from lab.runtime.config import Config, MountConfig
@@ -35,6 +37,7 @@ class Contained(Protocol):
     @property
     def timeline(self) -> Timeline: ...
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed: ...
+    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Begun: ...
     def wait(self, timeout_seconds: float | None = None) -> int | None: ...
     def signal(self, number: int) -> None: ...
     def close(self) -> None: ...
@@ -46,7 +49,14 @@ class HostInstance(Instance):
     accelerator = Accelerator.NATIVE
 
     def __init__(
-        self, backend: str, request: LaunchRequest, container: Contained, holdings: Holdings, outputs: ExitStack
+        self,
+        backend: str,
+        request: LaunchRequest,
+        container: Contained,
+        holdings: Holdings,
+        outputs: ExitStack,
+        streams: Streams,
+        layers: Tree,
     ) -> None:
         self.name = request.name
         self.backend = backend
@@ -58,16 +68,52 @@ class HostInstance(Instance):
         self.container = container
         self._holdings = holdings
         self._outputs = outputs
+        self._streams = streams
+        self._layers = layers
         self._stop_signal = stop_signal_of(request.image)
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         return self.container.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
 
+    def begin(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | None,
+        stdout: int,
+        stderr: int,
+        terminal: TerminalSize | None = None,
+        environment: Mapping[str, str] | None = None,
+        directory: str = "",
+        user: str = "",
+    ) -> HostExecution:
+        process = another_process(
+            self.request, self._layers, argv,
+            terminal=terminal, environment=environment, directory=directory, user=user,
+        )  # fmt: skip
+        with ExitStack() as undo:
+            streams = undo.enter_context(Streams())
+            if terminal:
+                stdio = streams.terminal(stdin, stdout)
+            else:
+                stdio = [streams.input(stdin), streams.output(stdout), streams.output(stderr)]
+            begun = self.container.begin(process, stdio, terminal=terminal)
+            undo.callback(begun.close)
+            streams.handed_over()
+            undo.pop_all()
+        return HostExecution(begun, streams)
+
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        return self.container.wait(timeout_seconds)
+        code = self.container.wait(timeout_seconds)
+        if code is not None:
+            self._streams.drain(DRAIN_SECONDS)
+        return code
 
     def signal(self, number: int) -> None:
         self.container.signal(number)
+
+    def resize(self, size: TerminalSize) -> None:
+        self._streams.resize(size)
 
     def stop(self, grace_seconds: float = 10.0) -> None:
         self.timeline.mark(Phase.STOPPING)
@@ -79,6 +125,7 @@ class HostInstance(Instance):
             each.callback(self._verify_gone)
             each.callback(self._holdings.release)
             each.callback(self._outputs.close)
+            each.callback(self._streams.drain, DRAIN_SECONDS)
             each.callback(self.container.close)
         self.timeline.mark(Phase.GONE)
 
@@ -111,42 +158,25 @@ class HostBackend(SiteBackend):
     def launch(self, request: LaunchRequest) -> HostInstance:
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
-        holdings, outputs = Holdings(self.site, request), ExitStack()
+        holdings, outputs, streams = Holdings(self.site, request), ExitStack(), Streams()
         try:
-            container = self._start(request, holdings, outputs, timeline)
+            container = self._start(request, holdings, outputs, streams, timeline)
         except BaseException as error:
             outputs.close()
             holdings.release()
             raise_as_launch_error(error)
             raise
-        return HostInstance(self.name, request, container, holdings, outputs)
+        layers = Tree(self.site.store.lower_directories(request.image))
+        return HostInstance(self.name, request, container, holdings, outputs, streams, layers)
 
-    def adopt(self, request: LaunchRequest, survivor: Survivor) -> HostInstance:
-        from lab.runtime.launcher import Overlay, Spec
-
-        spec = Spec(
-            name=request.name,
-            config=self.config(request, Path(f"/proc/{survivor.pid}/ns/net"), ()),
-            root=Overlay(lower=()),  # it is mounted, where no process of lab's can see it
-            survives=True,
-        )
-        lost = self.site.network_lost
-        with ExitStack() as undo:
-            holdings = Holdings.adopt(self.site, request, survivor.address)
-            undo.callback(holdings.release)
-            if lost:
-                holdings.reconnect(survivor.pid)
-            container = self._take_over(spec, survivor)
-            undo.pop_all()
-        return HostInstance(self.name, request, container, holdings, ExitStack())
-
-    def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
-        """What `_contain` made in another process."""
-        from lab.runtime.adoption import adopt
-
-        return adopt(self.site.launcher, spec, survivor.pid, survivor.timeline, parent=self.site.reconnected)
-
-    def _start(self, request: LaunchRequest, holdings: Holdings, outputs: ExitStack, timeline: Timeline) -> Contained:
+    def _start(
+        self,
+        request: LaunchRequest,
+        holdings: Holdings,
+        outputs: ExitStack,
+        streams: Streams,
+        timeline: Timeline,
+    ) -> Contained:
         from lab.runtime.launcher import Overlay, Spec
         from lab.runtime.plan import Before
 
@@ -160,15 +190,26 @@ class HostBackend(SiteBackend):
             config=self.config(request, endpoint.path, mounts),
             root=Overlay(lower=self.site.store.lower_directories(request.image)),
             survives=request.detached,
+            terminal=request.terminal,
         )
-        container = self._contain(spec, stdout.descriptor, stderr.descriptor, timeline)
-        stdout.handed_over()
-        stderr.handed_over()
+        outputs.enter_context(streams)
+        if request.terminal:
+            stdio = streams.terminal(request.stdin, stdout.descriptor)
+        else:
+            stdio = [streams.input(request.stdin), stdout.descriptor, stderr.descriptor]
+        with ExitStack() as undo:
+            container = self._contain(spec, stdio, timeline)
+            undo.callback(container.close)
+            stdout.handed_over()
+            stderr.handed_over()
+            streams.handed_over()
+            undo.pop_all()
         return container
 
-    def _contain(self, spec: Spec, stdout: int, stderr: int, timeline: Timeline) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:
         """Start it. It brings its own cgroup and writable layer, both of the session's, and removes them itself."""
-        return self.site.launcher.launch(spec, stdout=stdout, stderr=stderr, timeline=timeline)
+        stdin, stdout, stderr = stdio
+        return self.site.launcher.launch(spec, stdin=stdin, stdout=stdout, stderr=stderr, timeline=timeline)
 
     def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
         """The three files of /etc that say where an instance is, the same text as a guest gets.

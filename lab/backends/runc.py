@@ -16,22 +16,22 @@ import json
 import logging
 import os
 import select
-import shlex
 import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from errno import ENOENT
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from lab.backends.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child, adopt, reap, spawn, wait_child
 from lab.backends.container import Container
 from lab.errors import LabError, LaunchError, LimitError
-from lab.host import cgroupfs, checks, syscalls
+from lab.host import cgroupfs, checks, syscalls, terminals
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline, now
 from lab.host.command import run
@@ -40,11 +40,12 @@ from lab.host.ledger import Kind, Resource
 from lab.images.store import Image
 from lab.inside import build as inside
 from lab.instance import INSIDE, Parity
-from lab.model import Check, Completed, Phase
+from lab.model import Check, Completed, Phase, Process, TerminalSize
 from lab.record import replace
 from lab.runtime import bundle, roots, translate
-from lab.runtime.beside import beside
-from lab.runtime.config import Config, User, to_json
+from lab.runtime.beside import beside, resolved
+from lab.runtime.config import Config, ProcessConfig, User, to_json
+from lab.runtime.descriptors import memory_file, pipe
 from lab.runtime.handle import collect
 from lab.runtime.launcher import Spec
 from lab.runtime.mounts import DirectoryRoot, OverlayRoot
@@ -56,12 +57,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUNC = checks.Tool(program="runc", package="runc", required_by=("runc",))
-TIMEOUT_SECONDS = 30.0
-KILL_SECONDS = 10.0
 STATUS = 3  # in the container: the first descriptor that --preserve-fds lets through
-NOT_FOUND, NOT_EXECUTABLE, RUNTIME_FAILED = 127, 126, 125
-
-_adoption = threading.Lock()
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
 class Runc(Container):
@@ -95,9 +92,9 @@ class Runc(Container):
         super().prepare(image)
         self._list_groups()
 
-    def _contain(self, spec: Spec, stdout: int, stderr: int, timeline: Timeline) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:
         self._list_groups()
-        return RuncContainer.launch(self.site, spec, stdout, stderr, timeline)
+        return RuncContainer.launch(self.site, spec, stdio, timeline)
 
     def _list_groups(self) -> None:
         """Once: tell the ledger of the groups runc makes beyond lab's hierarchies, and make their parents.
@@ -130,7 +127,7 @@ class RuncContainer:
         self._owned = ExitStack()
 
     @classmethod
-    def launch(cls, site: Site, spec: Spec, stdout: int, stderr: int, timeline: Timeline) -> RuncContainer:
+    def launch(cls, site: Site, spec: Spec, stdio: Sequence[int], timeline: Timeline) -> RuncContainer:
         """Start it and return once the application has been executed; see `lab.runtime.launcher.Launcher.launch`."""
         with ExitStack() as undo:
             path, limits = f"lab/{site.session.id}/{spec.name}", translate.limits(spec.config)
@@ -143,7 +140,8 @@ class RuncContainer:
             undo.callback(shutil.rmtree, place)
             config = _with_helper(spec)
             root = roots.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
-            bundle.write(_supervised(config), place, root=root.target, cgroups_path=f"/{path}")
+            supervised = replace(config, process=_supervised(config.process, spec.terminal))
+            bundle.write(supervised, place, root=root.target, cgroups_path=f"/{path}")
             container = cls(spec, config, place, cgroup, timeline)
             undo.callback(container._end)
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -151,7 +149,7 @@ class RuncContainer:
             status, status_end = os.pipe2(os.O_CLOEXEC)
             undo.callback(os.close, status)
             try:
-                container._create(site, root, [null, stdout, stderr, status_end])
+                container._create(site, root, [*stdio, status_end])
             finally:
                 os.close(status_end)
             if cgroup.effective_limits() != held:
@@ -196,14 +194,8 @@ class RuncContainer:
         finally:
             os.close(starting)
             code = wait_child(pid, TIMEOUT_SECONDS)
-        program = self.config.process.args[0]
         if text:
-            number = int(text)
-            raise LaunchError(
-                f"container {self.name}: execve: {program}: {os.strerror(number)}",
-                exit_code=NOT_FOUND if number == ENOENT else NOT_EXECUTABLE,
-                hint="does the image hold that program?",
-            )
+            raise self._not_executed(self.config.process.args[0], int(text))
         if code != 0 or self._errors():
             raise LaunchError(
                 f"runc can't start container {self.name}: {self._complaint()}", exit_code=RUNTIME_FAILED
@@ -228,47 +220,60 @@ class RuncContainer:
             else:
                 raise LaunchError(f"container {self.name} did not start within {TIMEOUT_SECONDS:g} s")
 
+    def _not_executed(self, program: str, number: int) -> LaunchError:
+        return LaunchError(
+            f"container {self.name}: execve: {program}: {os.strerror(number)}",
+            exit_code=NOT_FOUND if number == ENOENT else NOT_EXECUTABLE,
+            hint="does the image hold that program?",
+        )
+
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
-        """``runc exec`` as root, with the container's own bounding set, filter and limits. See `Instance.execute`."""
+        """Run a command as root, with the container's own bounding set, filter and limits. See `Instance.execute`."""
+        with ExitStack() as opened:
+            source = memory_file(stdin, opened)
+            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
+            try:
+                begun = self._exec(beside(self.config, argv, User(uid=0, gid=0), "/"), [source, out_end, err_end])
+            finally:
+                os.close(out_end)
+                os.close(err_end)
+            opened.callback(begun.close)
+            output = collect([out, err], begun.pidfd, timeout_seconds)
+            code = begun.wait(0)
+        if output is None or code is None:
+            raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
+        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
+
+    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Child:
+        """Start one more process; see `lab.runtime.beside.start`, whose terminal it makes in the same way."""
+        return self._exec(resolved(self.config, process), stdio, terminal)
+
+    def _exec(self, process: ProcessConfig, stdio: Sequence[int], terminal: TerminalSize | None = None) -> Child:
+        """``runc exec``, which leaves lab's helper behind, which says whether the command could be executed."""
         if self.wait(0) is not None:
             raise LabError(f"container {self.name} has ended")
         with tempfile.TemporaryDirectory(dir=self._place) as name, ExitStack() as opened:
             folder = Path(name)
-            process = beside(self.config, argv, User(uid=0, gid=0), "/")
-            whole = to_json(replace(self.config, process=process))
+            whole = to_json(replace(self.config, process=_supervised(process, terminal)))
             (folder / "process.json").write_text(json.dumps(whole["process"]))
-            (folder / "stdin").write_bytes(stdin)
-            source = opened.enter_context((folder / "stdin").open("rb")).fileno()
-            (out, out_end), (err, err_end) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-            opened.callback(os.close, out)
-            opened.callback(os.close, err)
-            arguments = ("--detach", "--process", folder / "process.json", "--pid-file", folder / "pid", self.name)
-            words = self._words("exec", *arguments, log=folder / "log")
+            status, status_end = pipe(opened)
+            options = ("--detach", "--preserve-fds", "1", "--process", folder / "process.json")
+            words = self._words("exec", *options, "--pid-file", folder / "pid", self.name, log=folder / "log")
             try:
-                code, _, pidfd = adopt(lambda: spawn(words, [source, out_end, err_end]), folder / "pid")
+                code, _, pidfd = adopt(lambda: spawn(words, [*stdio, status_end]), folder / "pid")
             finally:
-                os.close(out_end)
-                os.close(err_end)
+                os.close(status_end)
             if code != 0 or pidfd < 0:
                 complaint = self._complaint(folder / "log")
                 raise LaunchError(
-                    f"{argv[0]} can't be executed in container {self.name}: {complaint}",
-                    exit_code=NOT_EXECUTABLE if "permission denied" in complaint else NOT_FOUND,
-                    hint="does the image hold that program?",
+                    f"{process.args[0]} can't be executed in container {self.name}: {complaint}",
+                    exit_code=RUNTIME_FAILED,
                 )
-            opened.callback(os.close, pidfd)
-            return self._collect(argv[0], pidfd, [out, err], timeout_seconds)
-
-    def _collect(self, program: str, pidfd: int, pipes: list[int], timeout_seconds: float) -> Completed:
-        try:
-            output = collect(pipes, pidfd, timeout_seconds)
-        finally:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # no error: it is not reaped yet
-            select.select([pidfd], [], [], KILL_SECONDS)
-            code = reap(pidfd)
-        if output is None or code is None:
-            raise LabError(f"{program} in container {self.name} did not end within {timeout_seconds:g} s")
-        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
+            child = Child(pidfd)
+            if text := os.read(status, 64):
+                child.close()
+                raise self._not_executed(process.args[0], int(text))
+        return child
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The application's exit code (128 + n after signal n), or None when the time ran out first."""
@@ -321,64 +326,7 @@ def _with_helper(spec: Spec) -> Config:
     return replace(spec.config, mounts=(*spec.config.mounts, helper))
 
 
-def _supervised(config: Config) -> Config:
-    """With lab's helper in front as PID 1, as lab's own runtime puts it."""
-    words = (INSIDE, "init", "--status-fd", str(STATUS), "--", *config.process.args)
-    return replace(config, process=replace(config.process, args=words))
-
-
-def adopt(start: Callable[[], int], pid_file: Path) -> tuple[int, float, int]:
-    """Let runc, whose pid ``start`` returns, end, and take over the child it leaves and names in ``pid_file``.
-
-    Its exit code, when that was, and a pidfd of the child, -1 without one: from now on a child of this process,
-    which can wait for it. Only one at a time, and only meanwhile, is this process a subreaper
-    (PR_SET_CHILD_SUBREAPER(2const)): other programs' orphans are for the host's init to reap.
-    """
-    with _adoption:
-        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        try:
-            code = wait_child(start(), TIMEOUT_SECONDS)
-        finally:
-            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
-    at = now()
-    try:
-        return code, at, os.pidfd_open(int(pid_file.read_text()))
-    except (FileNotFoundError, ValueError, ProcessLookupError):
-        return code, at, -1
-
-
-def spawn(words: list[str], descriptors: Sequence[int]) -> int:
-    """Start a program with ``descriptors`` as 0, 1, 2, …; its pid.
-
-    Not by `lab.host.command`, which can neither number descriptors nor leave a program's output to another.
-    """
-    log.debug("+ %s", shlex.join(words))
-    actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors)]
-    defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # which Python ignores, and execve(2) would pass on
-    return os.posix_spawn(
-        words[0], words, os.environ, file_actions=actions, setsid=True, setsigmask=[], setsigdef=defaults
-    )
-
-
-def wait_child(pid: int, timeout_seconds: float) -> int:
-    """A child's exit code; killed, and LaunchError, when the time runs out."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        ready, _, _ = select.select([descriptor], [], [], timeout_seconds)
-        if not ready:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            select.select([descriptor], [], [], KILL_SECONDS)
-        code = reap(descriptor)
-    finally:
-        os.close(descriptor)
-    if not ready or code is None:
-        raise LaunchError(f"runc did not end within {timeout_seconds:g} s", exit_code=RUNTIME_FAILED)
-    return code
-
-
-def reap(pidfd: int) -> int | None:
-    """The exit code of a child (128 + n after signal n), or None while it lives."""
-    ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    if ended is None:
-        return None
-    return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+def _supervised(process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
+    """With lab's helper in front, as lab's own runtime puts it, that may make it a terminal."""
+    options = ["--status-fd", str(STATUS), *(terminals.as_option(terminal) if terminal else [])]
+    return replace(process, args=(INSIDE, "init", *options, "--", *process.args))

@@ -1,0 +1,120 @@
+"""Programs that leave a child behind: starting them, waiting for them, taking over what they leave."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.errors import LaunchError
+from lab.host import syscalls
+from lab.host.clock import now
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 30.0
+KILL_SECONDS = 10.0
+RUNTIME_FAILED = 125
+
+_adoption = threading.Lock()
+
+
+def adopt(start: Callable[[], int], pid_file: Path) -> tuple[int, float, int]:
+    """Let a runtime, whose pid ``start`` returns, end, and take over the child it leaves and names in ``pid_file``.
+
+    Its exit code, when that was, and a pidfd of the child, -1 without one: from now on a child of this process,
+    which can wait for it. Only one at a time, and only meanwhile, is this process a subreaper
+    (PR_SET_CHILD_SUBREAPER(2const)): other programs' orphans are for the host's init to reap.
+    """
+    with _adoption:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        try:
+            code = wait_child(start(), TIMEOUT_SECONDS)
+        finally:
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
+    at = now()
+    try:
+        return code, at, os.pidfd_open(int(pid_file.read_text()))
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return code, at, -1
+
+
+def spawn(words: list[str], descriptors: Sequence[int]) -> int:
+    """Start a program with ``descriptors`` as 0, 1, 2, …; its pid.
+
+    Not by `lab.host.command`, which can neither number descriptors nor leave a program's output to another.
+    """
+    log.debug("+ %s", shlex.join(words))
+    actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors)]
+    defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # which Python ignores, and execve(2) would pass on
+    return os.posix_spawn(
+        words[0], words, os.environ, file_actions=actions, setsid=True, setsigmask=[], setsigdef=defaults
+    )
+
+
+def wait_child(pid: int, timeout_seconds: float) -> int:
+    """A child's exit code; killed, and LaunchError, when the time runs out."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        ready, _, _ = select.select([descriptor], [], [], timeout_seconds)
+        if not ready:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [], KILL_SECONDS)
+        code = reap(descriptor)
+    finally:
+        os.close(descriptor)
+    if not ready or code is None:
+        raise LaunchError(f"the runtime did not end within {timeout_seconds:g} s", exit_code=RUNTIME_FAILED)
+    return code
+
+
+def reap(pidfd: int) -> int | None:
+    """The exit code of a child (128 + n after signal n), or None while it lives."""
+    ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+
+
+class Child:
+    """A child of this process's, which closes it when it lets go of it."""
+
+    def __init__(self, pidfd: int) -> None:
+        self.pidfd = pidfd
+        self._exit_code: int | None = None
+        self._lock = threading.Lock()
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """Its exit code (128 + n after signal n), or None when the time ran out first."""
+        with self._lock:
+            if self._exit_code is not None or self.pidfd < 0:
+                return self._exit_code
+            watched = os.dup(self.pidfd)
+        try:
+            select.select([watched], [], [], timeout_seconds)
+        finally:
+            os.close(watched)
+        with self._lock:
+            if self._exit_code is None and self.pidfd >= 0:
+                self._exit_code = reap(self.pidfd)
+            return self._exit_code
+
+    def signal(self, number: int) -> None:
+        """Send it a signal. No error if it has ended."""
+        with self._lock:
+            if self._exit_code is None and self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, number)  # no error: it is not reaped yet
+
+    def close(self) -> None:
+        """Kill it if it still runs. Idempotent."""
+        self.signal(signal.SIGKILL)
+        self.wait(KILL_SECONDS)
+        with self._lock:
+            if self.pidfd >= 0:
+                os.close(self.pidfd)
+                self.pidfd = -1
