@@ -9,28 +9,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.instances import complete_backend, complete_runnable
 from lab.cli.interrupt import Interrupted, Interruptible
 from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lab.backends.site import Site
-    from lab.images.store import Image
+    from lab.images.store import Image, Store
     from lab.instance import Backend, Instance, LaunchRequest
-    from lab.model import Limits, PublishedPort
+    from lab.model import Limits, PublishedPort, Scenario
 
 GRACE_SECONDS = 10.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")  # it is the hostname too (hostname(7))
 
 
 def run(
-    what: Annotated[str, typer.Argument(metavar="IMAGE|SCENARIO", help="An image, a scenario, or its folder.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE|SCENARIO",
+            help="An image, a scenario, or its folder.",
+            autocompletion=complete_runnable,
+        ),
+    ],
     command: Annotated[
         list[str] | None, typer.Argument(metavar="[-- CMD…]", help="Instead of the image's CMD.")
     ] = None,
-    on: Annotated[str, typer.Option("--on", metavar="BACKEND", help="Where to run it.")] = "container",
+    on: Annotated[
+        str, typer.Option("--on", metavar="BACKEND", help="Where to run it.", autocompletion=complete_backend)
+    ] = "container",
     publish: Annotated[
         list[str] | None, typer.Option("-p", "--publish", metavar="H:C", help="Port H of 127.0.0.1 leads to port C.")
     ] = None,
@@ -40,19 +50,27 @@ def run(
     memory: Annotated[str, typer.Option("--memory", "-m", metavar="SIZE", help="Memory limit, like 256M.")] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit, like 0.5.")] = "",
     pids: Annotated[int | None, typer.Option("--pids", min=1, metavar="N", help="Limit of processes.")] = None,
-    rm: Annotated[bool, typer.Option("--rm", help="Accepted; lab always removes the instance.")] = True,
+    rm: Annotated[
+        bool, typer.Option("--rm", help="With -d: forget it when it ends, its logs too. Without, lab always does.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Let it run in the background, and print its name.")
+    ] = False,
     name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print each step of its start, where to read on, how long it took.")
     ] = False,
 ) -> None:
-    """Run one copy in the foreground, on any backend.
+    """Run one copy on any backend, in the foreground unless -d is given.
 
     Its output and exit code are the application's. Ctrl-C stops it; nothing is left behind.
+    With -d it goes on by itself; see lab ps, logs, exec, stop.
 
     A scenario, or any folder with a Dockerfile, is built first.
     """
     from lab.backends.site import Site
+    from lab.cli.build import build_scenario
+    from lab.cli.detached import Wanted, run_detached
     from lab.cli.explain import explained
 
     ports = tuple(parse_port(word) for word in publish or [])
@@ -60,11 +78,31 @@ def run(
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
     require_root()
+    if detach:
+        if explain:
+            raise UsageError("--explain needs the foreground", hint="leave out -d")
+        print(
+            run_detached(
+                Wanted(
+                    what=what,
+                    command=command or [],
+                    backend=on,
+                    ports=ports,
+                    environment=environment,
+                    memory=memory,
+                    cpus=cpus,
+                    pids=pids,
+                    name=name,
+                    remove=rm,
+                )
+            )
+        )
+        return
     try:
         with Interruptible() as interruptible, Site.open() as site:
             try:
                 backend = _usable(site, on)
-                image, given, limits = _image(site, what)
+                image, given, limits = find_image(site.store, what, lambda one: build_scenario(site, one))
                 request = _request(
                     site,
                     image,
@@ -134,8 +172,10 @@ def _usable(site: Site, name: str) -> Backend:
     return backend
 
 
-def _image(site: Site, what: str) -> tuple[Image, Mapping[str, str], Limits]:
-    """The image, with the environment and limits of its scenario if it is one."""
+def find_image(
+    store: Store, what: str, build: Callable[[Scenario], Image]
+) -> tuple[Image, Mapping[str, str], Limits]:
+    """The image, with the environment and limits of its scenario if it is one, which is built first."""
     from lab.errors import ImageError, ScenarioError
     from lab.experiment import scenario as scenarios
     from lab.model import Limits
@@ -144,7 +184,7 @@ def _image(site: Site, what: str) -> tuple[Image, Mapping[str, str], Limits]:
         scenarios.locate(what)
     except ScenarioError as no_scenario:
         try:
-            return site.store.find(what), {}, Limits()
+            return store.find(what), {}, Limits()
         except ImageError:
             if "/" in what and Path(what).is_dir():
                 raise no_scenario from None
@@ -152,10 +192,8 @@ def _image(site: Site, what: str) -> tuple[Image, Mapping[str, str], Limits]:
                 f"no image, scenario or folder is called {what}",
                 hint=f"scenarios: {', '.join(scenarios.names())}; images: lab image ls; or: lab build DIR -t {what}",
             ) from None
-    from lab.cli.build import build_scenario
-
     scenario = scenarios.load(what)
-    return build_scenario(site, scenario), scenario.environment, scenario.limits
+    return build(scenario), scenario.environment, scenario.limits
 
 
 def _request(

@@ -171,9 +171,14 @@ def signal(record: Record, number: int) -> None:
     with_answer(record, Request.SIGNAL, number=number)
 
 
-def with_answer(record: Record, request: Request, **fields: object) -> None:
+def resize(record: Record, size: TerminalSize) -> None:
+    """Give the application's terminal another size."""
+    with_answer(record, Request.RESIZE, rows=size.rows, columns=size.columns)
+
+
+def with_answer(record: Record, request: Request, **fields: int) -> None:
     """A request that is answered by DONE."""
-    channel = ask(record, request, **fields)
+    channel = ask(record, request, descriptors=(), **fields)
     try:
         answer(channel, Answer.DONE)
     finally:
@@ -193,11 +198,11 @@ def wait(record: Record) -> Record | None:
     return records.read(record.name)
 
 
-def _await_end(record: Record, request: Request, **fields: object) -> None:
+def _await_end(record: Record, request: Request, **fields: float) -> None:
     """Should the supervisor be killed meanwhile, the next one is asked, as long as the instance runs."""
     while True:
         try:
-            channel = ask(record, request, **fields)
+            channel = ask(record, request, descriptors=(), **fields)
         except LabError:
             found = records.read(record.name)
             if found is None or found.id != record.id or not found.runs:

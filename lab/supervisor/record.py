@@ -172,9 +172,12 @@ def reserve(record: Record) -> None:
         shutil.rmtree(unborn)
         if not folder(record.name).exists():
             raise
-        raise LabError(
-            f"an instance is called {record.name} already", hint=f"lab rm {record.name}, or another --name"
-        ) from error
+        raise taken(record.name) from error
+
+
+def taken(name: str) -> LabError:
+    """The error of a name that is in use."""
+    return LabError(f"an instance is called {name} already", hint=f"lab rm {name}, or another --name")
 
 
 def write(record: Record) -> Record:

@@ -1,0 +1,49 @@
+"""``lab exec``: one more command in a detached instance."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from lab.cli.instances import complete_instance
+from lab.errors import LaunchError
+
+
+def execute(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_instance)],
+    command: Annotated[list[str], typer.Argument(metavar="CMD…")],
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Give it standard input.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set an environment variable.")
+    ] = None,
+    directory: Annotated[str, typer.Option("--workdir", "-w", metavar="DIR", help="Where it starts.")] = "",
+    user: Annotated[str, typer.Option("--user", "-u", metavar="USER[:GROUP]", help="Who runs it.")] = "",
+) -> None:
+    """Run a command in an instance, behind the same boundary as its application, and end with its exit code."""
+    from lab.cli.run import parse_environment
+    from lab.runtime.channel import ChannelClosed
+    from lab.supervisor import client, control
+    from lab.supervisor.record import find
+
+    record = find(name)
+    environment = parse_environment(env or [])
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    channel = client.begin(
+        record,
+        command,
+        descriptors=(0 if interactive else null, 1, 2),
+        environment=environment,
+        directory=directory,
+        user=user,
+    )
+    try:
+        code = client.answer(channel, control.Answer.EXITED)["code"]
+    except ChannelClosed:
+        raise LaunchError(
+            f"{command[0]} was killed: the supervisor of {record.name} has died", exit_code=137
+        ) from None
+    finally:
+        channel.close()
+    raise typer.Exit(int(str(code)))
