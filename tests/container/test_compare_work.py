@@ -1,0 +1,82 @@
+"""``lab compare`` with a scenario's own client beside the instance, and a job inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comparing import compare, make_scenario, only_run
+from host_state import assert_unchanged, snapshot
+
+from lab.analysis import load
+
+QUICK = ("--on", "process,container", "--metrics", "boot,work", "--idle", "0.1s", "--blocks", "1", "--seed", "7")
+CLIENT = """
+[work]
+beside = "sh -c 'wget -q -O - http://{address}:{port}/index.html; echo; echo read 7'"
+expect = "^hello"
+[[work.figures]]
+name = "pages"
+label = "pages read"
+unit = "pages"
+pattern = 'read ([0-9]+)'
+better = "more"
+"""
+JOB = """
+[work]
+inside = "sh -c 'sleep 0.3; echo slept 300; exit {code}'"
+[[work.figures]]
+name = "slept"
+unit = "seconds"
+scale = 0.001
+pattern = 'slept ([0-9]+)'
+"""
+
+
+@pytest.fixture(autouse=True)
+def same_host() -> Iterator[None]:
+    before = snapshot()
+    yield
+    assert_unchanged(before, within_seconds=10)
+
+
+def scenario(folder: Path, work: str) -> Path:
+    made = make_scenario(folder / "page")
+    settings = made / "scenario.toml"
+    settings.write_text(settings.read_text().partition("[load]")[0] + work)
+    return made
+
+
+def test_a_client_beside_reads_from_every_backend(tmp_path: Path) -> None:
+    done = compare(scenario(tmp_path, CLIENT), *QUICK, "--out", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    frame = load(only_run(tmp_path / "results")).measured.set_index(["arm", "quantity"])["value"]
+    for arm in ("process", "container"):
+        assert frame[arm, "work.pages"] == 7
+        assert 0 < frame[arm, "work.seconds"] < 30
+        assert frame[arm, "work.cpu"] >= 0
+    assert "pages read" in done.stdout
+    report = (only_run(tmp_path / "results") / "report.html").read_text()
+    assert "pages read" in report
+    assert "wget" in report  # the command is part of how it was measured
+
+
+def test_a_job_inside_is_timed_by_the_host(tmp_path: Path) -> None:
+    done = compare(scenario(tmp_path, JOB.replace("{code}", "0")), *QUICK, "--out", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    frame = load(only_run(tmp_path / "results")).measured.set_index(["arm", "quantity"])["value"]
+    for arm in ("process", "container"):
+        assert frame[arm, "work.slept"] == pytest.approx(0.3)
+        assert 0.3 <= frame[arm, "work.seconds"] < 10
+
+
+def test_a_job_that_fails_is_a_failed_sample_and_no_fast_one(tmp_path: Path) -> None:
+    done = compare(scenario(tmp_path, JOB.replace("{code}", "3")), *QUICK, "--out", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    loaded = load(only_run(tmp_path / "results"))
+    work = loaded.frame[loaded.frame["metric"] == "work"]
+    assert len(work) == 9
+    assert set(work["status"]) == {"failed"}
+    assert work["value"].isna().all()
+    assert "exit code 3" in work["text"].iloc[0]
