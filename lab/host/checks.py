@@ -58,6 +58,7 @@ TOOLS = (
     Tool(program="skopeo", package="skopeo"),
     Tool(program="wrk", package="wrk"),
     Tool(program="runc", package="runc"),
+    Tool(program="crun", package="crun"),
     Tool(program="git", package="git"),
 )
 

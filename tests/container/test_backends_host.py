@@ -13,8 +13,8 @@ from tiny import tiny_image
 
 from lab.backends import host
 from lab.backends.holdings import Holdings
+from lab.backends.reference import ReferenceContainer
 from lab.backends.registry import available
-from lab.backends.runc import RuncContainer
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
 from lab.experiment.parity import verify_manifest
@@ -136,7 +136,7 @@ def test_a_failure_at_any_step_leaves_nothing(
         "surroundings": (type(site.backend(backend)), "_surroundings"),
         "output": (host, "Output"),
         "config": (type(site.backend(backend)), "config"),
-        "launch": (RuncContainer, "launch") if backend == "runc" else (Launcher, "launch"),
+        "launch": (ReferenceContainer, "launch") if site.backend(backend).reference else (Launcher, "launch"),
     }
     before = snapshot()
 

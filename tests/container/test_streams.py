@@ -14,7 +14,7 @@ from tiny import tiny_image
 from lab.backends.site import Site
 from lab.instance import Instance
 
-ON_HOST = ["process", "container", *(["runc"] if shutil.which("runc") else [])]
+ON_HOST = ["process", "container", *(name for name in ("runc", "crun") if shutil.which(name))]
 
 
 @pytest.fixture(scope="module", params=ON_HOST)

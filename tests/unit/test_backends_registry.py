@@ -15,7 +15,7 @@ from lab.model import ImageConfig, Kernel
 
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
-    assert [kind.name for kind in available()] == ["process", "container", "runc", "microvm", "vm"]
+    assert [kind.name for kind in available()] == ["process", "container", "runc", "crun", "microvm", "vm"]
     assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 3, *[Kernel.OWN] * 2]
     assert [kind.name for kind in available() if kind.reference] == ["runc"]
 
