@@ -39,7 +39,7 @@ def compare(
         typer.Option(
             "--on",
             metavar="A,B,…",
-            help="Backends to compare. Default: every one usable here but the references, runc.",
+            help="Backends to compare. Default: every one usable here but the references, runc and crun.",
         ),
     ] = "",
     blocks: Annotated[
