@@ -196,7 +196,8 @@ class Backend(ABC):
     def adopt(self, request: LaunchRequest, survivor: Survivor) -> Instance:
         """Take over a detached instance from a process that was killed; ``request`` is what it was launched with.
 
-        Its ports are published again. Raises LabError when it has ended meanwhile, or can't be taken over.
+        Its ports are published again. Raises LabError when it has ended meanwhile, or can't be taken over; it is
+        left as it is then.
         """
         raise LabError(f"backend {self.name} can't take an instance over", hint="lab kill NAME ends it")
 

@@ -18,7 +18,7 @@ from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
 from lab.images.tree import Tree
-from lab.instance import Instance, LaunchRequest
+from lab.instance import Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Check, Completed, Kernel, Phase, Process, TerminalSize
 
 if TYPE_CHECKING:
@@ -168,6 +168,29 @@ class HostBackend(SiteBackend):
             raise
         layers = Tree(self.site.store.lower_directories(request.image))
         return HostInstance(self.name, request, container, holdings, outputs, streams, layers)
+
+    def adopt(self, request: LaunchRequest, survivor: Survivor) -> HostInstance:
+        from lab.runtime.launcher import Overlay, Spec
+
+        spec = Spec(
+            name=request.name,
+            config=self.config(request, Path(f"/proc/{survivor.pid}/ns/net"), ()),
+            root=Overlay(lower=()),  # it is mounted, where no process of lab's can see it
+            survives=True,
+        )
+        lost = self.site.network_lost
+        holdings = Holdings.adopt(self.site, request, survivor.address)
+        if lost:
+            holdings.reconnect(survivor.pid)
+        container = self._take_over(spec, survivor)
+        layers = Tree(self.site.store.lower_directories(request.image))
+        return HostInstance(self.name, request, container, holdings, ExitStack(), Streams(), layers)
+
+    def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
+        """What `_contain` made in another process."""
+        from lab.runtime.adoption import adopt
+
+        return adopt(self.site.launcher, spec, survivor.pid, survivor.timeline, parent=self.site.reconnected)
 
     def _start(
         self,

@@ -80,20 +80,20 @@ class Site:
         from lab.runtime.adoption import reconnect
         from lab.runtime.keeper import SOCKET
 
-        with ExitStack() as stack:
-            session = stack.enter_context(Session.take_over(directory))
-            site = cls(lab_home(), session, stack, connect=None)
-            found = reconnect(session.id, site.scratch / "containers", directory / SOCKET)
-            if found is None:
-                site._start_launcher()
-            else:
-                site._launcher, held = stack.enter_context(found[0]), found[1]
-                site.reconnected = True
-                for descriptor in held[1:] if namespace is None else held:
-                    os.close(descriptor)
-                namespace = held[0] if namespace is None and held else namespace
-            site._find_network(namespace)
-            site._stack = stack.pop_all()
+        # Nothing is unwound on a failure: what was not made here must stay, and the rest ends with the process.
+        session, stack = Session.take_over(directory), ExitStack()
+        stack.enter_context(session)
+        site = cls(lab_home(), session, stack, connect=None)
+        found = reconnect(session.id, site.scratch / "containers", directory / SOCKET)
+        if found is None:
+            site._start_launcher()
+        else:
+            site._launcher, held = stack.enter_context(found[0]), found[1]
+            site.reconnected = True
+            for descriptor in held[1:] if namespace is None else held:
+                os.close(descriptor)
+            namespace = held[0] if namespace is None and held else namespace
+        site._find_network(namespace)
         return site
 
     def _find_network(self, namespace: int | None) -> None:

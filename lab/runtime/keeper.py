@@ -11,6 +11,8 @@ import os
 import socket
 import time
 
+from lab.lean import suppress
+
 SOCKET = "spawner"  # in the session's folder, whose path is short
 
 
@@ -26,11 +28,19 @@ class Keeper:
         self.first = os.dup(first)  # a pidfd of the process whose end is the instance's
         self.held = [os.dup(descriptor) for descriptor in held]
         self.exit_path = exit_path
+        with suppress(FileNotFoundError):
+            os.unlink(socket_path)  # a dead spawner's
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(socket_path)
         os.chmod(socket_path, 0o600)
         self.listener.listen(1)
         self.exit: dict[str, object] | None = None
+
+    def close(self) -> None:
+        """Let go of everything; another takes its place."""
+        self.listener.close()
+        for descriptor in (self.first, *self.held):
+            os.close(descriptor)
 
     def ended(self, code: int | None) -> None:
         """Write down the exit code, None where nobody can know it; the first one counts."""

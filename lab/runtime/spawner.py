@@ -146,9 +146,15 @@ class Spawner:
     # A detached instance
 
     def keep(self, message: Message, descriptors: list[int]) -> None:
-        """From now on the instance survives the client: its first process is a pidfd, its network what follows."""
+        """From now on the instance survives the client: its first process is a pidfd, its network what follows.
+
+        Told again, it is to be kept with what is said then: a network that was made anew.
+        """
         from lab.runtime.keeper import Keeper  # few have any use for it
 
+        if self.keeper is not None:
+            self.unwatch(self.keeper.first)
+            self.keeper.close()
         self.keeper = Keeper(
             str(message["id"]),
             descriptors[0],

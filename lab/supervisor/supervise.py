@@ -98,9 +98,11 @@ def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
 
 
 def _adopted(record: Record, stack: ExitStack, namespace: int | None) -> tuple[Site, Instance]:
+    """Nothing is undone on a failure: the instance is left as it was found, for the next to try."""
     from lab.backends.site import Site
 
-    site = stack.enter_context(Site.adopt(runtime_root() / record.session, namespace=namespace))
+    site = Site.adopt(runtime_root() / record.session, namespace=namespace)
+    _survive(record, site, record.first)  # before anything else can fail
     timeline = Timeline()
     for phase, at in record.stamps.items():
         timeline.mark(Phase(phase), at)
@@ -111,7 +113,7 @@ def _adopted(record: Record, stack: ExitStack, namespace: int | None) -> tuple[S
         timeline=timeline,
     )
     instance = site.backend(record.backend).adopt(_request(record, site), survivor)
-    return site, stack.enter_context(instance)
+    return stack.enter_context(site), stack.enter_context(instance)
 
 
 def _request(record: Record, site: Site) -> LaunchRequest:
@@ -130,12 +132,7 @@ def _keep(record: Record, site: Site, instance: Instance) -> Record:
     """Steps 4 and 5. The record comes last: it promises that the instance survives."""
     first = record.first if record.first.number else _first(instance)
     if first is not None:
-        with suppress(ProcessLookupError):  # it has ended meanwhile, and this process will hear of it
-            pidfd = os.pidfd_open(first.number)
-            try:
-                _survive(record, site, first, pidfd)
-            finally:
-                os.close(pidfd)
+        _survive(record, site, first)
     return records.write(
         replace(
             record,
@@ -151,15 +148,23 @@ def _keep(record: Record, site: Site, instance: Instance) -> Record:
     )
 
 
-def _survive(record: Record, site: Site, first: Pid, pidfd: int) -> None:
+def _survive(record: Record, site: Site, first: Pid) -> None:
+    """Tell ledger and launcher. A launcher that outlived a supervisor has been told by that one."""
     site.session.keep_for(first.number)
-    if site.reconnected:  # the launcher has been told by the supervisor before
+    if site.reconnected:
         return
-    socket_path = site.session.directory / SPAWNER_SOCKET
-    socket_path.unlink(missing_ok=True)
+    held = [] if site.network_lost else [site.network.namespace.descriptor]
     exit_path = records.folder(record.name) / records.EXIT
-    network = site.network.namespace.descriptor
-    site.launcher.keep(record.name, pidfd, [network], socket_path=socket_path, exit_path=exit_path)
+    try:
+        pidfd = os.pidfd_open(first.number)
+    except ProcessLookupError:  # it has ended meanwhile, and this process will hear of it
+        return
+    try:
+        site.launcher.keep(
+            record.name, pidfd, held, socket_path=site.session.directory / SPAWNER_SOCKET, exit_path=exit_path
+        )
+    finally:
+        os.close(pidfd)
 
 
 def _first(instance: Instance) -> Pid | None:
