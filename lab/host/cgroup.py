@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,13 +18,13 @@ from pathlib import Path, PurePosixPath
 
 from lab.errors import LabError, LimitError
 from lab.host import cgroupfs, privilege
+from lab.host.group import DOCTOR, Group
 from lab.host.hierarchy import Hierarchies, Mode, host_hierarchies
 from lab.model import Limits
 
 CPU_PERIOD_MICROSECONDS = 100_000
 SMALLEST_CPU_QUOTA_MICROSECONDS = 1_000
 V1_UNLIMITED_BYTES = 1 << 62  # v1 shows "no limit" as the largest multiple of a page below 2^63
-DOCTOR = "lab doctor shows which controllers this host offers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +72,7 @@ class ControlGroup:
         if self.path.is_absolute() or ".." in self.path.parts or not self.path.parts:
             raise ValueError(f"a group's path is relative and stays below its root: {path}")
         self.hierarchies = hierarchies
+        self._group = Group(str(self.path), hierarchies.mounted(), map(str, hierarchies.joined()))
 
     def __repr__(self) -> str:
         return f"ControlGroup({str(self.path)!r})"
@@ -127,39 +126,11 @@ class ControlGroup:
         process makes this raise LabError after ``timeout_seconds``. ``keep_parents`` saves their removal
         when a sibling follows soon.
         """
-        deadline = time.monotonic() + timeout_seconds
-        for directory in self.directories:
-            self._remove_tree(directory, deadline)
-        if not keep_parents:
-            self.prune_parents()
-
-    def _remove_tree(self, directory: Path, deadline: float) -> None:
-        pause = 0.0005
-        while True:
-            try:
-                directory.rmdir()
-                return
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-            for child in cgroupfs.children(directory):
-                self._remove_tree(child, deadline)
-            if time.monotonic() > deadline:
-                living = ", ".join(map(str, sorted(self.processes()))) or "none"
-                raise LabError(f"cgroup {directory} can't be removed; living processes in it: {living}")
-            time.sleep(pause)
-            pause = min(pause * 2, 0.05)
+        self._group.remove(timeout_seconds, keep_parents=keep_parents)
 
     def prune_parents(self) -> None:
         """Remove the group's parents, as far as they are empty."""
-        for mount in self.hierarchies.joined():
-            for parent in list(self.path.parents)[:-1]:
-                try:
-                    (mount / parent).rmdir()
-                except OSError:
-                    break  # still used by another instance or session, or gone already
+        self._group.prune_parents()
 
     def _make_directories(self, limits: Limits) -> None:
         for controller, wanted in (("memory", limits.memory_bytes), ("cpu", limits.cpus), ("pids", limits.pids)):
@@ -256,62 +227,23 @@ class ControlGroup:
 
     def add(self, pid: int) -> None:
         """Move the process ``pid`` with all its threads into the group."""
-        for directory in self.directories:
-            cgroupfs.write(directory / "cgroup.procs", str(pid))
+        self._group.add(pid)
 
     def processes(self) -> set[int]:
         """The process ids in the group and below, without zombies: those hold nothing any more."""
-        found: set[int] = set()
-        for directory in self.directories:
-            for place in cgroupfs.walk(directory):
-                with suppress(FileNotFoundError, OSError):
-                    found.update(map(int, cgroupfs.read(place / "cgroup.procs").split()))
-        return {pid for pid in found if cgroupfs.lives(pid)}
+        return self._group.processes()
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Stop every process in the group where it stands; returns when all have stopped."""
-        self._freezer("1", "FROZEN")
-        cgroupfs.wait_until(self._is_frozen, timeout_seconds, f"cgroup {self.path} did not freeze")
+        self._group.freeze(timeout_seconds)
 
     def thaw(self) -> None:
         """Let frozen processes go on."""
-        self._freezer("0", "THAWED")
+        self._group.thaw()
 
     def kill(self, timeout_seconds: float = 10.0) -> None:
-        """SIGKILL everything in the group and wait until it is dead; new forks don't escape.
-
-        A frozen v1 process ignores even SIGKILL until thawed, so thaw comes first.
-        """
-        if not self.processes():
-            return
-        with suppress(OSError):
-            self.thaw()
-        deadline = time.monotonic() + timeout_seconds
-        while pids := self._kill_once():
-            cgroupfs.wait_dead(pids, max(0.0, deadline - time.monotonic()))
-            if time.monotonic() > deadline:
-                raise LabError(f"processes of cgroup {self.path} survive SIGKILL: {sorted(self.processes())}")
-
-    def _kill_once(self) -> set[int]:
-        unified = self.unified_directory
-        pids = self.processes()
-        if pids and unified is not None and (unified / "cgroup.kill").exists():
-            cgroupfs.write(unified / "cgroup.kill", "1")
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return pids
-
-    def _freezer(self, v2_value: str, v1_value: str) -> None:
-        if self.unified_directory is not None:
-            cgroupfs.write(self.unified_directory / "cgroup.freeze", v2_value)
-        else:
-            self.write("freezer", "freezer.state", v1_value)
-
-    def _is_frozen(self) -> bool:
-        if self.unified_directory is not None:
-            return "frozen 1" in (self.unified_directory / "cgroup.events").read_text()
-        return self._read("freezer", "freezer.state") == "FROZEN"
+        """SIGKILL everything in the group and wait until it is dead; new forks don't escape."""
+        self._group.kill(timeout_seconds)
 
     # Accounting
 

@@ -1,4 +1,7 @@
-"""The kernel's control files and the processes they name: reading, writing, waiting (cgroups(7))."""
+"""The kernel's control files and the processes they name: reading, writing, waiting (cgroups(7)).
+
+Imports little: every verb of `lab-oci` needs it.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +9,82 @@ import errno
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
 
 from lab.errors import LabError
-from lab.host.hierarchy import DELEGATED
+from lab.lean import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    StrPath = str | os.PathLike[str]
+
+DELEGATED = ("cpu", "memory", "pids", "io")
+"""The v2 controllers that lab passes down to its groups through cgroup.subtree_control."""
 
 LINKS_OF_A_LEAF = 2  # its name and its own "."; each folder in it adds its ".."
 ATTEMPTS = 100  # each lost to another session that removed an empty parent just then
 
 
-def make(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
+def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -> None:
     """Make ``path``, and its parents where there are none. Raises FileExistsError, or OSError.
 
     Whoever removes the last group of a parent removes the parent too, maybe between our making it and our using it.
     """
+    whole = os.path.join(mount, path)
     for attempt in range(ATTEMPTS):
         try:
-            (mount / path).mkdir()
+            os.mkdir(whole)
         except FileNotFoundError:
             if attempt == ATTEMPTS - 1:
                 raise
         else:
             return
         try:
-            make_parents(mount, path, delegate=delegate)
+            make_parents(mount, path, delegate=delegate, weigh=weigh)
         except OSError as error:  # ENODEV: its files are open, and it is gone (kernfs)
-            if error.errno not in (errno.ENOENT, errno.ENODEV) or not mount.exists():
+            if error.errno not in (errno.ENOENT, errno.ENODEV) or not os.path.exists(mount):
                 raise
 
 
-def make_parents(mount: Path, path: PurePosixPath, *, delegate: bool) -> None:
-    """Make every parent of ``path``; on v2 pass the controllers down, from the root to the leaf's parent."""
-    for parent in [PurePosixPath("."), *reversed(list(path.parents)[:-1])]:
-        with suppress(FileExistsError):
-            (mount / parent).mkdir()
-            weigh_as_many(mount / parent)
+def make_parents(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -> None:
+    """Make every parent of ``path``; on v2 pass the controllers down, from the root to the leaf's parent.
+
+    ``weigh``: see `weigh_as_many`.
+    """
+    parent = os.fspath(mount)
+    for name in ["", *os.fspath(path).split("/")[:-1]]:
+        above, parent = parent, os.path.join(parent, name).rstrip("/")
+        try:
+            os.mkdir(parent)
+        except FileExistsError:
+            pass
+        else:
+            fill_cpuset(parent, above)
+            if weigh:
+                weigh_as_many(parent)
         if delegate:
-            offered = (mount / parent / "cgroup.controllers").read_text().split()
-            enabled = (mount / parent / "cgroup.subtree_control").read_text().split()
-            missing = [name for name in DELEGATED if name in offered and name not in enabled]
-            if missing:
-                write(mount / parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+            pass_down(parent, DELEGATED)
 
 
-def weigh_as_many(parent: Path) -> None:
+def pass_down(parent: str, controllers: Iterable[str]) -> None:
+    """Let groups below ``parent`` have ``controllers``, as far as it has them itself."""
+    offered = read(f"{parent}/cgroup.controllers").split()
+    enabled = read(f"{parent}/cgroup.subtree_control").split()
+    missing = [name for name in controllers if name in offered and name not in enabled]
+    if missing:
+        write(f"{parent}/cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+
+
+def fill_cpuset(directory: str, above: str) -> None:
+    """A new v1 cpuset is empty, and an empty one takes no process (cpuset(7)). Elsewhere there is nothing to do."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        with suppress(FileNotFoundError):
+            if not read(f"{directory}/{name}") and os.path.exists(f"{directory}/cgroup.clone_children"):
+                write(f"{directory}/{name}", read(f"{above}/{name}"))
+
+
+def weigh_as_many(parent: str) -> None:
     """Let a parent weigh one ordinary task per CPU.
 
     A group competes as a whole, by default with the weight of a single task (sched-design-CFS.rst, cpu.weight in
@@ -60,10 +93,10 @@ def weigh_as_many(parent: Path) -> None:
     cpus = os.cpu_count() or 1
     for name, one_task in (("cpu.shares", 1024), ("cpu.weight", 100)):
         with suppress(FileNotFoundError):
-            write(parent / name, str(min(one_task * cpus, 10_000 if name == "cpu.weight" else 262_144)))
+            write(f"{parent}/{name}", str(min(one_task * cpus, 10_000 if name == "cpu.weight" else 262_144)))
 
 
-def read(path: Path) -> str:
+def read(path: StrPath) -> str:
     """The whole file, in one read(2) where a page holds it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -75,28 +108,28 @@ def read(path: Path) -> str:
         os.close(descriptor)
 
 
-def write(path: Path, value: str) -> None:
+def write(path: StrPath, value: str) -> None:
     """One write(2), as the kernel's files want it; never creates."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, value.encode())
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} (writing {value!r})", str(path)) from error
+        raise OSError(error.errno, f"{error.strerror} (writing {value!r})", os.fspath(path)) from error
     finally:
         os.close(descriptor)
 
 
-def children(directory: Path) -> list[Path]:
+def children(directory: StrPath) -> list[str]:
     try:
-        if directory.stat().st_nlink == LINKS_OF_A_LEAF:
+        if os.stat(directory).st_nlink == LINKS_OF_A_LEAF:
             return []  # the usual case, told without listing some thirty control files
-        return [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+        return [entry.path for entry in os.scandir(os.fspath(directory)) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
 
 
-def walk(directory: Path) -> Iterator[Path]:
-    yield directory
+def walk(directory: StrPath) -> Iterator[str]:
+    yield os.fspath(directory)
     for child in children(directory):
         yield from walk(child)
 
@@ -105,13 +138,53 @@ def pairs(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in (line.split() for line in text.splitlines())}
 
 
+def processes(directories: Iterable[StrPath]) -> set[int]:
+    """The process ids in these groups and below, without zombies: those hold nothing any more."""
+    found: set[int] = set()
+    for directory in directories:
+        for place in walk(directory):
+            with suppress(OSError):
+                found.update(map(int, read(f"{place}/cgroup.procs").split()))
+    return {pid for pid in found if lives(pid)}
+
+
+def remove_tree(directory: StrPath, deadline: float) -> None:
+    """Remove a group and those below it. Raises LabError when ``deadline`` (time.monotonic) passes before."""
+    pause = 0.0005
+    while True:
+        try:
+            os.rmdir(directory)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        for child in children(directory):
+            remove_tree(child, deadline)
+        if time.monotonic() > deadline:
+            living = ", ".join(map(str, sorted(processes([directory])))) or "none"
+            raise LabError(f"cgroup {directory} can't be removed; living processes in it: {living}")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
 def lives(pid: int) -> bool:
     """False for zombies and for processes that are gone (proc_pid_stat(5), field 3)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = read_bytes(f"/proc/{pid}/stat")
     except OSError:
         return False
     return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
+
+
+def read_bytes(path: str) -> bytes:
+    """The first 4 KiB of a file of /proc."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
 
 
 def wait_dead(pids: set[int], timeout_seconds: float) -> None:

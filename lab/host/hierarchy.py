@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+
+from lab.host.mounted import Mounted, mounts
 
 
 class Mode(StrEnum):
@@ -16,20 +18,6 @@ class Mode(StrEnum):
     V2 = "v2"
     HYBRID = "hybrid"
     NONE = "none"
-
-
-KNOWN_V1 = frozenset(
-    {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls"}
-    | {"net_prio", "perf_event", "pids", "rdma"}
-)
-
-JOINED = ("memory", "cpu", "cpuacct", "pids")
-"""The v1 controllers that limit or account for an instance; freezer and devices only without a v2 tree."""
-
-JOINED_WITHOUT_V2 = ("freezer", "devices")
-
-DELEGATED = ("cpu", "memory", "pids", "io")
-"""The v2 controllers that lab passes down to its groups through cgroup.subtree_control."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,26 +42,22 @@ class Hierarchies:
 
     def joined(self) -> tuple[Path, ...]:
         """The mount points under which every group of lab's gets a directory, each once."""
-        names = JOINED if self.unified else JOINED + JOINED_WITHOUT_V2
-        mounts = [self.v1[name] for name in names if name in self.v1]
-        if self.unified is not None:
-            mounts.append(self.unified)
-        return tuple(dict.fromkeys(mounts))
+        return tuple(map(Path, self.mounted().joined()))
+
+    def mounted(self) -> Mounted:
+        """The same as plain strings."""
+        places = {name: str(place) for name, place in self.v1.items()}
+        return Mounted(places, str(self.unified or ""), self.unified_controllers)
 
     @classmethod
     def detect(cls, root: Path = Path("/")) -> Hierarchies:
         """Read ``root``/proc/self/mountinfo (proc_pid_mountinfo(5)); mount points are taken below ``root``."""
-        v1: dict[str, Path] = {}
-        unified: Path | None = None
-        for mount_point, kind, options in _mounts(root):
-            if kind == "cgroup2" and unified is None:
-                unified = mount_point
-            elif kind == "cgroup":
-                for controller in options.split(","):
-                    if controller in KNOWN_V1:
-                        v1.setdefault(controller, mount_point)
-        offered = frozenset((unified / "cgroup.controllers").read_text().split()) if unified else frozenset()
-        return cls(v1=v1, unified=unified, unified_controllers=offered)
+        found = Mounted.detect(str(root))
+        return cls(
+            v1={name: Path(place) for name, place in found.v1.items()},
+            unified=Path(found.unified) if found.unified else None,
+            unified_controllers=found.unified_controllers,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +72,9 @@ class Unused(Hierarchies):
     @classmethod
     def detect(cls, root: Path = Path("/")) -> Unused:
         used = Hierarchies.detect(root)
-        places = (mount_point for mount_point, kind, _ in _mounts(root) if kind == "cgroup")
+        places = (Path(place) for place, kind, _ in mounts(str(root)) if kind == "cgroup")
         rest = tuple(dict.fromkeys(place for place in places if place not in used.joined()))
         return cls(v1={name: place for name, place in used.v1.items() if place in rest}, rest=rest)
-
-
-def _mounts(root: Path) -> Iterator[tuple[Path, str, str]]:
-    """Every mount by its place below ``root``, file system type and super block options."""
-    for line in (root / "proc/self/mountinfo").read_text().splitlines():
-        place, _, source = line.partition(" - ")
-        kind, _, options = source.split(" ", 2)
-        yield root / place.split(" ")[4].replace("\\040", " ").lstrip("/"), kind, options
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -93,14 +94,14 @@ def test_a_missing_controller_is_an_error_and_makes_nothing(tmp_path: Path) -> N
 def test_controllers_are_passed_down_to_the_leafs_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain files don't appear by themselves as the kernel's do, so every mkdir brings them."""
     found = Hierarchies.detect(host(tmp_path, v1=False, v2=True))
-    real = Path.mkdir
+    real = os.mkdir
 
-    def mkdir(self: Path, *arguments: int, **options: bool) -> None:
-        real(self, *arguments, **options)
-        (self / "cgroup.controllers").write_text("cpu memory pids")
-        (self / "cgroup.subtree_control").write_text("")
+    def mkdir(path: str, *arguments: int) -> None:
+        real(path, *arguments)
+        (Path(path) / "cgroup.controllers").write_text("cpu memory pids")
+        (Path(path) / "cgroup.subtree_control").write_text("")
 
-    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(os, "mkdir", mkdir)
     ControlGroup.create("lab/session/one", Limits(), hierarchies=found)
     top = tmp_path / "sys/fs/cgroup"
     assert (top / "cgroup.subtree_control").read_text() == "+cpu +memory +pids +io"
