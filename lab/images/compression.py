@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Protocol, cast
 
 import zstandard
@@ -68,6 +69,17 @@ class _Counted:
         data = self._source.read(size)
         self.size_bytes += len(data)
         return data
+
+
+def seekable(source: IO[bytes], scratch: Path) -> IO[bytes]:
+    """``source``, or what a pipe held: it can't be looked into and then read from its beginning."""
+    if source.seekable():
+        return source
+    spool = (scratch / "spool").open("w+b")
+    while chunk := source.read(CHUNK_BYTES):
+        spool.write(chunk)
+    spool.seek(0)
+    return spool
 
 
 def decompressed(blob: IO[bytes]) -> Reader:

@@ -20,6 +20,8 @@ from typing import IO, cast
 import zstandard
 
 from lab.errors import ImageError
+from lab.images.bounds import Bounds
+from lab.images.compression import Ahead
 from lab.images.extract import OPAQUE_MARKER, WHITEOUT, keeps_xattr, unpack_archive
 from lab.images.manifest import excluded
 from lab.images.tree import is_opaque, is_whiteout
@@ -103,6 +105,18 @@ def pack(directory: Path, target: Path, *, fresh_since: float | None = None) -> 
     return Layer(diff_id=tar.digest, digest=blob.digest, size_bytes=blob.size_bytes, media_type=TAR_ZSTD)
 
 
+def compress(source: IO[bytes], target: Path, bounds: Bounds) -> Layer:
+    """Write the tar in ``source``, plain or compressed, as a zstd-compressed layer, its content as it is."""
+    with target.open("wb") as file, Ahead(source, bounds) as content:
+        blob = _Hashing(file.write)
+        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(cast(IO[bytes], blob), closefd=False)
+        while chunk := content.read():
+            compressor.write(chunk)
+        compressor.flush(zstandard.FLUSH_FRAME)
+        diff_id = content.digest()
+    return Layer(diff_id=diff_id, digest=blob.digest, size_bytes=blob.size_bytes, media_type=TAR_ZSTD)
+
+
 def _entries(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
     """Every path below ``root``, sorted by bytes within each directory, and the root itself as ``b""``."""
     yield b"", root, os.lstat(root)
@@ -135,9 +149,14 @@ def _add(
     if is_whiteout(status):
         _add_marker(archive, os.path.join(os.path.dirname(name), WHITEOUT + os.path.basename(name)), mtime)
         return
+    if os.path.basename(name).startswith(WHITEOUT):
+        raise ImageError(
+            f"a layer can't hold {os.fsdecode(name)!r}: in an archive that name is a deletion",
+            hint="call it otherwise",
+        )
     if stat.S_ISSOCK(status.st_mode):
         return  # of no use without the process that bound it, and tar has no type for it
-    info = _header(name, real, status)
+    info = header(name, real, status)
     info.mtime = mtime
     key = (status.st_dev, status.st_ino)
     if not info.isreg():
@@ -160,7 +179,7 @@ def _add_marker(archive: tarfile.TarFile, name: bytes, mtime: int) -> None:
     archive.addfile(marker, io.BytesIO())
 
 
-def _header(name: bytes, real: bytes, status: os.stat_result) -> tarfile.TarInfo:
+def header(name: bytes, real: bytes, status: os.stat_result) -> tarfile.TarInfo:
     """All that tar says of a path, but for its time."""
     info = tarfile.TarInfo(os.fsdecode(name) or ".")
     info.mode = stat.S_IMODE(status.st_mode)

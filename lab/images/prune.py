@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import ImageError
+from lab.images.image import REF_NAME, Image
 from lab.images.locks import claim, holders
 from lab.images.reference import normalise
-from lab.images.store import REF_NAME, Image, Store
+from lab.images.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,8 @@ def remove(store: Store, names: Sequence[str]) -> list[Collected]:
             continue  # a broken image may go
         if users := in_use(store, image):
             raise ImageError(
-                f"{name} is used by process {', '.join(map(str, users))}", hint="stop what runs it: lab ps shows it"
+                f"{name} is used by process {', '.join(map(str, users))}",
+                hint="stop what runs it: lab ps; lab stop NAME",
             )
     store.untag(set(names))
     try:
@@ -88,6 +90,15 @@ def collect(store: Store, *, cache: bool = False, dry_run: bool = False) -> list
                 f"another lab command (process {pids}) is adding to the store", hint="try again when it has ended"
             )
         return _Collection(store, cache=cache, dry_run=dry_run).run()
+
+
+def cache_only(store: Store) -> tuple[int, int]:
+    """How many layers the build cache alone keeps, and their blobs' and trees' bytes on disk."""
+    named = {layer.diff_id for image in store.images() for layer in image.layers}
+    alone = {layer.diff_id: layer for _, layer in store.cached() if layer.diff_id not in named}
+    paths = [store.blob(layer.digest) for layer in alone.values()]
+    paths += [store.unpacked / _hex(diff_id) for diff_id in alone]
+    return len(alone), sum(disk_usage(path) for path in paths if path.exists())
 
 
 class _Collection:

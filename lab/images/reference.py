@@ -36,6 +36,12 @@ def normalise(name: str) -> str:
     return path + (f":{tag}" if tag else "") + digest
 
 
+def registry_of(name: str) -> str:
+    """The registry that a name in `normalise`'s form leads to, as containers-auth.json(5) writes it."""
+    first, slash, _ = name.partition("/")
+    return first if slash and (first == "localhost" or "." in first or ":" in first) else "docker.io"
+
+
 def from_folder(name: str) -> str:
     """An image name for what is built from a folder: ``My App`` → ``my-app``."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"

@@ -23,75 +23,38 @@ import os
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from lab.errors import ImageError
 from lab.host.home import home as lab_home
 from lab.images import layers
+from lab.images.image import (
+    BASE_DIGEST,
+    BASE_NAME,
+    BASE_ORIGIN,
+    CONFIG_TYPE,
+    CREATED,
+    MANIFEST_TYPE,
+    ORIGIN,
+    REF_NAME,
+    Base,
+    Image,
+    Origin,
+    read_image,
+)  # fmt: skip
 from lab.images.layers import Layer
 from lab.images.locks import hold
 from lab.images.manifest import Manifest, write_manifest
-from lab.images.ociconfig import Step, config_from_oci, config_to_oci
+from lab.images.ociconfig import Step, config_to_oci
 from lab.images.reference import normalise
 from lab.images.scratch import clean_scratch, scratch
 from lab.images.tree import Tree
 from lab.model import ImageConfig
 
 __all__ = ["Base", "Image", "Layer", "Manifest", "Origin", "Store"]
-
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-REF_NAME = "org.opencontainers.image.ref.name"
-CREATED = "org.opencontainers.image.created"
-BASE_NAME = "org.opencontainers.image.base.name"
-BASE_DIGEST = "org.opencontainers.image.base.digest"
-ORIGIN = "lab.origin"
-BASE_ORIGIN = "lab.base.origin"
-
-
-class Origin(StrEnum):
-    """Where an image's bits came from; the same name from another origin is another image."""
-
-    BUILT = "built"
-    REGISTRY = "registry"
-    RECIPE = "recipe"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """The image that another was built from."""
-
-    name: str
-    digest: str
-    origin: Origin
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """One image of the store. ``digest`` is its OCI manifest's, ``sha256:…``; ``layers`` has the bottom one first."""
-
-    name: str
-    digest: str
-    config: ImageConfig
-    layers: tuple[Layer, ...]
-    origin: Origin
-    created: datetime
-    base: Base | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def size_bytes(self) -> int:
-        """The sum of the layers' compressed blobs."""
-        return sum(layer.size_bytes for layer in self.layers)
-
-    @property
-    def chain(self) -> str:
-        """A hex name of the file system alone: two images with the same layers share it."""
-        return hashlib.sha256("\n".join(layer.diff_id for layer in self.layers).encode()).hexdigest()
 
 
 class Store:
@@ -204,11 +167,15 @@ class Store:
                 self._hold(target)
                 return target
             except FileNotFoundError:
-                self._unpack(layer, target)
+                self.unpack(layer, self.blob(layer.digest))
 
-    def _unpack(self, layer: Layer, target: Path) -> None:
+    def unpack(self, layer: Layer, source: Path) -> None:
+        """Unpack ``layer`` from its blob at ``source``, unless it is there already. Needs root. Raises ImageError."""
+        target = self.unpacked / self.blob(layer.diff_id).name
+        if target.is_dir():
+            return
         try:
-            blob = self.blob(layer.digest).open("rb")
+            blob = source.open("rb")
         except FileNotFoundError as error:
             raise ImageError(f"blob {layer.digest} is missing", hint="build or fetch the image again") from error
         with self.scratch("layer") as temporary, blob:
@@ -239,14 +206,25 @@ class Store:
     def cached_layer(self, key: str) -> Layer | None:
         """The layer that a build step with this key made before, if its blob is still there."""
         try:
-            layer = Layer(**json.loads((self.home / "cache" / key).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            layer = Layer(**{name: self._cache_record(key)[name] for name in Layer.__slots__})
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         return layer if self.blob(layer.digest).exists() else None
 
-    def cache_layer(self, key: str, layer: Layer) -> None:
-        """Remember what a build step made."""
-        self._replace(self.home / "cache" / key, json.dumps(asdict(layer)).encode())
+    def cache_layer(self, key: str, layer: Layer, seconds: float | None = None) -> None:
+        """Remember what a build step made, and how long it took."""
+        self._replace(self.home / "cache" / key, json.dumps({**asdict(layer), "seconds": seconds}).encode())
+
+    def step_seconds(self, key: str) -> float | None:
+        """How long the step took that made the cached layer; None when nobody remembers."""
+        try:
+            return self._cache_record(key).get("seconds")
+        except (OSError, ValueError):
+            return None
+
+    def _cache_record(self, key: str) -> dict[str, Any]:
+        record = json.loads((self.home / "cache" / key).read_bytes())
+        return record if isinstance(record, dict) else {}
 
     def cached(self) -> Iterator[tuple[str, Layer]]:
         """Every key of the build cache with its layer."""
@@ -283,12 +261,12 @@ class Store:
         return self.tag(name, self._write_json(manifest))
 
     def tag(self, name: str, described: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> Image:
-        """Let ``name`` mean the manifest ``{"digest", "size"}``, whose blobs are in the store already.
+        """Let ``name`` mean the manifest ``{"digest", "size"[, "mediaType"]}``, whose blobs are in the store already.
 
         ``annotations`` are kept beside the name, for an image whose own manifest must not change.
         """
         entry = {
-            "mediaType": MANIFEST_TYPE,
+            "mediaType": described.get("mediaType", MANIFEST_TYPE),
             "digest": described["digest"],
             "size": described["size"],
             "annotations": {
@@ -385,37 +363,7 @@ class Store:
             ) from error
 
     def _image(self, entry: Mapping[str, Any]) -> Image:
-        manifest = self.read_json(entry["digest"])
-        try:
-            notes = manifest.get("annotations", {})
-            config = self.read_json(manifest["config"]["digest"])
-            diff_ids = config["rootfs"]["diff_ids"]
-            found = tuple(
-                Layer(diff_id=diff_id, digest=one["digest"], size_bytes=one["size"], media_type=one["mediaType"])
-                for diff_id, one in zip(diff_ids, manifest["layers"], strict=True)
-            )
-            # an image fetched from a registry keeps its digest, so what lab knows of it stands in the index
-            notes = notes | {key: value for key, value in entry["annotations"].items() if key.startswith("lab.")}
-            return Image(
-                name=entry["annotations"][REF_NAME],
-                digest=entry["digest"],
-                config=config_from_oci(config),
-                layers=found,
-                origin=Origin(notes.get(ORIGIN, Origin.REGISTRY)),
-                created=datetime.fromisoformat(entry["annotations"][CREATED]),
-                base=_base(notes),
-                annotations=notes,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ImageError(
-                f"the image {entry['digest']} can't be read: {error}", hint="build or fetch it again"
-            ) from error
-
-
-def _base(notes: Mapping[str, str]) -> Base | None:
-    if BASE_ORIGIN not in notes:
-        return None
-    return Base(name=notes[BASE_NAME], digest=notes[BASE_DIGEST], origin=Origin(notes[BASE_ORIGIN]))
+        return read_image(entry, self.read_json)
 
 
 def _close_all(held: dict[Path, int]) -> None:

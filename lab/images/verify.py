@@ -18,10 +18,11 @@ from lab.errors import ImageError
 from lab.images import contents
 from lab.images.bounds import DOCUMENT_BYTES
 from lab.images.contents import Records
+from lab.images.image import REF_NAME, Image
 from lab.images.layers import Layer
 from lab.images.locks import claim
 from lab.images.manifest import escape
-from lab.images.store import REF_NAME, Image, Store
+from lab.images.store import Store
 
 MOST_DIFFERENCES = 3
 

@@ -1,0 +1,102 @@
+"""What an image is to the store: a manifest, a configuration and layers under a name, and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from lab.errors import ImageError
+from lab.images.layers import Layer
+from lab.images.ociconfig import config_from_oci
+from lab.model import ImageConfig
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+REF_NAME = "org.opencontainers.image.ref.name"
+CREATED = "org.opencontainers.image.created"
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
+ORIGIN = "lab.origin"
+BASE_ORIGIN = "lab.base.origin"
+
+
+class Origin(StrEnum):
+    """Where an image's bits came from; the same name from another origin is another image."""
+
+    BUILT = "built"
+    REGISTRY = "registry"
+    RECIPE = "recipe"
+    LOADED = "loaded"
+    IMPORTED = "imported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The image that another was built from."""
+
+    name: str
+    digest: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image of the store. ``digest`` is its OCI manifest's, ``sha256:…``; ``layers`` has the bottom one first."""
+
+    name: str
+    digest: str
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    origin: Origin
+    created: datetime
+    base: Base | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of the layers' compressed blobs."""
+        return sum(layer.size_bytes for layer in self.layers)
+
+    @property
+    def chain(self) -> str:
+        """A hex name of the file system alone: two images with the same layers share it."""
+        return hashlib.sha256("\n".join(layer.diff_id for layer in self.layers).encode()).hexdigest()
+
+
+def read_image(entry: Mapping[str, Any], read_json: Callable[[str], dict[str, Any]]) -> Image:
+    """The image of an index's descriptor; ``read_json`` gives a blob. Raises ImageError for a broken one."""
+    manifest = read_json(entry["digest"])
+    try:
+        notes = manifest.get("annotations") or {}
+        config = read_json(manifest["config"]["digest"])
+        diff_ids = config["rootfs"]["diff_ids"]
+        found = tuple(
+            Layer(diff_id=diff_id, digest=one["digest"], size_bytes=one["size"], media_type=one["mediaType"])
+            for diff_id, one in zip(diff_ids, manifest["layers"], strict=True)
+        )
+        # an image fetched from a registry keeps its digest, so what lab knows of it stands in the index
+        notes = notes | {key: value for key, value in entry["annotations"].items() if key.startswith("lab.")}
+        return Image(
+            name=entry["annotations"][REF_NAME],
+            digest=entry["digest"],
+            config=config_from_oci(config),
+            layers=found,
+            origin=Origin(notes.get(ORIGIN, Origin.REGISTRY)),
+            created=datetime.fromisoformat(entry["annotations"][CREATED]),
+            base=_base(notes),
+            annotations=notes,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageError(
+            f"the image {entry['digest']} can't be read: {error}", hint="build or fetch it again"
+        ) from error
+
+
+def _base(notes: Mapping[str, str]) -> Base | None:
+    if BASE_ORIGIN not in notes:
+        return None
+    return Base(name=notes[BASE_NAME], digest=notes[BASE_DIGEST], origin=Origin(notes[BASE_ORIGIN]))
