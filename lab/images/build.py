@@ -104,7 +104,8 @@ def build(
     visible = Context(context, ignore.read(context, dockerfile))
     builder = _Builder(visible, parsed, build_args, store, runner, progress)
     try:
-        return builder.build(tag)
+        with store.writing():  # nobody may collect a layer before the image is there that needs it
+            return builder.build(tag)
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             raise ImageError(
@@ -376,7 +377,7 @@ class _Builder:
                 started = time.time()
                 fill(directory)
                 found = self.store.add_layer(directory / "upper", fresh_since=float(int(started)))
-            self.store.cache_layer(name, found)
+            self.store.cache_layer(name, found, seconds=time.time() - started)
         self.layers = (*self.layers, found)
         return cached
 
