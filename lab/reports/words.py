@@ -135,8 +135,8 @@ def clock(material: Material) -> list[tuple[str, str]]:
          + " (a launch that does nothing; printed, never subtracted)" if run.noop else "not recorded"),
         ("Resolution", _resolution(material)),
         ("Caches", str(settings.get("caches", "not recorded"))),
-        ("Readiness", _plain(settings.get("readiness"))),
-        ("Load", _plain(settings.get("load"))),
+        ("Readiness", in_words(settings.get("readiness")) or "not asked for: an instance is ready once it executes"),
+        ("Load", in_words(settings.get("load")) or "none offered by lab"),
         ("Work", _command(settings.get("work"))),
         ("Left out", str(settings.get("excluded", "nothing")) + "; failures are counted, never dropped"),
     ]  # fmt: skip
@@ -171,12 +171,23 @@ def _command(work: object) -> str:
     return f"{shlex.join(work['argv'])} · {where[work['place']]}"
 
 
-def _plain(settings: object) -> str:
-    if not isinstance(settings, dict):
-        return "not recorded" if not settings else str(settings)
-    pairs = [
-        f"{key.replace('_', ' ')} {value}"
-        for key, value in settings.items()
-        if key != "kind" and value not in ("", None)
-    ]
-    return f"{settings.get('kind', '')}: {', '.join(pairs)}".strip(": ")
+def in_words(setting: object) -> str:
+    """A readiness or load of `lab.model`, as run.json has it, in a phrase; "" for none.
+
+    A run of a newer lab may hold one that is not known here: it is given by its fields.
+    """
+    match setting:
+        case {"kind": "HttpReadiness", "path": path, "status": status, "body": body}:
+            holding = f" and a body that contains “{body}”" if body else ""
+            return f"GET {path} is answered with status {status}{holding}"
+        case {"kind": "TcpReadiness"}:
+            return "its port accepts a connection"
+        case {"kind": "LogReadiness", "pattern": pattern}:
+            return f"a line of its output matches {pattern}"
+        case {"kind": "TalkReadiness", "send": send, "expect": expect}:
+            return f"its port answers {send!r} with something that contains {expect!r}"
+        case {"kind": "Load", "path": path, "connections": connections, "duration_seconds": duration}:
+            return f"wrk asks for {path} over {connections} connections for {duration:g} s"
+        case dict():
+            return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in setting.items() if key != "kind")
+    return str(setting or "")
