@@ -44,8 +44,7 @@ class Holdings:
         """
         holdings = cls(site, request)
         holdings.address = address
-        if (scratch := site.scratch / request.name).exists():
-            holdings.stack.callback(_remove_tree, scratch)
+        holdings.stack.callback(shutil.rmtree, site.scratch / request.name, ignore_errors=True)
         for wanted in request.published:
             try:
                 holdings._open(site.network, wanted)

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,18 @@ from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.errors import LaunchError
 from lab.host import checks, privilege
+from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor.kinds import MachineKind
 from lab.images.store import Image
-from lab.instance import Instance, LaunchRequest
-from lab.model import Check, Completed, Kernel, Limits, Phase
+from lab.instance import Instance, LaunchRequest, Survivor
+from lab.model import Accelerator, Check, Completed, Kernel, Limits, Phase
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.hypervisor.guest.artefacts import Guest
     from lab.hypervisor.machine import Machine
+    from lab.hypervisor.parts import MachineRequest
 
 TUN = Path("/dev/net/tun")
 LIBVIRT_DRIVERS = tuple(
@@ -43,7 +46,7 @@ class MachineInstance(Instance):
         self.timeline = machine.timeline
         self.address = holdings.address
         self.published = holdings.published
-        self.accelerator = machine.spec.accelerator
+        self.accelerator = machine.request.accelerator
         self.cgroup = machine.request.cgroup
         self.machine = machine
         self._holdings = holdings
@@ -55,6 +58,9 @@ class MachineInstance(Instance):
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         return self.machine.wait(timeout_seconds)
+
+    def wait_executed(self) -> None:
+        self.machine.wait_executed()
 
     def signal(self, number: int) -> None:
         self.machine.signal(number)
@@ -102,12 +108,24 @@ class MachineBackend(SiteBackend):
             raise
         return MachineInstance(self.name, request, machine, holdings)
 
+    def adopt(self, request: LaunchRequest, survivor: Survivor) -> MachineInstance:
+        from lab.hypervisor.machine import Machine
+        from lab.network.network import SUBNET, mac_of
+
+        self.site.adopt_network_of(survivor.pid)  # a VMM lives in it, and so has kept it
+        holdings = Holdings.adopt(self.site, request, survivor.address)
+        group = ControlGroup.open(f"lab/{self.site.session.id}/{request.name}")
+        address = IPv4Interface(f"{survivor.address}/{SUBNET.prefixlen}")
+        machine = Machine.adopt(
+            self._request(request, group, address, mac_of(survivor.address), accelerator=survivor.accelerator),
+            survivor.pid,
+            survivor.timeline,
+        )
+        return MachineInstance(self.name, request, machine, holdings)
+
     def _start(self, request: LaunchRequest, holdings: Holdings, timeline: Timeline) -> Machine:
         from lab.hypervisor.domain import Interface
-        from lab.hypervisor.guest.handover import Handover
         from lab.hypervisor.machine import Machine
-        from lab.hypervisor.parts import MachineRequest
-        from lab.images.disk import image_disk
         from lab.runtime.plan import Before
 
         assert self._guest is not None
@@ -116,38 +134,50 @@ class MachineBackend(SiteBackend):
         # Limits bind the guest, which is as large as they say; QEMU's own needs come on top and are measured.
         with timeline.step("lab", Before.CGROUP):
             group = holdings.make_control_group(Limits())
-        directory = self.site.scratch / request.name
-        if len(os.fsencode(directory)) > LONGEST_DIRECTORY_BYTES:
+        address = IPv4Interface(f"{tap.address}/{tap.prefix_length}")
+        wanted = self._request(request, group, address, tap.mac, accelerator=self.site.accelerator)
+        if len(os.fsencode(wanted.directory)) > LONGEST_DIRECTORY_BYTES:
             raise LaunchError(
-                f"{directory} is too long a path for QEMU's sockets", hint="set LAB_HOME to a shorter one"
+                f"{wanted.directory} is too long a path for QEMU's sockets", hint="set LAB_HOME to a shorter one"
             )
-        return Machine.start(
-            self.site.hypervisor,
-            self._guest,
-            MachineRequest(
-                # libvirt forgets a machine a moment after its end: an instance's name may be used again sooner.
-                name=f"lab-{self.site.session.id}-{next(self._numbers)}{self.machine[0]}",
+        network = self.site.network.namespace.descriptor
+        wanted = replace(wanted, interface=Interface(tap=tap.tap, mac=tap.mac), network_namespace=network)
+        return Machine.start(self.site.hypervisor, self._guest, wanted, timeline)
+
+    def _request(
+        self,
+        request: LaunchRequest,
+        group: ControlGroup,
+        address: IPv4Interface,
+        mac: str,
+        *,
+        accelerator: Accelerator,
+    ) -> MachineRequest:
+        from lab.hypervisor.guest.handover import Handover
+        from lab.hypervisor.parts import MachineRequest
+        from lab.images.disk import image_disk
+
+        return MachineRequest(
+            # libvirt forgets a machine a moment after its end: an instance's name may be used again sooner.
+            name=f"lab-{self.site.session.id}-{next(self._numbers)}{self.machine[0]}",
+            kind=self.machine,
+            accelerator=accelerator,
+            image_disk=image_disk(self.site.store, request.image),
+            handover=Handover(
                 kind=self.machine,
-                accelerator=self.site.accelerator,
-                image_disk=image_disk(self.site.store, request.image),
-                handover=Handover(
-                    kind=self.machine,
-                    hostname=request.name,
-                    process=request.process,
-                    pids=request.limits.pids,
-                    address=IPv4Interface(f"{tap.address}/{tap.prefix_length}"),
-                    mac=tap.mac,
-                ),
-                directory=directory,
-                log_directory=request.log_directory,
-                cgroup=group,
-                limits=request.limits,
-                interface=Interface(tap=tap.tap, mac=tap.mac),
-                network_namespace=self.site.network.namespace.descriptor,
-                stdout=request.stdout,
-                stderr=request.stderr,
+                hostname=request.name,
+                process=request.process,
+                pids=request.limits.pids,
+                address=address,
+                mac=mac,
             ),
-            timeline,
+            directory=self.site.scratch / request.name,
+            log_directory=request.log_directory,
+            cgroup=group,
+            limits=request.limits,
+            stdout=request.stdout,
+            stderr=request.stderr,
+            detached=request.detached,
         )
 
 

@@ -21,6 +21,7 @@ from lab.hypervisor.domain import Port
 from lab.model import Phase
 
 CONSOLE = "console"
+VMM = "vmm"
 READ_BYTES = 1 << 16
 TAIL_BYTES = 8192
 INIT_LINE = b"lab: init"
@@ -31,9 +32,19 @@ class Channels:
     """Listening sockets in a directory, and what came through them."""
 
     def __init__(
-        self, directory: Path, timeline: Timeline, log_directory: Path, *, stdout: int | None, stderr: int | None
+        self,
+        directory: Path,
+        timeline: Timeline,
+        log_directory: Path,
+        *,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        vmm: int | None = None,
     ) -> None:
-        """Listen. ``stdout`` and ``stderr`` get the application's output besides the logs; they stay the caller's."""
+        """Listen. ``stdout`` and ``stderr`` get the application's output besides the logs; they stay the caller's.
+
+        ``vmm`` is a pidfd of a VMM that runs already, and shall connect again; it is this object's from now on.
+        """
         self._directory = directory
         self._timeline = timeline
         self._selector = selectors.DefaultSelector()
@@ -57,9 +68,13 @@ class Channels:
         }
         for name in (CONSOLE, *(port.name.lower() for port in Port)):
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            (directory / name).unlink(missing_ok=True)
             listener.bind(str(directory / name))
             listener.listen(1)
             self._selector.register(listener, selectors.EVENT_READ, (name, receivers.get(name)))
+        self._vmm = vmm
+        if vmm is not None:
+            self._selector.register(vmm, selectors.EVENT_READ, (VMM, None))
         self._wake, waker = os.pipe()
         self._waker = waker
         self._selector.register(self._wake, selectors.EVENT_READ, None)
@@ -112,6 +127,10 @@ class Channels:
             for key, _ in self._selector.select():
                 if key.data is None:
                     running = False
+                elif key.fileobj == self._vmm:
+                    self._selector.unregister(self._vmm)
+                    if self._open == 0:  # else the sockets have more to tell before their end
+                        self._end()
                 elif key.data[0] in self.connections:
                     self._read(key.fileobj, *key.data)  # type: ignore[arg-type]
                 else:
@@ -122,6 +141,8 @@ class Channels:
         for connection in self.connections.values():
             connection.close()
         os.close(self._wake)
+        if self._vmm is not None:
+            os.close(self._vmm)
         self._selector.close()
         for log in self._logs:
             log.close()

@@ -29,6 +29,7 @@ PC_COMMAND_LINE = (
 
 # Where QEMU keeps the code that it has translated for an emulated CPU. Its own bound is 1 GiB, of which a booting
 # Debian takes 200 MB for code that hardly ever runs again; within this one it boots as quickly.
+RECONNECT_SECONDS = 1  # the least there is
 TRANSLATED_CODE_MIB = 64
 
 MACHINE_TYPES = {MachineKind.MICROVM: "microvm", MachineKind.PC: "q35"}
@@ -90,6 +91,7 @@ class MachineSpec:
     cgroups: tuple[Path, ...] = ()  # directories of the control group QEMU enters before it is QEMU
     interface: Interface | None = None
     tsc_khz: int | None = None  # told to an emulated guest, see tsc.py
+    reconnect: bool = False  # QEMU connects again when who listened at its sockets has died and another listens
 
 
 def domain_xml(spec: MachineSpec) -> str:
@@ -144,15 +146,21 @@ def _add_devices(devices: Xml.Element, spec: MachineSpec) -> None:
     if spec.interface:
         _add_interface(devices, spec.interface, spec)
     console = _add(devices, "serial", type="unix")
-    _add(console, "source", mode="connect", path=str(spec.sockets / "console"))
+    _add_socket(console, "console", spec)
     _add(console, "target", type="isa-serial", port="0")
     for port in Port:
         name = port.name.lower()
         channel = _add(devices, "channel", type="unix")
-        _add(channel, "source", mode="connect", path=str(spec.sockets / name))
+        _add_socket(channel, name, spec)
         _add(channel, "target", type="virtio", name=f"lab.{name}")
         _add(channel, "address", type="virtio-serial", controller="0", bus="0", port=str(port.value))
     _add(devices, "memballoon", model="none")
+
+
+def _add_socket(device: Xml.Element, name: str, spec: MachineSpec) -> None:
+    source = _add(device, "source", mode="connect", path=str(spec.sockets / name))
+    if spec.reconnect:
+        _add(source, "reconnect", enabled="yes", timeout=str(RECONNECT_SECONDS))
 
 
 def _add_disk(devices: Xml.Element, disk: Disk, target: str, spec: MachineSpec) -> None:

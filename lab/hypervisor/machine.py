@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from signal import SIGKILL, SIGTERM
 from typing import Self
 
@@ -25,7 +25,7 @@ from lab.host.clock import Timeline, now
 from lab.hypervisor.agent import BUSYBOX, GuestAgent
 from lab.hypervisor.boot import Boot, remarks
 from lab.hypervisor.channels import Channels
-from lab.hypervisor.domain import MachineSpec, Port, domain_xml
+from lab.hypervisor.domain import Port, domain_xml
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.guest.handover import ENTER
 from lab.hypervisor.launch import launch
@@ -36,6 +36,18 @@ from lab.model import Completed, Phase
 CONNECT_TIMEOUT_SECONDS = 30.0
 END_TIMEOUT_SECONDS = 10.0
 BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
+
+
+class Orphan:
+    """The QEMU of an adopted machine: libvirt, which ran inside the process that was killed, knows it no more."""
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+
+    def destroy(self) -> None:
+        """SIGKILL, if killing its cgroup was not enough."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process, SIGKILL)
 
 
 class Machine:
@@ -68,13 +80,32 @@ class Machine:
                 domain = launch(hypervisor, xml, request.network_namespace)
             timeline.mark(Phase.ISOLATED)
             undo.pop_all()
-        return cls(request, spec, timeline, channels, domain)
+        return cls(request, timeline, channels, domain)
+
+    @classmethod
+    def adopt(cls, request: MachineRequest, process: int, timeline: Timeline) -> Self:
+        """Take over a detached machine, whose QEMU is ``process``, from a lab that was killed.
+
+        What the guest wrote to its ports meanwhile comes now; of the console it is lost. Raises LabError when it has
+        ended, or does not connect again.
+        """
+        try:
+            vmm = os.pidfd_open(process)
+        except ProcessLookupError as error:
+            raise LabError(f"{request.name} has ended") from error
+        channels = Channels(request.directory, timeline, request.log_directory, vmm=vmm)
+
+        def connected() -> bool:
+            return channels.ended or all(channels.connection(port) for port in Port)
+
+        if not channels.wait(connected, CONNECT_TIMEOUT_SECONDS):
+            raise LabError(f"the machine of {request.handover.hostname} does not connect again")
+        return cls(request, timeline, channels, Orphan(process))
 
     def __init__(
-        self, request: MachineRequest, spec: MachineSpec, timeline: Timeline, channels: Channels, domain: Domain
+        self, request: MachineRequest, timeline: Timeline, channels: Channels, domain: Domain | Orphan
     ) -> None:
         self.request = request
-        self.spec = spec
         self.timeline = timeline
         self.process = domain.process  # QEMU's pid
         self._channels = channels

@@ -30,7 +30,7 @@ class MachineRequest:
     ``directory`` is a new folder for its sockets and layers, short enough for socket paths; ``cgroup`` exists
     and is empty. Both are the machine's from now on and are removed when it stops. ``network_namespace`` is a
     descriptor of the namespace that holds the interface's tap. ``stdout`` and ``stderr`` receive the
-    application's output besides the logs.
+    application's output besides the logs. A ``detached`` machine can be adopted when this process was killed.
     """
 
     name: str
@@ -46,6 +46,7 @@ class MachineRequest:
     network_namespace: int | None = None
     stdout: int | None = None
     stderr: int | None = None
+    detached: bool = False
 
 
 def memory_bytes(request: MachineRequest) -> int:
@@ -81,6 +82,7 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
         cgroups=request.cgroup.directories,
         interface=request.interface,
         tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None,
+        reconnect=request.detached,
     )
 
 

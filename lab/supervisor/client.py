@@ -112,7 +112,7 @@ def _take_over(record: Record) -> None:
     """Have a new supervisor adopt it. Another command may be doing the same: then that is waited for."""
     try:
         _supervisor("adopt", record.name)
-        log.warning("lab: the supervisor of %s had died; a new one has taken over", record.name)
+        log.error("lab: the supervisor of %s had died; a new one has taken over", record.name)
     except LabError:
         time.sleep(PAUSE_SECONDS)
         found = records.read(record.name)

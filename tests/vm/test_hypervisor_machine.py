@@ -176,7 +176,7 @@ def test_the_applications_processes_are_limited(machine: Machine) -> None:
 
 
 def test_debian_is_up_and_nothing_of_it_failed(machine: Machine) -> None:
-    if machine.spec.kind is not MachineKind.PC:
+    if machine.request.kind is not MachineKind.PC:
         pytest.skip("a microvm has no Debian")
     state = "systemctl is-system-running --wait; systemctl is-active systemd-{journald,udevd,networkd}"
     done = machine.execute(["/bin/bash", "-c", state], in_image=False, timeout_seconds=60)

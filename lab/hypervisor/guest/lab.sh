@@ -94,13 +94,16 @@ await_executed() {
     ) &
 }
 
-obey_orders() { # the host's orders, a line each
-    while read -r order argument; do
-        case $order in
-        signal) signal_application "$argument" ;;
-        agent) start_agent ;;
-        esac
-    done <$ORDERS
+obey_orders() { # the host's orders, a line each; they break off when lab is killed, until another lab takes over
+    while :; do
+        while read -r order argument; do
+            case $order in
+            signal) signal_application "$argument" ;;
+            agent) start_agent ;;
+            esac
+        done <$ORDERS
+        sleep 1
+    done
 }
 
 signal_application() { # NUMBER: to its init, which passes it on
