@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child, adopt, reap, spawn, wait_child
 from lab.backends.container import Container
-from lab.errors import LabError, LaunchError, LimitError
+from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
 from lab.host import cgroupfs, checks, syscalls, terminals
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline, now
@@ -39,7 +39,7 @@ from lab.host.hierarchy import Mode, Unused, host_hierarchies
 from lab.host.ledger import Kind, Resource
 from lab.images.store import Image
 from lab.inside import build as inside
-from lab.instance import INSIDE
+from lab.instance import INSIDE, Survivor
 from lab.model import Check, Completed, Phase, Process, TerminalSize
 from lab.record import replace
 from lab.runtime import bundle, roots, translate
@@ -117,6 +117,9 @@ class Reference(Container):
         self._list_groups()
         return ReferenceContainer.launch(self.runtime, self.site, spec, stdio, timeline)
 
+    def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
+        return ReferenceContainer.take_over(self.runtime, self.site, spec, survivor)
+
     def _list_groups(self) -> None:
         """Once: tell the ledger of the groups runtimes make beyond lab's hierarchies, and make their parents.
 
@@ -185,6 +188,22 @@ class ReferenceContainer:
                 raise LimitError(f"{container.runtime} set other limits than {held}: {cgroup.effective_limits()}")
             container._start(status, null)
             container._owned = undo.pop_all()
+        return container
+
+    @classmethod
+    def take_over(cls, runtime: Runtime, site: Site, spec: Spec, survivor: Survivor) -> ReferenceContainer:
+        """What another process has launched, which was killed: it was its parent, and alone would know how it ends."""
+        path = f"lab/{site.session.id}/{spec.name}"
+        cgroup, place = ControlGroup.open(path), site.launcher.scratch / runtime.tool.program / spec.name
+        container = cls(runtime, spec, _with_helper(spec), place, cgroup, survivor.timeline)
+        try:
+            container._pidfd = os.pidfd_open(survivor.pid)
+        except ProcessLookupError as error:
+            raise LabError(f"container {spec.name} has ended") from error
+        container._owned.callback(cgroup.remove, keep_parents=True)
+        container._owned.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
+        container._owned.callback(shutil.rmtree, place)
+        container._owned.callback(container._end)
         return container
 
     def _create(self, site: Site, root: OverlayRoot | DirectoryRoot, descriptors: list[int]) -> None:
@@ -343,12 +362,20 @@ class ReferenceContainer:
         return child
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """The application's exit code (128 + n after signal n), or None when the time ran out first."""
+        """The application's exit code (128 + n after signal n), or None when the time ran out first.
+
+        Raises ExitUnknown when it has ended as somebody else's child.
+        """
         if self._exit_code is None and self._pidfd >= 0:
-            select.select([self._pidfd], [], [], timeout_seconds)
+            ended, _, _ = select.select([self._pidfd], [], [], timeout_seconds)
             with self._reaping:
-                if self._exit_code is None:
-                    self._exit_code = reap(self._pidfd)
+                try:
+                    self._exit_code = reap(self._pidfd) if self._exit_code is None else self._exit_code
+                except ChildProcessError:
+                    if ended:
+                        raise ExitUnknown(
+                            f"the exit code of {self.name} is not known: its parent was killed"
+                        ) from None
         return self._exit_code
 
     def signal(self, number: int) -> None:
@@ -368,7 +395,8 @@ class ReferenceContainer:
         self.signal(signal.SIGKILL)
         self.cgroup.kill(KILL_SECONDS)
         if self._pidfd >= 0:
-            self.wait(KILL_SECONDS)
+            with suppress(ExitUnknown):
+                self.wait(KILL_SECONDS)
             os.close(self._pidfd)
             self._pidfd = -1
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
