@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lab.backends.reference import Made
 from lab.hypervisor.boot import Boot
 from lab.runtime.plan import Before, Step
 
@@ -86,6 +87,16 @@ CONTAINER: dict[str, Explanation] = {
         page="openat2(2)",
         reason="CVE-2019-19921: the image had a link in place of /proc",
     ),
+    "run hooks": Explanation(
+        what="Programs of the configuration's: the parent's in its surroundings, the child's in its namespaces.",
+        calls="fork, execve",
+        page="config.md",
+    ),
+    "open the terminal": Explanation(
+        what="A pseudo-terminal in its own devpts becomes its standard input, output and error.",
+        calls="open of ptmx, TIOCSCTTY",
+        page="pty(7)",
+    ),
     Step.MASKS: Explanation(
         what="What /proc and /sys tell of the host is covered; what could change the kernel is read-only.",
         calls="mount with MS_BIND",
@@ -98,6 +109,11 @@ CONTAINER: dict[str, Explanation] = {
     ),
     Step.HOSTNAME: Explanation(
         what="Its own name, in its own UTS namespace.", calls="sethostname", page="sethostname(2)"
+    ),
+    "run startContainer hooks": Explanation(
+        what="Programs of the image's that the configuration wants before the application.",
+        calls="fork, execve",
+        page="config.md",
     ),
     Step.LIMITS: Explanation(
         what="Limits of the process itself: open files and the like.", calls="setrlimit", page="getrlimit(2)"
@@ -180,7 +196,25 @@ MACHINE: dict[str, Explanation] = {
     ),
 }
 
-EXPLANATIONS: Mapping[str, Explanation] = SURROUNDINGS | CONTAINER | INSIDE_IT | MACHINE
+REFERENCE: dict[str, Explanation] = {
+    Made.BUNDLE: Explanation(
+        what="The configuration as config.json, and folders for what the container writes: an OCI bundle.",
+        calls="mkdir, write",
+        page="config.md",
+    ),
+    Made.CREATE: Explanation(
+        what="The overlay is mounted where it alone sees it; what it does within is out of lab's sight (strace -f).",
+        calls="unshare, mount, execve",
+        page="runc-create(8)",
+    ),
+    Made.START: Explanation(
+        what="The container that waits goes on; lab's helper, its first process, says when execve has happened.",
+        calls="execve",
+        page="runc-start(8)",
+    ),
+}
+
+EXPLANATIONS: Mapping[str, Explanation] = SURROUNDINGS | CONTAINER | INSIDE_IT | REFERENCE | MACHINE
 """By the name of the step."""
 
 

@@ -71,7 +71,6 @@ def run(
     from lab.backends.site import Site
     from lab.cli.build import build_scenario
     from lab.cli.detached import Wanted, run_detached
-    from lab.cli.explain import explained
 
     ports = tuple(parse_port(word) for word in publish or [])
     environment = parse_environment(env or [])
@@ -113,6 +112,8 @@ def run(
                     ports,
                 )
                 if explain:
+                    from lab.cli.explain import explained
+
                     request = explained(request, backend.kernel)
                 code = _in_foreground(backend, request, interruptible)
             finally:
@@ -227,6 +228,8 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     import signal
     from threading import Thread
 
+    from lab.model import Phase
+
     backend.prepare(request.image)
     interruptible.hold()
     with backend.launch(request) as instance:
@@ -239,8 +242,9 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
             # from a thread: the handler may have interrupted the holder of a lock that sending needs
             kill = Thread(target=instance.signal, args=(signal.SIGKILL,), daemon=True)
             interruptible.when_impatient = lambda: None if kill.ident else kill.start()
-            instance.signal(interrupted.number)
-            instance.wait(GRACE_SECONDS)
+            if instance.timeline.at(Phase.EXECUTED) is not None:  # else nobody is there to hear it: a guest boots
+                instance.signal(interrupted.number)
+                instance.wait(GRACE_SECONDS)
             raise
         finally:
             interruptible.disarm()

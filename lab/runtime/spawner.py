@@ -289,7 +289,7 @@ class Spawner:
 
     def teller(self, identity: str) -> Tell:
         """Tells the client of each step of this half of a start."""
-        return lambda taken: self.send("STEP", id=identity, taken=taken | {"side": "launcher"})
+        return lambda taken: self.send("STEP", id=identity, taken={"side": "launcher"} | taken)
 
     def tell(
         self, child: Child, name: str, *, descriptors: tuple[int, ...] | list[int] = (), **fields: object
