@@ -5,6 +5,7 @@
  *   call, open, read, stat, list, namespaces, processes,
  *   mount-tmpfs, node, hold
  *               ask the kernel that serves this instance               ask.c
+ *   serve       run commands for the host, over a port                 serve.c
  *   compute, allocate, fork, spin
  *               work and pressure of a known size                      burden.c
  *   batch       read verbs from standard input, a line each            below
@@ -84,7 +85,7 @@ static const struct {
     const char *name;
     verb *run;
 } verbs[] = {
-    {"init", run_init},        {"manifest", print_manifest}, {"batch", batch},
+    {"init", run_init},        {"serve", serve},             {"manifest", print_manifest}, {"batch", batch},
     {"call", make_call},       {"open", open_path},          {"read", read_path},
     {"stat", stat_path},       {"list", list_directory},     {"namespaces", list_namespaces},
     {"processes", find_processes}, {"mount-tmpfs", mount_tmpfs}, {"node", open_node},

@@ -1,0 +1,201 @@
+"""Sessions over their protocol: both halves for real, the guest's on this host, without a boundary and a machine."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import cast
+
+import pytest
+import streams
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import LabError
+from lab.host.execution import Execution
+from lab.hypervisor import frames
+from lab.hypervisor.frames import CHUNK_BYTES, FROM_THE_GUEST, HEADER, Frame, Kind, Malformed, Parser
+from lab.hypervisor.sessions import Sessions
+from lab.inside import build
+from lab.instance import Instance
+from lab.model import TerminalSize
+
+SECONDS = 20.0
+GREETING = b"word\n"
+
+
+class Served:
+    """As much of an Instance as the checks of streams need."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+
+    def begin(
+        self,
+        argv: list[str],
+        *,
+        stdin: int | None,
+        stdout: int,
+        stderr: int,
+        terminal: TerminalSize | None = None,
+    ) -> Execution:
+        return self.sessions.begin(
+            argv,
+            environment={**os.environ, "ODD.NAME": 'a "b"'},
+            user="",
+            directory="/",
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=terminal,
+        )
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Instance, Sessions, subprocess.Popen[bytes]]]:
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen([build.program(), "serve", "word", "-"], stdin=theirs) as process:
+        theirs.close()
+        sessions = Sessions(ours, "word")
+        yield cast(Instance, Served(sessions)), sessions, process
+        sessions.close()
+        ours.close()
+        assert process.wait(SECONDS) == 0
+
+
+def test_streams_and_exit_codes(server: tuple[Instance, Sessions, object]) -> None:
+    instance = server[0]
+    script = "cat; echo to stderr >&2; exit 3"
+    read, write = os.pipe()
+    os.write(write, b"given\n")
+    os.close(write)
+    assert streams.outcome(instance, "sh", "-c", script, stdin=read) == (3, b"given\n", b"to stderr\n")
+    os.close(read)
+    assert streams.outcome(instance, "printenv", "ODD.NAME") == (0, b'a "b"\n', b"")
+    assert streams.outcome(instance, "sh", "-c", "cat; kill -TERM $$") == (143, b"", b"")
+    streams.check_errors(instance)
+
+
+def test_much_data_both_ways(server: tuple[Instance, Sessions, object]) -> None:
+    streams.check_much(server[0])
+
+
+def test_a_reader_that_is_stuck_holds_up_nobody(server: tuple[Instance, Sessions, object]) -> None:
+    instance = server[0]
+    read, write = os.pipe()
+    with instance.begin(["yes"], stdin=None, stdout=write, stderr=write) as stuck:
+        for _ in range(3):
+            streams.check_much(instance, mebibytes=1)
+        assert stuck.wait(0) is None
+        assert os.read(read, 4) == b"y\ny\n"
+        os.close(read)
+        assert stuck.wait(SECONDS) == 128 + signal.SIGPIPE
+    os.close(write)
+
+
+def test_many_at_once(server: tuple[Instance, Sessions, object]) -> None:
+    def outcome(number: int) -> tuple[int, bytes, bytes]:
+        return streams.outcome(server[0], "sh", "-c", f"echo {number}; exit {number}")
+
+    found: list[tuple[int, bytes, bytes]] = []
+    threads = [
+        threading.Thread(
+            target=lambda n=n: found.append(streams.outcome(server[0], "sh", "-c", f"echo {n}; exit {n}"))
+        )
+        for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert sorted(found) == [(n, f"{n}\n".encode(), b"") for n in range(20)]
+
+
+def test_the_end_of_the_connection_is_the_end_of_its_commands(
+    server: tuple[Instance, Sessions, subprocess.Popen[bytes]],
+) -> None:
+    instance, _, process = server
+    read, write = os.pipe()
+    with os.fdopen(read, "rb", 0) as output, ExitStack() as opened:
+        held = instance.begin(["sh", "-c", "echo $$; exec sleep 1000"], stdin=None, stdout=write, stderr=write)
+        opened.callback(os.close, write)
+        opened.enter_context(held)
+        pid = int(output.readline())
+        descriptor = os.pidfd_open(pid)
+        opened.callback(os.close, descriptor)
+        process.kill()
+        with pytest.raises(LabError, match="the machine has ended"):
+            held.wait(SECONDS)
+        with pytest.raises(LabError):
+            instance.begin(["true"], stdin=None, stdout=2, stderr=2)
+        assert select.select([descriptor], [], [], SECONDS)[0], "the command outlived its server"
+    process.wait()
+    process.returncode = 0  # for the fixture: it was us
+
+
+# The parser
+
+
+def whole(session: int, kind: Kind, payload: bytes) -> bytes:
+    return HEADER.pack(session, kind, len(payload)) + payload
+
+
+payloads = st.sampled_from(sorted(FROM_THE_GUEST)).flatmap(
+    lambda kind: st.tuples(
+        st.integers(0, 2**32 - 1),
+        st.just(kind),
+        st.binary(max_size=200)
+        if FROM_THE_GUEST[kind] is None
+        else st.binary(min_size=FROM_THE_GUEST[kind] or 0, max_size=FROM_THE_GUEST[kind] or 0),
+    )
+)
+
+
+@given(st.lists(payloads, max_size=8), st.binary(max_size=100), st.data())
+def test_frames_come_out_whole_however_they_are_cut(
+    sent: list[tuple[int, Kind, bytes]], before: bytes, data: st.DataObject
+) -> None:
+    stream = before.replace(GREETING, b"") + b"\xff" + GREETING + b"".join(whole(*each) for each in sent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    parser = Parser(GREETING)
+    found: list[Frame] = []
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        found += parser.feed(stream[begin:end])
+    assert [(each.session, each.kind, each.payload) for each in found] == sent
+
+
+@given(st.lists(st.binary(max_size=64), max_size=20))
+def test_nonsense_is_refused_and_never_kept(chunks: list[bytes]) -> None:
+    parser = Parser(b"\n")
+    list(parser.feed(b"\n"))
+    try:
+        for chunk in chunks:
+            for frame in parser.feed(chunk):
+                assert frame.kind in FROM_THE_GUEST
+            assert len(parser._buffer) < HEADER.size + CHUNK_BYTES
+    except Malformed:
+        pass
+
+
+@given(st.binary(min_size=2, max_size=300))
+def test_a_server_survives_nonsense_or_ends(data: bytes) -> None:
+    """The C half: no crash, whatever comes (it trusts the host, and yet)."""
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen([build.program(), "serve", "word", "-"], stdin=theirs) as process:
+        theirs.close()
+        ours.sendall(data)
+        ours.shutdown(socket.SHUT_WR)
+        assert process.wait(SECONDS) == 0
+
+
+def test_what_no_program_can_be_given() -> None:
+    with pytest.raises(LabError, match="NUL"):
+        frames.opening(1, ["a\0b"], {}, user="", directory="", terminal=None)
+    with pytest.raises(LabError, match="longer than"):
+        frames.opening(1, ["a" * (1 << 20)], {}, user="", directory="", terminal=None)
