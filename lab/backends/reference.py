@@ -150,6 +150,7 @@ class ReferenceContainer:
         self._place = place
         self._pidfd = -1
         self._exit_code: int | None = None
+        self._unknown = False  # it has ended as somebody else's child
         self._reaping = threading.Lock()
         self._closing = threading.Lock()
         self._owned = ExitStack()
@@ -192,7 +193,7 @@ class ReferenceContainer:
 
     @classmethod
     def take_over(cls, runtime: Runtime, site: Site, spec: Spec, survivor: Survivor) -> ReferenceContainer:
-        """What another process has launched, which was killed: it was its parent, and alone would know how it ends."""
+        """What a process has launched that was killed: it was the parent, and alone would know the exit code."""
         path = f"lab/{site.session.id}/{spec.name}"
         cgroup, place = ControlGroup.open(path), site.launcher.scratch / runtime.tool.program / spec.name
         container = cls(runtime, spec, _with_helper(spec), place, cgroup, survivor.timeline)
@@ -369,14 +370,17 @@ class ReferenceContainer:
         if self._exit_code is None and self._pidfd >= 0:
             ended, _, _ = select.select([self._pidfd], [], [], timeout_seconds)
             with self._reaping:
-                try:
-                    self._exit_code = reap(self._pidfd) if self._exit_code is None else self._exit_code
-                except ChildProcessError:
-                    if ended:
-                        raise ExitUnknown(
-                            f"the exit code of {self.name} is not known: its parent was killed"
-                        ) from None
+                self._reap(bool(ended))
+        if self._unknown:
+            raise ExitUnknown(f"the exit code of {self.name} is not known: its parent was killed")
         return self._exit_code
+
+    def _reap(self, ended: bool) -> None:
+        if self._exit_code is None and self._pidfd >= 0:
+            try:
+                self._exit_code = reap(self._pidfd)
+            except ChildProcessError:
+                self._unknown = ended
 
     def signal(self, number: int) -> None:
         """To its first process, which forwards it. No error if it has ended."""
@@ -397,8 +401,9 @@ class ReferenceContainer:
         if self._pidfd >= 0:
             with suppress(ExitUnknown):
                 self.wait(KILL_SECONDS)
-            os.close(self._pidfd)
-            self._pidfd = -1
+            with self._reaping:
+                os.close(self._pidfd)
+                self._pidfd = -1
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             code = wait_child(self._spawn(self._words("delete", "--force", self.name), [null] * 3), TIMEOUT_SECONDS)
