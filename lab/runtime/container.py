@@ -28,18 +28,18 @@ Standard library only; see `lab.runtime.spawner`.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 
 from lab.host import syscalls
+from lab.lean import signal, suppress
 from lab.runtime import init
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step
+from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step, StepFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from lab.runtime.plan import Tell
 
 JOINED = (
@@ -49,18 +49,22 @@ JOINED = (
     | syscalls.CLONE_NEWIPC
     | syscalls.CLONE_NEWNET
     | syscalls.CLONE_NEWCGROUP
+    | syscalls.CLONE_NEWTIME
 )
 
 
-@dataclass(slots=True)
+OF_CHILDREN = {syscalls.CLONE_NEWPID: "pid", syscalls.CLONE_NEWTIME: "time"}
+
+
 class Started:
     """A child on its way to execve: what the parent holds of it."""
 
-    pid: int
-    pidfd: int
-    channel: Channel
-    status: int  # the read end of the status pipe
-    stamps: dict[str, float] = field(default_factory=dict)
+    def __init__(self, pid: int, pidfd: int, channel: Channel, status: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.status = status  # the read end of the status pipe
+        self.stamps: dict[str, float] = {}
 
     def tell(self, name: str) -> None:
         """Send it a message. If it has failed meanwhile, its own last words say why, and better."""
@@ -90,11 +94,15 @@ def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
     started = None
     try:
         progress.enter(Step.CLONE)
-        started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends))
+        with ChildrenIn(plan.born_in, plan.time_offsets if plan.new_time else None):
+            started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends))
         progress.enter(Step.MAP_IDS)
         if plan.uid_map:
             map_ids(started.pid, plan)
             started.tell("IDS_MAPPED")
+        if "prestart" in plan.hooks or "createRuntime" in plan.hooks:
+            progress.enter(Step.HOOKS)
+            run_hooks(plan, started, tell)
         progress.finish()
     except Exception as error:
         abandon(started)
@@ -114,7 +122,7 @@ def start_beside(
     started = None
     try:
         progress.enter(Step.CLONE)
-        with children_in_pid_namespace_of(pidfd if namespaces & syscalls.CLONE_NEWPID else None):
+        with ChildrenIn([(pidfd, syscalls.CLONE_NEWPID)] if namespaces & syscalls.CLONE_NEWPID else []):
             flags = namespaces & JOINED
             started = fork(
                 0,
@@ -127,19 +135,70 @@ def start_beside(
     return started
 
 
-@contextmanager
-def children_in_pid_namespace_of(pidfd: int | None) -> Iterator[None]:
-    """Processes forked within are born in the pid namespace of that process; None changes nothing."""
-    if pidfd is None:
-        yield
+class ChildrenIn:
+    """Processes forked within are born in these namespaces, and with these offsets of their clocks.
+
+    A process can't change its own pid namespace, nor can a clock be offset once a process goes by it: what
+    setns(2) and unshare(2) change is where children will be (pid_namespaces(7), time_namespaces(7)).
+    """
+
+    def __init__(self, namespaces: Sequence[Sequence[Any]], time_offsets: str | None = None) -> None:
+        """Each of ``namespaces`` is a path or a pidfd, and a CLONE_NEW flag."""
+        self._namespaces = namespaces
+        self._time_offsets = time_offsets
+        self._own: list[tuple[int, int]] = []
+
+    def __enter__(self) -> None:
+        try:
+            for where, flag in self._namespaces:
+                self._remember(flag)
+                enter(where, flag)
+            if self._time_offsets is not None:
+                self._remember(syscalls.CLONE_NEWTIME)
+                syscalls.unshare(syscalls.CLONE_NEWTIME)
+                write("/proc/self/timens_offsets", self._time_offsets)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _remember(self, flag: int) -> None:
+        self._own.append((os.open(f"/proc/self/ns/{OF_CHILDREN[flag]}", os.O_RDONLY | os.O_CLOEXEC), flag))
+
+    def __exit__(self, *_error: object) -> None:
+        for descriptor, flag in self._own:
+            syscalls.setns(descriptor, flag)
+            os.close(descriptor)
+
+
+def enter(where: str | int, flag: int) -> None:
+    """setns(2) into the namespace at a path, or into that of a pidfd's process."""
+    if isinstance(where, int):
+        syscalls.setns(where, flag)
         return
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        syscalls.setns(pidfd, syscalls.CLONE_NEWPID)
-        yield
+        syscalls.setns(descriptor, flag)
     finally:
-        syscalls.setns(own, syscalls.CLONE_NEWPID)
-        os.close(own)
+        os.close(descriptor)
+
+
+def run_hooks(plan: Plan, started: Started, tell: Tell | None) -> None:
+    """The hooks of this side, between the child's mounts and its new root. Raises StepFailed, OSError."""
+    from lab.runtime import hooks
+
+    while True:
+        message, _ = started.channel.receive()
+        if message["message"] == "MOUNTED":
+            break
+        if message["message"] == "FAILED":
+            raise StepFailed(str(message["step"]), int(str(message["number"])), str(message["text"]))
+        if tell is not None and message["message"] == "STEP":
+            taken = message["taken"]
+            assert isinstance(taken, dict)
+            tell(taken)
+    for name in ("prestart", "createRuntime"):
+        hooks.run(name, plan.hooks.get(name, ()), plan.state | {"pid": started.pid})
+    started.tell("HOOKS_RUN")
 
 
 def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int, list[int]], None]) -> Started:

@@ -13,21 +13,20 @@ Standard library only; see `lab.runtime.spawner`.
 
 from __future__ import annotations
 
+import _socket
 import binascii
 import errno
 import fcntl
 import os
-import resource
 import select
-import signal
-import socket
 import struct
-from contextlib import suppress
 
 from lab.host import syscalls
-from lab.runtime import mounts
+from lab.lean import signal, suppress
+from lab.runtime import mounts, rooted
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan, Progress, Step
+from lab.runtime.privileges import drop_privileges, restore_signals, set_limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
 STATUS_DESCRIPTOR = 3
-with open("/proc/sys/kernel/cap_last_cap") as _file:
-    LAST_CAPABILITY = int(_file.read())
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # netdevice(7)
 
 
@@ -49,6 +46,7 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
     try:
         progress.enter(Step.PLACE)
         place(tasks)
+        label = prepare(plan.process)
         if plan.uid_map:
             channel.expect("IDS_MAPPED")
         die_with_the_launcher(channel, plan.process)
@@ -59,6 +57,12 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         progress.enter(Step.MOUNTS)
         apply(plan.mounts, root, progress)
         set_sysctls(plan, root)
+        if plan.hooks:
+            progress.enter(Step.HOOKS)
+            run_hooks(plan, channel)
+        if plan.process.terminal:
+            progress.enter(Step.CONSOLE)
+            stdio = open_console(plan.process, root, channel, stdio)
         progress.enter(Step.MASKS)
         apply(plan.masks, root, progress)
         progress.enter(Step.ENTER)
@@ -68,7 +72,10 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         channel.send("ISOLATED")
         if plan.hold:
             channel = released(channel)
-        become(plan.process, progress, channel, stdio, status)
+        if "startContainer" in plan.hooks:
+            progress.enter(Step.START_HOOKS)
+            run_start_hooks(plan)
+        become(plan.process, progress, channel, stdio, status, label)
     except BaseException as error:
         report_and_exit(progress, channel, error)
 
@@ -115,23 +122,30 @@ def run_beside(
     try:
         progress.enter(Step.PLACE)
         place(tasks)
+        label = prepare(process)
         progress.enter(Step.JOIN)
         die_with_the_launcher(channel, process)
         syscalls.setns(namespaces, flags)
         progress.enter(Step.ENTER)
         os.fchdir(root)
         os.chroot(".")
-        become(process, progress, channel, stdio, status)
+        if process.terminal:
+            progress.enter(Step.CONSOLE)
+            stdio = open_console(process, rooted.Root("/"), channel, stdio)
+        become(process, progress, channel, stdio, status, label)
     except BaseException as error:
         report_and_exit(progress, channel, error)
 
 
-def become(process: ProcessPlan, progress: Progress, channel: Channel, stdio: list[int], status: int) -> None:
+def become(
+    process: ProcessPlan, progress: Progress, channel: Channel, stdio: list[int], status: int, label: int
+) -> None:
     """The steps that take privileges away, then execve(2)."""
     progress.enter(Step.LIMITS)
-    set_rlimits(process)
+    set_limits(process, label)
     progress.enter(Step.DESCRIPTORS)
     keep_only(channel, stdio, status, process)
+    lead_session(process)
     progress.enter(Step.DIRECTORY)
     enter_directory(process)
     progress.enter(Step.CAPABILITIES)
@@ -157,6 +171,16 @@ def place(tasks: list[int]) -> None:
     for descriptor in tasks:
         os.write(descriptor, b"0")
         os.close(descriptor)
+
+
+def prepare(process: ProcessPlan) -> int:
+    """What takes the host's files: a module, the score, and the file to write a label to, open; -1 without one."""
+    if process.terminal:
+        from lab.runtime import console  # noqa: F401
+    if process.oom_score_adj is not None:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(process.oom_score_adj))
+    return os.open(process.exec_label[0], os.O_WRONLY | os.O_CLOEXEC) if process.exec_label else -1
 
 
 def die_with_the_launcher(channel: Channel, process: ProcessPlan) -> None:
@@ -190,29 +214,47 @@ def join_namespaces(plan: Plan) -> None:
 
 def bring_loopback_up() -> None:
     """A new network namespace's loopback is down."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        request = struct.pack("16sH14x", b"lo", 0)
-        flags = struct.unpack("16sH14x", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    request = struct.pack("16sH14x", b"lo", 0)
+    flags = struct.unpack("16sH14x", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))[1]
+    fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
+    any_socket.close()
 
 
-def mount_root(plan: Plan) -> mounts.Root:
-    """From here on nothing mounted shows on the host, and nothing the host mounts shows here."""
-    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+def mount_root(plan: Plan) -> rooted.Root:
+    """From here on nothing mounted shows on the host; what the host mounts shows at most in what is bound of it.
+
+    Unless linux.rootfsPropagation says otherwise. But whatever that says, the root itself is ours alone.
+    """
+    syscalls.mount("none", "/", "", plan.propagation)
     operation = mounts.from_json(plan.root)
     assert isinstance(operation, mounts.OverlayRoot | mounts.DirectoryRoot)
+    if plan.propagation & syscalls.MS_SHARED:
+        make_private_around(operation.target)
     operation.mount()
-    return mounts.Root(operation.target)
+    return rooted.Root(operation.target)
 
 
-def apply(operations: list[dict[str, object]], root: mounts.Root, progress: Progress) -> None:
+def make_private_around(place: str) -> None:
+    """The mount that ``place`` lies in: what is mounted there then shows nowhere else."""
+    while True:
+        try:
+            syscalls.mount("none", place, "", syscalls.MS_PRIVATE)
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL or place == "/":  # EINVAL: not a mount point
+                raise
+        place = os.path.dirname(place)
+
+
+def apply(operations: list[dict[str, object]], root: rooted.Root, progress: Progress) -> None:
     for value in operations:
         operation = mounts.from_json(value)
         operation.apply(root)
         progress.did(operation.describe)
 
 
-def set_sysctls(plan: Plan, root: mounts.Root) -> None:
+def set_sysctls(plan: Plan, root: rooted.Root) -> None:
     """Through the container's own /proc, which shows its own namespaces."""
     for name, value in plan.sysctls.items():
         opened = root.open(f"/proc/sys/{name.replace('.', '/')}")
@@ -221,30 +263,59 @@ def set_sysctls(plan: Plan, root: mounts.Root) -> None:
         os.close(opened)
 
 
-def enter_root(plan: Plan, root: mounts.Root) -> None:
+def run_hooks(plan: Plan, channel: Channel) -> None:
+    """Those of the parent's side first, while this waits; then those that run here but are the host's programs."""
+    from lab.runtime import hooks
+
+    if "prestart" in plan.hooks or "createRuntime" in plan.hooks:
+        channel.send("MOUNTED")
+        channel.expect("HOOKS_RUN")
+    hooks.run("createContainer", plan.hooks.get("createContainer", ()), plan.state | {"pid": os.getpid()})
+
+
+def run_start_hooks(plan: Plan) -> None:
+    """Those that run here and are the container's programs."""
+    from lab.runtime import hooks
+
+    state = plan.state | {"pid": os.getpid(), "status": "created"}
+    hooks.run("startContainer", plan.hooks["startContainer"], state)
+
+
+def open_console(process: ProcessPlan, root: rooted.Root, channel: Channel, stdio: list[int]) -> list[int]:
+    """A terminal in place of the first three of ``stdio``."""
+    from lab.runtime import console
+
+    terminal = console.open_inside(root, process, channel)
+    if root.path != "/":  # a container being made, not a process beside it
+        console.bind_to_dev_console(root, terminal)
+    return [terminal] * 3 + stdio[3:]
+
+
+def enter_root(plan: Plan, root: rooted.Root) -> None:
+    """The old root, once it is out of the way, is made a slave first: unmounting it must not reach the host."""
     os.chdir(root.path)
     root.close()
     if plan.enter == Enter.CHROOT:
         os.chroot(".")
+    elif plan.enter == Enter.MOVE:
+        syscalls.mount(".", "/", "", syscalls.MS_MOVE)
+        os.chroot(".")
     else:
         syscalls.pivot_root(".", ".")
+        syscalls.mount("none", ".", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")
+    if plan.root_propagation:
+        syscalls.mount("none", "/", "", plan.root_propagation)
     if plan.read_only_root:
-        syscalls.mount("none", "/", "", syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
+        rooted.make_read_only("/")
 
 
 def name_host(plan: Plan) -> None:
     if plan.hostname:
         syscalls.sethostname(plan.hostname)
-
-
-def set_rlimits(process: ProcessPlan) -> None:
-    for number, soft, hard in process.rlimits:
-        resource.setrlimit(number, (soft, hard))
-    if process.oom_score_adj is not None:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(process.oom_score_adj))
+    if plan.domainname:
+        syscalls.setdomainname(plan.domainname)
 
 
 def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessPlan) -> None:
@@ -265,6 +336,16 @@ def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessP
     syscalls.close_range(kept + 1, 0xFFFFFFFF)
 
 
+def lead_session(process: ProcessPlan) -> None:
+    """Who survives its starter does not hang on the starter's terminal; a terminal of its own controls it."""
+    if process.terminal:
+        from lab.runtime import console
+
+        console.control()
+    elif process.survives:
+        os.setsid()
+
+
 def enter_directory(process: ProcessPlan) -> None:
     """Make it if it is missing, as Docker does, and verify that it lies below the root."""
     try:
@@ -276,30 +357,6 @@ def enter_directory(process: ProcessPlan) -> None:
         raise OSError(errno.EXDEV, "the working directory lies outside the root", process.directory)
 
 
-def drop_privileges(process: ProcessPlan) -> None:
-    """Bounding set, then ids, then the other sets: each needs what the next one takes (capabilities(7))."""
-    for number in range(LAST_CAPABILITY + 1):
-        if not process.bounding >> number & 1:
-            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
-    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    os.umask(process.umask)
-    os.setgroups(process.groups)
-    os.setresgid(process.gid, process.gid, process.gid)
-    os.setresuid(process.uid, process.uid, process.uid)
-    syscalls.capset(effective=process.effective, permitted=process.permitted, inheritable=process.inheritable)
-    syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-    for number in range(LAST_CAPABILITY + 1):
-        if process.ambient >> number & 1:
-            syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
-
-
-def restore_signals() -> None:
-    """What Python and the launcher changed; ignored signals would survive execve(2)."""
-    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
 def execute(process: ProcessPlan) -> None:
     """execve(2): lab's helper, whose mount no image can replace, or the application itself."""
     restore_signals()
@@ -307,7 +364,24 @@ def execute(process: ProcessPlan) -> None:
     if process.init:
         words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
         os.execve(INSIDE, words, environment)
-    os.execvpe(process.argv[0], process.argv, environment)
+    search_and_execute(process.argv, environment)
+
+
+def search_and_execute(argv: list[str], environment: dict[str, str]) -> None:
+    """execvp(3) with an environment. Python's imports a module for it, and there are none below this root."""
+    program, denied = argv[0], False
+    places = environment.get("PATH", os.defpath).split(":") if "/" not in program else [""]
+    for place in places:
+        try:
+            os.execve(f"{place}/{program}" if place else program, argv, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:
+            denied = True
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, program) from error
+    number = errno.EACCES if denied else errno.ENOENT
+    raise OSError(number, os.strerror(number), program)
 
 
 def teller(channel: Channel) -> Tell:

@@ -1,9 +1,6 @@
 """Mount operations as data: made by the parent, described in logs and reports, applied by the child.
 
-What lies below a container's root comes from an image, so it is hostile until proven otherwise: ``/proc`` may
-be a link to ``../../etc``. Targets are therefore never paths to the kernel. They are opened by openat2(2) with
-the root as the world's end, and mounted on by descriptor. For what lab itself mounts, links are refused.
-
+Targets are resolved by `lab.runtime.rooted`, within the container's root whatever an image holds.
 Everything is applied before the root is entered, while the host's /proc can still name descriptors.
 Standard library only; see `lab.runtime.spawner`.
 """
@@ -12,123 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 
 from lab.host import syscalls
-from lab.host.syscalls import (
-    MS_BIND,
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_PRIVATE,
-    MS_RDONLY,
-    MS_REC,
-    MS_REMOUNT,
-    MS_STRICTATIME,
-    O_PATH,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-)
+from lab.host.syscalls import MOUNT_ATTR_RDONLY, MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, O_PATH
+from lab.record import Record, items
+from lab.runtime.rooted import UNTOUCHED, Root
 
-MODE_DIRECTORY = 0o755
-MOST_LINKS = 40  # as path_resolution(7)
-KEPT_ON_REMOUNT = MS_NOSUID | MS_NODEV | MS_NOEXEC  # the same bits as statvfs(3) f_flag
-
-OPTIONS: dict[str, tuple[int, int]] = {  # mount(8) option: flags set, flags cleared
-    "defaults": (0, 0),
-    "ro": (MS_RDONLY, 0),
-    "rw": (0, MS_RDONLY),
-    "nosuid": (MS_NOSUID, 0),
-    "suid": (0, MS_NOSUID),
-    "nodev": (MS_NODEV, 0),
-    "dev": (0, MS_NODEV),
-    "noexec": (MS_NOEXEC, 0),
-    "exec": (0, MS_NOEXEC),
-    "sync": (syscalls.MS_SYNCHRONOUS, 0),
-    "async": (0, syscalls.MS_SYNCHRONOUS),
-    "dirsync": (syscalls.MS_DIRSYNC, 0),
-    "noatime": (syscalls.MS_NOATIME, 0),
-    "nodiratime": (syscalls.MS_NODIRATIME, 0),
-    "relatime": (syscalls.MS_RELATIME, 0),
-    "strictatime": (MS_STRICTATIME, 0),
-    "bind": (MS_BIND, 0),
-    "rbind": (MS_BIND | MS_REC, 0),
-    "private": (MS_PRIVATE, 0),
-    "rprivate": (MS_PRIVATE | MS_REC, 0),
-    "slave": (syscalls.MS_SLAVE, 0),
-    "rslave": (syscalls.MS_SLAVE | MS_REC, 0),
-}
-PROPAGATION = MS_PRIVATE | syscalls.MS_SLAVE | syscalls.MS_SHARED | syscalls.MS_UNBINDABLE
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
-def split_options(options: list[str] | tuple[str, ...]) -> tuple[int, str]:
-    """mount(8) options as mount(2) flags and the file system's own data."""
-    flags, data = 0, []
-    for option in options:
-        if option in OPTIONS:
-            on, off = OPTIONS[option]
-            flags = (flags | on) & ~off
-        else:
-            data.append(option)
-    return flags, ",".join(data)
-
-
-class Root:
-    """A container's root while it is put together; nothing resolved through it can leave it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._descriptor = os.open(path, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def open(self, target: str, *, follow: bool = False) -> int:
-        """``target`` as an O_PATH descriptor; symbolic links are refused (ELOOP) unless ``follow``."""
-        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
-        return syscalls.openat2(self._descriptor, target, O_PATH, resolve)
-
-    def ensure(self, target: str, *, directory: bool, follow: bool = False, links: int = MOST_LINKS) -> int:
-        """Like `open`; a missing target and its parents are made first, as a directory or an empty file."""
-        try:
-            return self.open(target, follow=follow)
-        except FileNotFoundError:
-            pass
-        parent, _, name = target.rstrip("/").rpartition("/")
-        above = self.ensure(parent or "/", directory=True, follow=follow)
-        try:
-            if directory:
-                os.mkdir(name, MODE_DIRECTORY, dir_fd=above)
-            else:
-                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=above))
-        except FileExistsError:
-            if not follow or links == 0:
-                raise
-            # A link that leads nowhere yet, as /etc/resolv.conf often is: make what it names, inside the root.
-            named = os.readlink(name, dir_fd=above)
-            target = named if named.startswith("/") else f"{parent}/{named}"
-            return self.ensure(target, directory=directory, follow=True, links=links - 1)
-        finally:
-            os.close(above)
-        return self.open(target, follow=follow)
-
-    def mount(self, source: str, target: int, kind: str, flags: int, data: str = "") -> None:
-        """mount(2) on an open ``target``."""
-        syscalls.mount(source, f"/proc/self/fd/{target}", kind, flags, data)
-
-    def remount(self, target: str, flags: int, *, follow: bool = False) -> None:
-        """Change the per-mount flags of what is mounted on ``target`` by now, keeping the restrictive ones."""
-        opened = self.open(target, follow=follow)
-        try:
-            kept = os.fstatvfs(opened).f_flag & KEPT_ON_REMOUNT
-            self.mount("none", opened, "", MS_BIND | MS_REMOUNT | flags | kept)
-        finally:
-            os.close(opened)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(Record):
     """One thing to mount. ``describe`` is a line for people; ``apply`` does it or raises OSError."""
 
     target: str
@@ -140,10 +32,9 @@ class Operation:
         raise NotImplementedError
 
     def to_json(self) -> dict[str, object]:
-        return {"operation": type(self).__name__, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+        return {"operation": type(self).__name__, **items(self)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OverlayRoot(Operation):
     """An overlay as the root, mounted on the host path ``target``, inside the container's mount namespace only.
 
@@ -174,7 +65,6 @@ class OverlayRoot(Operation):
                 os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryRoot(Operation):
     """A plain directory as the root, bound to ``target`` because pivot_root(2) wants a mount point."""
 
@@ -188,54 +78,122 @@ class DirectoryRoot(Operation):
         syscalls.mount(self.source, self.target, "", MS_BIND | MS_REC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FileSystem(Operation):
-    """A new file system: proc, tmpfs, devpts, …"""
+    """A new file system: proc, tmpfs, devpts, … ``copy_up`` takes along what the directory held (tmpfs)."""
 
     kind: str
     source: str
     flags: int
     data: str
+    recursive: tuple[int, int] = UNTOUCHED
+    propagation: tuple[int, ...] = ()
+    copy_up: bool = False
 
     def describe(self) -> str:
         return f"{self.kind} on {self.target}{' read-only' if self.flags & MS_RDONLY else ''}"
 
     def apply(self, root: Root) -> None:
+        data = self.data
+        if self.kind == "tmpfs" and "mode=" not in data:
+            data = ",".join([word for word in (data, _mode_of(root, self.target)) if word])
         target = root.ensure(self.target, directory=True)
         try:
-            root.mount(self.source, target, self.kind, self.flags, self.data)
+            if self.copy_up:
+                self._copy_up(root, target, data)
+            else:
+                root.mount(self.source, target, self.kind, self.flags, data)
         finally:
             os.close(target)
+        root.adjust(self.target, recursive=self.recursive, propagation=self.propagation)
+
+    def _copy_up(self, root: Root, target: int, data: str) -> None:
+        from lab.runtime import copyup  # few mounts ask for it
+
+        below = root.open(self.target, flags=os.O_RDONLY | os.O_DIRECTORY)
+        root.mount(self.source, target, self.kind, self.flags & ~MS_RDONLY, data)
+        above = root.open(self.target, flags=os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            copyup.copy(below, above)
+        finally:
+            os.close(below)
+            os.close(above)
+        if self.flags & MS_RDONLY:
+            root.adjust(self.target, (MOUNT_ATTR_RDONLY, 0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bind(Operation):
-    """A file or directory of the host. Links in ``target`` are followed, within the root."""
+def _mode_of(root: Root, target: str) -> str:
+    """A tmpfs takes over the mode of the directory that it covers, as under other runtimes."""
+    try:
+        opened = root.open(target)
+    except FileNotFoundError:
+        return ""
+    try:
+        return f"mode={stat.S_IMODE(os.fstat(opened).st_mode):o}"
+    finally:
+        os.close(opened)
 
-    source: str
+
+class Remount(Operation):
+    """Other flags or data for what is mounted on ``target`` by now."""
+
     flags: int
+    data: str
 
     def describe(self) -> str:
-        return f"{self.source} on {self.target}{' read-only' if self.flags & MS_RDONLY else ''}"
+        return f"remount {self.target}{' read-only' if self.flags & MS_RDONLY else ''}"
 
     def apply(self, root: Root) -> None:
-        target = root.ensure(self.target, directory=os.path.isdir(self.source), follow=True)
+        opened = root.open(self.target, follow=True)
         try:
-            root.mount(self.source, target, "", MS_BIND | (self.flags & MS_REC))
-            if propagation := self.flags & PROPAGATION:
-                root.mount("none", target, "", propagation | (self.flags & MS_REC))
+            root.mount("none", opened, "", self.flags | MS_REMOUNT, self.data)
+        finally:
+            os.close(opened)
+
+
+class Bind(Operation):
+    """A file or directory of the host. Links in ``target`` are followed, within the root.
+
+    With ``idmap`` the parent has made it, see `lab.runtime.idmap`; ``uid_map`` and ``gid_map`` are its own then,
+    or empty for the container's.
+    """
+
+    source: str
+    whole: bool = False  # with what is mounted below it
+    attributes: tuple[int, int] = UNTOUCHED
+    recursive: tuple[int, int] = UNTOUCHED
+    propagation: tuple[int, ...] = ()
+    idmap: str = ""
+    uid_map: str = ""
+    gid_map: str = ""
+
+    def describe(self) -> str:
+        read_only = (self.attributes[0] | self.recursive[0]) & MOUNT_ATTR_RDONLY
+        return f"{self.source} on {self.target}{' read-only' if read_only else ''}"
+
+    def apply(self, root: Root) -> None:
+        directory = stat.S_ISDIR(os.stat(self.source).st_mode)
+        target = root.ensure(self.target, directory=directory, follow=True)
+        try:
+            if self.idmap:
+                root.place_tree(target)
+            else:
+                root.mount(self.source, target, "", MS_BIND | (MS_REC if self.whole else 0))
         finally:
             os.close(target)
-        if restrictions := self.flags & ~(MS_BIND | MS_REC | PROPAGATION):
-            root.remount(self.target, restrictions, follow=True)
+        root.adjust(self.target, self.attributes, recursive=self.recursive, propagation=self.propagation, follow=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupView(Operation):
-    """The container's own cgroups, read-only: one mount per controller on v1, a single one on v2."""
+    """The container's own cgroups: one mount per v1 hierarchy, named by its controllers, or the one of v2.
+
+    A container with a cgroup namespace sees its own group as the root. For one without, ``sources`` are the group's
+    directories, one for each hierarchy, and bound instead.
+    """
 
     controllers: tuple[str, ...]  # empty on v2
     flags: int
+    sources: tuple[str, ...] = ()
+    propagation: tuple[int, ...] = ()
 
     def describe(self) -> str:
         return f"cgroups on {self.target}: {' '.join(self.controllers) or 'v2'}"
@@ -244,16 +202,35 @@ class CgroupView(Operation):
         top = root.ensure(self.target, directory=True)
         try:
             if not self.controllers:
-                root.mount("cgroup", top, "cgroup2", self.flags)
+                self._show(root, self.target, top, "cgroup2", "", "".join(self.sources))
                 return
             root.mount("tmpfs", top, "tmpfs", self.flags & ~MS_RDONLY, "mode=755,size=64k")
         finally:
             os.close(top)
-        for controller in self.controllers:
-            place = root.ensure(f"{self.target}/{controller}", directory=True)
-            root.mount("cgroup", place, "cgroup", self.flags, controller)
+        sources = self.sources or ("",) * len(self.controllers)
+        for names, source in zip(self.controllers, sources, strict=True):
+            place = root.ensure(f"{self.target}/{names}", directory=True)
+            self._show(root, f"{self.target}/{names}", place, "cgroup", names, source)
             os.close(place)
-        root.remount(self.target, self.flags)
+        self._link(root)
+        read_only = MOUNT_ATTR_RDONLY if self.flags & MS_RDONLY else 0
+        root.adjust(self.target, (read_only, 0), propagation=self.propagation)
+
+    def _show(self, root: Root, name: str, target: int, kind: str, data: str, source: str) -> None:
+        if source:
+            root.mount(source, target, "", MS_BIND)
+            root.adjust(name, (self.flags & 0xF, 0))  # read-only to noexec are the same bits in both worlds
+        else:
+            root.mount("cgroup", target, kind, self.flags, data)
+
+    def _link(self, root: Root) -> None:
+        """``cpu`` leads to ``cpu,cpuacct``."""
+        together = [(name, names) for names in self.controllers if "," in names for name in names.split(",")]
+        if together:
+            directory = root.open(self.target)
+            for name, names in together:
+                os.symlink(names, name, dir_fd=directory)
+            os.close(directory)
 
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
@@ -267,7 +244,6 @@ DEVICE_LINKS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultDevices(Operation):
     """The nodes and links that OCI runtime-spec, config-linux.md, wants below /dev.
 
@@ -285,7 +261,7 @@ class DefaultDevices(Operation):
         try:
             for name, (major, minor) in DEVICES.items():
                 if self.bind:
-                    Bind(target=f"{self.target}/{name}", source=f"/dev/{name}", flags=0).apply(root)
+                    Bind(target=f"{self.target}/{name}", source=f"/dev/{name}").apply(root)
                 else:
                     os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
             for name, destination in DEVICE_LINKS.items():
@@ -295,7 +271,41 @@ class DefaultDevices(Operation):
             os.close(directory)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode(Operation):
+    """A node of linux.devices. ``kind`` is a file type of mknod(2); ``bind`` as for `DefaultDevices`."""
+
+    kind: int
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+    bind: bool
+
+    def describe(self) -> str:
+        return f"{self.target}, device {self.major}:{self.minor}"
+
+    def apply(self, root: Root) -> None:
+        if self.bind:
+            Bind(target=self.target, source=self.target).apply(root)
+            return
+        parent, _, name = self.target.rpartition("/")
+        directory = root.ensure(parent or "/", directory=True)
+        number = os.makedev(self.major, self.minor)
+        try:
+            os.mknod(name, self.kind | 0o600, number, dir_fd=directory)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if (stat.S_IFMT(found.st_mode), found.st_rdev) != (self.kind, number):
+                raise
+        finally:
+            os.close(directory)
+        opened = root.open(self.target)
+        os.chown(f"/proc/self/fd/{opened}", self.uid, self.gid)
+        os.chmod(f"/proc/self/fd/{opened}", self.mode)
+        os.close(opened)
+
+
 class Mask(Operation):
     """Hide what the kernel shows: a file below /dev/null, a directory below an empty read-only tmpfs."""
 
@@ -316,7 +326,6 @@ class Mask(Operation):
             os.close(opened)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MakeReadOnly(Operation):
     """Bind a path on itself, read-only."""
 
@@ -332,17 +341,13 @@ class MakeReadOnly(Operation):
             root.mount(f"/proc/self/fd/{opened}", opened, "", MS_BIND | MS_REC)
         finally:
             os.close(opened)
-        root.remount(self.target, MS_RDONLY)
+        root.adjust(self.target, (MOUNT_ATTR_RDONLY, 0))
 
 
-_OPERATIONS: dict[str, type[Operation]] = {
-    kind.__name__: kind
-    for kind in (OverlayRoot, DirectoryRoot, FileSystem, Bind, CgroupView, DefaultDevices, Mask, MakeReadOnly)
-}
+_OPERATIONS: dict[str, type[Operation]] = {kind.__name__: kind for kind in Operation.__subclasses__()}
 
 
-def from_json(value: dict[str, object]) -> Operation:
+def from_json(value: dict[str, Any]) -> Operation:
     """The operation that ``to_json`` wrote."""
-    arguments = {name: tuple(field) if isinstance(field, list) else field for name, field in value.items()}
-    kind = _OPERATIONS[str(arguments.pop("operation"))]
-    return kind(**arguments)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {name: tuple(field) if type(field) is list else field for name, field in value.items()}
+    return _OPERATIONS[fields.pop("operation")](**fields)

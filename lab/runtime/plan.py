@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from lab.host.syscalls import MS_REC, MS_SLAVE
 from lab.record import Names, Record, items
 
 TYPE_CHECKING = False
@@ -33,9 +34,12 @@ class Step(metaclass=Names):
     JOIN = "join namespaces"
     ROOT = "mount the root"
     MOUNTS = "mount"
+    HOOKS = "run hooks"
+    CONSOLE = "open the terminal"
     MASKS = "mask paths"
     ENTER = "enter the root"
     HOSTNAME = "set the hostname"
+    START_HOOKS = "run startContainer hooks"
     LIMITS = "set rlimits"
     DESCRIPTORS = "close descriptors"
     DIRECTORY = "enter the working directory"
@@ -59,6 +63,7 @@ class Enter(metaclass=Names):
     """How the new root is entered: for good, or as root can leave it again (chroot(2), NOTES)."""
 
     PIVOT_ROOT = "pivot_root"
+    MOVE = "move"  # the root's mount over /, where pivot_root(2) can't: on a ramfs
     CHROOT = "chroot"
 
 
@@ -83,6 +88,12 @@ class ProcessPlan(Record):
     oom_score_adj: int | None
     init: bool  # lab's helper is executed first and supervises the application
     helper: list[str]  # what it is told besides, see inside/init.c: a terminal to make
+    terminal: bool = False  # a terminal of the container's own, sent as CONSOLE
+    console_size: list[int] | None = None  # rows, columns
+    scheduler: dict[str, int] | None = None  # fields of sched_setattr(2)
+    io_priority: list[int] | None = None  # class, priority
+    persona: int | None = None  # of personality(2)
+    exec_label: tuple[str, ...] | list[str] = ()  # a file of proc_pid_attr(5), and what to write there
     preserve: int = 0  # how many descriptors from 3 on are handed over
     survives: bool = False  # the launcher's death: a detached instance's application
 
@@ -100,7 +111,7 @@ class Plan(Record):
     name: str
     clone_flags: int  # namespaces made by clone(2)
     cgroup_namespace: bool  # made later, by unshare(2): its root is where the process is placed by then
-    joins: list[list[object]]  # path of a namespace, its CLONE_NEW flag
+    joins: list[list[Any]]  # path of a namespace, its CLONE_NEW flag
     uid_map: str  # lines of proc(5) uid_map, "" without a user namespace
     gid_map: str
     cgroups: CgroupsPlan
@@ -114,6 +125,14 @@ class Plan(Record):
     loopback_up: bool
     sysctls: dict[str, str]
     process: ProcessPlan
+    born_in: tuple[()] | list[list[Any]] = ()  # as joins, of those that only a process yet to be born can be in: pid
+    time_offsets: str = ""  # lines of time_namespaces(7) timens_offsets
+    new_time: bool = False
+    propagation: int = MS_REC | MS_SLAVE  # between the host's mounts and the namespace's copies of them
+    root_propagation: int = 0  # of the container's root once it is entered
+    domainname: str = ""
+    hooks: dict[str, list[dict[str, Any]]] = {}  # noqa: RUF012  # by name, see lab.runtime.hooks
+    state: dict[str, Any] = {}  # noqa: RUF012  # the container's, for hooks; without its pid
     hold: bool = False  # wait for EXEC_NOW once isolated
     fail_at: str = ""  # a Step at which to fail on purpose: how tests prove that every failure is cleaned up
     explain: bool = False  # tell of each step when it has been taken

@@ -8,8 +8,8 @@ from pathlib import Path
 from lab.host import syscalls
 from lab.host.clock import Remark
 from lab.runtime import mounts
-from lab.runtime.init import LAST_CAPABILITY
 from lab.runtime.plan import INSIDE, Enter, Plan, Step
+from lab.runtime.privileges import LAST_CAPABILITY
 
 NAMESPACES = {
     syscalls.CLONE_NEWUSER: "user",

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import resource
-from collections.abc import Sequence
 
-from lab.errors import LabError, UsageError
+from lab.errors import UsageError
 from lab.host import syscalls
-from lab.model import Limits
-from lab.runtime import capabilities, seccomp
-from lab.runtime.config import Config, IdMapping, Linux, MountConfig, ProcessConfig
-from lab.runtime.mounts import (
-    Bind,
-    CgroupView,
-    DefaultDevices,
-    FileSystem,
-    MakeReadOnly,
-    Mask,
-    Operation,
-    split_options,
-)
+from lab.host.syscalls import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
+from lab.runtime import capabilities, config, files, lsm, mountoptions, schema, validate
+from lab.runtime.files import masks, operations
 from lab.runtime.plan import CgroupsPlan, Enter, Plan, ProcessPlan
+
+__all__ = ["joined_flags", "limits", "masks", "operations", "plan", "process_plan"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from lab.model import Limits
+    from lab.runtime.config import Config, IoPriority, Linux, Personality, ProcessConfig, Scheduler
+    from lab.runtime.mounts import Operation
 
 NAMESPACES = {
     "mount": syscalls.CLONE_NEWNS,
@@ -31,10 +31,26 @@ NAMESPACES = {
     "network": syscalls.CLONE_NEWNET,
     "user": syscalls.CLONE_NEWUSER,
     "cgroup": syscalls.CLONE_NEWCGROUP,
+    "time": syscalls.CLONE_NEWTIME,
 }
+NOT_BY_CLONE = ("cgroup", "time")  # made in other ways, see `lab.runtime.container` and `lab.runtime.init`
 
 ENTER_ANNOTATION = "lab.enter"
-"""pivot_root (the default) or chroot: lab's one annotation, for the backend that shows what chroot is worth."""
+"""pivot_root (the default), move or chroot: lab's one annotation, for the backend that shows what chroot is worth."""
+
+INFINITE = (1 << 64) - 1  # an rlimit in JSON; RLIM_INFINITY is -1 in Python
+RLIMIT_LOCKS = 10  # asm-generic/resource.h; Python leaves it out
+POLICIES = {
+    "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}  # fmt: skip
+POLICY_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x01, "SCHED_FLAG_RECLAIM": 0x02, "SCHED_FLAG_DL_OVERRUN": 0x04,
+    "SCHED_FLAG_KEEP_POLICY": 0x08, "SCHED_FLAG_KEEP_PARAMS": 0x10, "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}  # fmt: skip
+IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+PERSONAS = {"LINUX": 0x0000, "LINUX32": 0x0008}  # personality(2)
 
 
 def plan(
@@ -48,32 +64,48 @@ def plan(
     helper: Sequence[str] = (),
     hold: bool = False,
     fail_at: str = "",
+    bundle: str = "",
+    cgroup_directories: tuple[str, ...] = (),
+    no_pivot: bool = False,
 ) -> Plan:
     """Everything `lab.runtime.container.start` needs to know.
 
-    ``root`` is mounted on its ``target``. ``cgroup_controllers`` are the v1 controllers to show inside, empty
-    on v2. Raises UsageError for what the specification allows and lab does not do.
+    ``root`` is mounted on its ``target``. ``cgroup_controllers`` name the v1 hierarchies to show inside, empty
+    on v2; for ``bundle`` and ``cgroup_directories`` see `lab.runtime.files.operations`. ``no_pivot`` enters the
+    root without pivot_root(2). Raises UsageError for what `lab.runtime.validate` finds and what lab does not do.
     """
+    validate.check(config)
+    lsm.mount_label(config, "")
     linux = config.linux
-    flags = {kind: NAMESPACES[kind] for kind in _namespace_types(linux)}
     made = {space.type for space in linux.namespaces if not space.path}
     return Plan(
         name=name,
-        clone_flags=sum(flags[kind] for kind in made if kind != "cgroup"),
+        clone_flags=sum(NAMESPACES[kind] for kind in made if kind not in NOT_BY_CLONE),
         cgroup_namespace="cgroup" in made,
-        joins=[[space.path, flags[space.type]] for space in linux.namespaces if space.path],
-        uid_map=_map(linux.uid_mappings) if "user" in made else "",
-        gid_map=_map(linux.gid_mappings) if "user" in made else "",
+        joins=_given(linux, but="pid"),
+        born_in=_given(linux, only="pid"),
+        new_time="time" in made,
+        time_offsets="\n".join(f"{kind} {each.secs} {each.nanosecs}" for kind, each in linux.time_offsets.items()),
+        uid_map=files.id_map(linux.uid_mappings) if "user" in made else "",
+        gid_map=files.id_map(linux.gid_mappings) if "user" in made else "",
         cgroups=cgroups,
         mount_point=root.target,
         root=root.to_json(),
-        mounts=[operation.to_json() for operation in operations(config, cgroup_controllers)],
+        mounts=[
+            each.to_json()
+            for each in operations(config, cgroup_controllers, bundle=bundle, cgroup_directories=cgroup_directories)
+        ],
         masks=[operation.to_json() for operation in masks(config)],
+        propagation=_propagation(linux),
+        root_propagation=mountoptions.PROPAGATION[linux.rootfs_propagation] if linux.rootfs_propagation else 0,
         read_only_root=config.root.readonly,
-        enter=_enter(config),
+        enter=Enter.MOVE if no_pivot else _enter(config),
         hostname=config.hostname,
+        domainname=config.domainname,
         loopback_up="network" in made,
         sysctls=dict(linux.sysctl),
+        hooks=_hooks(config),
+        state=state(config, name, bundle),
         process=process_plan(config, init=init, helper=helper),
         hold=hold,
         fail_at=fail_at,
@@ -85,7 +117,7 @@ def process_plan(
 ) -> ProcessPlan:
     """The process of ``config``, or another ``process`` behind the same boundary."""
     process = process or config.process
-    sets = process.capabilities
+    sets, size = process.capabilities, process.console_size
     profile = config.linux.seccomp
     return ProcessPlan(
         argv=list(process.args),
@@ -95,44 +127,46 @@ def process_plan(
         gid=process.user.gid,
         groups=list(process.user.additional_gids),
         umask=0o022 if process.user.umask is None else process.user.umask,
-        bounding=_capabilities(sets.bounding, "bounding"),
-        effective=_capabilities(sets.effective, "effective"),
-        permitted=_capabilities(sets.permitted, "permitted"),
-        inheritable=_capabilities(sets.inheritable, "inheritable"),
-        ambient=_capabilities(sets.ambient, "ambient"),
-        rlimits=[[_rlimit(each.type), each.soft, each.hard] for each in process.rlimits],
+        bounding=capabilities.mask(sets.bounding),
+        effective=capabilities.mask(sets.effective),
+        permitted=capabilities.mask(sets.permitted),
+        inheritable=capabilities.mask(sets.inheritable),
+        ambient=capabilities.mask(sets.ambient),
+        rlimits=[[_rlimit(each.type), _bound(each.soft), _bound(each.hard)] for each in process.rlimits],
         no_new_privileges=process.no_new_privileges,
-        seccomp=base64.b64encode(seccomp.compile(profile)).decode() if profile else "",
+        seccomp=_filter(profile) if profile else "",
         oom_score_adj=process.oom_score_adj,
         init=init,
         helper=list(helper),
+        terminal=process.terminal,
+        console_size=[size.height, size.width] if size else None,
+        scheduler=_scheduler(process.scheduler) if process.scheduler else None,
+        io_priority=_io_priority(process.io_priority) if process.io_priority else None,
+        persona=_persona(config.linux.personality) if config.linux.personality else None,
+        exec_label=lsm.exec_label(process),
     )
 
 
-def operations(config: Config, cgroup_controllers: tuple[str, ...]) -> list[Operation]:
-    """The mounts, in order; a tmpfs on /dev gets the default nodes right after it."""
-    found: list[Operation] = []
-    in_user_namespace = "user" in _namespace_types(config.linux)
-    for mount in config.mounts:
-        found.append(_operation(mount, cgroup_controllers))
-        if mount.destination == "/dev" and mount.type == "tmpfs":
-            found.append(DefaultDevices(target="/dev", bind=in_user_namespace))
-    return found
-
-
-def masks(config: Config) -> list[Operation]:
-    """What is hidden and what is made read-only below /proc and /sys."""
-    hidden: list[Operation] = [Mask(target=path) for path in config.linux.masked_paths]
-    return hidden + [MakeReadOnly(target=path) for path in config.linux.readonly_paths]
+def state(config: Config, name: str, bundle: str) -> dict[str, object]:
+    """The container's state for hooks, but for its pid (runtime.md, "State")."""
+    found: dict[str, object] = {
+        "ociVersion": config.oci_version,
+        "id": name,
+        "status": "creating",
+        "bundle": bundle,
+    }
+    return found | ({"annotations": dict(config.annotations)} if config.annotations else {})
 
 
 def joined_flags(config: Config) -> int:
     """The namespaces that are not lab's own: what a further process has to join."""
-    return sum(NAMESPACES[kind] for kind in _namespace_types(config.linux))
+    return sum(NAMESPACES[space.type] for space in config.linux.namespaces)
 
 
 def limits(config: Config) -> Limits:
     """The configuration's resources in lab's terms."""
+    from lab.model import Limits
+
     resources = config.linux.resources
     cpu, memory = resources.cpu, resources.memory
     cpus = cpu.quota / (cpu.period or 100_000) if cpu and cpu.quota and cpu.quota > 0 else None
@@ -143,33 +177,29 @@ def limits(config: Config) -> Limits:
     )
 
 
-def _operation(mount: MountConfig, cgroup_controllers: tuple[str, ...]) -> Operation:
-    flags, data = split_options(mount.options)
-    if mount.type == "cgroup":
-        return CgroupView(target=mount.destination, controllers=cgroup_controllers, flags=flags)
-    if flags & syscalls.MS_BIND:
-        if data:
-            raise UsageError(
-                f"config.json: mount option {data} on {mount.destination} means nothing for a bind mount"
-            )
-        return Bind(target=mount.destination, source=mount.source, flags=flags)
-    return FileSystem(
-        target=mount.destination, kind=mount.type, source=mount.source or mount.type, flags=flags, data=data
-    )
+def _given(linux: Linux, *, but: str = "", only: str = "") -> list[list[Any]]:
+    """The namespaces given by path, with their flags."""
+    return [
+        [space.path, NAMESPACES[space.type]]
+        for space in linux.namespaces
+        if space.path and space.type != but and only in ("", space.type)
+    ]
 
 
-def _namespace_types(linux: Linux) -> list[str]:
-    kinds = [space.type for space in linux.namespaces]
-    for kind in kinds:
-        if kind not in NAMESPACES:
-            raise UsageError(f"config.json: linux.namespaces: {kind} is not supported")
-    if "mount" not in kinds:
-        raise UsageError("config.json: linux.namespaces: a mount namespace is needed to keep the host's mounts clean")
-    return kinds
+def _propagation(linux: Linux) -> int:
+    """Between the host's mounts and the container's copies, until the root is entered.
+
+    Unbindable would forbid bind mounts of them: those are private until then.
+    """
+    kind = (linux.rootfs_propagation or "rslave").removeprefix("r")
+    return MS_REC | {"shared": MS_SHARED, "slave": MS_SLAVE}.get(kind, MS_PRIVATE)
 
 
-def _map(mappings: tuple[IdMapping, ...]) -> str:
-    return "\n".join(f"{each.container_id} {each.host_id} {each.size}" for each in mappings)
+def _hooks(config: Config) -> dict[str, list[dict[str, Any]]]:
+    """Those that run before the application, by name."""
+    hooks = schema.write(config.hooks)
+    assert isinstance(hooks, dict)
+    return {name: found for name, found in hooks.items() if name not in ("poststart", "poststop")}
 
 
 def _enter(config: Config) -> str:
@@ -179,15 +209,35 @@ def _enter(config: Config) -> str:
     return value
 
 
-def _capabilities(names: tuple[str, ...], which: str) -> int:
-    try:
-        return capabilities.mask(names)
-    except KeyError as error:
-        raise UsageError(f"config.json: process.capabilities.{which}: {error.args[0]} is unknown") from error
+def _filter(profile: config.Seccomp) -> str:
+    from lab.runtime import seccomp
+
+    return binascii.b2a_base64(seccomp.compile(profile), newline=False).decode()
 
 
 def _rlimit(name: str) -> int:
-    number = getattr(resource, name, None)
-    if not name.startswith("RLIMIT_") or not isinstance(number, int):
-        raise LabError(f"config.json: process.rlimits: {name} is unknown")
-    return number
+    return RLIMIT_LOCKS if name == "RLIMIT_LOCKS" else int(getattr(resource, name))
+
+
+def _bound(value: int) -> int:
+    return resource.RLIM_INFINITY if value == INFINITE else value
+
+
+def _scheduler(wanted: Scheduler) -> dict[str, int]:
+    return {
+        "policy": POLICIES[wanted.policy],
+        "flags": sum({POLICY_FLAGS[flag] for flag in wanted.flags}),
+        "nice": wanted.nice,
+        "priority": wanted.priority,
+        "runtime": wanted.runtime,
+        "deadline": wanted.deadline,
+        "period": wanted.period,
+    }
+
+
+def _io_priority(wanted: IoPriority) -> list[int]:
+    return [IO_CLASSES[wanted.io_class], wanted.priority]
+
+
+def _persona(wanted: Personality) -> int:
+    return PERSONAS[wanted.domain]

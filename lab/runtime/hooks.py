@@ -1,0 +1,112 @@
+"""Hooks: programs of the caller's that run at points of a container's life (config.md, "POSIX-platform Hooks").
+
+    prestart         parent   namespaces and mounts exist, the root is not entered yet     failure ends the container
+    createRuntime    parent   the same moment, after prestart                              failure ends the container
+    createContainer  child    the same moment; the program is the host's                   failure ends the container
+    startContainer   child    after start, before the application; the program is its own  failure ends the container
+    poststart        runtime  the application is being executed                            failure is only told
+    poststop         runtime  everything has been removed                                  failure is only told
+
+Each gets the container's state on its standard input, the environment it was given and no other, and is killed with
+its process group when its time is over. `lab.runtime.container` and `lab.runtime.init` run the first four, the owner
+of the container's life the last two. Standard library only, and no subprocess module: see `lab.runtime.spawner`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+from lab.lean import dumps, signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+MOST_OUTPUT_BYTES = 400  # of a hook that failed, in its error
+RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)  # what lab's small processes ignore
+
+Hook = dict[str, "Any"]
+"""``path``, ``args``, ``env``, ``timeout`` (seconds or None), as config.json has them."""
+
+
+def run(name: str, hooks: Sequence[Hook], state: Mapping[str, object]) -> None:
+    """Run each in order, waiting for its end. Raises OSError that names the first one that failed.
+
+    ``state`` is the container's, with the ``pid`` as the hook's own namespaces number it.
+    """
+    for hook in hooks:
+        _run_one(name, hook, dumps(dict(state)).encode())
+
+
+def run_all(name: str, hooks: Sequence[Hook], state: Mapping[str, object]) -> list[str]:
+    """Run each, whatever the others do; what failed, for a log (poststart and poststop)."""
+    failed = []
+    for hook in hooks:
+        try:
+            run(name, [hook], state)
+        except OSError as error:
+            failed.append(error.strerror or str(error))
+    return failed
+
+
+def _run_one(name: str, hook: Hook, state: bytes) -> None:
+    path = hook["path"]
+    given, heard = os.memfd_create("state", os.MFD_CLOEXEC), os.memfd_create("output", os.MFD_CLOEXEC)
+    try:
+        os.write(given, state)
+        os.lseek(given, 0, os.SEEK_SET)
+        try:
+            pid = _spawn(hook, given, heard)
+        except OSError as error:
+            raise OSError(error.errno, f"{name} hook {path}: {error.strerror}") from error
+        status = _wait(pid, hook.get("timeout"))
+        if status is None:
+            raise OSError(errno.ETIMEDOUT, f"{name} hook {path}: not done within {hook['timeout']} s")
+        if status != 0:
+            ended = f"exit code {status}" if status > 0 else f"killed by signal {-status}"
+            raise OSError(errno.ECANCELED, f"{name} hook {path}: {ended}{_said(heard)}")
+    finally:
+        os.close(given)
+        os.close(heard)
+
+
+def _spawn(hook: Hook, given: int, heard: int) -> int:
+    """In a process group of its own; posix_spawn(3) tells of a program that can't be executed."""
+    words = list(hook.get("args") or ()) or [hook["path"]]
+    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
+    descriptors = [(os.POSIX_SPAWN_DUP2, old, new) for old, new in ((given, 0), (heard, 1), (heard, 2))]
+    return os.posix_spawn(
+        hook["path"],
+        words,
+        environment,
+        file_actions=descriptors,
+        setpgroup=0,
+        setsigmask=[],
+        setsigdef=RESTORED,
+    )
+
+
+def _wait(pid: int, timeout_seconds: float | None) -> int | None:
+    """Its exit code, negative after a signal; None when it had to be killed because its time was over."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        in_time = bool(poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
+    finally:
+        os.close(pidfd)
+    if not in_time:
+        os.killpg(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) if in_time else None
+
+
+def _said(heard: int) -> str:
+    """The end of its output, on one line."""
+    size = os.fstat(heard).st_size
+    text = os.pread(heard, MOST_OUTPUT_BYTES, max(0, size - MOST_OUTPUT_BYTES)).decode("utf-8", "replace")
+    line = " ".join(text.split())
+    return f": {line}" if line else ""

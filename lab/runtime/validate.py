@@ -1,0 +1,172 @@
+"""Rules of the specification that join several properties of a configuration, checked before anything is made.
+
+What a single property has to be, `lab.runtime.config` says. Each complaint begins with the JSON path of what is
+wrong and says what was expected. Sources: config.md, config-linux.md, and the man pages of what they configure.
+"""
+
+from __future__ import annotations
+
+from lab.runtime import schema
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lab.runtime.config import Config, Linux, ProcessConfig
+
+MOST_MAPPINGS = 340  # lines of uid_map (user_namespaces(7))
+CLOCKS = ("monotonic", "boottime")
+OF_IPC = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+          "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.msg_next_id", "kernel.sem_next_id",
+          "kernel.shm_next_id", "kernel.auto_msgmni")  # fmt: skip
+SETS_OF_PROCESS = ("effective", "permitted", "inheritable", "ambient")
+
+
+def check(config: Config) -> None:
+    """Raises UsageError for the first rule that is broken."""
+    kinds = _namespaces(config.linux)
+    check_process(config.process)
+    _names(config, kinds)
+    _user_namespace(config.linux, kinds)
+    _clocks(config.linux, kinds)
+    _sysctls(config, kinds)
+    _devices(config.linux)
+    _seccomp(config.linux)
+    _resources(config.linux)
+    if config.linux.personality and config.linux.personality.flags:
+        raise schema.error("linux.personality.flags", "is not empty: the specification defines none")
+
+
+def check_process(process: ProcessConfig) -> None:
+    """The rules of a process, the container's first or a further one."""
+    if not process.args:
+        raise schema.error("process.args", "is empty: at least a program is needed")
+    if not process.args[0]:
+        raise schema.error("process.args[0]", "is empty: not the name of a program")
+    _distinct("process.rlimits", [limit.type for limit in process.rlimits])
+    for number, limit in enumerate(process.rlimits):
+        if limit.soft > limit.hard:
+            raise schema.error(f"process.rlimits[{number}].soft", f"is more than hard: {limit.soft} > {limit.hard}")
+    sets = process.capabilities
+    _within("process.capabilities.effective", sets.effective, "permitted", sets.permitted)
+    _within("process.capabilities.ambient", sets.ambient, "permitted", sets.permitted)
+    _within("process.capabilities.ambient", sets.ambient, "inheritable", sets.inheritable)
+    if process.apparmor_profile and process.selinux_label:
+        raise schema.error("process.selinuxLabel", "is given beside apparmorProfile: a host has one of them")
+    if process.io_priority and not 0 <= process.io_priority.priority <= 7:
+        raise schema.error("process.ioPriority.priority", f"is not from 0 to 7: {process.io_priority.priority}")
+    if process.scheduler and not -20 <= process.scheduler.nice <= 19:
+        raise schema.error("process.scheduler.nice", f"is not from -20 to 19: {process.scheduler.nice}")
+
+
+def _namespaces(linux: Linux) -> set[str]:
+    kinds = [space.type for space in linux.namespaces]
+    _distinct("linux.namespaces", kinds)
+    for number, space in enumerate(linux.namespaces):
+        path = f"linux.namespaces[{number}]"
+        if space.path and not space.path.startswith("/"):
+            raise schema.error(f"{path}.path", f"is not an absolute path: {schema.short(space.path)}")
+        if space.path and space.type in ("user", "mount"):
+            raise schema.error(f"{path}.path", f"is not supported: the {space.type} namespace is always a new one")
+    if "mount" not in kinds:
+        raise schema.error(
+            "linux.namespaces", "has no mount namespace: one is needed to keep the host's mounts clean"
+        )
+    return set(kinds)
+
+
+def _names(config: Config, kinds: set[str]) -> None:
+    for name, value in (("hostname", config.hostname), ("domainname", config.domainname)):
+        if value and "uts" not in kinds:
+            raise schema.error(name, "is given without a uts namespace: it would be the host's")
+        if len(value.encode()) > 64:
+            raise schema.error(name, "is longer than 64 bytes (uname(2))")
+
+
+def _user_namespace(linux: Linux, kinds: set[str]) -> None:
+    for name, mappings in (("uidMappings", linux.uid_mappings), ("gidMappings", linux.gid_mappings)):
+        if mappings and "user" not in kinds:
+            raise schema.error(f"linux.{name}", "is given without a user namespace")
+        if not mappings and "user" in kinds:
+            raise schema.error(f"linux.{name}", "is missing: a new user namespace has to be told its ids")
+        if len(mappings) > MOST_MAPPINGS:
+            raise schema.error(f"linux.{name}", f"has more than {MOST_MAPPINGS} entries (user_namespaces(7))")
+
+
+def _clocks(linux: Linux, kinds: set[str]) -> None:
+    if linux.time_offsets and not any(space.type == "time" and not space.path for space in linux.namespaces):
+        raise schema.error("linux.timeOffsets", "is given without a new time namespace")
+    for name in linux.time_offsets:
+        if name not in CLOCKS:
+            raise schema.error(f"linux.timeOffsets.{name}", f"is no clock with an offset: {', '.join(CLOCKS)}")
+
+
+def _sysctls(config: Config, kinds: set[str]) -> None:
+    """Only what a namespace has for itself: everything else would change the host."""
+    for name in config.linux.sysctl:
+        plain = name.replace("/", ".")
+        path = f"linux.sysctl.{name}"
+        if ".." in plain or plain.startswith("."):
+            raise schema.error(path, "is no name of a setting")
+        if plain in ("kernel.hostname", "kernel.domainname"):
+            wanted, other = "uts", plain.removeprefix("kernel.")
+            if other == "hostname":
+                raise schema.error(path, "is not set this way: hostname does it")
+        elif plain.startswith("net."):
+            wanted = "network"
+        elif plain in OF_IPC or plain.startswith("fs.mqueue."):
+            wanted = "ipc"
+        elif plain.startswith("user.") and "user" in kinds:
+            wanted = "user"
+        else:
+            raise schema.error(path, "is no setting that a namespace has for itself: it would be the host's")
+        if wanted not in kinds:
+            raise schema.error(path, f"is given without {wanted} namespace: it would be the host's")
+
+
+def _devices(linux: Linux) -> None:
+    _distinct("linux.devices", [device.path for device in linux.devices])
+    for number, device in enumerate(linux.devices):
+        for name, value in (("major", device.major), ("minor", device.minor)):
+            if value is None and device.type != "p":
+                raise schema.error(f"linux.devices[{number}].{name}", "is missing: an integer")
+
+
+def _seccomp(linux: Linux) -> None:
+    profile = linux.seccomp
+    if profile is None:
+        return
+    notifies = [profile.default_action, *(rule.action for rule in profile.syscalls)]
+    if profile.listener_metadata and not profile.listener_path:
+        raise schema.error("linux.seccomp.listenerMetadata", "is given without listenerPath")
+    if "SCMP_ACT_NOTIFY" in notifies and not profile.listener_path:
+        raise schema.error("linux.seccomp.listenerPath", "is missing: SCMP_ACT_NOTIFY needs somebody to notify")
+    for number, rule in enumerate(profile.syscalls):
+        path = f"linux.seccomp.syscalls[{number}]"
+        if not rule.names:
+            raise schema.error(f"{path}.names", "is empty: at least one system call is needed")
+        for place, argument in enumerate(rule.args):
+            if argument.index > 5:
+                raise schema.error(f"{path}.args[{place}].index", f"is not from 0 to 5: {argument.index}")
+
+
+def _resources(linux: Linux) -> None:
+    memory = linux.resources.memory
+    if memory and memory.limit and memory.swap and 0 < memory.swap < memory.limit:
+        raise schema.error("linux.resources.memory.swap", "is less than limit, which it includes")
+    for name, content in linux.resources.unified.items():
+        if "/" in name or "." not in name:
+            raise schema.error(f"linux.resources.unified.{name}", f"is no file of cgroup v2: {schema.short(content)}")
+
+
+def _distinct(path: str, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise schema.error(f"{path}[{number}]", f"is there twice: {name}")
+
+
+def _within(path: str, names: Iterable[str], other: str, others: Iterable[str]) -> None:
+    held = set(others)
+    for name in names:
+        if name not in held:
+            raise schema.error(path, f"has {name}, which {other} has not (capabilities(7))")
