@@ -28,12 +28,12 @@ HELPER = "start the application"
 
 SURROUNDINGS: dict[str, Explanation] = {
     Before.NETWORK: Explanation(
-        what="A namespace with one end of a veth pair, or a tap for a guest, on the bridge of lab's own network.",
+        what="A veth pair into a namespace of its own, or a tap for a guest, on lab's bridge.",
         calls="unshare, setns, rtnetlink",
         page="veth(4)",
     ),
     Before.CGROUP: Explanation(
-        what="Folders that count and limit memory, CPU and processes, made and limited while they are empty.",
+        what="What counts and limits memory, CPU and processes, limited while still empty.",
         calls="mkdir, write",
         page="cgroups(7)",
     ),
@@ -43,20 +43,20 @@ SURROUNDINGS: dict[str, Explanation] = {
         page="bpf(2)",
     ),
     Before.WRITES: Explanation(
-        what="An empty folder takes what the container writes; another has a mount point for each mount.",
+        what="An empty folder for what the container writes, one with a point for each mount.",
         calls="mkdir",
         page="mkdir(2)",
     ),
     Before.PLAN: Explanation(
-        what="The OCI configuration becomes numbers and strings; libseccomp compiles the filter, once.",
+        what="The OCI configuration becomes numbers and strings; the filter is compiled.",
         calls="",
-        page="seccomp_init(3)",
+        page="config.md",
     ),
 }
 
 CONTAINER: dict[str, Explanation] = {
     Step.CLONE: Explanation(
-        what="A child is made, and with it its namespaces: views of mounts, processes, names of its own.",
+        what="A child, and with it namespaces: its own views of mounts, processes, names.",
         calls="clone3, or clone",
         page="clone(2)",
     ),
@@ -66,7 +66,7 @@ CONTAINER: dict[str, Explanation] = {
         page="user_namespaces(7)",
     ),
     Step.PLACE: Explanation(
-        what="The child enters its groups before it touches memory: a page is charged to who touches it first.",
+        what="It enters its groups first of all: memory is charged to who touches it first.",
         calls="write to tasks",
         page="cgroups(7)",
     ),
@@ -74,7 +74,7 @@ CONTAINER: dict[str, Explanation] = {
         what="It enters the namespaces that others have prepared.",
         calls="setns, unshare",
         page="setns(2)",
-        reason="CVE-2016-9962: who is inside already must not trace it: it is not dumpable any more",
+        reason="CVE-2016-9962: who is inside already must not trace it; it is not dumpable now",
     ),
     Step.ROOT: Explanation(
         what="Mounts become private, so that none shows on the host; then its root is mounted.",
@@ -82,13 +82,13 @@ CONTAINER: dict[str, Explanation] = {
         page="mount(2)",
     ),
     Step.MOUNTS: Explanation(
-        what="/proc, /dev, /sys and the rest, each opened with the new root as the end of the world.",
+        what="/proc, /dev, /sys and the rest, opened with the new root as the end of the world.",
         calls="openat2, mount, mknod",
         page="openat2(2)",
         reason="CVE-2019-19921: the image had a link in place of /proc",
     ),
     "run hooks": Explanation(
-        what="Programs of the configuration's: the parent's in its surroundings, the child's in its namespaces.",
+        what="Programs of the configuration's, in the parent's surroundings and in the child's.",
         calls="fork, execve",
         page="config.md",
     ),
@@ -98,13 +98,13 @@ CONTAINER: dict[str, Explanation] = {
         page="pty(7)",
     ),
     Step.MASKS: Explanation(
-        what="What /proc and /sys tell of the host is covered; what could change the kernel is read-only.",
+        what="What tells of the host is covered; what could change the kernel is read-only.",
         calls="mount with MS_BIND",
         page="mount(2)",
     ),
     Step.ENTER: Explanation(
         what="The new root takes the place of the old one, which is unmounted.",
-        calls="pivot_root, umount2, or chroot",
+        calls="pivot_root, umount2",
         page="pivot_root(2)",
     ),
     Step.HOSTNAME: Explanation(
@@ -128,7 +128,7 @@ CONTAINER: dict[str, Explanation] = {
         what="The working directory is entered, and must lie below the root.", calls="chdir, getcwd", page="chdir(2)"
     ),
     Step.CAPABILITIES: Explanation(
-        what="Root's power comes in parts: most are given up for good; then user and groups change.",
+        what="Root's power comes in parts: most go for good. Then user and groups change.",
         calls="prctl, setresuid, capset",
         page="capabilities(7)",
     ),
@@ -138,12 +138,12 @@ CONTAINER: dict[str, Explanation] = {
         page="prctl(2)",
     ),
     Step.SECCOMP: Explanation(
-        what="A filter decides on every system call from now on; last, as it forbids what was done before.",
+        what="A filter decides on every system call. Last: it forbids what was done before.",
         calls="seccomp",
         page="seccomp(2)",
     ),
     Step.EXECVE: Explanation(
-        what="lab's code ends here: the program takes its place. The parent sees the channel close by itself.",
+        what="The program takes the place of lab's code, and the channel closes by itself.",
         calls="execve",
         page="execve(2)",
         reason="CVE-2019-5736: the program is lab's own, from a read-only mount",
@@ -152,7 +152,7 @@ CONTAINER: dict[str, Explanation] = {
 
 INSIDE_IT: dict[str, Explanation] = {
     HELPER: Explanation(
-        what="lab's helper, now process 1, forks and executes the application; a pipe closes when it has.",
+        what="lab's helper, now process 1, executes it in a child; a pipe closes when it has.",
         calls="fork, execve",
         page="execve(2)",
     ),
@@ -160,12 +160,12 @@ INSIDE_IT: dict[str, Explanation] = {
 
 MACHINE: dict[str, Explanation] = {
     Boot.PARTS: Explanation(
-        what="Layers for writes over read-only disks, and an archive that tells the guest what to run.",
-        calls="copy_file_range, sendfile, write",
+        what="Layers for writes over read-only disks; an archive that says what to run.",
+        calls="sendfile, write",
         page="cpio(5)",
     ),
     Boot.CHANNELS: Explanation(
-        what="lab listens on sockets for what the guest will say; QEMU connects before its first instruction.",
+        what="Sockets for all that the guest will say: QEMU connects before it runs anything.",
         calls="bind, listen",
         page="unix(7)",
     ),
@@ -175,40 +175,40 @@ MACHINE: dict[str, Explanation] = {
         page="formatdomain.html",
     ),
     Boot.LAUNCH: Explanation(
-        what="libvirt starts QEMU in its group and network namespace; returns when the virtual CPUs run.",
+        what="libvirt starts QEMU in its group and namespace, until the virtual CPUs run.",
         calls="setns, fork, execve",
         page="qemu(1)",
     ),
     Boot.FIRMWARE: Explanation(
-        what="The firmware looks at the devices and jumps to the kernel that QEMU has put into memory.",
-        calls="seen: the first byte on the serial port",
+        what="The firmware looks at the devices and jumps to the kernel, in memory already.",
+        calls="seen: first byte on serial",
         page="boot(7)",
     ),
     Boot.KERNEL: Explanation(
-        what="A second Linux starts: memory, interrupts, buses; it unpacks the archive and executes /init.",
-        calls="seen: init's line on the serial port",
+        what="A second Linux starts: memory, interrupts, buses. It executes /init.",
+        calls="seen: init's line on serial",
         page="bootparam(7)",
     ),
     Boot.USER_SPACE: Explanation(
         what="The guest's user space makes ready what the application needs, and executes it.",
-        calls="seen: a mark on a virtio port",
+        calls="seen: a mark on its port",
         page="execve(2)",
     ),
 }
 
 REFERENCE: dict[str, Explanation] = {
     Made.BUNDLE: Explanation(
-        what="The configuration as config.json, and folders for what the container writes: an OCI bundle.",
+        what="The configuration as config.json, and folders for what the container writes.",
         calls="mkdir, write",
         page="config.md",
     ),
     Made.CREATE: Explanation(
-        what="The overlay is mounted where it alone sees it; what it does within is out of lab's sight (strace -f).",
+        what="The overlay is mounted; the rest it does out of lab's sight (strace -f shows it).",
         calls="unshare, mount, execve",
         page="runc-create(8)",
     ),
     Made.START: Explanation(
-        what="The container that waits goes on; lab's helper, its first process, says when execve has happened.",
+        what="The waiting container goes on; lab's helper, process 1, says when it has executed.",
         calls="execve",
         page="runc-start(8)",
     ),
