@@ -14,15 +14,17 @@ def clean(
 ) -> None:
     """Remove what killed lab processes left behind.
 
-    That is processes, cgroups, scratch files and sessions' folders.
-    Sessions of living lab processes, images and results are never touched. Other lab commands do the same for
-    dead sessions when they start.
+    That is processes, cgroups, scratch files and sessions' folders; and of detached instances that have ended without
+    their supervisor, what `lab ps` found out about that is written down.
+    Sessions of living lab processes and of living instances, images and results are never touched. Other lab
+    commands do the same for dead sessions when they start.
     """
     from lab.host import privilege
     from lab.host.home import home
     from lab.host.ledger import clean_stale, leftovers, stale_sessions
     from lab.host.orphans import describe, orphan_groups
     from lab.images.scratch import clean_scratch, stale_scratch
+    from lab.supervisor.record import mend
 
     if dry_run:
         lines = [line for folder in stale_sessions() for line in leftovers(folder)]
@@ -34,6 +36,7 @@ def clean(
             group.remove()
             lines.append(describe(group))
         lines += [f"scratch {folder}" for folder in clean_scratch(home())]
+    lines += mend(dry_run=dry_run)
     for line in lines:
         print(f"{'would remove' if dry_run else 'removed'} {line}")
     if not lines:
