@@ -97,6 +97,16 @@ CONTAINER: dict[str, Explanation] = {
         calls="open of ptmx, TIOCSCTTY",
         page="pty(7)",
     ),
+    Step.HOOKS: Explanation(
+        what="Programs of the caller's run, in the host's surroundings and in the container's.",
+        calls="posix_spawn",
+        page="config.md",
+    ),
+    Step.CONSOLE: Explanation(
+        what="A terminal is made in the container's own devpts; the caller gets its other side.",
+        calls="openat2, TIOCGPTPEER",
+        page="pts(4)",
+    ),
     Step.MASKS: Explanation(
         what="What tells of the host is covered; what could change the kernel is read-only.",
         calls="mount with MS_BIND",
@@ -113,6 +123,11 @@ CONTAINER: dict[str, Explanation] = {
     "run startContainer hooks": Explanation(
         what="Programs of the image's that the configuration wants before the application.",
         calls="fork, execve",
+        page="config.md",
+    ),
+    Step.START_HOOKS: Explanation(
+        what="The container's own programs that are to run before the application.",
+        calls="posix_spawn",
         page="config.md",
     ),
     Step.LIMITS: Explanation(
