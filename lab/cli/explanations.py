@@ -77,7 +77,7 @@ CONTAINER: dict[str, Explanation] = {
         reason="CVE-2016-9962: who is inside already must not trace it; it is not dumpable now",
     ),
     Step.ROOT: Explanation(
-        what="Mounts become private, so that none shows on the host; then its root is mounted.",
+        what="The root, mounted where nothing of it shows on the host from here on.",
         calls="mount",
         page="mount(2)",
     ),
@@ -87,12 +87,12 @@ CONTAINER: dict[str, Explanation] = {
         page="openat2(2)",
         reason="CVE-2019-19921: the image had a link in place of /proc",
     ),
-    "run hooks": Explanation(
+    Step.HOOKS: Explanation(
         what="Programs of the configuration's, in the parent's surroundings and in the child's.",
         calls="fork, execve",
         page="config.md",
     ),
-    "open the terminal": Explanation(
+    Step.CONSOLE: Explanation(
         what="A pseudo-terminal in its own devpts becomes its standard input, output and error.",
         calls="open of ptmx, TIOCSCTTY",
         page="pty(7)",
@@ -120,7 +120,7 @@ CONTAINER: dict[str, Explanation] = {
     Step.HOSTNAME: Explanation(
         what="Its own name, in its own UTS namespace.", calls="sethostname", page="sethostname(2)"
     ),
-    "run startContainer hooks": Explanation(
+    Step.START_HOOKS: Explanation(
         what="Programs of the image's that the configuration wants before the application.",
         calls="fork, execve",
         page="config.md",

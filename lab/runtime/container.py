@@ -2,21 +2,31 @@
 
 A container is an ordinary process around which the kernel draws borders before it may run foreign code:
 
-    parent, here                                 child, lab.runtime.init
- 1. clone with the namespaces' flags         →   first instruction, in new namespaces and its v2 cgroup
- 2.                                              place itself in its v1 cgroups
- 3. map user and group ids     IDS_MAPPED    →
- 4.                                              join the namespaces given by path; own cgroup namespace
- 5.                                              mount the root, /proc, /dev, /sys, …; mask and lock paths
- 6.                                              pivot_root: the host's files are out of reach
- 7.                                          ←   ISOLATED
- 8. let it go                  EXEC_NOW      →
- 9.                                              rlimits, descriptors, working directory
-10.                                              capabilities, no_new_privs, seccomp
-11. end of file on the channel               ←   execve: foreign code runs from here on
+    parent, here                             child, lab.runtime.init
+ 1. clone                                →   first instruction, in new namespaces and its v2 cgroup
+ 2. map ids                 IDS_MAPPED   →
+ 3.                                          place in cgroups: itself, in those of v1
+ 4.                                          join namespaces given by path; own cgroup namespace
+ 5.                                          mount the root; from here on no mount of its own shows on the host
+ 6.                                          mount /proc, /dev, /sys, …
+ 7. run hooks               HOOKS_RUN   ⇄    MOUNTED; run hooks of its own side
+ 8.                                     ←    CONSOLE: open the terminal
+ 9.                                          mask paths, lock others
+10.                                          enter the root by pivot_root: the host's files are out of reach
+11.                                     ←    set the hostname; ISOLATED
+    let it go               EXEC_NOW     →
+12.                                          run startContainer hooks
+13.                                          set rlimits and what else is a process's own
+14.                                          close descriptors
+15.                                          enter the working directory
+16.                                          drop capabilities, change user and groups
+17.                                          set no_new_privs
+18.                                          install the seccomp filter
+19. end of file on the channel          ←    execve: foreign code runs from here on
 
-Steps 3 and 8 are the only ones at which the child waits, and each only where it is wanted: for a user namespace,
-for a container that is to be held. A wait costs two switches between processes, more on a busy host.
+The child waits at step 2 for a user namespace, at 7 for hooks, after 11 if it is to be held, and nowhere else: a
+wait costs two switches between processes, more on a busy host. Steps 7, 8 and 12 are left out by who has no use for
+them. `lab run --explain` prints them as they happen.
 
 It is in its cgroups before it does any work, so that its memory is charged to it from the first page on, and
 cannot outgrow its limits in the meantime. Whatever fails is answered by one FAILED message with the step's name,
@@ -86,7 +96,7 @@ class Started:
 
 
 def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
-    """Steps 1 and 3; the child goes on by itself. Raises StepFailed, and then nothing is left of it.
+    """Steps 1, 2 and 7; the child goes on by itself. Raises StepFailed, and then nothing is left of it.
 
     ``tell`` hears of each step of this half; of the child's, its channel brings a STEP if ``plan.explain``.
     """

@@ -26,7 +26,7 @@ INSIDE = "/.lab/inside"
 
 
 class Step(metaclass=Names):
-    """The numbered steps of `lab.runtime.container` and `lab.runtime.init`, by the name errors use."""
+    """The steps of `lab.runtime.container` and `lab.runtime.init`, in the order in which they are numbered there."""
 
     CLONE = "clone"
     MAP_IDS = "map ids"
