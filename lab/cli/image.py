@@ -187,7 +187,7 @@ def verify(
 
 for _command in (
     image_transfer.pull, image_transfer.push, image_transfer.save, image_transfer.load, image_transfer.import_,
-    image_transfer.export,
+    image_transfer.export, image_transfer.disk,
 ):  # fmt: skip
     app.command(_command.__name__.rstrip("_"))(_command)
 

@@ -1,4 +1,4 @@
-"""``lab image pull``, ``push``, ``save``, ``load``, ``import``, ``export``: into the store, and out."""
+"""``lab image pull``, ``push``, ``save``, ``load``, ``import``, ``export``, ``disk``: into the store, and out."""
 
 from __future__ import annotations
 
@@ -132,6 +132,22 @@ def export(
         return
     with _written(output or STANDARD) as target:
         export_tar(store, image, target)
+
+
+def disk(
+    name: Annotated[str, typer.Argument(metavar="IMAGE")],
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.qcow2 or FILE.raw.")],
+    free: Annotated[str, typer.Option("--free", metavar="SIZE", help="Room for the application to fill.")] = "1G",
+) -> None:
+    """Make a disk that boots by itself in any virtual machine, and runs the image's command."""
+    from lab.host.units import parse_bytes
+    from lab.hypervisor.guest.bootdisk import make_boot_disk
+    from lab.images.store import Store
+
+    require_root()
+    store = Store.open()
+    made = make_boot_disk(store, store.find(name), output, free_bytes=parse_bytes(free))
+    print(made.command)
 
 
 def _access(authfile: Path | None, creds: str, tls_verify: str) -> Access:

@@ -23,6 +23,7 @@ INODE_BYTES = 256
 FIRST_INODE = 11  # the first that is not reserved, ext4(5)
 SPARE_BYTES = 8 << 20
 SPARE_INODES = 64
+BYTES_PER_INODE = 16384  # of free space, as in mke2fs.conf(5)
 MAKE_SECONDS = 600.0
 UUID = "6c616264-6973-4b00-8000-000000000000"
 HASH_SEED = "6c616264-6973-4b00-8000-000000000001"
@@ -62,12 +63,18 @@ def image_disk(store: Store, image: Image) -> Path:
         if not target.exists():
             with store.scratch("disk") as scratch:
                 disk = scratch / "disk.ext4"
-                _make(store, image, scratch, disk)
+                make_ext4(store, image, scratch, disk)
                 disk.replace(target)
     return target
 
 
-def _make(store: Store, image: Image, scratch: Path, disk: Path) -> None:
+def make_ext4(
+    store: Store, image: Image, scratch: Path, disk: Path, *, free_bytes: int = 0, writable: bool = False
+) -> None:
+    """Write the image's files as an ext4 file system to ``disk``, with ``free_bytes`` to spare.
+
+    ``scratch`` is an empty directory. A ``writable`` one has a journal. Raises ImageError when it can't be made.
+    """
     lower = store.lower_directories(image)
     tree = Tree(lower)
     root = tree.lookup(b"")
@@ -82,11 +89,11 @@ def _make(store: Store, image: Image, scratch: Path, disk: Path) -> None:
         "LOWER": ":".join(map(str, range(len(lower) + 1))),  # short names: mount(2) takes one page of options
         "SCRATCH": str(scratch),
         "DISK": str(disk),
-        "KIB": str(size.size_bytes // 1024),
+        "KIB": str((size.size_bytes + free_bytes) // 1024),
         "BLOCK": str(BLOCK_BYTES),
         "INODE": str(INODE_BYTES),
-        "INODES": str(size.inodes),
-        "FEATURES": FEATURES,
+        "INODES": str(size.inodes + free_bytes // BYTES_PER_INODE),
+        "FEATURES": f"{FEATURES},has_journal" if writable else FEATURES,
         "UUID": UUID,
         "SEED": HASH_SEED,
         "OWNER": f"{root.status.st_uid}:{root.status.st_gid}",

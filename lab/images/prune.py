@@ -120,14 +120,14 @@ class _Collection:
     def run(self) -> list[Collected]:
         with self.store.scratch("prune") as bin_:
             found = [
-                self._sweep("names of chains", self._unpinned(), bin_),
+                self._sweep("locks", self._unpinned(), bin_),
                 self._sweep("unpacked layers", self._unheld(self.store.unpacked, self.diff_ids), bin_),
                 self._sweep("disks", self._of_chains("disks", ".ext4"), bin_),
                 self._sweep("manifests", self._of_chains("manifests", ".txt"), bin_),
                 self._sweep("blobs", self._unheld(self.store.blobs, self.blobs), bin_),
             ]
             if self.forgotten:
-                found.append(self._sweep("build cache", self._unheld(self.store.home / "cache", set()), bin_))
+                found.append(self._sweep("build cache", iter(self.store.cache_files()), bin_))
         return [one for one in found[1:] if one.count]
 
     def _sweep(self, kind: str, paths: Iterator[Path], bin_: Path) -> Collected:

@@ -20,6 +20,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -53,6 +54,8 @@ from lab.images.reference import normalise
 from lab.images.scratch import clean_scratch, scratch
 from lab.images.tree import Tree
 from lab.model import ImageConfig
+
+CACHE_KEY = re.compile("[0-9a-f]{64}")
 
 __all__ = ["Base", "Image", "Layer", "Manifest", "Origin", "Store"]
 
@@ -228,10 +231,13 @@ class Store:
 
     def cached(self) -> Iterator[tuple[str, Layer]]:
         """Every key of the build cache with its layer."""
-        folder = self.home / "cache"
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.is_file() and (layer := self.cached_layer(path.name)):
+        for path in self.cache_files():
+            if layer := self.cached_layer(path.name):
                 yield path.name, layer
+
+    def cache_files(self) -> list[Path]:
+        """What the build cache consists of; other parts of lab keep things in the same folder."""
+        return sorted(path for path in (self.home / "cache").glob("*") if CACHE_KEY.fullmatch(path.name))
 
     def add_image(
         self,

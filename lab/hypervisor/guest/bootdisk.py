@@ -1,0 +1,211 @@
+"""An image as a disk that boots by itself, in plain QEMU, libvirt or any cloud with BIOS and virtio.
+
+A master boot record with GRUB's code and two partitions: lab's guest kernel with an initramfs of its own, and the
+image's files, writable and otherwise untouched. The initramfs starts the image's command on the serial console and
+switches the machine off when it ends. Out of scope: UEFI firmware without a BIOS, disks that are not virtio.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CommandError, LabError, UsageError
+from lab.host.command import run
+from lab.hypervisor.accelerator import find_accelerator
+from lab.hypervisor.guest import cpio
+from lab.hypervisor.guest.artefacts import Guest, prepare_guest
+from lab.hypervisor.guest.handover import MODULES, NETWORK_MODULES
+from lab.hypervisor.kinds import MachineKind
+from lab.images.disk import make_ext4
+from lab.images.image import Image
+from lab.images.process import resolve
+from lab.images.store import Store
+from lab.inside.build import program
+from lab.model import Accelerator, Process
+
+GRUB = Path("/usr/lib/grub/i386-pc")
+GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux")
+GRUB_SCRIPT = "linux /vmlinuz console=tty0 console=ttyS0 panic=-1 quiet\ninitrd /initramfs\nboot\n"
+SECTOR_BYTES = 512
+ALIGNMENT_BYTES = 1 << 20
+BOOT_BYTES = 48 << 20
+FREE_BYTES = 1 << 30
+CODE_BYTES = 440  # of the master boot record; a signature, the partition table and 55 AA follow
+TABLE_OFFSET = 446
+LINUX, ACTIVE = 0x83, 0x80
+MAKE_SECONDS = 600.0
+MEMORY_MIB = 512
+SCRIPT = Path(__file__).parent / "bootdisk.sh"
+FORMATS = {".qcow2": "qcow2", ".raw": "raw", ".img": "raw"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootDisk:
+    """A disk, and the line that boots it."""
+
+    path: Path
+    command: str
+
+
+def make_boot_disk(store: Store, image: Image, target: Path, *, free_bytes: int = FREE_BYTES) -> BootDisk:
+    """Write the disk to ``target``, whose suffix tells its format, with ``free_bytes`` for the application to fill.
+
+    Needs root. Raises UsageError for another suffix or an image without a command, CommandError without GRUB.
+    """
+    form = FORMATS.get(target.suffix)
+    if form is None:
+        raise UsageError(f"{target}: no format ends with {target.suffix or 'nothing'}", hint="FILE.qcow2 or FILE.raw")
+    if target.exists():
+        raise LabError(f"{target} exists already", hint="remove it, or choose another name")
+    if not target.parent.is_dir():
+        raise LabError(f"there is no directory {target.parent}", hint=f"mkdir -p {target.parent}")
+    process = resolve(image, store.lower_directories(image))
+    guest = prepare_guest(store.home)
+    with store.scratch("bootdisk") as scratch:
+        boot, root, whole = scratch / "boot.ext2", scratch / "root.ext4", scratch / "disk.raw"
+        _make_boot(guest, image, process, scratch, boot)
+        (scratch / "overlay").mkdir()
+        make_ext4(store, image, scratch / "overlay", root, free_bytes=free_bytes, writable=True)
+        _assemble(_core_image(scratch), (boot, root), whole)
+        _convert(whole, form, target)
+    return BootDisk(path=target, command=shlex.join(boot_command(image, target, form, find_accelerator(store.home))))
+
+
+def _make_boot(guest: Guest, image: Image, process: Process, scratch: Path, target: Path) -> None:
+    """The first partition: what GRUB reads."""
+    staging = scratch / "boot"
+    staging.mkdir()
+    shutil.copyfile(guest.kernel, staging / "vmlinuz")
+    (staging / "initramfs").write_bytes(_initramfs(guest, image, process))
+    with target.open("wb") as disk:
+        disk.truncate(BOOT_BYTES)
+    run(
+        ["mke2fs", "-q", "-t", "ext2", "-L", "boot", "-m", "0", "-E", "root_owner=0:0", "-d", staging, target],
+        timeout_seconds=MAKE_SECONDS,
+    )
+
+
+def _initramfs(guest: Guest, image: Image, process: Process) -> bytes:
+    parts = guest.kernel.parent
+    modules = (*MODULES[MachineKind.PC], *NETWORK_MODULES)
+    settings = {"NAME": image.name, "HOSTNAME": hostname(image), "MODULES": " ".join(modules)}
+    entries = [
+        cpio.file("init", SCRIPT.read_bytes(), 0o755),
+        cpio.file("bin/busybox", (parts / "busybox").read_bytes(), 0o755),
+        cpio.file("lab/inside", program().read_bytes(), 0o755),
+        cpio.file("lab/settings", _assignments(settings).encode()),
+        cpio.file("lab/application", application(process).encode()),
+        *(cpio.file(f"lab/modules/{name}.ko", (parts / "modules" / f"{name}.ko").read_bytes()) for name in modules),
+    ]
+    return cpio.archive(
+        [cpio.directory(name) for name in ("proc", "sys", "dev", "root")] + cpio.with_parents(entries)
+    )
+
+
+def application(process: Process) -> str:
+    """The shell's words that become the image's command: its environment, user and directory, nothing else."""
+    user = ":".join(map(str, (process.uid, process.gid, *process.additional_gids)))
+    environment = [f"{name}={value}" for name, value in process.environment.items()]
+    words = [
+        "env", "-i", "TERM=linux", *environment, "chroot", "/root", "/.lab/inside", "init", "--user", user,
+        "--directory", process.working_directory, "--", *process.argv,
+    ]  # fmt: skip
+    return f"exec {shlex.join(words)}\n"
+
+
+def hostname(image: Image) -> str:
+    """The image's name as hostname(7) allows it."""
+    last = image.name.rpartition("/")[2].partition(":")[0].partition("@")[0]
+    return "".join(letter if letter.isalnum() else "-" for letter in last).strip("-")[:63] or "lab"
+
+
+def _assignments(values: Mapping[str, str]) -> str:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _core_image(scratch: Path) -> Path:
+    """GRUB with what it needs to read the first partition, and what to do then, in one file."""
+    if not (GRUB / "boot.img").exists():
+        raise CommandError("GRUB for BIOS is not installed", hint="apt-get install grub-pc-bin grub-common")
+    script, core = scratch / "grub.cfg", scratch / "core.img"
+    script.write_text(GRUB_SCRIPT)
+    run(
+        ["grub-mkimage", "-O", "i386-pc", "-d", GRUB, "-c", script, "-p", "(,msdos1)/", "-o", core, *GRUB_MODULES],
+        timeout_seconds=60, hint="apt-get install grub-pc-bin grub-common",
+    )  # fmt: skip
+    return core
+
+
+def _assemble(core: Path, partitions: tuple[Path, ...], whole: Path) -> None:
+    """Boot record, GRUB behind it, and the partitions, each at a whole MiB.
+
+    grub-mkimage writes an image that expects to lie at sector 1, right behind the boot record, which reads it there.
+    """
+    code = core.read_bytes()
+    if SECTOR_BYTES + len(code) > ALIGNMENT_BYTES:
+        raise LabError("GRUB does not fit before the first partition", hint="report it: lab doctor --json")
+    table, at, places = b"", ALIGNMENT_BYTES, []
+    for number, partition in enumerate(partitions):
+        size = partition.stat().st_size
+        table += partition_entry(at, size, active=number == 0)
+        places.append(at)
+        at += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    record = (GRUB / "boot.img").read_bytes()[:CODE_BYTES].ljust(TABLE_OFFSET, b"\0") + table.ljust(64, b"\0")
+    with whole.open("wb") as disk:
+        disk.truncate(at)
+        disk.write(record + b"\x55\xaa" + code)
+        for partition, place in zip(partitions, places, strict=True):
+            _copy_data(partition, disk.fileno(), place)
+
+
+def partition_entry(start_bytes: int, size_bytes: int, *, active: bool) -> bytes:
+    """One entry of a master boot record's table; its cylinders refer to its sectors. Raises UsageError."""
+    start, count = start_bytes // SECTOR_BYTES, -(-size_bytes // SECTOR_BYTES)
+    if start + count >= 1 << 32:
+        raise UsageError("the disk is too large for a BIOS", hint="at most 2 TiB")
+    nowhere = b"\xfe\xff\xff"
+    return struct.pack("<B3sB3sII", ACTIVE if active else 0, nowhere, LINUX, nowhere, start, count)
+
+
+def _copy_data(source: Path, target: int, offset: int) -> None:
+    """Copy what is there and leave holes (lseek(2), SEEK_DATA)."""
+    with source.open("rb") as reader:
+        descriptor, end, at = reader.fileno(), source.stat().st_size, 0
+        while at < end:
+            try:
+                at = os.lseek(descriptor, at, os.SEEK_DATA)
+            except OSError:  # ENXIO: only a hole is left
+                return
+            stop = os.lseek(descriptor, at, os.SEEK_HOLE)
+            while at < stop:
+                at += os.copy_file_range(descriptor, target, stop - at, at, offset + at)
+
+
+def _convert(whole: Path, form: str, target: Path) -> None:
+    """Into the target's own folder first: it has its name once it is whole."""
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        run(["qemu-img", "convert", "-f", "raw", "-O", form, whole, unfinished], timeout_seconds=MAKE_SECONDS)
+        unfinished.rename(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def boot_command(image: Image, disk: Path, form: str, accelerator: Accelerator) -> list[str]:
+    """What to type on this host. Pure."""
+    forwards = "".join(f",hostfwd=tcp:127.0.0.1:{_host_port(port)}-:{port}" for port in image.config.exposed_ports)
+    return [
+        "qemu-system-x86_64", "-accel", str(accelerator), "-m", str(MEMORY_MIB), "-nographic", "-no-reboot",
+        "-drive", f"file={disk},format={form},if=virtio", "-nic", f"user,model=virtio-net-pci{forwards}",
+    ]  # fmt: skip
+
+
+def _host_port(port: int) -> int:
+    """Ports below 1024 are root's: 80 becomes 8080."""
+    return port + 8000 if port < 1024 else port
