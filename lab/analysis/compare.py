@@ -14,13 +14,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.analysis import inference
 from lab.analysis import statistics as st
 from lab.analysis.data import TWIN
+from lab.analysis.quantities import is_key
 
 COLUMNS = (
-    "quantity", "state", "arm", "baseline", "unit", "n", "ratio", "low", "high", "delta", "band_low", "band_high",
-    "band_of", "claim", "why",
+    "quantity", "state", "arm", "baseline", "unit", "n", "ratio", "low", "high", "delta", "p", "adjusted",
+    "band_low", "band_high", "band_of", "claim", "why",
 )  # fmt: skip
+
+ALPHA = 0.05
+"""The probability with which a report of differences that aren't there claims any of them."""
 
 BORROWED = ("boot.total", "")
 """Whose A/A band stands in where the pair was not observed."""
@@ -41,10 +46,11 @@ class _Series:
 def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> pd.DataFrame:
     """Each arm's median over the baseline's, per quantity and state that both were observed in.
 
-    Columns: n (blocks in which both succeeded), ratio, low and high (bootstrap interval, 95 %; whole blocks are
-    resampled, so what a block shares cancels out), delta (Cliff's, positive when the arm's values are larger),
-    band_low and band_high (the A/A band; NaN without an A/A pair), band_of (the quantity that the band was
-    measured on), claim, and why not when it is False.
+    Columns: n (blocks in which both succeeded), ratio, low and high (interval, 95 %; see `lab.analysis.inference`:
+    an arm and its baseline are compared within blocks, so what a block shares cancels out), delta (Cliff's, positive
+    when the arm's values are larger), p (two-sided, of this comparison alone), adjusted (Holm's, over all judged
+    comparisons of the report; NaN for a quantity that is not judged), band_low and band_high (the A/A band; NaN
+    without an A/A pair), band_of (the quantity that the band was measured on), claim, and why not when it is False.
     The A/A twin's own rows are the ratio to the arm that it repeats.
     """
     measured = frame[~frame["warmup"] & (frame["unit"] != "answer")]
@@ -65,11 +71,20 @@ def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> 
         common["band_of"] = source[0] if source in bands else ""
         twin = twins[key]
         if twin:
-            rows.append(common | twin | {"claim": False, "why": "the A/A pair itself"})
-        for row in _against(arms, baseline, draws[key]):
-            why = _why_not(common | row)
-            rows.append(common | row | {"claim": not why, "why": why})
+            rows.append(common | twin | {"adjusted": math.nan, "claim": False, "why": "the A/A pair itself"})
+        rows += [common | row for row in _against(arms, baseline, draws[key])]
+    _judge(rows)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _judge(rows: list[dict[str, Any]]) -> None:
+    """Claim what stands the correction for all comparisons of the report; for the others say why not."""
+    against = [row for row in rows if "claim" not in row]
+    p_values = np.array([row["p"] if is_key(row["quantity"]) else math.nan for row in against])
+    for row, adjusted in zip(against, inference.holm(p_values), strict=True):
+        row["adjusted"] = float(adjusted)
+        row["why"] = _why_not(row)
+        row["claim"] = not row["why"]
 
 
 def _series(group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) -> _Series:
@@ -100,18 +115,15 @@ def _against(arms: dict[str, _Series], baseline: str, draws: st.Indices) -> list
 
 
 def _ratio(label: str, arm: _Series, baseline: str, base: _Series, draws: st.Indices) -> dict[str, Any]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistics = st.resampled_medians(arm.matrix, draws) / st.resampled_medians(base.matrix, draws)
-    above, below = float(np.median(arm.values)), float(np.median(base.values))
-    usable = above > 0 and below > 0 and bool(np.all(statistics[np.isfinite(statistics)] > 0))
-    low, high = st.interval(statistics) if usable else (math.nan, math.nan)
+    ratio, low, high = inference.ratio_interval(arm.matrix, base.matrix, draws)
     return {
         "arm": label,
         "baseline": baseline,
         "n": len(arm.blocks() & base.blocks()),
-        "ratio": above / below if usable else math.nan,
+        "ratio": ratio,
         "low": low,
         "high": high,
+        "p": inference.p_value(arm.matrix, base.matrix),
         "delta": st.cliffs_delta(arm.values, base.values),
     }
 
@@ -133,6 +145,8 @@ def _why_not(row: dict[str, Any]) -> str:
         return "no A/A pair to compare with"
     if row["low"] <= 1 <= row["high"]:
         return "the interval holds 1"
+    if not row["adjusted"] <= ALPHA and not math.isnan(row["adjusted"]):
+        return f"one of many comparisons: p = {row['adjusted']:.2g} after Holm's correction"
     if row["low"] <= row["band_high"] and row["high"] >= row["band_low"]:
         return "the interval touches the A/A band"
     return ""

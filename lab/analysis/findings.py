@@ -130,8 +130,8 @@ def _few_blocks(loaded: Loaded) -> Iterator[Finding]:
         kind=Kind.FEW_BLOCKS,
         severity=Severity.WARNING,
         sentence=f"With {_count(blocks, 'block')} even the range from the smallest to the largest value holds the "
-        f"true median only {reach:.3g} % of the time, so no interval here is a full 95 % one.",
-        advice="Repeat with --blocks 10 or a larger --budget before relying on a small difference.",
+        f"true median only {reach:.3g} % of the time: intervals of 95 % rest on Student's t, and are wide.",
+        advice="Only large differences can be claimed. Repeat with --blocks 10 or a larger --budget for others.",
     )
 
 

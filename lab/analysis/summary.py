@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.analysis import inference
 from lab.analysis import statistics as st
 from lab.results.record import Status
 
@@ -17,26 +18,24 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def summary(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per (quantity, state, arm), in the order they first appear.
 
     Columns, values in ``unit``: metric, quantity, state, arm, unit, n (observations that succeeded), median,
-    low and high (bootstrap interval of the median, 95 %, resampling blocks), p95, minimum, maximum, mad,
-    resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups and probes' answers are
-    left out. An arm that never succeeded has n = 0 and NaN.
+    low and high (interval of the median over blocks, 95 %, see `lab.analysis.inference.median_interval`), p95,
+    minimum, maximum, mad, resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups and
+    probes' answers are left out. An arm that never succeeded has n = 0 and NaN.
     """
     measured = frame[~frame["warmup"] & (frame["unit"] != "answer")]
     blocks = np.sort(measured["block"].unique()).astype(np.int64)
     rows = [
-        _row(dict(zip(KEYS, key, strict=True)), group, blocks, seed)
+        _row(dict(zip(KEYS, key, strict=True)), group, blocks)
         for key, group in measured.groupby(KEYS, sort=False, observed=True)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(
-    key: dict[str, Any], group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]], seed: int
-) -> dict[str, Any]:
+def _row(key: dict[str, Any], group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
     good = group[group["value"].notna()]
     values = good["value"].to_numpy(dtype=np.float64)
     first = group.iloc[0]
@@ -52,8 +51,7 @@ def _row(
     if not len(values):
         return row | dict.fromkeys(("median", "low", "high", "p95", "minimum", "maximum", "mad"), float("nan"))
     matrix = st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks)
-    draws = st.resamples(len(blocks), seed, f"{key['quantity']}/{key['state']}")
-    low, high = st.interval(st.resampled_medians(matrix, draws))
+    low, high = inference.median_interval(inference.block_medians(matrix))
     return row | {
         "median": float(np.median(values)),
         "low": low,

@@ -35,6 +35,20 @@ class Value:
     timeout: int
     resolution: float
 
+    @property
+    def whiskers(self) -> tuple[float, float]:
+        """How far the interval reaches below and above the median; nothing is drawn where there is no interval."""
+        if math.isnan(self.low) or math.isnan(self.high):
+            return 0.0, 0.0
+        return max(0.0, self.median - self.low), max(0.0, self.high - self.median)
+
+    @property
+    def edge(self) -> float:
+        """Where the bar and its whisker end: what is written beside it starts there. A whisker longer than the bar
+        itself and half of it again runs out of the panel; its numbers are written anyway.
+        """
+        return self.median + min(self.whiskers[1], 1.5 * abs(self.median))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
@@ -59,7 +73,7 @@ class Material:
         self.run = loaded.run
         self.arms: tuple[Arm, ...] = loaded.arms
         self.baseline = loaded.baseline
-        self.summary: pd.DataFrame = summary(loaded.frame, seed=loaded.run.seed)
+        self.summary: pd.DataFrame = summary(loaded.frame)
         self.ratios: pd.DataFrame = ratios(loaded.frame, loaded.baseline, seed=loaded.run.seed)
         self.findings: tuple[Finding, ...] = findings(loaded, self.ratios)
 

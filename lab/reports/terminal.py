@@ -92,7 +92,8 @@ def _boot(material: Material, arm: Arm) -> str:
     if value is not None:
         interval = format_interval(value.low, value.high, value.unit)
         against = compared(material, "boot.total", arm)
-        lines = [format_value(value.median, value.unit), f"{interval}, n = {value.n}", against, *lines]
+        sure = f"n = {value.n}" if interval == "–" else f"{interval}, n = {value.n}"
+        lines = [format_value(value.median, value.unit), sure, against, *lines]
     return "\n".join(lines)
 
 

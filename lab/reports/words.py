@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from lab.analysis.quantities import format_ratio, format_value, is_key
+from lab.analysis.compare import ALPHA
+from lab.analysis.inference import ENOUGH_FOR_ORDER, MANY_BLOCKS
+from lab.analysis.quantities import format_ratio, format_value
 from lab.model import Accelerator
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
@@ -129,7 +131,7 @@ def clock(material: Material) -> list[tuple[str, str]]:
                    f"ended because: {run.ended_because or 'not ended'}"),
         ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "
                      f"{format_ratio(band)}, and no smaller difference is claimed" if twin else "none"),
-        ("Interval", "percentile bootstrap of the median, 95 %, whole blocks resampled 4,000 times, seeded"),
+        ("Intervals", _intervals(material)),
         ("Many comparisons", _many(material)),
         ("Own overhead", ", ".join(f"{kind} {format_value(value, 'seconds')}" for kind, value in run.noop.items())
          + " (a launch that does nothing; printed, never subtracted)" if run.noop else "not recorded"),
@@ -142,12 +144,26 @@ def clock(material: Material) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def _intervals(material: Material) -> str:
+    """Which of the two methods this run's number of blocks allows."""
+    median = (
+        "of a median: between order statistics, interpolated (Hettmansperger-Sheather)"
+        if material.loaded.blocks >= ENOUGH_FOR_ORDER
+        else "of a median: Student's t on logarithms, since so few values have no order to speak of"
+    )
+    ratio = (
+        "of a ratio: percentile bootstrap, whole blocks resampled 4,000 times, seeded"
+        if material.loaded.blocks >= MANY_BLOCKS
+        else "of a ratio: Student's t on the blocks' log ratios, since so few blocks can't be resampled honestly"
+    )
+    return f"95 %; {median}; {ratio}"
+
+
 def _many(material: Material) -> str:
-    """A correction of p-values (Holm's, say) needs more blocks than a run has: five can't go below 0.06."""
-    made = int(material.ratios["quantity"].map(is_key).sum())
+    judged = material.ratios[material.ratios["adjusted"].notna()]
     return (
-        f"{made} ratios are judged; were nothing different, about {made / 20:.0f} intervals of 95 % would leave 1 by "
-        "chance. That is why a claim must leave the A/A band too, and why a small claim deserves a second run"
+        f"{len(judged)} ratios are judged together by Holm's correction: were nothing different, a report would "
+        f"claim anything at all with a probability of {ALPHA:.0%} at most. A claim must leave the A/A band besides"
     )
 
 

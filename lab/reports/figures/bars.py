@@ -24,7 +24,7 @@ def panel(
     interval and n or, with ``ratio``, how it compares with the baseline.
     """
     values = {arm.label: material.value(quantity, arm.label, state) for arm in arms}
-    top = max((value.high for value in values.values() if value is not None), default=0.0)
+    top = max((value.edge for value in values.values() if value is not None), default=0.0)
     for row, arm in enumerate(arms):
         value = values[arm.label]
         if value is None:
@@ -34,15 +34,16 @@ def panel(
             row, value.median, height=0.5, color=style.colour(arm), edgecolor=style.PAPER, hatch=style.hatch(arm),
             linewidth=0,
         )  # fmt: skip
-        error = [[max(0.0, value.median - value.low)], [max(0.0, value.high - value.median)]]
+        error = [[reach] for reach in value.whiskers]
         axes.errorbar(value.median, row, xerr=error, fmt="none", color=style.INK, capsize=5, linewidth=1.8)
-        edge = max(value.high, value.median)
+        edge = value.edge
         text = f"  {format_value(value.median, value.unit)}"
         axes.text(edge, row - 0.01, text, va="bottom", fontsize=16, fontweight="bold")
         if ratio:
             below = compared(material, quantity, arm, state)
         else:
-            below = f"{format_interval(value.low, value.high, value.unit)} · n = {value.n}"
+            interval = format_interval(value.low, value.high, value.unit)
+            below = f"n = {value.n}" if interval == "–" else f"{interval} · n = {value.n}"
         axes.text(edge, row + 0.05, f"   {below}", va="top", fontsize=13 if ratio else 11.5, color=style.QUIET)
     axes.set_xlim(0, top * (2.1 if ratio else 1.95) if top > 0 else 1)
     return top

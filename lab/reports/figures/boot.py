@@ -88,14 +88,14 @@ def _total(axes: Axes, row: int, arm: Arm, material: Material) -> None:
     if total is None:
         return
     axes.errorbar(
-        total.median, row, xerr=[[max(0.0, total.median - total.low)], [max(0.0, total.high - total.median)]],
+        total.median, row, xerr=[[reach] for reach in total.whiskers],
         fmt="o", color=style.INK, markersize=5, capsize=6, linewidth=2, zorder=4,
     )  # fmt: skip
     text = f"  {format_value(total.median, 'seconds')}"
-    axes.annotate(text, (max(total.high, total.median), row - 0.04), va="bottom", fontsize=18, fontweight="bold")
+    axes.annotate(text, (total.edge, row - 0.04), va="bottom", fontsize=18, fontweight="bold")
     axes.annotate(
         f"   {_sureness(total)}",
-        (max(total.high, total.median), row + 0.06),
+        (total.edge, row + 0.06),
         va="top",
         fontsize=12.5,
         color=style.QUIET,
@@ -137,13 +137,14 @@ def _cloud(axes: Axes, row: int, arm: Arm, material: Material) -> None:
     fill = "none" if arm.label.endswith("#aa") else style.colour(arm)
     # spread by block, not at random: the same picture every time
     offsets = [0.2 * ((7 * block) % 5 - 2) / 2 for block in points["block"]]
-    axes.barh(row, value.high - value.low, left=value.low, height=0.62, color=style.colour(arm), alpha=0.2)
+    down, up = value.whiskers
+    axes.barh(row, down + up, left=value.median - down, height=0.62, color=style.colour(arm), alpha=0.2)
     axes.plot([value.median] * 2, [row - 0.36, row + 0.36], color=style.INK, linewidth=3, solid_capstyle="butt")
     axes.scatter(
         points["value"], [row + offset for offset in offsets], marker=style.marker(arm), s=90, facecolor=fill,
         edgecolor=style.colour(arm), linewidth=1.8, zorder=3,
     )  # fmt: skip
-    edge = max(points["value"].max(), value.high)
+    edge = max(points["value"].max(), value.edge)
     text = f"   {format_value(value.median, 'seconds')}"
     axes.annotate(text, (edge, row - 0.02), va="bottom", fontsize=17, fontweight="bold")
     axes.annotate(f"    {_sureness(value)}", (edge, row + 0.04), va="top", fontsize=12.5, color=style.QUIET)
@@ -151,7 +152,8 @@ def _cloud(axes: Axes, row: int, arm: Arm, material: Material) -> None:
 
 def _sureness(value: Value) -> str:
     bad = [f"✗ {count} {word}" for count, word in ((value.failed, "failed"), (value.timeout, "timed out")) if count]
-    return " · ".join([format_interval(value.low, value.high, value.unit), f"n = {value.n}", *bad])
+    interval = format_interval(value.low, value.high, value.unit)
+    return " · ".join([*([] if interval == "–" else [interval]), f"n = {value.n}", *bad])
 
 
 def _sentence(arm: Arm, material: Material, segments: Segments) -> str:

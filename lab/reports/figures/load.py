@@ -63,10 +63,7 @@ def _line(axes: Axes, arm: Arm, material: Material) -> None:
         return
     positions = [position for position, _, _ in shown]
     medians = [value.median for _, _, value in shown]
-    errors = [
-        [max(0.0, value.median - value.low) for _, _, value in shown],
-        [max(0.0, value.high - value.median) for _, _, value in shown],
-    ]
+    errors = [[value.whiskers[side] for _, _, value in shown] for side in (0, 1)]
     dashes = "--" if style.hatch(arm) else "-"
     axes.errorbar(
         positions, medians, yerr=errors, color=style.colour(arm), marker=style.marker(arm), markersize=10,

@@ -1,0 +1,151 @@
+"""From few, noisy, paired observations to what may be said: intervals, p-values, and a correction for many of them.
+
+What is compared are *blocks*: an arm and its baseline in one block met the same host, so their ratio is one
+observation. Which method is used depends on how many blocks there are, because none is honest for all:
+
+* Resampling three blocks can only give back those three: a percentile bootstrap of 95 % then covers the truth 75 %
+  of the time. With fewer than ``MANY_BLOCKS`` the blocks' log ratios go through Student's t, which knows how little
+  three values say.
+* With more, a single outlier should not widen everything: medians, resampled by blocks, and Wilcoxon's signed ranks.
+
+Both were chosen by simulation; the tests repeat it: coverage, false claims and power on lognormal, skewed, bimodal
+and contaminated noise.
+
+Sources: Student (1908); Wilcoxon (1945); Holm (1979); Hettmansperger and Sheather (1986) for a median's interval
+between order statistics; Efron and Tibshirani (1993), chapters 12 and 13, for the bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats as distributions
+
+from lab.analysis import statistics as st
+from lab.analysis.statistics import LEVEL, Floats, Indices
+
+MANY_BLOCKS = 16
+"""From here on the bootstrap of 95 % covers 93 to 97 % on every kind of noise that was simulated."""
+
+FEWEST = 3
+"""Out of fewer values no interval is made: Student's would reach from nothing to everything."""
+
+ENOUGH_FOR_ORDER = 6
+"""With fewer values even the range from the smallest to the largest holds the median less than 95 % of the time."""
+
+
+def block_medians(matrix: Floats) -> Floats:
+    """One value per block of ``matrix`` (see `statistics.by_block`), NaN for a block without any."""
+    return st.medians(matrix)
+
+
+def log_ratios(above: Floats, below: Floats) -> Floats:
+    """The logarithms of the blocks' ratios, for blocks in which both are there. Values must be positive."""
+    shared = np.isfinite(above) & np.isfinite(below)
+    result: Floats = np.log(above[shared] / below[shared])
+    return result
+
+
+def student_interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """Student's interval of the mean; (NaN, NaN) with fewer than ``FEWEST`` values."""
+    if len(values) < FEWEST:
+        return math.nan, math.nan
+    reach = float(distributions.t.ppf((1 + level) / 2, len(values) - 1)) * _standard_error(values)
+    return float(values.mean()) - reach, float(values.mean()) + reach
+
+
+def median_interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """An interval of the median of independent values; (NaN, NaN) with fewer than ``FEWEST``.
+
+    Between order statistics, interpolated as Hettmansperger and Sheather do: it assumes nothing about the
+    distribution. Fewer than ``ENOUGH_FOR_ORDER`` values can't do that: then Student's t, on logarithms where all
+    values are positive.
+    """
+    values = np.sort(values[np.isfinite(values)])
+    count = len(values)
+    if count >= ENOUGH_FOR_ORDER:
+        return _between_order_statistics(values, level)
+    if count >= FEWEST and values[0] > 0:
+        low, high = student_interval(np.log(values), level)
+        return _exp(low), _exp(high)
+    return student_interval(values, level)
+
+
+def _between_order_statistics(values: Floats, level: float) -> tuple[float, float]:
+    """The interpolation between the two neighbouring pairs of order statistics whose levels enclose ``level``."""
+    count = len(values)
+    ranks = np.arange(1, count // 2 + 1)
+    levels = 1 - 2 * distributions.binom.cdf(ranks - 1, count, 0.5)
+    inner = int(np.searchsorted(-levels, -level, side="left"))  # the first pair that holds less than ``level``
+    if inner == 0:
+        return float(values[0]), float(values[-1])
+    if inner == len(ranks):
+        return float(values[inner - 1]), float(values[count - inner])
+    rank = inner  # the last pair that holds at least ``level``
+    wide, narrow = levels[rank - 1], levels[rank]
+    part = (wide - level) / (wide - narrow)
+    share = (count - rank) * part / (rank + (count - 2 * rank) * part)
+    low = (1 - share) * values[rank - 1] + share * values[rank]
+    high = (1 - share) * values[count - rank] + share * values[count - rank - 1]
+    return float(low), float(high)
+
+
+def ratio_interval(above: Floats, below: Floats, draws: Indices) -> tuple[float, float, float]:
+    """The ratio of two arms, and its interval: matrices with a row per block, and resamples of the blocks.
+
+    NaN where nothing is shared or not all values are positive, and no interval with fewer than ``FEWEST`` blocks. With few blocks the geometric mean of the blocks'
+    ratios, with many the ratio of the medians.
+    """
+    first, second = block_medians(above), block_medians(below)
+    shared = np.isfinite(first) & np.isfinite(second)
+    if not shared.any() or min(first[shared].min(), second[shared].min()) <= 0:
+        return math.nan, math.nan, math.nan
+    if int(shared.sum()) < MANY_BLOCKS:
+        logs = log_ratios(first, second)
+        low, high = student_interval(logs)
+        return math.exp(logs.mean()), _exp(low), _exp(high)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resampled = st.resampled_medians(above, draws) / st.resampled_medians(below, draws)
+    low, high = st.interval(resampled)
+    return float(np.nanmedian(above) / np.nanmedian(below)), low, high
+
+
+def p_value(above: Floats, below: Floats) -> float:
+    """How often blocks that differ by nothing would differ as much, two-sided. NaN with fewer than two shared blocks.
+
+    Student's t on the log ratios with few blocks, Wilcoxon's signed ranks (exact up to fifty) with many.
+    """
+    first, second = block_medians(above), block_medians(below)
+    shared = np.isfinite(first) & np.isfinite(second)
+    if int(shared.sum()) < 2 or min(first[shared].min(), second[shared].min()) <= 0:
+        return math.nan
+    logs = log_ratios(first, second)
+    if not logs.any():
+        return 1.0
+    if len(logs) < MANY_BLOCKS:
+        error = _standard_error(logs)
+        return 0.0 if error == 0 else float(2 * distributions.t.sf(abs(logs.mean()) / error, len(logs) - 1))
+    return float(distributions.wilcoxon(logs).pvalue)
+
+
+def holm(p_values: Floats) -> Floats:
+    """Holm's adjusted p-values, in the order given: below α at most with probability α any true null is refused.
+
+    NaN is left out of the count and stays NaN.
+    """
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
+    return adjusted
+
+
+def _standard_error(values: Floats) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _exp(value: float) -> float:
+    """e to the power of it; infinity where that is too large for a float."""
+    return math.inf if value > 700.0 else math.exp(value)
