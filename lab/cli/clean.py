@@ -36,10 +36,12 @@ def clean(
             group.remove()
             lines.append(describe(group))
         lines += [f"scratch {folder}" for folder in clean_scratch(home())]
-    lines += mend(dry_run=dry_run)
     for line in lines:
         print(f"{'would remove' if dry_run else 'removed'} {line}")
-    if not lines:
+    settled = mend(dry_run=dry_run)
+    for line in settled:
+        print(f"{'would settle' if dry_run else 'settled'} {line}")
+    if not lines + settled:
         print(
             "nothing to clean"
             if privilege.is_system_wide()

@@ -28,6 +28,7 @@ def execute(
     from lab.supervisor.record import find
 
     record = find(name)
+    command = command[1:] if command[0] == "--" else command  # as other lab commands want it; Docker does without
     environment = parse_environment(env or [])
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     channel = client.begin(

@@ -47,6 +47,9 @@ COMMANDS = {
 """Every command, in the order ``lab --help`` shows them, and the function or typer app behind it."""
 
 
+SETTINGS = {"exec": {"allow_interspersed_args": False}}  # what follows the name is the command's own
+
+
 class Escaped(Exception):
     """Carries what typer would turn into an exit code of its own, out to `main`."""
 
@@ -74,7 +77,7 @@ class LazyGroup(TyperGroup):
         target: typer.Typer | Callable[..., Any] = getattr(import_module(module), attribute)
         if not isinstance(target, typer.Typer):
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
-            single.command()(target)
+            single.command(context_settings=SETTINGS.get(cmd_name))(target)
             target = single
         command = get_command(target)
         command.name = cmd_name

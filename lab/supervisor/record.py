@@ -283,11 +283,11 @@ def mend(*, dry_run: bool = False) -> list[str]:
     for record in records():
         written = stored(record.name)
         if record.condition is Condition.FAILED:
-            lines.append(f"instance {record.name}, which was never started")
+            lines.append(f"instance {record.name}: it never started")
             if not dry_run:
                 remove(record)
         elif record.state is State.EXITED and written and written.state is not State.EXITED:
-            lines.append(f"the running state of instance {record.name}: {record.error}")
+            lines.append(f"instance {record.name}: {record.error}")
             if not dry_run:
                 write(record)
     for left in root().glob(".*") if root().is_dir() else ():
