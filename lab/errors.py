@@ -48,11 +48,18 @@ class ScenarioError(UsageError):
 
 
 class DockerfileError(UsageError):
-    """A Dockerfile can't be parsed or asks for something lab doesn't support."""
+    """A Dockerfile can't be parsed or asks for something lab doesn't support: ``FILE:LINE: what``."""
 
-    def __init__(self, message: str, *, line: int | None = None, hint: str = "", detail: str = "") -> None:
-        super().__init__(f"line {line}: {message}" if line else message, hint=hint, detail=detail)
+    def __init__(
+        self, message: str, *, line: int | None = None, file: str = "Dockerfile", hint: str = "", detail: str = ""
+    ) -> None:
+        super().__init__(f"{file}:{line}: {message}" if line else message, hint=hint, detail=detail)
+        self.what = message
         self.line = line
+
+    def at(self, file: str) -> DockerfileError:
+        """The same error with the file's real name."""
+        return DockerfileError(self.what, line=self.line, file=file, hint=self.hint, detail=self.detail)
 
 
 class ImageError(LabError):

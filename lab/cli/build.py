@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.buildview import Live, Steps
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
-    from lab.images.build import Event
+    from lab.images.build import Options
     from lab.images.store import Image
     from lab.model import Scenario
 
-WORTH_SAYING_SECONDS = 0.05
-TEXT_CHARACTERS = 100
+SECRET_KEYS = ("id", "src", "source", "env", "type")
+
+
+class Look(StrEnum):
+    """How a build is shown."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    RICH = "rich"
 
 
 def build(
@@ -36,28 +44,56 @@ def build(
     build_arg: Annotated[
         list[str] | None, typer.Option("--build-arg", metavar="K=V", help="A value for an ARG; repeat for more.")
     ] = None,
+    stage: Annotated[
+        str, typer.Option("--target", metavar="STAGE", help="Stop at this stage. Default: the last.")
+    ] = "",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
+    pull: Annotated[bool, typer.Option("--pull", help="Ask the registry for bases that the store has.")] = False,
+    cache_from: Annotated[
+        list[str] | None, typer.Option("--cache-from", metavar="IMAGE", help="Take steps from this image's history.")
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option("--secret", metavar="id=ID,src=FILE", help="For RUN --mount=type=secret; or env=VARIABLE."),
+    ] = None,
+    ssh: Annotated[
+        list[str] | None,
+        typer.Option("--ssh", metavar="default[=SOCKET]", help="An agent for RUN --mount=type=ssh."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="K=V", help="A label on the image; repeat for more.")
+    ] = None,
+    progress: Annotated[Look, typer.Option("--progress", help="Lines for a log, or a live view.")] = Look.AUTO,
+    iidfile: Annotated[
+        Path | None, typer.Option("--iidfile", metavar="FILE", help="Write the image's digest into a file.")
+    ] = None,
 ) -> None:
     """Build an image from a Dockerfile and keep it in lab's store."""
     from lab.backends.site import Site
-    from lab.cli.steps import ContainerSteps
-    from lab.images import build as images
-    from lab.images.reference import from_folder
 
     context, dockerfile = _where(target, file)
     arguments = _arguments(build_arg or [], os.environ)
-    name = tag or from_folder(context.resolve().name)
+    if stamp := arguments.get("SOURCE_DATE_EPOCH"):
+        os.environ["SOURCE_DATE_EPOCH"] = stamp  # as BuildKit has it: the time of all that is made
     require_root()
     started = time.monotonic()
-    with Site.open() as site:
+    with Site.open() as site, _view(progress) as view:
+        from lab.cli.steps import ContainerSteps
+        from lab.images import build as images
+        from lab.images.reference import from_folder
+
         image = images.build(
             context,
             dockerfile=dockerfile,
-            tag=name,
+            tag=tag or from_folder(context.resolve().name),
             build_args=arguments,
             store=site.store,
             runner=ContainerSteps(site.launcher),
-            progress=Steps(),
+            progress=view,
+            options=_options(stage, no_cache, pull, secret or [], ssh or [], label or [], cache_from or []),
         )
+    if iidfile is not None:
+        iidfile.write_text(image.digest)
     _conclude(image, time.monotonic() - started)
 
 
@@ -82,63 +118,48 @@ def build_scenario(site: Site, scenario: Scenario) -> Image:
     )
 
 
-class Steps:
-    """Prints a build as it goes: a line per step, what RUN says below it, how long it took.
-
-    ``patient`` holds everything back until a step is worth waiting for: it says something, or takes its time.
-    """
-
-    def __init__(self, stream: TextIO = sys.stdout, *, patient: bool = False) -> None:
-        self._stream = stream
-        self._held: list[str] | None = [] if patient else None
-        self._at_line_start = True
-
-    def __call__(self, event: Event) -> None:
-        from lab.images.build import Note, Output, StepFinished, StepStarted
-
-        match event:
-            case StepStarted(number=number, total=total, text=text):
-                self._print(f"[{number}/{total}] {textwrap.shorten(text, TEXT_CHARACTERS, placeholder=' …')}")
-            case StepFinished(cached=cached, seconds=seconds, note=note):
-                slow = seconds >= WORTH_SAYING_SECONDS
-                self._release(slow)
-                words = [note, "CACHED" if cached else f"{seconds:.1f} s" if slow else ""]
-                if said := "  ".join(word for word in words if word):
-                    self._print(f"      {said}")
-            case Note(text=text):
-                self._release(True)
-                self._print(f"      {text}")
-            case Output(data=data):
-                self._release(True)
-                self._write(data.decode("utf-8", "replace"))
-
-    def _release(self, now: bool) -> None:
-        if now and self._held is not None:
-            held, self._held = self._held, None
-            self._write("".join(held))
-
-    def _print(self, line: str) -> None:
-        self._write(("" if self._at_line_start else "\n") + line + "\n")
-
-    def _write(self, text: str) -> None:
-        if not text:
-            return
-        self._at_line_start = text.endswith("\n")
-        if self._held is not None:
-            self._held.append(text)
-            return
-        self._stream.write(text)
-        self._stream.flush()
+def _view(look: Look) -> Steps | Live:
+    if look is Look.RICH or (look is Look.AUTO and sys.stdout.isatty()):
+        return Live()
+    return Steps()
 
 
 def _where(target: str, file: str) -> tuple[Path, Path]:
     """The context and the Dockerfile, which ``-f`` names from here or from the context."""
-    from lab.experiment.scenario import locate
+    if not Path(target).is_dir():
+        from lab.experiment.scenario import locate
 
-    context = Path(target) if Path(target).is_dir() else locate(target)
+        context = locate(target)
+    else:
+        context = Path(target)
     if not file:
         return context, context / "Dockerfile"
     return context, Path(file) if Path(file).exists() else context / file
+
+
+def _options(
+    target: str,
+    no_cache: bool,
+    pull: bool,
+    secrets: Sequence[str],
+    agents: Sequence[str],
+    labels: Sequence[str],
+    cache_from: Sequence[str],
+) -> Options:
+    from lab.images.build import Options
+    from lab.images.mounts import Offer
+
+    offer = Offer(
+        secrets=dict(_secret(text, os.environ) for text in secrets), agents=dict(_agent(text) for text in agents)
+    )
+    return Options(
+        target=target,
+        use_cache=not no_cache,
+        pull=pull,
+        offer=offer,
+        labels=_labels(labels),
+        cache_from=tuple(cache_from),
+    )
 
 
 def _arguments(pairs: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -150,6 +171,48 @@ def _arguments(pairs: Sequence[str], environment: Mapping[str, str]) -> dict[str
             raise UsageError(f"--build-arg {pair!r} has no value", hint="--build-arg NAME=VALUE")
         arguments[key] = value if equals else environment[key]
     return arguments
+
+
+def _labels(pairs: Sequence[str]) -> dict[str, str]:
+    """``K=V``; a lone ``K`` is an empty label."""
+    found = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if not key:
+            raise UsageError(f"--label {pair!r} has no name", hint="--label NAME=VALUE")
+        found[key] = value
+    return found
+
+
+def _secret(text: str, environment: Mapping[str, str]) -> tuple[str, bytes]:
+    """``id=ID,src=FILE`` or ``id=ID,env=VARIABLE``; without either, the variable or else the file called ID."""
+    parts = dict(part.partition("=")[::2] for part in text.split(","))
+    name, variable, file = parts.get("id", ""), parts.get("env", ""), parts.get("src") or parts.get("source", "")
+    if not name or set(parts) - set(SECRET_KEYS) or (variable and file):
+        raise UsageError(f"--secret {text!r} is not understood", hint="--secret id=ID,src=FILE or id=ID,env=VARIABLE")
+    if not variable and not file:
+        variable = name if name in environment else ""
+    if variable:
+        if variable not in environment:
+            raise UsageError(f"--secret {name}: there is no variable {variable}", hint=f"export {variable}=…")
+        return name, os.fsencode(environment[variable])
+    try:
+        return name, Path(file or name).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"--secret {name}: {error.strerror}: {file or name}", hint="--secret id=ID,src=FILE"
+        ) from error
+
+
+def _agent(text: str) -> tuple[str, Path]:
+    """``default``, which is the agent of $SSH_AUTH_SOCK, or ``ID=SOCKET``."""
+    name, _, path = text.partition("=")
+    socket = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not name or not socket or not Path(socket).is_socket():
+        raise UsageError(
+            f"--ssh {text}: {socket or 'SSH_AUTH_SOCK'} is no agent's socket", hint="eval $(ssh-agent); ssh-add"
+        )
+    return name, Path(socket).resolve()
 
 
 def _conclude(image: Image, seconds: float) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted:
-    """Step ``number`` of ``total``, from the Dockerfile's line ``line``."""
+    """Step ``number`` of ``total``, from the Dockerfile's line ``line``; ``stage`` is "" in a build with only one."""
 
     number: int
     total: int
     line: int
     text: str
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class StepFinished:
     cached: bool
     seconds: float
     note: str = ""
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class Output:
     """Bytes a RUN wrote to its standard output or error."""
 
     data: bytes
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,16 @@ class Note:
     text: str
 
 
-Event = StepStarted | StepFinished | Output | Note
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """The Dockerfile does what it says, and its author may not have meant it; ``rule`` is BuildKit's name for it."""
+
+    line: int
+    rule: str
+    text: str
+
+
+Event = StepStarted | StepFinished | Output | Note | Warned
 Progress = Callable[[Event], None]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,13 +115,16 @@ class Tree:
         with open(entry.real, "rb") as handle:
             return handle.read()
 
-    def walk(self, below: bytes = b"") -> Iterator[Entry]:
-        """Every entry from ``below`` on, itself first, a directory before what it holds; names in byte order."""
+    def walk(self, below: bytes = b"", enter: Callable[[Entry], bool] = lambda _: True) -> Iterator[Entry]:
+        """Every entry from ``below`` on, itself first, a directory before what it holds; names in byte order.
+
+        Nothing is said of what is in a directory that ``enter`` is false for.
+        """
         top = self.lookup(below)
         if top is not None:
             yield top
             if top.is_directory:
-                yield from self._walk(top.path, self.stack(below))
+                yield from self._walk(top.path, self.stack(below), enter)
 
     def names(self, path: bytes) -> list[bytes]:
         """The names in a directory, sorted; empty when it is none."""
@@ -131,13 +134,13 @@ class Tree:
         """The directories that merge at ``path``, the top one first; empty when it is not a directory."""
         return self._directories([part for part in path.split(b"/") if part])
 
-    def _walk(self, path: bytes, stack: Sequence[bytes]) -> Iterator[Entry]:
+    def _walk(self, path: bytes, stack: Sequence[bytes], enter: Callable[[Entry], bool]) -> Iterator[Entry]:
         for name, found in sorted(_merge(stack).items()):
             top, status = found[0]
             entry = Entry(path + b"/" + name if path else name, top, status)
             yield entry
-            if entry.is_directory:
-                yield from self._walk(entry.path, [real for real, _ in found])
+            if entry.is_directory and enter(entry):
+                yield from self._walk(entry.path, [real for real, _ in found], enter)
 
     def _directories(self, parts: Sequence[bytes]) -> list[bytes]:
         """The directories that merge at ``parts``, the top one first; empty when it is not a directory."""

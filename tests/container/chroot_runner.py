@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab.images.runner import StepMount
 from lab.model import Process
 
 SCRIPT = """
@@ -22,7 +23,7 @@ exec env -i "$@"
 
 
 class ChrootRunner:
-    """Implements `lab.images.build.StepRunner`."""
+    """Implements `lab.images.runner.StepRunner`, as far as steps without mounts need it."""
 
     def run(
         self,
@@ -32,7 +33,11 @@ class ChrootRunner:
         upper_directory: Path,
         work_directory: Path,
         output: Callable[[bytes], None],
+        mounts: Sequence[StepMount] = (),
+        network: bool = True,
     ) -> int:
+        assert not mounts, "this runner has no mounts"
+        assert network, "this runner has the host's network alone"
         target = upper_directory.parent / "merged"
         empty = upper_directory.parent / "empty"
         target.mkdir()
@@ -61,3 +66,6 @@ class ChrootRunner:
             output(data)
         child.stdout.close()
         return child.wait()
+
+    def stop(self) -> None:
+        """Every step ends by itself."""

@@ -74,7 +74,7 @@ def test_its_load_is_a_path_that_works(connection: http.client.HTTPConnection) -
 def test_its_dockerfile_copies_every_file_that_it_needs() -> None:
     copied = [
         source.rstrip("/")
-        for instruction in read(APPLICATION / "Dockerfile").instructions
+        for instruction in read(APPLICATION / "Dockerfile").stages[0].instructions
         if isinstance(instruction, Copy)
         for source in instruction.sources
     ]
