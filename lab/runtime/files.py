@@ -21,6 +21,8 @@ from lab.runtime.mounts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lab.runtime.config import Config, Device, IdMapping, MountConfig
     from lab.runtime.mountoptions import Options
 
@@ -33,23 +35,23 @@ def operations(
     cgroup_controllers: tuple[str, ...],
     *,
     bundle: str = "",
-    cgroup_directories: tuple[str, ...] = (),
+    cgroup_directories: Mapping[str, str] | None = None,
 ) -> list[Operation]:
     """The mounts, in order; a tmpfs on /dev gets the default nodes right after it, linux.devices come last.
 
-    Relative sources are below ``bundle``. ``cgroup_directories`` are the container's groups, one for each of
-    ``cgroup_controllers`` or the one of v2: what a container without a cgroup namespace is shown.
-    Raises UsageError for what can't be meant.
+    Relative sources are below ``bundle``. ``cgroup_directories`` are the container's groups by controller, or the
+    one of v2 by "": what a container without a cgroup namespace is shown. Controllers with the same directory are
+    mounted together. Raises UsageError for what can't be meant.
     """
     found: list[Operation] = []
     kinds = {space.type for space in config.linux.namespaces}
     for number, mount in enumerate(config.mounts):
         path = f"mounts[{number}]"
         if mount.type in ("cgroup", "cgroup2"):
-            sources = () if "cgroup" in kinds else cgroup_directories
-            if "cgroup" not in kinds and not sources:
+            if "cgroup" not in kinds and not cgroup_directories:
                 raise schema.error(path, "shows the host's cgroups to a container without a cgroup namespace")
-            found.append(_cgroup_view(mount, cgroup_controllers, sources))
+            groups = cgroup_directories or {}
+            found.append(_cgroup_view(mount, cgroup_controllers, groups, bind="cgroup" not in kinds))
         else:
             found.append(_operation(config, mount, path, bundle))
         if _destination(mount) == "/dev" and mount.type == "tmpfs":
@@ -124,13 +126,19 @@ def _bind(config: Config, mount: MountConfig, options: Options, path: str, bundl
     )
 
 
-def _cgroup_view(mount: MountConfig, controllers: tuple[str, ...], sources: tuple[str, ...]) -> CgroupView:
+def _cgroup_view(
+    mount: MountConfig, controllers: tuple[str, ...], groups: Mapping[str, str], *, bind: bool
+) -> CgroupView:
     options = mountoptions.parse(mount.options)
+    together: dict[str, list[str]] = {}  # by directory
+    for name in controllers:
+        together.setdefault(groups.get(name, name), []).append(name)
+    directories = tuple(together) if controllers else (groups.get("", ""),)
     return CgroupView(
         target=_destination(mount),
-        controllers=controllers,
+        controllers=tuple([",".join(names) for names in together.values()]),
         flags=options.flags,
-        sources=sources,
+        sources=directories if bind else (),
         propagation=options.propagation,
     )
 

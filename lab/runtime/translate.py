@@ -16,7 +16,7 @@ __all__ = ["joined_flags", "limits", "masks", "operations", "plan", "process_pla
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from lab.model import Limits
@@ -65,7 +65,7 @@ def plan(
     hold: bool = False,
     fail_at: str = "",
     bundle: str = "",
-    cgroup_directories: tuple[str, ...] = (),
+    cgroup_directories: Mapping[str, str] | None = None,
     no_pivot: bool = False,
 ) -> Plan:
     """Everything `lab.runtime.container.start` needs to know.
@@ -117,7 +117,8 @@ def process_plan(
 ) -> ProcessPlan:
     """The process of ``config``, or another ``process`` behind the same boundary."""
     process = process or config.process
-    sets, size = process.capabilities, process.console_size
+    own_users = any(space.type == "user" for space in config.linux.namespaces)
+    sets, size = validate.grantable(process, own_users=own_users), process.console_size
     profile = config.linux.seccomp
     return ProcessPlan(
         argv=list(process.args),

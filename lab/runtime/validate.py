@@ -6,20 +6,19 @@ wrong and says what was expected. Sources: config.md, config-linux.md, and the m
 
 from __future__ import annotations
 
-from lab.runtime import schema
+from lab.runtime import capabilities, schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lab.runtime.config import Config, Linux, ProcessConfig
+    from lab.runtime.config import Capabilities, Config, Linux, ProcessConfig
 
 MOST_MAPPINGS = 340  # lines of uid_map (user_namespaces(7))
 CLOCKS = ("monotonic", "boottime")
 OF_IPC = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
           "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.msg_next_id", "kernel.sem_next_id",
           "kernel.shm_next_id", "kernel.auto_msgmni")  # fmt: skip
-SETS_OF_PROCESS = ("effective", "permitted", "inheritable", "ambient")
 
 
 def check(config: Config) -> None:
@@ -49,14 +48,41 @@ def check_process(process: ProcessConfig) -> None:
             raise schema.error(f"process.rlimits[{number}].soft", f"is more than hard: {limit.soft} > {limit.hard}")
     sets = process.capabilities
     _within("process.capabilities.effective", sets.effective, "permitted", sets.permitted)
-    _within("process.capabilities.ambient", sets.ambient, "permitted", sets.permitted)
-    _within("process.capabilities.ambient", sets.ambient, "inheritable", sets.inheritable)
     if process.apparmor_profile and process.selinux_label:
         raise schema.error("process.selinuxLabel", "is given beside apparmorProfile: a host has one of them")
     if process.io_priority and not 0 <= process.io_priority.priority <= 7:
         raise schema.error("process.ioPriority.priority", f"is not from 0 to 7: {process.io_priority.priority}")
     if process.scheduler and not -20 <= process.scheduler.nice <= 19:
         raise schema.error("process.scheduler.nice", f"is not from -20 to 19: {process.scheduler.nice}")
+
+
+def warnings(process: ProcessConfig) -> list[str]:
+    """What is asked for and can't be granted: the specification wants it logged, and no failure (config.md).
+
+    `grantable` are the sets without it.
+    """
+    granted = grantable(process)
+    return [
+        f"process.capabilities.{name}: {capability} can't be granted"
+        for name in type(granted).fields
+        for capability in sorted(set(getattr(process.capabilities, name)) - set(getattr(granted, name)))
+    ]
+
+
+def grantable(process: ProcessConfig, *, own_users: bool = False) -> Capabilities:
+    """The sets without what this process doesn't hold itself, and without ambient capabilities that are not
+    permitted and inheritable as well (capabilities(7)). ``own_users``: in a user namespace all are there.
+    """
+    sets = process.capabilities
+    held = frozenset(capabilities.NAMES if own_users else capabilities.held())
+    inherited = held & set(sets.permitted) & set(sets.inheritable)
+    limits = {"ambient": inherited}
+    found = {name: _only(getattr(sets, name), limits.get(name, held)) for name in type(sets).fields}
+    return type(sets)(**found)
+
+
+def _only(names: tuple[str, ...], some: frozenset[str]) -> tuple[str, ...]:
+    return tuple([name for name in names if name in some])
 
 
 def _namespaces(linux: Linux) -> set[str]:
