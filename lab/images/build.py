@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lab.errors import DockerfileError, ImageError, UsageError
+from lab.host import privilege
 from lab.images import ignore, lint, registry
 from lab.images.cache import Cache, keys_of
 from lab.images.dockerfile import Dockerfile, parse, read
@@ -55,8 +56,7 @@ def build(
     normalise(tag)
     if not context.is_dir():
         raise UsageError(f"there is no directory {context}", hint="lab build DIR, with a Dockerfile in it")
-    if os.geteuid() != 0:
-        raise ImageError("building an image needs root: its files have owners", hint="sudo lab build …")
+    privilege.require(privilege.Need.OWNERS, "building an image, whose files have owners,", "build …")
     try:
         parsed = read(dockerfile)
         lint.check(parsed, progress)
