@@ -6,7 +6,6 @@ a `StepRunner`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
