@@ -72,7 +72,7 @@ class ControlGroup:
         if self.path.is_absolute() or ".." in self.path.parts or not self.path.parts:
             raise ValueError(f"a group's path is relative and stays below its root: {path}")
         self.hierarchies = hierarchies
-        self._group = Group(str(self.path), hierarchies.mounted(), map(str, hierarchies.joined()))
+        self.group = Group(str(self.path), hierarchies.mounted(), map(str, hierarchies.joined()))
 
     def __repr__(self) -> str:
         return f"ControlGroup({str(self.path)!r})"
@@ -126,11 +126,11 @@ class ControlGroup:
         process makes this raise LabError after ``timeout_seconds``. ``keep_parents`` saves their removal
         when a sibling follows soon.
         """
-        self._group.remove(timeout_seconds, keep_parents=keep_parents)
+        self.group.remove(timeout_seconds, keep_parents=keep_parents)
 
     def prune_parents(self) -> None:
         """Remove the group's parents, as far as they are empty."""
-        self._group.prune_parents()
+        self.group.prune_parents()
 
     def _make_directories(self, limits: Limits) -> None:
         for controller, wanted in (("memory", limits.memory_bytes), ("cpu", limits.cpus), ("pids", limits.pids)):
@@ -227,23 +227,23 @@ class ControlGroup:
 
     def add(self, pid: int) -> None:
         """Move the process ``pid`` with all its threads into the group."""
-        self._group.add(pid)
+        self.group.add(pid)
 
     def processes(self) -> set[int]:
         """The process ids in the group and below, without zombies: those hold nothing any more."""
-        return self._group.processes()
+        return self.group.processes()
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Stop every process in the group where it stands; returns when all have stopped."""
-        self._group.freeze(timeout_seconds)
+        self.group.freeze(timeout_seconds)
 
     def thaw(self) -> None:
         """Let frozen processes go on."""
-        self._group.thaw()
+        self.group.thaw()
 
     def kill(self, timeout_seconds: float = 10.0) -> None:
         """SIGKILL everything in the group and wait until it is dead; new forks don't escape."""
-        self._group.kill(timeout_seconds)
+        self.group.kill(timeout_seconds)
 
     # Accounting
 

@@ -112,14 +112,16 @@ class Group:
         """A controller has to be passed down on v2, and a v1 cpuset to be filled."""
         parent = place
         names = self.path.split("/")
-        if place == self.host.mount_of("cpuset") and self.host.is_v2 is False:
+        if place == self.host.v1.get("cpuset"):
             for name in names:
                 above, parent = parent, f"{parent}/{name}"
                 cgroupfs.fill_cpuset(parent, above)
-        elif place == self.host.unified and self.host.is_v2:
-            for name in ["", *names[:-1]]:
+        elif place == self.host.unified:
+            wanted = [*cgroupfs.DELEGATED, *controllers]
+            offered = [name for name in dict.fromkeys(wanted) if self.host.on_v2(name)]
+            for name in ["", *names[:-1]] if offered else ():
                 parent = f"{parent}/{name}".rstrip("/")
-                cgroupfs.pass_down(parent, dict.fromkeys((*cgroupfs.DELEGATED, *controllers)))
+                cgroupfs.pass_down(parent, offered)
 
     def remove(self, timeout_seconds: float = 10.0, *, keep_parents: bool = True) -> None:
         """Remove the group and groups below it, and parents that became empty; verified. Idempotent.

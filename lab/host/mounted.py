@@ -51,6 +51,10 @@ class Mounted:
         """Whether the v2 tree has the controllers. In hybrid mode it has none, yet it kills and freezes."""
         return bool(self.unified) and not self.v1
 
+    def on_v2(self, controller: str) -> bool:
+        """Whether ``controller`` speaks v2: in hybrid mode the v2 tree has those that v1 left to it."""
+        return self.is_v2 or (controller not in self.v1 and controller in self.unified_controllers)
+
     def mount_of(self, controller: str) -> str:
         """Where ``controller`` lives, "" when this host doesn't offer it."""
         if controller in self.v1:
