@@ -1,0 +1,147 @@
+"""What a bundle asks for, checked and turned into what `lab.runtime.container` carries out."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from lab.errors import LabError, UsageError
+from lab.lean import loads
+from lab.record import replace
+from lab.runtime import config as configuration
+from lab.runtime import resources, translate, validate
+from lab.runtime.mounts import DirectoryRoot
+from lab.runtime.oci.store import State
+from lab.runtime.plan import CgroupsPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab.host.group import Group
+    from lab.runtime.config import Config, ProcessConfig
+    from lab.runtime.plan import Plan, ProcessPlan
+
+    Ignored = Callable[[str], None]  # is told the path of a property the specification doesn't know
+
+
+class Blueprint:
+    """One bundle, read and valid."""
+
+    def __init__(self, bundle: str, text: str, config: Config) -> None:
+        self.bundle = bundle
+        self.text = text
+        self.config = config
+
+    @classmethod
+    def read(cls, bundle: str, ignored: Ignored) -> Blueprint:
+        """Raises LabError if there is no configuration, UsageError if there is a wrong one."""
+        bundle = os.path.abspath(bundle)
+        path = f"{bundle}/config.json"
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except FileNotFoundError:
+            raise LabError(f"JSON specification file {path} not found") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is no JSON: {error}") from error
+        config = configuration.from_json(parsed(text, path), ignored)
+        validate.check(config)
+        return cls(bundle, text, config)
+
+    @property
+    def root(self) -> str:
+        """The root file system, an absolute path without links. Raises LabError if there is none."""
+        path = os.path.realpath(os.path.join(self.bundle, self.config.root.path))
+        if not os.path.isdir(path):
+            raise LabError(f"root.path: {path} is not a directory")
+        return path
+
+    def group(self, identity: str) -> Group:
+        """The control group it is to run in. Raises UsageError for a path that can't be meant."""
+        return resources.group_of(self.config.linux.cgroups_path, identity)
+
+    def state(self, identity: str, group: Group) -> State:
+        """What is noted before anything is made."""
+        return State(
+            {
+                "id": identity,
+                "version": self.config.oci_version,
+                "bundle": self.bundle,
+                "created": timestamp(),
+                "root": self.root,
+                "owner": "root",
+                "group": group.path,
+                "annotations": dict(self.config.annotations),
+                "namespaces": translate.joined_flags(self.config),
+                "pid": 0,
+                "birth": 0,
+            }
+        )
+
+    def make_group(self, group: Group) -> None:
+        """With its limits, and its guard over devices. Raises LimitError, LaunchError."""
+        if group.exists():
+            group.remove()  # an empty one: `refuse_populated` has seen to that
+        resources.create(group, self.config.linux.resources)
+
+    def plan(self, identity: str, group: Group, *, preserve: int, no_pivot: bool, fail_at: str) -> Plan:
+        """The root is bound on itself: pivot_root(2) wants a mount point, and there is one of the right name."""
+        root = self.root
+        plan = translate.plan(
+            self.config,
+            DirectoryRoot(target=root, source=root),
+            name=identity,
+            cgroups=placement(group),
+            cgroup_controllers=() if group.host.is_v2 else group.controllers,
+            init=False,
+            hold=True,
+            fail_at=fail_at,
+            bundle=self.bundle,
+            cgroup_directories=directories(group),
+            no_pivot=no_pivot,
+        )
+        return replace(plan, process=surviving(plan.process, preserve))
+
+
+def parsed(text: str, path: str) -> object:
+    """JSON from its text. Raises UsageError."""
+    try:
+        value: object = loads(text)
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}") from error
+    return value
+
+
+def refuse_populated(group: Group) -> None:
+    """What runs in a group dies with the container: nothing else may be there. Raises LabError."""
+    if others := group.processes():
+        raise LabError(f"cgroup {group.path} is in use by process {min(others)}", hint="choose another cgroupsPath")
+
+
+def placement(group: Group) -> CgroupsPlan:
+    """Where a process of the container is to be."""
+    return CgroupsPlan(unified=group.unified, tasks=group.tasks)
+
+
+def directories(group: Group) -> dict[str, str]:
+    """Its directories by controller, that of v2 by "": what a container without a cgroup namespace is shown."""
+    found = {name: f"{group.host.v1[name]}/{group.path}" for name in group.controllers}
+    return found | ({"": group.unified} if group.unified else {})
+
+
+def surviving(process: ProcessPlan, preserve: int) -> ProcessPlan:
+    """It outlives the command that makes it."""
+    return replace(process, survives=True, preserve=preserve)
+
+
+def beside(config: Config, process: ProcessConfig, preserve: int) -> ProcessPlan:
+    """One more process in a container of ``config``. Raises UsageError."""
+    validate.check_process(process)
+    return surviving(translate.process_plan(config, init=False, process=process), preserve)
+
+
+def timestamp() -> str:
+    """Now, as RFC 3339 with nanoseconds."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"

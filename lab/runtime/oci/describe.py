@@ -1,0 +1,89 @@
+"""What nobody waits for: ``spec`` and ``features``. These may import what they like."""
+
+from __future__ import annotations
+
+import os
+
+from lab.errors import LabError, UsageError
+from lab.runtime.oci.options import FLAG, VALUE
+from lab.runtime.oci.store import OCI_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lab.runtime.oci.main import Call
+
+OPTIONS = {"spec": {"bundle b": VALUE, "rootless": FLAG}, "features": {}}
+OLDEST_VERSION = "1.0.0"
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+def spec(call: Call) -> int:
+    """``spec``: a config.json that runs a shell in ``rootfs``, in every namespace, with Docker's restrictions."""
+    from json import dumps
+
+    from lab.model import Process
+    from lab.record import replace
+    from lab.runtime.bundle import container_config
+    from lab.runtime.config import to_json
+
+    if call.given.flag("rootless"):
+        raise UsageError("--rootless: root is needed to make cgroups and mounts")
+    path = os.path.join(call.given.value("bundle", "."), "config.json")
+    config = container_config(Process(argv=("sh",), environment={"TERM": "xterm"}), hostname="lab-oci")
+    terminal = replace(config, process=replace(config.process, terminal=True))
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(dumps(to_json(terminal), indent=2) + "\n")
+    except FileExistsError:
+        raise LabError(f"{path} exists", hint=f"rm {path}") from None
+    return 0
+
+
+def features(call: Call) -> int:
+    """``features``: runtime-spec, features.md and features-linux.md."""
+    from lab import __version__
+
+    return call.say_json(
+        {
+            "ociVersionMin": OLDEST_VERSION,
+            "ociVersionMax": OCI_VERSION,
+            "hooks": list(HOOKS),
+            "mountOptions": mount_options(),
+            "linux": linux(),
+            "annotations": {"lab.version": __version__},
+            "potentiallyUnsafeConfigAnnotations": ["lab.enter"],
+        }
+    )
+
+
+def mount_options() -> list[str]:
+    from lab.runtime import mountoptions as known
+
+    recursive = [f"r{word}" for word in known.PER_MOUNT]
+    others = ["defaults", "tmpcopyup", *known.IDMAPS]
+    return sorted({*known.PER_MOUNT, *recursive, *known.PER_FILE_SYSTEM, *known.PROPAGATION, *known.BINDS, *others})
+
+
+def linux() -> dict[str, Any]:
+    from lab.runtime import capabilities, kinds, lsm
+    from lab.runtime.calls import TABLES
+
+    return {
+        "namespaces": sorted(kinds.NAMESPACES),
+        "capabilities": list(capabilities.NAMES),
+        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+        "seccomp": {
+            "enabled": True,
+            "actions": sorted(kinds.ACTIONS),
+            "operators": sorted(kinds.OPERATORS),
+            "archs": sorted(TABLES),
+            "knownFlags": sorted(kinds.SECCOMP_FLAGS),
+            "supportedFlags": sorted(kinds.SECCOMP_FLAGS),
+        },
+        "apparmor": {"enabled": lsm.apparmor()},
+        "selinux": {"enabled": lsm.selinux()},
+        "intelRdt": {"enabled": False},
+        "mountExtensions": {"idmap": {"enabled": True}},
+    }

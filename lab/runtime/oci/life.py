@@ -1,0 +1,259 @@
+"""THE STORY: create → start → delete, and run, which is all three (runtime-spec, runtime.md "Lifecycle").
+
+    create   claim the name; note what will be made; the cgroup, limited and guarded; the first process, which
+             `lab.runtime.container` starts and which builds its own surroundings (`lab.runtime.init`); then note
+             that it exists. It waits at a socket, and nothing of ours runs any more.
+    start    connect to that socket and let it go on. It executes the application, or says why it can't.
+    delete   what is left: processes, the cgroup, the folder.
+
+Whatever fails is undone in reverse, and the error names the step. What a SIGKILL interrupts can't undo itself;
+therefore each thing is noted before it is made, and `delete` removes whatever of it exists. Mounts need no undoing:
+they are in the container's own mount namespace and end with its last process.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from lab.errors import LabError
+from lab.lean import ExitStack, suppress
+from lab.runtime.oci import store
+from lab.runtime.oci.options import FLAG, VALUE
+from lab.runtime.oci.steps import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lab.host.group import Group
+    from lab.runtime.container import Started
+    from lab.runtime.oci.main import Call
+    from lab.runtime.oci.store import Entry, State
+    from lab.runtime.plan import Plan
+
+OWN_PARENT = "lab/oci/"
+"""Where a container's group goes whose configuration doesn't say; emptied, it goes too."""
+
+MAKING = {
+    "bundle b": VALUE,
+    "console-socket": VALUE,
+    "pid-file": VALUE,
+    "no-pivot": FLAG,
+    "no-new-keyring": FLAG,
+    "preserve-fds": VALUE,
+}
+OPTIONS = {
+    "create": MAKING,
+    "start": {},
+    "delete": {"force f": FLAG},
+    "run": MAKING | {"detach d": FLAG, "keep": FLAG, "no-subreaper": FLAG},
+}
+
+
+# create
+
+
+def create(call: Call) -> int:
+    """``create ID``: everything but the application's execution. Returns when that waits for `start`."""
+    with Steps("create") as steps, ExitStack() as undo:
+        entry, state, started, _ = make(call, steps, undo)
+        steps.enter("leave it waiting")
+        leave_waiting(entry, started)
+        announce(call, steps, entry, state, started)
+        undo.pop_all()
+        entry.unlock()
+    return 0
+
+
+def make(call: Call, steps: Steps, undo: ExitStack) -> tuple[Entry, State, Started, int]:
+    """A container that is complete and holds, and its terminal's master or -1; ``undo`` takes it apart again."""
+    from lab.runtime.oci.blueprint import Blueprint, refuse_populated
+
+    steps.enter("read the bundle")
+    entry = call.entry()
+    wanted = Blueprint.read(call.given.value("bundle", "."), call.ignored)
+    group = wanted.group(entry.id)
+    state = wanted.state(entry.id, group)
+    steps.enter("claim the name")
+    undo.callback(entry.unlock)
+    entry.make()
+    undo.callback(entry.remove)
+    steps.enter("note what will be made")
+    refuse_populated(group)
+    entry.write_config(wanted.text)
+    entry.write(state)
+    steps.enter("make the cgroup")
+    undo.callback(remove_group, group)
+    wanted.make_group(group)
+    steps.enter("plan")
+    plan = wanted.plan(
+        entry.id,
+        group,
+        preserve=call.given.number("preserve-fds") or 0,
+        no_pivot=call.given.flag("no-pivot"),
+        fail_at=steps.fail_at,
+    )
+    steps.enter("start the first process")
+    return entry, state, *begin(call, plan, undo)
+
+
+def begin(call: Call, plan: Plan, undo: ExitStack) -> tuple[Started, int]:
+    """Clone the first process, and wait until it is isolated; its terminal, if it has one, is handed over."""
+    from lab.runtime import container
+    from lab.runtime.oci import conversation
+
+    detached = call.given.verb == "create" or call.given.flag("detach")
+    terminal = conversation.Terminal(
+        plan.process.terminal, call.given.value("console-socket"), undo, detached=detached
+    )
+    started = container.start(plan, [0, 1, 2])
+    undo.callback(conversation.end, started)
+    conversation.expect(started, "ISOLATED", terminal)
+    return started, terminal.master
+
+
+def leave_waiting(entry: Entry, started: Started) -> None:
+    """Give it a socket to wait at, and wait until it does: from then on it needs nobody."""
+    from lab.runtime.oci import conversation
+
+    with ExitStack() as opened:
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        opened.callback(listener.close)
+        before = os.umask(0o077)
+        try:
+            listener.bind(entry.start_address)
+        finally:
+            os.umask(before)
+        listener.listen(1)
+        started.channel.send("WAIT", descriptors=[listener.fileno()])
+        conversation.expect(started, "WAITING")
+
+
+def announce(call: Call, steps: Steps, entry: Entry, state: State, started: Started) -> None:
+    """Its pid goes to whoever asked for it, and the state becomes what other verbs go by."""
+    steps.enter("write the pid file")
+    call.write_pid(started.pid)
+    steps.enter("note that it exists")
+    state.pid, state.birth = started.pid, store.birth_of(started.pid)
+    entry.write(state)
+
+
+# start
+
+
+def start(call: Call) -> int:
+    """``start ID``: the application is executed."""
+    from lab.runtime.channel import Channel
+    from lab.runtime.oci import conversation
+
+    with Steps("start") as steps, ExitStack() as opened:
+        steps.enter("reach the first process")
+        entry = call.entry()
+        entry.lock()
+        opened.callback(entry.unlock)
+        state = entry.read()
+        if (status := entry.status(state)) != store.CREATED:
+            complaint = (
+                "cannot start a container that has stopped"
+                if status == store.STOPPED
+                else f"cannot start a {status} container"
+            )
+            raise LabError(complaint)
+        channel = Channel.connected(entry.start_address)
+        opened.callback(channel.close)
+        steps.enter("let it go")
+        channel.send("EXEC_NOW")
+        os.unlink(entry.start_socket)
+        conversation.until_executed(channel)
+        poststart(call, entry, state)
+    return 0
+
+
+def poststart(call: Call, entry: Entry, state: State) -> None:
+    """The hooks behind a start; one that fails is only told."""
+    call.tell_hooks("poststart", entry.hooks("poststart"), describe(state, store.RUNNING))
+
+
+def describe(state: State, status: str) -> dict[str, object]:
+    """The state as the specification has it (runtime.md, "State")."""
+    found: dict[str, object] = {"ociVersion": state.version, "id": state.id, "status": status, "bundle": state.bundle}
+    if status != store.STOPPED:
+        found["pid"] = state.pid
+    if state.annotations:
+        found["annotations"] = state.annotations
+    return found
+
+
+# delete
+
+
+def delete(call: Call) -> int:
+    """``delete ID``: nothing of the container remains. ``--force`` kills what still runs, and needs no container."""
+    force = call.given.flag("force")
+    with Steps("delete") as steps, ExitStack() as opened:
+        entry = call.entry()
+        try:
+            entry.lock()
+            opened.callback(entry.unlock)
+            state = entry.read()
+        except store.Unknown:
+            if not force:
+                raise
+            entry.remove()  # one that was killed before it could note anything
+            return 0
+        status = entry.status(state)
+        if not force and status not in (store.STOPPED, store.CREATED):
+            raise LabError(f"cannot delete container {entry.id} that is not stopped: {status}")
+        remove(call, steps, entry, state)
+    return 0
+
+
+def remove(call: Call, steps: Steps, entry: Entry, state: State) -> None:
+    """In an order that can be interrupted and begun again. Hooks come last, and nothing hangs on them."""
+    from lab.host.group import Group
+
+    group = Group(state.group)
+    steps.enter("kill")
+    group.kill()
+    steps.enter("remove the cgroup")
+    remove_group(group)
+    steps.enter("forget")
+    poststop = entry.hooks("poststop")
+    entry.remove()
+    call.tell_hooks("poststop", poststop, describe(state, store.STOPPED))
+
+
+def remove_group(group: Group) -> None:
+    """Kill what is left in it, and remove it; parents that others made stay. Idempotent."""
+    group.kill()
+    group.remove(keep_parents=not group.path.startswith(OWN_PARENT))
+
+
+# run
+
+
+def run(call: Call) -> int:
+    """``run ID``: create and start; without ``--detach`` wait for the end, pass signals on, delete.
+
+    Returns the application's exit code, 128 + n after signal n.
+    """
+    from lab.runtime.oci import conversation, foreground
+
+    detach = call.given.flag("detach")
+    with Steps("run") as steps, ExitStack() as undo, foreground.signals_held(not detach):
+        entry, state, started, master = make(call, steps, undo)
+        announce(call, steps, entry, state, started)
+        steps.enter("let it go")
+        started.channel.send("EXEC_NOW")
+        conversation.until_executed(started.channel)
+        undo.pop_all()
+        poststart(call, entry, state)
+        entry.unlock()
+        if detach:
+            return 0
+        code = foreground.wait(started, master)
+    if not call.given.flag("keep"):
+        with Steps("delete") as steps, suppress(store.Unknown), ExitStack() as opened:
+            entry.lock()  # unless somebody else has deleted it by now
+            opened.callback(entry.unlock)
+            remove(call, steps, entry, state)
+    return code

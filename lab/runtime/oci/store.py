@@ -1,0 +1,234 @@
+"""What is known of a container between two commands: a folder below ``--root`` with its name.
+
+    state.json      who it is, its first process, its cgroup; replaced as a whole, never changed in place
+    config.json     the configuration it was created from: the bundle's may change meanwhile
+    start           a socket at which its first process waits to be started; gone once it was
+
+The folder is made by one mkdir(2), so of two creates of one name one wins. A verb that changes something holds a
+lock, flock(2), on the folder itself: it ends with the process that holds it, however that ends.
+
+Every state is written before what it announces is made. Whoever finds a folder, after a SIGKILL at any time, knows
+what may exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from lab.errors import LabError, UsageError
+from lab.lean import dumps, loads, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+DEFAULT_ROOT = "/run/lab-oci"
+OCI_VERSION = "1.1.0"
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+
+STATE, CONFIG, START = "state.json", "config.json", "start"
+LONGEST_ID = 1024
+ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+class Unknown(LabError):
+    """There is no such container."""
+
+
+class State:
+    """The facts of one container, as state.json holds them."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.id: str = facts["id"]
+        self.version: str = facts["version"]  # of the specification, as its configuration says
+        self.bundle: str = facts["bundle"]
+        self.created: str = facts["created"]  # RFC 3339
+        self.root: str = facts["root"]
+        self.owner: str = facts["owner"]
+        self.group: str = facts["group"]  # its control group, below every hierarchy's mount point
+        self.annotations: dict[str, str] = facts["annotations"]
+        self.namespaces: int = facts["namespaces"]  # CLONE_NEW* flags of what a further process joins
+        self.pid: int = facts["pid"]  # of its first process, 0 as long as there is none
+        self.birth: int = facts["birth"]  # when that was started, in clock ticks: a pid may be used again
+
+    def facts(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def lives(self) -> bool:
+        """Whether its first process still runs; a zombie doesn't."""
+        return self.pid > 0 and birth_of(self.pid) == self.birth
+
+
+class Entry:
+    """One container's folder."""
+
+    def __init__(self, root: str, identity: str) -> None:
+        self.id = validated(identity)
+        self.folder = f"{root}/{self.id}"
+        self._lock = -1
+
+    def make(self) -> None:
+        """Claim the name, and hold its lock. Raises LabError if it is taken."""
+        root = os.path.dirname(self.folder)
+        os.makedirs(root, mode=0o711, exist_ok=True)
+        try:
+            os.mkdir(self.folder, 0o711)
+        except FileExistsError:
+            raise LabError(f"container with given ID already exists: {self.id}") from None
+        self.lock()
+
+    def lock(self) -> None:
+        """Wait until no other command changes this container. Raises LabError if there is none (any more)."""
+        while True:
+            try:
+                descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise self.unknown() from None
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.folder)):
+                    self._lock = descriptor
+                    return
+            except FileNotFoundError:
+                pass
+            os.close(descriptor)  # it was deleted, and maybe made again, while we waited
+
+    def is_locked(self) -> bool:
+        """Whether some other command is changing it just now."""
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def unlock(self) -> None:
+        """Idempotent. Closing would not do: the container's process has inherited the descriptor, and the lock."""
+        if self._lock >= 0:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def start_socket(self) -> str:
+        return f"{self.folder}/{START}"
+
+    @property
+    def start_address(self) -> str:
+        """The same, short enough for any root (unix(7): 107 bytes), as long as the lock is held."""
+        return f"/proc/self/fd/{self._lock}/{START}"
+
+    def read(self) -> State:
+        """Raises LabError if there is no such container."""
+        try:
+            return State(loads(_read(f"{self.folder}/{STATE}")))
+        except FileNotFoundError:
+            raise self.unknown() from None
+        except (ValueError, KeyError) as error:
+            raise LabError(
+                f"{self.folder}/{STATE} is damaged: {error}", hint=f"lab-oci delete --force {self.id}"
+            ) from error
+
+    def write(self, state: State) -> None:
+        self._replace(STATE, dumps(state.facts()))
+
+    def read_config(self) -> Any:
+        """The configuration it was created from, parsed."""
+        return loads(_read(f"{self.folder}/{CONFIG}"))
+
+    def hooks(self, name: str) -> list[dict[str, Any]]:
+        """Its hooks of one kind, as the configuration has them."""
+        try:
+            value = self.read_config()
+        except FileNotFoundError:
+            return []  # a create that was killed before it noted anything
+        found: list[dict[str, Any]] = (value.get("hooks") or {}).get(name) or []
+        return found
+
+    def write_config(self, text: str) -> None:
+        self._replace(CONFIG, text)
+
+    def remove(self) -> None:
+        """The folder with all that is known. Idempotent."""
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self.folder):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self.folder}/{name}")
+            os.rmdir(self.folder)
+        self.unlock()
+
+    def status(self, state: State) -> str:
+        """Where in its life it is (runtime.md, "State")."""
+        if state.pid == 0:
+            return CREATING if self.is_locked() else STOPPED  # a create that was killed left it, and nothing runs
+        if not state.lives():
+            return STOPPED
+        if os.path.exists(self.start_socket):
+            return CREATED
+        return PAUSED if _is_frozen(state.group) else RUNNING
+
+    def unknown(self) -> Unknown:
+        return Unknown(f"container {self.id!r} does not exist")
+
+    def _replace(self, name: str, text: str) -> None:
+        """A reader sees the old text or the new one."""
+        new = f"{self.folder}/.{name}"
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+        os.rename(new, f"{self.folder}/{name}")
+
+
+def entries(root: str) -> Iterator[Entry]:
+    """Every container below ``root``, by name."""
+    try:
+        names = sorted(os.listdir(root))
+    except FileNotFoundError:
+        return
+    for name in names:
+        with suppress(LabError):
+            yield Entry(root, name)
+
+
+def validated(identity: str) -> str:
+    """A name that is a file name, too. Raises UsageError."""
+    if not identity or len(identity) > LONGEST_ID or identity in (".", "..") or not ID_SIGNS.issuperset(identity):
+        raise UsageError(f"invalid id format: {identity!r}", hint="letters, digits, and _ + - .")
+    return identity
+
+
+def birth_of(pid: int) -> int:
+    """When process ``pid`` was started, in clock ticks after boot; 0 if it has ended (proc_pid_stat(5))."""
+    try:
+        stat = _read(f"/proc/{pid}/stat")
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH):
+            raise
+        return 0
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _is_frozen(group: str) -> bool:
+    from lab.host.group import Group
+
+    try:
+        return Group(group).is_frozen()
+    except (OSError, LabError):
+        return False  # it is gone, or can't be frozen on this host
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
