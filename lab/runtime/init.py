@@ -148,18 +148,29 @@ def become(
     lead_session(process)
     progress.enter(Step.DIRECTORY)
     enter_directory(process)
+    if not process.no_new_privileges:
+        filter_calls(process, progress, channel)
     progress.enter(Step.CAPABILITIES)
     drop_privileges(process)
     die_with_the_launcher(channel, process)
     progress.enter(Step.NO_NEW_PRIVILEGES)
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        filter_calls(process, progress, channel)
+    progress.enter(Step.EXECVE)
+    execute(process)
+
+
+def filter_calls(process: ProcessPlan, progress: Progress, channel: Channel) -> None:
+    """From here on the filter may forbid whatever follows, sending messages included.
+
+    So it comes last, where no_new_privs allows that. Without it only CAP_SYS_ADMIN does (seccomp(2)): the filter then
+    comes before capabilities are dropped, and has to let that pass.
+    """
     channel.send("EXECUTING")
     progress.enter(Step.SECCOMP)
     if process.seccomp:
         syscalls.seccomp_set_filter(binascii.a2b_base64(process.seccomp))
-    progress.enter(Step.EXECVE)
-    execute(process)
 
 
 def place(tasks: list[int]) -> None:
