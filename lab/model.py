@@ -79,7 +79,31 @@ class TalkReadiness:
     expect: str
 
 
-Readiness = HttpReadiness | TcpReadiness | LogReadiness | TalkReadiness
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Healthcheck:
+    """How an image says that it works (Docker image specification, ``Healthcheck``).
+
+    ``test`` is ``("CMD", WORD…)``, ``("CMD-SHELL", LINE)``, or ``("NONE",)`` to switch a base image's off. None means
+    Docker's default: every 30 s, 30 s each, no start period, every 5 s in it, 3 failures in a row are unhealthy.
+    """
+
+    test: tuple[str, ...]
+    interval_seconds: float | None = None
+    timeout_seconds: float | None = None
+    start_period_seconds: float | None = None
+    start_interval_seconds: float | None = None
+    retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReadiness:
+    """Ready when the image's own HEALTHCHECK succeeds; ``shell`` is the image's, () for ``/bin/sh -c``."""
+
+    check: Healthcheck
+    shell: tuple[str, ...] = ()
+
+
+Readiness = HttpReadiness | TcpReadiness | LogReadiness | TalkReadiness | HealthReadiness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,22 +167,6 @@ class Scenario:
     load: Load | None = None
     work: Work | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Healthcheck:
-    """How an image says that it works (Docker image specification, ``Healthcheck``).
-
-    ``test`` is ``("CMD", WORD…)``, ``("CMD-SHELL", LINE)``, or ``("NONE",)`` to switch a base image's off. None means
-    Docker's default: every 30 s, 30 s each, no start period, every 5 s in it, 3 failures in a row are unhealthy.
-    """
-
-    test: tuple[str, ...]
-    interval_seconds: float | None = None
-    timeout_seconds: float | None = None
-    start_period_seconds: float | None = None
-    start_interval_seconds: float | None = None
-    retries: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

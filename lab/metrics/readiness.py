@@ -24,11 +24,13 @@ from lab.errors import LabError, LaunchError, NotReady
 from lab.host.clock import now
 from lab.instance import Instance
 from lab.metrics.base import Subject
-from lab.model import HttpReadiness, LogReadiness, Phase, Readiness, TalkReadiness, TcpReadiness
+from lab.metrics.health import Health
+from lab.model import HealthReadiness, HttpReadiness, LogReadiness, Phase, Readiness, TalkReadiness, TcpReadiness
 
 STEP_SECONDS = 0.002
 LATER_STEP_SECONDS = 0.005
 LATER_SECONDS = 3.0
+HEALTH_STEP_SECONDS = 0.02
 PATIENT_STEP_SECONDS = 0.1  # while the application is not known to run
 MOST_PENDING = 64
 ANSWER_SECONDS = 10.0
@@ -43,9 +45,9 @@ def wait_ready(subject: Subject) -> None:
     """Block until the instance has given its first correct answer; marks LISTENING and RESPONDED.
 
     What is correct the scenario's readiness says: http, an answer to bytes sent, tcp (the connect itself), a line of
-    the log, or, without any, that the application's execve happened. Notes the CPU spent until then in
-    `Subject.cpu_at_response`. Raises NotReady when the time runs out and LaunchError when the application ends first, with the
-    log's tail.
+    the log, the image's HEALTHCHECK, or, without any, that the application's execve happened. Notes the CPU spent
+    until then in `Subject.cpu_at_response`. Raises NotReady when the time runs out and LaunchError when the
+    application ends first, with the log's tail.
     """
     instance, scenario = subject.instance, subject.scenario
     watch = _Watch(instance, scenario.ready_timeout_seconds, scenario.port)
@@ -54,6 +56,8 @@ def wait_ready(subject: Subject) -> None:
             _wait_executed(watch)
         case LogReadiness(pattern=pattern):
             _wait_log(watch, re.compile(pattern.encode()))
+        case HealthReadiness() as readiness:
+            _wait_healthy(watch, Health(instance, readiness))
         case readiness:
             if scenario.port is None:
                 raise NotReady(f"{scenario.name} has no port to ask", hint='set "port" in scenario.toml')
@@ -155,6 +159,21 @@ def _wait_log(watch: _Watch, pattern: re.Pattern[bytes]) -> None:
         watch.check()
         time.sleep(STEP_SECONDS)
     watch.timeline.mark(Phase.RESPONDED, resolution_seconds=STEP_SECONDS)
+
+
+def _wait_healthy(watch: _Watch, health: Health) -> None:
+    """The image's own check, again and again: a process is started for each, so the step is a longer one."""
+    while not watch.timeline.wait(Phase.EXECUTED, ALIVE_STEP_SECONDS):
+        watch.check()
+    while True:
+        watch.check()
+        probe = health.probe(max(STEP_SECONDS, watch.deadline - now()))
+        if probe.exit_code == 0:
+            watch.timeline.mark(Phase.RESPONDED, resolution_seconds=probe.seconds + HEALTH_STEP_SECONDS)
+            return
+        said = probe.output.decode(errors="replace").strip().splitlines()
+        watch.last_answer = f"its HEALTHCHECK exits with {probe.exit_code}" + (f": {said[-1]}" if said else "")
+        time.sleep(HEALTH_STEP_SECONDS)
 
 
 def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], sockets: _Sockets) -> None:

@@ -198,6 +198,8 @@ def in_words(setting: object) -> str:
             return f"GET {path} is answered with status {status}{holding}"
         case {"kind": "TcpReadiness"}:
             return "its port accepts a connection"
+        case {"kind": "HealthReadiness", "check": {"test": [_, *words]}}:
+            return f"its image's HEALTHCHECK succeeds: {' '.join(words)}"
         case {"kind": "LogReadiness", "pattern": pattern}:
             return f"a line of its output matches {pattern}"
         case {"kind": "TalkReadiness", "send": send, "expect": expect}:
