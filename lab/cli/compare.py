@@ -154,16 +154,17 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
 
 
 def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str], idle_seconds: float) -> Setup:
-    """Build the image, and decide with its EXPOSE and CMD what the scenario leaves open."""
+    """Build the image, and decide with its EXPOSE, HEALTHCHECK and CMD what the scenario leaves open."""
     from lab.cli.build import build_scenario
     from lab.experiment.run import Setup
     from lab.images.process import resolve
+    from lab.metrics.health import readiness_of
     from lab.metrics.registry import metrics as all_metrics
     from lab.model import TcpReadiness
 
     image = build_scenario(site, scenario)
     port = scenario.port or next(iter(image.config.exposed_ports), None)
-    readiness = scenario.readiness or (TcpReadiness() if port else None)
+    readiness = scenario.readiness or readiness_of(image.config) or (TcpReadiness() if port else None)
     scenario = replace(scenario, port=port, readiness=readiness)
     return Setup(
         scenario=scenario,
