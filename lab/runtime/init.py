@@ -71,7 +71,7 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         name_host(plan)
         channel.send("ISOLATED")
         if plan.hold:
-            channel = released(channel)
+            channel = released(channel, plan.process, progress)
         if "startContainer" in plan.hooks:
             progress.enter(Step.START_HOOKS)
             run_start_hooks(plan)
@@ -80,7 +80,7 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         report_and_exit(progress, channel, error)
 
 
-def released(channel: Channel) -> Channel:
+def released(channel: Channel, process: ProcessPlan, progress: Progress) -> Channel:
     """Wait for EXEC_NOW, and return the channel that brought it.
 
     The parent says it, or WAIT with a listening socket: then somebody who connects to that says it, maybe much
@@ -91,6 +91,8 @@ def released(channel: Channel) -> Channel:
         return channel
     if message["message"] != "WAIT":
         raise ValueError(f"expected EXEC_NOW or WAIT, received {message['message']}")
+    progress.enter(Step.EXECVE)
+    refuse_missing(process)
     channel.send("WAITING")
     channel.close()
     while True:
@@ -102,6 +104,15 @@ def released(channel: Channel) -> Channel:
         else:
             os.close(descriptors[0])
             return channel
+
+
+def refuse_missing(process: ProcessPlan) -> None:
+    """A program that is nowhere is told while somebody still listens who can say 127. Raises OSError as execvpe."""
+    program = process.argv[0]
+    path = next((entry[len("PATH=") :] for entry in process.environment if entry.startswith("PATH=")), os.defpath)
+    folders = [""] if "/" in program else path.split(":")
+    if not any(os.path.lexists(os.path.join(process.directory, folder, program)) for folder in folders):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
 
 
 def run_beside(
