@@ -94,8 +94,8 @@ def _between_order_statistics(values: Floats, level: float) -> tuple[float, floa
 def ratio_interval(above: Floats, below: Floats, draws: Indices) -> tuple[float, float, float]:
     """The ratio of two arms, and its interval: matrices with a row per block, and resamples of the blocks.
 
-    NaN where nothing is shared or not all values are positive, and no interval with fewer than ``FEWEST`` blocks. With few blocks the geometric mean of the blocks'
-    ratios, with many the ratio of the medians.
+    NaN where nothing is shared or not all values are positive, and no interval with fewer than ``FEWEST`` blocks.
+    With few blocks the geometric mean of the blocks' ratios, with many the ratio of the medians.
     """
     first, second = block_medians(above), block_medians(below)
     shared = np.isfinite(first) & np.isfinite(second)

@@ -64,6 +64,14 @@ def compare(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
         "results"
     ),
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="CONDITION",
+            help="End with exit code 1 when it surely holds: 'boot.ratio(container, process) > 2'.",
+        ),
+    ] = None,
     resume: Annotated[
         str,
         typer.Option(
@@ -76,7 +84,9 @@ def compare(
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     require_root()
     from lab.backends.site import Site
+    from lab.cli.conditions import check, read
 
+    conditions = read(fail_if or [])
     with Site.open() as site:  # starts the launcher while this process is still small
         if resume:
             folder = _resume(site, resume, out)
@@ -84,6 +94,8 @@ def compare(
             chosen = _choose(on), _metrics(metrics)
             folder = _start(site, target, *chosen, blocks, budget, seed, memory, cpus, idle, out)
     _report(folder)
+    if check(conditions, folder.path):
+        raise typer.Exit(1)
 
 
 def _start(

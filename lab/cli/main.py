@@ -40,6 +40,8 @@ COMMANDS = {
     "image": "lab.cli.image:app",
     "scenario": "lab.cli.scenario:app",
     "report": "lab.cli.report:report",
+    "results": "lab.cli.results:app",
+    "diff": "lab.cli.diff:diff",
     "doctor": "lab.cli.doctor:doctor",
     "clean": "lab.cli.clean:clean",
     "bench": "lab.cli.bench:app",

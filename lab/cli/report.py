@@ -15,6 +15,14 @@ def report(
     formats: Annotated[
         str, typer.Option("--format", metavar="A,B,…", help="What to write besides the plots: html, md.")
     ] = "html,md",
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="CONDITION",
+            help="End with exit code 1 when it surely holds: 'boot.ratio(container, process) > 2'.",
+        ),
+    ] = None,
     root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
         "results"
     ),
@@ -23,9 +31,11 @@ def report(
 
     It needs no root, no hypervisor and no network.
     """
+    from lab.cli.conditions import check, read
     from lab.reports import terminal, write
     from lab.results.store import locate
 
+    conditions = read(fail_if or [])
     wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
     folders = [locate(word, root) for word in runs or ["latest"]]
     for folder in folders:
@@ -34,3 +44,6 @@ def report(
         for path in written:
             if path.parent == folder:
                 typer.echo(path)
+    held = [check(conditions, folder) for folder in folders]
+    if any(held):
+        raise typer.Exit(1)

@@ -133,6 +133,10 @@ class RunFolder:
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
+    def lock(self) -> None:
+        """Keep every other lab from writing this run until `close`. Raises ResultsError when one is at it."""
+        self._samples.lock()
+
     def close(self) -> None:
         """Release the lock. Idempotent; a later append takes it again."""
         self._samples.close()
@@ -217,6 +221,10 @@ class _AppendOnly:
                     f"{self.path} can't be written: {error.strerror}",
                     hint=f"free some disk space, then: lab compare --resume {self.path.parent}",
                 ) from error
+
+    def lock(self) -> None:
+        with self._guard:
+            self._file = self._file or self._open()
 
     def close(self) -> None:
         with self._guard:

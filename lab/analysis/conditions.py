@@ -1,0 +1,176 @@
+"""``--fail-if``: a condition on a run, for continuous integration.
+
+    boot.ratio(container, process) > 2          a ratio of two arms
+    memory.pss.median(microvm) > 300M           a median, in the quantity's unit or with one of its prefixes
+    load.requests_per_second.ratio(container, runc) < 0.9
+
+The quantity's name may be shortened to its metric (boot, teardown, memory, load) or to any name it has a median of.
+A condition holds only when the *whole* interval of 95 % fulfils it: a noisy run fails nobody's build. Where only the
+estimate does, the verdict says so.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from lab.analysis import inference
+from lab.analysis import statistics as st
+from lab.analysis.data import Loaded
+from lab.analysis.quantities import format_interval, format_ratio, format_value
+from lab.errors import UsageError
+from lab.host.units import parse_bytes
+
+SHORT: Mapping[str, str] = {
+    "boot": "boot.total",
+    "teardown": "teardown.total",
+    "memory": "memory.pss",
+    "cpu": "cpu.per_1000_requests",
+    "load": "load.requests_per_second",
+    "work": "work.seconds",
+}
+COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0}
+
+_FORM = re.compile(
+    r"""\s* (?P<quantity>[a-z][\w.-]*?) \. (?P<function>ratio|median) \s*
+    \( \s* (?P<first>[\w#.-]+) \s* (?:, \s* (?P<second>[\w#.-]+) \s*)? \) \s*
+    (?P<comparison>[<>]=?) \s*
+    (?P<number>[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?) \s* (?P<unit>[a-zA-Zµ]*) \s*""",
+    re.VERBOSE,
+)
+EXAMPLE = "for example: boot.ratio(container, process) > 2, or memory.pss.median(vm) > 300M"
+
+
+class Outcome(StrEnum):
+    """What became of a condition."""
+
+    HOLDS = "holds"
+    PERHAPS = "holds for the estimate, but not for all of its interval"
+    NOT = "does not hold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A parsed condition; ``second`` is "" for a median."""
+
+    text: str
+    quantity: str
+    first: str
+    second: str
+    comparison: str
+    number: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A condition, what was found, and whether it holds."""
+
+    condition: Condition
+    outcome: Outcome
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.condition.text}: {self.outcome} ({self.found})"
+
+
+def parse(text: str) -> Condition:
+    """Raises UsageError for what is no condition."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--fail-if {text!r} can't be read", hint=EXAMPLE)
+    parts = match.groupdict(default="")
+    if (parts["function"] == "ratio") != bool(parts["second"]):
+        wanted = "two backends" if parts["function"] == "ratio" else "one backend"
+        raise UsageError(f"--fail-if {text!r}: {parts['function']} wants {wanted}", hint=EXAMPLE)
+    if parts["function"] == "ratio" and parts["unit"]:
+        raise UsageError(f"--fail-if {text!r}: a ratio has no unit", hint=EXAMPLE)
+    quantity = SHORT.get(parts["quantity"], parts["quantity"])
+    return Condition(
+        text=" ".join(text.split()),
+        quantity=quantity,
+        first=parts["first"],
+        second=parts["second"],
+        comparison=parts["comparison"],
+        number=float(parts["number"]),
+        unit=parts["unit"],
+    )
+
+
+def judge(condition: Condition, loaded: Loaded) -> Verdict:
+    """Raises UsageError when the run lacks the quantity or a backend, or the unit does not fit."""
+    frame = loaded.measured
+    frame = frame[frame["quantity"] == condition.quantity]
+    if frame.empty:
+        known = sorted(set(loaded.measured["quantity"]))
+        raise UsageError(
+            f"--fail-if: {loaded.run.name} has no {condition.quantity}", hint=f"it has: {', '.join(known)}"
+        )
+    state = frame["state"].iloc[0]  # idle before after-load
+    frame = frame[frame["state"] == state]
+    unit = str(frame["unit"].iloc[0])
+    blocks = np.sort(loaded.measured["block"].unique()).astype(np.int64)
+    first = _matrix(frame, condition.first, blocks, loaded)
+    if not condition.second:
+        values = inference.block_medians(first)
+        low, high = inference.median_interval(values)
+        estimate, limit = float(np.nanmedian(values)), _in_unit(condition, unit)
+        found = _found(format_value(estimate, unit), format_interval(low, high, unit), low)
+        return _verdict(condition, estimate, low, high, limit, found)
+    second = _matrix(frame, condition.second, blocks, loaded)
+    draws = st.resamples(len(blocks), loaded.run.seed, f"{condition.quantity}/{state}")
+    estimate, low, high = inference.ratio_interval(first, second, draws)
+    interval = f"{format_ratio(low)} – {format_ratio(high)}"
+    return _verdict(condition, estimate, low, high, condition.number, _found(format_ratio(estimate), interval, low))
+
+
+def _matrix(
+    frame: pd.DataFrame, arm: str, blocks: np.ndarray[tuple[int], np.dtype[np.int64]], loaded: Loaded
+) -> st.Floats:
+    labels = [each.label for each in loaded.all_arms]
+    if arm not in labels:
+        raise UsageError(f"--fail-if: {loaded.run.name} has no backend {arm}", hint=f"it has: {', '.join(labels)}")
+    chosen = frame[(frame["arm"] == arm) & frame["value"].notna()]
+    if chosen.empty:
+        raise UsageError(f"--fail-if: nothing of {arm} succeeded", hint=f"lab report {loaded.path}")
+    return st.by_block(chosen["value"].to_numpy(dtype=np.float64), chosen["block"].to_numpy(dtype=np.int64), blocks)
+
+
+def _in_unit(condition: Condition, unit: str) -> float:
+    """The condition's number in the samples' unit."""
+    given = condition.unit
+    if not given or given == unit:
+        return condition.number
+    if unit == "seconds" and given in SECONDS:
+        return condition.number * SECONDS[given]
+    if unit == "bytes":
+        return float(parse_bytes(f"{condition.number:.15g}{given}"))
+    raise UsageError(f"--fail-if {condition.text}: {condition.quantity} is in {unit}, not {given}", hint=EXAMPLE)
+
+
+def _found(value: str, interval: str, low: float) -> str:
+    return f"{value}, with too few blocks for an interval" if math.isnan(low) else f"{value}, 95 %: {interval}"
+
+
+def _verdict(condition: Condition, estimate: float, low: float, high: float, limit: float, found: str) -> Verdict:
+    holds = COMPARISONS[condition.comparison]
+    if not holds(estimate, limit):
+        outcome = Outcome.NOT
+    elif holds(low, limit) and holds(high, limit):
+        outcome = Outcome.HOLDS
+    else:
+        outcome = Outcome.PERHAPS
+    return Verdict(condition=condition, outcome=outcome, found=found)

@@ -1,0 +1,83 @@
+"""``lab diff``: what changed between two runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lab.analysis.difference import Difference
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="RUN", help="The earlier run: a name, a folder, or latest.")],
+    after: Annotated[str, typer.Argument(metavar="RUN", help="The later run.")],
+    across_hosts: Annotated[
+        bool, typer.Option("--across-hosts", help="Compare runs of different hosts all the same.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every quantity, not only those that are judged.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Say what changed between two runs of one scenario, and how sure that is.
+
+    Exit code 0 either way; for a condition that fails a build see lab report --fail-if.
+    """
+    from lab.analysis.data import load
+    from lab.analysis.difference import difference
+    from lab.results.store import locate
+
+    found = difference(load(locate(before, root)), load(locate(after, root)), across_hosts=across_hosts)
+    if as_json:
+        rows = json.loads(found.table.to_json(orient="records"))
+        print(json.dumps({"unlike": list(found.unlike), "rows": rows}, indent=1))
+    else:
+        _show(found, everything)
+
+
+def _show(found: Difference, everything: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lab.analysis.quantities import format_ratio, format_value, is_key, label
+
+    plain = Console()
+    console = Console(highlight=False, width=None if plain.is_terminal else 110)
+    for sentence in found.unlike:
+        console.print(f"[yellow]note:[/yellow] {sentence}", soft_wrap=True)
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("what")
+    blocks = found.before.blocks, found.after.blocks
+    for title in (f"before (n = {blocks[0]})", f"after (n = {blocks[1]})", "after ÷ before", "95 %"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    grid.add_column("")
+    table = found.table if everything else found.table[found.table["quantity"].map(is_key).astype(bool)]
+    for arm in found.before.arms:
+        group = table[table["arm"] == arm.label]
+        if group.empty:
+            continue
+        grid.add_row(f"[bold]{arm.label}[/bold]")
+        for row in group.to_dict("records"):
+            name = label(str(row["quantity"])) + (f", {row['state']}" if row["state"] else "")
+            low, high = format_ratio(row["low"]), format_ratio(row["high"])
+            grid.add_row(
+                f"  {name}",
+                format_value(row["before"], row["unit"]),
+                format_value(row["after"], row["unit"]),
+                format_ratio(row["ratio"]),
+                "–" if low == "–" else f"{low.removesuffix(' ×')}–{high}",
+                "[bold]changed[/bold]" if row["changed"] else "[dim]no clear change[/dim]",
+            )
+    console.print(grid)
+    changed = int(table["changed"].sum())
+    console.print(
+        f"\n{changed} of {len(table)} changed, judged together by Holm's correction. No clear change does not mean "
+        "no change: only that these runs could not show one.",
+    )

@@ -1,0 +1,244 @@
+"""Conditions for continuous integration, the difference of two runs, and ``lab results``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from synthetic import write_run
+from typer.testing import CliRunner
+
+from lab.analysis.conditions import Condition, Outcome, judge, parse
+from lab.analysis.data import Loaded, load
+from lab.analysis.difference import compare, difference
+from lab.cli.conditions import check, read
+from lab.cli.diff import diff
+from lab.cli.report import report
+from lab.cli.results import app
+from lab.errors import ResultsError, UsageError
+from lab.results.store import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_run(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def loaded(run: RunFolder) -> Loaded:
+    return load(run.path)
+
+
+def slower(folder: Path, factor: float, *, host: str = "") -> RunFolder:
+    """Another run like it, whose microvm boots ``factor`` times as slowly."""
+    made = write_run(folder)
+    file = made.path / "samples.jsonl"
+    lines = []
+    for line in file.read_text().splitlines():
+        sample = json.loads(line)
+        if sample["quantity"] == "boot.total" and sample["arm"] == "microvm" and sample["value"] is not None:
+            sample["value"] *= factor
+        lines.append(json.dumps(sample))
+    file.write_text("\n".join(lines) + "\n")
+    if host:
+        text = json.loads((made.path / "run.json").read_text())
+        text["host"]["identity"] = host
+        (made.path / "run.json").write_text(json.dumps(text))
+    return made
+
+
+# Conditions
+
+
+def test_a_condition_is_read() -> None:
+    assert parse(" boot.ratio( container ,process)>2 ") == Condition(
+        text="boot.ratio( container ,process)>2",
+        quantity="boot.total",
+        first="container",
+        second="process",
+        comparison=">",
+        number=2.0,
+        unit="",
+    )
+    median = parse("memory.cgroup.usage.median(container#aa) <= 1.5G")
+    assert (median.quantity, median.first, median.second) == ("memory.cgroup.usage", "container#aa", "")
+    assert (median.comparison, median.number, median.unit) == ("<=", 1.5, "G")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "boot > 2",
+        "boot.ratio(a) > 2",
+        "boot.median(a, b) > 2",
+        "boot.ratio(a, b) > 2s",
+        "boot.ratio(a, b) == 2",
+        "boot.mean(a) > 2",
+        "boot.ratio(a, b) > two",
+    ],
+)
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--fail-if") as caught:
+        parse(text)
+    assert "boot.ratio(container, process) > 2" in caught.value.hint
+
+
+@given(
+    st.from_regex(r"[a-z]{1,6}(\.[a-z0-9_]{1,6}){0,2}", fullmatch=True),
+    st.from_regex(r"[a-z]{1,8}(#aa)?", fullmatch=True),
+    st.sampled_from([">", ">=", "<", "<="]),
+    st.floats(0, 1e6),
+)
+def test_every_condition_that_is_written_is_read(quantity: str, arm: str, comparison: str, number: float) -> None:
+    found = parse(f"{quantity}.ratio({arm}, process) {comparison} {number}")
+    assert (found.first, found.comparison, found.number) == (arm, comparison, number)
+    assert found.quantity.startswith(quantity)
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("boot.ratio(microvm, process) > 2", Outcome.HOLDS),
+        ("boot.ratio(microvm, process) < 2", Outcome.NOT),
+        ("boot.ratio(microvm, process) > 20", Outcome.PERHAPS),
+        ("boot.median(microvm) > 500ms", Outcome.HOLDS),
+        ("boot.median(microvm) > 1min", Outcome.NOT),
+        ("memory.median(process) < 1G", Outcome.HOLDS),
+        ("cpu.idle.median(process) < 1", Outcome.HOLDS),
+    ],
+)
+def test_only_a_whole_interval_fails_a_build(loaded: Loaded, text: str, outcome: Outcome) -> None:
+    assert judge(parse(text), loaded).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("smell.ratio(vm, process) > 1", "no smell"),
+        ("boot.ratio(jail, process) > 1", "no backend jail"),
+        ("boot.median(vm) > 1M", "in seconds, not M"),
+    ],
+)
+def test_what_a_run_lacks_is_said(loaded: Loaded, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        judge(parse(text), loaded)
+
+
+def test_only_what_holds_ends_a_command_with_one(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(read(["boot.ratio(microvm, process) > 999", "boot.ratio(microvm, process) > 2"]), run.path)
+    assert not check(read(["boot.ratio(microvm, process) > 20"]), run.path)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert "does not hold" in said[0]
+    assert "but not for all of its interval" in said[2]
+    assert not check([], run.path)
+
+
+def test_lab_report_takes_conditions(run: RunFolder) -> None:
+    command = typer.Typer()
+    command.command()(report)
+    wanted = [str(run.path), "--format", "md", "--fail-if", "boot.ratio(microvm, process) > 2"]
+    assert CliRunner().invoke(command, wanted).exit_code == 1
+
+
+# The difference of two runs
+
+
+def test_what_changed_is_found_and_nothing_else(run: RunFolder, tmp_path: Path) -> None:
+    found = difference(load(run.path), load(slower(tmp_path, 3.0).path))
+    changed = found.table[found.table["changed"]]
+    assert changed[["quantity", "arm"]].to_numpy().tolist() == [["boot.total", "microvm"]]
+    assert changed["ratio"].iloc[0] == pytest.approx(3.0)
+    assert found.unlike == ()
+
+
+def test_a_run_does_not_differ_from_itself(loaded: Loaded) -> None:
+    found = difference(loaded, loaded)
+    assert not found.table["changed"].any()
+    np.testing.assert_allclose(found.table["ratio"].dropna(), 1.0)
+
+
+def test_other_hosts_are_refused_or_labelled(run: RunFolder, tmp_path: Path) -> None:
+    other = load(slower(tmp_path, 1.0, host="elsewhere").path)
+    with pytest.raises(ResultsError, match="different hosts"):
+        difference(load(run.path), other)
+    found = difference(load(run.path), other, across_hosts=True)
+    assert "hosts differ" in found.unlike[0]
+
+
+@pytest.mark.parametrize("count", [3, 8, 20])
+def test_independent_values_are_compared_as_scipy_does(count: int) -> None:
+    generator = np.random.default_rng(count)
+    before, after = np.exp(generator.normal(0, 0.1, count)), np.exp(generator.normal(0.2, 0.1, count + 2))
+    ratio, low, high, p = compare(before, after)
+    assert low < ratio < high
+    expected = (
+        scipy_stats.ttest_ind(np.log(after), np.log(before), equal_var=False)
+        if count < 16
+        else scipy_stats.mannwhitneyu(after, before)
+    )
+    assert p == pytest.approx(expected.pvalue)
+
+
+def test_where_nothing_changed_little_is_found() -> None:
+    generator = np.random.default_rng(1)
+    false = sum(compare(*np.exp(generator.normal(0, 0.1, (2, 6))))[3] < 0.05 for _ in range(800))
+    assert 0.02 <= false / 800 <= 0.08
+
+
+def test_two_values_make_no_interval() -> None:
+    ratio, low, _, p = compare(np.array([1.0, 1.0]), np.array([2.0, 2.0]))
+    assert ratio == 2.0
+    assert math.isnan(low)
+    assert math.isnan(p)
+
+
+def test_the_command_prints_both(run: RunFolder, tmp_path: Path) -> None:
+    command = typer.Typer()
+    command.command()(diff)
+    other = slower(tmp_path, 3.0)
+    text = CliRunner().invoke(command, [str(run.path), str(other.path)]).stdout
+    assert "1 of " in text
+    assert "changed" in text
+    rows = json.loads(CliRunner().invoke(command, [str(run.path), str(other.path), "--json"]).stdout)["rows"]
+    assert sum(row["changed"] for row in rows) == 1
+
+
+# lab results
+
+
+def told(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_runs_are_listed_shown_and_removed(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/run.json").write_text("{")
+    listed = told("ls", "--results", str(tmp_path))
+    assert run.path.name in listed
+    (entry,) = json.loads(told("ls", "--json", "--results", str(tmp_path)))
+    assert entry["backends"] == ["process", "container", "microvm", "vm"]
+    assert entry["size_bytes"] > 1000
+    assert "container" in told("show", run.path.name, "--results", str(tmp_path))
+    assert json.loads(told("show", "--json", "--results", str(tmp_path)))["name"] == run.path.name
+    with RunFolder.open(run.path) as writing:
+        writing.lock()
+        with pytest.raises(ResultsError, match="another lab is writing"):
+            CliRunner().invoke(app, ["rm", run.path.name, "--results", str(tmp_path)], catch_exceptions=False)
+    assert told("rm", run.path.name, "--results", str(tmp_path)) == f"{run.path.name}\n"
+    assert not run.path.exists()
+
+
+def test_nothing_measured_yet_is_no_error(tmp_path: Path) -> None:
+    assert told("ls", "--results", str(tmp_path)) == ""
