@@ -314,7 +314,8 @@ def open_console(process: ProcessPlan, root: rooted.Root, channel: Channel, stdi
 
 
 def enter_root(plan: Plan, root: rooted.Root) -> None:
-    """The old root, once it is out of the way, is made a slave first: unmounting it must not reach the host."""
+    """The old root is made a slave before it is unmounted: that must not reach those who share its mounts."""
+    old = os.open("/", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(root.path)
     root.close()
     if plan.enter == Enter.CHROOT:
@@ -324,8 +325,10 @@ def enter_root(plan: Plan, root: rooted.Root) -> None:
         os.chroot(".")
     else:
         syscalls.pivot_root(".", ".")
+        os.fchdir(old)
         syscalls.mount("none", ".", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         syscalls.umount2(".", syscalls.MNT_DETACH)
+    os.close(old)
     os.chdir("/")
     if plan.root_propagation:
         syscalls.mount("none", "/", "", plan.root_propagation)
