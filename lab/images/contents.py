@@ -18,7 +18,7 @@ from lab.errors import ImageError
 from lab.images import tarstream
 from lab.images.bounds import Bounds
 from lab.images.compression import Ahead
-from lab.images.extract import OPAQUE_MARKER, REFUSED, WHITEOUT, components, keeps_xattr
+from lab.images.extract import OPAQUE_MARKER, REFUSED, WHITEOUT, check_depth, components, keeps_xattr
 from lab.images.manifest import escape, excluded, unescape
 from lab.images.tarstream import Member, TarStream
 from lab.images.tree import MAX_SYMLINKS, is_opaque, is_whiteout
@@ -243,7 +243,8 @@ def _resolve(records: Records, path: bytes, *, make: bool = True) -> bytes:
             continue
         here = b"/".join([*done, part])
         record = records.get(here)
-        if record is None and make:
+        if record is None and make and not followed:
+            check_depth(here)
             records[here] = record = IMPLIED
         if record is not None and record.kind == "l":
             followed += 1
@@ -255,6 +256,7 @@ def _resolve(records: Records, path: bytes, *, make: bool = True) -> bytes:
             raise _leads_out(path)
         else:
             done.append(part)
+    check_depth(b"/".join([*done, b""]))
     return b"/".join(done)
 
 

@@ -22,7 +22,7 @@ from typing import IO, Self
 
 from lab.errors import ImageError
 from lab.host import privilege
-from lab.host.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
+from lab.host.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from lab.images import tarstream
 from lab.images.bounds import Bounds
 from lab.images.compression import Ahead
@@ -35,9 +35,11 @@ KEPT_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_a
 OPEN_DIRECTORIES = 64
 HOLE_BYTES = 64 << 10  # zeros as long as this become a hole
 ZEROS = bytes(HOLE_BYTES)
+MOST_DEPTH = 255  # of directories: what walks a tree later keeps a descriptor or a frame for each
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BENEATH = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
+_PLAINLY = _BENEATH | RESOLVE_NO_SYMLINKS
 _LEADS_OUT = (errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
 REFUSED = "don't use it"
 
@@ -55,7 +57,14 @@ def components(name: bytes) -> bytes:
         if b".." in parts:
             raise ImageError(f"an archive holds the path {os.fsdecode(name)!r}, which leads out of it", hint=REFUSED)
         path = b"/".join(part for part in parts if part not in (b"", b"."))
+    check_depth(path)
     return path
+
+
+def check_depth(path: bytes) -> None:
+    """Raises ImageError for a path that is deeper than any honest one."""
+    if path.count(b"/") > MOST_DEPTH:
+        raise ImageError(f"an archive holds a path of more than {MOST_DEPTH} directories", hint=REFUSED)
 
 
 def unpack_archive(blob: IO[bytes], target: Path, *, whiteouts: bool, bounds: Bounds | None = None) -> str:
@@ -65,7 +74,7 @@ def unpack_archive(blob: IO[bytes], target: Path, *, whiteouts: bool, bounds: Bo
     or out of ``bounds`` (default: the configured ones); ``target`` then holds what came before.
     """
     limits = bounds or Bounds.configured()
-    with Ahead(blob, limits) as content, Extractor(target, whiteouts=whiteouts) as extractor:
+    with Ahead(blob, limits) as content, Extractor(target, whiteouts=whiteouts, bounds=limits) as extractor:
         stream = TarStream(content.read, limits)
         for member in stream:
             extractor.extract(stream, member)
@@ -75,10 +84,12 @@ def unpack_archive(blob: IO[bytes], target: Path, *, whiteouts: bool, bounds: Bo
 class Extractor:
     """Unpacks members into ``target``, a new directory; directories are finished on leaving."""
 
-    def __init__(self, target: Path, *, whiteouts: bool) -> None:
+    def __init__(self, target: Path, *, whiteouts: bool, bounds: Bounds) -> None:
         target.mkdir(mode=0o700)
         self._root = os.open(target, _DIRECTORY)
         self._whiteouts = whiteouts
+        self._bounds = bounds
+        self._implied = 0
         self._folders: dict[bytes, int] = {}
         self._unfinished: dict[bytes, Member] = {}
         self._disinherit()
@@ -141,26 +152,56 @@ class Extractor:
         if found is not None:
             return found
         try:
-            found = _open_beneath(self._root, path)
+            found = self._open(path, wanted)
         except FileNotFoundError:
-            above, _, name = path.rpartition(b"/")
-            parent = self._made(above, wanted)
-            os.mkdir(name, 0o755, dir_fd=parent)
-            found = os.open(name, _DIRECTORY, dir_fd=parent)
-        except OSError as error:
-            raise _leads_out(wanted, error) from error
+            found = self._make_folders(path, wanted)
         if len(self._folders) >= OPEN_DIRECTORIES:
             os.close(self._folders.pop(next(iter(self._folders))))
         self._folders[path] = found
         return found
 
-    def _made(self, path: bytes, wanted: bytes) -> int:
-        """As `_folder`, from the top down: a path may be deeper than Python's stack."""
-        descriptor = self._root
-        end = 0
-        while path and end != -1:
-            end = path.find(b"/", end + 1)
-            descriptor = self._folder(path if end == -1 else path[:end], wanted)
+    def _open(self, path: bytes, wanted: bytes) -> int:
+        """The directory at ``path``; through links, as long as these stay inside. Raises FileNotFoundError."""
+        try:
+            return _open_beneath(self._root, path, _PLAINLY)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise _leads_out(wanted, error) from error
+        try:
+            found = _open_beneath(self._root, path, _BENEATH)
+        except FileNotFoundError as error:
+            raise _leads_out(wanted, NotADirectoryError(errno.ENOTDIR, "a link to nothing")) from error
+        except OSError as error:
+            raise _leads_out(wanted, error) from error
+        try:  # links can make a path of any depth out of short ones
+            here, root = (os.readlink(b"/proc/self/fd/%d" % each) for each in (found, self._root))
+            check_depth(here.removeprefix(root).strip(b"/") + b"/")
+        except BaseException:
+            os.close(found)
+            raise
+        return found
+
+    def _make_folders(self, path: bytes, wanted: bytes) -> int:
+        """The directory at ``path``, with what is missing above it."""
+        descriptor, end = os.dup(self._root), 0
+        try:
+            while end < len(path):
+                start, end = end, (path.find(b"/", end + 1) + 1 or len(path) + 1) - 1
+                try:
+                    below = self._open(path[:end], wanted)
+                except FileNotFoundError:
+                    self._implied += 1
+                    self._bounds.check_files(self._implied)
+                    name = path[start:end].strip(b"/")
+                    os.mkdir(name, 0o755, dir_fd=descriptor)
+                    below = os.open(name, _DIRECTORY, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def _make_directory(self, directory: int, path: bytes, name: bytes) -> None:
@@ -178,7 +219,7 @@ class Extractor:
     def _finish_directories(self) -> None:
         for path, member in self._unfinished.items():
             try:
-                descriptor = _open_beneath(self._root, path) if path else os.dup(self._root)
+                descriptor = self._reopen(path)
             except OSError as error:
                 raise _leads_out(path, error) from error
             try:
@@ -187,6 +228,15 @@ class Extractor:
                 raise _failure(member, error, privilege.remedy("…")) from error
             finally:
                 os.close(descriptor)
+
+    def _reopen(self, path: bytes) -> int:
+        """A directory that an entry made; by now its name may be a link's, which is not followed."""
+        folder, _, name = path.rpartition(b"/")
+        parent = self._open(folder, path) if folder else os.dup(self._root)
+        try:
+            return os.open(name or b".", _DIRECTORY, dir_fd=parent)
+        finally:
+            os.close(parent)
 
     def _forget(self) -> None:
         """Close what is open: the same path may mean another directory now."""
@@ -254,12 +304,7 @@ class Extractor:
         folder, _, source = target.rpartition(b"/")
         if self._whiteouts and source.startswith(WHITEOUT):
             raise ImageError(f"an archive links {os.fsdecode(member.name)!r} to a deletion", hint=REFUSED)
-        try:
-            origin = _open_beneath(self._root, folder) if folder else os.dup(self._root)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise _leads_out(target, error) from error
+        origin = self._open(folder, path) if folder else os.dup(self._root)
         try:
             os.link(source, name, src_dir_fd=origin, dst_dir_fd=directory, follow_symlinks=False)
         finally:
@@ -302,14 +347,14 @@ class Extractor:
         shutil.rmtree(name, dir_fd=directory)
 
 
-def _open_beneath(root: int, path: bytes) -> int:
-    """The directory at ``path``. A rename anywhere may make the kernel unsure whether it left: EAGAIN."""
+def _open_beneath(root: int, path: bytes, resolve: int) -> int:
+    """openat2(2) of a directory. A rename anywhere may make the kernel unsure whether it left: EAGAIN."""
     for _ in range(32):
         try:
-            return openat2(root, path, _DIRECTORY, _BENEATH)
+            return openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve)
         except BlockingIOError:
             continue
-    return openat2(root, path, _DIRECTORY, _BENEATH)
+    return openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve)
 
 
 def _write(file: int, data: memoryview) -> None:
