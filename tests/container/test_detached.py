@@ -1,0 +1,134 @@
+"""Living with detached instances on the host's kernel: every verb, on every backend alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from detached import LAB, Detached, assert_nothing_left, check_every_verb, detached
+from host_state import wait_until
+from tiny import tiny_image
+
+from lab.images.store import Store
+from lab.supervisor import record as records
+from lab.supervisor.record import Condition
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image(lab_home: Path) -> str:
+    return tiny_image(Store.open(lab_home)).name
+
+
+@pytest.fixture
+def instances() -> Iterator[Detached]:
+    with detached() as made:
+        yield made
+
+
+@pytest.mark.parametrize("backend", ["process", "container", "runc"])
+def test_every_verb(backend: str, instances: Detached, missing: Callable[[str], None]) -> None:
+    if backend == "runc" and shutil.which("runc") is None:
+        missing("runc")
+    check_every_verb(instances, backend)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["absent"], 1, "no image, scenario or folder is called absent"),
+        (["tiny", "--", "/absent"], 127, "No such file"),
+        (["tiny", "--", "/etc/passwd"], 126, "Permission denied"),
+        (["tiny", "--memory", "1x"], 2, "is not a size"),
+        (["tiny", "--on", "absent"], 2, "no backend is called absent"),
+    ],
+)
+def test_what_can_not_run_is_told_as_in_the_foreground(
+    instances: Detached, words: list[str], code: int, message: str
+) -> None:
+    done = instances.lab("run", "-d", "--name", instances.name("none"), *words, code=code)
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert not records.folder(instances.name("none")).exists(), "the name is free again"
+
+
+def test_a_port_in_use_and_a_name_in_use(instances: Detached) -> None:
+    first = instances.run("first", "-p", "0:8000", "tiny")
+    taken = f"{first.published[0].host_port}:8000"
+    done = instances.lab("run", "-d", "--name", instances.name("second"), "-p", taken, "tiny", code=125)
+    assert "in use" in done.stderr
+    done = instances.lab("run", "-d", "--name", first.name, "tiny", code=1)
+    assert f"an instance is called {first.name} already" in done.stderr
+    assert instances.record("first") == first
+
+
+def test_one_that_ends_at_once(instances: Detached) -> None:
+    record = instances.run("quick", "tiny", "--", "sh", "-c", "echo done; exit 9")
+    assert instances.lab("wait", record.name).stdout == "9\n"
+    assert instances.lab("logs", "-f", record.name).stdout == "done\n"
+
+
+def test_rm_forgets_it_when_it_ends(instances: Detached) -> None:
+    record = instances.run("brief", "--rm", "tiny", "--", "sleep", "60")
+    instances.lab("kill", record.name)
+    assert wait_until(lambda: not records.folder(record.name).exists(), 10)
+
+
+def test_several_at_once_and_one_that_is_not_there(instances: Detached) -> None:
+    names = [instances.run(word, "tiny", "--", "sleep", "60").name for word in ("a", "b")]
+    done = instances.lab("stop", "-t", "0", names[0], instances.name("absent"), names[1], code=1)
+    assert done.stdout.split() == names
+    assert "no instance is called" in done.stderr
+    assert {instances.status("a")[:12], instances.status("b")[:12]} == {"Exited (137)"}
+    assert instances.lab("rm", *names).stdout.split() == names
+
+
+def test_exec_passes_its_own_streams(instances: Detached) -> None:
+    """Input and output go straight through, of any size, and a command that nobody waits for any more ends."""
+    record = instances.run("io", "tiny", "--", "sleep", "600")
+    sent = os.urandom(1 << 20)
+    done = subprocess.run(
+        [*LAB, "exec", "-i", record.name, "cat"], input=sent, capture_output=True, timeout=60, check=True
+    )
+    assert done.stdout == sent
+    with subprocess.Popen([*LAB, "exec", record.name, "sh", "-c", "echo $$; exec sleep 500"], stdout=-1) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    running = [*LAB, "exec", record.name, "sh", "-c", "ps | grep -c '[s]leep 500'"]
+    assert wait_until(lambda: subprocess.run(running, capture_output=True, check=False).stdout == b"0\n", 10)
+
+
+def test_the_command_that_starts_it_is_killed_half_way(instances: Detached) -> None:
+    """Wherever it is hit, what it began is ended: no instance, no name, nothing on the host."""
+    word = "orphan"
+    with subprocess.Popen(
+        [*LAB, "run", "-d", "--name", instances.name(word), "tiny", "--", "sleep", "600"]
+    ) as process:
+        place = records.folder(instances.name(word))
+        assert wait_until(lambda: (place / records.SUPERVISOR_LOG).exists(), 20)
+        process.send_signal(signal.SIGSTOP)
+        assert wait_until(lambda: records.stored(place.name).supervisor.number != process.pid, 20)  # type: ignore[union-attr]
+        record = records.stored(place.name)
+        process.kill()
+    assert record is not None
+    if record.condition is not Condition.RUNNING:  # else it was told in the moment before
+        assert wait_until(lambda: not place.exists(), 20)
+        assert_nothing_left(record)
+
+
+def test_filters_and_json(instances: Detached) -> None:
+    record = instances.run("listed", "tiny", "--", "sleep", "60")
+    for key, value in {"id": record.id, "status": "running", "backend": "container", "image": "tiny"}.items():
+        words = ("ps", "--json", "--filter", f"name={record.name}", "--filter", f"{key}={value}")
+        [shown] = json.loads(instances.lab(*words).stdout)
+        assert shown["name"] == record.name
+    assert (
+        json.loads(instances.lab("ps", "--json", "--filter", f"name={record.name}", "-f", "backend=vm").stdout) == []
+    )
+    instances.lab("ps", "--filter", "colour=red", code=2)

@@ -1,0 +1,111 @@
+"""Whatever is killed: `lab ps` tells the truth, the instance goes on if it can, and `lab clean` mends the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from detached import Detached, assert_nothing_left, check_survival, detached, kill, launcher_of, what_is_left
+from host_state import RUNTIME, wait_until
+from tiny import tiny_image
+
+from lab.host.cgroup import ControlGroup
+from lab.images.store import Store
+from lab.supervisor import record as records
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image(lab_home: Path) -> str:
+    return tiny_image(Store.open(lab_home)).name
+
+
+@pytest.fixture
+def instances() -> Iterator[Detached]:
+    with detached() as made:
+        yield made
+
+
+def test_the_supervisor_is_killed(instances: Detached) -> None:
+    """The launcher goes on as the parent, so that nothing is lost, the exit code neither."""
+    ended = check_survival(instances, "container", "one", supervisor=True, launcher=False)
+    assert ended.exit_code == 5
+
+
+def test_the_launcher_is_killed(instances: Detached) -> None:
+    ended = check_survival(instances, "container", "two", supervisor=False, launcher=True)
+    assert ended.exit_code is None
+    assert "not known" in instances.lab("wait", ended.name, code=1).stderr
+
+
+@pytest.mark.parametrize("backend", ["process", "container", "runc"])
+def test_supervisor_and_launcher_are_killed(
+    backend: str, instances: Detached, missing: Callable[[str], None]
+) -> None:
+    """The network is gone with them, and made anew; only the exit code can't be known."""
+    if backend == "runc" and shutil.which("runc") is None:
+        missing("runc")
+    ended = check_survival(instances, backend, "both", supervisor=True, launcher=True)
+    assert ended.exit_code is None
+    assert instances.status("both").startswith("Exited (?)")
+
+
+def test_it_ends_while_it_has_no_supervisor(instances: Detached) -> None:
+    """The launcher writes the exit code down, and cleans up."""
+    record = instances.run("alone", "tiny", "--", "sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.05; done")
+    kill(record.supervisor.number)
+    assert wait_until(lambda: "supervisor lost" in instances.status("alone"), 10)
+    instances.lab("exec", record.name, "true")  # adopted once …
+    kill(instances.record("alone").supervisor.number)  # … and lost again
+    assert wait_until(lambda: "supervisor lost" in instances.status("alone"), 10)
+    os.kill(record.first.number, signal.SIGTERM)
+    assert wait_until(lambda: instances.status("alone").startswith("Exited (6)"), 10)
+    assert_nothing_left(record)
+    assert f"settled instance {record.name}: its supervisor died before it" in instances.lab("clean").stdout
+    stored = records.stored(record.name)
+    assert stored is not None
+    assert (stored.state, stored.exit_code) == (records.State.EXITED, 6)
+
+
+def test_everything_is_killed(instances: Detached) -> None:
+    record = instances.run("dead", "tiny", "--", "sleep", "600")
+    kill(record.supervisor.number, launcher_of(record), record.first.number)
+    assert wait_until(lambda: instances.status("dead").startswith("Exited (?)"), 10)
+    assert what_is_left(record), "the test is worth nothing if something has cleaned up already"
+    shown = instances.lab("clean", "--dry-run").stdout
+    assert f"would remove session {record.session}: cgroup lab/{record.session}" in shown
+    assert f"would settle instance {record.name}" in shown
+    cleaned = instances.lab("clean").stdout
+    assert f"removed session {record.session}: cgroup lab/{record.session}" in cleaned
+    assert_nothing_left(record)
+    assert f"instance {record.name}" not in instances.lab("clean").stdout
+
+
+def test_the_machine_is_restarted(instances: Detached) -> None:
+    """What was recorded under another boot is over, whatever processes have its numbers now."""
+    record = instances.run("old", "tiny", "--", "sleep", "600")
+    kill(record.supervisor.number, launcher_of(record))
+    for path in (records.folder(record.name) / records.RECORD, RUNTIME / record.session / "owner.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "the one before"}))
+    assert instances.status("old") == "Exited (?)"
+    kill(record.first.number)  # it would not have survived
+    cleaned = instances.lab("clean").stdout
+    assert f"settled instance {record.name}: the host was restarted" in cleaned
+    assert not (RUNTIME / record.session).exists()
+    assert "does not run" in instances.lab("exec", record.name, "true", code=1).stderr
+    ControlGroup.open(f"lab/{record.session}").remove()  # which a restart does not need
+
+
+def test_one_that_never_started_is_forgotten(instances: Detached) -> None:
+    """Its starter died while the name was reserved."""
+    record = instances.run("half", "tiny", "--", "true")
+    instances.lab("wait", record.name)
+    place = records.folder(record.name) / records.RECORD
+    place.write_text(json.dumps({**json.loads(place.read_text()), "state": "created"}))
+    assert instances.status("half") == "Never started"
+    assert f"settled instance {record.name}: it never started" in instances.lab("clean").stdout
+    assert not place.exists()
