@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -18,7 +18,7 @@ from lab.errors import LaunchError
 from lab.instance import Execution, Instance
 from lab.model import TerminalSize
 
-SECONDS = 30.0  # emulated, on a host that does other things too
+SECONDS = 60.0  # emulated, on a host that does other things too
 SIZE = TerminalSize(rows=33, columns=101)
 MIB = 1 << 20
 
@@ -210,3 +210,33 @@ def check_hang_up(instance: Instance) -> None:
 def stty(descriptor: int) -> bytes:
     """A terminal's settings, to be compared."""
     return subprocess.run(["stty", "-g"], stdin=descriptor, capture_output=True, check=True).stdout
+
+
+@contextmanager
+def typed_to(launch: Callable[[int, int], Instance]) -> Iterator[tuple[Instance, Screen]]:
+    """An application with a terminal, started by ``launch`` with a descriptor to read and one to write."""
+    to_read, to_write = os.pipe()
+    from_read, from_write = os.pipe()
+    with ExitStack() as opened:
+        for descriptor in (to_read, to_write, from_read, from_write):
+            opened.callback(os.close, descriptor)
+        with launch(to_read, from_write) as instance:
+            screen = Screen(from_read)
+            screen.type = lambda text: os.write(to_write, text.encode()) and None  # type: ignore[method-assign]
+            yield instance, screen
+
+
+def check_application(instance: Instance, screen: Screen) -> None:
+    """An application, a shell here, whose own terminal it is; it ends with exit code 9."""
+    screen.type("tty; stty size; echo $GREETING; exec 2>/dev/null; set +m\n")
+    assert "/dev/pts/" in screen.until("33 101\r\n")
+    screen.until("good day\r\n")
+    screen.type("""sh -c 'trap "stty size" WINCH; echo foreground; while :; do sleep 0.05; done'\n""")
+    screen.until("\r\nforeground\r\n")
+    instance.resize(TerminalSize(rows=12, columns=34))
+    screen.until("12 34\r\n")
+    screen.type("\x03")
+    screen.type("echo interrupted $?\n")
+    screen.until("interrupted 130\r\n")
+    screen.type("exit 9\n")
+    assert instance.wait(SECONDS) == 9

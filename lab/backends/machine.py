@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
+from lab.backends.streams import another_process
 from lab.errors import LaunchError
 from lab.host import checks, privilege
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor.kinds import MachineKind
 from lab.images.store import Image
-from lab.instance import Instance, LaunchRequest, Survivor
-from lab.model import Accelerator, Check, Completed, Kernel, Limits, Phase
+from lab.images.tree import Tree
+from lab.instance import Execution, Instance, LaunchRequest, Survivor
+from lab.model import Accelerator, Check, Completed, Kernel, Limits, Phase, TerminalSize
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
@@ -39,7 +41,9 @@ LONGEST_DIRECTORY_BYTES = 107 - len("/console") - 1  # unix(7): sun_path
 class MachineInstance(Instance):
     """One virtual machine that runs one application."""
 
-    def __init__(self, backend: str, request: LaunchRequest, machine: Machine, holdings: Holdings) -> None:
+    def __init__(
+        self, backend: str, request: LaunchRequest, machine: Machine, holdings: Holdings, layers: Tree
+    ) -> None:
         self.name = request.name
         self.backend = backend
         self.request = request
@@ -50,11 +54,34 @@ class MachineInstance(Instance):
         self.cgroup = machine.request.cgroup
         self.machine = machine
         self._holdings = holdings
+        self._layers = layers
         self._stop_signal = stop_signal_of(request.image)
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         self.machine.wait_executed()  # before that there is nobody who could
         return self.machine.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
+
+    def begin(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | None,
+        stdout: int,
+        stderr: int,
+        terminal: TerminalSize | None = None,
+        environment: Mapping[str, str] | None = None,
+        directory: str = "",
+        user: str = "",
+    ) -> Execution:
+        process = another_process(
+            self.request, self._layers, argv,
+            terminal=terminal, environment=environment, directory=directory, user=user,
+        )  # fmt: skip
+        self.machine.wait_executed()  # before that there is nobody who could
+        return self.machine.begin(process, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
+
+    def resize(self, size: TerminalSize) -> None:
+        self.machine.resize(size)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         return self.machine.wait(timeout_seconds)
@@ -106,7 +133,7 @@ class MachineBackend(SiteBackend):
             holdings.release()
             raise_as_launch_error(error)
             raise
-        return MachineInstance(self.name, request, machine, holdings)
+        return MachineInstance(self.name, request, machine, holdings, self._layers(request))
 
     def adopt(self, request: LaunchRequest, survivor: Survivor) -> MachineInstance:
         from lab.hypervisor.machine import Machine
@@ -121,7 +148,10 @@ class MachineBackend(SiteBackend):
             survivor.pid,
             survivor.timeline,
         )
-        return MachineInstance(self.name, request, machine, holdings)
+        return MachineInstance(self.name, request, machine, holdings, self._layers(request))
+
+    def _layers(self, request: LaunchRequest) -> Tree:
+        return Tree(self.site.store.lower_directories(request.image))
 
     def _start(self, request: LaunchRequest, holdings: Holdings, timeline: Timeline) -> Machine:
         from lab.hypervisor.domain import Interface
@@ -170,6 +200,8 @@ class MachineBackend(SiteBackend):
                 pids=request.limits.pids,
                 address=address,
                 mac=mac,
+                interactive=request.stdin is not None or request.terminal is not None,
+                terminal=request.terminal,
             ),
             directory=self.site.scratch / request.name,
             log_directory=request.log_directory,
@@ -177,6 +209,7 @@ class MachineBackend(SiteBackend):
             limits=request.limits,
             stdout=request.stdout,
             stderr=request.stderr,
+            stdin=request.stdin,
             detached=request.detached,
         )
 

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli.instances import complete_instance
 from lab.errors import LaunchError
 
+if TYPE_CHECKING:
+    from lab.model import TerminalSize
+
 
 def execute(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_instance)],
     command: Annotated[list[str], typer.Argument(metavar="CMD…")],
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Give it standard input.")] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
     env: Annotated[
         list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set an environment variable.")
     ] = None,
     directory: Annotated[str, typer.Option("--workdir", "-w", metavar="DIR", help="Where it starts.")] = "",
     user: Annotated[str, typer.Option("--user", "-u", metavar="USER[:GROUP]", help="Who runs it.")] = "",
 ) -> None:
-    """Run a command in an instance, behind the same boundary as its application, and end with its exit code."""
+    """Run a command in an instance, behind the same boundary as its application, and end with its exit code.
+
+    With -it it gets a terminal of its own, in a virtual machine too: every key goes there, ^C as well.
+    """
+    from lab.cli import terminal
     from lab.cli.run import parse_environment
     from lab.runtime.channel import ChannelClosed
     from lab.supervisor import client, control
     from lab.supervisor.record import find
 
+    size = terminal.wanted_size(interactive=interactive) if tty else None
     record = find(name)
     command = command[1:] if command[0] == "--" else command  # as other lab commands want it; Docker does without
     environment = parse_environment(env or [])
@@ -38,9 +48,16 @@ def execute(
         environment=environment,
         directory=directory,
         user=user,
+        terminal=size,
     )
+
+    def resize(size: TerminalSize) -> None:
+        with suppress(ChannelClosed, OSError):  # the command is over
+            channel.send(control.Request.RESIZE, rows=size.rows, columns=size.columns)
+
     try:
-        code = client.answer(channel, control.Answer.EXITED)["code"]
+        with terminal.attached(resize, interactive=interactive) if size else nullcontext():
+            code = client.answer(channel, control.Answer.EXITED)["code"]
     except ChannelClosed:
         raise LaunchError(
             f"{command[0]} was killed: the supervisor of {record.name} has died", exit_code=137

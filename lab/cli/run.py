@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +58,8 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Let it run in the background, and print its name.")
     ] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Give it standard input.")] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
     name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print each step of its start, where to read on, how long it took.")
@@ -64,19 +68,25 @@ def run(
     """Run one copy on any backend, in the foreground unless -d is given.
 
     Its output and exit code are the application's. Ctrl-C stops it; nothing is left behind.
+    With -it it gets a terminal of its own: every key goes there, ^C as well.
     With -d it goes on by itself; see lab ps, logs, exec, stop.
 
     A scenario, or any folder with a Dockerfile, is built first.
     """
     from lab.backends.site import Site
+    from lab.backends.streams import DEFAULT_TERM
     from lab.cli.build import build_scenario
     from lab.cli.detached import Wanted, run_detached
+    from lab.cli.terminal import wanted_size
 
     ports = tuple(parse_port(word) for word in publish or [])
     environment = parse_environment(env or [])
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
     require_root()
+    size = wanted_size(interactive=interactive) if tty else None
+    if detach and (interactive or tty):
+        raise UsageError("-i and -t need the foreground", hint="leave out -d, or: lab exec -it NAME CMD…")
     if detach:
         if explain:
             raise UsageError("--explain needs the foreground", hint="leave out -d")
@@ -106,11 +116,12 @@ def run(
                     site,
                     image,
                     command or [],
-                    {**given, **environment},
+                    {**({"TERM": DEFAULT_TERM} if tty else {}), **given, **environment},
                     merge(limits, memory, cpus, pids),
                     name or "run",
                     ports,
                 )
+                request = replace(request, stdin=0 if interactive else None, terminal=size)
                 if explain:
                     from lab.cli.explain import explained
 
@@ -228,6 +239,7 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     import signal
     from threading import Thread
 
+    from lab.cli.terminal import attached
     from lab.model import Phase
 
     backend.prepare(request.image)
@@ -236,7 +248,11 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
         try:
             interruptible.release()
             _announce(instance)
-            code = instance.wait()
+            if request.terminal:
+                instance.wait_executed()  # until then ^C is for lab: a guest boots
+            terminal = attached(instance.resize, interactive=request.stdin is not None)
+            with terminal if request.terminal else nullcontext():
+                code = instance.wait()
             assert code is not None, "waiting without a limit ends with the instance"
         except Interrupted as interrupted:
             # from a thread: the handler may have interrupted the holder of a lock that sending needs

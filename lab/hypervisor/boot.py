@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from lab.host.clock import Remark
 from lab.host.units import format_bytes
-from lab.hypervisor.domain import MACHINE_TYPES, MachineSpec
+from lab.hypervisor.domain import MACHINE_TYPES, MachineSpec, ports
 from lab.hypervisor.kinds import MachineKind
 from lab.hypervisor.parts import MachineRequest
 from lab.model import Accelerator
@@ -38,10 +38,11 @@ EXECUTES = {
 def remarks(request: MachineRequest, spec: MachineSpec) -> dict[str, Remark]:
     """By step, what this very machine gets of it."""
     disks = ", ".join(f"{disk.serial}{' (a layer of its own)' if disk.backing else ''}" for disk in spec.disks)
+    channels = ", ".join(port.name.lower() for port in ports(interactive=spec.interactive))
     initramfs = format_bytes(spec.initramfs.stat().st_size)
     found = {
         Boot.PARTS: f"initramfs of {initramfs}; disks: {disks}",
-        Boot.CHANNELS: "the console, and five virtio ports: marks, orders, output, errors, agent",
+        Boot.CHANNELS: f"the console, and virtio ports: {channels}",
         Boot.DOMAIN: f"{MACHINE_TYPES[spec.kind]}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
         Boot.LAUNCH: EXECUTES[spec.accelerator],
         Boot.FIRMWARE: FIRMWARE[request.kind],

@@ -44,6 +44,13 @@ class Port(IntEnum):
     OUTPUT = 3
     ERRORS = 4
     AGENT = 5
+    SESSIONS = 6
+    INPUT = 7  # only for an application that is typed to
+
+
+def ports(*, interactive: bool) -> tuple[Port, ...]:
+    """Those that a machine has; their numbers follow one another."""
+    return tuple(port for port in Port if interactive or port is not Port.INPUT)
 
 
 class DiskFormat(StrEnum):
@@ -91,6 +98,7 @@ class MachineSpec:
     cgroups: tuple[Path, ...] = ()  # directories of the control group QEMU enters before it is QEMU
     interface: Interface | None = None
     tsc_khz: int | None = None  # told to an emulated guest, see tsc.py
+    interactive: bool = False
     reconnect: bool = False  # QEMU connects again when who listened at its sockets has died and another listens
 
 
@@ -148,7 +156,7 @@ def _add_devices(devices: Xml.Element, spec: MachineSpec) -> None:
     console = _add(devices, "serial", type="unix")
     _add_socket(console, "console", spec)
     _add(console, "target", type="isa-serial", port="0")
-    for port in Port:
+    for port in ports(interactive=spec.interactive):
         name = port.name.lower()
         channel = _add(devices, "channel", type="unix")
         _add_socket(channel, name, spec)

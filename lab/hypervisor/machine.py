@@ -14,24 +14,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from signal import SIGKILL, SIGTERM
 from typing import Self
+from uuid import uuid4
 
 from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline, now
 from lab.hypervisor.agent import BUSYBOX, GuestAgent
 from lab.hypervisor.boot import Boot, remarks
 from lab.hypervisor.channels import Channels
-from lab.hypervisor.domain import Port, domain_xml
+from lab.hypervisor.domain import Port, domain_xml, ports
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.guest.handover import ENTER
+from lab.hypervisor.keyboard import Keyboard
 from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
 from lab.hypervisor.session import Domain, Hypervisor
-from lab.model import Completed, Phase
+from lab.hypervisor.sessions import Session, Sessions
+from lab.model import Completed, Phase, Process, TerminalSize
 
 CONNECT_TIMEOUT_SECONDS = 30.0
 END_TIMEOUT_SECONDS = 10.0
@@ -96,7 +100,8 @@ class Machine:
         channels = Channels(request.directory, timeline, request.log_directory, vmm=vmm)
 
         def connected() -> bool:
-            return channels.ended or all(channels.connection(port) for port in Port)
+            wanted = ports(interactive=request.handover.interactive)
+            return channels.ended or all(channels.connection(port) for port in wanted)
 
         if not channels.wait(connected, CONNECT_TIMEOUT_SECONDS):
             raise LabError(f"the machine of {request.handover.hostname} does not connect again")
@@ -112,6 +117,8 @@ class Machine:
         self._domain = domain
         self._started = now()
         self._agent: GuestAgent | None = None
+        self._sessions: Sessions | None = None
+        self._keyboard = Keyboard(request.stdin, self._input) if request.handover.interactive else None
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -176,6 +183,29 @@ class Machine:
             words, environment=environment, stdin=stdin, timeout_seconds=timeout_seconds
         )
 
+    def begin(
+        self, process: Process, *, stdin: int | None, stdout: int, stderr: int, terminal: TerminalSize | None
+    ) -> Session:
+        """Start a command with streams or a terminal of its own, with the image as its root.
+
+        Starts the guest's server of such commands the first time. Raises as `Sessions.begin` does.
+        """
+        return self._served().begin(
+            process.argv,
+            environment=process.environment,
+            user=":".join(map(str, (process.uid, process.gid, *process.additional_gids))),
+            directory=process.working_directory,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=terminal,
+        )
+
+    def resize(self, size: TerminalSize) -> None:
+        """Give the application's terminal, if it has one, another size."""
+        if self._keyboard is not None:
+            self._keyboard.resize(size)
+
     def host_pids(self) -> set[int]:
         """Every process this machine has on the host."""
         return self.request.cgroup.processes()
@@ -206,6 +236,7 @@ class Machine:
                 cleanup.callback(self.request.cgroup.remove)
                 cleanup.callback(shutil.rmtree, self.request.directory, ignore_errors=True)
                 cleanup.callback(self._channels.close)
+                cleanup.callback(self._close_streams)
                 cleanup.callback(self._pull_the_plug)
             self._stopped = True
             self.timeline.mark(Phase.GONE)
@@ -230,14 +261,38 @@ class Machine:
     def _guest_agent(self) -> GuestAgent:
         with self._lock:
             if self._agent is None:
-                channels = self._channels
-                channels.wait(lambda: channels.connection(Port.AGENT) is not None, CONNECT_TIMEOUT_SECONDS)
-                connection = channels.connection(Port.AGENT)
-                if connection is None or channels.ended:
-                    raise self._died()
-                channels.order("agent")
+                connection = self._connection(Port.AGENT)
+                self._channels.order("agent")
                 self._agent = GuestAgent(connection)
             return self._agent
+
+    def _served(self) -> Sessions:
+        with self._lock:
+            if self._sessions is None or not self._sessions.lives:
+                connection = self._connection(Port.SESSIONS)
+                word = f"lab-{uuid4().hex}"
+                self._channels.order(f"sessions {word}")
+                self._sessions = Sessions(connection, word)
+            return self._sessions
+
+    def _connection(self, port: Port) -> socket.socket:
+        channels = self._channels
+        channels.wait(lambda: channels.ended or channels.connection(port) is not None, CONNECT_TIMEOUT_SECONDS)
+        connection = channels.connection(port)
+        if connection is None or channels.ended:
+            raise self._died()
+        return connection
+
+    def _input(self) -> socket.socket | None:
+        try:
+            return self._connection(Port.INPUT)
+        except LaunchError:  # who waits for the application is told
+            return None
+
+    def _close_streams(self) -> None:
+        for streams in (self._sessions, self._keyboard):
+            if streams is not None:
+                streams.close()
 
     def _died(self) -> LaunchError:
         reason = self._channels.failure() or "its console's last lines follow"

@@ -30,7 +30,8 @@ class MachineRequest:
     ``directory`` is a new folder for its sockets and layers, short enough for socket paths; ``cgroup`` exists
     and is empty. Both are the machine's from now on and are removed when it stops. ``network_namespace`` is a
     descriptor of the namespace that holds the interface's tap. ``stdout`` and ``stderr`` receive the
-    application's output besides the logs. A ``detached`` machine can be adopted when this process was killed.
+    application's output besides the logs; ``stdin`` and resizing reach one whose handover is interactive. A
+    ``detached`` machine can be adopted when this process was killed.
     """
 
     name: str
@@ -46,6 +47,7 @@ class MachineRequest:
     network_namespace: int | None = None
     stdout: int | None = None
     stderr: int | None = None
+    stdin: int | None = None
     detached: bool = False
 
 
@@ -82,6 +84,7 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
         cgroups=request.cgroup.directories,
         interface=request.interface,
         tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None,
+        interactive=request.handover.interactive,
         reconnect=request.detached,
     )
 

@@ -15,7 +15,7 @@ verb run_init;                                                       /* init.c *
 verb print_manifest;                                                 /* manifest.c */
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
 verb list_namespaces, find_processes, mount_tmpfs, open_node, hold;  /* ask.c */
-verb serve;                                                          /* serve.c */
+verb serve, interact;                                                /* serve.c, interact.c */
 verb compute, allocate, fork_many, spin;                             /* burden.c */
 
 /* A program to execute, and as what; init.c. */

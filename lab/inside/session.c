@@ -81,7 +81,8 @@ static _Noreturn void become_command(const struct application *app, const struct
                                      char **environment) {
     sigset_t none;
     sigemptyset(&none);
-    signal(SIGPIPE, SIG_DFL);
+    for (int number = 1; number < SIGRTMIN; number++) /* a shell's background jobs ignore SIGINT, and that is passed on */
+        signal(number, SIG_DFL);
     for (int stream = 0; stream < 3; stream++)
         if (dup2(ends->theirs[stream], stream) < 0)
             _exit(ENTER_FAILED);

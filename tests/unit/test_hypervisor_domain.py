@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import xml.etree.ElementTree as Xml
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab.hypervisor.domain import Disk, Interface, MachineSpec, Port, domain_xml
+from lab.hypervisor.domain import Disk, Interface, MachineSpec, Port, domain_xml, ports
 from lab.hypervisor.kinds import MachineKind
 from lab.model import Accelerator
 
@@ -61,7 +62,9 @@ def test_a_microvm_has_no_pci_device() -> None:
 def test_ports_have_the_numbers_that_the_guest_knows() -> None:
     script = (Path(__file__).parent.parent.parent / "lab/hypervisor/guest/lab.sh").read_text()
     for port in Port:
-        assert f"{port.name}=/dev/vport0p{port.value}\n" in script
+        assert re.search(rf"^{port.name}=/dev/vport0p{port.value}\b", script, re.MULTILINE)
+    assert [port.value for port in ports(interactive=True)] == [1, 2, 3, 4, 5, 6, 7], "await_ports counts them"
+    assert len(ports(interactive=False)) == 6
 
 
 def test_values_are_escaped() -> None:

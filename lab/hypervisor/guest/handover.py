@@ -12,9 +12,11 @@ import uuid
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
+from lab.host import terminals
+from lab.hypervisor.domain import Port, ports
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.kinds import MachineKind
-from lab.model import Process
+from lab.model import Process, TerminalSize
 
 MODULES = {
     MachineKind.MICROVM: ("virtio_ring", "virtio", "virtio_mmio", "virtio_console", "virtio_blk", "overlay"),
@@ -28,6 +30,8 @@ NETWORK_MODULES = ("failover", "net_failover", "virtio_net")  # in a pc, udev fi
 WANTED = ("lab-application",)  # what a pc starts by itself; the agent waits until it is asked for
 
 MACHINE = "run/lab/machine"
+BUSYBOX = "/bin/busybox"  # what a shell of its takes for the program env is an applet
+HELPER = "/run/lab/helper/inside"
 IMAGE_ROOT = "/run/lab/image"
 ENTER = f"/{MACHINE}/enter"
 
@@ -47,6 +51,8 @@ class Handover:
     pids: int | None = None
     address: IPv4Interface | None = None  # with its prefix: 198.18.0.7/15
     mac: str = ""
+    interactive: bool = False  # somebody types to the application
+    terminal: TerminalSize | None = None  # … at one that is made for it
 
     def archive(self) -> bytes:
         """The files as a cpio archive, to follow the shared one."""
@@ -58,7 +64,11 @@ class Handover:
 
     def files(self) -> dict[str, bytes]:
         """Path below /run/lab/machine in the guest → content."""
-        scripts = {"application": self._application_script(), "enter": self._enter_script()}
+        scripts = {
+            "application": self._application_script(),
+            "enter": self._enter_script(),
+            "serve": self._serve_script(),
+        }
         files = {"settings": self._settings()} | scripts | self._etc()
         if self.kind is MachineKind.PC:
             units = {"lab-application": self._application_unit(), **UNITS}
@@ -77,6 +87,7 @@ class Handover:
             "MODULES": " ".join(modules),
             "ADDRESS": str(self.address or ""),
             "PIDS_MAX": str(self.pids or ""),
+            "PORTS": str(len(ports(interactive=self.interactive))),
             "OWNER": f"{self.process.uid}:{self.process.gid}",
             "MACHINE_ID": uuid.uuid4().hex,
         }
@@ -98,12 +109,27 @@ class Handover:
         process = self.process
         user = ":".join(map(str, (process.uid, process.gid, *process.additional_gids)))
         environment = [f"{name}={value}" for name, value in process.environment.items()]
+        terminal = terminals.as_option(self.terminal) if self.terminal else []
         words = [
-            "env", "-i", *environment, "chroot", IMAGE_ROOT, "/.lab/inside", "init", "--status-fd", "3",
-            "--user", user, "--directory", process.working_directory, "--", *process.argv,
+            *self._interact(), "env", "-i", *environment, "chroot", IMAGE_ROOT, "/.lab/inside", "init",
+            *terminal, "--status-fd", "3", "--user", user, "--directory", process.working_directory, "--",
+            *process.argv,
         ]  # fmt: skip
         join = self._join() if self.kind is MachineKind.MICROVM else ""
         return f"echo $$ >/run/lab/pid\n{join}exec {shlex.join(words)} 3>/run/lab/status\n"
+
+    def _interact(self) -> list[str]:
+        """What stands between the application and the port that its input comes from."""
+        if not self.interactive:
+            return []
+        option = ["--terminal"] if self.terminal else []
+        return [HELPER, "interact", *option, "--status-fd", "3", device(Port.INPUT), "--", BUSYBOX]
+
+    def _serve_script(self) -> str:
+        """Sessions, behind the same boundary as `_enter_script` makes for the agent's commands."""
+        group = ["--group", CGROUPS[self.kind]] if self.pids else []
+        words = [HELPER, "serve", "--root", IMAGE_ROOT, *group]
+        return f'exec {shlex.join(words)} "$(cat /run/lab/word)" {device(Port.SESSIONS)}\n'
 
     def _enter_script(self) -> str:
         """A further command of the image: below the application's pids limit, with the image as its root."""
@@ -115,6 +141,11 @@ class Handover:
     def _application_unit(self) -> str:
         """A pc's application: a service of its systemd (systemd.service(5))."""
         return APPLICATION_UNIT + (f"TasksMax={self.pids}\n" if self.pids else "")
+
+
+def device(port: Port) -> str:
+    """The port as the guest's scripts and the helper know it."""
+    return f"/dev/vport0p{port.value}"
 
 
 def _shell(function: str) -> str:
@@ -179,6 +210,14 @@ Description=QEMU guest agent
 [Service]
 ExecStart=/usr/sbin/qemu-ga --method virtio-serial --path /dev/vport0p5 --statedir /run/lab
 # A command it runs may be killed for want of memory; the agent itself is needed further on.
+OOMPolicy=continue
+""",
+    "lab-sessions": """\
+[Unit]
+Description=Commands for the host, each with streams of its own
+
+[Service]
+ExecStart=/bin/busybox sh /run/lab/machine/serve
 OOMPolicy=continue
 """,
 }

@@ -57,7 +57,7 @@ start_relays
 await_executed
 # In the foreground, for a shell's background jobs ignore SIGINT. handover.py wrote the application's whole command,
 # with its environment and user.
-sh machine/application >output 2>errors
+sh machine/application </dev/null >output 2>errors
 code=$?
 drain_relays
 mark "exited $code"

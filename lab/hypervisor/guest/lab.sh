@@ -1,11 +1,13 @@
 # Functions that init.sh and, in a pc, the units of handover.py share. For busybox's shell.
-# The ports' numbers are assigned in domain.py (Port).
+# The ports' numbers are assigned in domain.py (Port); the last two are for the scripts of handover.py.
 
 MARKS=/dev/vport0p1
 ORDERS=/dev/vport0p2
 OUTPUT=/dev/vport0p3
 ERRORS=/dev/vport0p4
 AGENT=/dev/vport0p5
+SESSIONS=/dev/vport0p6
+INPUT=/dev/vport0p7 # there only when somebody types to the application
 
 fail() { # MESSAGE: say so on the console and die; the kernel then panics, which ends the machine
     echo "lab: failed: $1" >/dev/console
@@ -17,10 +19,10 @@ mark() { # WORDS: the host stamps the line when it arrives
 }
 
 await_ports() { # the device announces its ports one by one after its driver was loaded
-    until set -- /dev/vport*p5 && [ -c "$1" ]; do usleep 500; done
+    until set -- /dev/vport*p$PORTS && [ -c "$1" ]; do usleep 500; done
     # In vportMpN the M counts virtio devices, and on a pc a network card comes before the ports.
-    for port in 1 2 3 4 5; do
-        [ -c "/dev/vport0p$port" ] || ln -s "${1%5}$port" "/dev/vport0p$port"
+    for port in 1 2 3 4 5 6 7; do
+        [ -c "/dev/vport0p$port" ] || ln -s "${1%p*}p$port" "/dev/vport0p$port"
     done
 }
 
@@ -100,6 +102,7 @@ obey_orders() { # the host's orders, a line each; they break off when lab is kil
             case $order in
             signal) signal_application "$argument" ;;
             agent) start_agent ;;
+            sessions) start_sessions "$argument" ;;
             esac
         done <$ORDERS
         sleep 1
@@ -119,6 +122,17 @@ start_agent() {
         mount -t ext4 -o ro "$(disk lab-tools)" /run/lab/tools
         /run/lab/tools/ld.so --library-path /run/lab/tools /run/lab/tools/qemu-ga \
             --method virtio-serial --path $AGENT --statedir /run/lab </dev/null >/dev/null 2>&1 &
+    fi
+}
+
+start_sessions() { # WORD: serve commands, and begin with that word; as the agent, when somebody first asks
+    echo "$1" >/run/lab/word
+    if [ -d /run/systemd/system ]; then
+        systemctl restart --no-block lab-sessions.service </dev/null
+    else
+        [ -z "$sessions" ] || kill -9 "$sessions"
+        sh /run/lab/machine/serve </dev/null >/dev/null 2>&1 &
+        sessions=$!
     fi
 }
 
