@@ -180,8 +180,12 @@ def filter_calls(process: ProcessPlan, progress: Progress, channel: Channel) -> 
     """
     channel.send("EXECUTING")
     progress.enter(Step.SECCOMP)
-    if process.seccomp:
-        syscalls.seccomp_set_filter(binascii.a2b_base64(process.seccomp))
+    if process.agent:
+        from lab.runtime import listener
+
+        listener.agent().install(binascii.a2b_base64(process.seccomp), process.seccomp_flags)
+    elif process.seccomp:
+        syscalls.seccomp_set_filter(binascii.a2b_base64(process.seccomp), process.seccomp_flags)
 
 
 def place(tasks: list[int]) -> None:
@@ -196,12 +200,16 @@ def place(tasks: list[int]) -> None:
 
 
 def prepare(process: ProcessPlan) -> int:
-    """What takes the host's files: a module, the score, and the file to write a label to, open; -1 without one."""
+    """What takes the host's files: a module, the score, an agent, and the file for a label, open; -1 without one."""
     if process.terminal:
         from lab.runtime import console  # noqa: F401
     if process.oom_score_adj is not None:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(process.oom_score_adj))
+    if process.agent:
+        from lab.runtime import listener
+
+        listener.meet(process.agent)
     return os.open(process.exec_label[0], os.O_WRONLY | os.O_CLOEXEC) if process.exec_label else -1
 
 
@@ -353,12 +361,18 @@ def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessP
     wanted = [*stdio, status] if process.init else stdio
     rest = len(wanted) + process.preserve
     channel.move_to(rest)
+    others = []
+    if process.agent:
+        from lab.runtime import listener
+
+        others.append(listener.agent().move_to(rest))
     for number, descriptor in enumerate(wanted):
         os.dup2(descriptor, number, inheritable=True)
-    kept = channel.fileno()
-    if kept > rest:
-        syscalls.close_range(rest, kept - 1)
-    syscalls.close_range(kept + 1, 0xFFFFFFFF)
+    for kept in sorted([channel.fileno(), *others]):
+        if kept > rest:
+            syscalls.close_range(rest, kept - 1)
+        rest = kept + 1
+    syscalls.close_range(rest, 0xFFFFFFFF)
 
 
 def lead_session(process: ProcessPlan) -> None:

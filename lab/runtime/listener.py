@@ -10,15 +10,12 @@ Sources: seccomp_unotify(2), runtime-spec config-linux.md "The Container Process
 from __future__ import annotations
 
 import _socket
+import fcntl
 import os
 import sys
 
 from lab.host import syscalls
 from lab.lean import dumps, suppress
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 INT_BYTES = 4
 
@@ -30,54 +27,68 @@ def own_pid() -> int:
     return int(os.readlink("/proc/self"))
 
 
-def process_state(
-    *,
-    oci_version: str,
-    identity: str,
-    status: str,
-    pid: int,
-    container_pid: int,
-    bundle: str,
-    annotations: Mapping[str, str],
-    metadata: str,
-) -> bytes:
-    """The container process state as JSON. ``pid`` is the one that is filtered, ``container_pid`` the first."""
-    state: dict[str, object] = {
-        "ociVersion": oci_version,
-        "id": identity,
-        "status": status,
-        "pid": container_pid,
-        "bundle": bundle,
+def process_state(state: dict[str, object], pid: int, metadata: str) -> bytes:
+    """The container process state as JSON: of process ``pid`` in the container of ``state`` (runtime.md "State")."""
+    whole: dict[str, object] = {
+        "ociVersion": state["ociVersion"],
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "state": {"pid": pid} | state,
     }
-    if annotations:
-        state["annotations"] = dict(annotations)
-    whole: dict[str, object] = {"ociVersion": oci_version, "fds": ["seccompFd"], "pid": pid, "state": state}
     if metadata:
         whole["metadata"] = metadata
     return dumps(whole).encode()
 
 
-def connect(path: str) -> _socket.socket:
-    """The agent's end of this one handing over; a stream, close-on-exec. Raises OSError that names the path."""
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        connection.connect(path)
-    except OSError as error:
-        connection.close()
-        raise OSError(error.errno, f"seccomp listener: {error.strerror}", path) from error
-    return connection
+class Agent:
+    """The connection for one handing over; a stream, close-on-exec. Made while the host's files are there."""
+
+    def __init__(self, path: str, state: bytes) -> None:
+        """Raises OSError that names the path."""
+        self._state = state
+        self._connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            self._connection.connect(path)
+        except OSError as error:
+            self._connection.close()
+            raise OSError(error.errno, f"seccomp listener: {error.strerror}", path) from error
+
+    def move_to(self, least: int) -> int:
+        """Have a descriptor of ``least`` or more, and say which: those before it are wanted for others."""
+        moved = fcntl.fcntl(self._connection.fileno(), fcntl.F_DUPFD_CLOEXEC, least)
+        self._connection.close()
+        self._connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, moved)
+        return moved
+
+    def install(self, program: bytes, flags: int) -> None:
+        """Install the filter, and send its listener with the state. Raises OSError.
+
+        The agent may be asked about what comes next, so nothing waits here for an answer of its. One sendmsg(2) may
+        not take all of a long state; the descriptor goes with the first.
+        """
+        listener = syscalls.seccomp_set_filter(program, flags)
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(INT_BYTES, sys.byteorder))
+        sent = self._connection.sendmsg([self._state], [rights])
+        while sent < len(self._state):
+            sent += self._connection.sendmsg([self._state[sent:]])
+        with suppress(OSError):
+            os.close(self._connection.detach())
 
 
-def install(program: bytes, flags: int, connection: _socket.socket, state: bytes) -> None:
-    """Install the filter, and send its listener with ``state``. Raises OSError.
+_agents: list[Agent] = []
 
-    The agent may be asked about what comes next, so nothing waits here for an answer of its. One sendmsg(2) may
-    not take all of a long state; the descriptor goes with the first.
+
+def meet(wanted: dict[str, object]) -> None:
+    """Connect to the agent of the process that this one is about to become; `agent` is it from then on.
+
+    ``wanted`` is `lab.runtime.plan.ProcessPlan.agent`: "path", "metadata" and the container's "state", in which this
+    process is the first unless it has a pid.
     """
-    listener = syscalls.seccomp_set_filter(program, flags)
-    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(INT_BYTES, sys.byteorder))
-    sent = connection.sendmsg([state], [rights])
-    while sent < len(state):
-        sent += connection.sendmsg([state[sent:]])
-    with suppress(OSError):
-        os.close(connection.detach())
+    state = wanted["state"]
+    assert isinstance(state, dict)
+    _agents.append(Agent(str(wanted["path"]), process_state(state, own_pid(), str(wanted["metadata"]))))
+
+
+def agent() -> Agent:
+    """Whom this process has met."""
+    return _agents[-1]

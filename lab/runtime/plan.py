@@ -96,6 +96,8 @@ class ProcessPlan(Record):
     exec_label: tuple[str, ...] | list[str] = ()  # a file of proc_pid_attr(5), and what to write there
     preserve: int = 0  # how many descriptors from 3 on are handed over
     survives: bool = False  # the launcher's death: a detached instance's application
+    seccomp_flags: int = 0  # for seccomp(2)
+    agent: dict[str, object] | None = None  # who is notified: its path, metadata, and the container's state
 
 
 class CgroupsPlan(Record):

@@ -8,7 +8,7 @@ import resource
 from lab.errors import UsageError
 from lab.host import syscalls
 from lab.host.syscalls import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
-from lab.runtime import capabilities, config, files, lsm, mountoptions, schema, validate
+from lab.runtime import capabilities, files, lsm, mountoptions, schema, validate
 from lab.runtime.files import masks, operations
 from lab.runtime.plan import CgroupsPlan, Enter, Plan, ProcessPlan
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lab.model import Limits
-    from lab.runtime.config import Config, IoPriority, Linux, Personality, ProcessConfig, Scheduler
+    from lab.runtime.config import Config, IoPriority, Linux, Personality, ProcessConfig, Scheduler, Seccomp
     from lab.runtime.mounts import Operation
 
 NAMESPACES = {
@@ -106,16 +106,25 @@ def plan(
         sysctls=dict(linux.sysctl),
         hooks=_hooks(config),
         state=state(config, name, bundle),
-        process=process_plan(config, init=init, helper=helper),
+        process=process_plan(config, init=init, helper=helper, known=state(config, name, bundle)),
         hold=hold,
         fail_at=fail_at,
     )
 
 
 def process_plan(
-    config: Config, *, init: bool, process: ProcessConfig | None = None, helper: Sequence[str] = ()
+    config: Config,
+    *,
+    init: bool,
+    process: ProcessConfig | None = None,
+    helper: Sequence[str] = (),
+    known: dict[str, object] | None = None,
 ) -> ProcessPlan:
-    """The process of ``config``, or another ``process`` behind the same boundary."""
+    """The process of ``config``, or another ``process`` behind the same boundary.
+
+    ``known`` is the container's `state`, for the agent that is notified of system calls; a profile with one can't do
+    without it.
+    """
     process = process or config.process
     own_users = any(space.type == "user" for space in config.linux.namespaces)
     sets, size = validate.grantable(process, own_users=own_users), process.console_size
@@ -135,7 +144,7 @@ def process_plan(
         ambient=capabilities.mask(sets.ambient),
         rlimits=[[_rlimit(each.type), _bound(each.soft), _bound(each.hard)] for each in process.rlimits],
         no_new_privileges=process.no_new_privileges,
-        seccomp=_filter(profile) if profile else "",
+        **(_filter(profile, known) if profile else {"seccomp": ""}),
         oom_score_adj=process.oom_score_adj,
         init=init,
         helper=list(helper),
@@ -210,10 +219,19 @@ def _enter(config: Config) -> str:
     return value
 
 
-def _filter(profile: config.Seccomp) -> str:
+def _filter(profile: Seccomp, known: dict[str, object] | None) -> dict[str, Any]:
     from lab.runtime import seccomp
 
-    return binascii.b2a_base64(seccomp.compile(profile), newline=False).decode()
+    agent = None
+    flags = seccomp.flags(profile)
+    if flags & seccomp.NEW_LISTENER:
+        if known is None:
+            raise UsageError(
+                "config.json: linux.seccomp.listenerPath is not supported for a process beside the first"
+            )
+        agent = {"path": profile.listener_path, "metadata": profile.listener_metadata, "state": known}
+    program = binascii.b2a_base64(seccomp.compile(profile), newline=False).decode()
+    return {"seccomp": program, "seccomp_flags": flags, "agent": agent}
 
 
 def _rlimit(name: str) -> int:

@@ -31,13 +31,13 @@ from lab.runtime import listener, seccomp
 from lab.runtime.config import Seccomp, SeccompRule
 rules = (SeccompRule(names=("mkdir",), action="SCMP_ACT_NOTIFY"),)
 profile = Seccomp(default_action="SCMP_ACT_ALLOW", listener_path=sys.argv[1], listener_metadata="m", syscalls=rules)
-connection = listener.connect(profile.listener_path)
-state = listener.process_state(
-    oci_version="1.0.2", identity="one", status="creating", pid=listener.own_pid(), container_pid=listener.own_pid(),
-    bundle="/b", annotations={"long": "x" * 300_000}, metadata=profile.listener_metadata,
-)
+state = {"ociVersion": "1.0.2", "id": "one", "status": "creating", "bundle": "/b"}
+state |= {"annotations": {"a": "x" * 300_000}}
+listener.meet({"path": profile.listener_path, "metadata": profile.listener_metadata, "state": state})
+agent = listener.agent()
+assert agent.move_to(20) == 20
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-listener.install(seccomp.compile(profile), seccomp.flags(profile), connection, state)
+agent.install(seccomp.compile(profile), seccomp.flags(profile))
 try:
     os.mkdir("/nowhere/at/all")
 except OSError as error:
@@ -62,7 +62,8 @@ def test_an_agent_answers_a_call(tmp_path: Path) -> None:
     state = json.loads(text)
     assert (state["fds"], state["pid"], state["metadata"]) == (["seccompFd"], child.pid, "m")
     assert (state["state"]["id"], state["state"]["status"], state["state"]["bundle"]) == ("one", "creating", "/b")
-    assert len(state["state"]["annotations"]["long"]) == 300_000
+    assert state["state"]["pid"] == child.pid
+    assert len(state["state"]["annotations"]["a"]) == 300_000
     (opened,) = descriptors
     asked = NOTIFICATION.unpack(fcntl.ioctl(opened, RECEIVE, bytes(NOTIFICATION.size)))
     assert asked[3] == numbers("SCMP_ARCH_X86_64")["mkdir"]
@@ -73,7 +74,7 @@ def test_an_agent_answers_a_call(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"seccomp listener.*nobody"):
-        listener.connect(str(tmp_path / "nobody"))
+        listener.Agent(str(tmp_path / "nobody"), b"")
 
 
 def test_a_filter_that_forbids_the_handing_over_is_refused() -> None:

@@ -42,12 +42,12 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ),
     ({"memory": {"limit": 0, "swap": 0}, "cpu": {"shares": 0, "quota": 0}, "pids": {"limit": 0}}, [], []),
     (
-        {"cpu": {"shares": 1024, "quota": 5_000, "period": 20_000, "burst": 0, "cpus": "0-1", "mems": "0", "idle": 1}},
+        {"cpu": {"shares": 1024, "quota": 5_000, "period": 20_000, "burst": 0, "cpus": "1", "mems": "0", "idle": 1}},
         [
             "cpu.shares 1024", "cpu.cfs_period_us 20000", "cpu.cfs_quota_us 5000", "cpu.cfs_burst_us 0", "cpu.idle 1",
-            "cpuset.cpus 0-1", "cpuset.mems 0",
+            "cpuset.cpus 1", "cpuset.mems 0",
         ],
-        ["cpu.weight 39", "cpu.max 5000 20000", "cpu.max.burst 0", "cpu.idle 1", "cpuset.cpus 0-1", "cpuset.mems 0"],
+        ["cpu.weight 39", "cpu.max 5000 20000", "cpu.max.burst 0", "cpu.idle 1", "cpuset.cpus 1", "cpuset.mems 0"],
     ),
     ({"cpu": {"quota": -1}}, ["cpu.cfs_quota_us -1"], ["cpu.max max 100000"]),
     ({"pids": {"limit": -1}}, ["pids.max max"], ["pids.max max"]),
