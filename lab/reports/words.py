@@ -204,8 +204,6 @@ def in_words(setting: object) -> str:
             return f"a line of its output matches {pattern}"
         case {"kind": "TalkReadiness", "send": send, "expect": expect}:
             return f"its port answers {send!r} with something that contains {expect!r}"
-        case {"kind": "HealthReadiness", "check": {"test": [_, *words]}}:
-            return f"the image's own health check succeeds: {' '.join(words)}"
         case {"kind": "Load", "path": path, "connections": connections, "duration_seconds": duration}:
             return f"wrk asks for {path} over {connections} connections for {duration:g} s"
         case dict():

@@ -28,9 +28,7 @@ PHRASES = {
     TalkReadiness(
         send="PING\r\n", expect="PONG"
     ): "its port answers 'PING\\r\\n' with something that contains 'PONG'",
-    HealthReadiness(
-        check=Healthcheck(test=("CMD", "pg_isready"))
-    ): "the image's own health check succeeds: pg_isready",
+    HealthReadiness(check=Healthcheck(test=("CMD", "pg_isready"))): "its image's HEALTHCHECK succeeds: pg_isready",
     Load(path="/api"): "wrk asks for /api over 4 connections for 3 s",
 }
 
