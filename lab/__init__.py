@@ -12,4 +12,18 @@ sample     one raw observation: value, unit, and everything needed to know where
 run        one execution of ``lab compare``: an append-only folder under ``results/``
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def load(path: str) -> Any:
+    """A run folder as tidy pandas tables with units, a `lab.analysis.Loaded`: ``lab.load("results/sample").frame``.
+
+    Raises ResultsError when the folder is no run.
+    """
+    # by name: every module imports this package, and most must not know the analysis
+    return import_module("lab.analysis").load(path)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lab.errors import ResultsError
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
+
+if TYPE_CHECKING:
+    from lab.analysis.findings import Finding
 
 TWIN = "#aa"
 """How the second label of an A/A pair ends."""
@@ -57,14 +60,36 @@ class Loaded:
         frame = self.frame
         return frame[~frame["warmup"] & (frame["unit"] != "answer")]
 
+    def summary(self) -> pd.DataFrame:
+        """Absolute values: see `lab.analysis.summary.summary`."""
+        from lab.analysis.summary import summary
+
+        return summary(self.frame)
+
+    def ratios(self, baseline: str = "") -> pd.DataFrame:
+        """Each arm against ``baseline`` (the run's own unless named): see `lab.analysis.compare.ratios`."""
+        from lab.analysis.compare import ratios
+
+        return ratios(self.frame, baseline or self.baseline, seed=self.run.seed)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What to mind before believing it: see `lab.analysis.findings.findings`."""
+        from lab.analysis.findings import findings
+
+        return findings(self, self.ratios())
+
     @property
     def answers(self) -> pd.DataFrame:
         """The isolation probes' answers. A warm-up's count too: a boundary does not warm up."""
         return self.frame[self.frame["unit"] == "answer"]
 
 
-def load(path: Path) -> Loaded:
-    """Read a run folder. Raises ResultsError when it is none, is too new, or holds no observation."""
+def load(path: Path | str) -> Loaded:
+    """Read a run folder: one row per observation, each with its unit.
+
+    Raises ResultsError when it is none, is too new, or holds no observation.
+    """
+    path = Path(path)
     folder = RunFolder.open(path)
     rows = [asdict(sample) for sample in folder.samples()]
     if not rows:

@@ -1,25 +1,71 @@
-"""The notebook runs from top to bottom on a run, and was committed without output."""
+"""The notebooks run from top to bottom on the sample run, in a kernel of their own, and show what they should."""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
-from synthetic import write_run
+from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explore.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+EXPECTED = {
+    "01-first-look": ["boot.isolated", "container#aa", "'blocks': 6", "boot.total", "adjusted"],
+    "02-boot": ["boot.kernel", "boot.listening", "microvm"],
+    "03-memory": ["memory.working_set", "memory.host.available_change", "rest"],
+    "04-isolation": ["kernel-release", "inconclusive", "guest", "CAP_SYS_ADMIN|errno|EPERM"],
+    "05-design-of-experiments": ["the A/A pair|band_high", "container#aa"],
+    "06-your-own-scenario": ["HttpReadiness", "is not a size", "81300.8", "key-value"],
+}
 
 
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import matplotlib as mpl
+def test_these_are_the_notebooks() -> None:
+    assert sorted(EXPECTED) == NAMES
 
-    mpl.use("Agg")
-    folder = write_run(tmp_path)
-    monkeypatch.setenv("LAB_RUN", str(folder.path))
-    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
-    names: dict[str, object] = {}
-    for cell in cells:
-        assert cell["outputs"] == []
-        exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
-    assert {"table", "compared", "per_block"} <= set(names)
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_and_shows_what_it_should(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAB_RUN", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code), "committed without outputs"
+    assert any("## Exercises" in cell.source for cell in notebook.cells)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    said = "\n".join(text_of(output) for cell in code for output in cell.outputs)
+    for words in EXPECTED[name]:
+        assert re.search(words, said), words
+    CHECKS.get(name, lambda _: None)([cell.outputs for cell in code])
+
+
+def text_of(output: Any) -> str:
+    if output.output_type == "stream":
+        return str(output.text)
+    assert output.output_type != "error"
+    return str(output.data.get("text/plain", ""))
+
+
+def segments_add_up(outputs: list[Any]) -> None:
+    """The second cell's result is the largest difference between the phases' sum and the total, in seconds."""
+    number = re.search(r"\(?([0-9.e-]+)\)?$", text_of(outputs[1][-1]))
+    assert number is not None
+    assert float(number[1]) < 1e-6
+
+
+def pictures_are_drawn(outputs: list[Any]) -> None:
+    assert sum("image/png" in output.get("data", {}) for cell in outputs for output in cell) >= 2
+    segments_add_up(outputs)
+
+
+def few_blocks_fool_a_bootstrap(outputs: list[Any]) -> None:
+    said = "\n".join(text_of(output) for cell in outputs for output in cell)
+    covered = re.search(r"3: \(([\d.]+), ([\d.]+)\)", said)
+    assert covered is not None
+    assert float(covered[1]) < 0.85 < 0.9 <= float(covered[2])
+
+
+CHECKS = {"02-boot": pictures_are_drawn, "05-design-of-experiments": few_blocks_fool_a_bootstrap}
