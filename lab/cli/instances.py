@@ -128,7 +128,7 @@ def complete_backend(incomplete: str) -> list[str]:
 
 
 def complete_image(incomplete: str) -> list[str]:
-    """Names of images in the store; ``web-app`` as well as ``web-app:latest``."""
+    """Names of images in the store, without the tag that goes without saying."""
     from lab.host.home import home
 
     try:
@@ -136,7 +136,7 @@ def complete_image(incomplete: str) -> list[str]:
         names = {entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries}
     except (OSError, ValueError, KeyError):
         return []
-    return _beginning(names | {name.removesuffix(":latest") for name in names}, incomplete)
+    return _beginning((name.removesuffix(":latest") for name in names), incomplete)
 
 
 def complete_scenario(incomplete: str) -> list[str]:

@@ -163,7 +163,7 @@ def reserve(record: Record) -> None:
     """
     if not NAME.fullmatch(record.name):
         raise UsageError(f"{record.name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
-    unborn = root() / f".new-{record.name}.{os.getpid()}"
+    unborn = root() / f".new-{record.name}.{os.urandom(4).hex()}.{os.getpid()}"
     unborn.mkdir(parents=True, mode=0o755)
     try:
         (unborn / RECORD).write_text(json.dumps(record.to_json()))

@@ -72,3 +72,16 @@ def test_values_are_escaped() -> None:
     kernel = Xml.fromstring(domain_xml(odd)).find("os/kernel")
     assert kernel is not None
     assert kernel.text == "/home/a & <b>/vmlinuz"
+
+
+def test_a_detached_machine_connects_again() -> None:
+    """To every socket, for whoever takes over from a lab that was killed; the others have no such timer."""
+    kept = replace(spec(MachineKind.MICROVM, Accelerator.TCG), reconnect=True)
+    sources = [
+        source for source in Xml.fromstring(domain_xml(kept)).iter("source") if source.get("mode") == "connect"
+    ]
+    assert len(sources) == 1 + len(ports(interactive=False))
+    for source in sources:
+        again = source.find("reconnect")
+        assert again is not None
+        assert again.attrib == {"enabled": "yes", "timeout": "1"}

@@ -256,3 +256,38 @@ def test_a_ledger_of_any_bytes_can_be_read(text: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / ledger.LEDGER).write_bytes(b'{"kind": "file", "name": "/run/lab/x/socket"}\n' + text)
         assert ledger.resources(Path(folder))[0].name == "/run/lab/x/socket"
+
+
+def test_a_session_is_kept_by_its_instance_and_taken_over(tmp_path: Path, runtime: Path) -> None:
+    """Its owner died, its instance lives: no leftover. Then another process owns it, and removes it in the end."""
+    scratch = tmp_path / "scratch" / "of" / "it"
+    with other_process(runtime, scratch, "live") as owner:
+        assert owner.stdout
+        folder = runtime / owner.stdout.readline().strip()
+        with pytest.raises(LabError, match="can't be taken over"):
+            Session.take_over(folder)
+        owner.kill()
+    keeper = {"pid": os.getpid(), "started": ledger.start_time(os.getpid())}
+    (folder / ledger.KEEPER).write_text(json.dumps(keeper))
+    assert ledger.stale_sessions() == ledger.clean_stale() == []
+    with Session.take_over(folder) as session:
+        assert session.owner.lives()
+        more = session.make_directory(tmp_path / "scratch" / "more")
+    assert not scratch.exists()
+    assert not more.exists()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("change", [{"started": 1}, {"pid": 0}, {"pid": "x"}])
+def test_a_session_whose_instance_has_ended_is_stale(
+    tmp_path: Path, runtime: Path, change: dict[str, object]
+) -> None:
+    with other_process(runtime, tmp_path / "scratch" / "of" / "it", "die") as owner:
+        assert owner.stdout
+        folder = runtime / owner.stdout.readline().strip()
+    keeper = {"pid": os.getpid(), "started": ledger.start_time(os.getpid()), **change}
+    (folder / ledger.KEEPER).write_text(json.dumps(keeper))
+    assert ledger.stale_sessions() == [folder]
+    with pytest.raises(LabError, match="can't be taken over"):
+        Session.take_over(folder)
+    assert ledger.clean_stale()

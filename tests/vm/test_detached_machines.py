@@ -1,0 +1,81 @@
+"""Living with detached virtual machines: the verbs and the survival are those of containers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from detached import LAB, Detached, assert_nothing_left, check_every_verb, check_survival, detached, kill, launcher_of
+from host_state import wait_until
+from tiny import tiny_image
+
+from lab.images.store import Store
+from lab.supervisor import record as records
+
+CROWD, MACHINES, STARTERS = 50, 3, 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image(lab_home: Path) -> str:
+    return tiny_image(Store.open(lab_home)).name
+
+
+@pytest.fixture
+def instances() -> Iterator[Detached]:
+    with detached() as made:
+        yield made
+
+
+@pytest.mark.parametrize("backend", ["microvm", "vm"])
+def test_every_verb(backend: str, instances: Detached) -> None:
+    check_every_verb(instances, backend)
+
+
+def test_supervisor_and_launcher_are_killed(instances: Detached) -> None:
+    """QEMU connects again to whoever takes over; not even the exit code is lost, since the guest tells it."""
+    ended = check_survival(instances, "microvm", "both", supervisor=True, launcher=True)
+    assert ended.exit_code == 5
+    assert "lab: init" in instances.lab("logs", "--console", ended.name).stdout
+
+
+def test_qemu_is_killed_while_it_has_no_supervisor(instances: Detached) -> None:
+    """Nobody hears how the guest ended; the launcher sees that it did, and cleans up."""
+    record = instances.run("alone", "--on", "microvm", "tiny", "--", "sleep", "600")
+    kill(record.supervisor.number)
+    assert wait_until(lambda: "supervisor lost" in instances.status("alone"), 10)
+    os.kill(record.first.number, signal.SIGKILL)
+    assert wait_until(lambda: instances.status("alone").startswith("Exited (?)"), 10)
+    assert_nothing_left(record)
+
+
+def test_a_crowd_started_by_several_processes_at_once(instances: Detached) -> None:
+    """Fifty containers and three machines from eight shells neither collide nor leak."""
+    wanted = [("container", f"c{number}") for number in range(CROWD)]
+    for number in range(MACHINES):
+        wanted.insert(number, ("microvm", f"m{number}"))
+    scripts: list[list[str]] = [[] for _ in range(STARTERS)]
+    for position, (backend, word) in enumerate(wanted):
+        words = ("run", "-d", "--on", backend, "--name", instances.name(word), "tiny", "--", "sleep", "600")
+        scripts[position % STARTERS].append(shlex.join([*LAB, *words]))
+    shells = [subprocess.Popen(["sh", "-ec", "\n".join(script)], stdout=-1, stderr=-1) for script in scripts]
+    for shell in shells:
+        _, errors = shell.communicate(timeout=200)
+        assert (shell.returncode, errors) == (0, b"")
+    found = [instances.record(word) for _, word in wanted]
+    assert all(record.runs for record in found)
+    assert len({record.session for record in found}) == len({record.first for record in found}) == CROWD + MACHINES
+    names = [record.name for record in found]
+    assert len(instances.lab("top", "--once", *names).stdout.splitlines()) == 1 + CROWD + MACHINES
+    os.kill(found[0].first.number, signal.SIGKILL)  # a QEMU, under its supervisor's eyes
+    assert wait_until(lambda: instances.status("m0").startswith("Exited (137)"), 20)
+    assert "died" in instances.record("m0").error
+    kill(*(one for record in found[-3:] for one in (record.supervisor.number, launcher_of(record))))
+    assert instances.lab("rm", "-f", *names).stdout.split() == names
+    for record in found:
+        assert_nothing_left(record)
+    assert not [name for name in records.root().iterdir() if name.name in names]
