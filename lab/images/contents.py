@@ -317,6 +317,7 @@ def _grouped(records: Records, inodes: dict[bytes, int]) -> Records:
     """Every name of a file with several tells the first of them."""
     first: dict[int, bytes] = {}
     count: dict[int, int] = {}
+    inodes = {path: inode for path, inode in inodes.items() if path in records and records[path].kind == "f"}
     for path in sorted(inodes):
         first.setdefault(inodes[path], path)
         count[inodes[path]] = count.get(inodes[path], 0) + 1

@@ -91,6 +91,7 @@ class Extractor:
         self._bounds = bounds
         self._implied = 0
         self._folders: dict[bytes, int] = {}
+        self._outlived: list[int] = []
         self._unfinished: dict[bytes, Member] = {}
         self._disinherit()
 
@@ -238,10 +239,12 @@ class Extractor:
         finally:
             os.close(parent)
 
-    def _forget(self) -> None:
-        """Close what is open: the same path may mean another directory now."""
-        for descriptor in self._folders.values():
-            os.close(descriptor)
+    def _forget(self, used: int = -1) -> None:
+        """Close what is open: the same path may mean another directory now. What is ``used`` still is closed later."""
+        for descriptor in (*self._outlived, *self._folders.values()):
+            if descriptor != used:
+                os.close(descriptor)
+        self._outlived = [used] if used in self._outlived or used in self._folders.values() else []
         self._folders.clear()
 
     # -- everything else ---------------------------------------------------------------------------------------
@@ -340,7 +343,7 @@ class Extractor:
         if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=directory)
             return
-        self._forget()
+        self._forget(used=directory)
         below = path + b"/"
         for other in [other for other in self._unfinished if other == path or other.startswith(below)]:
             del self._unfinished[other]

@@ -195,6 +195,8 @@ class TarStream:
         if kind not in (FILE, GNU_SPARSE):
             size = 0  # ustar: no data, whatever the field says
         _check_claims(name, link, uid, gid, mtime_ns, device)
+        if kind == SYMLINK and not link:
+            raise damaged("a symbolic link to nothing")
         member = Member(
             name, kind, _number(block[100:108]) & 0o7777, uid, gid, mtime_ns, size, size, link, device, xattrs
         )

@@ -36,7 +36,7 @@ ENTRIES = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENTRIES, max_size=7))
 def test_two_readers_agree_on_every_archive_and_nothing_outside_changes(
     tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]
