@@ -312,13 +312,16 @@ def run_start_hooks(plan: Plan) -> None:
 
 
 def open_console(process: ProcessPlan, root: rooted.Root, channel: Channel, stdio: list[int]) -> list[int]:
-    """A terminal in place of the first three of ``stdio``."""
+    """A terminal in place of the first three of ``stdio``, at once: who waits to be started holds none of others."""
     from lab.runtime import console
 
     terminal = console.open_inside(root, process, channel)
     if root.path != "/":  # a container being made, not a process beside it
         console.bind_to_dev_console(root, terminal)
-    return [terminal] * 3 + stdio[3:]
+    for number in range(3):
+        os.dup2(terminal, number)
+    os.close(terminal)
+    return [0, 1, 2, *stdio[3:]]
 
 
 def enter_root(plan: Plan, root: rooted.Root) -> None:

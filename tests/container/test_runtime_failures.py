@@ -35,7 +35,7 @@ def open_descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-OF_OCI = (Step.HOOKS, Step.CONSOLE, Step.START_HOOKS)  # steps of bundles alone, see test_runtime_oci_config
+OF_OCI = (Step.HOOKS, Step.CONSOLE, Step.START_HOOKS)  # of bundles alone: see test_runtime_oci_console
 
 
 @pytest.mark.parametrize("step", [step for step in Step if step not in OF_OCI])

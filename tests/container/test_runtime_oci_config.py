@@ -15,8 +15,6 @@ from bundles import RUNTIMES, Bundle, both, configuration, installed
 from conftest import fill, open_folder
 from host_state import assert_unchanged, snapshot
 
-from lab.runtime.plan import Step
-
 
 @pytest.fixture
 def bundle() -> Iterator[Bundle]:
@@ -341,8 +339,3 @@ def test_a_wrong_configuration_is_told_before_anything_is_made(
     assert f"config.json: {complaint}" in ended.errors
     assert not list((bundle.folder / "state").glob("*"))
     assert_unchanged(before)
-
-
-def test_the_steps_of_bundles_are_known() -> None:
-    """Those that lab's own instances do without; `test_runtime_failures` forces the others to fail."""
-    assert {Step.HOOKS, Step.CONSOLE, Step.START_HOOKS} <= set(Step)
