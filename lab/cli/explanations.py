@@ -39,7 +39,7 @@ SURROUNDINGS: dict[str, Explanation] = {
     ),
     Before.DEVICES: Explanation(
         what="A filter on the group says which device nodes may be opened, whoever makes them.",
-        calls="bpf(BPF_PROG_ATTACH)",
+        calls="bpf, or write",
         page="bpf(2)",
     ),
     Before.WRITES: Explanation(

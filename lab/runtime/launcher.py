@@ -246,8 +246,9 @@ class Launcher:
             with timeline.step("lab", Before.CGROUP):
                 cgroup = ControlGroup.create(f"lab/{self.session}/{spec.name}", translate.limits(spec.config))
                 undo.callback(cgroup.remove, keep_parents=True)
-            with timeline.step("lab", Before.DEVICES):
-                devices.guard(cgroup, spec.config.linux.resources.devices)
+            if rules := spec.config.linux.resources.devices:
+                with timeline.step("lab", Before.DEVICES):
+                    devices.guard(cgroup, rules)
             with timeline.step("lab", Before.WRITES):
                 config = _with_helper(spec)
                 root = roots.prepare(spec.root, spec.name, config.mounts, self.scratch, undo)

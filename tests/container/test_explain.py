@@ -77,6 +77,7 @@ def test_what_a_bare_process_does_without_is_said() -> None:
     lines, text = trace_of("process")
     pages = {line.step: line.page for line in lines}
     assert pages[Step.ENTER] == "chroot(2)"
+    assert Before.DEVICES not in pages
     for sentence in ("root can leave again", "No filter", "Nothing is masked", "It keeps the host's name"):
         assert sentence in text
     assert EXPLANATIONS[Step.SECCOMP].what not in text
