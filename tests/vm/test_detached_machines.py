@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from detached import LAB, Detached, assert_nothing_left, check_every_verb, check_survival, detached, kill, launcher_of
+from detached import Detached, assert_nothing_left, check_every_verb, check_survival, detached, kill, launcher_of
 from host_state import wait_until
 from tiny import tiny_image
 
@@ -18,6 +18,18 @@ from lab.images.store import Store
 from lab.supervisor import record as records
 
 CROWD, MACHINES, STARTERS = 50, 3, 8
+STARTER = """
+import sys
+from lab.cli.detached import Wanted, run_detached
+for word in sys.argv[1:]:
+    backend, name = word.split("=")
+    run_detached(
+        Wanted(
+            what="tiny", command=["sleep", "600"], backend=backend, ports=(), environment={}, memory="", cpus="",
+            pids=None, name=name, remove=False,
+        )
+    )
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,18 +66,18 @@ def test_qemu_is_killed_while_it_has_no_supervisor(instances: Detached) -> None:
 
 
 def test_a_crowd_started_by_several_processes_at_once(instances: Detached) -> None:
-    """Fifty containers and three machines from eight shells neither collide nor leak."""
+    """Fifty containers and three machines from eight processes neither collide nor leak."""
     wanted = [("container", f"c{number}") for number in range(CROWD)]
     for number in range(MACHINES):
         wanted.insert(number, ("microvm", f"m{number}"))
-    scripts: list[list[str]] = [[] for _ in range(STARTERS)]
-    for position, (backend, word) in enumerate(wanted):
-        words = ("run", "-d", "--on", backend, "--name", instances.name(word), "tiny", "--", "sleep", "600")
-        scripts[position % STARTERS].append(shlex.join([*LAB, *words]))
-    shells = [subprocess.Popen(["sh", "-ec", "\n".join(script)], stdout=-1, stderr=-1) for script in scripts]
-    for shell in shells:
-        _, errors = shell.communicate(timeout=200)
-        assert (shell.returncode, errors) == (0, b"")
+    words = [f"{backend}={instances.name(word)}" for backend, word in wanted]
+    starters = [
+        subprocess.Popen([sys.executable, "-c", STARTER, *words[number::STARTERS]], stdout=-1, stderr=-1)
+        for number in range(STARTERS)
+    ]
+    for starter in starters:
+        _, errors = starter.communicate(timeout=200)
+        assert (starter.returncode, errors) == (0, b"")
     found = [instances.record(word) for _, word in wanted]
     assert all(record.runs for record in found)
     assert len({record.session for record in found}) == len({record.first for record in found}) == CROWD + MACHINES
