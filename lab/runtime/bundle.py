@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.model import Limits, Process
 from lab.record import replace
-from lab.runtime import capabilities, profile
+from lab.runtime import capabilities, devices, profile
 from lab.runtime.config import (
     Capabilities,
     Config,
@@ -79,20 +79,7 @@ DEFAULT_MOUNTS = (
     ),
 )  # fmt: skip
 
-DEVICE_RULES = (
-    DeviceRule(allow=False),
-    DeviceRule(allow=True, type="c", major=1, minor=3),
-    DeviceRule(allow=True, type="c", major=1, minor=5),
-    DeviceRule(allow=True, type="c", major=1, minor=7),
-    DeviceRule(allow=True, type="c", major=1, minor=8),
-    DeviceRule(allow=True, type="c", major=1, minor=9),
-    DeviceRule(allow=True, type="c", major=5, minor=0),
-    DeviceRule(allow=True, type="c", major=5, minor=1),
-    DeviceRule(allow=True, type="c", major=5, minor=2),
-    DeviceRule(allow=True, type="c", major=136),
-    DeviceRule(allow=True, type="b", access="m"),
-    DeviceRule(allow=True, type="c", access="m"),
-)
+DEVICE_RULES = devices.with_defaults(())
 """Any node may be made (root keeps CAP_MKNOD), only these may be opened: the default nodes and terminals."""
 
 SYSCTLS_OF_OWN_NETWORK = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}

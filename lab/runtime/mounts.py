@@ -265,7 +265,8 @@ class DefaultDevices(Operation):
                 else:
                     os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
             for name, destination in DEVICE_LINKS.items():
-                os.symlink(destination, name, dir_fd=directory)
+                if name != "core" or os.path.exists(destination):  # CONFIG_PROC_KCORE
+                    os.symlink(destination, name, dir_fd=directory)
         finally:
             os.umask(before)
             os.close(directory)
