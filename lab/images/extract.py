@@ -240,7 +240,7 @@ class Extractor:
             os.close(parent)
 
     def _forget(self, used: int = -1) -> None:
-        """Close what is open: the same path may mean another directory now. What is ``used`` still is closed later."""
+        """Close what is open: the same path may mean another directory now. What is still ``used`` closes later."""
         for descriptor in (*self._outlived, *self._folders.values()):
             if descriptor != used:
                 os.close(descriptor)

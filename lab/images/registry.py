@@ -107,11 +107,12 @@ def push(image: Image, destination: str, store: Store, access: Access | None = N
     """Copy the image to a registry as ``destination``; its digest, the same here and there. Raises ImageError."""
     target = normalise(destination)
     with store.scratch("push") as directory, (access or Access()).options("dest-", target, store) as options:
+        layout = _layout_of(image, store, directory / "layout")
         try:
             run(
                 [
                     "skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", *options,
-                    f"--digestfile={directory / 'digest'}", f"oci:{store.layout}:{image.name}", f"docker://{target}",
+                    f"--digestfile={directory / 'digest'}", f"oci:{layout}", f"docker://{target}",
                 ],
                 timeout_seconds=FETCH_SECONDS, environment={"TMPDIR": str(directory)},
             )  # fmt: skip
@@ -122,6 +123,17 @@ def push(image: Image, destination: str, store: Store, access: Access | None = N
     if digest != image.digest:
         raise ImageError(f"the registry calls {target} {digest}, not {image.digest}", hint="push it again")
     return digest
+
+
+def _layout_of(image: Image, store: Store, layout: Path) -> Path:
+    """An OCI layout of one image without a name: skopeo can't tell every name from the path before it."""
+    (layout / "blobs").mkdir(parents=True)
+    (layout / "blobs" / "sha256").symlink_to(store.blobs.absolute())
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    entry = next(one for one in store.entries() if one["digest"] == image.digest)
+    described = {key: entry[key] for key in ("mediaType", "digest", "size")}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
+    return layout
 
 
 def adopt(layout: Path, name: str, store: Store, origin: Origin, annotations: dict[str, str] | None = None) -> Image:
