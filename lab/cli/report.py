@@ -13,7 +13,10 @@ def report(
         list[str] | None, typer.Argument(metavar="RUN…", help="A run's name or folder, or latest (the default).")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", metavar="A,B,…", help="What to write besides the plots: html, md.")
+        str,
+        typer.Option(
+            "--format", metavar="A,B,…", help="Besides the plots: html, md, pdf, csv, parquet, json."
+        ),
     ] = "html,md",
     fail_if: Annotated[
         list[str] | None,

@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from lab.analysis.quantities import format_value
@@ -27,7 +28,11 @@ def html(material: Material, drawn: Sequence[Drawn]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     figures = {
-        each.name: {"alt": each.alt, "data": "data:image/svg+xml;base64," + b64encode(each.svg.read_bytes()).decode()}
+        each.name: {
+            "alt": each.alt,
+            "data": _embedded("image/svg+xml", each.svg),
+            "csv": _embedded("text/csv", each.csv),
+        }
         for each in drawn
     }
     # the style sheet is lab's own text, and quotes in it must stay quotes
@@ -46,6 +51,10 @@ def markdown(material: Material, drawn: Sequence[Drawn]) -> str:
     figures = {each.name: {"alt": each.alt} for each in drawn}
     text: str = environment.from_string(_template("report.md.j2")).render(_context(material), figures=figures)
     return text.rstrip() + "\n"
+
+
+def _embedded(kind: str, path: Path) -> str:
+    return f"data:{kind};base64,{b64encode(path.read_bytes()).decode()}"
 
 
 def _template(name: str) -> str:

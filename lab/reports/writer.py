@@ -1,4 +1,4 @@
-"""Write a run's report into its folder: pictures, report.html, report.md."""
+"""Write a run's report into its folder: pictures, report.html, report.md, and what other programs read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lab.reports.figures import draw_all
 from lab.reports.material import Material
 
 FORMATS = ("html", "md")
+"""What is written unless something else is asked for."""
 PLOTS = "plots"
 
 
@@ -20,20 +21,26 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
 
     Raises UsageError for an unknown format, ResultsError when the folder can't be read or written.
     """
-    unknown = sorted(set(formats) - set(FORMATS))
+    from lab.reports.exports import EXPORTS
+
+    known = (*FORMATS, *EXPORTS)
+    unknown = sorted(set(formats) - set(known))
     if unknown:
-        raise UsageError(f"unknown report format: {', '.join(unknown)}", hint=f"known: {', '.join(FORMATS)}")
+        raise UsageError(f"unknown report format: {', '.join(unknown)}", hint=f"known: {', '.join(known)}")
     material = Material.read(run_folder)
     try:
         drawn = list(draw_all(material, run_folder / PLOTS))
-        written = [path for each in drawn for path in (each.png, each.svg)]
+        written = [path for each in drawn for path in (each.png, each.svg, each.csv)]
         for name, render in (("html", html), ("md", markdown)):
-            if name in formats:
+            if name in formats or (name == "html" and "pdf" in formats):
                 path = run_folder / f"report.{name}"
                 scratch = path.with_suffix(f".{name}.tmp")
                 scratch.write_text(render(material, drawn), encoding="utf-8")
                 scratch.replace(path)
                 written.append(path)
+        for name, export in EXPORTS.items():
+            if name in formats:
+                written += export(material, run_folder)
     except OSError as error:
         raise ResultsError(
             f"the report can't be written into {run_folder}: {error.strerror}",

@@ -58,7 +58,7 @@ def test_the_page_is_well_formed_and_fetches_nothing(page: str) -> None:
     for tag, attributes in parsed.tags:
         for key in ("src", "href", "srcset", "action", "data"):
             target = attributes.get(key) or "#"
-            assert target.startswith(("#", "data:image/svg+xml;base64,")), (tag, key, target[:60])
+            assert target.startswith(("#", "data:image/svg+xml;base64,", "data:text/csv;base64,")), (tag, key, target[:60])
     assert not parsed.all("script")
     without_pictures = re.sub(r"data:image[^\"]*", "", page)
     assert "http://" not in without_pictures
@@ -129,7 +129,7 @@ def test_it_is_rebuilt_elsewhere_from_the_folder_alone_and_says_the_same(
     written = write(elsewhere)
     assert time.monotonic() - began < 10
     assert (elsewhere / "report.html").read_text() == page
-    assert {path.suffix for path in written} == {".png", ".svg", ".html", ".md"}
+    assert {path.suffix for path in written} == {".png", ".svg", ".csv", ".html", ".md"}
     assert not list(elsewhere.rglob("*.tmp"))
 
 

@@ -32,6 +32,7 @@ class Drawn:
     alt: str
     png: Path
     svg: Path
+    csv: Path  # the observations behind it
 
 
 def plots() -> tuple[Plot, ...]:
@@ -51,7 +52,8 @@ def plots() -> tuple[Plot, ...]:
 
 
 def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
-    """Write every figure the run has data for into ``directory`` as PNG and SVG."""
+    """Write every figure the run has data for into ``directory`` as PNG and SVG, with its data as CSV."""
+    from lab.reports.exports import figure_data
     from lab.reports.style import save
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -65,4 +67,6 @@ def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
             files.append(save(figure, directory, name))
 
         alt = plot.draw(material, keep)
-        yield Drawn(name=plot.name, title=plot.title, alt=alt, png=files[0][0], svg=files[0][1])
+        data = directory / f"{plot.name}.csv"
+        data.write_text(figure_data(material, plot.needs), encoding="utf-8")
+        yield Drawn(name=plot.name, title=plot.title, alt=alt, png=files[0][0], svg=files[0][1], csv=data)

@@ -1,0 +1,152 @@
+"""A run for other programs: CSV, Parquet, JSON with a schema, and PDF.
+
+``report.json`` holds what the report says, as numbers: `report.schema.json` beside this module describes it. The
+observations themselves are in ``samples.jsonl`` (always), ``samples.parquet`` (always) and ``samples.csv``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lab.analysis.quantities import is_key
+from lab.errors import CommandError, ResultsError
+from lab.host.command import run
+from lab.reports.material import Material
+from lab.results.columns import write_parquet
+from lab.results.store import RunFolder
+
+SCHEMA_VERSION = 1
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PDF_SECONDS = 120.0
+FIGURE_COLUMNS = ["quantity", "state", "arm", "block", "value", "unit", "status", "accelerator", "text"]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of ``report.json``."""
+    found: dict[str, Any] = json.loads(files("lab.reports").joinpath("report.schema.json").read_text("utf-8"))
+    return found
+
+
+def figure_data(material: Material, needs: str) -> str:
+    """The observations behind a figure, as CSV: whose quantity starts with ``needs``, or, without, all judged ones."""
+    frame = material.loaded.frame[~material.loaded.frame["warmup"] | (material.loaded.frame["unit"] == "answer")]
+    names = frame["quantity"].astype(str)
+    chosen = names.str.startswith(needs) if needs else names.map(is_key) | names.str.startswith("isolation.")
+    return str(frame.loc[chosen, FIGURE_COLUMNS].to_csv(index=False))
+
+
+def csv(material: Material, folder: Path) -> list[Path]:
+    """samples.csv (every observation, warm-ups marked), summary.csv and ratios.csv."""
+    frame = material.loaded.frame.assign(detail=material.loaded.frame["detail"].map(_compact))
+    tables = {"samples": frame, "summary": material.summary, "ratios": material.ratios}
+    return [_write(folder / f"{name}.csv", table.to_csv(index=False)) for name, table in tables.items()]
+
+
+def parquet(_: Material, folder: Path) -> list[Path]:
+    """samples.parquet, again: a run that was interrupted has none."""
+    target = folder / "samples.parquet"
+    write_parquet(target, RunFolder.open(folder).samples())
+    return [target]
+
+
+def report_json(material: Material, folder: Path) -> list[Path]:
+    """report.json: summary, ratios, findings, answers and provenance; a number that is none is null."""
+    return [_write(folder / "report.json", json.dumps(document(material), ensure_ascii=False, indent=1) + "\n")]
+
+
+def document(material: Material) -> dict[str, Any]:
+    """What ``report.json`` holds; see `schema`."""
+    loaded = material.loaded
+    answers = loaded.answers[["quantity", "arm", "text", "status"]]
+    return {
+        "schema": SCHEMA_VERSION,
+        "run": loaded.run.name,
+        "scenario": loaded.run.scenario,
+        "title": loaded.run.title,
+        "started": loaded.run.started,
+        "ended": loaded.run.ended,
+        "ended_because": loaded.run.ended_because,
+        "blocks": loaded.blocks,
+        "seed": loaded.run.seed,
+        "baseline": loaded.baseline,
+        "arms": [_plain(asdict(arm)) for arm in loaded.all_arms],
+        "summary": _records(material.summary),
+        "ratios": _records(material.ratios),
+        "findings": [_plain(asdict(finding)) for finding in material.findings],
+        "answers": [
+            {"probe": row["quantity"].removeprefix("isolation."), **{k: row[k] for k in ("arm", "text", "status")}}
+            for row in _records(answers)
+        ],
+        "image": _plain(loaded.run.image),
+        "host": _plain(loaded.run.host),
+        "versions": _plain(loaded.run.versions),
+        "limits": _plain(loaded.run.limits),
+        "settings": _plain(loaded.run.settings),
+        "parity": _plain(loaded.run.parity),
+    }
+
+
+def pdf(_: Material, folder: Path) -> list[Path]:
+    """report.pdf, printed from report.html by a browser without a window. Raises ResultsError when there is none."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        raise ResultsError("a PDF is printed by a browser, and none is installed", hint="apt-get install chromium")
+    page, target = folder / "report.html", folder / "report.pdf"
+    with tempfile.TemporaryDirectory() as profile:
+        argv = [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={profile}", "--no-pdf-header-footer", f"--print-to-pdf={target.resolve()}",
+            page.resolve().as_uri(),
+        ]  # fmt: skip
+        run(argv, timeout_seconds=PDF_SECONDS, hint=f"{browser} --headless --print-to-pdf must work here")
+    if not target.is_file():
+        raise CommandError(f"{browser} wrote no {target.name}", hint="another version of it may")
+    return [target]
+
+
+EXPORTS: Mapping[str, Callable[[Material, Path], list[Path]]] = {
+    "csv": csv,
+    "parquet": parquet,
+    "json": report_json,
+    "pdf": pdf,
+}
+"""Every format besides the report's own two, by its name on the command line; pdf needs the html."""
+
+
+def _write(path: Path, text: str) -> Path:
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+    return path
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON knows: NaN and infinities become null, keys text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "item"):  # numpy's scalars
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _compact(detail: object) -> str:
+    return json.dumps(detail, ensure_ascii=False, sort_keys=True)
