@@ -45,7 +45,6 @@ class Explainer:
         self._lock = threading.RLock()
         self._remarks: dict[str, Remark] = {}
         self._requested = 0.0
-        self._steps = 0
         self._known_to: float | None = None  # until when what happens within has been told
         self._waiting: list[tuple[Phase, float]] = []
 
