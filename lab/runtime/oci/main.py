@@ -114,6 +114,13 @@ def main() -> NoReturn:
     os._exit(call(sys.argv[1:]))
 
 
+def installed() -> NoReturn:
+    """pip's script: start again as the executable beside this file would be started."""
+    interpreter = getattr(sys, "_base_executable", "") or sys.executable
+    executable = os.path.join(os.path.dirname(__file__), "lab-oci")
+    os.execv(interpreter, [interpreter, "-IS", executable, *sys.argv[1:]])
+
+
 def interrupt(number: int, _frame: object) -> None:
     raise Interrupted(number)
 
