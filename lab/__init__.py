@@ -14,8 +14,9 @@ run        one execution of ``lab compare``: an append-only folder under ``resul
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+TYPE_CHECKING = False  # every module imports this one, those of `lab-oci` too, which count milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -25,5 +26,6 @@ def load(path: str) -> Any:
 
     Raises ResultsError when the folder is no run.
     """
-    # by name: every module imports this package, and most must not know the analysis
+    from importlib import import_module  # by name: most modules that import this package must not know the analysis
+
     return import_module("lab.analysis").load(path)
