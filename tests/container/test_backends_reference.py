@@ -87,11 +87,12 @@ def _comparable(text: str) -> list[str]:
 
 
 OPENS = {
-    "container": {"tunnel": False, "tmpfs above the cgroups": False},
-    "runc": {"tunnel": True, "tmpfs above the cgroups": True},
-    "crun": {"tunnel": False, "tmpfs above the cgroups": True},
+    "container": {"disk": False, "tunnel": False, "tmpfs above the cgroups": False},
+    "runc": {"disk": False, "tunnel": True, "tmpfs above the cgroups": True},
+    "crun": {"disk": False, "tunnel": False, "tmpfs above the cgroups": True},
 }
 TRIES = {
+    "disk": "mknod /tmp/disk b 8 0 && : </tmp/disk",
     "tunnel": "mknod /tmp/tun c 10 200 && : <>/tmp/tun",
     "tmpfs above the cgroups": "touch /sys/fs/cgroup/mine",
 }
@@ -108,6 +109,20 @@ def test_what_differs_is_what_parity_says(site: Site, image: Image, other: str, 
             tried = {what: instance.execute(["sh", "-c", script]).stderr for what, script in TRIES.items()}
         found = {what: not any(word in said for word in REFUSALS) for what, said in tried.items()}
         assert found == OPENS[backend], tried
+
+
+def test_its_cgroups_are_all_it_sees_of_them(site: Site, image: Image, other: str, tmp_path: Path) -> None:
+    """The application's processes, and those executed beside it, in the very same groups."""
+    for backend in ("container", other):
+        wanted = contract.request(
+            site, image, "groups", "sh", "-c", "cat /proc/self/cgroup; exec sleep 60", logs=tmp_path / backend
+        )
+        with site.backend(backend).launch(wanted) as instance:
+            beside = instance.execute(["cat", "/proc/self/cgroup"]).stdout.decode()
+            log = tmp_path / backend / "stdout.log"
+            assert wait_until(lambda log=log, size=len(beside): log.stat().st_size >= size, 5)
+            assert log.read_text() == beside
+            assert {line.rpartition(":")[2] for line in beside.splitlines()} == {"/"}
 
 
 def test_the_files_inside_are_the_images(site: Site, image: Image, other: str, tmp_path: Path) -> None:
