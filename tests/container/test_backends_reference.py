@@ -111,18 +111,19 @@ def test_what_differs_is_what_parity_says(site: Site, image: Image, other: str, 
         assert found == OPENS[backend], tried
 
 
-def test_its_cgroups_are_all_it_sees_of_them(site: Site, image: Image, other: str, tmp_path: Path) -> None:
-    """The application's processes, and those executed beside it, in the very same groups."""
-    for backend in ("container", other):
-        wanted = contract.request(
-            site, image, "groups", "sh", "-c", "cat /proc/self/cgroup; exec sleep 60", logs=tmp_path / backend
-        )
-        with site.backend(backend).launch(wanted) as instance:
-            beside = instance.execute(["cat", "/proc/self/cgroup"]).stdout.decode()
-            log = tmp_path / backend / "stdout.log"
-            assert wait_until(lambda log=log, size=len(beside): log.stat().st_size >= size, 5)
-            assert log.read_text() == beside
-            assert {line.rpartition(":")[2] for line in beside.splitlines()} == {"/"}
+@pytest.mark.parametrize("ours", [True, False])
+def test_its_cgroups_are_all_it_sees_of_them(
+    site: Site, image: Image, other: str, tmp_path: Path, ours: bool
+) -> None:
+    """The application's processes, and those executed beside it, are in the very same groups."""
+    look = "cat /proc/self/cgroup; exec sleep 60"
+    wanted = contract.request(site, image, "groups", "sh", "-c", look, logs=tmp_path)
+    log = tmp_path / "stdout.log"
+    with site.backend("container" if ours else other).launch(wanted) as instance:
+        beside = instance.execute(["cat", "/proc/self/cgroup"]).stdout.decode()
+        assert wait_until(lambda: log.stat().st_size >= len(beside), 5)
+    assert log.read_text() == beside
+    assert {line.rpartition(":")[2] for line in beside.splitlines()} == {"/"}
 
 
 def test_the_files_inside_are_the_images(site: Site, image: Image, other: str, tmp_path: Path) -> None:
