@@ -38,7 +38,7 @@ def schema() -> dict[str, Any]:
 
 
 def figure_data(material: Material, needs: str) -> str:
-    """The observations behind a figure, as CSV: whose quantity starts with ``needs``, or, without, all judged ones."""
+    """The observations behind a figure, as CSV: quantities that start with ``needs``; without it all judged ones."""
     frame = material.loaded.frame[~material.loaded.frame["warmup"] | (material.loaded.frame["unit"] == "answer")]
     names = frame["quantity"].astype(str)
     chosen = names.str.startswith(needs) if needs else names.map(is_key) | names.str.startswith("isolation.")

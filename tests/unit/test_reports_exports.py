@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from synthetic import write_run
 
-from lab.errors import ResultsError, UsageError
+from lab.errors import ResultsError
 from lab.reports import exports, write
 from lab.reports.material import Material
 from lab.results.store import RunFolder
@@ -90,9 +90,3 @@ def test_a_pdf_is_printed_where_there_is_one(run: RunFolder) -> None:
     data = path.read_bytes()
     assert data.startswith(b"%PDF-")
     assert len(data) > 50_000
-
-
-def test_an_unknown_format_is_refused(run: RunFolder) -> None:
-    with pytest.raises(UsageError, match="docx") as caught:
-        write(run.path, ["docx"])
-    assert "pdf" in caught.value.hint
