@@ -41,7 +41,14 @@ class Lost:
     """The launcher has died."""
 
 
-Event = Ended | Stop | Lost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the image's HEALTHCHECK says now: starting, healthy, unhealthy."""
+
+    state: str
+
+
+Event = Ended | Stop | Lost | Health
 
 
 class Server:
@@ -52,6 +59,7 @@ class Server:
         self._instance = instance
         self._listener = listener
         self._code: int | None = None
+        self.ending = threading.Event()  # the instance is about to end, or has
         self._finished = threading.Event()
         self._waiting: list[threading.Thread] = []
 
@@ -70,9 +78,11 @@ class Server:
 
     def _watch(self) -> None:
         try:
-            self.events.put(Ended(code=self._instance.wait()))
+            ended = Ended(code=self._instance.wait())
         except LabError as error:
-            self.events.put(Ended(code=None, error=error.message))
+            ended = Ended(code=None, error=error.message)
+        self.ending.set()
+        self.events.put(ended)
 
     def _accept(self) -> None:
         while True:
@@ -114,6 +124,7 @@ class Server:
                 self._instance.resize(_size([message["rows"], message["columns"]]))
                 channel.send(Answer.DONE)
             case Request.STOP:
+                self.ending.set()
                 self.events.put(Stop(grace_seconds=float(str(message["grace_seconds"]))))
                 self._await_end(channel)
             case Request.WAIT:

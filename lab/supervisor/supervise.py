@@ -34,8 +34,9 @@ from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.keeper import SOCKET as SPAWNER_SOCKET
 from lab.supervisor import record as records
 from lab.supervisor.control import SOCKET, Answer, listen, pack
+from lab.supervisor.health import watch_health
 from lab.supervisor.record import Pid, Record, State
-from lab.supervisor.server import Ended, Event, Lost, Server, Stop
+from lab.supervisor.server import Ended, Event, Health, Lost, Server, Stop
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
@@ -55,18 +56,17 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
         if record is None:
             raise LabError(f"no instance is called {name}")
         record = records.write(replace(record, supervisor=Pid.of(os.getpid())))
-        if adopting:
-            site, instance = _adopted(record, stack, namespace)
-        else:
-            stack.enter_context(_forgotten_on_failure(record))
-            site, instance = _launched(record, stack)
-        server = Server(instance, listen(site.session.directory / SOCKET))
-        record = _keep(record, site, instance)
-        server.start()
-        _tell(starter, adopting)
+        with _all_or_nothing(record, stack, adopting=adopting):
+            site, instance = _adopted(record, stack, namespace) if adopting else _launched(record, stack)
+            server = Server(instance, listen(site.session.directory / SOCKET))
+            record = _keep(record, site, instance)
+            server.start()
+            _tell(starter, adopting)
         site.launcher.when_gone = lambda: server.events.put(Lost())
         signal.signal(signal.SIGTERM, lambda *_: server.events.put(Stop(grace_seconds=GRACE_SECONDS)))
-        event = server.events.get()
+        watch_health(instance, server)
+        while isinstance(event := server.events.get(), Health):
+            record = _write(replace(record, health=event.state))
         if isinstance(event, Lost):
             _start_over(name, site)
         record = _end(record, instance, event, stack)
@@ -76,13 +76,25 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
 
 
 @contextmanager
-def _forgotten_on_failure(record: Record) -> Iterator[None]:
-    """What never ran leaves no record: whoever asked for it is told why."""
+def _all_or_nothing(record: Record, stack: ExitStack, *, adopting: bool) -> Iterator[None]:
+    """What never ran leaves no record: whoever asked for it is told why. What runs already is left as it was."""
     try:
         yield
     except BaseException:
-        records.remove(record)
+        if adopting:
+            stack.pop_all()
+        else:
+            records.remove(record)
         raise
+
+
+def _write(record: Record) -> Record:
+    """As `records.write`; a full disk is no reason to end what runs, or to leave behind what has ended."""
+    try:
+        return records.write(record)
+    except OSError as error:
+        log.error("lab: the record of %s can't be written: %s", record.name, error)
+        return record
 
 
 def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
@@ -113,7 +125,8 @@ def _adopted(record: Record, stack: ExitStack, namespace: int | None) -> tuple[S
         timeline=timeline,
     )
     instance = site.backend(record.backend).adopt(_request(record, site), survivor)
-    return stack.enter_context(site), stack.enter_context(instance)
+    stack.enter_context(site)
+    return site, stack.enter_context(instance)
 
 
 def _request(record: Record, site: Site) -> LaunchRequest:
@@ -190,7 +203,7 @@ def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> 
     code, error = None, ""
     if isinstance(event, Ended):
         code, error = event.code, event.error
-        record = records.write(replace(record, exit_code=code))
+        record = _write(replace(record, exit_code=code))
     try:
         instance.stop(event.grace_seconds if isinstance(event, Stop) else 0.0)
         with suppress(ExitUnknown, LaunchError):
@@ -199,7 +212,7 @@ def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> 
     except LabError as left:
         log.error("lab: %s: %s", left.message, left.detail)
         error = error or left.message
-    return records.write(replace(record, state=State.EXITED, exit_code=code, error=error, ended=time.time()))
+    return _write(replace(record, state=State.EXITED, exit_code=code, error=error, ended=time.time()))
 
 
 def _start_over(name: str, site: Site) -> None:
@@ -227,9 +240,10 @@ def main(arguments: list[str]) -> int:
     namespace = int(arguments[3]) if len(arguments) > 3 else None
     try:
         supervise(name, starter, adopting=verb == "adopt", namespace=namespace)
-    except LabError as error:
-        log.error("lab: %s: %s", error, error.detail)
+    except (LabError, OSError) as error:
+        failure = error if isinstance(error, LabError) else LabError(str(error))
+        log.error("lab: %s: %s", failure, failure.detail)
         with suppress(ChannelClosed, OSError):
-            starter.send(Answer.FAILED, error=pack(error))
-        return error.exit_code
+            starter.send(Answer.FAILED, error=pack(failure))
+        return failure.exit_code
     return 0

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from detached import LAB, Detached, assert_nothing_left, check_every_verb, detac
 from host_state import wait_until
 from tiny import tiny_image
 
-from lab.images.store import Store
+from lab.images.store import Origin, Store
+from lab.model import Healthcheck
 from lab.supervisor import record as records
 from lab.supervisor.record import Condition
 
@@ -132,3 +134,17 @@ def test_filters_and_json(instances: Detached) -> None:
         json.loads(instances.lab("ps", "--json", "--filter", f"name={record.name}", "-f", "backend=vm").stdout) == []
     )
     instances.lab("ps", "--filter", "colour=red", code=2)
+
+
+def test_health_is_what_the_image_says(instances: Detached, lab_home: Path) -> None:
+    """Starting, unhealthy after so many failures in a row, healthy by one success."""
+    store = Store.open(lab_home)
+    tiny = store.find("tiny")
+    check = Healthcheck(test=("CMD-SHELL", "test -e /tmp/well"), interval_seconds=0.2, retries=2)
+    config = replace(tiny.config, health=check, command=("sleep", "600"))
+    store.add_image("tiny-health", config=config, layers=tiny.layers, origin=Origin.BUILT)
+    record = instances.run("ill", "tiny-health")
+    assert wait_until(lambda: instances.record("ill").health == "unhealthy", 20)
+    assert instances.status("ill").endswith("(unhealthy)")
+    instances.lab("exec", record.name, "touch", "/tmp/well")
+    assert wait_until(lambda: instances.status("ill").endswith("(healthy)"), 20)
