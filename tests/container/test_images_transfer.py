@@ -224,10 +224,10 @@ def podman(short: Path, *words: str | Path) -> str:
 
 
 def test_podman_takes_our_archives_and_we_take_its(
-    store: Store, image: Image, other: Store, tmp_path: Path, short: Path, missing: Callable[[str], None]
+    store: Store, image: Image, other: Store, tmp_path: Path, short: Path
 ) -> None:
     if shutil.which("podman") is None:
-        missing("podman")
+        pytest.skip("podman is not installed")  # nor by bootstrap: its package enables services of the host
     config = store.read_json(image.digest)["config"]["digest"]
     for form in ("oci-archive", "docker-archive"):
         lab(store, "save", "tiny", "--format", form, "-o", tmp_path / form)
