@@ -21,8 +21,7 @@ _NUMBERS = {
     "aarch64": {"clone": 220, "ioprio_set": 30, "pivot_root": 41, "sched_setattr": 274, "seccomp": 277, "bpf": 280},
 }
 _EVERYWHERE = {
-    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "clone3": 435,
-    "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "open_tree": 428, "move_mount": 429, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 _MACHINE = os.uname().machine
 _NR = _NUMBERS.get(_MACHINE, {}) | _EVERYWHERE
@@ -37,7 +36,6 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-CLONE_PARENT = 0x00008000
 CLONE_INTO_CGROUP = 0x200000000  # clone3 alone
 
 # mount(2)
@@ -67,7 +65,7 @@ MS_STRICTATIME = 1 << 24
 MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
 
-# mount_setattr(2), open_tree(2), fsmount(2)
+# mount_setattr(2), open_tree(2)
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
 MOUNT_ATTR_NODEV = 0x04
@@ -81,14 +79,13 @@ MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
-FSCONFIG_SET_STRING = 1
-FSCONFIG_CMD_CREATE = 6
 
 # prctl(2)
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
@@ -253,18 +250,6 @@ def move_mount(tree: int, target: int) -> None:
     """move_mount(2): put the mount open as ``tree`` on what is open as ``target`` (Linux 5.2)."""
     move_from_and_to_descriptors = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
     _syscall("move_mount", tree, b"", target, b"", move_from_and_to_descriptors)
-
-
-def new_mount(kind: str, options: Sequence[tuple[str, str]]) -> int:
-    """fsopen(2), fsconfig(2) and fsmount(2): a file system of ``kind``, mounted nowhere yet; close-on-exec."""
-    context = _syscall("fsopen", kind.encode(), 1, about=kind)  # FSOPEN_CLOEXEC
-    try:
-        for name, value in options:
-            _syscall("fsconfig", context, FSCONFIG_SET_STRING, name.encode(), os.fsencode(value), 0, about=name)
-        _syscall("fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0, about=kind)
-        return _syscall("fsmount", context, 1, 0, about=kind)  # FSMOUNT_CLOEXEC
-    finally:
-        os.close(context)
 
 
 def sched_setattr(**fields: int) -> None:

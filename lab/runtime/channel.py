@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LARGEST_MESSAGE_BYTES = 1 << 20
-MOST_DESCRIPTORS = 8
+MOST_DESCRIPTORS = 253  # SCM_MAX_FD (unix(7))
 INT_BYTES = 4
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h; past net.core.wmem_max, for root
 

@@ -76,10 +76,10 @@ class Started:
         self.status = status  # the read end of the status pipe
         self.stamps: dict[str, float] = {}
 
-    def tell(self, name: str) -> None:
+    def tell(self, name: str, descriptors: Sequence[int] = ()) -> None:
         """Send it a message. If it has failed meanwhile, its own last words say why, and better."""
         with suppress(ChannelClosed):
-            self.channel.send(name)
+            self.channel.send(name, descriptors=descriptors)
 
     def kill(self) -> None:
         """SIGKILL; with it dies everything in its pid namespace."""
@@ -107,9 +107,8 @@ def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
         with ChildrenIn(plan.born_in, plan.time_offsets if plan.new_time else None):
             started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends))
         progress.enter(Step.MAP_IDS)
-        if plan.uid_map:
-            map_ids(started.pid, plan)
-            started.tell("IDS_MAPPED")
+        if plan.uid_map or plan.trees:
+            map_ids(started, plan)
         if "prestart" in plan.hooks or "createRuntime" in plan.hooks:
             progress.enter(Step.HOOKS)
             run_hooks(plan, started, tell)
@@ -166,7 +165,7 @@ class ChildrenIn:
             if self._time_offsets is not None:
                 self._remember(syscalls.CLONE_NEWTIME)
                 syscalls.unshare(syscalls.CLONE_NEWTIME)
-                write("/proc/self/timens_offsets", self._time_offsets)
+                offset_clocks(self._time_offsets)
         except BaseException:
             self.__exit__()
             raise
@@ -178,6 +177,13 @@ class ChildrenIn:
         for descriptor, flag in self._own:
             syscalls.setns(descriptor, flag)
             os.close(descriptor)
+
+
+def offset_clocks(text: str) -> None:
+    """Of the time namespace that children will be in; all in one write(2)."""
+    if text:
+        with open("/proc/self/timens_offsets", "w") as file:
+            file.write(text)
 
 
 def enter(where: str | int, flag: int) -> None:
@@ -250,21 +256,19 @@ def clone(namespaces: int, cgroup: str) -> int:
         os.close(directory)
 
 
-def map_ids(pid: int, plan: Plan) -> None:
-    """Which ids of the host stand behind those of the user namespace (user_namespaces(7))."""
-    write(f"/proc/{pid}/uid_map", plan.uid_map)
-    write(f"/proc/{pid}/gid_map", plan.gid_map)
+def map_ids(started: Started, plan: Plan) -> None:
+    """Which ids of the host stand behind those of the user namespace (user_namespaces(7)), and behind mounts' own."""
+    from lab.runtime import idmap
 
-
-def write(path: str, text: str) -> None:
-    """One write(2), as the kernel's files want it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    if plan.uid_map:
+        idmap.write(f"/proc/{started.pid}/uid_map", plan.uid_map)
+        idmap.write(f"/proc/{started.pid}/gid_map", plan.gid_map)
+    trees = idmap.trees(plan, started.pid)
     try:
-        os.write(descriptor, text.encode())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
+        started.tell("IDS_MAPPED", trees)
     finally:
-        os.close(descriptor)
+        for descriptor in trees:
+            os.close(descriptor)
 
 
 def abandon(started: Started | None) -> None:

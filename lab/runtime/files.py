@@ -120,6 +120,7 @@ def _bind(config: Config, mount: MountConfig, options: Options, path: str, bundl
         attributes=options.attributes,
         recursive=options.recursive,
         propagation=options.propagation,
+        tree=bool(idmap) or any(space.type == "user" for space in config.linux.namespaces),
         idmap=idmap,
         uid_map=id_map(mount.uid_mappings),
         gid_map=id_map(mount.gid_mappings),

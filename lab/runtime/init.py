@@ -23,6 +23,7 @@ import struct
 
 from lab.host import syscalls
 from lab.lean import signal, suppress
+from lab.record import replace
 from lab.runtime import mounts, rooted
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan, Progress, Step
@@ -43,17 +44,18 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # netdevice(7)
 def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list[int]) -> None:
     """Become the container's first process. Never returns."""
     progress = Progress(plan.fail_at, teller(channel) if plan.explain else None)
+    process = plan.process
     try:
         progress.enter(Step.PLACE)
         place(tasks)
         label = prepare(plan.process)
-        if plan.uid_map:
-            channel.expect("IDS_MAPPED")
+        trees = wait_for_ids(plan, channel)
         die_with_the_launcher(channel, plan.process)
         progress.enter(Step.JOIN)
+        place_of_root = open_place_of_root(plan)
         join_namespaces(plan)
         progress.enter(Step.ROOT)
-        root = mount_root(plan)
+        root = mount_root(plan, place_of_root, trees)
         progress.enter(Step.MOUNTS)
         apply(plan.mounts, root, progress)
         set_sysctls(plan, root)
@@ -62,7 +64,7 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
             run_hooks(plan, channel)
         if plan.process.terminal:
             progress.enter(Step.CONSOLE)
-            stdio = open_console(plan.process, root, channel, stdio)
+            stdio = open_console(plan.process, root, channel, stdio, bind=True)
         progress.enter(Step.MASKS)
         apply(plan.masks, root, progress)
         progress.enter(Step.ENTER)
@@ -71,24 +73,27 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         name_host(plan)
         channel.send("ISOLATED")
         if plan.hold:
-            channel = released(channel, plan.process, progress)
+            channel, process = released(channel, process, progress)
         if "startContainer" in plan.hooks:
             progress.enter(Step.START_HOOKS)
             run_start_hooks(plan)
-        become(plan.process, progress, channel, stdio, status, label)
+        become(process, progress, channel, stdio, status, label)
     except BaseException as error:
         report_and_exit(progress, channel, error)
 
 
-def released(channel: Channel, process: ProcessPlan, progress: Progress) -> Channel:
-    """Wait for EXEC_NOW, and return the channel that brought it.
+def released(channel: Channel, process: ProcessPlan, progress: Progress) -> tuple[Channel, ProcessPlan]:
+    """Wait for EXEC_NOW, and return the channel that brought it, and the process with what was added to it.
 
     The parent says it, or WAIT with a listening socket: then somebody who connects to that says it, maybe much
-    later, and the parent may go.
+    later, and the parent may go. With either it may send the seccomp filter, which it compiled meanwhile.
     """
     message, descriptors = channel.receive()
+    added = message.get("filter")
+    if isinstance(added, dict):
+        process = replace(process, **added)
     if message["message"] == "EXEC_NOW":
-        return channel
+        return channel, process
     if message["message"] != "WAIT":
         raise ValueError(f"expected EXEC_NOW or WAIT, received {message['message']}")
     progress.enter(Step.EXECVE)
@@ -103,7 +108,7 @@ def released(channel: Channel, process: ProcessPlan, progress: Progress) -> Chan
             channel.close()
         else:
             os.close(descriptors[0])
-            return channel
+            return channel, process
 
 
 def refuse_missing(process: ProcessPlan) -> None:
@@ -142,7 +147,7 @@ def run_beside(
         os.chroot(".")
         if process.terminal:
             progress.enter(Step.CONSOLE)
-            stdio = open_console(process, rooted.Root("/"), channel, stdio)
+            stdio = open_console(process, rooted.Root("/"), channel, stdio, bind=False)
         become(process, progress, channel, stdio, status, label)
     except BaseException as error:
         report_and_exit(progress, channel, error)
@@ -199,6 +204,21 @@ def place(tasks: list[int]) -> None:
         os.close(descriptor)
 
 
+def wait_for_ids(plan: Plan, channel: Channel) -> list[int]:
+    """Until the parent has mapped them, and the mounts that it makes for us, in the order of their operations."""
+    if not plan.uid_map and not plan.trees:
+        return []
+    message, trees = channel.receive()
+    if message["message"] != "IDS_MAPPED":
+        raise ValueError(f"expected IDS_MAPPED, received {message['message']}")
+    return trees
+
+
+def open_place_of_root(plan: Plan) -> int:
+    """While this is still the host's root, who may pass folders that root of a user namespace may not."""
+    return os.open(plan.mount_point, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.uid_map else -1
+
+
 def prepare(process: ProcessPlan) -> int:
     """What takes the host's files: a module, the score, an agent, and the file for a label, open; -1 without one."""
     if process.terminal:
@@ -251,18 +271,22 @@ def bring_loopback_up() -> None:
     any_socket.close()
 
 
-def mount_root(plan: Plan) -> rooted.Root:
+def mount_root(plan: Plan, place: int, trees: list[int]) -> rooted.Root:
     """From here on nothing mounted shows on the host; what the host mounts shows at most in what is bound of it.
 
     Unless linux.rootfsPropagation says otherwise. But whatever that says, the root itself is ours alone.
     """
     syscalls.mount("none", "/", "", plan.propagation)
+    if plan.uid_map:
+        syscalls.move_mount(trees[0], place)
+        os.close(place)
+        return rooted.Root(trees[0], trees[1:])
     operation = mounts.from_json(plan.root)
     assert isinstance(operation, mounts.OverlayRoot | mounts.DirectoryRoot)
     if plan.propagation & syscalls.MS_SHARED:
         make_private_around(operation.target)
     operation.mount()
-    return rooted.Root(operation.target)
+    return rooted.Root(operation.target, trees)
 
 
 def make_private_around(place: str) -> None:
@@ -311,12 +335,17 @@ def run_start_hooks(plan: Plan) -> None:
     hooks.run("startContainer", plan.hooks["startContainer"], state)
 
 
-def open_console(process: ProcessPlan, root: rooted.Root, channel: Channel, stdio: list[int]) -> list[int]:
-    """A terminal in place of the first three of ``stdio``, at once: who waits to be started holds none of others."""
+def open_console(
+    process: ProcessPlan, root: rooted.Root, channel: Channel, stdio: list[int], *, bind: bool
+) -> list[int]:
+    """A terminal in place of the first three of ``stdio``, at once: who waits to be started holds none of others.
+
+    ``bind`` makes it /dev/console too: of the container's first process, not of one beside it.
+    """
     from lab.runtime import console
 
     terminal = console.open_inside(root, process, channel)
-    if root.path != "/":  # a container being made, not a process beside it
+    if bind:
         console.bind_to_dev_console(root, terminal)
     for number in range(3):
         os.dup2(terminal, number)
@@ -327,7 +356,7 @@ def open_console(process: ProcessPlan, root: rooted.Root, channel: Channel, stdi
 def enter_root(plan: Plan, root: rooted.Root) -> None:
     """The old root is made a slave before it is unmounted: that must not reach those who share its mounts."""
     old = os.open("/", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.chdir(root.path)
+    os.fchdir(root.fileno())
     root.close()
     if plan.enter == Enter.CHROOT:
         os.chroot(".")

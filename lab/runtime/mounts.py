@@ -56,13 +56,15 @@ class OverlayRoot(Operation):
             flags = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
             opened.extend(os.open(layer, flags) for layer in (*self.lower, self.upper, self.work))
             names = [f"/proc/self/fd/{descriptor}" for descriptor in opened]
-            # both off, whatever the kernel's default: an upper layer that becomes an image's has to be complete
-            data = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]}"
-            data += ",redirect_dir=off,metacopy=off"
-            syscalls.mount("overlay", self.target, "overlay", 0, data)
+            syscalls.mount("overlay", self.target, "overlay", 0, overlay_options(":".join(names[:-2]), *names[-2:]))
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+
+def overlay_options(lower: str, upper: str, work: str) -> str:
+    """The last two off, whatever the kernel's default: an upper layer that becomes an image's has to be complete."""
+    return f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off"
 
 
 class DirectoryRoot(Operation):
@@ -153,8 +155,8 @@ class Remount(Operation):
 class Bind(Operation):
     """A file or directory of the host. Links in ``target`` are followed, within the root.
 
-    With ``idmap`` the parent has made it, see `lab.runtime.idmap`; ``uid_map`` and ``gid_map`` are its own then,
-    or empty for the container's.
+    A ``tree`` has been made by the parent, see `lab.runtime.idmap`: in a user namespace all are, elsewhere those
+    with an ``idmap``. ``uid_map`` and ``gid_map`` are that one's own, or empty for the container's.
     """
 
     source: str
@@ -162,6 +164,7 @@ class Bind(Operation):
     attributes: tuple[int, int] = UNTOUCHED
     recursive: tuple[int, int] = UNTOUCHED
     propagation: tuple[int, ...] = ()
+    tree: bool = False
     idmap: str = ""
     uid_map: str = ""
     gid_map: str = ""
@@ -171,11 +174,13 @@ class Bind(Operation):
         return f"{self.source} on {self.target}{' read-only' if read_only else ''}"
 
     def apply(self, root: Root) -> None:
-        directory = stat.S_ISDIR(os.stat(self.source).st_mode)
+        tree = root.next_tree() if self.tree else -1
+        directory = stat.S_ISDIR(os.stat(tree if self.tree else self.source).st_mode)
         target = root.ensure(self.target, directory=directory, follow=True)
         try:
-            if self.idmap:
-                root.place_tree(target)
+            if self.tree:
+                syscalls.move_mount(tree, target)
+                os.close(tree)
             else:
                 root.mount(self.source, target, "", MS_BIND | (MS_REC if self.whole else 0))
         finally:

@@ -130,6 +130,7 @@ class Plan(Record):
     born_in: tuple[()] | list[list[Any]] = ()  # as joins, of those that only a process yet to be born can be in: pid
     time_offsets: str = ""  # lines of time_namespaces(7) timens_offsets
     new_time: bool = False
+    trees: bool = False  # some mounts are made by the parent, see lab.runtime.idmap
     propagation: int = MS_REC | MS_SLAVE  # between the host's mounts and the namespace's copies of them
     root_propagation: int = 0  # of the container's root once it is entered
     domainname: str = ""

@@ -30,11 +30,16 @@ UNTOUCHED = (0, 0)  # attributes to set, and to clear
 class Root:
     """A container's root while it is put together; nothing resolved through it can leave it."""
 
-    def __init__(self, path: str, trees: Sequence[int] = ()) -> None:
-        """``trees`` are the mounts that the parent has mapped to other ids, for the operations that want them."""
-        self.path = path
-        self._descriptor = os.open(path, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, where: str | int, trees: Sequence[int] = ()) -> None:
+        """``where`` is its path, or itself, open. ``trees`` are mounts that the parent has made, for the operations
+        that want them.
+        """
+        self._descriptor = os.open(where, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if isinstance(where, str) else where
         self._trees = list(trees)
+
+    def fileno(self) -> int:
+        """For fchdir(2)."""
+        return self._descriptor
 
     def open(self, target: str, *, follow: bool = False, flags: int = O_PATH) -> int:
         """``target`` as a descriptor; symbolic links are refused (ELOOP) unless ``follow``."""
@@ -69,11 +74,9 @@ class Root:
         """mount(2) on an open ``target``."""
         syscalls.mount(source, f"/proc/self/fd/{target}", kind, flags, data)
 
-    def place_tree(self, target: int) -> None:
-        """The next of the parent's mounts, on an open ``target``."""
-        tree = self._trees.pop(0)
-        syscalls.move_mount(tree, target)
-        os.close(tree)
+    def next_tree(self) -> int:
+        """The next of the parent's mounts, to be put in place and closed."""
+        return self._trees.pop(0)
 
     def adjust(
         self,

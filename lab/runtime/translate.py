@@ -10,6 +10,7 @@ from lab.host import syscalls
 from lab.host.syscalls import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
 from lab.runtime import capabilities, files, lsm, mountoptions, schema, validate
 from lab.runtime.files import masks, operations
+from lab.runtime.mounts import Bind
 from lab.runtime.plan import CgroupsPlan, Enter, Plan, ProcessPlan
 
 __all__ = ["joined_flags", "limits", "masks", "operations", "plan", "process_plan"]
@@ -78,6 +79,7 @@ def plan(
     lsm.mount_label(config, "")
     linux = config.linux
     made = {space.type for space in linux.namespaces if not space.path}
+    mounted = operations(config, cgroup_controllers, bundle=bundle, cgroup_directories=cgroup_directories)
     return Plan(
         name=name,
         clone_flags=sum(NAMESPACES[kind] for kind in made if kind not in NOT_BY_CLONE),
@@ -91,10 +93,8 @@ def plan(
         cgroups=cgroups,
         mount_point=root.target,
         root=root.to_json(),
-        mounts=[
-            each.to_json()
-            for each in operations(config, cgroup_controllers, bundle=bundle, cgroup_directories=cgroup_directories)
-        ],
+        mounts=[operation.to_json() for operation in mounted],
+        trees=any(isinstance(operation, Bind) and operation.tree for operation in mounted),
         masks=[operation.to_json() for operation in masks(config)],
         propagation=_propagation(linux),
         root_propagation=mountoptions.PROPAGATION[linux.rootfs_propagation] if linux.rootfs_propagation else 0,
@@ -155,6 +155,12 @@ def process_plan(
         persona=_persona(config.linux.personality) if config.linux.personality else None,
         exec_label=lsm.exec_label(process),
     )
+
+
+def system_call_filter(config: Config) -> dict[str, Any]:
+    """The fields of a `ProcessPlan` that are its filter, compiled by themselves; for a profile without an agent."""
+    profile = config.linux.seccomp
+    return _filter(profile, None) if profile else {}
 
 
 def state(config: Config, name: str, bundle: str) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from running import Ran, Run, Start
 
 from lab.errors import LaunchError
 from lab.model import Process
+from lab.record import replace
 from lab.runtime import bundle, capabilities
 from lab.runtime.config import IdMapping
 from lab.runtime.launcher import Directory, Overlay
@@ -123,13 +125,69 @@ def test_the_hosts_network_can_be_kept(run: Run) -> None:
     assert run(config=config).output.strip() == str(Path("/proc/self/ns/net").readlink())
 
 
-def test_a_user_namespace_maps_root_to_nobody_of_the_hosts(run: Run, busybox_root: Path) -> None:
-    mappings = (IdMapping(container_id=0, host_id=200_000, size=65536),)
+MAPPINGS = (IdMapping(container_id=0, host_id=200_000, size=65536),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "init"),
+    [(Directory, False), (Overlay, False), (Overlay, True)],
+    ids=["directory", "overlay", "overlay under the helper"],
+)
+def test_a_user_namespace_maps_root_to_nobody_of_the_hosts(
+    run: Run, busybox_root: Path, kind: type[Directory | Overlay], init: bool
+) -> None:
+    """A plain directory keeps its owners: in the host's root's, root inside can't make the helper's mount point."""
     config = bundle.container_config(
-        Process(argv=("sh", "-c", "id -u; cat /proc/self/uid_map; ls /dev")), id_mappings=mappings
+        Process(argv=("sh", "-c", "id -u; cat /proc/self/uid_map; ls /dev")), id_mappings=MAPPINGS
     )
-    ran = run(config=config, root=Directory(path=busybox_root), init=False)
+    root = Directory(path=busybox_root) if kind is Directory else Overlay(lower=(busybox_root,))
+    ran = run(config=config, root=root, init=init)
     assert ran.output.split()[:4] == ["0", "0", "200000", "65536"], ran.output
+
+
+def test_layers_are_mapped_so_that_root_inside_owns_what_root_owns(
+    run: Run, tmp_path: Path, busybox_root: Path
+) -> None:
+    """Even below folders that only the host's root may pass, and bound from there."""
+    locked = tmp_path / "locked"
+    for name in ("lower", "upper", "work", "data"):
+        (locked / name).mkdir(parents=True)
+    (locked / "lower" / "secret").write_text("text")
+    (locked / "lower" / "secret").chmod(0o600)
+    (locked / "data" / "word").write_text("bound")
+    os.chown(locked / "lower" / "secret", 0, 5)
+    locked.chmod(0o700)
+    script = (
+        "cat /secret /data/word; echo more >> /secret; echo new > /new; chown 7:8 /new; rm /bin/true; "
+        "busybox stat -c '%u %g' /secret /new /data; touch /data/x || echo not mine"
+    )
+    config = bundle.container_config(
+        Process(argv=("sh", "-c", script)),
+        extra_mounts=(bundle.bind(locked / "data", "/data", read_only=False),),
+        id_mappings=MAPPINGS,
+    )
+    upper, work = locked / "upper", locked / "work"
+    ran = run(config=config, root=Overlay(lower=(locked / "lower", busybox_root), upper=upper, work=work))
+    assert ran.output.startswith("textbound0 5\n7 8\n65534 65534\n")
+    assert ran.output.endswith("not mine\n")
+    assert [(upper / name).stat().st_uid for name in ("secret", "new")] == [0, 7], "on disk the ids are those inside"
+    assert (upper / "secret").read_text() == "textmore\n"
+    assert stat.S_ISCHR((upper / "bin" / "true").lstat().st_mode), "a whiteout, as any runtime reads it"
+
+
+def test_a_bind_mount_can_be_mapped(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    os.chown(tmp_path / "mine", 1000, 1000)
+    tmp_path.chmod(0o755)  # its own owner has no place in the map
+    one = (IdMapping(container_id=1000, host_id=3000, size=1),)
+    mount = bundle.bind(tmp_path, "/data", read_only=False)
+    mapped = replace(mount, options=("bind", "idmap"), uid_mappings=one, gid_mappings=one)
+    script = "busybox stat -c '%u %g' /data/mine"
+    ran = run(config=bundle.container_config(Process(argv=("sh", "-c", script)), extra_mounts=(mapped,)))
+    assert ran.output == "3000 3000\n"
+    own = replace(mount, options=("bind", "idmap"))
+    config = bundle.container_config(Process(argv=("sh", "-c", script)), extra_mounts=(own,), id_mappings=MAPPINGS)
+    assert run(config=config).output == "1000 1000\n", "the container's own map"
 
 
 def test_extra_mounts(run: Run, tmp_path: Path) -> None:
