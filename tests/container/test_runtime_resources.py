@@ -20,6 +20,7 @@ from lab.host import mounted
 from lab.host.cgroup import ControlGroup
 from lab.host.group import Group
 from lab.host.hierarchy import Hierarchies, Unused
+from lab.host.mounted import Mounted
 from lab.runtime import resources, schema, stats
 from lab.runtime.config import Resources
 
@@ -232,7 +233,7 @@ def test_an_update_reaches_controllers_that_nobody_asked_for_before(group: Group
 
 def test_less_memory_than_is_in_use_is_refused(group: Group) -> None:
     resources.create(group, of({"memory": {"limit": 64 * MIB}}))
-    script = "read go; x=$(head -c 16777216 /dev/zero | tr '\\0' x); echo full; sleep 60"
+    script = "read go; x=$(head -c 16777216 /dev/zero | tr '\\0' x); echo full; sleep 60; :"
     eater = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         group.add(eater.pid)
@@ -248,8 +249,12 @@ def test_less_memory_than_is_in_use_is_refused(group: Group) -> None:
         eater.wait()
 
 
-def test_frozen_signalled_and_killed(group: Group) -> None:
+@pytest.mark.parametrize("without_v2", [False, True])
+def test_frozen_signalled_and_killed(group: Group, without_v2: bool) -> None:
+    if without_v2:
+        group = Group(group.path, Mounted(group.host.v1, "", ()))
     resources.create(group, Resources())
+    assert bool(group.unified) is (bool(group.host.unified) and not without_v2)
     script = "trap 'exit 3' TERM; read go; sleep 60 & wait"
     sleepers = [subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) for _ in range(2)]
     for sleeper in sleepers:
@@ -268,8 +273,13 @@ def test_frozen_signalled_and_killed(group: Group) -> None:
     group.thaw()
     assert not group.is_frozen()
     assert [sleeper.wait(10) for sleeper in sleepers] == [3, 3]
+    late = subprocess.Popen(["sleep", "60"])
+    group.add(late.pid)
+    group.freeze()
     group.kill()
     assert group.processes() == set()
+    assert late.wait(10) == -signal.SIGKILL
+    group.remove()
 
 
 def test_statistics_have_runcs_names(path: str, group: Group, tmp_path: Path, busybox_root: Path) -> None:
