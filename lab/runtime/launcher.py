@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import lab
-from lab.errors import ExitUnknown, LabError, LaunchError
+from lab.errors import ExitUnknown, LabError, LaunchError, UsageError
 from lab.host import terminals
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Listener, Timeline
@@ -34,7 +34,7 @@ from lab.record import replace
 from lab.runtime import beside, bundle, devices, roots, translate
 from lab.runtime.beside import Beside
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.config import Config, User
+from lab.runtime.config import Config, Hooks, User
 from lab.runtime.descriptors import null_unless
 from lab.runtime.handle import Handle
 from lab.runtime.plan import INSIDE, Before, CgroupsPlan, Plan
@@ -240,6 +240,7 @@ class Launcher:
         INIT and EXECUTED. Raises LaunchError with Docker's exit code, 125, 126 or 127, and LimitError; nothing
         is left behind then.
         """
+        _refuse_callers_share(spec.config)
         timeline = timeline or Timeline()
         timeline.mark(Phase.REQUESTED)
         with ExitStack() as undo:
@@ -387,6 +388,13 @@ def _with_helper(spec: Spec) -> Config:
         return spec.config
     helper = bundle.bind(inside.program().parent, str(Path(INSIDE).parent))
     return replace(spec.config, mounts=(*spec.config.mounts, helper))
+
+
+def _refuse_callers_share(config: Config) -> None:
+    """What an OCI runtime's caller has a part in: lab's own instances get terminals from the helper, and no hooks."""
+    if config.process.terminal or config.hooks != Hooks():
+        name = "process.terminal" if config.process.terminal else "hooks"
+        raise UsageError(f"config.json: {name} is not for lab's own instances", hint="lab-oci carries it out")
 
 
 def _explained(plan: Plan, listener: Listener) -> Plan:

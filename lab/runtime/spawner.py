@@ -22,12 +22,10 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
 import sys
 import time
-from collections.abc import Callable
 
-from lab.lean import suppress
+from lab.lean import signal, suppress
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed, Message
 from lab.runtime.container import Started
@@ -35,6 +33,8 @@ from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab.runtime.keeper import Keeper
     from lab.runtime.plan import Tell
 

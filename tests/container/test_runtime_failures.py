@@ -14,10 +14,12 @@ import pytest
 from host_state import assert_unchanged, snapshot
 from running import Run, Start
 
-from lab.errors import LabError, LaunchError, LimitError
+from lab.errors import LabError, LaunchError, LimitError, UsageError
 from lab.host.hierarchy import host_hierarchies
 from lab.model import Limits, Process
+from lab.record import replace
 from lab.runtime import bundle
+from lab.runtime.config import Hook, Hooks
 from lab.runtime.launcher import Launcher, Overlay, Spec
 from lab.runtime.plan import Step
 
@@ -184,3 +186,11 @@ def wait_until(condition: object, seconds: float = 15.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def test_what_needs_an_oci_runtime_s_caller_is_refused(start: Start) -> None:
+    config = bundle.container_config(Process(argv=("true",)))
+    with pytest.raises(UsageError, match=r"process\.terminal is not for lab's own instances"):
+        start(config=replace(config, process=replace(config.process, terminal=True)))
+    with pytest.raises(UsageError, match="hooks is not for lab's own instances"):
+        start(config=replace(config, hooks=Hooks(prestart=(Hook(path="/bin/true"),))))
