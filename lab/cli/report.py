@@ -14,9 +14,7 @@ def report(
     ] = None,
     formats: Annotated[
         str,
-        typer.Option(
-            "--format", metavar="A,B,…", help="Besides the plots: html, md, pdf, csv, parquet, json."
-        ),
+        typer.Option("--format", metavar="A,B,…", help="Besides the plots: html, md, pdf, csv, parquet, json."),
     ] = "html,md",
     fail_if: Annotated[
         list[str] | None,

@@ -79,4 +79,4 @@ def test_its_dockerfile_copies_every_file_that_it_needs() -> None:
         for source in instruction.sources
     ]
     present = {path.name for path in APPLICATION.iterdir() if not path.name.startswith((".", "__"))}
-    assert present - {"Dockerfile", "scenario.toml"} == set(copied)
+    assert present - {"Dockerfile", "README.md", "scenario.toml"} == set(copied)

@@ -23,7 +23,7 @@ LINTERS = {
 # (RFC 2606), benchmark addresses (RFC 2544), XML's namespaces, and the documents our comments refer to.
 HARMLESS_HOSTS = re.compile(
     r"[\w-]+|127\.\d+\.\d+\.\d+|198\.1[89]\.\d+\.\d+|([\w-]+\.)*(example(\.(com|org|net))?|invalid|test|localhost)"
-    r"|www\.w3\.org|libvirt\.org|docs\.kernel\.org|man7\.org|toml\.io|[\w-]+\.readthedocs\.io|www\.rfc-editor\.org"
+    r"|www\.w3\.org|libvirt\.org|docs\.kernel\.org|man7\.org|toml\.io|[\w-]+\.readthedocs\.io|www\.rfc-editor\.org|json-schema\.org"
 )
 
 
