@@ -199,7 +199,7 @@ class Backend(ABC):
         Its ports are published again. Raises LabError when it has ended meanwhile, or can't be taken over; it is
         left as it is then.
         """
-        raise LabError(f"backend {self.name} can't take an instance over", hint="lab kill NAME ends it")
+        raise LabError(f"backend {self.name} can't take an instance over", hint="lab clean, when it has ended")
 
     def close(self) -> None:
         """Release what the backend holds for the session. Idempotent."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError, LaunchError, LimitError
 from lab.images.store import Image
-from lab.instance import Backend
+from lab.instance import Backend, Instance, LaunchRequest, Survivor
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
@@ -18,6 +18,12 @@ class SiteBackend(Backend):
 
     def __init__(self, site: Site) -> None:
         self.site = site
+
+    def adopt(self, request: LaunchRequest, survivor: Survivor) -> Instance:
+        """What works for every backend: to watch it, signal it, stop it. Commands inside are for others to add."""
+        from lab.backends.survivor import BareInstance
+
+        return BareInstance(self.name, self.site, request, survivor, stop_signal=stop_signal_of(request.image))
 
 
 def stop_signal_of(image: Image) -> int:

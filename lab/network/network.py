@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from typing import Self, TypeVar
 
 from lab.errors import LabError
 from lab.network.links import Links
-from lab.network.namespace import Namespace
+from lab.network.namespace import OWN_NAMESPACE, Namespace
 from lab.network.publish import Publication, Publisher
 
 T = TypeVar("T")
@@ -133,8 +134,11 @@ class Network:
     def adopt(cls, descriptor: int) -> Network:
         """The network that lives in the namespace ``descriptor``, made by a process that has died.
 
-        The descriptor is the network's from now on. Raises LabError when there is no bridge in it.
+        The descriptor is the network's from now on. Raises LabError when there is no bridge in it, or when it is the
+        namespace of this process, the host's: closing a network removes every link in it.
         """
+        if os.path.samestat(os.fstat(descriptor), Path(OWN_NAMESPACE).stat()):
+            raise LabError("the host's own network can't be taken over")
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lab-network")
 
         def enter() -> Network:

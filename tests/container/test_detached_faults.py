@@ -7,15 +7,22 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from contract import request
 from detached import Detached, assert_nothing_left, check_survival, detached, kill, launcher_of, what_is_left
 from host_state import RUNTIME, wait_until
 from tiny import tiny_image
 
+from lab.backends.base import SiteBackend
+from lab.backends.site import Site
+from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup import ControlGroup
 from lab.images.store import Store
+from lab.instance import Survivor
+from lab.network.network import Network
 from lab.supervisor import record as records
 
 
@@ -109,3 +116,33 @@ def test_one_that_never_started_is_forgotten(instances: Detached) -> None:
     assert instances.status("half") == "Never started"
     assert f"settled instance {record.name}: it never started" in instances.lab("clean").stdout
     assert not place.exists()
+
+
+def test_a_backend_that_knows_nothing_of_adoption_can_still_stop_and_remove(tmp_path: Path, lab_home: Path) -> None:
+    """What `SiteBackend.adopt` gives to each: here to a container, as if it were some other thing."""
+    with Site.open() as site:
+        backend = site.backend("container")
+        wanted = request(
+            site, Store.open(lab_home).find("tiny"), "bare", "sleep", "600", logs=tmp_path, detached=True
+        )
+        instance = backend.launch(wanted)
+        pid = min(instance.cgroup.processes())
+        survivor = Survivor(
+            pid=pid, address=instance.address, accelerator=instance.accelerator, timeline=instance.timeline
+        )
+        bare = SiteBackend.adopt(backend, wanted, survivor)
+        assert bare.wait(0) is None
+        with pytest.raises(LabError, match="can't run commands"):
+            bare.execute(["true"])
+        bare.signal(signal.SIGTERM)
+        with pytest.raises(ExitUnknown):
+            bare.wait(10)
+        bare.stop()
+        bare.stop()
+        assert not bare.cgroup.exists()
+        with pytest.raises(LabError, match="has ended"):
+            SiteBackend.adopt(backend, wanted, survivor)
+        with pytest.raises(LabError, match="host's own network"):
+            Network.adopt(os.open("/proc/self/ns/net", os.O_RDONLY))
+        with suppress(LabError):  # the other has removed its files already
+            instance.stop()
