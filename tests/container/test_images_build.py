@@ -16,7 +16,7 @@ from chroot_runner import ChrootRunner
 from lab.cli.steps import ContainerSteps
 from lab.errors import DockerfileError, ImageError, LabError, UsageError
 from lab.host.command import run
-from lab.images.build import Event, Note, Options, Output, StepFinished, StepRunner, build
+from lab.images.build import Event, Note, Output, StepFinished, StepRunner, build
 from lab.images.process import resolve
 from lab.images.store import Image, Origin, Store
 from lab.images.tree import Tree

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from lab.cli.build import _agent, _arguments, _labels, _secret
+from lab.cli.build import _arguments
 from lab.cli.buildview import Steps
 from lab.errors import UsageError
 from lab.images.progress import Note, Output, StepFinished, StepStarted
