@@ -29,6 +29,7 @@ COMMANDS = {
     "ps": "lab.cli.ps:ps",
     "logs": "lab.cli.logs:logs",
     "exec": "lab.cli.execute:execute",
+    "cp": "lab.cli.cp:cp",
     "top": "lab.cli.top:top",
     "port": "lab.cli.ps:port",
     "inspect": "lab.cli.ps:inspect",

@@ -7,6 +7,8 @@
  *               ask the kernel that serves this instance               ask.c
  *   serve       run commands for the host, over a port                 serve.c
  *   interact    run the application with what the host types           interact.c
+ *   pack        a file or folder as a tar archive                      pack.c
+ *   unpack      the contrary                                           unpack.c
  *   compute, allocate, fork, spin
  *               work and pressure of a known size                      burden.c
  *   batch       read verbs from standard input, a line each            below
@@ -86,7 +88,8 @@ static const struct {
     const char *name;
     verb *run;
 } verbs[] = {
-    {"init", run_init},        {"serve", serve},             {"interact", interact},      {"manifest", print_manifest}, {"batch", batch},
+    {"init", run_init},        {"serve", serve},             {"interact", interact},      {"pack", pack},
+    {"unpack", unpack},        {"manifest", print_manifest}, {"batch", batch},
     {"call", make_call},       {"open", open_path},          {"read", read_path},
     {"stat", stat_path},       {"list", list_directory},     {"namespaces", list_namespaces},
     {"processes", find_processes}, {"mount-tmpfs", mount_tmpfs}, {"node", open_node},

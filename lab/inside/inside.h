@@ -16,6 +16,7 @@ verb print_manifest;                                                 /* manifest
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
 verb list_namespaces, find_processes, mount_tmpfs, open_node, hold;  /* ask.c */
 verb serve, interact;                                                /* serve.c, interact.c */
+verb pack, unpack;                                                   /* pack.c, unpack.c */
 verb compute, allocate, fork_many, spin;                             /* burden.c */
 
 /* A program to execute, and as what; init.c. */
