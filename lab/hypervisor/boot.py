@@ -42,7 +42,7 @@ def remarks(request: MachineRequest, spec: MachineSpec) -> dict[str, Remark]:
     initramfs = format_bytes(spec.initramfs.stat().st_size)
     found = {
         Boot.PARTS: f"initramfs of {initramfs}; disks: {disks}",
-        Boot.CHANNELS: f"the console, and virtio ports: {channels}",
+        Boot.CHANNELS: f"the console, and the ports {channels}",
         Boot.DOMAIN: f"{MACHINE_TYPES[spec.kind]}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
         Boot.LAUNCH: EXECUTES[spec.accelerator],
         Boot.FIRMWARE: FIRMWARE[request.kind],
