@@ -104,7 +104,7 @@ def _compile(profile: Seccomp, machine: str) -> bytes:
     default = word(profile.default_action, profile.default_errno_ret)
     if default == Action.NOTIFY:
         raise UsageError("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY can't be the default")
-    rules = [_rule(rule) for rule in profile.syscalls if word(rule.action, rule.errno_ret) != default]
+    rules = [_rule(rule) for rule in profile.syscalls]
     newer = default if profile.default_action in LETTING_PASS else Action.ERRNO | ENOSYS
     native = next(iter(known))
     present = [name for name in known if name == native or name in profile.architectures]
@@ -180,20 +180,24 @@ def _condition(argument: SeccompArgument) -> Condition:
 
 
 def _runs(architecture: str, rules: list[Rule], default: int, newer: int) -> Iterator[Run]:
-    """The answers to an architecture's calls, in ascending order."""
-    answers = _answers(architecture, rules)
+    """The answers to an architecture's calls, in ascending order; behind the last that is named, ``newer``."""
+    table = numbers(architecture)
+    answers = _answers(architecture, table, [rule for rule in rules if rule[1] != default])
     following = X32_BIT if architecture == "SCMP_ARCH_X32" else 0
+    named = [table[name] for names, _, _ in rules for name in names if name in table]
+    beyond = max([*named, *answers], default=following - 1) + 1
     for number in sorted(answers):
         if number > following:
             yield following, default
         yield number, answers[number]
         following = number + 1
-    yield following, newer if answers else default
+    if beyond > following:
+        yield following, default
+    yield beyond, newer if named or answers else default
 
 
-def _answers(architecture: str, rules: list[Rule]) -> dict[int, Answer]:
+def _answers(architecture: str, table: dict[str, int], rules: list[Rule]) -> dict[int, Answer]:
     """By number. Where one rule for a call has no condition, it decides, whatever the others say."""
-    table = numbers(architecture)
     through = multiplexed() if architecture == "SCMP_ARCH_X86" else {}
     wide = architecture in OF_64_BITS
     found: dict[int, Answer] = {}

@@ -216,8 +216,8 @@ def _huge_pages(group: Group) -> Section:
     if not os.path.isdir(directory):
         return {}
     suffix = ".current" if v2 else ".usage_in_bytes"
-    names = [name for name in os.listdir(directory) if name.endswith(suffix) and ".rsvd." not in name]
-    sizes = sorted(name.removeprefix("hugetlb.").removesuffix(suffix) for name in names)
+    names = [name.removeprefix("hugetlb.") for name in os.listdir(directory) if name.startswith("hugetlb.")]
+    sizes = sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix) and ".rsvd." not in name)
     return {size: _huge_page(group, size, v2=v2) for size in sizes}
 
 

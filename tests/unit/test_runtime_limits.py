@@ -159,7 +159,11 @@ def v2_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """A v2 host whose every new directory has these files."""
 
     def make(files: dict[str, str]) -> Group:
-        everywhere = {"cgroup.controllers": "cpu memory pids io cpuset", "cgroup.subtree_control": "", **files}
+        everywhere = {
+            "cgroup.controllers": "cpu memory pids io cpuset hugetlb",
+            "cgroup.subtree_control": "",
+            **files,
+        }
         real = os.mkdir
 
         def mkdir(path: str, *arguments: int) -> None:
@@ -224,6 +228,7 @@ def test_statistics_of_v2_have_the_names_of_v1(v2_tree: Tree) -> None:
             "memory.current": "500", "memory.max": "max", "memory.peak": "700", "memory.stat": "file 60\nkernel 5",
             "memory.events": "low 0\nmax 2", "memory.swap.current": "40", "memory.swap.max": "100",
             "memory.swap.events": "fail 3", "pids.current": "2", "pids.max": "max",
+            "hugetlb.2MB.current": "6", "hugetlb.2MB.rsvd.current": "7", "hugetlb.2MB.events": "max 1",
             "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0",
         }
     )  # fmt: skip
@@ -237,6 +242,7 @@ def test_statistics_of_v2_have_the_names_of_v1(v2_tree: Tree) -> None:
     assert data["memory"]["swap"] == {"limit": stats.UNLIMITED, "usage": 540, "failcnt": 3}
     assert (data["memory"]["cache"], data["memory"]["kernel"]) == (60, {"usage": 5})
     assert data["pids"] == {"current": 2, "limit": 0}
+    assert data["hugetlb"] == {"2MB": {"usage": 6, "failcnt": 1}}
     assert {"major": 8, "minor": 0, "op": "Write", "value": 4} in data["blkio"]["ioServicedRecursive"]
     assert {"major": 8, "minor": 0, "op": "Read", "value": 1} in data["blkio"]["ioServiceBytesRecursive"]
 
