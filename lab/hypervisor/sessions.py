@@ -221,8 +221,10 @@ class Sessions:
         try:
             while not self._lost:
                 self._once()
-        except (OSError, LabError) as error:
-            self._lose(str(error))
+        except LabError as error:
+            self._lose(error.message)
+        except OSError:  # the port's socket was reset, or has been closed
+            self._lose("the machine has ended")
         with self._changed:
             for session in list(self._sessions.values()):
                 self._drop(session)
