@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 MOST_MACHINE_RUNS = 10
+MOST_IMAGE_RUNS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +69,15 @@ def bench_self(
 def _measure(site: Site, results: Results, watch: Watch) -> None:
     from lab.errors import LabError
     from lab.experiment.selfbench import measure_containers, measure_help
+    from lab.experiment.selfbench_images import measure_images
     from lab.experiment.selfbench_machine import measure_machines
 
     measure_containers(site, results, watch)
     measure_help(results, watch)
+    try:
+        measure_images(site.store, results, min(results.rounds, MOST_IMAGE_RUNS), watch)
+    except LabError as error:
+        results.absent["unpack"] = str(error)
     try:
         measure_machines(site, results, min(results.rounds, MOST_MACHINE_RUNS), watch)
     except LabError as error:

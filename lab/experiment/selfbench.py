@@ -80,6 +80,8 @@ GOALS = (
         ours="last ten", theirs="first ten", at_most=1.2, paired=False,
     ),
     Goal(sentence="lab --help", ours="help", theirs="", at_most=0.25),
+    Goal(sentence="a layer unpacked and proven, of tar -x", ours="unpack", theirs="tar", at_most=1.3),
+    Goal(sentence="an image's disk, of mke2fs -d", ours="disk", theirs="mke2fs", at_most=1.5),
 )  # fmt: skip
 
 
