@@ -105,9 +105,9 @@ def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
     try:
         progress.enter(Step.CLONE)
         with ChildrenIn(plan.born_in, plan.time_offsets if plan.new_time else None):
-            started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends))
+            started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends), plan.users)
         progress.enter(Step.MAP_IDS)
-        if plan.uid_map or plan.trees:
+        if plan.trees:
             map_ids(started, plan)
         if "prestart" in plan.hooks or "createRuntime" in plan.hooks:
             progress.enter(Step.HOOKS)
@@ -217,16 +217,21 @@ def run_hooks(plan: Plan, started: Started, tell: Tell | None) -> None:
     started.tell("HOOKS_RUN")
 
 
-def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int, list[int]], None]) -> Started:
+def fork(
+    namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int, list[int]], None], users: str = ""
+) -> Started:
     """clone(2) into new ``namespaces``; the child gets its ends of the channel and of the status pipe, and the v1
-    tasks files, opened here because root in a user namespace may not.
+    tasks files, opened here because root in a user namespace may not. ``users`` is one to be born in, by path.
     """
     ours, theirs = Channel.pair()
     status_read, status_write = os.pipe2(os.O_CLOEXEC)
     tasks: list[int] = []
     try:
         tasks.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroups.tasks)
-        pid = clone(namespaces, cgroups.unified)
+        if users:
+            pid, pidfd = clone_within(users, namespaces, cgroups.unified)
+        else:
+            pid, pidfd = clone(namespaces, cgroups.unified), -1
     except OSError:
         ours.close()
         os.close(status_read)
@@ -238,7 +243,7 @@ def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int, l
                 child(theirs, status_write, tasks)
             finally:
                 os._exit(init.RUNTIME_FAILED)
-        return Started(pid, os.pidfd_open(pid), ours, status_read)
+        return Started(pid, os.pidfd_open(pid) if pidfd < 0 else pidfd, ours, status_read)
     finally:
         theirs.close()
         for descriptor in (status_write, *tasks):
@@ -247,13 +252,59 @@ def fork(namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int, l
 
 def clone(namespaces: int, cgroup: str) -> int:
     """A child born in its v2 group, where there is one: moving it there would wait for an RCU grace period."""
+    ends_with = 0 if namespaces & syscalls.CLONE_PARENT else signal.SIGCHLD  # the parent's wish counts already
     if not cgroup:
-        return syscalls.clone(namespaces | signal.SIGCHLD)
+        return syscalls.clone(namespaces | ends_with)
     directory = os.open(cgroup, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return syscalls.clone3(namespaces, signal.SIGCHLD, directory)
+        return syscalls.clone3(namespaces, ends_with, directory)
     finally:
         os.close(directory)
+
+
+def clone_within(users: str, namespaces: int, cgroup: str) -> tuple[int, int]:
+    """`clone` inside the user namespace at ``users``, which the new ones then belong to: pid, 0 in the child; pidfd.
+
+    Who enters a user namespace can't return: a go-between does, and has the child for its parent (CLONE_PARENT).
+    """
+    ours, theirs = Channel.pair()
+    between = syscalls.clone(signal.SIGCHLD)
+    if between == 0:
+        ours.close()
+        if go_between(theirs, users, namespaces, cgroup):
+            os._exit(0)
+        theirs.close()
+        return 0, -1
+    theirs.close()
+    try:
+        message, descriptors = ours.receive()
+    except ChannelClosed:
+        raise OSError(0, "the go-between died", users) from None
+    finally:
+        ours.close()
+        os.waitpid(between, 0)
+    if not descriptors:
+        raise OSError(int(str(message["number"])), str(message["text"]), users)
+    return pid_of(descriptors[0]), descriptors[0]
+
+
+def go_between(channel: Channel, users: str, namespaces: int, cgroup: str) -> bool:
+    """True in the go-between, when it has told what became of it; False in the child."""
+    try:
+        enter(users, syscalls.CLONE_NEWUSER)
+        pid = clone(namespaces | syscalls.CLONE_PARENT, cgroup)
+    except OSError as error:
+        channel.send("FAILED", number=error.errno or 0, text=error.strerror)
+        return True
+    if pid != 0:
+        channel.send("BORN", descriptors=[os.pidfd_open(pid)])
+    return pid != 0
+
+
+def pid_of(pidfd: int) -> int:
+    """As our own pid namespace numbers it (pidfd_open(2))."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
 
 
 def map_ids(started: Started, plan: Plan) -> None:

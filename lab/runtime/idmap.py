@@ -34,7 +34,7 @@ def trees(plan: Plan, pid: int) -> list[int]:
     """
     found: list[int] = []
     try:
-        if plan.uid_map:
+        if plan.own_users:
             found.append(_root(plan, pid))
         for value in plan.mounts:
             operation = mounts.from_json(value)
@@ -54,7 +54,7 @@ def _root(plan: Plan, pid: int) -> int:
     assert isinstance(operation, mounts.OverlayRoot)
     namespace = _open(f"/proc/{pid}/ns/user")
     try:
-        return _overlay(operation, namespace, _host_id(plan.uid_map), _host_id(plan.gid_map))
+        return _overlay(operation, namespace, _host_id(f"/proc/{pid}/uid_map"), _host_id(f"/proc/{pid}/gid_map"))
     finally:
         os.close(namespace)
 
@@ -145,12 +145,13 @@ def _send_overlay(channel: Channel, operation: OverlayRoot, namespace: int, uid:
     channel.send("MOUNTED", descriptors=[syscalls.open_tree("merged", recursive=False)])
 
 
-def _host_id(id_map: str) -> int:
-    """The host's id of root inside. Raises OSError if there is none."""
-    for line in id_map.splitlines():
-        inside, outside, _ = map(int, line.split())
-        if inside == 0:
-            return outside
+def _host_id(path: str) -> int:
+    """The host's id of root inside, from its uid_map or gid_map. Raises OSError if there is none."""
+    with open(path) as file:
+        for line in file:
+            inside, outside, _ = map(int, line.split())
+            if inside == 0:
+                return outside
     raise OSError(0, "root of the user namespace is mapped to nobody")
 
 

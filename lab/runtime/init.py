@@ -206,7 +206,7 @@ def place(tasks: list[int]) -> None:
 
 def wait_for_ids(plan: Plan, channel: Channel) -> list[int]:
     """Until the parent has mapped them, and the mounts that it makes for us, in the order of their operations."""
-    if not plan.uid_map and not plan.trees:
+    if not plan.trees:
         return []
     message, trees = channel.receive()
     if message["message"] != "IDS_MAPPED":
@@ -216,7 +216,7 @@ def wait_for_ids(plan: Plan, channel: Channel) -> list[int]:
 
 def open_place_of_root(plan: Plan) -> int:
     """While this is still the host's root, who may pass folders that root of a user namespace may not."""
-    return os.open(plan.mount_point, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.uid_map else -1
+    return os.open(plan.mount_point, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.own_users else -1
 
 
 def prepare(process: ProcessPlan) -> int:
@@ -249,7 +249,7 @@ def die_with_the_launcher(channel: Channel, process: ProcessPlan) -> None:
 
 
 def join_namespaces(plan: Plan) -> None:
-    if plan.uid_map:
+    if plan.own_users:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     for path, flag in plan.joins:
@@ -277,7 +277,7 @@ def mount_root(plan: Plan, place: int, trees: list[int]) -> rooted.Root:
     Unless linux.rootfsPropagation says otherwise. But whatever that says, the root itself is ours alone.
     """
     syscalls.mount("none", "/", "", plan.propagation)
-    if plan.uid_map:
+    if plan.own_users:
         syscalls.move_mount(trees[0], place)
         os.close(place)
         return rooted.Root(trees[0], trees[1:])

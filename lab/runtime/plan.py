@@ -114,7 +114,7 @@ class Plan(Record):
     clone_flags: int  # namespaces made by clone(2)
     cgroup_namespace: bool  # made later, by unshare(2): its root is where the process is placed by then
     joins: list[list[Any]]  # path of a namespace, its CLONE_NEW flag
-    uid_map: str  # lines of proc(5) uid_map, "" without a user namespace
+    uid_map: str  # lines of proc(5) uid_map, "" without a new user namespace
     gid_map: str
     cgroups: CgroupsPlan
     mount_point: str  # where the root is put together, in the container's own mount namespace
@@ -130,6 +130,8 @@ class Plan(Record):
     born_in: tuple[()] | list[list[Any]] = ()  # as joins, of those that only a process yet to be born can be in: pid
     time_offsets: str = ""  # lines of time_namespaces(7) timens_offsets
     new_time: bool = False
+    own_users: bool = False  # a user namespace, new or given
+    users: str = ""  # the path of a given one
     trees: bool = False  # some mounts are made by the parent, see lab.runtime.idmap
     propagation: int = MS_REC | MS_SLAVE  # between the host's mounts and the namespace's copies of them
     root_propagation: int = 0  # of the container's root once it is entered

@@ -78,13 +78,14 @@ def plan(
     validate.check(config)
     lsm.mount_label(config, "")
     linux = config.linux
+    own_users = any(space.type == "user" for space in linux.namespaces)
     made = {space.type for space in linux.namespaces if not space.path}
     mounted = operations(config, cgroup_controllers, bundle=bundle, cgroup_directories=cgroup_directories)
     return Plan(
         name=name,
         clone_flags=sum(NAMESPACES[kind] for kind in made if kind not in NOT_BY_CLONE),
         cgroup_namespace="cgroup" in made,
-        joins=_given(linux, but="pid"),
+        joins=_given(linux, but=("pid", "user")),
         born_in=_given(linux, only="pid"),
         new_time="time" in made,
         time_offsets="\n".join(f"{kind} {each.secs} {each.nanosecs}" for kind, each in linux.time_offsets.items()),
@@ -94,7 +95,9 @@ def plan(
         mount_point=root.target,
         root=root.to_json(),
         mounts=[operation.to_json() for operation in mounted],
-        trees=any(isinstance(operation, Bind) and operation.tree for operation in mounted),
+        own_users=own_users,
+        users="".join([space.path for space in linux.namespaces if space.type == "user"]),
+        trees=own_users or any(isinstance(operation, Bind) and operation.tree for operation in mounted),
         masks=[operation.to_json() for operation in masks(config)],
         propagation=_propagation(linux),
         root_propagation=mountoptions.PROPAGATION[linux.rootfs_propagation] if linux.rootfs_propagation else 0,
@@ -193,12 +196,12 @@ def limits(config: Config) -> Limits:
     )
 
 
-def _given(linux: Linux, *, but: str = "", only: str = "") -> list[list[Any]]:
+def _given(linux: Linux, *, but: tuple[str, ...] = (), only: str = "") -> list[list[Any]]:
     """The namespaces given by path, with their flags."""
     return [
         [space.path, NAMESPACES[space.type]]
         for space in linux.namespaces
-        if space.path and space.type != but and only in ("", space.type)
+        if space.path and space.type not in but and only in ("", space.type)
     ]
 
 

@@ -92,8 +92,8 @@ def _namespaces(linux: Linux) -> set[str]:
         path = f"linux.namespaces[{number}]"
         if space.path and not space.path.startswith("/"):
             raise schema.error(f"{path}.path", f"is not an absolute path: {schema.short(space.path)}")
-        if space.path and space.type in ("user", "mount"):
-            raise schema.error(f"{path}.path", f"is not supported: the {space.type} namespace is always a new one")
+        if space.path and space.type == "mount":
+            raise schema.error(f"{path}.path", "is not supported: the mount namespace is always a new one")
     if "mount" not in kinds:
         raise schema.error(
             "linux.namespaces", "has no mount namespace: one is needed to keep the host's mounts clean"
@@ -110,10 +110,13 @@ def _names(config: Config, kinds: set[str]) -> None:
 
 
 def _user_namespace(linux: Linux, kinds: set[str]) -> None:
+    given = any(space.path for space in linux.namespaces if space.type == "user")
     for name, mappings in (("uidMappings", linux.uid_mappings), ("gidMappings", linux.gid_mappings)):
         if mappings and "user" not in kinds:
             raise schema.error(f"linux.{name}", "is given without a user namespace")
-        if not mappings and "user" in kinds:
+        if mappings and given:
+            raise schema.error(f"linux.{name}", "is given for a user namespace that has its own")
+        if not mappings and "user" in kinds and not given:
             raise schema.error(f"linux.{name}", "is missing: a new user namespace has to be told its ids")
         if len(mappings) > MOST_MAPPINGS:
             raise schema.error(f"linux.{name}", f"has more than {MOST_MAPPINGS} entries (user_namespaces(7))")

@@ -13,7 +13,7 @@ from lab.errors import LaunchError
 from lab.model import Process
 from lab.record import replace
 from lab.runtime import bundle, capabilities
-from lab.runtime.config import IdMapping
+from lab.runtime.config import IdMapping, Namespace
 from lab.runtime.launcher import Directory, Overlay
 
 
@@ -143,6 +143,16 @@ def test_a_user_namespace_maps_root_to_nobody_of_the_hosts(
     root = Directory(path=busybox_root) if kind is Directory else Overlay(lower=(busybox_root,))
     ran = run(config=config, root=root, init=init)
     assert ran.output.split()[:4] == ["0", "0", "200000", "65536"], ran.output
+
+
+def test_a_given_user_namespace_is_joined_and_owns_the_new_ones(run: Run, start: Start) -> None:
+    first, _ = start(config=bundle.container_config(Process(argv=("sleep", "100")), id_mappings=MAPPINGS))
+    place = f"/proc/{first.pid}/ns/user"
+    script = "readlink /proc/self/ns/user; cat /proc/self/uid_map; touch /mine; busybox stat -c %u /mine"
+    config = bundle.container_config(Process(argv=("sh", "-c", script)))
+    spaces = (*config.linux.namespaces, Namespace(type="user", path=place))
+    ran = run(config=replace(config, linux=replace(config.linux, namespaces=spaces, sysctl={})))
+    assert ran.output.split()[:5] == [str(Path(place).readlink()), "0", "200000", "65536", "0"], ran.output
 
 
 def test_layers_are_mapped_so_that_root_inside_owns_what_root_owns(

@@ -153,6 +153,10 @@ BROKEN: list[tuple[dict[str, object], str]] = [
     (linux(namespaces=[{"type": "mount", "path": "/proc/1/ns/mnt"}]), "linux.namespaces[0].path is not supported"),
     (linux(namespaces=[MOUNT, {"type": "pid", "path": "x"}]), "linux.namespaces[1].path is not an absolute path"),
     (linux(namespaces=[MOUNT, {"type": "user"}]), "linux.uidMappings is missing"),
+    (
+        linux(namespaces=[MOUNT, {"type": "user", "path": "/u"}], uidMappings=[MAPPING]),
+        "linux.uidMappings is given for a user namespace that has its own",
+    ),
     (linux(uidMappings=[MAPPING]), "linux.uidMappings is given without a user namespace"),
     (linux(timeOffsets={"boottime": {"secs": 1}}), "linux.timeOffsets is given without a new time namespace"),
     (
