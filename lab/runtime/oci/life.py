@@ -24,8 +24,11 @@ from lab.runtime.oci.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lab.host.group import Group
     from lab.runtime.container import Started
+    from lab.runtime.oci.blueprint import Blueprint
     from lab.runtime.oci.main import Call
     from lab.runtime.oci.store import Entry, State
     from lab.runtime.plan import Plan
@@ -52,27 +55,38 @@ OPTIONS = {
 # create
 
 
+class Made:
+    """A container that is complete and holds: its process waits to be told to go on."""
+
+    def __init__(self, entry: Entry, state: State) -> None:
+        self.entry = entry
+        self.state = state
+        self.started: Started
+        self.master = -1  # of its terminal, if this command holds it
+        self.added: dict[str, Any] = {}  # what the process is told with the word to go on
+
+
 def create(call: Call) -> int:
     """``create ID``: everything but the application's execution. Returns when that waits for `start`."""
     with Steps("create") as steps, ExitStack() as undo:
-        entry, state, started, _ = make(call, steps, undo)
+        made = make(call, steps, undo)
         steps.enter("leave it waiting")
-        leave_waiting(entry, started)
-        announce(call, steps, entry, state, started)
+        leave_waiting(made)
+        announce(call, steps, made)
         undo.pop_all()
-        entry.unlock()
+        made.entry.unlock()
     return 0
 
 
-def make(call: Call, steps: Steps, undo: ExitStack) -> tuple[Entry, State, Started, int]:
-    """A container that is complete and holds, and its terminal's master or -1; ``undo`` takes it apart again."""
+def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
+    """All of it but the application; ``undo`` takes it apart again."""
     from lab.runtime.oci.blueprint import Blueprint, refuse_populated
 
     steps.enter("read the bundle")
     entry = call.entry()
     wanted = Blueprint.read(call.given.value("bundle", "."), call.ignored)
     group = wanted.group(entry.id)
-    state = wanted.state(entry.id, group)
+    made = Made(entry, wanted.state(entry.id, group))
     steps.enter("claim the name")
     undo.callback(entry.unlock)
     entry.make()
@@ -80,7 +94,7 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> tuple[Entry, State, Start
     steps.enter("note what will be made")
     refuse_populated(group)
     entry.write_config(wanted.text)
-    entry.write(state)
+    entry.write(made.state)
     steps.enter("make the cgroup")
     undo.callback(remove_group, group)
     wanted.make_group(group)
@@ -93,10 +107,11 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> tuple[Entry, State, Start
         fail_at=steps.fail_at,
     )
     steps.enter("start the first process")
-    return entry, state, *begin(call, plan, undo)
+    begin(call, made, plan, wanted, undo)
+    return made
 
 
-def begin(call: Call, plan: Plan, undo: ExitStack) -> tuple[Started, int]:
+def begin(call: Call, made: Made, plan: Plan, wanted: Blueprint, undo: ExitStack) -> None:
     """Clone the first process, and wait until it is isolated; its terminal, if it has one, is handed over."""
     from lab.runtime import container
     from lab.runtime.oci import conversation
@@ -105,13 +120,14 @@ def begin(call: Call, plan: Plan, undo: ExitStack) -> tuple[Started, int]:
     terminal = conversation.Terminal(
         plan.process.terminal, call.given.value("console-socket"), undo, detached=detached
     )
-    started = container.start(plan, [0, 1, 2])
-    undo.callback(conversation.end, started)
-    conversation.expect(started, "ISOLATED", terminal)
-    return started, terminal.master
+    made.started = container.start(plan, [0, 1, 2])
+    undo.callback(conversation.end, made.started)
+    made.added = wanted.filter()  # while the other makes its mounts
+    conversation.expect(made.started, "ISOLATED", terminal)
+    made.master = terminal.master
 
 
-def leave_waiting(entry: Entry, started: Started) -> None:
+def leave_waiting(made: Made) -> None:
     """Give it a socket to wait at, and wait until it does: from then on it needs nobody."""
     from lab.runtime.oci import conversation
 
@@ -120,21 +136,24 @@ def leave_waiting(entry: Entry, started: Started) -> None:
         opened.callback(listener.close)
         before = os.umask(0o077)
         try:
-            listener.bind(entry.start_address)
+            listener.bind(made.entry.start_address)
         finally:
             os.umask(before)
         listener.listen(1)
-        started.channel.send("WAIT", descriptors=[listener.fileno()])
-        conversation.expect(started, "WAITING")
+        made.started.channel.send(
+            "WAIT", descriptors=[listener.fileno()], close=[made.entry.lock_descriptor], **made.added
+        )
+        conversation.expect(made.started, "WAITING")
 
 
-def announce(call: Call, steps: Steps, entry: Entry, state: State, started: Started) -> None:
+def announce(call: Call, steps: Steps, made: Made) -> None:
     """Its pid goes to whoever asked for it, and the state becomes what other verbs go by."""
+    pid = made.started.pid
     steps.enter("write the pid file")
-    call.write_pid(started.pid)
+    call.write_pid(pid)
     steps.enter("note that it exists")
-    state.pid, state.birth = started.pid, store.birth_of(started.pid)
-    entry.write(state)
+    made.state.pid, made.state.birth = pid, store.birth_of(pid)
+    made.entry.write(made.state)
 
 
 # start
@@ -240,20 +259,20 @@ def run(call: Call) -> int:
 
     detach = call.given.flag("detach")
     with Steps("run") as steps, ExitStack() as undo, foreground.signals_held(not detach):
-        entry, state, started, master = make(call, steps, undo)
-        announce(call, steps, entry, state, started)
+        made = make(call, steps, undo)
+        announce(call, steps, made)
         steps.enter("let it go")
-        started.channel.send("EXEC_NOW")
-        conversation.until_executed(started.channel)
+        made.started.channel.send("EXEC_NOW", **made.added)
+        conversation.until_executed(made.started.channel)
         undo.pop_all()
-        poststart(call, entry, state)
-        entry.unlock()
+        poststart(call, made.entry, made.state)
+        made.entry.unlock()
         if detach:
             return 0
-        code = foreground.wait(started, master)
+        code = foreground.wait(made.started, made.master)
     if not call.given.flag("keep"):
         with Steps("delete") as steps, suppress(store.Unknown), ExitStack() as opened:
-            entry.lock()  # unless somebody else has deleted it by now
-            opened.callback(entry.unlock)
-            remove(call, steps, entry, state)
+            made.entry.lock()  # unless somebody else has deleted it by now
+            opened.callback(made.entry.unlock)
+            remove(call, steps, made.entry, made.state)
     return code

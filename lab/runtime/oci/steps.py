@@ -1,7 +1,8 @@
 """Which step of a verb is being done, for an error to name it; and failing there on purpose.
 
 ``LAB_OCI_FAIL_AT`` names a step of a verb ("create: make the cgroup"), or one of `lab.runtime.plan.Step` for the
-container's own part: so tests prove that a failure at every one of them leaves nothing behind.
+container's own part: so tests prove that a failure at every one of them leaves nothing behind. ``LAB_OCI_DIE_AT``
+is a step at which the command kills itself, and can undo nothing.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError
+from lab.lean import signal
 
-FAIL_AT = "LAB_OCI_FAIL_AT"
+FAIL_AT, DIE_AT = "LAB_OCI_FAIL_AT", "LAB_OCI_DIE_AT"
 
 ALL: dict[str, tuple[str, ...]] = {
     "create": (
@@ -49,6 +51,7 @@ class Steps:
         self.verb = verb
         self.step = ""
         self.fail_at = os.environ.get(FAIL_AT, "")
+        self._die_at = os.environ.get(DIE_AT, "")
 
     def enter(self, step: str) -> None:
         """``step`` begins. Raises LabError if it is to fail."""
@@ -56,6 +59,8 @@ class Steps:
         self.step = step
         if self.fail_at and self.fail_at == f"{self.verb}: {step}":
             raise LabError("injected failure")
+        if self._die_at and self._die_at == f"{self.verb}: {step}":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def __enter__(self) -> Steps:
         return self

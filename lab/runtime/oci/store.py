@@ -69,7 +69,7 @@ class Entry:
     def __init__(self, root: str, identity: str) -> None:
         self.id = validated(identity)
         self.folder = f"{root}/{self.id}"
-        self._lock = -1
+        self.lock_descriptor = -1  # while this command holds it
 
     def make(self) -> None:
         """Claim the name, and hold its lock. Raises LabError if it is taken."""
@@ -91,7 +91,7 @@ class Entry:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(descriptor), os.stat(self.folder)):
-                    self._lock = descriptor
+                    self.lock_descriptor = descriptor
                     return
             except FileNotFoundError:
                 pass
@@ -99,6 +99,8 @@ class Entry:
 
     def is_locked(self) -> bool:
         """Whether some other command is changing it just now."""
+        if self.lock_descriptor >= 0:
+            return False
         try:
             descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -113,10 +115,10 @@ class Entry:
 
     def unlock(self) -> None:
         """Idempotent. Closing would not do: the container's process has inherited the descriptor, and the lock."""
-        if self._lock >= 0:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            os.close(self._lock)
-            self._lock = -1
+        if self.lock_descriptor >= 0:
+            fcntl.flock(self.lock_descriptor, fcntl.LOCK_UN)
+            os.close(self.lock_descriptor)
+            self.lock_descriptor = -1
 
     @property
     def start_socket(self) -> str:
@@ -125,7 +127,7 @@ class Entry:
     @property
     def start_address(self) -> str:
         """The same, short enough for any root (unix(7): 107 bytes), as long as the lock is held."""
-        return f"/proc/self/fd/{self._lock}/{START}"
+        return f"/proc/self/fd/{self.lock_descriptor}/{START}"
 
     def read(self) -> State:
         """Raises LabError if there is no such container."""
