@@ -182,11 +182,21 @@ def joined_flags(config: Config) -> int:
     return sum(NAMESPACES[space.type] for space in config.linux.namespaces)
 
 
+LIMITS = {"devices": (), "memory": ("limit", "swap"), "cpu": ("quota", "period"), "pids": ("limit",)}
+
+
 def limits(config: Config) -> Limits:
-    """The configuration's resources in lab's terms."""
+    """The configuration's resources in lab's terms. Raises UsageError for any that have none: `lab.runtime.resources`
+    carries out all of them.
+    """
     from lab.model import Limits
 
     resources = config.linux.resources
+    for name, value in schema.write(resources).items():
+        beyond = [f".{each}" for each in value if each not in LIMITS[name]] if name in LIMITS else [""]
+        if beyond and name != "devices":
+            what = f"linux.resources.{name}{beyond[0]}"
+            raise UsageError(f"config.json: {what} is not one of lab's limits", hint="lab-oci carries it out")
     cpu, memory = resources.cpu, resources.memory
     cpus = cpu.quota / (cpu.period or 100_000) if cpu and cpu.quota and cpu.quota > 0 else None
     return Limits(

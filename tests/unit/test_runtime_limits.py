@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lab
 from lab.errors import LimitError, UsageError
 from lab.host.group import Group
 from lab.host.mounted import Mounted
-from lab.runtime import devices, limits, resources, schema, stats
-from lab.runtime.config import Resources
+from lab.runtime import devices, limits, resources, schema, stats, translate
+from lab.runtime.config import Config, Linux, ProcessConfig, Resources
 
 V1 = Mounted(
     {name: f"/{name}" for name in ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "net_cls")}, "", ()
@@ -250,3 +253,35 @@ def test_statistics_of_v2_have_the_names_of_v1(v2_tree: Tree) -> None:
 def test_lists_of_numbers() -> None:
     assert stats._numbers("0-2,5,7-8") == [0, 1, 2, 5, 7, 8]
     assert stats._numbers("") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [({"cpu": {"shares": 5, "quota": 5}}, r"cpu\.shares"), ({"unified": {"memory.high": "1"}}, "unified")],
+)
+def test_labs_own_limits_are_few_and_say_so(value: dict[str, Any], complaint: str) -> None:
+    """The launcher behind `lab run` writes memory, CPU and pids: it must not swallow the rest."""
+    config = Config(process=ProcessConfig(args=("true",)), linux=Linux(resources=of(value)))
+    with pytest.raises(UsageError, match=rf"linux\.resources\.{complaint} is not one of lab's limits"):
+        translate.limits(config)
+
+
+def test_carrying_out_imports_nothing_that_costs() -> None:
+    source = str(Path(lab.__file__).parent.parent)
+    code = f"import sys; sys.path.insert(0, {source!r}); import lab.runtime.resources, lab.runtime.stats; "
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code + "print(*sys.modules)"], check=True, capture_output=True, text=True
+    )
+    costly = {
+        "typing",
+        "dataclasses",
+        "enum",
+        "re",
+        "inspect",
+        "pathlib",
+        "contextlib",
+        "functools",
+        "ctypes",
+        "json",
+    }
+    assert not set(done.stdout.split()) & costly
