@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from lab.errors import LabError, LaunchError, LimitError
+from lab.errors import ImageError, LabError, LaunchError, LimitError
 from lab.images.store import Image
+from lab.images.tree import Tree
 from lab.instance import Backend, Instance, LaunchRequest, Survivor
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ class SiteBackend(Backend):
         from lab.backends.survivor import BareInstance
 
         return BareInstance(self.name, self.site, request, survivor, stop_signal=stop_signal_of(request.image))
+
+    def files_left(self, request: LaunchRequest) -> Tree:
+        """The image's files for an adopted instance. Of an image that was removed there are none any more: then
+        `lab exec --user` knows users by their number alone.
+        """
+        try:
+            return Tree(self.site.store.lower_directories(request.image))
+        except ImageError:
+            return Tree(())
 
 
 def stop_signal_of(image: Image) -> int:

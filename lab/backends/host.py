@@ -183,8 +183,8 @@ class HostBackend(SiteBackend):
         if lost:
             holdings.reconnect(survivor.pid)
         container = self._take_over(spec, survivor)
-        layers = Tree(self.site.store.lower_directories(request.image))
-        return HostInstance(self.name, request, container, holdings, ExitStack(), Streams(), layers)
+        streams, layers = Streams(), self.files_left(request)
+        return HostInstance(self.name, request, container, holdings, ExitStack(), streams, layers)
 
     def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
         """What `_contain` made in another process."""

@@ -144,11 +144,18 @@ class MachineBackend(SiteBackend):
         group = ControlGroup.open(f"lab/{self.site.session.id}/{request.name}")
         address = IPv4Interface(f"{survivor.address}/{SUBNET.prefixlen}")
         machine = Machine.adopt(
-            self._request(request, group, address, mac_of(survivor.address), accelerator=survivor.accelerator),
+            self._request(
+                request,
+                group,
+                address,
+                mac_of(survivor.address),
+                accelerator=survivor.accelerator,
+                disk=self.site.home / "disks",  # QEMU has long opened the one it needs
+            ),
             survivor.pid,
             survivor.timeline,
         )
-        return MachineInstance(self.name, request, machine, holdings, self._layers(request))
+        return MachineInstance(self.name, request, machine, holdings, self.files_left(request))
 
     def _layers(self, request: LaunchRequest) -> Tree:
         return Tree(self.site.store.lower_directories(request.image))
@@ -156,6 +163,7 @@ class MachineBackend(SiteBackend):
     def _start(self, request: LaunchRequest, holdings: Holdings, timeline: Timeline) -> Machine:
         from lab.hypervisor.domain import Interface
         from lab.hypervisor.machine import Machine
+        from lab.images.disk import image_disk
         from lab.runtime.plan import Before
 
         assert self._guest is not None
@@ -165,7 +173,8 @@ class MachineBackend(SiteBackend):
         with timeline.step("lab", Before.CGROUP):
             group = holdings.make_control_group(Limits())
         address = IPv4Interface(f"{tap.address}/{tap.prefix_length}")
-        wanted = self._request(request, group, address, tap.mac, accelerator=self.site.accelerator)
+        disk = image_disk(self.site.store, request.image)
+        wanted = self._request(request, group, address, tap.mac, accelerator=self.site.accelerator, disk=disk)
         if len(os.fsencode(wanted.directory)) > LONGEST_DIRECTORY_BYTES:
             raise LaunchError(
                 f"{wanted.directory} is too long a path for QEMU's sockets", hint="set LAB_HOME to a shorter one"
@@ -182,17 +191,17 @@ class MachineBackend(SiteBackend):
         mac: str,
         *,
         accelerator: Accelerator,
+        disk: Path,
     ) -> MachineRequest:
         from lab.hypervisor.guest.handover import Handover
         from lab.hypervisor.parts import MachineRequest
-        from lab.images.disk import image_disk
 
         return MachineRequest(
             # libvirt forgets a machine a moment after its end: an instance's name may be used again sooner.
             name=f"lab-{self.site.session.id}-{next(self._numbers)}{self.machine[0]}",
             kind=self.machine,
             accelerator=accelerator,
-            image_disk=image_disk(self.site.store, request.image),
+            image_disk=disk,
             handover=Handover(
                 kind=self.machine,
                 hostname=request.name,

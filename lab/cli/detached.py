@@ -82,6 +82,7 @@ def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> 
     from lab.supervisor import record
     from lab.supervisor.client import new_id
     from lab.supervisor.names import random_name
+    from lab.supervisor.source import pack
 
     for _ in range(ATTEMPTS):
         one = record.Record(
@@ -90,6 +91,7 @@ def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> 
             backend=wanted.backend,
             image=image.name,
             digest=image.digest,
+            source=pack(image),
             process=process,
             limits=limits,
             wanted=wanted.ports,

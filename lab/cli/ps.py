@@ -64,7 +64,8 @@ def _row(record: Record) -> tuple[str, ...]:
 
 def summary(record: Record) -> dict[str, Any]:
     """The record with what is true now besides."""
-    return {**record.to_json(), "condition": record.condition.value, "status": status(record)}
+    known = {name: value for name, value in record.to_json().items() if name != "source"}
+    return {**known, "condition": record.condition.value, "status": status(record)}
 
 
 def _filter(word: str) -> tuple[str, str]:

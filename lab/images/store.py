@@ -125,6 +125,10 @@ class Store:
             if self._held.setdefault(path, descriptor) != descriptor:  # another thread was first
                 os.close(descriptor)
 
+    def used(self) -> list[Path]:
+        """What this process has locked so far."""
+        return list(self._held)
+
     # -- finding ---------------------------------------------------------------------------------------------
 
     def images(self) -> list[Image]:

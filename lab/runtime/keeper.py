@@ -6,6 +6,7 @@ and listens where a new supervisor would look for it. See `lab.runtime.spawner`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -20,13 +21,17 @@ class Keeper:
     """One instance. Descriptors are this object's own.
 
     ``identity`` is the child that is the instance; it may be no child at all: a machine's VMM, another runtime's
-    container. ``held`` is what must not be closed as long as the instance lives: its network.
+    container. ``held`` is what must not be closed as long as the instance lives: its network. ``locks`` are the
+    files whose lock it shares until then: the image's layers.
     """
 
-    def __init__(self, identity: str, first: int, held: list[int], *, socket_path: str, exit_path: str) -> None:
+    def __init__(
+        self, identity: str, first: int, held: list[int], *, locks: list[str], socket_path: str, exit_path: str
+    ) -> None:
         self.identity = identity
         self.first = os.dup(first)  # a pidfd of the process whose end is the instance's
         self.held = [os.dup(descriptor) for descriptor in held]
+        self.locked = [descriptor for path in locks if (descriptor := _share(path)) >= 0]
         self.exit_path = exit_path
         with suppress(FileNotFoundError):
             os.unlink(socket_path)  # a dead spawner's
@@ -39,7 +44,7 @@ class Keeper:
     def close(self) -> None:
         """Let go of everything; another takes its place."""
         self.listener.close()
-        for descriptor in (self.first, *self.held):
+        for descriptor in (self.first, *self.held, *self.locked):
             os.close(descriptor)
 
     def ended(self, code: int | None) -> None:
@@ -54,3 +59,13 @@ class Keeper:
             os.rename(unfinished, self.exit_path)
         except OSError:  # its record was removed, or the disk is full: the spawner has others to look after
             pass
+
+
+def _share(path: str) -> int:
+    """A descriptor with a shared lock, which who asked for it has too; -1 when that is just changing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return -1
+    return descriptor

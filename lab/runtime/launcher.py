@@ -281,13 +281,23 @@ class Launcher:
             self._containers[spec.name] = container
         return container
 
-    def keep(self, name: str, first: int, held: Sequence[int], *, socket_path: Path, exit_path: Path) -> None:
+    def keep(
+        self,
+        name: str,
+        first: int,
+        held: Sequence[int],
+        *,
+        locks: Sequence[Path] = (),
+        socket_path: Path,
+        exit_path: Path,
+    ) -> None:
         """Let the instance ``name``, whose first process is the pidfd ``first``, survive this process.
 
-        From now on the small process ends with the instance instead; until then it keeps ``held`` open, listens at
-        ``socket_path`` (see `lab.runtime.adoption`), and writes the exit code it knows, or null, to ``exit_path``.
+        From now on the small process ends with the instance instead; until then it keeps ``held`` open, shares the
+        lock on each of ``locks`` (flock(2)), listens at ``socket_path`` (see `lab.runtime.adoption`), and writes the
+        exit code it knows, or null, to ``exit_path``.
         """
-        paths = {"socket_path": str(socket_path), "exit_path": str(exit_path)}
+        paths = {"socket_path": str(socket_path), "exit_path": str(exit_path), "locks": [str(one) for one in locks]}
         self.send("KEEP", id=name, descriptors=[first, *held], **paths)
 
     def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:

@@ -155,10 +155,13 @@ class Spawner:
         if self.keeper is not None:
             self.unwatch(self.keeper.first)
             self.keeper.close()
+        locks = message["locks"]
+        assert isinstance(locks, list)
         self.keeper = Keeper(
             str(message["id"]),
             descriptors[0],
             descriptors[1:],
+            locks=[str(path) for path in locks],
             socket_path=str(message["socket_path"]),
             exit_path=str(message["exit_path"]),
         )

@@ -83,6 +83,7 @@ class Record:
     backend: str
     image: str
     digest: str
+    source: dict[str, Any] = field(default_factory=dict)  # the image itself: see source.py
     process: Process
     limits: Limits
     wanted: tuple[PublishedPort, ...] = ()

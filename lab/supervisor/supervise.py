@@ -102,7 +102,7 @@ def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
 
     site = stack.enter_context(Site.open())
     backend = site.backend(record.backend)
-    request = _request(record, site)
+    request = _request(record)
     backend.prepare(request.image)
     instance = stack.enter_context(backend.launch(request))
     instance.wait_executed()
@@ -124,15 +124,17 @@ def _adopted(record: Record, stack: ExitStack, namespace: int | None) -> tuple[S
         accelerator=Accelerator(record.accelerator),
         timeline=timeline,
     )
-    instance = site.backend(record.backend).adopt(_request(record, site), survivor)
+    instance = site.backend(record.backend).adopt(_request(record), survivor)
     stack.enter_context(site)
     return site, stack.enter_context(instance)
 
 
-def _request(record: Record, site: Site) -> LaunchRequest:
+def _request(record: Record) -> LaunchRequest:
+    from lab.supervisor.source import unpack
+
     return LaunchRequest(
         name=record.name,
-        image=site.store.find(record.digest),
+        image=unpack(record.source),
         process=record.process,
         limits=record.limits,
         log_directory=records.folder(record.name),
@@ -174,7 +176,12 @@ def _survive(record: Record, site: Site, first: Pid) -> None:
         return
     try:
         site.launcher.keep(
-            record.name, pidfd, held, socket_path=site.session.directory / SPAWNER_SOCKET, exit_path=exit_path
+            record.name,
+            pidfd,
+            held,
+            locks=site.store.used(),
+            socket_path=site.session.directory / SPAWNER_SOCKET,
+            exit_path=exit_path,
         )
     finally:
         os.close(pidfd)

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from lab.backends.base import SiteBackend
 from lab.backends.site import Site
 from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup import ControlGroup
-from lab.images.store import Store
+from lab.images.store import Origin, Store
 from lab.instance import Survivor
 from lab.network.network import Network
 from lab.supervisor import record as records
@@ -59,6 +60,22 @@ def test_supervisor_and_launcher_are_killed(
     ended = check_survival(instances, backend, "both", supervisor=True, launcher=True)
     assert ended.exit_code is None
     assert instances.status("both").startswith("Exited (?)")
+
+
+def test_its_image_is_in_use_and_its_name_may_lead_elsewhere(instances: Detached, lab_home: Path) -> None:
+    """Nobody removes the layers below a living instance, supervised or not; it is taken over with its own image."""
+    store = Store.open(lab_home)
+    tiny, name = store.find("tiny"), f"tiny-{instances.name('image')}"
+    store.add_image(name, config=replace(tiny.config, stop_signal="SIGINT"), layers=tiny.layers, origin=Origin.BUILT)
+    script = "trap 'exit 4' INT; trap 'exit 5' TERM; while :; do sleep 0.05; done"
+    record = instances.run("kept", name, "--", "sh", "-c", script)
+    kill(record.supervisor.number)
+    assert wait_until(lambda: "supervisor lost" in instances.status("kept"), 10)
+    assert "is used by process" in instances.lab("image", "rm", name, code=1).stderr
+    store.add_image(name, config=tiny.config, layers=tiny.layers, origin=Origin.BUILT)  # as another build would
+    instances.lab("stop", "-t", "30", record.name)
+    assert instances.record("kept").exit_code == 4
+    store.untag({f"{name}:latest"})
 
 
 def test_it_ends_while_it_has_no_supervisor(instances: Detached) -> None:

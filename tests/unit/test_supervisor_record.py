@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError, UsageError
-from lab.model import Limits, Process, PublishedPort
+from lab.images.image import Image, Origin
+from lab.images.layers import Layer
+from lab.model import Healthcheck, ImageConfig, Limits, Process, PublishedPort
 from lab.supervisor import record as records
+from lab.supervisor import source
 from lab.supervisor.names import random_name
 from lab.supervisor.record import NAME, Condition, Pid, Record, State
 
@@ -181,3 +185,27 @@ def test_removing_frees_the_name() -> None:
     records.write(record)  # a supervisor that is late
     assert records.read("web") is None
     records.reserve(record)
+
+
+def test_an_image_is_kept_with_the_record() -> None:
+    layer = Layer(diff_id="sha256:1", digest="sha256:2", size_bytes=3, media_type="application/x")
+    image = Image(
+        name="my:latest",
+        digest="sha256:4",
+        config=ImageConfig(
+            environment={"A": "b"},
+            command=("sh",),
+            stop_signal="SIGINT",
+            exposed_ports=(80,),
+            health=Healthcheck(test=("CMD", "true"), interval_seconds=1.5),
+        ),
+        layers=(layer,),
+        origin=Origin.BUILT,
+        created=datetime(2020, 1, 2, tzinfo=UTC),
+    )
+    found = source.unpack(json.loads(json.dumps(source.pack(image))))
+    assert replace(found, annotations={}) == image
+    records.reserve(made(source=source.pack(image)))
+    stored = records.stored("web")
+    assert stored is not None
+    assert source.unpack(stored.source) == found
