@@ -54,13 +54,13 @@ class Bundle:
         self.value["linux"]["cgroupsPath"] = cgroups_path
         (self.folder / "config.json").write_text(json.dumps(self.value))
 
-    def run(self, runtime: str, *, prefix: Sequence[str] = (), check: bool = True) -> Ended:
+    def run(self, runtime: str, *words: str, prefix: Sequence[str] = (), check: bool = True) -> Ended:
         """``RUNTIME run``, from nothing to nothing; ``prefix`` are words in front of the command."""
         name = f"t{uuid.uuid4().hex[:8]}"
         self.write(f"/lab/test-{name}/one")
         options = ["--root", self.folder / "state", "--log", self.folder / "runtime.log"]
         done = subprocess.run(
-            [*prefix, program(runtime), *options, "run", "--bundle", self.folder, name],
+            [*prefix, program(runtime), *options, "run", *words, "--bundle", self.folder, name],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -124,6 +124,25 @@ def test_a_shared_root_leaves_the_mounts_around_it_alone(bundle: Bundle) -> None
     assert ended.output == before.read_text()
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_root_can_be_entered_without_pivot_root(bundle: Bundle, runtime: str) -> None:
+    if not installed(runtime):
+        pytest.skip(f"{runtime} is not installed")
+    bundle.script("ls /; ls /proc/1/root/")
+    there = ["bin", "dev", "proc", "tmp"]
+    assert bundle.run(runtime, "--no-pivot").output.split() == there * 2
+
+
+def test_without_a_cgroup_namespace_its_own_groups_are_shown(bundle: Bundle) -> None:
+    linux = bundle.value["linux"]
+    linux["namespaces"] = [space for space in linux["namespaces"] if space["type"] != "cgroup"]
+    bundle.mount("/sys/fs/cgroup", type="cgroup", source="cgroup", options=["ro"])
+    bundle.script("cd /sys/fs/cgroup; cat pids/cgroup.procs cgroup.procs 2>&1 | head -n 1; mkdir pids/x x 2>&1")
+    first, *others = bundle.run("lab-oci", check=False).output.splitlines()
+    assert first == "1", "its own first process, and nothing of the host's"
+    assert all("Read-only file system" in line for line in others)
+
+
 def test_a_tmpfs_takes_along_what_it_covers(compared: Bundle) -> None:
     place = compared.root / "kept"
     (place / "deep").mkdir(parents=True)
