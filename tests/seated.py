@@ -10,10 +10,12 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from host_state import wait_until
 from streams import SECONDS, Screen
 
+LOCAL = 3  # in what tcgetattr returns: local modes
 LAB = [sys.executable, "-m", "lab.cli.main"]
 
 
@@ -32,8 +34,8 @@ class Seat:
     def resize(self, rows: int, columns: int) -> None:
         termios.tcsetwinsize(self.master, (rows, columns))
 
-    def settings(self) -> list[object]:
-        found: list[object] = termios.tcgetattr(self.slave)
+    def settings(self) -> list[Any]:
+        found: list[Any] = termios.tcgetattr(self.slave)
         return found
 
     @contextmanager
@@ -63,10 +65,10 @@ def check_shell(*words: str) -> None:
         before = place.settings()
         screen = place.screen
         with place.running(*words) as process:
+            assert wait_until(lambda: not place.settings()[LOCAL] & termios.ISIG, SECONDS), "^C is still for lab"
             screen.type("stty size; echo $TERM\n")
             screen.until("33 101\r\n")
             screen.until("xterm\r\n")
-            assert place.settings() != before, "it is raw meanwhile"
             screen.type("""sh -c 'trap "stty size" WINCH; echo foreground; while :; do sleep 0.05; done'\n""")
             screen.until("\r\nforeground\r\n")
             place.resize(12, 34)
@@ -86,7 +88,7 @@ def check_killed(name: str) -> None:
         with place.running("exec", "-it", name, "sh", "-c", "echo pid $$; exec sleep 1000") as process:
             place.screen.until("pid ")
             pid = place.screen.until("\r\n").strip()
-            assert wait_until(lambda: place.settings() != before, SECONDS)
+            assert wait_until(lambda: not place.settings()[LOCAL] & termios.ISIG, SECONDS)
             process.kill()
             process.wait(SECONDS)
         assert wait_until(lambda: place.settings() == before, SECONDS)

@@ -12,7 +12,9 @@ from lab.cli.instances import complete_instance
 from lab.errors import LaunchError
 
 if TYPE_CHECKING:
+    from lab.cli.terminal import Terminal
     from lab.model import TerminalSize
+    from lab.runtime.channel import Channel
 
 
 def execute(
@@ -32,8 +34,7 @@ def execute(
     """
     from lab.cli import terminal
     from lab.cli.run import parse_environment
-    from lab.runtime.channel import ChannelClosed
-    from lab.supervisor import client, control
+    from lab.supervisor import client
     from lab.supervisor.record import find
 
     size = terminal.wanted_size(interactive=interactive) if tty else None
@@ -41,27 +42,34 @@ def execute(
     command = command[1:] if command[0] == "--" else command  # as other lab commands want it; Docker does without
     environment = parse_environment(env or [])
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    channel = client.begin(
-        record,
-        command,
-        descriptors=(0 if interactive else null, 1, 2),
-        environment=environment,
-        directory=directory,
-        user=user,
-        terminal=size,
-    )
+    with terminal.Terminal(interactive=interactive) if size else nullcontext() as place:
+        channel = client.begin(
+            record,
+            command,
+            descriptors=(0 if interactive else null, 1, 2),
+            environment=environment,
+            directory=directory,
+            user=user,
+            terminal=size,
+        )
+        code = _follow(channel, place, f"{command[0]} was killed: the supervisor of {record.name} has died")
+    raise typer.Exit(code)
+
+
+def _follow(channel: Channel, place: Terminal | None, lost: str) -> int:
+    """Its exit code when it has ended; changes of the terminal's size are passed on until then."""
+    from lab.runtime.channel import ChannelClosed
+    from lab.supervisor import client, control
 
     def resize(size: TerminalSize) -> None:
         with suppress(ChannelClosed, OSError):  # the command is over
             channel.send(control.Request.RESIZE, rows=size.rows, columns=size.columns)
 
     try:
-        with terminal.attached(resize, interactive=interactive) if size else nullcontext():
-            code = client.answer(channel, control.Answer.EXITED)["code"]
+        if place is not None:
+            place.hand_over(resize)
+        return int(str(client.answer(channel, control.Answer.EXITED)["code"]))
     except ChannelClosed:
-        raise LaunchError(
-            f"{command[0]} was killed: the supervisor of {record.name} has died", exit_code=137
-        ) from None
+        raise LaunchError(lost, exit_code=137) from None
     finally:
         channel.close()
-    raise typer.Exit(int(str(code)))

@@ -239,20 +239,20 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     import signal
     from threading import Thread
 
-    from lab.cli.terminal import attached
+    from lab.cli.terminal import Terminal
     from lab.model import Phase
 
     backend.prepare(request.image)
     interruptible.hold()
-    with backend.launch(request) as instance:
+    place = Terminal(interactive=request.stdin is not None) if request.terminal else nullcontext()
+    with place as terminal, backend.launch(request) as instance:
         try:
             interruptible.release()
             _announce(instance)
-            if request.terminal:
+            if terminal is not None:
                 instance.wait_executed()  # until then ^C is for lab: a guest boots
-            terminal = attached(instance.resize, interactive=request.stdin is not None)
-            with terminal if request.terminal else nullcontext():
-                code = instance.wait()
+                terminal.hand_over(instance.resize)
+            code = instance.wait()
             assert code is not None, "waiting without a limit ends with the instance"
         except Interrupted as interrupted:
             # from a thread: the handler may have interrupted the holder of a lock that sending needs

@@ -10,13 +10,15 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from lab.errors import UsageError
 from lab.host.terminals import size_of
 from lab.model import TerminalSize
 
 INPUT = 0
+LOCAL = 3  # in what tcgetattr returns: local modes
 GUARD = """trap '' HUP INT QUIT TERM TSTP TTOU
 saved=$(stty -g) && echo && read -r over <&"$1" || stty "$saved" """
 """Puts the terminal right when its user was killed by SIGKILL: then the pipe ends without a word."""
@@ -29,29 +31,46 @@ def wanted_size(*, interactive: bool) -> TerminalSize:
     return size_of(INPUT if os.isatty(INPUT) else 1)
 
 
-@contextmanager
-def attached(resize: Callable[[TerminalSize], None], *, interactive: bool) -> Iterator[None]:
-    """Every key, ^C too, goes inside, and so does every change of size; at the end all is as it was before.
+class Terminal:
+    """The user's, from just before a command starts until it has ended; a context manager that restores it.
 
-    ``resize`` is called from a thread.
+    Entered, it shows keys no more and passes each on at once, while ^C is still for lab. Handed over, every key goes
+    inside, ^C too, and so does every change of size.
     """
-    with ExitStack() as opened:
-        if interactive:
-            opened.enter_context(_raw())
-        opened.enter_context(_watched(resize))
-        yield
+
+    def __init__(self, *, interactive: bool) -> None:
+        self._interactive = interactive
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._interactive:
+            saved = termios.tcgetattr(INPUT)
+            with ExitStack() as undo:
+                undo.enter_context(_guarded())
+                undo.callback(_set, saved, termios.TCSADRAIN)
+                quiet = list(saved)
+                quiet[LOCAL] &= ~(termios.ECHO | termios.ICANON)
+                quiet[0] &= ~termios.ICRNL
+                _set(quiet, termios.TCSANOW)
+                self._opened = undo.pop_all()
+        return self
+
+    def hand_over(self, resize: Callable[[TerminalSize], None]) -> None:
+        """The command runs. ``resize`` is called from a thread, at once and with every change."""
+        if self._interactive:
+            with suppress(termios.error):
+                tty.setraw(INPUT, termios.TCSANOW)
+        self._opened.enter_context(_watched(resize))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
 
 
-@contextmanager
-def _raw() -> Iterator[None]:
-    saved = termios.tcgetattr(INPUT)
-    with _guarded():
-        try:
-            tty.setraw(INPUT, termios.TCSANOW)
-            yield
-        finally:
-            with suppress(termios.error):  # it hung up
-                termios.tcsetattr(INPUT, termios.TCSADRAIN, saved)
+def _set(settings: list[Any], when: int) -> None:
+    with suppress(termios.error):  # it has hung up
+        termios.tcsetattr(INPUT, when, settings)
 
 
 @contextmanager

@@ -29,3 +29,12 @@ def test_exec_and_cp_in_a_detached_guest(lab_home: Path, tmp_path: Path) -> None
     finally:
         assert seated.lab("rm", "-f", "seated").returncode == 0
     assert_unchanged(before, within_seconds=20)
+
+
+def test_input_through_a_pipe_to_an_application_in_a_guest(lab_home: Path) -> None:
+    image = tiny_image(Store.open(lab_home)).name
+    before = snapshot()
+    data = os.urandom(1 << 20)
+    done = seated.lab("run", "-i", "--on", "microvm", image, "--", "cat", stdin=data)
+    assert (done.returncode, done.stdout == data, done.stderr) == (0, True, b"")
+    assert_unchanged(before, within_seconds=20)
