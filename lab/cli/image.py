@@ -151,9 +151,9 @@ def prune(
     _tell(collect(store, cache=cache, dry_run=dry_run), verb, nothing="nothing to remove")
     if not cache:
         count, size = cache_only(store)
-        if count:
-            kept = f"{count} layers that no image has, {format_bytes(size)}"
-            print(f"the build cache keeps {kept}: lab image prune --cache")
+        if size:
+            kept = f"{count} layers that no image has, and RUN's cache mounts"
+            print(f"the build cache keeps {kept}, {format_bytes(size)}: lab image prune --cache")
 
 
 @app.command()

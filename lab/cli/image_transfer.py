@@ -72,7 +72,7 @@ def save(
         chosen = archive.Format(form)
     except ValueError:
         raise UsageError(f"--format {form} is unknown", hint="oci-archive or docker-archive") from None
-    store = Store.open()
+    store = Store.view()
     images = [store.find(name) for name in names]
     with _written(output) as target:
         archive.save(images, store, target, chosen)

@@ -15,13 +15,13 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from lab.errors import ImageError
 from lab.images import tarstream
 from lab.images.adopt import adopt
 from lab.images.bounds import DOCUMENT_BYTES, Bounds
-from lab.images.compression import Ahead, decompressed, seekable
+from lab.images.compression import Ahead, Reader, decompressed, seekable
 from lab.images.extract import components
 from lab.images.image import CONFIG_TYPE, MANIFEST_TYPE, REF_NAME, Image, Origin
 from lab.images.layers import CHUNK_BYTES, TAR_ZSTD, Layer, compress, epoch
@@ -106,15 +106,26 @@ def _save_docker(images: Sequence[Image], store: Store, archive: tarfile.TarFile
 
 
 def _add_plain_layer(archive: tarfile.TarFile, name: str, layer: Layer, store: Store) -> None:
-    """A header tells the size, which is known only afterwards: hence the file in between."""
-    with store.scratch("layer") as scratch, store.blob(layer.digest).open("rb") as blob:
-        plain = scratch / "layer.tar"
-        with plain.open("wb") as writer:
-            reader = decompressed(blob)
-            while chunk := reader.read(CHUNK_BYTES):
-                writer.write(chunk)
-        with plain.open("rb") as whole:
-            _add_stream(archive, name, whole, plain.stat().st_size)
+    """The header has to tell the size, which is known only afterwards: hence twice."""
+    path = store.blob(layer.digest)
+    with path.open("rb") as blob:
+        reader = decompressed(blob)
+        size = sum(map(len, iter(lambda: reader.read(CHUNK_BYTES), b"")))
+    with path.open("rb") as blob:
+        _add_stream(archive, name, cast(IO[bytes], _Exactly(decompressed(blob))), size)
+
+
+class _Exactly:
+    """Reads as much as is asked for, where a decompressor gives what it has."""
+
+    def __init__(self, source: Reader) -> None:
+        self._source = source
+
+    def read(self, size: int) -> bytes:
+        found = self._source.read(size)
+        while found and len(found) < size and (more := self._source.read(size - len(found))):
+            found += more
+        return found
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -21,7 +21,7 @@ from lab.images.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What was removed: its kind (blobs, layers, disks, manifests, cache), how many, and what that freed on disk."""
+    """What was removed: its kind (blobs, unpacked layers, disks, …), how many, and what that freed on disk."""
 
     kind: str
     count: int
@@ -93,11 +93,12 @@ def collect(store: Store, *, cache: bool = False, dry_run: bool = False) -> list
 
 
 def cache_only(store: Store) -> tuple[int, int]:
-    """How many layers the build cache alone keeps, and their blobs' and trees' bytes on disk."""
+    """How many layers the build cache alone keeps, and the bytes on disk of these and of RUN's cache mounts."""
     named = {layer.diff_id for image in store.images() for layer in image.layers}
     alone = {layer.diff_id: layer for _, layer in store.cached() if layer.diff_id not in named}
     paths = [store.blob(layer.digest) for layer in alone.values()]
     paths += [store.unpacked / _hex(diff_id) for diff_id in alone]
+    paths += (store.home / "mounts").glob("*")
     return len(alone), sum(disk_usage(path) for path in paths if path.exists())
 
 
@@ -127,7 +128,8 @@ class _Collection:
                 self._sweep("blobs", self._unheld(self.store.blobs, self.blobs), bin_),
             ]
             if self.forgotten:
-                found.append(self._sweep("build cache", iter(self.store.cache_files()), bin_))
+                found.append(self._sweep("cached steps", iter(self.store.cache_files()), bin_))
+                found.append(self._sweep("cache mounts", self._unheld(self.store.home / "mounts", set()), bin_))
         return [one for one in found[1:] if one.count]
 
     def _sweep(self, kind: str, paths: Iterator[Path], bin_: Path) -> Collected:

@@ -124,14 +124,16 @@ def test_the_build_cache_is_kept_until_it_is_to_be_forgotten(store: Store, tmp_p
     layer = store.add_layer(tmp_path / "step")
     store.cache_layer("a" * 64, layer, seconds=1.5)
     (store.home / "cache" / "kvm.json").write_text("{}")
+    (store.home / "mounts" / "pip").mkdir(parents=True)
     stray = store.add_layer(tmp_path)
     assert [(one.kind, one.count) for one in collect(store, dry_run=True)] == [("blobs", 1)]
     assert [(one.kind, one.count) for one in collect(store)] == [("blobs", 1)]
     assert not store.blob(stray.digest).exists()
     assert prune.cache_only(store)[0] == 1
-    assert [one.kind for one in collect(store, cache=True)] == ["blobs", "build cache"]
+    assert [one.kind for one in collect(store, cache=True)] == ["blobs", "cached steps", "cache mounts"]
     assert store.cached_layer("a" * 64) is None
     assert [path.name for path in (store.home / "cache").iterdir()] == ["kvm.json"]
+    assert not list((store.home / "mounts").iterdir())
 
 
 def test_an_honest_store_is_proven(store: Store, image: Image) -> None:
@@ -259,6 +261,12 @@ def test_who_only_reads_needs_no_root() -> None:
         store.lower_directories(tiny_image(store))
         for words in (["ls"], ["inspect", "tiny"], ["history", "tiny"], ["diff", "tiny", "tiny"]):
             assert "sudo" not in lab(store, *words, user=65534)
+        for form in ("oci-archive", "docker-archive"):
+            done = subprocess.run(
+                [*LAB, "image", "save", "tiny", "--format", form], capture_output=True, check=True, user=65534,
+                env={**os.environ, "LAB_HOME": str(store.home)},
+            )  # fmt: skip
+            assert b"manifest" in done.stdout
         assert "1 unpacked layers need root" in lab(store, "verify", user=65534)
         assert "root" in lab(store, "export", "tiny", user=65534, code=1)
 
