@@ -10,7 +10,9 @@ import socket
 import struct
 import threading
 from pathlib import Path
+from typing import Any
 
+import oci
 import pytest
 from running import Run
 
@@ -73,3 +75,32 @@ def test_an_agent_on_the_host_answers_a_container(run: Run, tmp_path: Path) -> N
 def test_without_its_agent_a_container_does_not_start(run: Run, tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="seccomp listener"):
         run(config=config_with(tmp_path / "nobody"))
+
+
+def test_further_processes_have_a_listener_of_their_own(tmp_path: Path) -> None:
+    heard: list[dict[str, object]] = []
+
+    def notify(config: dict[str, Any]) -> None:
+        rules = [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]
+        config["linux"]["seccomp"] = {
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(tmp_path / "agent"), "syscalls": rules,
+        }  # fmt: skip
+
+    with oci.opened("lab-oci") as runtime, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        agent.listen()
+        agent.settimeout(20)
+        thread = threading.Thread(target=lambda: [answer(agent, heard) for _ in range(2)])
+        thread.start()
+        container = runtime.running("mkdir /tmp/x; sleep 1000", edit=notify)
+        oci.until(lambda: heard, "the first process's listener")
+        done = runtime("exec", container, "mkdir", "/tmp/y")
+        thread.join(20)
+        pid = runtime.state(container)["pid"]
+        assert "Invalid cross-device link" in done.err
+    first, second = heard
+    assert isinstance(first["state"], dict)
+    assert isinstance(second["state"], dict)
+    assert first["pid"] == first["state"]["pid"] == second["state"]["pid"] == pid
+    assert second["pid"] != pid
+    assert second["state"]["id"] == first["state"]["id"] == container

@@ -153,10 +153,10 @@ def surviving(process: ProcessPlan, preserve: int) -> ProcessPlan:
     return replace(process, survives=True, preserve=preserve)
 
 
-def beside(config: Config, process: ProcessConfig, preserve: int) -> ProcessPlan:
-    """One more process in a container of ``config``. Raises UsageError."""
+def beside(config: Config, process: ProcessConfig, preserve: int, known: dict[str, object]) -> ProcessPlan:
+    """One more process in a container of ``config`` and of state ``known``. Raises UsageError."""
     validate.check_process(process)
-    return surviving(translate.process_plan(config, init=False, process=process), preserve)
+    return surviving(translate.process_plan(config, init=False, process=process, known=known), preserve)
 
 
 def timestamp() -> str:

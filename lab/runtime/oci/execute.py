@@ -44,7 +44,7 @@ OPTIONS = {
 
 def execute(call: Call) -> int:
     """``exec ID COMMAND…``: its exit code, 128 + n after signal n; with ``--detach`` 0 once it is executed."""
-    from lab.runtime.oci import blueprint, conversation, foreground
+    from lab.runtime.oci import blueprint, conversation, foreground, life
 
     detach = call.given.flag("detach")
     with Steps("exec") as steps, ExitStack() as undo:
@@ -55,7 +55,8 @@ def execute(call: Call) -> int:
         config = read_config(entry)
         process = process_of(call, config, words)
         steps.enter("plan")
-        plan = blueprint.beside(config, process, call.given.number("preserve-fds") or 0)
+        known = life.describe(state, entry.status(state))
+        plan = blueprint.beside(config, process, call.given.number("preserve-fds") or 0, known)
         terminal = conversation.Terminal(process.terminal, call.given.value("console-socket"), undo, detached=detach)
         steps.enter("start the process")
         with foreground.signals_held(not detach):
