@@ -131,6 +131,8 @@ def flags(profile: Seccomp) -> int:
         if name not in FLAGS:
             raise UsageError(f"linux.seccomp.flags: {name} is not one of {', '.join(FLAGS)}")
         found |= FLAGS[name]
+    if found & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]:
+        found |= TSYNC_ESRCH  # else a thread that can't follow is no error, but a result: its id (seccomp(2))
     if profile.listener_metadata and not profile.listener_path:
         raise UsageError("linux.seccomp.listenerMetadata means nothing without listenerPath")
     if any(rule.action == "SCMP_ACT_NOTIFY" for rule in profile.syscalls):
@@ -140,8 +142,6 @@ def flags(profile: Seccomp) -> int:
         if evaluate(compile(profile), number) not in (Action.ALLOW, Action.LOG):
             raise UsageError("linux.seccomp: sendmsg is not allowed: with it a process hands over who is notified")
         found |= NEW_LISTENER
-        if found & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]:
-            found |= TSYNC_ESRCH  # the result is the listener then, and can't be the id of a thread (seccomp(2))
     elif found & FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]:
         raise UsageError("linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs SCMP_ACT_NOTIFY")
     return found
