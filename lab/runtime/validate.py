@@ -56,16 +56,17 @@ def check_process(process: ProcessConfig) -> None:
         raise schema.error("process.scheduler.nice", f"is not from -20 to 19: {process.scheduler.nice}")
 
 
-def warnings(process: ProcessConfig) -> list[str]:
+def warnings(config: Config) -> list[str]:
     """What is asked for and can't be granted: the specification wants it logged, and no failure (config.md).
 
     `grantable` are the sets without it.
     """
-    granted = grantable(process)
+    own_users = any(space.type == "user" for space in config.linux.namespaces)
+    granted = grantable(config.process, own_users=own_users)
     return [
         f"process.capabilities.{name}: {capability} can't be granted"
         for name in type(granted).fields
-        for capability in sorted(set(getattr(process.capabilities, name)) - set(getattr(granted, name)))
+        for capability in sorted(set(getattr(config.process.capabilities, name)) - set(getattr(granted, name)))
     ]
 
 

@@ -206,6 +206,14 @@ def test_a_process_sees_what_it_was_given(compared: Bundle, uid: int) -> None:
     assert "umask" not in ours.errors
 
 
+def test_what_can_not_be_granted_is_told(bundle: Bundle) -> None:
+    bundle.value["process"]["capabilities"]["ambient"] = ["CAP_KILL"]
+    bundle.script("grep CapAmb /proc/self/status")
+    ended = bundle.run("lab-oci")
+    assert ended.output.split()[1] == "0" * 16, "as it is not inheritable"
+    assert "process.capabilities.ambient: CAP_KILL can't be granted" in ended.log
+
+
 def test_the_domain_name_and_the_persona(bundle: Bundle) -> None:
     """The runc of Debian 12 is older than both."""
     bundle.value |= {"domainname": "example"}

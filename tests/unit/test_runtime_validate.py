@@ -261,7 +261,7 @@ def test_what_can_not_be_granted_is_left_out_and_told(monkeypatch: pytest.Monkey
     )
     made = ProcessConfig(args=("a",), capabilities=sets)
     assert items(validate.grantable(made))["ambient"] == ("CAP_CHOWN",)
-    assert validate.warnings(made) == [
+    assert validate.warnings(Config(process=made)) == [
         "process.capabilities.bounding: CAP_SYS_ADMIN can't be granted",
         "process.capabilities.ambient: CAP_KILL can't be granted",
     ]

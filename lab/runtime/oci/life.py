@@ -80,6 +80,7 @@ def create(call: Call) -> int:
 
 def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     """All of it but the application; ``undo`` takes it apart again."""
+    from lab.runtime import validate
     from lab.runtime.oci.blueprint import Blueprint, refuse_populated
 
     steps.enter("read the bundle")
@@ -87,6 +88,8 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     wanted = Blueprint.read(call.given.value("bundle", "."), call.ignored)
     group = wanted.group(entry.id)
     made = Made(entry, wanted.state(entry.id, group))
+    for warning in validate.warnings(wanted.config):
+        call.log.warn(warning)
     steps.enter("claim the name")
     undo.callback(entry.unlock)
     entry.make()
