@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli import image_transfer
+from lab.cli.instances import complete_image
 from lab.cli.privilege import require_root
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 DIGEST_CHARACTERS = len("sha256:") + 12
-IMAGE = typer.Argument(metavar="IMAGE", help="A name, a digest, or twelve digits of one.")
+IMAGE = typer.Argument(
+    metavar="IMAGE", help="A name, a digest, or twelve digits of one.", autocompletion=complete_image
+)
 AS_JSON = typer.Option("--json", help="Print JSON.")
 FORMAT = typer.Option(
     "--format", metavar="TEMPLATE", help="Print {{.Field}}s, as docker does; '{{json .}}' shows all."
@@ -104,8 +107,8 @@ def history(
 
 @app.command()
 def diff(
-    old: Annotated[str, typer.Argument(metavar="IMAGE")],
-    new: Annotated[str, typer.Argument(metavar="IMAGE")],
+    old: Annotated[str, typer.Argument(metavar="OLD", autocompletion=complete_image)],
+    new: Annotated[str, typer.Argument(metavar="NEW", autocompletion=complete_image)],
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
     """Show how two images differ: files added (A), changed (C), deleted (D), and the configuration."""

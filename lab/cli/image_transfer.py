@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.instances import complete_image
 from lab.cli.privilege import require_root
 from lab.errors import LabError, UsageError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lab.images.store import Image
 
 STANDARD = "-"
+STORED = typer.Argument(metavar="IMAGE", autocompletion=complete_image)
 AUTHFILE = typer.Option("--authfile", metavar="FILE", help="Credentials, as skopeo login keeps them.")
 CREDENTIALS = typer.Option("--creds", metavar="USER:PASSWORD", help="Credentials, for this once.")
 VERIFY_TLS = typer.Option("--tls-verify", metavar="true|false", help="Default: as registries.conf(5) has it.")
@@ -37,7 +39,7 @@ def pull(
 
 
 def push(
-    name: Annotated[str, typer.Argument(metavar="IMAGE")],
+    name: Annotated[str, STORED],
     destination: Annotated[str, typer.Argument(metavar="[NAME]", help="The name there. Default: the same.")] = "",
     authfile: Annotated[Path | None, AUTHFILE] = None,
     creds: Annotated[str, CREDENTIALS] = "",
@@ -56,7 +58,7 @@ def push(
 
 
 def save(
-    names: Annotated[list[str], typer.Argument(metavar="IMAGE…")],
+    names: Annotated[list[str], typer.Argument(metavar="IMAGE…", autocompletion=complete_image)],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="Default: standard output.")
     ] = STANDARD,
@@ -107,7 +109,7 @@ def import_(
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="IMAGE")],
+    name: Annotated[str, STORED],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="A tar. Default: standard output.")
     ] = "",
@@ -135,7 +137,7 @@ def export(
 
 
 def disk(
-    name: Annotated[str, typer.Argument(metavar="IMAGE")],
+    name: Annotated[str, STORED],
     output: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.qcow2 or FILE.raw.")],
     free: Annotated[str, typer.Option("--free", metavar="SIZE", help="Room for the application to fill.")] = "1G",
 ) -> None:

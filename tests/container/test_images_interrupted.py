@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,31 @@ def test_the_next_command_removes_what_a_kill_left(context: Path, tmp_path: Path
     (context / "Dockerfile").write_text("FROM scratch\nCOPY busybox /bin/\n")
     subprocess.run([*LAB, "build", str(context), "-t", "next"], check=True, stdout=subprocess.DEVNULL, timeout=60)
     assert_unchanged(before, home=lab_home)
+
+
+def test_builds_at_once_of_which_one_is_killed_leave_a_store_that_is_proven(context: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = {**os.environ, "LAB_HOME": str(home)}
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nCOPY busybox /bin/\n" + "".join(f"COPY busybox /copy-{number}\n" for number in range(12))
+    )
+    completed = 0
+    for number in range(3):
+        children = [
+            subprocess.Popen(
+                [*LAB, "build", str(context), "-t", f"round-{number}-{each}"],
+                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+            for each in range(2)
+        ]  # fmt: skip
+        time.sleep(0.4 + 0.2 * number)  # from before the first layer to among the last
+        children[0].kill()
+        completed += sum(child.wait(60) == 0 for child in children)
+        verdict = subprocess.run(
+            [*LAB, "image", "verify"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert verdict.returncode == 0, verdict.stdout
+    assert completed >= 3
+    subprocess.run([*LAB, "image", "prune", "--cache"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert not list((home / "tmp").iterdir())
+    subprocess.run([*LAB, "image", "verify"], env=environment, check=True, stdout=subprocess.DEVNULL)
