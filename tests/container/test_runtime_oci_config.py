@@ -206,6 +206,28 @@ def test_a_process_sees_what_it_was_given(compared: Bundle, uid: int) -> None:
     assert "umask" not in ours.errors
 
 
+def test_a_user_namespace(compared: Bundle) -> None:
+    """On a root that keeps its owners: whoever is not in the map is nobody."""
+    for name in ("proc", "dev", "sys"):
+        (compared.root / name).mkdir()
+    linux = compared.value["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 200_000, "size": 1000}]
+    linux["maskedPaths"], linux["readonlyPaths"] = ["/proc/kcore", "/proc/scsi"], ["/proc/sys"]
+    compared.value["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}]
+    compared.mount("/sys", type="sysfs", source="sysfs", options=["nosuid", "noexec", "nodev", "ro"])
+    compared.script("id; cat /proc/self/uid_map; ls -ln /dev /bin/busybox | grep -v core; cat /proc/self/mountinfo")
+    ours, theirs = both(compared)
+    assert sorted(mounts(ours.output)) == sorted(mounts(theirs.output)), "runc binds the device nodes last"
+    assert lines_without_mounts(ours.output) == lines_without_mounts(theirs.output)
+
+
+def lines_without_mounts(text: str) -> list[str]:
+    """A listing's times, and a directory's size, are left out."""
+    lines = [line for line in text.splitlines() if not MOUNT_LINE.match(line) and not line.startswith("total")]
+    return [" ".join(line.split()[:4] + line.split()[-1:]) for line in lines]
+
+
 def test_what_can_not_be_granted_is_told(bundle: Bundle) -> None:
     bundle.value["process"]["capabilities"]["ambient"] = ["CAP_KILL"]
     bundle.script("grep CapAmb /proc/self/status")
