@@ -62,10 +62,6 @@ class Upper:
         entry = self._tree.resolve(os.fsencode(path))[1]
         return entry is not None and entry.is_directory
 
-    def exists(self, path: str) -> bool:
-        """Whether the image has anything at ``path``, links followed."""
-        return self._tree.resolve(os.fsencode(path))[1] is not None
-
     def make_directory(self, path: str, who: tuple[int, int] = (0, 0)) -> bytes:
         """Make ``path`` and what is missing above it, mode 0755; existing parents keep what they are.
 
@@ -144,10 +140,9 @@ def copy(selection: Selection, upper: Upper, destination: str, owner: Owner) -> 
         for piece in selection.pieces:
             upper.put(piece, destination, owner, follow=True)
         return
-    existed = upper.exists(destination)
     upper.make_directory(destination, owner.of_parents)
     for piece in selection.pieces:
-        if piece.target or not existed:
+        if piece.target:
             upper.put(piece, posixpath.join(destination, piece.target), owner)
 
 

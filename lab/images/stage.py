@@ -277,7 +277,7 @@ class StageBuild:
         tree = Tree(self.lower())
         try:
             account = find_account(tree, user)
-            gid = find_group(tree, group) if group else account.gid
+            gid = find_group(tree, group) if group else int(user) if user.isdigit() else account.gid
         except UsageError as error:
             raise DockerfileError(error.message, line=instruction.line, hint=error.hint) from error
         return account.uid, gid

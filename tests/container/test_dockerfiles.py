@@ -1,0 +1,194 @@
+"""Fidelity: every Dockerfile of the corpus, built by lab and by Debian's buildah, gives the same image.
+
+The same files (path, type, mode, owner, attributes, content or link target) and the same configuration; where the one
+fails the other does, at the same line.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shlex
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from corpus import (
+    BASE,
+    FOLDER,
+    Buildah,
+    Case,
+    Result,
+    cases,
+    describe,
+    differences,
+    make_base,
+    make_context,
+    memory_folder,
+    plain_config,
+)  # fmt: skip
+
+from lab.cli.build import _arguments, _labels, _secret
+from lab.cli.steps import ContainerSteps
+from lab.errors import LabError
+from lab.images.build import Options, build
+from lab.images.mounts import Offer
+from lab.images.ociconfig import config_to_oci
+from lab.images.store import Store
+from lab.images.tree import Tree
+from lab.runtime.launcher import Launcher
+
+AT_ONCE = 3  # builds of buildah's beside each other: it waits a lot
+DOCUMENT = FOLDER.parents[1] / "docs" / "dockerfile.md"
+Answer = Result | str
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus") / "context"
+    folder.mkdir()
+    make_context(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(context: Path) -> Iterator[int]:
+    """A web server on the loopback with the context's files."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=context)) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[Path]:
+    yield from memory_folder()
+
+
+@pytest.fixture(scope="module")
+def lab(memory: Path, context: Path) -> Iterator[Callable[[Case, str], Answer]]:
+    """Builds a case with lab; the base is there."""
+    store = Store.open(memory / "home")
+    folder = memory / "base"
+    folder.mkdir()
+    make_base(folder)
+    with Launcher.start(session=f"test-corpus-{os.getpid()}", scratch=memory / "launcher") as launcher:
+        runner = ContainerSteps(launcher)
+        build(folder, dockerfile=folder / "Dockerfile", tag=BASE, build_args={}, store=store, runner=runner)
+
+        def one(case: Case, options: str) -> Answer:
+            dockerfile = folder / "case" / "Dockerfile"
+            dockerfile.parent.mkdir(exist_ok=True)
+            shutil.copy(case.dockerfile, dockerfile)
+            ignore = dockerfile.with_name("Dockerfile.dockerignore")
+            ignore.unlink(missing_ok=True)
+            if case.ignore.exists():
+                shutil.copy(case.ignore, ignore)
+            arguments, chosen = _understood(options)
+            try:
+                image = build(
+                    context, dockerfile=dockerfile, tag="case", build_args=arguments, store=store, runner=runner,
+                    options=chosen,
+                )  # fmt: skip
+            except LabError as error:
+                return error.message
+            author = {"author": image.config.author} if image.config.author else {}
+            config = plain_config(config_to_oci(image.config, [])["config"]) | author
+            return Result(files=describe(Tree(store.lower_directories(image))), config=config)
+
+        yield one
+
+
+def _understood(text: str) -> tuple[dict[str, str], Options]:
+    """The options of a case as lab's own command line reads them."""
+    words = shlex.split(text)
+    given = list(zip(words[::2], words[1::2], strict=True))
+
+    def values(name: str) -> list[str]:
+        return [value for option, value in given if option == name]
+
+    target = "".join(values("--target"))
+    secrets = dict(_secret(word, {}) for word in values("--secret"))
+    options = Options(target=target, offer=Offer(secrets=secrets), labels=_labels(values("--label")))
+    return _arguments(values("--build-arg"), {}), options
+
+
+@pytest.fixture(scope="module")
+def answers(
+    request: pytest.FixtureRequest, memory: Path, lab: object, context: Path, port: int
+) -> Iterator[dict[str, Future[Answer]]]:
+    """What buildah makes of every case that is to be tested, as it comes."""
+    for program in ("buildah", "skopeo"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    buildah = Buildah(memory)
+    buildah.take(memory / "home" / "images", BASE)
+    chosen = {item.callspec.params["case"].name for item in request.session.items if "case" in _params(item)}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {
+            case.name: pool.submit(buildah.build, case, context, shlex.split(_filled(case, context, port)))
+            for case in cases()
+            if case.name in chosen
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def _params(item: pytest.Item) -> dict[str, object]:
+    return getattr(getattr(item, "callspec", None), "params", {})
+
+
+def _filled(case: Case, context: Path, port: int) -> str:
+    return case.options.replace("{port}", str(port)).replace("{context}", str(context))
+
+
+@pytest.mark.parametrize("case", [one for one in cases() if one.error_line is None], ids=lambda case: case.name)
+def test_the_same_image(
+    case: Case, lab: Callable[[Case, str], Answer], answers: dict[str, Future[Answer]], context: Path, port: int
+) -> None:
+    ours, theirs = lab(case, _filled(case, context, port)), answers[case.name].result()
+    assert isinstance(ours, Result), ours
+    assert isinstance(theirs, Result), theirs
+    found = differences(ours, theirs)
+    assert found.keys() == case.differences, found
+
+
+@pytest.mark.parametrize("case", [one for one in cases() if one.error_line is not None], ids=lambda case: case.name)
+def test_the_same_error(
+    case: Case, lab: Callable[[Case, str], Answer], answers: dict[str, Future[Answer]], context: Path, port: int
+) -> None:
+    ours, theirs = lab(case, _filled(case, context, port)), answers[case.name].result()
+    assert isinstance(ours, str), "lab builds it"
+    assert "\n" not in ours
+    if case.error_line:
+        assert ours.startswith(f"Dockerfile:{case.error_line}: "), ours
+    if case.differs:
+        assert isinstance(theirs, Result), f"buildah fails too: {case.differs} no longer holds"
+        return
+    assert isinstance(theirs, str), "buildah builds it"
+    if step := re.search(r'at STEP "(.*?)": ', theirs):
+        assert _words(case.error_text).startswith(_words(step[1])), theirs
+
+
+def _words(text: str) -> str:
+    """An instruction in lower case, its exec form written as if it were none."""
+    return re.sub(r'[\[\]",]', "", text).lower()
+
+
+def test_every_difference_is_argued() -> None:
+    text = DOCUMENT.read_text()
+    assert {case.differs for case in cases() if case.differs and f"### {case.differs}\n" not in text} == set()
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len([case for case in cases() if not case.differs]) >= 60

@@ -1,0 +1,3 @@
+#: What only looks like an archive is copied.
+FROM corpus
+ADD broken.tar.gz one.txt dir /there/

@@ -1,0 +1,4 @@
+#: Shell form goes through the shell; the last one counts.
+FROM corpus
+CMD ["first"]
+CMD serve --now "$HOME"

@@ -1,0 +1,3 @@
+#: Extended attributes of the user's own.
+FROM corpus
+COPY attributes /attributes

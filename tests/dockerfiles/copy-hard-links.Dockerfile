@@ -1,0 +1,3 @@
+#: A file with two names.
+FROM corpus
+COPY hard /hard

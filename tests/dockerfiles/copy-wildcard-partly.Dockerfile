@@ -1,0 +1,4 @@
+#: differs a-pattern-without-a-match
+#: plain
+FROM corpus
+COPY one.txt nothing*.txt /there/

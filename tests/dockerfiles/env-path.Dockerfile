@@ -1,0 +1,3 @@
+#: The base's PATH is extended.
+FROM corpus
+ENV PATH=/opt/bin:$PATH

@@ -1,0 +1,4 @@
+#: error 4
+FROM corpus AS made
+FROM corpus
+COPY --from=made /nothing /

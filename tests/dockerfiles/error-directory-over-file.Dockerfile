@@ -1,0 +1,4 @@
+#: error 4
+FROM corpus
+COPY one.txt /file
+COPY dir /file

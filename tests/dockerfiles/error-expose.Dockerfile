@@ -1,0 +1,4 @@
+#: error 4
+#: differs ports-that-are-none
+FROM corpus
+EXPOSE web

@@ -1,0 +1,4 @@
+#: error 4
+FROM corpus
+COPY one.txt /
+COPY missing.txt /

@@ -1,0 +1,4 @@
+#: error 3
+#: differs instructions-before-from
+RUN echo
+FROM corpus

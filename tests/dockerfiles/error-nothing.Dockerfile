@@ -1,0 +1,2 @@
+#: error 0
+# nothing at all

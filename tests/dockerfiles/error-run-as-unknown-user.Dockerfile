@@ -1,0 +1,4 @@
+#: error 4
+FROM corpus
+USER ghost
+RUN id

@@ -1,0 +1,3 @@
+#: error 0
+#: options --target nowhere
+FROM corpus

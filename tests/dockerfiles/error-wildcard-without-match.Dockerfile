@@ -1,0 +1,3 @@
+#: error 3
+FROM corpus
+COPY nothing*.txt /there/

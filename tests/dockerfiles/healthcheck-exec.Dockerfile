@@ -1,0 +1,3 @@
+#: Exec form, no options.
+FROM corpus
+HEALTHCHECK CMD ["/bin/true", "a b"]

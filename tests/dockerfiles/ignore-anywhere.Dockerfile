@@ -1,0 +1,4 @@
+#: .dockerignore: ** is any number of directories.
+FROM corpus
+COPY dir /dir/
+COPY wild /wild/

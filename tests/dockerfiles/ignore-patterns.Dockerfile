@@ -1,0 +1,3 @@
+#: .dockerignore: names, stars, whole directories, comments.
+FROM corpus
+COPY . /all/

@@ -1,0 +1,3 @@
+#: .dockerignore: the last match decides.
+FROM corpus
+COPY . /all/

@@ -1,0 +1,3 @@
+#: Deprecated, and still the author.
+FROM corpus
+MAINTAINER Somebody <somebody@example.com>

@@ -1,0 +1,3 @@
+#: A name or a number.
+FROM corpus
+STOPSIGNAL SIGUSR1

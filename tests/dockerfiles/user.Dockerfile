@@ -1,0 +1,3 @@
+#: USER is kept as it was written.
+FROM corpus
+USER app:appers
