@@ -97,16 +97,19 @@ def read_directory(root: Path) -> Records:
 def merge(layers: Iterable[Records]) -> Records:
     """The image's files, from its layers, the bottom one first."""
     merged: Records = {}
-    for records in layers:
+    inodes: dict[bytes, int] = {}
+    numbers: dict[tuple[int, bytes], int] = {}
+    for number, records in enumerate(layers):
         for path in sorted(records, key=lambda path: path.count(b"/")):
             record = records[path]
             below = merged.get(path)
             if record.kind == HIDDEN or record.opaque or (below is not None and record.kind != below.kind == "d"):
                 _drop(merged, path)
             if record.kind != HIDDEN:
-                merged[path] = replace(record, opaque=False)
-        merged[b""] = records[b""]
-    return merged
+                merged[path] = replace(record, opaque=False, group=b"")
+                inodes[path] = numbers.setdefault((number, record.group or path), len(numbers))
+        merged[b""] = replace(records[b""], opaque=False)
+    return _grouped(merged, inodes)
 
 
 def manifest_lines(records: Records) -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.errors import ImageError
+from lab.images import diff
 from lab.images.bounds import Bounds
 from lab.images.contents import Records, read_directory, read_layer
 from lab.images.extract import unpack_archive
-from lab.images.layers import pack, unpack
+from lab.images.layers import Layer, pack, unpack
+from lab.images.store import Origin, Store
 from lab.images.tree import OPAQUE
 from lab.images.verify import differences
+from lab.model import ImageConfig
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"..", b".", b"", b".wh.a", b".wh.b", b".wh..wh..opq", b"\xff\n"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(b"/".join)
@@ -258,3 +262,40 @@ def test_our_layers_are_unpacked_alike_by_gnu_tar_and_theirs_by_us(tree: Path, t
         found = read_directory(tmp_path / str(number))
         told = [line for line in differences(wanted, found) if line != "/bin: other xattrs" or form == "posix"]
         assert told == []
+
+
+def test_umoci_merges_the_same_layers_to_the_same_files(tmp_path: Path, missing: Callable[[str], None]) -> None:
+    if shutil.which("umoci") is None:
+        missing("umoci")
+    folders = [Entry(name=name, kind=b"5", mode=0o755) for name in (b"a/", b"b/", b"b/c/", b"d/")]
+    files = [Entry(name=name, data=name, uid=7) for name in (b"a/x", b"a/y", b"b/old", b"b/c/z", b"d/e", b"f")]
+    low = archive([*folders, *files, Entry(name=b"same", kind=b"1", link=b"a/x")])
+    top = archive(
+        [
+            Entry(name=b"a/", kind=b"5", mode=0o700), Entry(name=b"a/.wh.x"),
+            Entry(name=b"b/", kind=b"5", mode=0o755), Entry(name=b"b/.wh..wh..opq"), Entry(name=b"b/new", data=b"n"),
+            Entry(name=b".wh.d"), Entry(name=b"f", kind=b"2", link=b"a/y", mode=0o777),
+        ]
+    )  # fmt: skip
+    store = Store.open(tmp_path / "home")
+    layers = tuple(_stored(store, data, tmp_path) for data in (low, top))
+    image = store.add_image("merged", config=ImageConfig(), layers=layers, origin=Origin.BUILT)
+    layout = f"oci:{tmp_path / 'layout'}:it"
+    source = f"oci:{store.layout}:{image.name}"
+    subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", source, layout], check=True)
+    subprocess.run(["umoci", "raw", "unpack", "--image", f"{tmp_path / 'layout'}:it", tmp_path / "root"], check=True)
+    found = read_directory(tmp_path / "root")
+    wanted = diff.files(store, image)
+    # times of directories are what unpacking order makes of them there
+    assert [line for line in differences(wanted, found) if not line.endswith(": other time")] == []
+    assert sorted(wanted) == [b"", b"a", b"a/y", b"b", b"b/new", b"f", b"same"]
+
+
+def _stored(store: Store, data: bytes, scratch: Path) -> Layer:
+    """A layer of the store whose blob is gzip, which umoci can read."""
+    blob = compressed(data, "gzip")
+    path = scratch / "blob"
+    path.write_bytes(blob)
+    store.adopt_blob(path, digest(blob))
+    kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+    return Layer(diff_id=digest(data), digest=digest(blob), size_bytes=len(blob), media_type=kind)
