@@ -24,6 +24,7 @@ FIRST_INODE = 11  # the first that is not reserved, ext4(5)
 SPARE_BYTES = 8 << 20
 SPARE_INODES = 64
 BYTES_PER_INODE = 16384  # of free space, as in mke2fs.conf(5)
+JOURNAL_MIB = 16
 MAKE_SECONDS = 600.0
 UUID = "6c616264-6973-4b00-8000-000000000000"
 HASH_SEED = "6c616264-6973-4b00-8000-000000000001"
@@ -37,8 +38,9 @@ SCRIPT = """
 set -e
 cd "$SCRATCH/lower"
 mount -t overlay overlay -o "ro,lowerdir=$LOWER" "$SCRATCH/merged"
-exec mke2fs -q -F -t ext4 -b $BLOCK -I $INODE -N $INODES -m 0 -L image -O $FEATURES -U $UUID \
-    -E "hash_seed=$SEED,lazy_itable_init=0,nodiscard,root_owner=$OWNER" -d "$SCRATCH/merged" "$DISK" "${KIB}k"
+exec mke2fs -q -F -t ext4 $JOURNAL -b $BLOCK -I $INODE -N $INODES -m 0 -L image -O $FEATURES -U $UUID \
+    -E "hash_seed=$SEED,lazy_itable_init=0,nodiscard,root_owner=$OWNER,offset=$OFFSET" -d "$SCRATCH/merged" \
+    "$DISK" "${KIB}k"
 """
 
 
@@ -69,11 +71,19 @@ def image_disk(store: Store, image: Image) -> Path:
 
 
 def make_ext4(
-    store: Store, image: Image, scratch: Path, disk: Path, *, free_bytes: int = 0, writable: bool = False
-) -> None:
-    """Write the image's files as an ext4 file system to ``disk``, with ``free_bytes`` to spare.
+    store: Store,
+    image: Image,
+    scratch: Path,
+    disk: Path,
+    *,
+    offset_bytes: int = 0,
+    free_bytes: int = 0,
+    writable: bool = False,
+) -> int:
+    """Write the image's files as an ext4 file system into ``disk``, from ``offset_bytes`` on; its size in bytes.
 
-    ``scratch`` is an empty directory. A ``writable`` one has a journal. Raises ImageError when it can't be made.
+    ``scratch`` is an empty directory. A ``writable`` file system has a journal, and ``free_bytes`` to spare. Raises
+    ImageError when it can't be made.
     """
     lower = store.lower_directories(image)
     tree = Tree(lower)
@@ -81,6 +91,7 @@ def make_ext4(
     if root is None:
         raise ImageError(f"{image.name} has no files", hint="COPY something into it")
     size = measure(tree)
+    size_bytes = size.size_bytes + free_bytes + (JOURNAL_MIB << 20 if writable else 0)
     for name in ("empty", "lower", "merged"):
         (scratch / name).mkdir()
     for number, directory in enumerate((*lower, scratch / "empty")):
@@ -89,11 +100,13 @@ def make_ext4(
         "LOWER": ":".join(map(str, range(len(lower) + 1))),  # short names: mount(2) takes one page of options
         "SCRATCH": str(scratch),
         "DISK": str(disk),
-        "KIB": str((size.size_bytes + free_bytes) // 1024),
+        "OFFSET": str(offset_bytes),
+        "KIB": str(size_bytes // 1024),
         "BLOCK": str(BLOCK_BYTES),
         "INODE": str(INODE_BYTES),
         "INODES": str(size.inodes + free_bytes // BYTES_PER_INODE),
         "FEATURES": f"{FEATURES},has_journal" if writable else FEATURES,
+        "JOURNAL": f"-J size={JOURNAL_MIB}" if writable else "",
         "UUID": UUID,
         "SEED": HASH_SEED,
         "OWNER": f"{root.status.st_uid}:{root.status.st_gid}",
@@ -106,7 +119,7 @@ def make_ext4(
             timeout_seconds=MAKE_SECONDS,
             environment=environment,
         )
-        _settle(disk, root.status.st_mode, tree.lookup(b"lost+found") is None, scratch)
+        _settle(f"{disk}?offset={offset_bytes}", root.status.st_mode, tree.lookup(b"lost+found") is None, scratch)
     except CommandError as error:
         full = "No space left" in error.detail
         raise ImageError(
@@ -114,9 +127,10 @@ def make_ext4(
             hint="free some disk space, or set LAB_HOME to a larger disk" if full else "see its output below",
             detail=error.detail,
         ) from error
+    return size_bytes
 
 
-def _settle(disk: Path, root_mode: int, remove_lost_and_found: bool, scratch: Path) -> None:
+def _settle(disk: str, root_mode: int, remove_lost_and_found: bool, scratch: Path) -> None:
     """Make the result depend on the image alone.
 
     mke2fs copies the access and change times of the files it read, which tell when the layer was unpacked; gives

@@ -7,7 +7,6 @@ switches the machine off when it ends. Out of scope: UEFI firmware without a BIO
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import struct
@@ -42,7 +41,8 @@ LINUX, ACTIVE = 0x83, 0x80
 MAKE_SECONDS = 600.0
 MEMORY_MIB = 512
 SCRIPT = Path(__file__).parent / "bootdisk.sh"
-FORMATS = {".qcow2": "qcow2", ".raw": "raw", ".img": "raw"}
+RAW = "raw"
+FORMATS = {".qcow2": "qcow2", ".raw": RAW, ".img": RAW}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,28 +67,53 @@ def make_boot_disk(store: Store, image: Image, target: Path, *, free_bytes: int 
         raise LabError(f"there is no directory {target.parent}", hint=f"mkdir -p {target.parent}")
     process = resolve(image, store.lower_directories(image))
     guest = prepare_guest(store.home)
+    unfinished = target.with_name(f".{target.name}.unfinished")
     with store.scratch("bootdisk") as scratch:
-        boot, root, whole = scratch / "boot.ext2", scratch / "root.ext4", scratch / "disk.raw"
-        _make_boot(guest, image, process, scratch, boot)
-        (scratch / "overlay").mkdir()
-        make_ext4(store, image, scratch / "overlay", root, free_bytes=free_bytes, writable=True)
-        _assemble(_core_image(scratch), (boot, root), whole)
-        _convert(whole, form, target)
+        whole = unfinished if form == RAW else scratch / "disk.raw"
+        try:
+            _make_whole(store, image, guest, process, scratch, whole, free_bytes)
+            if form != RAW:
+                run(["qemu-img", "convert", "-f", RAW, "-O", form, whole, unfinished], timeout_seconds=MAKE_SECONDS)
+            unfinished.rename(target)  # it has its name once it is whole
+        finally:
+            unfinished.unlink(missing_ok=True)
     return BootDisk(path=target, command=shlex.join(boot_command(image, target, form, find_accelerator(store.home))))
 
 
-def _make_boot(guest: Guest, image: Image, process: Process, scratch: Path, target: Path) -> None:
+def _make_whole(
+    store: Store, image: Image, guest: Guest, process: Process, scratch: Path, whole: Path, free_bytes: int
+) -> None:
+    """Boot record, GRUB behind it, and the partitions, each at a whole MiB.
+
+    grub-mkimage writes an image that expects to lie at sector 1, right behind the boot record, which reads it there.
+    """
+    code = _core_image(scratch)
+    boot_at, root_at = ALIGNMENT_BYTES, ALIGNMENT_BYTES + BOOT_BYTES
+    whole.touch(mode=0o644)
+    _make_boot(guest, image, process, scratch, whole, boot_at)
+    (scratch / "overlay").mkdir()
+    size = make_ext4(
+        store, image, scratch / "overlay", whole, offset_bytes=root_at, free_bytes=free_bytes, writable=True
+    )
+    table = partition_entry(boot_at, BOOT_BYTES, active=True) + partition_entry(root_at, size, active=False)
+    record = (GRUB / "boot.img").read_bytes()[:CODE_BYTES].ljust(TABLE_OFFSET, b"\0") + table.ljust(64, b"\0")
+    with whole.open("rb+") as disk:
+        disk.truncate(root_at + -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES)
+        disk.write(record + b"\x55\xaa" + code)
+
+
+def _make_boot(guest: Guest, image: Image, process: Process, scratch: Path, whole: Path, at: int) -> None:
     """The first partition: what GRUB reads."""
     staging = scratch / "boot"
     staging.mkdir()
     shutil.copyfile(guest.kernel, staging / "vmlinuz")
     (staging / "initramfs").write_bytes(_initramfs(guest, image, process))
-    with target.open("wb") as disk:
-        disk.truncate(BOOT_BYTES)
+    extended = f"root_owner=0:0,offset={at}"
     run(
-        ["mke2fs", "-q", "-t", "ext2", "-L", "boot", "-m", "0", "-E", "root_owner=0:0", "-d", staging, target],
+        ["mke2fs", "-q", "-F", "-t", "ext2", "-L", "boot", "-m", "0", "-E", extended, "-d", staging, whole,
+         f"{BOOT_BYTES >> 10}k"],
         timeout_seconds=MAKE_SECONDS,
-    )
+    )  # fmt: skip
 
 
 def _initramfs(guest: Guest, image: Image, process: Process) -> bytes:
@@ -129,8 +154,8 @@ def _assignments(values: Mapping[str, str]) -> str:
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
-def _core_image(scratch: Path) -> Path:
-    """GRUB with what it needs to read the first partition, and what to do then, in one file."""
+def _core_image(scratch: Path) -> bytes:
+    """GRUB with what it needs to read the first partition, and what to do then."""
     if not (GRUB / "boot.img").exists():
         raise CommandError("GRUB for BIOS is not installed", hint="apt-get install grub-pc-bin grub-common")
     script, core = scratch / "grub.cfg", scratch / "core.img"
@@ -139,29 +164,10 @@ def _core_image(scratch: Path) -> Path:
         ["grub-mkimage", "-O", "i386-pc", "-d", GRUB, "-c", script, "-p", "(,msdos1)/", "-o", core, *GRUB_MODULES],
         timeout_seconds=60, hint="apt-get install grub-pc-bin grub-common",
     )  # fmt: skip
-    return core
-
-
-def _assemble(core: Path, partitions: tuple[Path, ...], whole: Path) -> None:
-    """Boot record, GRUB behind it, and the partitions, each at a whole MiB.
-
-    grub-mkimage writes an image that expects to lie at sector 1, right behind the boot record, which reads it there.
-    """
     code = core.read_bytes()
     if SECTOR_BYTES + len(code) > ALIGNMENT_BYTES:
         raise LabError("GRUB does not fit before the first partition", hint="report it: lab doctor --json")
-    table, at, places = b"", ALIGNMENT_BYTES, []
-    for number, partition in enumerate(partitions):
-        size = partition.stat().st_size
-        table += partition_entry(at, size, active=number == 0)
-        places.append(at)
-        at += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-    record = (GRUB / "boot.img").read_bytes()[:CODE_BYTES].ljust(TABLE_OFFSET, b"\0") + table.ljust(64, b"\0")
-    with whole.open("wb") as disk:
-        disk.truncate(at)
-        disk.write(record + b"\x55\xaa" + code)
-        for partition, place in zip(partitions, places, strict=True):
-            _copy_data(partition, disk.fileno(), place)
+    return code
 
 
 def partition_entry(start_bytes: int, size_bytes: int, *, active: bool) -> bytes:
@@ -171,30 +177,6 @@ def partition_entry(start_bytes: int, size_bytes: int, *, active: bool) -> bytes
         raise UsageError("the disk is too large for a BIOS", hint="at most 2 TiB")
     nowhere = b"\xfe\xff\xff"
     return struct.pack("<B3sB3sII", ACTIVE if active else 0, nowhere, LINUX, nowhere, start, count)
-
-
-def _copy_data(source: Path, target: int, offset: int) -> None:
-    """Copy what is there and leave holes (lseek(2), SEEK_DATA)."""
-    with source.open("rb") as reader:
-        descriptor, end, at = reader.fileno(), source.stat().st_size, 0
-        while at < end:
-            try:
-                at = os.lseek(descriptor, at, os.SEEK_DATA)
-            except OSError:  # ENXIO: only a hole is left
-                return
-            stop = os.lseek(descriptor, at, os.SEEK_HOLE)
-            while at < stop:
-                at += os.copy_file_range(descriptor, target, stop - at, at, offset + at)
-
-
-def _convert(whole: Path, form: str, target: Path) -> None:
-    """Into the target's own folder first: it has its name once it is whole."""
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    try:
-        run(["qemu-img", "convert", "-f", "raw", "-O", form, whole, unfinished], timeout_seconds=MAKE_SECONDS)
-        unfinished.rename(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def boot_command(image: Image, disk: Path, form: str, accelerator: Accelerator) -> list[str]:
