@@ -412,8 +412,13 @@ def _remove_tree(directory: Path) -> None:
         raise LabError("is a symbolic link where a directory was made")
     if mounts := _mounts_at_or_below(str(directory)):
         raise LabError(f"{mounts[0]} is mounted in it", hint=f"umount {mounts[0]}")
-    with suppress(FileNotFoundError):
-        shutil.rmtree(directory)
+    shutil.rmtree(directory, onerror=_unless_vanished)
+
+
+def _unless_vanished(_function: object, _path: object, error: tuple[type, BaseException, object]) -> None:
+    """What another cleaner has just removed, the launcher for one, is no reason to leave the rest."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
 
 
 def _mounts_at_or_below(path: str) -> list[str]:

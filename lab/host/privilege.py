@@ -33,6 +33,11 @@ def user_id() -> int:
     return os.geteuid()
 
 
+def group_id() -> int:
+    """The group of what this process makes."""
+    return os.getegid()
+
+
 def granted(need: Need) -> bool:
     """Whether this process may do that at all; where root itself is confined the kernel may still refuse it."""
     return need not in ONLY_ROOT or _is_root()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from lab.errors import LabError, UsageError
+from lab.host import privilege
 from lab.images import tarstream
 from lab.images.bounds import Bounds
 from lab.images.extract import Extractor
@@ -170,7 +171,8 @@ def unpack_hostile(read: Callable[[], bytes], staging: Path, options: Options) -
                 continue
             member.xattrs.clear()
             if not options.archive:
-                member.uid, member.gid, member.mode = os.geteuid(), os.getegid(), member.mode & KEPT_MODE
+                member.uid, member.gid = privilege.user_id(), privilege.group_id()
+                member.mode &= KEPT_MODE
             extractor.extract(tar, member)
     return left_out
 

@@ -187,6 +187,24 @@ def test_one_failure_does_not_keep_the_rest(tmp_path: Path) -> None:
     assert not last.exists()
 
 
+def test_what_another_cleaner_removes_meanwhile_keeps_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher removes its part of a dead session's scratch space while ``lab clean`` removes the whole."""
+    for name in ("first", "second"):
+        (tmp_path / "scratch" / name).mkdir(parents=True)
+        (tmp_path / "scratch" / name / "file").touch()
+    unlink = os.unlink
+
+    def too_late(*path: str, **options: int) -> None:
+        unlink(*path, **options)
+        unlink(*path, **options)
+
+    monkeypatch.setattr(os, "unlink", too_late)
+    Resource(kind=Kind.DIRECTORY, name=str(tmp_path / "scratch")).remove()
+    assert not (tmp_path / "scratch").exists()
+
+
 def test_a_symbolic_link_is_never_followed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
