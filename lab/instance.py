@@ -103,18 +103,19 @@ class Instance(ABC):
         directory: str = "",
         user: str = "",
     ) -> Execution:
-        """Start a command of the image inside, behind the same boundary as the application, and return at once.
+        """Start a command of the image inside, behind the same boundary as the application; return once it runs.
 
         The descriptors stay the caller's, who may close them when the execution is closed, not before. Without a
-        terminal the command reads ``stdin`` (None: /dev/null) and writes ``stdout`` and ``stderr``; it may hold
-        the very pipe that was given, or one that is copied to and from it. With one, a pseudo-terminal of
+        terminal the command reads ``stdin`` (None: /dev/null) and writes ``stdout`` and ``stderr``; it has
+        pipes, which are copied to and from these, never the descriptors themselves. With one, a pseudo-terminal of
         that size is made inside, in the instance's own devpts, and is the command's controlling terminal: what
         ``stdin`` gives goes in, what comes out goes to ``stdout``.
 
         The environment is the application's with ``environment`` over it (and TERM=xterm with a terminal, if
         neither sets it). ``directory`` and ``user`` are the application's unless given; a user is a name or
         a number of the image, with ``:GROUP`` if wanted, as Docker's --user. The command does not outlive this
-        process. Raises LaunchError with exit code 126 or 127 when it can't be executed, LabError otherwise.
+        process. Raises LaunchError with exit code 126 or 127 when it can't be executed, LabError otherwise; the
+        default always does.
         """
         raise LabError(f"backend {self.backend} can't run a command with streams of its own")
 

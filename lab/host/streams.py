@@ -38,6 +38,7 @@ class Lane:
         self._discard = discard
         self._until = _Until.THE_END
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._copy, name=name, daemon=True)
         self._thread.start()
 
@@ -47,15 +48,18 @@ class Lane:
 
     def stop(self) -> None:
         """End now. Idempotent."""
-        if self._wake >= 0 and self._end(_Until.NOW, STOP_SECONDS):
-            os.close(self._wake)
-            self._wake = -1
+        if self._end(_Until.NOW, STOP_SECONDS):
+            with self._ending:
+                if self._wake >= 0:
+                    os.close(self._wake)
+                self._wake = -1
 
     def _end(self, until: _Until, timeout_seconds: float | None) -> bool:
-        if self._until is not _Until.NOW:
-            self._until = until
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        with self._ending:
+            if self._until is not _Until.NOW:
+                self._until = until
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

@@ -21,7 +21,7 @@ mark() { # WORDS: the host stamps the line when it arrives
 await_ports() { # the device announces its ports one by one after its driver was loaded
     until set -- /dev/vport*p$PORTS && [ -c "$1" ]; do usleep 500; done
     # In vportMpN the M counts virtio devices, and on a pc a network card comes before the ports.
-    for port in 1 2 3 4 5 6 7; do
+    for port in $(seq 1 "$PORTS"); do
         [ -c "/dev/vport0p$port" ] || ln -s "${1%p*}p$port" "/dev/vport0p$port"
     done
 }
