@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import seated
 from host_state import assert_unchanged, snapshot
 from tiny import tiny_image
 
-from lab.images.store import Store
+from lab.backends.site import Site
 
 
-def test_exec_and_cp_in_a_detached_guest(lab_home: Path, tmp_path: Path) -> None:
-    image = tiny_image(Store.open(lab_home)).name
+@pytest.fixture(scope="module")
+def image() -> str:
+    """Prepared before anything is timed: a guest is built at its first use."""
+    with Site.open() as site:
+        image = tiny_image(site.store)
+        site.backend("microvm").prepare(image)
+    return image.name
+
+
+@pytest.fixture
+def same_host(image: str) -> Iterator[None]:
     before = snapshot()
+    yield
+    assert_unchanged(before, within_seconds=20)
+
+
+def test_exec_and_cp_in_a_detached_guest(image: str, same_host: None, tmp_path: Path) -> None:
     started = seated.lab("run", "-d", "--name", "seated", "--on", "microvm", image, "--", "sleep", "600")
     assert started.returncode == 0, started.stderr
     try:
@@ -28,13 +44,9 @@ def test_exec_and_cp_in_a_detached_guest(lab_home: Path, tmp_path: Path) -> None
         assert (tmp_path / "file").read_bytes() == (tmp_path / "folder/file").read_bytes()
     finally:
         assert seated.lab("rm", "-f", "seated").returncode == 0
-    assert_unchanged(before, within_seconds=20)
 
 
-def test_input_through_a_pipe_to_an_application_in_a_guest(lab_home: Path) -> None:
-    image = tiny_image(Store.open(lab_home)).name
-    before = snapshot()
+def test_input_through_a_pipe_to_an_application_in_a_guest(image: str, same_host: None) -> None:
     data = os.urandom(1 << 20)
     done = seated.lab("run", "-i", "--on", "microvm", image, "--", "cat", stdin=data)
     assert (done.returncode, done.stdout == data, done.stderr) == (0, True, b"")
-    assert_unchanged(before, within_seconds=20)
