@@ -44,7 +44,7 @@ from lab.images.image import (
     Base,
     Image,
     Origin,
-    read_image,
+    is_digest_of, read_image,
 )  # fmt: skip
 from lab.images.layers import Layer
 from lab.images.locks import hold
@@ -136,12 +136,22 @@ class Store:
         return sorted((self._image(entry) for entry in self.entries()), key=lambda image: image.name)
 
     def find(self, name: str) -> Image:
-        """The image called ``name``, or whose digest it is. Raises ImageError when there is none."""
-        wanted = name if name.startswith("sha256:") else normalise(name)
-        for entry in self.entries():
-            if wanted in (entry["annotations"][REF_NAME], entry["digest"]):
-                return self._image(entry)
-        raise ImageError(f"no image {name}", hint=f"lab build DIR -t {name}; lab image ls shows what there is")
+        """The image called ``name``, or whose digest it is or begins. Raises ImageError when there is none."""
+        found = self.select(name)
+        return self._image(next(one for one in self.entries() if one["annotations"][REF_NAME] == found[0]))
+
+    def select(self, word: str) -> list[str]:
+        """The names that ``word`` means: itself, or all of the image whose digest it is or begins; a name comes first.
+
+        Raises ImageError when there is none.
+        """
+        known = [(entry["annotations"][REF_NAME], entry["digest"]) for entry in self.entries()]
+        wanted = word if word.startswith("sha256:") else normalise(word)
+        found = [name for name, digest in known if name == wanted]
+        found = found or [name for name, digest in known if is_digest_of(word, digest)]
+        if not found:
+            raise ImageError(f"no image {word}", hint=f"lab build DIR -t {word}; lab image ls shows what there is")
+        return found
 
     def __contains__(self, name: str) -> bool:
         try:
@@ -164,8 +174,12 @@ class Store:
         return self.directories(image.layers)
 
     def directories(self, chain: tuple[Layer, ...]) -> tuple[Path, ...]:
-        """`lower_directories` for a bare chain of layers, the bottom one first in ``chain``."""
-        return tuple(self._directory(layer) for layer in reversed(chain))
+        """`lower_directories` for a bare chain of layers, the bottom one first in ``chain``.
+
+        A layer that is there twice, as two steps that change nothing make it, is named once, where it is on top: what
+        it has hides the same below, and overlayfs refuses one directory for two layers (ELOOP).
+        """
+        return tuple(self._directory(layer) for layer in dict.fromkeys(reversed(chain)))
 
     def _directory(self, layer: Layer) -> Path:
         target = self.unpacked / self.blob(layer.diff_id).name

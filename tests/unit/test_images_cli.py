@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
 from lab.cli.build import _arguments
-from lab.cli.buildview import Steps
+from lab.cli.buildview import Live, Steps
 from lab.errors import UsageError
-from lab.images.progress import Note, Output, StepFinished, StepStarted
+from lab.images.progress import Note, Output, StepFinished, StepStarted, Warned
 
 QUICK = (
     StepStarted(number=1, total=2, line=1, text="FROM x"),
@@ -59,3 +60,49 @@ def test_build_arguments() -> None:
     for wrong in ("NONE", "=x"):
         with pytest.raises(UsageError, match="has no value"):
             _arguments([wrong], {})
+
+
+def test_stages_side_by_side_are_told_apart() -> None:
+    out = io.StringIO()
+    steps = Steps(out)
+    steps(StepStarted(number=1, total=2, line=1, text="FROM x", stage="a"))
+    steps(Output(data=b"one\nhal", stage="a"))
+    steps(Output(data=b"other\n", stage="b"))
+    steps(Output(data=b"f", stage="a"))
+    steps(StepFinished(number=1, cached=False, seconds=0.0, stage="a"))
+    assert out.getvalue() == "[a 1/2] FROM x\n[a] one\n[b] other\n[a] half\n"
+
+
+def test_warnings_alone_break_no_silence() -> None:
+    out = io.StringIO()
+    steps = Steps(out, patient=True)
+    steps(Warned(line=3, rule="Rule", text="odd"))
+    assert out.getvalue() == ""
+    steps(Note(text="slow"))
+    assert out.getvalue() == "warning: line 3: odd (Rule)\n      slow\n"
+
+
+def test_the_live_view_shows_what_runs_and_keeps_what_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    with Live() as live:
+        for event in (*QUICK, StepStarted(number=3, total=3, line=3, text="RUN x"), Output(data=b"said\n")):
+            live(event)
+        shown = str(live._render())
+    assert "[3/3] RUN x" in shown
+    assert "said" in shown
+    assert "[2/2] COPY a /  CACHED" in capsys.readouterr().out
+
+
+def test_labels_secrets_and_agents(tmp_path: Path) -> None:
+    assert _labels(["a=b=c", "d"]) == {"a": "b=c", "d": ""}
+    file = tmp_path / "token"
+    file.write_bytes(b"\0secret")
+    assert _secret(f"id=s,src={file}", {}) == ("s", b"\0secret")
+    assert _secret("id=s,env=V", {"V": "x"}) == ("s", b"x")
+    assert _secret("id=V", {"V": "x"}) == ("V", b"x")
+    for wrong in ("src=f", "id=s,env=V", "id=s,src=/no/such/file", "id=s,env=V,src=f", "id=s,what=1"):
+        with pytest.raises(UsageError, match="--secret"):
+            _secret(wrong, {})
+    with pytest.raises(UsageError, match="--label"):
+        _labels(["=x"])
+    with pytest.raises(UsageError, match="no agent's socket"):
+        _agent(f"default={file}")
