@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.build import _arguments
+from lab.cli.build import _agent, _arguments, _labels, _secret
 from lab.cli.buildview import Live, Steps
 from lab.errors import UsageError
 from lab.images.progress import Note, Output, StepFinished, StepStarted, Warned
