@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.images.prune import Collected
-    from lab.images.store import Image, Store
+    from lab.images.store import Image
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -67,7 +67,7 @@ def inspect(
     from lab.images.store import Store
 
     store = Store.view()
-    found = [describe(store, _find(store, name)) for name in images]
+    found = [describe(store, store.find(name)) for name in images]
     if template:
         print("\n".join(render(template, one) for one in found))
     else:
@@ -88,7 +88,7 @@ def history(
     from lab.images.store import Store
 
     store = Store.view()
-    found = steps(store, _find(store, name))
+    found = steps(store, store.find(name))
     if template:
         print("\n".join(render(template, one) for one in found))
         return
@@ -116,7 +116,7 @@ def diff(
     from lab.images.store import Store
 
     store = Store.view()
-    found = compare(store, _find(store, old), _find(store, new))
+    found = compare(store, store.find(old), store.find(new))
     if as_json:
         rows = [{"kind": one.kind, "path": one.path, "what": list(one.what)} for one in found]
         print(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -128,11 +128,11 @@ def diff(
 @app.command()
 def rm(images: Annotated[list[str], IMAGE]) -> None:
     """Take names away, and remove what no other name leads to. An image that runs is kept."""
-    from lab.images.prune import remove, select
+    from lab.images.prune import remove
     from lab.images.store import Store
 
     store = Store.open()
-    names = select(store, images)
+    names = list(dict.fromkeys(name for word in images for name in store.select(word)))
     collected = remove(store, names)
     for name in names:
         print(f"untagged {name}")
@@ -193,12 +193,6 @@ for _command in (
     image_transfer.export, image_transfer.disk,
 ):  # fmt: skip
     app.command(_command.__name__.rstrip("_"))(_command)
-
-
-def _find(store: Store, word: str) -> Image:
-    from lab.images.prune import select
-
-    return store.find(select(store, [word])[0])
 
 
 def _row(one: Image) -> dict[str, Any]:

@@ -22,6 +22,7 @@ BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 ORIGIN = "lab.origin"
 BASE_ORIGIN = "lab.base.origin"
+DIGITS = 12  # of a digest, at least, to mean an image
 
 
 class Origin(StrEnum):
@@ -65,6 +66,12 @@ class Image:
     def chain(self) -> str:
         """A hex name of the file system alone: two images with the same layers share it."""
         return hashlib.sha256("\n".join(layer.diff_id for layer in self.layers).encode()).hexdigest()
+
+
+def is_digest_of(word: str, digest: str) -> bool:
+    """Whether ``word`` is ``digest`` or, in twelve digits or more, its beginning; ``sha256:`` may be left out."""
+    digits = word.removeprefix("sha256:")
+    return len(digits) >= DIGITS and digest.removeprefix("sha256:").startswith(digits)
 
 
 def read_image(entry: Mapping[str, Any], read_json: Callable[[str], dict[str, Any]]) -> Image:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import ImageError
-from lab.images.image import REF_NAME, Image
+from lab.images.image import Image
 from lab.images.locks import claim, holders
-from lab.images.reference import normalise
 from lab.images.store import Store
 
 
@@ -26,27 +25,6 @@ class Collected:
     kind: str
     count: int
     size_bytes: int
-
-
-def select(store: Store, words: Sequence[str]) -> list[str]:
-    """The full names that ``words`` (a name, a digest, or the beginning of one) mean. Raises ImageError."""
-    known = [(entry["annotations"][REF_NAME], entry["digest"]) for entry in store.entries()]
-    chosen: list[str] = []
-    for word in words:
-        found = [name for name, digest in known if is_digest_of(word, digest)]
-        if not found:
-            wanted = normalise(word)
-            found = [name for name, _ in known if name == wanted]
-        if not found:
-            raise ImageError(f"no image {word}", hint="lab image ls shows what there is")
-        chosen += [name for name in found if name not in chosen]
-    return chosen
-
-
-def is_digest_of(word: str, digest: str) -> bool:
-    """Whether ``word`` is ``digest`` or, in twelve digits or more, its beginning; ``sha256:`` may be left out."""
-    digits = word.removeprefix("sha256:")
-    return len(digits) >= 12 and digest.removeprefix("sha256:").startswith(digits)
 
 
 def remove(store: Store, names: Sequence[str]) -> list[Collected]:

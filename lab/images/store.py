@@ -44,7 +44,8 @@ from lab.images.image import (
     Base,
     Image,
     Origin,
-    is_digest_of, read_image,
+    is_digest_of,
+    read_image,
 )  # fmt: skip
 from lab.images.layers import Layer
 from lab.images.locks import hold
@@ -141,7 +142,7 @@ class Store:
         return self._image(next(one for one in self.entries() if one["annotations"][REF_NAME] == found[0]))
 
     def select(self, word: str) -> list[str]:
-        """The names that ``word`` means: itself, or all of the image whose digest it is or begins; a name comes first.
+        """The names that ``word`` means: itself, else all of the image whose digest it is or begins.
 
         Raises ImageError when there is none.
         """

@@ -17,7 +17,7 @@ from tiny import tiny_image
 from lab.errors import ImageError
 from lab.images import disk, prune
 from lab.images.locks import holders
-from lab.images.prune import Busy, collect, remove, select
+from lab.images.prune import Busy, collect, remove
 from lab.images.store import Image, Layer, Origin, Store
 from lab.images.verify import repair, verify
 from lab.model import ImageConfig
@@ -78,7 +78,7 @@ def test_removing_the_last_name_removes_what_it_led_to(store: Store, image: Imag
     store.tag("second", {"digest": image.digest, "size": store.blob(image.digest).stat().st_size})
     assert remove(store, ["tiny:latest"]) == []
     assert counts(store)["blobs"] == 3
-    collected = {one.kind: one for one in remove(store, select(store, [image.digest[7:19]]))}
+    collected = {one.kind: one for one in remove(store, store.select(image.digest[7:19]))}
     assert set(collected) == {"blobs", "unpacked layers", "disks", "manifests"}
     assert collected["unpacked layers"].size_bytes > 1 << 20
     assert set(counts(store).values()) == {0}
@@ -87,12 +87,14 @@ def test_removing_the_last_name_removes_what_it_led_to(store: Store, image: Imag
 
 def test_names_and_digests_are_told_apart(store: Store, image: Image) -> None:
     store.tag("second:2", {"digest": image.digest, "size": store.blob(image.digest).stat().st_size})
-    assert select(store, ["second:2", "tiny"]) == ["second:2", "tiny:latest"]
-    assert sorted(select(store, [image.digest])) == sorted(select(store, [image.digest[7:20]])) == [
-        "second:2", "tiny:latest",
-    ]  # fmt: skip
-    with pytest.raises(ImageError, match="no image second"):
-        select(store, ["second"])
+    assert store.select("tiny") == ["tiny:latest"]
+    assert store.select(image.digest) == store.select(image.digest[7:19]) == ["tiny:latest", "second:2"]
+    store.tag(image.digest[7:19], {"digest": image.digest, "size": store.blob(image.digest).stat().st_size})
+    assert store.select(image.digest[7:19]) == [f"{image.digest[7:19]}:latest"]  # a name comes first
+    assert store.find(image.digest[:19]).digest == image.digest
+    for word in ("second", image.digest[7:18]):
+        with pytest.raises(ImageError, match=f"no image {word}"):
+            store.select(word)
 
 
 def test_what_a_process_uses_is_kept_until_it_ends(store: Store, image: Image) -> None:
