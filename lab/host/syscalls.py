@@ -6,8 +6,9 @@ forks containers imports this, and what it imports is copied with every containe
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from lab.host import foreign as ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
