@@ -1,4 +1,4 @@
-"""``lab exec -it`` from a real terminal into a detached guest, and ``lab cp``; `test_streams_in_guests` has the rest."""
+"""``lab exec -it`` from a real terminal into a detached guest, and ``lab cp``; see `test_streams_in_guests`."""
 
 from __future__ import annotations
 
