@@ -18,7 +18,8 @@ from lab.errors import ImageError
 from lab.images import tarstream
 from lab.images.bounds import Bounds
 from lab.images.compression import Ahead
-from lab.images.extract import OPAQUE_MARKER, REFUSED, WHITEOUT, check_depth, components, keeps_xattr
+from lab.images.extract import OPAQUE_MARKER, REFUSED, WHITEOUT, check_depth, components
+from lab.images.inodes import keeps_xattr
 from lab.images.manifest import escape, excluded, unescape
 from lab.images.tarstream import Member, TarStream
 from lab.images.tree import MAX_SYMLINKS, is_opaque, is_whiteout

@@ -15,7 +15,6 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -26,15 +25,13 @@ from lab.host.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO
 from lab.images import tarstream
 from lab.images.bounds import Bounds
 from lab.images.compression import Ahead
+from lab.images.inodes import HOLE_BYTES, set_metadata, set_metadata_by_name, write, write_with_holes
 from lab.images.tarstream import Member, TarStream
 from lab.images.tree import OPAQUE, is_whiteout
 
 WHITEOUT = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
-KEPT_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 OPEN_DIRECTORIES = 64
-HOLE_BYTES = 64 << 10  # zeros as long as this become a hole
-ZEROS = bytes(HOLE_BYTES)
 MOST_DEPTH = 255  # of directories: what walks a tree later keeps a descriptor or a frame for each
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,11 +39,6 @@ _BENEATH = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
 _PLAINLY = _BENEATH | RESOLVE_NO_SYMLINKS
 _LEADS_OUT = (errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
 REFUSED = "don't use it"
-
-
-def keeps_xattr(name: str) -> bool:
-    """What an image may carry; overlayfs's own attributes (trusted.*, user.overlay.*) would forge its structure."""
-    return name in KEPT_XATTRS or (name.startswith("user.") and not name.startswith("user.overlay."))
 
 
 def components(name: bytes) -> bytes:
@@ -224,7 +216,7 @@ class Extractor:
             except OSError as error:
                 raise _leads_out(path, error) from error
             try:
-                _set_metadata(descriptor, member)
+                set_metadata(descriptor, member)
             except OSError as error:
                 raise _failure(member, error, privilege.remedy("…")) from error
             finally:
@@ -257,11 +249,11 @@ class Extractor:
             file = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
         try:
             if member.extents is not None or member.size_bytes >= HOLE_BYTES:
-                _write_with_holes(file, stream.data(), member)
+                write_with_holes(file, stream.data(), member)
             else:
                 for piece in stream.data():
-                    _write(file, piece)
-            _set_metadata(file, member)
+                    write(file, piece)
+            set_metadata(file, member)
         finally:
             os.close(file)
 
@@ -286,7 +278,7 @@ class Extractor:
                 raise ImageError(
                     f"an archive holds {os.fsdecode(member.name)!r} of the unknown type {chr(kind)!r}", hint=REFUSED
                 )
-        _set_metadata_by_name(directory, name, member)
+        set_metadata_by_name(directory, name, member)
 
     def _make_device(self, member: Member, directory: int, name: bytes) -> None:
         is_character = member.kind == tarstream.CHARACTER
@@ -358,54 +350,6 @@ def _open_beneath(root: int, path: bytes, resolve: int) -> int:
         except BlockingIOError:
             continue
     return openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve)
-
-
-def _write(file: int, data: memoryview) -> None:
-    written = os.write(file, data)
-    while written < len(data):
-        written += os.write(file, data[written:])
-
-
-def _write_with_holes(file: int, pieces: Iterator[memoryview], member: Member) -> None:
-    """Data at its offsets, and nothing where it is zeros."""
-    extents = iter(member.extents if member.extents is not None else [(0, member.size_bytes)])
-    at = left = 0
-    for piece in pieces:
-        while piece:
-            while not left:
-                at, left = next(extents)
-            step = piece[: min(left, HOLE_BYTES - at % HOLE_BYTES)]
-            if len(step) < HOLE_BYTES or step != ZEROS:
-                os.lseek(file, at, os.SEEK_SET)
-                _write(file, step)
-            at, left, piece = at + len(step), left - len(step), piece[len(step) :]
-    os.ftruncate(file, member.size_bytes)
-
-
-def _set_metadata(file: int, member: Member) -> None:
-    """Owner first: chown(2) clears set-uid and file capabilities."""
-    if member.uid or member.gid:
-        os.fchown(file, member.uid, member.gid)
-    os.fchmod(file, member.mode)
-    for key, value in member.xattrs.items():
-        name = os.fsdecode(key)
-        if keeps_xattr(name):
-            os.setxattr(file, name, value)
-    os.utime(file, ns=(member.mtime_ns, member.mtime_ns))
-
-
-def _set_metadata_by_name(directory: int, name: bytes, member: Member) -> None:
-    """For what can't be opened: a link, a device or a FIFO that this process has just made."""
-    os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
-    if member.kind != tarstream.SYMLINK:
-        os.chmod(name, member.mode, dir_fd=directory)
-    for key, value in member.xattrs.items():
-        attribute = os.fsdecode(key)
-        if keeps_xattr(attribute) and not attribute.startswith("user."):  # xattr(7): users' are for files alone
-            # no setxattrat before Linux 6.13: /proc/self/fd names the directory, whatever its path means now
-            target = b"/proc/self/fd/%d/%b" % (directory, name)
-            os.setxattr(target, attribute, value, follow_symlinks=False)
-    os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=directory, follow_symlinks=False)
 
 
 def _leads_out(path: bytes, error: OSError) -> ImageError:

@@ -22,7 +22,8 @@ import zstandard
 from lab.errors import ImageError
 from lab.images.bounds import Bounds
 from lab.images.compression import Ahead
-from lab.images.extract import OPAQUE_MARKER, WHITEOUT, keeps_xattr, unpack_archive
+from lab.images.extract import OPAQUE_MARKER, WHITEOUT, unpack_archive
+from lab.images.inodes import keeps_xattr
 from lab.images.manifest import excluded
 from lab.images.tree import is_opaque, is_whiteout
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.errors import DockerfileError
-from lab.images.extract import keeps_xattr
 from lab.images.globs import BadPattern, Patterns, clean, has_wildcards, name_pattern
+from lab.images.inodes import keeps_xattr
 from lab.images.tree import Entry, Tree
 
 NOTHING = Patterns()
