@@ -25,6 +25,7 @@ from lab.host import privilege
 
 COMMANDS = {
     "compare": "lab.cli.compare:compare",
+    "density": "lab.cli.density:density",
     "run": "lab.cli.run:run",
     "ps": "lab.cli.ps:ps",
     "logs": "lab.cli.logs:logs",

@@ -32,14 +32,21 @@ def report(
 
     It needs no root, no hypervisor and no network.
     """
+    from lab.analysis.data import load
     from lab.cli.conditions import check, read
     from lab.reports import terminal, write
-    from lab.results.store import locate
+    from lab.reports.density import is_density
+    from lab.reports.density import write as write_density
+    from lab.results.store import RunFolder, locate
 
     conditions = read(fail_if or [])
     wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
     folders = [locate(word, root) for word in runs or ["latest"]]
     for folder in folders:
+        if is_density(RunFolder.open(folder).run.settings):
+            for path in write_density(load(folder)):
+                typer.echo(path)
+            continue
         written = write(folder, wanted)
         terminal.show(folder)
         for path in written:

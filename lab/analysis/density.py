@@ -1,0 +1,100 @@
+"""How memory and start-up grow with the number of copies: a slope with its interval, and whether it is a line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats as distributions
+
+from lab.analysis import statistics as st
+from lab.analysis.data import Loaded
+from lab.analysis.quantities import format_value
+
+FEWEST = 5
+"""Fewer copies make no slope."""
+
+SIGNIFICANT = 2.58
+"""Standard deviations of Mann-Kendall's score beyond which a trend is none of chance (p < 0.01)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """One quantity of one backend over 1 … n copies.
+
+    ``per_copy`` with ``low`` and ``high`` is Theil and Sen's slope and its interval of 95 % (Sen 1968), in ``unit``.
+    ``bend`` compares the slope of the later half with that of the earlier: 1 is a line. NaN for too few copies.
+    """
+
+    arm: str
+    quantity: str
+    unit: str
+    copies: int
+    first: float
+    last: float
+    per_copy: float
+    low: float
+    high: float
+    bend: float
+    trend: bool
+
+    def __str__(self) -> str:
+        if math.isnan(self.per_copy):
+            return f"{self.copies} copies are too few to say how it grows"
+        if not self.trend:
+            return f"no growth that could be told from scatter over {self.copies} copies"
+        slope = format_value(self.per_copy, self.unit)
+        interval = f"{format_value(self.low, self.unit)} to {format_value(self.high, self.unit)}"
+        if math.isnan(self.bend) or 2 / 3 <= self.bend <= 1.5:
+            shape = "in a line"
+        else:
+            word = "ever faster" if self.bend > 1 else "ever slower"
+            shape = f"{word}: in the later half by {self.bend:.2g} × as much"
+        return f"{slope} a copy (95 %: {interval}), {shape}"
+
+
+def growths(loaded: Loaded) -> list[Growth]:
+    """Every density quantity of every backend, bursts left out."""
+    frame = loaded.frame
+    frame = frame[(frame["metric"] == "density") & (frame["quantity"] != "density.burst") & frame["value"].notna()]
+    order = [arm.label for arm in loaded.all_arms]
+    groups = frame.groupby(["arm", "quantity"], sort=False, observed=True)
+    found = [growth(str(arm), str(quantity), group) for (arm, quantity), group in groups]
+    return sorted(found, key=lambda each: order.index(each.arm))
+
+
+def growth(arm: str, quantity: str, group: pd.DataFrame) -> Growth:
+    """``group`` has a row per number of copies: ``block`` and ``value``."""
+    group = group.sort_values("block")
+    copies = group["block"].to_numpy(dtype=np.float64)
+    values = group["value"].to_numpy(dtype=np.float64)
+    per_copy = low = high = bend = math.nan
+    if len(values) >= FEWEST:
+        fitted = distributions.theilslopes(values, copies, 0.95)
+        per_copy, low, high = float(fitted.slope), float(fitted.low_slope), float(fitted.high_slope)
+        bend = _bend(copies, values)
+    return Growth(
+        arm=arm,
+        quantity=quantity,
+        unit=str(group["unit"].iloc[0]),
+        copies=int(copies.max()),
+        first=float(values[0]),
+        last=float(values[-1]),
+        per_copy=per_copy,
+        low=low,
+        high=high,
+        bend=bend,
+        trend=len(values) >= FEWEST and abs(st.kendall_z(values)) > SIGNIFICANT,
+    )
+
+
+def _bend(copies: st.Floats, values: st.Floats) -> float:
+    """The later half's slope over the earlier one's; NaN when the earlier half has none."""
+    half = len(values) // 2
+    if half < FEWEST:
+        return math.nan
+    early = float(distributions.theilslopes(values[:half], copies[:half]).slope)
+    late = float(distributions.theilslopes(values[-half:], copies[-half:]).slope)
+    return late / early if early > 0 else math.nan

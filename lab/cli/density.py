@@ -1,0 +1,106 @@
+"""``lab density``: how many copies fit, and what the next one costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.privilege import require_root
+from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from lab.results.store import RunFolder
+
+LEAST_FLOOR = 1 << 30
+
+
+def density(
+    target: Annotated[str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder.")],
+    up_to: Annotated[int, typer.Option("--up-to", min=1, max=10_000, metavar="N", help="Copies per backend.")] = 20,
+    on: Annotated[str, typer.Option("--on", metavar="A,B,…", help="Backends. Default: every usable one.")] = "",
+    burst: Annotated[
+        str, typer.Option("--burst", metavar="K,…", help="Also start K copies at once, for each K: 1,4,16.")
+    ] = "",
+    budget: Annotated[str, typer.Option("--budget", metavar="TIME", help="Time for each backend's stack.")] = "5m",
+    keep_free: Annotated[
+        str,
+        typer.Option("--keep-free", metavar="SIZE", help="What stays free. Default: 1/8, 1G at least."),
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Start one copy after the other on each backend, until N stand, memory runs short, or one does not come up.
+
+    Measures what each more copy costs in memory and in time to its first answer, and says how that grows.
+    The host keeps a floor of free memory.
+    """
+    from lab.host.units import parse_bytes, parse_seconds
+
+    require_root()
+    bursts = _bursts(burst)
+    seconds = parse_seconds(budget)
+    floor = parse_bytes(keep_free) if keep_free else 0
+    from lab.backends.site import Site
+
+    with Site.open() as site:
+        from lab.cli.compare import _choose, _limits, _setup, _watching
+        from lab.experiment.density import Density, Limits
+        from lab.experiment.plan import Plan, PlannedArm
+        from lab.experiment.provenance import describe
+        from lab.experiment.scenario import load
+        from lab.host import facts
+        from lab.results.store import RunFolder
+
+        chosen = _choose(on)
+        scenario = load(target)
+        setup = _setup(site, scenario, _limits(scenario.limits, "", ""), [], 0.0)
+        limits = Limits(
+            copies=up_to,
+            floor_bytes=floor or max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8),
+            seconds=seconds,
+            bursts=bursts,
+        )
+        plan = Plan(
+            arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=0, blocks=None,
+            budget_seconds=seconds,
+        )  # fmt: skip
+        import sys
+        from dataclasses import replace
+
+        described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
+        described = replace(
+            described,
+            name=_name(described.started, described.scenario),
+            settings={**described.settings, "kind": "density", "floor_bytes": limits.floor_bytes, "copies": up_to},
+        )
+        folder = RunFolder.create(out, described)
+        with folder, _watching(folder.run) as watch:
+            Density(site, setup, limits, folder, watch).run(chosen)
+    _report(folder)
+
+
+def _bursts(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isascii() and word.isdigit() and 0 < int(word) <= 1000 for word in words):
+        raise UsageError(f"--burst {text}: not numbers of copies", hint="write for example --burst 1,4,16")
+    return tuple(int(word) for word in words)
+
+
+def _name(started: str, scenario: str) -> str:
+    return f"{started[:19].replace('-', '').replace(':', '').replace('T', '-')}-{scenario}-density"
+
+
+def _report(folder: RunFolder) -> None:
+    from lab.analysis.data import load
+    from lab.analysis.density import growths
+    from lab.reports.density import lines, write
+
+    loaded = load(folder.path)
+    written = write(loaded)
+    for line in lines(loaded, growths(loaded)):
+        if not line.startswith("!"):
+            print(line)
+    print(f"\nreport: {written[-1]}")

@@ -1,0 +1,52 @@
+"""``lab density`` on real instances: it stacks, bursts, keeps its floor, and leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comparing import LAB, make_scenario, only_run
+from host_state import assert_unchanged, snapshot
+
+from lab.analysis import load
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenario(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(autouse=True)
+def same_host() -> Iterator[None]:
+    before = snapshot()
+    yield
+    assert_unchanged(before, within_seconds=10)
+
+
+def density(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [*LAB, "density", str(scenario), "--on", "process,container", "--out", str(out), *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_copies_are_stacked_and_started_at_once(scenario: Path, tmp_path: Path) -> None:
+    done = density(scenario, tmp_path, "--up-to", "6", "--burst", "3")
+    assert done.returncode == 0, done.stderr
+    frame = load(only_run(tmp_path)).frame
+    for arm in ("process", "container"):
+        charged = frame[(frame["arm"] == arm) & (frame["quantity"] == "density.charged")].set_index("block")["value"]
+        assert charged.index.tolist() == [1, 2, 3, 4, 5, 6]
+        assert charged.is_monotonic_increasing
+        starts = frame[(frame["arm"] == arm) & (frame["quantity"] == "density.start")]["value"]
+        assert (starts > 0).all()
+        (burst,) = frame[(frame["arm"] == arm) & (frame["quantity"] == "density.burst")].to_dict("records")
+        assert burst["block"] == 3
+        assert len(burst["detail"]["each"]) == 3
+    assert done.stdout.count("the number asked for") == 2
+
+
+def test_the_host_keeps_its_floor(scenario: Path, tmp_path: Path) -> None:
+    done = density(scenario, tmp_path, "--up-to", "3", "--keep-free", "100000G")
+    assert done.returncode == 1, "nothing was measured"
+    assert "the floor of free memory" in done.stderr

@@ -1,0 +1,117 @@
+"""How memory and time grow with the number of copies, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import write_run
+from typer.testing import CliRunner
+
+from lab.analysis.data import load
+from lab.analysis.density import growth, growths
+from lab.cli.density import _bursts
+from lab.errors import UsageError
+from lab.reports.density import is_density, lines, write
+from lab.results.record import Sample, Status
+from lab.results.store import RunFolder
+
+
+def curve(values: list[float], unit: str = "bytes") -> pd.DataFrame:
+    return pd.DataFrame({"block": range(1, len(values) + 1), "value": values, "unit": unit})
+
+
+@given(st.floats(1, 1e9), st.floats(1, 1e8), st.integers(10, 60))
+def test_a_line_is_a_line(first: float, step: float, copies: int) -> None:
+    found = growth("a", "density.charged", curve([first + step * n for n in range(copies)]))
+    assert found.per_copy == pytest.approx(step, rel=1e-3, abs=1e-6 * first)
+    assert found.trend
+    assert 2 / 3 <= found.bend <= 1.5
+    assert "in a line" in str(found)
+
+
+def test_what_bends_is_said_to() -> None:
+    assert "ever faster" in str(growth("a", "q", curve([float(n * n) for n in range(1, 41)])))
+    assert "ever slower" in str(growth("a", "q", curve([float(np.sqrt(n)) * 1e6 for n in range(1, 41)])))
+
+
+def test_scatter_is_no_growth() -> None:
+    values = np.random.default_rng(1).normal(0.05, 0.01, 40).tolist()
+    assert "no growth" in str(growth("a", "density.start", curve(values, "seconds")))
+
+
+def test_few_copies_tell_nothing() -> None:
+    assert "too few" in str(growth("a", "q", curve([1.0, 2.0])))
+
+
+def density_run(root: Path) -> RunFolder:
+    folder = write_run(root, blocks=1)
+    (folder.path / "samples.jsonl").write_text("")
+    (folder.path / "progress.jsonl").unlink(missing_ok=True)
+    folder = RunFolder.open(folder.path)
+    settings = {"kind": "density", "floor_bytes": 1 << 30, "stopped_by": {"container": "the floor of free memory"}}
+    folder.update(settings=settings)
+    for copies in range(1, 13):
+        for quantity, value, unit in (
+            ("density.charged", 5e6 * copies, "bytes"),
+            ("density.available_change", 4e6 * copies, "bytes"),
+            ("density.start", 0.05, "seconds"),
+        ):
+            folder.append(sample(quantity, value, unit, copies))
+    folder.append(sample("density.burst", 0.2, "seconds", 4))
+    folder.append(sample("density.burst", None, "seconds", 8, text="copy 3 did not answer"))
+    folder.close()
+    return folder
+
+
+def sample(quantity: str, value: float | None, unit: str, copies: int, text: str = "") -> Sample:
+    return Sample(
+        metric="density", quantity=quantity, value=value, unit=unit, backend="container", arm="container",
+        block=copies, position=0, instance=f"container-{copies}", text=text,
+        status=Status.OK if value is not None else Status.FAILED,
+    )  # fmt: skip
+
+
+def test_the_report_says_how_many_stood_and_what_ended_it(tmp_path: Path) -> None:
+    loaded = load(density_run(tmp_path).path)
+    assert is_density(loaded.run.settings)
+    text = "\n".join(lines(loaded, growths(loaded)))
+    for words in (
+        "| container (native) | 12 | the floor of free memory |",
+        "4.77 MiB a copy",
+        "| container | 4 | 200 ms | 50.0 ms |",
+        "| container | 8 | failed: copy 3 did not answer | – |",
+        "What you may not conclude",
+        "| vm (TCG emulation) | 0 | not measured |",
+    ):
+        assert words in text, words
+    names = {path.name for path in write(loaded)}
+    assert names == {"density.png", "density.svg", "density.csv", "report.md"}
+    assert len(pd.read_csv(loaded.path / "density.csv")) == len(loaded.frame)
+
+
+def test_lab_report_rebuilds_it(tmp_path: Path) -> None:
+    import typer
+
+    from lab.cli.report import report
+
+    command = typer.Typer()
+    command.command()(report)
+    folder = density_run(tmp_path)
+    assert CliRunner().invoke(command, [str(folder.path)]).exit_code == 0
+    assert (folder.path / "report.md").read_text().startswith("# How many copies")
+
+
+@pytest.mark.parametrize("text", ["1,x", "0", "-1", "99999"])
+def test_bursts_are_numbers(text: str) -> None:
+    with pytest.raises(UsageError, match="--burst"):
+        _bursts(text)
+
+
+def test_bursts() -> None:
+    assert _bursts("") == ()
+    assert _bursts("1, 4") == (1, 4)
