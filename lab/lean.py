@@ -96,10 +96,11 @@ else:
         """json.loads. What is wrong is told by the standard library itself, as a ValueError with the place."""
         if isinstance(text, (bytes, bytearray)):
             text = text.decode()
-        stripped = text.strip(" \t\n\r")
+        space = " \t\n\r"
+        begin = len(text) - len(text.lstrip(space))  # not cut off: an error names its place in the whole
         try:
-            value, end = _json.make_scanner(_Scanner)(stripped, 0)
-            if end == len(stripped):
+            value, end = _json.make_scanner(_Scanner)(text, begin)
+            if not text[end:].strip(space):
                 return value
         except StopIteration:
             pass

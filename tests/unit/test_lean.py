@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lab
@@ -37,6 +37,7 @@ def test_json_goes_there_and_back(value: object) -> None:
     assert lean.loads(f" \n{json.dumps(value, indent=2)}\r\n\t".encode()) == value
 
 
+@example(" {")
 @given(st.text(alphabet='{}[]",:0123456789eE+-.truefalsn\\u \n', max_size=12))
 def test_whatever_is_no_json_is_told_by_the_same_error(text: str) -> None:
     assert outcome(lean.loads, text) == outcome(json.loads, text)
