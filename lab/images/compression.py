@@ -126,7 +126,7 @@ class Ahead:
         if isinstance(found, ImageError):
             raise found
         if isinstance(found, BROKEN):
-            raise ImageError(f"a layer is not a readable archive: {found}", hint="build or fetch it again") from found
+            raise ImageError(f"not a readable archive: {found}", hint="build or fetch it again") from found
         if isinstance(found, BaseException):
             raise found
         return b""

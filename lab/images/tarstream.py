@@ -53,7 +53,7 @@ class Member:
 
 def damaged(what: str) -> ImageError:
     """The error for an archive that can't be meant."""
-    return ImageError(f"a layer is not a readable archive: {what}", hint="build or fetch it again")
+    return ImageError(f"not a readable archive: {what}", hint="build or fetch it again")
 
 
 class TarStream:
