@@ -59,16 +59,18 @@ class Bundle:
         name = f"t{uuid.uuid4().hex[:8]}"
         self.write(f"/lab/test-{name}/one")
         options = ["--root", self.folder / "state", "--log", self.folder / "runtime.log"]
-        done = subprocess.run(
-            [*prefix, program(runtime), *options, "run", *words, "--bundle", self.folder, name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-        for tree in (Hierarchies.detect(), Unused.detect()):
-            ControlGroup.open(f"lab/test-{name}/one", hierarchies=tree).prune_parents()
+        try:
+            done = subprocess.run(
+                [*prefix, program(runtime), *options, "run", *words, "--bundle", self.folder, name],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        finally:
+            for tree in (Hierarchies.detect(), Unused.detect()):
+                ControlGroup.open(f"lab/test-{name}/one", hierarchies=tree).prune_parents()
         if check:
             assert done.returncode == 0, f"{runtime}: {done.stdout}{done.stderr}"
         log = (self.folder / "runtime.log").read_text()
