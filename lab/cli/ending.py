@@ -67,8 +67,6 @@ def rm(
     def remove(one: Record) -> None:
         if one.runs and not force:
             raise LabError(f"instance {one.name} runs", hint=f"lab stop {one.name}, or lab rm -f {one.name}")
-        if one.condition is record.Condition.STARTING:
-            raise LabError(f"instance {one.name} is still starting")
         client.stop(one, 0.0)
         record.remove(one)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,10 +36,15 @@ def top(
     now = usages(_chosen(names))
     if as_json:
         show_json([_fields(one, before.get(key)) for key, one in now.items()])
-    elif once or not sys.stdout.isatty():
+    elif once or not _can_redraw():
         show([HEAD, *(_row(one, before.get(key)) for key, one in now.items())])
     else:
         _live(names, before, now)
+
+
+def _can_redraw() -> bool:
+    """Whether standard output is a terminal that can take a line back (terminfo(5) calls the others dumb)."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _chosen(names: list[str] | None) -> list[Record]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lab.errors import LabError, LaunchError
+from lab.host import privilege
 from lab.host.command import tail
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.02
 ENDING_SECONDS = 30.0
+ADOPTION_SECONDS = 5.0
 
 
 def new_id() -> str:
@@ -92,6 +94,8 @@ def supervisor_of(record: Record) -> Channel:
             case Condition.RUNNING:
                 try:
                     return connect(record.control)
+                except PermissionError:
+                    raise LabError(f"instance {record.name} is root's", hint=privilege.remedy("COMMAND")) from None
                 except OSError:  # it is just ending, has just been killed, or starts over
                     if time.monotonic() > deadline:
                         raise LabError(f"the supervisor of {record.name} does not answer") from None
@@ -109,23 +113,21 @@ def supervisor_of(record: Record) -> Channel:
 
 
 def _take_over(record: Record) -> None:
-    """Have a new supervisor adopt it. Another command may be doing the same: then that is waited for."""
+    """Have a new supervisor adopt it. Another command may be faster: then what that one started is as good."""
     try:
         _supervisor("adopt", record.name)
         log.error("lab: the supervisor of %s had died; a new one has taken over", record.name)
     except LabError:
-        time.sleep(PAUSE_SECONDS)
-        found = records.read(record.name)
-        if found is not None and found.condition is Condition.LOST and not _being_adopted(record.name):
-            raise
+        deadline = time.monotonic() + ADOPTION_SECONDS
+        while _is_lost(record):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
 
 
-def _being_adopted(name: str) -> bool:
-    try:
-        with records.supervising(name):
-            return False
-    except LabError:
-        return True
+def _is_lost(record: Record) -> bool:
+    found = records.read(record.name)
+    return found is not None and found.id == record.id and found.condition is Condition.LOST
 
 
 def ask(record: Record, request: Request, *, descriptors: Sequence[int] = (), **fields: object) -> Channel:
@@ -187,6 +189,8 @@ def with_answer(record: Record, request: Request, **fields: int) -> None:
 
 def stop(record: Record, grace_seconds: float) -> None:
     """Stop it and wait until nothing is left. No error when it has ended already."""
+    if record.condition is Condition.STARTING:
+        raise LabError(f"instance {record.name} is still starting")
     if record.runs:
         _await_end(record, Request.STOP, grace_seconds=grace_seconds)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,3 +151,21 @@ def test_health_is_what_the_image_says(instances: Detached, lab_home: Path) -> N
     assert instances.status("ill").endswith("(unhealthy)")
     instances.lab("exec", record.name, "touch", "/tmp/well")
     assert wait_until(lambda: instances.status("ill").endswith("(healthy)"), 20)
+
+
+def test_top_on_a_terminal_shows_the_table_again_and_again(instances: Detached) -> None:
+    record = instances.run("shown", "tiny", "--", "sleep", "600")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 160))
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen([*LAB, "top", record.name], env={**os.environ, "TERM": "xterm"}, **streams) as process:
+        os.close(theirs)
+        shown = b""
+        while shown.count(record.name.encode()) < 2 and select.select([ours], [], [], 20)[0]:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    os.close(ours)
+    assert shown.count(record.name.encode()) >= 2
+    assert b"MEMORY / LIMIT" in shown
+    assert b"Traceback" not in shown

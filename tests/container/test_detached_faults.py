@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from contract import request
-from detached import Detached, assert_nothing_left, check_survival, detached, kill, launcher_of, what_is_left
+from detached import LAB, Detached, assert_nothing_left, check_survival, detached, kill, launcher_of, what_is_left
 from host_state import RUNTIME, wait_until
 from tiny import tiny_image
 
@@ -60,6 +61,18 @@ def test_supervisor_and_launcher_are_killed(
     ended = check_survival(instances, backend, "both", supervisor=True, launcher=True)
     assert ended.exit_code is None
     assert instances.status("both").startswith("Exited (?)")
+
+
+def test_several_commands_meet_a_lost_supervisor_at_once(instances: Detached) -> None:
+    """One of them has it replaced, the others wait for that."""
+    record = instances.run("busy", "tiny", "--", "sleep", "600")
+    kill(record.supervisor.number)
+    assert wait_until(lambda: "supervisor lost" in instances.status("busy"), 10)
+    words = [*LAB, "exec", record.name, "echo", "here"]
+    commands = [subprocess.Popen(words, stdout=-1, stderr=-1, text=True) for _ in range(4)]
+    heard = [command.communicate(timeout=60) for command in commands]
+    assert [out for out, _ in heard] == ["here\n"] * 4, heard
+    assert sum("taken over" in err for _, err in heard) == 1
 
 
 def test_its_image_is_in_use_and_its_name_may_lead_elsewhere(instances: Detached, lab_home: Path) -> None:
