@@ -155,8 +155,8 @@ def prune(
     if not cache:
         count, size = cache_only(store)
         if size:
-            kept = f"{count} layers that no image has, and RUN's cache mounts"
-            print(f"the build cache keeps {kept}, {format_bytes(size)}: lab image prune --cache")
+            kept = f"{count} layers that no image has; with RUN's cache mounts {format_bytes(size)}"
+            print(f"the build cache keeps {kept}: lab image prune --cache")
 
 
 @app.command()

@@ -28,6 +28,7 @@ from lab.images import registry
 from lab.images.archive import Format
 from lab.images.diff import compare
 from lab.images.export import export_tar, import_tar
+from lab.images.ociconfig import architecture
 from lab.images.registry import Access
 from lab.images.store import Image, Origin, Store
 from lab.images.verify import verify
@@ -274,6 +275,62 @@ def layout(layer: bytes, diff_id: str, **changes: object) -> bytes:
     blobs = {digest(data): data for data in (config, manifest, layer)}
     entries = [Entry(name=f"blobs/sha256/{name[7:]}".encode(), data=data) for name, data in blobs.items() if data]
     return archive([*entries, Entry(name=b"index.json", data=index), Entry(name=b"oci-layout", data=b"{}")])
+
+
+def described(document: object, **more: object) -> tuple[dict[str, object], Entry]:
+    """A descriptor of a JSON document, and the archive's entry that holds it."""
+    data = json.dumps(document).encode()
+    entry = Entry(name=f"blobs/sha256/{digest(data)[7:]}".encode(), data=data)
+    return {"digest": digest(data), "size": len(data), **more}, entry
+
+
+def test_an_index_gives_this_machine_s_image(store: Store) -> None:
+    def made_for(system: str, machine: str, word: str) -> tuple[dict[str, object], list[Entry]]:
+        layer = archive([Entry(name=b"word", data=word.encode())])
+        config, first = described(
+            {"os": system, "architecture": machine, "rootfs": {"type": "layers", "diff_ids": [digest(layer)]}}
+        )
+        kind = "application/vnd.oci.image.layer.v1.tar"
+        layers = [{"mediaType": kind, "digest": digest(layer), "size": len(layer)}]
+        platform = {"os": system, "architecture": machine}
+        manifest, second = described({"schemaVersion": 2, "config": config, "layers": layers}, platform=platform)
+        return manifest, [first, second, Entry(name=f"blobs/sha256/{digest(layer)[7:]}".encode(), data=layer)]
+
+    ours = made_for("linux", architecture(), "ours")
+    others = [made_for("linux", "s390x", "other"), made_for("windows", architecture(), "other")]
+    for manifests, found in (([*others, ours], True), (others, False)):
+        index, entry = described({"schemaVersion": 2, "manifests": [manifest for manifest, _ in manifests]})
+        top = json.dumps({"schemaVersion": 2, "manifests": [index]}).encode()
+        parts = [part for _, each in manifests for part in each]
+        data = io.BytesIO(archive([*parts, entry, Entry(name=b"index.json", data=top)]))
+        if found:
+            (image,) = archives.load(data, store, "many")
+            assert (store.lower_directories(image)[0] / "word").read_text() == "ours"
+        else:
+            with pytest.raises(ImageError, match="not made for this machine"):
+                archives.load(data, store, "none")
+
+
+def test_an_old_docker_archive_links_to_the_layer_it_has_already(store: Store) -> None:
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [digest(LAYER)] * 2}}).encode()
+
+    def saved(*layers: str) -> io.BytesIO:
+        listed = [{"Config": "c.json", "RepoTags": ["old:1", "old:2"], "Layers": layers}]
+        entries = [
+            Entry(name=b"1/layer.tar", data=LAYER),
+            Entry(name=b"2/layer.tar", kind=b"2", link=b"../1/layer.tar"),
+            Entry(name=b"3/layer.tar", kind=b"2", link=b"../../etc/passwd"),
+            Entry(name=b"c.json", data=config),
+            Entry(name=b"manifest.json", data=json.dumps(listed).encode()),
+        ]
+        return io.BytesIO(compressed(archive(entries), "gzip"))
+
+    images = archives.load(saved("1/layer.tar", "2/layer.tar"), store)
+    assert [image.name for image in images] == ["old:1", "old:2"]
+    assert len(images[0].layers) == 2
+    assert len(store.lower_directories(images[0])) == 1  # overlayfs takes no directory twice
+    with pytest.raises(ImageError, match="layer 2 is missing"):
+        archives.load(saved("1/layer.tar", "3/layer.tar"), store)
 
 
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
