@@ -83,11 +83,11 @@ class Session(Execution):
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         if not self._sessions.wait(lambda: self.over and not self.unsent, timeout_seconds):
             return None
+        if self.exit_code is None:
+            raise LabError(f"{self.name} did not come to its end: {self.lost or 'it was closed'}")
         for outlet in self.outlets:
             if not outlet.lane.drain(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 return None
-        if self.exit_code is None:
-            raise LabError(f"{self.name} did not come to its end: {self.lost or 'it was closed'}")
         return self.exit_code
 
     @property

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.guest.handover import CGROUPS, Handover
 from lab.hypervisor.kinds import MachineKind
-from lab.model import Process
+from lab.model import Process, TerminalSize
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)
 PROCESS = Process(argv=("/bin/app", "a b"), environment={"A": "x y"}, working_directory="/app", uid=1000, gid=100)
@@ -107,3 +107,19 @@ def read_archive(data: bytes) -> dict[str, bytes]:
         else:
             found[name] = data[at : at + size]
         at = (at + size + 3) // 4 * 4
+
+
+@pytest.mark.parametrize("kind", MachineKind)
+@pytest.mark.parametrize("terminal", [None, TerminalSize(rows=33, columns=101)])
+def test_an_application_that_is_typed_to_has_a_port_for_it(kind: MachineKind, terminal: TerminalSize | None) -> None:
+    process = Process(argv=("sh",))
+    plain = Handover(kind=kind, hostname="h", process=process).files()
+    typed = Handover(kind=kind, hostname="h", process=process, interactive=True, terminal=terminal).files()
+    assert b"PORTS=6\n" in plain["settings"]
+    assert b"PORTS=7\n" in typed["settings"]
+    assert b"interact" not in plain["application"]
+    option = b"--terminal " if terminal else b""
+    assert (
+        b"inside interact " + option + b"--status-fd 3 /dev/vport0p7 -- /bin/busybox env -i" in typed["application"]
+    )
+    assert (b"init --terminal 33x101 --status-fd 3" in typed["application"]) == (terminal is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import cast
 
 import pytest
@@ -137,6 +138,55 @@ def test_the_end_of_the_connection_is_the_end_of_its_commands(
         assert select.select([descriptor], [], [], SECONDS)[0], "the command outlived its server"
     process.wait()
     process.returncode = 0  # for the fixture: it was us
+
+
+# A guest that is not what it should be
+
+
+class Hostile:
+    """The guest's side of a connection in this test's hands."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        self.end.settimeout(SECONDS)
+
+    def greet(self) -> None:
+        """Wait for an OPEN, and say that it was executed."""
+        self.end.sendall(b"what was left on the line" + GREETING)
+        self.end.recv(1 << 16)
+        self.end.sendall(whole(1, Kind.STARTED, b""))
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ([(1, Kind.DATA, bytes(CHUNK_BYTES))] * 20, "more than its window"),
+        ([(1, Kind.OPEN, b"")], "unknown kind"),
+        ([(1, Kind.ENDED, b"")], "ENDED of 0 bytes"),
+    ],
+)
+def test_a_guest_that_breaks_the_rules_loses_its_sessions(sent: list[tuple[int, Kind, bytes]], message: str) -> None:
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe()
+    os.write(write, bytes(fcntl.fcntl(write, fcntl.F_GETPIPE_SZ)))  # nobody reads: nothing of it is passed on
+    with ours, theirs, ExitStack() as opened:
+        opened.callback(os.close, read)
+        opened.callback(os.close, write)
+        guest = Hostile(theirs)
+        greeter = threading.Thread(target=guest.greet)
+        greeter.start()
+        sessions = Sessions(ours, "word")
+        opened.callback(sessions.close)
+        served = cast(Instance, Served(sessions))
+        with served.begin(["any"], stdin=None, stdout=write, stderr=write) as execution:
+            greeter.join()
+            with suppress(OSError):  # it stops reading as soon as it has seen enough
+                theirs.settimeout(1.0)
+                for each in sent:
+                    theirs.sendall(whole(*each))
+            with pytest.raises(LabError, match=message):
+                execution.wait(SECONDS)
+        assert not sessions.lives
 
 
 # The parser
