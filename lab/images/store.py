@@ -180,7 +180,7 @@ class Store:
         A layer that is there twice, as two steps that change nothing make it, is named once, where it is on top: what
         it has hides the same below, and overlayfs refuses one directory for two layers (ELOOP).
         """
-        return tuple(self._directory(layer) for layer in dict.fromkeys(reversed(chain)))
+        return tuple(dict.fromkeys(self._directory(layer) for layer in reversed(chain)))
 
     def _directory(self, layer: Layer) -> Path:
         target = self.unpacked / self.blob(layer.diff_id).name
