@@ -69,6 +69,7 @@ def bench_self(
 def _measure(site: Site, results: Results, watch: Watch) -> None:
     from lab.errors import LabError
     from lab.experiment.selfbench import measure_containers, measure_help
+    from lab.experiment.selfbench_builds import measure_builds
     from lab.experiment.selfbench_images import measure_images
     from lab.experiment.selfbench_machine import measure_machines
 
@@ -78,6 +79,10 @@ def _measure(site: Site, results: Results, watch: Watch) -> None:
         measure_images(site.store, results, min(results.rounds, MOST_IMAGE_RUNS), watch)
     except LabError as error:
         results.absent["unpack"] = str(error)
+    try:
+        measure_builds(site.store, results, min(results.rounds, MOST_IMAGE_RUNS), watch)
+    except LabError as error:
+        results.absent["build"] = str(error)
     try:
         measure_machines(site, results, min(results.rounds, MOST_MACHINE_RUNS), watch)
     except LabError as error:

@@ -69,7 +69,10 @@ def build(
     ] = None,
 ) -> None:
     """Build an image from a Dockerfile and keep it in lab's store."""
-    from lab.backends.site import Site
+    from lab.cli.sessionsteps import SessionSteps
+    from lab.images import build as images
+    from lab.images.reference import from_folder
+    from lab.images.store import Store
 
     context, dockerfile = _where(target, file)
     arguments = _arguments(build_arg or [], os.environ)
@@ -77,18 +80,14 @@ def build(
         os.environ["SOURCE_DATE_EPOCH"] = stamp  # as BuildKit has it: the time of all that is made
     require_root()
     started = time.monotonic()
-    with Site.open() as site, _view(progress) as view:
-        from lab.cli.steps import ContainerSteps
-        from lab.images import build as images
-        from lab.images.reference import from_folder
-
+    with SessionSteps() as steps, _view(progress) as view:
         image = images.build(
             context,
             dockerfile=dockerfile,
             tag=tag or from_folder(context.resolve().name),
             build_args=arguments,
-            store=site.store,
-            runner=ContainerSteps(site.launcher),
+            store=Store.open(),
+            runner=steps,
             progress=view,
             options=_options(stage, no_cache, pull, secret or [], ssh or [], label or [], cache_from or []),
         )

@@ -82,6 +82,11 @@ GOALS = (
     Goal(sentence="lab --help", ours="help", theirs="", at_most=0.25),
     Goal(sentence="a layer unpacked and proven, of tar -x", ours="unpack", theirs="tar", at_most=1.3),
     Goal(sentence="an image's disk, of mke2fs -d", ours="disk", theirs="mke2fs", at_most=1.5),
+    Goal(sentence="a build on a warm base, of buildah's", ours="build cold", theirs="buildah cold", at_most=1.0),
+    Goal(
+        sentence="a build out of the cache, of buildah's", ours="build cached", theirs="buildah cached", at_most=0.5
+    ),
+    Goal(sentence="a build out of the cache", ours="build cached", theirs="", at_most=0.5),
 )  # fmt: skip
 
 

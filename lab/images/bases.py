@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lab.errors import ImageError
-from lab.images import bootstrap, registry
 from lab.images.progress import Note, Progress
 from lab.images.reference import normalise
 from lab.images.store import Image, Store
@@ -27,6 +26,8 @@ def resolve_base(
     wanted = normalise(name)
     if wanted in store and not pull:
         return store.find(wanted)
+    from lab.images import bootstrap, registry  # not before they are needed: a build out of the cache takes 0.2 s
+
     try:
         return registry.fetch(wanted, store, progress)
     except registry.Unreachable as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.errors import DockerfileError, ImageError, UsageError
 from lab.host import privilege
-from lab.images import ignore, lint, registry
+from lab.images import ignore, lint
 from lab.images.cache import Cache, keys_of
 from lab.images.dockerfile import Dockerfile, parse, read
 from lab.images.instructions import Arg
@@ -120,6 +120,10 @@ def _store(built: Built, tag: str, store: Store, options: Options, origin: Origi
 def _imported(store: Store, options: Options, progress: Progress) -> dict[str, Layer]:
     """The layers that the images of ``--cache-from`` know by their keys; one that can't be had is no error."""
     found: dict[str, Layer] = {}
+    if not options.cache_from:
+        return found
+    from lab.images import registry
+
     for name in options.cache_from:
         try:
             image = store.find(name) if name in store else registry.fetch(normalise(name), store, progress)

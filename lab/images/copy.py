@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import DockerfileError
-from lab.images import copying, flags, places, remote
+from lab.images import copying, flags, places
 from lab.images.copying import Owner, Upper
 from lab.images.expand import expand_document
 from lab.images.globs import BadPattern, Patterns
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lab.images.stage import StageBuild
 
 DOCUMENT_MODE = 0o644
+REMOTE = re.compile(r"[a-z]+://|git@", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,10 @@ class _Step:
 
     def run(self) -> bool:
         instruction = self.instruction
-        remote.check_checksum(instruction.checksum, self.line)
+        if instruction.checksum:
+            from lab.images import remote
+
+            remote.check_checksum(instruction.checksum, self.line)
         words = [self.expand(word) for word in (*instruction.sources, instruction.destination)]
         wanted = Wanted(line=self.line, parents=instruction.parents, excludes=self.excludes())
         sources = [*self.documents(), *(one for word in words[:-1] for one in self.sources(word, wanted))]
@@ -120,10 +125,13 @@ class _Step:
     def sources(self, word: str, wanted: Wanted) -> list[_Source]:
         """What one source means: files of the context, a stage or an image, a download, a repository."""
         instruction = self.instruction
-        if instruction.is_add and remote.is_git(word):
-            return [self.repository(word, wanted)]
-        if instruction.is_add and remote.is_http(word):
-            return [self.download(word)]
+        if instruction.is_add and REMOTE.match(word):
+            from lab.images import remote  # a client for HTTP takes its time to import
+
+            if remote.is_git(word):
+                return [self.repository(word, wanted)]
+            if remote.is_http(word):
+                return [self.download(word)]
         if instruction.checksum:
             raise DockerfileError(
                 f"ADD --checksum is for downloads, and {word} is none", line=self.line, hint="leave it out"
@@ -151,6 +159,8 @@ class _Step:
         return found
 
     def download(self, address: str) -> _Source:
+        from lab.images import remote
+
         found = remote.download(address, self.instruction.checksum, self.build.job.store, self.folder(), self.line)
         if not found.name and self.instruction.destination.endswith("/"):
             raise DockerfileError(
@@ -161,6 +171,8 @@ class _Step:
         return _Source(selection=selection, owned=not unpack, unpack=unpack)
 
     def repository(self, address: str, wanted: Wanted) -> _Source:
+        from lab.images import remote
+
         keep = self.instruction.keep_git_directory
         folder, commit = remote.clone(address, self.folder(), keep_git_directory=keep, line=self.line)
         (selection,) = Place(Tree([folder]), "the repository").select(".", replace(wanted, parents=False))

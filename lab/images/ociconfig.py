@@ -41,7 +41,13 @@ def architecture() -> str:
 
 
 def config_to_oci(config: ImageConfig, diff_ids: Sequence[str], history: Sequence[Step] = ()) -> dict[str, Any]:
-    """The JSON object to store; holds no wall-clock time, so that equal images have equal digests."""
+    """The JSON object to store; holds no wall-clock time, so that equal images have equal digests.
+
+    Layers that ``history`` says nothing of come first in it: builders refuse a history that lacks some.
+    """
+    missing = len(diff_ids) - sum(not step.empty_layer for step in history)
+    unknown = Step(created_by="", empty_layer=False, comment="a layer without a history")
+    steps = (*(unknown,) * max(0, missing), *history)
     ports = [f"{port}/tcp" for port in config.exposed_ports]
     run: dict[str, Any] = {
         "Env": [f"{name}={value}" for name, value in config.environment.items()],
@@ -67,8 +73,8 @@ def config_to_oci(config: ImageConfig, diff_ids: Sequence[str], history: Sequenc
     }
     if config.author:
         document["author"] = config.author
-    if history:
-        document["history"] = [_step_to_oci(step, stamp) for step in history]
+    if steps:
+        document["history"] = [_step_to_oci(step, stamp) for step in steps]
     return document
 
 

@@ -114,15 +114,9 @@ class StageBuild:
         self.config, self.layers = image.config, image.layers
         if "PATH" not in self.config.environment:
             self.config = replace(self.config, environment={"PATH": DEFAULT_PATH, **self.config.environment})
-        self.history = self.consistent_history(cache.history(self.job.store, image))
+        self.history = cache.history(self.job.store, image)
         self.base = Base(name=image.name, digest=image.digest, origin=image.origin)
         return f"{image.name} ({image.origin}) {image.digest[:19]}"
-
-    def consistent_history(self, steps: Sequence[Step]) -> tuple[Step, ...]:
-        """The base's, with an entry for every layer it says nothing of (image-spec, config.md, "history")."""
-        missing = len(self.layers) - sum(not step.empty_layer for step in steps)
-        unknown = Step(created_by="", empty_layer=False, comment="a layer without a history")
-        return (*(unknown,) * max(0, missing), *steps)
 
     def triggers(self) -> list[Instruction]:
         """The base's ONBUILD instructions, which are not handed on."""
