@@ -47,7 +47,7 @@ def bench_self(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one.")] = None,
 ) -> None:
-    """Containers beside runc, crun and unshare; microvms beside QEMU by hand: medians, ratios, goals."""
+    """Containers beside runc, crun, unshare; layers and disks beside tar and mke2fs; microvms beside QEMU by hand."""
     require_root()
     import secrets
 

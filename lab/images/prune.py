@@ -42,7 +42,7 @@ def remove(store: Store, names: Sequence[str]) -> list[Collected]:
     store.untag(set(names))
     try:
         return collect(store)
-    except Busy:
+    except ImageError:  # busy, or another image is broken: what is unreachable waits for the next prune
         return []
 
 

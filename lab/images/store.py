@@ -344,7 +344,7 @@ class Store:
         try:
             value = json.loads(self.blob(digest).read_bytes())
         except (OSError, ValueError) as error:
-            raise ImageError(f"blob {digest} is missing or broken", hint="build or fetch the image again") from error
+            raise ImageError(f"blob {digest} is missing or broken", hint="lab image verify tells which; build or fetch it again") from error
         if not isinstance(value, dict):
             raise ImageError(f"blob {digest} is not a JSON object", hint="build or fetch the image again")
         return value

@@ -110,6 +110,17 @@ def test_what_a_process_uses_is_kept_until_it_ends(store: Store, image: Image) -
     assert set(counts(store).values()) == {0}
 
 
+def test_a_broken_image_can_be_removed(store: Store, image: Image) -> None:
+    described = {"digest": image.digest, "size": store.blob(image.digest).stat().st_size}
+    store.tag("second", described)
+    store.blob(image.digest).unlink()
+    assert remove(store, ["tiny:latest"]) == []  # the other one is broken too
+    with pytest.raises(ImageError, match="missing or broken"):
+        collect(store)
+    assert {one.kind for one in remove(store, ["second:latest"])} >= {"blobs", "unpacked layers"}
+    assert set(counts(store).values()) == {0}
+
+
 def test_nobody_collects_while_somebody_adds(store: Store, image: Image) -> None:
     with process(store, WRITE) as writer:
         with pytest.raises(Busy, match=f"process {writer.pid}"):
