@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -370,3 +371,25 @@ class TestComplaints:
         done = runtime("create", "-b", str(tmp_path), runtime.new())
         assert done.code == 1
         assert "config.json" in done.err
+
+
+class TestForeground:
+    def test_a_command_that_waits_for_long_is_small(self, runtime: Runtime) -> None:
+        """At most what runc takes; the signal and the exit code still find their way."""
+        bundle = runtime.bundle("trap 'exit 6' TERM; while :; do sleep 0.01; done")
+        with subprocess.Popen(runtime.words("run", "-b", bundle, runtime.new())) as process:
+            if runtime.name == "lab-oci":
+                until(lambda: b"\0await\0" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "patience")
+                until(lambda: resident_kib(process.pid) > 8_000, "its start")
+                assert resident_kib(process.pid) < 10_000
+            else:
+                until(lambda: runtime.ok("list", "-q"), "its start")
+                time.sleep(0.2)
+            process.terminate()
+            assert process.wait(10) == 6
+        assert runtime.left() == []
+
+
+def resident_kib(pid: int) -> int:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(text.partition("Rss:")[2].split()[0])

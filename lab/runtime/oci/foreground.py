@@ -1,14 +1,26 @@
-"""A container in the foreground: its command waits for it, and hands on whatever signal it gets itself."""
+"""A container in the foreground: its command waits for it, and hands on whatever signal it gets itself.
+
+A command that waits for long needs little for that: it starts itself again, as ``await``, without what it took to
+make a container. The container's process stays its child, and signals that come meanwhile stay pending (execve(2)).
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from lab.lean import signal, suppress
+from lab.runtime.oci.options import FLAG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab.runtime.container import Started
+    from lab.runtime.oci.main import Call
+
+OPTIONS = {"await": {"keep": FLAG}}
+PATIENCE_SECONDS = 1.0
 
 SIGNALED = 128  # an exit code above says which signal ended a program (bash(1), EXIT STATUS)
 NOT_PASSED_ON = (signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGURG, signal.SIGPIPE)
@@ -29,25 +41,59 @@ class signals_held:  # noqa: N801
             signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
-def wait(started: Started, master: int = -1) -> int:
-    """The exit code of ``started``; every signal that comes meanwhile is passed on. ``master`` is its terminal's."""
+def wait(started: Started, master: int = -1, impatient: Callable[[], None] | None = None) -> int:
+    """The exit code of ``started``; every signal that comes meanwhile is passed on. ``master`` is its terminal's.
 
-    def pass_on(number: int) -> None:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(started.pidfd, number)
-
+    ``impatient`` is called when it takes long, to go on in a smaller way.
+    """
     if master >= 0:
         from lab.runtime.oci import terminal
 
-        terminal.relay(master, started.pidfd, pass_on)
-    code = reaped(started.pid)
-    while code is None:
-        number = signal.sigwait(signal.valid_signals())
-        if number == signal.SIGCHLD:
-            code = reaped(started.pid)
-        elif number not in NOT_PASSED_ON:
-            pass_on(number)
+        terminal.relay(master, started.pidfd, lambda number: pass_on(number, started.pidfd))
+    code = until_ended(started.pid, started.pidfd, impatient)
     started.close()
+    return code
+
+
+def until_ended(pid: int, pidfd: int, impatient: Callable[[], None] | None = None) -> int:
+    """The exit code of the child ``pid``. All signals are blocked, so that each is taken here."""
+    while (code := reaped(pid)) is None:
+        if impatient is not None:
+            taken = signal.sigtimedwait(signal.valid_signals(), PATIENCE_SECONDS)
+            if taken is None:
+                impatient()
+                impatient = None
+                continue
+            number = taken.si_signo
+        else:
+            number = signal.sigwait(signal.valid_signals())
+        if number not in NOT_PASSED_ON:
+            pass_on(number, pidfd)
+    return code
+
+
+def pass_on(number: int, pidfd: int) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def start_again(call: Call, identity: str, started: Started, *, keep: bool) -> None:
+    """Go on as ``await``. Returns only if that can't be done: then this process waits as it is."""
+    os.set_inheritable(started.pidfd, True)
+    words = [sys.executable, "-IS", sys.argv[0], "--root", call.root, "await", *(["--keep"] if keep else [])]
+    with suppress(OSError):
+        os.execv(sys.executable, [*words, identity, str(started.pid), str(started.pidfd)])
+    os.set_inheritable(started.pidfd, False)
+
+
+def await_child(call: Call) -> int:
+    """``await ID PID PIDFD``: what `run` does when it has waited for a while. Of use to nobody else."""
+    identity, pid, pidfd = call.given.words
+    code = until_ended(int(pid), int(pidfd))
+    if not call.given.flag("keep"):
+        from lab.runtime.oci import life
+
+        life.forget(call, identity)
     return code
 
 

@@ -272,10 +272,21 @@ def run(call: Call) -> int:
         made.entry.unlock()
         if detach:
             return 0
-        code = foreground.wait(made.started, made.master)
-    if not call.given.flag("keep"):
-        with Steps("delete") as steps, suppress(store.Unknown), ExitStack() as opened:
-            made.entry.lock()  # unless somebody else has deleted it by now
-            opened.callback(made.entry.unlock)
-            remove(call, steps, made.entry, made.state)
+        keep = call.given.flag("keep")
+        code = foreground.wait(
+            made.started,
+            made.master,
+            lambda: foreground.start_again(call, made.entry.id, made.started, keep=keep),
+        )
+    if not keep:
+        forget(call, made.entry.id)
     return code
+
+
+def forget(call: Call, identity: str) -> None:
+    """Delete a container that was run, unless somebody else has done so by now."""
+    with Steps("delete") as steps, suppress(store.Unknown), ExitStack() as opened:
+        entry = store.Entry(call.root, identity)
+        entry.lock()
+        opened.callback(entry.unlock)
+        remove(call, steps, entry, entry.read())

@@ -51,6 +51,7 @@ VERBS = {  # verb: its module, and what it does
     "resume": ("groups", "ID  let them go on"),
     "update": ("groups", "ID  change its limits"),
     "events": ("events", "ID  its resource usage, again and again; --stats, once"),
+    "await": ("foreground", ""),  # `run` itself, after a while
     "spec": ("describe", "write a config.json to begin with"),
     "features": ("describe", "what this runtime can do, as the runtime specification's JSON"),
 }
@@ -182,7 +183,7 @@ def carry_out(verb: str, words: list[str], root: str, log: Log) -> int:
     if given.flag("help"):
         return say(usage_of(verb, known))
     log.debug(f"{verb} {' '.join(words)}")
-    function: Verb = getattr(module, {"exec": "execute", "list": "list_all"}.get(verb, verb))
+    function: Verb = getattr(module, {"exec": "execute", "list": "list_all", "await": "await_child"}.get(verb, verb))
     return function(Call(root, log, given))
 
 
@@ -193,7 +194,7 @@ def usage() -> str:
         "An OCI runtime (runtime-spec 1.0.2 to 1.2).",
         "",
     ]
-    lines += [f"  {verb:<9} {what}" for verb, (_, what) in VERBS.items()]
+    lines += [f"  {verb:<9} {what}" for verb, (_, what) in VERBS.items() if what]
     lines += ["", "global options:", *options_of(GLOBAL), "", "lab-oci VERB --help tells the verb's own options."]
     return "\n".join(lines) + "\n"
 
