@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 import streams
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import LabError
@@ -233,6 +233,7 @@ def test_nonsense_is_refused_and_never_kept(chunks: list[bytes]) -> None:
         pass
 
 
+@settings(deadline=None, max_examples=50)  # each starts a process
 @given(st.binary(min_size=2, max_size=300))
 def test_a_server_survives_nonsense_or_ends(data: bytes) -> None:
     """The C half: no crash, whatever comes (it trusts the host, and yet)."""

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import LabError, UsageError
@@ -204,6 +204,7 @@ def test_it_unpacks_what_python_packs(tmp_path: Path, form: int) -> None:
     assert described(tmp_path / "out/called") == described(tmp_path / "folder")
 
 
+@settings(deadline=None, max_examples=50)  # each starts a process
 @given(st.binary(max_size=2000), st.integers(0, 4))
 def test_it_survives_nonsense(data: bytes, headers: int) -> None:
     """No crash, no way out of the folder, whatever comes."""
