@@ -21,20 +21,23 @@ def clean(
     """
     from lab.host import privilege
     from lab.host.home import home
-    from lab.host.ledger import clean_stale, leftovers, stale_sessions
-    from lab.host.orphans import describe, orphan_groups
+    from lab.host.ledger import Kind, Resource, clean_stale, leftovers, stale_sessions
+    from lab.host.orphans import describe, orphan_groups, orphan_scratch
     from lab.images.scratch import clean_scratch, stale_scratch
     from lab.supervisor.record import mend
 
     if dry_run:
         lines = [line for folder in stale_sessions() for line in leftovers(folder)]
         lines += [describe(group) for group in orphan_groups()]
-        lines += [f"scratch {folder}" for folder in stale_scratch(home())]
+        lines += [f"scratch {folder}" for folder in orphan_scratch(home()) + stale_scratch(home())]
     else:
         lines = clean_stale()
         for group in orphan_groups():
             group.remove()
             lines.append(describe(group))
+        for folder in orphan_scratch(home()):
+            Resource(kind=Kind.DIRECTORY, name=str(folder)).remove()
+            lines.append(f"scratch {folder}")
         lines += [f"scratch {folder}" for folder in clean_scratch(home())]
     for line in lines:
         print(f"{'would remove' if dry_run else 'removed'} {line}")

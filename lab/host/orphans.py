@@ -1,6 +1,7 @@
-"""Cgroups below ``lab`` that no session answers for, because its folder was lost before they were removed.
+"""What no session answers for, because its folder was lost before: cgroups below ``lab``, and scratch folders.
 
-Rare: a session's folder goes last. But /run can be emptied by others, and an empty group costs kernel memory.
+A session's folder goes last. But /run is empty after a restart of the host, where it is a tmpfs, and others can empty
+it; an empty group costs kernel memory, and the writable layers of what ran then cost disk space.
 """
 
 from __future__ import annotations
@@ -28,6 +29,19 @@ def orphan_groups(hierarchies: Hierarchies | None = None, sessions: Path | None 
         groups = [ControlGroup.open(f"lab/{name}", hierarchies=tree) for name in sorted(names)]
         found += [group for group in groups if not (known / group.path.name).exists() and not group.processes()]
     return found
+
+
+def orphan_scratch(home: Path, sessions: Path | None = None) -> list[Path]:
+    """Folders ``<home>/tmp/<session>`` without a session's folder, which is made before them, and without a living
+    process of that session.
+    """
+    known = sessions or runtime_root()
+    folders = sorted(path for path in (home / "tmp").glob("*") if SESSION.fullmatch(path.name))
+    return [
+        folder
+        for folder in folders
+        if not (known / folder.name).exists() and not ControlGroup.open(f"lab/{folder.name}").processes()
+    ]
 
 
 def describe(group: ControlGroup) -> str:

@@ -22,6 +22,7 @@ from lab.backends.base import SiteBackend
 from lab.backends.site import Site
 from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup import ControlGroup
+from lab.host.home import home
 from lab.images.store import Origin, Store
 from lab.instance import Survivor
 from lab.network.network import Network
@@ -122,19 +123,25 @@ def test_everything_is_killed(instances: Detached) -> None:
     assert f"instance {record.name}" not in instances.lab("clean").stdout
 
 
-def test_the_machine_is_restarted(instances: Detached) -> None:
-    """What was recorded under another boot is over, whatever processes have its numbers now."""
+@pytest.mark.parametrize("emptied", [False, True])
+def test_the_machine_is_restarted(instances: Detached, emptied: bool) -> None:
+    """What was recorded under another boot is over, whatever processes have its numbers now; /run may be empty."""
     record = instances.run("old", "tiny", "--", "sleep", "600")
     kill(record.supervisor.number, launcher_of(record))
     for path in (records.folder(record.name) / records.RECORD, RUNTIME / record.session / "owner.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "the one before"}))
     assert instances.status("old") == "Exited (?)"
     kill(record.first.number)  # it would not have survived
+    ControlGroup.open(f"lab/{record.session}").remove()
+    if emptied:
+        shutil.rmtree(RUNTIME / record.session)
+    scratch = home() / "tmp" / record.session
+    assert scratch.is_dir()
     cleaned = instances.lab("clean").stdout
     assert f"settled instance {record.name}: the host was restarted" in cleaned
     assert not (RUNTIME / record.session).exists()
+    assert not scratch.exists()
     assert "does not run" in instances.lab("exec", record.name, "true", code=1).stderr
-    ControlGroup.open(f"lab/{record.session}").remove()  # which a restart does not need
 
 
 def test_one_that_never_started_is_forgotten(instances: Detached) -> None:
