@@ -139,6 +139,9 @@ def _print(results: Results, outcomes: list[Outcome], accelerator: str) -> None:
     goals = Table("", "this run", "95 % interval", "goal", "", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for outcome in outcomes:
         goals.add_row(*_goal_row(outcome))
+    if results.parents:
+        console.print()
+        console.print(_parents(results))
     console.print()
     console.print(goals)
     console.print()
@@ -148,6 +151,18 @@ def _print(results: Results, outcomes: list[Outcome], accelerator: str) -> None:
     guests = f", guests executed by {accelerator}" if accelerator else ""
     load = ", ".join(f"{number:.2f}" for number in os.getloadavg())
     console.print(f"\nLinux {os.uname().release}{guests}, load average {load}, seed {results.seed}", soft_wrap=True)
+
+
+def _parents(results: Results) -> Any:
+    """What a runtime's own process takes while it waits."""
+    from rich.table import Table
+
+    table = Table("", "RSS MiB", "PSS MiB", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in results.parents.values():
+        table.add_row(one.what, f"{one.rss_bytes / 2**20:.1f}", f"{one.pss_bytes / 2**20:.1f}")
+    return table
 
 
 def _goal_row(outcome: Outcome) -> tuple[str, str, str, str, str]:
@@ -178,6 +193,7 @@ def _write(path: Path, results: Results, outcomes: list[Outcome], accelerator: s
         "series": {name: asdict(one) for name, one in results.series.items()},
         "goals": [asdict(outcome) for outcome in outcomes if outcome.met is not None],
         "absent": results.absent,
+        "parents": {name: asdict(one) for name, one in results.parents.items()},
         "host": provenance(),
         "versions": versions(),
     }

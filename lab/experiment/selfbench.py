@@ -1,4 +1,4 @@
-"""lab measured beside what it is made of: runc, crun and unshare on one bundle, QEMU started by hand.
+"""lab measured beside what it is made of: lab-oci, runc, crun and unshare on one bundle, QEMU started by hand.
 
 Everything to be compared runs in one call and interleaved: each round starts every contender once, in a random
 order, so that whatever drifts on the host meets all of them. A contender's clock starts when it is asked to
@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -27,9 +28,11 @@ from lab.host.command import run
 from lab.host.hierarchy import Unused
 from lab.host.ledger import Kind, Resource
 from lab.model import Phase, Process
+from lab.record import replace
 from lab.runtime import bundle
 from lab.runtime.config import Config
 from lab.runtime.launcher import Directory, Overlay, Spec
+from lab.runtime.oci.install import command as lab_oci
 
 WARM_UPS = 2
 SEQUENCE = 100  # containers one after another
@@ -37,9 +40,19 @@ EDGE = 10  # of them at either end are compared
 TIMEOUT_SECONDS = 30.0
 APPLICATION = "/bin/true"
 LINKS = ("true", "sh", "sleep")
+WAITING = ("/bin/sleep", "2.5")
+SETTLING_SECONDS = 2.0
+RUNTIMES: dict[str, Callable[[], list[str]]] = {
+    "lab-oci": lab_oci,
+    "runc": lambda: ["runc"],
+    "crun": lambda: ["crun", "--cgroup-manager=disabled"],
+}
+"""Programs that start a container from a bundle, each a process of its own. crun 1.8 refuses hosts with both cgroup
+v1 and v2 unless it is kept from cgroups, and some releases even then: it is absent there, with its own words."""
+
 TERMS = (
-    "On unequal terms: runc, crun and unshare are programs started anew, lab's launcher runs already. unshare makes "
-    "no cgroups, devices, masks, seccomp filter or init and drops no capability. runc and crun get the bundle's "
+    "On unequal terms: lab-oci, runc, crun and unshare are programs started anew, lab's launcher runs already. "
+    "unshare makes no cgroups, devices, masks, seccomp filter or init and drops no capability. runc and crun get the bundle's "
     "folder itself as their root, lab lays a writable overlay over it, whose unmounting waits until the host's file "
     "system is written out (both are shown)."
 )
@@ -69,8 +82,18 @@ class Goal:
     paired: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """What a runtime's own process holds while its container lives (proc_pid_smaps(5))."""
+
+    what: str
+    rss_bytes: int
+    pss_bytes: int
+
+
 GOALS = (
     Goal(sentence="a container, of what runc needs", ours="container", theirs="runc", at_most=0.3),
+    Goal(sentence="lab-oci run, of what runc run needs", ours="lab-oci", theirs="runc", at_most=0.7),
     Goal(sentence="a container, of what unshare needs", ours="container", theirs="unshare", at_most=3.0),
     Goal(
         sentence="a microvm's init, of QEMU by hand", ours="microvm", theirs="qemu", at_most=1.25
@@ -98,6 +121,7 @@ class Results:
     seed: int
     series: dict[str, Series] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    parents: dict[str, Parent] = field(default_factory=dict)
 
     def add(self, name: str, what: str, seconds: Sequence[float]) -> None:
         self.series[name] = Series(name=name, what=what, seconds=tuple(seconds))
@@ -140,9 +164,11 @@ def measure_containers(site: Site, results: Results, watch: Watch) -> None:
             "unshare": lambda: spawn(["unshare", "-mpfuin", "--mount-proc", APPLICATION]),
             "nothing": lambda: spawn([APPLICATION]),
         }
-        for runtime in ("runc", "crun"):
+        references: dict[str, Reference] = {}
+        for runtime in RUNTIMES:
             try:
-                contenders[runtime] = _reference(runtime, site, config, folder, root, stack)
+                references[runtime] = Reference(runtime, site, config, folder, root, stack)
+                contenders[runtime] = references[runtime].run
             except LabError as error:
                 results.absent[runtime] = error.message
         watch.doing("containers")
@@ -150,9 +176,9 @@ def measure_containers(site: Site, results: Results, watch: Watch) -> None:
         results.add("container", "lab: request to exec, exit, all of it removed", found["container"])
         results.add("container exec", "lab: request to exec alone", executed[WARM_UPS:])
         results.add("container plain", "lab: the same without the overlay, as runc", found["container plain"])
-        for runtime in ("runc", "crun"):
-            if runtime in found:
-                results.add(runtime, f"{runtime} run, on the same bundle", found[runtime])
+        for runtime, reference in references.items():
+            results.add(runtime, f"{runtime} run, on the same bundle", found[runtime])
+            results.parents[runtime] = reference.parent()
         results.add("unshare", "unshare -mpfuin --mount-proc /bin/true", found["unshare"])
         results.add("nothing", "/bin/true: the harness's own cost", found["nothing"])
         watch.doing(f"{SEQUENCE} containers in a row")
@@ -210,30 +236,52 @@ def _container(site: Site, config: Config, root: Overlay | Directory, null: int,
     return taken
 
 
-def _reference(
-    runtime: str, site: Site, config: Config, folder: Path, root: Path, stack: ExitStack
-) -> Callable[[], float]:
-    """``RUNTIME run`` on the same bundle. Raises LabError when it is absent or can't run one here."""
-    if shutil.which(runtime) is None:
-        raise CommandError(f"{runtime} is not installed", hint=f"apt-get install {runtime}")
-    place = folder / runtime
-    place.mkdir()
-    group = f"lab/{site.session.id}/{runtime}"
-    bundle.write(config, place, root=str(root), cgroups_path=f"/{group}")
-    site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=f"lab/{site.session.id}"))
-    stack.callback(_remove_groups, group)
-    count = iter(range(10**9))
+class Reference:
+    """An OCI runtime's ``run`` on the same bundle. Raises LabError when it is absent or can't run one here."""
 
-    def words() -> list[str]:
-        name = f"lab-{site.session.id}-{next(count)}"
-        return [runtime, "--root", str(place / "state"), "run", "--bundle", str(place), name]
+    def __init__(self, runtime: str, site: Site, config: Config, folder: Path, root: Path, stack: ExitStack) -> None:
+        self._program = RUNTIMES[runtime]()
+        if shutil.which(self._program[0]) is None:
+            raise CommandError(f"{runtime} is not installed", hint=f"apt-get install {runtime}")
+        self._runtime = runtime
+        self._place = folder / runtime
+        self._group = f"lab/{site.session.id}/{runtime}"
+        self._session = site.session.id
+        self._count = 0
+        sleeping = replace(config, process=replace(config.process, args=WAITING))
+        for name, each in (("state", None), ("true", config), ("sleep", sleeping)):
+            (self._place / name).mkdir(parents=True)
+            if each is not None:
+                bundle.write(each, self._place / name, root=str(root), cgroups_path=f"/{self._group}")
+        site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=f"lab/{site.session.id}"))
+        stack.callback(_remove_groups, self._group)
+        try:
+            run(self._words("true"), timeout_seconds=TIMEOUT_SECONDS)
+        except CommandError as error:
+            last = error.detail.splitlines()[-1] if error.detail else error.message
+            raise CommandError(f"{runtime} can't run the bundle here: {last}") from error
 
-    try:
-        run(words(), timeout_seconds=TIMEOUT_SECONDS)
-    except CommandError as error:
-        last = error.detail.splitlines()[-1] if error.detail else error.message
-        raise CommandError(f"{runtime} can't run the bundle here: {last}") from error
-    return lambda: spawn(words())
+    def run(self) -> float:
+        """Seconds of a container that does nothing, from start to removal."""
+        return spawn(self._words("true"))
+
+    def parent(self) -> Parent:
+        """What its command takes while it waits for its container, some seconds after the start."""
+        with subprocess.Popen(self._words("sleep"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            time.sleep(SETTLING_SECONDS)
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        values = {
+            line.split(":")[0]: int(line.split()[1]) << 10 for line in text.splitlines() if line.endswith(" kB")
+        }
+        return Parent(
+            what=f"{self._runtime} run, while its container lives", rss_bytes=values["Rss"], pss_bytes=values["Pss"]
+        )
+
+    def _words(self, bundle_name: str) -> list[str]:
+        self._count += 1
+        name = f"lab-{self._session}-{self._runtime}-{self._count}"
+        place = self._place
+        return [*self._program, "--root", str(place / "state"), "run", "--bundle", str(place / bundle_name), name]
 
 
 def _remove_groups(group: str) -> None:

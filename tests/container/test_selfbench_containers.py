@@ -28,5 +28,7 @@ def test_containers_are_measured_beside_their_references() -> None:
         executed < whole
         for executed, whole in zip(series["container exec"].seconds, series["container"].seconds, strict=True)
     )
-    assert len(series["container plain"].seconds) == 3
+    assert len(series["container plain"].seconds) == len(series["lab-oci"].seconds) == 3
+    assert set(results.parents) == {"lab-oci", "runc", "crun"} - set(results.absent)
+    assert all(0 < parent.pss_bytes <= parent.rss_bytes for parent in results.parents.values())
     assert median(series["nothing"].seconds) < median(series["container"].seconds)
