@@ -270,20 +270,24 @@ class Store:
         history: Sequence[Step] = (),
     ) -> Image:
         """Write configuration and manifest and give them a name. Equal input gives an equal digest."""
-        described = self._write_json(config_to_oci(config, [layer.diff_id for layer in layers], history))
         notes = {ORIGIN: origin.value, **(annotations or {})}
         if base is not None:
             notes |= {BASE_NAME: base.name, BASE_DIGEST: base.digest, BASE_ORIGIN: base.origin.value}
-        manifest = {
+        manifest: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "config": {"mediaType": CONFIG_TYPE, **described},
             "layers": [
                 {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size_bytes} for layer in layers
             ],
             "annotations": dict(sorted(notes.items())),
         }
-        return self.tag(name, self._write_json(manifest))
+        with self.writing():
+            for layer in layers:
+                if not self.blob(layer.digest).exists():
+                    raise ImageError(f"blob {layer.digest} is missing", hint="another lab collected it: try again")
+            document = config_to_oci(config, [layer.diff_id for layer in layers], history)
+            manifest["config"] = {"mediaType": CONFIG_TYPE, **self._write_json(document)}
+            return self.tag(name, self._write_json(manifest))
 
     def tag(self, name: str, described: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> Image:
         """Let ``name`` mean the manifest ``{"digest", "size"[, "mediaType"]}``, whose blobs are in the store already.
@@ -344,7 +348,7 @@ class Store:
         try:
             value = json.loads(self.blob(digest).read_bytes())
         except (OSError, ValueError) as error:
-            raise ImageError(f"blob {digest} is missing or broken", hint="lab image verify tells which; build or fetch it again") from error
+            raise ImageError(f"blob {digest} is missing or broken", hint="lab image verify tells more") from error
         if not isinstance(value, dict):
             raise ImageError(f"blob {digest} is not a JSON object", hint="build or fetch the image again")
         return value
