@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ENTER_FAILED = 125, MOST_WORDS = 1 << 14 };
+enum { ENTER_FAILED = 125, MOST_WORDS = MOST_PAYLOAD };
 
 static void close_end(int *end) {
     if (*end >= 0)
@@ -38,12 +38,12 @@ static int enter(const struct place *place) {
 
 /* The strings of an OPEN frame in place, NULL when they are not what its numbers say. */
 static char **split(char *text, size_t size, size_t count) {
-    char **words = count <= MOST_WORDS ? calloc(count + 1, sizeof *words) : NULL;
+    char **words = calloc(count + 1, sizeof *words);
     size_t found = 0;
     if (words && size > 0 && text[size - 1] == '\0')
         for (char *end = text + size; text < end && found < count; text += strlen(text) + 1)
             words[found++] = text;
-    if (words && (found < count || count < 3)) {
+    if (words && found < count) {
         free(words);
         return NULL;
     }
@@ -114,50 +114,56 @@ static int start(struct session *session, struct application *app, const struct 
     return session->pid < 0 ? -1 : 0;
 }
 
+/* The program that an OPEN frame asks for, its words in *words, its environment among them; 0 if it is malformed. */
+static int read_opening(const struct frame *frame, struct application *app, char ***words, char ***environment) {
+    struct opening opening;
+    if (frame->length <= sizeof opening)
+        return 0;
+    memcpy(&opening, frame->payload, sizeof opening);
+    uint32_t arguments = ntohl(opening.arguments), variables = ntohl(opening.variables);
+    if (arguments == 0 || arguments > MOST_WORDS || variables > MOST_WORDS)
+        return 0;
+    *words = split((char *)frame->payload + sizeof opening, frame->length - sizeof opening,
+                   2 + (size_t)arguments + variables);
+    if (!*words)
+        return 0;
+    *environment = *words + 2 + arguments;
+    *app = (struct application){
+        .status_fd = -1,
+        .has_terminal = opening.has_terminal != 0,
+        .terminal = {.ws_row = ntohs(opening.rows), .ws_col = ntohs(opening.columns)},
+        .user = *(*words)[0] ? (*words)[0] : NULL,
+        .directory = *(*words)[1] ? (*words)[1] : NULL,
+        .argv = calloc(arguments + 1, sizeof *app->argv), /* which ends where the environment begins */
+    };
+    if (app->argv)
+        memcpy(app->argv, *words + 2, arguments * sizeof *app->argv);
+    return app->argv != NULL;
+}
+
 struct session *open_session(const struct frame *frame, const struct place *place, struct outgoing *out) {
     struct session *session = calloc(1, sizeof *session);
-    struct opening opening = {0};
-    char **words = NULL;
-    errno = ENOMEM;
+    struct application app = {0};
+    char **words = NULL, **environment = NULL;
+    int started = 0, error = ENOMEM;
     if (session) {
         *session = (struct session){.id = frame->session, .process = -1, .status = -1, .socket = -1, .input = -1,
                                     .output = {-1, -1}, .credit = {WINDOW, WINDOW}};
-        errno = EINVAL;
+        error = EINVAL;
+        if (read_opening(frame, &app, &words, &environment)) {
+            session->has_terminal = app.has_terminal;
+            started = start(session, &app, place, environment) == 0;
+            error = errno;
+        }
     }
-    if (session && frame->length > sizeof opening) {
-        memcpy(&opening, frame->payload, sizeof opening);
-        opening.arguments = ntohl(opening.arguments), opening.variables = ntohl(opening.variables);
-        if (opening.arguments > 0 && opening.arguments < MOST_WORDS && opening.variables < MOST_WORDS)
-            words = split((char *)frame->payload + sizeof opening, frame->length - sizeof opening,
-                          2 + (size_t)opening.arguments + opening.variables);
-    }
-    int failed = !words;
-    if (words) {
-        session->has_terminal = opening.has_terminal != 0;
-        char **variables = words + 2 + opening.arguments, **arguments = calloc(opening.arguments + 1, sizeof(char *));
-        if (arguments)
-            memcpy(arguments, words + 2, opening.arguments * sizeof(char *));
-        struct application app = {
-            .status_fd = -1,
-            .has_terminal = session->has_terminal,
-            .terminal = {.ws_row = ntohs(opening.rows), .ws_col = ntohs(opening.columns)},
-            .user = *words[0] ? words[0] : NULL,
-            .directory = *words[1] ? words[1] : NULL,
-            .argv = arguments,
-        };
-        failed = !arguments || start(session, &app, place, variables) < 0;
-        int error = errno;
-        free(arguments);
-        free(words);
-        errno = error;
-    }
-    if (failed) {
-        queue_number(out, frame->session, FAILED, (uint32_t)errno);
-        if (session)
-            forget_session(session);
-        return NULL;
-    }
-    return session;
+    free(app.argv);
+    free(words);
+    if (started)
+        return session;
+    queue_number(out, frame->session, FAILED, (uint32_t)error);
+    if (session)
+        forget_session(session);
+    return NULL;
 }
 
 /* Bytes that will never be passed on count as passed on: the host shall not wait for them. */
