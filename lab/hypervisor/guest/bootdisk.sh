@@ -57,7 +57,10 @@ if [ -d /root/etc ]; then
 fi
 
 echo "lab: starting $NAME" >/root/dev/console
-setsid sh -c 'exec sh /lab/application </root/dev/console >/root/dev/console 2>&1'
+# The terminal behind /dev/console, which itself can't be a controlling one: a shell wants job control.
+tty=$(sed 's/.* //' /sys/class/tty/console/active)
+[ "$tty" != tty0 ] || tty=tty1
+setsid sh -c "exec sh /lab/application <>/root/dev/$tty >&0 2>&0"
 echo "lab: $NAME ended with $?" >/root/dev/console
 sync
 umount /root/.lab /root/dev/shm /root/dev/pts /root/proc /root/sys 2>/dev/null
