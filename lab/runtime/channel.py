@@ -127,6 +127,15 @@ class Channel:
             raise ValueError(f"expected {name}, received {message['message']}")
         return message
 
+    def hang_up(self) -> None:
+        """End the conversation, for the peer and for another thread that is just reading here; then close.
+
+        Not for an end that another process has a copy of: it would be hung up for that one, too.
+        """
+        with suppress(OSError):
+            self._socket.shutdown(_socket.SHUT_RDWR)
+        self.close()
+
     def close(self) -> None:
         """Close this end. Idempotent."""
         self._socket.close()

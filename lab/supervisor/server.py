@@ -72,6 +72,8 @@ class Server:
         """Nothing of the instance is left: tell those who wait, and give them a moment to hear it."""
         self._code = code
         self._finished.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread that accepts
         self._listener.close()
         for thread in list(self._waiting):
             thread.join(FAREWELL_SECONDS)
@@ -107,10 +109,13 @@ class Server:
         except LabError as error:
             with suppress(ChannelClosed):
                 channel.send(Answer.FAILED, error=pack(error))
-        except (ChannelClosed, OSError, KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AssertionError) as error:
+            with suppress(ChannelClosed):
+                channel.send(Answer.FAILED, error=pack(LabError(f"the supervisor does not understand: {error!r}")))
+        except (ChannelClosed, OSError) as error:
             log.debug("a conversation broke off: %r", error)
         finally:
-            channel.close()
+            channel.hang_up()
             self._waiting.remove(threading.current_thread())
 
     def _answer(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
