@@ -19,7 +19,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CALL(name) {#name, SYS_##name}
@@ -28,12 +30,15 @@ static const struct {
     long number;
 } calls[] = {
     CALL(acct), CALL(add_key), CALL(adjtimex), CALL(bpf), CALL(chroot), CALL(clock_adjtime), CALL(clock_settime),
-    CALL(clone3), CALL(delete_module), CALL(finit_module), CALL(fsopen), CALL(getpid), CALL(getuid),
-    CALL(io_uring_setup), CALL(kcmp), CALL(kexec_load), CALL(keyctl), CALL(kill), CALL(mount),
+    CALL(clone3), CALL(delete_module), CALL(fanotify_init), CALL(finit_module), CALL(fsopen), CALL(getpid),
+    CALL(getuid), CALL(io_uring_setup), CALL(kcmp), CALL(kexec_load), CALL(keyctl), CALL(kill), CALL(mount),
     CALL(name_to_handle_at), CALL(open_by_handle_at), CALL(perf_event_open), CALL(personality), CALL(pidfd_open),
     CALL(pivot_root), CALL(prctl), CALL(process_vm_readv), CALL(ptrace), CALL(quotactl), CALL(reboot),
-    CALL(setdomainname), CALL(sethostname), CALL(setns), CALL(settimeofday), CALL(socket), CALL(swapoff),
-    CALL(swapon), CALL(syslog), CALL(umount2), CALL(unshare), CALL(userfaultfd),
+    CALL(set_mempolicy), CALL(setdomainname), CALL(sethostname), CALL(setns), CALL(setpriority), CALL(settimeofday),
+    CALL(socket), CALL(swapoff), CALL(swapon), CALL(syslog), CALL(umount2), CALL(unshare), CALL(userfaultfd),
+#ifdef SYS_ioperm /* on x86 alone */
+    CALL(ioperm),
+#endif
 };
 
 static long call_number(const char *name) {
@@ -245,11 +250,42 @@ int open_node(int count, char **arguments) {
     return 0;
 }
 
-/* hold [TOKEN]: do nothing until standard input ends. A process for others to look for. */
-int hold(int count, char **arguments) {
-    (void)count, (void)arguments;
-    char byte;
-    while (read(STDIN_FILENO, &byte, 1) > 0)
-        ;
+/* enter PID: join the UTS namespace of a process, setns(2); it ends with this process. */
+int enter_namespace(int count, char **arguments) {
+    if (count != 2)
+        fail("enter: expected PID");
+    errno = 0;
+    long fd = syscall(SYS_pidfd_open, number(arguments[1]), 0);
+    return answer(fd < 0 ? -1 : setns((int)fd, CLONE_NEWUTS));
+}
+
+/* clock ID: what it shows and its resolution, clock_gettime(2), by system calls and not by the vDSO. */
+int read_clock(int count, char **arguments) {
+    struct timespec shown = {0}, resolution = {0};
+    if (count != 2)
+        fail("clock: expected ID");
+    errno = 0;
+    long result = syscall(SYS_clock_gettime, number(arguments[1]), &shown);
+    if (result == 0)
+        result = syscall(SYS_clock_getres, number(arguments[1]), &resolution);
+    printf("{");
+    print_outcome(result);
+    printf(", \"seconds\": %lld.%09ld, \"resolution\": %lld.%09ld}\n", (long long)shown.tv_sec, shown.tv_nsec,
+           (long long)resolution.tv_sec, resolution.tv_nsec);
+    return 0;
+}
+
+/* space PATH: how large the file system there is, and how much of it is free, statfs(2). */
+int file_system_space(int count, char **arguments) {
+    struct statfs found = {0};
+    if (count != 2)
+        fail("space: expected PATH");
+    errno = 0;
+    long result = statfs(arguments[1], &found);
+    printf("{");
+    print_outcome(result);
+    printf(", \"type\": \"0x%lx\", \"bytes\": %llu, \"free\": %llu}\n", (unsigned long)found.f_type,
+           (unsigned long long)found.f_blocks * (unsigned long long)found.f_bsize,
+           (unsigned long long)found.f_bfree * (unsigned long long)found.f_bsize);
     return 0;
 }

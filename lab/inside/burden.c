@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MOST_FORKS = 8192, MOST_SPINNERS = 64, PATIENCE_SECONDS = 120 };
+enum { MOST_FORKS = 8192, MOST_SPINNERS = 64, MOST_FILES = 1 << 20, PATIENCE_SECONDS = 120 };
 
 /* compute ROUNDS: the fixed computation. Each round chains 64 integer steps (xorshift64, Marsaglia 2003), 64
  * floating-point steps and one SHA-256 over the state, so that none can be skipped. No allocation, no system
@@ -110,6 +110,22 @@ int fork_many(int count, char **arguments) {
     for (size_t i = 0; i < made; i++)
         waitpid(children[i], NULL, 0);
     printf("{\"asked\": %llu, \"made\": %zu, ", asked, made);
+    errno = error;
+    print_outcome(error ? -1 : 0);
+    printf("}\n");
+    return 0;
+}
+
+/* files N: how many descriptors this process may have before dup(2) refuses. */
+int open_many(int count, char **arguments) {
+    unsigned long long asked = count == 2 ? number(arguments[1]) : MOST_FILES + 1ULL, made = 0;
+    if (asked > MOST_FILES)
+        fail("files: expected N, at most %d", MOST_FILES);
+    errno = 0;
+    while (made < asked && dup(STDIN_FILENO) >= 0)
+        made++;
+    int error = errno;
+    printf("{\"asked\": %llu, \"made\": %llu, ", asked, made);
     errno = error;
     print_outcome(error ? -1 : 0);
     printf("}\n");

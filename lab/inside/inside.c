@@ -3,13 +3,16 @@
  *   init        be the instance's first process                        init.c
  *   manifest    describe every file of the image                       manifest.c
  *   call, open, read, stat, list, namespaces, processes,
- *   mount-tmpfs, node, hold
+ *   mount-tmpfs, node, enter, clock, space
  *               ask the kernel that serves this instance               ask.c
+ *   hold, greet, shared-memory
+ *               be, and look for, a process of the host                neighbour.c
+ *   closed      batch where nothing is allowed                         closed.c
  *   serve       run commands for the host, over a port                 serve.c
  *   interact    run the application with what the host types           interact.c
  *   pack        a file or folder as a tar archive                      pack.c
  *   unpack      the contrary                                           unpack.c
- *   compute, allocate, fork, spin
+ *   compute, allocate, fork, files, spin
  *               work and pressure of a known size                      burden.c
  *   batch       read verbs from standard input, a line each            below
  *   version     print what this program was built from
@@ -93,7 +96,9 @@ static const struct {
     {"call", make_call},       {"open", open_path},          {"read", read_path},
     {"stat", stat_path},       {"list", list_directory},     {"namespaces", list_namespaces},
     {"processes", find_processes}, {"mount-tmpfs", mount_tmpfs}, {"node", open_node},
-    {"hold", hold},            {"compute", compute},         {"allocate", allocate},
+    {"enter", enter_namespace}, {"clock", read_clock},        {"space", file_system_space},
+    {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
+    {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
     {"fork", fork_many},       {"spin", spin},               {"version", version},
 };
 

@@ -14,10 +14,13 @@ typedef int verb(int count, char **arguments);
 verb run_init;                                                       /* init.c */
 verb print_manifest;                                                 /* manifest.c */
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
-verb list_namespaces, find_processes, mount_tmpfs, open_node, hold;  /* ask.c */
+verb list_namespaces, find_processes, mount_tmpfs, open_node;        /* ask.c */
+verb enter_namespace, read_clock, file_system_space;                 /* ask.c */
+verb hold, greet, read_shared_memory;                                /* neighbour.c */
+verb closed;                                                         /* closed.c */
 verb serve, interact;                                                /* serve.c, interact.c */
 verb pack, unpack;                                                   /* pack.c, unpack.c */
-verb compute, allocate, fork_many, spin;                             /* burden.c */
+verb compute, allocate, fork_many, open_many, spin;                  /* burden.c */
 
 /* A program to execute, and as what; init.c. */
 struct application {

@@ -268,7 +268,7 @@ def test_batch_answers_every_line_whatever_happens_in_it(tmp_path: Path) -> None
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(answers) == 6
         assert answers[0]["ret"] == os.getuid()
-        assert [answer.get("died") for answer in answers] == [None, None, 2, 0, None, None]
+        assert [answer.get("died") for answer in answers] == [None, None, 2, 2, None, None]
         assert answers[5]["mnt"] == Path("/proc/self/ns/mnt").stat().st_ino  # unshare ended with its own line
 
 
@@ -297,3 +297,40 @@ def test_spin_takes_its_time() -> None:
     assert 0.2 <= answer["wall_seconds"] < 5
     assert 0 < answer["cpu_seconds"] <= answer["wall_seconds"]
     assert inside("spin", "1000", "1").returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
+def test_a_closed_place_refuses_what_the_host_allows() -> None:
+    asked = ("read /proc/self/status", "namespaces", "clock 1", "read /proc/uptime", "call unshare 0x10000000")
+    done = inside("closed", stdin="\n".join((*asked, "files 100", "space /\n")))
+    assert done.returncode == 0, done.stderr
+    status, spaces, clock, uptime, unshare, files, space = map(json.loads, done.stdout.splitlines())
+    here = reply("namespaces")
+    assert not {name for name in spaces if spaces[name] == here.get(name)}
+    assert "CapEff:\t0000000000000000\n" in status["text"]
+    assert [clock["name"], uptime["name"], unshare["name"], files["name"]] == ["EPERM", "ENOENT", "EPERM", "EMFILE"]
+    assert files["made"] < 100
+    assert space["bytes"] == 16 << 20
+
+
+def test_a_neighbour_is_found_by_its_socket_its_port_and_its_memory() -> None:
+    token = f"token-{os.getpid()}"
+    with subprocess.Popen([build.program(), "hold", token], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        assert held.stdout
+        offered = json.loads(held.stdout.readline())
+        told = [reply("greet", f"@{token}"), reply("greet", str(offered["port"]))]
+        told.append(reply("shared-memory", str(offered["shared_memory"])))
+        assert [each["text"] for each in told] == [token] * 3
+        assert reply("enter", str(held.pid))["name"] == ("" if os.geteuid() == 0 else "EPERM")
+    assert reply("greet", f"@{token}")["name"] == "ECONNREFUSED"
+    assert reply("shared-memory", str(offered["shared_memory"]))["name"] in ("EINVAL", "EIDRM")
+    assert reply("enter", str(held.pid))["name"] == "ESRCH"
+
+
+def test_clocks_and_space_are_told_as_the_host_sees_them(tmp_path: Path) -> None:
+    before, seen, after = time.monotonic(), reply("clock", str(time.CLOCK_MONOTONIC)), time.monotonic()
+    assert before <= seen["seconds"] <= after
+    assert 0 < seen["resolution"] < 1
+    found = os.statvfs(tmp_path)
+    assert reply("space", tmp_path)["bytes"] == found.f_blocks * found.f_bsize
+    assert reply("space", "/absent/path")["name"] == "ENOENT"
