@@ -21,7 +21,7 @@ import select
 from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.record import replace
-from lab.runtime import rooted
+from lab.runtime import rooted, trampoline
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import INSIDE, Plan, ProcessPlan, Progress, Step
 from lab.runtime.privileges import drop_privileges, restore_signals, set_limits
@@ -171,6 +171,7 @@ def become(
     set_limits(process, label)
     progress.enter(Step.DESCRIPTORS)
     keep_only(channel, stdio, status, process)
+    stub = -1 if process.init else trampoline.make()
     lead_session(process)
     progress.enter(Step.DIRECTORY)
     enter_directory(process)
@@ -184,7 +185,7 @@ def become(
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         filter_calls(process, progress, channel)
     progress.enter(Step.EXECVE)
-    execute(process)
+    execute(process, stub)
 
 
 def filter_calls(process: ProcessPlan, progress: Progress, channel: Channel) -> None:
@@ -303,31 +304,16 @@ def enter_directory(process: ProcessPlan) -> None:
         raise OSError(errno.EXDEV, "the working directory lies outside the root", process.directory)
 
 
-def execute(process: ProcessPlan) -> None:
-    """execve(2): lab's helper, whose mount no image can replace, or the application itself."""
+def execute(process: ProcessPlan, stub: int) -> None:
+    """execve(2): lab's helper, whose mount no image can replace, or the application by way of ``stub``: never
+    straight from the host's interpreter.
+    """
     restore_signals()
     environment = dict(entry.partition("=")[::2] for entry in process.environment)
     if process.init:
         words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
         os.execve(INSIDE, words, environment)
-    search_and_execute(process.argv, environment)
-
-
-def search_and_execute(argv: list[str], environment: dict[str, str]) -> None:
-    """execvp(3) with an environment. Python's imports a module for it, and there are none below this root."""
-    program, denied = argv[0], False
-    places = environment.get("PATH", os.defpath).split(":") if "/" not in program else [""]
-    for place in places:
-        try:
-            os.execve(f"{place}/{program}" if place else program, argv, environment)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError:
-            denied = True
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, program) from error
-    number = errno.EACCES if denied else errno.ENOENT
-    raise OSError(number, os.strerror(number), program)
+    trampoline.execute(stub, process.argv, environment)
 
 
 def teller(channel: Channel) -> Tell:

@@ -1,0 +1,56 @@
+"""CVE-2019-5736: what a container can get hold of through /proc/self/exe is never the host's interpreter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import oci
+import pytest
+from oci import Runtime
+
+EVIL = "#!/proc/self/exe\nprint('the interpreter of the host')\n"
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Runtime]:
+    with oci.opened("lab-oci") as opened:
+        evil = opened.rootfs / "evil"
+        evil.write_text(EVIL)
+        evil.chmod(0o755)
+        yield opened
+
+
+def test_a_program_that_is_whoever_executes_it(runtime: Runtime) -> None:
+    done = runtime("run", "-b", runtime.bundle("", "/evil"), runtime.new())
+    assert done.code == 126
+    assert done.out == ""
+    assert "can't be executed" in done.err
+
+
+def test_the_same_beside_the_first_process(runtime: Runtime) -> None:
+    name = runtime.running()
+    done = runtime("exec", name, "/evil")
+    assert done.code == 126
+    assert "can't be executed" in done.err
+    runtime.ok("delete", "-f", name)
+
+
+def test_a_waiting_process_can_not_be_looked_into(runtime: Runtime) -> None:
+    """The interpreter is still in memory there: only who may trace any process of the host sees it."""
+    name = runtime.new()
+    runtime.ok("create", "-b", runtime.bundle("true"), name)
+    pid = runtime.state(name)["pid"]
+    assert Path(f"/proc/{pid}/status").stat().st_uid == 0
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setresuid(65534, 65534, 65534)
+        try:
+            os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
+        except PermissionError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    runtime.ok("delete", name)
