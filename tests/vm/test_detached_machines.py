@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from detached import Detached, assert_nothing_left, check_every_verb, check_survival, detached, kill, launcher_of
-from host_state import wait_until
+from detached import LAB, Detached, assert_nothing_left, check_every_verb, check_survival, detached, kill, launcher_of
+from host_state import RUNTIME, wait_until
 from tiny import tiny_image
 
 from lab.images.store import Store
@@ -53,6 +56,34 @@ def test_supervisor_and_launcher_are_killed(instances: Detached) -> None:
     ended = check_survival(instances, "microvm", "both", supervisor=True, launcher=True)
     assert ended.exit_code == 5
     assert "lab: init" in instances.lab("logs", "--console", ended.name).stdout
+
+
+def test_the_supervisor_is_killed_while_its_guest_boots(instances: Detached) -> None:
+    """It has promised nothing yet: the command fails, and guest, name and all else are gone."""
+    name = instances.name("early")
+    words = ["run", "-d", "--on", "microvm", "--name", name, "tiny", "--", "sleep", "600"]
+    with subprocess.Popen([*LAB, *words], stdout=-1, stderr=-1, text=True) as process:
+        console = records.folder(name) / "console.log"
+        assert wait_until(lambda: console.exists() and console.stat().st_size, 60)
+        record = records.stored(name)
+        assert record is not None
+        assert record.condition is records.Condition.STARTING
+        session = session_of(record.supervisor.number)
+        kill(record.supervisor.number)
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (125, "")
+    assert f"the supervisor of {name} died" in errors
+    assert not records.folder(name).exists()
+    assert_nothing_left(replace(record, session=session))
+
+
+def session_of(pid: int) -> str:
+    """The session that a process owns."""
+    for path in RUNTIME.glob("*/owner.json"):
+        with suppress(OSError, ValueError):
+            if json.loads(path.read_text())["pid"] == pid:
+                return path.parent.name
+    raise AssertionError(f"process {pid} has no session")
 
 
 def test_qemu_is_killed_while_it_has_no_supervisor(instances: Detached) -> None:
