@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from lab.supervisor.record import Record
 
 COMMAND_CHARACTERS = 30
+FORMAT = typer.Option(
+    "--format",
+    metavar="TEMPLATE",
+    help="A line for each: {{.name}}, {{.process.argv}}, … as inspect names the fields.",
+)
 FILTERS = ("name", "id", "status", "backend", "image")
 DOCKER_STATUS = {"starting": "created", "running": "running", "running, supervisor lost": "running"}
 
@@ -24,9 +29,11 @@ def ps(
         list[str] | None,
         typer.Option("--filter", "-f", metavar="KEY=VALUE", help=f"Only those: {', '.join(FILTERS)}."),
     ] = None,
+    template: Annotated[str, FORMAT] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List detached instances, the newest first, as they really are."""
+    from lab.cli.template import render
     from lab.supervisor.record import records
 
     wanted = [_filter(word) for word in filters or []]
@@ -35,6 +42,9 @@ def ps(
     found = [one for one in found if all(_matches(one, key, value) for key, value in wanted)]
     if as_json:
         show_json([summary(record) for record in found])
+    elif template:
+        for record in found:
+            print(render(template, summary(record)))
     elif quiet:
         for record in found:
             print(record.name)
@@ -91,15 +101,20 @@ def _matches(record: Record, key: str, value: str) -> bool:
 
 def inspect(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", autocompletion=complete_instance)],
+    template: Annotated[str, FORMAT] = "",
 ) -> None:
     """Print everything that is known of instances, as JSON."""
     from lab.cli.instances import each
+    from lab.cli.template import render
 
     found: list[dict[str, Any]] = []
     try:
         each(names, lambda record: found.append(summary(record)), say=False)
     finally:
-        show_json(found)
+        if template:
+            print("\n".join(render(template, one) for one in found))
+        else:
+            show_json(found)
 
 
 def port(

@@ -137,6 +137,10 @@ def test_filters_and_json(instances: Detached) -> None:
         json.loads(instances.lab("ps", "--json", "--filter", f"name={record.name}", "-f", "backend=vm").stdout) == []
     )
     instances.lab("ps", "--filter", "colour=red", code=2)
+    words = ("--format", "{{.name}} {{json .limits.pids}}")
+    assert instances.lab("ps", "--filter", f"name={record.name}", *words).stdout == f"{record.name} null\n"
+    assert instances.lab("inspect", *words, record.name).stdout == f"{record.name} null\n"
+    instances.lab("inspect", "--format", "{{.colour}}", record.name, code=2)
 
 
 def test_health_is_what_the_image_says(instances: Detached, lab_home: Path) -> None:
