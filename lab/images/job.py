@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,8 +92,11 @@ class Job:
         try:
             for stage in needed:
                 self.request(stage)
+            wanted = self.request(target)
+            while not wait([wanted], AGAIN_SECONDS).done:
+                self._stop_steps()
             try:
-                return self.request(target).result()
+                return wanted.result()
             except Stopped:
                 assert self._error is not None, "a stage stops for a reason"
                 raise self._error from None
@@ -121,7 +124,7 @@ class Job:
                 if self._error is None and not isinstance(error, Stopped):
                     self._error = error
             self._stop.set()
-            self.runner.stop()
+            self._stop_steps()
             future.set_exception(Stopped() if error is not self._error else error)
 
     def check(self) -> None:
@@ -135,9 +138,13 @@ class Job:
             self._stop.set()
         for thread in self._threads:
             while thread.is_alive():
-                if self._stop.is_set():
-                    self.runner.stop()  # again: a step may just have begun
+                self._stop_steps()
                 thread.join(AGAIN_SECONDS)
+
+    def _stop_steps(self) -> None:
+        """Kill what runs if the build is to end: not once but again and again, since a step may just have begun."""
+        if self._stop.is_set():
+            self.runner.stop()
 
     def progress(self, event: Event) -> None:
         """Tell whoever listens, one event at a time."""
