@@ -289,7 +289,9 @@ def mend(*, dry_run: bool = False) -> list[str]:
                 remove(record)
         elif record.state is State.EXITED and written and written.state is not State.EXITED:
             lines.append(f"instance {record.name}: {record.error}")
-            if not dry_run:
+            if not dry_run and record.remove:
+                remove(record)
+            elif not dry_run:
                 write(record)
     for left in root().glob(".*") if root().is_dir() else ():
         pid = left.name.rpartition(".")[2]

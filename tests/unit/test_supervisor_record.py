@@ -147,13 +147,14 @@ def test_who_ended_without_a_supervisor_has_the_code_its_parent_wrote() -> None:
 
 def test_mending_settles_what_has_ended_and_forgets_what_never_began() -> None:
     records.reserve(made("ended", supervisor=NOBODY, state=State.RUNNING))
+    records.reserve(made("brief", supervisor=NOBODY, state=State.RUNNING, remove=True))
     records.reserve(made("half", supervisor=NOBODY))
     records.reserve(made("lives", state=State.RUNNING))
     (records.root() / ".old-x.00").mkdir()
     said = records.mend(dry_run=True)
-    assert sorted(path.name for path in records.root().iterdir()) == [".old-x.00", "ended", "half", "lives"]
+    assert sorted(path.name for path in records.root().iterdir()) == [".old-x.00", "brief", "ended", "half", "lives"]
     assert records.mend() == said
-    assert len(said) == 3
+    assert len(said) == 4
     assert sorted(path.name for path in records.root().iterdir()) == ["ended", "lives"]
     ended = records.stored("ended")
     assert ended is not None
