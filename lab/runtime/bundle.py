@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from lab.model import Limits, Process
@@ -56,6 +57,9 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
+THERMAL_EVENTS = "/sys/devices/system/cpu/cpu*/thermal_throttle"
+"""Counters per processor, from which, as from /proc/interrupts, one tenant can tell what another does."""
+
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 DEFAULT_MOUNTS = (
@@ -118,11 +122,17 @@ def container_config(
             resources=_resources(limits or Limits(), DEVICE_RULES),
             sysctl=SYSCTLS_OF_OWN_NETWORK if network_namespace is None and not id_mappings else {},
             seccomp=profile.default_profile(),
-            masked_paths=MASKED_PATHS,
+            masked_paths=masked_paths(),
             readonly_paths=READ_ONLY_PATHS,
         ),
         annotations=dict(annotations or {}),
     )
+
+
+@cache
+def masked_paths() -> tuple[str, ...]:
+    """What is hidden on this host by default; Docker's list is as long as the host has processors, too."""
+    return (*MASKED_PATHS, *sorted(map(str, Path("/").glob(THERMAL_EVENTS.lstrip("/")))))
 
 
 def process_config(

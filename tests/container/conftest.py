@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from escaping import Ask
 from running import Output, Ran, Run, Start
 
 from lab.host.cgroup import ControlGroup
@@ -50,6 +51,17 @@ def fill(root: Path) -> None:
     for applet in applets:
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
+
+
+@pytest.fixture(scope="session")
+def escape_root() -> Iterator[Path]:
+    """Such a root with the program that tries to escape."""
+    with open_folder() as root:
+        fill(root)
+        command = ["gcc", "-static", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+        source = Path(__file__).with_name("escapes.c")
+        subprocess.run([*command, "-o", root / "bin" / "escape", source], check=True, timeout=60)
+        yield root
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +125,12 @@ def runc_run(busybox_root: Path, tmp_path: Path) -> Run:
     if shutil.which("runc") is None:
         pytest.skip("runc is not installed")
 
-    def complete(script: str = "", *, config: Config | None = None, limits: Limits | None = None) -> Ran:
+    def complete(
+        script: str = "", *, config: Config | None = None, limits: Limits | None = None, root: Path = busybox_root
+    ) -> Ran:
         config = config or bundle.container_config(Process(argv=("sh", "-c", script)), limits)
         name = f"lab-test-{uuid.uuid4().hex[:8]}"
-        bundle.write(config, tmp_path, root=str(busybox_root), cgroups_path=f"/lab/{name}/one")
+        bundle.write(config, tmp_path, root=str(root), cgroups_path=f"/lab/{name}/one")
         done = subprocess.run(
             ["runc", "run", "--bundle", tmp_path, name],
             stdin=subprocess.DEVNULL,
@@ -132,6 +146,18 @@ def runc_run(busybox_root: Path, tmp_path: Path) -> Run:
         return Ran(exit_code=done.returncode, output=done.stdout, stamps={})
 
     return complete
+
+
+@pytest.fixture
+def attempt(run: Run, escape_root: Path) -> Ask:
+    """An attempt under lab's runtime."""
+    return lambda config: run(config=config, root=Overlay(lower=(escape_root,)), init=False).output.strip()
+
+
+@pytest.fixture
+def attempt_under_runc(runc_run: Run, escape_root: Path) -> Ask:
+    """An attempt under runc, from the same root."""
+    return lambda config: runc_run(config=config, root=escape_root).output.strip()
 
 
 @pytest.fixture(params=["lab", "runc"])
