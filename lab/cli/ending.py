@@ -44,7 +44,7 @@ def kill(
         typer.Option("--signal", "-s", metavar="SIGNAL", help="Another one.", autocompletion=complete_signal),
     ] = "KILL",
 ) -> None:
-    """Send instances' applications a signal, SIGKILL unless another is named."""
+    """Send instances a signal, SIGKILL unless another is named."""
     from lab.supervisor import client
 
     number = parse_signal(signal)
@@ -74,7 +74,7 @@ def rm(
 
 
 def wait(names: Names) -> None:
-    """Wait until instances have ended, and print their exit codes, a line each."""
+    """Wait until instances have ended, and print their exit codes."""
     from lab.supervisor import client
 
     def until_end(record: Record) -> None:

@@ -28,9 +28,9 @@ def execute(
     directory: Annotated[str, typer.Option("--workdir", "-w", metavar="DIR", help="Where it starts.")] = "",
     user: Annotated[str, typer.Option("--user", "-u", metavar="USER[:GROUP]", help="Who runs it.")] = "",
 ) -> None:
-    """Run a command in an instance, behind the same boundary as its application, and end with its exit code.
+    """Run a command in an instance, and end with its exit code.
 
-    With -it it gets a terminal of its own, in a virtual machine too: every key goes there, ^C as well.
+    It runs behind the same boundary as the application. With -it it gets a terminal of its own, in a virtual machine too: every key goes there, ^C as well.
     """
     from lab.cli import terminal
     from lab.cli.run import parse_environment

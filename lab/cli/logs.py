@@ -26,9 +26,9 @@ def logs(
     tail: Annotated[str, typer.Option("--tail", "-n", metavar="N", help="The last N lines of each stream.")] = "all",
     console: Annotated[bool, typer.Option("--console", help="A guest's console instead.")] = False,
 ) -> None:
-    """Print what an instance has written: standard output to this one, standard error to that one.
+    """Print what an instance has written.
 
-    Each is whole and in order; which line of the one came before which of the other is not recorded.
+    Its standard output goes to this one, its standard error to that one. Each is whole and in order; which line of the one came before which of the other is not recorded.
     """
     from lab.supervisor import client
     from lab.supervisor.record import Condition, find, folder

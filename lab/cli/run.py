@@ -65,7 +65,7 @@ def run(
         bool, typer.Option("--explain", help="Print each step of its start, where to read on, how long it took.")
     ] = False,
 ) -> None:
-    """Run one copy on any backend, in the foreground unless -d is given.
+    """Run one copy on any backend, in the foreground or with -d.
 
     Its output and exit code are the application's. Ctrl-C stops it; nothing is left behind.
     With -it it gets a terminal of its own: every key goes there, ^C as well.

@@ -25,7 +25,9 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print one table, as it does without a terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Once, as JSON.")] = False,
 ) -> None:
-    """Show what instances use, again and again: CPU, memory, processes, disk. Ctrl-C ends it.
+    """Show what instances use: CPU, memory, processes, disk.
+
+    On a terminal again and again; Ctrl-C ends it.
 
     CPU is in per cent of one CPU. A machine's figures are those of its VMM, with the guest in it.
     """
