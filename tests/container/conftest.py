@@ -83,6 +83,7 @@ def start(launcher: Launcher, busybox_root: Path) -> Iterator[Start]:
         config: Config | None = None,
         limits: Limits | None = None,
         root: Overlay | Directory | None = None,
+        stdin: int | None = None,
         **options: object,
     ) -> tuple[Container, Output]:
         config = config or bundle.container_config(Process(argv=argv or ("sh", "-c", script)), limits)
@@ -94,7 +95,8 @@ def start(launcher: Launcher, busybox_root: Path) -> Iterator[Start]:
         )
         output = Output()
         try:
-            container = launcher.launch(spec, stdout=output.descriptor, stderr=output.descriptor, timeline=Timeline())
+            out = output.descriptor
+            container = launcher.launch(spec, stdin=stdin, stdout=out, stderr=out, timeline=Timeline())
         finally:
             output.handed_over()
         started.append(container)
