@@ -52,9 +52,9 @@ v1 and v2 unless it is kept from cgroups, and some releases even then: it is abs
 
 TERMS = (
     "On unequal terms: lab-oci, runc, crun and unshare are programs started anew, lab's launcher runs already. "
-    "unshare makes no cgroups, devices, masks, seccomp filter or init and drops no capability. lab-oci, runc and crun "
-    "get the bundle's folder itself as their root, lab lays a writable overlay over it, whose unmounting waits until "
-    "the host's file system is written out (both are shown)."
+    "unshare makes no cgroups, devices, masks, seccomp filter or init and drops no capability. lab-oci, runc and "
+    "crun get the bundle's folder itself as their root, lab lays a writable overlay over it, whose unmounting waits "
+    "until the host's file system is written out (both are shown)."
 )
 """Shown below the goals: what a ratio does not tell."""
 

@@ -380,8 +380,10 @@ class TestForeground:
         with subprocess.Popen(runtime.words("run", "-b", bundle, runtime.new())) as process:
             if runtime.name == "lab-oci":
                 until(lambda: b"\0await\0" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "patience")
-                until(lambda: resident_kib(process.pid) > 8_000, "its start")
-                assert resident_kib(process.pid) < 10_000
+                with subprocess.Popen([oci.BASE_INTERPRETER, "-IS", "-c", "input()"], stdin=subprocess.PIPE) as bare:
+                    time.sleep(0.3)
+                    assert resident_kib(process.pid) < resident_kib(bare.pid) * 1.15
+                    bare.kill()
             else:
                 until(lambda: runtime.ok("list", "-q"), "its start")
                 time.sleep(0.2)
