@@ -28,7 +28,7 @@ def cp(
         bool, typer.Option("--follow-link", "-L", help="If SRC is a link, copy what it leads to.")
     ] = False,
 ) -> None:
-    """Copy files or folders between an instance that runs and this host; - is a tar archive, in or out.
+    """Copy files between a running instance and this host; - is a tar archive, in or out.
 
     A folder goes into a DEST that exists, and becomes DEST otherwise; SRC/. means what is in SRC.
     """

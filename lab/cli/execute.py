@@ -30,7 +30,8 @@ def execute(
 ) -> None:
     """Run a command in an instance, and end with its exit code.
 
-    It runs behind the same boundary as the application. With -it it gets a terminal of its own, in a virtual machine too: every key goes there, ^C as well.
+    It runs behind the same boundary as the application. With -it it gets a terminal of its own, in a virtual machine
+    too: every key goes there, ^C as well.
     """
     from lab.cli import terminal
     from lab.cli.run import parse_environment
