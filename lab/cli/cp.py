@@ -28,9 +28,9 @@ def cp(
         bool, typer.Option("--follow-link", "-L", help="If SRC is a link, copy what it leads to.")
     ] = False,
 ) -> None:
-    """Copy files between a running instance and this host; - is a tar archive, in or out.
+    """Copy files between a running instance and this host.
 
-    A folder goes into a DEST that exists, and becomes DEST otherwise; SRC/. means what is in SRC.
+    One of the two may be -, a tar archive. A folder goes into a DEST that exists, and becomes DEST otherwise; SRC/. means what is in SRC.
     """
     from lab.supervisor import transfer
 

@@ -28,8 +28,8 @@ def logs(
 ) -> None:
     """Print what an instance has written.
 
-    Its standard output goes to this one, its standard error to that one. Each is whole and in order; which line of the
-    one came before which of the other is not recorded.
+    Its standard output goes to this one, its standard error to that one. Each is whole and in order; which line of
+    the one came before which of the other is not recorded.
     """
     from lab.supervisor import client
     from lab.supervisor.record import Condition, find, folder
