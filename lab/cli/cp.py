@@ -30,7 +30,8 @@ def cp(
 ) -> None:
     """Copy files between a running instance and this host.
 
-    One of the two may be -, a tar archive. A folder goes into a DEST that exists, and becomes DEST otherwise; SRC/. means what is in SRC.
+    One of the two may be -, a tar archive. A folder goes into a DEST that exists, and becomes DEST otherwise; SRC/.
+    means what is in SRC.
     """
     from lab.supervisor import transfer
 

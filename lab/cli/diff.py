@@ -26,7 +26,7 @@ def diff(
         "results"
     ),
 ) -> None:
-    """Say what changed between two runs of one scenario, and how sure that is.
+    """Say what changed between two runs, and how sure that is.
 
     Exit code 0 either way; for a condition that fails a build see lab report --fail-if.
     """

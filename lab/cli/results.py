@@ -24,7 +24,7 @@ RUN = typer.Argument(metavar="RUN", help="A run's name or folder, or latest.")
 
 @app.callback()
 def results() -> None:
-    """Look at the runs that were measured, and remove what is not needed any more."""
+    """Look at the runs that were measured; remove some."""
 
 
 @app.command("ls")
