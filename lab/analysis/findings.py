@@ -5,6 +5,7 @@ A finding says what was seen and what to do about it. It never changes a number 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,9 +16,11 @@ import pandas as pd
 
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded, detail
+from lab.analysis.inference import FEWEST
+from lab.analysis.precision import widths
 from lab.analysis.quantities import is_key, label
 from lab.model import Accelerator
-from lab.results.record import Status
+from lab.results.record import Ending, Status
 
 NOISY = 0.10
 """A scatter (scaled MAD over median) above this is worth saying."""
@@ -34,6 +37,7 @@ class Kind(StrEnum):
     INCONCLUSIVE = "inconclusive probes"
     INTERRUPTED = "run ended early"
     FEW_BLOCKS = "few blocks"
+    PRECISION = "precision not reached"
     EMULATED = "emulation"
     NO_TWIN = "no A/A pair"
     WIDE_BAND = "wide A/A band"
@@ -66,7 +70,7 @@ class Finding:
 def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     """Everything there is to warn of, the most serious first. ``ratios`` is lab.analysis.compare.ratios()'s."""
     detectors = (
-        _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _noise, _drift, _clusters,
+        _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _imprecise, _noise, _drift, _clusters,
         _coarse,
     )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
@@ -111,7 +115,7 @@ def _because(text: str) -> str:
 
 def _interrupted(loaded: Loaded) -> Iterator[Finding]:
     because = loaded.run.ended_because
-    if because in ("blocks done", "budget"):
+    if because in list(Ending):
         return
     yield Finding(
         kind=Kind.INTERRUPTED,
@@ -125,6 +129,14 @@ def _few_blocks(loaded: Loaded) -> Iterator[Finding]:
     blocks = loaded.blocks
     if blocks >= 6:
         return
+    if blocks < FEWEST:
+        yield Finding(
+            kind=Kind.FEW_BLOCKS,
+            severity=Severity.WARNING,
+            sentence=f"{_count(blocks, 'block')} is too little for any interval.",
+            advice="Nothing is claimed. Repeat with --blocks 10 or a larger --budget.",
+        )
+        return
     reach = 100 * st.reachable_level(blocks)
     yield Finding(
         kind=Kind.FEW_BLOCKS,
@@ -133,6 +145,21 @@ def _few_blocks(loaded: Loaded) -> Iterator[Finding]:
         f"true median only {reach:.3g} % of the time: intervals of 95 % rest on Student's t, and are wide.",
         advice="Only large differences can be claimed. Repeat with --blocks 10 or a larger --budget for others.",
     )
+
+
+def _imprecise(loaded: Loaded) -> Iterator[Finding]:
+    asked = loaded.run.settings.get("precision")
+    if asked is None or loaded.run.ended_because == Ending.PRECISION:
+        return
+    wide = {arm: width for arm, width in widths(loaded.frame).items() if width > asked}
+    cases = [f"{arm} {f'{width:.1%}' if math.isfinite(width) else 'no interval'}" for arm, width in wide.items()]
+    if cases:
+        yield Finding(
+            kind=Kind.PRECISION,
+            severity=Severity.WARNING,
+            sentence=f"The intervals of the median boot did not become as narrow as {asked:.3g} of it: {_some(cases)}.",
+            advice="A larger --budget allows more blocks; a quarter of the width takes sixteen times as many.",
+        )
 
 
 def _emulated(loaded: Loaded) -> Iterator[Finding]:
