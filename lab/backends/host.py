@@ -204,13 +204,13 @@ class HostBackend(SiteBackend):
         from lab.runtime.plan import Before
 
         with timeline.step("lab", Before.NETWORK):
-            endpoint = holdings.make_endpoint()
+            network = self._connect(holdings)
         mounts = self._surroundings(request, holdings)
         stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
         stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
         spec = Spec(
             name=request.name,
-            config=self.config(request, endpoint.path, mounts),
+            config=self.config(request, network, mounts),
             root=Overlay(lower=self.site.store.lower_directories(request.image)),
             survives=request.detached,
             terminal=request.terminal,
@@ -228,6 +228,10 @@ class HostBackend(SiteBackend):
             streams.handed_over()
             undo.pop_all()
         return container
+
+    def _connect(self, holdings: Holdings) -> Path:
+        """The network namespace that the instance will live in."""
+        return holdings.make_endpoint().path
 
     def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:
         """Start it. It brings its own cgroup and writable layer, both of the session's, and removes them itself."""

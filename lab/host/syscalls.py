@@ -7,6 +7,7 @@ forks containers imports this, and what it imports is copied with every containe
 from __future__ import annotations
 
 import os
+import sys
 
 from lab.host import foreign as ctypes
 
@@ -23,6 +24,7 @@ _NUMBERS = {
 }
 _EVERYWHERE = {
     "open_tree": 428, "move_mount": 429, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
 }  # fmt: skip
 _MACHINE = os.uname().machine
 _NR = _NUMBERS.get(_MACHINE, {}) | _EVERYWHERE
@@ -103,6 +105,8 @@ O_PATH = 0o10000000
 
 CLOSE_RANGE_CLOEXEC = 4
 SECCOMP_SET_MODE_FILTER = 1
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -143,6 +147,10 @@ class _CapHeader(ctypes.Structure):
 
 class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+class _LandlockRuleset(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("handled_access_fs", "handled_access_net", "scoped"))
 
 
 class _SockFprog(ctypes.Structure):
@@ -285,6 +293,34 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
     """
     descriptor = _SockFprog(len(program) // 8, program)
     return _syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(descriptor))
+
+
+def landlock_abi() -> int:
+    """The version of Landlock's interface that this kernel has: landlock_create_ruleset(2) with its one flag.
+
+    Raises OSError: ENOSYS for a kernel without it, EOPNOTSUPP where it was switched off at boot.
+    """
+    return _syscall("landlock_create_ruleset", 0, 0, LANDLOCK_CREATE_RULESET_VERSION)
+
+
+def landlock_create_ruleset(access: int, *, scoped: int = 0) -> int:
+    """landlock_create_ruleset(2): a descriptor of rules that refuse what is in ``access`` unless one allows it.
+
+    A field that an older kernel doesn't know must be 0 (that is how it is told from E2BIG).
+    """
+    rules = _LandlockRuleset(handled_access_fs=access, scoped=scoped)
+    return _syscall("landlock_create_ruleset", ctypes.byref(rules), ctypes.sizeof(rules), 0)
+
+
+def landlock_add_rule(ruleset: int, directory: int, access: int) -> None:
+    """landlock_add_rule(2) LANDLOCK_RULE_PATH_BENEATH: ``access`` is allowed to all that lies below ``directory``."""
+    beneath = access.to_bytes(8, sys.byteorder) + directory.to_bytes(4, sys.byteorder)  # the struct is packed
+    _syscall("landlock_add_rule", ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.c_char_p(beneath), 0)
+
+
+def landlock_restrict_self(ruleset: int) -> None:
+    """landlock_restrict_self(2): from here on, for this thread and its children. No way back."""
+    _syscall("landlock_restrict_self", ruleset, 0)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

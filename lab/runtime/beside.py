@@ -64,6 +64,7 @@ def start(
     launcher, config = container.launcher, container.spec.config
     helper = terminals.as_option(terminal) if terminal else ()
     plan = translate.process_plan(config, init=container.spec.init, process=process, helper=helper)
+    plan = replace(plan, read_only_by_landlock=container.spec.read_only_by_landlock)
     handle = launcher.register(container.name_execution(), Timeline())
     started = Beside(launcher, handle)
     with ExitStack() as undo:

@@ -144,7 +144,7 @@ def run_beside(
 
     ``namespaces`` is a pidfd of its first process, ``flags`` what to join of it, ``root`` its root directory.
     """
-    progress = Progress()
+    progress = Progress(process.fail_at)
     try:
         progress.enter(Step.PLACE)
         place(tasks)
@@ -176,6 +176,7 @@ def become(
     progress.enter(Step.DIRECTORY)
     enter_directory(process)
     if not process.no_new_privileges:
+        restrict_files(process)
         filter_calls(process, progress, channel)
     progress.enter(Step.CAPABILITIES)
     drop_privileges(process)
@@ -183,9 +184,18 @@ def become(
     progress.enter(Step.NO_NEW_PRIVILEGES)
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        restrict_files(process)
         filter_calls(process, progress, channel)
     progress.enter(Step.EXECVE)
     execute(process, stub)
+
+
+def restrict_files(process: ProcessPlan) -> None:
+    """Landlock, for whom it is asked for: like a filter it takes no_new_privs, or CAP_SYS_ADMIN."""
+    if process.read_only_by_landlock:
+        from lab.runtime import landlock
+
+        landlock.restrict(process.read_only_by_landlock)
 
 
 def filter_calls(process: ProcessPlan, progress: Progress, channel: Channel) -> None:
@@ -237,6 +247,8 @@ def prepare(process: ProcessPlan) -> int:
     if process.oom_score_adj is not None:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(process.oom_score_adj))
+    if process.read_only_by_landlock:
+        from lab.runtime import landlock  # noqa: F401
     if process.agent:
         from lab.runtime import listener
 

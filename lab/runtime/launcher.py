@@ -66,6 +66,7 @@ class Spec:
     hold: bool = False
     survives: bool = False
     fail_at: str = ""
+    read_only_by_landlock: tuple[str, ...] = ()
 
 
 class Container:
@@ -267,6 +268,9 @@ class Launcher:
                 )
             if timeline.listener is not None:
                 plan = _explained(plan, timeline.listener)
+            if spec.read_only_by_landlock:
+                process = replace(plan.process, read_only_by_landlock=spec.read_only_by_landlock)
+                plan = replace(plan, process=process)
             if spec.survives:
                 plan = replace(plan, process=replace(plan.process, survives=True))
             handle = self.register(spec.name, timeline, survives=spec.survives)

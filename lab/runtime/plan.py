@@ -94,10 +94,12 @@ class ProcessPlan(Record):
     io_priority: list[int] | None = None  # class, priority
     persona: int | None = None  # of personality(2)
     exec_label: tuple[str, ...] | list[str] = ()  # a file of proc_pid_attr(5), and what to write there
+    fail_at: str = ""  # as `Plan` has it, for a process beside the first
     preserve: int = 0  # how many descriptors from 3 on are handed over
     survives: bool = False  # the launcher's death: a detached instance's application
     seccomp_flags: int = 0  # for seccomp(2)
     agent: dict[str, object] | None = None  # who is notified: its path, metadata, and the container's state
+    read_only_by_landlock: tuple[str, ...] | list[str] = ()  # names in /, see lab.runtime.landlock; none: no rules
 
 
 class CgroupsPlan(Record):

@@ -1,0 +1,289 @@
+"""The story of the ladder: mechanisms added one at a time, and what each step costs and stops.
+
+    1. prepare     image, helper, guest kernel and disks
+    2. ask         one instance per rung, and every isolation probe from inside it
+    3. rounds      every rung once per round, in a random order: its start, its memory, its end
+
+A rung that does not come up is recorded as that. What serves in a round is the application on a network of lab's;
+what is asked is lab's idle helper, and until a rung gives it a network of its own it stands in the host's: the
+probes find what a program there would, and nobody can find the application.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from lab.backends.base import SiteBackend
+from lab.backends.holdings import Holdings
+from lab.backends.host import Contained, HostBackend
+from lab.backends.site import Site
+from lab.errors import LabError, NotReady
+from lab.experiment.plan import Plan, PlannedArm
+from lab.experiment.run import WARM_UP, Setup
+from lab.experiment.rungs import Rung, configuration
+from lab.experiment.watch import Watch
+from lab.host.clock import Timeline, now
+from lab.instance import INSIDE, Backend, Instance, LaunchRequest
+from lab.isolation.battery import ask_all
+from lab.metrics.base import Observation, Subject
+from lab.metrics.readiness import wait_ready
+from lab.model import Accelerator, Phase, Process
+from lab.network.network import Endpoint
+from lab.results.record import Sample, Status
+from lab.results.store import RunFolder
+from lab.runtime.bundle import HOST
+from lab.runtime.config import Config, MountConfig
+from lab.runtime.launcher import Container, Spec
+
+KIND = "ladder"
+START = "ladder.start"
+"""Seconds from the request to the application's execve: what the boundary takes to be put up, and nothing else."""
+
+
+class Step(HostBackend):
+    """The backend of one instance on one rung: lab's runtime with the configuration that was climbed to.
+
+    ``shared`` is the network it lives in until a rung gives it one of its own: made before its clock starts, or the
+    host's.
+    """
+
+    name = KIND
+    title = "a rung of the ladder"
+    mechanism = "some of a container's mechanisms"
+    order = 0
+
+    def __init__(self, site: Site, climbed: Sequence[Rung], shared: Endpoint | None) -> None:
+        super().__init__(site)
+        self.climbed = tuple(climbed)
+        self.shared = shared
+        self._holdings: Holdings | None = None
+
+    def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
+        network = HOST if self.shared is None else network_namespace
+        return configuration(self.climbed, request, network, mounts)
+
+    def _connect(self, holdings: Holdings) -> Path:
+        self._holdings = holdings
+        if self.shared is None:
+            return Path()
+        holdings.address = self.shared.address
+        return self.shared.path
+
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:
+        landlock = tuple(name for rung in self.climbed for name in rung.read_only)
+        spec = replace(spec, read_only_by_landlock=landlock)
+        if not any(space.type == "network" and not space.path for space in spec.config.linux.namespaces):
+            return super()._contain(spec, stdio, timeline)
+        stdin, stdout, stderr = stdio
+        held = replace(spec, hold=True)
+        with ExitStack() as undo:
+            container = self.site.launcher.launch(held, stdin=stdin, stdout=stdout, stderr=stderr, timeline=timeline)
+            undo.callback(container.close)
+            self._plug_in(container)
+            container.proceed()
+            undo.pop_all()
+        return container
+
+    def _plug_in(self, container: Container) -> None:
+        """The container has made its network namespace; this puts one end of a cable into it."""
+        assert self._holdings is not None, "a network comes before what is plugged into it"
+        namespace = os.open(f"/proc/{container.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        endpoint = self._holdings.stack.enter_context(self.site.network.endpoint(namespace))
+        self._holdings.address = endpoint.address
+
+
+class Ladder:
+    """One ladder climbed, appended to ``folder`` as it is made. Arms of ``plan`` are the rungs' names."""
+
+    def __init__(
+        self, site: Site, setup: Setup, plan: Plan, rungs: Sequence[Rung], folder: RunFolder, watch: Watch
+    ) -> None:
+        self.site = site
+        self.setup = setup
+        self.plan = plan
+        self.rungs = tuple(rungs)
+        self.folder = folder
+        self.watch = watch
+
+    def run(self) -> None:
+        """All three steps. Whatever ends it, the folder says why; KeyboardInterrupt and errors go on up."""
+        because = "error"
+        try:
+            self.prepare()
+            for rung in self.rungs if self.setup.isolation else ():
+                self.ask(rung)
+            because = self.measure()
+        except KeyboardInterrupt:
+            because = "interrupted"
+            raise
+        except LabError as error:
+            because = f"error: {error.message}"
+            raise
+        finally:
+            self.folder.finish(because)
+
+    def prepare(self) -> None:
+        """What is made once per image; then each rung is climbed once unmeasured, so that caches are full."""
+        for name in dict.fromkeys(rung.backend for rung in self.rungs):
+            self.watch.doing(f"preparing {name}")
+            self.site.backend(name).prepare(self.setup.image)
+
+    def ask(self, rung: Rung) -> None:
+        """Every probe, from inside one instance on ``rung``."""
+        self.watch.doing(f"{rung.title}: isolation probes")
+        name = f"ask-{rung.name}"
+        try:
+            with self._quiet(rung, name) as (backend, instance):
+                for seen in ask_all(instance, backend):
+                    self._append(rung, WARM_UP, 0, name, without_expectation(seen))
+        except LabError as error:
+            self._failed(rung, WARM_UP, 0, name, error)
+
+    def measure(self) -> str:
+        """Rounds until their number or the budget is used up; returns which it was."""
+        began, longest = now(), 0.0
+        rungs = {rung.name: rung for rung in self.rungs}
+        for done in count():
+            if not self.plan.another(done, now() - began, longest):
+                break
+            started = now()
+            for position, arm in enumerate(self.plan.order(done + 1)):
+                expected = (self.plan.blocks or done + 1) * len(rungs)
+                self.watch.progress(done * len(rungs) + position, expected)
+                self.climb(rungs[arm.label], done + 1, position)
+            longest = max(longest, now() - started)
+        return "blocks done" if self.plan.blocks is not None else "budget"
+
+    def climb(self, rung: Rung, block: int, position: int) -> None:
+        """One instance on ``rung``: its start, its memory, its end."""
+        name = f"b{block}-{rung.name}"
+        self.watch.doing(f"round {block}: {rung.title}")
+        try:
+            for seen in self._live(rung, name):
+                self._append(rung, block, position, name, seen)
+        except LabError as error:
+            self._failed(rung, block, position, name, error)
+        self.folder.complete(block, rung.name)
+
+    def _live(self, rung: Rung, name: str) -> Iterator[Observation]:
+        with ExitStack() as undo:
+            network = self.site.network
+            shared = None if rung.is_machine else undo.enter_context(network.endpoint())
+            backend = self._backend(rung, shared)
+            subject = Subject.before_launch(
+                scenario=self.setup.scenario, network=network, idle_seconds=self.setup.idle_seconds
+            )
+            with backend.launch(self._request(name, self.setup.process)) as instance:
+                subject.launched(instance)
+                wait_ready(subject)
+                yield from started(instance)
+                for metric in self.setup.metrics:
+                    yield from metric.ready(subject)
+                for metric in self.setup.metrics:
+                    yield from metric.idle(subject)
+            for metric in self.setup.metrics:
+                yield from metric.ended(subject)
+
+    @contextmanager
+    def _quiet(self, rung: Rung, name: str) -> Iterator[tuple[Backend, Instance]]:
+        """An instance that does nothing but hold still; a machine runs the application, its network being its own."""
+        backend = self._backend(rung, None)
+        if rung.is_machine:
+            with backend.launch(self._request(name, self.setup.process)) as instance:
+                subject = Subject.before_launch(
+                    scenario=self.setup.scenario, network=self.site.network, idle_seconds=0.0
+                )
+                subject.launched(instance)
+                wait_ready(subject)
+                yield backend, instance
+            return
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        with ExitStack() as undo:
+            undo.callback(os.close, writing)
+            undo.callback(os.close, reading)
+            request = self._request(name, Process(argv=(INSIDE, "hold", "ladder")))
+            instance = undo.enter_context(backend.launch(replace(request, stdin=reading)))
+            yield backend, instance
+
+    def _backend(self, rung: Rung, shared: Endpoint | None) -> SiteBackend:
+        if rung.is_machine:
+            return self.site.backend(rung.backend)
+        return Step(self.site, self.rungs[: self.rungs.index(rung) + 1], shared)
+
+    def _request(self, name: str, process: Process) -> LaunchRequest:
+        return LaunchRequest(
+            name=name,
+            image=self.setup.image,
+            process=process,
+            limits=self.setup.limits,
+            log_directory=self.folder.log_directory(name),
+        )
+
+    def _failed(self, rung: Rung, block: int, position: int, name: str, error: LabError) -> None:
+        """A rung that can't be climbed here is a result."""
+        self.watch.note(f"{rung.title}: {error.message}")
+        status = Status.TIMEOUT if isinstance(error, NotReady) else Status.FAILED
+        detail = {"hint": error.hint, "tail": error.detail}
+        failed = Observation(
+            quantity=START, value=None, unit="seconds", status=status, text=error.message, detail=detail
+        )
+        self._append(rung, block, position, name, failed)
+
+    def _append(self, rung: Rung, block: int, position: int, name: str, seen: Observation) -> None:
+        arm = next(arm for arm in self.folder.run.arms if arm.label == rung.name)
+        self.folder.append(
+            Sample(
+                metric=seen.quantity.partition(".")[0],
+                quantity=seen.quantity,
+                value=seen.value,
+                unit=seen.unit,
+                backend=rung.backend,
+                arm=rung.name,
+                block=block,
+                position=position,
+                instance=name,
+                status=seen.status,
+                state=seen.state,
+                warmup=block == WARM_UP,
+                accelerator=arm.accelerator or Accelerator.NATIVE,
+                kernel=arm.kernel,
+                image=self.setup.image.digest,
+                at=time.time(),
+                resolution=seen.resolution,
+                text=seen.text,
+                detail=seen.detail,
+            )
+        )
+
+
+def started(instance: Instance) -> Iterable[Observation]:
+    """`START`, of an instance that has answered."""
+    timeline = instance.timeline
+    requested, executed = timeline.at(Phase.REQUESTED), timeline.at(Phase.EXECUTED)
+    if requested is None or executed is None:
+        return ()
+    resolution = timeline.resolution_seconds(Phase.EXECUTED)
+    return (Observation(quantity=START, value=executed - requested, unit="seconds", resolution=resolution),)
+
+
+def without_expectation(seen: Observation) -> Observation:
+    """What is expected is stated for whole backends; on a rung between them nothing is."""
+    return replace(seen, detail={**seen.detail, "expected": "", "as_expected": None, "reason": ""})
+
+
+def planned(rungs: Sequence[Rung]) -> tuple[PlannedArm, ...]:
+    """An arm per rung. There is no A/A twin: neighbouring rungs that cost nothing are the null comparison."""
+    return tuple(PlannedArm(label=rung.name, backend=rung.backend) for rung in rungs)
+
+
+def request_for_show(setup: Setup) -> LaunchRequest:
+    """What an instance is asked for, to tell how its configuration is made."""
+    return LaunchRequest(
+        name="instance", image=setup.image, process=setup.process, limits=setup.limits, log_directory=Path()
+    )
