@@ -127,7 +127,7 @@ def start_beside(
     A process can't change its own pid namespace, only that of its children to come: so the parent enters the
     container's, forks, and returns to its own. Raises StepFailed.
     """
-    progress = Progress()
+    progress = Progress(process.fail_at)
     started = None
     try:
         progress.enter(Step.CLONE)

@@ -36,7 +36,7 @@ def _clean(runtime: Runtime) -> Iterator[None]:
 
 
 def with_everything(config: dict[str, Any]) -> None:
-    """Hooks and a user namespace, so that the steps for those are taken, too."""
+    """Hooks, so that the steps for those are taken, too."""
     config["hooks"] = {"createRuntime": [{"path": "/bin/true"}], "startContainer": [{"path": "/bin/true"}]}
 
 
@@ -110,6 +110,20 @@ def test_a_failure_at_a_step_of_exec(runtime: Runtime, step: str) -> None:
     done = runtime("exec", "-d", name, "sleep", "1000", environment=fail_at(f"exec: {step}"))
     assert done.code == 255
     assert f"{step}: injected failure" in done.err
+    until(lambda: runtime.processes() == before, "the end of what exec had started")
+    assert runtime.status(name) == "running"
+
+
+@pytest.mark.parametrize(
+    "step", sorted(CHILD_OF_START - {Step.EXECVE, Step.START_HOOKS} | {Step.CLONE, Step.PLACE, Step.JOIN, Step.ENTER})
+)
+def test_a_failure_of_a_process_beside_the_first(runtime: Runtime, step: str) -> None:
+    name = runtime.running()
+    before = runtime.processes()
+    done = runtime("exec", "-d", name, "sleep", "1000", environment=fail_at(step))
+    assert done.code == 255
+    assert f"{step}: " in done.err
+    assert "injected failure" in done.err
     until(lambda: runtime.processes() == before, "the end of what exec had started")
     assert runtime.status(name) == "running"
 

@@ -6,6 +6,7 @@ import os
 
 from lab.errors import LabError, UsageError
 from lab.lean import ExitStack
+from lab.record import replace
 from lab.runtime.oci import store
 from lab.runtime.oci.options import FLAG, LIST, VALUE
 from lab.runtime.oci.steps import Steps
@@ -57,6 +58,7 @@ def execute(call: Call) -> int:
         steps.enter("plan")
         known = life.describe(state, entry.status(state))
         plan = blueprint.beside(config, process, call.given.number("preserve-fds") or 0, known)
+        plan = replace(plan, fail_at=steps.fail_at)
         terminal = conversation.Terminal(process.terminal, call.given.value("console-socket"), undo, detached=detach)
         steps.enter("start the process")
         with foreground.signals_held(not detach):
