@@ -11,9 +11,9 @@ import pytest
 import lab
 
 HEAVY = {
-    "argparse", "ast", "collections", "contextlib", "dataclasses", "enum", "functools", "importlib", "inspect", "json",
-    "logging", "pathlib", "platform", "re", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
-    "traceback", "typing",
+    "argparse", "ast", "collections", "contextlib", "dataclasses", "enum", "functools", "importlib", "inspect",
+    "json", "logging", "pathlib", "platform", "re", "shutil", "signal", "socket", "subprocess", "tempfile",
+    "threading", "traceback", "typing",
 }  # fmt: skip
 ON_THE_WAY = (
     "lab.host.group",
