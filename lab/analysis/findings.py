@@ -5,7 +5,6 @@ A finding says what was seen and what to do about it. It never changes a number 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +16,7 @@ import pandas as pd
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded, detail
 from lab.analysis.inference import FEWEST
-from lab.analysis.precision import widths
+from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import is_key, label
 from lab.model import Accelerator
 from lab.results.record import Ending, Status
@@ -70,8 +69,8 @@ class Finding:
 def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     """Everything there is to warn of, the most serious first. ``ratios`` is lab.analysis.compare.ratios()'s."""
     detectors = (
-        _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _imprecise, _noise, _drift, _clusters,
-        _coarse,
+        _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _imprecise, _noise, _drift,
+        _clusters, _coarse,
     )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
     found += _band(ratios)
@@ -152,13 +151,13 @@ def _imprecise(loaded: Loaded) -> Iterator[Finding]:
     if asked is None or loaded.run.ended_because == Ending.PRECISION:
         return
     wide = {arm: width for arm, width in widths(loaded.frame).items() if width > asked}
-    cases = [f"{arm} {f'{width:.1%}' if math.isfinite(width) else 'no interval'}" for arm, width in wide.items()]
+    cases = [f"{arm} {in_percent(width)}" for arm, width in wide.items()]
     if cases:
         yield Finding(
             kind=Kind.PRECISION,
             severity=Severity.WARNING,
-            sentence=f"The intervals of the median boot did not become as narrow as {asked:.3g} of it: {_some(cases)}.",
-            advice="A larger --budget allows more blocks; a quarter of the width takes sixteen times as many.",
+            sentence=f"Intervals of the median boot are wider than the asked {in_percent(asked)}: {_some(cases)}.",
+            advice="A larger --budget allows more blocks; half the width takes four times as many.",
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +49,14 @@ def compare(
     budget: Annotated[
         str, typer.Option("--budget", metavar="TIME", help="Time to spend, at least three blocks: 5m, 90s, 1h.")
     ] = DEFAULT_BUDGET,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="SHARE",
+            help="Stop before the budget ends when no interval of a median boot is wider than this share of it: 5%.",
+        ),
+    ] = "",
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
     ] = None,
@@ -92,7 +101,8 @@ def compare(
             folder = _resume(site, resume, out)
         else:
             chosen = _choose(on), _metrics(metrics)
-            folder = _start(site, target, *chosen, blocks, budget, seed, memory, cpus, idle, out)
+            until = _until(blocks, budget, precision, chosen[1])
+            folder = _start(site, target, *chosen, until, seed, memory, cpus, idle, out)
     _report(folder)
     if check(conditions, folder.path):
         raise typer.Exit(1)
@@ -103,8 +113,7 @@ def _start(
     target: str,
     backends: list[str],
     metrics: list[str],
-    blocks: int | None,
-    budget: str,
+    until: dict[str, Any],
     seed: int | None,
     memory: str,
     cpus: str,
@@ -124,8 +133,7 @@ def _start(
     plan = Plan(
         arms=arms(backends),
         seed=secrets.randbelow(2**31) if seed is None else seed,
-        blocks=blocks,
-        budget_seconds=parse_seconds(budget),
+        **until,
     )
     setup = _setup(site, scenario, limits, metrics, parse_seconds(idle))
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
@@ -138,11 +146,12 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
     from lab.experiment.scenario import load
     from lab.host import facts
     from lab.model import Limits
+    from lab.results.record import Ending
     from lab.results.store import RunFolder, locate
 
     folder = RunFolder.open(locate(word, out))
     run = folder.run
-    if run.ended_because in ("blocks done", "budget"):
+    if run.ended_because in list(Ending):
         raise ResultsError(f"{run.name} is complete ({run.ended_because})", hint=f"lab report {folder.path}")
     here = facts.provenance()
     if here.get("identity") != run.host.get("identity"):
@@ -160,6 +169,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
         seed=run.seed,
         blocks=run.blocks_planned,
         budget_seconds=run.budget_seconds or 0.0,
+        precision=run.settings.get("precision"),
     )
     folder.abandon_incomplete()
     return _run(site, setup, plan, folder)
@@ -194,11 +204,38 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
 
     try:
         with folder, _watching(folder.run) as watch:
-            Experiment(site, setup, plan, folder, watch).run()
+            Experiment(site, setup, plan, folder, watch, _width_of(folder)).run()
     except KeyboardInterrupt:
         print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
         raise
     return folder
+
+
+def _until(blocks: int | None, budget: str, precision: str, metrics: list[str]) -> dict[str, Any]:
+    """What of a Plan says when to stop."""
+    from lab.host.units import parse_seconds, parse_share
+
+    if precision and blocks is not None:
+        raise UsageError("--precision decides how many blocks there are, and so does --blocks", hint="leave one away")
+    if precision and "boot" not in metrics:
+        raise UsageError("--precision watches the intervals of boot", hint="add boot to --metrics")
+    return {
+        "blocks": blocks,
+        "budget_seconds": parse_seconds(budget),
+        "precision": parse_share(precision) if precision else None,
+    }
+
+
+def _width_of(folder: RunFolder) -> Callable[[int], float]:
+    """How wide the widest interval of a median boot is, as a share of it, after so many blocks."""
+
+    def width(done: int) -> float:
+        from lab.analysis.data import load
+        from lab.analysis.precision import widths
+
+        return max(widths(load(folder.path).frame, done).values(), default=math.inf)
+
+    return width
 
 
 def _choose(on: str) -> list[str]:

@@ -46,6 +46,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
             "directory": "" if scenario.directory.parent == SHIPPED else str(scenario.directory),
             "idle_seconds": setup.idle_seconds,
             "warm_ups": WARM_UPS,
+            "precision": plan.precision,
             "caches": "warm: images, disks and guest kernel were prepared and read before the first block",
             "excluded": "warm-up instances (block 0) from every statistic; nothing else",
         },

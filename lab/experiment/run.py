@@ -12,8 +12,9 @@ where it stopped. An instance that fails or never answers is recorded as that, n
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -22,7 +23,7 @@ from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment import overhead
 from lab.experiment.client import Client
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
-from lab.experiment.plan import MINIMUM_BLOCKS, Plan, PlannedArm
+from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, PlannedArm
 from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.images.store import Image
@@ -57,12 +58,22 @@ class Setup:
 class Experiment:
     """One run, from an empty or half-filled folder to its end."""
 
-    def __init__(self, site: Site, setup: Setup, plan: Plan, folder: RunFolder, watch: Watch) -> None:
+    def __init__(
+        self,
+        site: Site,
+        setup: Setup,
+        plan: Plan,
+        folder: RunFolder,
+        watch: Watch,
+        width: Callable[[int], float] = lambda done: math.inf,
+    ) -> None:
+        """``width`` tells, for a plan with a precision, how wide the widest interval is after so many blocks."""
         self.site = site
         self.setup = setup
         self.plan = plan
         self.folder = folder
         self.watch = watch
+        self.width = width
         self.kernels: dict[str, str] = {}
         self.client = Client(site, setup.image, setup.process, folder.log_directory)
         self.blocks_expected = MINIMUM_BLOCKS if plan.blocks is None else plan.blocks
@@ -152,16 +163,17 @@ class Experiment:
     # 4. blocks
 
     def measure(self, began: float) -> str:
-        """Blocks until their number or the budget is used up; returns which it was."""
+        """Blocks until there are enough, the budget is used up or the intervals are narrow; returns which it was."""
         longest = 0.0
         for done in count():
-            if not self.plan.another(done, now() - began, longest):
-                break
+            width = self.width(done) if self.plan.precision is not None and done >= PRECISE_BLOCKS else math.inf
+            if ending := self.plan.ending(done, now() - began, longest, width):
+                return ending
             started = now()
             self.run_block(done + 1)
             longest = max(longest, now() - started)
             self.blocks_expected = self._foresee(done + 1, now() - began, longest)
-        return "blocks done" if self.plan.blocks is not None else "budget"
+        raise AssertionError("every plan ends")
 
     def run_block(self, block: int) -> None:
         """Every arm once, in the block's own order; those done before an interruption are skipped."""

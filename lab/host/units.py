@@ -40,6 +40,18 @@ def parse_cpus(text: str) -> float:
     return cpus
 
 
+def parse_share(text: str) -> float:
+    """``5%`` or ``0.05`` as 0.05. Raises UsageError for anything that is not above zero and below one."""
+    number = text.strip()
+    try:
+        share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise UsageError(f"{text!r} is not a share", hint="write for example 5% or 0.05")
+    return share
+
+
 def format_bytes(size_bytes: float) -> str:
     """``268435456`` as ``256 MiB``: at most one decimal place, none when it would be zero."""
     value, units = float(size_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]

@@ -17,6 +17,14 @@ from lab.model import Accelerator
 SCHEMA = 1
 
 
+class Ending(StrEnum):
+    """Why a run that is complete ended; any other reason is one to resume it."""
+
+    BLOCKS = "blocks done"
+    BUDGET = "budget"
+    PRECISION = "precision"
+
+
 class Status(StrEnum):
     """How an observation ended; a failure is a result and is never dropped."""
 
@@ -93,5 +101,5 @@ class Run:
     noop: Mapping[str, float] = field(default_factory=dict)  # the harness's own overhead: median seconds per kind
     parity: Mapping[str, Any] = field(default_factory=dict)  # arm -> manifest digest seen inside, limits proven
     ended: str = ""
-    ended_because: str = ""  # blocks done | budget | interrupted | error: …
+    ended_because: str = ""  # an Ending, or interrupted | error: …
     schema: int = SCHEMA
