@@ -93,7 +93,7 @@ class Parent:
 
 GOALS = (
     Goal(sentence="a container, of what runc needs", ours="container", theirs="runc", at_most=0.3),
-    Goal(sentence="lab-oci run, of what runc run needs", ours="lab-oci", theirs="runc", at_most=0.7),
+    Goal(sentence="lab-oci run, of runc run", ours="lab-oci", theirs="runc", at_most=0.7),
     Goal(sentence="a container, of what unshare needs", ours="container", theirs="unshare", at_most=3.0),
     Goal(
         sentence="a microvm's init, of QEMU by hand", ours="microvm", theirs="qemu", at_most=1.25
