@@ -144,7 +144,8 @@ class Live:
 
         shown = Text()
         for event, began, lines in list(self._running.values())[:LIVE_STAGES]:
-            shown.append(f"• {heading(event)}  {monotonic() - began:.1f} s\n", style="bold")
+            what = heading(event)[: max(10, self._console.width - 12)]
+            shown.append(f"• {what}  {monotonic() - began:.1f} s\n", style="bold")
             for line in list(lines):
                 shown.append(f"    {line[: self._console.width - 6]}\n", style="dim")
         shown.rstrip()

@@ -142,7 +142,7 @@ def test_here_documents() -> None:
 
 
 def test_mounts() -> None:
-    (run,) = instructions('FROM x\nRUN --mount=type=cache,dst=/c,id=a --mount=src=s,target=/t,readwrite true\n')
+    (run,) = instructions("FROM x\nRUN --mount=type=cache,dst=/c,id=a --mount=src=s,target=/t,readwrite true\n")
     assert isinstance(run, Run)
     assert [dict(one.options) for one in run.mounts] == [
         {"type": "cache", "target": "/c", "id": "a"},
