@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +97,13 @@ class TestLife:
         winner = bundles[[each.code for each in done].index(0)]
         assert runtime.state(name)["bundle"] == winner
         runtime.ok("delete", "--force", name)
+        assert runtime.left() == []
+
+    def test_many_at_once(self, runtime: Runtime) -> None:
+        bundles = [runtime.bundle("exit 3") for _ in range(10)]
+        with ThreadPoolExecutor(len(bundles)) as threads:
+            done = list(threads.map(lambda bundle: runtime("run", "-b", bundle, runtime.new()).code, bundles))
+        assert done == [3] * len(bundles)
         assert runtime.left() == []
 
     def test_a_running_container_is_deleted_by_force_alone(self, runtime: Runtime) -> None:
@@ -303,9 +312,13 @@ class TestDescriptors:
             os.close(read)
 
 
+def with_terminal(config: dict[str, Any]) -> None:
+    config["process"]["terminal"] = True
+
+
 class TestTerminal:
     def test_a_manager_gets_it(self, runtime: Runtime, tmp_path: Path) -> None:
-        def with_terminal(config: dict[str, Any]) -> None:
+        def with_size(config: dict[str, Any]) -> None:
             config["process"] |= {"terminal": True, "consoleSize": {"height": 33, "width": 44}}
 
         place = tmp_path / "console"
@@ -313,7 +326,7 @@ class TestTerminal:
             listener.bind(str(place))
             listener.listen()
             name = runtime.new()
-            bundle = runtime.bundle("tty; stty size; read word; echo got $word", edit=with_terminal)
+            bundle = runtime.bundle("tty; stty size; read word; echo got $word", edit=with_size)
             runtime.ok("create", "-b", bundle, "--console-socket", str(place), name)
             connection, _ = listener.accept()
             with connection:
@@ -329,10 +342,26 @@ class TestTerminal:
         assert b"33 44" in said
         runtime.ok("delete", "-f", name)
 
-    def test_there_must_be_somebody_to_hold_it(self, runtime: Runtime) -> None:
-        def with_terminal(config: dict[str, Any]) -> None:
-            config["process"]["terminal"] = True
+    def test_in_the_foreground_it_is_the_callers(self, runtime: Runtime) -> None:
+        """Size and keys go in, output comes out, and the caller's own terminal is as it was before."""
+        master, terminal = pty.openpty()
+        termios.tcsetwinsize(master, (20, 70))
+        before = termios.tcgetattr(terminal)
+        bundle = runtime.bundle("stty size; read word; echo got $word; exit 4", edit=with_terminal)
+        words = runtime.words("run", "-b", bundle, runtime.new())
+        with subprocess.Popen(words, stdin=terminal, stdout=terminal) as process:
+            said = os.read(master, 1000)
+            os.write(master, b"typed\r")
+            while b"got typed" not in said:
+                said += os.read(master, 1000)
+            assert process.wait(10) == 4
+        assert b"20 70" in said
+        assert termios.tcgetattr(terminal) == before
+        os.close(master)
+        os.close(terminal)
+        assert runtime.left() == []
 
+    def test_there_must_be_somebody_to_hold_it(self, runtime: Runtime) -> None:
         assert runtime("create", "-b", runtime.bundle("true", edit=with_terminal), runtime.new()).code != 0
         assert runtime.left() == []
 

@@ -80,9 +80,10 @@ def pass_on(number: int, pidfd: int) -> None:
 def start_again(call: Call, identity: str, started: Started, *, keep: bool) -> None:
     """Go on as ``await``. Returns only if that can't be done: then this process waits as it is."""
     os.set_inheritable(started.pidfd, True)
-    words = [sys.executable, "-IS", sys.argv[0], "--root", call.root, "await", *(["--keep"] if keep else [])]
+    words = [sys.executable, "-IS", sys.argv[0], "--root", call.root, *call.log.words, "await"]
+    given = ["--keep"] if keep else []
     with suppress(OSError):
-        os.execv(sys.executable, [*words, identity, str(started.pid), str(started.pidfd)])
+        os.execv(sys.executable, [*words, *given, identity, str(started.pid), str(started.pidfd)])
     os.set_inheritable(started.pidfd, False)
 
 

@@ -21,6 +21,7 @@ class Log:
     def __init__(self, path: str = "", form: str = "text", *, debug: bool = False) -> None:
         if form not in FORMATS:
             raise UsageError(f"--log-format {form}: not one of {', '.join(FORMATS)}")
+        self.words = ["--log", path, "--log-format", form] if path else []  # that lead another command here
         self._form = form
         self._debug = debug
         self._descriptor = -1
