@@ -121,7 +121,8 @@ class TestLife:
         assert runtime.left() == []
 
     def test_signals(self, runtime: Runtime) -> None:
-        name = runtime.running("trap 'exit 0' USR1; while :; do sleep 0.01; done")
+        name = runtime.running("trap 'exit 0' USR1; touch /tmp/trapped; while :; do sleep 0.01; done")
+        until((runtime.rootfs / "tmp/trapped").exists, "the trap")
         runtime.ok("kill", name, "SIGUSR1")
         runtime.wait_until(name, "stopped")
         done = runtime("kill", name, "TERM")
