@@ -37,6 +37,8 @@ def report(
     from lab.reports import terminal, write
     from lab.reports.density import is_density
     from lab.reports.density import write as write_density
+    from lab.reports.ladder import is_ladder
+    from lab.reports.ladder import write as write_ladder
     from lab.results.store import RunFolder, locate
 
     conditions = read(fail_if or [])
@@ -45,6 +47,10 @@ def report(
     for folder in folders:
         if is_density(RunFolder.open(folder).run.settings):
             for path in write_density(load(folder)):
+                typer.echo(path)
+            continue
+        if is_ladder(RunFolder.open(folder).run.settings):
+            for path in write_ladder(load(folder)):
                 typer.echo(path)
             continue
         written = write(folder, wanted)

@@ -1,0 +1,143 @@
+"""``lab ladder``: mechanisms added one at a time, what each step stops and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.privilege import require_root
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lab.backends.site import Site
+    from lab.experiment.plan import Plan
+    from lab.experiment.run import Setup
+    from lab.experiment.rungs import Rung
+    from lab.results.record import Arm, Run
+
+METRICS = ["boot", "memory"]
+
+
+def ladder(
+    target: Annotated[str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder.")],
+    rungs: Annotated[
+        str, typer.Option("--rungs", metavar="A,B,…", help="Steps to climb, in this order. Default: all usable ones.")
+    ] = "",
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Rounds to measure. Default: as many as the budget allows.")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="TIME", help="Time for the rounds, three at least.")
+    ] = "3m",
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
+    ] = None,
+    idle: Annotated[
+        str, typer.Option("--idle", metavar="TIME", help="How long it idles before its memory is read.")
+    ] = "0.2s",
+    probes: Annotated[
+        bool, typer.Option("--probes/--no-probes", help="Ask the isolation probes on each rung.")
+    ] = True,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Start from chroot and add a container's mechanisms one at a time, then a kernel of its own.
+
+    Says which step stops which probe, and what each costs in time and memory. docs/ladder.md explains the rungs.
+    """
+    import secrets
+
+    from lab.host.units import parse_seconds
+
+    require_root()
+    seconds, idle_seconds = parse_seconds(budget), parse_seconds(idle)
+    words = [word.strip() for word in rungs.split(",") if word.strip()]
+    from lab.backends.site import Site
+
+    with Site.open() as site:
+        from dataclasses import replace
+
+        from lab.cli.compare import _setup, _watching
+        from lab.experiment.ladder import Ladder, planned
+        from lab.experiment.plan import Plan
+        from lab.experiment.rungs import choose
+        from lab.experiment.scenario import load
+        from lab.results.store import RunFolder
+
+        climbed = _usable(choose(words), bool(words))
+        scenario = load(target)
+        setup = _setup(site, scenario, scenario.limits, METRICS, idle_seconds)
+        plan = Plan(
+            arms=planned(climbed),
+            seed=secrets.randbelow(2**31) if seed is None else seed,
+            blocks=rounds,
+            budget_seconds=seconds,
+        )
+        setup = replace(setup, isolation=probes)
+        folder = RunFolder.create(out, _described(site, setup, plan, climbed))
+        with folder, _watching(folder.run) as watch:
+            Ladder(site, setup, plan, climbed, folder, watch).run()
+    show(folder.path)
+
+
+def _usable(rungs: Sequence[Rung], asked: bool) -> tuple[Rung, ...]:
+    """Those that this host can climb; says which it can't. Raises BackendUnavailable if one was asked for."""
+    import sys
+
+    from lab.backends.registry import find
+    from lab.errors import BackendUnavailable
+    from lab.runtime import landlock
+
+    found = []
+    for rung in rungs:
+        missing = [
+            (f"{check.name}: {check.found}", check.remedy) for check in find(rung.backend).check() if not check.ok
+        ]
+        if rung.read_only and not landlock.available():
+            missing.append(("this kernel has no Landlock", "boot with landlock in lsm="))
+        if not missing:
+            found.append(rung)
+        elif asked:
+            raise BackendUnavailable(f"{rung.name} can't be climbed here: {missing[0][0]}", hint=missing[0][1])
+        else:
+            print(f"lab: without {rung.name}: {missing[0][0]} ({missing[0][1]})", file=sys.stderr)
+    return tuple(found)
+
+
+def _described(site: Site, setup: Setup, plan: Plan, rungs: Sequence[Rung]) -> Run:
+    """The run's provenance: arms are rungs, and ``settings`` hold what the report says about each."""
+    import sys
+    from dataclasses import replace
+
+    from lab.experiment.ladder import KIND, request_for_show
+    from lab.experiment.provenance import describe
+    from lab.experiment.rungs import changes
+
+    run = describe(site, setup, plan, ("lab", *sys.argv[1:]))
+    told = changes(rungs, request_for_show(setup))
+    arms: list[Arm] = []
+    for place, (rung, arm) in enumerate(zip(rungs, run.arms, strict=True)):
+        arms.append(replace(arm, title=rung.title, mechanism=rung.adds, order=place, differences=()))
+    stamp = run.started[:19].replace("-", "").replace(":", "").replace("T", "-")
+    described = [{"name": rung.name, "manual": rung.manual, "changes": list(told[rung.name])} for rung in rungs]
+    return replace(
+        run,
+        name=f"{stamp}-{run.scenario}-ladder",
+        arms=tuple(arms),
+        settings={**run.settings, "kind": KIND, "rungs": described},
+    )
+
+
+def show(folder: Path) -> None:
+    """Write the run's report, and say the essence of it."""
+    from lab.analysis.data import load
+    from lab.reports.ladder import terminal, write
+
+    loaded = load(folder)
+    written = write(loaded)
+    terminal(loaded)
+    print(f"\nreport: {written[-1]}")

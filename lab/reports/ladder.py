@@ -1,0 +1,281 @@
+"""The report of a ladder: a page with the staircase of probes, Markdown, a picture, a table for the terminal."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from lab.analysis.data import Loaded
+from lab.analysis.ladder import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, signed, stops
+from lab.analysis.quantities import format_interval, format_value
+from lab.model import Accelerator
+from lab.reports import ladderplot
+from lab.reports.answers import WORDS
+from lab.reports.material import stamp
+from lab.reports.style import REACH
+
+KIND = "ladder"
+NEVER = "stopped by none of them"
+UNKNOWN = "could not be told here"
+
+NOT_TO_CONCLUDE = (
+    "That a mechanism which stops nothing new is useless. What an earlier step has stopped already it can't stop "
+    "again, and defence in depth is the point: lab ladder --rungs takes them in another order.",
+    "That an answer is the strength of a boundary. A probe asks whether a door is there, not how hard it is to pick; "
+    "all rungs before the machines share one kernel, whose bugs no step removes.",
+    "That the steps' costs add up for another application: what is measured is the start, and memory while idle. "
+    "What a filter or a virtual network costs under load, lab compare measures.",
+    "That this is all the memory it takes. Pages of files are left out: they are shared, and charged to whoever "
+    "touched them first. Of a machine its whole emulator counts, guest included.",
+)
+EMULATED = "How fast machines start on hardware that helps: here TCG emulated theirs."
+
+
+def is_ladder(settings: object) -> bool:
+    """Whether a run's settings are those of a ladder."""
+    return isinstance(settings, dict) and settings.get("kind") == KIND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One rung as the page shows it."""
+
+    number: int
+    label: str
+    title: str
+    stamp: str
+    adds: str
+    manual: str
+    changes: tuple[str, ...]
+    start: Cost
+    boot: Cost
+    memory: Cost
+    pss: Cost
+    stopped: tuple[str, ...]  # questions
+    machine: bool
+    failure: str
+
+
+class Climb:
+    """A loaded ladder and all that is said of it, computed once."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.costs = costs(loaded)
+        self.rows = rows(loaded)
+        self.arms = loaded.all_arms
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Every rung, the lowest first."""
+        settings: dict[str, Any] = dict(self.loaded.run.settings)
+        told = {str(each["name"]): each for each in settings.get("rungs", ())}
+        stopped = stops(self.rows)
+        questions = {row.probe: row.question for row in self.rows}
+        return tuple(
+            Step(
+                number=number,
+                label=arm.label,
+                title=arm.title,
+                stamp=stamp(arm),
+                adds=arm.mechanism,
+                manual=str(told.get(arm.label, {}).get("manual", "")),
+                changes=tuple(told.get(arm.label, {}).get("changes", ())),
+                start=self.costs[arm.label, START],
+                boot=self.costs[arm.label, BOOT],
+                memory=self.costs[arm.label, MEMORY],
+                pss=self.costs[arm.label, PSS],
+                stopped=tuple(questions[probe] for probe in stopped.get(arm.label, ())),
+                machine=arm.accelerator is not Accelerator.NATIVE,
+                failure=self._failure(arm.label),
+            )
+            for number, arm in enumerate(self.arms, 1)
+        )
+
+    def _failure(self, label: str) -> str:
+        frame = self.loaded.frame
+        failed = frame[(frame["arm"] == label) & (frame["quantity"] == START) & frame["value"].isna()]
+        return str(failed["text"].iloc[0]) if len(failed) else ""
+
+    def grouped(self) -> list[tuple[str, list[Row]]]:
+        """The rows under the title of the step that stops them."""
+        titles = {arm.label: arm.title for arm in self.arms} | {"": NEVER}
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(UNKNOWN if row.stopped_by is None else titles[row.stopped_by], []).append(row)
+        return list(found.items())
+
+    @property
+    def story(self) -> list[str]:
+        """What a reader should take home, a sentence each."""
+        said = []
+        counted = [step for step in self.steps if step.stopped and step.number > 1]
+        if counted:
+            best = max(counted, key=lambda step: len(step.stopped))
+            said.append(
+                f"Of one step most is stopped by “{best.title}”: {len(best.stopped)} of {len(self.rows)} probes."
+            )
+        dearest = [step for step in self.steps if step.start.is_sure and not step.machine]
+        if dearest:
+            most = max(dearest, key=lambda step: step.start.step)
+            said.append(
+                f"The dearest step on the host's kernel is “{most.title}”: {most.start.tell_step()} at the start."
+            )
+        natives = [step for step in self.steps if not step.machine and step.start.n]
+        if len(natives) > 1:
+            first, last = natives[0].start, natives[-1].start
+            said.append(
+                f"From “{natives[0].title}” to “{natives[-1].title}” the start grows from "
+                f"{format_value(first.median, 'seconds')} to {format_value(last.median, 'seconds')}."
+            )
+        never = [row for row in self.rows if row.stopped_by == ""]
+        kernel = [step for step in self.steps if step.machine and step.stopped]
+        if kernel:
+            said.append(
+                f"Only a kernel of its own (“{kernel[0].title}”) stops {len(kernel[0].stopped)} more, which every "
+                "container lets through: they are about the kernel that all share."
+            )
+        if never:
+            said.append(f"{len(never)} reach the host on the last rung, too.")
+        return said
+
+
+def write(loaded: Loaded) -> list[Path]:
+    """plots/ladder.png and .svg, ladder.csv, report.md and report.html, from the folder alone."""
+    plots = loaded.path / "plots"
+    plots.mkdir(exist_ok=True)
+    climb = Climb(loaded)
+    drawn = ladderplot.draw(loaded, climb.costs, climb.rows, plots)
+    data = loaded.path / "ladder.csv"
+    columns = ["arm", "block", "quantity", "state", "value", "unit", "status", "text"]
+    table = loaded.frame[columns].rename(columns={"arm": "rung", "block": "round"})
+    data.write_text(table.to_csv(index=False), encoding="utf-8")
+    written = [*drawn, data]
+    for name, text in (("report.md", "\n".join(markdown(climb)) + "\n"), ("report.html", page(climb, drawn[1]))):
+        scratch = loaded.path / f"{name}.tmp"
+        scratch.write_text(text, encoding="utf-8")
+        written.append(scratch.replace(loaded.path / name))
+    return written
+
+
+def page(climb: Climb, picture: Path) -> str:
+    """One self-contained page: styles and picture inside, no script, nothing fetched."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    css = Markup("\n".join(_template(name) for name in ("report.css", "ladder.css")))
+    found: str = environment.from_string(_template("ladder.html.j2")).render(
+        run=climb.loaded.run,
+        css=css,
+        picture=f"data:image/svg+xml;base64,{b64encode(picture.read_bytes()).decode()}",
+        story=climb.story,
+        steps=climb.steps,
+        groups=climb.grouped(),
+        key=[(name, REACH[name][2], word) for name, word in WORDS.items()],
+        symbols={name: look[2] for name, look in REACH.items()},
+        not_to_conclude=_not_to_conclude(climb),
+        rounds=climb.loaded.blocks,
+        value=format_value,
+        interval=format_interval,
+        signed=signed,
+    )
+    return found
+
+
+def _template(name: str) -> str:
+    return files("lab.reports").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _not_to_conclude(climb: Climb) -> tuple[str, ...]:
+    emulated = any(arm.accelerator is Accelerator.TCG for arm in climb.arms)
+    return (*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+
+
+def markdown(climb: Climb) -> list[str]:
+    """The report as Markdown, a line each."""
+    run = climb.loaded.run
+    said = [f"# The ladder of {run.title or run.scenario}", ""]
+    said += [
+        f"{run.started[:16].replace('T', ' ')} UTC, {climb.loaded.blocks} rounds in random order, seed {run.seed}. "
+        "Each rung adds one mechanism to the one before.",
+        "",
+        "![What stops what, and what it costs](plots/ladder.png)",
+        "",
+        *(f"- {each}" for each in climb.story),
+        "",
+        "| rung | adds | until the application runs | step | memory of its own | step | stops |",
+        "| --- | --- | --- | --- | --- | --- | ---: |",
+    ]
+    for step in climb.steps:
+        said.append(
+            f"| {step.title} ({step.stamp}) | {step.adds} ({step.manual}) "
+            f"| {step.start} | {step.start.tell_step() or '–'} "
+            f"| {step.memory} | {step.memory.tell_step() or '–'} | {len(step.stopped)} |"
+        )
+    if climb.rows:
+        said += ["", "## Which step stops which probe", ""]
+        symbols = ", ".join(f"{REACH[name][2]} {word}" for name, word in WORDS.items())
+        said += [f"{symbols}. **Bold**: the step changes the answer.", ""]
+        said.append("| stopped by | question | " + " | ".join(step.label for step in climb.steps) + " |")
+        said.append("| --- | --- |" + " :-: |" * len(climb.steps))
+        for title, members in climb.grouped():
+            for row in members:
+                said.append(f"| {title} | {row.question} | " + " | ".join(_mark(row)) + " |")
+    said += ["", "## What you may not conclude", "", *(f"- {each}" for each in _not_to_conclude(climb))]
+    said += ["", f"Repeat it: `{' '.join(run.command_line)} --seed {run.seed}`"]
+    return said
+
+
+def _mark(row: Row) -> list[str]:
+    found = []
+    for cell in row.cells:
+        symbol = "–" if cell is None else REACH[cell.reach][2]
+        found.append(f"**{symbol}**" if cell and cell.changed else symbol)
+    return found
+
+
+def terminal(loaded: Loaded) -> None:
+    """Print a row per rung, at most 100 columns: what it costs, and how many probes it stops."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    climb = Climb(loaded)
+    console = Console(highlight=False, width=None if Console().is_terminal else 100)
+    title = f"The ladder of {loaded.run.title or loaded.run.scenario}"
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    grid.add_column("rung", no_wrap=True)
+    for name in ("app runs after", "step", "memory", "step", "stops", "open"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for step in climb.steps:
+        cells = [_short(step.start), _sure(step.start), _short(step.memory), _sure(step.memory)]
+        grid.add_row(step.title, *cells, str(len(step.stopped) or "·"), str(_open(climb.rows, step.number - 1)))
+    console.print()
+    console.print(grid)
+    for line in climb.story:
+        console.print(Text(f"· {line}"), width=min(console.width, 100))
+    console.print(Text("≈ can't be told from scatter. stops: probes that no longer reach the host.", style="dim"))
+
+
+def _open(found: Sequence[Row], place: int) -> int:
+    """How many probes reach the host on a rung."""
+    return sum(1 for row in found if (cell := row.cells[place]) is not None and cell.reach == "open")
+
+
+def _short(cost: Cost) -> str:
+    return format_value(cost.median, cost.unit) if cost.n else "failed" if cost.failed else "–"
+
+
+def _sure(cost: Cost) -> str:
+    if not cost.n or cost.step != cost.step:
+        return ""
+    return signed(cost.step, cost.unit) if cost.is_sure else "≈"

@@ -1,0 +1,83 @@
+"""``lab ladder`` on real rungs: every one comes up, steps stop what they are known to stop, nothing is left."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comparing import LAB, make_scenario, only_run
+from host_state import assert_unchanged, snapshot
+
+from lab.analysis import load
+from lab.analysis.ladder import START, costs, rows
+from lab.runtime import landlock
+
+STEPS = ("mounts", "pid", "net", "ipc-uts", "user", "cgroup", "limits", "capabilities", "seccomp", "masks")
+LAST = ("no-new-privs", "landlock")
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenario(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(autouse=True)
+def same_host() -> Iterator[None]:
+    before = snapshot()
+    yield
+    assert_unchanged(before, within_seconds=10)
+
+
+def ladder(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [*LAB, "ladder", str(scenario), "--out", str(out), *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_every_rung_serves_and_is_measured_in_every_round(scenario: Path, tmp_path: Path) -> None:
+    """The application answers on each: no mechanism breaks it, the network that a rung makes for itself included."""
+    if not landlock.available():
+        pytest.skip("this kernel has no Landlock")
+    names = ("chroot", *STEPS, *LAST)
+    done = ladder(scenario, tmp_path, "--rungs", ",".join(names), "--rounds", "2", "--seed", "5", "--no-probes")
+    assert done.returncode == 0, done.stderr
+    loaded = load(only_run(tmp_path))
+    assert loaded.run.seed == 5
+    assert [arm.label for arm in loaded.all_arms] == list(names)
+    found = costs(loaded)
+    assert {name: found[name, START].n for name in names} == dict.fromkeys(names, 2)
+    orders = loaded.frame[loaded.frame["quantity"] == START].sort_values(["block", "position"])
+    first, second = (orders[orders["block"] == block]["arm"].tolist() for block in (1, 2))
+    assert sorted(first) == sorted(second) == sorted(names)
+    assert first != second, "each round has an order of its own"
+    assert "+ Landlock" in done.stdout
+    assert (loaded.path / "report.html").stat().st_size > 10_000
+
+
+def test_steps_stop_what_they_are_for(scenario: Path, tmp_path: Path) -> None:
+    done = ladder(scenario, tmp_path, "--rungs", "pid,capabilities,seccomp,no-new-privs", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    stopped = {row.probe: row.stopped_by for row in rows(load(only_run(tmp_path)))}
+    wanted = {
+        "host-processes": "pid", "set-clock": "capabilities", "keyrings": "seccomp",
+        "new-privileges": "no-new-privs", "boot-id": "",
+    }  # fmt: skip
+    assert {probe: stopped[probe] for probe in wanted} == wanted
+
+
+def test_landlock_alone_refuses_changes_and_mounts(scenario: Path, tmp_path: Path) -> None:
+    if not landlock.available():
+        pytest.skip("this kernel has no Landlock")
+    done = ladder(scenario, tmp_path, "--rungs", "landlock", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    found = {row.probe: row for row in rows(load(only_run(tmp_path)))}
+    assert found["core-pattern"].stopped_by == "landlock"
+    assert found["mount"].stopped_by == "landlock"
+    assert found["boot-id"].stopped_by == ""
+
+
+def test_an_unknown_rung_is_a_usage_error(scenario: Path, tmp_path: Path) -> None:
+    done = ladder(scenario, tmp_path, "--rungs", "pid,moat")
+    assert done.returncode == 2
+    assert "no rung is called moat" in done.stderr
