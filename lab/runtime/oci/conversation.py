@@ -38,6 +38,9 @@ class Terminal:
         """The master has arrived. Raises OSError if the manager doesn't take it."""
         (master,) = descriptors
         if not self._socket_path:
+            from lab.runtime.oci import terminal
+
+            terminal.resize(master)  # before the application asks
             self.master = master
             self._undo.callback(os.close, master)
             return

@@ -56,7 +56,6 @@ class Relay:
 
     def run(self) -> None:
         """Signals interrupt poll(2): what is to be done about them is their handlers' business."""
-        self.resize()
         open_still = True
         while open_still:
             ready = [descriptor for descriptor, _ in self._poll.poll()]
@@ -66,12 +65,6 @@ class Relay:
                 open_still = self._copy_output()
             elif self._pidfd in ready:
                 open_still = False
-
-    def resize(self) -> None:
-        """Give the container's terminal the size of the caller's."""
-        with suppress(OSError):  # the caller has none
-            size = fcntl.ioctl(IN, termios.TIOCGWINSZ, EMPTY_SIZE)
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
 
     def _copy_input(self) -> None:
         data = os.read(IN, PIECE_BYTES)
@@ -94,6 +87,12 @@ class Relay:
         return True
 
 
+def resize(master: int) -> None:
+    """Give the container's terminal the size of the caller's."""
+    with suppress(OSError):  # the caller has none
+        fcntl.ioctl(master, termios.TIOCSWINSZ, fcntl.ioctl(IN, termios.TIOCGWINSZ, EMPTY_SIZE))
+
+
 def end_of_file(master: int) -> bytes:
     """The key that means it, usually Ctrl-D."""
     key = termios.tcgetattr(master)[CC][termios.VEOF]
@@ -105,7 +104,7 @@ def relay(master: int, pidfd: int, pass_on: Any) -> None:
     both = Relay(master, pidfd)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _frame: pass_on(number))
-    signal.signal(signal.SIGWINCH, lambda _number, _frame: both.resize())
+    signal.signal(signal.SIGWINCH, lambda _number, _frame: resize(master))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         with Raw(IN):
