@@ -1,8 +1,10 @@
 """What a probe is: one isolation question, asked from inside an instance, with an answer and its evidence.
 
 A probe is one small class. It names the lines it wants `inside batch` to run (see ``lab/inside/inside.c``), and
-judges the replies. The same lines run on the host as its positive control: where the host itself is refused, a
-refusal inside says nothing about the boundary, and the answer is *inconclusive*, never a green tick.
+judges the replies. It has two controls, the same lines in two other places. On the host itself, the positive one,
+they must get through: else a refusal inside says nothing about the boundary. In a place where nothing is allowed
+(``inside closed``, or a cgroup with the same limits), the negative one, they must not: else they say yes always. A
+probe whose controls fail is *inconclusive*, never a green tick.
 
 No probe harms what it asks: invalid arguments that only the privileged get rejected for, opens without a write,
 signal 0. It never knows which backend it asks.
@@ -70,6 +72,8 @@ class Mechanism(StrEnum):
     SECCOMP = "seccomp filter"
     CGROUP = "cgroup"
     MASKED = "masked or read-only path"
+    RESOURCE_LIMIT = "resource limit"
+    HARDWARE = "hardware"
     OWN_KERNEL = "own kernel"
 
 
@@ -79,9 +83,19 @@ class Group(StrEnum):
     KERNEL = "kernel sharing"
     VISIBILITY = "visibility"
     PRIVILEGE = "privilege"
-    DEVICES = "devices"
     SURFACE = "kernel attack surface"
-    LIMITS = "limits"
+    DEVICES = "devices"
+    NETWORK = "network"
+    TIME = "time and side channels"
+    LIMITS = "resource exhaustion"
+
+
+class Place(StrEnum):
+    """Where a control runs; all of them are on the host's kernel."""
+
+    HOST = "the host itself"
+    CLOSED = "a place where nothing is allowed"
+    LIMITED = "the host, in a cgroup with the same limits"
 
 
 class Severity(StrEnum):
@@ -112,12 +126,20 @@ def expectations(*, bare: Expected, container: Expected, own_kernel: Expected) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What the host knows and an instance must not: a process of the host to look for, a disk, the limits."""
+    """What the host knows and an instance must not: a process of the host to look for, a disk, the limits.
+
+    That process says ``victim_token`` to whoever connects to it, on the loopback's ``victim_port`` or by the abstract
+    socket of that name, and keeps it in the System V segment ``victim_memory``.
+    """
 
     victim_pid: int
     victim_token: str
     disk: tuple[int, int] | None  # major, minor
     limits: Limits = field(default_factory=Limits)
+    victim_port: int = 0
+    victim_memory: int = -1
+    home: str = "/"  # on the disk that keeps the instances' files
+    group: str = ""  # the instance's cgroup, below each hierarchy's root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +166,10 @@ class Probe(ABC):
     expected: ClassVar[Mapping[Boundary, Expected]]
     timeout_seconds: ClassVar[float] = 20.0
     together: ClassVar[bool] = True  # its lines may run in one go with other probes'
+    positive: ClassVar[Place] = Place.HOST
+    negative: ClassVar[Place] = Place.CLOSED
+    pages: ClassVar[tuple[str, ...]] = ()  # manual pages to read on
+    surprise: ClassVar[str] = ""  # what another answer than the expected would mean, where there is more to say
 
     @abstractmethod
     def lines(self, context: Context) -> Sequence[str]:
@@ -160,36 +186,54 @@ class Probe(ABC):
     def check_control(self, host: Sequence[Reply], context: Context) -> None:
         """Raise Inconclusive unless the host shows the bare truth: asked there, it must reach the host.
 
-        Binds only where the answer inside is a refusal; what works inside needs no control to be believed.
+        Does not bind where it works inside, or on the instance's own kernel: that needs no control to be believed.
         """
         found = self.judge(host, host, context)
         if found.answer.reach != "open":
             raise Inconclusive(f"on the host itself the answer is {found.answer}: {found.evidence}")
 
+    def check_negative(self, closed: Sequence[Reply], host: Sequence[Reply], context: Context) -> None:
+        """Raise Inconclusive unless a closed place shows that it can say no: what says yes there says it always."""
+        try:
+            found = self.judge(closed, host, context)
+        except Inconclusive as error:
+            raise Inconclusive(f"in a closed place it can't be told: {error}") from error
+        if found.answer.reach == "open":
+            raise Inconclusive(f"even in a closed place the answer is {found.answer}: {found.evidence}")
+
 
 class HostValue(Probe):
-    """Is a file's content the host's? Subclasses name the ``path``."""
+    """Is a file's content the host's? Subclasses name the ``path``, and how many bytes of it are enough."""
 
     path: ClassVar[str]
+    most_bytes: ClassVar[int] = 4096
     severity = Severity.LEAK
 
     def lines(self, context: Context) -> Sequence[str]:
-        return (f"read {self.path}",)
+        return (f"read {self.path} {self.most_bytes}",)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
-        if seen[0]["errno"]:
-            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name']}")
-        text = self.essence(seen[0]["text"])
-        same = text == self.essence(host[0]["text"])
-        return Found(answer=Answer.HOST if same and text else Answer.OWN, evidence=f"{self.path}: {text[:120]}")
+        text, theirs = self.essence(seen[0]["text"]), self.essence(host[0]["text"])
+        if seen[0]["errno"] or not text:
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name'] or 'empty'}")
+        answer = Answer.HOST if self.same(text, theirs) else Answer.OWN
+        return Found(answer=answer, evidence=f"{self.path}: {' '.join(text.split())[:120]}", value=self.value(text))
 
     def essence(self, text: str) -> str:
-        """The part of the file that identifies who it is about."""
+        """The part of the file that identifies who it is about; empty when it says nothing."""
         return str(text).strip()
+
+    def same(self, seen: str, host: str) -> bool:
+        """Whether two essences are about the same thing."""
+        return seen == host
+
+    def value(self, essence: str) -> float | None:
+        """The number in it, where there is one worth plotting."""
+        return None
 
 
 class Privilege(Probe):
-    """Does one line get past the permission check? Subclasses name the ``line``, and the errors that only those
+    """Does a line get past the permission check? Subclasses name the ``line``, and the errors that only those
     get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not.
     """
 
@@ -220,6 +264,28 @@ class Privilege(Probe):
         if error in self.refused:
             return Found(answer=Answer.NO, evidence=evidence)
         raise Inconclusive(f"unexpected outcome: {evidence}")
+
+
+class Readable(Privilege):
+    """Can a file be read that tells about whatever the kernel serves? Subclasses name the ``path`` and the
+    ``expected``. An empty file tells nothing: it is masked.
+    """
+
+    path: ClassVar[str]
+    most_bytes: ClassVar[int] = 200
+    allowed = frozenset({""})
+    severity = Severity.LEAK
+    mechanism = Mechanism.MASKED
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return (f"read {self.path} {self.most_bytes}", BOOT_ID)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        text = str(seen[0]["text"]).strip("\0 \n")
+        if seen[0]["errno"] or not text:
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name'] or 'empty'}")
+        shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=f"{self.path}: {shown[:100]}")
 
 
 def on_whose_kernel(seen: Reply, host: Reply) -> Answer:

@@ -1,4 +1,6 @@
-"""Asks every probe: first on the host itself, its positive control, then inside the instance."""
+"""Asks every probe: inside the instance, on the host itself, its positive control, and where nothing is allowed, its
+negative one.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,19 @@ import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from lab.errors import LabError
+from lab.host.cgroup import ControlGroup
 from lab.host.command import run
+from lab.host.home import home
 from lab.inside import build
 from lab.instance import Backend, Instance
-from lab.isolation.base import Boundary, Context, Found, Inconclusive, Mechanism, Probe, Reply
+from lab.isolation.base import Answer, Boundary, Context, Found, Inconclusive, Place, Probe, Reply
+from lab.isolation.explain import mechanism_of, surprise
 from lab.isolation.registry import probes
-from lab.model import Completed
+from lab.model import Completed, Limits
 from lab.results.observation import Observation
 from lab.results.record import Status
 
@@ -29,6 +34,7 @@ MOST_DISKS = 24
 TOGETHER_SECONDS = 60.0
 MOST_FAILURES = 3
 DISK_SECONDS = 20.0
+ENTER = 'for entrance; do echo $$ >"$entrance" || exit; done; exec "$0" batch'
 
 
 def ask_all(instance: Instance, backend: Backend, *, chosen: Sequence[Probe] | None = None) -> Iterator[Observation]:
@@ -41,13 +47,29 @@ def ask_all(instance: Instance, backend: Backend, *, chosen: Sequence[Probe] | N
     def ask_inside(lines: bytes, timeout_seconds: float) -> Completed:
         return instance.inside("batch", stdin=lines, timeout_seconds=timeout_seconds)
 
-    with host_context() as context:
-        limited = replace(context, limits=instance.request.limits)
-        light = [probe for probe in wanted if probe.together]
-        inside = Prefetched(ask_inside, [line for probe in light for line in _lines(probe, limited)])
-        host = Prefetched(on_host, [line for probe in light for line in _lines(probe, limited)])
+    with host_context() as found:
+        path, limits = instance.cgroup.path, instance.request.limits
+        context = replace(found, limits=limits, group=str(path))
+        lines = [line for probe in wanted if probe.together for line in _lines(probe, context)]
+        inside, host = Prefetched(ask_inside, lines), Prefetched(on_host, lines)
+        closed = Prefetched(in_closed_place, lines)
+        limited = InLimits(path.with_name(f"{path.name}-control"), limits)
         for probe in wanted:
-            yield ask(probe, inside, host, limited, boundary)
+            yield ask(probe, Places(inside=inside, host=host, closed=closed, limited=limited), context, boundary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a probe's lines run: inside the instance, and for its controls."""
+
+    inside: Ask
+    host: Ask
+    closed: Ask
+    limited: Ask
+
+    def control(self, place: Place) -> Ask:
+        """How a control is asked."""
+        return {Place.HOST: self.host, Place.CLOSED: self.closed, Place.LIMITED: self.limited}[place]
 
 
 class Prefetched:
@@ -86,6 +108,24 @@ class Prefetched:
         return done
 
 
+class InLimits:
+    """An Ask on the host, in a cgroup of lab's that has an instance's limits and nothing else of it."""
+
+    def __init__(self, path: PurePosixPath, limits: Limits) -> None:
+        self._path = path
+        self._limits = limits
+
+    def __call__(self, lines: bytes, timeout_seconds: float) -> Completed:
+        group = ControlGroup.create(self._path, self._limits)
+        try:
+            entrances = [directory / "cgroup.procs" for directory in group.directories]
+            words: list[str | Path] = ["/bin/sh", "-c", ENTER, build.program(), *entrances]
+            return run(words, stdin=lines, timeout_seconds=timeout_seconds)
+        finally:
+            group.kill()
+            group.remove(keep_parents=True)
+
+
 def _lines(probe: Probe, context: Context) -> Sequence[str]:
     try:
         return probe.lines(context)
@@ -97,9 +137,14 @@ def _lines(probe: Probe, context: Context) -> Sequence[str]:
 def host_context() -> Iterator[Context]:
     """What the host knows: a process of lab's own for others to look for, alive as long as this is open."""
     token = f"lab-victim-{secrets.token_hex(8)}"
-    victim = subprocess.Popen([build.program(), "hold", token], stdin=subprocess.PIPE)
+    victim = subprocess.Popen([build.program(), "hold", token], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        yield Context(victim_pid=victim.pid, victim_token=token, disk=find_disk(on_host))
+        assert victim.stdout
+        offered = json.loads(victim.stdout.readline() or b"{}")
+        yield Context(
+            victim_pid=victim.pid, victim_token=token, victim_port=offered.get("port", 0),
+            victim_memory=offered.get("shared_memory", -1), disk=find_disk(on_host), home=str(home()),
+        )  # fmt: skip
     finally:
         victim.communicate()  # it ends with its standard input, as it would if lab died
 
@@ -109,10 +154,15 @@ def on_host(lines: bytes, timeout_seconds: float) -> Completed:
     return run([build.program(), "batch"], stdin=lines, timeout_seconds=timeout_seconds)
 
 
-def ask(probe: Probe, inside: Ask, host: Ask, context: Context, boundary: Boundary) -> Observation:
+def in_closed_place(lines: bytes, timeout_seconds: float) -> Completed:
+    """Run ``inside closed``: on the host's kernel, where nothing is allowed."""
+    return run([build.program(), "closed"], stdin=lines, timeout_seconds=timeout_seconds)
+
+
+def ask(probe: Probe, places: Places, context: Context, boundary: Boundary) -> Observation:
     """Ask one probe and compare its answer with what is expected of ``boundary``."""
     try:
-        found = _ask(probe, inside, host, context)
+        found = _ask(probe, places, context)
     except (LabError, Inconclusive) as error:
         return _observation(probe, boundary, None, f"inconclusive: {error}")
     except (KeyError, IndexError, TypeError, ValueError) as error:  # a reply that isn't what its verb prints
@@ -120,11 +170,12 @@ def ask(probe: Probe, inside: Ask, host: Ask, context: Context, boundary: Bounda
     return _observation(probe, boundary, found, found.evidence)
 
 
-def _ask(probe: Probe, inside: Ask, host: Ask, context: Context) -> Found:
+def _ask(probe: Probe, places: Places, context: Context) -> Found:
     lines = probe.lines(context)
-    control = _replies(host, probe.control_lines(context), probe.timeout_seconds)
-    found = probe.judge(_replies(inside, lines, probe.timeout_seconds), control, context)
-    if found.answer.reach == "closed":
+    control = _replies(places.control(probe.positive), probe.control_lines(context), probe.timeout_seconds)
+    found = probe.judge(_replies(places.inside, lines, probe.timeout_seconds), control, context)
+    probe.check_negative(_replies(places.control(probe.negative), lines, probe.timeout_seconds), control, context)
+    if found.answer.reach == "closed" or found.answer is Answer.OWN:
         probe.check_control(control, context)
     return found
 
@@ -159,17 +210,11 @@ def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence
             "as_expected": as_expected if found else None,
             "reason": expected.because,
             "reach": found.answer.reach if found else "unknown",
-            "mechanism": str(_mechanism(probe, boundary)),
+            "mechanism": str(mechanism_of(probe, boundary)),
             "severity": str(probe.severity),
+            "surprise": surprise(probe, boundary, found.answer) if found and not as_expected else "",
         },
     )
-
-
-def _mechanism(probe: Probe, boundary: Boundary) -> Mechanism:
-    if boundary is Boundary.OWN_KERNEL:
-        return Mechanism.OWN_KERNEL
-    bare_too = probe.mechanism is Mechanism.CGROUP and probe.group == "limits"
-    return probe.mechanism if boundary is Boundary.CONTAINER or bare_too else Mechanism.NONE
 
 
 def find_disk(host: Ask, sys_block: Path = SYS_BLOCK) -> tuple[int, int] | None:

@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from lab.isolation.base import (
     BOOT_ID,
     Answer,
+    Boundary,
     Context,
+    Found,
     Group,
     HostValue,
     Inconclusive,
     Mechanism,
     Privilege,
+    Probe,
+    Reply,
     Severity,
     expect,
     expectations,
+    on_whose_kernel,
 )
+from lab.isolation.kernel import SHARED
 
 
 class BlockDevice(Privilege):
@@ -24,6 +30,7 @@ class BlockDevice(Privilege):
 
     id = "block-device"
     question = "Can it open the host's disk?"
+    pages = ("mknod(2)", "cgroups(7)")
     group = Group.DEVICES
     mechanism = Mechanism.CGROUP
     line = "node b"
@@ -51,6 +58,7 @@ class PhysicalMemory(Privilege):
 
     id = "physical-memory"
     question = "Can it open physical memory?"
+    pages = ("mem(4)", "cgroups(7)")
     group = Group.DEVICES
     mechanism = Mechanism.CGROUP
     line = "node c 1 1"
@@ -64,6 +72,7 @@ class FirmwareTables(HostValue):
 
     id = "dmi"
     question = "Whose hardware does the firmware's table name?"
+    pages = ("sysfs(5)", "dmidecode(8)")
     group = Group.DEVICES
     mechanism = Mechanism.NONE
     severity = Severity.LEAK
@@ -75,3 +84,185 @@ class FirmwareTables(HostValue):
             Answer.OWN, Answer.NO, because="the virtual machine's firmware describes itself, where there is one"
         ),
     )
+
+
+class IoPorts(Privilege):
+    """ioperm(2) for one port, the one that firmware writes its progress to, in a process that ends at once; the port
+    is not touched.
+    """
+
+    id = "io-ports"
+    question = "Can it speak to hardware through I/O ports?"
+    group = Group.DEVICES
+    line = "call ioperm 0x80 1 1"
+    allowed = frozenset({""})
+    pages = ("ioperm(2)", "capabilities(7)")
+    because = "Docker's 14 capabilities lack CAP_SYS_RAWIO, and the filter refuses ioperm(2)"
+
+
+class Virtualisation(Privilege):
+    """/dev/kvm opened and closed: with it one can run virtual machines, and reach a large piece of the kernel."""
+
+    id = "kvm"
+    question = "Can it use the processor's virtualisation?"
+    pages = ("ioctl(2)", "cgroups(7)")
+    group = Group.DEVICES
+    mechanism = Mechanism.CGROUP
+    line = "open /dev/kvm both"
+    allowed = frozenset({""})
+    refused = Privilege.refused | {"ENXIO", "ENODEV"}
+    severity = Severity.INFORMATION
+    expected = expectations(
+        bare=expect(Answer.YES, because="it has the host's /dev"),
+        container=expect(Answer.NO, because="its /dev has no such node, and the device cgroup would refuse it"),
+        own_kernel=expect(Answer.NO, Answer.GUEST, because="the guest's processor has it only where it is nested"),
+    )
+
+
+class KernelMessages(Privilege):
+    """/dev/kmsg opened for reading, and nothing read."""
+
+    id = "kernel-messages"
+    question = "Can it open the kernel's messages, /dev/kmsg?"
+    group = Group.DEVICES
+    mechanism = Mechanism.CGROUP
+    line = "node c 1 11"
+    allowed = frozenset({""})
+    refused = Privilege.refused | {"ENXIO", "ENODEV"}
+    severity = Severity.LEAK
+    pages = ("syslog(2)", "proc_kmsg(5)")
+    because = "the device cgroup refuses the open"
+
+
+class DeviceNodes(Probe):
+    """The names in /dev."""
+
+    id = "device-nodes"
+    question = "Is its /dev the host's?"
+    group = Group.DEVICES
+    mechanism = Mechanism.NAMESPACE
+    expected = expectations(
+        bare=expect(Answer.HOST, because="it has the host's /dev"),
+        container=expect(Answer.OWN, because="the runtime makes a small /dev with harmless nodes"),
+        own_kernel=expect(Answer.OWN, because="the guest's kernel makes nodes for the virtual machine's devices"),
+    )
+    pages = ("null(4)", "devices(4)", "mount_namespaces(7)")
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return ("list /dev",)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        names, theirs = set(seen[0]["names"]), set(host[0]["names"])
+        if seen[0]["errno"]:
+            return Found(answer=Answer.NO, evidence=f"/dev: {seen[0]['name']}")
+        return Found(
+            answer=Answer.HOST if names == theirs else Answer.OWN,
+            evidence=f"{len(names)} names in /dev, {len(names & theirs)} of the host's {len(theirs)}",
+            value=float(len(names)),
+        )
+
+
+class _Hardware(Probe):
+    """The names in a directory of /sys that lists hardware, where the host has any."""
+
+    group = Group.DEVICES
+    mechanism = Mechanism.NONE
+    severity = Severity.LEAK
+    pages = ("sysfs(5)",)
+    path = ""
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return (f"list {self.path}", BOOT_ID)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        names = sorted(seen[0]["names"])
+        if not names:
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name'] or 'empty'}")
+        evidence = f"{self.path}: {' '.join(names)[:100]}"
+        if on_whose_kernel(seen[1], host[1]) is Answer.GUEST:
+            return Found(answer=Answer.OWN, evidence=evidence, value=float(len(names)))
+        return Found(answer=Answer.HOST, evidence=evidence, value=float(len(names)))
+
+
+class PciDevices(_Hardware):
+    """What is on the host's PCI bus."""
+
+    id = "pci-devices"
+    question = "Does it see what hardware the host has?"
+    path = "/sys/bus/pci/devices"
+    expected = expectations(
+        bare=SHARED[Boundary.BARE],
+        container=expect(Answer.HOST, because="/sys is read-only, but shows the host's hardware"),
+        own_kernel=expect(Answer.OWN, Answer.NO, because="it sees the virtual machine's bus, where there is one"),
+    )
+
+
+class FirmwareFiles(_Hardware):
+    """What the firmware left for the kernel below /sys/firmware: tables, variables, the memory map."""
+
+    id = "firmware-files"
+    question = "Does it see the host firmware's tables?"
+    mechanism = Mechanism.MASKED
+    path = "/sys/firmware"
+    expected = expectations(
+        bare=SHARED[Boundary.BARE],
+        container=expect(Answer.NO, because="/sys/firmware is masked by an empty directory"),
+        own_kernel=expect(
+            Answer.OWN, Answer.NO, because="it sees the virtual machine's firmware, where there is one"
+        ),
+    )
+
+
+class ProcessorName(HostValue):
+    """The model name in /proc/cpuinfo, which is what the CPUID instruction says."""
+
+    id = "processor-model"
+    question = "Does it see which processor the host has?"
+    group = Group.DEVICES
+    mechanism = Mechanism.HARDWARE
+    severity = Severity.INFORMATION
+    path = "/proc/cpuinfo"
+    pages = ("proc_cpuinfo(5)",)
+    expected = expectations(
+        bare=expect(Answer.HOST, because="the processor answers everybody"),
+        container=expect(Answer.HOST, because="the processor answers everybody; no namespace covers it"),
+        own_kernel=expect(
+            Answer.OWN,
+            Answer.HOST,
+            because="the VMM chooses what the virtual processor is called: its own, or the host's",
+        ),
+    )
+
+    def essence(self, text: str) -> str:
+        lines = [line for line in str(text).splitlines() if line.startswith(("model name", "CPU implementer"))]
+        return lines[0].partition(":")[2].strip() if lines else ""
+
+
+class VirtualProcessor(Probe):
+    """The flag "hypervisor" in /proc/cpuinfo (CPUID leaf 1, ECX bit 31), which a VMM sets for its guests. A host that
+    is a virtual machine itself has it too, so the boot id tells whom it speaks of.
+    """
+
+    id = "hypervisor-bit"
+    question = "Is the processor that it runs on the host's own?"
+    group = Group.DEVICES
+    mechanism = Mechanism.HARDWARE
+    severity = Severity.INFORMATION
+    pages = ("proc_cpuinfo(5)",)
+    expected = expectations(
+        bare=expect(Answer.HOST, because="it runs on what the host runs on"),
+        container=expect(Answer.HOST, because="a container is no machine: the processor is the host's"),
+        own_kernel=expect(Answer.OWN, because="the VMM shows a virtual processor"),
+    )
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return ("read /proc/cpuinfo 4096", BOOT_ID)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        if seen[0]["errno"] or not seen[0]["text"]:
+            return Found(answer=Answer.NO, evidence=f"/proc/cpuinfo: {seen[0]['name']}")
+        inside, outside = (" hypervisor" in reply["text"] for reply in (seen[0], host[0]))
+        evidence = f"the hypervisor bit is {int(inside)}, on the host {int(outside)}"
+        if on_whose_kernel(seen[1], host[1]) is Answer.YES:
+            return Found(answer=Answer.HOST, evidence=evidence, value=float(inside))
+        return Found(answer=Answer.OWN if inside else Answer.HOST, evidence=evidence, value=float(inside))

@@ -16,6 +16,7 @@ from lab.isolation.base import (
     Group,
     Inconclusive,
     Mechanism,
+    Place,
     Probe,
     Reply,
     Severity,
@@ -28,12 +29,12 @@ MIB = 1 << 20
 LARGEST_TRY_BYTES = 4 << 30
 CONTROL_BYTES = 16 * MIB
 TOLERANCE = 1.25
-"""A quota is given out in periods of 0.1 s, and a try of a second may see one more of them than its share."""
+"""A quota is given out in periods of 0.1 s, and a try may see one more of them than its share."""
 
 LARGEST_TRY_PIDS = 4096
 SPARE_PIDS = 32
 CONTROL_PIDS = 8
-SPIN_SECONDS = 1.0
+SPIN_SECONDS = 0.6
 LARGEST_TRY_CPUS = 32
 
 
@@ -43,6 +44,7 @@ class _Limit(Probe):
     severity = Severity.ESCAPE
     timeout_seconds = 150.0
     together = False
+    negative = Place.LIMITED
 
 
 class MemoryLimit(_Limit):
@@ -50,6 +52,7 @@ class MemoryLimit(_Limit):
 
     id = "memory-limit"
     question = "Does its memory limit hold?"
+    pages = ("cgroups(7)", "mmap(2)")
     expected = expectations(
         bare=expect(Answer.EFFECTIVE, because="it is in a memory cgroup like every instance"),
         container=expect(Answer.EFFECTIVE, because="the memory cgroup's limit kills what exceeds it"),
@@ -86,6 +89,7 @@ class PidsLimit(_Limit):
 
     id = "pids-limit"
     question = "Does its limit of processes hold?"
+    pages = ("cgroups(7)", "fork(2)")
     expected = expectations(
         bare=expect(Answer.EFFECTIVE, because="it is in a pids cgroup like every instance"),
         container=expect(Answer.EFFECTIVE, because="the pids cgroup refuses the next fork(2)"),
@@ -123,6 +127,7 @@ class CpuLimit(_Limit):
 
     id = "cpu-limit"
     question = "Does its CPU limit hold?"
+    pages = ("cgroups(7)", "sched(7)")
     expected = expectations(
         bare=expect(Answer.EFFECTIVE, because="it is in a cpu cgroup like every instance"),
         container=expect(Answer.EFFECTIVE, because="the cpu cgroup's quota stops it for the period's rest"),

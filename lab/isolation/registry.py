@@ -18,7 +18,7 @@ def probes() -> tuple[Probe, ...]:
         import_module(module.name)
     groups = list(Group)
     kinds = [kind for kind in _below(Probe) if kind.id and kind.__module__.startswith(f"{package.__name__}.")]
-    return tuple(kind() for kind in sorted(kinds, key=lambda kind: groups.index(kind.group)))
+    return tuple(kind() for kind in sorted(kinds, key=lambda kind: (groups.index(kind.group), not kind.together)))
 
 
 def _below(kind: type) -> Iterator[type[Probe]]:

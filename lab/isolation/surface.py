@@ -27,6 +27,7 @@ class Bpf(Privilege):
 
     id = "bpf"
     question = "Can it use bpf(2)?"
+    pages = ("bpf(2)", "capabilities(7)")
     group = Group.SURFACE
     line = "call bpf 11 z:128 128"
     allowed = frozenset({"", "ENOENT"})
@@ -38,6 +39,7 @@ class PerfEvents(Privilege):
 
     id = "perf-events"
     question = "Can it watch the whole machine with perf_event_open(2)?"
+    pages = ("perf_event_open(2)", "capabilities(7)")
     group = Group.SURFACE
     line = f"call perf_event_open {PERF_SYSTEM_WIDE} -1 0 -1 8"
     allowed = frozenset({""})
@@ -49,6 +51,7 @@ class IoUring(Privilege):
 
     id = "io-uring"
     question = "Can it use io_uring?"
+    pages = ("io_uring_setup(2)", "seccomp(2)")
     group = Group.SURFACE
     mechanism = Mechanism.SECCOMP
     line = "call io_uring_setup 0 z:120"
@@ -61,6 +64,7 @@ class UserFaults(Privilege):
 
     id = "userfaultfd"
     question = "Can it use userfaultfd(2)?"
+    pages = ("userfaultfd(2)", "seccomp(2)")
     group = Group.SURFACE
     mechanism = Mechanism.SECCOMP
     line = "call userfaultfd 0"
@@ -73,11 +77,54 @@ class Keyrings(Privilege):
 
     id = "keyrings"
     question = "Can it use the kernel's keyrings?"
+    pages = ("keyctl(2)", "keyrings(7)")
     group = Group.SURFACE
     mechanism = Mechanism.SECCOMP
     line = "call keyctl 31 z:8 8"
     allowed = frozenset({"", "EOPNOTSUPP"})
     because = "the filter refuses keyctl(2)"
+
+
+class WatchFiles(Privilege):
+    """fanotify_init(2) of the class that needs CAP_SYS_ADMIN; closed at once."""
+
+    id = "watch-files"
+    question = "Can it watch every access to a file system?"
+    group = Group.SURFACE
+    line = "call fanotify_init 0 0"
+    allowed = frozenset({""})
+    pages = ("fanotify_init(2)",)
+    because = "Docker's 14 capabilities lack CAP_SYS_ADMIN, and the filter refuses fanotify_init(2)"
+
+
+class MemoryPolicy(Privilege):
+    """set_mempolicy(2) to the default, which it has already."""
+
+    id = "memory-policy"
+    question = "Can it choose on which nodes its memory lies?"
+    group = Group.SURFACE
+    mechanism = Mechanism.SECCOMP
+    severity = Severity.INFORMATION
+    line = "call set_mempolicy 0 0 0"
+    allowed = frozenset({""})
+    pages = ("set_mempolicy(2)", "numa(7)")
+    because = "the filter refuses set_mempolicy(2) without CAP_SYS_NICE"
+
+
+class Personality(Privilege):
+    """personality(ADDR_NO_RANDOMIZE), in a process that ends at once. The filter looks at the argument: it lets the
+    harmless ones pass.
+    """
+
+    id = "address-randomisation"
+    question = "Can it switch the randomisation of addresses off?"
+    group = Group.SURFACE
+    mechanism = Mechanism.SECCOMP
+    severity = Severity.INFORMATION
+    line = "call personality 0x40000"
+    allowed = frozenset({""})
+    pages = ("personality(2)", "seccomp(2)")
+    because = "the filter allows only five arguments of personality(2), and this is none of them"
 
 
 class _Status(Privilege):
@@ -106,6 +153,7 @@ class Capabilities(_Status):
 
     id = "capabilities"
     question = "Does its root hold every capability of the host's root?"
+    pages = ("capabilities(7)",)
     field = "CapEff"
     because = "the runtime leaves it Docker's 14"
 
@@ -119,6 +167,7 @@ class SystemCallFilter(_Status):
 
     id = "system-call-filter"
     question = "Is it free of a system call filter?"
+    pages = ("seccomp(2)",)
     mechanism = Mechanism.SECCOMP
     field = "Seccomp"
     because = "the runtime installs Docker's default filter"
@@ -133,6 +182,7 @@ class NewPrivileges(_Status):
 
     id = "new-privileges"
     question = "Could a set-uid program in it gain privileges?"
+    pages = ("PR_SET_NO_NEW_PRIVS(2const)", "execve(2)")
     field = "NoNewPrivs"
     because = "the runtime sets no_new_privs"
 

@@ -26,16 +26,19 @@ IOVEC_OF_ONE_BYTE = "x:00000000000000000100000000000000"
 """struct iovec {NULL, 1}: process_vm_readv(2) fails with EFAULT, but only after the permission check."""
 
 
-class _AboutProcesses(Probe):
+class AboutProcesses(Probe):
+    """Hidden by a namespace."""
+
     group = Group.VISIBILITY
     mechanism = Mechanism.NAMESPACE
 
 
-class HostProcesses(_AboutProcesses):
+class HostProcesses(AboutProcesses):
     """Looks for a process that lab started on the host, by a word in its command line."""
 
     id = "host-processes"
     question = "Does it see the host's processes?"
+    pages = ("pid_namespaces(7)", "proc(5)")
     severity = Severity.LEAK
     expected = expectations(
         bare=expect(Answer.YES, because="a root directory hides files, not processes"),
@@ -56,11 +59,12 @@ class HostProcesses(_AboutProcesses):
         )
 
 
-class KillHostProcess(_AboutProcesses):
+class KillHostProcess(AboutProcesses):
     """Signal 0 asks for the permission to signal, and sends nothing (kill(2))."""
 
     id = "kill-host-process"
     question = "Could it kill a process of the host?"
+    pages = ("kill(2)", "pid_namespaces(7)")
     expected = expectations(
         bare=expect(Answer.YES, because="root may signal every process it can name"),
         container=expect(Answer.NO, because="the host's process has no id in the container's pid namespace"),
@@ -80,11 +84,12 @@ class KillHostProcess(_AboutProcesses):
         )
 
 
-class ReadHostProcess(_AboutProcesses):
+class ReadHostProcess(AboutProcesses):
     """The permission that ptrace(2) needs, asked without stopping anybody."""
 
     id = "trace-host-process"
     question = "Could it read the memory of a process of the host?"
+    pages = ("process_vm_readv(2)", "ptrace(2)")
     expected = expectations(
         bare=expect(Answer.YES, because="root may trace every process it can name"),
         container=expect(Answer.NO, because="the host's process has no id in the container's pid namespace"),
@@ -106,13 +111,14 @@ class ReadHostProcess(_AboutProcesses):
         )
 
 
-class Namespaces(_AboutProcesses):
+class Namespaces(AboutProcesses):
     """Compares the inodes of namespaces(7). Those a kernel makes at boot have fixed numbers, so that equal ones
     mean nothing when the kernels differ.
     """
 
     id = "namespaces"
-    question = "Does it live in the host's namespaces (cgroup, ipc, pid, uts)?"
+    question = "Does it live in namespaces of the host's?"
+    pages = ("namespaces(7)",)
     severity = Severity.INFORMATION
     expected = expectations(
         bare=expect(Answer.HOST, because="it is a process of the host, with a mount and network namespace"),
@@ -124,10 +130,10 @@ class Namespaces(_AboutProcesses):
         return ("namespaces", BOOT_ID)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
-        if on_whose_kernel(seen[1], host[1]) is Answer.GUEST:
-            return Found(answer=Answer.OWN, evidence="another kernel's namespaces")
         shared = [name for name in sorted(seen[0]) if seen[0][name] == host[0].get(name)]
         inside_host = set(shared) & set(NAMESPACES_OF_A_CONTAINER)
+        if inside_host and on_whose_kernel(seen[1], host[1]) is Answer.GUEST:
+            return Found(answer=Answer.OWN, evidence="another kernel's namespaces")
         return Found(
             answer=Answer.HOST if inside_host else Answer.OWN,
             evidence=f"shared with the host: {', '.join(shared) or 'none'}",

@@ -34,8 +34,10 @@ def test_the_probe_of_the_page_tells_root_from_others() -> None:
     probe = example("adding-a-probe.md", Privilege)
     with battery.host_context() as context:
         context = replace(context, limits=Limits())
-        on_host = battery.ask(probe, battery.on_host, battery.on_host, context, Boundary.BARE)
-        refused = battery.ask(probe, without_privilege, battery.on_host, context, Boundary.CONTAINER)
+        bare, closed = battery.on_host, battery.in_closed_place
+        places = battery.Places(inside=bare, host=bare, closed=closed, limited=closed)
+        on_host = battery.ask(probe, places, context, Boundary.BARE)
+        refused = battery.ask(probe, replace(places, inside=without_privilege), context, Boundary.CONTAINER)
     assert (on_host.status, on_host.text, on_host.detail["as_expected"]) == (Status.OK, "yes", True), on_host.detail
     assert (refused.status, refused.text, refused.detail["as_expected"]) == (Status.OK, "no", True), refused.detail
 

@@ -1,0 +1,123 @@
+"""May it write where the kernel takes orders? Opened for writing, and closed without a byte written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from lab.isolation.base import (
+    BOOT_ID,
+    Answer,
+    Context,
+    Found,
+    Group,
+    Mechanism,
+    Privilege,
+    Readable,
+    Reply,
+    expect,
+    expectations,
+    on_whose_kernel,
+)
+
+
+class CorePattern(Privilege):
+    """The classic way out: the host's kernel executes what stands there when a program dumps core."""
+
+    id = "core-pattern"
+    question = "Can it open the host's core_pattern for writing?"
+    pages = ("core(5)", "proc_sys_kernel(5)")
+    line = "open /proc/sys/kernel/core_pattern write"
+    allowed = frozenset({""})
+    because = "/proc/sys is mounted read-only"
+    mechanism = Mechanism.MASKED
+
+
+class SysRq(Privilege):
+    """One byte there crashes or reboots the machine; here it is opened, and none is written."""
+
+    id = "sysrq"
+    question = "Can it open /proc/sysrq-trigger for writing?"
+    pages = ("proc_sysrq-trigger(5)",)
+    line = "open /proc/sysrq-trigger write"
+    allowed = frozenset({""})
+    because = "/proc/sysrq-trigger is mounted read-only"
+    mechanism = Mechanism.MASKED
+
+
+class KernelSettings(Privilege):
+    """A file of /sys that changes how the kernel manages all memory."""
+
+    id = "kernel-settings"
+    question = "Can it change the kernel's settings below /sys?"
+    line = "open /sys/kernel/mm/transparent_hugepage/enabled write"
+    allowed = frozenset({""})
+    mechanism = Mechanism.MASKED
+    pages = ("sysfs(5)",)
+    because = "/sys is mounted read-only"
+    surprise = "Many files of /sys act on the whole machine at once."
+
+
+class _AnyOf(Privilege):
+    """Opens the first of several places that a kernel may have it at."""
+
+    paths: ClassVar[tuple[str, ...]]
+    allowed = frozenset({""})
+    mechanism = Mechanism.MASKED
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return (*(f"open {path} write" for path in self.paths), BOOT_ID)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        outcomes = {path: str(reply["name"]) for path, reply in zip(self.paths, seen, strict=False)}
+        opened = next((path for path, error in outcomes.items() if not error), None)
+        if opened:
+            return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=f"open {opened} for writing: succeeded")
+        told = ", ".join(f"{path}: {error}" for path, error in outcomes.items())
+        return Found(answer=Answer.NO, evidence=told)
+
+
+class CgroupFiles(_AnyOf):
+    """cgroup.procs at the top of a hierarchy of either version. Who writes there leaves its limits."""
+
+    id = "cgroup-files"
+    question = "Can it move itself out of its cgroup?"
+    paths = ("/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs")
+    pages = ("cgroups(7)",)
+    expected = expectations(
+        bare=expect(Answer.YES, because="it has the host's /sys"),
+        container=expect(Answer.NO, because="/sys/fs/cgroup is mounted read-only"),
+        own_kernel=expect(
+            Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if it mounts any"
+        ),
+    )
+
+
+class ReleaseAgent(_AnyOf):
+    """release_agent, which only a v1 hierarchy's root has: the host's kernel executes what stands there when a group
+    gets empty. Known as a way out of privileged containers.
+    """
+
+    id = "release-agent"
+    question = "Can it open a cgroup's release_agent for writing?"
+    paths = tuple(f"/sys/fs/cgroup/{name}/release_agent" for name in ("memory", "pids", "cpu", "rdma", "systemd"))
+    pages = ("cgroups(7)",)
+    expected = expectations(
+        bare=expect(Answer.YES, because="it has the host's /sys"),
+        container=expect(Answer.NO, because="its cgroup namespace hides the root, and /sys/fs/cgroup is read-only"),
+        own_kernel=expect(
+            Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if it mounts any"
+        ),
+    )
+
+
+class KernelCore(Readable):
+    """The first bytes of /proc/kcore, the kernel's memory as a core file: its header, and nothing of the memory."""
+
+    id = "kernel-core"
+    question = "Can it open the kernel's memory as a file?"
+    group = Group.PRIVILEGE
+    path = "/proc/kcore"
+    most_bytes = 4
+    pages = ("proc_kcore(5)",)
+    because = "/proc/kcore is masked, and Docker's 14 capabilities lack CAP_SYS_RAWIO"
