@@ -14,6 +14,7 @@
  *   unpack      the contrary                                           unpack.c
  *   compute, allocate, fork, files, spin
  *               work and pressure of a known size                      burden.c
+ *   disturb     be a bad neighbour, bounded                            disturb.c
  *   batch       read verbs from standard input, a line each            below
  *   version     print what this program was built from
  *
@@ -99,7 +100,8 @@ static const struct {
     {"enter", enter_namespace}, {"clock", read_clock},        {"space", file_system_space},
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
     {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
-    {"fork", fork_many},       {"spin", spin},               {"version", version},
+    {"fork", fork_many},       {"spin", spin},               {"disturb", disturb},
+    {"version", version},
 };
 
 static int run_verb(int count, char **arguments) {

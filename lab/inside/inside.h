@@ -21,6 +21,7 @@ verb closed;                                                         /* closed.c
 verb serve, interact;                                                /* serve.c, interact.c */
 verb pack, unpack;                                                   /* pack.c, unpack.c */
 verb compute, allocate, fork_many, open_many, spin;                  /* burden.c */
+verb disturb;                                                        /* disturb.c */
 
 /* A program to execute, and as what; init.c. */
 struct application {
