@@ -151,6 +151,9 @@ class Runtime:
         everywhere = Group(self.group)
         everywhere.kill()
         everywhere.remove()
+        for kept in Path("/sys/fs/cgroup").glob(f"*/{self.group}"):  # runc's, in hierarchies without a controller
+            for folder in (*(path for path in kept.iterdir() if path.is_dir()), kept):
+                folder.rmdir()
 
 
 @contextmanager
