@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import ExitUnknown, LabError, LaunchError
@@ -73,6 +75,7 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
         server.finish(record.exit_code)
         if record.remove:
             records.remove(record)
+    _leave(site.session.directory)
 
 
 @contextmanager
@@ -220,6 +223,14 @@ def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> 
         log.error("lab: %s: %s", left.message, left.detail)
         error = error or left.message
     return _write(replace(record, state=State.EXITED, exit_code=code, error=error, ended=time.time()))
+
+
+def _leave(directory: Path) -> None:
+    """End at once: libvirt, which runs in this process, may still be writing about a machine that was killed, into
+    the session's folder that was removed.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(0)
 
 
 def _start_over(name: str, site: Site) -> None:
