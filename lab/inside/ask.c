@@ -33,6 +33,7 @@ static const struct {
     CALL(clone3), CALL(delete_module), CALL(fanotify_init), CALL(finit_module), CALL(fsopen), CALL(getpid),
     CALL(getuid), CALL(io_uring_setup), CALL(kcmp), CALL(kexec_load), CALL(keyctl), CALL(kill), CALL(mount),
     CALL(name_to_handle_at), CALL(open_by_handle_at), CALL(perf_event_open), CALL(personality), CALL(pidfd_open),
+    CALL(ppoll),
     CALL(pivot_root), CALL(prctl), CALL(process_vm_readv), CALL(ptrace), CALL(quotactl), CALL(reboot),
     CALL(set_mempolicy), CALL(setdomainname), CALL(sethostname), CALL(setns), CALL(setpriority), CALL(settimeofday),
     CALL(socket), CALL(swapoff), CALL(swapon), CALL(syslog), CALL(umount2), CALL(unshare), CALL(userfaultfd),
