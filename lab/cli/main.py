@@ -26,6 +26,7 @@ from lab.host import privilege
 COMMANDS = {
     "compare": "lab.cli.compare:compare",
     "density": "lab.cli.density:density",
+    "isolation": "lab.cli.isolation:app",
     "ladder": "lab.cli.ladder:ladder",
     "run": "lab.cli.run:run",
     "ps": "lab.cli.ps:ps",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from lab.isolation.base import Answer, Boundary, Mechanism, Probe, Severity
 
 CONSEQUENCE = {
@@ -24,10 +26,8 @@ def surprise(probe: Probe, boundary: Boundary, answer: Answer) -> str:
     expected = {wanted.reach for wanted in probe.expected[boundary].answers}
     usual = mechanism_of(probe, boundary)
     if answer.reach == "open":
-        missing = "the boundary between the kernels" if usual is Mechanism.OWN_KERNEL else f"the {usual}"
-        if usual is Mechanism.NONE:
-            missing = "what kept it away from the host"
-        return f"{missing} that should stop it is missing or has a hole"
+        what = {Mechanism.NONE: "something that", Mechanism.OWN_KERNEL: "the boundary between the kernels, which"}
+        return f"{what.get(usual, f'what ({usual})')} should keep it from the host is missing or has a hole"
     if "open" in expected:
         return "something new stops it: another namespace, a masked path, a filter or a security module"
     if answer.reach == "closed":
@@ -37,3 +37,47 @@ def surprise(probe: Probe, boundary: Boundary, answer: Answer) -> str:
     return (
         "it works on something of the instance's own, where it should not work at all: a wider set-up than was meant"
     )
+
+
+KINDS = {
+    Boundary.BARE: "a bare process",
+    Boundary.CONTAINER: "a container",
+    Boundary.OWN_KERNEL: "an instance with its own kernel",
+}
+
+
+def how(probe: Probe) -> str:
+    """How it is asked: the class's own words, in one paragraph."""
+    return " ".join((type(probe).__doc__ or "").split())
+
+
+def explanation(probe: Probe, width: int = 100) -> str:
+    """All there is to know about a probe, as text for a terminal ``width`` columns wide."""
+    surprises = [
+        f"“{answer}” from {KINDS[kind]}: {surprise(probe, kind, answer)}."
+        for kind in probe.expected
+        for answer in _others(probe, kind)
+    ]
+    parts = [
+        ("asked", how(probe)),
+        ("stopped by", f"{probe.mechanism}, where a container stops it"),
+        ("matters", f"{probe.severity}. {CONSEQUENCE[probe.severity]}"),
+        *(
+            (f"expected of {KINDS[kind]}", f"{' or '.join(wanted.answers)}: {wanted.because}")
+            for kind, wanted in probe.expected.items()
+        ),
+        ("controls", f"must say yes on {probe.positive}, and no in {probe.negative}; else it is inconclusive"),
+        ("a surprise means", " ".join([*surprises, probe.surprise])),
+        ("read on", ", ".join(probe.pages)),
+    ]
+    lines = [f"{probe.question}  ({probe.id}, {probe.group})"]
+    for title, text in parts:
+        filled = textwrap.wrap(text, width - 4, break_on_hyphens=False)
+        lines += ["", title, *(f"    {line}" for line in filled)]
+    return "\n".join(lines)
+
+
+def _others(probe: Probe, kind: Boundary) -> list[Answer]:
+    """One answer of each reach that ``probe`` would not be expected to give behind ``kind``."""
+    expected = {answer.reach for answer in probe.expected[kind].answers}
+    return [answer for answer in (Answer.YES, Answer.NO) if answer.reach not in expected]

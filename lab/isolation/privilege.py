@@ -115,7 +115,7 @@ class UnloadModule(Privilege):
 
 class OpenByHandle(Privilege):
     """open_by_handle_at(2) with the handle of an inode that can't exist: ESTALE comes only after CAP_DAC_READ_SEARCH
-    was asked for. (A malformed handle would not do: since Linux 6.13 everybody is told EINVAL for that.) With the
+    was asked for. (A malformed handle would not do: newer kernels tell everybody EINVAL for that.) With the
     privilege every file of a mounted file system can be opened by its number, whatever directory one is rooted
     in.
     """

@@ -1,0 +1,269 @@
+"""``lab isolation``: what each boundary stops, asked from inside, with the evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.cli.privilege import require_root
+from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lab.experiment.isolation import Asked
+    from lab.isolation.base import Probe
+    from lab.results.observation import Observation
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+JSON = typer.Option("--json", help="Print JSON.")
+GROUP = typer.Option("--group", metavar="A,B,…", help="Only these groups, by name or the beginning of it.")
+SYMBOLS = {"closed": "[green]✓[/green]", "own": "[blue]◐[/blue]", "open": "[red]✗[/red]", "unknown": "[dim]?[/dim]"}
+WIDTH_OF_A_PIPE = 160
+LEGEND = "✓ stopped   ◐ its own only   ✗ reaches the host   ? can't be told here   ! not what was expected"
+
+
+@app.callback(invoke_without_command=True)
+def isolation(
+    ctx: typer.Context,
+    on: Annotated[str, typer.Option("--on", metavar="A,B,…", help="Backends. Default: every usable one.")] = "",
+    group: Annotated[str, GROUP] = "",
+    probe: Annotated[str, typer.Option("--probe", metavar="A,B,…", help="Only these probes.")] = "",
+    scenario: Annotated[
+        str, typer.Option("--scenario", metavar="SCENARIO|DIR", help="Ask beside this application, in its limits.")
+    ] = "",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Start one instance per backend, ask each the isolation questions from inside, and show the answers.
+
+    Exit code 1 when an answer is not the one expected of its kind of boundary, 0 otherwise. What can't be told
+    on this host is neither.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    chosen = choose(group, probe)
+    require_root()
+    asked = _ask(on, chosen, scenario)
+    surprises = [each for one in asked for each in one.answers if each.detail["as_expected"] is False]
+    if as_json:
+        print(json.dumps([_record(one, each) for one in asked for each in one.answers], indent=2, ensure_ascii=False))
+    else:
+        _print_matrix(asked, chosen)
+    if surprises:
+        raise typer.Exit(1)
+
+
+@app.command("ls")
+def list_probes(group: Annotated[str, GROUP] = "", as_json: Annotated[bool, JSON] = False) -> None:
+    """List the probes, by group."""
+    chosen = choose(group, "")
+    if as_json:
+        print(json.dumps([described(each) for each in chosen], indent=2, ensure_ascii=False))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    heading = ""
+    for each in chosen:
+        if each.group != heading:
+            table.add_row(*([""] if heading else []))
+            heading = each.group
+            table.add_row(f"[bold]{heading}[/bold]")
+        table.add_row(f"  {each.id}", escape(each.question), f"[dim]{each.mechanism}[/dim]")
+    _console().print(table)
+
+
+@app.command()
+def explain(
+    probe: Annotated[str, typer.Argument(metavar="PROBE", help="As lab isolation ls names it.")],
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Explain a probe: what it asks and how, what stops it, what is expected, and what a surprise would mean."""
+    found = choose("", probe)[0]
+    if as_json:
+        print(json.dumps(described(found), indent=2, ensure_ascii=False))
+        return
+    from lab.isolation.explain import explanation
+
+    print(explanation(found))
+
+
+def choose(groups: str, names: str) -> list[Probe]:
+    """The probes of these groups and names, or all. Raises UsageError for a word that means none."""
+    from lab.isolation.base import Group
+    from lab.isolation.registry import probes
+
+    wanted = set(_words(names))
+    known = {probe.id: probe for probe in probes()}
+    for name in wanted - known.keys():
+        import difflib
+
+        near = difflib.get_close_matches(name, known, n=3)
+        raise UsageError(
+            f"no probe is called {name}", hint=f"perhaps {' or '.join(near)}" if near else "lab isolation ls"
+        )
+    headings: set[str] = set()
+    for word in _words(groups):
+        matching = [str(group) for group in Group if str(group).startswith(word.lower())]
+        if not matching:
+            raise UsageError(f"no group is called {word}", hint=f"groups: {', '.join(Group)}")
+        headings.update(matching)
+    return [
+        probe
+        for probe in probes()
+        if (probe.id in wanted or not wanted) and (probe.group in headings or not headings)
+    ] or _nothing(names, groups)
+
+
+def _nothing(names: str, groups: str) -> list[Probe]:
+    raise UsageError(f"no probe of {names} is in {groups}", hint="lab isolation ls")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
+    import tempfile
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from lab.backends.site import Site
+    from lab.cli.compare import _choose
+    from lab.experiment.isolation import LIMITS, ask_backends
+
+    backends = _choose(on)
+    with Site.open() as site, tempfile.TemporaryDirectory(prefix="lab-isolation-") as logs:
+        image, process, limits = None, None, LIMITS
+        if scenario:
+            from lab.cli.build import build_scenario
+            from lab.experiment.scenario import load
+            from lab.images.process import resolve
+
+            loaded = load(scenario)
+            image, limits = build_scenario(site, loaded), loaded.limits
+            environment = dict(loaded.environment)
+            process = resolve(image, site.store.lower_directories(image), environment=environment)
+        with Console(stderr=True).status("") as status:
+            watch = _Status(status.update)
+            return list(
+                ask_backends(
+                    site, backends, watch, logs=Path(logs), chosen=chosen, image=image, process=process, limits=limits
+                )
+            )
+
+
+class _Status:
+    """A Watch that shows the last line on a terminal's standard error."""
+
+    def __init__(self, show: Any) -> None:
+        self._show = show
+
+    def doing(self, what: str) -> None:
+        self._show(what)
+
+    def progress(self, done: int, expected: int) -> None:
+        """Nothing to count."""
+
+    def note(self, sentence: str) -> None:
+        self._show(sentence)
+
+
+def _record(asked: Asked, seen: Observation) -> dict[str, Any]:
+    """One answer, as --json prints it."""
+    return {
+        "probe": seen.quantity.removeprefix("isolation."),
+        "backend": asked.backend.name,
+        "accelerator": str(asked.accelerator),
+        "answer": seen.text,
+        "value": seen.value,
+        **seen.detail,
+    }
+
+
+def described(probe: Probe) -> dict[str, Any]:
+    """One probe, as --json prints it."""
+    from lab.isolation.explain import how
+
+    return {
+        "probe": probe.id,
+        "group": str(probe.group),
+        "question": probe.question,
+        "asked": how(probe),
+        "mechanism": str(probe.mechanism),
+        "severity": str(probe.severity),
+        "expected": {
+            str(boundary): {"answers": [str(answer) for answer in wanted.answers], "because": wanted.because}
+            for boundary, wanted in probe.expected.items()
+        },
+        "controls": {"positive": str(probe.positive), "negative": str(probe.negative)},
+        "surprise": probe.surprise,
+        "pages": list(probe.pages),
+    }
+
+
+def _print_matrix(asked: Sequence[Asked], chosen: Sequence[Probe]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for one in asked:
+        table.add_column(f"{one.backend.name}\n[dim]{one.accelerator}[/dim]")
+    heading = ""
+    for index, probe in enumerate(chosen):
+        if probe.group != heading:
+            heading = probe.group
+            table.add_row()
+            table.add_row(f"[bold]{heading}[/bold]")
+        table.add_row(escape(probe.question), *(_cell(one.answers[index]) for one in asked))
+    console.print(table)
+    console.print(f"\n{LEGEND}\nlab isolation explain PROBE says what an answer means; none of this is a score\n")
+    for line in _surprises(asked):
+        console.print(escape(line), soft_wrap=True)
+    for line in _untold(asked):
+        console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
+
+
+def _console() -> Console:
+    """A terminal as wide as it is; whatever reads a pipe gets a question in one line."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_PIPE
+    return console
+
+
+def _cell(seen: Observation) -> str:
+    surprise = " [bold]![/bold]" if seen.detail["as_expected"] is False else ""
+    word = {"inconclusive": "unclear", "effective": "holds"}.get(seen.text, seen.text)
+    return f"{SYMBOLS[seen.detail['reach']]} {word}{surprise}"
+
+
+def _surprises(asked: Sequence[Asked]) -> list[str]:
+    return [
+        f"! {one.backend.name}, {each.quantity.removeprefix('isolation.')}: “{each.text}” instead of "
+        f"“{each.detail['expected']}” ({each.detail['reason']}): {each.detail['surprise']}. {each.detail['evidence']}"
+        for one in asked
+        for each in one.answers
+        if each.detail["as_expected"] is False
+    ]
+
+
+def _untold(asked: Sequence[Asked]) -> list[str]:
+    """Why questions could not be answered, those with the same reason once."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for one in asked:
+        for each in one.answers:
+            if each.text == "inconclusive":
+                key = each.quantity.removeprefix("isolation."), each.detail["evidence"]
+                reasons.setdefault(key, []).append(one.backend.name)
+    return [f"? {probe} ({', '.join(where)}): {why}" for (probe, why), where in reasons.items()]

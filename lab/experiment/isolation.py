@@ -1,0 +1,91 @@
+"""The isolation questions by themselves: one instance per backend, asked everything, and nothing measured.
+
+Without a scenario the image holds nothing but lab's helper, which waits: what is asked about is the boundary, and an
+application changes none of the answers but by its limits.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.backends.site import Site
+from lab.experiment.watch import Watch
+from lab.images.process import resolve
+from lab.images.store import Image, Origin
+from lab.inside import build
+from lab.instance import Backend, LaunchRequest
+from lab.isolation.base import Probe
+from lab.isolation.battery import ask_all
+from lab.model import Accelerator, ImageConfig, Limits, Process
+from lab.results.observation import Observation
+
+LIMITS = Limits(memory_bytes=256 << 20, cpus=1.0, pids=64)
+"""So that there are some to be tried; large enough for every backend, small enough to be tried in a second."""
+
+DIRECTORIES = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var/tmp")
+WAIT = ("/inside", "call", "ppoll", "0", "0", "0", "0")  # nothing to wait for, and no end: until a signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What one backend's instance answered, in the registry's order."""
+
+    backend: Backend
+    accelerator: Accelerator
+    answers: tuple[Observation, ...]
+
+
+def image_of_nothing(site: Site) -> Image:
+    """An image with lab's helper and the directories that a runtime expects; made at the first call."""
+    name = f"lab-isolation-{build.digest()}"
+    if name in site.store:
+        return site.store.find(name)
+    with site.store.scratch("isolation") as scratch:
+        root = scratch / "root"
+        for directory in DIRECTORIES:
+            (root / directory).mkdir(parents=True)
+        (root / "tmp").chmod(0o1777)
+        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/inside\n")
+        (root / "etc/group").write_text("root:x:0:\n")
+        shutil.copy(build.program(), root / "inside")
+        layer = site.store.add_layer(root)
+    return site.store.add_image(
+        name, config=ImageConfig(environment={"PATH": "/"}, command=WAIT), layers=(layer,), origin=Origin.BUILT
+    )
+
+
+def ask_backends(
+    site: Site,
+    backends: Sequence[str],
+    watch: Watch,
+    *,
+    logs: Path,
+    chosen: Sequence[Probe] | None = None,
+    image: Image | None = None,
+    process: Process | None = None,
+    limits: Limits = LIMITS,
+) -> Iterator[Asked]:
+    """Launch one instance per backend, the thinnest boundary first, and ask it; it is gone when its answers come.
+
+    ``chosen`` are the probes, all unless given. ``process`` is what the ``image`` runs, its own command unless given.
+    Raises LabError when an instance can't be started; a probe that fails is an inconclusive answer.
+    """
+    image = image or image_of_nothing(site)
+    process = process or resolve(image, site.store.lower_directories(image))
+    for backend in sorted((site.backend(name) for name in backends), key=lambda each: each.order):
+        watch.doing(f"preparing {backend.name}")
+        backend.prepare(image)
+        directory = logs / backend.name
+        directory.mkdir(parents=True, exist_ok=True)
+        request = LaunchRequest(
+            name=f"asked-{backend.name}", image=image, process=process, limits=limits, log_directory=directory
+        )
+        watch.doing(f"{backend.name}: starting")
+        with backend.launch(request) as instance:
+            watch.doing(f"{backend.name}: asking")
+            answers = tuple(ask_all(instance, backend, chosen=chosen))
+            accelerator = instance.accelerator
+        yield Asked(backend=backend, accelerator=accelerator, answers=answers)
