@@ -32,8 +32,9 @@ def density(
         "results"
     ),
 ) -> None:
-    """Start one copy after the other on each backend, until N stand, memory runs short, or one does not come up.
+    """Find out how many copies fit.
 
+    One copy after the other is started on each backend, until N stand, memory runs short, or one does not come up.
     Measures what each more copy costs in memory and in time to its first answer, and says how that grows.
     The host keeps a floor of free memory.
     """
