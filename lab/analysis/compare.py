@@ -16,7 +16,7 @@ import pandas as pd
 
 from lab.analysis import inference
 from lab.analysis import statistics as st
-from lab.analysis.data import TWIN
+from lab.analysis.data import TWIN, counted
 from lab.analysis.quantities import is_key
 
 COLUMNS = (
@@ -53,7 +53,7 @@ def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> 
     without an A/A pair), band_of (the quantity that the band was measured on), claim, and why not when it is False.
     The A/A twin's own rows are the ratio to the arm that it repeats.
     """
-    measured = frame[~frame["warmup"] & (frame["unit"] != "answer")]
+    measured = counted(frame)
     blocks = np.sort(measured["block"].unique()).astype(np.int64)
     series: dict[tuple[str, str], dict[str, _Series]] = {}
     units: dict[str, str] = {}

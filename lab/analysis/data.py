@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lab.analysis.host import HOST, noisy_blocks
 from lab.errors import ResultsError
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
@@ -24,8 +25,9 @@ TWIN = "#aa"
 class Loaded:
     """A run and its observations.
 
-    ``frame`` has one column per field of Sample (``value`` float with NaN where there was none, ``block`` and
-    ``position`` int, ``warmup`` bool, ``detail`` dict) in the order they were recorded.
+    ``frame`` has a column ``excluded`` (True in blocks that a rule declared beforehand leaves out: see
+    `lab.analysis.host.noisy_blocks`) and one per field of Sample (``value`` float with NaN where there was none,
+    ``block`` and ``position`` int, ``warmup`` bool, ``detail`` dict) in the order they were recorded.
     """
 
     path: Path
@@ -50,15 +52,18 @@ class Loaded:
 
     @property
     def blocks(self) -> int:
-        """How many blocks were begun, warm-ups left out."""
-        measured = self.frame[~self.frame["warmup"]]
-        return int(measured["block"].nunique())
+        """How many blocks were begun, warm-ups and excluded ones left out."""
+        return int(self.measured["block"].nunique())
+
+    @property
+    def excluded(self) -> tuple[int, ...]:
+        """The blocks that the rule in run.json leaves out, in order."""
+        return tuple(sorted({int(block) for block in self.frame.loc[self.frame["excluded"], "block"]}))
 
     @property
     def measured(self) -> pd.DataFrame:
-        """The observations that count: numbers, without the declared warm-ups."""
-        frame = self.frame
-        return frame[~frame["warmup"] & (frame["unit"] != "answer")]
+        """The observations that count: numbers of instances, without the declared warm-ups and exclusions."""
+        return counted(self.frame)
 
     def summary(self) -> pd.DataFrame:
         """Absolute values: see `lab.analysis.summary.summary`."""
@@ -96,7 +101,17 @@ def load(path: Path | str) -> Loaded:
         raise ResultsError(f"{path} holds no observation yet", hint=f"lab compare --resume {path.name}")
     if not folder.run.arms:
         raise ResultsError(f"{path} names no arm", hint="lab compare writes run.json; name another run folder")
-    return Loaded(path=path, run=folder.run, frame=_frame(rows))
+    frame = _frame(rows)
+    factor = folder.run.settings.get("exclude_noisy")
+    noisy = noisy_blocks(frame, float(factor)) if factor else ()
+    frame["excluded"] = frame["block"].isin(noisy) & ~frame["warmup"] & (frame["metric"] != HOST)
+    return Loaded(path=path, run=folder.run, frame=frame)
+
+
+def counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that statistics of the arms are made of: numbers; no warm-ups, no exclusions, nothing of no arm."""
+    rows = ~frame["warmup"] & (frame["unit"] != "answer") & (frame["arm"] != "")
+    return frame[rows & ~frame["excluded"] if "excluded" in frame else rows]
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

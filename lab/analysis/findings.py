@@ -15,6 +15,7 @@ import pandas as pd
 
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded, detail
+from lab.analysis.host import HOST, remarks
 from lab.analysis.inference import FEWEST
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import is_key, label
@@ -43,6 +44,12 @@ class Kind(StrEnum):
     NOISE = "noise"
     DRIFT = "drift"
     CLUSTERS = "two clusters"
+    NOISY_HOST = "noisy host"
+    HOST_DRIFT = "host drift"
+    OTHER_LOAD = "other load"
+    STEAL = "steal"
+    FREQUENCY = "frequency change"
+    EXCLUDED = "excluded blocks"
     COARSE = "coarse polling"
     PARITY = "parity"
     ISOLATION = "isolation"
@@ -70,7 +77,7 @@ def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     """Everything there is to warn of, the most serious first. ``ratios`` is lab.analysis.compare.ratios()'s."""
     detectors = (
         _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _imprecise, _noise, _drift,
-        _clusters, _coarse,
+        _clusters, _coarse, _host, _excluded,
     )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
     found += _band(ratios)
@@ -78,7 +85,7 @@ def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
 
 
 def _failed(loaded: Loaded) -> Iterator[Finding]:
-    frame = loaded.frame
+    frame = loaded.frame[loaded.frame["metric"] != HOST]
     bad = frame[(frame["status"] != Status.OK) & (frame["unit"] != "answer")].drop_duplicates("instance")
     if bad.empty:
         return
@@ -237,6 +244,27 @@ def _coarse(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
+def _host(loaded: Loaded) -> Iterator[Finding]:
+    for remark in remarks(loaded.frame):
+        yield Finding(
+            kind=Kind(remark.kind), severity=Severity.WARNING, sentence=remark.sentence, advice=remark.advice
+        )
+
+
+def _excluded(loaded: Loaded) -> Iterator[Finding]:
+    factor = loaded.run.settings.get("exclude_noisy")
+    if factor and loaded.excluded:
+        some = _some([str(block) for block in loaded.excluded])
+        yield Finding(
+            kind=Kind.EXCLUDED,
+            severity=Severity.NOTE,
+            sentence=f"{_count(len(loaded.excluded), 'block')} of {len(loaded.excluded) + loaded.blocks} ({some}) "
+            "left out of every statistic, by the rule declared before the first: a fixed computation took more than "
+            f"{factor:g} times its median there.",
+            advice="Their samples are in the folder, and marked in samples.csv.",
+        )
+
+
 def _parity(loaded: Loaded) -> Iterator[Finding]:
     for arm in loaded.arms:
         mismatch = parity_mismatch(loaded, arm.label)
@@ -280,13 +308,15 @@ def _isolation(loaded: Loaded) -> Iterator[Finding]:
         raw: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
         if differs(raw, str(row.text)):
             question = detail(raw, "question") or str(row.quantity).removeprefix("isolation.")
-            seen[f"{row.backend} – {question} “{row.text}” instead of “{detail(raw, 'expected')}”"] = None
+            why = f" ({detail(raw, 'surprise')})" if detail(raw, "surprise") else ""
+            seen[f"{row.backend} – {question} “{row.text}” instead of “{detail(raw, 'expected')}”{why}"] = None
     if seen:
         yield Finding(
             kind=Kind.ISOLATION,
             severity=Severity.SERIOUS,
             sentence=f"A boundary answered otherwise than expected: {_some(list(seen))}.",
-            advice="The boundary, the host's set-up or the expectation is wrong: read the evidence in the matrix.",
+            advice="The boundary, the host's set-up or the expectation is wrong: read the evidence in the matrix, "
+            "and what lab isolation explain says.",
         )
 
 

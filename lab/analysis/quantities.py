@@ -51,6 +51,8 @@ def format_value(value: float, unit: str, digits: int = 3) -> str:
         return f"{format_value(value, 'seconds', digits)}/s"
     if unit == "seconds":
         return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")), digits)
+    if unit == "hertz":
+        return _scaled(value, ((1e9, "GHz"), (1e6, "MHz"), (1.0, "Hz")), digits)
     if unit == "bytes/s":
         return f"{format_value(value, 'bytes', digits)}/s"
     if unit == "bytes":

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lab.analysis import inference
 from lab.analysis import statistics as st
+from lab.analysis.data import counted
 from lab.results.record import Status
 
 KEYS = ["quantity", "state", "arm"]
@@ -23,10 +24,11 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     Columns, values in ``unit``: metric, quantity, state, arm, unit, n (observations that succeeded), median,
     low and high (interval of the median over blocks, 95 %, see `lab.analysis.inference.median_interval`), p95,
-    minimum, maximum, mad, resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups and
-    probes' answers are left out. An arm that never succeeded has n = 0 and NaN.
+    minimum, maximum, mad, resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups,
+    excluded blocks, probes' answers and what was observed of the host itself are left out. An arm that never
+    succeeded has n = 0 and NaN.
     """
-    measured = frame[~frame["warmup"] & (frame["unit"] != "answer")]
+    measured = counted(frame)
     blocks = np.sort(measured["block"].unique()).astype(np.int64)
     rows = [
         _row(dict(zip(KEYS, key, strict=True)), group, blocks)

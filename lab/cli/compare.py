@@ -70,6 +70,14 @@ def compare(
     idle: Annotated[
         str, typer.Option("--idle", metavar="TIME", help="How long every instance is watched while idle.")
     ] = DEFAULT_IDLE,
+    exclude_noisy: Annotated[
+        float | None,
+        typer.Option(
+            "--exclude-noisy",
+            metavar="FACTOR",
+            help="Leave blocks out in which a fixed native computation takes FACTOR times its median, like 1.25.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
         "results"
     ),
@@ -101,7 +109,7 @@ def compare(
             folder = _resume(site, resume, out)
         else:
             chosen = _choose(on), _metrics(metrics)
-            until = _until(blocks, budget, precision, chosen[1])
+            until = _until(blocks, budget, precision, exclude_noisy, chosen[1])
             folder = _start(site, target, *chosen, until, seed, memory, cpus, idle, out)
     _report(folder)
     if check(conditions, folder.path):
@@ -170,6 +178,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
         blocks=run.blocks_planned,
         budget_seconds=run.budget_seconds or 0.0,
         precision=run.settings.get("precision"),
+        exclude_noisy=run.settings.get("exclude_noisy"),
     )
     folder.abandon_incomplete()
     return _run(site, setup, plan, folder)
@@ -211,16 +220,21 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
     return folder
 
 
-def _until(blocks: int | None, budget: str, precision: str, metrics: list[str]) -> dict[str, Any]:
-    """What of a Plan says when to stop."""
+def _until(
+    blocks: int | None, budget: str, precision: str, exclude_noisy: float | None, metrics: list[str]
+) -> dict[str, Any]:
+    """What of a Plan says when to stop and what to leave out."""
     from lab.host.units import parse_seconds, parse_share
 
     if precision and blocks is not None:
         raise UsageError("--precision decides how many blocks there are, and so does --blocks", hint="leave one away")
     if precision and "boot" not in metrics:
         raise UsageError("--precision watches the intervals of boot", hint="add boot to --metrics")
+    if exclude_noisy is not None and not 1 < exclude_noisy < math.inf:
+        raise UsageError(f"--exclude-noisy {exclude_noisy:g} is not a factor above 1", hint="write for example 1.25")
     return {
         "blocks": blocks,
+        "exclude_noisy": exclude_noisy,
         "budget_seconds": parse_seconds(budget),
         "precision": parse_share(precision) if precision else None,
     }

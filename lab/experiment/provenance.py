@@ -48,7 +48,14 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
             "warm_ups": WARM_UPS,
             "precision": plan.precision,
             "caches": "warm: images, disks and guest kernel were prepared and read before the first block",
-            "excluded": "warm-up instances (block 0) from every statistic; nothing else",
+            "exclude_noisy": plan.exclude_noisy,
+            "excluded": "warm-up instances (block 0) from every statistic; "
+            + (
+                "blocks in which the fixed native computation took more than "
+                f"{plan.exclude_noisy:g} times its median over all blocks"
+                if plan.exclude_noisy
+                else "nothing else"
+            ),
         },
     )
 

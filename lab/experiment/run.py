@@ -24,6 +24,7 @@ from lab.experiment import overhead
 from lab.experiment.client import Client
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, PlannedArm
+from lab.experiment.sentinel import Sentinel
 from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.images.store import Image
@@ -74,6 +75,7 @@ class Experiment:
         self.folder = folder
         self.watch = watch
         self.width = width
+        self.sentinel = Sentinel()
         self.kernels: dict[str, str] = {}
         self.client = Client(site, setup.image, setup.process, folder.log_directory)
         self.blocks_expected = MINIMUM_BLOCKS if plan.blocks is None else plan.blocks
@@ -178,7 +180,11 @@ class Experiment:
     def run_block(self, block: int) -> None:
         """Every arm once, in the block's own order; those done before an interruption are skipped."""
         completed = self.folder.completed()
-        for position, arm in enumerate(self.plan.order(block)):
+        order = self.plan.order(block)
+        if any((block, arm.label) not in completed for arm in order):
+            self.watch.doing(f"block {block}: timing the bare host")
+            self._note_host(block, 0, self.sentinel.compute())
+        for position, arm in enumerate(order):
             if (block, arm.label) not in completed:
                 self._progress()
                 self.observe(arm, block, position)
@@ -213,6 +219,7 @@ class Experiment:
             accelerator=known.accelerator,
             kernel=known.kernel,
         )
+        self._note_host(block, position, self.sentinel.look())
         try:
             self._live(backend, stamp)
         except ParityError:
@@ -224,6 +231,11 @@ class Experiment:
             failures.append(error)
         self.folder.complete(block, arm.label)
         return failures
+
+    def _note_host(self, block: int, position: int, seen: Iterable[Observation]) -> None:
+        """What was observed of the host itself: of no arm, no backend and no instance."""
+        nobody = PlannedArm(label="", backend="")
+        self._append(_Stamp(arm=nobody, block=block, position=position, instance="", image=""), seen)
 
     def _live(self, backend: Backend, stamp: _Stamp) -> None:
         request = self._request(stamp.instance)

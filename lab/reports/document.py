@@ -94,6 +94,7 @@ def _context(material: Material) -> dict[str, Any]:
         "key": key,
         "key_words": ", ".join(f"{symbol} {word}" for _, symbol, word in key),
         "parity": tables.parity(material),
+        "quietness": tables.quietness(material),
         "clock": words.clock(material),
         "anchors": anchors(material),
         "not_to_conclude": words.not_to_conclude(material),
@@ -110,7 +111,9 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("load", "Load", bool(context["load"].rows)),
         ("work", "The scenario's own work", bool(context["work"].rows)),
         ("isolation", "Isolation", bool(context["probes"])),
-        ("parity", "Were they the same?", True), ("method", "How it was measured", True),
+        ("parity", "Were they the same?", True),
+        ("host", "How quiet was the host?", bool(context["quietness"].rows)),
+        ("method", "How it was measured", True),
         ("published", "What others measured", True), ("not", "What you may not conclude", True),
         ("provenance", "Where the numbers come from", True),
     ]  # fmt: skip

@@ -39,7 +39,8 @@ def schema() -> dict[str, Any]:
 
 def figure_data(material: Material, needs: str) -> str:
     """The observations behind a figure, as CSV: quantities that start with ``needs``; without it all judged ones."""
-    frame = material.loaded.frame[~material.loaded.frame["warmup"] | (material.loaded.frame["unit"] == "answer")]
+    loaded = material.loaded
+    frame = loaded.frame.loc[sorted(loaded.measured.index.union(loaded.answers.index))]
     names = frame["quantity"].astype(str)
     chosen = names.str.startswith(needs) if needs else names.map(is_key) | names.str.startswith("isolation.")
     return str(frame.loc[chosen, FIGURE_COLUMNS].to_csv(index=False))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lab.analysis.host import HOST, observations
 from lab.analysis.quantities import (
     KEY,
     QUANTITIES,
@@ -55,6 +56,7 @@ FEWEST_FOR_P95 = 20
 MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
 CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
+SHARES = ("host.steal", "host.pressure.")
 BOOT = (*SEGMENTS, "boot.total", "teardown.total")
 
 
@@ -187,6 +189,26 @@ def _compared(found: Ratio | None) -> Cell:
 
 def _range(low: float, high: float) -> str:
     return "" if math.isnan(low) else f"{format_ratio(low).removesuffix(' ×')} – {format_ratio(high)}"
+
+
+def quietness(material: Material) -> Table:
+    """What was observed of the host itself: a row per quantity; shares in per cent."""
+    rows = []
+    for name in (name for name in QUANTITIES if name.startswith(f"{HOST}.")):
+        found = observations(material.loaded.frame, name)
+        if not found.empty:
+            unit = "%" if name.startswith(SHARES) else str(found["unit"].iloc[0])
+            values = found["value"] * (100 if unit == "%" else 1)
+            worst = int(found["block"].iloc[int(found["value"].argmax())])
+            cells = [Cell(text=format_value(value, unit)) for value in (values.median(), values.min(), values.max())]
+            where = f"block {worst}" if worst else "the warm-up"
+            cells.append(Cell(text=where, note=f"n = {len(found)}"))
+            rows.append(Row(header=material.label(name), note=material.definition(name), cells=tuple(cells)))
+    heads = ("median", "lowest", "highest", "highest in")
+    return Table(
+        caption="The host itself, while it was measured", corner="quantity",
+        columns=tuple(Cell(text=head) for head in heads), rows=tuple(rows),
+    )  # fmt: skip
 
 
 def parity(material: Material) -> Table:

@@ -75,6 +75,10 @@ def _range(ratio: Ratio) -> str:
     return f"{format_ratio(ratio.low).removesuffix(' ×')}–{format_ratio(ratio.high)}"
 
 
+MOST_NAMED = 8
+"""More probes than that are counted by group; the matrix names them."""
+
+
 def _isolation(material: Material) -> list[Statement]:
     probes = matrix(material)
     found = []
@@ -86,6 +90,9 @@ def _isolation(material: Material) -> list[Statement]:
         kernel = "a kernel of its own" if own_kernel(arm) else "the host's kernel"
         met = f"{len(reached) or 'none'} of the {len(told)} questions that could be answered"
         names = ", ".join(probe.name for probe in reached)
+        if len(reached) > MOST_NAMED:
+            groups = Counter(probe.group for probe in reached)
+            names = "; ".join(f"{count} of {group}" for group, count in groups.items())
         found.append(
             Statement(
                 sentence=f"{stamped(arm)} runs on {kernel}; {met} met something of the host's.",
@@ -130,7 +137,8 @@ def clock(material: Material) -> list[tuple[str, str]]:
     return [
         ("Clock", "the host's CLOCK_MONOTONIC alone; an instance emits markers, the host stamps their receipt"),
         ("Design", f"randomised complete blocks: every backend once in each, in an order from seed {run.seed}"),
-        ("Blocks", f"{material.loaded.blocks} measured ({planned or 'as many as fit'} planned, {budget}); "
+        ("Blocks", f"{material.loaded.blocks} measured{_but(material)} "
+                   f"({planned or 'as many as fit'} planned, {budget}); "
                    f"ended because: {run.ended_because or 'not ended'}"),
         ("Stopping", _stopping(material)),
         ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "
@@ -148,6 +156,12 @@ def clock(material: Material) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def _but(material: Material) -> str:
+    """How many blocks were measured besides and don't count."""
+    left_out = len(material.loaded.excluded)
+    return f", {left_out} more left out by the rule below" if left_out else ""
+
+
 def _stopping(material: Material) -> str:
     """What was to end the run, what did, and how narrow the intervals were then."""
     run = material.run
@@ -158,8 +172,8 @@ def _stopping(material: Material) -> str:
     which = "it was the intervals" if run.ended_because == Ending.PRECISION else "it was not the intervals"
     return (
         f"as soon as the interval of every arm's median boot is at most {in_percent(precision)} of it wide, looked "
-        f"at after each block from the {PRECISE_BLOCKS}th on, or at the budget; {which}. Widths: {now}. Intervals that "
-        "decided when to stop cover the truth 92 to 95 times in 100"
+        f"at after each block from the {PRECISE_BLOCKS}th on, or at the budget; {which}. Widths: {now}. Intervals "
+        "that decided when to stop cover the truth 92 to 95 times in 100"
     )
 
 

@@ -83,9 +83,12 @@ class RunFolder:
         self._event("completed", block, arm)
 
     def abandon_incomplete(self) -> set[tuple[int, str]]:
-        """On resuming: set aside what a crash left half-observed, and return those pairs."""
+        """On resuming: set aside what a crash left half-observed, and return those pairs.
+
+        What was observed of the host itself belongs to no arm and is never half of anything.
+        """
         done = self.completed()
-        torn = {(sample.block, sample.arm) for sample in self.samples()} - done
+        torn = {(sample.block, sample.arm) for sample in self.samples() if sample.arm} - done
         for block, arm in sorted(torn):
             self._event("abandoned", block, arm)
         return torn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,6 +108,14 @@ class Counting(Metric):
         yield Observation(quantity="counting.ended", value=1.0, unit="1")
 
 
+class FakeSentinel:
+    def compute(self) -> Iterator[Observation]:
+        yield Observation(quantity="host.compute", value=0.2, unit="seconds")
+
+    def look(self) -> Iterator[Observation]:
+        yield Observation(quantity="host.load", value=0.1, unit="1")
+
+
 class FakeImage:
     digest = "sha256:" + "d" * 64
 
@@ -149,6 +157,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> FakeSite:
         return FakeManifest.digest
 
     monkeypatch.setattr(story.overhead, "measure", lambda site, request: {"nothing": 0.001})
+    monkeypatch.setattr(story, "Sentinel", FakeSentinel)
     monkeypatch.setattr(story, "wait_ready", lambda subject: None)
     monkeypatch.setattr(story, "verify_manifest", seen)
     monkeypatch.setattr(story, "limits_seen", lambda instance, kernel: {"pids": 1})
@@ -173,7 +182,8 @@ def experiment(site: FakeSite, folder: RunFolder, *, blocks: int = 2) -> Experim
 def by_arm(samples: Iterable[Sample]) -> dict[tuple[int, str], list[Any]]:
     found: dict[tuple[int, str], list[Any]] = {}
     for sample in samples:
-        found.setdefault((sample.block, sample.arm), []).append(sample)
+        if sample.arm:  # what was observed of the host itself is of no arm
+            found.setdefault((sample.block, sample.arm), []).append(sample)
     return found
 
 
@@ -187,7 +197,7 @@ def test_every_arm_is_observed_once_per_block(site: FakeSite, tmp_path: Path) ->
     for label in ("process", "container", "container#aa"):
         assert [sample.quantity for sample in found[1, label]] == whole
     assert all(sample.warmup == (block == 0) for (block, _), group in found.items() for sample in group)
-    assert {sample.kernel for sample in folder.samples()} == {"6.1.0"}
+    assert {sample.kernel for group in found.values() for sample in group} == {"6.1.0"}
     assert site.launched == site.stopped
     assert folder.run.ended_because == "blocks done"
     assert folder.run.noop == {"nothing": 0.001}
@@ -248,6 +258,44 @@ def test_an_interrupted_run_resumes_where_it_stopped(site: FakeSite, tmp_path: P
     assert all(len(group) == 4 for (block, _), group in found.items() if block)
 
 
+def test_the_host_is_watched_in_every_block_and_before_every_instance(site: FakeSite, tmp_path: Path) -> None:
+    def interrupt(name: str) -> None:
+        if name == "b2-container":
+            raise KeyboardInterrupt
+
+    site.backends["container"].trouble = interrupt
+    folder = make_folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        experiment(site, folder).run()
+    folder.close()
+    again = RunFolder.open(folder.path)
+    before = [sample for sample in again.samples() if not sample.arm]
+    again.abandon_incomplete()
+    assert [sample for sample in again.samples() if not sample.arm] == before  # never half of anything
+    experiment(FakeSite(), again).run()
+    host = [sample for sample in again.samples() if not sample.arm]
+    assert {(sample.metric, sample.backend, sample.instance) for sample in host} == {("host", "", "")}
+    assert [sample.block for sample in host if sample.quantity == "host.compute"] == [1, 2, 2]  # again on resuming
+    looks = {(sample.block, sample.position) for sample in host if sample.quantity == "host.load"}
+    assert looks == {(0, 0), (0, 1), *((block, position) for block in (1, 2) for position in range(3))}
+
+
+def test_narrow_intervals_end_the_run(site: FakeSite, tmp_path: Path) -> None:
+    folder, asked = make_folder(tmp_path), []
+
+    def width(done: int) -> float:
+        asked.append(done)
+        return 0.2 if done < 8 else 0.04
+
+    whole = experiment(site, folder)
+    whole.plan = replace(whole.plan, blocks=None, precision=0.05, budget_seconds=3600.0)
+    whole.width = width
+    whole.run()
+    assert folder.run.ended_because == "precision"
+    assert asked == [6, 7, 8]
+    assert max(block for block, _ in folder.completed()) == 8
+
+
 def test_unequal_files_refuse_the_comparison(site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def differ(*_: object) -> str:
         raise ParityError("container sees other files than the image holds")
@@ -270,7 +318,7 @@ def test_an_application_that_comes_up_nowhere_ends_the_run_in_the_warm_up(site: 
     with pytest.raises(LaunchError, match="warmup-process ended") as caught:
         experiment(site, folder).run()
     assert caught.value.detail == "no database"
-    assert [sample.status for sample in folder.samples()] == [Status.FAILED] * 2
+    assert [sample.status for sample in folder.samples() if sample.arm] == [Status.FAILED] * 2
     assert folder.run.ended_because.startswith("error: warmup-process ended")
 
 
@@ -287,7 +335,7 @@ def test_a_program_that_ends_by_itself_is_measured_until_then(
     monkeypatch.setattr(Counting, "idle", lambda self, subject: gone(subject.instance, ""))
     folder = make_folder(tmp_path)
     experiment(site, folder).run()
-    measured = [sample for sample in folder.samples() if not sample.warmup]
+    measured = [sample for sample in folder.samples() if sample.arm and not sample.warmup]
     assert {sample.status for sample in measured if sample.quantity != "counting.ready"} == statuses
     assert {"counting.ready"} < {sample.quantity for sample in measured}
     assert folder.run.ended_because == "blocks done"
