@@ -55,6 +55,14 @@ def test_bad_luck_and_emulation_are_told_with_advice(tmp_path: Path) -> None:
     assert all(finding.advice for finding in by_kind.values())
 
 
+def test_a_surprise_says_which_mechanism_is_missing(tmp_path: Path) -> None:
+    loaded = load(write_run(tmp_path).path)
+    frame = loaded.frame.copy()
+    frame["detail"] = [{**raw, "surprise": "what (capability) is missing"} for raw in frame["detail"]]
+    told = {finding.kind: finding for finding in found(replace(loaded, frame=frame))}
+    assert "“ (what (capability) is missing)" in told[Kind.ISOLATION].sentence.replace("”", "“")
+
+
 def changed(loaded: Loaded, quantity: str, arm: str, change: Callable[[int, float], float]) -> Loaded:
     """The run with one series changed: ``change`` gets the index and the value."""
     frame = loaded.frame.copy()

@@ -31,6 +31,7 @@ from lab.isolation.base import (
     Reply,
     Severity,
 )
+from lab.isolation.explain import explanation, how, surprise
 from lab.isolation.kernel import BootId
 from lab.isolation.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
 from lab.isolation.privilege import LoadModule, MountTmpfs
@@ -159,6 +160,32 @@ def test_without_a_limit_nothing_is_tried(probe: Probe) -> None:
         probe.lines(replace(CONTEXT, limits=Limits()))
     with pytest.raises(Inconclusive, match="too large"):
         probe.lines(replace(CONTEXT, limits=Limits(memory_bytes=1 << 40, cpus=500, pids=1 << 20)))
+
+
+@pytest.mark.parametrize(
+    ("probe", "boundary", "answer", "words"),
+    [
+        (LoadModule(), Boundary.CONTAINER, Answer.YES, "what (capability) should keep it"),
+        (LoadModule(), Boundary.OWN_KERNEL, Answer.YES, "the boundary between the kernels"),
+        (LoadModule(), Boundary.OWN_KERNEL, Answer.NO, "a kernel without the feature"),
+        (LoadModule(), Boundary.BARE, Answer.NO, "something new stops it"),
+        (LoadModule(), Boundary.CONTAINER, Answer.GUEST, "a wider set-up"),
+        (HostProcesses(), Boundary.CONTAINER, Answer.YES, "what (namespace) should keep it"),
+    ],
+)
+def test_a_surprise_is_told_by_the_mechanism_that_is_missing_or_new(
+    probe: Probe, boundary: Boundary, answer: Answer, words: str
+) -> None:
+    assert words in surprise(probe, boundary, answer)
+
+
+@pytest.mark.parametrize("probe", probes(), ids=lambda probe: probe.id)
+def test_every_explanation_holds_all_there_is_to_know(probe: Probe) -> None:
+    text = " ".join(explanation(probe).split())
+    parts = (probe.question, probe.id, how(probe), str(probe.mechanism), *probe.pages, probe.surprise)
+    assert all(part in text for part in parts)
+    assert all(expected.because in text for expected in probe.expected.values())
+    assert max(map(len, explanation(probe, 80).splitlines())) <= 100  # headings and addresses are not folded
 
 
 # Asking
