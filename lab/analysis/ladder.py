@@ -63,7 +63,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One probe's answer on one rung. ``changed``: it is another reach than on the last rung that had an answer."""
+    """One probe's answer on one rung. ``changed``: it reaches the host where on the last rung with an answer it did
+    not, or the reverse.
+    """
 
     answer: str
     reach: str  # open, closed, own or unknown, see `lab.reports.answers`
@@ -75,7 +77,8 @@ class Cell:
 class Row:
     """One probe over all rungs. ``stopped_by`` is the rung behind the last one on which it reached the host.
 
-    "" when it does so on the last rung too; the first rung when it never did; None when nobody could tell.
+    "" when it does so on the last rung too; the first rung when it never did; None when nobody could tell, or only of
+    rungs on which it does not, so that what is below might have stopped it.
     """
 
     probe: str
@@ -170,7 +173,7 @@ def _row(probe: str, group: str, question: str, seen: dict[str, tuple[str, str, 
             cells.append(None)
             continue
         answer, reach, evidence = seen[arm.label]
-        changed = reach != "unknown" and before not in ("", reach)
+        changed = reach != "unknown" and before != "" and (before == "open") is not (reach == "open")
         cells.append(Cell(answer=answer, reach=reach, evidence=evidence, changed=changed))
         before = before if reach == "unknown" else reach
     return Row(
@@ -185,6 +188,8 @@ def _stopped_by(reaches: Sequence[str], arms: Sequence[Arm]) -> str | None:
         return None
     closed = [place for place, reach in known if reach != "open"]
     last_open = max((place for place, reach in known if reach == "open"), default=-1)
+    if last_open < 0 and known[0][0] > 0:
+        return None
     behind = [place for place in closed if place > last_open]
     if not behind:
         return ""

@@ -28,6 +28,7 @@ COMMANDS = {
     "density": "lab.cli.density:density",
     "isolation": "lab.cli.isolation:app",
     "ladder": "lab.cli.ladder:ladder",
+    "surface": "lab.cli.surface:surface",
     "run": "lab.cli.run:run",
     "ps": "lab.cli.ps:ps",
     "logs": "lab.cli.logs:logs",

@@ -8,6 +8,7 @@
  *   hold, greet, shared-memory
  *               be, and look for, a process of the host                neighbour.c
  *   closed      batch where nothing is allowed                         closed.c
+ *   surface     which system calls get past the filter                 surface.c
  *   serve       run commands for the host, over a port                 serve.c
  *   interact    run the application with what the host types           interact.c
  *   pack        a file or folder as a tar archive                      pack.c
@@ -94,6 +95,7 @@ static const struct {
 } verbs[] = {
     {"init", run_init},        {"serve", serve},             {"interact", interact},      {"pack", pack},
     {"unpack", unpack},        {"manifest", print_manifest}, {"batch", batch},
+    {"surface", print_surface},
     {"call", make_call},       {"open", open_path},          {"read", read_path},
     {"stat", stat_path},       {"list", list_directory},     {"namespaces", list_namespaces},
     {"processes", find_processes}, {"mount-tmpfs", mount_tmpfs}, {"node", open_node},

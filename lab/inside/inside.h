@@ -13,6 +13,7 @@ typedef int verb(int count, char **arguments);
 
 verb run_init;                                                       /* init.c */
 verb print_manifest;                                                 /* manifest.c */
+verb print_surface;                                                  /* surface.c */
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
 verb list_namespaces, find_processes, mount_tmpfs, open_node;        /* ask.c */
 verb enter_namespace, read_clock, file_system_space;                 /* ask.c */

@@ -82,13 +82,20 @@ def _costs(axes: Axes, loaded: Loaded, costs: Mapping[tuple[str, str], Cost], qu
     if known:
         axes.set_ylim(min(known) / 3.2, max(known) * 2.6)
     style.logarithmic(axes.yaxis, unit)
-    if unit == "bytes":
-        from matplotlib.ticker import LogLocator
-
-        axes.yaxis.set_major_locator(LogLocator(base=4))
+    _few_ticks(axes, unit, max(known) / min(known) if known else 1.0)
     axes.grid(True, axis="y")
     axes.grid(False, axis="x")
     axes.tick_params(axis="x", length=0, labelbottom=False)
+
+
+def _few_ticks(axes: Axes, unit: str, span: float) -> None:
+    """Powers of four for bytes, of ten where machines stand beside processes."""
+    from matplotlib.ticker import LogLocator
+
+    if unit == "bytes":
+        axes.yaxis.set_major_locator(LogLocator(base=4))
+    elif span > 100:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,)))
 
 
 def _titles(axes: Axes, loaded: Loaded) -> None:
@@ -154,6 +161,8 @@ def _legend(figure: Figure) -> None:
         Patch(facecolor=fill, edgecolor=ink, label=f"{symbol} {WORDS[name]}")
         for name, (fill, ink, symbol) in style.REACH.items()
     ]
-    handles.append(Patch(facecolor=style.PAPER, edgecolor=style.INK, linewidth=2.2, label="this step changes it"))
+    handles.append(
+        Patch(facecolor=style.PAPER, edgecolor=style.INK, linewidth=2.2, label="this step changes whether it does")
+    )
     handles.append(Line2D([], [], color=STAIR, linewidth=3.2, label="from here on the host is out of reach"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

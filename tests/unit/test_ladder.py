@@ -35,6 +35,8 @@ ANSWERS = {  # what each rung of CLIMBED answers
     "shut": ("no", "no", "no", "no"),
     "leak": ("yes", "yes", "yes", "yes"),
     "odd": ("inconclusive",) * 4,
+    "only-above": ("inconclusive", "inconclusive", "inconclusive", "own"),
+    "moved": ("yes", "no", "no", "own"),
     "late": ("inconclusive", "yes", "inconclusive", "no"),
 }
 REACH = {"host": "open", "yes": "open", "no": "closed", "own": "own", "inconclusive": "unknown"}
@@ -177,12 +179,15 @@ def test_a_probe_is_stopped_by_the_step_behind_the_last_on_which_it_is_open(tmp_
     found = rows(load(ladder_run(tmp_path).path))
     assert {row.probe: row.stopped_by for row in found} == {
         "shut": "chroot", "host-processes": "pid", "reopened": "user", "boot-id": "vm", "late": "vm", "leak": "",
-        "odd": None,
+        "odd": None, "only-above": None, "moved": "pid",
     }  # fmt: skip
-    assert [row.probe for row in found][-2:] == ["leak", "odd"], "the staircase ends with what nothing stops"
+    assert [row.probe for row in found][-3:] == ["leak", "odd", "only-above"], (
+        "the staircase ends with what nothing stops"
+    )
     changed = {row.probe: [bool(cell and cell.changed) for cell in row.cells] for row in found}
     assert changed["reopened"] == [False, True, True, False]
     assert changed["late"] == [False, False, False, True], "no answer is no change"
+    assert changed["moved"] == [False, True, False, False], "its own is as far from the host as nothing"
     assert stops(found)["vm"] == ["boot-id", "late"]
 
 
