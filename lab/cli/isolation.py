@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.ladder import ladder
 from lab.cli.privilege import require_root
+from lab.cli.surface import surface
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +93,10 @@ def explain(
     from lab.isolation.explain import explanation
 
     print(explanation(found))
+
+
+app.command()(ladder)
+app.command()(surface)
 
 
 def choose(groups: str, names: str) -> list[Probe]:

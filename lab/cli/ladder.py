@@ -1,4 +1,4 @@
-"""``lab ladder``: mechanisms added one at a time, what each step stops and what it costs."""
+"""``lab isolation ladder``: mechanisms added one at a time, what each step stops and what it costs."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def ladder(
         "results"
     ),
 ) -> None:
-    """Start from chroot and add a container's mechanisms one at a time, then a kernel of its own.
+    """Add a container's mechanisms one at a time, measure each step.
 
-    Says which step stops which probe, and what each costs in time and memory. docs/ladder.md explains the rungs.
+    From chroot to a kernel of its own. Says which step stops which probe, and what each costs in time and memory. docs/ladder.md explains the rungs.
     """
     import secrets
 

@@ -27,8 +27,6 @@ COMMANDS = {
     "compare": "lab.cli.compare:compare",
     "density": "lab.cli.density:density",
     "isolation": "lab.cli.isolation:app",
-    "ladder": "lab.cli.ladder:ladder",
-    "surface": "lab.cli.surface:surface",
     "run": "lab.cli.run:run",
     "ps": "lab.cli.ps:ps",
     "logs": "lab.cli.logs:logs",

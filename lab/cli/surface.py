@@ -1,4 +1,4 @@
-"""``lab surface``: which system calls get through to the kernel, on each backend."""
+"""``lab isolation surface``: which system calls get through to the kernel, on each backend."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def surface(
     calls: Annotated[bool, typer.Option("--calls", help="A line per system call, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
 ) -> None:
-    """Count the system calls that get through, on each backend: by making them inside, and by evaluating the filter.
+    """Count the system calls that get through, found in two ways.
 
-    No call does anything: the arguments are wrong. Those that can't be made harmless are named, not made.
+    By making them inside, and by evaluating the filter. No call does anything: the arguments are wrong. Those that can't be made harmless are named, not made.
     """
     require_root()
     from lab.backends.site import Site

@@ -25,7 +25,7 @@ UNKNOWN = "could not be told here"
 
 NOT_TO_CONCLUDE = (
     "That a mechanism which stops nothing new is useless. What an earlier step has stopped already it can't stop "
-    "again, and defence in depth is the point: lab ladder --rungs takes them in another order.",
+    "again, and defence in depth is the point: lab isolation ladder --rungs takes them in another order.",
     "That an answer is the strength of a boundary. A probe asks whether a door is there, not how hard it is to pick; "
     "all rungs before the machines share one kernel, whose bugs no step removes.",
     "That the steps' costs add up for another application: what is measured is the start, and memory while idle. "

@@ -3,7 +3,7 @@
 Rules name directories: everything below is allowed to be read and executed, and to be changed except below a few.
 What no rule allows is refused, mounting anything included, whoever asks; so is tracing and signalling whoever is
 not bound by the same rules. The OCI runtime specification has no property for it, so no configuration asks for it:
-it is an option of lab's own, for `lab ladder`. Standard library only; see `lab.runtime.spawner`.
+it is an option of lab's own, for `lab isolation ladder`. Standard library only; see `lab.runtime.spawner`.
 """
 
 from __future__ import annotations

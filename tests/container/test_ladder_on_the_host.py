@@ -1,4 +1,4 @@
-"""``lab ladder`` on real rungs: every one comes up, steps stop what they are known to stop, nothing is left."""
+"""``lab isolation ladder`` on real rungs: every one comes up, steps stop what they are for, nothing is left."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def same_host() -> Iterator[None]:
 
 
 def ladder(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [*LAB, "ladder", str(scenario), "--out", str(out), *words]
+    argv = [*LAB, "isolation", "ladder", str(scenario), "--out", str(out), *words]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -1,4 +1,4 @@
-"""``lab surface``: the filter as it is evaluated, and as the kernel carries it out, say the same of every call."""
+"""``lab isolation surface``: the filter as it is evaluated, and as the kernel carries it out, say the same of every call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, same_host: None) -> dict[
     """By backend and name of the call."""
     scenario = make_scenario(tmp_path_factory.mktemp("page"))
     backends = "process,container" + (",runc" if shutil.which("runc") else "")
-    argv = [*LAB, "surface", str(scenario), "--on", backends, "--json"]
+    argv = [*LAB, "isolation", "surface", str(scenario), "--on", backends, "--json"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return {
