@@ -47,7 +47,8 @@ def ladder(
 ) -> None:
     """Add a container's mechanisms one at a time, measure each step.
 
-    From chroot to a kernel of its own. Says which step stops which probe, and what each costs in time and memory. docs/ladder.md explains the rungs.
+    From chroot to a kernel of its own. Says which step stops which probe, and what each costs in time and memory.
+    docs/ladder.md explains the rungs.
     """
     import secrets
 

@@ -28,7 +28,8 @@ def surface(
 ) -> None:
     """Count the system calls that get through, found in two ways.
 
-    By making them inside, and by evaluating the filter. No call does anything: the arguments are wrong. Those that can't be made harmless are named, not made.
+    By making them inside, and by evaluating the filter. No call does anything: the arguments are wrong. Those that
+    can't be made harmless are named, not made.
     """
     require_root()
     from lab.backends.site import Site
