@@ -55,6 +55,7 @@ class Cell:
     reason: str = ""
     mechanism: str = ""
     evidence: str = ""
+    surprise: str = ""
     n: int = 0
     varied: bool = False
 
@@ -100,6 +101,7 @@ def _cell(arm: Arm, text: str, status: str, raw: dict[str, Any]) -> Cell:
         reason=detail(raw, "reason"),
         mechanism=detail(raw, "mechanism"),
         evidence=detail(raw, "evidence"),
+        surprise=detail(raw, "surprise"),
         n=1,
     )
 

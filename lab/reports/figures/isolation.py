@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from textwrap import shorten
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from lab.reports import style
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 QUESTION_WIDTH = 3.4
 """The width of the questions' column, in columns of answers."""
+
+LINE = 40
+"""Characters of a question in one line; longer ones are set in two."""
 
 GROUP_HEIGHT = 0.75
 LONGEST_COLUMN = 16
@@ -74,8 +77,9 @@ def _column(axes: Axes, probes: Sequence[Probe], material: Material, height: flo
             heading: dict[str, Any] = {"fontsize": size - 2.5, "fontweight": "bold", "color": style.QUIET}
             axes.text(-QUESTION_WIDTH, y + 0.52, group.upper(), va="center", **heading)
             y += GROUP_HEIGHT
-        question = shorten(probe.question, 41, placeholder=" …")
-        axes.text(-QUESTION_WIDTH, y + 0.5, question, va="center", fontsize=size)
+        question = fill(probe.question, LINE)
+        smaller = size - 2.5 if "\n" in question else size
+        axes.text(-QUESTION_WIDTH, y + 0.5, question, va="center", fontsize=smaller, linespacing=1.0)
         for column, arm in enumerate(arms):
             _cell(axes, column, y, probe.cells.get(arm.label), size)
         y += 1

@@ -23,6 +23,8 @@ COSTS = (
 SCALES = {"s": 1.0, "MiB": 1024.0**2}
 
 MOST_IN_A_LINE = 12
+MOST_LINES = 4
+"""More squares than fit so many lines make the lines longer: flatter squares could not be told apart."""
 
 
 def draw(material: Material, keep: Callable[[Figure], None]) -> str:
@@ -87,7 +89,7 @@ def _strip(axes: Axes, material: Material) -> None:
 
     probes = matrix(material)
     order = ("open", "own", "closed", "unknown")
-    lines = -(-len(probes) // MOST_IN_A_LINE)
+    lines = min(MOST_LINES, -(-len(probes) // MOST_IN_A_LINE))
     width = -(-len(probes) // lines)
     height = 0.66 / lines
     for row, arm in enumerate(material.arms):
@@ -97,7 +99,9 @@ def _strip(axes: Axes, material: Material) -> None:
             fill, ink, symbol = style.REACH[reach]
             x, y = index % width, row - 0.33 + height * (index // width)
             axes.add_patch(Rectangle((x + 0.06, y), 0.88, 0.9 * height, facecolor=fill, edgecolor=ink, linewidth=0.8))
-            axes.text(x + 0.5, y + 0.45 * height, symbol, ha="center", va="center", fontsize=15 - lines, color=ink)
+            axes.text(
+                x + 0.5, y + 0.45 * height, symbol, ha="center", va="center", fontsize=15 - 1.5 * lines, color=ink
+            )
     axes.set_xlim(0, width)
     axes.set_xticks([])
     axes.grid(False)
