@@ -13,6 +13,7 @@ from local_instance import LOOPBACK, LocalInstance
 
 from lab.isolation import battery
 from lab.isolation.base import Answer, Boundary, Privilege
+from lab.isolation.explain import table
 from lab.metrics.base import Metric, Subject
 from lab.model import Limits, Scenario
 from lab.results.record import Status
@@ -70,3 +71,8 @@ def test_every_hook_is_on_the_page() -> None:
     text = (DOCS / "adding-a-metric.md").read_text()
     hooks = [name for name, value in vars(Metric).items() if callable(value) and not name.startswith("_")]
     assert sorted(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == sorted(hooks)
+
+
+def test_every_probe_is_in_the_page_as_the_code_has_it() -> None:
+    page = (DOCS / "isolation.md").read_text()
+    assert table() in page, "docs/isolation.md lacks what lab.isolation.explain.table() says"
