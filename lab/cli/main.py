@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from lab import __version__
+from lab.cli import coercion
 from lab.cli.interrupt import Interruptible
 from lab.errors import LabError, UsageError
 from lab.host import privilege
@@ -72,6 +73,9 @@ class LazyGroup(TyperGroup):
         except (KeyboardInterrupt, OSError) as error:
             raise Escaped(error) from error
 
+    def get_params(self, ctx: Any) -> Any:
+        return coercion.spared(super().get_params(ctx))
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
@@ -86,6 +90,7 @@ class LazyGroup(TyperGroup):
             target = single
         command = get_command(target)
         command.name = cmd_name
+        coercion.spare(command)
         return command
 
 
