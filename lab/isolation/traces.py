@@ -240,7 +240,7 @@ class Interrupts(Readable):
     pages = ("proc_interrupts(5)",)
     expected = expectations(
         bare=SHARED_READ[0],
-        container=expect(Answer.NO, because="/proc/interrupts is masked, as Docker does since version 27"),
+        container=expect(Answer.NO, because="/proc/interrupts is masked, as Docker does since 2025"),
         own_kernel=SHARED_READ[1],
     )
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import contract
 import pytest
@@ -16,12 +21,21 @@ from lab.images.store import Image
 from lab.isolation.battery import ask_all
 from lab.isolation.registry import probes
 from lab.model import Kernel
+from lab.record import replace
 from lab.results.observation import Observation
 from lab.results.record import Status
+from lab.runtime import bundle, capabilities
+from lab.runtime.config import Capabilities, Config
 
 # On any host where these tests run at all, these can be told.
 CERTAIN = {"boot-id", "kernel-release", "host-processes", "kill-host-process", "trace-host-process", "namespaces"}
 CERTAIN |= {"mount", "set-clock", "system-call-filter", "capabilities", "memory-limit", "pids-limit"}
+CERTAIN |= {"page-cache", "file-systems", "kernel-addresses", "abstract-socket", "shared-memory", "set-hostname"}
+CERTAIN |= {"user-ids", "host-paths-in-mounts", "cgroup-path", "root-of-a-host-process", "join-namespace"}
+CERTAIN |= {"open-by-handle", "swap", "mount-by-the-new-calls", "mount-namespace", "raise-priority", "new-privileges"}
+CERTAIN |= {"device-nodes", "hypervisor-bit", "interfaces", "host-loopback", "packet-capture", "raw-socket"}
+CERTAIN |= {"network-settings", "fine-clock", "processor-times", "inotify-instances", "ipc-objects", "thread-table"}
+CERTAIN |= {"file-table", "directory-entries", "disk-space", "shared-memory-space", "open-files-limit"}
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +79,45 @@ def test_every_answer_is_the_expected_one(
         if not o.detail["as_expected"]
     }
     assert surprises == {}
+
+
+def test_the_command_asks_what_was_chosen_and_tells_surprises_by_its_exit_code() -> None:
+    command = [sys.executable, "-m", "lab.cli.main", "isolation", "--on", "container,process", "--probe"]
+    done = subprocess.run(
+        [*command, "mount,user-ids", "--json"], capture_output=True, text=True, timeout=60, check=True
+    )
+    told = {(each["backend"], each["probe"]): each for each in json.loads(done.stdout)}
+    assert {key: each["answer"] for key, each in told.items()} == {
+        ("process", "mount"): "yes",
+        ("process", "user-ids"): "yes",
+        ("container", "mount"): "no",
+        ("container", "user-ids"): "yes",
+    }
+    assert told["container", "mount"]["mechanism"] == "capability"
+    assert "EPERM" in told["container", "mount"]["evidence"]
+    shown = subprocess.run([*command, "mount"], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.search(r"Can it mount a file system\? +✗ yes +✓ no", shown)
+
+
+def test_a_boundary_with_a_hole_is_found(
+    site: Site, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that was given a capability too many, and no filter: what is missing is told."""
+    given = bundle.container_config
+
+    def holed(*arguments: Any, **named: Any) -> Config:
+        config = given(*arguments, **named)
+        everything = capabilities.held()
+        more = Capabilities(bounding=everything, effective=everything, permitted=everything)
+        process = replace(config.process, capabilities=more)
+        return replace(config, process=process, linux=replace(config.linux, seccomp=None))
+
+    monkeypatch.setattr(bundle, "container_config", holed)
+    backend = site.backend("container")
+    backend.prepare(image)
+    chosen = [probe for probe in probes() if probe.id in ("mount", "bpf", "boot-id")]
+    with backend.launch(contract.request(site, image, "holed", "sleep", "60", logs=tmp_path)) as instance:
+        mounts, bpf = (o for o in ask_all(instance, backend, chosen=chosen) if o.quantity != "isolation.boot-id")
+    for seen in (mounts, bpf):
+        assert (seen.text, seen.detail["as_expected"]) == ("yes", False)
+        assert "what (capability) should keep it from the host is missing" in seen.detail["surprise"]

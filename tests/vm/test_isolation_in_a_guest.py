@@ -18,6 +18,9 @@ from lab.results.record import Status
 
 # Told on any host: what works in the guest needs no control, and these refusals have one everywhere.
 CERTAIN = {"boot-id", "host-processes", "kill-host-process", "namespaces", "mount", "load-module", "kernel-log"}
+CERTAIN |= {"uptime", "page-cache", "kernel-addresses", "user-ids", "shared-memory", "root-of-a-host-process"}
+CERTAIN |= {"open-by-handle", "unload-module", "kexec", "io-ports", "mount-namespace", "hypervisor-bit", "interfaces"}
+CERTAIN |= {"host-loopback", "packet-capture", "monotonic-clock", "inotify-instances", "file-table", "disk-space"}
 CERTAIN |= {"set-clock", "core-pattern", "capabilities", "system-call-filter", "memory-limit", "pids-limit"}
 
 SCENARIO = Scenario(
