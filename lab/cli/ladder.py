@@ -38,6 +38,7 @@ def ladder(
     idle: Annotated[
         str, typer.Option("--idle", metavar="TIME", help="How long it idles before its memory is read.")
     ] = "0.2s",
+    probe: Annotated[str, typer.Option("--probe", metavar="A,B,…", help="Only these probes. Default: all.")] = "",
     probes: Annotated[
         bool, typer.Option("--probes/--no-probes", help="Ask the isolation probes on each rung.")
     ] = True,
@@ -56,6 +57,9 @@ def ladder(
 
     require_root()
     seconds, idle_seconds = parse_seconds(budget), parse_seconds(idle)
+    from lab.cli.isolation import choose as choose_probes
+
+    chosen = choose_probes("", probe) if probes else []
     words = [word.strip() for word in rungs.split(",") if word.strip()]
     from lab.backends.site import Site
 
@@ -78,10 +82,10 @@ def ladder(
             blocks=rounds,
             budget_seconds=seconds,
         )
-        setup = replace(setup, isolation=probes)
+        setup = replace(setup, isolation=bool(chosen))
         folder = RunFolder.create(out, _described(site, setup, plan, climbed))
         with folder, _watching(folder.run) as watch:
-            Ladder(site, setup, plan, climbed, folder, watch).run()
+            Ladder(site, setup, plan, climbed, chosen, folder, watch).run()
     show(folder.path)
 
 

@@ -30,6 +30,7 @@ from lab.experiment.rungs import Rung, configuration
 from lab.experiment.watch import Watch
 from lab.host.clock import Timeline, now
 from lab.instance import INSIDE, Backend, Instance, LaunchRequest
+from lab.isolation.base import Probe
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Observation, Subject
 from lab.metrics.readiness import wait_ready
@@ -99,15 +100,26 @@ class Step(HostBackend):
 
 
 class Ladder:
-    """One ladder climbed, appended to ``folder`` as it is made. Arms of ``plan`` are the rungs' names."""
+    """One ladder climbed, appended to ``folder`` as it is made. Arms of ``plan`` are the rungs' names.
+
+    ``probes`` are asked on each rung, none if there are none.
+    """
 
     def __init__(
-        self, site: Site, setup: Setup, plan: Plan, rungs: Sequence[Rung], folder: RunFolder, watch: Watch
+        self,
+        site: Site,
+        setup: Setup,
+        plan: Plan,
+        rungs: Sequence[Rung],
+        probes: Sequence[Probe],
+        folder: RunFolder,
+        watch: Watch,
     ) -> None:
         self.site = site
         self.setup = setup
         self.plan = plan
         self.rungs = tuple(rungs)
+        self.probes = tuple(probes)
         self.folder = folder
         self.watch = watch
 
@@ -116,7 +128,7 @@ class Ladder:
         because = "error"
         try:
             self.prepare()
-            for rung in self.rungs if self.setup.isolation else ():
+            for rung in self.rungs if self.probes else ():
                 self.ask(rung)
             because = self.measure()
         except KeyboardInterrupt:
@@ -140,7 +152,7 @@ class Ladder:
         name = f"ask-{rung.name}"
         try:
             with self._quiet(rung, name) as (backend, instance):
-                for seen in ask_all(instance, backend):
+                for seen in ask_all(instance, backend, chosen=self.probes):
                     self._append(rung, WARM_UP, 0, name, without_expectation(seen))
         except LabError as error:
             self._failed(rung, WARM_UP, 0, name, error)
