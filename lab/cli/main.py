@@ -27,6 +27,7 @@ from lab.host import privilege
 COMMANDS = {
     "compare": "lab.cli.compare:compare",
     "density": "lab.cli.density:density",
+    "noisy": "lab.cli.noisy:noisy",
     "isolation": "lab.cli.isolation:app",
     "run": "lab.cli.run:run",
     "ps": "lab.cli.ps:ps",

@@ -39,18 +39,19 @@ def report(
     from lab.reports.density import write as write_density
     from lab.reports.ladder import is_ladder
     from lab.reports.ladder import write as write_ladder
+    from lab.reports.noisy import is_noisy
+    from lab.reports.noisy import write as write_noisy
     from lab.results.store import RunFolder, locate
 
+    with_pages_of_their_own = ((is_density, write_density), (is_ladder, write_ladder), (is_noisy, write_noisy))
     conditions = read(fail_if or [])
     wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
     folders = [locate(word, root) for word in runs or ["latest"]]
     for folder in folders:
-        if is_density(RunFolder.open(folder).run.settings):
-            for path in write_density(load(folder)):
-                typer.echo(path)
-            continue
-        if is_ladder(RunFolder.open(folder).run.settings):
-            for path in write_ladder(load(folder)):
+        settings = RunFolder.open(folder).run.settings
+        own = next((write_own for is_one, write_own in with_pages_of_their_own if is_one(settings)), None)
+        if own is not None:
+            for path in own(load(folder)):
                 typer.echo(path)
             continue
         written = write(folder, wanted)

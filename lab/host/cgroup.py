@@ -24,6 +24,7 @@ from lab.model import Limits
 
 CPU_PERIOD_MICROSECONDS = 100_000
 SMALLEST_CPU_QUOTA_MICROSECONDS = 1_000
+LARGEST_FOLIO_BYTES = 2 << 20
 V1_UNLIMITED_BYTES = 1 << 62  # v1 shows "no limit" as the largest multiple of a page below 2^63
 
 
@@ -292,6 +293,33 @@ class ControlGroup:
     def pids_current(self) -> int:
         """How many tasks (threads count) the group holds. Raises LabError without a pids controller."""
         return int(self._read("pids", "pids.current"))
+
+    def limit_hits(self) -> dict[str, int]:
+        """How often the group met a limit so far: ``memory`` (charges that failed at first), ``oom`` (processes
+        killed for want of memory), ``cpu`` (periods throttled), ``pids`` (forks refused). Left out where the kernel
+        does not count. On v1 ``memory`` may be no more than 1 since the last `forget_peak`.
+        """
+        found = {}
+        files = [("cpu", "cpu.stat", {"cpu": "nr_throttled"}), ("pids", "pids.events", {"pids": "max"})]
+        if "memory" in self.hierarchies.v1:
+            files.append(("memory", "memory.oom_control", {"oom": "oom_kill"}))
+            # Some kernels (6.18) leave memory.failcnt at 0 whatever happens; the peak tells as much as one hit. It
+            # stays below the limit by the size of a folio that did not fit, 2 MiB maybe.
+            used = self.memory()
+            full = used.limit_bytes is not None and (used.peak_bytes or 0) >= used.limit_bytes - LARGEST_FOLIO_BYTES
+            found["memory"] = max(int(full), self._optional("memory", "memory.failcnt") or 0)
+        else:
+            files.append(("memory", "memory.events", {"memory": "max", "oom": "oom_kill"}))
+        for controller, name, wanted in files:
+            if self._has(controller, name):
+                counts = cgroupfs.pairs(self._read(controller, name))
+                found.update({limit: counts[key] for limit, key in wanted.items() if key in counts})
+        return found
+
+    def forget_peak(self) -> None:
+        """Let the peak of memory be what is used now, where the kernel offers that for all (v1)."""
+        if self._has("memory", "memory.max_usage_in_bytes"):
+            self.write("memory", "memory.max_usage_in_bytes", "0")
 
     def pressure(self) -> Mapping[str, Pressure] | None:
         """Stall times by resource (cpu, memory, io), or None where this kernel or mode has no PSI per group."""

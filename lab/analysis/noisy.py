@@ -1,0 +1,138 @@
+"""What a neighbour does to an instance: how much slower it answers, whether it lives, and which limit held."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lab.analysis import inference
+from lab.analysis.data import Loaded
+
+RATE, LATENCY, SURVIVED, WOKEN = "noisy.rate", "noisy.latency.p99", "noisy.survived", "noisy.host_delay"
+QUIET = "quiet"
+SAVED_BY = {
+    "cpu": "its CPU limit",
+    "oom": "its memory limit (killed)",
+    "memory": "its memory limit (reclaimed)",
+    "pids": "its limit of processes",
+    "bound cpu": "only lab's bound on CPU",
+    "bound oom": "only lab's bound on memory (killed)",
+    "bound memory": "only lab's bound on memory",
+    "bound pids": "only lab's bound on processes",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbance:
+    """One kind of neighbour beside one backend, over all blocks.
+
+    ``slowdown`` is requests per second in quiet over those beside the neighbour, with an interval of 95 % (Student's
+    t on the blocks' logarithms); NaN where it can't be said, infinite where nothing was answered. ``latency`` is the
+    ratio of the 99th percentiles. ``survived`` of ``times``; ``met`` are the limits that the aggressor ran into, the
+    most frequent first; ``host_delay_seconds`` is how late the host woke a process outside, at worst.
+    """
+
+    arm: str
+    limits: str
+    kind: str
+    slowdown: float
+    low: float
+    high: float
+    latency: float
+    survived: int
+    times: int
+    met: tuple[str, ...]
+    host_delay_seconds: float
+
+    @property
+    def says(self) -> str:
+        """The slowdown in words."""
+        if math.isinf(self.slowdown):
+            return "no answer at all"
+        if math.isnan(self.slowdown):
+            return "not measured"
+        text = f"{self.slowdown:.2f} ×"
+        if math.isnan(self.low):
+            return f"{text} (too few blocks for an interval)"
+        text += f" ({self.low:.2f} to {self.high:.2f})"
+        if self.low <= 1 <= self.high:
+            return f"{text}: no clear difference"
+        return text
+
+
+def disturbances(loaded: Loaded) -> list[Disturbance]:
+    """Every kind beside every backend, in both conditions; the quiet ones are what they are compared with."""
+    frame = loaded.frame[loaded.frame["metric"] == "noisy"].copy()
+    for key in ("kind", "limits"):
+        frame[key] = frame["detail"].map(lambda detail, key=key: str(detail.get(key, "")))
+    found = []
+    order = [arm.label for arm in loaded.all_arms]
+    for (arm, limits), group in frame.groupby(["arm", "limits"], sort=False, observed=True):
+        quiet = group[group["kind"] == QUIET]
+        for kind, rows in group[group["kind"] != QUIET].groupby("kind", sort=False, observed=True):
+            found.append(_one(str(arm), str(limits), str(kind), quiet, rows))
+    kinds = sorted({each.kind for each in found})
+    return sorted(
+        found, key=lambda each: (kinds.index(each.kind), order.index(each.arm), each.limits == "with limits")
+    )
+
+
+def _one(arm: str, limits: str, kind: str, quiet: pd.DataFrame, rows: pd.DataFrame) -> Disturbance:
+    slowdown, low, high = _ratio(_by_block(quiet, RATE), _by_block(rows, RATE))
+    latency, _, _ = _ratio(_by_block(rows, LATENCY), _by_block(quiet, LATENCY))
+    rates = rows[rows["quantity"] == RATE]
+    if len(rates) and rates["value"].isna().all():
+        slowdown, low, high = math.inf, math.nan, math.nan
+    lived = rows[rows["quantity"] == SURVIVED]["value"]
+    return Disturbance(
+        arm=arm,
+        limits=limits,
+        kind=kind,
+        slowdown=slowdown,
+        low=low,
+        high=high,
+        latency=latency,
+        survived=int(lived.sum()),
+        times=len(lived),
+        met=_met(rates["detail"].tolist()),
+        host_delay_seconds=float(rows[rows["quantity"] == WOKEN]["value"].max()),
+    )
+
+
+def _by_block(rows: pd.DataFrame, quantity: str) -> pd.Series:
+    values = rows[(rows["quantity"] == quantity) & rows["value"].notna()]
+    return values.groupby("block")["value"].median()
+
+
+def _ratio(above: pd.Series, below: pd.Series) -> tuple[float, float, float]:
+    """The geometric mean of the shared blocks' ratios, and its interval; NaN without any."""
+    first, second = above.align(below, join="inner")
+    one, two = first.to_numpy(dtype=np.float64), second.to_numpy(dtype=np.float64)
+    positive = (one > 0) & (two > 0)
+    logs = inference.log_ratios(one[positive], two[positive])
+    if not len(logs):
+        return math.nan, math.nan, math.nan
+    low, high = inference.student_interval(logs)
+    return math.exp(float(logs.mean())), math.exp(low), math.exp(high)
+
+
+def _met(details: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What the aggressor ran into. Who was killed had been reclaimed from before; the bound around all counts only
+    where no limit of the aggressor's own did, and is all there is without limits, whichever group the kernel counts
+    in.
+    """
+    seen: Counter[str] = Counter()
+    for detail in details:
+        limited = detail.get("limits") == "with limits"
+        hits = {name if limited else f"bound {name.removeprefix('bound ')}" for name in detail.get("hits", {})}
+        for name in hits:
+            own, worse = name.removeprefix("bound "), name.replace("memory", "oom")
+            if (own != name and own in hits) or (worse != name and worse in hits):
+                continue
+            seen[SAVED_BY.get(name, name)] += 1
+    return tuple(name for name, _ in seen.most_common())

@@ -1,0 +1,117 @@
+"""``lab noisy``: what one instance can do to another beside it, with limits and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.privilege import require_root
+from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from lab.experiment.noisy import Kind
+    from lab.results.store import RunFolder
+
+FIRST = "cpu,memory,forks,disk,cache"
+MOST_SECONDS = 60
+
+
+def noisy(
+    target: Annotated[str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder.")],
+    on: Annotated[str, typer.Option("--on", metavar="A,B,…", help="Backends. Default: every usable one.")] = "",
+    kinds: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            metavar="A,B,…",
+            help="Of cpu, memory, forks, disk, cache, inodes, files, watches, send; or all.",
+        ),
+    ] = FIRST,
+    blocks: Annotated[int, typer.Option("--blocks", min=1, max=1000, metavar="N", help="How often each.")] = 3,
+    seconds: Annotated[
+        int, typer.Option("--seconds", min=1, max=MOST_SECONDS, metavar="N", help="Load on the victim, each time.")
+    ] = 3,
+    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="The memory limit, where limits are.")] = "",
+    cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="The CPU limit, where limits are.")] = "",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random orders.")] = 0,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Disturb an instance by a bad neighbour.
+
+    One runs beside it on the same backend, without limits and with the scenario's, while the instance is under load.
+    Measures how much slower the victim answers, whether it survives, and which limit its neighbour ran into.
+    The whole of it is bounded, so that the host stays usable; how well it does is measured, too.
+    """
+    require_root()
+    wanted = _kinds(kinds)
+    from lab.backends.site import Site
+
+    with Site.open() as site:
+        import sys
+        from dataclasses import asdict, replace
+
+        from lab.cli.compare import _choose, _limits, _setup, _watching
+        from lab.experiment.noisy import Noisy, Wishes
+        from lab.experiment.plan import Plan, PlannedArm
+        from lab.experiment.provenance import describe
+        from lab.experiment.scenario import load
+        from lab.results.store import RunFolder
+
+        chosen = _choose(on)
+        scenario = load(target)
+        if scenario.load is None:
+            raise UsageError(f"{scenario.name} has no load for a victim", hint="a [load] table in its scenario.toml")
+        setup = _setup(site, scenario, _limits(scenario.limits, memory, cpus), [], 0.0)
+        plan = Plan(
+            arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=seed, blocks=blocks,
+            budget_seconds=0.0,
+        )  # fmt: skip
+        described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
+        wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed)
+        folder = RunFolder.create(out, replace(described, name=_name(described.started, described.scenario)))
+        with folder, _watching(folder.run) as watch:
+            measured = Noisy(site, setup, wishes, folder, watch)
+            folder.update(
+                settings={
+                    **described.settings,
+                    "kind": "noisy",
+                    "bound": asdict(measured.bound.limits),
+                    "limits": asdict(measured.limits),
+                    "seconds": seconds,
+                }
+            )
+            measured.run(chosen)
+    _report(folder)
+
+
+def _kinds(text: str) -> tuple[Kind, ...]:
+    from lab.experiment.noisy import Kind
+
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if words == ["all"]:
+        return tuple(Kind)
+    unknown = [word for word in words if word not in tuple(Kind)]
+    if unknown or not words:
+        raise UsageError(f"--kind {text}: no kind of neighbour", hint=f"all, or some of {','.join(Kind)}")
+    return tuple(Kind(word) for word in dict.fromkeys(words))
+
+
+def _name(started: str, scenario: str) -> str:
+    return f"{started[:19].replace('-', '').replace(':', '').replace('T', '-')}-{scenario}-noisy"
+
+
+def _report(folder: RunFolder) -> None:
+    from lab.analysis.data import load
+    from lab.analysis.noisy import disturbances
+    from lab.reports.noisy import lines, write
+
+    loaded = load(folder.path)
+    written = write(loaded)
+    for line in lines(loaded, disturbances(loaded)):
+        if not line.startswith("!"):
+            print(line)
+    print(f"\nreport: {written[-1]}")

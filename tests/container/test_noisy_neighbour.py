@@ -1,0 +1,111 @@
+"""``lab noisy`` on real instances: neighbours disturb, limits hold, the host stays responsive, nothing is left."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comparing import LAB, make_scenario, only_run
+from host_state import assert_unchanged, snapshot
+
+from lab.analysis import Loaded, load
+from lab.analysis.noisy import disturbances
+from lab.experiment.noisy import feel_pulse
+from lab.host.cgroup import ControlGroup
+from lab.host.hierarchy import host_hierarchies
+
+KINDS = "cpu,memory,forks,cache"
+RESPONSIVE_SECONDS = 1.0
+"""Later than that no user calls it responsive. Even a busy machine wakes a sleeper within a tenth of it."""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, set[float], list[float]]]:
+    """One run, the memory bounds that were seen around its instances meanwhile, and how late the host was."""
+    before = snapshot()
+    out, scenario = tmp_path_factory.mktemp("out"), make_scenario(tmp_path_factory.mktemp("page"))
+    words = ["--kind", KINDS, "--blocks", "1", "--seconds", "1", "--memory", "64M", "--cpus", "0.2"]
+    argv = [*LAB, "noisy", str(scenario), "--on", "container", "--out", str(out), *words]
+    bounds: set[float] = set()
+    late: list[float] = []
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        said: list[str] = []
+        assert running.stderr is not None
+        reader = threading.Thread(target=lambda: said.append(running.stderr.read() if running.stderr else ""))
+        reader.start()
+        deadline = time.monotonic() + 120
+        while running.poll() is None and time.monotonic() < deadline:
+            late.append(feel_pulse(0.5)["most"])
+            bounds |= bounds_around_keepers()
+        running.kill()
+        reader.join()
+    assert running.returncode == 0, said
+    yield load(only_run(out)), bounds, late
+    assert_unchanged(before, within_seconds=10)
+
+
+def bounds_around_keepers() -> set[float]:
+    """The memory limits of sessions in which somebody keeps neighbours."""
+    mount = host_hierarchies().mount_of("memory")
+    assert mount is not None
+    found = set()
+    for keeper in (mount / "lab").glob("*/keeper"):
+        limit = ControlGroup.open(f"lab/{keeper.parent.name}").effective_limits().memory_bytes
+        found |= {float(limit)} if limit is not None else set()
+    return found
+
+
+Done = tuple[Loaded, set[float], list[float]]
+
+
+def test_every_kind_is_looked_at_in_both_conditions(done: Done) -> None:
+    loaded = done[0]
+    seen = {(each.kind, each.limits) for each in disturbances(loaded)}
+    assert seen == {(kind, limits) for kind in KINDS.split(",") for limits in ("with limits", "without limits")}
+    assert loaded.run.ended_because == "done"
+    aggressors = [detail["aggressor"] for detail in loaded.frame["detail"] if detail["kind"] != "quiet"]
+    assert all(told.get("done", 0) + told.get("refused", 0) > 0 or "failed" in told for told in aggressors), (
+        aggressors
+    )
+
+
+def test_limits_are_what_the_aggressor_runs_into(done: Done) -> None:
+    met = {each.kind: each.met for each in disturbances(done[0]) if each.limits == "with limits"}
+    assert "its memory limit (killed)" in met["memory"]
+    assert "its limit of processes" in met["forks"]
+    assert "its CPU limit" in met["cpu"]
+    assert any("memory limit" in name for name in met["cache"])
+
+
+def test_the_victim_survives_behind_limits(done: Done) -> None:
+    for each in disturbances(done[0]):
+        if each.limits == "with limits":
+            assert each.survived == each.times == 1, each
+
+
+def test_without_limits_there_is_still_a_bound(done: Done) -> None:
+    loaded, bounds, _ = done
+    assert float(loaded.run.settings["bound"]["memory_bytes"]) in bounds
+    free = {each.kind: each.met for each in disturbances(loaded) if each.limits == "without limits"}
+    assert all(name.startswith("only lab's bound") for met in free.values() for name in met)
+
+
+def test_the_host_stays_responsive(done: Done) -> None:
+    """A process of ours, outside all bounds, slept for 10 ms again and again all the while."""
+    loaded, _, late = done
+    assert len(late) > 10
+    assert sorted(late)[len(late) // 2] < RESPONSIVE_SECONDS / 10
+    assert max(late) < RESPONSIVE_SECONDS
+    told = loaded.frame[loaded.frame["quantity"] == "noisy.host_delay"]["value"]
+    assert 0 <= told.max() < RESPONSIVE_SECONDS
+
+
+def test_a_scenario_without_load_has_no_victim(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    done = subprocess.run([*LAB, "noisy", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "has no load for a victim" in done.stderr

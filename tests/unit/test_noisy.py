@@ -1,0 +1,185 @@
+"""What is made of a noisy neighbour's observations: slowdowns, what was met, the bound around all, the report."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import write_run
+
+from lab.analysis.data import Loaded, load
+from lab.analysis.noisy import Disturbance, disturbances
+from lab.cli.noisy import _kinds
+from lab.errors import LabError, UsageError
+from lab.experiment.noisy import MOST_PIDS, Bound, Kind, feel_pulse, fill, observations
+from lab.inside import build
+from lab.model import Limits
+from lab.reports import noisy as report
+from lab.results.record import Sample, Status
+from lab.results.store import RunFolder
+
+MIB = 1 << 20
+
+
+def sample(block: int, kind: str, limits: str, quantity: str, value: float | None, **detail: object) -> Sample:
+    return Sample(
+        metric="noisy",
+        quantity=quantity,
+        value=value,
+        unit="1",
+        backend="container",
+        arm="container",
+        block=block,
+        position=0,
+        instance="container-victim-1",
+        status=Status.OK if value is not None else Status.FAILED,
+        detail={"kind": kind, "limits": limits, **detail},
+    )
+
+
+def one_place(limits: str, rates: Mapping[str, Sequence[float | None]], **hits: Mapping[str, int]) -> list[Sample]:
+    """Every block's rate for each kind, and what the aggressor ran into."""
+    made = []
+    for kind, values in rates.items():
+        for block, rate in enumerate(values, 1):
+            made += [
+                sample(block, kind, limits, "noisy.rate", rate, hits=hits.get(kind, {})),
+                sample(block, kind, limits, "noisy.latency.p99", None if rate is None else 10 / rate),
+                sample(block, kind, limits, "noisy.survived", float(rate is not None)),
+                sample(block, kind, limits, "noisy.host_delay", 0.001 * block),
+            ]
+    return made
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Loaded:
+    folder = write_run(tmp_path, blocks=1)
+    (folder.path / "samples.jsonl").write_text("")
+    (folder.path / "progress.jsonl").unlink(missing_ok=True)
+    folder = RunFolder.open(folder.path)
+    folder.update(settings={"kind": "noisy", "bound": {"memory_bytes": MIB}})
+    free: Mapping[str, Sequence[float | None]] = {
+        "quiet": [1000.0, 1100.0, 900.0],
+        "cpu": [500.0, 540.0, 460.0],
+        "memory": [None, None, None],
+    }
+    held = {"quiet": [1000.0, 1100.0, 900.0], "cpu": [990.0, 1120.0, 880.0], "memory": [950.0, 1010.0, 870.0]}
+    with folder:
+        folder.append(*one_place("without limits", free, memory={"oom": 1, "bound memory": 9}))
+        folder.append(
+            *one_place("with limits", held, cpu={"cpu": 30, "bound cpu": 2}, memory={"memory": 40, "oom": 3})
+        )
+        folder.finish("done")
+    return load(folder.path)
+
+
+def find(loaded: Loaded, kind: str, limits: str) -> Disturbance:
+    return next(each for each in disturbances(loaded) if (each.kind, each.limits) == (kind, limits))
+
+
+def test_a_slowdown_has_the_interval_of_its_blocks(loaded: Loaded) -> None:
+    hogged = find(loaded, "cpu", "without limits")
+    assert hogged.slowdown == pytest.approx(2.0, rel=0.02)
+    assert 1.5 < hogged.low < hogged.slowdown < hogged.high < 2.5
+    assert hogged.latency == pytest.approx(hogged.slowdown), "ten divided by the rate"
+    assert (hogged.survived, hogged.times) == (3, 3)
+    assert hogged.host_delay_seconds == pytest.approx(0.003)
+    assert "no clear difference" not in hogged.says
+
+
+def test_a_limit_that_holds_leaves_no_clear_difference(loaded: Loaded) -> None:
+    assert "no clear difference" in find(loaded, "cpu", "with limits").says
+
+
+def test_no_answer_at_all_is_not_left_out(loaded: Loaded) -> None:
+    dead = find(loaded, "memory", "without limits")
+    assert dead.slowdown == math.inf
+    assert (dead.survived, dead.says) == (0, "no answer at all")
+
+
+def test_who_saved_it_is_named_once(loaded: Loaded) -> None:
+    assert find(loaded, "cpu", "with limits").met == ("its CPU limit",)
+    assert find(loaded, "memory", "with limits").met == ("its memory limit (killed)",)
+    assert find(loaded, "memory", "without limits").met == ("only lab's bound on memory (killed)",)
+    assert find(loaded, "cpu", "without limits").met == ()
+
+
+def test_the_report_says_all_of_it(loaded: Loaded) -> None:
+    assert report.is_noisy(loaded.run.settings)
+    written = report.write(loaded)
+    assert {path.name for path in written} == {"noisy.png", "noisy.svg", "noisy.csv", "report.md"}
+    page = (loaded.path / "report.md").read_text()
+    for words in ("no answer at all", "its CPU limit", "0 of 3", "What you may not conclude", "3.00 ms"):
+        assert words in page, words
+
+
+def test_the_bound_leaves_something_to_the_host() -> None:
+    limits = fill(Limits())
+    bound = Bound.of_this_host(limits)
+    assert limits.memory_bytes is not None
+    assert bound.limits.memory_bytes is not None
+    assert bound.limits.memory_bytes >= 2 * limits.memory_bytes
+    assert bound.limits.pids == MOST_PIDS
+    assert bound.amount(Kind.MEMORY) > bound.limits.memory_bytes, "else it would not be exhausted"
+    assert bound.amount(Kind.FORKS) < MOST_PIDS
+    with pytest.raises(LabError, match="more than half of the free memory"):
+        Bound.of_this_host(Limits(memory_bytes=1 << 50))
+
+
+def test_limits_of_the_scenario_come_first() -> None:
+    assert fill(Limits(memory_bytes=64 * MIB)) == Limits(memory_bytes=64 * MIB, cpus=1.0, pids=256)
+
+
+def test_a_load_that_nobody_answered_is_a_failure() -> None:
+    rate, latency, survived, woken = observations(None, "refused", False, {"p99": 0.1, "most": 0.2})
+    assert (rate.status, rate.value, rate.text) == (Status.FAILED, None, "refused")
+    assert latency.status is Status.FAILED
+    assert (survived.value, woken.value, woken.detail) == (0.0, 0.1, {"most": 0.2})
+
+
+def test_the_pulse_is_felt() -> None:
+    late = feel_pulse(0.2)
+    assert 0 <= late["p99"] <= late["most"]
+    assert late["times"] >= 1
+
+
+@pytest.mark.parametrize("text", ["", "noise", "cpu,disc"])
+def test_unknown_kinds_are_named(text: str) -> None:
+    with pytest.raises(UsageError, match="no kind of neighbour"):
+        _kinds(text)
+
+
+def test_kinds() -> None:
+    assert _kinds("all") == tuple(Kind)
+    assert _kinds("disk, cpu,disk") == (Kind.DISK, Kind.CPU)
+
+
+AMOUNTS = {Kind.MEMORY: 8 * MIB, Kind.DISK: 2 * MIB, Kind.CACHE: 8 * MIB, Kind.FORKS: 8}
+
+
+def test_the_helper_disturbs_for_as_long_as_it_is_told() -> None:
+    began = time.monotonic()
+    running = {}
+    for kind in Kind:
+        words = [str(kind), "1", str(AMOUNTS.get(kind, 2)), *(["127.0.0.1"] if kind is Kind.SEND else [])]
+        running[kind] = subprocess.Popen([build.program(), "disturb", *words], stdout=subprocess.PIPE)
+    for kind, process in running.items():
+        output, _ = process.communicate(timeout=60)
+        told: dict[str, Any] = json.loads(output)
+        assert process.returncode == 0
+        assert told["kind"] == kind
+        assert told["done"] > 0, kind
+    assert time.monotonic() - began > 0.9
+
+
+@pytest.mark.parametrize("words", ["cpu 1", "cpu 0 1", "cpu 1000 1", "noise 1 1", "forks 1 100000", "send 1 1"])
+def test_the_helper_disturbs_no_more_than_it_may(words: str) -> None:
+    done = subprocess.run([build.program(), "disturb", *words.split()], capture_output=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"disturb: ")
