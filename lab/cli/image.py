@@ -155,7 +155,7 @@ def prune(
     if not cache:
         count, size = cache_only(store)
         if size:
-            kept = f"{count} layers that no image has; with RUN's cache mounts {format_bytes(size)}"
+            kept = f"{count} layers that no image has; with RUN's cache mounts and downloads {format_bytes(size)}"
             print(f"the build cache keeps {kept}: lab image prune --cache")
 
 

@@ -17,6 +17,9 @@ from lab.images.image import Image
 from lab.images.locks import claim, holders
 from lab.images.store import Store
 
+KEPT_FOR_BUILDS = {"mounts": "cache mounts", "downloads": "downloads"}
+"""Folders of the store's home whose entries only spare a build work: RUN --mount=type=cache, ADD --checksum."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
@@ -71,12 +74,13 @@ def collect(store: Store, *, cache: bool = False, dry_run: bool = False) -> list
 
 
 def cache_only(store: Store) -> tuple[int, int]:
-    """How many layers the build cache alone keeps, and the bytes on disk of these and of RUN's cache mounts."""
+    """How many layers the build cache alone keeps; the bytes on disk of these, of cache mounts and of downloads."""
     named = {layer.diff_id for image in store.images() for layer in image.layers}
     alone = {layer.diff_id: layer for _, layer in store.cached() if layer.diff_id not in named}
     paths = [store.blob(layer.digest) for layer in alone.values()]
     paths += [store.unpacked / _hex(diff_id) for diff_id in alone]
-    paths += (store.home / "mounts").glob("*")
+    for folder in KEPT_FOR_BUILDS:
+        paths += (store.home / folder).glob("*")
     return len(alone), sum(disk_usage(path) for path in paths if path.exists())
 
 
@@ -107,7 +111,8 @@ class _Collection:
             ]
             if self.forgotten:
                 found.append(self._sweep("cached steps", iter(self.store.cache_files()), bin_))
-                found.append(self._sweep("cache mounts", self._unheld(self.store.home / "mounts", set()), bin_))
+                for folder, kind in KEPT_FOR_BUILDS.items():
+                    found.append(self._sweep(kind, self._unheld(self.store.home / folder, set()), bin_))
         return [one for one in found[1:] if one.count]
 
     def _sweep(self, kind: str, paths: Iterator[Path], bin_: Path) -> Collected:

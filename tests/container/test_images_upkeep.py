@@ -138,15 +138,20 @@ def test_the_build_cache_is_kept_until_it_is_to_be_forgotten(store: Store, tmp_p
     store.cache_layer("a" * 64, layer, seconds=1.5)
     (store.home / "cache" / "kvm.json").write_text("{}")
     (store.home / "mounts" / "pip").mkdir(parents=True)
+    (store.home / "downloads").mkdir()
+    (store.home / "downloads" / ("b" * 64)).write_bytes(bytes(1 << 20))
     stray = store.add_layer(tmp_path)
     assert [(one.kind, one.count) for one in collect(store, dry_run=True)] == [("blobs", 1)]
     assert [(one.kind, one.count) for one in collect(store)] == [("blobs", 1)]
     assert not store.blob(stray.digest).exists()
-    assert prune.cache_only(store)[0] == 1
-    assert [one.kind for one in collect(store, cache=True)] == ["blobs", "cached steps", "cache mounts"]
+    count, size = prune.cache_only(store)
+    assert count == 1
+    assert size > 1 << 20
+    kinds = ["blobs", "cached steps", "cache mounts", "downloads"]
+    assert [one.kind for one in collect(store, cache=True)] == kinds
     assert store.cached_layer("a" * 64) is None
     assert [path.name for path in (store.home / "cache").iterdir()] == ["kvm.json"]
-    assert not list((store.home / "mounts").iterdir())
+    assert not [*(store.home / "mounts").iterdir(), *(store.home / "downloads").iterdir()]
 
 
 def test_an_honest_store_is_proven(store: Store, image: Image) -> None:
