@@ -40,8 +40,9 @@ def isolation(
     ] = "",
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Start one instance per backend, ask each the isolation questions from inside, and show the answers.
+    """Ask from inside what each boundary stops, show the answers.
 
+    Starts one instance per backend, and asks each in turn; see lab isolation ls for the questions.
     Exit code 1 when an answer is not the one expected of its kind of boundary, 0 otherwise. What can't be told
     on this host is neither.
     """
@@ -85,7 +86,7 @@ def explain(
     probe: Annotated[str, typer.Argument(metavar="PROBE", help="As lab isolation ls names it.")],
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Explain a probe: what it asks and how, what stops it, what is expected, and what a surprise would mean."""
+    """Explain a probe, and what its answers would mean."""
     found = choose("", probe)[0]
     if as_json:
         print(json.dumps(described(found), indent=2, ensure_ascii=False))
