@@ -96,6 +96,52 @@ def remove(
         print(folder.name)
 
 
+@app.command("merge")
+def merge_runs(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Names or folders of runs.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the new folder is made.")] = None,
+    root: Annotated[Path, ROOT] = Path("results"),
+) -> None:
+    """Join runs of the same plan, image and host into one, a session each. They stay as they are."""
+    from lab.reports import terminal, write
+    from lab.results.merge import merge
+    from lab.results.store import RunFolder, locate
+
+    merged = merge([RunFolder.open(locate(word, root)) for word in runs], out or root)
+    write(merged.path)
+    terminal.show(merged.path)
+
+
+@app.command("trend")
+def show_trend(
+    quantity: Annotated[
+        str, typer.Argument(metavar="QUANTITY", help="As samples name it: boot.total, memory.pss, …")
+    ],
+    root: Annotated[Path, ROOT] = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write CSV, PNG and SVG there. Default: --results.")
+    ] = None,
+    scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help="Only its runs.")] = "",
+) -> None:
+    """Draw a quantity over all runs, a line per backend, and write its table.
+
+    Runs of different hosts or scenarios are not comparable for being drawn together: the CSV names each run.
+    """
+    from lab.analysis.many import folders, trend
+    from lab.reports.trend import write_trend
+
+    runs = folders(root)
+    if not runs:
+        raise ResultsError(f"there is no run in {root} yet", hint="lab compare web-app")
+    table = trend(runs, quantity, skipped=lambda error: print(f"lab: {error.message}", file=sys.stderr))
+    if scenario:
+        table = table[table["scenario"] == scenario]
+        if table.empty:
+            raise ResultsError(f"no run of {scenario} has an observation of {quantity}", hint="lab results ls")
+    for path in write_trend(table, quantity, out or root):
+        print(path)
+
+
 def _folders(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob("*/run.json"))
 
@@ -123,7 +169,7 @@ def _described(path: Path, run: Run) -> dict[str, Any]:
         "ended": run.ended,
         "ended_because": run.ended_because,
         "backends": list(dict.fromkeys(arm.backend for arm in run.arms)),
-        "blocks": len({block for block, _ in done if block}),
+        "blocks": len({block for block, _ in done if block > 0}),
         "host": run.host.get("identity", ""),
         "image": run.image.get("digest", ""),
         "size_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),

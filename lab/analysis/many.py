@@ -1,0 +1,194 @@
+"""Many runs at once: a million samples of ten thousand runs as columns, never as a Python object each.
+
+A run that ended has its samples as ``samples.parquet``; one that did not, or whose file is older than its samples, is
+read from ``samples.jsonl``. Only the columns and quantities asked for are decoded. To plot or fit what these return
+takes a table of one row per run, arm and state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lab.errors import LabError, ResultsError
+from lab.results.columns import COLUMNS
+from lab.results.record import Status
+from lab.results.store import PARQUET, PROGRESS, RUN, SAMPLES, RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Counts = NDArray[np.int64]
+
+KEPT = ("quantity", "value", "unit", "backend", "arm", "block", "status", "state", "warmup", "accelerator")
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+READERS = 4
+"""Threads that open files: decoding is native code, which lets go of the interpreter."""
+
+BATCH = 256
+"""Runs whose tables are joined before the next are read: small ones have a high price each."""
+
+TEXTS = [name for name in KEPT if COLUMNS.field(name).type == pa.string()]
+TABLE = pa.schema([(name, _DICTIONARY if name in TEXTS else COLUMNS.field(name).type) for name in KEPT])
+TREND = (
+    "run",
+    "scenario",
+    "started",
+    "arm",
+    "backend",
+    "accelerator",
+    "state",
+    "unit",
+    "n",
+    "failed",
+    "median",
+    "p95",
+)
+
+
+def folders(root: Path) -> list[Path]:
+    """Every run folder directly below ``root``, by name, which begins with the time unless the user named it."""
+    try:
+        return sorted(path.parent for path in root.glob(f"*/{RUN}"))
+    except OSError as error:
+        raise ResultsError(f"{root} can't be read: {error.strerror}", hint="check its permissions") from error
+
+
+def load_many(
+    runs: Iterable[Path], *, quantities: Sequence[str] = (), skipped: Callable[[LabError], None] | None = None
+) -> pd.DataFrame:
+    """The observations of many runs, warm-ups and failures included: a row each, a column ``run`` and those of KEPT.
+
+    Texts are categories. ``quantities`` names the only ones wanted; () means all. A folder that can't be read
+    raises ResultsError, unless ``skipped`` is there to hear of it.
+    """
+    paths, wanted = list(runs), list(quantities)
+    parts: list[pa.Table] = []
+
+    def read(path: Path) -> pa.Table | LabError:
+        try:
+            return _read(path)
+        except LabError as error:
+            return error
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(paths), BATCH):
+            batch: list[pa.Table] = []
+            names: list[pa.Array] = []
+            for number, table in enumerate(pool.map(read, paths[start : start + BATCH])):
+                if isinstance(table, LabError):
+                    if skipped is None:
+                        raise table
+                    skipped(table)
+                    continue
+                batch.append(table)
+                names.append(pa.repeat(pa.scalar(start + number, pa.int32()), len(table)))
+            if batch:
+                joined = pa.concat_tables(batch).append_column("run", pa.chunked_array(names, pa.int32()))
+                if wanted:  # of all at once: it costs a run as much as to read half of its columns
+                    texts = joined["quantity"].cast(pa.string())
+                    joined = joined.filter(pc.is_in(texts, pa.array(wanted, pa.string())))
+                parts.append(joined.unify_dictionaries().combine_chunks())
+    if not parts:
+        return pd.DataFrame(columns=["run", *KEPT])
+    frame: pd.DataFrame = pa.concat_tables(parts).unify_dictionaries().to_pandas(self_destruct=True)
+    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), pd.Index([path.name for path in paths]))
+    # a failure never counts as a fast success, whatever value came with it
+    frame["value"] = frame["value"].where(frame["status"] == Status.OK)
+    return frame[["run", *KEPT]]
+
+
+def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], None] | None = None) -> pd.DataFrame:
+    """One quantity over the runs: a row per run, arm and state, with the columns of TREND, by the time of the run.
+
+    ``n`` counts the good observations, ``failed`` the others; warm-ups count as neither. ``started`` is a UTC
+    timestamp. Raises ResultsError when no run has that quantity.
+    """
+    frame = load_many(runs, quantities=(quantity,), skipped=skipped)
+    frame = frame[~frame["warmup"].astype(bool)]
+    if frame.empty:
+        raise ResultsError(f"no run has an observation of {quantity}", hint="lab results show RUN names what one has")
+    keys = ["run", "arm", "backend", "accelerator", "state", "unit"]
+    grouped = frame.groupby(keys, observed=True, sort=False)
+    frame = frame.assign(group=grouped.ngroup()).sort_values(["group", "value"], ignore_index=True)  # NaN goes last
+    sizes = frame.groupby("group", sort=True)["value"].agg(["size", "count"])
+    starts = (sizes["size"].cumsum() - sizes["size"]).to_numpy()
+    table = frame.loc[starts, keys].reset_index(drop=True)
+    n = sizes["count"].to_numpy()
+    table["n"], table["failed"] = n, sizes["size"].to_numpy() - n
+    for name, share in (("median", 0.5), ("p95", 0.95)):
+        table[name] = _quantiles(frame["value"].to_numpy(), starts, n, share)
+    known = set(table["run"])
+    about = {path.name: _about(path) for path in runs if path.name in known}
+    table["scenario"] = [about[name][0] for name in table["run"]]
+    table["started"] = pd.to_datetime([about[name][1] for name in table["run"]], utc=True)
+    plain = {name: table[name].astype(str) for name in keys}
+    return table.assign(**plain).sort_values(["started", "run", "arm", "state"], ignore_index=True)[list(TREND)]
+
+
+def _quantiles(values: Floats, starts: Counts, counts: Counts, share: float) -> Floats:
+    """Of each group of sorted values, interpolated as numpy.quantile does; NaN for a group without any."""
+    at = starts + np.maximum(counts - 1, 0) * share
+    below = np.floor(at).astype(np.int64)
+    above = np.minimum(below + 1, starts + np.maximum(counts - 1, 0))
+    found: Floats = values[below] + (at - below) * (values[above] - values[below])
+    return found
+
+
+def _read(path: Path) -> pa.Table:
+    """Of one run, what is in KEPT. Raises ResultsError when it is broken or no run."""
+    if not _is_current(path):
+        return _from_lines(path)
+    try:
+        file = pq.ParquetFile(path / PARQUET, memory_map=True, read_dictionary=TEXTS)
+        table = file.read(columns=list(KEPT), use_threads=False)
+        return table.select(KEPT).replace_schema_metadata()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        what = str(error).splitlines()[0]
+        raise ResultsError(
+            f"{path / PARQUET} can't be read: {what}", hint=f"lab report {path} --format parquet writes it again"
+        ) from error
+
+
+def _is_current(path: Path) -> bool:
+    """Whether the columns are there and hold all that the lines do: both files are appended to while a run lasts."""
+    try:
+        written = (path / PARQUET).stat().st_mtime_ns
+    except OSError:
+        return False
+    for name in (SAMPLES, PROGRESS):
+        try:
+            if (path / name).stat().st_mtime_ns > written:
+                return False
+        except OSError:
+            continue
+    return True
+
+
+def _from_lines(path: Path) -> pa.Table:
+    rows = [{name: getattr(sample, name) for name in KEPT} for sample in RunFolder.open(path).samples()]
+    plain = pa.Table.from_pylist(rows, schema=pa.schema([COLUMNS.field(name) for name in KEPT]))
+    return plain.cast(TABLE)
+
+
+def _about(path: Path) -> tuple[str, datetime]:
+    """Scenario and time of a run, without the rest of its provenance."""
+    try:
+        raw: dict[str, Any] = json.loads((path / RUN).read_text(encoding="utf-8"))
+        started = datetime.fromisoformat(str(raw["started"]))
+        return str(raw["scenario"]), started if started.tzinfo else started.replace(tzinfo=UTC)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{path / RUN} can't be read: {error}", hint="lab results ls") from error
