@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.ladder import ladder
 from lab.cli.privilege import require_root
 from lab.cli.surface import surface
@@ -32,11 +33,22 @@ LEGEND = "✓ stopped   ◐ its own only   ✗ reaches the host   ? can't be tol
 @app.callback(invoke_without_command=True)
 def isolation(
     ctx: typer.Context,
-    on: Annotated[str, typer.Option("--on", metavar="A,B,…", help="Backends. Default: every usable one.")] = "",
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
+        ),
+    ] = "",
     group: Annotated[str, GROUP] = "",
     probe: Annotated[str, typer.Option("--probe", metavar="A,B,…", help="Only these probes.")] = "",
     scenario: Annotated[
-        str, typer.Option("--scenario", metavar="SCENARIO|DIR", help="Ask beside this application, in its limits.")
+        str,
+        typer.Option(
+            "--scenario",
+            metavar="SCENARIO|DIR",
+            help="Ask beside this application, in its limits.",
+            autocompletion=complete_scenario,
+        ),
     ] = "",
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -136,9 +148,6 @@ def _words(text: str) -> list[str]:
 
 
 def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
-    import tempfile
-    from pathlib import Path
-
     from rich.console import Console
 
     from lab.backends.site import Site
@@ -146,7 +155,7 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
     from lab.experiment.isolation import LIMITS, ask_backends
 
     backends = _choose(on)
-    with Site.open() as site, tempfile.TemporaryDirectory(prefix="lab-isolation-") as logs:
+    with Site.open() as site:
         image, process, limits = None, None, LIMITS
         if scenario:
             from lab.cli.build import build_scenario
@@ -161,7 +170,14 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
             watch = _Status(status.update)
             return list(
                 ask_backends(
-                    site, backends, watch, logs=Path(logs), chosen=chosen, image=image, process=process, limits=limits
+                    site,
+                    backends,
+                    watch,
+                    logs=site.scratch / "logs",
+                    chosen=chosen,
+                    image=image,
+                    process=process,
+                    limits=limits,
                 )
             )
 
