@@ -123,7 +123,7 @@ class InLimits:
             return run(words, stdin=lines, timeout_seconds=timeout_seconds)
         finally:
             group.kill()
-            group.remove(keep_parents=True)
+            group.remove()
 
 
 def _lines(probe: Probe, context: Context) -> Sequence[str]:
