@@ -16,7 +16,7 @@ import pandas as pd
 
 from lab.analysis import inference
 from lab.analysis import statistics as st
-from lab.analysis.data import TWIN, counted
+from lab.analysis.data import TWIN, counted, sessions_of
 from lab.analysis.quantities import is_key
 
 COLUMNS = (
@@ -43,6 +43,14 @@ class _Series:
         return set(np.flatnonzero(np.isfinite(self.matrix).any(axis=1)).tolist())
 
 
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Resamples of the rows, and the session of each row where sessions are what is resampled."""
+
+    indices: st.Indices
+    sessions: inference.Sessions
+
+
 def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> pd.DataFrame:
     """Each arm's median over the baseline's, per quantity and state that both were observed in.
 
@@ -60,7 +68,8 @@ def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> 
     for key, group in measured.groupby(["quantity", "state", "arm"], sort=False, observed=True):
         series.setdefault((str(key[0]), str(key[1])), {})[str(key[2])] = _series(group, blocks)
         units[str(key[0])] = str(group["unit"].iloc[0])
-    draws = {key: st.resamples(len(blocks), seed, "/".join(key)) for key in series}
+    sessions = sessions_of(measured, blocks)
+    draws = {key: _draws(len(blocks), sessions, seed, "/".join(key)) for key in series}
     twins = {key: _twin(arms, draws[key]) for key, arms in series.items()}
     bands = {key: _symmetric(twin["low"], twin["high"]) for key, twin in twins.items() if twin}
     rows: list[dict[str, Any]] = []
@@ -75,6 +84,12 @@ def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> 
         rows += [common | row for row in _against(arms, baseline, draws[key])]
     _judge(rows)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _draws(blocks: int, sessions: inference.Sessions, seed: int, key: str) -> _Draws:
+    if sessions is None:
+        return _Draws(st.resamples(blocks, seed, key), None)
+    return _Draws(st.resamples_of_sessions(sessions, seed, key), sessions)
 
 
 def _judge(rows: list[dict[str, Any]]) -> None:
@@ -93,7 +108,7 @@ def _series(group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) ->
     return _Series(values, st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks))
 
 
-def _twin(arms: dict[str, _Series], draws: st.Indices) -> dict[str, Any]:
+def _twin(arms: dict[str, _Series], draws: _Draws) -> dict[str, Any]:
     """The A/A pair's own ratio; empty when it was not observed."""
     for label, twin in arms.items():
         original = arms.get(label.removesuffix(TWIN))
@@ -102,7 +117,7 @@ def _twin(arms: dict[str, _Series], draws: st.Indices) -> dict[str, Any]:
     return {}
 
 
-def _against(arms: dict[str, _Series], baseline: str, draws: st.Indices) -> list[dict[str, Any]]:
+def _against(arms: dict[str, _Series], baseline: str, draws: _Draws) -> list[dict[str, Any]]:
     """Every arm's ratio to the baseline, the A/A twin left out."""
     base = arms.get(baseline)
     if base is None or not len(base.values):
@@ -114,8 +129,8 @@ def _against(arms: dict[str, _Series], baseline: str, draws: st.Indices) -> list
     ]
 
 
-def _ratio(label: str, arm: _Series, baseline: str, base: _Series, draws: st.Indices) -> dict[str, Any]:
-    ratio, low, high = inference.ratio_interval(arm.matrix, base.matrix, draws)
+def _ratio(label: str, arm: _Series, baseline: str, base: _Series, draws: _Draws) -> dict[str, Any]:
+    ratio, low, high = inference.ratio_interval(arm.matrix, base.matrix, draws.indices, draws.sessions)
     return {
         "arm": label,
         "baseline": baseline,
@@ -123,7 +138,7 @@ def _ratio(label: str, arm: _Series, baseline: str, base: _Series, draws: st.Ind
         "ratio": ratio,
         "low": low,
         "high": high,
-        "p": inference.p_value(arm.matrix, base.matrix),
+        "p": inference.p_value(arm.matrix, base.matrix, draws.sessions),
         "delta": st.cliffs_delta(arm.values, base.values),
     }
 

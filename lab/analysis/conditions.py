@@ -23,7 +23,7 @@ import pandas as pd
 
 from lab.analysis import inference
 from lab.analysis import statistics as st
-from lab.analysis.data import Loaded
+from lab.analysis.data import Loaded, sessions_of
 from lab.analysis.quantities import format_interval, format_ratio, format_value
 from lab.errors import UsageError
 from lab.host.units import parse_bytes
@@ -123,16 +123,20 @@ def judge(condition: Condition, loaded: Loaded) -> Verdict:
     frame = frame[frame["state"] == state]
     unit = str(frame["unit"].iloc[0])
     blocks = np.sort(loaded.measured["block"].unique()).astype(np.int64)
+    sessions = sessions_of(loaded.measured, blocks)
     first = _matrix(frame, condition.first, blocks, loaded)
     if not condition.second:
         values = inference.block_medians(first)
-        low, high = inference.median_interval(values)
+        low, high = inference.median_interval(values, sessions=sessions)
         estimate, limit = float(np.nanmedian(values)), _in_unit(condition, unit)
         found = _found(format_value(estimate, unit), format_interval(low, high, unit), low)
         return _verdict(condition, estimate, low, high, limit, found)
     second = _matrix(frame, condition.second, blocks, loaded)
-    draws = st.resamples(len(blocks), loaded.run.seed, f"{condition.quantity}/{state}")
-    estimate, low, high = inference.ratio_interval(first, second, draws)
+    seed, key = loaded.run.seed, f"{condition.quantity}/{state}"
+    draws = (
+        st.resamples(len(blocks), seed, key) if sessions is None else st.resamples_of_sessions(sessions, seed, key)
+    )
+    estimate, low, high = inference.ratio_interval(first, second, draws, sessions)
     interval = f"{format_ratio(low)} – {format_ratio(high)}"
     return _verdict(condition, estimate, low, high, condition.number, _found(format_ratio(estimate), interval, low))
 

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lab.analysis.host import HOST, noisy_blocks
+from lab.analysis.inference import FEWEST
 from lab.errors import ResultsError
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
@@ -122,6 +125,14 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     # a failure never counts as a fast success, whatever value came with it
     frame.loc[frame["status"] != Status.OK, "value"] = float("nan")
     return frame
+
+
+def sessions_of(frame: pd.DataFrame, blocks: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The session of each of ``blocks``, sorted; None for one or two: these don't tell how sessions vary."""
+    if "session" not in frame or frame["session"].nunique() < FEWEST:
+        return None
+    of = frame.groupby("block")["session"].first().sort_index()
+    return of[of.index.isin(blocks)].to_numpy(dtype=np.int64)
 
 
 def detail(row: Mapping[str, Any], key: str) -> str:

@@ -11,6 +11,9 @@ observation. Which method is used depends on how many blocks there are, because 
 Both were chosen by simulation; the tests repeat it: coverage, false claims and power on lognormal, skewed, bimodal
 and contaminated noise.
 
+Blocks of one session share what a process of lab's got by chance: addresses, caches, a place in memory. So with three
+sessions or more a session is one observation, of which Student's t needs few; many are resampled, and blocks within.
+
 Sources: Student (1908); Wilcoxon (1945); Holm (1979); Hettmansperger and Sheather (1986) for a median's interval
 between order statistics; Efron and Tibshirani (1993), chapters 12 and 13, for the bootstrap.
 """
@@ -18,12 +21,17 @@ between order statistics; Efron and Tibshirani (1993), chapters 12 and 13, for t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats as distributions
 
 from lab.analysis import statistics as st
 from lab.analysis.statistics import LEVEL, Floats, Indices
+
+Sessions = NDArray[np.int64] | None
+"""The session of each block; None where there was but one."""
 
 MANY_BLOCKS = 16
 """From here on the bootstrap of 95 % covers 93 to 97 % on every kind of noise that was simulated."""
@@ -47,6 +55,18 @@ def log_ratios(above: Floats, below: Floats) -> Floats:
     return result
 
 
+def by_session(values: Floats, sessions: Sessions, middle: Callable[[Floats], np.floating] = np.mean) -> Floats:
+    """One value per session out of one per block, NaN left out: the mean, or another ``middle``.
+
+    Without sessions, or with fewer than ``FEWEST``, the values themselves: two say nothing of how sessions vary.
+    """
+    finite = np.isfinite(values)
+    if sessions is None or len(np.unique(sessions[finite])) < FEWEST:
+        return values[finite]
+    kept, of = values[finite], sessions[finite]
+    return np.array([middle(kept[of == session]) for session in np.unique(of)], dtype=np.float64)
+
+
 def student_interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
     """Student's interval of the mean; (NaN, NaN) with fewer than ``FEWEST`` values."""
     if len(values) < FEWEST:
@@ -55,14 +75,16 @@ def student_interval(values: Floats, level: float = LEVEL) -> tuple[float, float
     return float(values.mean()) - reach, float(values.mean()) + reach
 
 
-def median_interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
+def median_interval(values: Floats, level: float = LEVEL, *, sessions: Sessions = None) -> tuple[float, float]:
     """An interval of the median of independent values; (NaN, NaN) with fewer than ``FEWEST``.
+
+    With ``sessions``, of the medians of the sessions: independent are then these.
 
     Between order statistics, interpolated as Hettmansperger and Sheather do: it assumes nothing about the
     distribution. Fewer than ``ENOUGH_FOR_ORDER`` values can't do that: then Student's t, on logarithms where all
     values are positive.
     """
-    values = np.sort(values[np.isfinite(values)])
+    values = np.sort(by_session(values, sessions, np.median))
     count = len(values)
     if count >= ENOUGH_FOR_ORDER:
         return _between_order_statistics(values, level)
@@ -91,18 +113,21 @@ def _between_order_statistics(values: Floats, level: float) -> tuple[float, floa
     return float(low), float(high)
 
 
-def ratio_interval(above: Floats, below: Floats, draws: Indices) -> tuple[float, float, float]:
+def ratio_interval(
+    above: Floats, below: Floats, draws: Indices, sessions: Sessions = None
+) -> tuple[float, float, float]:
     """The ratio of two arms, and its interval: matrices with a row per block, and resamples of the blocks.
 
     NaN where nothing is shared or not all values are positive, and no interval with fewer than ``FEWEST`` blocks.
-    With few blocks the geometric mean of the blocks' ratios, with many the ratio of the medians.
+    With few blocks the geometric mean of the blocks' ratios, with many the ratio of the medians. With ``sessions``
+    (that of each row) they count instead of the blocks; ``draws`` must then be resamples of sessions.
     """
     first, second = block_medians(above), block_medians(below)
     shared = np.isfinite(first) & np.isfinite(second)
     if not shared.any() or min(first[shared].min(), second[shared].min()) <= 0:
         return math.nan, math.nan, math.nan
-    if int(shared.sum()) < MANY_BLOCKS:
-        logs = log_ratios(first, second)
+    logs = by_session(log_ratios(first, second), None if sessions is None else sessions[shared])
+    if len(logs) < MANY_BLOCKS:
         low, high = student_interval(logs)
         return math.exp(logs.mean()), _exp(low), _exp(high)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -111,16 +136,17 @@ def ratio_interval(above: Floats, below: Floats, draws: Indices) -> tuple[float,
     return float(np.nanmedian(above) / np.nanmedian(below)), low, high
 
 
-def p_value(above: Floats, below: Floats) -> float:
+def p_value(above: Floats, below: Floats, sessions: Sessions = None) -> float:
     """How often blocks that differ by nothing would differ as much, two-sided. NaN with fewer than two shared blocks.
 
-    Student's t on the log ratios with few blocks, Wilcoxon's signed ranks (exact up to fifty) with many.
+    Student's t on the log ratios with few blocks, Wilcoxon's signed ranks (exact up to fifty) with many; of sessions
+    where there are three or more.
     """
     first, second = block_medians(above), block_medians(below)
     shared = np.isfinite(first) & np.isfinite(second)
     if int(shared.sum()) < 2 or min(first[shared].min(), second[shared].min()) <= 0:
         return math.nan
-    logs = log_ratios(first, second)
+    logs = by_session(log_ratios(first, second), None if sessions is None else sessions[shared])
     if not logs.any():
         return 1.0
     if len(logs) < MANY_BLOCKS:

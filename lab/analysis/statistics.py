@@ -24,8 +24,29 @@ def resamples(blocks: int, seed: int, key: str, count: int = RESAMPLES) -> Indic
 
     Arms that share the key share the draws, which is what pairs them within a block.
     """
-    generator = np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(key.encode())])
+    generator = _generator(seed, key)
     return generator.integers(0, blocks, size=(count, blocks), dtype=np.intp)
+
+
+def resamples_of_sessions(sessions: NDArray[np.int64], seed: int, key: str, count: int = RESAMPLES) -> Indices:
+    """Like `resamples`, in two stages: sessions are drawn with replacement, then blocks within each that was drawn.
+
+    ``sessions`` is that of each block. A session with fewer blocks than the longest is drawn from as often as that.
+    """
+    generator = _generator(seed, key)
+    members = [np.flatnonzero(sessions == session) for session in np.unique(sessions)]
+    sizes = np.array([len(each) for each in members])
+    table = np.zeros((len(members), sizes.max()), dtype=np.intp)
+    for row, each in zip(table, members, strict=True):
+        row[: len(each)] = each
+    drawn = generator.integers(0, len(members), size=(count, len(members), 1))
+    places = (generator.random((count, len(members), sizes.max())) * sizes[drawn]).astype(np.intp)
+    result: Indices = table[drawn, places].reshape(count, -1)
+    return result
+
+
+def _generator(seed: int, key: str) -> np.random.Generator:
+    return np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(key.encode())])
 
 
 def by_block(values: Floats, blocks: NDArray[np.int64], order: NDArray[np.int64]) -> Floats:

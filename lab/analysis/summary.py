@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lab.analysis import inference
 from lab.analysis import statistics as st
-from lab.analysis.data import counted
+from lab.analysis.data import counted, sessions_of
 from lab.results.record import Status
 
 KEYS = ["quantity", "state", "arm"]
@@ -30,14 +31,17 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """
     measured = counted(frame)
     blocks = np.sort(measured["block"].unique()).astype(np.int64)
+    sessions = sessions_of(measured, blocks)
     rows = [
-        _row(dict(zip(KEYS, key, strict=True)), group, blocks)
+        _row(dict(zip(KEYS, key, strict=True)), group, blocks, sessions)
         for key, group in measured.groupby(KEYS, sort=False, observed=True)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(key: dict[str, Any], group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
+def _row(
+    key: dict[str, Any], group: pd.DataFrame, blocks: NDArray[np.int64], sessions: inference.Sessions
+) -> dict[str, Any]:
     good = group[group["value"].notna()]
     values = good["value"].to_numpy(dtype=np.float64)
     first = group.iloc[0]
@@ -53,7 +57,7 @@ def _row(key: dict[str, Any], group: pd.DataFrame, blocks: np.ndarray[Any, np.dt
     if not len(values):
         return row | dict.fromkeys(("median", "low", "high", "p95", "minimum", "maximum", "mad"), float("nan"))
     matrix = st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks)
-    low, high = inference.median_interval(inference.block_medians(matrix))
+    low, high = inference.median_interval(inference.block_medians(matrix), sessions=sessions)
     return row | {
         "median": float(np.median(values)),
         "low": low,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, ResultsError, UsageError
 
@@ -33,7 +35,12 @@ DEFAULT_IDLE = "10s"
 
 def compare(
     target: Annotated[
-        str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder with a Dockerfile.")
+        str,
+        typer.Argument(
+            metavar="SCENARIO|DIR",
+            help="A scenario's name, or any folder with a Dockerfile.",
+            autocompletion=complete_scenario,
+        ),
     ] = "",
     on: Annotated[
         str,
@@ -41,6 +48,7 @@ def compare(
             "--on",
             metavar="A,B,…",
             help="Backends to compare. Default: every one usable here but the references, runc and crun.",
+            autocompletion=complete_backends,
         ),
     ] = "",
     blocks: Annotated[
@@ -49,6 +57,15 @@ def compare(
     budget: Annotated[
         str, typer.Option("--budget", metavar="TIME", help="Time to spend, at least three blocks: 5m, 90s, 1h.")
     ] = DEFAULT_BUDGET,
+    sessions: Annotated[
+        int,
+        typer.Option(
+            "--sessions",
+            min=1,
+            help="Sessions, each with a process, caches, warm-ups and orders of its own. --blocks are of each; "
+            "the budget is shared.",
+        ),
+    ] = 1,
     precision: Annotated[
         str,
         typer.Option(
@@ -102,6 +119,7 @@ def compare(
     require_root()
     from lab.backends.site import Site
     from lab.cli.conditions import check, read
+    from lab.results.record import Ending
 
     conditions = read(fail_if or [])
     with Site.open() as site:  # starts the launcher while this process is still small
@@ -109,8 +127,10 @@ def compare(
             folder = _resume(site, resume, out)
         else:
             chosen = _choose(on), _metrics(metrics)
-            until = _until(blocks, budget, precision, exclude_noisy, chosen[1])
+            until = _until(blocks, budget, sessions, precision, exclude_noisy, chosen[1])
             folder = _start(site, target, *chosen, until, seed, memory, cpus, idle, out)
+    if folder.run.ended_because not in list(Ending):
+        _next_session(folder, fail_if or [])
     _report(folder)
     if check(conditions, folder.path):
         raise typer.Exit(1)
@@ -172,11 +192,13 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
             f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
         )
     backends = list(dict.fromkeys(arm.backend for arm in run.arms))
+    sessions = int(run.settings.get("sessions", 1))
     plan = Plan(
         arms=arms(backends),
         seed=run.seed,
-        blocks=run.blocks_planned,
-        budget_seconds=run.budget_seconds or 0.0,
+        sessions=sessions,
+        blocks=None if run.blocks_planned is None else run.blocks_planned // sessions,
+        budget_seconds=(run.budget_seconds or 0.0) / sessions,
         precision=run.settings.get("precision"),
         exclude_noisy=run.settings.get("exclude_noisy"),
     )
@@ -220,8 +242,16 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
     return folder
 
 
+def _next_session(folder: RunFolder, fail_if: list[str]) -> NoReturn:
+    """Become a new process that goes on with the run: nothing that this one has warmed or grown is left in it."""
+    words = ["compare", "--resume", str(folder.path), *(word for each in fail_if for word in ("--fail-if", each))]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "lab.cli.main", *words])
+
+
 def _until(
-    blocks: int | None, budget: str, precision: str, exclude_noisy: float | None, metrics: list[str]
+    blocks: int | None, budget: str, sessions: int, precision: str, exclude_noisy: float | None, metrics: list[str]
 ) -> dict[str, Any]:
     """What of a Plan says when to stop and what to leave out."""
     from lab.host.units import parse_seconds, parse_share
@@ -232,10 +262,13 @@ def _until(
         raise UsageError("--precision watches the intervals of boot", hint="add boot to --metrics")
     if exclude_noisy is not None and not 1 < exclude_noisy < math.inf:
         raise UsageError(f"--exclude-noisy {exclude_noisy:g} is not a factor above 1", hint="write for example 1.25")
+    if precision and sessions > 1:
+        raise UsageError("--precision can't end a run of several --sessions", hint="leave one away")
     return {
+        "sessions": sessions,
         "blocks": blocks,
         "exclude_noisy": exclude_noisy,
-        "budget_seconds": parse_seconds(budget),
+        "budget_seconds": parse_seconds(budget) / sessions,
         "precision": parse_share(precision) if precision else None,
     }
 

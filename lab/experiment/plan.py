@@ -44,6 +44,7 @@ class PlannedArm:
 class Plan:
     """Arms and blocks of one run. ``blocks`` None: as many as the budget allows, at least three.
 
+    Both are those of one session; there are ``sessions`` of them, each in a process of its own.
     ``exclude_noisy`` is the rule by which blocks will be left out: see `lab.analysis.host`.
     ``precision`` ends it before the budget does: at most so wide shall an interval be, as a share of its median.
     """
@@ -54,6 +55,7 @@ class Plan:
     budget_seconds: float
     precision: float | None = None
     exclude_noisy: float | None = None
+    sessions: int = 1
 
     def order(self, block: int) -> tuple[PlannedArm, ...]:
         """The arms in the random order of ``block``; the same for the same seed, whatever ran before."""

@@ -37,7 +37,7 @@ from lab.results.record import Run, Sample, Status
 from lab.results.store import RunFolder
 
 WARM_UP = 0
-"""The block number of warm-up instances; measured blocks count from 1."""
+"""The block number of the first session's warm-up instances; measured blocks count from 1, further warm-ups down."""
 
 MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
 ENDING_SECONDS = 5.0  # between an application's end and its report from a guest
@@ -76,6 +76,10 @@ class Experiment:
         self.watch = watch
         self.width = width
         self.sentinel = Sentinel()
+        ends = folder.run.settings.get("session_ends", [])  # the last block of each session that is complete
+        self.session = len(ends) + 1
+        self.before = ends[-1] if ends else 0  # blocks of earlier sessions
+        self.warm_up_block = WARM_UP - len(ends)
         self.kernels: dict[str, str] = {}
         self.client = Client(site, setup.image, setup.process, folder.log_directory)
         self.blocks_expected = MINIMUM_BLOCKS if plan.blocks is None else plan.blocks
@@ -88,7 +92,7 @@ class Experiment:
             self.prepare()
             self.check_parity()
             self.warm_up()
-            because = self.measure(began)
+            because = self.end_session(self.measure(began))
         except KeyboardInterrupt:
             because = "interrupted"
             raise
@@ -156,9 +160,9 @@ class Experiment:
         failures: list[LabError] = []
         for position, backend in enumerate(self.backends()):
             arm = PlannedArm(label=backend.name, backend=backend.name)
-            if (WARM_UP, arm.label) not in self.folder.completed():
+            if (self.warm_up_block, arm.label) not in self.folder.completed():
                 self._progress()
-                failures += self.observe(arm, WARM_UP, position)
+                failures += self.observe(arm, self.warm_up_block, position)
         if len(failures) == len(self.backends()):
             raise failures[0]
 
@@ -172,10 +176,20 @@ class Experiment:
             if ending := self.plan.ending(done, now() - began, longest, width):
                 return ending
             started = now()
-            self.run_block(done + 1)
+            self.run_block(self.before + done + 1)
             longest = max(longest, now() - started)
             self.blocks_expected = self._foresee(done + 1, now() - began, longest)
         raise AssertionError("every plan ends")
+
+    def end_session(self, ending: str) -> str:
+        """Note where this session ended; returns why the run did, which it has not when a further session follows."""
+        planned = self.plan.sessions
+        if self.session >= planned:
+            return ending
+        last = max((block for block, _ in self.folder.completed()), default=0)
+        settings = self.folder.run.settings
+        self.folder.update(settings={**settings, "session_ends": [*settings.get("session_ends", []), last]})
+        return f"session {self.session} of {planned} done"
 
     def run_block(self, block: int) -> None:
         """Every arm once, in the block's own order; those done before an interruption are skipped."""
@@ -199,7 +213,8 @@ class Experiment:
 
     def _progress(self) -> None:
         done = len(self.folder.completed())
-        planned = len(self.backends()) + self.blocks_expected * len(self.plan.arms)
+        blocks = self.before + self.blocks_expected
+        planned = self.session * len(self.backends()) + blocks * len(self.plan.arms)
         self.watch.progress(done, max(done, planned))
 
     # one instance
@@ -207,7 +222,8 @@ class Experiment:
     def observe(self, arm: PlannedArm, block: int, position: int) -> list[LabError]:
         """Launch one instance, watch its whole life, append what was seen, success or not; returns its failure."""
         failures: list[LabError] = []
-        name = f"{'warmup' if block == WARM_UP else f'b{block}'}-{arm.label.replace('#', '-')}"
+        warm_up = "warmup" if block == WARM_UP else f"warmup{self.session}"
+        name = f"{warm_up if block <= WARM_UP else f'b{block}'}-{arm.label.replace('#', '-')}"
         backend = self.site.backend(arm.backend)
         known = next(described for described in self.folder.run.arms if described.label == arm.label)
         stamp = _Stamp(
@@ -216,6 +232,7 @@ class Experiment:
             position=position,
             instance=name,
             image=self.setup.image.digest,
+            session=self.session,
             accelerator=known.accelerator,
             kernel=known.kernel,
         )
@@ -235,11 +252,12 @@ class Experiment:
     def _note_host(self, block: int, position: int, seen: Iterable[Observation]) -> None:
         """What was observed of the host itself: of no arm, no backend and no instance."""
         nobody = PlannedArm(label="", backend="")
-        self._append(_Stamp(arm=nobody, block=block, position=position, instance="", image=""), seen)
+        stamp = _Stamp(arm=nobody, block=block, position=position, instance="", image="", session=self.session)
+        self._append(stamp, seen)
 
     def _live(self, backend: Backend, stamp: _Stamp) -> None:
         request = self._request(stamp.instance)
-        label = f"{'warm-up' if stamp.block == WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
+        label = f"{'warm-up' if stamp.block <= WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
         # The A/A twin bounds every claim by the same observations, but for the one that is long: idling.
         idle_seconds = 0.0 if stamp.arm.is_twin else self.setup.idle_seconds
         subject = Subject.before_launch(
@@ -256,7 +274,7 @@ class Experiment:
             try:
                 stamp.kernel = self._kernel(backend, instance)
                 self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
-                if stamp.block == WARM_UP:
+                if stamp.block <= WARM_UP:
                     self._ask(backend, instance, stamp, label)
                 else:
                     self._work(subject, stamp, label)
@@ -282,7 +300,7 @@ class Experiment:
     def _ask(self, backend: Backend, instance: Instance, stamp: _Stamp, label: str) -> None:
         """What is asked once per backend: limits as they are seen, and the isolation probes."""
         self._note_parity(backend.name, limits=limits_seen(instance, backend.kernel))
-        if self.setup.isolation:
+        if self.setup.isolation and self.session == 1:  # a boundary answers in every session alike
             self.watch.doing(f"{label}: isolation probes")
             self._append(stamp, ask_all(instance, backend))
 
@@ -329,6 +347,7 @@ class _Stamp:
     position: int
     instance: str
     image: str
+    session: int = 1
     accelerator: Accelerator = Accelerator.NATIVE
     kernel: str = ""
 
@@ -346,7 +365,8 @@ class _Stamp:
             instance=self.instance,
             status=seen.status,
             state=seen.state,
-            warmup=self.block == WARM_UP,
+            warmup=self.block <= WARM_UP,
+            session=self.session,
             accelerator=self.accelerator,
             kernel=self.kernel,
             image=self.image,

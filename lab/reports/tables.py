@@ -201,7 +201,7 @@ def quietness(material: Material) -> Table:
             values = found["value"] * (100 if unit == "%" else 1)
             worst = int(found["block"].iloc[int(found["value"].argmax())])
             cells = [Cell(text=format_value(value, unit)) for value in (values.median(), values.min(), values.max())]
-            where = f"block {worst}" if worst else "the warm-up"
+            where = f"block {worst}" if worst > 0 else "the warm-up"
             cells.append(Cell(text=where, note=f"n = {len(found)}"))
             rows.append(Row(header=material.label(name), note=material.definition(name), cells=tuple(cells)))
     heads = ("median", "lowest", "highest", "highest in")

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lab.analysis.compare import ALPHA
-from lab.analysis.inference import ENOUGH_FOR_ORDER, MANY_BLOCKS
+from lab.analysis.inference import ENOUGH_FOR_ORDER, FEWEST, MANY_BLOCKS
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
 from lab.experiment.plan import PRECISE_BLOCKS
@@ -141,6 +141,7 @@ def clock(material: Material) -> list[tuple[str, str]]:
         ("Blocks", f"{material.loaded.blocks} measured{_but(material)} "
                    f"({planned or 'as many as fit'} planned, {budget}); "
                    f"ended because: {run.ended_because or 'not ended'}"),
+        ("Sessions", _sessions(material)),
         ("Stopping", _stopping(material)),
         ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "
                      f"{format_ratio(band)}, and no smaller difference is claimed" if twin else "none"),
@@ -163,10 +164,29 @@ def _but(material: Material) -> str:
     return f", {left_out} more left out by the rule below" if left_out else ""
 
 
+def _sessions(material: Material) -> str:
+    """How many there were, and what they are to the intervals."""
+    frame = material.loaded.measured
+    count = int(frame["session"].nunique())
+    if count < 2:
+        return "one: what a process of lab's got by chance is the same in all blocks, and in no interval"
+    blocks = ", ".join(str(number) for number in frame.groupby("session")["block"].nunique())
+    each = f"{count}, each a process of its own with its own network, hypervisor, warm-ups, orders; blocks: {blocks}"
+    if count < FEWEST:
+        return f"{each}. Two don't tell how sessions vary: the intervals are those of blocks, and may be too narrow"
+    return f"{each}. A session is one observation: the intervals are Student's t over the sessions" + (
+        "" if count < MANY_BLOCKS else ", those of ratios resampled by sessions and blocks within"
+    )
+
+
 def _stopping(material: Material) -> str:
     """What was to end the run, what did, and how narrow the intervals were then."""
     run = material.run
-    precision = run.settings.get("precision")
+    precision, merged = run.settings.get("precision"), run.settings.get("merged")
+    if merged:
+        return "merged from runs, each of which had ended: " + ", ".join(
+            f"{each['run']} ({each['ended_because']})" for each in merged
+        )
     if precision is None:
         return "after the planned blocks" if run.blocks_planned else "at the budget, after three blocks at the least"
     now = ", ".join(f"{arm} {in_percent(width)}" for arm, width in widths(material.loaded.frame).items())
@@ -179,7 +199,9 @@ def _stopping(material: Material) -> str:
 
 
 def _intervals(material: Material) -> str:
-    """Which of the two methods this run's number of blocks allows."""
+    """Which of the two methods this run's number of blocks or sessions allows."""
+    if material.loaded.measured["session"].nunique() >= FEWEST:
+        return "95 %; over sessions, see there"
     median = (
         "of a median: between order statistics, interpolated (Hettmansperger-Sheather)"
         if material.loaded.blocks >= ENOUGH_FOR_ORDER

@@ -16,6 +16,7 @@ _TYPES = {
     "value": pa.float64(),
     "block": pa.int32(),
     "position": pa.int32(),
+    "session": pa.int32(),
     "warmup": pa.bool_(),
     "at": pa.float64(),
     "resolution": pa.float64(),

@@ -51,12 +51,13 @@ class Sample:
     unit: str
     backend: str
     arm: str
-    block: int
+    block: int  # counted through all sessions, from 1; those of warm-ups are 0, -1, … by session
     position: int  # place within the block's random order, from 0
     instance: str
     status: Status = Status.OK
     state: str = ""
     warmup: bool = False
+    session: int = 1  # which of the run's sessions: a process of lab's with all that it makes, counted from 1
     accelerator: Accelerator = Accelerator.NATIVE
     kernel: str = ""  # release of the kernel that served the instance
     image: str = ""  # image digest

@@ -102,3 +102,19 @@ def wait_for_block(process: subprocess.Popen[str], block: str) -> None:
             return
         assert time.monotonic() < deadline, line
     raise AssertionError("it ended before")
+
+
+def test_sessions_are_processes_of_their_own_and_runs_can_be_merged(scenario: Path, tmp_path: Path) -> None:
+    words = ("--on", "process", "--metrics", "boot", "--idle", "0.1", "--blocks", "1")
+    done = compare(scenario, *words, "--sessions", "2", "--out", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    first = only_run(tmp_path / "a")
+    loaded = check_run(first, {"process", "process#aa"}, 2)
+    boots = loaded.measured[loaded.measured["quantity"] == "boot.total"]
+    assert set(zip(boots["session"], boots["block"], strict=True)) == {(1, 1), (2, 2)}
+    host = loaded.frame[loaded.frame["quantity"] == "host.compute"]
+    assert (host["value"] > 0).all()
+    assert host["block"].tolist() == [1, 2]
+    merging = [*LAB, "results", "merge", str(first), str(first), "--out", str(tmp_path / "b")]
+    refused = subprocess.run(merging, capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, "two different runs" in refused.stderr) == (1, True), refused.stderr

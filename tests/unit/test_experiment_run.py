@@ -296,6 +296,47 @@ def test_narrow_intervals_end_the_run(site: FakeSite, tmp_path: Path) -> None:
     assert max(block for block, _ in folder.completed()) == 8
 
 
+def test_each_session_goes_on_where_the_last_one_ended_with_warm_ups_of_its_own(
+    site: FakeSite, tmp_path: Path
+) -> None:
+    folder, endings = make_folder(tmp_path), []
+    for _ in range(3):
+        whole = experiment(FakeSite(), folder, blocks=2)
+        whole.plan = replace(whole.plan, sessions=3)
+        whole.run()
+        endings.append(folder.run.ended_because)
+    assert endings == ["session 1 of 3 done", "session 2 of 3 done", "blocks done"]
+    sessions = {(sample.session, sample.block) for sample in folder.samples()}
+    assert sessions == {(1, 0), (1, 1), (1, 2), (2, -1), (2, 3), (2, 4), (3, -2), (3, 5), (3, 6)}
+    found = by_arm(folder.samples())
+    assert all(sample.warmup == (block <= 0) for (block, _), group in found.items() for sample in group)
+    assert {sample.instance for sample in found[-1, "process"]} == {"warmup2-process"}
+
+
+def test_an_interrupted_session_is_resumed_as_the_same_one(site: FakeSite, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+
+    def session(site: FakeSite) -> None:
+        whole = experiment(site, folder, blocks=2)
+        whole.plan = replace(whole.plan, sessions=2)
+        whole.run()
+
+    def interrupt(name: str) -> None:
+        if name == "b4-process":
+            raise KeyboardInterrupt
+
+    session(site)
+    broken = FakeSite()
+    broken.backends["process"].trouble = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        session(broken)
+    folder.abandon_incomplete()
+    session(FakeSite())
+    assert folder.run.ended_because == "blocks done"
+    assert {sample.session for sample in folder.samples() if sample.block in (3, 4)} == {2}
+    assert {block for block, _ in folder.completed()} == {-1, 0, 1, 2, 3, 4}
+
+
 def test_unequal_files_refuse_the_comparison(site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def differ(*_: object) -> str:
         raise ParityError("container sees other files than the image holds")
