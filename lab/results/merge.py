@@ -88,7 +88,8 @@ def _require_alike(first: Run, other: Run) -> None:
     for name, what in ALIKE:
         if what(first) != what(other):
             raise ResultsError(
-                f"{first.name} and {other.name} can't be one run: they differ in {name} ({what(first)}, {what(other)})",
+                f"{first.name} and {other.name} can't be one run: they differ in {name} "
+                f"({what(first)}, {what(other)})",
                 hint=f"lab diff {first.name} {other.name}",
             )
 
