@@ -26,7 +26,8 @@
 #include <unistd.h>
 
 enum { PORT = 8000, QUIET_MS = 90, BACKLOG = 16 };
-static const char ANSWER[] = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nknown\n";
+static const char ANSWER[] =
+    "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: keep-alive\r\n\r\nknown\n"; /* ab wants to hear the latter */
 
 static double delay_ms, touch_mib, burn_ms, idle_burn_ms, answer_ms, answer_burn_ms, linger_ms;
 static const struct {
