@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lab.cli.privilege import require_root
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.experiment.run import Setup
     from lab.experiment.surface import Call
+    from lab.experiment.tracing import Driven
     from lab.instance import Backend, Instance
 
 OLDER = "the same profile, compiled by its own libseccomp, which may not know the newest calls"
@@ -38,7 +41,7 @@ def surface(
         from lab.cli.compare import _choose, _setup
         from lab.experiment.scenario import load
         from lab.experiment.surface import compare, observe, observe_host
-        from lab.experiment.tracing import function_tracing
+        from lab.experiment.tracing import drive, function_tracing
         from lab.model import Kernel
         from lab.runtime.profile import default_profile
 
@@ -47,9 +50,14 @@ def surface(
         setup = _setup(site, scenario, scenario.limits, [], 0.0)
         bare = observe_host()
         found: dict[str, list[Call]] = {}
+        driven: dict[str, Driven | str] = {}
         for backend in chosen:
             backend.prepare(setup.image)
             with _instance(site, backend, setup) as instance:
+                try:
+                    driven[backend.name] = drive(instance, site.network, setup.scenario)
+                except LabError as error:
+                    driven[backend.name] = error.message
                 on_host, seen = backend.kernel is Kernel.HOST, observe(instance)
                 profile = default_profile() if on_host and backend.confines else None
                 found[backend.name] = compare(profile, seen, bare if on_host else seen)
@@ -57,9 +65,10 @@ def surface(
     titles = {each.name: each.title for each in chosen}
     own = {each.name for each in chosen if each.kernel is Kernel.OWN}
     if as_json:
-        print(json.dumps(_as_json(found, functions), indent=1))
+        print(json.dumps(_as_json(found, functions, driven), indent=1))
         return
     _print(found, titles, own, functions, calls)
+    _print_driven(driven)
 
 
 @contextmanager
@@ -83,7 +92,7 @@ def _instance(site: Site, backend: Backend, setup: Setup) -> Iterator[Instance]:
             yield instance
 
 
-def _as_json(found: dict[str, list[Call]], functions: str) -> dict[str, Any]:
+def _as_json(found: dict[str, list[Call]], functions: str, driven: dict[str, Driven | str]) -> dict[str, Any]:
     return {
         "backends": {
             name: [
@@ -96,6 +105,9 @@ def _as_json(found: dict[str, list[Call]], functions: str) -> dict[str, Any]:
             for name, calls in found.items()
         },
         "host_kernel_functions": functions,
+        "host_events": {
+            name: {"not measured": each} if isinstance(each, str) else asdict(each) for name, each in driven.items()
+        },
     }  # fmt: skip
 
 
@@ -134,6 +146,31 @@ def _print(
         console.print(_calls(found))
     console.print(Text(f"Not called, for they can't be made harmless: {', '.join(SKIPPED)}.", style="dim"))
     console.print(Text(f"Host-kernel functions reached: {functions}", style="dim"))
+
+
+def _print_driven(driven: dict[str, Driven | str]) -> None:
+    """What the instances' processes asked of the host's kernel, counted by tracepoints: in place of its functions."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from lab.experiment.tracing import EVENTS
+
+    console = Console(highlight=False, width=None if Console().is_terminal else 100)
+    title = "Counted in their place, by perf: what each asks of the host, a machine's emulator included"
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    grid.add_column("backend", no_wrap=True)
+    for what in EVENTS.values():
+        grid.add_column(f"{what}\nper idle second", justify="right")
+        grid.add_column(f"{what}\nper request", justify="right")
+    for name, each in driven.items():
+        if isinstance(each, str):
+            console.print(f"[dim]{name}: not measurable here: {each}[/dim]")
+            continue
+        rates = [(each.idle_per_second.get(event), each.per_request.get(event)) for event in EVENTS]
+        grid.add_row(name, *("–" if rate is None else f"{rate:,.3g}" for pair in rates for rate in pair))
+    console.print(grid)
+    console.print("[dim]Steady state only: start-up is over before there is a process to count in.[/dim]")
 
 
 def _calls(found: dict[str, list[Call]]) -> Any:
