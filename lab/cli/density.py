@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
@@ -17,9 +18,19 @@ LEAST_FLOOR = 1 << 30
 
 
 def density(
-    target: Annotated[str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
+        ),
+    ],
     up_to: Annotated[int, typer.Option("--up-to", min=1, max=10_000, metavar="N", help="Copies per backend.")] = 20,
-    on: Annotated[str, typer.Option("--on", metavar="A,B,…", help="Backends. Default: every usable one.")] = "",
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
+        ),
+    ] = "",
     burst: Annotated[
         str, typer.Option("--burst", metavar="K,…", help="Also start K copies at once, for each K: 1,4,16.")
     ] = "",

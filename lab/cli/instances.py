@@ -127,6 +127,13 @@ def complete_backend(incomplete: str) -> list[str]:
     return _beginning((match[1] for match in found if match), incomplete)
 
 
+def complete_backends(incomplete: str) -> list[str]:
+    """Names of backends, joined by commas: the last one is completed."""
+    before, comma, last = incomplete.rpartition(",")
+    chosen = before.split(",")
+    return [before + comma + name for name in complete_backend(last) if name not in chosen]
+
+
 def complete_image(incomplete: str) -> list[str]:
     """Names of images in the store, without the tag that goes without saying."""
     from lab.host.home import home

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.instances import complete_scenario
 from lab.cli.privilege import require_root
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ METRICS = ["boot", "memory"]
 
 
 def ladder(
-    target: Annotated[str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
+        ),
+    ],
     rungs: Annotated[
         str, typer.Option("--rungs", metavar="A,B,…", help="Steps to climb, in this order. Default: all usable ones.")
     ] = "",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
@@ -19,14 +20,24 @@ MOST_SECONDS = 60
 
 
 def noisy(
-    target: Annotated[str, typer.Argument(metavar="SCENARIO|DIR", help="A scenario's name, or any folder.")],
-    on: Annotated[str, typer.Option("--on", metavar="A,B,…", help="Backends. Default: every usable one.")] = "",
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
+        ),
+    ],
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
+        ),
+    ] = "",
     kinds: Annotated[
         str,
         typer.Option(
             "--kind",
             metavar="A,B,…",
-            help="Of cpu, memory, forks, disk, cache, inodes, files, watches, send; or all.",
+            help="Of cpu, memory, forks, disk, cache, inodes, full, files, watches, send, receive; or all.",
         ),
     ] = FIRST,
     blocks: Annotated[int, typer.Option("--blocks", min=1, max=1000, metavar="N", help="How often each.")] = 3,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.instances import complete_scenario
 from lab.errors import ScenarioError, UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def list_scenarios(as_json: Annotated[bool, JSON] = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario's name, or a folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="SCENARIO", help="A scenario's name, or a folder.", autocompletion=complete_scenario),
+    ],
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show a scenario: how it is run, what is measured, and the page that says what it teaches."""
