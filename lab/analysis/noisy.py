@@ -27,6 +27,9 @@ SAVED_BY = {
 }
 
 
+OTHERWISE = "a limit that no cgroup of the host's counts: its own kernel's, or of a process"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
     """One kind of neighbour beside one backend, over all blocks.
@@ -135,4 +138,6 @@ def _met(details: list[dict[str, Any]]) -> tuple[str, ...]:
             if (own != name and own in hits) or (worse != name and worse in hits):
                 continue
             seen[SAVED_BY.get(name, name)] += 1
+        if not hits and int(detail.get("aggressor", {}).get("refused", 0)) > 0:
+            seen[OTHERWISE] += 1
     return tuple(name for name, _ in seen.most_common())

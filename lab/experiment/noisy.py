@@ -31,7 +31,7 @@ from lab.experiment.watch import Watch
 from lab.host import facts
 from lab.host.cgroup import ControlGroup
 from lab.host.command import run as run_command
-from lab.instance import Backend, Instance, LaunchRequest
+from lab.instance import INSIDE, Backend, Instance, LaunchRequest
 from lab.metrics import wrk
 from lab.metrics.base import Observation, Subject
 from lab.metrics.readiness import wait_ready
@@ -69,7 +69,7 @@ print(json.dumps({"p99": late[len(late) * 99 // 100], "most": late[-1], "times":
 
 
 class Kind(StrEnum):
-    """What the aggressor does; the words are those of ``inside disturb``."""
+    """What the aggressor does; the words are those of ``inside disturb``, but for RECEIVE: it is flooded itself."""
 
     CPU = "cpu"
     MEMORY = "memory"
@@ -77,9 +77,11 @@ class Kind(StrEnum):
     DISK = "disk"
     CACHE = "cache"
     INODES = "inodes"
+    FULL = "full"
     FILES = "files"
     WATCHES = "watches"
     SEND = "send"
+    RECEIVE = "receive"
 
 
 class Confined(StrEnum):
@@ -121,9 +123,11 @@ class Bound:
             Kind.DISK: 256 * MIB,
             Kind.CACHE: memory * 5 // 4,
             Kind.INODES: 20_000,
+            Kind.FULL: 64 * MIB,
             Kind.FILES: 20_000,
             Kind.WATCHES: 32,
             Kind.SEND: 1,
+            Kind.RECEIVE: 1,
         }[kind]
 
 
@@ -285,6 +289,8 @@ class Noisy:
     def _disturb(self, pair: _Pair, kind: Kind) -> Mapping[str, object]:
         """What the aggressor says it could do; a failure is an answer, since limits may kill it or refuse it."""
         seconds = self.wishes.seconds + 1
+        if kind is Kind.RECEIVE:
+            return self._flood(pair.aggressor, seconds)
         words = [str(kind), str(seconds), str(self.bound.amount(kind))]
         if kind is Kind.SEND:
             words.append(str(pair.victim.address))
@@ -296,6 +302,26 @@ class Noisy:
             found: Mapping[str, object] = json.loads(done.stdout)
             return found
         return {"failed": done.stderr.decode(errors="replace").strip() or f"exit code {done.exit_code}"}
+
+    def _flood(self, receiver: Instance, seconds: int) -> Mapping[str, object]:
+        """Datagrams to the aggressor, from a third instance without a boundary; inside the bound around all."""
+        name = f"sender-{self._done}"
+        logs = self.folder.log_directory(name)
+        words = (INSIDE, "disturb", str(Kind.SEND), str(seconds), "1", str(receiver.address))
+        request = LaunchRequest(
+            name=name,
+            image=self.setup.image,
+            process=replace(self.setup.process, argv=words),
+            limits=Limits(),
+            log_directory=logs,
+        )
+        try:
+            with self.site.backend("process").launch(request) as sender:
+                sender.wait(seconds + SPARE_SECONDS)
+            found: Mapping[str, object] = json.loads((logs / "stdout.log").read_bytes())
+        except (LabError, ValueError) as error:
+            return {"failed": str(error)}
+        return found
 
     def _answers(self, pair: _Pair) -> bool:
         """Whether the victim serves its load again, now that nobody disturbs it."""

@@ -8,6 +8,8 @@
  *   disk     a file of AMOUNT bytes, written and brought to the disk again and again
  *   cache    a file of AMOUNT bytes without blocks, read again and again: it fills the page cache
  *   inodes   AMOUNT empty files made and removed again and again: inodes and dentries are slab
+ *   full     a file in /dev/shm until no space is left, again and again; only where that is a tmpfs of at most AMOUNT
+ *            bytes: the host's own, which a bare process sees, is left alone
  *   files    AMOUNT descriptors opened and closed again and again
  *   watches  AMOUNT inotify instances, held
  *   send     datagrams to ADDRESS, port 9 (RFC 863), as fast as they go
@@ -21,6 +23,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +32,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -201,6 +205,25 @@ static void exhaust_inodes(const struct wish *wish) {
     rmdir(folder);
 }
 
+static void fill_up(const struct wish *wish) {
+    struct statfs found;
+    char *chunk = calloc(1, CHUNK);
+    int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (!chunk || fd < 0 || fstatfs(fd, &found) < 0 || found.f_type != TMPFS_MAGIC)
+        fail("disturb: /dev/shm is no tmpfs: %s", strerror(errno));
+    if (found.f_blocks == 0 || (unsigned long long)found.f_blocks * (unsigned long long)found.f_bsize > wish->amount)
+        fail("disturb: /dev/shm is larger than %zu bytes", wish->amount);
+    while (time_left(wish)) {
+        for (int fits = 1; fits && time_left(wish);) {
+            fits = write(fd, chunk, CHUNK) == CHUNK;
+            count_one(wish, fits);
+        }
+        if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)
+            fail("disturb: /dev/shm: %s", strerror(errno));
+    }
+    close(fd);
+}
+
 static int open_null(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 static int open_watch(void) { return inotify_init1(IN_CLOEXEC); }
 
@@ -241,7 +264,7 @@ static const struct {
     void (*run)(const struct wish *wish);
 } kinds[] = {
     {"cpu", hog_cpu},           {"memory", bomb_memory},   {"forks", bomb_forks},
-    {"disk", flood_disk},       {"cache", thrash_cache},   {"inodes", exhaust_inodes},
+    {"disk", flood_disk},       {"cache", thrash_cache},   {"inodes", exhaust_inodes},   {"full", fill_up},
     {"files", exhaust_files},   {"watches", exhaust_watches}, {"send", flood_network},
 };
 

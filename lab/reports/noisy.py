@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lab.analysis.data import Loaded
 from lab.analysis.noisy import Disturbance, disturbances
 from lab.analysis.quantities import format_value
+from lab.model import Accelerator
 from lab.reports import style
 from lab.reports.material import stamp
 
@@ -24,9 +25,11 @@ MEANINGS = {
     "disk": "writes files and waits for the disk",
     "cache": "reads more through the page cache than fits",
     "inodes": "makes files without end: inodes and dentries",
+    "full": "fills its /dev/shm",
     "files": "opens descriptors without end",
     "watches": "takes inotify instances, which are counted per user",
     "send": "floods the victim with datagrams",
+    "receive": "is flooded with datagrams itself",
 }
 MOST_SHOWN = 100.0
 """A slowdown beyond that, or no answer, ends at the edge of the figure."""
@@ -119,12 +122,14 @@ def _draw(loaded: Loaded, found: Sequence[Disturbance], directory: Path) -> tupl
                     each = next(
                         (one for one in found if (one.kind, one.arm, one.limits) == (kind, arm.label, limits)), None
                     )
-                    places.append((place, f"{kind}, {arm.label} {limits}"))
+                    emulated = " (TCG)" if arm.accelerator is Accelerator.TCG else ""
+                    places.append((place, f"{kind}, {arm.label}{emulated} {limits}"))
                     if each is not None:
                         _point(axes, each, place, style.colour(arm), filled=side == 1)
         axes.axvline(1, color=style.INK, linewidth=1)
         axes.set_yticks([place for place, _ in places], [text for _, text in places])
         axes.set_xscale("log")
+        style.logarithmic(axes.xaxis, "1")
         axes.set_xlabel("times fewer requests per second than in quiet (logarithmic)")
         style.headline(
             figure,

@@ -14,7 +14,7 @@ import pytest
 from synthetic import write_run
 
 from lab.analysis.data import Loaded, load
-from lab.analysis.noisy import Disturbance, disturbances
+from lab.analysis.noisy import OTHERWISE, Disturbance, _met, disturbances
 from lab.cli.noisy import _kinds
 from lab.errors import LabError, UsageError
 from lab.experiment.noisy import MOST_PIDS, Bound, Kind, feel_pulse, fill, observations
@@ -110,6 +110,13 @@ def test_who_saved_it_is_named_once(loaded: Loaded) -> None:
     assert find(loaded, "cpu", "without limits").met == ()
 
 
+def test_who_was_refused_by_its_own_kernel_is_told_from_who_met_nothing() -> None:
+    refused = {"limits": "with limits", "hits": {}, "aggressor": {"refused": 3}}
+    assert _met([refused, refused | {"aggressor": {"refused": 0}}]) == (OTHERWISE,)
+    assert _met([refused | {"hits": {"pids": 3}}]) == ("its limit of processes",)
+    assert _met([refused | {"aggressor": {"failed": "killed"}}]) == ()
+
+
 def test_the_report_says_all_of_it(loaded: Loaded) -> None:
     assert report.is_noisy(loaded.run.settings)
     written = report.write(loaded)
@@ -166,7 +173,7 @@ AMOUNTS = {Kind.MEMORY: 8 * MIB, Kind.DISK: 2 * MIB, Kind.CACHE: 8 * MIB, Kind.F
 def test_the_helper_disturbs_for_as_long_as_it_is_told() -> None:
     began = time.monotonic()
     running = {}
-    for kind in Kind:
+    for kind in set(Kind) - {Kind.RECEIVE, Kind.FULL}:
         words = [str(kind), "1", str(AMOUNTS.get(kind, 2)), *(["127.0.0.1"] if kind is Kind.SEND else [])]
         running[kind] = subprocess.Popen([build.program(), "disturb", *words], stdout=subprocess.PIPE)
     for kind, process in running.items():
@@ -178,7 +185,9 @@ def test_the_helper_disturbs_for_as_long_as_it_is_told() -> None:
     assert time.monotonic() - began > 0.9
 
 
-@pytest.mark.parametrize("words", ["cpu 1", "cpu 0 1", "cpu 1000 1", "noise 1 1", "forks 1 100000", "send 1 1"])
+@pytest.mark.parametrize(
+    "words", ["cpu 1", "cpu 0 1", "cpu 1000 1", "noise 1 1", "forks 1 100000", "send 1 1", "full 1 1"]
+)
 def test_the_helper_disturbs_no_more_than_it_may(words: str) -> None:
     done = subprocess.run([build.program(), "disturb", *words.split()], capture_output=True, check=False, timeout=60)
     assert done.returncode == 2
