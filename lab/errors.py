@@ -10,6 +10,7 @@ LabError                      one clear line and the remedy; exit 1
 │   └── NotReady              … it came up, but never answered correctly
 ├── CommandError              an external program failed
 ├── ExitUnknown               an instance ended while nobody could be told its exit code
+├── NoInstance                    no detached instance goes by that name
 ├── LimitError                a resource limit could not be set or did not hold
 ├── ParityError               instances that should be identical are not
 └── ResultsError              a run folder that can't be read or resumed
@@ -35,6 +36,10 @@ class LabError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class NoInstance(LabError):
+    """No detached instance goes by that name or id."""
 
 
 class UsageError(LabError):

@@ -61,7 +61,10 @@ def rm(
     names: Names,
     force: Annotated[bool, typer.Option("--force", "-f", help="Kill what still runs.")] = False,
 ) -> None:
-    """Remove instances that have ended: record and logs."""
+    """Remove instances that have ended: record and logs.
+
+    With -f it is enough that there is none of that name afterwards.
+    """
     from lab.supervisor import client, record
 
     def remove(one: Record) -> None:
@@ -70,7 +73,7 @@ def rm(
         client.stop(one, 0.0)
         record.remove(one)
 
-    each(names, remove, together=True)
+    each(names, remove, together=True, absent_ok=force)
 
 
 def wait(names: Names) -> None:

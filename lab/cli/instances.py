@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lab.errors import LabError
+from lab.errors import LabError, NoInstance
 
 if TYPE_CHECKING:
     from lab.supervisor.record import Record
@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 MOST_TOGETHER = 32
 
 
-def each(names: Sequence[str], do: Callable[[Record], None], *, say: bool = True, together: bool = False) -> None:
+def each(
+    names: Sequence[str],
+    do: Callable[[Record], None],
+    *,
+    say: bool = True,
+    together: bool = False,
+    absent_ok: bool = False,
+) -> None:
     """Do it to every instance named, and print the name as Docker does; one that fails does not stop the others.
 
     ``together`` does it to all at once, where each takes its time; they are told in the order given all the same.
+    ``absent_ok`` says of a name that nobody has, but counts it as done.
     Ends with exit code 1 if one failed.
     """
     from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +50,8 @@ def each(names: Sequence[str], do: Callable[[Record], None], *, say: bool = True
                 future.result()
             except LabError as error:
                 sys.stdout.flush()
-                code = report_error(error)
+                failed = report_error(error)
+                code = code if absent_ok and isinstance(error, NoInstance) else failed
             else:
                 if say:
                     print(name, flush=True)

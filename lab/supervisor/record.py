@@ -26,7 +26,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, UsageError
+from lab.errors import LabError, NoInstance, UsageError
 from lab.host.home import home as lab_home
 from lab.host.home import runtime_root
 from lab.host.ledger import boot_id, start_time
@@ -238,7 +238,7 @@ def records() -> list[Record]:
 
 
 def find(word: str) -> Record:
-    """By name, or by the beginning of an id that only one has. Raises UsageError."""
+    """By name, or by the beginning of an id that only one has. Raises NoInstance, or LabError if several have."""
     if NAME.fullmatch(word) and (record := read(word)):
         return record
     matching = [record for record in records() if word and record.id.startswith(word)]
@@ -246,7 +246,7 @@ def find(word: str) -> Record:
         return matching[0]
     if matching:
         raise LabError(f"{word} is the beginning of {len(matching)} ids", hint="write more of it")
-    raise LabError(f"no instance is called {word}", hint="lab ps -a")
+    raise NoInstance(f"no instance is called {word}", hint="lab ps -a")
 
 
 def remove(record: Record) -> None:

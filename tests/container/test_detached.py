@@ -91,6 +91,9 @@ def test_several_at_once_and_one_that_is_not_there(instances: Detached) -> None:
     assert "no instance is called" in done.stderr
     assert {instances.status("a")[:12], instances.status("b")[:12]} == {"Exited (137)"}
     assert instances.lab("rm", *names).stdout.split() == names
+    done = instances.lab("rm", "-f", names[0])
+    assert (done.stdout, "no instance is called" in done.stderr) == ("", True)
+    instances.lab("rm", names[0], code=1)
 
 
 def test_exec_passes_its_own_streams(instances: Detached) -> None:
