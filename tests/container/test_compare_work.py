@@ -10,6 +10,7 @@ from comparing import compare, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
+from lab.results.store import RunFolder
 
 QUICK = ("--on", "process,container", "--metrics", "boot,work", "--idle", "0.1s", "--blocks", "1", "--seed", "7")
 CLIENT = """
@@ -80,3 +81,21 @@ def test_a_job_that_fails_is_a_failed_sample_and_no_fast_one(tmp_path: Path) -> 
     assert set(work["status"]) == {"failed"}
     assert work["value"].isna().all()
     assert "exit code 3" in work["text"].iloc[0]
+
+
+def test_a_folder_with_nothing_but_a_dockerfile_is_taken_as_it_stands(tmp_path: Path) -> None:
+    made = make_scenario(tmp_path / "page")
+    (made / "scenario.toml").unlink()
+    with (made / "Dockerfile").open("a") as file:
+        # only what the check itself does makes the instance ready: it fails the first time
+        file.write("HEALTHCHECK CMD test -e /checked || { echo > /checked; exit 1; }\n")
+    options = ("--on", "container", "--metrics", "boot,work", "--idle", "0.1s", "--blocks", "1")
+    done = compare(made, *options, "--out", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    settings = RunFolder.open(only_run(tmp_path / "results")).run.settings
+    assert settings["port"] == 8000
+    assert settings["readiness"]["kind"] == "HealthReadiness"
+    frame = load(only_run(tmp_path / "results")).measured
+    boots = frame[frame["quantity"] == "boot.responded"]["value"]
+    assert len(boots) > 0
+    assert boots.min() > 0.02  # two tries, 20 ms apart
