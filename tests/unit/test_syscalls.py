@@ -103,8 +103,8 @@ def test_the_small_process_imports_little() -> None:
     assert not loaded & {"typing", "pathlib", "subprocess", "shutil", "lzma", "threading", "logging", "asyncio"}
     ours = {name for name in loaded if name.startswith("lab.")}
     assert ours == {
-        "lab.host", "lab.host.foreign", "lab.host.syscalls", "lab.lean", "lab.record", "lab.runtime", "lab.runtime.channel",
-        "lab.runtime.container", "lab.runtime.init", "lab.runtime.mounts", "lab.runtime.plan",
+        "lab.host", "lab.host.foreign", "lab.host.syscalls", "lab.lean", "lab.record", "lab.runtime",
+        "lab.runtime.channel", "lab.runtime.container", "lab.runtime.init", "lab.runtime.mounts", "lab.runtime.plan",
         "lab.runtime.privileges", "lab.runtime.rooted", "lab.runtime.spawner",
         "lab.runtime.surroundings",
     }  # fmt: skip
