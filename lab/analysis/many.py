@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ BATCH = 256
 
 TEXTS = [name for name in KEPT if COLUMNS.field(name).type == pa.string()]
 TABLE = pa.schema([(name, _DICTIONARY if name in TEXTS else COLUMNS.field(name).type) for name in KEPT])
+SUMMARISED = ("quantity", "value", "unit", "arm", "status", "state", "warmup")
 TREND = (
     "run",
     "scenario",
@@ -68,19 +70,24 @@ def folders(root: Path) -> list[Path]:
 
 
 def load_many(
-    runs: Iterable[Path], *, quantities: Sequence[str] = (), skipped: Callable[[LabError], None] | None = None
+    runs: Iterable[Path],
+    *,
+    quantities: Sequence[str] = (),
+    columns: Sequence[str] = KEPT,
+    skipped: Callable[[LabError], None] | None = None,
 ) -> pd.DataFrame:
-    """The observations of many runs, warm-ups and failures included: a row each, a column ``run`` and those of KEPT.
+    """The observations of many runs, warm-ups and failures included: a row each, a column ``run`` and ``columns``.
 
-    Texts are categories. ``quantities`` names the only ones wanted; () means all. A folder that can't be read
-    raises ResultsError, unless ``skipped`` is there to hear of it.
+    Texts are categories. ``columns`` are some of KEPT, quantity, value and status among them. ``quantities`` names
+    the only ones wanted; () means all. A folder that can't be read raises ResultsError, unless ``skipped`` is there
+    to hear of it.
     """
     paths, wanted = list(runs), list(quantities)
     parts: list[pa.Table] = []
 
     def read(path: Path) -> pa.Table | LabError:
         try:
-            return _read(path)
+            return _read(path, list(columns))
         except LabError as error:
             return error
 
@@ -103,12 +110,12 @@ def load_many(
                     joined = joined.filter(pc.is_in(texts, pa.array(wanted, pa.string())))
                 parts.append(joined.unify_dictionaries().combine_chunks())
     if not parts:
-        return pd.DataFrame(columns=["run", *KEPT])
+        return pd.DataFrame(columns=["run", *columns])
     frame: pd.DataFrame = pa.concat_tables(parts).unify_dictionaries().to_pandas(self_destruct=True)
     frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), pd.Index([path.name for path in paths]))
     # a failure never counts as a fast success, whatever value came with it
     frame["value"] = frame["value"].where(frame["status"] == Status.OK)
-    return frame[["run", *KEPT]]
+    return frame[["run", *columns]]
 
 
 def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], None] | None = None) -> pd.DataFrame:
@@ -117,11 +124,11 @@ def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], 
     ``n`` counts the good observations, ``failed`` the others; warm-ups count as neither. ``started`` is a UTC
     timestamp. Raises ResultsError when no run has that quantity.
     """
-    frame = load_many(runs, quantities=(quantity,), skipped=skipped)
+    frame = load_many(runs, quantities=(quantity,), columns=SUMMARISED, skipped=skipped)
     frame = frame[~frame["warmup"].astype(bool)]
     if frame.empty:
         raise ResultsError(f"no run has an observation of {quantity}", hint="lab results show RUN names what one has")
-    keys = ["run", "arm", "backend", "accelerator", "state", "unit"]
+    keys = ["run", "arm", "state", "unit"]
     grouped = frame.groupby(keys, observed=True, sort=False)
     frame = frame.assign(group=grouped.ngroup()).sort_values(["group", "value"], ignore_index=True)  # NaN goes last
     sizes = frame.groupby("group", sort=True)["value"].agg(["size", "count"])
@@ -133,8 +140,10 @@ def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], 
         table[name] = _quantiles(frame["value"].to_numpy(), starts, n, share)
     known = set(table["run"])
     about = {path.name: _about(path) for path in runs if path.name in known}
-    table["scenario"] = [about[name][0] for name in table["run"]]
-    table["started"] = pd.to_datetime([about[name][1] for name in table["run"]], utc=True)
+    table["scenario"] = [about[name].scenario for name in table["run"]]
+    table["started"] = pd.to_datetime([about[name].started for name in table["run"]], utc=True)
+    arms = [about[run].arms.get(arm, (arm, "")) for run, arm in zip(table["run"], table["arm"], strict=True)]
+    table["backend"], table["accelerator"] = [arm[0] for arm in arms], [arm[1] for arm in arms]
     plain = {name: table[name].astype(str) for name in keys}
     return table.assign(**plain).sort_values(["started", "run", "arm", "state"], ignore_index=True)[list(TREND)]
 
@@ -148,14 +157,14 @@ def _quantiles(values: Floats, starts: Counts, counts: Counts, share: float) -> 
     return found
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, columns: list[str]) -> pa.Table:
     """Of one run, what is in KEPT. Raises ResultsError when it is broken or no run."""
     if not _is_current(path):
-        return _from_lines(path)
+        return _from_lines(path).select(columns)
     try:
         file = pq.ParquetFile(path / PARQUET, memory_map=True, read_dictionary=TEXTS)
-        table = file.read(columns=list(KEPT), use_threads=False)
-        return table.select(KEPT).replace_schema_metadata()
+        table = file.read(columns=columns, use_threads=False)
+        return table.select(columns).replace_schema_metadata()
     except (OSError, pa.ArrowException, KeyError) as error:
         what = str(error).splitlines()[0]
         raise ResultsError(
@@ -184,11 +193,23 @@ def _from_lines(path: Path) -> pa.Table:
     return plain.cast(TABLE)
 
 
-def _about(path: Path) -> tuple[str, datetime]:
-    """Scenario and time of a run, without the rest of its provenance."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """Of a run's provenance what a trend needs; backend and accelerator by arm."""
+
+    scenario: str
+    started: datetime
+    arms: dict[str, tuple[str, str]]
+
+
+def _about(path: Path) -> _About:
     try:
         raw: dict[str, Any] = json.loads((path / RUN).read_text(encoding="utf-8"))
         started = datetime.fromisoformat(str(raw["started"]))
-        return str(raw["scenario"]), started if started.tzinfo else started.replace(tzinfo=UTC)
+        return _About(
+            scenario=str(raw["scenario"]),
+            started=started if started.tzinfo else started.replace(tzinfo=UTC),
+            arms={str(arm["label"]): (str(arm["backend"]), str(arm["accelerator"])) for arm in raw["arms"]},
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path / RUN} can't be read: {error}", hint="lab results ls") from error
