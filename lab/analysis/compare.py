@@ -37,6 +37,7 @@ class _Series:
 
     values: st.Floats
     matrix: st.Floats
+    failures: int
 
     def blocks(self) -> set[int]:
         """The rows that hold at least one value."""
@@ -105,7 +106,8 @@ def _judge(rows: list[dict[str, Any]]) -> None:
 def _series(group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) -> _Series:
     good = group[group["value"].notna()]
     values = good["value"].to_numpy(dtype=np.float64)
-    return _Series(values, st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks))
+    matrix = st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks)
+    return _Series(values, matrix, len(group) - len(good))
 
 
 def _twin(arms: dict[str, _Series], draws: _Draws) -> dict[str, Any]:
@@ -139,6 +141,8 @@ def _ratio(label: str, arm: _Series, baseline: str, base: _Series, draws: _Draws
         "low": low,
         "high": high,
         "p": inference.p_value(arm.matrix, base.matrix, draws.sessions),
+        "censored": arm.failures,
+        "base_censored": base.failures,
         "delta": st.cliffs_delta(arm.values, base.values),
     }
 
@@ -158,6 +162,10 @@ def _why_not(row: dict[str, Any]) -> str:
         return "no ratio of values that are not positive"
     if math.isnan(row["band_low"]):
         return "no A/A pair to compare with"
+    if row["censored"] and row["ratio"] < 1:
+        return "it failed at times: faster only where it did not"
+    if row["base_censored"] and row["ratio"] > 1:
+        return f"{row['baseline']} failed at times: slower only than where it did not"
     if row["low"] <= 1 <= row["high"]:
         return "the interval holds 1"
     if not row["adjusted"] <= ALPHA and not math.isnan(row["adjusted"]):

@@ -94,6 +94,24 @@ def median_interval(values: Floats, level: float = LEVEL, *, sessions: Sessions 
     return student_interval(values, level)
 
 
+def censored_median(values: Floats, censored: int) -> float:
+    """The median of ``values`` and of ``censored`` more, of which nothing is known but that they lie above all.
+
+    NaN unless more than half are known: the others may be of any size.
+    """
+    return (
+        float(np.median(np.append(values, np.full(censored, values.max())))) if len(values) > censored else math.nan
+    )
+
+
+def censored_interval(values: Floats, censored: int, level: float = LEVEL) -> tuple[float, float]:
+    """Its interval between order statistics; (NaN, NaN) with too few values, or when its upper end is not known."""
+    if len(values) + censored < ENOUGH_FOR_ORDER:
+        return math.nan, math.nan
+    low, high = _between_order_statistics(np.append(np.sort(values), np.full(censored, math.inf)), level)
+    return (low, high) if math.isfinite(high) else (math.nan, math.nan)
+
+
 def _between_order_statistics(values: Floats, level: float) -> tuple[float, float]:
     """The interpolation between the two neighbouring pairs of order statistics whose levels enclose ``level``."""
     count = len(values)

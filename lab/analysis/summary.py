@@ -20,6 +20,10 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+CENSORED = "boot.total"
+"""The quantity of an instance that failed or timed out: it would have taken longer than any that came up."""
+
+
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per (quantity, state, arm), in the order they first appear.
 
@@ -27,7 +31,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     low and high (interval of the median over blocks, 95 %, see `lab.analysis.inference.median_interval`), p95,
     minimum, maximum, mad, resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups,
     excluded blocks, probes' answers and what was observed of the host itself are left out. An arm that never
-    succeeded has n = 0 and NaN.
+    succeeded has n = 0 and NaN. Failures and timeouts of a boot are censored: they count as longer than all that
+    succeeded, so that its median is NaN unless more than half did, and its p95 is not known.
     """
     measured = counted(frame)
     blocks = np.sort(measured["block"].unique()).astype(np.int64)
@@ -57,12 +62,17 @@ def _row(
     if not len(values):
         return row | dict.fromkeys(("median", "low", "high", "p95", "minimum", "maximum", "mad"), float("nan"))
     matrix = st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks)
+    censored = 0
+    if key["quantity"] == CENSORED and len(good) < len(group):  # what fell over after its boot has booted
+        censored = len(set(group["instance"]) - set(good["instance"]))
     low, high = inference.median_interval(inference.block_medians(matrix), sessions=sessions)
+    if censored:
+        low, high = inference.censored_interval(values, censored)
     return row | {
-        "median": float(np.median(values)),
+        "median": inference.censored_median(values, censored) if censored else float(np.median(values)),
         "low": low,
         "high": high,
-        "p95": float(np.quantile(values, 0.95)),
+        "p95": float("nan") if censored else float(np.quantile(values, 0.95)),
         "minimum": float(values.min()),
         "maximum": float(values.max()),
         "mad": st.mad(values),
