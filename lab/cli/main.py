@@ -27,8 +27,8 @@ from lab.host import privilege
 COMMANDS = {
     "compare": "lab.cli.compare:compare",
     "density": "lab.cli.density:density",
-    "noisy": "lab.cli.noisy:noisy",
     "isolation": "lab.cli.isolation:app",
+    "noisy": "lab.cli.noisy:noisy",
     "run": "lab.cli.run:run",
     "ps": "lab.cli.ps:ps",
     "logs": "lab.cli.logs:logs",
