@@ -316,8 +316,11 @@ def clean_up(spawner: Spawner, session: str, scratch: str, command: list[str]) -
     """The client is gone: remove what is left of the session. Each part is tried even if another fails."""
     for child in spawner.children.values():
         child.started.kill()
-    for child in spawner.children.values():
-        os.waitpid(child.started.pid, 0)
+    # In any order: the first process of a pid namespace ends only when all others in it have been reaped, and
+    # those that were started beside it are ours to reap (pid_namespaces(7)).
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
     _remove_groups(session)
     _remove_folder(scratch)
     if command:

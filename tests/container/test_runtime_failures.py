@@ -93,7 +93,7 @@ def test_a_frozen_container_is_removed(start: Start) -> None:
 
 
 SCRIPT = """
-import os, sys, time
+import os, sys, threading, time
 from pathlib import Path
 from lab.model import Process
 from lab.runtime import bundle
@@ -102,10 +102,18 @@ from lab.runtime.launcher import Launcher, Overlay, Spec
 session, scratch, root, witness = sys.argv[1:]
 launcher = Launcher.start(session, Path(scratch), cleanup=["/bin/sh", "-c", f"echo cleaned > {witness}"])
 null = os.open(os.devnull, os.O_RDWR)
+containers = []
 for number, make in enumerate((bundle.container_config, bundle.process_config)):
     config = make(Process(argv=("sh", "-c", "sleep 1000 & sleep 1000")))
     spec = Spec(name=f"c{number}", config=config, root=Overlay(lower=(Path(root),)))
-    launcher.launch(spec, stdout=null, stderr=null)
+    containers.append(launcher.launch(spec, stdout=null, stderr=null))
+    # one more beside the first, whose parent is the launcher too
+    beside = threading.Thread(
+        target=containers[-1].execute, args=(("sleep", "999"),), kwargs={"timeout_seconds": 900}, daemon=True
+    )
+    beside.start()
+    while not any(b"999" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in containers[-1].cgroup.processes()):
+        time.sleep(0.01)
 print(launcher.pid, flush=True)
 time.sleep(1000)
 """

@@ -104,3 +104,9 @@ def texts() -> tuple[tuple[Path, str], ...]:
     """The tracked files that are text, by their own bytes."""
     found = ((path, (ROOT / path).read_bytes()) for path in tracked())
     return tuple((path, data.decode("utf-8", "replace")) for path, data in found if b"\0" not in data[:8000])
+
+
+def test_every_test_module_has_a_name_of_its_own() -> None:
+    """pytest imports them by their bare names, and stops at the second of a name before it has run anything."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
