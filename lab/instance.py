@@ -26,6 +26,22 @@ INSIDE = "/.lab/inside"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Knob:
+    """What of a backend's instances an experiment may vary: a factor, in the words of experimental design.
+
+    ``levels`` are all that it can be set to, the first one being what it is when nobody sets it. ``tells`` is what
+    varying it shows, in one plain sentence.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    tells: str
+
+
+NO_KNOBS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRequest:
     """One copy of ``image`` to start, the same for every backend.
 
@@ -40,6 +56,8 @@ class LaunchRequest:
     ``listener`` hears of every step of the start.
 
     A ``detached`` instance survives this process, killed before it could stop it: see `Backend.adopt`.
+
+    ``knobs`` sets some of the backend's `Knob`s by name; the others stay at their first level.
     """
 
     name: str
@@ -54,6 +72,7 @@ class LaunchRequest:
     terminal: TerminalSize | None = None
     listener: Listener | None = None
     detached: bool = False
+    knobs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +196,7 @@ class Backend(ABC):
     reference: ClassVar[bool] = False  # True: to compare lab with, so nothing runs on it unless it is named
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]
+    knobs: ClassVar[tuple[Knob, ...]] = ()
 
     @classmethod
     @abstractmethod
@@ -184,8 +204,11 @@ class Backend(ABC):
         """What this host must offer; quick, changes nothing. Unusable when a check is not ok."""
 
     @abstractmethod
-    def prepare(self, image: Image) -> None:
-        """Everything that is done once per image and must not count as boot: a disk, a guest kernel."""
+    def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
+        """Everything that is done once per image and must not count as boot: a disk, a guest kernel.
+
+        ``knobs`` are those of the requests to come.
+        """
 
     @abstractmethod
     def launch(self, request: LaunchRequest) -> Instance:

@@ -18,7 +18,7 @@ from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
 from lab.images.tree import Tree
-from lab.instance import Instance, LaunchRequest, Survivor
+from lab.instance import NO_KNOBS, Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Check, Completed, Kernel, Phase, Process, TerminalSize
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class HostBackend(SiteBackend):
     def check(cls) -> list[Check]:
         return [privilege.check(), checks.cgroup(), checks.namespaces(), checks.overlay()]
 
-    def prepare(self, image: Image) -> None:
+    def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """Unpacked layers, lab's helper program, the session's network."""
         from lab.inside.build import program
 

@@ -21,7 +21,7 @@ from lab.host.clock import Timeline
 from lab.hypervisor.kinds import MachineKind
 from lab.images.store import Image
 from lab.images.tree import Tree
-from lab.instance import Execution, Instance, LaunchRequest, Survivor
+from lab.instance import NO_KNOBS, Execution, Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Check, Completed, Kernel, Limits, Phase, TerminalSize
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class MachineBackend(SiteBackend):
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
         return [privilege.check(), checks.cgroup(), *tools, libvirt(), tun()]
 
-    def prepare(self, image: Image) -> None:
+    def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """The guest's kernel and disks, the image's disk, what runs the vCPUs, libvirt's look at QEMU."""
         from lab.hypervisor.guest.artefacts import prepare_guest
         from lab.images.disk import image_disk

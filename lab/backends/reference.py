@@ -20,7 +20,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ from lab.host.hierarchy import Mode, Unused, host_hierarchies
 from lab.host.ledger import Kind, Resource
 from lab.images.store import Image
 from lab.inside import build as inside
-from lab.instance import INSIDE, Survivor
+from lab.instance import INSIDE, NO_KNOBS, Survivor
 from lab.model import Check, Completed, Phase, Process, TerminalSize
 from lab.record import replace
 from lab.runtime import bundle, roots, translate
@@ -109,8 +109,8 @@ class Reference(Container):
     def check(cls) -> list[Check]:
         return [*super().check(), checks.tool(cls.runtime.tool)]
 
-    def prepare(self, image: Image) -> None:
-        super().prepare(image)
+    def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
+        super().prepare(image, knobs)
         self._list_groups()
 
     def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from lab.experiment.plan import Plan, arms
 from lab.experiment.run import Experiment, Setup
 from lab.experiment.watch import Silent
 from lab.host.clock import Timeline
-from lab.instance import LaunchRequest
+from lab.instance import NO_KNOBS, LaunchRequest
 from lab.metrics.base import Metric, Observation, Subject
 from lab.model import Accelerator, Kernel, Limits, Process, Scenario
 from lab.results.record import Arm, Run, Sample, Status
@@ -53,7 +53,7 @@ class FakeBackend:
     prepared: int = 0
     trouble: Callable[[str], None] = lambda name: None
 
-    def prepare(self, image: object) -> None:
+    def prepare(self, image: object, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         self.prepared += 1
 
     def launch(self, request: LaunchRequest) -> FakeInstance:
