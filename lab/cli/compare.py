@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,15 +17,10 @@ from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, ResultsError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.progress import Progress, TaskID
-
     from lab.backends.site import Site
     from lab.experiment.plan import Plan
     from lab.experiment.run import Setup
-    from lab.experiment.watch import Watch
     from lab.model import Limits, Scenario
-    from lab.results.record import Run
     from lab.results.store import RunFolder
 
 DEFAULT_BUDGET = "5m"
@@ -231,10 +225,11 @@ def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str], i
 
 
 def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
+    from lab.cli.watching import watching
     from lab.experiment.run import Experiment
 
     try:
-        with folder, _watching(folder.run) as watch:
+        with folder, watching(folder.run) as watch:
             Experiment(site, setup, plan, folder, watch, _width_of(folder)).run()
     except KeyboardInterrupt:
         print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
@@ -338,77 +333,3 @@ def _report(folder: RunFolder) -> None:
 
     write(folder.path)
     terminal.show(folder.path)
-
-
-@contextmanager
-def _watching(run: Run) -> Iterator[Watch]:
-    """A live line and a bar on a terminal, else a plain line per instance."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    console.print(
-        f"[bold]{run.title}[/bold]  image {str(run.image['digest'])[:19]}…, base from {_origin(run)}", highlight=False
-    )
-    console.print(_arms(run), highlight=False, soft_wrap=not console.is_terminal)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, progress.add_task("starting", total=None))
-
-
-def _arms(run: Run) -> RenderableType:
-    """What is compared: a line per backend, or a column of its own for what doesn't fit into one."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    for arm in run.arms:
-        if not arm.label.endswith("#aa"):
-            how = "" if arm.accelerator.value == "native" else arm.accelerator.value.upper()
-            table.add_row(Text(f"  {arm.label}"), Text(how), Text(arm.mechanism))
-    return table
-
-
-def _origin(run: Run) -> str:
-    base = run.image.get("base") or {}
-    return f"{base['name']} ({base['origin']})" if base else "scratch"
-
-
-class _Lines:
-    """For logs: what happens now, a line each time it changes."""
-
-    def doing(self, what: str) -> None:
-        print(f"  {what}", file=sys.stderr, flush=True)
-
-    def progress(self, done: int, expected: int) -> None:
-        print(f"  [{done}/{expected}]", file=sys.stderr, flush=True)
-
-    def note(self, sentence: str) -> None:
-        print(f"  ! {sentence}", file=sys.stderr, flush=True)
-
-
-class _Bar:
-    """For terminals. Drawing is rich's own thread's work; here only two numbers and a text change."""
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
-        self._task = task
-
-    def doing(self, what: str) -> None:
-        self._progress.update(self._task, description=f"{what:<42.42}")
-
-    def progress(self, done: int, expected: int) -> None:
-        self._progress.update(self._task, completed=done, total=expected)
-
-    def note(self, sentence: str) -> None:
-        self._progress.console.print(f"! {sentence}", highlight=False, markup=False)

@@ -58,7 +58,8 @@ def density(
     from lab.backends.site import Site
 
     with Site.open() as site:
-        from lab.cli.compare import _choose, _limits, _setup, _watching
+        from lab.cli.compare import _choose, _limits, _setup
+        from lab.cli.watching import watching
         from lab.experiment.density import Density, Limits
         from lab.experiment.plan import Plan, PlannedArm
         from lab.experiment.provenance import describe
@@ -89,7 +90,7 @@ def density(
             settings={**described.settings, "kind": "density", "floor_bytes": limits.floor_bytes, "copies": up_to},
         )
         folder = RunFolder.create(out, described)
-        with folder, _watching(folder.run) as watch:
+        with folder, watching(folder.run) as watch:
             Density(site, setup, limits, folder, watch).run(chosen)
     _report(folder)
 

@@ -72,7 +72,8 @@ def ladder(
     with Site.open() as site:
         from dataclasses import replace
 
-        from lab.cli.compare import _setup, _watching
+        from lab.cli.compare import _setup
+        from lab.cli.watching import watching
         from lab.experiment.ladder import Ladder, planned
         from lab.experiment.plan import Plan
         from lab.experiment.rungs import choose
@@ -90,7 +91,7 @@ def ladder(
         )
         setup = replace(setup, isolation=bool(chosen))
         folder = RunFolder.create(out, _described(site, setup, plan, climbed))
-        with folder, _watching(folder.run) as watch:
+        with folder, watching(folder.run) as watch:
             Ladder(site, setup, plan, climbed, chosen, folder, watch).run()
     show(folder.path)
 

@@ -65,7 +65,8 @@ def noisy(
         import sys
         from dataclasses import asdict, replace
 
-        from lab.cli.compare import _choose, _limits, _setup, _watching
+        from lab.cli.compare import _choose, _limits, _setup
+        from lab.cli.watching import watching
         from lab.experiment.noisy import Noisy, Wishes
         from lab.experiment.plan import Plan, PlannedArm
         from lab.experiment.provenance import describe
@@ -84,7 +85,7 @@ def noisy(
         described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
         wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed)
         folder = RunFolder.create(out, replace(described, name=_name(described.started, described.scenario)))
-        with folder, _watching(folder.run) as watch:
+        with folder, watching(folder.run) as watch:
             measured = Noisy(site, setup, wishes, folder, watch)
             folder.update(
                 settings={

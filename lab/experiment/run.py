@@ -13,7 +13,6 @@ where it stopped. An instance that fails or never answers is recorded as that, n
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -25,6 +24,7 @@ from lab.experiment.client import Client
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, PlannedArm
 from lab.experiment.sentinel import Sentinel
+from lab.experiment.stamp import WARM_UP, Stamp
 from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.images.store import Image
@@ -32,12 +32,9 @@ from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Metric, Observation, Subject
 from lab.metrics.readiness import log_tail, wait_ready
-from lab.model import Accelerator, Kernel, Limits, Process, Scenario
-from lab.results.record import Run, Sample, Status
+from lab.model import Limits, Process, Scenario
+from lab.results.record import Run, Status
 from lab.results.store import RunFolder
-
-WARM_UP = 0
-"""The block number of the first session's warm-up instances; measured blocks count from 1, further warm-ups down."""
 
 MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
 ENDING_SECONDS = 5.0  # between an application's end and its report from a guest
@@ -226,7 +223,7 @@ class Experiment:
         name = f"{warm_up if block <= WARM_UP else f'b{block}'}-{arm.label.replace('#', '-')}"
         backend = self.site.backend(arm.backend)
         known = next(described for described in self.folder.run.arms if described.label == arm.label)
-        stamp = _Stamp(
+        stamp = Stamp(
             arm=arm,
             block=block,
             position=position,
@@ -252,10 +249,10 @@ class Experiment:
     def _note_host(self, block: int, position: int, seen: Iterable[Observation]) -> None:
         """What was observed of the host itself: of no arm, no backend and no instance."""
         nobody = PlannedArm(label="", backend="")
-        stamp = _Stamp(arm=nobody, block=block, position=position, instance="", image="", session=self.session)
+        stamp = Stamp(arm=nobody, block=block, position=position, instance="", image="", session=self.session)
         self._append(stamp, seen)
 
-    def _live(self, backend: Backend, stamp: _Stamp) -> None:
+    def _live(self, backend: Backend, stamp: Stamp) -> None:
         request = self._request(stamp.instance)
         label = f"{'warm-up' if stamp.block <= WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
         # The A/A twin bounds every claim by the same observations, but for the one that is long: idling.
@@ -297,21 +294,21 @@ class Experiment:
             )
         self.watch.note(f"{instance.name} ended by itself (exit code 0): only its start was measured")
 
-    def _ask(self, backend: Backend, instance: Instance, stamp: _Stamp, label: str) -> None:
+    def _ask(self, backend: Backend, instance: Instance, stamp: Stamp, label: str) -> None:
         """What is asked once per backend: limits as they are seen, and the isolation probes."""
         self._note_parity(backend.name, limits=limits_seen(instance, backend.kernel))
         if self.setup.isolation and self.session == 1:  # a boundary answers in every session alike
             self.watch.doing(f"{label}: isolation probes")
             self._append(stamp, ask_all(instance, backend))
 
-    def _work(self, subject: Subject, stamp: _Stamp, label: str) -> None:
+    def _work(self, subject: Subject, stamp: Stamp, label: str) -> None:
         """Idle, load, after load."""
         self.watch.doing(f"{label}: idle")
         self._append(stamp, (o for metric in self.setup.metrics for o in metric.idle(subject)))
         self.watch.doing(f"{label}: under load")
         self._append(stamp, (o for metric in self.setup.metrics for o in metric.loaded(subject)))
 
-    def _append(self, stamp: _Stamp, observations: Iterable[Observation]) -> None:
+    def _append(self, stamp: Stamp, observations: Iterable[Observation]) -> None:
         for observation in observations:
             self.folder.append(stamp.sample(observation))
 
@@ -336,57 +333,6 @@ class Experiment:
             )
             self.folder.update(arms=arms)
         return self.kernels[backend.name]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Stamp:
-    """What every sample of one instance has in common."""
-
-    arm: PlannedArm
-    block: int
-    position: int
-    instance: str
-    image: str
-    session: int = 1
-    accelerator: Accelerator = Accelerator.NATIVE
-    kernel: str = ""
-
-    def sample(self, seen: Observation) -> Sample:
-        """One observation, with where it came from."""
-        return Sample(
-            metric=seen.quantity.partition(".")[0],
-            quantity=seen.quantity,
-            value=seen.value,
-            unit=seen.unit,
-            backend=self.arm.backend,
-            arm=self.arm.label,
-            block=self.block,
-            position=self.position,
-            instance=self.instance,
-            status=seen.status,
-            state=seen.state,
-            warmup=self.block <= WARM_UP,
-            session=self.session,
-            accelerator=self.accelerator,
-            kernel=self.kernel,
-            image=self.image,
-            at=time.time(),
-            resolution=seen.resolution,
-            text=seen.text,
-            detail=seen.detail,
-        )
-
-    def failure(self, status: Status, error: LabError, kernel: Kernel) -> Sample:
-        """The instance that did not come up, or fell over: censored, not forgotten."""
-        failed = Observation(
-            quantity="boot.total",
-            value=None,
-            unit="seconds",
-            status=status,
-            text=error.message,
-            detail={"hint": error.hint, "tail": error.detail, "kernel": kernel.value},
-        )
-        return self.sample(failed)
 
 
 __all__ = ["WARM_UP", "Experiment", "Run", "Setup"]

@@ -1,0 +1,89 @@
+"""What is seen while `lab compare` measures: what is compared, what happens now, how much is left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress, TaskID
+
+    from lab.experiment.watch import Watch
+    from lab.results.record import Run
+
+
+@contextmanager
+def watching(run: Run) -> Iterator[Watch]:
+    """A live line and a bar on a terminal, else a plain line per instance."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    console.print(
+        f"[bold]{run.title}[/bold]  image {str(run.image['digest'])[:19]}…, base from {_origin(run)}", highlight=False
+    )
+    console.print(_arms(run), highlight=False, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Bar(progress, progress.add_task("starting", total=None))
+
+
+def _arms(run: Run) -> RenderableType:
+    """What is compared: a line per backend, or a column of its own for what doesn't fit into one."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for arm in run.arms:
+        if not arm.label.endswith("#aa"):
+            how = "" if arm.accelerator.value == "native" else arm.accelerator.value.upper()
+            table.add_row(Text(f"  {arm.label}"), Text(how), Text(arm.mechanism))
+    return table
+
+
+def _origin(run: Run) -> str:
+    base = run.image.get("base") or {}
+    return f"{base['name']} ({base['origin']})" if base else "scratch"
+
+
+class _Lines:
+    """For logs: what happens now, a line each time it changes."""
+
+    def doing(self, what: str) -> None:
+        print(f"  {what}", file=sys.stderr, flush=True)
+
+    def progress(self, done: int, expected: int) -> None:
+        print(f"  [{done}/{expected}]", file=sys.stderr, flush=True)
+
+    def note(self, sentence: str) -> None:
+        print(f"  ! {sentence}", file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """For terminals. Drawing is rich's own thread's work; here only two numbers and a text change."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def doing(self, what: str) -> None:
+        self._progress.update(self._task, description=f"{what:<42.42}")
+
+    def progress(self, done: int, expected: int) -> None:
+        self._progress.update(self._task, completed=done, total=expected)
+
+    def note(self, sentence: str) -> None:
+        self._progress.console.print(f"! {sentence}", highlight=False, markup=False)

@@ -1,0 +1,66 @@
+"""From what a metric saw to a sample: where it came from, stamped on every observation of one instance."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from lab.errors import LabError
+from lab.experiment.plan import PlannedArm
+from lab.metrics.base import Observation
+from lab.model import Accelerator, Kernel
+from lab.results.record import Sample, Status
+
+WARM_UP = 0
+"""The block number of the first session's warm-up instances; measured blocks count from 1, further warm-ups down."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Stamp:
+    """What every sample of one instance has in common."""
+
+    arm: PlannedArm
+    block: int
+    position: int
+    instance: str
+    image: str
+    session: int = 1
+    accelerator: Accelerator = Accelerator.NATIVE
+    kernel: str = ""
+
+    def sample(self, seen: Observation) -> Sample:
+        """One observation, with where it came from."""
+        return Sample(
+            metric=seen.quantity.partition(".")[0],
+            quantity=seen.quantity,
+            value=seen.value,
+            unit=seen.unit,
+            backend=self.arm.backend,
+            arm=self.arm.label,
+            block=self.block,
+            position=self.position,
+            instance=self.instance,
+            status=seen.status,
+            state=seen.state,
+            warmup=self.block <= WARM_UP,
+            session=self.session,
+            accelerator=self.accelerator,
+            kernel=self.kernel,
+            image=self.image,
+            at=time.time(),
+            resolution=seen.resolution,
+            text=seen.text,
+            detail=seen.detail,
+        )
+
+    def failure(self, status: Status, error: LabError, kernel: Kernel) -> Sample:
+        """The instance that did not come up, or fell over: censored, not forgotten."""
+        failed = Observation(
+            quantity="boot.total",
+            value=None,
+            unit="seconds",
+            status=status,
+            text=error.message,
+            detail={"hint": error.hint, "tail": error.detail, "kernel": kernel.value},
+        )
+        return self.sample(failed)
