@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from lab.analysis.quantities import format_value
@@ -16,31 +13,21 @@ from lab.reports.anchors import anchors
 from lab.reports.answers import WORDS, matrix
 from lab.reports.figures import Drawn
 from lab.reports.material import Material, stamp, stamped
+from lab.reports.pages import embedded, read, render
 from lab.reports.style import REACH
 
 
 def html(material: Material, drawn: Sequence[Drawn]) -> str:
     """One self-contained page: styles and pictures inside, no script, nothing fetched."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     figures = {
         each.name: {
             "alt": each.alt,
-            "data": _embedded("image/svg+xml", each.svg),
-            "csv": _embedded("text/csv", each.csv),
+            "data": embedded("image/svg+xml", each.svg),
+            "csv": embedded("text/csv", each.csv),
         }
         for each in drawn
     }
-    # the style sheet is lab's own text, and quotes in it must stay quotes
-    css = Markup(_template("report.css"))
-    page: str = environment.from_string(_template("report.html.j2")).render(
-        _context(material), figures=figures, css=css
-    )
-    return page
+    return render("report.html.j2", _context(material) | {"figures": figures})
 
 
 def markdown(material: Material, drawn: Sequence[Drawn]) -> str:
@@ -49,16 +36,8 @@ def markdown(material: Material, drawn: Sequence[Drawn]) -> str:
 
     environment = jinja2.Environment(trim_blocks=False, lstrip_blocks=False, undefined=jinja2.StrictUndefined)
     figures = {each.name: {"alt": each.alt} for each in drawn}
-    text: str = environment.from_string(_template("report.md.j2")).render(_context(material), figures=figures)
+    text: str = environment.from_string(read("report.md.j2")).render(_context(material), figures=figures)
     return text.rstrip() + "\n"
-
-
-def _embedded(kind: str, path: Path) -> str:
-    return f"data:{kind};base64,{b64encode(path.read_bytes()).decode()}"
-
-
-def _template(name: str) -> str:
-    return files("lab.reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _context(material: Material) -> dict[str, Any]:
@@ -105,6 +84,7 @@ def _context(material: Material) -> dict[str, Any]:
 
 
 def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The sections there are, in the order of the page: each is a template below ``templates/report``."""
     sections = [
         ("findings", "What was found", True), ("boot", "Boot", bool(context["boot"].rows)),
         ("memory", "Memory", bool(context["memory"])), ("cpu", "CPU", bool(context["cpu"].rows)),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from lab.model import Accelerator
 from lab.reports import ladderplot
 from lab.reports.answers import WORDS
 from lab.reports.material import stamp
+from lab.reports.pages import embedded, render
 from lab.reports.style import REACH
 
 KIND = "ladder"
@@ -165,33 +164,21 @@ def write(loaded: Loaded) -> list[Path]:
 
 def page(climb: Climb, picture: Path) -> str:
     """One self-contained page: styles and picture inside, no script, nothing fetched."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    css = Markup("\n".join(_template(name) for name in ("report.css", "ladder.css")))
-    found: str = environment.from_string(_template("ladder.html.j2")).render(
-        run=climb.loaded.run,
-        css=css,
-        picture=f"data:image/svg+xml;base64,{b64encode(picture.read_bytes()).decode()}",
-        story=climb.story,
-        steps=climb.steps,
-        groups=climb.grouped(),
-        key=[(name, REACH[name][2], word) for name, word in WORDS.items()],
-        symbols={name: look[2] for name, look in REACH.items()},
-        not_to_conclude=_not_to_conclude(climb),
-        rounds=climb.loaded.blocks,
-        value=format_value,
-        interval=format_interval,
-        signed=signed,
-    )
-    return found
-
-
-def _template(name: str) -> str:
-    return files("lab.reports").joinpath("templates", name).read_text(encoding="utf-8")
+    context = {
+        "run": climb.loaded.run,
+        "picture": embedded("image/svg+xml", picture),
+        "story": climb.story,
+        "steps": climb.steps,
+        "groups": climb.grouped(),
+        "key": [(name, REACH[name][2], word) for name, word in WORDS.items()],
+        "symbols": {name: look[2] for name, look in REACH.items()},
+        "not_to_conclude": _not_to_conclude(climb),
+        "rounds": climb.loaded.blocks,
+        "value": format_value,
+        "interval": format_interval,
+        "signed": signed,
+    }
+    return render("ladder.html.j2", context, styles=("report.css", "ladder.css"))
 
 
 def _not_to_conclude(climb: Climb) -> tuple[str, ...]:

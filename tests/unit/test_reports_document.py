@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -128,9 +127,7 @@ def test_it_is_rebuilt_elsewhere_from_the_folder_alone_and_says_the_same(
     elsewhere.mkdir(parents=True)
     for name in ("run.json", "samples.jsonl", "progress.jsonl"):
         shutil.copy(run.path / name, elsewhere / name)
-    began = time.monotonic()
     written = write(elsewhere)
-    assert time.monotonic() - began < 10
     assert (elsewhere / "report.html").read_text() == page
     assert {path.suffix for path in written} == {".png", ".svg", ".csv", ".html", ".md"}
     assert not list(elsewhere.rglob("*.tmp"))
