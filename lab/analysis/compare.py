@@ -21,7 +21,7 @@ from lab.analysis.quantities import is_key
 
 COLUMNS = (
     "quantity", "state", "arm", "baseline", "unit", "n", "ratio", "low", "high", "delta", "p", "adjusted",
-    "band_low", "band_high", "band_of", "claim", "why",
+    "band_low", "band_high", "band_of", "claim", "why", "seems",
 )  # fmt: skip
 
 ALPHA = 0.05
@@ -59,7 +59,8 @@ def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> 
     an arm and its baseline are compared within blocks, so what a block shares cancels out), delta (Cliff's, positive
     when the arm's values are larger), p (two-sided, of this comparison alone), adjusted (Holm's, over all judged
     comparisons of the report; NaN for a quantity that is not judged), band_low and band_high (the A/A band; NaN
-    without an A/A pair), band_of (the quantity that the band was measured on), claim, and why not when it is False.
+    without an A/A pair), band_of (the quantity that the band was measured on), claim, why not when it is False, and
+    seems: True where only Holm's correction stands against the claim, which more blocks would decide.
     The A/A twin's own rows are the ratio to the arm that it repeats.
     """
     measured = counted(frame)
@@ -81,7 +82,9 @@ def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> 
         common["band_of"] = source[0] if source in bands else ""
         twin = twins[key]
         if twin:
-            rows.append(common | twin | {"adjusted": math.nan, "claim": False, "why": "the A/A pair itself"})
+            rows.append(
+                common | twin | {"adjusted": math.nan, "claim": False, "why": "the A/A pair itself", "seems": False}
+            )
         rows += [common | row for row in _against(arms, baseline, draws[key])]
     _judge(rows)
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -99,8 +102,10 @@ def _judge(rows: list[dict[str, Any]]) -> None:
     p_values = np.array([row["p"] if is_key(row["quantity"]) else math.nan for row in against])
     for row, adjusted in zip(against, inference.holm(p_values), strict=True):
         row["adjusted"] = float(adjusted)
-        row["why"] = _why_not(row)
+        alone, many = _why_not(row), _why_not_among_many(row)
+        row["why"] = alone or many
         row["claim"] = not row["why"]
+        row["seems"] = bool(many) and not alone
 
 
 def _series(group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) -> _Series:
@@ -155,7 +160,7 @@ def _symmetric(low: float, high: float) -> tuple[float, float]:
 
 
 def _why_not(row: dict[str, Any]) -> str:
-    """Empty when the difference may be claimed."""
+    """Empty when the difference could be claimed if it were the only one looked at."""
     if row["n"] < 3:
         return f"only {row['n']} shared block{'s' * (row['n'] != 1)}"
     if math.isnan(row["ratio"]):
@@ -168,8 +173,13 @@ def _why_not(row: dict[str, Any]) -> str:
         return f"{row['baseline']} failed at times: slower only than where it did not"
     if row["low"] <= 1 <= row["high"]:
         return "the interval holds 1"
-    if not row["adjusted"] <= ALPHA and not math.isnan(row["adjusted"]):
-        return f"one of many comparisons: p = {row['adjusted']:.2g} after Holm's correction"
     if row["low"] <= row["band_high"] and row["high"] >= row["band_low"]:
         return "the interval touches the A/A band"
     return ""
+
+
+def _why_not_among_many(row: dict[str, Any]) -> str:
+    """Empty when it stands Holm's correction too, or is not judged."""
+    if row["adjusted"] <= ALPHA or math.isnan(row["adjusted"]):
+        return ""
+    return f"one of many comparisons: p = {row['adjusted']:.2g} after Holm's correction"

@@ -52,7 +52,9 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """A median over the baseline's, with its interval; ``claim`` when the A/A band allows to say so."""
+    """A median over the baseline's, with its interval; ``claim`` when the A/A band allows to say so, ``seems`` when
+    it would be claimed if it were not one of many.
+    """
 
     ratio: float
     low: float
@@ -63,6 +65,7 @@ class Ratio:
     band_of: str
     claim: bool
     why: str
+    seems: bool
 
 
 class Material:

@@ -181,7 +181,7 @@ def _noise(quantity: str, found: Sequence[Ratio | None]) -> str:
 def _compared(found: Ratio | None) -> Cell:
     if found is None:
         return Cell(text="–")
-    verdict = "a difference" if found.claim else f"none claimed: {found.why}"
+    verdict = "a difference" if found.claim else f"{'not proven' if found.seems else 'none claimed'}: {found.why}"
     delta = "" if math.isnan(found.delta) else f"δ = {found.delta:+.2f}"
     parts = [_range(found.low, found.high), delta, verdict]
     return Cell(text=format_ratio(found.ratio), note=" · ".join(part for part in parts if part))

@@ -55,10 +55,13 @@ def _compare(material: Material, quantity: str, state: str, subject: str) -> Sta
     if base is None or not ratios:
         return None
     claimed = [f"{format_ratio(ratio.ratio)} for {stamped(arm)}" for arm, ratio in ratios.items() if ratio.claim]
-    unclaimed = [stamped(arm) for arm, ratio in ratios.items() if not ratio.claim]
+    seeming = [f"{format_ratio(ratio.ratio)} for {stamped(arm)}" for arm, ratio in ratios.items() if ratio.seems]
+    unclaimed = [stamped(arm) for arm, ratio in ratios.items() if not (ratio.claim or ratio.seems)]
     parts = [f"{format_value(base.median, base.unit)} for {material.baseline}"]
     if claimed:
         parts.append(f"{', '.join(claimed)}")
+    if seeming:
+        parts.append(f"perhaps {', '.join(seeming)}, which more blocks would decide")
     if unclaimed:
         parts.append(f"no difference can be claimed for {', '.join(unclaimed)}")
     sure = [

@@ -147,6 +147,27 @@ def test_why_a_difference_is_not_claimed(rows: list[tuple[str, int, float | None
     assert why in row["why"]
 
 
+def test_what_only_many_comparisons_stand_against_seems_to_differ() -> None:
+    """The same three blocks alone, and as one of forty comparisons, of which the others show nothing."""
+    noise = random.Random(7)
+    arms = {"process": 1.0, "vm": 3.0, "container": 1.0, "container#aa": 1.0}
+    table = frame([(arm, block, v * noise.lognormvariate(0, 0.1)) for block in (1, 2, 3) for arm, v in arms.items()])
+    alone = ratios(table)
+    others = [
+        table.assign(quantity=f"work.{number}", value=[noise.lognormvariate(0, 0.1) for _ in table.index])
+        for number in range(20)
+    ]
+    among_many = ratios(pd.concat([table, *others], ignore_index=True))
+    seen = [
+        found[(found["quantity"] == "boot.total") & (found["arm"] == "vm")].iloc[0] for found in (alone, among_many)
+    ]
+    assert [(row["claim"], row["seems"]) for row in seen] == [(True, False), (False, True)]
+    assert "one of many" in seen[1]["why"]
+    same = among_many[(among_many["quantity"] == "boot.total") & (among_many["arm"] == "container")].iloc[0]
+    assert not same["claim"]
+    assert not same["seems"]
+
+
 def test_equal_arms_are_hardly_ever_claimed_to_differ() -> None:
     claims = 0
     for trial in range(60):

@@ -50,10 +50,12 @@ def panel(
 
 
 def compared(material: Material, quantity: str, arm: Arm, state: str = "") -> str:
-    """How an arm compares with the baseline, in two words: ``78 × process``, ``like process``."""
+    """How an arm compares with the baseline: ``78 × process``, ``34 ×, not proven``, ``no clear difference``."""
     if arm.label == material.baseline:
         return "baseline"
     found = material.ratio(quantity, arm.label, state)
     if found is None or math.isnan(found.ratio):
         return ""
-    return f"{format_ratio(found.ratio)} {found.baseline}" if found.claim else "no clear difference"
+    if found.claim:
+        return f"{format_ratio(found.ratio)} {found.baseline}"
+    return f"{format_ratio(found.ratio)}, not proven" if found.seems else "no clear difference"
