@@ -131,7 +131,7 @@ def test_execute_does_not_wait_for_a_daemon_that_holds_the_pipes(start: Start) -
     container, _ = start("sleep 100")
     began = time.monotonic()
     assert container.execute(["sh", "-c", "sleep 60 & echo gone"]).stdout == b"gone\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # half of what the daemon takes
 
 
 def test_execute_of_a_missing_program(start: Start) -> None:
