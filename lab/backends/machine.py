@@ -18,7 +18,7 @@ from lab.errors import LaunchError
 from lab.host import checks, privilege
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import Design
 from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.instance import NO_KNOBS, Execution, Instance, LaunchRequest, Survivor
@@ -97,10 +97,10 @@ class MachineInstance(Instance):
 
 
 class MachineBackend(SiteBackend):
-    """A backend whose instances are virtual machines of one kind."""
+    """A backend whose instances are virtual machines of one design."""
 
     kernel = Kernel.OWN
-    machine: MachineKind
+    design: Design
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
@@ -198,12 +198,12 @@ class MachineBackend(SiteBackend):
 
         return MachineRequest(
             # libvirt forgets a machine a moment after its end: an instance's name may be used again sooner.
-            name=f"lab-{self.site.session.id}-{next(self._numbers)}{self.machine[0]}",
-            kind=self.machine,
+            name=f"lab-{self.site.session.id}-{next(self._numbers)}{self.name[0]}",
+            design=self.design,
             accelerator=accelerator,
             image_disk=disk,
             handover=Handover(
-                kind=self.machine,
+                design=self.design,
                 hostname=request.name,
                 process=request.process,
                 pids=request.limits.pids,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.backends.machine import MachineBackend
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import MICROVM
 from lab.instance import Parity
 
 SHARED_DIFFERENCES = (
@@ -23,7 +23,7 @@ class MicroVm(MachineBackend):
     title = "microVM (QEMU)"
     mechanism = "a small virtual machine: its own Linux kernel, booted directly, with the image as its only system"
     order = 40
-    machine = MachineKind.MICROVM
+    design = MICROVM
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.backends.machine import MachineBackend
 from lab.backends.microvm import SHARED_DIFFERENCES
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import PC
 from lab.instance import Parity
 
 
@@ -15,7 +15,7 @@ class VirtualMachine(MachineBackend):
     title = "virtual machine (QEMU)"
     mechanism = "a virtual PC: its own kernel and a trimmed Debian with systemd, which runs the image as one service"
     order = 50
-    machine = MachineKind.PC
+    design = PC
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from lab.errors import UsageError
 from lab.hypervisor.channels import INIT_LINE
-from lab.hypervisor.domain import COMMAND_LINE
+from lab.hypervisor.commandline import command_line
 from lab.hypervisor.emulator import QEMU
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
+from lab.hypervisor.kinds import MICROVM
 from lab.model import Accelerator
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def _boot(guest: Guest) -> str:
         argv = [
             shutil.which(QEMU) or QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-machine", "microvm,accel=kvm", "-cpu", "host", "-m", PROOF_MEMORY,
-            "-kernel", str(guest.kernel), "-initrd", str(guest.initramfs), "-append", " ".join(COMMAND_LINE),
+            "-kernel", str(guest.kernel), "-initrd", str(guest.initramfs), "-append", command_line(MICROVM),
             "-serial", f"unix:{console}",
         ]  # fmt: skip
         qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints)

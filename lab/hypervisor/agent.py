@@ -26,7 +26,7 @@ LONGEST_PAUSE_SECONDS = 0.05
 START_TIMEOUT_SECONDS = 60.0  # the agent starts when it is first asked; emulated and under load that takes a while
 SYNC_SECONDS = 0.5
 REPLY_SECONDS = 30.0
-BUSYBOX = "/bin/busybox"  # in an initramfs and in the pc's Debian alike
+BUSYBOX = "/bin/busybox"  # in an initramfs and in the guest's Debian alike
 KILLED = 128
 
 

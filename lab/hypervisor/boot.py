@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from lab.host.clock import Remark
 from lab.host.units import format_bytes
-from lab.hypervisor.domain import MACHINE_TYPES, MachineSpec, ports
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.domain import MachineSpec, ports
+from lab.hypervisor.kinds import MachineType, UserSpace
 from lab.hypervisor.parts import MachineRequest
 from lab.model import Accelerator
 
@@ -25,10 +25,10 @@ class Boot(StrEnum):
 
 
 USER_SPACE = {
-    MachineKind.MICROVM: "init.sh loads drivers, mounts the image, sets the address and starts the application",
-    MachineKind.PC: "init.sh mounts Debian's disk and executes systemd, whose unit lab-application runs it",
+    UserSpace.IMAGE: "init.sh loads drivers, mounts the image, sets the address and starts the application",
+    UserSpace.DEBIAN: "init.sh mounts Debian's disk and executes systemd, whose unit lab-application runs it",
 }
-FIRMWARE = {MachineKind.MICROVM: "QEMU's qboot", MachineKind.PC: "SeaBIOS"}
+FIRMWARE = {MachineType.MICROVM: "QEMU's qboot", MachineType.Q35: "SeaBIOS"}
 EXECUTES = {
     Accelerator.KVM: "the host's processor executes the guest's instructions (KVM)",
     Accelerator.TCG: "QEMU translates every instruction of the guest (TCG): times say nothing about KVM",
@@ -43,9 +43,9 @@ def remarks(request: MachineRequest, spec: MachineSpec) -> dict[str, Remark]:
     found = {
         Boot.PARTS: f"initramfs of {initramfs}; disks: {disks}",
         Boot.CHANNELS: f"the console, and the ports {channels}",
-        Boot.DOMAIN: f"{MACHINE_TYPES[spec.kind]}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
+        Boot.DOMAIN: f"{spec.machine}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
         Boot.LAUNCH: EXECUTES[spec.accelerator],
-        Boot.FIRMWARE: FIRMWARE[request.kind],
-        Boot.USER_SPACE: USER_SPACE[request.kind],
+        Boot.FIRMWARE: FIRMWARE[request.design.machine],
+        Boot.USER_SPACE: USER_SPACE[request.design.user_space],
     }
     return {str(step): Remark(text) for step, text in found.items()}

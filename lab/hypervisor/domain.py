@@ -1,4 +1,4 @@
-"""A machine's specification → libvirt's domain XML. Pure; the result of each kind is a golden file in the tests.
+"""A machine's specification → libvirt's domain XML. Pure; golden files in the tests show what comes out.
 
 Source: https://libvirt.org/formatdomain.html. Out of scope: making any of the files named here.
 """
@@ -11,28 +11,16 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from lab.hypervisor.emulator import CGROUPS_VARIABLE, cgroups_value
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import MachineType
 from lab.model import Accelerator
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
-
-# earlyprintk makes even the kernel's 16-bit setup code talk: its first byte on the serial port is the first
-# sign of a guest's life. A panic restarts the machine, and a machine that restarts is ended.
-COMMAND_LINE = ("earlyprintk=ttyS0", "console=ttyS0", "loglevel=4", "panic=-1", "reboot=t")
-
-# systemd's progress lines would cost an exit to QEMU per byte; what fails is still shown, with its reason.
-PC_COMMAND_LINE = (
-    "systemd.show_status=error",
-    "systemd.journald.forward_to_console=1",
-    "systemd.journald.max_level_console=warning",
-)
 
 # Where QEMU keeps the code that it has translated for an emulated CPU. Its own bound is 1 GiB, of which a booting
 # Debian takes 200 MB for code that hardly ever runs again; within this one it boots as quickly.
 RECONNECT_SECONDS = 1  # the least there is
 TRANSLATED_CODE_MIB = 64
 
-MACHINE_TYPES = {MachineKind.MICROVM: "microvm", MachineKind.PC: "q35"}
 DOMAIN_TYPES = {Accelerator.KVM: "kvm", Accelerator.TCG: "qemu"}
 
 
@@ -86,18 +74,18 @@ class MachineSpec:
     """Everything QEMU is told."""
 
     name: str
-    kind: MachineKind
+    machine: MachineType
     accelerator: Accelerator
     memory_bytes: int
     vcpus: int
     emulator: Path
     kernel: Path
     initramfs: Path
+    command_line: str
     disks: tuple[Disk, ...]
     sockets: Path  # directory with a listening socket `console` and one per Port, named in lower case
     cgroups: tuple[Path, ...] = ()  # directories of the control group QEMU enters before it is QEMU
     interface: Interface | None = None
-    tsc_khz: int | None = None  # told to an emulated guest, see tsc.py
     interactive: bool = False
     reconnect: bool = False  # QEMU connects again when who listened at its sockets has died and another listens
 
@@ -129,13 +117,10 @@ def domain_xml(spec: MachineSpec) -> str:
 
 def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:
     system = _add(domain, "os")
-    _add(system, "type", "hvm", arch="x86_64", machine=MACHINE_TYPES[spec.kind])
+    _add(system, "type", "hvm", arch="x86_64", machine=spec.machine)
     _add(system, "kernel", str(spec.kernel))
     _add(system, "initrd", str(spec.initramfs))
-    words = COMMAND_LINE + (PC_COMMAND_LINE if spec.kind is MachineKind.PC else ())
-    if spec.tsc_khz:
-        words += (f"tsc_early_khz={spec.tsc_khz}",)
-    _add(system, "cmdline", " ".join(words))
+    _add(system, "cmdline", spec.command_line)
 
 
 def _add_features(domain: Xml.Element, spec: MachineSpec) -> None:
@@ -193,14 +178,14 @@ def _add_interface(devices: Xml.Element, interface: Interface, spec: MachineSpec
     _add(element, "mac", address=interface.mac)
     _add(element, "target", dev=interface.tap, managed="no")
     _add(element, "model", type="virtio")
-    if spec.kind is MachineKind.PC:  # what PXE firmware would be read from; virtio-mmio has no such thing
+    if spec.machine is MachineType.Q35:  # what PXE firmware would be read from; virtio-mmio has no such thing
         _add(element, "rom", enabled="no")
     _on_bus(element, spec)
 
 
 def _on_bus(device: Xml.Element, spec: MachineSpec) -> None:
-    """A pc's devices get PCI addresses from libvirt; a microvm has no PCI and libvirt must be told."""
-    if spec.kind is MachineKind.MICROVM:
+    """A q35's devices get PCI addresses from libvirt; a microvm has no PCI and libvirt must be told."""
+    if spec.machine is MachineType.MICROVM:
         _add(device, "address", type="virtio-mmio")
 
 

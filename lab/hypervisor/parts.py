@@ -10,17 +10,18 @@ from pathlib import Path
 
 from lab.errors import LimitError
 from lab.host.cgroup import ControlGroup
+from lab.hypervisor.commandline import command_line
 from lab.hypervisor.domain import Disk, Interface, MachineSpec
 from lab.hypervisor.guest.artefacts import Guest, Layered
 from lab.hypervisor.guest.handover import Handover
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import Design, UserSpace
 from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator, Limits
 
 DEFAULT_MEMORY_BYTES = 512 << 20
-LEAST_MEMORY_BYTES = {MachineKind.MICROVM: 96 << 20, MachineKind.PC: 192 << 20}
+LEAST_MEMORY_BYTES = {UserSpace.IMAGE: 96 << 20, UserSpace.DEBIAN: 192 << 20}
 DEFAULT_VCPUS = 1
-NAMES = {MachineKind.MICROVM: "microvm", MachineKind.PC: "vm"}  # what their backends are called
+NAMES = {UserSpace.IMAGE: "microvm", UserSpace.DEBIAN: "vm"}  # what their backends are called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class MachineRequest:
     """
 
     name: str
-    kind: MachineKind
+    design: Design
     accelerator: Accelerator
     image_disk: Path
     handover: Handover
@@ -54,10 +55,11 @@ class MachineRequest:
 def memory_bytes(request: MachineRequest) -> int:
     """The guest's RAM: the memory limit itself. Raises LimitError below the least that lab gives."""
     wanted = request.limits.memory_bytes or DEFAULT_MEMORY_BYTES
-    least = LEAST_MEMORY_BYTES[request.kind]
+    user_space = request.design.user_space
+    least = LEAST_MEMORY_BYTES[user_space]
     if wanted < least:
         raise LimitError(
-            f"lab starts no {NAMES[request.kind]} with {wanted >> 20} MiB: its own system needs too much of that",
+            f"lab starts no {NAMES[user_space]} with {wanted >> 20} MiB: its own system needs too much of that",
             hint=f"--memory {least >> 20}M or more",
         )
     return wanted
@@ -72,18 +74,20 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
     """Write the machine's own files into its folder and say what QEMU shall be told."""
     return MachineSpec(
         name=request.name,
-        kind=request.kind,
+        machine=request.design.machine,
         accelerator=request.accelerator,
         memory_bytes=memory_bytes(request),
         vcpus=vcpus(request.limits),
         emulator=emulator,
         kernel=guest.kernel,
         initramfs=_initramfs(request, guest),
+        command_line=command_line(
+            request.design, tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None
+        ),
         disks=_disks(request, guest),
         sockets=request.directory,
         cgroups=request.cgroup.directories,
         interface=request.interface,
-        tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None,
         interactive=request.handover.interactive,
         reconnect=request.detached,
     )
@@ -91,7 +95,7 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
 
 def _disks(request: MachineRequest, guest: Guest) -> tuple[Disk, ...]:
     image = Disk(serial="lab-image", path=request.image_disk)
-    if request.kind is MachineKind.PC:
+    if request.design.user_space is UserSpace.DEBIAN:
         return (_layer("lab-os", guest.system, request.directory), image)
     return (
         image,

@@ -10,50 +10,53 @@ from pathlib import Path
 
 import pytest
 
+from lab.hypervisor.commandline import command_line
 from lab.hypervisor.domain import Disk, Interface, MachineSpec, Port, domain_xml, ports
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import MICROVM, PC, Design
 from lab.model import Accelerator
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+DESIGNS = {"microvm": MICROVM, "pc": PC}
 LAYER = Disk(serial="lab-os", path=Path("/run/lab/s/m/lab-os.qcow2"), backing=Path("/home/guest/system.ext4"))
 
 
-def spec(kind: MachineKind, accelerator: Accelerator) -> MachineSpec:
+def spec(design: Design, accelerator: Accelerator) -> MachineSpec:
+    tsc_khz = 2_600_000 if accelerator is Accelerator.TCG else None
     return MachineSpec(
         name="web-1",
-        kind=kind,
+        machine=design.machine,
         accelerator=accelerator,
         memory_bytes=256 << 20,
         vcpus=2,
         emulator=Path("/home/libexec/qemu-system-x86_64"),
         kernel=Path("/home/guest/vmlinuz"),
         initramfs=Path("/run/lab/s/m/initramfs"),
+        command_line=command_line(design, tsc_khz=tsc_khz),
         disks=(LAYER, Disk(serial="lab-image", path=Path("/home/images/image.ext4"))),
         sockets=Path("/run/lab/s/m"),
         cgroups=(Path("/sys/fs/cgroup/memory/lab/s/m"), Path("/sys/fs/cgroup/cpu/lab/s/m")),
         interface=Interface(tap="tap0", mac="02:00:c6:12:00:02"),
-        tsc_khz=2_600_000 if accelerator is Accelerator.TCG else None,
     )
 
 
-@pytest.mark.parametrize("kind", MachineKind)
+@pytest.mark.parametrize("name", DESIGNS)
 @pytest.mark.parametrize("accelerator", [Accelerator.KVM, Accelerator.TCG])
-def test_xml_is_the_golden_file(kind: MachineKind, accelerator: Accelerator) -> None:
-    xml = domain_xml(spec(kind, accelerator))
-    golden = GOLDEN / f"domain-{kind}-{accelerator}.xml"
+def test_xml_is_the_golden_file(name: str, accelerator: Accelerator) -> None:
+    xml = domain_xml(spec(DESIGNS[name], accelerator))
+    golden = GOLDEN / f"domain-{name}-{accelerator}.xml"
     if os.environ.get("LAB_UPDATE_GOLDEN"):
         golden.write_text(xml)
     assert xml == golden.read_text(), "LAB_UPDATE_GOLDEN=1 pytest … rewrites it; then read the difference"
 
 
 def test_only_layers_are_writable() -> None:
-    disks = Xml.fromstring(domain_xml(spec(MachineKind.PC, Accelerator.TCG))).findall("devices/disk")
+    disks = Xml.fromstring(domain_xml(spec(PC, Accelerator.TCG))).findall("devices/disk")
     writable = [disk.find("source").get("file") for disk in disks if disk.find("readonly") is None]  # type: ignore[union-attr]
     assert writable == [str(LAYER.path)]
 
 
 def test_a_microvm_has_no_pci_device() -> None:
-    devices = Xml.fromstring(domain_xml(spec(MachineKind.MICROVM, Accelerator.TCG))).find("devices")
+    devices = Xml.fromstring(domain_xml(spec(MICROVM, Accelerator.TCG))).find("devices")
     assert devices is not None
     buses = {address.get("type") for address in devices.findall("*/address")}
     assert buses == {"virtio-mmio", "virtio-serial"}
@@ -68,7 +71,7 @@ def test_ports_have_the_numbers_that_the_guest_knows() -> None:
 
 
 def test_values_are_escaped() -> None:
-    odd = replace(spec(MachineKind.PC, Accelerator.TCG), kernel=Path("/home/a & <b>/vmlinuz"))
+    odd = replace(spec(PC, Accelerator.TCG), kernel=Path("/home/a & <b>/vmlinuz"))
     kernel = Xml.fromstring(domain_xml(odd)).find("os/kernel")
     assert kernel is not None
     assert kernel.text == "/home/a & <b>/vmlinuz"
@@ -76,7 +79,7 @@ def test_values_are_escaped() -> None:
 
 def test_a_detached_machine_connects_again() -> None:
     """To every socket, for whoever takes over from a lab that was killed; the others have no such timer."""
-    kept = replace(spec(MachineKind.MICROVM, Accelerator.TCG), reconnect=True)
+    kept = replace(spec(MICROVM, Accelerator.TCG), reconnect=True)
     sources = [
         source for source in Xml.fromstring(domain_xml(kept)).iter("source") if source.get("mode") == "connect"
     ]

@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.guest.handover import CGROUPS, Handover
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import MICROVM, PC, Design, MachineType, UserSpace
 from lab.model import Process, TerminalSize
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)
+DESIGNS = [Design(machine=machine, user_space=user_space) for machine in MachineType for user_space in UserSpace]
 PROCESS = Process(argv=("/bin/app", "a b"), environment={"A": "x y"}, working_directory="/app", uid=1000, gid=100)
 
 
-def handover(kind: MachineKind, process: Process = PROCESS) -> Handover:
+def handover(design: Design, process: Process = PROCESS) -> Handover:
     return Handover(
-        kind=kind,
+        design=design,
         hostname="web-1",
         process=process,
         pids=64,
@@ -32,15 +33,15 @@ def handover(kind: MachineKind, process: Process = PROCESS) -> Handover:
 
 
 @given(
-    st.sampled_from(MachineKind),
+    st.sampled_from(DESIGNS),
     st.dictionaries(st.sampled_from(["A", "B", "PATH"]), TEXT, max_size=3),
     st.lists(TEXT, min_size=1, max_size=4),
 )
 def test_the_application_script_is_the_command(
-    kind: MachineKind, environment: dict[str, str], arguments: list[str]
+    design: Design, environment: dict[str, str], arguments: list[str]
 ) -> None:
     process = Process(argv=tuple(arguments), environment=environment)
-    script = handover(kind, process).files()["application"].decode()
+    script = handover(design, process).files()["application"].decode()
     command = script[script.index("exec ") + len("exec ") :].removesuffix(" 3>/run/lab/status\n")
     shell = shutil.which("sh")
     assert shell is not None
@@ -50,31 +51,31 @@ def test_the_application_script_is_the_command(
     assert words[words.index("--") + 1 :] == arguments
 
 
-def test_a_pc_runs_the_script_as_a_service_below_its_limit() -> None:
-    files = handover(MachineKind.PC).files()
+def test_a_debian_runs_the_script_as_a_service_below_its_limit() -> None:
+    files = handover(PC).files()
     unit = files["systemd/system/lab-application.service"].decode().splitlines()
     assert {"ExecStart=/bin/busybox sh /run/lab/machine/application", "TasksMax=64"} <= set(unit)
     assert b"cgroup.procs" not in files["application"]
 
 
-def test_a_microvm_joins_its_limit_by_itself() -> None:
-    files = handover(MachineKind.MICROVM).files()
+def test_an_image_alone_joins_its_limit_by_itself() -> None:
+    files = handover(MICROVM).files()
     assert b"/run/lab/cgroup/application/cgroup.procs" in files["application"]
-    unlimited = replace(handover(MachineKind.MICROVM), pids=None).files()
+    unlimited = replace(handover(MICROVM), pids=None).files()
     assert not any(b"cgroup.procs" in content for content in unlimited.values())
     assert not any(name.startswith("systemd") for name in files)
 
 
-@pytest.mark.parametrize("kind", MachineKind)
-def test_further_commands_share_the_applications_limit(kind: MachineKind) -> None:
-    script = handover(kind).files()["enter"].decode()
-    assert script == f'echo $$ >{CGROUPS[kind]}/cgroup.procs\nexec chroot /run/lab/image "$@"\n'
+@pytest.mark.parametrize("design", DESIGNS)
+def test_further_commands_share_the_applications_limit(design: Design) -> None:
+    script = handover(design).files()["enter"].decode()
+    assert script == f'echo $$ >{CGROUPS[design.user_space]}/cgroup.procs\nexec chroot /run/lab/image "$@"\n'
 
 
-@pytest.mark.parametrize("kind", MachineKind)
-def test_every_guest_gets_its_address(kind: MachineKind) -> None:
-    assert b"198.18.0.7\tweb-1\n" in handover(kind).files()["etc/hosts"]
-    everything = b"".join(handover(kind).files().values())
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_guest_gets_its_address(design: Design) -> None:
+    assert b"198.18.0.7\tweb-1\n" in handover(design).files()["etc/hosts"]
+    everything = b"".join(handover(design).files().values())
     assert b"198.18.0.7/15" in everything
 
 
@@ -109,12 +110,12 @@ def read_archive(data: bytes) -> dict[str, bytes]:
         at = (at + size + 3) // 4 * 4
 
 
-@pytest.mark.parametrize("kind", MachineKind)
+@pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("terminal", [None, TerminalSize(rows=33, columns=101)])
-def test_an_application_that_is_typed_to_has_a_port_for_it(kind: MachineKind, terminal: TerminalSize | None) -> None:
+def test_an_application_that_is_typed_to_has_a_port_for_it(design: Design, terminal: TerminalSize | None) -> None:
     process = Process(argv=("sh",))
-    plain = Handover(kind=kind, hostname="h", process=process).files()
-    typed = Handover(kind=kind, hostname="h", process=process, interactive=True, terminal=terminal).files()
+    plain = Handover(design=design, hostname="h", process=process).files()
+    typed = Handover(design=design, hostname="h", process=process, interactive=True, terminal=terminal).files()
     assert b"PORTS=6\n" in plain["settings"]
     assert b"PORTS=7\n" in typed["settings"]
     assert b"interact" not in plain["application"]

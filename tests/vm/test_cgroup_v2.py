@@ -22,7 +22,7 @@ from lab.host.clock import Timeline
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.guest.artefacts import prepare_guest
 from lab.hypervisor.guest.handover import Handover
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import MICROVM
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.parts import MachineRequest
 from lab.hypervisor.session import Hypervisor
@@ -74,10 +74,10 @@ def run_to_its_end(hypervisor: Hypervisor, home: Path, disk: Path, directory: Pa
     process = Process(argv=("/bin/bash", "-c", RUN), environment=environment, working_directory="/lab")
     request = MachineRequest(
         name=f"v2-{uuid4().hex[:6]}",
-        kind=MachineKind.MICROVM,
+        design=MICROVM,
         accelerator=find_accelerator(home),
         image_disk=disk,
-        handover=Handover(kind=MachineKind.MICROVM, hostname="v2", process=process),
+        handover=Handover(design=MICROVM, hostname="v2", process=process),
         directory=directory,
         log_directory=logs,
         cgroup=ControlGroup.create(f"lab/test-{os.getpid()}/v2", Limits()),

@@ -22,7 +22,7 @@ from lab.hypervisor import machine as machine_module
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import Handover
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import MICROVM, PC, Design
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.parts import MachineRequest
 from lab.hypervisor.session import Hypervisor
@@ -71,8 +71,8 @@ def site(lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def start(site: Site, lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Machine]:
-    def boot(kind: MachineKind, argv: Sequence[str], image_disk: Path = site.image_disk, cpus: float = 1) -> Machine:
-        name = f"{kind}-{uuid4().hex[:6]}"
+    def boot(design: Design, argv: Sequence[str], image_disk: Path = site.image_disk, cpus: float = 1) -> Machine:
+        name = f"{design.machine}-{uuid4().hex[:6]}"
         logs = tmp_path_factory.mktemp(name)
         limits = Limits(memory_bytes=MEMORY_BYTES, cpus=cpus, pids=40)
         process = Process(
@@ -83,10 +83,10 @@ def start(site: Site, lab_home: Path, tmp_path_factory: pytest.TempPathFactory) 
             site.guest,
             MachineRequest(
                 name=name,
-                kind=kind,
+                design=design,
                 accelerator=find_accelerator(lab_home),
                 image_disk=image_disk,
-                handover=Handover(kind=kind, hostname=name, process=process, pids=limits.pids),
+                handover=Handover(design=design, hostname=name, process=process, pids=limits.pids),
                 directory=site.root / name,
                 log_directory=logs,
                 cgroup=ControlGroup.create(f"lab/test-{os.getpid()}/{name}", Limits()),
@@ -108,7 +108,7 @@ def open_pid(pid: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-@pytest.fixture(scope="module", params=list(MachineKind))
+@pytest.fixture(scope="module", params=[MICROVM, PC], ids=["microvm", "pc"])
 def machine(request: pytest.FixtureRequest, start: Callable[..., Machine]) -> Iterator[Machine]:
     with start(request.param, ("/bin/sh", "-c", APPLICATION), cpus=1.5) as machine:
         machine.wait_executed(BOOT_SECONDS)
@@ -176,7 +176,7 @@ def test_the_applications_processes_are_limited(machine: Machine) -> None:
 
 
 def test_debian_is_up_and_nothing_of_it_failed(machine: Machine) -> None:
-    if machine.request.kind is not MachineKind.PC:
+    if machine.request.design != PC:
         pytest.skip("a microvm has no Debian")
     state = "systemctl is-system-running --wait; systemctl is-active systemd-{journald,udevd,networkd}"
     done = machine.execute(["/bin/bash", "-c", state], in_image=False, timeout_seconds=60)
@@ -201,7 +201,7 @@ def test_stopping_asks_then_leaves_nothing(start: Callable[..., Machine], site: 
 
 
 def test_the_applications_end_is_the_machines_end(start: Callable[..., Machine]) -> None:
-    with start(MachineKind.MICROVM, ("sh", "-c", "echo bye; exit 5")) as machine:
+    with start(MICROVM, ("sh", "-c", "echo bye; exit 5")) as machine:
         assert machine.wait(BOOT_SECONDS) == 5
         assert (machine.request.log_directory / "stdout.log").read_bytes() == b"bye\n"
         assert machine.process is not None
@@ -210,20 +210,20 @@ def test_the_applications_end_is_the_machines_end(start: Callable[..., Machine])
 
 
 def test_a_signal_reaches_the_application(start: Callable[..., Machine]) -> None:
-    with start(MachineKind.MICROVM, ("sleep", "1000")) as machine:
+    with start(MICROVM, ("sleep", "1000")) as machine:
         machine.wait_executed(BOOT_SECONDS)
         machine.signal(signal.SIGINT)
         assert machine.wait(BOOT_SECONDS) == 128 + signal.SIGINT
 
 
 def test_pulling_the_plug_is_a_kill(start: Callable[..., Machine]) -> None:
-    machine = start(MachineKind.MICROVM, ("sleep", "1000"))
+    machine = start(MICROVM, ("sleep", "1000"))
     machine.stop(grace_seconds=0)
     assert machine.wait() == 128 + signal.SIGKILL
 
 
 def test_a_missing_program_is_reported(start: Callable[..., Machine]) -> None:
-    with start(MachineKind.MICROVM, ("/bin/nothing",)) as machine:
+    with start(MICROVM, ("/bin/nothing",)) as machine:
         with pytest.raises(LaunchError, match="No such file") as caught:
             machine.wait_executed(BOOT_SECONDS)
         assert caught.value.exit_code == 127
@@ -232,7 +232,7 @@ def test_a_missing_program_is_reported(start: Callable[..., Machine]) -> None:
 def test_a_guest_that_dies_shows_its_console(start: Callable[..., Machine], tmp_path: Path) -> None:
     broken = tmp_path / "broken.ext4"
     broken.write_bytes(bytes(1 << 20))
-    with start(MachineKind.MICROVM, ("true",), image_disk=broken) as machine:
+    with start(MICROVM, ("true",), image_disk=broken) as machine:
         with pytest.raises(LaunchError, match="the image's disk can't be mounted") as caught:
             machine.wait_executed(BOOT_SECONDS)
         assert "Kernel panic" in caught.value.detail
@@ -242,7 +242,7 @@ def test_a_guest_that_never_gets_to_its_application_is_given_up(
     start: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine_module, "BOOT_TIMEOUT_SECONDS", 0.5)
-    with start(MachineKind.PC, ("sleep", "1000")) as machine:
+    with start(PC, ("sleep", "1000")) as machine:
         assert machine.wait(0) is None
         with pytest.raises(LaunchError, match=r"did not start its application within 0\.5 s") as caught:
             machine.wait()
@@ -254,10 +254,10 @@ def test_too_little_memory_is_refused_and_leaves_nothing(site: Site, start: Call
     group = ControlGroup.create(f"lab/test-{os.getpid()}/{name}", Limits())
     request = MachineRequest(
         name=name,
-        kind=MachineKind.PC,
+        design=PC,
         accelerator=find_accelerator(Path(os.environ["LAB_HOME"])),
         image_disk=site.image_disk,
-        handover=Handover(kind=MachineKind.PC, hostname=name, process=Process(argv=("true",))),
+        handover=Handover(design=PC, hostname=name, process=Process(argv=("true",))),
         directory=site.root / name,
         log_directory=site.root,
         cgroup=group,

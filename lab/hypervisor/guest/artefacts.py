@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.hypervisor.guest import debian, osdisk, trim
-from lab.hypervisor.guest.handover import MODULES, NETWORK_MODULES
+from lab.hypervisor.guest.handover import MODULES
 from lab.hypervisor.guest.initramfs import build_initramfs
 from lab.hypervisor.guest.kernel import copy_kernel, copy_modules, release_of
 from lab.inside.build import program
@@ -57,7 +57,7 @@ def prepare_guest(home: Path) -> Guest:
     root = home / "guest"
     root.mkdir(parents=True, exist_ok=True)
     sources = [inspect.getsource(module) for module in (osdisk, trim)]
-    parts = root / _key(debian.recipe(), *sources, repr(sorted(_modules())))
+    parts = root / _key(debian.recipe(), *sources, repr(sorted(MODULES)))
     if not parts.exists():
         with _locked(root):
             if not parts.exists():
@@ -82,7 +82,7 @@ def _build(parts: Path) -> None:
     debian.bootstrap(tree, work / "apt")
     (work / "release").write_text(release_of(tree))
     copy_kernel(tree, work / "vmlinuz")
-    copy_modules(tree, _modules(), work / "modules")
+    copy_modules(tree, MODULES, work / "modules")
     shutil.copy(tree / "bin/busybox", work / "busybox")
     osdisk.make_tools_disk(tree, work / "tools", work / "tools.ext4")
     osdisk.make_scratch_disk(work / "scratch", work / "scratch.ext4")
@@ -104,10 +104,6 @@ def _initramfs(parts: Path) -> Path:
         unfinished.write_bytes(content)
         unfinished.rename(path)
     return path
-
-
-def _modules() -> set[str]:
-    return {name for names in MODULES.values() for name in names} | set(NETWORK_MODULES)
 
 
 def _key(*parts: str) -> str:

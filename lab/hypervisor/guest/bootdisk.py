@@ -19,8 +19,8 @@ from lab.host.command import run
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
-from lab.hypervisor.guest.handover import MODULES, NETWORK_MODULES
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.guest.handover import NETWORK_MODULES, TRANSPORT_MODULES
+from lab.hypervisor.kinds import MachineType
 from lab.images.disk import make_ext4
 from lab.images.image import Image
 from lab.images.process import resolve
@@ -118,7 +118,7 @@ def _make_boot(guest: Guest, image: Image, process: Process, scratch: Path, whol
 
 def _initramfs(guest: Guest, image: Image, process: Process) -> bytes:
     parts = guest.kernel.parent
-    modules = (*MODULES[MachineKind.PC], *NETWORK_MODULES)
+    modules = (*TRANSPORT_MODULES[MachineType.Q35], *NETWORK_MODULES)
     settings = {"NAME": image.name, "HOSTNAME": hostname(image), "MODULES": " ".join(modules)}
     entries = [
         cpio.file("init", SCRIPT.read_bytes(), 0o755),

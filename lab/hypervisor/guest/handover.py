@@ -1,7 +1,7 @@
 """What one guest is told about itself: files appended to the initramfs that all guests share.
 
 The kernel unpacks both archives into one tree, so nothing has to be fetched, parsed or probed for at boot,
-and environment values may hold any byte but NUL. A pc's systemd finds its units, its network and its
+and environment values may hold any byte but NUL. A Debian's systemd finds its units, its network and its
 application's environment under /run/systemd, where init.sh copies them.
 """
 
@@ -11,23 +11,26 @@ import shlex
 import uuid
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
+from itertools import chain
 
 from lab.host import terminals
 from lab.hypervisor.domain import Port, ports
 from lab.hypervisor.guest import cpio
-from lab.hypervisor.kinds import MachineKind
+from lab.hypervisor.kinds import Design, MachineType, UserSpace
 from lab.model import Process, TerminalSize
 
-MODULES = {
-    MachineKind.MICROVM: ("virtio_ring", "virtio", "virtio_mmio", "virtio_console", "virtio_blk", "overlay"),
-    MachineKind.PC: (
+TRANSPORT_MODULES = {  # what the machine's devices are attached by, and those that every guest needs at once
+    MachineType.MICROVM: ("virtio_ring", "virtio", "virtio_mmio", "virtio_console", "virtio_blk"),
+    MachineType.Q35: (
         "virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_console",
         "virtio_blk",
     ),
 }  # fmt: skip
-NETWORK_MODULES = ("failover", "net_failover", "virtio_net")  # in a pc, udev finds them
+IMAGE_MODULES = ("overlay",)  # a Debian finds these, and the network's, by itself
+NETWORK_MODULES = ("failover", "net_failover", "virtio_net")
+MODULES = {*chain(*TRANSPORT_MODULES.values()), *IMAGE_MODULES, *NETWORK_MODULES}
 
-WANTED = ("lab-application",)  # what a pc starts by itself; the agent waits until it is asked for
+WANTED = ("lab-application",)  # what a Debian starts by itself; the agent waits until it is asked for
 
 MACHINE = "run/lab/machine"
 BUSYBOX = "/bin/busybox"  # what a shell of its takes for the program env is an applet
@@ -36,8 +39,8 @@ IMAGE_ROOT = "/run/lab/image"
 ENTER = f"/{MACHINE}/enter"
 
 CGROUPS = {  # the application's own, in the guest
-    MachineKind.MICROVM: "/run/lab/cgroup/application",
-    MachineKind.PC: "/sys/fs/cgroup/system.slice/lab-application.service",
+    UserSpace.IMAGE: "/run/lab/cgroup/application",
+    UserSpace.DEBIAN: "/sys/fs/cgroup/system.slice/lab-application.service",
 }
 
 
@@ -45,7 +48,7 @@ CGROUPS = {  # the application's own, in the guest
 class Handover:
     """Everything a guest needs to know to run one application."""
 
-    kind: MachineKind
+    design: Design
     hostname: str
     process: Process
     pids: int | None = None
@@ -54,10 +57,14 @@ class Handover:
     interactive: bool = False  # somebody types to the application
     terminal: TerminalSize | None = None  # … at one that is made for it
 
+    @property
+    def _user_space(self) -> UserSpace:
+        return self.design.user_space
+
     def archive(self) -> bytes:
         """The files as a cpio archive, to follow the shared one."""
         entries = [cpio.file(f"{MACHINE}/{path}", content) for path, content in self.files().items()]
-        if self.kind is MachineKind.PC:
+        if self._user_space is UserSpace.DEBIAN:
             wants = f"{MACHINE}/systemd/system/multi-user.target.wants"
             entries += [cpio.link(f"{wants}/{name}.service", f"../{name}.service") for name in WANTED]
         return cpio.archive(cpio.with_parents(entries))
@@ -70,7 +77,7 @@ class Handover:
             "serve": self._serve_script(),
         }
         files = {"settings": self._settings()} | scripts | self._etc()
-        if self.kind is MachineKind.PC:
+        if self._user_space is UserSpace.DEBIAN:
             units = {"lab-application": self._application_unit(), **UNITS}
             files |= {f"systemd/system/{name}.service": unit for name, unit in units.items()}
             if self.address:
@@ -78,13 +85,10 @@ class Handover:
         return {path: text.encode() for path, text in files.items()}
 
     def _settings(self) -> str:
-        modules = MODULES[self.kind]
-        if self.address and self.kind is MachineKind.MICROVM:
-            modules += NETWORK_MODULES
         settings = {
-            "KIND": str(self.kind),
+            "USER_SPACE": str(self._user_space),
             "HOSTNAME": self.hostname,
-            "MODULES": " ".join(modules),
+            "MODULES": " ".join(self._modules()),
             "ADDRESS": str(self.address or ""),
             "PIDS_MAX": str(self.pids or ""),
             "PORTS": str(len(ports(interactive=self.interactive))),
@@ -92,6 +96,13 @@ class Handover:
             "MACHINE_ID": uuid.uuid4().hex,
         }
         return "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
+
+    def _modules(self) -> tuple[str, ...]:
+        """Those that init.sh loads, in that order: a module may need those before it."""
+        modules = TRANSPORT_MODULES[self.design.machine]
+        if self._user_space is UserSpace.IMAGE:
+            modules += IMAGE_MODULES + (NETWORK_MODULES if self.address else ())
+        return modules
 
     def _etc(self) -> dict[str, str]:
         own = f"{self.address.ip}\t{self.hostname}\n" if self.address else ""
@@ -102,9 +113,9 @@ class Handover:
         }
 
     def _application_script(self) -> str:
-        """The application, the same on both kinds: with the image as its root, and descriptor 3 open until its
-        execve(2). It gets exactly its own environment, user and directory; on a microvm it joins its pids limit,
-        on a pc systemd started it below one.
+        """The application, the same in every guest: with the image as its root, and descriptor 3 open until its
+        execve(2). It gets exactly its own environment, user and directory. It joins its pids limit by itself, unless
+        a systemd started it below one.
         """
         process = self.process
         user = ":".join(map(str, (process.uid, process.gid, *process.additional_gids)))
@@ -115,7 +126,7 @@ class Handover:
             *terminal, "--status-fd", "3", "--user", user, "--directory", process.working_directory, "--",
             *process.argv,
         ]  # fmt: skip
-        join = self._join() if self.kind is MachineKind.MICROVM else ""
+        join = self._join() if self._user_space is UserSpace.IMAGE else ""
         return f"echo $$ >/run/lab/pid\n{join}exec {shlex.join(words)} 3>/run/lab/status\n"
 
     def _interact(self) -> list[str]:
@@ -127,7 +138,7 @@ class Handover:
 
     def _serve_script(self) -> str:
         """Sessions, behind the same boundary as `_enter_script` makes for the agent's commands."""
-        group = ["--group", CGROUPS[self.kind]] if self.pids else []
+        group = ["--group", CGROUPS[self._user_space]] if self.pids else []
         words = [HELPER, "serve", "--root", IMAGE_ROOT, *group]
         return f'exec {shlex.join(words)} "$(cat /run/lab/word)" {device(Port.SESSIONS)}\n'
 
@@ -136,10 +147,10 @@ class Handover:
         return f'{self._join()}exec chroot {IMAGE_ROOT} "$@"\n'
 
     def _join(self) -> str:
-        return f"echo $$ >{CGROUPS[self.kind]}/cgroup.procs\n" if self.pids else ""
+        return f"echo $$ >{CGROUPS[self._user_space]}/cgroup.procs\n" if self.pids else ""
 
     def _application_unit(self) -> str:
-        """A pc's application: a service of its systemd (systemd.service(5))."""
+        """A Debian's application: a service of its systemd (systemd.service(5))."""
         return APPLICATION_UNIT + (f"TasksMax={self.pids}\n" if self.pids else "")
 
 

@@ -1,8 +1,8 @@
 #!/bin/busybox sh
-# The first process of every guest, microvm and pc alike (initramfs.py packs it as /init).
+# The first process of every guest (initramfs.py packs it as /init). What it does next its user space decides:
 #
-# microvm: stays PID 1, makes the image the application's root, starts it.
-# pc:      mounts Debian's disk and hands over to its systemd, as any distribution's initramfs does.
+# image:  stays PID 1, makes the image the application's root, starts it.
+# debian: mounts Debian's disk and hands over to its systemd, as any distribution's initramfs does.
 #
 # Once /proc is there busybox's shell finds its own applets without a PATH. The host times the lines that begin with
 # "lab:" on the console and the words written to the marks port; nothing here reads a clock.
@@ -22,7 +22,7 @@ done
 rm -r modules
 await_ports
 
-if [ "$KIND" = pc ]; then
+if [ "$USER_SPACE" = debian ]; then
     mount -t ext4 "$(disk lab-os)" /root || fail "Debian's disk can't be mounted"
     mount -t tmpfs -o mode=755,nosuid,nodev run /root/run
     cp -a /run/lab /root/run/lab

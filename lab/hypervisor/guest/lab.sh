@@ -1,4 +1,4 @@
-# Functions that init.sh and, in a pc, the units of handover.py share. For busybox's shell.
+# Functions that init.sh and, in a Debian, the units of handover.py share. For busybox's shell.
 # The ports' numbers are assigned in domain.py (Port); the last two are for the scripts of handover.py.
 
 MARKS=/dev/vport0p1
@@ -20,7 +20,7 @@ mark() { # WORDS: the host stamps the line when it arrives
 
 await_ports() { # the device announces its ports one by one after its driver was loaded
     until set -- /dev/vport*p$PORTS && [ -c "$1" ]; do usleep 500; done
-    # In vportMpN the M counts virtio devices, and on a pc a network card comes before the ports.
+    # In vportMpN the M counts virtio devices, and on PCI a network card comes before the ports.
     for port in $(seq 1 "$PORTS"); do
         [ -c "/dev/vport0p$port" ] || ln -s "${1%p*}p$port" "/dev/vport0p$port"
     done
@@ -113,7 +113,7 @@ signal_application() { # NUMBER: to its init, which passes it on
     kill "-$1" "$(cat /run/lab/pid)"
 }
 
-# Debian's agent, started when somebody first asks: nothing of it is in the boot path. A microvm has it on a disk.
+# Debian's agent, started when somebody first asks: nothing of it is in the boot path. Without a Debian it is on a disk.
 start_agent() {
     if [ -d /run/systemd/system ]; then
         systemctl start lab-agent.service </dev/null # standard input is the host's orders

@@ -1,4 +1,4 @@
-"""Disks made once from the guest's Debian: the pc's system disk, the agent's tools, and empty writable layers.
+"""Disks made once from the guest's Debian: its system disk, the agent's tools, and empty writable layers.
 
 A machine never writes to them: the system disk and the scratch disk are backing files of a machine's own
 qcow2 layer, copied from an empty template since that is quicker than qemu-img.
