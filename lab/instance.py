@@ -7,7 +7,7 @@ knows who measures them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -209,6 +209,14 @@ class Backend(ABC):
 
         ``knobs`` are those of the requests to come.
         """
+
+    def files(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> Iterable[Path]:
+        """What lab made, once prepared, and an instance may read from a disk: files and folders of them.
+
+        Cold and warm starts are made with them. What is the host's own, a VMM or a library, is not among them. By
+        default none is known, and neither kind of start can be asked for.
+        """
+        return ()
 
     @abstractmethod
     def launch(self, request: LaunchRequest) -> Instance:

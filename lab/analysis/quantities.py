@@ -24,7 +24,7 @@ def _read() -> dict[str, Quantity]:
 
 
 QUANTITIES = _read()
-SEGMENTS = tuple(name for name in QUANTITIES if name.startswith("boot.") and name != "boot.total")
+SEGMENTS = tuple(name for name in QUANTITIES if name.startswith("boot.") and name not in ("boot.total", "boot.read"))
 KEY = tuple(name for name, quantity in QUANTITIES.items() if quantity.key)
 
 
@@ -55,6 +55,8 @@ def format_value(value: float, unit: str, digits: int = 3) -> str:
         return _scaled(value, ((1e9, "GHz"), (1e6, "MHz"), (1.0, "Hz")), digits)
     if unit == "bytes/s":
         return f"{format_value(value, 'bytes', digits)}/s"
+    if unit == "bytes" and value == 0:
+        return "0 B"
     if unit == "bytes":
         return _scaled(value, ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"), (1.0, "B")), digits)
     number = _significant(value, digits)

@@ -155,6 +155,12 @@ class HostBackend(SiteBackend):
         program()
         _ = self.site.network
 
+    def files(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> list[Path]:
+        """Unpacked layers, lab's helper program."""
+        from lab.inside.build import program
+
+        return [*self.site.store.lower_directories(image), program()]
+
     def launch(self, request: LaunchRequest) -> HostInstance:
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)

@@ -121,6 +121,15 @@ class MachineBackend(SiteBackend):
         image_disk(self.site.store, image)
         _ = self.site.accelerator, self.site.hypervisor, self.site.network
 
+    def files(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> list[Path]:
+        """The guest's kernel and initramfs, the disks QEMU opens, the empty layers that are copied over them."""
+        from lab.hypervisor.guest.artefacts import prepare_guest
+        from lab.hypervisor.parts import files_of
+        from lab.images.disk import image_disk
+
+        guest = self._guest or prepare_guest(self.site.home)
+        return files_of(self.design, guest, image_disk(self.site.store, image))
+
     def launch(self, request: LaunchRequest) -> MachineInstance:
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)

@@ -14,6 +14,7 @@ from lab.host import foreign as ctypes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ctypes import Array, c_char
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,6 +29,8 @@ _EVERYWHERE = {
 }  # fmt: skip
 _MACHINE = os.uname().machine
 _NR = _NUMBERS.get(_MACHINE, {}) | _EVERYWHERE
+
+_MAP_FAILED = (1 << 64) - 1  # (void *) -1, mmap(2)
 
 # clone(2), unshare(2), setns(2)
 CLONE_NEWTIME = 0x00000080  # not for clone, where the bits are a signal's
@@ -183,6 +186,10 @@ _libc.setdomainname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
 _libc.personality.argtypes = (ctypes.c_ulong,)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _libc.capset.argtypes = (ctypes.POINTER(_CapHeader), ctypes.POINTER(_CapData))
+_libc.mmap.argtypes = (ctypes.c_ulong, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.mmap.restype = ctypes.c_ulong
+_libc.munmap.argtypes = (ctypes.c_ulong, ctypes.c_size_t)
+_libc.mincore.argtypes = (ctypes.c_ulong, ctypes.c_size_t, ctypes.c_char_p)
 
 
 def clone(flags: int) -> int:
@@ -321,6 +328,23 @@ def landlock_add_rule(ruleset: int, directory: int, access: int) -> None:
 def landlock_restrict_self(ruleset: int) -> None:
     """landlock_restrict_self(2): from here on, for this thread and its children. No way back."""
     _syscall("landlock_restrict_self", ruleset, 0)
+
+
+def mmap(length: int, descriptor: int) -> int:
+    """mmap(2) of a file from its start, shared and read-only: its address. Nothing is read until it is looked at."""
+    address = int(_libc.mmap(0, length, 1, 1, descriptor, 0))  # PROT_READ, MAP_SHARED
+    _check(-1 if address == _MAP_FAILED else 0, "mmap", length)
+    return address
+
+
+def munmap(address: int, length: int) -> None:
+    """munmap(2)."""
+    _check(_libc.munmap(address, length), "munmap", hex(address))
+
+
+def mincore(address: int, length: int, pages: Array[c_char]) -> None:
+    """mincore(2): ``pages`` gets a byte per page, whose lowest bit says whether it is in memory."""
+    _check(_libc.mincore(address, length, pages), "mincore", hex(address))
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

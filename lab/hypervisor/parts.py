@@ -93,6 +93,14 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
     )
 
 
+def files_of(design: Design, guest: Guest, image_disk: Path) -> list[Path]:
+    """What `make_parts` copies for a machine of that design, and what QEMU opens as it is."""
+    shared = [guest.kernel, guest.initramfs, image_disk]
+    if design.user_space is UserSpace.DEBIAN:
+        return [*shared, guest.system.template, guest.system.base]
+    return [*shared, guest.scratch.template, guest.scratch.base, guest.tools_disk]
+
+
 def _disks(request: MachineRequest, guest: Guest) -> tuple[Disk, ...]:
     image = Disk(serial="lab-image", path=request.image_disk)
     if request.design.user_space is UserSpace.DEBIAN:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 from lab.metrics.base import Metric, Observation, Subject
 from lab.model import Phase
@@ -23,6 +24,8 @@ class Boot(Metric):
 
     ``boot.total`` starts when lab decides to launch and stops when the first correct response has arrived.
     ``boot.PHASE`` is the segment from the phase seen before it, so that the segments add up to the total.
+    ``boot.read`` is in bytes: what all its host processes, a VMM included, fetched from disks until then. What was in
+    the host's page cache was not fetched; what the kernel reads ahead on their behalf was.
     ``teardown.total`` starts when lab asks it to stop and stops when nothing of it is left on the host.
 
     Left out: what is done once per image (build, disk, guest kernel), and the client's choice to look.
@@ -31,11 +34,14 @@ class Boot(Metric):
     name = "boot"
     order = 10
 
-    def ready(self, subject: Subject) -> Iterable[Observation]:
+    def ready(self, subject: Subject) -> Iterator[Observation]:
         timeline = subject.instance.timeline
         stamps = timeline.stamps()
         resolutions = {phase: timeline.resolution_seconds(phase) for phase in BOOT_PHASES}
-        return segments(stamps, resolutions)
+        yield from segments(stamps, resolutions)
+        fetched = [fetched_bytes(pid) for pid in subject.instance.cgroup.processes()]
+        if None not in fetched:
+            yield Observation(quantity="boot.read", value=sum(filter(None, fetched)), unit="bytes")
 
     def ended(self, subject: Subject) -> Iterator[Observation]:
         timeline = subject.instance.timeline
@@ -75,3 +81,15 @@ def segments(stamps: dict[Phase, float], resolutions: dict[Phase, float]) -> Ite
             quantity="boot.total", value=stamps[Phase.RESPONDED] - started, unit="seconds",
             resolution=resolutions.get(Phase.RESPONDED, 0.0),
         )  # fmt: skip
+
+
+def fetched_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Bytes that a process and its children, as far as it has waited for them, fetched from disks (proc_pid_io(5)).
+
+    None where the kernel does not count; 0 for a process that ended meanwhile.
+    """
+    try:
+        text = (proc / str(pid) / "io").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0 if (proc / "self/io").exists() else None
+    return int(text.partition("\nread_bytes:")[2].split()[0])

@@ -57,7 +57,7 @@ MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
 CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
 SHARES = ("host.steal", "host.pressure.")
-BOOT = (*SEGMENTS, "boot.total", "teardown.total")
+BOOT = (*SEGMENTS, "boot.total", "boot.read", "caches.resident", "teardown.total")
 
 
 def arm_columns(material: Material) -> tuple[Cell, ...]:

@@ -189,7 +189,7 @@ def observe(subject: Subject, hook: str, chosen: tuple[type[Metric], ...] = metr
 
 def test_when_ready(ready: Subject) -> None:
     seen = observe(ready, "ready")
-    assert {"boot.executed", "boot.listening", "boot.responded", "boot.total", "cpu.boot"} == set(seen)
+    assert {"boot.executed", "boot.listening", "boot.responded", "boot.total", "boot.read", "cpu.boot"} == set(seen)
     assert 0 < (seen["cpu.boot"].value or 0) < 10
 
 
