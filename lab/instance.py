@@ -193,6 +193,7 @@ class Backend(ABC):
     mechanism: ClassVar[str]  # one sentence a student understands
     kernel: ClassVar[Kernel]
     confines: ClassVar[bool] = True  # False for the control that has a root directory and limits, and no boundary
+    own_ids: ClassVar[bool] = False  # True: on the host's kernel, its root is not the host's root
     reference: ClassVar[bool] = False  # True: to compare lab with, so nothing runs on it unless it is named
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]

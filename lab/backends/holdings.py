@@ -81,6 +81,22 @@ class Holdings:
         self._publish(network, endpoint)
         return endpoint
 
+    def plug_into(self, pid: int) -> None:
+        """Connect the network namespace that process ``pid`` has made to the session's bridge, with the request's
+        ports published; its /etc/hosts, if it was given one, learns the address.
+        """
+        network = self._site.network
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        endpoint = self.stack.enter_context(network.endpoint(namespace))
+        self._publish(network, endpoint)
+        known = self._site.scratch / self.name / "hosts"
+        if known.exists():
+            known.write_text(self.hosts())
+
+    def hosts(self) -> str:
+        """What the instance's /etc/hosts says."""
+        return f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{self.address}\t{self.name}\n"
+
     def make_tap(self) -> TapEndpoint:
         """A tap on the session's bridge, with the request's ports published."""
         network = self._site.network

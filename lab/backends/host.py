@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -227,7 +228,7 @@ class HostBackend(SiteBackend):
         else:
             stdio = [streams.input(request.stdin), stdout.descriptor, stderr.descriptor]
         with ExitStack() as undo:
-            container = self._contain(spec, stdio, timeline)
+            container = self._contain(spec, stdio, timeline, holdings)
             undo.callback(container.close)
             stdout.handed_over()
             stderr.handed_over()
@@ -239,10 +240,27 @@ class HostBackend(SiteBackend):
         """The network namespace that the instance will live in."""
         return holdings.make_endpoint().path
 
-    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
         """Start it. It brings its own cgroup and writable layer, both of the session's, and removes them itself."""
         stdin, stdout, stderr = stdio
         return self.site.launcher.launch(spec, stdin=stdin, stdout=stdout, stderr=stderr, timeline=timeline)
+
+    def _contain_and_connect(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
+        """Start what makes its network namespace itself, so that its user namespace owns it, and hold it until that
+        is connected.
+        """
+        from lab.runtime.plan import Before
+
+        stdin, stdout, stderr = stdio
+        held = replace(spec, hold=True)
+        with ExitStack() as undo:
+            container = self.site.launcher.launch(held, stdin=stdin, stdout=stdout, stderr=stderr, timeline=timeline)
+            undo.callback(container.close)
+            with timeline.step("lab", Before.NETWORK):
+                holdings.plug_into(container.pid)
+            container.proceed()
+            undo.pop_all()
+        return container
 
     def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
         """The three files of /etc that say where an instance is, the same text as a guest gets.
@@ -256,7 +274,7 @@ class HostBackend(SiteBackend):
         folder = holdings.make_scratch()
         texts = {
             "hostname": f"{request.name}\n",
-            "hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{holdings.address}\t{request.name}\n",
+            "hosts": holdings.hosts(),
             "resolv.conf": "# lab gives its instances no name server\n",
         }
         for name, text in texts.items():

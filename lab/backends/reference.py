@@ -52,6 +52,7 @@ from lab.runtime.mounts import DirectoryRoot, OverlayRoot
 from lab.runtime.plan import Before
 
 if TYPE_CHECKING:
+    from lab.backends.holdings import Holdings
     from lab.backends.host import Contained
     from lab.backends.site import Site
 
@@ -113,7 +114,7 @@ class Reference(Container):
         super().prepare(image, knobs)
         self._list_groups()
 
-    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
         self._list_groups()
         return ReferenceContainer.launch(self.runtime, self.site, spec, stdio, timeline)
 

@@ -41,7 +41,7 @@ def compare(
         typer.Option(
             "--on",
             metavar="A,B,…",
-            help="Backends to compare. Default: every one usable here but the references, runc and crun.",
+            help="Backends to compare. Default: every one usable here but the references: userns, runc, crun.",
             autocompletion=complete_backends,
         ),
     ] = "",

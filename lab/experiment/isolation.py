@@ -25,6 +25,7 @@ from lab.results.observation import Observation
 LIMITS = Limits(memory_bytes=256 << 20, cpus=1.0, pids=64)
 """So that there are some to be tried; large enough for every backend, small enough to be tried in a second."""
 
+SHARED_BYTES = 1 << 20
 DIRECTORIES = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var/tmp")
 WAIT = ("/inside", "call", "ppoll", "0", "0", "0", "0")  # nothing to wait for, and no end: until a signal
 
@@ -51,6 +52,7 @@ def image_of_nothing(site: Site) -> Image:
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/inside\n")
         (root / "etc/group").write_text("root:x:0:\n")
         shutil.copy(build.program(), root / "inside")
+        (root / "pages").write_bytes(bytes(SHARED_BYTES))  # a file that nobody uses, for who wants to share one
         layer = site.store.add_layer(root)
     return site.store.add_image(
         name, config=ImageConfig(environment={"PATH": "/"}, command=WAIT), layers=(layer,), origin=Origin.BUILT

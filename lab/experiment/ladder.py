@@ -40,7 +40,7 @@ from lab.results.record import Sample, Status
 from lab.results.store import RunFolder
 from lab.runtime.bundle import HOST
 from lab.runtime.config import Config, MountConfig
-from lab.runtime.launcher import Container, Spec
+from lab.runtime.launcher import Spec
 
 KIND = "ladder"
 START = "ladder.start"
@@ -63,40 +63,23 @@ class Step(HostBackend):
         super().__init__(site)
         self.climbed = tuple(climbed)
         self.shared = shared
-        self._holdings: Holdings | None = None
 
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
         network = HOST if self.shared is None else network_namespace
         return configuration(self.climbed, request, network, mounts)
 
     def _connect(self, holdings: Holdings) -> Path:
-        self._holdings = holdings
         if self.shared is None:
             return Path()
         holdings.address = self.shared.address
         return self.shared.path
 
-    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
         landlock = tuple(name for rung in self.climbed for name in rung.read_only)
         spec = replace(spec, read_only_by_landlock=landlock)
-        if not any(space.type == "network" and not space.path for space in spec.config.linux.namespaces):
-            return super()._contain(spec, stdio, timeline)
-        stdin, stdout, stderr = stdio
-        held = replace(spec, hold=True)
-        with ExitStack() as undo:
-            container = self.site.launcher.launch(held, stdin=stdin, stdout=stdout, stderr=stderr, timeline=timeline)
-            undo.callback(container.close)
-            self._plug_in(container)
-            container.proceed()
-            undo.pop_all()
-        return container
-
-    def _plug_in(self, container: Container) -> None:
-        """The container has made its network namespace; this puts one end of a cable into it."""
-        assert self._holdings is not None, "a network comes before what is plugged into it"
-        namespace = os.open(f"/proc/{container.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        endpoint = self._holdings.stack.enter_context(self.site.network.endpoint(namespace))
-        self._holdings.address = endpoint.address
+        makes_one = any(space.type == "network" and not space.path for space in spec.config.linux.namespaces)
+        contain = self._contain_and_connect if makes_one else super()._contain
+        return contain(spec, stdio, timeline, holdings)
 
 
 class Ladder:

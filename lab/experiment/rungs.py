@@ -16,14 +16,12 @@ from lab.errors import UsageError
 from lab.instance import LaunchRequest
 from lab.record import replace
 from lab.runtime import bundle
-from lab.runtime.config import Config, IdMapping, MountConfig, Namespace, to_json
+from lab.runtime.config import Config, MountConfig, Namespace, to_json
 from lab.runtime.translate import ENTER_ANNOTATION
 
 Change = Callable[[Config, Config], Config]
 """From the configuration so far, and the one that has everything, to the next."""
 
-HOST_ID = 100_000
-MAPPED_IDS = 65_536
 READ_ONLY = (
     "bin", "boot", "etc", "lib", "lib32", "lib64", "libx32", "opt", "proc", "sbin", "sys", "usr", ".lab",
 )  # fmt: skip
@@ -76,8 +74,8 @@ def _ipc_and_uts(config: Config, whole: Config) -> Config:
 
 
 def _user(config: Config, whole: Config) -> Config:
-    mapped = (IdMapping(container_id=0, host_id=HOST_ID, size=MAPPED_IDS),)
     spaced = _namespaces("user")(config, whole)
+    mapped = bundle.SUBORDINATE_IDS
     return replace(spaced, linux=replace(spaced.linux, uid_mappings=mapped, gid_mappings=mapped))
 
 

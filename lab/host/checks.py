@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not in every user's PATH, yet mke2fs lives
 ALL = ("all",)
 """In ``Check.required_by``: no backend works without it."""
 
+OVERLAY_OF_MAPPED_LAYERS = (5, 19)
 CONTROLLERS = ("memory", "cpu", "pids")
 C_PACKAGES = "apt-get install gcc libc6-dev"
 
@@ -111,6 +113,15 @@ def namespaces() -> Check:
     """All the kinds that lab's containers use, made at once (unshare(1))."""
     kinds = ("mount", "pid", "net", "uts", "ipc", "cgroup")
     return tried("namespaces", ["unshare", "--fork", *(f"--{kind}" for kind in kinds), "true"], ", ".join(kinds))
+
+
+def user_namespaces() -> Check:
+    """Whether one can be made, and an image mounted in it: overlayfs takes id-mapped layers since Linux 5.19."""
+    release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+    if release < OVERLAY_OF_MAPPED_LAYERS:
+        said = f"Linux {os.uname().release}: overlayfs takes no id-mapped layers"
+        return Check(name="user namespaces", ok=False, found=said, remedy="boot a kernel from 5.19 on")
+    return tried("user namespaces", ["unshare", "--user", "true"], "can be made, over id-mapped layers")
 
 
 def overlay() -> Check:

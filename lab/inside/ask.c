@@ -31,7 +31,7 @@ static const struct {
 } calls[] = {
     CALL(acct), CALL(add_key), CALL(adjtimex), CALL(bpf), CALL(chroot), CALL(clock_adjtime), CALL(clock_settime),
     CALL(clone3), CALL(delete_module), CALL(fanotify_init), CALL(finit_module), CALL(fsopen), CALL(getpid),
-    CALL(getuid), CALL(io_uring_setup), CALL(kcmp), CALL(kexec_load), CALL(keyctl), CALL(kill), CALL(mount),
+    CALL(getuid), CALL(inotify_init1), CALL(io_uring_setup), CALL(kcmp), CALL(kexec_load), CALL(keyctl), CALL(kill), CALL(mount),
     CALL(name_to_handle_at), CALL(open_by_handle_at), CALL(perf_event_open), CALL(personality), CALL(pidfd_open),
     CALL(ppoll),
     CALL(pivot_root), CALL(prctl), CALL(process_vm_readv), CALL(ptrace), CALL(quotactl), CALL(reboot),

@@ -29,7 +29,7 @@ enum { HIGHEST_CAPABILITY = 63, DAYS_10 = 864000, FEW_FILES = 64 };
 
 /* What a process without any privilege may do, too, and some probe asks for. */
 static const int refused[] = {
-    SYS_add_key, SYS_bpf, SYS_clock_getres, SYS_clock_gettime, SYS_fanotify_init, SYS_io_uring_setup, SYS_keyctl,
+    SYS_add_key, SYS_bpf, SYS_clock_getres, SYS_clock_gettime, SYS_fanotify_init, SYS_inotify_init1, SYS_io_uring_setup, SYS_keyctl,
     SYS_perf_event_open, SYS_personality, SYS_set_mempolicy, SYS_shmat, SYS_socket, SYS_unshare, SYS_userfaultfd,
 };
 

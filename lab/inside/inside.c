@@ -7,6 +7,7 @@
  *               ask the kernel that serves this instance               ask.c
  *   hold, greet, shared-memory
  *               be, and look for, a process of the host                neighbour.c
+ *   resident    which pages of a file are in memory                    pages.c
  *   closed      batch where nothing is allowed                         closed.c
  *   surface     which system calls get past the filter                 surface.c
  *   serve       run commands for the host, over a port                 serve.c
@@ -101,7 +102,7 @@ static const struct {
     {"processes", find_processes}, {"mount-tmpfs", mount_tmpfs}, {"node", open_node},
     {"enter", enter_namespace}, {"clock", read_clock},        {"space", file_system_space},
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
-    {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
+    {"resident", resident_pages}, {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
     {"fork", fork_many},       {"spin", spin},               {"disturb", disturb},
     {"version", version},
 };

@@ -19,6 +19,7 @@ verb list_namespaces, find_processes, mount_tmpfs, open_node;        /* ask.c */
 verb enter_namespace, read_clock, file_system_space;                 /* ask.c */
 verb hold, greet, read_shared_memory;                                /* neighbour.c */
 verb closed;                                                         /* closed.c */
+verb resident_pages;                                                 /* pages.c */
 verb serve, interact;                                                /* serve.c, interact.c */
 verb pack, unpack;                                                   /* pack.c, unpack.c */
 verb compute, allocate, fork_many, open_many, spin;                  /* burden.c */

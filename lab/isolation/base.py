@@ -53,6 +53,7 @@ class Boundary(StrEnum):
 
     BARE = "bare"  # no boundary but a root directory: the control of every comparison
     CONTAINER = "container"  # namespaces, capabilities, a filter, cgroups, on the host's kernel
+    USER_NAMESPACE = "user namespace"  # the same, and its root is an ordinary user of the host
     OWN_KERNEL = "own kernel"  # a virtual machine
 
     @classmethod
@@ -60,7 +61,9 @@ class Boundary(StrEnum):
         """Which kind a backend's instances are."""
         if backend.kernel is Kernel.OWN:
             return cls.OWN_KERNEL
-        return cls.CONTAINER if backend.confines else cls.BARE
+        if not backend.confines:
+            return cls.BARE
+        return cls.USER_NAMESPACE if backend.own_ids else cls.CONTAINER
 
 
 class Mechanism(StrEnum):
@@ -119,9 +122,29 @@ def expect(*answers: Answer, because: str) -> Expected:
     return Expected(answers, because)
 
 
-def expectations(*, bare: Expected, container: Expected, own_kernel: Expected) -> Mapping[Boundary, Expected]:
-    """What is right for each kind of boundary; every probe says it for all of them."""
-    return {Boundary.BARE: bare, Boundary.CONTAINER: container, Boundary.OWN_KERNEL: own_kernel}
+def expectations(
+    *, bare: Expected, container: Expected, own_kernel: Expected, user_namespace: Expected | None = None
+) -> Mapping[Boundary, Expected]:
+    """What is right for each kind of boundary; every probe says it for all of them. A user namespace around a
+    container changes nothing unless said otherwise.
+    """
+    return {
+        Boundary.BARE: bare,
+        Boundary.CONTAINER: container,
+        Boundary.USER_NAMESPACE: user_namespace or container,
+        Boundary.OWN_KERNEL: own_kernel,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A message left in the host's page cache: of the file ``path`` inside, ``real`` on the host, the pages with a 1
+    are in memory, and those with a 0 are not.
+    """
+
+    path: str
+    real: str
+    pages: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +163,7 @@ class Context:
     victim_memory: int = -1
     home: str = "/"  # on the disk that keeps the instances' files
     group: str = ""  # the instance's cgroup, below each hierarchy's root
+    signal: Signal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,11 @@ from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
 from lab.host.command import run
 from lab.host.home import home
+from lab.images.store import Store
 from lab.inside import build
 from lab.instance import Backend, Instance
-from lab.isolation.base import Answer, Boundary, Context, Found, Inconclusive, Place, Probe, Reply
+from lab.isolation.base import Answer, Boundary, Context, Found, Inconclusive, Place, Probe, Reply, Signal
+from lab.isolation.channels import PageCacheChannel, leave_signal
 from lab.isolation.explain import mechanism_of, surprise
 from lab.isolation.registry import probes
 from lab.model import Completed, Limits
@@ -50,12 +52,21 @@ def ask_all(instance: Instance, backend: Backend, *, chosen: Sequence[Probe] | N
     with host_context() as found:
         path, limits = instance.cgroup.path, instance.request.limits
         context = replace(found, limits=limits, group=str(path))
+        if any(isinstance(probe, PageCacheChannel) for probe in wanted):
+            context = replace(context, signal=_leave_signal(instance))
         lines = [line for probe in wanted if probe.together for line in _lines(probe, context)]
         inside, host = Prefetched(ask_inside, lines), Prefetched(on_host, lines)
         closed = Prefetched(in_closed_place, lines)
         limited = InLimits(path.with_name(f"{path.name}-control"), limits)
         for probe in wanted:
             yield ask(probe, Places(inside=inside, host=host, closed=closed, limited=limited), context, boundary)
+
+
+def _leave_signal(instance: Instance) -> Signal | None:
+    """In a file of the instance's image, of which the host has the layers; None where it has none."""
+    with suppress(LabError, OSError):
+        return leave_signal(Store.open(home()).lower_directories(instance.request.image))
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

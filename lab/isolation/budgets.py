@@ -61,15 +61,37 @@ class _Budget(Probe):
 
 
 class InotifyInstances(_Budget):
-    """fs.inotify.max_user_instances counts by user and user namespace (inotify(7)): a container's root and the host's
-    draw on the same.
+    """Makes one instance with inotify_init1(2), in a process that ends at once. The kernel counts it for its user in
+    its user namespace, and, one namespace up, for the user who made that: in the end for the host's root, whichever
+    namespace root puts around a container.
     """
 
     id = "inotify-instances"
     question = "Can it use up the host root's inotify instances?"
     path = "/proc/sys/fs/inotify/max_user_instances"
-    counted_in = "user"
     pages = ("inotify(7)", "user_namespaces(7)")
+    expected = expectations(
+        bare=expect(Answer.HOST, because="its root is the host's, who has 128 of them by default"),
+        container=expect(Answer.HOST, because="its root is the host's, who has 128 of them by default"),
+        user_namespace=expect(
+            Answer.HOST,
+            because="what its root takes is counted for who made the namespace too: the host's root",
+        ),
+        own_kernel=expect(Answer.OWN, because="the guest's kernel counts its own users' alone"),
+    )
+    surprise = "“no” from a container: somebody else than root made its user namespace, or set a limit there."
+
+    def lines(self, context: Context) -> Sequence[str]:
+        return ("call inotify_init1 0", f"read {self.path}", BOOT_ID)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        if seen[0]["errno"]:
+            return Found(answer=Answer.NO, evidence=f"inotify_init1: {seen[0]['name']}")
+        guest = on_whose_kernel(seen[2], host[2]) is Answer.GUEST
+        most = str(seen[1]["text"]).strip()
+        whose = "another kernel's root" if guest else "the host's root"
+        evidence = f"inotify_init1: succeeded, one of {most} of {whose}"
+        return Found(answer=Answer.OWN if guest else Answer.HOST, evidence=evidence)
 
 
 class IpcObjects(_Budget):
@@ -125,13 +147,21 @@ class Terminals(_Budget):
 
 
 class KeyQuota(_Budget):
-    """kernel.keys.root_maxkeys, the quota of root, in the user namespace."""
+    """kernel.keys.root_maxkeys is for the host's root alone. Keys are counted by user, and root of a user namespace
+    is another user, who has kernel.keys.maxkeys.
+    """
 
     id = "key-quota"
     question = "Does it share the host root's quota of keys?"
     path = "/proc/sys/kernel/keys/root_maxkeys"
     counted_in = "user"
     pages = ("keyrings(7)",)
+    expected = expectations(
+        bare=expect(Answer.HOST, because="keys are counted by user, and its root is the host's"),
+        container=expect(Answer.HOST, because="keys are counted by user, and its root is the host's"),
+        user_namespace=expect(Answer.OWN, because="keys are counted by user, and its root is another one"),
+        own_kernel=expect(Answer.OWN, because="the guest's kernel counts its own"),
+    )
 
 
 class DiskSpace(Probe):

@@ -18,8 +18,14 @@ def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
     """What answers ``probe`` behind ``boundary``."""
     if boundary is Boundary.OWN_KERNEL:
         return Mechanism.OWN_KERNEL
+    if boundary is Boundary.USER_NAMESPACE and _differs_from_container(probe):
+        return Mechanism.NAMESPACE
     everywhere = not probe.together or probe.mechanism in (Mechanism.RESOURCE_LIMIT, Mechanism.HARDWARE)
-    return probe.mechanism if boundary is Boundary.CONTAINER or everywhere else Mechanism.NONE
+    return probe.mechanism if boundary is not Boundary.BARE or everywhere else Mechanism.NONE
+
+
+def _differs_from_container(probe: Probe) -> bool:
+    return probe.expected[Boundary.USER_NAMESPACE].answers != probe.expected[Boundary.CONTAINER].answers
 
 
 def surprise(probe: Probe, boundary: Boundary, answer: Answer) -> str:
@@ -43,6 +49,7 @@ def surprise(probe: Probe, boundary: Boundary, answer: Answer) -> str:
 KINDS = {
     Boundary.BARE: "a bare process",
     Boundary.CONTAINER: "a container",
+    Boundary.USER_NAMESPACE: "a container in a user namespace",
     Boundary.OWN_KERNEL: "an instance with its own kernel",
 }
 
@@ -93,8 +100,8 @@ def table() -> str:
             heading = probe.group
             lines += ["", f"### {heading.capitalize()}", ""]
             lines += [
-                "| probe | question | stopped by | bare | container | own kernel |",
-                "| --- | --- | --- | --- | --- | --- |",
+                "| probe | question | stopped by | bare | container | user namespace | own kernel |",
+                "| --- | --- | --- | --- | --- | --- | --- |",
             ]
         answers = " | ".join(" or ".join(probe.expected[kind].answers) for kind in Boundary)
         lines.append(f"| `{probe.id}` | {probe.question} | {probe.mechanism} | {answers} |")

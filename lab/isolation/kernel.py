@@ -197,6 +197,7 @@ class SlabCaches(Readable):
     expected = expectations(
         bare=SHARED_READ[0],
         container=expect(Answer.YES, because="the file belongs to the host's root, which a container's root is"),
+        user_namespace=expect(Answer.NO, because="the file belongs to the host's root, which its root is not"),
         own_kernel=SHARED_READ[1],
     )
 

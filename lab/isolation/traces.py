@@ -127,10 +127,11 @@ class UserIds(Probe):
     group = Group.VISIBILITY
     mechanism = Mechanism.NAMESPACE
     pages = ("user_namespaces(7)", "proc_pid_uid_map(5)")
-    surprise = "“no” where “yes” is expected: a user namespace is in use, and its root is somebody else on the host."
+    surprise = "“no” from a container: a user namespace is in use, and its root is somebody else on the host."
     expected = expectations(
         bare=expect(Answer.YES, because="there is one user namespace, the host's"),
         container=expect(Answer.YES, because="a default container has no user namespace: its uid 0 is the host's"),
+        user_namespace=expect(Answer.NO, because="its uid 0 is an ordinary user of the host"),
         own_kernel=expect(Answer.GUEST, because="its ids belong to the guest's kernel"),
     )
 

@@ -25,6 +25,7 @@ INK, QUIET, RULE, PAPER = "#1a1a1a", "#595959", "#d9d9d9", "#ffffff"
 BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
     "process": ("#6e6e6e", "#555555", "o"),
     "container": ("#0072b2", "#005f94", "s"),
+    "userns": ("#332288", "#332288", "p"),
     "runc": ("#56b4e9", "#1d6d9c", "P"),
     "crun": ("#cc79a7", "#96416f", "X"),
     "microvm": ("#e69f00", "#8a5f00", "^"),

@@ -39,6 +39,11 @@ from lab.runtime.translate import ENTER_ANNOTATION
 HOST = "host"
 """As a network namespace: the host's own, as RUN in a Dockerfile gets it."""
 
+SUBORDINATE_IDS = (IdMapping(container_id=0, host_id=100_000, size=65_536),)
+"""What root and the other users are on the host in a user namespace of lab's: the first range that useradd(8) hands
+out (subuid(5)).
+"""
+
 CPU_PERIOD_MICROSECONDS = 100_000
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OPEN_FILES = 1_048_576  # as Docker's service allows; less where the host's hard limit is lower

@@ -13,7 +13,7 @@ from tiny import tiny_image
 
 from lab.backends import host
 from lab.backends.holdings import Holdings
-from lab.backends.reference import ReferenceContainer
+from lab.backends.reference import Reference, ReferenceContainer
 from lab.backends.registry import available
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
@@ -130,13 +130,13 @@ def test_a_failure_at_any_step_leaves_nothing(
     site: Site, backend: str, image: Image, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: dict[str, tuple[object, str]] = {
-        "endpoint": (Holdings, "make_endpoint"),
+        "endpoint": (Holdings, "plug_into" if backend == "userns" else "make_endpoint"),
         "publish": (Holdings, "_publish"),
         "scratch": (Holdings, "make_scratch"),
         "surroundings": (type(site.backend(backend)), "_surroundings"),
         "output": (host, "Output"),
         "config": (type(site.backend(backend)), "config"),
-        "launch": (ReferenceContainer, "launch") if site.backend(backend).reference else (Launcher, "launch"),
+        "launch": (ReferenceContainer if isinstance(site.backend(backend), Reference) else Launcher, "launch"),
     }
     before = snapshot()
 

@@ -15,9 +15,9 @@ from lab.model import ImageConfig, Kernel
 
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
-    assert [kind.name for kind in available()] == ["process", "container", "runc", "crun", "microvm", "vm"]
-    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 4, *[Kernel.OWN] * 2]
-    assert [kind.name for kind in available() if kind.reference] == ["runc", "crun"]
+    assert [kind.name for kind in available()] == ["process", "container", "userns", "runc", "crun", "microvm", "vm"]
+    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 5, *[Kernel.OWN] * 2]
+    assert [kind.name for kind in available() if kind.reference] == ["userns", "runc", "crun"]
 
 
 def test_each_says_what_it_is_and_what_it_cannot_make_equal() -> None:

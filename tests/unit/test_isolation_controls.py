@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.errors import CommandError
-from lab.isolation.base import BOOT_ID, Boundary, Context, Place, Privilege, Probe, Reply
+from lab.isolation.base import BOOT_ID, Boundary, Context, Place, Privilege, Probe, Reply, Signal
 from lab.isolation.battery import Ask, Places, ask
 from lab.isolation.limits import MIB
 from lab.isolation.registry import probes
@@ -20,6 +20,7 @@ from lab.results.record import Status
 CONTEXT = Context(
     victim_pid=4711, victim_token="word", disk=(8, 0), victim_port=99, victim_memory=3, home="/home",
     group="lab/session/one", limits=Limits(memory_bytes=64 * MIB, cpus=1.0, pids=50),
+    signal=Signal(path="/file", real="/layer/file", pages="01" * 32),
 )  # fmt: skip
 EVERY = pytest.mark.parametrize("probe", probes(), ids=lambda probe: probe.id)
 Answers = Callable[[Probe, str], Reply]
@@ -71,6 +72,9 @@ def open_place(probe: Probe, line: str) -> Reply:
             return outcome(found=[CONTEXT.victim_pid], count=90)
         case "clock":
             return outcome(seconds=1e6, resolution=1e-9)
+        case "resident":
+            assert CONTEXT.signal
+            return outcome(resident=CONTEXT.signal.pages)
         case "space":
             return outcome(bytes=1 << 40, free=1 << 39)
         case "files" | "fork":
@@ -95,6 +99,8 @@ def closed_place(probe: Probe, line: str) -> Reply:
             return dict.fromkeys(("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"), 7)
         case "stat" if "self/exe" in line:
             return outcome(device="0:40", inode=3)
+        case "resident":
+            return outcome("ENOENT", resident="")
         case "space":
             return outcome(bytes=16 << 20, free=1 << 20)
         case "files":

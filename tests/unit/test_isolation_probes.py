@@ -30,9 +30,12 @@ from lab.isolation.base import (
     Probe,
     Reply,
     Severity,
+    Signal,
 )
-from lab.isolation.explain import explanation, how, surprise
-from lab.isolation.kernel import BootId
+from lab.isolation.budgets import InotifyInstances
+from lab.isolation.channels import PageCacheChannel, leave_signal
+from lab.isolation.explain import explanation, how, mechanism_of, surprise
+from lab.isolation.kernel import BootId, SlabCaches
 from lab.isolation.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
 from lab.isolation.privilege import LoadModule, MountTmpfs
 from lab.isolation.registry import probes
@@ -42,8 +45,13 @@ from lab.model import Completed, Kernel, Limits
 from lab.results.observation import Observation
 from lab.results.record import Status
 
+SENT = "01" * 32
 CONTEXT = Context(
-    victim_pid=4711, victim_token="word", disk=(8, 0), limits=Limits(memory_bytes=64 * MIB, cpus=1.0, pids=50)
+    victim_pid=4711,
+    victim_token="word",
+    disk=(8, 0),
+    limits=Limits(memory_bytes=64 * MIB, cpus=1.0, pids=50),
+    signal=Signal(path="/file", real="/layer/file", pages=SENT),
 )
 OURS: Reply = {"errno": 0, "name": "", "ret": 37, "text": "host"}
 THEIRS: Reply = {"errno": 0, "name": "", "ret": 37, "text": "guest"}
@@ -51,6 +59,10 @@ THEIRS: Reply = {"errno": 0, "name": "", "ret": 37, "text": "guest"}
 
 def outcome(name: str = "", **more: Any) -> Reply:
     return {"ret": -1 if name else 0, "errno": 1 if name else 0, "name": name, **more}
+
+
+def resident(pages: str) -> Reply:
+    return outcome(resident=pages)
 
 
 def spun(cpus: float) -> Reply:
@@ -102,6 +114,7 @@ def test_boundaries_follow_from_what_a_backend_says_of_itself() -> None:
     kinds = {kind.name: Boundary.of(kind) for kind in available()}  # type: ignore[arg-type]
     assert kinds["process"] is Boundary.BARE
     assert kinds["container"] is Boundary.CONTAINER
+    assert kinds["userns"] is Boundary.USER_NAMESPACE
     assert all(kinds[kind.name] is Boundary.OWN_KERNEL for kind in available() if kind.kernel is Kernel.OWN)
 
 
@@ -127,6 +140,16 @@ def test_boundaries_follow_from_what_a_backend_says_of_itself() -> None:
         (Namespaces(), [{"pid": 1, "uts": 9}, OURS], [{"pid": 9, "uts": 9}, OURS], Answer.HOST),
         # A kernel's first namespaces have fixed numbers: equal ones in two kernels are not shared.
         (Namespaces(), [{"pid": 9, "uts": 9}, THEIRS], [{"pid": 9, "uts": 9}, OURS], Answer.OWN),
+        (PageCacheChannel(), [resident(SENT), OURS], [resident(SENT), OURS], Answer.YES),
+        # Three pages that somebody else read meanwhile are not the message.
+        (PageCacheChannel(), [resident("111111" + SENT[6:]), OURS], [resident(SENT), OURS], Answer.YES),
+        (PageCacheChannel(), [resident("0" * 64), THEIRS], [resident(SENT), OURS], Answer.NO),
+        # What mincore(2) says to whoever does not own the file.
+        (PageCacheChannel(), [resident("1" * 64), OURS], [resident(SENT), OURS], Answer.NO),
+        (PageCacheChannel(), [outcome("ENOENT", resident=""), OURS], [resident(SENT), OURS], Answer.NO),
+        (InotifyInstances(), [outcome(), OURS, OURS], [outcome(), OURS, OURS], Answer.HOST),
+        (InotifyInstances(), [outcome(), OURS, THEIRS], [outcome(), OURS, OURS], Answer.OWN),
+        (InotifyInstances(), [outcome("EMFILE"), OURS, OURS], [outcome(), OURS, OURS], Answer.NO),
         (MemoryLimit(), [{"touched": 60 * MIB, "fate": "killed"}], [], Answer.EFFECTIVE),
         (MemoryLimit(), [{"touched": 100 * MIB, "fate": "done"}], [], Answer.NO_LIMIT),
         (MemoryLimit(), [{"touched": 90 * MIB, "fate": "killed"}], [], Answer.NO_LIMIT),
@@ -177,6 +200,31 @@ def test_a_surprise_is_told_by_the_mechanism_that_is_missing_or_new(
     probe: Probe, boundary: Boundary, answer: Answer, words: str
 ) -> None:
     assert words in surprise(probe, boundary, answer)
+
+
+def test_what_only_a_user_namespace_stops_is_stopped_by_a_namespace() -> None:
+    assert mechanism_of(SlabCaches(), Boundary.CONTAINER) is Mechanism.NONE
+    assert mechanism_of(SlabCaches(), Boundary.USER_NAMESPACE) is Mechanism.NAMESPACE
+    assert mechanism_of(LoadModule(), Boundary.USER_NAMESPACE) is Mechanism.CAPABILITY
+
+
+def test_a_message_is_left_in_pages_and_read_from_them(tmp_path: Path) -> None:
+    """On the host alone, without an instance: what a probe inside reads is what was sent."""
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "usr" / "with a space").write_bytes(bytes(1 << 20))
+    (tmp_path / "usr" / "program").write_bytes(bytes(1 << 20))
+    (tmp_path / "usr" / "program").chmod(0o755)
+    assert leave_signal([tmp_path]) is None
+    (tmp_path / "usr" / "pages").write_bytes(bytes(1 << 20))
+    sent = leave_signal([tmp_path])
+    if sent is None:
+        pytest.skip("files are on a file system that is memory")
+    assert (sent.path, sent.real) == ("/usr/pages", str(tmp_path / "usr" / "pages"))
+    again = leave_signal([tmp_path])
+    assert again is not None
+    assert again.pages != sent.pages
+    reply = json.loads(battery.on_host(f"resident {again.real} 64\n".encode(), 20.0).stdout)
+    assert reply["resident"] == again.pages
 
 
 @pytest.mark.parametrize("probe", probes(), ids=lambda probe: probe.id)
@@ -238,8 +286,11 @@ class HostLike(Backend):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_all_asked_on_the_host_itself_answer_as_bare(tmp_path: Path) -> None:
+def test_all_asked_on_the_host_itself_answer_as_bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The instance is the host here: whatever can be told must reach it, and limits that are not there don't hold."""
+    (tmp_path / "pages").write_bytes(bytes(MIB))
+    sent = leave_signal([tmp_path])
+    monkeypatch.setattr(battery, "_leave_signal", lambda _: sent and replace(sent, path=sent.real))
     limits = Limits(memory_bytes=8 * MIB, pids=10)
     with LocalInstance(["sleep", "60"], tmp_path, limits) as instance:
         seen = {o.quantity.removeprefix("isolation."): o for o in battery.ask_all(instance, HostLike)}  # type: ignore[arg-type]

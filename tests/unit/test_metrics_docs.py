@@ -14,6 +14,7 @@ from local_instance import LOOPBACK, LocalInstance
 from lab.isolation import battery
 from lab.isolation.base import Answer, Boundary, Privilege
 from lab.isolation.explain import table
+from lab.isolation.registry import probes
 from lab.metrics.base import Metric, Subject
 from lab.model import Limits, Scenario
 from lab.results.record import Status
@@ -76,3 +77,12 @@ def test_every_hook_is_on_the_page() -> None:
 def test_every_probe_is_in_the_page_as_the_code_has_it() -> None:
     page = (DOCS / "isolation.md").read_text()
     assert table() in page, "docs/isolation.md lacks what lab.isolation.explain.table() says"
+
+
+def test_no_usual_question_is_silently_missing() -> None:
+    page = (DOCS / "isolation.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .+ \| (.+) \|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 68))
+    named = {word for _, where in rows for word in re.findall(r"`([a-z-]+)`", where)}
+    assert named <= {probe.id for probe in probes()}
+    assert all("`" in where or "not a question to one instance" in where for _, where in rows)

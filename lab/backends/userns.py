@@ -1,0 +1,64 @@
+"""Our own container runtime, with a user namespace besides: what a rootless container's boundary is made of.
+
+It is not rootless: that is a runtime without privilege, which can set no limits and connect no network but by the
+leave of somebody who has it. Here root starts the container; inside, the difference shows only in who owns what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.backends.container import Container
+from lab.host import checks
+from lab.instance import LaunchRequest, Parity
+from lab.model import Check
+
+if TYPE_CHECKING:
+    from lab.backends.holdings import Holdings
+    from lab.backends.host import Contained
+    from lab.host.clock import Timeline
+    from lab.runtime.config import Config, MountConfig
+    from lab.runtime.launcher import Spec
+
+
+class UserNamespace(Container):
+    """lab's container, but its root is an ordinary user of the host."""
+
+    name = "userns"
+    title = "container in a user namespace (lab)"
+    mechanism = "lab's container in a user namespace besides: its root is user 100000 of the host"
+    order = 23
+    own_ids = True
+    reference = True
+    parity = Parity(
+        differences=(
+            *Container.parity.differences,
+            "It makes its network namespace itself, which is connected while it starts and not before; its files "
+            "are mounted by their owners' ids shifted.",
+        )
+    )
+
+    @classmethod
+    def check(cls) -> list[Check]:
+        return [*super().check(), checks.user_namespaces()]
+
+    def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
+        from lab.runtime.bundle import SUBORDINATE_IDS, container_config
+
+        made = network_namespace == Path()  # of a survivor it is known where it lives
+        return container_config(
+            request.process,
+            request.limits,
+            hostname=request.name,
+            network_namespace=None if made else network_namespace,
+            extra_mounts=mounts,
+            id_mappings=SUBORDINATE_IDS,
+        )
+
+    def _connect(self, holdings: Holdings) -> Path:
+        return Path()  # a network namespace that stood before would belong to the host's root
+
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
+        return self._contain_and_connect(spec, stdio, timeline, holdings)
