@@ -48,10 +48,19 @@ class Loaded:
         return tuple(sorted(self.run.arms, key=lambda arm: (arm.order, arm.label)))
 
     @property
+    def references(self) -> tuple[Arm, ...]:
+        """An arm per backend: of a run with factors that at the first level of each, else all arms but the twin."""
+        return tuple(arm for arm in self.arms if arm.is_reference)
+
+    @property
     def baseline(self) -> str:
         """The arm all others are compared with: the bare process, else the thinnest boundary."""
-        labels = [arm.label for arm in self.arms]
+        labels = [arm.label for arm in self.references]
         return "process" if "process" in labels else labels[0]
+
+    def image_of(self, arm: Arm) -> Mapping[str, Any]:
+        """What is recorded of the image that ``arm`` ran."""
+        return self.run.images.get(arm.image, self.run.image)
 
     @property
     def blocks(self) -> int:
@@ -75,10 +84,15 @@ class Loaded:
         return summary(self.frame)
 
     def ratios(self, baseline: str = "") -> pd.DataFrame:
-        """Each arm against ``baseline`` (the run's own unless named): see `lab.analysis.compare.ratios`."""
+        """Each backend against ``baseline`` (the run's own unless named): see `lab.analysis.compare.ratios`.
+
+        Of a run with factors the reference arms; what the factors do is in `effects`.
+        """
         from lab.analysis.compare import ratios
 
-        return ratios(self.frame, baseline or self.baseline, seed=self.run.seed)
+        twins = {arm.label for arm in self.all_arms if arm.label.endswith(TWIN)}
+        alike = {*(arm.label for arm in self.references), *twins, baseline}
+        return ratios(self.frame[self.frame["arm"].isin(alike)], baseline or self.baseline, seed=self.run.seed)
 
     def findings(self) -> tuple[Finding, ...]:
         """What to mind before believing it: see `lab.analysis.findings.findings`."""

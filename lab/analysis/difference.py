@@ -136,7 +136,7 @@ def _unlike(before: Loaded, after: Loaded) -> list[str]:
     said = []
     if first.host.get("identity") != second.host.get("identity"):
         said.append("The hosts differ: every number below may be the hosts' difference.")
-    if first.image.get("digest") != second.image.get("digest"):
+    if first.image.get("digest") != second.image.get("digest") or set(first.images) != set(second.images):
         said.append("The images differ: the application itself may have changed.")
     if dict(first.limits) != dict(second.limits):
         said.append(f"The limits differ: {_plain(first.limits)} before, {_plain(second.limits)} after.")
@@ -154,8 +154,14 @@ def _unlike(before: Loaded, after: Loaded) -> list[str]:
         for arm in second.arms
         if accelerators.get(arm.label, arm.accelerator) is not arm.accelerator
     ]
+    levels = {arm.label: _plain(arm.factors) for arm in first.arms}
+    said += [
+        f"{arm.label}, its factors: {levels[arm.label]} before, {_plain(arm.factors)} after."
+        for arm in second.arms
+        if levels.get(arm.label, _plain(arm.factors)) != _plain(arm.factors) and not arm.label.endswith(TWIN)
+    ]
     return said
 
 
-def _plain(limits: Any) -> str:
-    return ", ".join(f"{name} {value}" for name, value in limits.items() if value is not None) or "none"
+def _plain(named: Any) -> str:
+    return ", ".join(f"{name} {value}" for name, value in named.items() if value is not None) or "none"

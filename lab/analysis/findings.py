@@ -5,7 +5,7 @@ A finding says what was seen and what to do about it. It never changes a number 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,7 +20,7 @@ from lab.analysis.inference import FEWEST
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import is_key, label
 from lab.model import Accelerator
-from lab.results.record import Ending, Status
+from lab.results.record import Arm, Ending, Status
 
 NOISY = 0.10
 """A scatter (scaled MAD over median) above this is worth saying."""
@@ -169,7 +169,7 @@ def _imprecise(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _emulated(loaded: Loaded) -> Iterator[Finding]:
-    arms = [arm.label for arm in loaded.arms if arm.accelerator is Accelerator.TCG]
+    arms = [arm.label for arm in loaded.references if arm.accelerator is Accelerator.TCG]
     if arms:
         yield Finding(
             kind=Kind.EMULATED,
@@ -267,7 +267,7 @@ def _excluded(loaded: Loaded) -> Iterator[Finding]:
 
 def _parity(loaded: Loaded) -> Iterator[Finding]:
     for arm in loaded.arms:
-        mismatch = parity_mismatch(loaded, arm.label)
+        mismatch = parity_mismatch(loaded, arm)
         if mismatch:
             yield Finding(
                 kind=Kind.PARITY,
@@ -275,7 +275,7 @@ def _parity(loaded: Loaded) -> Iterator[Finding]:
                 sentence=f"{arm.label} did not run what the others ran: {mismatch}.",
                 advice="Don't compare it. Build the image again and repeat the run.",
             )
-    different = [arm.label for arm in loaded.arms if arm.differences]
+    different = [arm.label for arm in loaded.references if arm.differences]
     if different:
         yield Finding(
             kind=Kind.PARITY,
@@ -285,16 +285,16 @@ def _parity(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def parity_mismatch(loaded: Loaded, arm: str) -> str:
+def parity_mismatch(loaded: Loaded, arm: Arm) -> str:
     """How the files seen inside ``arm`` differ from the image; empty when they are the same or were not checked."""
-    seen = loaded.run.parity.get(arm)
+    seen = loaded.run.parity.get(arm.label)
     digest = seen if isinstance(seen, str) else _digest(seen)
-    wanted = _digest(loaded.run.image)
+    wanted = _digest(loaded.image_of(arm))
     return f"manifest {digest} instead of {wanted}" if digest and wanted and digest != wanted else ""
 
 
 def _digest(raw: Any) -> str:
-    if not isinstance(raw, dict):
+    if not isinstance(raw, Mapping):
         return ""
     for key in ("manifest", "manifest_digest"):
         if raw.get(key):

@@ -96,8 +96,10 @@ def build(
     _conclude(image, time.monotonic() - started)
 
 
-def build_scenario(site: Site, scenario: Scenario) -> Image:
-    """The scenario's image, built or out of the cache.
+def build_scenario(
+    site: Site, scenario: Scenario, arguments: Mapping[str, str] | None = None, tag: str = ""
+) -> Image:
+    """The scenario's image, built or out of the cache; with build arguments one that ``tag`` tells from the others.
 
     What it does goes to standard error, and only from the first step that takes its time: ``lab run`` of an image
     that is there prints nothing but the application's output. Raises DockerfileError or ImageError.
@@ -109,8 +111,8 @@ def build_scenario(site: Site, scenario: Scenario) -> Image:
     return build_image(
         scenario.directory,
         dockerfile=scenario.dockerfile,
-        tag=from_folder(scenario.name),
-        build_args={},
+        tag=from_folder(scenario.name) + (f":{tag}" if tag else ""),
+        build_args=arguments or {},
         store=site.store,
         runner=ContainerSteps(site.launcher),
         progress=Steps(sys.stderr, patient=True),

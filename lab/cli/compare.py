@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from lab.cli.factors import read as read_factors
+from lab.cli.factors import remark, require_budget, require_single, show, with_factors
 from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, ResultsError, UsageError
@@ -19,7 +21,7 @@ from lab.errors import BackendUnavailable, ResultsError, UsageError
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.experiment.plan import Plan
-    from lab.experiment.run import Setup
+    from lab.experiment.setup import Setup
     from lab.model import Limits, Scenario
     from lab.results.store import RunFolder
 
@@ -78,6 +80,17 @@ def compare(
         str, typer.Option("--memory", metavar="SIZE", help="Memory limit of every instance, like 256M.")
     ] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit of every instance, like 0.5.")] = "",
+    factor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--factor",
+            metavar="NAME=A,B,…",
+            help="Vary this too: every level meets every level of the others; repeat for more. See --factors.",
+        ),
+    ] = None,
+    factors: Annotated[
+        bool, typer.Option("--factors", help="List what --factor can vary of these backends, and leave.")
+    ] = False,
     idle: Annotated[
         str, typer.Option("--idle", metavar="TIME", help="How long every instance is watched while idle.")
     ] = DEFAULT_IDLE,
@@ -108,6 +121,9 @@ def compare(
     ] = "",
 ) -> None:
     """Measure one application behind every boundary."""
+    if factors:
+        show(on)
+        raise typer.Exit
     if bool(target) == bool(resume):
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     require_root()
@@ -122,7 +138,10 @@ def compare(
         else:
             chosen = _choose(on), _metrics(metrics)
             until = _until(blocks, budget, sessions, precision, exclude_noisy, chosen[1])
-            folder = _start(site, target, *chosen, until, seed, memory, cpus, idle, out)
+            varied = read_factors(factor or [], chosen[0])
+            require_single(varied, {"memory": memory, "cpus": cpus})
+            remark(varied, chosen[0])
+            folder = _start(site, target, *chosen, until | {"factors": varied}, seed, memory, cpus, idle, out)
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [])
     _report(folder)
@@ -153,17 +172,20 @@ def _start(
     scenario = load(target)
     limits = _limits(scenario.limits, memory, cpus)
     plan = Plan(
-        arms=arms(backends),
+        arms=arms(backends, until["factors"]),
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
     setup = _setup(site, scenario, limits, metrics, parse_seconds(idle))
+    require_budget(setup, plan, plan.budget_seconds)
+    setup = with_factors(site, setup, plan)
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
     return _run(site, setup, plan, folder)
 
 
 def _resume(site: Site, word: str, out: Path) -> RunFolder:
     """Go on with the same plan, or refuse when the application or the host is another one."""
+    from lab.experiment.factors import recorded
     from lab.experiment.plan import Plan, arms
     from lab.experiment.scenario import load
     from lab.host import facts
@@ -181,21 +203,24 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
     scenario = load(str(run.settings.get("directory") or run.scenario))
     idle_seconds = float(run.settings["idle_seconds"])
     setup = _setup(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)
-    if setup.image.digest != run.image["digest"]:
-        raise ResultsError(
-            f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
-        )
     backends = list(dict.fromkeys(arm.backend for arm in run.arms))
     sessions = int(run.settings.get("sessions", 1))
+    factors = recorded(run.settings)
     plan = Plan(
-        arms=arms(backends),
+        arms=arms(backends, factors),
         seed=run.seed,
         sessions=sessions,
         blocks=None if run.blocks_planned is None else run.blocks_planned // sessions,
         budget_seconds=(run.budget_seconds or 0.0) / sessions,
         precision=run.settings.get("precision"),
         exclude_noisy=run.settings.get("exclude_noisy"),
+        factors=factors,
     )
+    setup = with_factors(site, setup, plan)
+    if {image.digest for image in setup.images} != ({*run.images} or {run.image["digest"]}):
+        raise ResultsError(
+            f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
+        )
     folder.abandon_incomplete()
     return _run(site, setup, plan, folder)
 
@@ -203,7 +228,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
 def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str], idle_seconds: float) -> Setup:
     """Build the image, and decide with its EXPOSE, HEALTHCHECK and CMD what the scenario leaves open."""
     from lab.cli.build import build_scenario
-    from lab.experiment.run import Setup
+    from lab.experiment.setup import Setup
     from lab.images.process import resolve
     from lab.metrics.health import readiness_of
     from lab.metrics.registry import metrics as all_metrics

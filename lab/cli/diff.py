@@ -44,6 +44,7 @@ def diff(
 
 def _show(found: Difference, everything: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from lab.analysis.quantities import format_ratio, format_value, is_key, label
@@ -51,7 +52,7 @@ def _show(found: Difference, everything: bool) -> None:
     plain = Console()
     console = Console(highlight=False, width=None if plain.is_terminal else 110)
     for sentence in found.unlike:
-        console.print(f"[yellow]note:[/yellow] {sentence}", soft_wrap=True)
+        console.print(f"[yellow]note:[/yellow] {escape(sentence)}", soft_wrap=True)
     grid = Table(box=None, pad_edge=False)
     grid.add_column("what")
     blocks = found.before.blocks, found.after.blocks
@@ -63,7 +64,7 @@ def _show(found: Difference, everything: bool) -> None:
         group = table[table["arm"] == arm.label]
         if group.empty:
             continue
-        grid.add_row(f"[bold]{arm.label}[/bold]")
+        grid.add_row(f"[bold]{escape(arm.label)}[/bold]")
         for row in group.to_dict("records"):
             name = label(str(row["quantity"])) + (f", {row['state']}" if row["state"] else "")
             low, high = format_ratio(row["low"]), format_ratio(row["high"])

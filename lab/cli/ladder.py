@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from lab.backends.site import Site
     from lab.experiment.plan import Plan
-    from lab.experiment.run import Setup
     from lab.experiment.rungs import Rung
+    from lab.experiment.setup import Setup
     from lab.results.record import Arm, Run
 
 METRICS = ["boot", "memory"]

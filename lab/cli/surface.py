@@ -15,7 +15,7 @@ from lab.errors import LabError
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
-    from lab.experiment.run import Setup
+    from lab.experiment.setup import Setup
     from lab.experiment.surface import Call
     from lab.experiment.tracing import Driven
     from lab.instance import Backend, Instance

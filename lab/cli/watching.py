@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,6 +25,8 @@ def watching(run: Run) -> Iterator[Watch]:
         f"[bold]{run.title}[/bold]  image {str(run.image['digest'])[:19]}…, base from {_origin(run)}", highlight=False
     )
     console.print(_arms(run), highlight=False, soft_wrap=not console.is_terminal)
+    if run.settings.get("factors"):
+        console.print(_size(run), highlight=False)
     if not console.is_terminal:
         yield _Lines()
         return
@@ -48,10 +50,25 @@ def _arms(run: Run) -> RenderableType:
 
     table = Table.grid(padding=(0, 2))
     for arm in run.arms:
-        if not arm.label.endswith("#aa"):
+        if arm.is_reference and not arm.label.endswith("#aa"):
             how = "" if arm.accelerator.value == "native" else arm.accelerator.value.upper()
             table.add_row(Text(f"  {arm.label}"), Text(how), Text(arm.mechanism))
+    for factor in run.settings.get("factors", []):
+        table.add_row(Text(f"  {factor['name']}"), Text(), Text(f"{', '.join(factor['levels'])} {_of(run, factor)}"))
     return table
+
+
+def _of(run: Run, factor: Mapping[str, Any]) -> str:
+    """Which backends a factor applies to, where not to all."""
+    backends = {arm.backend for arm in run.arms}
+    return "" if backends <= set(factor["of"]) else f"({', '.join(factor['of'])} alone)"
+
+
+def _size(run: Run) -> str:
+    """``9 arms × 4 blocks, after 8 warm-ups``, when there are more arms than backends."""
+    arms = len(run.arms)
+    blocks = f"{run.blocks_planned} blocks" if run.blocks_planned else "as many blocks as the budget allows"
+    return f"  {arms} arms, the A/A pair's second among them, × {blocks}, after {arms - 1} warm-ups"
 
 
 def _origin(run: Run) -> str:

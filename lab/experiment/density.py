@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from lab.backends.site import Site
 from lab.errors import LabError
-from lab.experiment.run import Setup
+from lab.experiment.setup import Setup
 from lab.experiment.watch import Watch
 from lab.host import facts
 from lab.host.clock import now

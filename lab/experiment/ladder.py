@@ -25,8 +25,9 @@ from lab.backends.host import Contained, HostBackend
 from lab.backends.site import Site
 from lab.errors import LabError, NotReady
 from lab.experiment.plan import Plan, PlannedArm
-from lab.experiment.run import WARM_UP, Setup
 from lab.experiment.rungs import Rung, configuration
+from lab.experiment.setup import Setup
+from lab.experiment.stamp import WARM_UP
 from lab.experiment.watch import Watch
 from lab.host.clock import Timeline, now
 from lab.instance import INSIDE, Backend, Instance, LaunchRequest

@@ -26,7 +26,7 @@ from enum import StrEnum
 
 from lab.backends.site import Site
 from lab.errors import LabError
-from lab.experiment.run import Setup
+from lab.experiment.setup import Setup
 from lab.experiment.watch import Watch
 from lab.host import facts
 from lab.host.cgroup import ControlGroup

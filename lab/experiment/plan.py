@@ -5,6 +5,10 @@ whatever drifts on the host (temperature, caches, a neighbour) meets every arm a
 twice, under two labels: the A/A pair, whose difference is noise by construction and bounds what the report
 may claim.
 
+With factors an arm is a backend at one level of each factor that applies to it, and every combination is an arm. The
+one at the first level of all is the backend's *reference*: its label is the backend's name alone, the others' say
+what is different of them, ``container[memory=256M,cpus=1]``.
+
 It ends after so many blocks, or at the budget, or as soon as the intervals are narrow enough. Whoever stops by what
 was seen, stops on a lucky day a little more often than on an unlucky one: with fewer than six blocks an interval of
 95 % then covers the truth 88 % of the time, from six on 92 to 95 % (simulated; the tests repeat it).
@@ -14,9 +18,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 
+from lab.experiment.factors import Factor
 from lab.results.record import Ending
 
 MINIMUM_BLOCKS = 3
@@ -29,15 +36,30 @@ AA_PREFERENCE = ("container", "process")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedArm:
-    """One label of the comparison and the backend behind it."""
+    """One label of the comparison, the backend behind it, and its level of each factor that applies to it.
+
+    ``slug`` names its instances: as short as it can be, in characters that file and host names have.
+    """
 
     label: str
     backend: str
+    factors: Mapping[str, str] = field(default_factory=dict, hash=False)
+    slug: str = ""
 
     @property
     def is_twin(self) -> bool:
         """True for the second label of the A/A pair."""
         return self.label.endswith(AA_SUFFIX)
+
+    @property
+    def is_reference(self) -> bool:
+        """True for a backend at the first level of every factor."""
+        return self.label == self.backend
+
+    @property
+    def instance(self) -> str:
+        """What its instances' names end with."""
+        return self.slug or self.label.replace("#", "-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +68,7 @@ class Plan:
 
     Both are those of one session; there are ``sessions`` of them, each in a process of its own.
     ``exclude_noisy`` is the rule by which blocks will be left out: see `lab.analysis.host`.
+    ``factors`` are those that the arms were made of.
     ``precision`` ends it before the budget does: at most so wide shall an interval be, as a share of its median.
     """
 
@@ -56,6 +79,7 @@ class Plan:
     precision: float | None = None
     exclude_noisy: float | None = None
     sessions: int = 1
+    factors: tuple[Factor, ...] = ()
 
     def order(self, block: int) -> tuple[PlannedArm, ...]:
         """The arms in the random order of ``block``; the same for the same seed, whatever ran before."""
@@ -83,10 +107,47 @@ class Plan:
         return None
 
 
-def arms(backends: Sequence[str]) -> tuple[PlannedArm, ...]:
-    """One arm per backend, and the A/A twin of one of them."""
-    planned = [PlannedArm(label=name, backend=name) for name in backends]
+LONGEST_SLUG = 24
+"""Instances are host names too, and folders that hold Unix sockets, whose paths are short (unix(7))."""
+
+
+def arms(backends: Sequence[str], factors: Sequence[Factor] = ()) -> tuple[PlannedArm, ...]:
+    """Every backend at every combination of levels of the factors that apply to it, and the A/A twin of one of them.
+
+    The twin repeats a reference arm.
+    """
+    planned = [arm for name in backends for arm in _combinations(name, factors)]
     twin = next((name for name in (*AA_PREFERENCE, *backends) if name in backends), None)
     if twin is not None:
-        planned.append(PlannedArm(label=twin + AA_SUFFIX, backend=twin))
+        repeated = next(arm for arm in planned if arm.label == twin)
+        planned.append(PlannedArm(label=twin + AA_SUFFIX, backend=twin, factors=repeated.factors))
     return tuple(planned)
+
+
+def _combinations(backend: str, factors: Sequence[Factor]) -> list[PlannedArm]:
+    applying = [factor for factor in factors if backend in factor.of]
+    combinations = [
+        dict(zip([factor.name for factor in applying], levels, strict=True))
+        for levels in product(*(factor.of[backend] for factor in applying))
+    ]
+    slugs = [
+        "-".join([backend, *(re.sub(r"[^A-Za-z0-9.]", "", level) for level in each.values())])
+        for each in combinations
+    ]
+    if len(set(slugs)) < len(slugs) or max(len(slug) for slug in slugs) > LONGEST_SLUG:
+        slugs = [f"{backend}-{number}" for number in range(1, len(slugs) + 1)]
+    return [
+        PlannedArm(
+            label=label(backend, each, {factor.name: factor.of[backend][0] for factor in applying}),
+            backend=backend,
+            factors=each,
+            slug=slug if applying else "",
+        )
+        for each, slug in zip(combinations, slugs, strict=True)
+    ]
+
+
+def label(backend: str, levels: Mapping[str, str], reference: Mapping[str, str]) -> str:
+    """The backend's name, and in brackets the levels that are not those of ``reference``."""
+    different = ",".join(f"{name}={level}" for name, level in levels.items() if level != reference.get(name))
+    return f"{backend}[{different}]" if different else backend

@@ -9,9 +9,10 @@ from typing import Any
 
 from lab.backends.site import Site
 from lab.experiment.plan import Plan
-from lab.experiment.run import Setup
 from lab.experiment.scenario import SHIPPED
+from lab.experiment.setup import Setup
 from lab.host import facts
+from lab.images.store import Image
 from lab.model import Accelerator, Kernel
 from lab.results.record import Arm, Run
 
@@ -32,8 +33,9 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
         budget_seconds=None if plan.blocks is not None else plan.sessions * plan.budget_seconds,
         limits=dataclasses.asdict(setup.limits),
         metrics=tuple(metric.name for metric in setup.metrics) + (("isolation",) if setup.isolation else ()),
-        arms=_arms(site, plan),
-        image=_image(setup),
+        arms=_arms(site, setup, plan),
+        image=_image(setup.image),
+        images={image.digest: _image(image) for image in setup.images} if len(setup.images) > 1 else {},
         host=facts.provenance(),
         versions=facts.versions(),
         settings={
@@ -50,6 +52,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
             "precision": plan.precision,
             "caches": "warm: images, disks and guest kernel were prepared and read before the first block",
             "exclude_noisy": plan.exclude_noisy,
+            "factors": [dataclasses.asdict(factor) for factor in plan.factors],
             "excluded": "warm-up instances (block 0) from every statistic; "
             + (
                 "blocks in which the fixed native computation took more than "
@@ -61,7 +64,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
     )
 
 
-def _arms(site: Site, plan: Plan) -> tuple[Arm, ...]:
+def _arms(site: Site, setup: Setup, plan: Plan) -> tuple[Arm, ...]:
     described = []
     for arm in plan.arms:
         backend = site.backend(arm.backend)
@@ -76,13 +79,14 @@ def _arms(site: Site, plan: Plan) -> tuple[Arm, ...]:
                 accelerator=accelerator,
                 kernel="",
                 differences=backend.parity.differences,
+                factors=dict(arm.factors),
+                image=setup.treatment(arm).image.digest if len(setup.images) > 1 else "",
             )
         )
     return tuple(described)
 
 
-def _image(setup: Setup) -> dict[str, Any]:
-    image = setup.image
+def _image(image: Image) -> dict[str, Any]:
     base = image.base
     return {
         "name": image.name,

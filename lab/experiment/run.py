@@ -1,8 +1,8 @@
 """The story of a measurement.
 
     1. prepare     what is made once per image and is no part of booting: disks, a guest kernel
-    2. parity      one instance per backend prints the manifest of every file it sees; all must be equal
-    3. warm up     one instance per backend, declared and marked; the isolation probes ask theirs here
+    2. parity      one instance per backend, image and way to carry it prints the manifest of every file it sees
+    3. warm up     one instance per arm, declared and marked; the isolation probes ask one of each backend here
     4. blocks      every arm once per block, in a random order, until the blocks or the budget end
     5. finish      why it ended is written down
 
@@ -13,44 +13,34 @@ where it stopped. An instance that fails or never answers is recorded as that, n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count
 
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment import overhead
 from lab.experiment.client import Client
+from lab.experiment.hostfactors.registry import host_factors
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, PlannedArm
 from lab.experiment.sentinel import Sentinel
+from lab.experiment.setup import Setup, Treatment
 from lab.experiment.stamp import WARM_UP, Stamp
 from lab.experiment.watch import Watch
 from lab.host.clock import now
+from lab.host.units import format_seconds
 from lab.images.store import Image
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all
-from lab.metrics.base import Metric, Observation, Subject
+from lab.metrics.base import Observation, Subject
 from lab.metrics.readiness import log_tail, wait_ready
-from lab.model import Limits, Process, Scenario
 from lab.results.record import Run, Status
 from lab.results.store import RunFolder
 
 MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
 ENDING_SECONDS = 5.0  # between an application's end and its report from a guest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What is run, apart from the plan of when."""
-
-    scenario: Scenario
-    image: Image
-    process: Process
-    limits: Limits
-    metrics: tuple[Metric, ...]
-    isolation: bool
-    idle_seconds: float
 
 
 class Experiment:
@@ -78,8 +68,14 @@ class Experiment:
         self.before = ends[-1] if ends else 0  # blocks of earlier sessions
         self.warm_up_block = WARM_UP - len(ends)
         self.kernels: dict[str, str] = {}
+        self.asked_seconds = 0.0  # of the warm-ups' time, what the isolation probes took
+        self.host = {kind.name: kind(site) for kind in host_factors() if kind.name in self._host_factors()}
         self.client = Client(site, setup.image, setup.process, folder.log_directory)
         self.blocks_expected = MINIMUM_BLOCKS if plan.blocks is None else plan.blocks
+
+    def _host_factors(self) -> set[str]:
+        """What of the host the plan varies."""
+        return {name for arm in self.plan.arms for name in self.setup.treatment(arm).host}
 
     def run(self) -> None:
         """All five steps. Whatever ends it, the folder says why; KeyboardInterrupt and errors go on up."""
@@ -97,6 +93,8 @@ class Experiment:
             because = f"error: {error.message}"
             raise
         finally:
+            for factor in self.host.values():
+                factor.close()
             self.folder.finish(because)
 
     # 1. prepare
@@ -104,20 +102,20 @@ class Experiment:
     def prepare(self) -> None:
         """Disks, guest kernel, image manifest: made before the clock of anything starts."""
         self.watch.doing("computing the image's manifest")
-        manifest = self.site.store.manifest(self.setup.image)
+        facts = {image.digest: self._manifest_facts(image) for image in self.setup.images}
+        images = {digest: {**self.folder.run.images.get(digest, {}), **of} for digest, of in facts.items()}
         self.folder.update(
-            image={
-                **self.folder.run.image,
-                "manifest_digest": manifest.digest,
-                "files": manifest.file_count,
-            }
+            image={**self.folder.run.image, **facts[self.setup.image.digest]},
+            images=images if len(images) > 1 else {},
         )
-        for backend in self.backends():
-            self.watch.doing(f"preparing {backend.name}")
-            backend.prepare(self.setup.image)
+        for backend, treatment, _ in self._ways():
+            self.watch.doing(f"preparing {backend.name}{_at(treatment.knobs)}")
+            backend.prepare(treatment.image, treatment.knobs)
         if not self.folder.run.noop:
             self.watch.doing("measuring lab's own overhead")
-            self.folder.update(noop=overhead.measure(self.site, self._request("nothing")))
+            self.folder.update(
+                noop=overhead.measure(self.site, self._request("nothing", self.setup.treatment(self.plan.arms[0])))
+            )
 
     def backends(self) -> list[Backend]:
         """Each backend of the plan once, the thinnest boundary first."""
@@ -125,43 +123,71 @@ class Experiment:
             (self.site.backend(name) for name in {arm.backend for arm in self.plan.arms}), key=lambda b: b.order
         )
 
+    def _manifest_facts(self, image: Image) -> dict[str, object]:
+        manifest = self.site.store.manifest(image)
+        return {"manifest_digest": manifest.digest, "files": manifest.file_count}
+
+    def _ways(self) -> list[tuple[Backend, Treatment, list[PlannedArm]]]:
+        """Each way in which a backend carries an image, and the arms that have it in common."""
+        ways: dict[tuple[str, object], list[PlannedArm]] = {}
+        for arm in self._warmed():
+            ways.setdefault((arm.backend, self.setup.treatment(arm).carried), []).append(arm)
+        return [(self.site.backend(arms[0].backend), self.setup.treatment(arms[0]), arms) for arms in ways.values()]
+
     # 2. parity
 
     def check_parity(self) -> None:
         """Refuse to compare instances that don't see the same files. Raises ParityError."""
-        expected = self.site.store.manifest(self.setup.image)
-        for backend in self.backends():
-            if "manifest_digest" in self.folder.run.parity.get(backend.name, {}):
+        for backend, treatment, arms in self._ways():
+            if all("manifest_digest" in self.folder.run.parity.get(arm.label, {}) for arm in arms):
                 continue  # verified before this run was interrupted
-            self.watch.doing(f"{backend.name}: verifying every file from inside")
+            self.watch.doing(f"{arms[0].label}: verifying every file from inside")
             seen = verify_manifest(
                 backend,
-                self._request(f"parity-{backend.name}"),
-                expected,
+                self._request(f"parity-{arms[0].instance}", treatment),
+                self.site.store.manifest(treatment.image),
                 max(MANIFEST_SECONDS, self.setup.scenario.ready_timeout_seconds),
             )
-            self._note_parity(backend.name, manifest_digest=seen)
+            for arm in arms:
+                self._note_parity(arm.label, manifest_digest=seen)
 
-    def _note_parity(self, backend: str, **facts: object) -> None:
-        parity = {name: dict(known) for name, known in self.folder.run.parity.items()}
-        parity.setdefault(backend, {}).update(facts)
+    def _note_parity(self, arm: str, **facts: object) -> None:
+        parity = {label: dict(known) for label, known in self.folder.run.parity.items()}
+        parity.setdefault(arm, {}).update(facts)
         self.folder.update(parity=parity)
 
     # 3. warm up
 
     def warm_up(self) -> None:
-        """One instance per backend: caches fill, limits are read back, probes ask; its samples are marked.
+        """One instance per arm: caches fill, limits are read back, probes ask; its samples are marked.
 
-        Raises the first backend's error when the application does not come up on any: more of that tells nothing.
+        Raises the first arm's error when the application does not come up on any: more of that tells nothing.
         """
         failures: list[LabError] = []
-        for position, backend in enumerate(self.backends()):
-            arm = PlannedArm(label=backend.name, backend=backend.name)
+        began, warmed = now(), self._warmed()
+        for position, arm in enumerate(warmed):
             if (self.warm_up_block, arm.label) not in self.folder.completed():
                 self._progress()
                 failures += self.observe(arm, self.warm_up_block, position)
-        if len(failures) == len(self.backends()):
+        if len(failures) == len(warmed):
             raise failures[0]
+        if len(warmed) > len(self.backends()):
+            self._foretell(now() - began)
+
+    def _warmed(self) -> list[PlannedArm]:
+        """Every arm but the A/A twin, by backend, the thinnest boundary first."""
+        arms = [arm for arm in self.plan.arms if not arm.is_twin]
+        return sorted(arms, key=lambda arm: self.site.backend(arm.backend).order)
+
+    def _foretell(self, seconds: float) -> None:
+        """Say how long it will take, now that every arm was started once, in ``seconds``."""
+        block = seconds - self.asked_seconds + self.setup.seconds_watched * len(self._warmed())
+        least = MINIMUM_BLOCKS if self.plan.blocks is None else self.plan.blocks
+        some = f"{least} blocks" if self.plan.blocks else f"the {least} blocks that it takes at least"
+        self.watch.note(
+            f"a block of {len(self.plan.arms)} arms will take about {format_seconds(block)}, "
+            f"{some} about {format_seconds(least * block)}"
+        )
 
     # 4. blocks
 
@@ -211,7 +237,7 @@ class Experiment:
     def _progress(self) -> None:
         done = len(self.folder.completed())
         blocks = self.before + self.blocks_expected
-        planned = self.session * len(self.backends()) + blocks * len(self.plan.arms)
+        planned = self.session * len(self._warmed()) + blocks * len(self.plan.arms)
         self.watch.progress(done, max(done, planned))
 
     # one instance
@@ -220,7 +246,7 @@ class Experiment:
         """Launch one instance, watch its whole life, append what was seen, success or not; returns its failure."""
         failures: list[LabError] = []
         warm_up = "warmup" if block == WARM_UP else f"warmup{self.session}"
-        name = f"{warm_up if block <= WARM_UP else f'b{block}'}-{arm.label.replace('#', '-')}"
+        name = f"{warm_up if block <= WARM_UP else f'b{block}'}-{arm.instance}"
         backend = self.site.backend(arm.backend)
         known = next(described for described in self.folder.run.arms if described.label == arm.label)
         stamp = Stamp(
@@ -228,7 +254,7 @@ class Experiment:
             block=block,
             position=position,
             instance=name,
-            image=self.setup.image.digest,
+            image=self.setup.treatment(arm).image.digest,
             session=self.session,
             accelerator=known.accelerator,
             kernel=known.kernel,
@@ -253,31 +279,40 @@ class Experiment:
         self._append(stamp, seen)
 
     def _live(self, backend: Backend, stamp: Stamp) -> None:
-        request = self._request(stamp.instance)
+        treatment = self.setup.treatment(stamp.arm)
+        request = self._request(stamp.instance, treatment)
         label = f"{'warm-up' if stamp.block <= WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
         # The A/A twin bounds every claim by the same observations, but for the one that is long: idling.
         idle_seconds = 0.0 if stamp.arm.is_twin else self.setup.idle_seconds
-        subject = Subject.before_launch(
-            scenario=self.setup.scenario,
-            network=self.site.network,
-            idle_seconds=idle_seconds,
-            beside=self.client.run,
-        )
-        self.watch.doing(f"{label}: booting")
-        with backend.launch(request) as instance:
-            subject.launched(instance)
-            wait_ready(subject)
-            stamp.accelerator = instance.accelerator
-            try:
-                stamp.kernel = self._kernel(backend, instance)
-                self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
-                if stamp.block <= WARM_UP:
-                    self._ask(backend, instance, stamp, label)
-                else:
-                    self._work(subject, stamp, label)
-            except (LabError, OSError):
-                self._require_an_orderly_end(instance)
-        self._append(stamp, (o for metric in self.setup.metrics for o in metric.ended(subject)))
+        with ExitStack() as host:
+            for name, level in treatment.host.items():
+                self.watch.doing(f"{label}: setting {name} to {level}")
+                self._append(stamp, host.enter_context(self.host[name].at(level, backend, request)))
+            subject = Subject.before_launch(
+                scenario=self.setup.scenario,
+                network=self.site.network,
+                idle_seconds=idle_seconds,
+                beside=self.client.run,
+            )
+            self.watch.doing(f"{label}: booting")
+            with backend.launch(request) as instance:
+                self._accompany(backend, instance, subject, stamp, label)
+            self._append(stamp, (o for metric in self.setup.metrics for o in metric.ended(subject)))
+
+    def _accompany(self, backend: Backend, instance: Instance, subject: Subject, stamp: Stamp, label: str) -> None:
+        """From the launch until all is observed that is observed of a running instance."""
+        subject.launched(instance)
+        wait_ready(subject)
+        stamp.accelerator = instance.accelerator
+        try:
+            stamp.kernel = self._kernel(backend, instance)
+            self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
+            if stamp.block <= WARM_UP:
+                self._ask(backend, instance, stamp, label)
+            else:
+                self._work(subject, stamp, label)
+        except (LabError, OSError):
+            self._require_an_orderly_end(instance)
 
     def _require_an_orderly_end(self, instance: Instance) -> None:
         """What could not be observed is no failure of an application that serves nobody and is done.
@@ -295,11 +330,13 @@ class Experiment:
         self.watch.note(f"{instance.name} ended by itself (exit code 0): only its start was measured")
 
     def _ask(self, backend: Backend, instance: Instance, stamp: Stamp, label: str) -> None:
-        """What is asked once per backend: limits as they are seen, and the isolation probes."""
-        self._note_parity(backend.name, limits=limits_seen(instance, backend.kernel))
-        if self.setup.isolation and self.session == 1:  # a boundary answers in every session alike
+        """What is asked once: of each arm its limits as they are seen, of each backend the isolation probes."""
+        self._note_parity(stamp.arm.label, limits=limits_seen(instance, backend.kernel))
+        if self.setup.isolation and self.session == 1 and stamp.arm.is_reference:  # every session answers alike
             self.watch.doing(f"{label}: isolation probes")
+            began = now()
             self._append(stamp, ask_all(instance, backend))
+            self.asked_seconds += now() - began
 
     def _work(self, subject: Subject, stamp: Stamp, label: str) -> None:
         """Idle, load, after load."""
@@ -312,13 +349,14 @@ class Experiment:
         for observation in observations:
             self.folder.append(stamp.sample(observation))
 
-    def _request(self, name: str) -> LaunchRequest:
+    def _request(self, name: str, treatment: Treatment) -> LaunchRequest:
         return LaunchRequest(
             name=name,
-            image=self.setup.image,
-            process=self.setup.process,
-            limits=self.setup.limits,
+            image=treatment.image,
+            process=treatment.process,
+            limits=treatment.limits,
             log_directory=self.folder.log_directory(name),
+            knobs=treatment.knobs,
         )
 
     def _kernel(self, backend: Backend, instance: Instance) -> str:
@@ -333,6 +371,11 @@ class Experiment:
             )
             self.folder.update(arms=arms)
         return self.kernels[backend.name]
+
+
+def _at(levels: Mapping[str, str]) -> str:
+    """``, firmware=ovmf``; nothing without levels."""
+    return "".join(f", {name}={level}" for name, level in levels.items())
 
 
 __all__ = ["WARM_UP", "Experiment", "Run", "Setup"]

@@ -72,3 +72,10 @@ def parse_seconds(text: str) -> float:
     if seconds <= 0:
         raise UsageError(f"{text!r} is not a duration", hint="write for example 5m, 90s or 1h30m")
     return seconds
+
+
+def format_seconds(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``1.5 h``: about how long something takes, for people who wait for it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

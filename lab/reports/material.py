@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import pandas as pd
 
-from lab.analysis.compare import ratios
 from lab.analysis.data import TWIN, Loaded, load
 from lab.analysis.findings import Finding, findings
 from lab.analysis.quantities import QUANTITIES, label
@@ -74,10 +73,10 @@ class Material:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.run = loaded.run
-        self.arms: tuple[Arm, ...] = loaded.arms
+        self.arms: tuple[Arm, ...] = loaded.references  # what the other factors' levels do, has figures of its own
         self.baseline = loaded.baseline
         self.summary: pd.DataFrame = summary(loaded.frame)
-        self.ratios: pd.DataFrame = ratios(loaded.frame, loaded.baseline, seed=loaded.run.seed)
+        self.ratios: pd.DataFrame = loaded.ratios()
         self.findings: tuple[Finding, ...] = findings(loaded, self.ratios)
 
     @classmethod

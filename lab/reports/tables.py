@@ -213,9 +213,9 @@ def quietness(material: Material) -> Table:
 
 def parity(material: Material) -> Table:
     """What was verified to be equal inside every instance, and what is not."""
-    wanted = str(material.run.image.get("manifest_digest", ""))
     rows = []
-    for arm in material.arms:
+    for arm in material.loaded.arms:
+        wanted = str(material.loaded.image_of(arm).get("manifest_digest", ""))
         seen = material.run.parity.get(arm.label) or material.run.parity.get(arm.backend) or {}
         digest = str(seen.get("manifest_digest", "")) if isinstance(seen, dict) else str(seen)
         limits = seen.get("limits", {}) if isinstance(seen, dict) else {}

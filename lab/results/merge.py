@@ -21,6 +21,8 @@ ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("the host", lambda run: run.host.get("identity")),
     ("the host's kernel", lambda run: run.host.get("kernel_release")),
     ("the image", lambda run: run.image.get("digest")),
+    ("the images", lambda run: sorted(run.images)),
+    ("the factors", lambda run: run.settings.get("factors", [])),
     ("the limits", lambda run: {name: value for name, value in run.limits.items() if value is not None}),
     ("the metrics", lambda run: sorted(run.metrics)),
     ("the backends", lambda run: sorted(arm.label for arm in run.arms)),

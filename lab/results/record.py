@@ -69,7 +69,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One label of the comparison and what stands behind it."""
+    """One label of the comparison and what stands behind it.
+
+    ``factors`` has the level of each factor that applies to its backend; of all arms of a backend the one at the
+    first level of each, its reference, is called like the backend. ``image`` is the digest of the image that it runs,
+    when not all run the same.
+    """
 
     label: str
     backend: str
@@ -79,6 +84,13 @@ class Arm:
     accelerator: Accelerator
     kernel: str
     differences: tuple[str, ...] = ()
+    factors: Mapping[str, str] = field(default_factory=dict, hash=False)
+    image: str = ""
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it stands for its backend where factors are not looked at; its A/A twin does too."""
+        return not self.factors or self.label.partition("#")[0] == self.backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +114,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)  # load, readiness, warm-ups, resolution, excluded
     noop: Mapping[str, float] = field(default_factory=dict)  # the harness's own overhead: median seconds per kind
     parity: Mapping[str, Any] = field(default_factory=dict)  # arm -> manifest digest seen inside, limits proven
+    images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # digest -> as image, of several
     ended: str = ""
     ended_because: str = ""  # an Ending, or interrupted | error: …
     schema: int = SCHEMA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +12,11 @@ import pytest
 
 from lab.errors import LaunchError, NotReady, ParityError
 from lab.experiment import run as story
-from lab.experiment.plan import Plan, arms
-from lab.experiment.run import Experiment, Setup
+from lab.experiment.factors import Factor, Scope
+from lab.experiment.hostfactors.base import HostFactor
+from lab.experiment.plan import Plan, PlannedArm, arms
+from lab.experiment.run import Experiment
+from lab.experiment.setup import Setup, Treatment, treat
 from lab.experiment.watch import Silent
 from lab.host.clock import Timeline
 from lab.instance import NO_KNOBS, LaunchRequest
@@ -52,6 +56,8 @@ class FakeBackend:
     stopped: list[str] = field(default_factory=list)
     prepared: int = 0
     trouble: Callable[[str], None] = lambda name: None
+    knobs: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    limits: dict[str, Limits] = field(default_factory=dict)
 
     def prepare(self, image: object, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         self.prepared += 1
@@ -59,6 +65,7 @@ class FakeBackend:
     def launch(self, request: LaunchRequest) -> FakeInstance:
         self.trouble(request.name)
         self.launched.append(request.name)
+        self.knobs[request.name], self.limits[request.name] = request.knobs, request.limits
         return FakeInstance(request, self.name, self.stopped)
 
 
@@ -120,7 +127,7 @@ class FakeImage:
     digest = "sha256:" + "d" * 64
 
 
-def make_folder(root: Path) -> RunFolder:
+def make_folder(root: Path, planned: tuple[PlannedArm, ...] = arms(BACKENDS)) -> RunFolder:
     run = Run(
         name="r",
         scenario="s",
@@ -142,7 +149,7 @@ def make_folder(root: Path) -> RunFolder:
                 accelerator=Accelerator.NATIVE,
                 kernel="",
             )
-            for arm in arms(BACKENDS)
+            for arm in planned
         ),
         image={},
         host={},
@@ -395,3 +402,54 @@ def test_what_is_left_is_known_from_the_first_instance_on(site: FakeSite, tmp_pa
     instances = len(BACKENDS) + 2 * len(arms(BACKENDS))
     assert {expected for _, expected in told} == {instances}
     assert sorted({done for done, _ in told}) == list(range(instances + 1))
+
+
+def test_factors_reach_the_instances_and_each_way_to_carry_an_image_is_verified_once(
+    site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[str] = []
+
+    def verify(backend: object, request: LaunchRequest, *_: object) -> str:
+        verified.append(request.name)
+        return FakeManifest.digest
+
+    class Weather(HostFactor):
+        name, levels, tells = "weather", ("fair", "foul"), ""
+
+        @contextmanager
+        def at(self, level: str, backend: object, request: LaunchRequest) -> Iterator[list[Observation]]:
+            told.append((level, request.name))
+            yield [Observation(quantity="weather.seen", value=1.0, unit="1", text=level)]
+            assert request.name in site.stopped  # restored after its life
+            told.append(("", request.name))
+
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(story, "verify_manifest", verify)
+    monkeypatch.setattr(story, "host_factors", lambda: (Weather,))
+    both = {"process": ("fair", "foul"), "container": ("fair", "foul")}
+    factors = (
+        Factor(name="weather", scope=Scope.HOST, levels=("fair", "foul"), tells="", of=both),
+        Factor(name="disk", scope=Scope.KNOB, levels=("a", "b"), tells="", of={"container": ("a", "b")}),
+        Factor(name="cpus", scope=Scope.LIMIT, levels=("1", "2"), tells="", of={"process": ("1", "2")}),
+    )
+    planned = arms(BACKENDS, factors)
+    folder = make_folder(tmp_path, planned)
+    whole = experiment(site, folder, blocks=1)
+    whole.plan = replace(whole.plan, arms=planned, factors=factors)
+    setup = whole.setup
+    same = Treatment(image=setup.image, process=setup.process, limits=setup.limits)
+    setup = replace(setup, treatments={arm.label: treat(same, arm.factors, factors) for arm in planned})
+    whole = Experiment(whole.site, setup, whole.plan, folder, Silent())
+    whole.run()
+    assert verified == ["parity-process-fair-1", "parity-container-fair-a", "parity-container-fair-b"]
+    assert set(folder.run.parity) == {arm.label for arm in planned if not arm.is_twin}
+    assert all(seen == {"manifest_digest": "m" * 64, "limits": {"pids": 1}} for seen in folder.run.parity.values())
+    assert site.backends["container"].prepared == 2
+    assert len(planned) == 9
+    seen = [s for s in folder.samples() if s.quantity == "weather.seen"]
+    assert {(s.arm, s.text) for s in seen} == {(arm.label, arm.factors["weather"]) for arm in planned}
+    assert len(told) == 2 * (8 + 9)
+    (fast,) = [limits for name, limits in site.backends["process"].limits.items() if name == "b1-process-foul-2"]
+    assert fast.cpus == 2.0
+    assert site.backends["container"].knobs["b1-container-fair-b"] == {"disk": "b"}
+    assert folder.run.ended_because == "blocks done"

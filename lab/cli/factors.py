@@ -1,0 +1,166 @@
+"""``--factor`` and ``--factors`` of ``lab compare``: what varies besides the backend."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from lab.backends.site import Site
+    from lab.experiment.factors import Factor
+    from lab.experiment.plan import Plan
+    from lab.experiment.setup import Setup, Treatment
+    from lab.images.store import Image
+
+
+def read(texts: Sequence[str], backends: Sequence[str]) -> tuple[Factor, ...]:
+    """The factors that the command line names, for these backends. Raises UsageError, or LabError for this host."""
+    if not texts:
+        return ()
+    from lab.backends.registry import available
+    from lab.experiment.factors import parse
+
+    kinds = available()
+    return parse(
+        texts,
+        [kind for kind in kinds if kind.name in backends],
+        [kind for kind in kinds if kind.name not in backends],
+    )
+
+
+def remark(factors: Sequence[Factor], backends: Sequence[str]) -> None:
+    """Print what to know about ``factors`` before it starts."""
+    if factors:
+        from lab.backends.registry import available
+        from lab.experiment.factors import remarks
+
+        for sentence in remarks(factors, [kind for kind in available() if kind.name in backends]):
+            print(f"lab: {sentence}", file=sys.stderr)
+
+
+def require_single(factors: Sequence[Factor], given: Mapping[str, str]) -> None:
+    """Refuse an option that sets what a factor varies. Raises UsageError."""
+    for factor in factors:
+        if given.get(factor.name):
+            raise UsageError(
+                f"--factor {factor.name} varies what --{factor.name} {given[factor.name]} sets", hint="leave one away"
+            )
+
+
+def require_budget(setup: Setup, plan: Plan, budget_seconds: float) -> None:
+    """Refuse a plan whose least number of blocks can't fit the time it was given. Raises UsageError."""
+    from lab.experiment.plan import MINIMUM_BLOCKS
+    from lab.experiment.setup import least_seconds
+    from lab.host.units import format_seconds
+
+    least = least_seconds(setup, plan.arms, MINIMUM_BLOCKS)
+    if plan.blocks is None and plan.factors and least > budget_seconds:
+        raise UsageError(
+            f"{len(plan.arms)} arms need {MINIMUM_BLOCKS} blocks at least, in which they are watched for "
+            f"{format_seconds(least)} alone: more than --budget {format_seconds(budget_seconds)}",
+            hint="a larger --budget, fewer levels, a shorter --idle, --metrics boot, or --blocks to say how many",
+        )
+
+
+def with_factors(site: Site, setup: Setup, plan: Plan) -> Setup:
+    """``setup`` with a treatment for each arm of ``plan``, the images of build arguments being built.
+
+    Raises UsageError when a build argument changes nothing.
+    """
+    if not plan.factors:
+        return setup
+    from lab.experiment.factors import ARGUMENT
+    from lab.experiment.setup import treat
+
+    variants = _Variants(site, setup)
+    treatments = {}
+    for arm in plan.arms:
+        if not arm.is_twin:
+            named = {name: level for name, level in arm.factors.items() if name.startswith(ARGUMENT)}
+            arguments = {name.removeprefix(ARGUMENT): level for name, level in named.items()}
+            treatments[arm.label] = treat(variants.of(arguments), arm.factors, plan.factors)
+    for factor in plan.factors:
+        if factor.name.startswith(ARGUMENT):
+            _require_difference(factor, plan, treatments)
+    reference = next(treatments[arm.label] for arm in plan.arms if arm.is_reference)
+    return replace(setup, image=reference.image, treatments=treatments)
+
+
+def _require_difference(factor: Factor, plan: Plan, treatments: Mapping[str, Treatment]) -> None:
+    images = {(arm.factors[factor.name], treatments[arm.label].image.digest) for arm in plan.arms if not arm.is_twin}
+    if len({digest for _, digest in images}) == 1:
+        name = factor.name.partition(".")[2]
+        raise UsageError(
+            f"--factor {factor.name} changes nothing: every level builds the same image",
+            hint=f"the Dockerfile must declare ARG {name}, and use it",
+        )
+
+
+class _Variants:
+    """The application's image for every combination of build arguments, each built once."""
+
+    def __init__(self, site: Site, setup: Setup) -> None:
+        self.site = site
+        self.setup = setup
+        self.built: dict[tuple[tuple[str, str], ...], Treatment] = {}
+
+    def of(self, arguments: Mapping[str, str]) -> Treatment:
+        """What an instance of the image is by itself, before any level of another factor."""
+        from lab.experiment.setup import Treatment
+
+        setup = self.setup
+        if not arguments:
+            return Treatment(image=setup.image, process=setup.process, limits=setup.limits)
+        key = tuple(arguments.items())
+        if key not in self.built:
+            from lab.images.process import resolve
+
+            image = self._build(arguments)
+            lower = self.site.store.lower_directories(image)
+            process = resolve(image, lower, environment=dict(setup.scenario.environment))
+            self.built[key] = Treatment(image=image, process=process, limits=setup.limits)
+        return self.built[key]
+
+    def _build(self, arguments: Mapping[str, str]) -> Image:
+        from lab.cli.build import build_scenario
+
+        tag = re.sub(r"[^A-Za-z0-9_.-]", "-", "-".join(f"{name}-{level}" for name, level in arguments.items()))
+        return build_scenario(self.site, self.setup.scenario, arguments, tag[:128])
+
+
+def show(on: str) -> None:
+    """Print every factor that the backends ``on`` names may have (all but the references unless it names some).
+
+    Raises UsageError for what is no backend.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from lab.backends.registry import available, find
+    from lab.experiment.factors import known
+
+    asked = [find(name.strip()) for name in on.split(",") if name.strip()]
+    kinds = asked or [kind for kind in available() if not kind.reference]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("factor", "levels", "of", "what it tells"):
+        table.add_column(title, no_wrap=title == "factor")
+    for one in known(kinds):
+        everywhere = len(one.of) == len(kinds)
+        table.add_row(
+            one.name,
+            ", ".join(one.levels) or f"any, like {one.example}",
+            "all" if everywhere else ", ".join(one.of),
+            one.tells,
+        )
+    plain = Console()
+    console = Console(highlight=False, markup=False, width=None if plain.is_terminal else 110)
+    console.print(table)
+    console.print(
+        "\nThe first level you name is what the others are compared with:\n"
+        "  lab compare idle --factor memory=64M,256M --factor cpus=0.5,1 --metrics boot,memory --idle 1s --blocks 8"
+    )
