@@ -65,7 +65,7 @@ class Weather(HostFactor):
         raise NotImplementedError
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def weather(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "host_factors", lambda: (Weather,))
 
@@ -92,18 +92,18 @@ def base() -> Treatment:
         ("memory=128M,much", "is not a size", "256M"),
         ("pids=0,4", "not a number of processes", "64"),
         ("cpus=1,-1", "not a number of CPUs", "0.5"),
-        ("colour=red,blue", "no factor of thin, slim is called colour", "memory, cpus, pids, firmware, arg.NAME"),
+        (
+            "colour=red,blue",
+            "no factor of thin, slim is called colour",
+            "memory, cpus, pids, firmware, weather, arg.NAME",
+        ),
         ("console=on,off", "nothing to thin, slim: it is a factor of thick", "--on thick"),
         ("firmware=direct,uefi", "has no level uefi", "direct, seabios"),
         ("env.A=a;b,c", "can't be a level", "letters"),
         ("weather=fair,foul", "can't be varied here: barometer", "buy one"),
     ],
 )
-def test_what_can_not_be_meant_is_refused_with_its_remedy(
-    text: str, says: str, remedy: str, request: pytest.FixtureRequest
-) -> None:
-    if text.startswith("weather"):
-        request.getfixturevalue("weather")
+def test_what_can_not_be_meant_is_refused_with_its_remedy(text: str, says: str, remedy: str) -> None:
     with pytest.raises((UsageError, BackendUnavailable), match=says) as caught:
         parse([text], KINDS[:2], KINDS[2:])
     assert remedy in caught.value.hint
@@ -129,7 +129,7 @@ def test_levels_that_are_the_same_to_a_machine_are_told() -> None:
     assert said == [f"cpus=0.5,1 is 1, 1 vCPUs to {name}: no difference there" for name in ("slim", "thick")]
 
 
-def test_what_there_is_can_be_listed(weather: None) -> None:
+def test_what_there_is_can_be_listed() -> None:
     there = {one.name: one for one in known(KINDS)}
     assert list(there) == ["memory", "cpus", "pids", "firmware", "console", "weather", "arg.NAME", "env.NAME"]
     assert there["firmware"].levels == ("direct", "seabios", "ovmf")
