@@ -11,7 +11,7 @@ from scipy import stats as distributions
 
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded
-from lab.analysis.quantities import format_value
+from lab.analysis.quantities import format_interval, format_value
 
 FEWEST = 5
 """Fewer copies make no slope."""
@@ -25,7 +25,7 @@ class Growth:
     """One quantity of one backend over 1 … n copies.
 
     ``per_copy`` with ``low`` and ``high`` is Theil and Sen's slope and its interval of 95 % (Sen 1968), in ``unit``.
-    ``bend`` compares the slope of the later half with that of the earlier: 1 is a line. NaN for too few copies.
+    ``bend`` compares the slope of the later half with that of the earlier: 1 is a line. NaN where that can't be said.
     """
 
     arm: str
@@ -40,19 +40,32 @@ class Growth:
     bend: float
     trend: bool
 
-    def __str__(self) -> str:
+    @property
+    def slope(self) -> str:
+        """What one more copy adds; "" where no growth can be told."""
+        return format_value(self.per_copy, self.unit) if self.trend and not math.isnan(self.per_copy) else ""
+
+    @property
+    def interval(self) -> str:
+        """That of the slope; "" where there is none."""
+        return f"95 %: {format_interval(self.low, self.high, self.unit)}" if self.slope else ""
+
+    @property
+    def shape(self) -> str:
+        """Whether it grows in a line, or why that can't be said."""
         if math.isnan(self.per_copy):
             return f"{self.copies} copies are too few to say how it grows"
         if not self.trend:
             return f"no growth that could be told from scatter over {self.copies} copies"
-        slope = format_value(self.per_copy, self.unit)
-        interval = f"{format_value(self.low, self.unit)} to {format_value(self.high, self.unit)}"
         if math.isnan(self.bend) or 2 / 3 <= self.bend <= 1.5:
-            shape = "in a line"
-        else:
-            word = "ever faster" if self.bend > 1 else "ever slower"
-            shape = f"{word}: in the later half by {self.bend:.2g} × as much"
-        return f"{slope} a copy (95 %: {interval}), {shape}"
+            return "in a line"
+        if self.bend <= 0:
+            return "no more in the later half"
+        word = "ever faster" if self.bend > 1 else "ever slower"
+        return f"{word}: in the later half {self.bend:.2g} × as much per copy"
+
+    def __str__(self) -> str:
+        return f"{self.slope} a copy ({self.interval}), {self.shape}" if self.slope else self.shape
 
 
 def growths(loaded: Loaded) -> list[Growth]:
@@ -91,10 +104,14 @@ def growth(arm: str, quantity: str, group: pd.DataFrame) -> Growth:
 
 
 def _bend(copies: st.Floats, values: st.Floats) -> float:
-    """The later half's slope over the earlier one's; NaN when the earlier half has none."""
+    """The later half's slope over the earlier one's. 1 where their intervals of 95 % meet, since scatter alone bends
+    every line; NaN for halves of too few copies, or an earlier one that does not grow.
+    """
     half = len(values) // 2
     if half < FEWEST:
         return math.nan
-    early = float(distributions.theilslopes(values[:half], copies[:half]).slope)
-    late = float(distributions.theilslopes(values[-half:], copies[-half:]).slope)
-    return late / early if early > 0 else math.nan
+    early = distributions.theilslopes(values[:half], copies[:half], 0.95)
+    late = distributions.theilslopes(values[-half:], copies[-half:], 0.95)
+    if early.low_slope <= late.high_slope and late.low_slope <= early.high_slope:
+        return 1.0
+    return float(late.slope / early.slope) if early.slope > 0 else math.nan

@@ -53,19 +53,25 @@ class Disturbance:
     host_delay_seconds: float
 
     @property
-    def says(self) -> str:
-        """The slowdown in words."""
+    def factor(self) -> str:
+        """The slowdown alone."""
         if math.isinf(self.slowdown):
             return "no answer at all"
-        if math.isnan(self.slowdown):
-            return "not measured"
-        text = f"{self.slowdown:.2f} ×"
+        return "not measured" if math.isnan(self.slowdown) else f"{self.slowdown:.2f} ×"
+
+    @property
+    def sure(self) -> str:
+        """How sure it is; "" where there is nothing to be sure of."""
+        if not math.isfinite(self.slowdown):
+            return ""
         if math.isnan(self.low):
-            return f"{text} (too few blocks for an interval)"
-        text += f" ({self.low:.2f} to {self.high:.2f})"
-        if self.low <= 1 <= self.high:
-            return f"{text}: no clear difference"
-        return text
+            return "too few blocks for an interval"
+        return f"{self.low:.2f} to {self.high:.2f}" + (": no clear difference" * (self.low <= 1 <= self.high))
+
+    @property
+    def says(self) -> str:
+        """Both."""
+        return f"{self.factor} ({self.sure})" if self.sure else self.factor
 
 
 def disturbances(loaded: Loaded) -> list[Disturbance]:

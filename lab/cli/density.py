@@ -108,12 +108,8 @@ def _name(started: str, scenario: str) -> str:
 
 def _report(folder: RunFolder) -> None:
     from lab.analysis.data import load
-    from lab.analysis.density import growths
-    from lab.reports.density import lines, write
+    from lab.reports import article
+    from lab.reports.density import describe, write
 
     loaded = load(folder.path)
-    written = write(loaded)
-    for line in lines(loaded, growths(loaded)):
-        if not line.startswith("!"):
-            print(line)
-    print(f"\nreport: {written[-1]}")
+    article.show(describe(loaded), write(loaded)[-1])

@@ -119,11 +119,8 @@ def _name(started: str, scenario: str) -> str:
 def _report(folder: RunFolder) -> None:
     from lab.analysis.data import load
     from lab.analysis.noisy import disturbances
-    from lab.reports.noisy import lines, write
+    from lab.reports import article
+    from lab.reports.noisy import describe, write
 
     loaded = load(folder.path)
-    written = write(loaded)
-    for line in lines(loaded, disturbances(loaded)):
-        if not line.startswith("!"):
-            print(line)
-    print(f"\nreport: {written[-1]}")
+    article.show(describe(loaded, disturbances(loaded)), write(loaded)[-1])

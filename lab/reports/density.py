@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.analysis.data import Loaded
 from lab.analysis.density import Growth, growths
 from lab.analysis.quantities import format_value
-from lab.reports import style
+from lab.model import Accelerator
+from lab.reports import article, style
+from lab.reports.article import Article, Section
 from lab.reports.material import stamp
+from lab.reports.tables import Cell, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KIND = "density"
-TITLES = {
-    "density.charged": "memory of all copies, as charged to their cgroups",
-    "density.available_change": "memory that the host has less",
-    "density.start": "time to the first answer of the n-th copy",
-    "density.pss": "PSS of the newest copy",
-}
-UNITS = {"density.charged": "bytes", "density.available_change": "bytes", "density.start": "seconds"}
+NOT_TO_CONCLUDE = (
+    "That so many copies do their work: they stand idle. Under load they would compete for the CPUs long before.",
+    "That memory charged and memory gone are one number: shared pages are charged once, to whoever was first, and "
+    "the kernel's own structures are partly charged to nobody. The plot shows both.",
+    "Anything about limits that were not reached: the table says what ended each backend.",
+)
+EMULATED = "How fast virtual machines start: TCG emulated them."
 
 
 def is_density(settings: object) -> bool:
@@ -31,68 +33,87 @@ def is_density(settings: object) -> bool:
 
 
 def write(loaded: Loaded) -> list[Path]:
-    """plots/density.png and .svg, density.csv and report.md, from the folder alone."""
+    """plots/density.png and .svg, density.csv, report.md and report.html, from the folder alone."""
     plots = loaded.path / "plots"
     plots.mkdir(exist_ok=True)
-    found = growths(loaded)
     written = list(_draw(loaded, plots))
     data = loaded.path / "density.csv"
     columns = ["arm", "block", "quantity", "value", "unit", "status", "text"]
     data.write_text(loaded.frame[columns].rename(columns={"block": "copies"}).to_csv(index=False), encoding="utf-8")
-    page = loaded.path / "report.md"
-    page.write_text("\n".join(lines(loaded, found)) + "\n", encoding="utf-8")
-    return [*written, data, page]
+    return [*written, data, *article.write(describe(loaded), loaded.path)]
 
 
-def lines(loaded: Loaded, found: Sequence[Growth]) -> list[str]:
-    """The report as Markdown."""
+def describe(loaded: Loaded) -> Article:
+    """What is on the page."""
     run = loaded.run
-    settings: dict[str, Any] = dict(run.settings)
-    stopped = settings.get("stopped_by", {})
-    said = [
-        f"# How many copies of {run.title or run.scenario} fit",
-        "",
-        f"One backend after the other, each copy until its first correct answer. Floor of free memory: "
-        f"{format_value(float(settings.get('floor_bytes', 0)), 'bytes')}; {run.started[:16].replace('T', ' ')} UTC.",
-        "",
-        "![Memory and start time against the number of copies](plots/density.png)",
-        "",
-        "| backend | copies | ended by | memory of all | the next copy costs | the n-th start |",
-        "| --- | ---: | --- | ---: | --- | --- |",
-    ]
-    by = {(each.arm, each.quantity): each for each in found}
+    floor = format_value(float(run.settings.get("floor_bytes", 0)), "bytes")
+    copies, bursts = _copies(loaded), _bursts(loaded)
+    emulated = any(arm.accelerator is Accelerator.TCG for arm in loaded.all_arms)
+    sections = [Section(title="Copy after copy", table=copies)]
+    if bursts.rows:
+        sections.append(Section(title="Started at once", table=bursts))
+    points = (*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+    return Article(
+        run=run,
+        title=f"How many copies of {run.title or run.scenario} fit",
+        lead=f"One backend after the other, each copy until its first correct answer. Floor of free memory: {floor}; "
+        f"{run.started[:16].replace('T', ' ')} UTC.",
+        picture="density",
+        alt="Memory and start time against the number of copies. "
+        + " ".join(
+            f"{row.header}: {row.cells[0].text} copies, {row.cells[2].text} of memory." for row in copies.rows
+        ),
+        sections=(*sections, Section(title=article.NOT_TO_CONCLUDE, points=points)),
+    )
+
+
+def _copies(loaded: Loaded) -> Table:
+    stopped: dict[str, Any] = dict(loaded.run.settings.get("stopped_by", {}))
+    by = {(each.arm, each.quantity): each for each in growths(loaded)}
+    rows = []
     for arm in loaded.all_arms:
         charged, start = by.get((arm.label, "density.charged")), by.get((arm.label, "density.start"))
+        texts: tuple[tuple[str, str], ...]
         if charged is None or start is None:
-            said.append(f"| {arm.label} ({stamp(arm)}) | 0 | {stopped.get(arm.label, 'not measured')} | – | – | – |")
-            continue
-        said.append(
-            f"| {arm.label} ({stamp(arm)}) | {charged.copies} | {stopped.get(arm.label, 'interrupted')} "
-            f"| {format_value(charged.last, 'bytes')} | {charged} | {format_value(start.first, 'seconds')} first, "
-            f"{format_value(start.last, 'seconds')} last; {start} |"
-        )
+            texts = (("0", ""), (stopped.get(arm.label, "not measured"), ""), ("–", ""), ("–", ""), ("–", ""))
+        else:
+            first, last = format_value(start.first, "seconds"), format_value(start.last, "seconds")
+            texts = (
+                (str(charged.copies), ""),
+                (stopped.get(arm.label, "interrupted"), ""),
+                (format_value(charged.last, "bytes"), ""),
+                (charged.slope, _more(charged)),
+                (f"{first} to {last}", f"{start.slope} a copy; {_more(start)}" if start.slope else start.shape),
+            )
+        cells = tuple(Cell(text=text, note=note) for text, note in texts)
+        rows.append(Row(header=arm.label, note=stamp(arm), cells=cells))
+    columns = ("copies", "ended by", "memory of all", "the next copy costs", "the n-th start")
+    return Table(
+        caption="How many stood, what ended it, and what one more cost",
+        corner="backend",
+        columns=tuple(Cell(text=text) for text in columns),
+        rows=tuple(rows),
+    )
+
+
+def _more(growth: Growth) -> str:
+    return f"{growth.interval}; {growth.shape}" if growth.interval else growth.shape
+
+
+def _bursts(loaded: Loaded) -> Table:
     bursts = loaded.frame[loaded.frame["quantity"] == "density.burst"]
-    if len(bursts):
-        said += ["", "## Started at once", "", "| backend | at once | until the last has answered | per copy |"]
-        said.append("| --- | ---: | ---: | ---: |")
-        for row in bursts[["arm", "block", "value", "text"]].to_dict("records"):
-            if row["text"]:
-                said.append(f"| {row['arm']} | {row['block']} | failed: {row['text']} | – |")
-                continue
-            whole, each = (format_value(float(row["value"]) / part, "seconds") for part in (1, int(row["block"])))
-            said.append(f"| {row['arm']} | {row['block']} | {whole} | {each} |")
-    said += [
-        "",
-        "## What you may not conclude",
-        "",
-        "- That so many copies *work*: they stand idle. Under load they would compete for the CPUs long before.",
-        "- That memory charged and memory gone are one number: shared pages are charged once, to whoever was first,",
-        "  and the kernel's own structures are partly charged to nobody. The plot shows both.",
-        "- Anything about limits that were not reached: the table says what ended each backend.",
-    ]
-    if any(arm.accelerator.value == "tcg" for arm in loaded.all_arms):
-        said.append("- How fast virtual machines start: TCG emulated them.")
-    return said
+    rows = []
+    for row in bursts[["arm", "block", "value", "text"]].to_dict("records"):
+        texts = [str(row["block"]), f"failed: {row['text']}", "–"]
+        if not row["text"]:
+            texts[1:] = (format_value(float(row["value"]) / part, "seconds") for part in (1, int(row["block"])))
+        rows.append(Row(header=str(row["arm"]), cells=tuple(Cell(text=text) for text in texts)))
+    return Table(
+        caption="Copies started at once, until the last has answered",
+        corner="backend",
+        columns=tuple(Cell(text=text) for text in ("at once", "until the last has answered", "per copy")),
+        rows=tuple(rows),
+    )
 
 
 def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:
@@ -102,9 +123,11 @@ def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:
             (memory, "density.available_change", ":"),
             (start, "density.start", "-"),
         )
+        for above, arm in enumerate(reversed(loaded.all_arms)):
+            for axes, quantity, dashes in shown:  # the later ones on top, so narrower: equal lines stay visible
+                width = 2.0 + (1.6 * above if quantity == "density.charged" else 0.0)
+                _line(axes, loaded, arm.label, quantity, dashes, style.colour(arm), width)
         for arm in loaded.all_arms:
-            for axes, quantity, dashes in shown:
-                _line(axes, loaded, arm.label, quantity, dashes, style.colour(arm))
             start.plot([], [], color=style.colour(arm), linewidth=3, label=f"{arm.label} ({stamp(arm)})")
         for axes, unit, title in (
             (memory, "bytes", "memory of all copies: solid as charged, dotted as the host lost it"),
@@ -123,8 +146,8 @@ def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:
         return style.save(figure, directory, "density")
 
 
-def _line(axes: Axes, loaded: Loaded, arm: str, quantity: str, dashes: str, colour: str) -> None:
+def _line(axes: Axes, loaded: Loaded, arm: str, quantity: str, dashes: str, colour: str, width: float) -> None:
     frame = loaded.frame
     rows = frame[(frame["arm"] == arm) & (frame["quantity"] == quantity) & frame["value"].notna()]
     rows = rows.sort_values("block")
-    axes.plot(rows["block"], rows["value"], dashes, color=colour, linewidth=2.2)
+    axes.plot(rows["block"], rows["value"], dashes, color=colour, linewidth=width, zorder=3 - width / 10)

@@ -11,8 +11,10 @@ from lab.analysis.data import Loaded
 from lab.analysis.noisy import Disturbance, disturbances
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator
-from lab.reports import style
+from lab.reports import article, style
+from lab.reports.article import Article, Section
 from lab.reports.material import stamp
+from lab.reports.tables import Cell, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +33,13 @@ MEANINGS = {
     "send": "floods the victim with datagrams",
     "receive": "is flooded with datagrams itself",
 }
+NOT_TO_CONCLUDE = (
+    "That a neighbour without limits does no more than this: it was bounded, so that the host stays usable.",
+    "That a limit that was met is what helped: the table says what the aggressor ran into, and the slowdown beside "
+    "it whether that sufficed.",
+    "Anything about other hosts: a disk, a number of processors, a kernel's scheduler make the difference.",
+)
+EMULATED = "How much virtual machines lose under KVM: TCG emulated them, which takes processors by itself."
 MOST_SHOWN = 100.0
 """A slowdown beyond that, or no answer, ends at the edge of the figure."""
 
@@ -41,7 +50,7 @@ def is_noisy(settings: object) -> bool:
 
 
 def write(loaded: Loaded) -> list[Path]:
-    """plots/noisy.png and .svg, noisy.csv and report.md, from the folder alone."""
+    """plots/noisy.png and .svg, noisy.csv, report.md and report.html, from the folder alone."""
     plots = loaded.path / "plots"
     plots.mkdir(exist_ok=True)
     found = disturbances(loaded)
@@ -52,62 +61,68 @@ def write(loaded: Loaded) -> list[Path]:
     for key in ("kind", "limits"):
         frame[key] = loaded.frame["detail"].map(lambda detail, key=key: detail.get(key, ""))
     data.write_text(frame.to_csv(index=False), encoding="utf-8")
-    page = loaded.path / "report.md"
-    page.write_text("\n".join(lines(loaded, found)) + "\n", encoding="utf-8")
-    return [*written, data, page]
+    return [*written, data, *article.write(describe(loaded, found), loaded.path)]
 
 
-def lines(loaded: Loaded, found: Sequence[Disturbance]) -> list[str]:
-    """The report as Markdown."""
+def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
+    """What is on the page."""
     run = loaded.run
-    settings: dict[str, Any] = dict(run.settings)
-    bound = settings.get("bound", {})
-    said = [
-        f"# Noisy neighbours of {run.title or run.scenario}",
-        "",
-        f"A victim under load, an aggressor beside it on the same backend: {run.started[:16].replace('T', ' ')} UTC. "
-        f"Around both, with limits and without, a bound of lab's: "
-        f"{format_value(float(bound.get('memory_bytes') or 0), 'bytes')}, {bound.get('cpus', 0):g} CPUs, "
+    bound: dict[str, Any] = dict(run.settings.get("bound", {}))
+    memory = format_value(float(bound.get("memory_bytes") or 0), "bytes")
+    kinds = tuple(dict.fromkeys(each.kind for each in found))
+    worst = max((each.host_delay_seconds for each in found), default=math.nan)
+    emulated = any(arm.accelerator is Accelerator.TCG for arm in loaded.all_arms)
+    sections = [
+        Section(title=f"{kind}: {MEANINGS.get(kind, kind)}", table=_table(loaded, kind, found)) for kind in kinds
+    ]
+    return Article(
+        run=run,
+        title=f"Noisy neighbours of {run.title or run.scenario}",
+        lead=f"A victim under load, an aggressor beside it on the same backend: {run.started[:16].replace('T', ' ')} "
+        f"UTC. Around both, with limits and without, a bound of lab's: {memory}, {bound.get('cpus', 0):g} CPUs, "
         f"{bound.get('pids', 0)} processes. Slowdown: requests per second in quiet over those beside the neighbour, "
         "with its interval of 95 %.",
-        "",
-        "![The victim's slowdown beside each neighbour](plots/noisy.png)",
-    ]
-    for kind in dict.fromkeys(each.kind for each in found):
-        said += [
-            "",
-            f"## {kind}: {MEANINGS.get(kind, kind)}",
-            "",
-            "| backend | limits | the victim's slowdown | 99th percentile | survived | the aggressor met |",
-            "| --- | --- | --- | ---: | ---: | --- |",
-        ]
-        for each in (one for one in found if one.kind == kind):
-            arm = next(arm for arm in loaded.all_arms if arm.label == each.arm)
-            latency = "–" if math.isnan(each.latency) else f"{each.latency:.2f} ×"
-            said.append(
-                f"| {each.arm} ({stamp(arm)}) | {each.limits} | {each.says} | {latency} "
-                f"| {each.survived} of {each.times} | {', '.join(each.met) or 'no limit that its cgroup counts'} |"
-            )
-    worst = max((each.host_delay_seconds for each in found), default=math.nan)
-    said += [
-        "",
-        "## The host meanwhile",
-        "",
-        "A process outside all bounds slept for 10 ms again and again. At worst, the 99th percentile of how late it "
-        f"was woken was {format_value(worst, 'seconds')}.",
-        "",
-        "## What you may not conclude",
-        "",
-        "- That a neighbour without limits does no more than this: it was bounded, so that the host stays usable.",
-        "- That a limit that was met is what helped: the table says what the aggressor ran into, and the slowdown",
-        "  beside it whether that sufficed.",
-        "- Anything about other hosts: a disk, a number of processors, a kernel's scheduler make the difference.",
-    ]
-    if any(arm.accelerator.value == "tcg" for arm in loaded.all_arms):
-        said.append(
-            "- How much virtual machines lose under KVM: TCG emulated them, which takes processors by itself."
+        picture="noisy",
+        alt="The victim's slowdown beside each neighbour. "
+        + " ".join(f"{each.kind}, {each.arm} {each.limits}: {each.says}." for each in found),
+        sections=(
+            *sections,
+            Section(
+                title="The host meanwhile",
+                paragraphs=(
+                    "A process outside all bounds slept for 10 ms again and again. At worst, the 99th percentile of "
+                    f"how late it was woken was {format_value(worst, 'seconds')}.",
+                ),
+            ),
+            Section(
+                title=article.NOT_TO_CONCLUDE, points=(*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+            ),
+        ),
+    )
+
+
+def _table(loaded: Loaded, kind: str, found: Sequence[Disturbance]) -> Table:
+    arms = {arm.label: arm for arm in loaded.all_arms}
+    rows = []
+    for each in (one for one in found if one.kind == kind):
+        latency = "–" if math.isnan(each.latency) else f"{each.latency:.2f} ×"
+        survived = f"{each.survived} of {each.times}"
+        met = ", ".join(each.met) or "no limit that its cgroup counts"
+        cells = (
+            Cell(text=each.limits),
+            Cell(text=each.factor, note=each.sure),
+            Cell(text=latency),
+            Cell(text=survived),
+            Cell(text="", note=met),
         )
-    return said
+        rows.append(Row(header=each.arm, note=stamp(arms[each.arm]), cells=cells))
+    columns = ("limits", "the victim's slowdown", "99th percentile", "survived", "the aggressor met")
+    return Table(
+        caption=f"Beside a neighbour that {MEANINGS.get(kind, kind)}",
+        corner="backend",
+        columns=tuple(Cell(text=text) for text in columns),
+        rows=tuple(rows),
+    )
 
 
 def _draw(loaded: Loaded, found: Sequence[Disturbance], directory: Path) -> tuple[Path, Path]:

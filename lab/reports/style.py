@@ -6,6 +6,7 @@ Backends keep their colour and marker everywhere; emulated ones are hatched. Col
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
 INK, QUIET, RULE, PAPER = "#1a1a1a", "#595959", "#d9d9d9", "#ffffff"
 BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
@@ -122,10 +124,28 @@ def logarithmic(axis: Axis, unit: str) -> None:
 def ticks(axis: Axis, unit: str) -> None:
     """Values with their unit; a rate of something countable as bare numbers, its unit below the axis."""
     if unit in ("seconds", "bytes", "bytes/s"):
+        if unit != "seconds":
+            axis.set_major_locator(_powers_of_two())
         axis.set_major_formatter(lambda value, _: format_value(value, unit, 2))
     else:
         axis.set_major_formatter(lambda value, _: f"{value:,g}")
         axis.set_label_text("" if unit == "1" else unit)
+
+
+def _powers_of_two() -> Locator:
+    """Ticks a power of two apart, at most eight: 512 MiB and 1 GiB, not 477 and 954 MiB."""
+    from matplotlib.ticker import Locator, MultipleLocator
+
+    class PowersOfTwo(Locator):
+        def __call__(self) -> Sequence[float]:
+            assert self.axis is not None
+            return self.tick_values(*self.axis.get_view_interval())
+
+        def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+            step = 2.0 ** math.ceil(math.log2(max(vmax - vmin, 1.0) / 7))
+            return MultipleLocator(step).tick_values(vmin, vmax)
+
+    return PowersOfTwo()
 
 
 def headline(figure: Figure, title: str, subtitle: str = "") -> None:

@@ -13,10 +13,11 @@ from synthetic import write_run
 from typer.testing import CliRunner
 
 from lab.analysis.data import load
-from lab.analysis.density import growth, growths
+from lab.analysis.density import growth
 from lab.cli.density import _bursts
 from lab.errors import UsageError
-from lab.reports.density import is_density, lines, write
+from lab.reports import article
+from lab.reports.density import describe, is_density, write
 from lab.results.record import Sample, Status
 from lab.results.store import RunFolder
 
@@ -79,18 +80,26 @@ def sample(quantity: str, value: float | None, unit: str, copies: int, text: str
 def test_the_report_says_how_many_stood_and_what_ended_it(tmp_path: Path) -> None:
     loaded = load(density_run(tmp_path).path)
     assert is_density(loaded.run.settings)
-    text = "\n".join(lines(loaded, growths(loaded)))
+    text = article.markdown(describe(loaded))
     for words in (
-        "| container (native) | 12 | the floor of free memory |",
-        "4.77 MiB a copy",
-        "| container | 4 | 200 ms | 50.0 ms |",
-        "| container | 8 | failed: copy 3 did not answer | – |",
+        "| **container**<br>native | 12 | the floor of free memory |",
+        "4.77 MiB",
+        "| **container** | 4 | 200 ms | 50.0 ms |",
+        "| **container** | 8 | failed: copy 3 did not answer | – |",
         "What you may not conclude",
-        "| vm (TCG emulation) | 0 | not measured |",
+        "| **vm**<br>TCG emulation | 0 | not measured |",
     ):
         assert words in text, words
     names = {path.name for path in write(loaded)}
-    assert names == {"density.png", "density.svg", "density.csv", "report.md"}
+    assert names == {"density.png", "density.svg", "density.csv", "report.md", "report.html"}
+    page = (loaded.path / "report.html").read_text()
+    for words in (
+        "the floor of free memory",
+        "4.77 MiB",
+        "What you may not conclude",
+        "data:text/csv;base64,",
+    ):
+        assert words in page, words
     assert len(pd.read_csv(loaded.path / "density.csv")) == len(loaded.frame)
 
 

@@ -120,10 +120,11 @@ def test_who_was_refused_by_its_own_kernel_is_told_from_who_met_nothing() -> Non
 def test_the_report_says_all_of_it(loaded: Loaded) -> None:
     assert report.is_noisy(loaded.run.settings)
     written = report.write(loaded)
-    assert {path.name for path in written} == {"noisy.png", "noisy.svg", "noisy.csv", "report.md"}
-    page = (loaded.path / "report.md").read_text()
-    for words in ("no answer at all", "its CPU limit", "0 of 3", "What you may not conclude", "3.00 ms"):
-        assert words in page, words
+    assert {path.name for path in written} == {"noisy.png", "noisy.svg", "noisy.csv", "report.md", "report.html"}
+    for page in ("report.md", "report.html"):
+        text = (loaded.path / page).read_text()
+        for words in ("no answer at all", "its CPU limit", "0 of 3", "What you may not conclude", "3.00 ms"):
+            assert words in text, words
 
 
 def test_the_bound_leaves_something_to_the_host() -> None:
