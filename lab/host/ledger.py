@@ -34,7 +34,7 @@ from types import TracebackType
 from typing import Self
 
 from lab.errors import LabError
-from lab.host import privilege
+from lab.host import privilege, tracefs
 from lab.host.cgroup import ControlGroup
 from lab.host.hierarchy import Unused
 from lab.host.home import home, runtime_root
@@ -55,6 +55,7 @@ class Kind(StrEnum):
     PROCESS = "process"  # a pid with its start time: killed
     FILE = "file"  # a file, socket or symbolic link: unlinked
     DIRECTORY = "directory"  # a tree without mounts: removed with all its files
+    TRACE = "trace"  # an instance of the kernel's tracing, by its name: switched off and removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,8 @@ class Resource:
                 return int(self.name) != os.getpid() and start_time(int(self.name)) == self.started
             case Kind.FILE | Kind.DIRECTORY:
                 return os.path.lexists(self.name)
+            case Kind.TRACE:
+                return tracefs.exists(self.name)
 
     def remove(self) -> None:
         """Remove it; nothing happens when it is gone already. Raises LabError or OSError when it stays."""
@@ -94,6 +97,8 @@ class Resource:
                 Path(self.name).unlink(missing_ok=True)
             case Kind.DIRECTORY:
                 _remove_tree(Path(self.name))
+            case Kind.TRACE:
+                tracefs.remove(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,6 +386,8 @@ def _refuse_foreign(directory: Path, resource: Resource) -> None:
         f"lab/{directory.name}/"
     ):
         raise LabError("is not a cgroup of this session")
+    if resource.kind is Kind.TRACE and resource.name != f"lab-{directory.name}":
+        raise LabError("is not a trace of this session")
     if resource.kind in (Kind.FILE, Kind.DIRECTORY):
         path = Path(resource.name)
         if not path.is_absolute() or ".." in path.parts or len(path.parts) < 4:

@@ -24,7 +24,8 @@ _NUMBERS = {
     "aarch64": {"clone": 220, "ioprio_set": 30, "pivot_root": 41, "sched_setattr": 274, "seccomp": 277, "bpf": 280},
 }
 _EVERYWHERE = {
-    "open_tree": 428, "move_mount": 429, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+    "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
     "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
 }  # fmt: skip
 _MACHINE = os.uname().machine
@@ -86,6 +87,11 @@ MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
+
+# fsopen(2), fsconfig(2), fsmount(2)
+FSOPEN_CLOEXEC = 1
+FSCONFIG_CMD_CREATE = 6
+FSMOUNT_CLOEXEC = 1
 
 # prctl(2)
 PR_SET_PDEATHSIG = 1
@@ -267,6 +273,21 @@ def move_mount(tree: int, target: int) -> None:
     """move_mount(2): put the mount open as ``tree`` on what is open as ``target`` (Linux 5.2)."""
     move_from_and_to_descriptors = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
     _syscall("move_mount", tree, b"", target, b"", move_from_and_to_descriptors)
+
+
+def fsopen(kind: str) -> int:
+    """fsopen(2): the context of a file system to be set up, close-on-exec (Linux 5.2)."""
+    return _syscall("fsopen", kind.encode(), FSOPEN_CLOEXEC, about=kind)
+
+
+def fsconfig_create(context: int) -> None:
+    """fsconfig(2) FSCONFIG_CMD_CREATE: make it, or find the one that there is."""
+    _syscall("fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsmount(context: int) -> int:
+    """fsmount(2): its root, mounted nowhere, close-on-exec. The mount ends with the descriptor."""
+    return _syscall("fsmount", context, FSMOUNT_CLOEXEC, 0)
 
 
 def sched_setattr(**fields: int) -> None:

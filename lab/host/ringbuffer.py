@@ -1,0 +1,114 @@
+"""What per_cpu/cpuN/trace_pipe_raw gives: pages of the kernel's ring buffer. Pure: bytes in, records out.
+
+Sources: Documentation/trace/ring-buffer-design.rst, include/linux/ring_buffer.h.
+
+    page     u64 time of its first event, long size of what follows and flags, events
+    event    u32: 5 bits of type or length, 27 bits of nanoseconds since the event before; then its data
+    entry    of an event with data: u16 which event, u8 flags, u8 preemption, i32 thread, the event's own fields
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+
+from lab.errors import LabError
+
+PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
+MISSED = 1 << 31
+"""In a page's size: events were lost before this page (RB_MISSED_EVENTS)."""
+SIZE = (1 << 30) - 1  # bit 30: the number of those lost is stored behind the events
+
+HARD_IRQ, SOFT_IRQ, NMI = 0x08, 0x10, 0x40
+"""In an entry's flags: it happened in an interrupt that came in this thread's time (TRACE_FLAG_HARDIRQ, …)."""
+
+_PAGE, _WORD = Struct("=QQ"), Struct("=I")
+COMMON = Struct("=HBBi")
+"""How every entry begins: event, flags, preemption count, thread."""
+
+
+def records(page: bytes) -> Iterator[tuple[int, bytes]]:
+    """Every entry of one page with its time, in nanoseconds of the trace's clock."""
+    time, size = _PAGE.unpack_from(page)
+    at, end = _PAGE.size, _PAGE.size + (size & SIZE)
+    word = _WORD.unpack_from
+    while at < end:
+        (head,) = word(page, at)
+        kind, delta = head & 31, head >> 5
+        if kind and kind < PADDING:
+            time += delta
+            data, at = at + 4, at + 4 + 4 * kind
+            yield time, page[data:at]
+        elif kind == TIME_EXTEND:
+            time += (word(page, at + 4)[0] << 27) + delta
+            at += 8
+        elif kind == TIME_STAMP:
+            time = (word(page, at + 4)[0] << 27) + delta
+            at += 8
+        elif kind == PADDING and not delta:
+            return  # the rest of the page is empty
+        else:  # an event that was thrown away, or one too large for five bits; its size includes itself
+            time += delta
+            data, at = at + 8, at + 4 + word(page, at + 4)[0]
+            if not kind:
+                yield time, page[data:at]
+
+
+def has_lost(page: bytes) -> bool:
+    """Whether events were lost between the page before and this one."""
+    return bool(_PAGE.unpack_from(page)[1] & MISSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Where a field lies in an entry."""
+
+    offset: int
+    size: int
+    is_signed: bool
+    is_text: bool = False
+
+    def number(self, entry: bytes) -> int:
+        """Its value as an integer."""
+        return int.from_bytes(entry[self.offset : self.offset + self.size], sys.byteorder, signed=self.is_signed)
+
+    def text(self, entry: bytes) -> str:
+        """Its value as a string: in place, or where ``__data_loc`` says (low 16 bits where, high ones how long)."""
+        start, length = self.offset, self.size
+        if self.is_text:
+            place = int.from_bytes(entry[start : start + 4], sys.byteorder)
+            start, length = place & 0xFFFF, place >> 16
+        return entry[start : start + length].split(b"\0", 1)[0].decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """An event's file ``format``: the number that its entries carry, and its fields."""
+
+    id: int
+    fields: dict[str, Field]
+
+
+_FIELD = re.compile(
+    r"field:(?P<what>[^;]*?)(?P<name>\w+)(\[\w*\])?;\s*offset:(?P<at>\d+);\s*size:(?P<size>\d+);\s*signed:(?P<s>[01]);"
+)
+
+
+def read_format(text: str) -> Format:
+    """Parse a file ``format``. Raises LabError when it is none."""
+    number = re.search(r"^ID: (\d+)$", text, re.MULTILINE)
+    if number is None:
+        raise LabError("the kernel describes an event in a way that lab can't read", detail=text)
+    found = {
+        match["name"]: Field(int(match["at"]), int(match["size"]), match["s"] == "1", "__data_loc" in match["what"])
+        for match in _FIELD.finditer(text)
+    }
+    return Format(int(number[1]), found)
+
+
+def page_size(header: str) -> int:
+    """Bytes of a page, from the file ``events/header_page``."""
+    return max((int(match["at"]) + int(match["size"]) for match in _FIELD.finditer(header)), default=4096)
