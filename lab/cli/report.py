@@ -41,9 +41,16 @@ def report(
     from lab.reports.ladder import write as write_ladder
     from lab.reports.noisy import is_noisy
     from lab.reports.noisy import write as write_noisy
+    from lab.reports.surface import is_surface
+    from lab.reports.surface import write as write_surface
     from lab.results.store import RunFolder, locate
 
-    with_pages_of_their_own = ((is_density, write_density), (is_ladder, write_ladder), (is_noisy, write_noisy))
+    with_pages_of_their_own = (
+        (is_density, write_density),
+        (is_ladder, write_ladder),
+        (is_noisy, write_noisy),
+        (is_surface, write_surface),
+    )
     conditions = read(fail_if or [])
     wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
     folders = [locate(word, root) for word in runs or ["latest"]]

@@ -1,114 +1,232 @@
-"""What an instance makes the host's kernel do: functions where they can be traced, else system calls and KVM exits.
+"""What an instance makes the host's kernel do: its system calls and exits by name, and functions where permitted.
 
-Nothing is switched on for good: perf(1) counts as long as it runs. It would mount tracefs on the host and leave it,
-so it looks from a mount namespace of its own.
+System calls are counted by the kernel's own trace events, of lab's threads and whatever they fork, so that a start is
+counted from its first call; kernel threads make none. Functions are traced on the whole host and attributed
+afterwards: what kernel threads and interrupts do on an instance's behalf belongs to no process of its own.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
 
-from lab.errors import CommandError, LabError
-from lab.host.command import run
-from lab.instance import Instance
-from lab.metrics.wrk import LoadResult, offer
-from lab.model import Scenario
-from lab.network.network import Network
+from lab.errors import LabError
+from lab.experiment.lineage import CLONE_THREAD, Born, Executed, Lineage, Side, Step, find_becoming
+from lab.experiment.surface import native
+from lab.host.ringbuffer import COMMON, HARD_IRQ, NMI, SOFT_IRQ, records
+from lab.host.tracing import FUNCTION, KALLSYMS, Recording, Tracing
 
-EVENTS = {"raw_syscalls:sys_enter": "host system calls", "kvm:kvm_exit": "exits to KVM"}
-TRACING = "/sys/kernel/tracing"
-LOOK = (
-    'mount -t tracefs lab "$0" && head -c 1 "$0/available_filter_functions" >/dev/null && cat "$0/available_tracers"'
-)
-COUNT = 'mount -t tracefs lab "$0" && exec perf stat -x, -e "$1" -p "$2" -- sleep "$3"'
-SECONDS = 10.0
-IDLE_SECONDS = 1.0
-SPARE_SECONDS = 1.5  # by which counting outlasts the load: the client's start, and perf's own
-SETTLE_SECONDS = 0.3  # until perf has attached itself; longer than that it counts anyway
+CALL, EXIT = "raw_syscalls/sys_enter", "kvm/kvm_exit"
+BORN, EXECUTED = "task/task_newtask", "sched/sched_process_exec"
+INTERRUPT = HARD_IRQ | SOFT_IRQ | NMI
+PF_KTHREAD = 0x00200000
+EVER = 1 << 62
 
 
-def function_tracing() -> str:
-    """``possible here (…)``, or ``not measurable here: why``."""
-    try:
-        done = run(["unshare", "--mount", "sh", "-c", LOOK, TRACING], timeout_seconds=SECONDS)
-    except CommandError as error:
-        why = (error.detail or error.message).strip().splitlines()[-1]
-        return f"not measurable here: {why}"
-    tracers = done.stdout.decode().split()
-    if "function" not in tracers:
-        return f"not measurable here: this kernel has no function tracer (it has: {', '.join(tracers)})"
-    return f"possible here (tracers: {', '.join(tracers)}), not measured by this command"
+@dataclass(slots=True)
+class Traced:
+    """A recording, read once: what happened, not yet whose work it was."""
+
+    steps: list[Step] = field(default_factory=list)
+    calls: list[tuple[int, int, int]] = field(default_factory=list)  # time, thread, number
+    exits: list[tuple[int, int]] = field(default_factory=list)  # time, thread
+    functions: dict[tuple[int, bool, int], list[int]] = field(default_factory=dict)
+    """By thread, whether in an interrupt, and address: when it was entered first and last."""
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Driven:
-    """What the processes of one instance on the host, a VMM included, ask of its kernel, by event of `EVENTS`."""
+class Counts:
+    """What one window held, by whose work it was."""
 
-    idle_per_second: Mapping[str, float]
-    per_request: Mapping[str, float]  # under load, what idling takes subtracted; empty without a load
-
-
-def drive(instance: Instance, network: Network, scenario: Scenario) -> Driven:
-    """Count while the instance idles, then while it answers the scenario's load.
-
-    Raises LabError when nothing can be counted here, and when not every request was answered correctly. Start-up is
-    not covered: who counts needs processes that are there.
-    """
-    time.sleep(SETTLE_SECONDS)  # processes that only answered whether it is ready are gone then
-    idle = count(instance.cgroup.processes(), IDLE_SECONDS, lambda: None)
-    rates = {event: total / IDLE_SECONDS for event, total in idle.items()}
-    load = scenario.load
-    if load is None or scenario.port is None:
-        return Driven(idle_per_second=rates, per_request={})
-    results: list[LoadResult] = []
-    address, port = instance.address, scenario.port
-    window = load.duration_seconds + SPARE_SECONDS
-    busy = count(instance.cgroup.processes(), window, lambda: results.append(offer(network, address, port, load)))
-    (result,) = results
-    if result.failed or not result.requests:
-        raise LabError(f"{result.failed} of {result.requests} requests were not answered correctly")
-    each = {
-        event: max(0.0, total - rates.get(event, 0.0) * window) / result.requests for event, total in busy.items()
-    }
-    return Driven(idle_per_second=rates, per_request=each)
+    calls: Mapping[Side, Mapping[str, int]]
+    exits: Mapping[Side, int]
+    functions: Mapping[Side, frozenset[str]]
+    lost: int
+    seconds: float
 
 
-def count(pids: Iterable[int], seconds: float, meanwhile: Callable[[], None]) -> Mapping[str, int]:
-    """How often each of `EVENTS` happened in these processes, their threads and children to be, in ``seconds``, in
-    which ``meanwhile`` runs. An event that can't be counted here is missing.
-
-    Raises LabError when none can.
-    """
-    if shutil.which("perf") is None:
-        raise LabError("perf is not installed", hint="apt-get install linux-perf")
-    words = ["unshare", "--mount", "sh", "-c", COUNT, TRACING]
-    asked = [",".join(EVENTS), ",".join(map(str, sorted(pids))), f"{seconds:g}"]
-    with ThreadPoolExecutor(1, "lab-perf") as beside:
-        counting = beside.submit(run, [*words, *asked], timeout_seconds=seconds + SECONDS)
-        time.sleep(SETTLE_SECONDS)
-        meanwhile()
-        try:
-            done = counting.result()
-        except CommandError as error:
-            raise LabError("perf can't count here", detail=error.detail) from error
-    found = parse(done.stderr.decode())
-    if not found:
-        raise LabError("perf can count none of its events here", detail=done.stderr.decode())
+def read(recording: Recording) -> Traced:
+    """Every page of it, in one pass."""
+    found, formats = Traced(lost=recording.lost), recording.formats
+    kinds = {formats[name].id: name for name in formats}
+    number = formats[CALL].fields["id"]
+    address = formats[FUNCTION].fields["ip"] if FUNCTION in formats else None
+    functions = found.functions
+    for page in recording.pages():
+        for at, entry in records(page):
+            event, flags, _, thread = COMMON.unpack_from(entry)
+            kind = kinds.get(event)
+            if kind == FUNCTION and address is not None:
+                key = (thread, bool(flags & INTERRUPT), address.number(entry))
+                if (seen := functions.get(key)) is None:
+                    functions[key] = [at, at]
+                elif at > seen[1]:
+                    seen[1] = at
+                elif at < seen[0]:
+                    seen[0] = at
+            elif kind == CALL:
+                found.calls.append((at, thread, number.number(entry)))
+            elif kind == EXIT:
+                found.exits.append((at, thread))
+            elif kind is not None:
+                found.steps.append(_step(recording, kind, at, thread, entry))
     return found
 
 
-def parse(text: str) -> Mapping[str, int]:
-    """The lines of ``perf stat -x,``: value, unit, event, … (perf-stat(1), "CSV FORMAT").
+def _step(recording: Recording, kind: str, at: int, thread: int, entry: bytes) -> Step:
+    fields = recording.formats[kind].fields
+    if kind == BORN:
+        is_thread = bool(fields["clone_flags"].number(entry) & CLONE_THREAD)
+        return Born(time=at, parent=thread, child=fields["pid"].number(entry), is_thread=is_thread)
+    former = fields["old_pid"].number(entry)
+    return Executed(time=at, pid=fields["pid"].number(entry), former=former, program=fields["filename"].text(entry))
 
-    What is "not counted" belongs to processes that did not run meanwhile: 0. What is "not supported" is left out.
-    """
-    found = {}
-    for line in text.splitlines():
-        fields = line.split(",")
-        if len(fields) > 2 and fields[2] in EVENTS and (fields[0].isdigit() or fields[0] == "<not counted>"):
-            found[fields[2]] = int(fields[0]) if fields[0].isdigit() else 0
-    return found
+
+def attribute(
+    traced: Traced, lineage: Lineage, kernel: Collection[int], symbols: Symbols, window: tuple[int, int]
+) -> Counts:
+    """Whose work everything within ``window`` was, in nanoseconds; ``kernel`` are the kernel's own threads."""
+    begin, end = window
+    names = {number: name for name, number in native().items()}
+    calls: dict[Side, Counter[str]] = {}
+    exits: Counter[Side] = Counter()
+    functions: dict[Side, set[int]] = {}
+    for at, thread, number in traced.calls:
+        if begin <= at <= end:
+            calls.setdefault(lineage.side(thread, at), Counter())[names.get(number, f"number {number}")] += 1
+    for at, thread in traced.exits:
+        if begin <= at <= end:
+            exits[lineage.side(thread, at)] += 1
+    for (thread, interrupt, address), (first, last) in traced.functions.items():
+        for at in {max(first, begin), min(last, end)} if first <= end and last >= begin else ():
+            side = Side.KERNEL if interrupt or thread in kernel else lineage.side(thread, at)
+            functions.setdefault(side, set()).add(address)
+    return Counts(
+        calls={side: dict(counted) for side, counted in calls.items()},
+        exits=dict(exits),
+        functions={side: frozenset(map(symbols.name, found)) for side, found in functions.items()},
+        lost=traced.lost,
+        seconds=(end - begin) / 1e9,
+    )
+
+
+class Symbols:
+    """The kernel's functions by address (/proc/kallsyms); those of other kinds of symbols are left out."""
+
+    def __init__(self, lines: Iterator[str] | Sequence[str] = ()) -> None:
+        found = sorted(
+            (int(words[0], 16), words[2]) for line in lines if (words := line.split())[1] in ("t", "T", "w", "W")
+        )
+        self._addresses = [address for address, _ in found]
+        self._names = [name for _, name in found]
+
+    @classmethod
+    def of_this_kernel(cls) -> Symbols:
+        """All of the running kernel's, its modules' too."""
+        with KALLSYMS.open(encoding="ascii") as lines:
+            return cls(lines)
+
+    def name(self, address: int) -> str:
+        """The function that ``address`` lies in."""
+        place = bisect_right(self._addresses, address) - 1
+        return self._names[place] if place >= 0 else hex(address)
+
+
+class Observer:
+    """Opens windows on one session's trace, and says what happened in them."""
+
+    def __init__(self, tracing: Tracing, scratch: Path, *, functions: bool = True) -> None:
+        """``functions`` are traced if the host permits it; `why_no_functions` says why it does not."""
+        self._tracing = tracing
+        self._scratch = scratch
+        self.why_no_functions = tracing.why_no_functions() if functions else "not asked for"
+        self._symbols = Symbols() if self.why_no_functions else Symbols.of_this_kernel()
+        self._events = [event for event in (CALL, BORN, EXECUTED, EXIT) if tracing.has(event)]
+        self.counts_exits = EXIT in self._events
+
+    @contextmanager
+    def window(self, threads: Collection[int]) -> Iterator[Window]:
+        """Record while the body runs; the window's counts are asked for afterwards.
+
+        ``threads`` are followed with all that come of them. Raises LabError when nothing can be recorded.
+        """
+        opened = Window(self._symbols, frozenset(threads))
+        with TemporaryFile(dir=self._scratch) as spool:
+            try:
+                with self._tracing.record(
+                    self._events, threads, spool, functions=not self.why_no_functions
+                ) as recording:
+                    opened.began = time.monotonic_ns()
+                    yield opened
+                    opened.ended = time.monotonic_ns()
+                    opened.kernel = kernel_threads() if not self.why_no_functions else frozenset()
+            except OSError as error:
+                raise LabError(f"the kernel's trace can't be recorded: {error.strerror or error}") from error
+            opened.traced = read(recording)
+
+
+class Window:
+    """What was recorded between two moments."""
+
+    def __init__(self, symbols: Symbols, threads: frozenset[int]) -> None:
+        self._symbols = symbols
+        self.threads = threads
+        self.began = self.ended = 0
+        self.kernel: frozenset[int] = frozenset()
+        self.traced = Traced()
+
+    def steady(self) -> Counts:
+        """Its threads are an instance's."""
+        lineage = Lineage(self.traced.steps, self.threads, None, Side.INSTANCE)
+        return attribute(self.traced, lineage, self.kernel, self._symbols, (self.began, self.ended))
+
+    def start(self, members: Collection[int], program: str, between: tuple[float, float]) -> Counts:
+        """Its threads are lab's; ``members`` are the processes of the instance that came of them.
+
+        ``program`` is the application's argv[0]; ``between`` are seconds on lab's clock: request and first answer.
+        """
+        becomes = find_becoming(self.traced.steps, self.threads, members, program)
+        if becomes is None:
+            raise LabError("the trace holds no execve(2) of the instance", hint="its events were lost: try again")
+        lineage = Lineage(self.traced.steps, self.threads, becomes, Side.LAB)
+        begin, end = (round(at * 1e9) for at in between)
+        return attribute(self.traced, lineage, self.kernel, self._symbols, (begin, end))
+
+
+def threads_of(pids: Collection[int]) -> frozenset[int]:
+    """All threads of the processes that are still there."""
+    found: set[int] = set()
+    for pid in pids:
+        with suppress(OSError):
+            found.update(int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir())
+    return frozenset(found)
+
+
+def own_threads() -> frozenset[int]:
+    """All threads of this process and of those that descend from it."""
+    parents = {pid: int(fields[1]) for pid, fields in _stats()}
+    found, before = {os.getpid()}, 0
+    while len(found) > before:
+        before = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return threads_of(found)
+
+
+def kernel_threads() -> frozenset[int]:
+    """The kernel's own, the idle one of each processor included."""
+    return frozenset({0, *(pid for pid, fields in _stats() if int(fields[6]) & PF_KTHREAD)})
+
+
+def _stats() -> Iterator[tuple[int, list[str]]]:
+    """Every process with what /proc/PID/stat says after its name: state, parent, … (proc_pid_stat(5))."""
+    for pid in filter(str.isdigit, (entry.name for entry in Path("/proc").iterdir())):
+        with suppress(OSError):
+            yield int(pid), Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from lab.analysis.quantities import SEGMENTS, format_value, label
 from lab.model import Accelerator
@@ -15,7 +16,7 @@ WHY = {
     "boot": "ours ends at the application's first correct answer, theirs earlier (see “measures”)",
     "memory": "ours counts all processes of the instance with the guest's touched RAM; see “measures” for theirs",
     "cpu": "ours is one thread of integer and floating-point work in seconds, theirs a vectorised benchmark",
-    "attack surface": "this run did not trace the host's kernel",
+    "attack surface": "this run did not trace the host's kernel; lab isolation surface does",
 }
 
 UNTIL = "until"
@@ -37,12 +38,22 @@ class Anchor:
     why: str
 
 
+def published(topic: str) -> list[Anchor]:
+    """The published figures about ``topic``, for a report that sets nothing beside them."""
+    entries = [entry for entry in _figures() if entry["topic"] == topic]
+    return [Anchor(**{key: entry[key] for key in entry.keys() - {"beside"}}, ours="", why="") for entry in entries]
+
+
+def _figures() -> list[dict[str, Any]]:
+    raw = tomllib.loads(files("lab.reports").joinpath("published.toml").read_text(encoding="utf-8"))
+    return list(raw["figure"])
+
+
 def anchors(material: Material) -> list[Anchor]:
     """Every published figure, in the file's order."""
-    raw = tomllib.loads(files("lab.reports").joinpath("published.toml").read_text(encoding="utf-8"))
     arms = {arm.label: arm for arm in material.arms}
     found = []
-    for entry in raw["figure"]:
+    for entry in _figures():
         label_, quantity, state = entry.pop("beside", ("", "", ""))
         arm = arms.get(label_)
         ours = _ours(material, arm, quantity, state) if arm is not None else ""

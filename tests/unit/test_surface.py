@@ -10,7 +10,6 @@ import subprocess
 import pytest
 
 from lab.experiment.surface import SKIPPED, ZEROED, Call, Outcome, compare, count, disagreements, native, tell
-from lab.experiment.tracing import parse
 from lab.inside.build import program
 from lab.runtime.bpf import Action
 from lab.runtime.config import Seccomp, SeccompArgument, SeccompRule
@@ -103,13 +102,6 @@ def test_what_is_left_out_is_not_called_and_the_rest_is_tried() -> None:
     assert [each for number, each in enumerate(outcomes) if str(number) in left_out.split(",")] == [None] * (
         last + 1 - 4
     )
-
-
-def test_what_perf_counted() -> None:
-    """Zero for processes that did not run; nothing for what the host can't count."""
-    text = "\n1234,,raw_syscalls:sys_enter,300,100.00,,\n<not counted>,,kvm:kvm_exit,0,0.00,,\n7,,other,1,,\n"
-    assert parse(text) == {"raw_syscalls:sys_enter": 1234, "kvm:kvm_exit": 0}
-    assert parse("<not supported>,,raw_syscalls:sys_enter,0,100.00,,\n") == {}
 
 
 def test_dangerous_calls_are_never_made() -> None:

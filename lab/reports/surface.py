@@ -1,0 +1,281 @@
+"""The report of an attack surface counted: a page, Markdown, a picture, and the numbers as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.analysis.data import Loaded
+from lab.analysis.surface import (
+    INSTANCE,
+    KERNEL,
+    LAB,
+    PER,
+    SETUP,
+    START,
+    STATES,
+    THROUGH,
+    Call,
+    Exposed,
+    Reached,
+    Work,
+)
+from lab.model import Accelerator
+from lab.reports import surfaceplot
+from lab.reports.anchors import published
+from lab.reports.material import stamp
+from lab.reports.pages import embedded, render
+
+KIND = "surface"
+SIDES = {
+    LAB: "its process and launcher, which ask for a start, and watch until it answers",
+    SETUP: "processes that lab makes, until one becomes the instance with its execve",
+    INSTANCE: "the application, or the monitor of its machine, from that execve on",
+    KERNEL: "the kernel's own threads, and interrupts, beyond what an idle host does",
+}
+SIDE_NAMES = {
+    LAB: "lab itself", SETUP: "putting the boundary up", INSTANCE: "the instance", KERNEL: "kernel threads"
+}  # fmt: skip
+NOT_TO_CONCLUDE = (
+    "That fewer is safer. A count says how many doors there are, not how they are locked or what lies behind: one "
+    "flaw in one function that everybody reaches outweighs all others. Nothing here is a ranking of security.",
+    "That what was not reached can't be. A workload reaches what it needs; who attacks, looks for what nobody needs. "
+    "What can be reached is the first table, what was reached are the others.",
+    "That a call which is allowed is harmless, or one that needs a privilege is stopped: it reaches the kernel's "
+    "code, which then asks. And ioctl, bpf, keyctl or io_uring are whole interfaces behind one number.",
+    "That a machine's own kernel is no attack surface: all calls reach it, as the table says. To get at the host, an "
+    "attacker needs a flaw in the monitor as well, and then has the system calls that the monitor may make.",
+    "That the numbers hold for another application, load or kernel: each reaches its own parts.",
+)
+EMULATED = (
+    "How a machine behaves under KVM. Here TCG emulated it: its monitor makes calls that KVM would save it, and none "
+    "of the exits to KVM."
+)
+
+
+def is_surface(settings: object) -> bool:
+    """Whether a run's settings are those of such a run."""
+    return isinstance(settings, dict) and settings.get("kind") == KIND
+
+
+def write(loaded: Loaded) -> list[Path]:
+    """plots/surface.png and .svg, three tables as CSV, report.md and report.html, from the folder alone."""
+    plots = loaded.path / "plots"
+    plots.mkdir(exist_ok=True)
+    found = Exposed(loaded)
+    drawn = surfaceplot.draw(found, plots)
+    written = [*drawn, *_tables(found)]
+    for name, text in (("report.md", "\n".join(markdown(found)) + "\n"), ("report.html", page(found, drawn[1]))):
+        scratch = loaded.path / f"{name}.tmp"
+        scratch.write_text(text, encoding="utf-8")
+        written.append(scratch.replace(loaded.path / name))
+    return written
+
+
+def _tables(found: Exposed) -> Iterator[Path]:
+    """surface-calls.csv, surface-host-calls.csv and, where there are any, surface-functions.csv."""
+    reachable = [
+        (reach.arm.label, call.number, call.name, call.subsystem, call.outcome, call.filter, call.seen, call.agrees)
+        for reach in found.reaches
+        for call in reach.calls
+    ]
+    made = [
+        (work.arm.label, work.state, work.side, name, value, PER[work.state], work.n)
+        for work in found.works
+        for name, value in work.most
+    ]
+    entered = [
+        (each.arm.label, each.state, each.side, name, name in each.beyond)
+        for each in found.functions
+        for name in each.names
+    ]
+    for name, columns, rows in (
+        ("calls", "arm,number,call,subsystem,outcome,filter,seen,agrees", reachable),
+        ("host-calls", "arm,state,side,call,median,per,rounds", made),
+        ("functions", "arm,state,side,function,beyond_the_baseline", entered),
+    ):
+        path = found.loaded.path / f"surface-{name}.csv"
+        if rows:
+            with path.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([columns.split(","), *rows])
+            yield path
+
+
+def story(found: Exposed) -> list[str]:
+    """What a reader should take home, a sentence each."""
+    said = []
+    arms = {arm.label: arm for arm in found.loaded.all_arms}
+    for reach in found.reaches:
+        if not reach.own_kernel and (closed := reach.outcomes["refused"] + reach.outcomes["killed"]):
+            some = reach.outcomes["by argument"]
+            said.append(
+                f"{reach.arm.title}: its filter refuses {closed} of {len(reach.calls)} system calls, and decides "
+                f"{some} by their arguments."
+            )
+    base = arms.get(found.loaded.baseline)
+    bare = found.work(base, START) if base else None
+    for arm in arms.values():
+        work, setup = found.work(arm, START), found.work(arm, START, SETUP)
+        if work and setup and work.n and setup.n:
+            beside = ""
+            if bare and bare.n and arm is not base:
+                beside = f" (the bare application: {bare.total:,.0f})"
+            said.append(
+                f"{arm.title}: putting it up took {setup.total:,.0f} system calls, {setup.distinct} different ones; "
+                f"from its execve to its first correct answer it made {work.total:,.0f} of the host{beside}."
+            )
+    return said
+
+
+def not_to_conclude(found: Exposed) -> tuple[str, ...]:
+    """The section of that name."""
+    emulated = any(arm.accelerator is Accelerator.TCG for arm in found.loaded.all_arms)
+    return (*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+
+
+def page(found: Exposed, picture: Path) -> str:
+    """One self-contained page: styles and picture inside, no script, nothing fetched."""
+    context = {
+        "run": found.loaded.run,
+        "picture": embedded("image/svg+xml", picture),
+        "story": story(found),
+        "reaches": found.reaches,
+        "chapters": chapters(found),
+        "looks": LOOKS,
+        "stamp": stamp,
+        "states": STATES,
+        "per": PER,
+        "sides": SIDES,
+        "side_names": SIDE_NAMES,
+        "works": found.works,
+        "functions": found.functions,
+        "not_measurable": found.not_measurable,
+        "not_called": dict(found.settings.get("not_called") or {}),
+        "anchors": published("attack surface"),
+        "not_to_conclude": not_to_conclude(found),
+        "number": number,
+        "rounds": found.loaded.blocks,
+        "baseline": found.loaded.baseline,
+    }
+    return render("surface.html.j2", context, styles=("report.css", "surface.css"))
+
+
+LOOKS: Mapping[str, tuple[str, str]] = {
+    "allowed": ("open", "✗"),
+    "by argument": ("own", "◐"),
+    "privileged": ("own", "◑"),
+    "refused": ("closed", "✓"),
+    "killed": ("closed", "✓"),
+    "absent": ("unknown", "–"),
+    "not called": ("unknown", "·"),
+}
+"""An outcome's class and symbol. "absent" is no merit of a boundary's: this kernel has no such call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter:
+    """The system calls of one subsystem."""
+
+    title: str
+    calls: list[tuple[int, str]]
+    cells: Mapping[tuple[str, int], Call]  # by arm and number
+    through: Mapping[str, int]  # how many reach the kernel's code for them, by arm
+
+
+def chapters(found: Exposed) -> list[Chapter]:
+    """Every system call by what it is about."""
+    grouped: dict[str, dict[tuple[str, int], Call]] = {}
+    for reach in found.reaches:
+        for call in reach.calls:
+            grouped.setdefault(call.subsystem, {})[reach.arm.label, call.number] = call
+    return [
+        Chapter(
+            title=title,
+            calls=sorted({(call.number, call.name) for call in cells.values()}),
+            cells=cells,
+            through=Counter(arm for (arm, _), call in cells.items() if call.outcome in THROUGH),
+        )
+        for title, cells in sorted(grouped.items())
+    ]
+
+
+def number(value: float | None) -> str:
+    """A count or a rate as people read it."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:,.3g}"
+
+
+def markdown(found: Exposed) -> list[str]:
+    """The report as Markdown, a line each."""
+    run = found.loaded.run
+    said = [f"# Attack surface, counted: {run.title or run.scenario}", ""]
+    said += [
+        f"{run.started[:16].replace('T', ' ')} UTC, {found.loaded.blocks} rounds in random order, seed {run.seed}.",
+        "",
+        "![System calls by outcome, and what each backend makes of the host](plots/surface.png)",
+        "",
+        *(f"- {each}" for each in story(found)),
+        "",
+        "## System calls: what becomes of them",
+        "",
+        "| backend | kernel | " + " | ".join(LOOKS) + " | both ways agree |",
+        "| --- | --- |" + " ---: |" * (len(LOOKS) + 1),
+    ]
+    for reach in found.reaches:
+        kernel = "its own" if reach.own_kernel else "the host's"
+        if reach.failure:
+            said.append(f"| {reach.arm.title} | {kernel} | not measured: {reach.failure} |")
+            continue
+        counts = " | ".join(str(reach.outcomes[outcome]) for outcome in LOOKS)
+        said.append(f"| {reach.arm.title} | {kernel} | {counts} | {'{} of {}'.format(*reach.agreeing)} |")
+    for reach in found.reaches:
+        for each in reach.disagreements:
+            said += [
+                "",
+                f"- {reach.arm.title}: the filter says {each.said}, inside it is {each.seen}: "
+                f"{', '.join(each.names)}. {each.reason[0].upper()}{each.reason[1:]}.",
+            ]
+    for state in STATES:
+        rows = [work for work in found.works if work.state == state]
+        if rows:
+            said += ["", f"## System calls made of the host, {PER[state]}", "", *_work_table(rows)]
+    if found.functions:
+        said += ["", "## Functions of the host's kernel that were entered", "", *_function_table(found.functions)]
+    if found.not_measurable:
+        said += ["", "## What could not be measured here", ""]
+        said += [f"- {what}: {why}" for what, why in found.not_measurable.items()]
+    said += ["", "## What others counted", ""]
+    said += [
+        f"- {each.system}: {each.says} – {each.measures} ({each.source})" for each in published("attack surface")
+    ]
+    said += ["", "## What you may not conclude", "", *(f"- {each}" for each in not_to_conclude(found))]
+    said += ["", f"Repeat it: `{' '.join(run.command_line)} --seed {run.seed}`"]
+    return said
+
+
+def _work_table(rows: list[Work]) -> Iterator[str]:
+    yield "| backend | who | system calls | over the rounds | different | the most frequent | exits to KVM | lost |"
+    yield "| --- | --- | ---: | --- | ---: | --- | ---: | ---: |"
+    for work in rows:
+        where = f"{work.arm.label} ({stamp(work.arm)})"
+        if not work.n:
+            yield f"| {where} | {SIDE_NAMES[work.side]} | failed: {'; '.join(work.failures)} |"
+            continue
+        most = ", ".join(f"{name} {number(value)}" for name, value in work.most[:6])
+        yield (
+            f"| {where} | {SIDE_NAMES[work.side]} | {number(work.total)} | {number(work.low)} to "
+            f"{number(work.high)}, n = {work.n} | {work.distinct} | {most} | {number(work.exits)} | {work.lost} |"
+        )
+
+
+def _function_table(rows: list[Reached]) -> Iterator[str]:
+    yield "| backend | state | who | different functions | not entered by the baseline | lost |"
+    yield "| --- | --- | --- | ---: | ---: | ---: |"
+    for each in rows:
+        beyond = str(len(each.beyond)) if each.beyond else "–"
+        who = SIDE_NAMES[each.side]
+        yield f"| {each.arm.label} | {each.state} | {who} | {len(each.names)} | {beyond} | {each.lost} |"

@@ -1,0 +1,183 @@
+"""What is made of an attack surface's observations: idle subtracted, medians, what was not measured, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import write_run
+from typer.testing import CliRunner
+
+from lab.analysis.data import Loaded, load
+from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START, SUBSYSTEMS, Exposed, medians, scaled
+from lab.cli.main import app
+from lab.experiment.exposure import assert_answered, described
+from lab.experiment.surface import Call, Outcome, native
+from lab.metrics.wrk import LoadResult
+from lab.model import Accelerator
+from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story
+from lab.results.record import Arm, Sample, Status
+from lab.results.store import RunFolder
+from lab.runtime.bpf import Action
+from lab.runtime.calls import numbers
+
+
+def sample(arm: str, block: int, quantity: str, state: str, value: float | None, **detail: Any) -> Sample:
+    return Sample(
+        metric="surface", quantity=quantity, value=value, unit="1", backend=arm, arm=arm, block=block, position=0,
+        instance=f"{arm}-{block}", state=state, warmup=block < 1, detail=detail,
+        status=Status.OK if value is not None else Status.FAILED,
+        text="" if value is not None else "3 of 9 requests were not answered correctly",
+    )  # fmt: skip
+
+
+def calls(arm: str, block: int, state: str, side: str, made: dict[str, int], **about: Any) -> Sample:
+    about = {"seconds": 2.0, "requests": 0, "lost": 0, **about}
+    return sample(arm, block, "surface.host_calls", state, float(sum(made.values())), side=side, calls=made, **about)
+
+
+def functions(arm: str, state: str, side: str, *names: str) -> Sample:
+    about = {"seconds": 2.0, "requests": 0, "lost": 0}
+    return sample(
+        arm, 1 if arm else 0, "surface.functions", state, float(len(names)), side=side, functions=list(names), **about
+    )
+
+
+def reachable(arm: str, kernel: str) -> Sample:
+    allow, refuse = int(Action.ALLOW), int(Action.ERRNO | 1)
+    made = [
+        Call(number=0, name="read", filtered=Outcome.ALLOWED, answer=allow, seen=9, bare=9),
+        Call(number=250, name="keyctl", filtered=Outcome.REFUSED, answer=refuse, seen=1, bare=22),
+        Call(number=467, name="open_tree_attr", filtered=Outcome.ALLOWED, answer=allow, seen=38, bare=9),
+    ]
+    chosen = made if arm == "container" else made[:1]
+    return sample(arm, 0, "surface.calls", "", 1.0, calls=[described(call) for call in chosen], kernel=kernel)
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Loaded:
+    arms = tuple(
+        Arm(
+            label=name, backend=name, title=f"the {name}", mechanism="…", order=order, accelerator=accelerator,
+            kernel="6.1", differences=(),
+        )
+        for order, (name, accelerator) in enumerate(
+            (("process", Accelerator.NATIVE), ("container", Accelerator.NATIVE), ("vm", Accelerator.TCG))
+        )
+    )  # fmt: skip
+    folder = write_run(tmp_path, blocks=1)
+    (folder.path / "samples.jsonl").write_text("")
+    (folder.path / "progress.jsonl").unlink(missing_ok=True)
+    folder = RunFolder.open(folder.path)
+    folder.update(
+        arms=arms, settings={"kind": "surface", "not_traced": "", "no_functions": "", "no_exits": "no such event"}
+    )
+    with folder:
+        folder.append(reachable("process", "host"), reachable("container", "host"), reachable("vm", "own"))
+        for block in (1, 2, 3):
+            for arm in ("process", "container"):
+                folder.append(
+                    calls(arm, block, START, SETUP, {"mount": 10 * block, "clone": 1}),
+                    calls(arm, block, START, INSTANCE, {"read": 100}),
+                    calls(arm, block, IDLE, INSTANCE, {"poll": 4}),
+                    calls(arm, block, LOADED, INSTANCE, {"poll": 6, "read": 20 + block}, requests=10, seconds=3.0),
+                )
+        folder.append(
+            sample("vm", 1, "surface.host_calls", LOADED, None, side=INSTANCE),
+            functions("", IDLE, KERNEL, "tick", "rcu_core"),
+            functions("process", LOADED, INSTANCE, "vfs_read", "tcp_sendmsg"),
+            functions("process", LOADED, KERNEL, "tick", "net_rx_action"),
+            functions("container", LOADED, INSTANCE, "vfs_read", "tcp_sendmsg", "seccomp_run_filters"),
+            functions("container", LOADED, KERNEL, "rcu_core"),
+        )
+        folder.finish("done")
+    return load(folder.path)
+
+
+def test_idle_is_subtracted_and_medians_are_of_rounds(loaded: Loaded) -> None:
+    found = Exposed(loaded)
+    container = next(arm for arm in loaded.all_arms if arm.label == "container")
+    setup, busy = found.work(container, START, SETUP), found.work(container, LOADED)
+    assert setup is not None
+    assert (setup.n, setup.total, setup.low, setup.high, setup.calls["mount"]) == (3, 21, 11, 31, 20)
+    assert busy is not None
+    assert busy.calls == {"read": pytest.approx(2.2)}, "poll comes as often as in idle: 2 per second for 3 seconds"
+    idle = found.work(container, IDLE)
+    assert idle is not None
+    assert idle.calls == {"poll": 2.0}
+    assert busy.exits is None, "this kernel has no event for them"
+
+
+def test_a_load_that_was_not_answered_is_a_failure_and_no_number(loaded: Loaded) -> None:
+    vm = loaded.all_arms[-1]
+    work = Exposed(loaded).work(vm, LOADED)
+    assert work is not None
+    assert (work.n, work.distinct) == (0, 0)
+    assert work.failures == ("3 of 9 requests were not answered correctly",)
+    with pytest.raises(Exception, match="2 of 7 requests"):
+        assert_answered(LoadResult(requests=5, duration_seconds=1, received_bytes=1, latency_seconds={},
+                                   errors={"read": 2}))  # fmt: skip
+
+
+def test_functions_leave_out_what_an_idle_host_does(loaded: Loaded) -> None:
+    found = {(each.arm.label, each.side): each for each in Exposed(loaded).functions}
+    assert found["process", KERNEL].names == ("net_rx_action",)
+    assert found["container", KERNEL].names == ()
+    assert found["container", INSTANCE].beyond == ("seccomp_run_filters",)
+    assert found["process", INSTANCE].beyond == ()
+
+
+def test_where_both_ways_differ_the_reason_is_told(loaded: Loaded) -> None:
+    container = Exposed(loaded).reaches[1]
+    assert container.agreeing == (2, 3)
+    (differing,) = container.disagreements
+    assert differing.names == ("open_tree_attr",)
+    assert "libseccomp" in differing.reason
+    assert {name: count for name, count in container.outcomes.items() if count} == {"allowed": 1, "refused": 2}
+
+
+def test_the_page_says_all_of_it_and_ranks_nothing(loaded: Loaded) -> None:
+    assert is_surface(loaded.run.settings)
+    done = CliRunner().invoke(app, ["report", str(loaded.path)])
+    assert done.exit_code == 0, done.output
+    page, text = (loaded.path / "report.html").read_text(), (loaded.path / "report.md").read_text()
+    for said in ("seccomp_run_filters", "no such event", "both ways differ", "3 of 9 requests", "security and keys"):
+        assert said in page, said
+    for said in ("| the container | the host's | 1 |", "not answered correctly", "open_tree_attr", "no such event"):
+        assert said in text, said
+    assert any("ranking of security" in each for each in not_to_conclude(Exposed(loaded)))
+    assert any("TCG" in each for each in not_to_conclude(Exposed(loaded)))
+    assert any("refuses 2 of 3 system calls" in each for each in story(Exposed(loaded)))
+    names = {path.name for path in loaded.path.iterdir()}
+    assert {"surface-calls.csv", "surface-host-calls.csv", "surface-functions.csv"} <= names
+    assert (loaded.path / "plots/surface.png").stat().st_size > 10_000
+    assert "container,loaded,instance,seccomp_run_filters,True" in (loaded.path / "surface-functions.csv").read_text()
+
+
+def test_every_system_call_has_a_subsystem_and_every_outcome_a_look() -> None:
+    assert set(native()) | set(numbers("SCMP_ARCH_AARCH64")) <= set(SUBSYSTEMS)
+    assert set(LOOKS) == set(Outcome)
+
+
+counted = st.dictionaries(st.sampled_from(["read", "write", "poll", "futex"]), st.integers(0, 1000))
+
+
+@given(counted, counted, st.floats(0.5, 60), st.floats(0.5, 60), st.integers(1, 10_000))
+def test_no_rate_is_negative_and_none_comes_from_nothing(
+    busy: dict[str, int], idle: dict[str, int], seconds: float, idle_seconds: float, requests: int
+) -> None:
+    found = scaled(
+        {"calls": busy, "seconds": seconds, "requests": requests}, LOADED, {"calls": idle, "seconds": idle_seconds}
+    )
+    assert set(found) <= set(busy)
+    assert all(0 < rate <= busy[name] / requests for name, rate in found.items())
+
+
+@given(st.lists(counted, min_size=1, max_size=5))
+def test_a_median_of_calls_lies_among_its_rounds(rounds: list[dict[str, int]]) -> None:
+    for name, value in medians(rounds).items():
+        seen = [each.get(name, 0) for each in rounds]
+        assert min(seen) <= value <= max(seen)
