@@ -94,6 +94,12 @@ class Loaded:
         alike = {*(arm.label for arm in self.references), *twins, baseline}
         return ratios(self.frame[self.frame["arm"].isin(alike)], baseline or self.baseline, seed=self.run.seed)
 
+    def effects(self) -> pd.DataFrame:
+        """What each factor does to each backend, and which interact: see `lab.analysis.factors.effects`."""
+        from lab.analysis.factors import effects
+
+        return effects(self)
+
     def findings(self) -> tuple[Finding, ...]:
         """What to mind before believing it: see `lab.analysis.findings.findings`."""
         from lab.analysis.findings import findings

@@ -165,6 +165,55 @@ def p_value(above: Floats, below: Floats, sessions: Sessions = None) -> float:
     if int(shared.sum()) < 2 or min(first[shared].min(), second[shared].min()) <= 0:
         return math.nan
     logs = by_session(log_ratios(first, second), None if sessions is None else sessions[shared])
+    return _p_of_none(logs)
+
+
+def contrasts(logs: Floats, sessions: Sessions = None) -> Floats:
+    """A row of ratio, low, high and p-value for each row of ``logs``: one log contrast per block, NaN left out.
+
+    The geometric mean and Student's t with few blocks; with many the median, its interval between order statistics
+    and Wilcoxon's signed ranks. NaN for what fewer than ``FEWEST`` blocks can't tell. With ``sessions``, of each
+    block, they count instead.
+    """
+    values = logs if sessions is None else _padded([by_session(row, sessions) for row in logs])
+    counts = np.isfinite(values).sum(axis=1)
+    result = np.full((len(values), 4), np.nan)
+    few = np.flatnonzero((counts >= FEWEST) & (counts < MANY_BLOCKS))
+    result[few] = _students(values[few], counts[few])
+    for row in np.flatnonzero(counts >= MANY_BLOCKS):
+        known = np.sort(values[row][np.isfinite(values[row])])
+        low, high = _between_order_statistics(known, LEVEL)
+        result[row] = np.exp(np.median(known)), np.exp(low), np.exp(high), _p_of_none(known)
+    for row in np.flatnonzero((counts > 0) & (counts < FEWEST)):
+        result[row, 0] = math.exp(np.nanmean(values[row]))
+    return result
+
+
+def _students(values: Floats, counts: NDArray[np.int64]) -> Floats:
+    """`student_interval` of every row at once, its middle before and its p-value behind; all but that as ratios."""
+    means, freedom = np.nanmean(values, axis=1), counts - 1
+    errors = np.nanstd(values, axis=1, ddof=1) / np.sqrt(counts)
+    reach = distributions.t.ppf((1 + LEVEL) / 2, freedom) * errors
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        p = np.where(
+            errors > 0, 2 * distributions.t.sf(np.abs(means) / errors, freedom), np.where(means == 0, 1.0, 0.0)
+        )
+        ratios = np.exp(np.stack([means, means - reach, means + reach], axis=1))
+    exact = np.where(means == 0, 1.0, 0.0)  # what never varies is as it is
+    result: Floats = np.column_stack([ratios, np.where(errors > 0, p, exact)])
+    return result
+
+
+def _padded(rows: list[Floats]) -> Floats:
+    """As a matrix, NaN behind what is short."""
+    matrix = np.full((len(rows), max((len(row) for row in rows), default=0)), np.nan)
+    for index, row in enumerate(rows):
+        matrix[index, : len(row)] = row
+    return matrix
+
+
+def _p_of_none(logs: Floats) -> float:
+    """How often independent log ratios around nothing would lie as far from it, two-sided."""
     if not logs.any():
         return 1.0
     if len(logs) < MANY_BLOCKS:

@@ -1,0 +1,186 @@
+"""Main effects and interactions: found where they are, claimed nowhere else. Simulated, and on a made-up run."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from factorial import CPUS_ON_BOOT, MEMORY_ON_PSS, OVMF_ON_BOOT, OVMF_WITH_A_CPU, write_factorial
+
+from lab.analysis import load
+from lab.analysis.factors import BACKEND, Bands, Cube, cubes, effects_of
+from lab.analysis.inference import MANY_BLOCKS, contrasts
+
+FACTORS = (("memory", ("a", "b")), ("firmware", ("x", "y", "z")))
+QUANTITIES = ("boot.total", "memory.pss")
+NO_BAND: Bands = {("boot.total", ""): (1.0, "boot.total"), ("memory.pss", ""): (1.0, "memory.pss")}
+BLOCKS, NOISE = 8, 0.05
+
+
+def simulate(
+    generator: np.random.Generator,
+    *,
+    blocks: int = BLOCKS,
+    noise: float = NOISE,
+    memory: float = 1.0,
+    both: float = 1.0,
+) -> list[Cube]:
+    """Two backends, two quantities; ``memory=b`` multiplies boots, ``both`` besides where firmware is z."""
+    shared = generator.normal(0.0, 0.3, (blocks, 1, 1))
+    found = []
+    for backend, quantity in product(("thin", "thick"), QUANTITIES):
+        logs = shared + generator.normal(0.0, NOISE, (blocks, 2, 3))
+        if quantity == "boot.total" and backend == "thick":
+            logs[:, 1, :] += math.log(memory)
+            logs[:, 1, 2] += math.log(both)
+        found.append(
+            Cube(
+                backend=backend, quantity=quantity, state="", unit="seconds", factors=FACTORS, logs=logs,
+                failures=np.zeros((2, 3)),
+            )
+        )  # fmt: skip
+    return found
+
+
+def claims(table: pd.DataFrame, *, interaction: bool) -> pd.DataFrame:
+    """The claimed rows, those of main effects or of interactions between the two factors."""
+    return table[table["claim"] & ((table["other"] != "") == interaction)]
+
+
+def band(generator: np.random.Generator, blocks: int) -> Bands:
+    """What an A/A pair of such noise shows of itself, as `lab.analysis.compare` makes a band of it."""
+    _, low, high, _ = contrasts(generator.normal(0.0, NOISE * math.sqrt(2), (1, blocks)))[0]
+    return {("boot.total", ""): (max(high, 1 / low), "boot.total")}
+
+
+@pytest.mark.parametrize(("blocks", "rounds"), [(4, 300), (BLOCKS, 300), (MANY_BLOCKS + 4, 30)])
+def test_where_no_factor_does_anything_one_report_in_twenty_claims_anything_at_most(blocks: int, rounds: int) -> None:
+    generator = np.random.default_rng(3)
+    wrong = sum(
+        bool(effects_of(simulate(generator, blocks=blocks), band(generator, blocks))["claim"].any())
+        for _ in range(rounds)
+    )
+    assert wrong / rounds <= 0.05
+
+
+def test_the_correction_alone_keeps_to_one_report_in_twenty() -> None:
+    """4.6 % of 2,500; of 300 the standard deviation is 1.3 %."""
+    generator, rounds = np.random.default_rng(12), 300
+    wrong = sum(bool(effects_of(simulate(generator), NO_BAND)["claim"].any()) for _ in range(rounds))
+    assert wrong / rounds <= 0.075
+
+
+def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it() -> None:
+    generator, found, wrong, rounds = np.random.default_rng(4), 0, 0, 100
+    for _ in range(rounds):
+        table = effects_of(simulate(generator, memory=1.2), NO_BAND)
+        main = claims(table, interaction=False)
+        found += bool(((main["backend"] == "thick") & (main["factor"] == "memory")).any())
+        between = table["claim"] & (table["other"] != "") & (table["other"] != BACKEND)
+        wrong += bool((main["factor"] != "memory").any() or (main["backend"] == "thin").any() or between.any())
+    assert found / rounds >= 0.95
+    assert wrong / rounds <= 0.05
+
+
+def test_an_interaction_is_found_where_effects_do_not_multiply() -> None:
+    generator, found, rounds = np.random.default_rng(5), 0, 100
+    for _ in range(rounds):
+        rows = claims(effects_of(simulate(generator, memory=1.2, both=1.4), NO_BAND), interaction=True)
+        found += bool(((rows["other"] == "firmware") & (rows["other_level"] == "z") & (rows["ratio"] > 1.2)).any())
+    assert found / rounds >= 0.95
+
+
+def test_intervals_of_effects_cover_the_truth() -> None:
+    generator, covered, rounds = np.random.default_rng(6), 0, 300
+    for _ in range(rounds):
+        thick = simulate(generator, memory=1.2)[2]
+        row = effects_of([thick], NO_BAND).iloc[0]
+        covered += row["low"] <= 1.2 <= row["high"]
+    assert 0.92 <= covered / rounds <= 0.98
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return load(write_factorial(tmp_path_factory.mktemp("factorial")).path).effects()
+
+
+def row(table: pd.DataFrame, backend: str, quantity: str, level: str, other: str = "") -> pd.Series:
+    factor, value = level.split("=")
+    wanted = (
+        (table["backend"] == backend) & (table["quantity"] == quantity) & (table["factor"] == factor)
+        & (table["level"] == value)
+    )  # fmt: skip
+    names = table["other"] + table["other"].where(table["other"] == "", "=") + table["other_level"]
+    (found,) = [found for _, found in table[wanted & (names == other)].iterrows()]
+    return found
+
+
+def test_effects_of_a_run_are_those_that_it_was_made_with(table: pd.DataFrame) -> None:
+    for backend, truth in CPUS_ON_BOOT.items():
+        seen = row(table, backend, "boot.total", "cpus=1")
+        # the machine's firmware makes its CPUs matter: a third of the combinations have ovmf
+        expected = truth if backend == "container" else (OVMF_WITH_A_CPU / OVMF_ON_BOOT) ** (1 / 3)
+        assert seen["low"] <= expected <= seen["high"]
+        assert seen["n"] == 8
+    ovmf = row(table, "microvm", "boot.total", "firmware=ovmf")
+    assert ovmf["claim"]
+    assert ovmf["ratio"] == pytest.approx(math.sqrt(OVMF_ON_BOOT * OVMF_WITH_A_CPU), rel=0.05)
+    assert not row(table, "microvm", "boot.total", "firmware=seabios")["claim"]
+    together = row(table, "microvm", "boot.total", "cpus=1", "firmware=ovmf")
+    assert together["claim"]
+    assert together["ratio"] == pytest.approx(OVMF_WITH_A_CPU / OVMF_ON_BOOT, rel=0.05)
+    memory = row(table, "microvm", "memory.pss", "memory=256M")
+    assert memory["claim"]
+    assert memory["ratio"] == pytest.approx(MEMORY_ON_PSS["microvm"], rel=0.05)
+
+
+def test_a_factor_that_does_more_to_one_backend_than_to_another_interacts_with_the_backend(
+    table: pd.DataFrame,
+) -> None:
+    seen = row(table, "microvm", "memory.pss", "memory=256M", "backend=microvm")
+    assert seen["claim"]
+    assert seen["other_against"] == "container"
+    assert seen["ratio"] == pytest.approx(1.3, rel=0.05)
+    assert "firmware" not in set(table[table["other"] == BACKEND]["factor"])
+
+
+def test_what_failed_counts_for_what_it_was_at(table: pd.DataFrame) -> None:
+    together = row(table, "microvm", "boot.total", "cpus=1", "firmware=seabios")
+    assert "failed" in together["why"]
+    less = row(table, "microvm", "boot.total", "cpus=1")
+    assert (less["censored"], less["base_censored"], less["n"]) == (0, 1, 8)
+
+
+def test_more_than_where_the_other_failed_is_not_claimed() -> None:
+    found = simulate(np.random.default_rng(7), memory=1.5)
+    found[2].failures[0, 1] = 1
+    above = effects_of(found, NO_BAND)
+    slower = above[(above["backend"] == "thick") & (above["quantity"] == "boot.total") & (above["other"] == "")]
+    assert "a failed at times" in slower[slower["factor"] == "memory"].iloc[0]["why"]
+
+
+def test_no_effect_is_claimed_that_the_pair_shows_by_itself() -> None:
+    wide: Bands = {("boot.total", ""): (1.5, "boot.total")}
+    table = effects_of(simulate(np.random.default_rng(8), memory=1.2), wide)
+    seen = table[(table["backend"] == "thick") & (table["factor"] == "memory") & (table["other"] == "")]
+    assert "A/A pair" in seen.iloc[0]["why"]
+    assert seen.iloc[1]["band_of"] == "boot.total"  # borrowed
+
+
+def test_sessions_count_when_there_are_three() -> None:
+    found = simulate(np.random.default_rng(9), blocks=9, memory=1.2)
+    by_block = effects_of(found, NO_BAND)
+    by_session = effects_of(found, NO_BAND, np.repeat(np.array([1, 2, 3]), 3))
+    assert (by_session["high"] / by_session["low"]).mean() > (by_block["high"] / by_block["low"]).mean()
+
+
+def test_a_run_without_factors_has_none(tmp_path: Path) -> None:
+    from synthetic import write_run
+
+    loaded = load(write_run(tmp_path, blocks=3).path)
+    assert list(cubes(loaded)) == []
+    assert loaded.effects().empty
