@@ -57,6 +57,8 @@ TOOLS = (
     Tool(program="qemu-img", package="qemu-utils", required_by=VIRTUAL),
     Tool(program="mke2fs", package="e2fsprogs", required_by=VIRTUAL),
     Tool(program="mmdebstrap", package="mmdebstrap", required_by=("vm",)),
+    Tool(program="mkfs.erofs", package="erofs-utils"),
+    Tool(program="mcopy", package="mtools"),
     Tool(program="skopeo", package="skopeo"),
     Tool(program="wrk", package="wrk"),
     Tool(program="runc", package="runc"),
@@ -65,10 +67,28 @@ TOOLS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """A file that ``package`` ships and lab uses: without, one way to boot a machine is missing."""
+
+    name: str
+    path: Path
+    package: str
+
+
+GRUB = Path("/usr/lib/grub")  # a folder per platform
+OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+RESOURCES = (
+    Resource(name="GRUB for BIOS", path=GRUB / "i386-pc", package="grub-pc-bin"),
+    Resource(name="GRUB for UEFI", path=GRUB / "x86_64-efi", package="grub-efi-amd64-bin"),
+    Resource(name="UEFI firmware", path=OVMF, package="ovmf"),
+)
+
+
 def host_checks() -> list[Check]:
     """Every check of this module, in the order in which a reader would look for a cause."""
     checks: list[Callable[[], Check]] = [privilege.check, processor, cgroup, namespaces, overlay, disk, ram, compiler]
-    return [check() for check in checks] + [tool(each) for each in TOOLS]
+    return [check() for check in checks] + [tool(each) for each in TOOLS] + [resource(each) for each in RESOURCES]
 
 
 def processor() -> Check:
@@ -189,6 +209,17 @@ def tool(wanted: Tool, search: Mapping[str, str] | None = None) -> Check:
         found=path or "not installed",
         remedy=f"apt-get install {wanted.package}",
         required_by=wanted.required_by,
+    )
+
+
+def resource(wanted: Resource) -> Check:
+    """A file or folder of the host's."""
+    there = wanted.path.exists()
+    return Check(
+        name=wanted.name,
+        ok=there,
+        found=str(wanted.path) if there else "not installed",
+        remedy=f"apt-get install {wanted.package}",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lab.errors import CommandError
 from lab.host import checks, privilege
-from lab.host.checks import Tool
+from lab.host.checks import Resource, Tool
 from lab.host.hierarchy import Hierarchies
 
 
@@ -37,6 +37,14 @@ def test_a_missing_tool_names_its_package(tmp_path: Path) -> None:
     assert check.required_by == ("vm",)
     (tmp_path / "qemu-system-x86_64").touch(mode=0o755)
     assert checks.tool(wanted, {"PATH": str(tmp_path)}).ok
+
+
+def test_a_missing_file_names_its_package(tmp_path: Path) -> None:
+    wanted = Resource(name="UEFI firmware", path=tmp_path / "code.fd", package="ovmf")
+    check = checks.resource(wanted)
+    assert (check.ok, check.remedy, check.required_by) == (False, "apt-get install ovmf", ())
+    wanted.path.touch()
+    assert checks.resource(wanted).ok
 
 
 def test_cgroups_name_the_absent_controllers(tmp_path: Path) -> None:

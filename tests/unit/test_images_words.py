@@ -11,7 +11,8 @@ import pytest
 
 from lab.cli.template import render
 from lab.errors import UsageError
-from lab.hypervisor.guest.bootdisk import application, boot_command, hostname, partition_entry
+from lab.hypervisor.guest.bootdisk import application, boot_command, hostname
+from lab.hypervisor.guest.grub import partition_entry
 from lab.images.archive import full_name
 from lab.images.image import Image, Origin
 from lab.images.reference import registry_of

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny import GREETING, tiny_image
 
-from lab.hypervisor.guest.bootdisk import GRUB
+from lab.hypervisor.guest.grub import BIOS
 from lab.images.store import Origin, Store
 from lab.model import ImageConfig
 
@@ -24,7 +24,7 @@ SCRIPT = "cat /srv/index.html; id -u; pwd; echo $WORD; uname -n; echo kept >/tmp
 def test_the_printed_command_boots_the_disk_and_the_command_s_end_is_the_machine_s(
     lab_home: Path, tmp_path: Path, missing: Callable[[str], None]
 ) -> None:
-    if not GRUB.is_dir():
+    if BIOS.missing:
         missing("GRUB for BIOS")
     store = Store.open(lab_home)
     config = ImageConfig(

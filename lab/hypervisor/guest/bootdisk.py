@@ -8,16 +8,14 @@ switches the machine off when it ends. Out of scope: UEFI firmware without a BIO
 from __future__ import annotations
 
 import shlex
-import shutil
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import CommandError, LabError, UsageError
+from lab.errors import LabError, UsageError
 from lab.host.command import run
 from lab.hypervisor.accelerator import find_accelerator
-from lab.hypervisor.guest import cpio
+from lab.hypervisor.guest import cpio, grub
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import NETWORK_MODULES, TRANSPORT_MODULES
 from lab.hypervisor.kinds import MachineType
@@ -28,17 +26,8 @@ from lab.images.store import Store
 from lab.inside.build import program
 from lab.model import Accelerator, Process
 
-GRUB = Path("/usr/lib/grub/i386-pc")
-GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux")
 GRUB_SCRIPT = "linux /vmlinuz console=tty0 console=ttyS0 panic=-1 quiet\ninitrd /initramfs\nboot\n"
-SECTOR_BYTES = 512
-ALIGNMENT_BYTES = 1 << 20
-BOOT_BYTES = 48 << 20
 FREE_BYTES = 1 << 30
-CODE_BYTES = 440  # of the master boot record; a signature, the partition table and 55 AA follow
-TABLE_OFFSET = 446
-LINUX, ACTIVE = 0x83, 0x80
-MAKE_SECONDS = 600.0
 MEMORY_MIB = 512
 SCRIPT = Path(__file__).parent / "bootdisk.sh"
 RAW = "raw"
@@ -73,7 +62,10 @@ def make_boot_disk(store: Store, image: Image, target: Path, *, free_bytes: int 
         try:
             _make_whole(store, image, guest, process, scratch, whole, free_bytes)
             if form != RAW:
-                run(["qemu-img", "convert", "-f", RAW, "-O", form, whole, unfinished], timeout_seconds=MAKE_SECONDS)
+                run(
+                    ["qemu-img", "convert", "-f", RAW, "-O", form, whole, unfinished],
+                    timeout_seconds=grub.MAKE_SECONDS,
+                )
             unfinished.rename(target)  # it has its name once it is whole
         finally:
             unfinished.unlink(missing_ok=True)
@@ -83,37 +75,20 @@ def make_boot_disk(store: Store, image: Image, target: Path, *, free_bytes: int 
 def _make_whole(
     store: Store, image: Image, guest: Guest, process: Process, scratch: Path, whole: Path, free_bytes: int
 ) -> None:
-    """Boot record, GRUB behind it, and the partitions, each at a whole MiB.
-
-    grub-mkimage writes an image that expects to lie at sector 1, right behind the boot record, which reads it there.
-    """
-    code = _core_image(scratch)
-    boot_at, root_at = ALIGNMENT_BYTES, ALIGNMENT_BYTES + BOOT_BYTES
+    """Boot record, GRUB behind it, and the partitions, each at a whole MiB."""
+    core = grub.core_image(grub.BIOS, GRUB_SCRIPT, scratch)
+    boot_at, root_at = grub.ALIGNMENT_BYTES, grub.ALIGNMENT_BYTES + grub.BOOT_BYTES
     whole.touch(mode=0o644)
-    _make_boot(guest, image, process, scratch, whole, boot_at)
+    files: dict[str, Path | bytes] = {"vmlinuz": guest.kernel, "initramfs": _initramfs(guest, image, process)}
+    grub.make_boot_partition(files, scratch, whole, offset_bytes=boot_at)
     (scratch / "overlay").mkdir()
     size = make_ext4(
         store, image, scratch / "overlay", whole, offset_bytes=root_at, free_bytes=free_bytes, writable=True
     )
-    table = partition_entry(boot_at, BOOT_BYTES, active=True) + partition_entry(root_at, size, active=False)
-    record = (GRUB / "boot.img").read_bytes()[:CODE_BYTES].ljust(TABLE_OFFSET, b"\0") + table.ljust(64, b"\0")
+    table = grub.partition_entry(boot_at, grub.BOOT_BYTES, active=True) + grub.partition_entry(root_at, size)
     with whole.open("rb+") as disk:
-        disk.truncate(root_at + -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES)
-        disk.write(record + b"\x55\xaa" + code)
-
-
-def _make_boot(guest: Guest, image: Image, process: Process, scratch: Path, whole: Path, at: int) -> None:
-    """The first partition: what GRUB reads."""
-    staging = scratch / "boot"
-    staging.mkdir()
-    shutil.copyfile(guest.kernel, staging / "vmlinuz")
-    (staging / "initramfs").write_bytes(_initramfs(guest, image, process))
-    extended = f"root_owner=0:0,offset={at}"
-    run(
-        ["mke2fs", "-q", "-F", "-t", "ext2", "-L", "boot", "-m", "0", "-E", extended, "-d", staging, whole,
-         f"{BOOT_BYTES >> 10}k"],
-        timeout_seconds=MAKE_SECONDS,
-    )  # fmt: skip
+        disk.truncate(root_at + -(-size // grub.ALIGNMENT_BYTES) * grub.ALIGNMENT_BYTES)
+        disk.write(grub.boot_record(core, table))
 
 
 def _initramfs(guest: Guest, image: Image, process: Process) -> bytes:
@@ -152,31 +127,6 @@ def hostname(image: Image) -> str:
 
 def _assignments(values: Mapping[str, str]) -> str:
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-
-
-def _core_image(scratch: Path) -> bytes:
-    """GRUB with what it needs to read the first partition, and what to do then."""
-    if not (GRUB / "boot.img").exists():
-        raise CommandError("GRUB for BIOS is not installed", hint="apt-get install grub-pc-bin grub-common")
-    script, core = scratch / "grub.cfg", scratch / "core.img"
-    script.write_text(GRUB_SCRIPT)
-    run(
-        ["grub-mkimage", "-O", "i386-pc", "-d", GRUB, "-c", script, "-p", "(,msdos1)/", "-o", core, *GRUB_MODULES],
-        timeout_seconds=60, hint="apt-get install grub-pc-bin grub-common",
-    )  # fmt: skip
-    code = core.read_bytes()
-    if SECTOR_BYTES + len(code) > ALIGNMENT_BYTES:
-        raise LabError("GRUB does not fit before the first partition", hint="report it: lab doctor --json")
-    return code
-
-
-def partition_entry(start_bytes: int, size_bytes: int, *, active: bool) -> bytes:
-    """One entry of a master boot record's table; its cylinders refer to its sectors. Raises UsageError."""
-    start, count = start_bytes // SECTOR_BYTES, -(-size_bytes // SECTOR_BYTES)
-    if start + count >= 1 << 32:
-        raise UsageError("the disk is too large for a BIOS", hint="at most 2 TiB")
-    nowhere = b"\xfe\xff\xff"
-    return struct.pack("<B3sB3sII", ACTIVE if active else 0, nowhere, LINUX, nowhere, start, count)
 
 
 def boot_command(image: Image, disk: Path, form: str, accelerator: Accelerator) -> list[str]:
