@@ -1,22 +1,29 @@
-"""An image as a read-only raw ext4 disk, for instances with a kernel of their own.
+"""An image as a read-only raw disk, for instances with a kernel of their own.
 
 The same files as `Store.lower_directories`: owners, modes, extended attributes and hard links are kept. Equal
-images give equal bytes: identifiers and times are fixed, mke2fs fills directories in sorted order. ext4, because
-Debian's cloud kernel has it built in; without a journal, because nothing is ever written.
+images give equal bytes: identifiers and times are fixed, and directories are filled in sorted order. ext4, because
+Debian's cloud kernel has it built in; without a journal, because nothing is ever written. Or EROFS, made for images
+that nobody writes to; uncompressed, so that it differs from ext4 in nothing but the file system.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
 import stat
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import CommandError, ImageError
+from lab.errors import BackendUnavailable, CommandError, ImageError
 from lab.host.command import run
+from lab.images.filesystem import FileSystem
 from lab.images.layers import epoch
 from lab.images.store import Image, Store
-from lab.images.tree import Tree
+from lab.images.tree import Entry, Tree
 
 BLOCK_BYTES = 4096
 INODE_BYTES = 256
@@ -27,6 +34,9 @@ BYTES_PER_INODE = 16384  # of free space, as in mke2fs.conf(5)
 JOURNAL_MIB = 16
 MAKE_SECONDS = 600.0
 UUID = "6c616264-6973-4b00-8000-000000000000"
+EROFS_BUILD_TIME_OFFSET = 1024 + 24  # in the superblock: include/erofs_fs.h of erofs-utils
+EROFS_BUILD_TIME = struct.Struct("<QI")  # seconds, nanoseconds
+LEFT_OUT_OF_EROFS = b"lost+found"  # whatever begins so: lib/inode.c of erofs-utils
 HASH_SEED = "6c616264-6973-4b00-8000-000000000001"
 FEATURES = (  # all of them, so that the host's mke2fs.conf has no say
     "none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,"
@@ -34,13 +44,20 @@ FEATURES = (  # all of them, so that the host's mke2fs.conf has no say
 )
 
 # The overlay exists in a mount namespace that ends with the script. An empty lowest directory makes one layer enough.
-SCRIPT = """
+MERGE = """
 set -e
 cd "$SCRATCH/lower"
 mount -t overlay overlay -o "ro,lowerdir=$LOWER" "$SCRATCH/merged"
+"""
+
+MAKE_EXT4 = """
 exec mke2fs -q -F -t ext4 $JOURNAL -b $BLOCK -I $INODE -N $INODES -m 0 -L image -O $FEATURES -U $UUID \
     -E "hash_seed=$SEED,lazy_itable_init=0,nodiscard,root_owner=$OWNER,offset=$OFFSET" -d "$SCRATCH/merged" \
     "$DISK" "${KIB}k"
+"""
+
+MAKE_EROFS = """
+exec mkfs.erofs --quiet --preserve-mtime -E nosbcrc -U $UUID "$DISK" "$SCRATCH/merged"
 """
 
 
@@ -52,22 +69,31 @@ class _Size:
     inodes: int
 
 
-def image_disk(store: Store, image: Image) -> Path:
+def image_disk(store: Store, image: Image, file_system: FileSystem = FileSystem.EXT4) -> Path:
     """The image's disk, made at the first call and shared by every image with the same layers. Needs root.
 
-    Attach it read-only. Raises ImageError when it can't be made.
+    Attach it read-only. Raises ImageError when it can't be made, BackendUnavailable without the program that does.
     """
+    require(file_system)
     folder = store.home / "disks"
     folder.mkdir(mode=0o700, exist_ok=True)
-    target = folder / f"{image.chain}.ext4"
+    target = folder / f"{image.chain}.{file_system}"
     with (folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             with store.scratch("disk") as scratch:
-                disk = scratch / "disk.ext4"
-                make_ext4(store, image, scratch, disk)
+                disk = scratch / "disk"
+                MAKERS[file_system](store, image, scratch, disk)
                 disk.replace(target)
     return target
+
+
+def require(file_system: FileSystem) -> None:
+    """Raises BackendUnavailable when this host lacks the program that makes it."""
+    if file_system is FileSystem.EROFS and shutil.which("mkfs.erofs") is None:
+        raise BackendUnavailable(
+            "disk=erofs can't be had here: mkfs.erofs is not installed", hint="apt-get install erofs-utils"
+        )
 
 
 def make_ext4(
@@ -86,20 +112,10 @@ def make_ext4(
     ImageError when it can't be made.
     """
     lower = store.lower_directories(image)
-    tree = Tree(lower)
-    root = tree.lookup(b"")
-    if root is None:
-        raise ImageError(f"{image.name} has no files", hint="COPY something into it")
+    tree, root = _tree(image, lower)
     size = measure(tree)
     size_bytes = size.size_bytes + free_bytes + (JOURNAL_MIB << 20 if writable else 0)
-    for name in ("empty", "lower", "merged"):
-        (scratch / name).mkdir()
-    for number, directory in enumerate((*lower, scratch / "empty")):
-        (scratch / "lower" / str(number)).symlink_to(directory)
     environment = {
-        "LOWER": ":".join(map(str, range(len(lower) + 1))),  # short names: mount(2) takes one page of options
-        "SCRATCH": str(scratch),
-        "DISK": str(disk),
         "OFFSET": str(offset_bytes),
         "KIB": str(size_bytes // 1024),
         "BLOCK": str(BLOCK_BYTES),
@@ -107,19 +123,71 @@ def make_ext4(
         "INODES": str(size.inodes + free_bytes // BYTES_PER_INODE),
         "FEATURES": f"{FEATURES},has_journal" if writable else FEATURES,
         "JOURNAL": f"-J size={JOURNAL_MIB}" if writable else "",
-        "UUID": UUID,
         "SEED": HASH_SEED,
         "OWNER": f"{root.status.st_uid}:{root.status.st_gid}",
         "E2FSPROGS_FAKE_TIME": str(int(epoch().timestamp())),
+    }
+    with _explained(image):
+        _make(MAKE_EXT4, lower, scratch, disk, environment)
+        _settle(f"{disk}?offset={offset_bytes}", root.status.st_mode, tree.lookup(b"lost+found") is None, scratch)
+    return size_bytes
+
+
+def make_erofs(store: Store, image: Image, scratch: Path, disk: Path) -> None:
+    """Write the image's files as an EROFS into ``disk``: mkfs.erofs(1). Raises as `make_ext4`."""
+    lower = store.lower_directories(image)
+    tree, _ = _tree(image, lower)
+    for entry in tree.walk():
+        if entry.path.rpartition(b"/")[2].startswith(LEFT_OUT_OF_EROFS):
+            raise ImageError(
+                f"can't make an EROFS of {image.name}: mkfs.erofs would leave out {os.fsdecode(entry.path)}",
+                hint="disk=ext4, or remove it from the image",
+            )
+    with _explained(image):
+        _make(MAKE_EROFS, lower, scratch, disk, {})
+    with disk.open("rb+") as written:  # it tells when it was made; no file of the image is as new as that
+        written.seek(EROFS_BUILD_TIME_OFFSET)
+        written.write(EROFS_BUILD_TIME.pack(int(epoch().timestamp()), 0))
+
+
+MAKERS: Mapping[FileSystem, Callable[[Store, Image, Path, Path], object]] = {
+    FileSystem.EXT4: make_ext4,
+    FileSystem.EROFS: make_erofs,
+}
+
+
+def _tree(image: Image, lower: Sequence[Path]) -> tuple[Tree, Entry]:
+    tree = Tree(lower)
+    root = tree.lookup(b"")
+    if root is None:
+        raise ImageError(f"{image.name} has no files", hint="COPY something into it")
+    return tree, root
+
+
+def _make(script: str, lower: Sequence[Path], scratch: Path, disk: Path, environment: Mapping[str, str]) -> None:
+    """Run ``script``, which finds the image's files below $SCRATCH/merged and writes $DISK."""
+    for name in ("empty", "lower", "merged"):
+        (scratch / name).mkdir()
+    for number, directory in enumerate((*lower, scratch / "empty")):
+        (scratch / "lower" / str(number)).symlink_to(directory)
+    shared = {
+        "LOWER": ":".join(map(str, range(len(lower) + 1))),  # short names: mount(2) takes one page of options
+        "SCRATCH": str(scratch),
+        "DISK": str(disk),
+        "UUID": UUID,
         "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 255 bytes a value, three layers' names
     }
+    run(
+        ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-c", MERGE + script],
+        timeout_seconds=MAKE_SECONDS,
+        environment={**shared, **environment},
+    )
+
+
+@contextmanager
+def _explained(image: Image) -> Iterator[None]:
     try:
-        run(
-            ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-c", SCRIPT],
-            timeout_seconds=MAKE_SECONDS,
-            environment=environment,
-        )
-        _settle(f"{disk}?offset={offset_bytes}", root.status.st_mode, tree.lookup(b"lost+found") is None, scratch)
+        yield
     except CommandError as error:
         full = "No space left" in error.detail
         raise ImageError(
@@ -127,7 +195,6 @@ def make_ext4(
             hint="free some disk space, or set LAB_HOME to a larger disk" if full else "see its output below",
             detail=error.detail,
         ) from error
-    return size_bytes
 
 
 def _settle(disk: str, root_mode: int, remove_lost_and_found: bool, scratch: Path) -> None:

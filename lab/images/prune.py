@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import ImageError
+from lab.images.filesystem import FileSystem
 from lab.images.image import Image
 from lab.images.locks import claim, holders
 from lab.images.store import Store
@@ -105,7 +106,7 @@ class _Collection:
             found = [
                 self._sweep("locks", self._unpinned(), bin_),
                 self._sweep("unpacked layers", self._unheld(self.store.unpacked, self.diff_ids), bin_),
-                self._sweep("disks", self._of_chains("disks", ".ext4"), bin_),
+                self._sweep("disks", self._of_chains("disks", *(f".{one}" for one in FileSystem)), bin_),
                 self._sweep("manifests", self._of_chains("manifests", ".txt"), bin_),
                 self._sweep("blobs", self._unheld(self.store.blobs, self.blobs), bin_),
             ]
@@ -128,10 +129,9 @@ class _Collection:
         if folder.is_dir():
             yield from (path for path in sorted(folder.iterdir()) if path.name not in wanted)
 
-    def _of_chains(self, folder: str, suffix: str) -> Iterator[Path]:
-        for path in sorted((self.store.home / folder).glob(f"*{suffix}")):
-            chain = path.name.removesuffix(suffix)
-            if chain not in self.chains and not holders(self.store.pin(chain)):
+    def _of_chains(self, folder: str, *suffixes: str) -> Iterator[Path]:
+        for path in sorted((self.store.home / folder).glob("*")):
+            if path.suffix in suffixes and path.stem not in self.chains and not holders(self.store.pin(path.stem)):
                 yield path
 
     def _unpinned(self) -> Iterator[Path]:
