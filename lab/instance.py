@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from lab.errors import LabError
+from lab.errors import LabError, UsageError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.execution import Execution as Execution
@@ -180,9 +180,17 @@ class Instance(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """What a backend can't make equal, said in the report: one plain sentence each."""
+    """What a backend can't make equal, said in the report: one plain sentence each.
+
+    ``of_level`` has those that are true at one level of a knob only, by name and level.
+    """
 
     differences: tuple[str, ...] = field(default_factory=tuple)
+    of_level: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def at(self, levels: Mapping[str, str]) -> tuple[str, ...]:
+        """What differs where the knobs are at ``levels``, every one of them named."""
+        return self.differences + tuple(said for at, said in self.of_level.items() if at in levels.items())
 
 
 class Backend(ABC):
@@ -198,6 +206,24 @@ class Backend(ABC):
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]
     knobs: ClassVar[tuple[Knob, ...]] = ()
+
+    @classmethod
+    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        """The level of every knob: the given, of the others the first.
+
+        Raises UsageError for names and levels that don't exist or don't go together, BackendUnavailable when this
+        host lacks what a level needs. Quick; makes nothing.
+        """
+        offered = {knob.name: knob.levels for knob in cls.knobs}
+        for name, level in knobs.items():
+            if name not in offered:
+                what = f"knobs: {', '.join(offered)}" if offered else "it has none"
+                raise UsageError(f"backend {cls.name} has no knob {name}", hint=what)
+            if level not in offered[name]:
+                raise UsageError(
+                    f"{name} of backend {cls.name} has no level {level}", hint=f"levels: {', '.join(offered[name])}"
+                )
+        return {name: knobs.get(name, levels[0]) for name, levels in offered.items()}
 
     @classmethod
     @abstractmethod

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
+from lab.backends.knobs import designed
 from lab.backends.streams import another_process
 from lab.errors import LaunchError
 from lab.host import checks, privilege
@@ -97,15 +98,26 @@ class MachineInstance(Instance):
 
 
 class MachineBackend(SiteBackend):
-    """A backend whose instances are virtual machines of one design."""
+    """A backend whose instances are virtual machines. ``design`` is theirs where no knob says otherwise."""
 
     kernel = Kernel.OWN
     design: Design
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        self._guest: Guest | None = None
+        self._guests: dict[Design, Guest] = {}
         self._numbers = itertools.count(1)
+
+    @classmethod
+    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        from lab.hypervisor.guest import loader
+        from lab.images import disk
+
+        levels = super().settle(knobs)
+        design = designed(cls.design, levels)
+        loader.require(design.firmware)
+        disk.require(design.disk)
+        return levels
 
     @classmethod
     def check(cls) -> list[Check]:
@@ -117,8 +129,9 @@ class MachineBackend(SiteBackend):
         from lab.hypervisor.guest.artefacts import prepare_guest
         from lab.images.disk import image_disk
 
-        self._guest = prepare_guest(self.site.home)
-        image_disk(self.site.store, image)
+        design = self._designed(knobs)
+        self._guests[design] = prepare_guest(self.site.home, design)
+        image_disk(self.site.store, image, design.disk)
         _ = self.site.accelerator, self.site.hypervisor, self.site.network
 
     def files(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> list[Path]:
@@ -127,14 +140,15 @@ class MachineBackend(SiteBackend):
         from lab.hypervisor.parts import files_of
         from lab.images.disk import image_disk
 
-        guest = self._guest or prepare_guest(self.site.home)
-        return files_of(self.design, guest, image_disk(self.site.store, image))
+        design = self._designed(knobs)
+        guest = self._guests.get(design) or prepare_guest(self.site.home, design)
+        return files_of(design, guest, image_disk(self.site.store, image, design.disk))
 
     def launch(self, request: LaunchRequest) -> MachineInstance:
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
-        if self._guest is None:
-            self.prepare(request.image)
+        if self._designed(request.knobs) not in self._guests:
+            self.prepare(request.image, request.knobs)
         holdings = Holdings(self.site, request)
         try:
             machine = self._start(request, holdings, timeline)
@@ -166,6 +180,9 @@ class MachineBackend(SiteBackend):
         )
         return MachineInstance(self.name, request, machine, holdings, self.files_left(request))
 
+    def _designed(self, knobs: Mapping[str, str]) -> Design:
+        return designed(self.design, self.settle(knobs))
+
     def _layers(self, request: LaunchRequest) -> Tree:
         return Tree(self.site.store.lower_directories(request.image))
 
@@ -175,14 +192,14 @@ class MachineBackend(SiteBackend):
         from lab.images.disk import image_disk
         from lab.runtime.plan import Before
 
-        assert self._guest is not None
+        design = self._designed(request.knobs)
         with timeline.step("lab", Before.NETWORK):
             tap = holdings.make_tap()
         # Limits bind the guest, which is as large as they say; QEMU's own needs come on top and are measured.
         with timeline.step("lab", Before.CGROUP):
             group = holdings.make_control_group(Limits())
         address = IPv4Interface(f"{tap.address}/{tap.prefix_length}")
-        disk = image_disk(self.site.store, request.image)
+        disk = image_disk(self.site.store, request.image, design.disk)
         wanted = self._request(request, group, address, tap.mac, accelerator=self.site.accelerator, disk=disk)
         if len(os.fsencode(wanted.directory)) > LONGEST_DIRECTORY_BYTES:
             raise LaunchError(
@@ -190,7 +207,7 @@ class MachineBackend(SiteBackend):
             )
         network = self.site.network.namespace.descriptor
         wanted = replace(wanted, interface=Interface(tap=tap.tap, mac=tap.mac), network_namespace=network)
-        return Machine.start(self.site.hypervisor, self._guest, wanted, timeline)
+        return Machine.start(self.site.hypervisor, self._guests[design], wanted, timeline)
 
     def _request(
         self,
@@ -205,14 +222,15 @@ class MachineBackend(SiteBackend):
         from lab.hypervisor.guest.handover import Handover
         from lab.hypervisor.parts import MachineRequest
 
+        design = designed(self.design, request.knobs)
         return MachineRequest(
             # libvirt forgets a machine a moment after its end: an instance's name may be used again sooner.
             name=f"lab-{self.site.session.id}-{next(self._numbers)}{self.name[0]}",
-            design=self.design,
+            design=design,
             accelerator=accelerator,
             image_disk=disk,
             handover=Handover(
-                design=self.design,
+                design=design,
                 hostname=request.name,
                 process=request.process,
                 pids=request.limits.pids,

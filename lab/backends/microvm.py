@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lab.backends.knobs import CONSOLE, DISK, machine
 from lab.backends.machine import MachineBackend
-from lab.hypervisor.kinds import MICROVM
+from lab.hypervisor.kinds import MICROVM, MachineType
 from lab.instance import Parity
 
 SHARED_DIFFERENCES = (
@@ -14,6 +15,11 @@ SHARED_DIFFERENCES = (
     "Disk: reads and writes go through a virtual disk and are cached twice, by the guest and by the host.",
     "Network: packets pass a virtio card and a tap where the others have a veth pair.",
 )
+SHARED_OF_LEVEL = {
+    ("console", "off"): "Console: off, so that a boot's phases before its init can't be told apart.",
+    ("console", "verbose"): "Console: the kernel writes all that it logs to the serial port.",
+    ("disk", "erofs"): "Disk: the image is an EROFS, uncompressed; what is written is on ext4.",
+}
 
 
 class MicroVm(MachineBackend):
@@ -24,9 +30,11 @@ class MicroVm(MachineBackend):
     mechanism = "a small virtual machine: its own Linux kernel, booted directly, with the image as its only system"
     order = 40
     design = MICROVM
+    knobs = (machine(MachineType.MICROVM), CONSOLE, DISK)
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,
             "User space: a few lines of shell mount the image and start the application; nothing else runs.",
-        )
+        ),
+        of_level=SHARED_OF_LEVEL | {("machine", "q35"): "Machine: QEMU's q35, an ordinary PC, with PCI Express."},
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from lab.backends.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
 from lab.backends.machine import MachineBackend
-from lab.backends.microvm import SHARED_DIFFERENCES
-from lab.hypervisor.kinds import PC
+from lab.backends.microvm import SHARED_DIFFERENCES, SHARED_OF_LEVEL
+from lab.hypervisor.kinds import PC, MachineType
 from lab.instance import Parity
+
+TRIMMED = "Debian is trimmed: logins, timers, set-up units and most of udev's coldplug are off; it boots quicker."
 
 
 class VirtualMachine(MachineBackend):
@@ -13,13 +16,20 @@ class VirtualMachine(MachineBackend):
 
     name = "vm"
     title = "virtual machine (QEMU)"
-    mechanism = "a virtual PC: its own kernel and a trimmed Debian with systemd, which runs the image as one service"
+    mechanism = "a virtual PC: its own kernel and a Debian with systemd, which runs the image as one service"
     order = 50
     design = PC
+    knobs = (FIRMWARE, machine(MachineType.Q35), CONSOLE, DISK, TUNED)
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,
             "User space: systemd, journald, udev and networkd share the guest's memory and CPU with the application.",
-            "Debian is trimmed: logins, timers, set-up units and most of udev's coldplug are off; it boots quicker.",
-        )
+        ),
+        of_level=SHARED_OF_LEVEL
+        | {
+            ("tuned", "yes"): TRIMMED,
+            ("machine", "microvm"): "Machine: QEMU's microvm, without PCI or firmware that has anything to find.",
+            ("firmware", "seabios"): "Firmware: SeaBIOS starts GRUB from a disk, which reads the kernel.",
+            ("firmware", "ovmf"): "Firmware: OVMF (UEFI, no settings kept) starts GRUB, which reads the kernel.",
+        },
     )

@@ -33,6 +33,7 @@ class Wanted:
     pids: int | None
     name: str
     remove: bool
+    knobs: Mapping[str, str]
 
 
 def run_detached(wanted: Wanted) -> str:
@@ -48,6 +49,7 @@ def run_detached(wanted: Wanted) -> str:
             raise BackendUnavailable(
                 f"{wanted.backend} can't run here: {check.name}: {check.found}", hint=check.remedy
             )
+    find(wanted.backend).settle(wanted.knobs)
     _refuse_taken(wanted.name)
     store = Store.open()
     image, given, limits = find_image(store, wanted.what, _build)
@@ -96,6 +98,7 @@ def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> 
             limits=limits,
             wanted=wanted.ports,
             remove=wanted.remove,
+            knobs=dict(wanted.knobs),
             created=time.time(),
             supervisor=record.Pid.of(os.getpid()),
         )

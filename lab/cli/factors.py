@@ -70,7 +70,8 @@ def require_budget(setup: Setup, plan: Plan, budget_seconds: float) -> None:
 def with_factors(site: Site, setup: Setup, plan: Plan) -> Setup:
     """``setup`` with a treatment for each arm of ``plan``, the images of build arguments being built.
 
-    Raises UsageError when a build argument changes nothing.
+    Raises UsageError when a build argument changes nothing or knobs don't go together, BackendUnavailable when this
+    host lacks what a level needs.
     """
     if not plan.factors:
         return setup
@@ -84,6 +85,7 @@ def with_factors(site: Site, setup: Setup, plan: Plan) -> Setup:
             named = {name: level for name, level in arm.factors.items() if name.startswith(ARGUMENT)}
             arguments = {name.removeprefix(ARGUMENT): level for name, level in named.items()}
             treatments[arm.label] = treat(variants.of(arguments), arm.factors, plan.factors)
+            site.backend(arm.backend).settle(treatments[arm.label].knobs)
     for factor in plan.factors:
         if factor.name.startswith(ARGUMENT):
             _require_difference(factor, plan, treatments)

@@ -52,6 +52,12 @@ def run(
     memory: Annotated[str, typer.Option("--memory", "-m", metavar="SIZE", help="Memory limit, like 256M.")] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit, like 0.5.")] = "",
     pids: Annotated[int | None, typer.Option("--pids", min=1, metavar="N", help="Limit of processes.")] = None,
+    knob: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--knob", metavar="K=LEVEL", help="Set a knob of the backend, like firmware=ovmf; lab compare --factors."
+        ),
+    ] = None,
     rm: Annotated[
         bool, typer.Option("--rm", help="With -d: forget it when it ends, its logs too. Without, lab always does.")
     ] = False,
@@ -81,6 +87,7 @@ def run(
 
     ports = tuple(parse_port(word) for word in publish or [])
     environment = parse_environment(env or [])
+    knobs = parse_knobs(knob or [])
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
     require_root()
@@ -103,6 +110,7 @@ def run(
                     pids=pids,
                     name=name,
                     remove=rm,
+                    knobs=knobs,
                 )
             )
         )
@@ -111,6 +119,7 @@ def run(
         with Interruptible() as interruptible, Site.open() as site:
             try:
                 backend = _usable(site, on)
+                backend.settle(knobs)
                 image, given, limits = find_image(site.store, what, lambda one: build_scenario(site, one))
                 request = _request(
                     site,
@@ -121,7 +130,7 @@ def run(
                     name or "run",
                     ports,
                 )
-                request = replace(request, stdin=0 if interactive else None, terminal=size)
+                request = replace(request, stdin=0 if interactive else None, terminal=size, knobs=knobs)
                 if explain:
                     from lab.cli.explain import explained
 
@@ -160,6 +169,19 @@ def parse_environment(words: list[str]) -> dict[str, str]:
             found[key] = value
         elif key in os.environ:
             found[key] = os.environ[key]
+    return found
+
+
+def parse_knobs(words: list[str]) -> dict[str, str]:
+    """``NAME=LEVEL`` each; which there are, the backend knows. Raises UsageError."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, level = word.partition("=")
+        if not (name and equals and level):
+            raise UsageError(f"--knob {word}: not NAME=LEVEL", hint="write for example --knob console=off")
+        if name in found:
+            raise UsageError(f"--knob {name} is given twice", hint="once is enough")
+        found[name] = level
     return found
 
 
@@ -242,7 +264,7 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     from lab.cli.terminal import Terminal
     from lab.model import Phase
 
-    backend.prepare(request.image)
+    backend.prepare(request.image, request.knobs)
     interruptible.hold()
     place = Terminal(interactive=request.stdin is not None) if request.terminal else nullcontext()
     with place as terminal, backend.launch(request) as instance:

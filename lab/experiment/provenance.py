@@ -78,7 +78,7 @@ def _arms(site: Site, setup: Setup, plan: Plan) -> tuple[Arm, ...]:
                 order=backend.order,
                 accelerator=accelerator,
                 kernel="",
-                differences=backend.parity.differences,
+                differences=backend.parity.at(backend.settle(setup.treatment(arm).knobs)),
                 factors=dict(arm.factors),
                 image=setup.treatment(arm).image.digest if len(setup.images) > 1 else "",
             )

@@ -7,7 +7,8 @@ from enum import StrEnum
 from lab.host.clock import Remark
 from lab.host.units import format_bytes
 from lab.hypervisor.domain import MachineSpec, ports
-from lab.hypervisor.kinds import MachineType, UserSpace
+from lab.hypervisor.guest.loader import KERNEL_LINE
+from lab.hypervisor.kinds import Console, Design, Firmware, MachineType, UserSpace
 from lab.hypervisor.parts import MachineRequest
 from lab.model import Accelerator
 
@@ -28,7 +29,15 @@ USER_SPACE = {
     UserSpace.IMAGE: "init.sh loads drivers, mounts the image, sets the address and starts the application",
     UserSpace.DEBIAN: "init.sh mounts Debian's disk and executes systemd, whose unit lab-application runs it",
 }
-FIRMWARE = {MachineType.MICROVM: "QEMU's qboot", MachineType.Q35: "SeaBIOS"}
+LOADED = {  # direct: QEMU loaded the kernel, and the machine's own firmware jumps there
+    MachineType.MICROVM: "QEMU's qboot",
+    MachineType.Q35: "SeaBIOS",
+}
+BOOTED = {
+    Firmware.SEABIOS: "SeaBIOS looks at the devices and starts GRUB from a disk; GRUB reads kernel and initramfs.",
+    Firmware.OVMF: "OVMF brings up UEFI and starts GRUB from a disk; GRUB reads kernel and initramfs.",
+}
+SILENT = "Its console is off: when the firmware was done can't be seen from outside."
 EXECUTES = {
     Accelerator.KVM: "the host's processor executes the guest's instructions (KVM)",
     Accelerator.TCG: "QEMU translates every instruction of the guest (TCG): times say nothing about KVM",
@@ -39,13 +48,35 @@ def remarks(request: MachineRequest, spec: MachineSpec) -> dict[str, Remark]:
     """By step, what this very machine gets of it."""
     disks = ", ".join(f"{disk.serial}{' (a layer of its own)' if disk.backing else ''}" for disk in spec.disks)
     channels = ", ".join(port.name.lower() for port in ports(interactive=spec.interactive))
-    initramfs = format_bytes(spec.initramfs.stat().st_size)
     found = {
-        Boot.PARTS: f"initramfs of {initramfs}; disks: {disks}",
+        Boot.PARTS: f"{_initramfs(spec)}disks: {disks}",
         Boot.CHANNELS: f"the console, and the ports {channels}",
         Boot.DOMAIN: f"{spec.machine}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
         Boot.LAUNCH: EXECUTES[spec.accelerator],
-        Boot.FIRMWARE: FIRMWARE[request.design.machine],
         Boot.USER_SPACE: USER_SPACE[request.design.user_space],
     }
-    return {str(step): Remark(text) for step, text in found.items()}
+    return {str(step): Remark(text) for step, text in found.items()} | _firmware(request.design)
+
+
+def kernel_sign(design: Design) -> bytes | None:
+    """What the console shows when the kernel starts: see `Channels`.
+
+    A machine's own firmware and the kernel's setup code that it jumps to print nothing that is not the kernel's. UEFI
+    does, so there it is the boot loader's last line, and with a BIOS that has one it is the same.
+    """
+    if design.boots_from_disk:
+        return KERNEL_LINE
+    return None if design.console is Console.OFF else b""
+
+
+def _initramfs(spec: MachineSpec) -> str:
+    return f"initramfs of {format_bytes(spec.direct.initramfs.stat().st_size)}; " if spec.direct else ""
+
+
+def _firmware(design: Design) -> dict[str, Remark]:
+    if design.boots_from_disk:
+        return {Boot.FIRMWARE: Remark(BOOTED[design.firmware], instead=True, page="grub(7)")}
+    remarks = {str(Boot.FIRMWARE): Remark(LOADED[design.machine])}
+    if design.console is Console.OFF:
+        remarks[Boot.KERNEL] = Remark(SILENT)
+    return remarks

@@ -40,13 +40,18 @@ class Channels:
         stdout: int | None = None,
         stderr: int | None = None,
         vmm: int | None = None,
+        kernel_sign: bytes | None = b"",
     ) -> None:
         """Listen. ``stdout`` and ``stderr`` get the application's output besides the logs; they stay the caller's.
+
+        ``kernel_sign`` is what the console shows when the kernel starts: b"" if its very first byte is the kernel's,
+        None if nothing tells.
 
         ``vmm`` is a pidfd of a VMM that runs already, and shall connect again; it is this object's from now on.
         """
         self._directory = directory
         self._timeline = timeline
+        self._kernel_sign = kernel_sign
         self._selector = selectors.DefaultSelector()
         self._changed = threading.Condition()
         self._open = 0
@@ -180,10 +185,11 @@ class Channels:
 
     def _receive_console(self, data: bytes, at: float) -> None:
         self._timeline.mark(Phase.ISOLATED, at)  # the byte may be here before libvirt has returned
-        self._timeline.mark(Phase.KERNEL, at)
         self._console_log.write(data)
         with self._changed:
             self._tail += data
+            if self._kernel_sign is not None and self._kernel_sign in self._tail:
+                self._timeline.mark(Phase.KERNEL, at)
             if INIT_LINE in self._tail:
                 self._timeline.mark(Phase.INIT, at)
             del self._tail[:-TAIL_BYTES]

@@ -55,6 +55,7 @@ class Disk:
     serial: str
     path: Path
     backing: Path | None = None  # a raw file; the disk itself is then a qcow2 layer over it
+    boot_order: int | None = None  # 1 for what the firmware boots from, then what its boot loader reads as well
 
     @property
     def format(self) -> DiskFormat:
@@ -70,8 +71,20 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DirectBoot:
+    """What QEMU puts into the guest's memory by itself."""
+
+    kernel: Path
+    initramfs: Path
+    command_line: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """Everything QEMU is told."""
+    """Everything QEMU is told.
+
+    Without ``direct`` the machine's firmware boots from the disks that have a boot order, and is told nothing else.
+    """
 
     name: str
     machine: MachineType
@@ -79,13 +92,12 @@ class MachineSpec:
     memory_bytes: int
     vcpus: int
     emulator: Path
-    kernel: Path
-    initramfs: Path
-    command_line: str
+    direct: DirectBoot | None
     disks: tuple[Disk, ...]
     sockets: Path  # directory with a listening socket `console` and one per Port, named in lower case
     cgroups: tuple[Path, ...] = ()  # directories of the control group QEMU enters before it is QEMU
     interface: Interface | None = None
+    uefi: Path | None = None  # this firmware's code instead of the machine's own
     interactive: bool = False
     reconnect: bool = False  # QEMU connects again when who listened at its sockets has died and another listens
 
@@ -118,9 +130,13 @@ def domain_xml(spec: MachineSpec) -> str:
 def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:
     system = _add(domain, "os")
     _add(system, "type", "hvm", arch="x86_64", machine=spec.machine)
-    _add(system, "kernel", str(spec.kernel))
-    _add(system, "initrd", str(spec.initramfs))
-    _add(system, "cmdline", spec.command_line)
+    if spec.uefi:
+        # Its settings last as long as the machine: no file is needed for them. (libvirt before 8.6 makes one.)
+        _add(system, "loader", str(spec.uefi), readonly="yes", type="pflash", stateless="yes")
+    if spec.direct:
+        _add(system, "kernel", str(spec.direct.kernel))
+        _add(system, "initrd", str(spec.direct.initramfs))
+        _add(system, "cmdline", spec.direct.command_line)
 
 
 def _add_features(domain: Xml.Element, spec: MachineSpec) -> None:
@@ -170,6 +186,8 @@ def _add_disk(devices: Xml.Element, disk: Disk, target: str, spec: MachineSpec) 
         _add(element, "readonly")
     _add(element, "target", dev=target, bus="virtio")
     _add(element, "serial", disk.serial)
+    if disk.boot_order:
+        _add(element, "boot", order=str(disk.boot_order))
     _on_bus(element, spec)
 
 

@@ -1,9 +1,14 @@
-"""What virtual machines are made of: the computer, and the user space that runs on it. Any two go together."""
+"""What virtual machines are made of: the computer, the user space that runs on it, and how one gets to the other.
+
+Any two of them go together, but for firmware that reads a disk: a microvm has none.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from lab.images.filesystem import FileSystem
 
 
 class MachineType(StrEnum):
@@ -20,12 +25,37 @@ class UserSpace(StrEnum):
     DEBIAN = "debian"  # Debian with systemd; the image is one of its services
 
 
+class Firmware(StrEnum):
+    """How the kernel gets into the guest's memory."""
+
+    DIRECT = "direct"  # QEMU puts it there; the machine's own firmware has nothing to look for
+    SEABIOS = "seabios"  # a BIOS starts GRUB from a disk, GRUB reads the kernel
+    OVMF = "ovmf"  # the same with UEFI (EDK II's build for virtual machines)
+
+
+class Console(StrEnum):
+    """What the kernel writes to the serial port."""
+
+    ON = "on"  # what its early console has to say, then errors
+    OFF = "off"  # nothing
+    VERBOSE = "verbose"  # all that it logs, as a kernel does that nobody told otherwise
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
     """How a machine is built, apart from its size and its application."""
 
     machine: MachineType
     user_space: UserSpace
+    firmware: Firmware = Firmware.DIRECT
+    console: Console = Console.ON
+    disk: FileSystem = FileSystem.EXT4  # of the image; what is written is on ext4 always
+    tuned: bool = True  # a Debian without what trim.py lists
+
+    @property
+    def boots_from_disk(self) -> bool:
+        """The kernel comes from a disk, read by a boot loader, and not from QEMU."""
+        return self.firmware is not Firmware.DIRECT
 
 
 MICROVM = Design(machine=MachineType.MICROVM, user_space=UserSpace.IMAGE)

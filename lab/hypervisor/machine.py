@@ -1,6 +1,6 @@
 """THE STORY OF A VIRTUAL MACHINE: disk → domain → start → ready → stop.
 
-    start    1  parts: writable layers over read-only disks, an initramfs that says what to run
+    start    1  parts: writable layers over read-only disks, an archive that says what to run
              2  channels: lab listens where the guest's console, marks and output will arrive
              3  domain: all of it as libvirt's XML
              4  launch: QEMU, in its cgroup and its network namespace, runs the vCPUs
@@ -25,7 +25,7 @@ from uuid import uuid4
 from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline, now
 from lab.hypervisor.agent import BUSYBOX, GuestAgent
-from lab.hypervisor.boot import Boot, remarks
+from lab.hypervisor.boot import Boot, kernel_sign, remarks
 from lab.hypervisor.channels import Channels
 from lab.hypervisor.domain import Port, domain_xml, ports
 from lab.hypervisor.guest.artefacts import Guest
@@ -74,8 +74,9 @@ class Machine:
                     timeline.listener.remark(remarks(request, spec))
             with timeline.step("lab", Boot.CHANNELS):
                 channels = Channels(
-                    request.directory, timeline, request.log_directory, stdout=request.stdout, stderr=request.stderr
-                )
+                    request.directory, timeline, request.log_directory, stdout=request.stdout, stderr=request.stderr,
+                    kernel_sign=kernel_sign(request.design),
+                )  # fmt: skip
                 undo.callback(channels.close)
             with timeline.step("lab", Boot.DOMAIN):
                 xml = domain_xml(spec)
@@ -97,7 +98,7 @@ class Machine:
             vmm = os.pidfd_open(process)
         except ProcessLookupError as error:
             raise LabError(f"{request.name} has ended") from error
-        channels = Channels(request.directory, timeline, request.log_directory, vmm=vmm)
+        channels = Channels(request.directory, timeline, request.log_directory, vmm=vmm, kernel_sign=None)
 
         def connected() -> bool:
             wanted = ports(interactive=request.handover.interactive)

@@ -1,4 +1,4 @@
-"""The files of one machine, made before it starts: its disks' writable layers and its initramfs."""
+"""The files of one machine, made before it starts: its disks' writable layers, and what says who it is."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 
 from lab.errors import LimitError
 from lab.host.cgroup import ControlGroup
+from lab.host.checks import OVMF
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.domain import Disk, Interface, MachineSpec
+from lab.hypervisor.domain import DirectBoot, Disk, Interface, MachineSpec
 from lab.hypervisor.guest.artefacts import Guest, Layered
 from lab.hypervisor.guest.handover import Handover
-from lab.hypervisor.kinds import Design, UserSpace
+from lab.hypervisor.guest.loader import write_own_disk
+from lab.hypervisor.kinds import Design, Firmware, UserSpace
 from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator, Limits
 
@@ -72,6 +74,9 @@ def vcpus(limits: Limits) -> int:
 
 def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> MachineSpec:
     """Write the machine's own files into its folder and say what QEMU shall be told."""
+    words = command_line(request.design, tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None)
+    loaders = _loaders(request, guest, words)
+    direct = None if loaders else _direct(request, guest, words)
     return MachineSpec(
         name=request.name,
         machine=request.design.machine,
@@ -79,15 +84,12 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
         memory_bytes=memory_bytes(request),
         vcpus=vcpus(request.limits),
         emulator=emulator,
-        kernel=guest.kernel,
-        initramfs=_initramfs(request, guest),
-        command_line=command_line(
-            request.design, tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None
-        ),
-        disks=_disks(request, guest),
+        direct=direct,
+        disks=_disks(request, guest) + loaders,
         sockets=request.directory,
         cgroups=request.cgroup.directories,
         interface=request.interface,
+        uefi=OVMF if request.design.firmware is Firmware.OVMF else None,
         interactive=request.handover.interactive,
         reconnect=request.detached,
     )
@@ -95,10 +97,15 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
 
 def files_of(design: Design, guest: Guest, image_disk: Path) -> list[Path]:
     """What `make_parts` copies for a machine of that design, and what QEMU opens as it is."""
-    shared = [guest.kernel, guest.initramfs, image_disk]
+    kernel = [guest.loader_disk] if guest.loader_disk else [guest.kernel, guest.initramfs]
+    shared = [*kernel, image_disk]
     if design.user_space is UserSpace.DEBIAN:
         return [*shared, guest.system.template, guest.system.base]
     return [*shared, guest.scratch.template, guest.scratch.base, guest.tools_disk]
+
+
+def _direct(request: MachineRequest, guest: Guest, words: str) -> DirectBoot:
+    return DirectBoot(kernel=guest.kernel, initramfs=_initramfs(request, guest), command_line=words)
 
 
 def _disks(request: MachineRequest, guest: Guest) -> tuple[Disk, ...]:
@@ -109,6 +116,18 @@ def _disks(request: MachineRequest, guest: Guest) -> tuple[Disk, ...]:
         image,
         _layer("lab-scratch", guest.scratch, request.directory),
         Disk(serial="lab-tools", path=guest.tools_disk),
+    )
+
+
+def _loaders(request: MachineRequest, guest: Guest, words: str) -> tuple[Disk, ...]:
+    """The disks that firmware and boot loader read, where it is not QEMU that loads the kernel."""
+    if guest.loader_disk is None:
+        return ()
+    own = request.directory / "own.raw"
+    write_own_disk(request.handover, words, own)
+    return (
+        Disk(serial="lab-loader", path=guest.loader_disk, boot_order=1),
+        Disk(serial="lab-own", path=own, boot_order=2),
     )
 
 

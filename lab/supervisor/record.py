@@ -88,6 +88,7 @@ class Record:
     limits: Limits
     wanted: tuple[PublishedPort, ...] = ()
     remove: bool = False
+    knobs: dict[str, str] = field(default_factory=dict)  # of its backend, those that were set
     state: State = State.CREATED
     created: float
     started: float = 0.0

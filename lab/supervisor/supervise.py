@@ -106,7 +106,7 @@ def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
     site = stack.enter_context(Site.open())
     backend = site.backend(record.backend)
     request = _request(record)
-    backend.prepare(request.image)
+    backend.prepare(request.image, request.knobs)
     instance = stack.enter_context(backend.launch(request))
     instance.wait_executed()
     return site, instance
@@ -143,6 +143,7 @@ def _request(record: Record) -> LaunchRequest:
         log_directory=records.folder(record.name),
         published=record.published or record.wanted,
         detached=True,
+        knobs=record.knobs,
     )
 
 

@@ -73,6 +73,29 @@ def test_phases_are_stamped_on_receipt(channels: Channels, machine: FakeMachine,
     assert order == sorted(order)
 
 
+@pytest.mark.parametrize(
+    ("sign", "said", "phases"),
+    [
+        (b"lab: kernel", b"BdsDxe: loading Boot0001\r\n", set()),
+        (b"lab: kernel", b"Welcome to GRUB!\n\rlab: kernel\n\rlab: init\r\n", {Phase.KERNEL, Phase.INIT}),
+        (None, b"lab: init\r\n", {Phase.INIT}),
+    ],
+)
+def test_a_kernels_start_is_what_its_sign_says(
+    tmp_path: Path, sign: bytes | None, said: bytes, phases: set[Phase]
+) -> None:
+    """Firmware may write to the console first, and a kernel may be silent."""
+    (tmp_path / "m").mkdir()
+    timeline = Timeline()
+    channels = Channels(tmp_path / "m", timeline, tmp_path, kernel_sign=sign)
+    machine = FakeMachine(tmp_path / "m")
+    machine.ends["console"].sendall(said)
+    machine.close()
+    assert channels.wait(lambda: channels.ended, SECONDS)
+    assert timeline.stamps().keys() - {Phase.ISOLATED} == phases
+    channels.close()
+
+
 def test_output_goes_to_the_log_and_to_the_caller(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     reader, writer = os.pipe()

@@ -10,18 +10,40 @@ from pathlib import Path
 
 import pytest
 
+from lab.host.checks import OVMF
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.domain import Disk, Interface, MachineSpec, Port, domain_xml, ports
-from lab.hypervisor.kinds import MICROVM, PC, Design
+from lab.hypervisor.domain import DirectBoot, Disk, Interface, MachineSpec, Port, domain_xml, ports
+from lab.hypervisor.kinds import MICROVM, PC, Console, Design, Firmware, MachineType
+from lab.images.filesystem import FileSystem
 from lab.model import Accelerator
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-DESIGNS = {"microvm": MICROVM, "pc": PC}
+DESIGNS = {
+    "microvm": MICROVM,
+    "microvm-on-q35": replace(MICROVM, machine=MachineType.Q35),
+    "microvm-silent": replace(MICROVM, console=Console.OFF, disk=FileSystem.EROFS),
+    "pc": PC,
+    "pc-on-microvm": replace(PC, machine=MachineType.MICROVM),
+    "pc-verbose": replace(PC, console=Console.VERBOSE, tuned=False),
+    "pc-seabios": replace(PC, firmware=Firmware.SEABIOS),
+    "pc-ovmf": replace(PC, firmware=Firmware.OVMF),
+}
+DIRECT = [name for name, design in DESIGNS.items() if not design.boots_from_disk]
 LAYER = Disk(serial="lab-os", path=Path("/run/lab/s/m/lab-os.qcow2"), backing=Path("/home/guest/system.ext4"))
 
 
 def spec(design: Design, accelerator: Accelerator) -> MachineSpec:
     tsc_khz = 2_600_000 if accelerator is Accelerator.TCG else None
+    direct = DirectBoot(
+        kernel=Path("/home/guest/vmlinuz"),
+        initramfs=Path("/run/lab/s/m/initramfs"),
+        command_line=command_line(design, tsc_khz=tsc_khz),
+    )
+    loaders = (
+        Disk(serial="lab-loader", path=Path("/home/guest/loader.raw"), boot_order=1),
+        Disk(serial="lab-own", path=Path("/run/lab/s/m/own.raw"), boot_order=2),
+    )
+    image = Disk(serial="lab-image", path=Path(f"/home/images/image.{design.disk}"))
     return MachineSpec(
         name="web-1",
         machine=design.machine,
@@ -29,13 +51,12 @@ def spec(design: Design, accelerator: Accelerator) -> MachineSpec:
         memory_bytes=256 << 20,
         vcpus=2,
         emulator=Path("/home/libexec/qemu-system-x86_64"),
-        kernel=Path("/home/guest/vmlinuz"),
-        initramfs=Path("/run/lab/s/m/initramfs"),
-        command_line=command_line(design, tsc_khz=tsc_khz),
-        disks=(LAYER, Disk(serial="lab-image", path=Path("/home/images/image.ext4"))),
+        direct=None if design.boots_from_disk else direct,
+        disks=(LAYER, image, *(loaders if design.boots_from_disk else ())),
         sockets=Path("/run/lab/s/m"),
         cgroups=(Path("/sys/fs/cgroup/memory/lab/s/m"), Path("/sys/fs/cgroup/cpu/lab/s/m")),
         interface=Interface(tap="tap0", mac="02:00:c6:12:00:02"),
+        uefi=OVMF if design.firmware is Firmware.OVMF else None,
     )
 
 
@@ -62,6 +83,41 @@ def test_a_microvm_has_no_pci_device() -> None:
     assert buses == {"virtio-mmio", "virtio-serial"}
 
 
+@pytest.mark.parametrize("machine", MachineType)
+def test_what_the_machine_is_does_not_depend_on_what_runs_there(machine: MachineType) -> None:
+    """Of the same parts, the two user spaces' machines differ in nothing but what their kernels are told."""
+    of_image, of_debian = (spec(replace(design, machine=machine), Accelerator.TCG) for design in (MICROVM, PC))
+    assert of_image.direct
+    assert of_debian.direct
+    told_alike = replace(of_image.direct, command_line=of_debian.direct.command_line)
+    assert domain_xml(replace(of_image, direct=told_alike)) == domain_xml(of_debian)
+
+
+def test_firmware_boots_from_its_own_two_disks_alone() -> None:
+    for name in ("pc-seabios", "pc-ovmf"):
+        domain = Xml.fromstring(domain_xml(spec(DESIGNS[name], Accelerator.TCG)))
+        assert domain.find("os/kernel") is None
+        order = {
+            disk.findtext("serial"): boot.get("order")
+            for disk in domain.iter("disk")
+            if (boot := disk.find("boot")) is not None
+        }
+        assert order == {"lab-loader": "1", "lab-own": "2"}
+    for name in DIRECT:
+        domain = Xml.fromstring(domain_xml(spec(DESIGNS[name], Accelerator.TCG)))
+        assert domain.find("os/kernel") is not None
+        assert not list(domain.iter("boot"))
+
+
+def test_a_console_that_is_off_leaves_the_kernel_nothing_to_say() -> None:
+    words = {console: command_line(replace(MICROVM, console=console)).split() for console in Console}
+    assert [console for console in Console if "earlyprintk=ttyS0" not in words[console]] == [Console.OFF]
+    assert [next(word for word in words[console] if word.startswith("loglevel")) for console in Console] == [
+        "loglevel=4", "loglevel=0", "loglevel=7",
+    ]  # fmt: skip
+    assert all("console=ttyS0" in each for each in words.values()), "init and a panic speak at every level"
+
+
 def test_ports_have_the_numbers_that_the_guest_knows() -> None:
     script = (Path(__file__).parent.parent.parent / "lab/hypervisor/guest/lab.sh").read_text()
     for port in Port:
@@ -71,7 +127,9 @@ def test_ports_have_the_numbers_that_the_guest_knows() -> None:
 
 
 def test_values_are_escaped() -> None:
-    odd = replace(spec(PC, Accelerator.TCG), kernel=Path("/home/a & <b>/vmlinuz"))
+    plain = spec(PC, Accelerator.TCG)
+    assert plain.direct
+    odd = replace(plain, direct=replace(plain.direct, kernel=Path("/home/a & <b>/vmlinuz")))
     kernel = Xml.fromstring(domain_xml(odd)).find("os/kernel")
     assert kernel is not None
     assert kernel.text == "/home/a & <b>/vmlinuz"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.hypervisor.guest import cpio
@@ -32,6 +32,7 @@ def handover(design: Design, process: Process = PROCESS) -> Handover:
     )
 
 
+@settings(deadline=None)  # it starts a shell, on a host that may be busy
 @given(
     st.sampled_from(DESIGNS),
     st.dictionaries(st.sampled_from(["A", "B", "PATH"]), TEXT, max_size=3),
@@ -79,6 +80,7 @@ def test_every_guest_gets_its_address(design: Design) -> None:
     assert b"198.18.0.7/15" in everything
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.text("abc/", min_size=1).filter(lambda p: "//" not in p and p.strip("/") == p), st.binary())
 )

@@ -7,6 +7,7 @@ could be taken for a finished one; a lock keeps two builds apart, and the next o
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import hashlib
 import inspect
 import logging
@@ -17,16 +18,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.hypervisor.guest import debian, osdisk, trim
-from lab.hypervisor.guest.handover import MODULES
+from lab.errors import LabError
+from lab.hypervisor.guest import debian, grub, loader, osdisk, trim
+from lab.hypervisor.guest.handover import FILE_SYSTEM_MODULES, MODULES
 from lab.hypervisor.guest.initramfs import build_initramfs
 from lab.hypervisor.guest.kernel import copy_kernel, copy_modules, release_of
+from lab.hypervisor.kinds import MICROVM, Design, Firmware, UserSpace
 from lab.inside.build import program
 
 log = logging.getLogger(__name__)
 
 KEY_LENGTH = 16
 UNFINISHED = ".unfinished"
+KERNEL = "vmlinuz"
+ALL_MODULES = MODULES.union(*FILE_SYSTEM_MODULES.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,32 +52,50 @@ class Guest:
     system: Layered
     scratch: Layered
     tools_disk: Path
+    loader_disk: Path | None = None  # what firmware boots from, where it boots from a disk
 
 
-def prepare_guest(home: Path) -> Guest:
+def prepare_guest(home: Path, design: Design = MICROVM) -> Guest:
     """The guest's parts, built if they aren't there: about a minute the first time, milliseconds afterwards.
 
-    Raises CommandError or LabError when Debian's packages can't be installed.
+    Designs share all that they can; the first that wants an untuned Debian takes another minute. Raises CommandError
+    or LabError when Debian's packages can't be installed, BackendUnavailable when the host lacks the firmware.
     """
+    loader.require(design.firmware)
     root = home / "guest"
     root.mkdir(parents=True, exist_ok=True)
-    sources = [inspect.getsource(module) for module in (osdisk, trim)]
-    parts = root / _key(debian.recipe(), *sources, repr(sorted(MODULES)))
-    if not parts.exists():
-        with _locked(root):
-            if not parts.exists():
-                _build(parts)
+    parts = _parts(root, tuned=True)
+    untuned = design.user_space is UserSpace.DEBIAN and not design.tuned
+    system = _parts(root, tuned=False) if untuned else parts
+    if untuned and not filecmp.cmp(parts / KERNEL, system / KERNEL, shallow=False):
+        raise LabError(
+            "Debian's kernel is not the one that the tuned guest was made with: the two can't be compared",
+            hint=f"rm -r {parts} {system}, and let lab make both anew",
+        )
+    initramfs = _initramfs(parts, design)
     return Guest(
         release=(parts / "release").read_text(),
-        kernel=parts / "vmlinuz",
-        initramfs=_initramfs(parts),
-        system=Layered(base=parts / "system.ext4", template=parts / "system.qcow2"),
+        kernel=parts / KERNEL,
+        initramfs=initramfs,
+        system=Layered(base=system / "system.ext4", template=system / "system.qcow2"),
         scratch=Layered(base=parts / "scratch.ext4", template=parts / "scratch.qcow2"),
         tools_disk=parts / "tools.ext4",
+        loader_disk=_loader(parts, initramfs, design.firmware) if design.boots_from_disk else None,
     )
 
 
-def _build(parts: Path) -> None:
+def _parts(root: Path, *, tuned: bool) -> Path:
+    """The folder of everything that is made from one Debian, built if it isn't there."""
+    sources = [inspect.getsource(module) for module in (osdisk, trim)]
+    parts = root / _key(debian.recipe(), *sources, repr(sorted(ALL_MODULES)), "" if tuned else "as installed")
+    if not parts.exists():
+        with _locked(root):
+            if not parts.exists():
+                _build(parts, tuned=tuned)
+    return parts
+
+
+def _build(parts: Path, *, tuned: bool) -> None:
     for stale in parts.parent.glob(f"*{UNFINISHED}"):
         shutil.rmtree(stale)
     work = parts.with_name(parts.name + UNFINISHED)
@@ -81,12 +104,12 @@ def _build(parts: Path) -> None:
     (work / "apt").mkdir()
     debian.bootstrap(tree, work / "apt")
     (work / "release").write_text(release_of(tree))
-    copy_kernel(tree, work / "vmlinuz")
-    copy_modules(tree, MODULES, work / "modules")
+    copy_kernel(tree, work / KERNEL)
+    copy_modules(tree, ALL_MODULES, work / "modules")
     shutil.copy(tree / "bin/busybox", work / "busybox")
     osdisk.make_tools_disk(tree, work / "tools", work / "tools.ext4")
     osdisk.make_scratch_disk(work / "scratch", work / "scratch.ext4")
-    osdisk.customise(tree)
+    osdisk.customise(tree, tuned=tuned)
     osdisk.make_system_disk(tree, work / "system.ext4")
     for name in ("system", "scratch"):
         osdisk.make_layer_template(work, name)
@@ -95,14 +118,29 @@ def _build(parts: Path) -> None:
     work.rename(parts)
 
 
-def _initramfs(parts: Path) -> Path:
+def _initramfs(parts: Path, design: Design) -> Path:
     """Apart from the rest, since lab's own scripts and helper change more often than Debian's packages."""
-    content = build_initramfs(busybox=parts / "busybox", modules=parts / "modules", helper=program())
+    names = {*MODULES, *(FILE_SYSTEM_MODULES[design.disk] if design.user_space is UserSpace.IMAGE else ())}
+    modules = [parts / "modules" / f"{name}.ko" for name in names]
+    content = build_initramfs(busybox=parts / "busybox", modules=modules, helper=program())
     path = parts / f"initramfs-{hashlib.sha256(content).hexdigest()[:KEY_LENGTH]}.cpio"
     if not path.exists():
         unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
         unfinished.write_bytes(content)
         unfinished.rename(path)
+    return path
+
+
+def _loader(parts: Path, initramfs: Path, firmware: Firmware) -> Path:
+    path = parts / f"loader-{firmware}-{_key(inspect.getsource(loader), inspect.getsource(grub), initramfs.name)}.raw"
+    if not path.exists():
+        with _locked(parts.parent):
+            scratch = parts / f"loader{UNFINISHED}"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            loader.make_loader_disk(firmware, parts / KERNEL, initramfs, scratch, scratch / "disk")
+            (scratch / "disk").rename(path)
+            shutil.rmtree(scratch)
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from itertools import chain
@@ -17,6 +18,7 @@ from lab.host import terminals
 from lab.hypervisor.domain import Port, ports
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.kinds import Design, MachineType, UserSpace
+from lab.images.filesystem import FileSystem
 from lab.model import Process, TerminalSize
 
 TRANSPORT_MODULES = {  # what the machine's devices are attached by, and those that every guest needs at once
@@ -26,9 +28,13 @@ TRANSPORT_MODULES = {  # what the machine's devices are attached by, and those t
         "virtio_blk",
     ),
 }  # fmt: skip
-IMAGE_MODULES = ("overlay",)  # a Debian finds these, and the network's, by itself
+IMAGE_MODULES = ("overlay",)  # a Debian finds these, and all that follow, by itself
 NETWORK_MODULES = ("failover", "net_failover", "virtio_net")
-MODULES = {*chain(*TRANSPORT_MODULES.values()), *IMAGE_MODULES, *NETWORK_MODULES}
+MODULES = {*chain(*TRANSPORT_MODULES.values()), *IMAGE_MODULES, *NETWORK_MODULES}  # what every initramfs has
+FILE_SYSTEM_MODULES: Mapping[FileSystem, tuple[str, ...]] = {
+    FileSystem.EXT4: (),  # built into the kernel
+    FileSystem.EROFS: ("libcrc32c", "erofs"),
+}
 
 WANTED = ("lab-application",)  # what a Debian starts by itself; the agent waits until it is asked for
 
@@ -87,6 +93,7 @@ class Handover:
     def _settings(self) -> str:
         settings = {
             "USER_SPACE": str(self._user_space),
+            "IMAGE_TYPE": str(self.design.disk),
             "HOSTNAME": self.hostname,
             "MODULES": " ".join(self._modules()),
             "ADDRESS": str(self.address or ""),
@@ -101,7 +108,8 @@ class Handover:
         """Those that init.sh loads, in that order: a module may need those before it."""
         modules = TRANSPORT_MODULES[self.design.machine]
         if self._user_space is UserSpace.IMAGE:
-            modules += IMAGE_MODULES + (NETWORK_MODULES if self.address else ())
+            modules += IMAGE_MODULES + FILE_SYSTEM_MODULES[self.design.disk]
+            modules += NETWORK_MODULES if self.address else ()
         return modules
 
     def _etc(self) -> dict[str, str]:

@@ -39,7 +39,8 @@ disk() { # SERIAL: print the device of the disk that carries it
 mount_image() { # LAYER: the image below the writable layer in LAYER, at /run/lab/image
     cd /run/lab || exit 1
     mkdir -p lower image
-    mount -t ext4 -o ro "$(disk lab-image)" lower || fail "the image's disk can't be mounted"
+    . ./machine/settings
+    mount -t "$IMAGE_TYPE" -o ro "$(disk lab-image)" lower || fail "the image's disk can't be mounted"
     # The merged root shows the upper directory's own mode and owner.
     layer=$1
     set -- $(stat -c "%a %u:%g" lower)

@@ -20,9 +20,10 @@ AGENT = "usr/sbin/qemu-ga"
 ENABLED = ("systemd-networkd.service",)
 
 
-def customise(tree: Path) -> None:
-    """Make a bootstrapped Debian a good guest: networkd on, what trim.py lists off, room for the image's layer."""
-    trim(tree)
+def customise(tree: Path, *, tuned: bool) -> None:
+    """Make a bootstrapped Debian a guest: networkd on, room for the image's layer; if ``tuned``, less of the rest."""
+    if tuned:
+        trim(tree)
     wants = tree / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(exist_ok=True)
     for name in ENABLED:

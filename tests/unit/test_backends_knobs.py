@@ -1,0 +1,115 @@
+"""The knobs of backends: what may be set, what may not, and what a level comes to."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lab.backends.container import Container
+from lab.backends.knobs import designed
+from lab.backends.machine import MachineBackend
+from lab.backends.microvm import MicroVm
+from lab.backends.registry import available
+from lab.backends.vm import VirtualMachine
+from lab.cli.run import parse_knobs
+from lab.errors import BackendUnavailable, UsageError
+from lab.hypervisor.boot import kernel_sign
+from lab.hypervisor.guest import grub, loader
+from lab.hypervisor.kinds import MICROVM, PC, Firmware, MachineType
+from lab.instance import Backend
+
+MACHINES = (MicroVm, VirtualMachine)
+
+
+@pytest.mark.parametrize("backend", available(), ids=lambda backend: backend.name)
+def test_nobody_who_sets_nothing_notices(backend: type[Backend]) -> None:
+    levels = backend.settle()
+    assert levels == {knob.name: knob.levels[0] for knob in backend.knobs}
+    assert backend.settle(levels) == levels
+    if issubclass(backend, MachineBackend):
+        assert designed(backend.design, levels) == backend.design
+
+
+@pytest.mark.parametrize("backend", MACHINES)
+def test_every_level_makes_another_machine(backend: type[MachineBackend], monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    designs = {
+        designed(backend.design, backend.settle({knob.name: level}))
+        for knob in backend.knobs
+        for level in knob.levels
+    }
+    assert len(designs) == 1 + sum(len(knob.levels) - 1 for knob in backend.knobs)
+
+
+def test_the_two_backends_meet_in_the_middle() -> None:
+    """On the same machine what is left between them is the user space."""
+    on_q35 = designed(MICROVM, {"machine": "q35"})
+    assert (on_q35.machine, on_q35.user_space) == (PC.machine, MICROVM.user_space)
+    assert designed(PC, {"machine": "microvm"}).machine is MachineType.MICROVM
+
+
+@pytest.mark.parametrize(
+    ("backend", "knobs", "message", "hint"),
+    [
+        (Container, {"firmware": "ovmf"}, "backend container has no knob firmware", "it has none"),
+        (MicroVm, {"tuned": "no"}, "backend microvm has no knob tuned", "knobs: machine, console, disk"),
+        (VirtualMachine, {"disk": "zfs"}, "disk of backend vm has no level zfs", "levels: ext4, erofs"),
+        (
+            VirtualMachine,
+            {"firmware": "ovmf", "machine": "microvm"},
+            "firmware=ovmf and machine=microvm don't go together: its firmware can read no disk",
+            "machine=q35, or firmware=direct",
+        ),
+    ],
+)
+def test_what_can_not_be_is_said(backend: type[Backend], knobs: dict[str, str], message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        backend.settle(knobs)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_what_is_not_installed_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed(monkeypatch)
+    VirtualMachine.settle({"firmware": "ovmf", "disk": "erofs"})
+    monkeypatch.setattr(loader, "OVMF", tmp_path / "nothing.fd")
+    with pytest.raises(BackendUnavailable, match="firmware=ovmf can't be had here") as no_firmware:
+        VirtualMachine.settle({"firmware": "ovmf"})
+    assert no_firmware.value.hint == "apt-get install ovmf grub-efi-amd64-bin grub-common mtools"
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(BackendUnavailable, match=r"mkfs\.erofs is not installed") as no_program:
+        MicroVm.settle({"disk": "erofs"})
+    assert no_program.value.hint == "apt-get install erofs-utils"
+    VirtualMachine.settle({"firmware": "seabios", "tuned": "no"})
+
+
+def test_differences_are_those_of_the_level() -> None:
+    trimmed = [said for said in VirtualMachine.parity.at(VirtualMachine.settle()) if "trimmed" in said]
+    assert len(trimmed) == 1
+    untuned = VirtualMachine.parity.at(VirtualMachine.settle({"tuned": "no", "console": "verbose"}))
+    assert not [said for said in untuned if "trimmed" in said]
+    assert len(untuned) == len(VirtualMachine.parity.differences) + 1
+
+
+def test_the_sign_of_a_kernel_is_its_own_or_its_loaders() -> None:
+    """UEFI writes to the serial port before any kernel does, so its first byte tells nothing."""
+    assert kernel_sign(PC) == b""
+    assert kernel_sign(designed(MICROVM, {"console": "off"})) is None
+    for firmware in (Firmware.SEABIOS, Firmware.OVMF):
+        sign = kernel_sign(designed(PC, {"firmware": firmware, "console": "off"}))
+        assert sign == loader.KERNEL_LINE, "it does not depend on what the kernel says"
+
+
+def test_knobs_of_the_command_line() -> None:
+    assert parse_knobs(["machine=q35", "console=off"]) == {"machine": "q35", "console": "off"}
+    for words in (["machine"], ["=q35"], ["machine="], ["machine=q35", "machine=microvm"]):
+        with pytest.raises(UsageError):
+            parse_knobs(words)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this host had every firmware and program."""
+    monkeypatch.setattr(grub.Platform, "missing", property(lambda self: False))
+    monkeypatch.setattr(loader, "OVMF", Path(__file__))
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
