@@ -57,6 +57,8 @@ class LaunchRequest:
 
     A ``detached`` instance survives this process, killed before it could stop it: see `Backend.adopt`.
 
+    ``mergeable`` offers its memory to the host's KSM, where a backend can and a VMM does not do it anyway.
+
     ``knobs`` sets some of the backend's `Knob`s by name; the others stay at their first level.
     """
 
@@ -72,6 +74,7 @@ class LaunchRequest:
     terminal: TerminalSize | None = None
     listener: Listener | None = None
     detached: bool = False
+    mergeable: bool = False
     knobs: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -220,6 +220,7 @@ class HostBackend(SiteBackend):
             config=self.config(request, network, mounts),
             root=Overlay(lower=self.site.store.lower_directories(request.image)),
             survives=request.detached,
+            mergeable=request.mergeable,
             terminal=request.terminal,
         )
         outputs.enter_context(streams)

@@ -20,7 +20,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -34,10 +33,11 @@ from types import TracebackType
 from typing import Self
 
 from lab.errors import LabError
-from lab.host import privilege, tracefs
+from lab.host import privilege, settings, tracefs
 from lab.host.cgroup import ControlGroup
 from lab.host.hierarchy import Unused
 from lab.host.home import home, runtime_root
+from lab.host.trees import remove_tree
 
 OWNER = "owner.json"
 KEEPER = "keeper.json"
@@ -56,6 +56,7 @@ class Kind(StrEnum):
     FILE = "file"  # a file, socket or symbolic link: unlinked
     DIRECTORY = "directory"  # a tree without mounts: removed with all its files
     TRACE = "trace"  # an instance of the kernel's tracing, by its name: switched off and removed
+    SETTINGS = "settings"  # a file of what the kernel was set to before: written back, see lab.host.settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class Resource:
                 return ControlGroup.open(self.name, hierarchies=Unused.detect()).exists()
             case Kind.PROCESS:  # the cleaner itself, a launcher for one, may be listed: it is about to end
                 return int(self.name) != os.getpid() and start_time(int(self.name)) == self.started
-            case Kind.FILE | Kind.DIRECTORY:
+            case Kind.FILE | Kind.DIRECTORY | Kind.SETTINGS:
                 return os.path.lexists(self.name)
             case Kind.TRACE:
                 return tracefs.exists(self.name)
@@ -96,9 +97,11 @@ class Resource:
             case Kind.FILE:
                 Path(self.name).unlink(missing_ok=True)
             case Kind.DIRECTORY:
-                _remove_tree(Path(self.name))
+                remove_tree(Path(self.name))
             case Kind.TRACE:
                 tracefs.remove(self.name)
+            case Kind.SETTINGS:
+                settings.put_back(Path(self.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,7 +377,7 @@ def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[s
             errors.append(f"{resource.describe()}: {error}")
     if not errors:
         try:
-            _remove_tree(directory)
+            remove_tree(directory)
         except (LabError, OSError) as error:
             errors.append(f"directory {directory}: {error}")
     return removed, errors
@@ -392,6 +395,8 @@ def _refuse_foreign(directory: Path, resource: Resource) -> None:
         path = Path(resource.name)
         if not path.is_absolute() or ".." in path.parts or len(path.parts) < 4:
             raise LabError("is not a path that lab makes")
+    if resource.kind is Kind.SETTINGS and Path(resource.name).parent != directory:
+        raise LabError("is not a file of this session")
 
 
 def _kill(pid: int, started: int) -> None:
@@ -411,30 +416,6 @@ def _kill(pid: int, started: int) -> None:
             time.sleep(0.005)
     finally:
         os.close(descriptor)
-
-
-def _remove_tree(directory: Path) -> None:
-    """Remove a directory with all its files; never through a mount, whose files belong to someone else."""
-    if directory.is_symlink():
-        raise LabError("is a symbolic link where a directory was made")
-    if mounts := _mounts_at_or_below(str(directory)):
-        raise LabError(f"{mounts[0]} is mounted in it", hint=f"umount {mounts[0]}")
-    shutil.rmtree(directory, onerror=_unless_vanished)
-
-
-def _unless_vanished(_function: object, _path: object, error: tuple[type, BaseException, object]) -> None:
-    """What another cleaner has just removed, the launcher for one, is no reason to leave the rest."""
-    if not isinstance(error[1], FileNotFoundError):
-        raise error[1]
-
-
-def _mounts_at_or_below(path: str) -> list[str]:
-    """Mount points of this mount namespace at or below ``path`` (proc_pid_mountinfo(5), which escapes in octal)."""
-    escaped = path.rstrip("/").replace("\\", "\\134")
-    for character in " \t\n":
-        escaped = escaped.replace(character, f"\\{ord(character):03o}")
-    points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in points if point == escaped or point.startswith(escaped + "/")]
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lab.errors import LabError
-from lab.host import facts
+from lab.host import facts, ksm
 from lab.host.cgroup import CpuUsage
 from lab.host.clock import now
 from lab.instance import Instance
@@ -57,6 +57,7 @@ class Subject:
         self.network = network
         self.idle_seconds = idle_seconds
         self.host_available_before_bytes: int = facts.memory()["available_bytes"]
+        self.ksm_before = ksm.state()
         self.cpu_at_response: CpuUsage | None = None
         self._instance: Instance | None = None
         self._idle: Window | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.host import facts
+from lab.host import facts, ksm
 from lab.metrics.base import Metric, Observation, Subject
 
 PROC = Path("/proc")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,11 @@ class Memory(Metric):
     last, since asking inside disturbs. ``memory.host.available_change``: by how much the host's MemAvailable
     fell since before the launch; noisy, since other programs of the host move it too.
 
-    Left out: kernel memory that is charged to nobody, pages shared through KSM (its state is in the detail).
+    ``memory.ksm.merged``, while KSM runs on the host: its pages that are kept together with equal ones. Its detail
+    says how many passes ksmd made since the launch (the second merges a page at the earliest) and in what CPU time.
+
+    Left out: kernel memory that is charged to nobody. PSS counts a merged page in parts, RSS and mapped count it
+    whole, a cgroup only if it was the first to have it.
     """
 
     name = "memory"
@@ -76,11 +82,28 @@ class Memory(Metric):
         if charged.kernel_bytes is not None:
             yield row("cgroup.kernel", charged.kernel_bytes)
         yield row("working_set", charged.working_set_bytes)
+        if (merging := ksm.state()) and merging.running:
+            each = [ksm.of_process(pid) for pid in pids]
+            pages = sum(one.merged_pages or 0 for one in each)
+            told = any(one.merged_pages is not None for one in each)
+            offered = sum(one.offered is True for one in each)
+            since = _since(subject.ksm_before, merging)
+            yield row("ksm.merged", pages * PAGE_BYTES if told else None, processes_that_offer=offered, **since)
         yield row("host.available_change", subject.host_available_before_bytes - host["available_bytes"])
         if subject.has_own_kernel:
             seen = guest_view(facts.parse_meminfo(subject.read_inside("/proc/meminfo")))
             yield row("guest.used", seen["used"], total_bytes=seen["total"])
             yield row("guest.cache", seen["cache"])
+
+
+def _since(before: ksm.State | None, now: ksm.State) -> dict[str, object]:
+    """What ksmd has done for the whole host since the launch."""
+    found: dict[str, object] = {"host_saved_bytes": now.sharing_pages * PAGE_BYTES}
+    if before is not None:
+        found["full_scans"] = now.full_scans - before.full_scans
+        if now.daemon_seconds is not None and before.daemon_seconds is not None:
+            found["daemon_seconds"] = now.daemon_seconds - before.daemon_seconds
+    return found
 
 
 def guest_view(meminfo: Mapping[str, int]) -> dict[str, int]:

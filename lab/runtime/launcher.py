@@ -54,8 +54,8 @@ class Spec:
     ``name`` is unique in the session. ``init`` puts lab's helper in front as PID 1; with ``terminal`` it makes one
     for the application, whose master it sends over standard input, a socket. ``hold`` stops before the application
     is executed, until `Container.proceed`. ``survives`` lets it outlive the small process; what ends with the
-    session all the same, see `Launcher.keep`. ``fail_at`` names a `lab.runtime.plan.Step` to fail at: how tests
-    prove that nothing is left behind.
+    session all the same, see `Launcher.keep`. ``mergeable`` offers its memory to KSM. ``fail_at`` names a
+    `lab.runtime.plan.Step` to fail at: how tests prove that nothing is left behind.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Spec:
     terminal: TerminalSize | None = None
     hold: bool = False
     survives: bool = False
+    mergeable: bool = False
     fail_at: str = ""
     read_only_by_landlock: tuple[str, ...] = ()
 
@@ -271,8 +272,9 @@ class Launcher:
             if spec.read_only_by_landlock:
                 process = replace(plan.process, read_only_by_landlock=spec.read_only_by_landlock)
                 plan = replace(plan, process=process)
-            if spec.survives:
-                plan = replace(plan, process=replace(plan.process, survives=True))
+            if spec.survives or spec.mergeable:
+                process = replace(plan.process, survives=spec.survives, mergeable=spec.mergeable)
+                plan = replace(plan, process=process)
             handle = self.register(spec.name, timeline, survives=spec.survives)
             undo.callback(self.forget, handle)
             undo.callback(self._end, handle, cgroup)

@@ -97,6 +97,7 @@ class ProcessPlan(Record):
     fail_at: str = ""  # as `Plan` has it, for a process beside the first
     preserve: int = 0  # how many descriptors from 3 on are handed over
     survives: bool = False  # the launcher's death: a detached instance's application
+    mergeable: bool = False  # its memory and its children's is offered to KSM
     seccomp_flags: int = 0  # for seccomp(2)
     agent: dict[str, object] | None = None  # who is notified: its path, metadata, and the container's state
     read_only_by_landlock: tuple[str, ...] | list[str] = ()  # names in /, see lab.runtime.landlock; none: no rules

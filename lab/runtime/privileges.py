@@ -26,6 +26,8 @@ def set_limits(process: ProcessPlan, label: int) -> None:
         syscalls.ioprio_set(*process.io_priority)
     if process.persona is not None:
         syscalls.personality(process.persona)
+    if process.mergeable:
+        syscalls.prctl(syscalls.PR_SET_MEMORY_MERGE, 1)  # stays over fork(2), and since Linux 6.7 over execve(2)
     if label >= 0:
         os.write(label, process.exec_label[1].encode())
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.host import ledger
+from lab.host import ledger, settings, trees
 from lab.host.ledger import Kind, Resource, Session
 
 OWNER_THAT_DIES = """
@@ -219,7 +219,7 @@ def test_a_symbolic_link_is_never_followed(tmp_path: Path) -> None:
 
 
 def test_what_is_mounted_is_never_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_mounts_at_or_below", lambda path: [f"{path}/merged"])
+    monkeypatch.setattr(trees, "_mounts_at_or_below", lambda path: [f"{path}/merged"])
     session = Session.open()
     scratch = session.make_directory(tmp_path / "home" / "scratch")
     with pytest.raises(LabError) as caught:
@@ -231,7 +231,7 @@ def test_what_is_mounted_is_never_entered(tmp_path: Path, monkeypatch: pytest.Mo
 def test_mount_points_with_blanks_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     table = "22 1 0:21 / /srv/a\\040b/c rw - tmpfs t rw\n23 1 0:21 / /srv/a\\040bc rw - tmpfs t rw\n"
     monkeypatch.setattr(Path, "read_text", lambda self: table)
-    assert ledger._mounts_at_or_below("/srv/a b") == ["/srv/a\\040b/c"]
+    assert trees._mounts_at_or_below("/srv/a b") == ["/srv/a\\040b/c"]
 
 
 def test_a_session_half_born_is_removed_once_its_maker_is_dead(runtime: Path) -> None:
@@ -309,3 +309,54 @@ def test_a_session_whose_instance_has_ended_is_stale(
     with pytest.raises(LabError, match="can't be taken over"):
         Session.take_over(folder)
     assert ledger.clean_stale()
+
+
+def test_settings_are_written_back_once_and_only_those_of_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "CHANGEABLE", (f"{tmp_path}/sys/",))
+    setting = tmp_path / "sys" / "run"
+    setting.parent.mkdir()
+    setting.write_text("1")
+    session = Session.open()
+    file = session.directory / "ksm.settings"
+    session.record(Resource(kind=Kind.SETTINGS, name=str(file)))
+    settings.save(file, [(str(setting), "2"), (str(setting), "0")])
+    settings.put_back(file)
+    assert setting.read_text() == "0"
+    setting.write_text("somebody's")
+    session.close()
+    assert setting.read_text() == "somebody's", "what has been put back is lab's no more"
+
+
+def test_settings_of_a_dead_session_are_written_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "CHANGEABLE", (f"{tmp_path}/sys/",))
+    setting = tmp_path / "sys" / "run"
+    setting.parent.mkdir()
+    setting.write_text("1")
+    session = Session.open()
+    file = session.directory / "ksm.settings"
+    session.record(Resource(kind=Kind.SETTINGS, name=str(file)))
+    settings.save(file, [(str(setting), "0")])
+    session.close()
+    assert setting.read_text() == "0"
+
+
+@pytest.mark.parametrize("where", ["/proc/sys/kernel/core_pattern", "/sys/kernel/mm/ksm/../../../power/state"])
+def test_no_other_settings_are_written(where: str) -> None:
+    session = Session.open()
+    file = session.directory / "ksm.settings"
+    session.record(Resource(kind=Kind.SETTINGS, name=str(file)))
+    settings.save(file, [(where, "x")])
+    with pytest.raises(LabError) as caught:
+        session.close()
+    assert "is no setting that lab changes" in caught.value.detail
+
+
+def test_a_file_of_settings_from_elsewhere_is_not_obeyed(tmp_path: Path) -> None:
+    session = Session.open()
+    session.record(Resource(kind=Kind.SETTINGS, name=str(tmp_path / "ksm.settings")))
+    settings.save(tmp_path / "ksm.settings", [])
+    with pytest.raises(LabError) as caught:
+        session.close()
+    assert "not a file of this session" in caught.value.detail

@@ -1,0 +1,110 @@
+"""Whether starts were as cold or warm as the run says: what the host had in memory, and what was fetched from disks.
+
+Two instruments that know nothing of each other: before each request lab looks what of an instance's files is in the
+page cache, and the kernel counts what the instance's processes ask of disks until its first answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from lab.analysis.data import counted, detail
+from lab.analysis.host import Remark
+from lab.analysis.quantities import format_value
+
+RESIDENT, FETCHED = "caches.resident", "boot.read"
+WARM, COLD = "warm", "cold"
+WHOLE = 0.99
+"""A warm start had at least that share in memory."""
+LITTLE_BYTES = 1 << 20
+"""What a warm start may fetch without a word, and what a cold one fetches at the least."""
+
+
+def starts(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per instance that counts and whose caches were looked at, in order.
+
+    Columns: arm, level, share (of its files' data, 0 to 1), resident_bytes, data_bytes, fetched_bytes (NaN where the
+    kernel doesn't count, or the instance did not come up).
+    """
+    measured = counted(frame)
+    looked = measured[measured["quantity"] == RESIDENT]
+    fetched = measured[measured["quantity"] == FETCHED].set_index("instance")["value"]
+    rows: list[dict[str, Any]] = [
+        {
+            "arm": row.arm,
+            "level": detail(row.detail, "level"),
+            "share": float(row.detail.get("share", 0.0)),
+            "resident_bytes": row.value,
+            "data_bytes": float(row.detail.get("data_bytes", 0)),
+            "fetched_bytes": fetched.get(row.instance, float("nan")),
+        }
+        for row in looked.itertuples()
+    ]
+    columns = ["arm", "level", "share", "resident_bytes", "data_bytes", "fetched_bytes"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def in_words(frame: pd.DataFrame) -> str:
+    """What is known of each level's starts; empty when nobody looked."""
+    found = starts(frame)
+    said = []
+    for level, group in found.groupby("level", sort=True):
+        least, most = f"{group['share'].min():.0%}", _range(group["data_bytes"])
+        of = f"of the {most} that lab made for it to read"
+        text = f"{level}, looked at before each of {len(group)} requests: "
+        if level == COLD:
+            text += f"{_range(group['resident_bytes'])} {of} was in the host's page cache"
+        else:
+            text += f"{least} at the least {of} was in the host's page cache"
+        medians = group.groupby("arm", sort=False)["fetched_bytes"].median().dropna()
+        each = ", ".join(f"{arm} {format_value(float(value), 'bytes')}" for arm, value in medians.items())
+        said.append(text + (f"; until the first answer it then fetched from disks: {each} (medians)" if each else ""))
+    if COLD in set(found["level"]):
+        said.append(
+            "not evicted: what is the host's own (VMM, firmware, libraries, lab's interpreter), directory entries and "
+            "inodes, and what lies below the host's disk"
+        )
+    return "; ".join(said)
+
+
+def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
+    """Where the two instruments contradict the run, or each other."""
+    found = starts(frame)
+    warm, cold = (found[found["level"] == level] for level in (WARM, COLD))
+    cool = warm[warm["share"] < WHOLE]
+    if len(cool):
+        yield Remark(
+            kind="caches",
+            sentence=f"Not all starts were warm: before {len(cool)} of {len(warm)} the host had as little as "
+            f"{cool['share'].min():.0%} of their files in memory, though lab had just read them ({_arms(cool)}).",
+            advice="The host has too little memory to keep them. Free some, or compare fewer backends at once.",
+        )
+    fetching = warm[warm["fetched_bytes"] > LITTLE_BYTES]
+    if len(fetching):
+        yield Remark(
+            kind="caches",
+            sentence=f"{len(fetching)} of {len(warm)} warm starts fetched up to "
+            f"{format_value(float(fetching['fetched_bytes'].max()), 'bytes')} from disks ({_arms(fetching)}).",
+            advice="Something of the host's own was not in memory, a VMM or its libraries: memory is short.",
+        )
+    idle = cold[cold["fetched_bytes"] < LITTLE_BYTES]
+    if len(idle):
+        yield Remark(
+            kind="caches",
+            sentence=f"{len(idle)} of {len(cold)} cold starts fetched less than 1 MiB from disks ({_arms(idle)}), "
+            "though the host had none of their files in memory.",
+            advice="Either there is little to read, or LAB_HOME's file system keeps a cache of its own (network, FUSE, "
+            "ZFS). If so they were not cold: set LAB_HOME to a local disk.",
+        )
+
+
+def _range(values: pd.Series[float]) -> str:
+    low, high = format_value(float(values.min()), "bytes"), format_value(float(values.max()), "bytes")
+    return low if low == high else f"{low} to {high}"
+
+
+def _arms(rows: pd.DataFrame) -> str:
+    return ", ".join(dict.fromkeys(str(arm) for arm in rows["arm"]))
