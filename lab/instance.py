@@ -244,7 +244,7 @@ class Backend(ABC):
         """What lab made, once prepared, and an instance may read from a disk: files and folders of them.
 
         Cold and warm starts are made with them. What is the host's own, a VMM or a library, is not among them. By
-        default none is known, and neither kind of start can be asked for.
+        default none is known: a warm start is then not verified, and a cold one refused.
         """
         return ()
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from lab.cli.factors import host_levels, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
-from lab.cli.factors import remark, require_budget, require_single, show, with_factors
 from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, ResultsError, UsageError
@@ -80,6 +80,14 @@ def compare(
         str, typer.Option("--memory", metavar="SIZE", help="Memory limit of every instance, like 256M.")
     ] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit of every instance, like 0.5.")] = "",
+    caches: Annotated[
+        str,
+        typer.Option(
+            "--caches",
+            metavar="warm|cold",
+            help="Whether the host has in memory what an instance reads; verified before each. Default: warm.",
+        ),
+    ] = "",
     factor: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,9 +147,11 @@ def compare(
             chosen = _choose(on), _metrics(metrics)
             until = _until(blocks, budget, sessions, precision, exclude_noisy, chosen[1])
             varied = read_factors(factor or [], chosen[0])
-            require_single(varied, {"memory": memory, "cpus": cpus})
+            require_single(varied, {"memory": memory, "cpus": cpus, "caches": caches})
             remark(varied, chosen[0])
-            folder = _start(site, target, *chosen, until | {"factors": varied}, seed, memory, cpus, idle, out)
+            host = host_levels({"caches": caches})
+            until |= {"factors": varied}
+            folder = _start(site, target, *chosen, until, seed, memory, cpus, host, idle, out)
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [])
     _report(folder)
@@ -158,6 +168,7 @@ def _start(
     seed: int | None,
     memory: str,
     cpus: str,
+    host: dict[str, str],
     idle: str,
     out: Path,
 ) -> RunFolder:
@@ -176,7 +187,7 @@ def _start(
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
-    setup = _setup(site, scenario, limits, metrics, parse_seconds(idle))
+    setup = replace(_setup(site, scenario, limits, metrics, parse_seconds(idle)), host=host)
     require_budget(setup, plan, plan.budget_seconds)
     setup = with_factors(site, setup, plan)
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
@@ -203,6 +214,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
     scenario = load(str(run.settings.get("directory") or run.scenario))
     idle_seconds = float(run.settings["idle_seconds"])
     setup = _setup(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)
+    setup = replace(setup, host=run.settings.get("host", {}))
     backends = list(dict.fromkeys(arm.backend for arm in run.arms))
     sessions = int(run.settings.get("sessions", 1))
     factors = recorded(run.settings)

@@ -52,6 +52,25 @@ def require_single(factors: Sequence[Factor], given: Mapping[str, str]) -> None:
             )
 
 
+def host_levels(given: Mapping[str, str]) -> dict[str, str]:
+    """How the host is for every instance: host factors by name, at the level ``given``, where that is "" at the first.
+
+    Raises UsageError for what is no level.
+    """
+    from lab.experiment.hostfactors.registry import host_factors
+
+    found = {}
+    for factor in host_factors():
+        if factor.name in given:
+            found[factor.name] = given[factor.name] or factor.levels[0]
+            if found[factor.name] not in factor.levels:
+                raise UsageError(
+                    f"--{factor.name} {given[factor.name]} is no level of it",
+                    hint=f"levels: {', '.join(factor.levels)}; several of them: --factor {factor.name}=A,B",
+                )
+    return found
+
+
 def require_budget(setup: Setup, plan: Plan, budget_seconds: float) -> None:
     """Refuse a plan whose least number of blocks can't fit the time it was given. Raises UsageError."""
     from lab.experiment.plan import MINIMUM_BLOCKS
@@ -113,11 +132,9 @@ class _Variants:
 
     def of(self, arguments: Mapping[str, str]) -> Treatment:
         """What an instance of the image is by itself, before any level of another factor."""
-        from lab.experiment.setup import Treatment
-
         setup = self.setup
         if not arguments:
-            return Treatment(image=setup.image, process=setup.process, limits=setup.limits)
+            return setup.untreated
         key = tuple(arguments.items())
         if key not in self.built:
             from lab.images.process import resolve
@@ -125,7 +142,7 @@ class _Variants:
             image = self._build(arguments)
             lower = self.site.store.lower_directories(image)
             process = resolve(image, lower, environment=dict(setup.scenario.environment))
-            self.built[key] = Treatment(image=image, process=process, limits=setup.limits)
+            self.built[key] = replace(setup.untreated, image=image, process=process)
         return self.built[key]
 
     def _build(self, arguments: Mapping[str, str]) -> Image:

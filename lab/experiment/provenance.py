@@ -50,7 +50,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
             "warm_ups": WARM_UPS,
             "sessions": plan.sessions,
             "precision": plan.precision,
-            "caches": "warm: images, disks and guest kernel were prepared and read before the first block",
+            "host": dict(setup.host),
             "exclude_noisy": plan.exclude_noisy,
             "factors": [dataclasses.asdict(factor) for factor in plan.factors],
             "excluded": "warm-up instances (block 0) from every statistic; "

@@ -287,6 +287,7 @@ class Experiment:
         with ExitStack() as host:
             for name, level in treatment.host.items():
                 self.watch.doing(f"{label}: setting {name} to {level}")
+                request = self.host[name].asked(level, request)
                 self._append(stamp, host.enter_context(self.host[name].at(level, backend, request)))
             subject = Subject.before_launch(
                 scenario=self.setup.scenario,

@@ -34,7 +34,8 @@ class Treatment:
 class Setup:
     """What is run, apart from the plan of when.
 
-    ``image``, ``process`` and ``limits`` are those of every arm without a treatment of its own in ``treatments``.
+    ``image``, ``process``, ``limits`` and ``host``, a level of some host factors, are those of every arm without a
+    treatment of its own in ``treatments``.
     """
 
     scenario: Scenario
@@ -44,12 +45,18 @@ class Setup:
     metrics: tuple[Metric, ...]
     isolation: bool
     idle_seconds: float
+    host: Mapping[str, str] = field(default_factory=dict, hash=False)
     treatments: Mapping[str, Treatment] = field(default_factory=dict)
 
     def treatment(self, arm: PlannedArm) -> Treatment:
         """How the instances of ``arm`` are started; the A/A twin's as those it repeats."""
         found = self.treatments.get(arm.label.removesuffix(AA_SUFFIX))
-        return found or Treatment(image=self.image, process=self.process, limits=self.limits)
+        return found or self.untreated
+
+    @property
+    def untreated(self) -> Treatment:
+        """What an instance is that no factor touches."""
+        return Treatment(image=self.image, process=self.process, limits=self.limits, host=self.host)
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -68,7 +75,7 @@ class Setup:
 
 def treat(base: Treatment, levels: Mapping[str, str], factors: Iterable[Factor]) -> Treatment:
     """``base`` at ``levels``. Its image is given: who builds one for each level of a build argument, says which."""
-    limits, knobs, host, environment = base.limits, {}, {}, {}
+    limits, knobs, host, environment = base.limits, {}, {**base.host}, {}
     for factor in factors:
         level = levels.get(factor.name)
         if level is None:

@@ -147,4 +147,6 @@ def test_the_levels_of_the_factor_are_verified(folder: Path) -> None:
             observed(COLD, backend)
         assert str(folder / "a") in caught.value.detail
     with pytest.raises(LabError, match="doesn't tell which files"):
-        observed(WARM, Reading())
+        observed(COLD, Reading())
+    with Caches(None).at(WARM, Reading(), Reading()) as nothing:  # type: ignore[arg-type]
+        assert nothing == []

@@ -4,6 +4,7 @@ To add one, put a module beside this file that defines a `HostFactor`; `registry
 takes its levels, ``lab compare --factors`` lists it. The experiment makes one object per run and calls, around the
 whole life of *every* instance, warm-ups included::
 
+    request = factor.asked(level, request)               # what the instance itself has to be told
     with factor.at(level, backend, request) as seen:     # the host is set, and verified to be
         append(seen)                                     # evidence, as observations of this arm
         with backend.launch(request) as instance: …      # boot, idle, load, stop
@@ -49,6 +50,10 @@ class HostFactor(ABC):
     def applies_to(cls, backend: type[Backend]) -> bool:
         """Whether it can make a difference to instances of ``backend``; where not, it does not multiply its arms."""
         return True
+
+    def asked(self, level: str, request: LaunchRequest) -> LaunchRequest:
+        """``request`` as an instance has to be launched for ``level`` to reach it. By default as it is."""
+        return request
 
     @abstractmethod
     def at(

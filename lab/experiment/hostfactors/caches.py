@@ -40,9 +40,22 @@ class Caches(HostFactor):
         super().__init__(site)
         self._found: dict[tuple[str, ...], tuple[pagecache.File, ...]] = {}
 
+    @classmethod
+    def applies_to(cls, backend: type[Backend]) -> bool:
+        """Only who tells what its instances read can have it evicted."""
+        return backend.files is not Backend.files
+
     @contextmanager
     def at(self, level: str, backend: Backend, request: LaunchRequest) -> Iterator[list[Observation]]:
         files = self._files(backend, request)
+        if not files and level == WARM:  # nothing is known, and nothing is said
+            yield []
+            return
+        if not files:
+            raise LabError(
+                f"backend {backend.name} doesn't tell which files its instances read",
+                hint=f"leave out caches, or give it a method files: {backend.__module__}",
+            )
         try:
             seen = pagecache.evict(files) if level == COLD else pagecache.fill(files)
         except OSError as error:
@@ -62,11 +75,5 @@ class Caches(HostFactor):
         knobs = (f"{name}={value}" for name, value in sorted(request.knobs.items()))
         key = (backend.name, request.image.digest, *knobs)
         if key not in self._found:
-            found = pagecache.find(backend.files(request.image, request.knobs))
-            if not found:
-                raise LabError(
-                    f"backend {backend.name} doesn't tell which files its instances read",
-                    hint=f"leave out caches, or give it a method files: {backend.__module__}",
-                )
-            self._found[key] = found
+            self._found[key] = pagecache.find(backend.files(request.image, request.knobs))
         return self._found[key]

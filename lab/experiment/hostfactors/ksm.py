@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from lab.experiment.hostfactors.base import HostFactor
 from lab.host import ksm
@@ -45,6 +46,9 @@ class Ksm(HostFactor):
     def applies_to(cls, backend: type[Backend]) -> bool:
         """A VMM offers its guest's RAM; of the runtimes lab's own does it for a container, from Linux 6.4 on."""
         return backend.kernel is Kernel.OWN or (not backend.reference and ksm.can_be_asked_for())
+
+    def asked(self, level: str, request: LaunchRequest) -> LaunchRequest:
+        return replace(request, mergeable=level == ON)
 
     @contextmanager
     def at(self, level: str, backend: Backend, request: LaunchRequest) -> Iterator[list[Observation]]:
