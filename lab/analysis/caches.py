@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lab.analysis.data import counted, detail
@@ -30,21 +31,19 @@ def starts(frame: pd.DataFrame) -> pd.DataFrame:
     kernel doesn't count, or the instance did not come up).
     """
     measured = counted(frame)
-    looked = measured[measured["quantity"] == RESIDENT]
-    fetched = measured[measured["quantity"] == FETCHED].set_index("instance")["value"]
-    rows: list[dict[str, Any]] = [
+    looked, read = (measured[measured["quantity"] == quantity] for quantity in (RESIDENT, FETCHED))
+    fetched = dict(zip(read["instance"], read["value"], strict=True))
+    details: list[dict[str, Any]] = looked["detail"].tolist()
+    return pd.DataFrame(
         {
-            "arm": row.arm,
-            "level": detail(row.detail, "level"),
-            "share": float(row.detail.get("share", 0.0)),
-            "resident_bytes": row.value,
-            "data_bytes": float(row.detail.get("data_bytes", 0)),
-            "fetched_bytes": fetched.get(row.instance, float("nan")),
+            "arm": looked["arm"].astype(str).tolist(),
+            "level": [detail(each, "level") for each in details],
+            "share": [float(each.get("share", 0.0)) for each in details],
+            "resident_bytes": looked["value"].to_numpy(dtype=np.float64),
+            "data_bytes": [float(each.get("data_bytes", 0)) for each in details],
+            "fetched_bytes": [float(fetched.get(instance, np.nan)) for instance in looked["instance"]],
         }
-        for row in looked.itertuples()
-    ]
-    columns = ["arm", "level", "share", "resident_bytes", "data_bytes", "fetched_bytes"]
-    return pd.DataFrame(rows, columns=columns)
+    )
 
 
 def in_words(frame: pd.DataFrame) -> str:
@@ -64,8 +63,8 @@ def in_words(frame: pd.DataFrame) -> str:
         said.append(text + (f"; until the first answer it then fetched from disks: {each} (medians)" if each else ""))
     if COLD in set(found["level"]):
         said.append(
-            "not evicted: what is the host's own (VMM, firmware, libraries, lab's interpreter), directory entries and "
-            "inodes, and what lies below the host's disk"
+            "not evicted: what is the host's own (VMM, firmware, libraries, lab's interpreter), directory entries "
+            "and inodes, and what lies below the host's disk"
         )
     return "; ".join(said)
 
@@ -96,8 +95,8 @@ def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
             kind="caches",
             sentence=f"{len(idle)} of {len(cold)} cold starts fetched less than 1 MiB from disks ({_arms(idle)}), "
             "though the host had none of their files in memory.",
-            advice="Either there is little to read, or LAB_HOME's file system keeps a cache of its own (network, FUSE, "
-            "ZFS). If so they were not cold: set LAB_HOME to a local disk.",
+            advice="Either there is little to read, or LAB_HOME's file system keeps a cache of its own (network, "
+            "FUSE, ZFS). If so they were not cold: set LAB_HOME to a local disk.",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.analysis import caches
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded, detail
 from lab.analysis.host import HOST, remarks
@@ -44,6 +45,7 @@ class Kind(StrEnum):
     NOISE = "noise"
     DRIFT = "drift"
     CLUSTERS = "two clusters"
+    CACHES = "caches"
     NOISY_HOST = "noisy host"
     HOST_DRIFT = "host drift"
     OTHER_LOAD = "other load"
@@ -245,7 +247,7 @@ def _coarse(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _host(loaded: Loaded) -> Iterator[Finding]:
-    for remark in remarks(loaded.frame):
+    for remark in (*remarks(loaded.frame), *caches.remarks(loaded.frame)):
         yield Finding(
             kind=Kind(remark.kind), severity=Severity.WARNING, sentence=remark.sentence, advice=remark.advice
         )

@@ -53,7 +53,7 @@ def require_single(factors: Sequence[Factor], given: Mapping[str, str]) -> None:
 
 
 def host_levels(given: Mapping[str, str]) -> dict[str, str]:
-    """How the host is for every instance: host factors by name, at the level ``given``, where that is "" at the first.
+    """How the host is for every instance: each host factor of ``given`` at that level, at its first where it is "".
 
     Raises UsageError for what is no level.
     """
