@@ -21,7 +21,7 @@ WARM, COLD = "warm", "cold"
 WHOLE = 0.99
 """A warm start had at least that share in memory."""
 LITTLE_BYTES = 1 << 20
-"""What a warm start may fetch without a word, and what a cold one fetches at the least."""
+"""What a warm start may fetch without a word."""
 
 
 def starts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -89,14 +89,13 @@ def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
             f"{format_value(float(fetching['fetched_bytes'].max()), 'bytes')} from disks ({_arms(fetching)}).",
             advice="Something of the host's own was not in memory, a VMM or its libraries: memory is short.",
         )
-    idle = cold[cold["fetched_bytes"] < LITTLE_BYTES]
+    idle = cold[cold["fetched_bytes"] == 0]
     if len(idle):
         yield Remark(
             kind="caches",
-            sentence=f"{len(idle)} of {len(cold)} cold starts fetched less than 1 MiB from disks ({_arms(idle)}), "
-            "though the host had none of their files in memory.",
-            advice="Either there is little to read, or LAB_HOME's file system keeps a cache of its own (network, "
-            "FUSE, ZFS). If so they were not cold: set LAB_HOME to a local disk.",
+            sentence=f"{len(idle)} of {len(cold)} cold starts fetched nothing from disks ({_arms(idle)}), though the "
+            "host had none of their files in memory: they may not have been cold.",
+            advice="LAB_HOME's file system may have a cache of its own (network, FUSE, ZFS): set it to a local disk.",
         )
 
 

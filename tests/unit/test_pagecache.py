@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lab.errors import LabError
+from lab.cli.factors import host_levels
+from lab.errors import LabError, UsageError
 from lab.experiment.hostfactors.caches import COLD, WARM, Caches
 from lab.host import pagecache
 from lab.host.pagecache import PAGE_BYTES, evict, fill, find, look
@@ -134,6 +135,14 @@ def observed(level: str, backend: Any) -> Observation:
     with Caches(None).at(level, backend, backend) as seen:  # type: ignore[arg-type]
         (found,) = seen
         return found
+
+
+def test_a_level_for_all_is_the_first_unless_named() -> None:
+    assert host_levels({"caches": ""}) == {"caches": WARM}
+    assert host_levels({"caches": COLD}) == {"caches": COLD}
+    with pytest.raises(UsageError, match="--caches lukewarm is no level of it") as caught:
+        host_levels({"caches": "lukewarm"})
+    assert "warm, cold" in caught.value.hint
 
 
 def test_the_levels_of_the_factor_are_verified(folder: Path) -> None:

@@ -1,0 +1,72 @@
+"""What a report says of caches: by what was seen, and where two instruments contradict each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from synthetic import write_run
+
+from lab.analysis import load
+from lab.analysis.caches import in_words, remarks, starts
+
+MIB = float(1 << 20)
+
+
+def frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    """A start per row: its level, share in memory, and what it fetched."""
+    samples = []
+    for number, row in enumerate(rows):
+        common = {"arm": row["arm"], "instance": f"b{number}", "warmup": row.get("warmup", False), "unit": "bytes"}
+        detail = {"level": row["level"], "share": row["share"], "data_bytes": 200 * MIB}
+        resident = row["share"] * 200 * MIB
+        samples.append({**common, "quantity": "caches.resident", "value": resident, "detail": detail})
+        if "fetched" in row:
+            samples.append({**common, "quantity": "boot.read", "value": row["fetched"], "detail": {}})
+    return pd.DataFrame(samples).assign(excluded=False)
+
+
+WARM = {"arm": "container", "level": "warm", "share": 1.0, "fetched": 0.0}
+COLD = {"arm": "vm", "level": "cold", "share": 0.0, "fetched": 40 * MIB}
+
+
+def test_what_was_seen_is_said_by_level() -> None:
+    said = in_words(frame(WARM, COLD, COLD | {"fetched": 44 * MIB}, COLD | {"fetched": 42 * MIB}))
+    assert "warm, looked at before each of 1 requests: 100% at the least of the 200 MiB" in said
+    assert "cold, looked at before each of 3 requests: 0 B of the 200 MiB" in said
+    assert "vm 42.0 MiB (medians)" in said
+    assert "directory entries and inodes" in said
+    assert "directory entries" not in in_words(frame(WARM))
+
+
+def test_what_agrees_needs_no_remark() -> None:
+    assert list(remarks(frame(WARM, COLD))) == []
+    warm_up = WARM | {"share": 0.1, "warmup": True}
+    assert list(remarks(frame(WARM, warm_up))) == [], "a warm-up is there to warm"
+
+
+def test_a_warm_start_that_was_not_is_told() -> None:
+    (cool,) = remarks(frame(WARM, WARM | {"share": 0.4}))
+    assert "before 1 of 2 the host had as little as 40%" in cool.sentence
+    (fetching,) = remarks(frame(WARM, WARM | {"fetched": 3 * MIB}))
+    assert "1 of 2 warm starts fetched up to 3.00 MiB" in fetching.sentence
+
+
+def test_a_cold_start_that_fetched_nothing_is_told() -> None:
+    (contradiction,) = remarks(frame(COLD, COLD | {"fetched": 0.0}))
+    assert "1 of 2 cold starts fetched nothing" in contradiction.sentence
+
+
+def test_a_kernel_that_does_not_count_is_no_contradiction() -> None:
+    uncounted = {key: value for key, value in COLD.items() if key != "fetched"}
+    assert np.isnan(starts(frame(uncounted))["fetched_bytes"][0])
+    assert list(remarks(frame(uncounted))) == []
+    assert "medians" not in in_words(frame(uncounted))
+
+
+def test_a_run_from_before_it_was_looked_at_says_nothing(tmp_path: Path) -> None:
+    loaded = load(write_run(tmp_path).path)
+    assert in_words(loaded.frame) == ""
+    assert list(remarks(loaded.frame)) == []
