@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -266,6 +267,7 @@ def test_a_forked_child_that_exits_closes_nothing(tmp_path: Path) -> None:
         assert scratch.is_dir()
 
 
+@hypothesis.settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_a_ledger_of_any_bytes_can_be_read(text: bytes) -> None:
     """A killed process may leave a line cut short; the disk may leave worse."""
