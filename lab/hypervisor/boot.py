@@ -34,8 +34,8 @@ LOADED = {  # direct: QEMU loaded the kernel, and the machine's own firmware jum
     MachineType.Q35: "SeaBIOS",
 }
 BOOTED = {
-    Firmware.SEABIOS: "SeaBIOS looks at the devices and starts GRUB from a disk; GRUB reads kernel and initramfs.",
-    Firmware.OVMF: "OVMF brings up UEFI and starts GRUB from a disk; GRUB reads kernel and initramfs.",
+    Firmware.SEABIOS: "SeaBIOS finds the devices and starts GRUB from disk; GRUB reads the kernel and writes a line.",
+    Firmware.OVMF: "OVMF brings up UEFI and starts GRUB from disk; GRUB reads the kernel and writes a line.",
 }
 SILENT = "Its console is off: when the firmware was done can't be seen from outside."
 EXECUTES = {

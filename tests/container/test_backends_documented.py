@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import contract
@@ -16,6 +17,7 @@ import lab.backends
 from lab.backends.registry import available
 from lab.backends.site import Site
 
+ON = {"filter": "on"}
 PAGE = Path(lab.backends.__file__).parents[2] / "docs/adding-a-backend.md"
 
 
@@ -42,5 +44,9 @@ def test_the_example_keeps_the_contract(documented: str, tmp_path: Path) -> None
             contract.check_limits(site, documented, instance)
             status = instance.execute(["cat", "/proc/self/status"]).stdout.decode()
         contract.check_gone(site, instance)
+        filtered = replace(contract.request(site, image, "on", "cat", "/proc/self/status", logs=tmp_path), knobs=ON)
+        with site.backend(documented).launch(filtered) as instance:
+            assert instance.wait(30) == 0
     assert_unchanged(before)
     assert re.search(r"^Seccomp:\t0$", status, re.MULTILINE), "it should have no filter"
+    assert re.search(r"^Seccomp:\t2$", (tmp_path / "stdout.log").read_text(), re.MULTILINE), "the knob sets one"

@@ -53,7 +53,8 @@ def made(name: str = "web", **fields: object) -> Record:
 
 
 def test_what_is_written_is_read() -> None:
-    record = made(stamps={"requested": 1.0}, exit_code=3, published=(PublishedPort(host_port=1, instance_port=80),))
+    ports = (PublishedPort(host_port=1, instance_port=80),)
+    record = made(stamps={"requested": 1.0}, exit_code=3, published=ports, knobs={"machine": "q35"})
     records.reserve(record)
     assert records.read("web") == record
     changed = records.write(replace(record, state=State.RUNNING))
