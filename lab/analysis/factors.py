@@ -38,7 +38,7 @@ BACKEND = "backend"
 COLUMNS = (
     "backend", "quantity", "state", "unit", "factor", "level", "against", "other", "other_level", "other_against",
     "n", "ratio", "low", "high", "p", "adjusted", "band_high", "band_of", "cells", "of_cells", "censored",
-    "base_censored", "claim", "why",
+    "base_censored", "claim", "why", "seems",
 )  # fmt: skip
 
 
@@ -57,6 +57,16 @@ class Cube:
     factors: tuple[tuple[str, tuple[str, ...]], ...]
     logs: st.Floats
     failures: st.Floats
+
+    def means(self, one: int, two: int) -> st.Floats:
+        """Geometric means over the blocks and all factors but two, in ``unit``: a row per level of the first of these,
+        a column per level of the second.
+        """
+        axes = tuple(axis for axis in range(self.logs.ndim) if axis not in (one + 1, two + 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a combination in which nothing ever succeeded
+            result: st.Floats = np.exp(np.nanmean(self.logs, axis=axes))
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,8 @@ def effects(loaded: Loaded, ratios: pd.DataFrame | None = None) -> pd.DataFrame:
     ratio, low and high (interval, 95 %), p, adjusted (Holm's, over all rows); band_high and band_of (the A/A band, as
     in `lab.analysis.compare.ratios`); cells of of_cells (combinations of the other factors that it rests on: fewer
     where some never succeeded); censored and base_censored (failures at the level, and at the one it is compared
-    with); claim, and why not when it is False.
+    with); claim, why not when it is False, and seems: only Holm's correction stands against it, which more blocks
+    would decide.
     """
     bands = _bands(loaded.ratios() if ratios is None else ratios)
     measured = loaded.measured
@@ -158,8 +169,10 @@ def effects_of(found: Sequence[Cube], bands: Bands, sessions: inference.Sessions
     adjusted = inference.holm(numbers[:, 3])
     for row, value in zip(rows, adjusted, strict=True):
         row["adjusted"] = float(value)
-        row["why"] = _why_not(row)
+        alone, many = _why_not(row), _why_not_among_many(row)
+        row["why"] = alone or many
         row["claim"] = not row["why"]
+        row["seems"] = bool(many) and not alone
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -237,21 +250,26 @@ def _bands(ratios: pd.DataFrame) -> Bands:
 
 
 def _why_not(row: Mapping[str, Any]) -> str:
-    """Empty when the effect may be claimed."""
+    """Empty when the effect could be claimed if it were the only one looked at."""
     if row["n"] < inference.FEWEST:
         return f"only {row['n']} block{'s' * (row['n'] != 1)} with both"
+    if not (row["low"] > 1 or row["high"] < 1):
+        return "the interval holds 1"
     if row["other"] and (row["censored"] or row["base_censored"]):
         return "instances failed: what is left is no fair comparison of effects"
     if row["censored"] and row["ratio"] < 1:
         return f"{row['level']} failed at times: less only where it did not"
     if row["base_censored"] and row["ratio"] > 1:
         return f"{row['against']} failed at times: more only than where it did not"
-    if not (row["low"] > 1 or row["high"] < 1):
-        return "the interval holds 1"
-    if not row["adjusted"] <= ALPHA:
-        return f"one of many effects: p = {row['adjusted']:.2g} after Holm's correction"
     if math.isnan(row["band_high"]):
         return "no A/A pair to compare with"
     if max(row["ratio"], 1 / row["ratio"]) <= row["band_high"]:
         return "no larger than what the A/A pair differs by"
     return ""
+
+
+def _why_not_among_many(row: Mapping[str, Any]) -> str:
+    """Empty when it stands Holm's correction too."""
+    return (
+        "" if row["adjusted"] <= ALPHA else f"one of many effects: p = {row['adjusted']:.2g} after Holm's correction"
+    )

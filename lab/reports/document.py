@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from lab.analysis.quantities import format_value
-from lab.reports import tables, words
+from lab.reports import factors, tables, words
 from lab.reports.anchors import anchors
 from lab.reports.answers import WORDS, matrix
 from lab.reports.figures import Drawn
@@ -67,6 +67,7 @@ def _context(material: Material) -> dict[str, Any]:
         "cpu": tables.quantities(material, tables.CPU, "CPU: medians, 95 % intervals"),
         "load": tables.quantities(material, tables.LOAD, "Load: medians over blocks, 95 % intervals"),
         "work": tables.work(material),
+        "factors": factors.section(material),
         "probes": probes,
         "groups": [(group, list(members)) for group, members in groupby(probes, key=lambda probe: probe.group)],
         "symbols": {name: symbol for name, (_, _, symbol) in REACH.items()},
@@ -76,7 +77,7 @@ def _context(material: Material) -> dict[str, Any]:
         "quietness": tables.quietness(material),
         "clock": words.clock(material),
         "anchors": anchors(material),
-        "not_to_conclude": words.not_to_conclude(material),
+        "not_to_conclude": [*words.not_to_conclude(material), *factors.not_to_conclude(material)],
         "provenance": provenance(material),
         "repeat": shlex.join(material.run.command_line),
     }
@@ -86,7 +87,8 @@ def _context(material: Material) -> dict[str, Any]:
 def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The sections there are, in the order of the page: each is a template below ``templates/report``."""
     sections = [
-        ("findings", "What was found", True), ("boot", "Boot", bool(context["boot"].rows)),
+        ("findings", "What was found", True), ("factors", "Factors", context["factors"] is not None),
+        ("boot", "Boot", bool(context["boot"].rows)),
         ("memory", "Memory", bool(context["memory"])), ("cpu", "CPU", bool(context["cpu"].rows)),
         ("load", "Load", bool(context["load"].rows)),
         ("work", "The scenario's own work", bool(context["work"].rows)),
@@ -105,7 +107,12 @@ def _subtitle(material: Material) -> str:
     arms = ", ".join(stamped(arm) for arm in material.arms)
     blocks = material.loaded.blocks
     when = run.started[:16].replace("T", " ")
-    return f"The same image behind {len(material.arms)} boundaries: {arms}. {blocks} blocks, {when} UTC."
+    at = (
+        f" Shown at the first level of each factor ({material.levels}), unless said otherwise."
+        if material.levels
+        else ""
+    )
+    return f"The same image behind {len(material.arms)} boundaries: {arms}. {blocks} blocks, {when} UTC.{at}"
 
 
 def provenance(material: Material) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import pandas as pd
 
 from lab.analysis.data import TWIN, Loaded, load
+from lab.analysis.factors import Cube, cubes, effects
 from lab.analysis.findings import Finding, findings
 from lab.analysis.quantities import QUANTITIES, label
 from lab.analysis.summary import summary
@@ -106,6 +107,21 @@ class Material:
                 if row["baseline"] == self.baseline
             }
         )
+
+    @cached_property
+    def cubes(self) -> tuple[Cube, ...]:
+        """Every judged quantity at every combination of the factors' levels; none without factors."""
+        return tuple(cubes(self.loaded))
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """What the factors do: see `lab.analysis.factors.effects`."""
+        return effects(self.loaded, self.ratios)
+
+    @cached_property
+    def levels(self) -> str:
+        """The first levels of the factors, at which `arms` are: ``memory=64M, cpus=0.5``; "" without factors."""
+        return ", ".join(f"{raw['name']}={raw['levels'][0]}" for raw in self.run.settings.get("factors", []))
 
     @cached_property
     def figures(self) -> dict[str, dict[str, object]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.analysis.findings import Severity
 from lab.analysis.quantities import format_interval, format_value
+from lab.reports.factors import statements
 from lab.reports.figures.bars import compared
 from lab.reports.material import Material, own_kernel, stamp
 from lab.reports.tables import tally
@@ -47,6 +48,14 @@ def show(run_folder: Path, console: Console | None = None) -> None:
         line = Text(f"{finding.severity}: ", style=STYLES[finding.severity])
         line.append(finding.sentence, style="default").append(f" {finding.advice}", style="dim")
         out.print(line, width=min(out.width, WIDTH))
+    told = statements(material) if material.levels else []
+    if told:
+        out.print()
+        at = f"the factors, compared with their first levels; above: {material.levels}"
+        out.print(Text(at, style="dim"), width=min(out.width, WIDTH))
+    for each in told:
+        line = Text("• ", style="bold" if each.claim else "dim").append(each.sentence)
+        out.print(line.append(f" {each.sure}", style="dim"), width=min(out.width, WIDTH))
     report = run_folder / "report.html"
     if report.is_file():
         out.print()

@@ -149,7 +149,7 @@ def clock(material: Material) -> list[tuple[str, str]]:
     budget = f"a budget of {format_value(run.budget_seconds, 'seconds')}" if run.budget_seconds else "no budget"
     twin = material.twin
     band = material.band("boot.total")
-    return [
+    told = [
         ("Clock", "the host's CLOCK_MONOTONIC alone; an instance emits markers, the host stamps their receipt"),
         ("Design", f"randomised complete blocks: every backend once in each, in an order from seed {run.seed}"),
         ("Blocks", f"{material.loaded.blocks} measured{_but(material)} "
@@ -159,6 +159,8 @@ def clock(material: Material) -> list[tuple[str, str]]:
         ("Stopping", _stopping(material)),
         ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "
                      f"{format_ratio(band)}, and no smaller difference is claimed" if twin else "none"),
+        ("Factors", f"full factorial: {len(material.loaded.arms)} arms, every level with every level of the others; "
+                    f"compared across backends are those at {material.levels}" if material.levels else ""),
         ("Intervals", _intervals(material)),
         ("Many comparisons", _many(material)),
         ("Own overhead", ", ".join(f"{kind} {format_value(value, 'seconds')}" for kind, value in run.noop.items())
@@ -170,6 +172,7 @@ def clock(material: Material) -> list[tuple[str, str]]:
         ("Work", _command(settings.get("work"))),
         ("Left out", str(settings.get("excluded", "nothing")) + "; failures are counted, never dropped"),
     ]  # fmt: skip
+    return [(term, text) for term, text in told if text]
 
 
 def _but(material: Material) -> str:

@@ -21,6 +21,8 @@ class Plot:
     title: str
     needs: str
     draw: Callable[[Material, Callable[[Figure], None]], str]  # draws, hands the figure over, returns the alt text
+    data: Callable[[Material], str] | None = None  # its CSV, where that is not the observations of what it needs
+    when: Callable[[Material], bool] | None = None  # whether there is anything to draw, where needs does not say it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Drawn:
 
 def plots() -> tuple[Plot, ...]:
     """Every figure, in the order of the report."""
-    from lab.reports.figures import boot, cpu, isolation, load, memory, overview, work
+    from lab.reports.figures import boot, cpu, factors, isolation, load, memory, overview, work
 
     return (
         Plot(name="overview", title="What each boundary costs, and what it stops", needs="", draw=overview.draw),
@@ -48,6 +50,22 @@ def plots() -> tuple[Plot, ...]:
         Plot(name="load", title="How it answers under load", needs="load.", draw=load.draw),
         Plot(name="work", title="How the scenario's own work went", needs="work.", draw=work.draw),
         Plot(name="isolation", title="What each boundary lets through", needs="isolation.", draw=isolation.draw),
+        Plot(
+            name="factors",
+            title="What each factor does",
+            needs="",
+            draw=factors.draw,
+            data=factors.effects_data,
+            when=lambda material: not material.effects.empty,
+        ),
+        Plot(
+            name="interactions",
+            title="Where factors interact",
+            needs="",
+            draw=factors.interactions,
+            data=factors.interactions_data,
+            when=lambda material: bool(factors.claimed(material)),
+        ),
     )
 
 
@@ -61,6 +79,8 @@ def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
         answered = plot.needs == "isolation." and not material.loaded.answers.empty
         if plot.needs and not answered and not material.has(plot.needs):
             continue
+        if plot.when is not None and not plot.when(material):
+            continue
         files: list[tuple[Path, Path]] = []
 
         def keep(figure: Figure, name: str = plot.name, files: list[tuple[Path, Path]] = files) -> None:
@@ -68,5 +88,5 @@ def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
 
         alt = plot.draw(material, keep)
         data = directory / f"{plot.name}.csv"
-        data.write_text(figure_data(material, plot.needs), encoding="utf-8")
+        data.write_text(plot.data(material) if plot.data else figure_data(material, plot.needs), encoding="utf-8")
         yield Drawn(name=plot.name, title=plot.title, alt=alt, png=files[0][0], svg=files[0][1], csv=data)

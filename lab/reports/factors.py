@@ -1,0 +1,275 @@
+"""What a report says of factors: which of them matters to what, how sure that is, and which interact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.analysis.factors import BACKEND
+from lab.analysis.quantities import KEY, format_ratio
+from lab.reports.material import Material, stamp, stamped
+from lab.reports.tables import Cell, Row, Table
+from lab.reports.words import Statement
+
+SHOWN = (
+    ("boot.total", ""), ("memory.pss", "idle"), ("cpu.per_1000_requests", ""), ("load.requests_per_second", ""),
+    ("work.seconds", ""),
+)  # fmt: skip
+"""What is said in words and drawn, as far as it was measured; the table and the data have every judged quantity."""
+
+NOT_TO_CONCLUDE = (
+    "That a level is the best there is. Only the levels named were tried: nothing is known between and beyond them.",
+    "What a factor does at levels of the others that were not run. A main effect is an average over those that were; "
+    "where factors interact, it may be true of none of them.",
+    "That factors don't interact where no interaction is claimed. It takes more blocks to see one than to see a main "
+    "effect of the same size.",
+)
+Record = Mapping[str, Any]
+
+
+def not_to_conclude(material: Material) -> tuple[str, ...]:
+    """What a hurried reader might take home of the factors, and must not."""
+    return NOT_TO_CONCLUDE if material.levels else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """The report's section on factors; ``varied`` are pairs of a factor and what was varied of it."""
+
+    intro: str
+    varied: list[tuple[str, str]]
+    statements: list[Statement]
+    effects: Table
+    interactions: Table
+    sure: str
+
+
+def section(material: Material) -> Section | None:
+    """None for a run without factors."""
+    declared = material.run.settings.get("factors", [])
+    if not declared:
+        return None
+    arms = len(material.loaded.arms)
+    return Section(
+        intro=f"Besides the boundary something else was varied: {arms} arms in each block, every level of a factor "
+        "with every level of the others. An effect is a ratio to the factor's first level, averaged over all "
+        "combinations of the others; 1 is no effect. All other pictures and tables show each backend at the first "
+        f"levels: {material.levels}.",
+        varied=[(raw["name"], _varied(material, raw)) for raw in declared],
+        statements=statements(material),
+        effects=effects(material),
+        interactions=interactions(material),
+        sure=_sure(material),
+    )
+
+
+def statements(material: Material) -> list[Statement]:
+    """For each factor and each of its further levels a sentence, then what is to say of interactions."""
+    mains = [
+        row for row in _records(material) if not row["other"] and (row["quantity"], row["state"]) in shown(material)
+    ]
+    levels = dict.fromkeys((row["factor"], row["level"]) for row in mains)
+    found = [
+        _statement(material, [row for row in mains if (row["factor"], row["level"]) == level]) for level in levels
+    ]
+    return [*found, *_interacting(material)]
+
+
+def shown(material: Material) -> list[tuple[str, str]]:
+    """The headline quantities that have an effect to speak of, the scenario's own first figure among them."""
+    own = [(name, "") for name in list(material.figures)[:1]]
+    there = {(row["quantity"], row["state"]) for row in _records(material)}
+    return [each for each in (*SHOWN, *own) if each in there]
+
+
+def _records(material: Material) -> list[Record]:
+    return [{str(key): value for key, value in row.items()} for row in material.effects.to_dict("records")]
+
+
+def _varied(material: Material, raw: Record) -> str:
+    untouched = [arm.backend for arm in material.arms if raw["name"] not in arm.factors]
+    aside = f" ({', '.join(untouched)}: not touched by it)" if untouched else ""
+    return f"{', '.join(raw['levels'])}{aside}: {raw['tells']}"
+
+
+def _statement(material: Material, rows: Sequence[Record]) -> Statement:
+    """What one level of one factor does, against its first, to every headline quantity of every backend."""
+    claimed = [f"{_on(material, row)} {format_ratio(row['ratio'])}" for row in rows if row["claim"]]
+    seeming = [f"{_on(material, row)} {format_ratio(row['ratio'])}" for row in rows if row["seems"]]
+    others: dict[str, list[str]] = {}
+    for row in rows:
+        if not (row["claim"] or row["seems"]):
+            others.setdefault(subject(material, row["quantity"], row["state"]), []).append(row["backend"])
+    parts = []
+    if claimed:
+        parts.append(", ".join(claimed))
+    if seeming:
+        parts.append(f"perhaps {', '.join(seeming)}, which more blocks would decide")
+    if others:
+        on = ", ".join(f"{name} of {' and '.join(backends)}" for name, backends in others.items())
+        parts.append(f"no effect can be claimed on {on}")
+    intervals = [f"{_on(material, row)} {between(row)}" for row in rows]
+    first = rows[0]
+    return Statement(
+        sentence=f"{first['factor']} {first['level']} instead of {first['against']}: {'; '.join(parts)}.",
+        sure=f"95 % intervals: {', '.join(intervals)}.",
+        claim=bool(claimed),
+    )
+
+
+def _on(material: Material, row: Record) -> str:
+    arm = next(arm for arm in material.arms if arm.backend == row["backend"])
+    return f"{subject(material, row['quantity'], row['state'])} of {stamped(arm)}"
+
+
+def subject(material: Material, quantity: str, state: str) -> str:
+    """A quantity in words, with its state."""
+    return material.label(quantity) + (f" ({state.replace('-', ' ')})" if state else "")
+
+
+def between(row: Record) -> str:
+    """The interval of an effect."""
+    if math.isnan(row["low"]):
+        return "no interval"
+    return f"{format_ratio(row['low']).removesuffix(' ×')}–{format_ratio(row['high'])}"
+
+
+def _interacting(material: Material) -> Iterator[Statement]:
+    rows = [row for row in _records(material) if row["other"]]
+    if not rows:
+        return
+    sure = [row for row in rows if row["claim"]]
+    for row in sure:
+        there, here = (f"{format_ratio(value)} {where}" for value, where in _apart(material, row))
+        yield Statement(
+            sentence=f"{_both(row)}, {subject(material, row['quantity'], row['state'])}: {row['level']} instead of "
+            f"{row['against']} is {there}, {here}.",
+            sure=f"The second is {format_ratio(row['ratio'])} the first, 95 % interval {between(row)}: what one does "
+            "can't be told without saying where the other is.",
+            claim=True,
+        )
+    perhaps = [f"{_both(row)} ({subject(material, row['quantity'], row['state'])})" for row in rows if row["seems"]]
+    if perhaps:
+        yield Statement(
+            sentence=f"Perhaps, which more blocks would decide: {'; '.join(dict.fromkeys(perhaps))}.",
+            sure="Each interval leaves 1 out; together they are too many to be sure of any.",
+            claim=False,
+        )
+    rest = len(rows) - len(sure) - len(perhaps)
+    if rest:
+        other = "other " if sure or perhaps else ""
+        yield Statement(
+            sentence=f"No {other}interaction can be claimed, of {rest} that were looked at.",
+            sure="As far as could be seen, effects there multiply, and each may be read by itself.",
+            claim=False,
+        )
+
+
+def _both(row: Record) -> str:
+    if row["other"] == BACKEND:
+        return f"{row['factor']} does not do the same to {row['other_level']} and {row['other_against']}"
+    return f"{row['factor']} and {row['other']} interact on {row['backend']}"
+
+
+def _apart(material: Material, row: Record) -> list[tuple[float, str]]:
+    """A factor's effect where the other is at its first level, and where it is at the level that the row is of."""
+    wheres = (row["other_against"], row["other_level"])
+    if row["other"] == BACKEND:
+        mains = {
+            each["backend"]: each["ratio"]
+            for each in _records(material)
+            if not each["other"] and all(each[key] == row[key] for key in ("quantity", "state", "factor", "level"))
+        }
+        return [(mains[where], f"for {where}") for where in wheres]
+    keys = ("backend", "quantity", "state")
+    cube = next(cube for cube in material.cubes if all(getattr(cube, key) == row[key] for key in keys))
+    names = [name for name, _ in cube.factors]
+    one, two = names.index(row["factor"]), names.index(row["other"])
+    table = cube.means(one, two)
+    above = cube.factors[one][1].index(row["level"])
+    columns = [cube.factors[two][1].index(where) for where in wheres]
+    ratios = table[above] / table[0]
+    return [(float(ratios[at]), f"with {row['other']}={where}") for at, where in zip(columns, wheres, strict=True)]
+
+
+def effects(material: Material) -> Table:
+    """Every main effect: a row per quantity and level, a column per backend."""
+    mains = [row for row in _records(material) if not row["other"]]
+    arms = [arm for arm in material.arms if any(row["backend"] == arm.backend for row in mains)]
+    rows = []
+    for quantity, state in _in_order(mains):
+        for factor, level in dict.fromkeys((row["factor"], row["level"]) for row in mains):
+            found = {
+                row["backend"]: row
+                for row in mains
+                if (row["quantity"], row["state"], row["factor"], row["level"]) == (quantity, state, factor, level)
+            }
+            if found:
+                against = next(iter(found.values()))["against"]
+                of = [found.get(arm.backend) for arm in arms]
+                cells = tuple(_cell(row, _interacting_with(material, row)) for row in of)
+                header = f"{factor}: {level} ÷ {against}"
+                rows.append(Row(header=header, note=subject(material, quantity, state), cells=cells))
+    return Table(
+        caption="Main effects: each level against the factor's first", corner="factor, and what it acts on",
+        columns=tuple(Cell(text=arm.backend, note=stamp(arm)) for arm in arms), rows=tuple(rows),
+    )  # fmt: skip
+
+
+def interactions(material: Material) -> Table:
+    """The interactions that are claimed, or seem to be; the others are in the figure's data."""
+    found = [row for row in _records(material) if row["other"] and (row["claim"] or row["seems"])]
+    rows = tuple(
+        Row(
+            header=f"{row['factor']}={row['level']} × {row['other']}={row['other_level']}",
+            note=f"{subject(material, row['quantity'], row['state'])}, {row['backend']}",
+            cells=(_cell(row),),
+        )
+        for row in found
+    )
+    return Table(
+        caption="Interactions: the effect at the other's level ÷ its effect at the other's first",
+        corner="factors, and what they act on", columns=(Cell(text="ratio of ratios"),), rows=rows,
+    )  # fmt: skip
+
+
+def _in_order(rows: Sequence[Record]) -> list[tuple[str, str]]:
+    pairs = dict.fromkeys((row["quantity"], row["state"]) for row in rows)
+    return sorted(pairs, key=lambda pair: KEY.index(pair[0]) if pair[0] in KEY else len(KEY))
+
+
+def _cell(row: Record | None, interacting: Sequence[str] = ()) -> Cell:
+    if row is None:
+        return Cell(text="–")
+    verdict = "an effect" if row["claim"] else f"{'not proven' if row['seems'] else 'none claimed'}: {row['why']}"
+    partly = f"of {row['cells']} of {row['of_cells']} combinations" if row["cells"] < row["of_cells"] else ""
+    depends = f"depends on {', '.join(interacting)}" if interacting else ""
+    parts = (between(row), partly, verdict, depends)
+    return Cell(text=format_ratio(row["ratio"]), note=" · ".join(each for each in parts if each))
+
+
+def _interacting_with(material: Material, row: Record | None) -> list[str]:
+    """The other factors that surely change the effect of this one."""
+    if row is None:
+        return []
+    it = row["factor"], row["level"]
+    found: dict[str, None] = {}
+    for each in _records(material):
+        if each["claim"] and all(each[key] == row[key] for key in ("backend", "quantity", "state")):
+            if it == (each["factor"], each["level"]) and each["other"] not in ("", BACKEND):
+                found[each["other"]] = None
+            if it == (each["other"], each["other_level"]):
+                found[each["factor"]] = None
+    return list(found)
+
+
+def _sure(material: Material) -> str:
+    table = material.effects
+    return (
+        f"{len(table)} effects are judged together by Holm's correction, apart from the comparisons of backends: did "
+        "no factor do anything, a report would claim any effect at all with a probability of 5 % at most. What is "
+        "claimed must besides be larger than what the A/A pair differs by. Within a block every combination met "
+        f"the same host; the intervals come from {material.loaded.blocks} blocks."
+    )
