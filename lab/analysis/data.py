@@ -44,8 +44,14 @@ class Loaded:
 
     @property
     def all_arms(self) -> tuple[Arm, ...]:
-        """Every arm, the A/A twin right after the arm it repeats."""
-        return tuple(sorted(self.run.arms, key=lambda arm: (arm.order, arm.label)))
+        """Every arm, a backend's in the order of the levels, the A/A twin right after the arm it repeats."""
+        places = {arm.label: place for place, arm in enumerate(self.run.arms)}
+
+        def place(arm: Arm) -> tuple[int, str, int, str]:
+            repeated = arm.label.removesuffix(TWIN)
+            return arm.order, arm.backend if arm.factors else arm.label, places.get(repeated, 0), arm.label
+
+        return tuple(sorted(self.run.arms, key=place))
 
     @property
     def references(self) -> tuple[Arm, ...]:

@@ -59,8 +59,9 @@ class Cube:
     failures: st.Floats
 
     def means(self, one: int, two: int) -> st.Floats:
-        """Geometric means over the blocks and all factors but two, in ``unit``: a row per level of the first of these,
-        a column per level of the second.
+        """Geometric means over the blocks and all factors but two, in ``unit``.
+
+        A row per level of the first of the two, a column per level of the second.
         """
         axes = tuple(axis for axis in range(self.logs.ndim) if axis not in (one + 1, two + 1))
         with warnings.catch_warnings():

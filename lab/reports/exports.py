@@ -47,9 +47,11 @@ def figure_data(material: Material, needs: str) -> str:
 
 
 def csv(material: Material, folder: Path) -> list[Path]:
-    """samples.csv (every observation, warm-ups marked), summary.csv and ratios.csv."""
+    """samples.csv (every observation, warm-ups marked), summary.csv, ratios.csv and, with factors, effects.csv."""
     frame = material.loaded.frame.assign(detail=material.loaded.frame["detail"].map(_compact))
     tables = {"samples": frame, "summary": material.summary, "ratios": material.ratios}
+    if not material.effects.empty:
+        tables["effects"] = material.effects
     return [_write(folder / f"{name}.csv", table.to_csv(index=False)) for name, table in tables.items()]
 
 
@@ -83,6 +85,7 @@ def document(material: Material) -> dict[str, Any]:
         "arms": [_plain(asdict(arm)) for arm in loaded.all_arms],
         "summary": _records(material.summary),
         "ratios": _records(material.ratios),
+        "effects": _records(material.effects),
         "findings": [_plain(asdict(finding)) for finding in material.findings],
         "answers": [
             {"probe": row["quantity"].removeprefix("isolation."), **{k: row[k] for k in ("arm", "text", "status")}}

@@ -1,0 +1,126 @@
+"""What a report says of factors: in words, figures, tables and data; and that all else shows the first levels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+from factorial import write_factorial
+from matplotlib.figure import Figure
+
+from lab.reports import exports, factors
+from lab.reports.document import html, markdown
+from lab.reports.figures import factors as figures
+from lab.reports.material import Material
+from lab.reports.terminal import show
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return Material.read(write_factorial(tmp_path_factory.mktemp("factorial")).path)
+
+
+def test_the_words_say_what_matters_how_much_and_what_depends_on_what(material: Material) -> None:
+    said = [each.sentence for each in factors.statements(material)]
+    assert "cpus 1 instead of 0.5: boot of container 0.598 ×" in said[1]
+    assert "no effect can be claimed on boot of microvm, PSS (idle) of microvm." in said[2]
+    assert said[2].startswith("firmware seabios instead of direct")
+    (together,) = [each for each in said if "cpus and firmware interact on microvm, boot" in each]
+    assert "1.00 × with firmware=direct, 0.670 × with firmware=ovmf" in together
+    (apart,) = [each for each in said if "memory does not do the same to microvm and container" in each]
+    assert "1.02 × for container, 1.29 × for microvm" in apart
+    assert said[-1].startswith("No other interaction can be claimed")
+
+
+def test_the_tables_hold_every_effect_and_what_it_depends_on(material: Material) -> None:
+    table = factors.effects(material)
+    assert [column.text for column in table.columns] == ["container", "microvm"]
+    rows = {(row.header, row.note): row.cells for row in table.rows}
+    assert rows["firmware: ovmf ÷ direct", "boot"][0].text == "–"  # nothing to a container
+    assert rows["firmware: ovmf ÷ direct", "boot"][1].note.endswith("an effect · depends on cpus")
+    assert "depends" not in rows["firmware: seabios ÷ direct", "boot"][1].note
+    assert len(rows) == 3 * 4  # boot, teardown, PSS by four levels that are no first ones
+    assert [row.header for row in factors.interactions(material).rows] == [
+        "cpus=1 × firmware=ovmf",
+        "memory=256M × backend=microvm",
+    ]
+
+
+def test_the_figures_draw_every_effect_and_the_lines_that_are_not_parallel(material: Material) -> None:
+    kept: list[Figure] = []
+    alt = figures.draw(material, kept.append)
+    assert len([axes for axes in kept[0].axes if axes.axison]) == 2 * 3
+    assert "firmware=ovmf on boot of microvm: 2.46 ×." in alt
+    assert "memory=256M on boot of container: 1.01 × (not claimed)." in alt
+    alt = figures.interactions(material, kept.append)
+    (axes,) = kept[1].axes
+    assert [len(line.get_xdata()) for line in axes.get_lines()] == [3, 3]
+    assert "cpus=0.5 with firmware=ovmf 3.98 s" in alt
+
+
+def test_the_figures_data_are_what_they_show(material: Material) -> None:
+    effects = list(csv.DictReader(io.StringIO(figures.effects_data(material))))
+    assert len(effects) == len(material.effects)
+    means = list(csv.DictReader(io.StringIO(figures.interactions_data(material))))
+    assert {(row["level"], row["other_level"]) for row in means} == {
+        (level, other) for level in ("0.5", "1") for other in ("direct", "seabios", "ovmf")
+    }
+
+
+class Headings(HTMLParser):
+    """Collects the ids of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value for name, value in attrs if name == "id" and value]
+
+
+def test_both_documents_have_the_section_and_say_that_the_rest_is_at_the_first_levels(material: Material) -> None:
+    page, text = html(material, []), markdown(material, [])
+    headings = Headings()
+    headings.feed(page)
+    assert "factors" in headings.ids
+    for document in (page, text):
+        assert "Shown at the first level of each factor (memory=64M, cpus=0.5, firmware=direct)" in document
+        assert "cpus and firmware interact on microvm" in document
+        assert "Main effects" in document or "factor, and what it acts on" in document
+        assert "That a level is the best there is." in document
+        assert "full factorial: 16 arms" in document
+
+
+def test_other_tables_show_an_arm_per_backend(material: Material) -> None:
+    assert [arm.label for arm in material.arms] == ["container", "microvm"]
+    assert set(material.ratios["arm"]) == {"microvm", "container#aa"}
+    assert len(material.loaded.arms) == 16
+
+
+def test_other_programs_get_the_effects_too(material: Material, tmp_path: Path) -> None:
+    found = json.loads(json.dumps(exports.document(material)))
+    jsonschema.validate(found, exports.schema())
+    assert len(found["effects"]) == len(material.effects)
+    assert found["arms"][-1]["factors"] == {"memory": "256M", "cpus": "1", "firmware": "ovmf"}
+    assert "effects.csv" in [path.name for path in exports.csv(material, tmp_path)]
+
+
+def test_the_terminal_says_it_too(material: Material, capsys: pytest.CaptureFixture[str]) -> None:
+    show(material.loaded.path)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "cpus and firmware interact on microvm" in told
+    assert "above: memory=64M, cpus=0.5, firmware=direct" in told
+
+
+def test_without_factors_there_is_no_section(tmp_path: Path) -> None:
+    from synthetic import write_run
+
+    plain = Material.read(write_run(tmp_path, blocks=3).path)
+    assert factors.section(plain) is None
+    assert 'id="factors"' not in html(plain, [])
+    assert "first level" not in markdown(plain, [])
