@@ -50,7 +50,8 @@ def in_words(frame: pd.DataFrame) -> str:
     """What is known of each level's starts; empty when nobody looked."""
     found = starts(frame)
     said = []
-    for level, group in found.groupby("level", sort=True):
+    for level in (level for level in (WARM, COLD) if level in set(found["level"])):
+        group = found[found["level"] == level]
         least, most = f"{group['share'].min():.0%}", _range(group["data_bytes"])
         of = f"of the {most} that lab made for it to read"
         text = f"{level}, looked at before each of {len(group)} requests: "
@@ -59,8 +60,9 @@ def in_words(frame: pd.DataFrame) -> str:
         else:
             text += f"{least} at the least {of} was in the host's page cache"
         medians = group.groupby("arm", sort=False)["fetched_bytes"].median().dropna()
-        each = ", ".join(f"{arm} {format_value(float(value), 'bytes')}" for arm, value in medians.items())
-        said.append(text + (f"; until the first answer it then fetched from disks: {each} (medians)" if each else ""))
+        each = ", ".join(f"{arm} {format_value(float(value), 'bytes')}" for arm, value in medians.items() if value)
+        each = each or ("nothing" if len(medians) else "")
+        said.append(text + (f"; until the first answer it then fetched from disks {each} (medians)" if each else ""))
     if COLD in set(found["level"]):
         said.append(
             "not evicted: what is the host's own (VMM, firmware, libraries, lab's interpreter), directory entries "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.factors import host_levels
 from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
@@ -39,6 +42,10 @@ def density(
         str,
         typer.Option("--keep-free", metavar="SIZE", help="What stays free. Default: 1/8, 1G at least."),
     ] = "",
+    ksm: Annotated[
+        str,
+        typer.Option("--ksm", metavar="on|off", help="Let the host keep equal pages of all copies once."),
+    ] = "",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
         "results"
     ),
@@ -61,6 +68,7 @@ def density(
         from lab.cli.compare import _choose, _limits, _setup
         from lab.cli.watching import watching
         from lab.experiment.density import Density, Limits
+        from lab.experiment.factors import require_possible
         from lab.experiment.plan import Plan, PlannedArm
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
@@ -68,8 +76,11 @@ def density(
         from lab.results.store import RunFolder
 
         chosen = _choose(on)
+        host = host_levels({"ksm": ksm}) if ksm else {}
+        if ksm == "on":
+            require_possible("ksm")
         scenario = load(target)
-        setup = _setup(site, scenario, _limits(scenario.limits, "", ""), [], 0.0)
+        setup = replace(_setup(site, scenario, _limits(scenario.limits, "", ""), [], 0.0), host=host)
         limits = Limits(
             copies=up_to,
             floor_bytes=floor or max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8),
@@ -80,9 +91,6 @@ def density(
             arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=0, blocks=None,
             budget_seconds=seconds,
         )  # fmt: skip
-        import sys
-        from dataclasses import replace
-
         described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
         described = replace(
             described,

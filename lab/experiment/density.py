@@ -3,7 +3,8 @@
     for each backend, one after the other, since they would share the host:
     1. prepare      disks, guest kernel, one copy started and stopped as a warm-up
     2. bursts       k copies requested at once: until the last of them has answered
-    3. stack        one more copy, until it has answered correctly; then what all of them hold by now
+    3. stack        one more copy, until it has answered correctly; then what all of them hold by now, with KSM
+                    once it has looked twice at all that is offered
        … until there are as many as asked for, the host's floor of free memory is reached, the time is up,
          or a copy does not come up: that is what broke first
     4. clear        every copy is stopped, and the host looked at again
@@ -17,18 +18,19 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 
 from lab.backends.site import Site
 from lab.errors import LabError
+from lab.experiment.hostfactors.ksm import Ksm
 from lab.experiment.setup import Setup
 from lab.experiment.watch import Watch
-from lab.host import facts
+from lab.host import facts, ksm
 from lab.host.clock import now
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.metrics.base import Observation, Subject
-from lab.metrics.memory import ProcessMemory, read_process
+from lab.metrics.memory import PAGE_BYTES, ProcessMemory, read_process
 from lab.metrics.readiness import wait_ready
 from lab.model import Accelerator, Phase
 from lab.results.record import Sample, Status
@@ -58,6 +60,7 @@ class _Stack:
     backend: Backend
     began: float
     available_before: int
+    merging: bool  # by KSM
     instances: list[Instance] = field(default_factory=list)
     costs: list[int] = field(default_factory=list)
 
@@ -94,11 +97,18 @@ class Density:
         """Bursts, then one copy more and more; returns what ended it."""
         self.watch.doing(f"preparing {backend.name}")
         backend.prepare(self.setup.image)
+        merging = self.setup.host.get("ksm") == "on" and Ksm.applies_to(type(backend))
+        with ksm.on(self.site.session) if merging else nullcontext():
+            return self._pile_up(backend, merging=merging)
+
+    def _pile_up(self, backend: Backend, *, merging: bool) -> str:
+        """The bursts and the stack of one backend that is prepared; returns what ended it."""
         self._burst(backend, 1, record=False)  # caches fill
         for size in self.limits.bursts:
             self.watch.doing(f"{backend.name}: {size} at once")
             self._burst(backend, size)
-        stack = _Stack(backend=backend, began=now(), available_before=int(facts.memory()["available_bytes"]))
+        available = int(facts.memory()["available_bytes"])
+        stack = _Stack(backend=backend, began=now(), available_before=available, merging=merging)
         with ExitStack() as standing:
             reason = ""
             while not reason:
@@ -159,15 +169,24 @@ class Density:
 
     def _held(self, stack: _Stack) -> list[Observation]:
         """What all copies of the stack hold by now, in bytes."""
+        merged = self._merged(stack) if stack.merging else {}
         charged = sum(instance.cgroup.memory().usage_bytes for instance in stack.instances)
         newest = stack.instances[-1]
         pss = sum((read_process(pid) for pid in newest.cgroup.processes()), start=ProcessMemory()).pss
         change = stack.available_before - int(facts.memory()["available_bytes"])
         return [
-            Observation(quantity=CHARGED, value=charged, unit="bytes"),
+            Observation(quantity=CHARGED, value=charged, unit="bytes", detail=merged),
             Observation(quantity=PSS, value=pss, unit="bytes", detail={"of": "the newest copy"}),
             Observation(quantity=AVAILABLE, value=change, unit="bytes"),
         ]
+
+    def _merged(self, stack: _Stack) -> dict[str, object]:
+        """What KSM made of all copies, once it has looked at each page twice or the time for that is over."""
+        self.watch.doing(f"{stack.backend.name}: waiting for KSM")
+        passes = ksm.settle()
+        pids = [pid for instance in stack.instances for pid in instance.cgroup.processes()]
+        pages = sum(ksm.of_process(pid).merged_pages or 0 for pid in pids)
+        return {"ksm_merged_bytes": pages * PAGE_BYTES, "ksm_passes": passes}
 
     def _burst(self, backend: Backend, size: int, *, record: bool = True) -> None:
         """``size`` copies requested at once: seconds until the last of them has answered, failed if one has not."""
@@ -208,6 +227,7 @@ class Density:
             process=self.setup.process,
             limits=self.setup.limits,
             log_directory=self.folder.log_directory(name),
+            mergeable=self.setup.host.get("ksm") == "on" and ksm.can_be_asked_for(),
         )
 
     def _failure(self, quantity: str, error: LabError) -> Observation:

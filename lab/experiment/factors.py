@@ -157,7 +157,7 @@ def _parse(text: str, kinds: Sequence[type[Backend]], others: Sequence[type[Back
             f"--factor {text} has one level: nothing varies", hint=f"{all_alike}a factor has two or more"
         )
     if found.scope is Scope.HOST:
-        _require_possible(name)
+        require_possible(name)
     offered = {
         backend: tuple(level for level in levels if not has or level in has) for backend, has in found.of.items()
     }
@@ -184,7 +184,8 @@ def _find(name: str, kinds: Sequence[type[Backend]], others: Sequence[type[Backe
     raise UsageError(f"no factor of {compared} is called {name}", hint=f"factors: {names}")
 
 
-def _require_possible(name: str) -> None:
+def require_possible(name: str) -> None:
+    """Raises BackendUnavailable when this host can't be set to any level of the host factor ``name``."""
     factor = next(each for each in host_factors() if each.name == name)
     for check in factor.check():
         if not check.ok:

@@ -9,6 +9,7 @@ Source: Documentation/admin-guide/mm/ksm.rst in the kernel's tree.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ FOLDER = Path("/sys/kernel/mm/ksm")
 RUNNING = "1"
 STOP, STOP_AND_UNMERGE = "0", "2"
 SAVED = "ksm.settings"
+SETTLE_SECONDS = 60.0
 
 PAGES_TO_SCAN = 1000
 """At each waking, every 20 ms where nobody has changed that: up to 200 MB of present pages per second. The kernel's
@@ -115,6 +117,21 @@ def on(session: Session) -> Iterator[State]:
         yield before
     finally:
         settings.put_back(file)
+
+
+def settle(passes: int = 2, timeout_seconds: float = SETTLE_SECONDS) -> int:
+    """Wait until ksmd has made so many further passes, or the time is over; returns how many it made.
+
+    Nobody tells when a pass ends: looked at every 50 ms.
+    """
+    first, deadline = _full_scans(), time.monotonic() + timeout_seconds
+    while (done := _full_scans() - first) < passes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return done
+
+
+def _full_scans() -> int:
+    return int((FOLDER / "full_scans").read_text())
 
 
 def _daemon_seconds(proc: Path = Path("/proc")) -> float | None:

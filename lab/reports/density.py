@@ -56,14 +56,28 @@ def describe(loaded: Loaded) -> Article:
     return Article(
         run=run,
         title=f"How many copies of {run.title or run.scenario} fit",
-        lead=f"One backend after the other, each copy until its first correct answer. Floor of free memory: {floor}; "
-        f"{run.started[:16].replace('T', ' ')} UTC.",
+        lead="One backend after the other, each copy until its first correct answer. "
+        f"{_merging(loaded)}Floor of free memory: {floor}; {run.started[:16].replace('T', ' ')} UTC.",
         picture="density",
         alt="Memory and start time against the number of copies. "
         + " ".join(
             f"{row.header}: {row.cells[0].text} copies, {row.cells[2].text} of memory." for row in copies.rows
         ),
         sections=(*sections, Section(title=article.NOT_TO_CONCLUDE, points=points)),
+    )
+
+
+def _merging(loaded: Loaded) -> str:
+    """What is to know about KSM, where the run had it."""
+    if loaded.run.settings.get("host", {}).get("ksm") != "on":
+        return ""
+    charged = loaded.frame[loaded.frame["quantity"] == "density.charged"]
+    passes = [int(each["ksm_passes"]) for each in charged["detail"] if "ksm_passes" in each]
+    late = sum(number < 2 for number in passes)
+    but = f", but for {late} of {len(passes)} that would have taken too long" if late else ""
+    return (
+        f"KSM kept equal pages of the copies once; after each start memory was looked at when it had passed twice "
+        f"over all of them{but}. "
     )
 
 

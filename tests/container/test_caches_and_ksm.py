@@ -58,7 +58,7 @@ def test_cold_starts_fetch_from_the_disk_and_warm_ones_do_not(tmp_path: Path) ->
     assert len(warm) == 2
     assert (warm["share"] == 1).all()
     assert (cold["resident_bytes"] == 0).all()
-    assert (warm["fetched_bytes"] == 0).all(), "the other instrument"
+    assert (warm["fetched_bytes"] < 1 << 18).all(), "by the other instrument; a block of the file system's own may be"
     assert (cold["fetched_bytes"] > 1 << 20).all(), "busybox and lab's helper alone are more"
     assert list(remarks(loaded.frame)) == []
     report = (only_run(tmp_path / "results") / "report.md").read_text()

@@ -36,7 +36,8 @@ def test_what_was_seen_is_said_by_level() -> None:
     said = in_words(frame(WARM, COLD, COLD | {"fetched": 44 * MIB}, COLD | {"fetched": 42 * MIB}))
     assert "warm, looked at before each of 1 requests: 100% at the least of the 200 MiB" in said
     assert "cold, looked at before each of 3 requests: 0 B of the 200 MiB" in said
-    assert "vm 42.0 MiB (medians)" in said
+    assert "fetched from disks vm 42.0 MiB (medians)" in said
+    assert "fetched from disks nothing (medians)" in said
     assert "directory entries and inodes" in said
     assert "directory entries" not in in_words(frame(WARM))
 

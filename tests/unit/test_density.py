@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,15 @@ def test_bursts_are_numbers(text: str) -> None:
 def test_bursts() -> None:
     assert _bursts("") == ()
     assert _bursts("1, 4") == (1, 4)
+
+
+def test_the_report_says_how_far_ksm_came(tmp_path: Path) -> None:
+    folder = density_run(tmp_path)
+    assert "KSM" not in article.markdown(describe(load(folder.path)))
+    with RunFolder.open(folder.path) as opened:
+        opened.update(settings={**opened.run.settings, "host": {"ksm": "on"}})
+        for copies, passes in ((1, 2), (2, 1)):
+            more = sample("density.charged", 5e6, "bytes", copies)
+            opened.append(replace(more, detail={"ksm_passes": passes}))
+    text = article.markdown(describe(load(folder.path)))
+    assert "twice over all of them, but for 1 of 2 that would have taken too long" in text
