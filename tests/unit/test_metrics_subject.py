@@ -85,7 +85,7 @@ def test_http_waits_for_the_right_status_and_body(port: int, tmp_path: Path) -> 
 
 
 def test_a_wrong_answer_is_never_ready_and_is_told(port: int, tmp_path: Path) -> None:
-    wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=0.8)
+    wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=3)
     with LocalInstance(served(port, "404 no"), tmp_path) as instance:
         with pytest.raises(NotReady, match="status 404 instead of 200"):
             wait_ready(subject_of(instance, wanted))
