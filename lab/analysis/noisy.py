@@ -12,6 +12,7 @@ import pandas as pd
 
 from lab.analysis import inference
 from lab.analysis.data import Loaded
+from lab.results.record import Status
 
 RATE, LATENCY, SURVIVED, WOKEN = "noisy.rate", "noisy.latency.p99", "noisy.survived", "noisy.host_delay"
 QUIET = "quiet"
@@ -26,6 +27,12 @@ SAVED_BY = {
     "bound pids": "only lab's bound on processes",
 }
 
+OF_A_MACHINE = {
+    "cpu": "the number of its virtual processors",
+    "memory": "its RAM (killed by its own kernel)",
+    "forks": "its own kernel's limit of processes",
+}
+"""A machine's limits are its size, which no cgroup of the host's counts."""
 
 OTHERWISE = "a limit that no cgroup of the host's counts: its own kernel's, or of a process"
 
@@ -91,6 +98,17 @@ def disturbances(loaded: Loaded) -> list[Disturbance]:
     )
 
 
+def fallen(loaded: Loaded) -> list[str]:
+    """Pairs that did not come up, or whose victim did not come up again: a line each, with the reason."""
+    frame = loaded.frame[(loaded.frame["quantity"] == RATE) & (loaded.frame["status"] == Status.FAILED)]
+    rows = ((row, row["detail"]) for _, row in frame.iterrows())
+    return [
+        f"{row['arm']} {detail['limits']}, block {row['block']}: {row['text']}"
+        for row, detail in rows
+        if detail.get("fell")
+    ]
+
+
 def _one(arm: str, limits: str, kind: str, quiet: pd.DataFrame, rows: pd.DataFrame) -> Disturbance:
     slowdown, low, high = _ratio(_by_block(quiet, RATE), _by_block(rows, RATE))
     latency, _, _ = _ratio(_by_block(rows, LATENCY), _by_block(quiet, LATENCY))
@@ -144,6 +162,10 @@ def _met(details: list[dict[str, Any]]) -> tuple[str, ...]:
             if (own != name and own in hits) or (worse != name and worse in hits):
                 continue
             seen[SAVED_BY.get(name, name)] += 1
-        if not hits and int(detail.get("aggressor", {}).get("refused", 0)) > 0:
+        refused = int(detail.get("aggressor", {}).get("refused", 0)) > 0
+        kind = str(detail.get("kind", ""))
+        if not hits and detail.get("machine") and kind in OF_A_MACHINE and (refused or kind == "cpu"):
+            seen[OF_A_MACHINE[kind]] += 1
+        elif not hits and refused:
             seen[OTHERWISE] += 1
     return tuple(name for name, _ in seen.most_common())

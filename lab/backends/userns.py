@@ -6,6 +6,7 @@ leave of somebody who has it. Here root starts the container; inside, the differ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,14 @@ class UserNamespace(Container):
             extra_mounts=mounts,
             id_mappings=SUBORDINATE_IDS,
         )
+
+    def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
+        from lab.runtime.bundle import SUBORDINATE_IDS
+
+        mounts = super()._surroundings(request, holdings)
+        for mount in mounts:  # its own, to write to, as a container's are
+            os.chown(mount.source, SUBORDINATE_IDS[0].host_id, SUBORDINATE_IDS[0].host_id)
+        return mounts
 
     def _connect(self, holdings: Holdings) -> Path:
         return Path()  # a network namespace that stood before would belong to the host's root

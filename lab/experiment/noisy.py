@@ -184,7 +184,10 @@ class Noisy:
                     places = [(backend, confined) for backend in chosen for confined in Confined]
                     self._random.shuffle(places)
                     for backend, confined in places:
-                        self._one_place(backend, confined, block, around, len(places))
+                        try:
+                            self._one_place(backend, confined, block, around, len(places))
+                        except LabError as error:  # the others can tell something still
+                            self._failed(backend, confined, block, error)
             because = "done"
         except KeyboardInterrupt:
             because = "interrupted"
@@ -223,10 +226,10 @@ class Noisy:
             pair.stack.close()
 
     def _start(self, backend: Backend, confined: Confined, block: int) -> _Pair:
-        """Victim and aggressor, both of which have answered."""
+        """Victim and aggressor, both of which have answered; they start side by side."""
         limits = self.limits if confined is Confined.BY_LIMITS else self._unlimited(backend)
         with ExitStack() as stack:
-            instances = []
+            instances, subjects = [], []
             for role in ("victim", "aggressor"):
                 name = f"{backend.name}-{role}-{self._done}"
                 subject = Subject.before_launch(
@@ -241,16 +244,22 @@ class Noisy:
                 )
                 instance = stack.enter_context(backend.launch(request))
                 subject.launched(instance)
-                wait_ready(subject)
                 instances.append(instance)
+                subjects.append(subject)
+            for subject in subjects:
+                wait_ready(subject)
             victim, aggressor = instances
             pair = _Pair(backend=backend, confined=confined, block=block, victim=victim, aggressor=aggressor)
             pair.stack = stack.pop_all()
         return pair
 
     def _unlimited(self, backend: Backend) -> Limits:
-        """None; but a machine has some size in any case, and two of them must fit in the bound."""
-        return Limits(memory_bytes=self.limits.memory_bytes) if backend.kernel is Kernel.OWN else Limits()
+        """None; but a machine has some size in any case: all processors of the host's, and no more memory than with
+        limits, since two of them must fit in the bound.
+        """
+        if backend.kernel is not Kernel.OWN:
+            return Limits()
+        return Limits(memory_bytes=self.limits.memory_bytes, cpus=float(os.cpu_count() or 1))
 
     def _observe(self, pair: _Pair, kind: Kind | None, around: ControlGroup) -> bool:
         """The load, maybe beside a disturbance; whether the victim answers afterwards."""
@@ -282,6 +291,7 @@ class Noisy:
             "hits": hits,
             "aggressor": told,
             "aggressor_lives": pair.aggressor.wait(0) is None,
+            "machine": pair.backend.kernel is Kernel.OWN,
         }
         self._record(pair, detail, *observations(seen, failure, survived, late))
         return survived and pair.aggressor.wait(0) is None
@@ -334,7 +344,19 @@ class Noisy:
         return False
 
     def _record(self, pair: _Pair, detail: Mapping[str, object], *seen: Observation) -> None:
-        arm = next(arm for arm in self.folder.run.arms if arm.label == pair.backend.name)
+        self._append(pair.backend, pair.block, pair.victim.name, detail, *seen)
+
+    def _failed(self, backend: Backend, confined: Confined, block: int, error: LabError) -> None:
+        """A pair that does not stand, or falls, is a result; what was not asked of it is missing."""
+        self.watch.note(f"{backend.name} {confined}: {error.message}")
+        detail = {"kind": QUIET, "limits": str(confined), "fell": True, "hint": error.hint, "tail": error.detail}
+        failed = Observation(quantity=RATE, value=None, unit="requests/s", status=Status.FAILED, text=error.message)
+        self._append(backend, block, f"{backend.name}-victim-{self._done}", detail, failed)
+
+    def _append(
+        self, backend: Backend, block: int, instance: str, detail: Mapping[str, object], *seen: Observation
+    ) -> None:
+        arm = next(arm for arm in self.folder.run.arms if arm.label == backend.name)
         self.folder.append(
             *(
                 Sample(
@@ -342,11 +364,11 @@ class Noisy:
                     quantity=each.quantity,
                     value=each.value,
                     unit=each.unit,
-                    backend=pair.backend.name,
-                    arm=pair.backend.name,
-                    block=pair.block,
+                    backend=backend.name,
+                    arm=backend.name,
+                    block=block,
                     position=self._done,
-                    instance=pair.victim.name,
+                    instance=instance,
                     status=each.status,
                     state="loaded",
                     accelerator=arm.accelerator or Accelerator.NATIVE,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.analysis.data import Loaded
-from lab.analysis.noisy import Disturbance, disturbances
+from lab.analysis.noisy import Disturbance, disturbances, fallen
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator
 from lab.reports import article, style
@@ -38,6 +38,11 @@ NOT_TO_CONCLUDE = (
     "That a limit that was met is what helped: the table says what the aggressor ran into, and the slowdown beside "
     "it whether that sufficed.",
     "Anything about other hosts: a disk, a number of processors, a kernel's scheduler make the difference.",
+)
+OF_MACHINES = (
+    "Without limits it has as many virtual processors as the host has processors, with limits as many as the CPU "
+    "limit, rounded up. Its memory is the same in both, and it is its own kernel that limits processes: what it runs "
+    "into, no cgroup of the host's counts."
 )
 EMULATED = "How much virtual machines lose under KVM: TCG emulated them, which takes processors by itself."
 MOST_SHOWN = 100.0
@@ -87,6 +92,8 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
         + " ".join(f"{each.kind}, {each.arm} {each.limits}: {each.says}." for each in found),
         sections=(
             *sections,
+            *_about_machines(loaded),
+            *(Section(title="What did not stand", points=tuple(fell)) for fell in [fallen(loaded)] if fell),
             Section(
                 title="The host meanwhile",
                 paragraphs=(
@@ -99,6 +106,12 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
             ),
         ),
     )
+
+
+def _about_machines(loaded: Loaded) -> tuple[Section, ...]:
+    if not any(detail.get("machine") for detail in loaded.frame["detail"]):
+        return ()
+    return (Section(title="A machine's limits are its size", paragraphs=(OF_MACHINES,)),)
 
 
 def _table(loaded: Loaded, kind: str, found: Sequence[Disturbance]) -> Table:
@@ -128,7 +141,7 @@ def _table(loaded: Loaded, kind: str, found: Sequence[Disturbance]) -> Table:
 def _draw(loaded: Loaded, found: Sequence[Disturbance], directory: Path) -> tuple[Path, Path]:
     kinds = list(dict.fromkeys(each.kind for each in found))
     arms = loaded.all_arms
-    with style.canvas(14.2, 2.6 + 0.46 * len(kinds) * 2 * len(arms), nrows=1, ncols=1) as (figure, axes):
+    with style.canvas(14.2, 2.6 + 0.38 * len(kinds) * 2 * len(arms), nrows=1, ncols=1) as (figure, axes):
         places = []
         for number, kind in enumerate(kinds):
             for row, arm in enumerate(arms):

@@ -128,14 +128,19 @@ def runc_run(busybox_root: Path, tmp_path: Path) -> Run:
         pytest.skip("runc is not installed")
 
     def complete(
-        script: str = "", *, config: Config | None = None, limits: Limits | None = None, root: Path = busybox_root
+        script: str = "",
+        *,
+        config: Config | None = None,
+        limits: Limits | None = None,
+        root: Path = busybox_root,
+        stdin: int = subprocess.DEVNULL,
     ) -> Ran:
         config = config or bundle.container_config(Process(argv=("sh", "-c", script)), limits)
         name = f"lab-test-{uuid.uuid4().hex[:8]}"
         bundle.write(config, tmp_path, root=str(root), cgroups_path=f"/lab/{name}/one")
         done = subprocess.run(
             ["runc", "run", "--bundle", tmp_path, name],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -25,6 +25,7 @@ from lab.runtime import bundle as defaults
 from lab.runtime.launcher import Directory, Overlay
 
 STARTS = 40
+STARTS_OF_A_PROGRAM = 8
 RENAME_EXCHANGE = 2
 
 
@@ -173,6 +174,44 @@ def test_a_mount_point_that_is_swapped_for_a_link_stays_in_the_root(
     assert not list(victim.iterdir()), "a folder was made on the host"
     assert Path("/proc/self/mountinfo").read_text() == before
     assert ended, "not one start succeeded: nothing was shown"
+
+
+def test_the_runtimes_mount_within_the_root_whoever_swaps(
+    hostile: Bundle, runtime: str, trap: tuple[Path, Path, Path]
+) -> None:
+    """The same under both command lines: what the reference does about it, lab does."""
+    folder, link, victim = trap
+    before = Path("/proc/self/mountinfo").read_text()
+    source = str(hostile.root / "bin")
+    hostile.mount("/data/below/it", type="bind", source=source, options=["bind", "ro"])
+    hostile.value["process"]["args"] = ["true"]
+    with Swapping(folder, link):
+        ended = [hostile.run(runtime, check=False).exit_code for _ in range(STARTS_OF_A_PROGRAM)]
+    assert not list(victim.iterdir()), "a folder was made on the host"
+    assert Path("/proc/self/mountinfo").read_text() == before
+    assert 0 in ended, "not one start succeeded: nothing was shown"
+
+
+def test_what_hides_files_is_not_the_images_to_choose(hostile: Bundle, runtime: str, tmp_path: Path) -> None:
+    """As CVE-2025-31133: files are hidden below /dev/null, and an image's may be a link to a file of the kernel's.
+
+    The control hides the file below what the link leads to, as a runtime did that took the image's for a device.
+    """
+    hostile.value["mounts"] = [each for each in hostile.value["mounts"] if not each["destination"].startswith("/dev")]
+    for name in ("dev", "etc"):
+        (hostile.root / name).mkdir()
+    (hostile.root / "etc" / "open").write_text("from the link\n")
+    (hostile.root / "etc" / "hidden").write_text("hidden\n")
+    (hostile.root / "dev" / "null").symlink_to("/etc/open")
+    hostile.value["linux"]["maskedPaths"] = ["/etc/hidden"]
+    hostile.script("cat /etc/hidden")
+    said = hostile.run(runtime, check=False)
+    assert "from the link" not in said.output
+    assert "hidden" not in said.output
+    script = f'mount --bind "{hostile.root}/etc/open" "{hostile.root}/etc/hidden" && cat "{hostile.root}/etc/hidden"'
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    control = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert control.stdout == "from the link\n"
 
 
 def test_who_checks_first_and_uses_then_is_fooled(hostile: Bundle, trap: tuple[Path, Path, Path]) -> None:

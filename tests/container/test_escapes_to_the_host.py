@@ -29,7 +29,7 @@ from escaping import (
     check,
     namespace,
 )
-from running import Start
+from running import Run, Start
 
 from lab.record import replace
 from lab.runtime import bundle
@@ -139,9 +139,10 @@ def handle_of(path: Path) -> tuple[int, bytes]:
     return int.from_bytes(content[4:8], "little", signed=True), content[8 : 8 + handle[0]]
 
 
-def test_nothing_is_typed_into_the_hosts_terminal(start: Start, escape_root: Path) -> None:
+def test_nothing_is_typed_into_the_hosts_terminal(start: Start, runc_run: Run, escape_root: Path) -> None:
     """TIOCSTI: whoever has a terminal for its standard input types commands for the shell behind it, unless the
-    terminal is not its controlling one. lab gives a container none but its own.
+    terminal is not its controlling one. lab gives a container none but its own; runc in the foreground gives it a
+    pipe, so that there is nothing to type into.
     """
     attempt = Attempt(words=("type_ahead",), layers={"CAP_SYS_ADMIN": capability("CAP_SYS_ADMIN")})
     master, terminal = pty.openpty()
@@ -155,6 +156,7 @@ def test_nothing_is_typed_into_the_hosts_terminal(start: Start, escape_root: Pat
 
     try:
         check(typed, attempt)
+        assert runc_run(config=attempt.config(), root=escape_root, stdin=terminal).output.startswith("stopped: ")
     finally:
         os.close(master)
         os.close(terminal)

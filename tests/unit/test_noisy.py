@@ -7,6 +7,7 @@ import math
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from synthetic import write_run
 
 from lab.analysis.data import Loaded, load
-from lab.analysis.noisy import OTHERWISE, Disturbance, _met, disturbances
+from lab.analysis.noisy import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen
 from lab.cli.noisy import _kinds
 from lab.errors import LabError, UsageError
 from lab.experiment.noisy import MOST_PIDS, Bound, Kind, feel_pulse, fill, observations
@@ -115,6 +116,29 @@ def test_who_was_refused_by_its_own_kernel_is_told_from_who_met_nothing() -> Non
     assert _met([refused, refused | {"aggressor": {"refused": 0}}]) == (OTHERWISE,)
     assert _met([refused | {"hits": {"pids": 3}}]) == ("its limit of processes",)
     assert _met([refused | {"aggressor": {"failed": "killed"}}]) == ()
+
+
+def test_a_machines_limits_are_its_size() -> None:
+    machine = {"limits": "with limits", "hits": {}, "machine": True, "aggressor": {"done": 4, "refused": 0}}
+    assert _met([machine | {"kind": "cpu"}]) == (OF_A_MACHINE["cpu"],)
+    assert _met([machine | {"kind": "memory"}]) == (), "there was time for a part of it alone"
+    assert _met([machine | {"kind": "memory", "aggressor": {"refused": 1}}]) == (OF_A_MACHINE["memory"],)
+    assert _met([machine | {"kind": "cpu", "hits": {"bound cpu": 2}}]) == ("only lab's bound on CPU",)
+
+
+def test_a_pair_that_did_not_stand_is_told_and_not_counted(loaded: Loaded) -> None:
+    before = len(disturbances(loaded))
+    folder = RunFolder.open(loaded.path)
+    failed = sample(4, "quiet", "with limits", "noisy.rate", None, fell=True)
+    with folder:
+        folder.append(replace(failed, text="no answer within 120 s"))
+        folder.finish("done")
+    again = load(loaded.path)
+    assert len(disturbances(again)) == before
+    assert fallen(again) == ["container with limits, block 4: no answer within 120 s"]
+    assert any(
+        "no answer within 120 s" in point for each in report.describe(again, []).sections for point in each.points
+    )
 
 
 def test_the_report_says_all_of_it(loaded: Loaded) -> None:
