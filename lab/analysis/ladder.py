@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from lab.results.record import Arm, Status
 
 START, BOOT, PSS, MEMORY = "ladder.start", "boot.total", "memory.pss", "ladder.memory"
 QUANTITIES = (START, BOOT, MEMORY, PSS)
+JUDGED = (START, MEMORY)
+ALPHA = 0.05
 ANONYMOUS, KERNEL, USAGE = "memory.cgroup.anon", "memory.cgroup.kernel", "memory.cgroup.usage"
 
 
@@ -26,7 +28,8 @@ class Cost:
     """One quantity on one rung: its median, the step from the rung before, both with intervals of 95 %.
 
     ``step`` is the median of the differences within rounds, since what was measured in one round met the same host.
-    NaN where there is none: the first rung has no step, a rung that never came up has nothing.
+    ``p`` is how often rungs that differ by nothing would differ as much; after `costs`, by Holm's correction for all
+    steps that are judged. NaN where there is none: the first rung has no step, a rung that never came up has nothing.
     """
 
     arm: str
@@ -40,11 +43,12 @@ class Cost:
     step: float
     step_low: float
     step_high: float
+    p: float
 
     @property
     def is_sure(self) -> bool:
-        """Whether the step's interval leaves out zero: more than scatter."""
-        return self.step_low > 0 or self.step_high < 0
+        """More than scatter: the step's interval leaves out zero, and it is not just one of many looked at."""
+        return (self.step_low > 0 or self.step_high < 0) and self.p <= ALPHA
 
     def __str__(self) -> str:
         if not self.n:
@@ -101,7 +105,14 @@ def costs(loaded: Loaded) -> dict[tuple[str, str], Cost]:
             failed = frame[(frame["arm"] == arm.label) & (frame["status"] != Status.OK)]
             found[arm.label, quantity] = _cost(arm.label, quantity, unit, values, before, len(failed))
             before = values
-    return found
+    return _corrected(found)
+
+
+def _corrected(found: dict[tuple[str, str], Cost]) -> dict[tuple[str, str], Cost]:
+    """Holm's correction over the steps that reports judge, else one in twenty would be "sure" by chance."""
+    judged = [key for key in found if key[1] in JUDGED]
+    adjusted = inference.holm(np.array([found[key].p for key in judged]))
+    return found | {key: replace(found[key], p=float(p)) for key, p in zip(judged, adjusted, strict=True)}
 
 
 def _memory(frame: pd.DataFrame) -> pd.DataFrame:
@@ -123,9 +134,11 @@ def _by_round(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
 def _cost(arm: str, quantity: str, unit: str, values: pd.Series, before: pd.Series | None, failed: int) -> Cost:
     known = values.dropna().to_numpy(dtype=np.float64)
     low, high = inference.median_interval(known) if len(known) else (math.nan, math.nan)
-    steps: Floats = np.array([])
+    steps, p = np.array([], dtype=np.float64), math.nan
     if before is not None:
-        steps = (values - before).dropna().to_numpy(dtype=np.float64)
+        above, below = (each.to_numpy(dtype=np.float64) for each in values.align(before))
+        steps = (above - below)[np.isfinite(above - below)]
+        p = inference.p_value(above[:, None], below[:, None])
     step_low, step_high = _interval_of_steps(steps)
     return Cost(
         arm=arm,
@@ -139,6 +152,7 @@ def _cost(arm: str, quantity: str, unit: str, values: pd.Series, before: pd.Seri
         step=float(np.median(steps)) if len(steps) else math.nan,
         step_low=step_low,
         step_high=step_high,
+        p=p,
     )
 
 

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from lab.results.store import RunFolder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def what_there_is(folder: RunFolder) -> Iterator[None]:
+    """Ctrl-C in here says how to look at what was measured until then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nlab: interrupted; what there is of it: lab report {folder.path}", file=sys.stderr)
+        raise
 
 
 class Interrupted(KeyboardInterrupt):

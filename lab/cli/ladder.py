@@ -73,6 +73,7 @@ def ladder(
         from dataclasses import replace
 
         from lab.cli.compare import _setup
+        from lab.cli.interrupt import what_there_is
         from lab.cli.watching import watching
         from lab.experiment.ladder import Ladder, planned
         from lab.experiment.plan import Plan
@@ -91,7 +92,7 @@ def ladder(
         )
         setup = replace(setup, isolation=bool(chosen))
         folder = RunFolder.create(out, _described(site, setup, plan, climbed))
-        with folder, watching(folder.run) as watch:
+        with folder, watching(folder.run) as watch, what_there_is(folder):
             Ladder(site, setup, plan, climbed, chosen, folder, watch).run()
     show(folder.path)
 

@@ -66,8 +66,9 @@ def noisy(
         from dataclasses import asdict, replace
 
         from lab.cli.compare import _choose, _limits, _setup
+        from lab.cli.interrupt import what_there_is
         from lab.cli.watching import watching
-        from lab.experiment.noisy import Noisy, Wishes
+        from lab.experiment.noisy import Bound, Noisy, Wishes, fill
         from lab.experiment.plan import Plan, PlannedArm
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
@@ -82,6 +83,7 @@ def noisy(
             arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=seed, blocks=blocks,
             budget_seconds=0.0,
         )  # fmt: skip
+        Bound.of_this_host(fill(setup.limits))  # refused before a folder is made
         described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
         wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed)
         folder = RunFolder.create(out, replace(described, name=_name(described.started, described.scenario)))
@@ -96,7 +98,8 @@ def noisy(
                     "seconds": seconds,
                 }
             )
-            measured.run(chosen)
+            with what_there_is(folder):
+                measured.run(chosen)
     _report(folder)
 
 

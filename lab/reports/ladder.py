@@ -129,8 +129,9 @@ class Climb:
         if len(natives) > 1:
             first, last = natives[0].start, natives[-1].start
             said.append(
-                f"From “{natives[0].title}” to “{natives[-1].title}” the start grows from "
-                f"{format_value(first.median, 'seconds')} to {format_value(last.median, 'seconds')}."
+                f"At “{natives[0].title}” the start takes {format_value(first.median, 'seconds')} "
+                f"({format_interval(first.low, first.high, 'seconds')}), at “{natives[-1].title}” "
+                f"{format_value(last.median, 'seconds')} ({format_interval(last.low, last.high, 'seconds')})."
             )
         never = [row for row in self.rows if row.stopped_by == ""]
         kernel = [step for step in self.steps if step.machine and step.stopped]
@@ -217,7 +218,8 @@ def markdown(climb: Climb) -> list[str]:
             for row in members:
                 said.append(f"| {title} | {row.question} | " + " | ".join(_mark(row)) + " |")
     said += ["", "## What you may not conclude", "", *(f"- {each}" for each in _not_to_conclude(climb))]
-    said += ["", f"Repeat it: `{' '.join(run.command_line)} --seed {run.seed}`"]
+    seed = "" if "--seed" in run.command_line else f" --seed {run.seed}"
+    said += ["", f"Repeat it: `{' '.join(run.command_line)}{seed}`"]
     return said
 
 

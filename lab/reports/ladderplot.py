@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_INCHES, COSTS_INCHES, ROW_INCHES, TITLES_INCHES = 19.5, 5.6, 0.34, 3.4
+WIDTH_INCHES, COSTS_INCHES, ROW_INCHES, TITLES_INCHES = 21.5, 5.6, 0.3, 3.4
 MACHINE, PLAIN = "#a84a00", "#005f94"
 STAIR = "#0072b2"
-QUESTION = 52
+QUESTION = 60
+MARGIN_COLUMNS = 2.6
+"""Right of the matrix, for how many each step stops."""
+
 PANELS = (
     (START, "until the application runs", "seconds"),
     (MEMORY, "memory of its own: anonymous, and the kernel's on its behalf", "bytes"),
@@ -32,7 +36,9 @@ PANELS = (
 def draw(
     loaded: Loaded, costs: Mapping[tuple[str, str], Cost], rows: Sequence[Row], directory: Path
 ) -> tuple[Path, Path]:
-    """ladder.png and ladder.svg in ``directory``."""
+    """ladder.png and ladder.svg in ``directory``. Questions that nobody could tell here have no row, but a number."""
+    rows, asked = [row for row in rows if row.stopped_by is not None], len(rows)
+    untold = f"; {asked - len(rows)} could not be told here" if len(rows) < asked else ""
     height = COSTS_INCHES + TITLES_INCHES + ROW_INCHES * len(rows)
     ratios = [COSTS_INCHES / 2, COSTS_INCHES / 2, max(1.0, ROW_INCHES * len(rows))]
     with style.canvas(WIDTH_INCHES, height, nrows=3, ncols=1, sharex=True, gridspec_kw={"height_ratios": ratios}) as (
@@ -48,7 +54,7 @@ def draw(
         style.headline(
             figure,
             f"The ladder: what stops what, and what it costs – {loaded.run.title or loaded.run.scenario}",
-            "each column adds one mechanism to the one before; questions in the order in which they are stopped",
+            f"each column adds one mechanism to the one before; questions in the order they are stopped in{untold}",
         )
         return style.save(figure, directory, "ladder")
 
@@ -61,7 +67,6 @@ def _costs(axes: Axes, loaded: Loaded, costs: Mapping[tuple[str, str], Cost], qu
         if not cost.n:
             axes.text(place, 0.5, str(cost).replace(" ", "\n"), transform=axes.get_xaxis_transform(), ha="center")
             continue
-        known.append(cost.median)
         reach = [[0.0], [0.0]]
         if not math.isnan(cost.low):
             reach = [[max(0.0, cost.median - cost.low)], [max(0.0, cost.high - cost.median)]]
@@ -69,6 +74,7 @@ def _costs(axes: Axes, loaded: Loaded, costs: Mapping[tuple[str, str], Cost], qu
             [place], [cost.median], yerr=reach, fmt="o", color=colour, markersize=9, elinewidth=2.4, capsize=5
         )
         over = max(cost.median, 0.0 if math.isnan(cost.high) else cost.high)
+        known += [over, cost.median if math.isnan(cost.low) or cost.low <= 0 else min(cost.median, cost.low)]
         axes.annotate(
             format_value(cost.median, unit, 3), (place, over), xytext=(0, 7), textcoords="offset points",
             ha="center", fontsize=12.5, fontweight="bold", color=colour,
@@ -80,7 +86,8 @@ def _costs(axes: Axes, loaded: Loaded, costs: Mapping[tuple[str, str], Cost], qu
         )  # fmt: skip
     axes.set_yscale("log")
     if known:
-        axes.set_ylim(min(known) / 3.2, max(known) * 2.6)
+        room = (max(known) / min(known)) ** 0.22  # above for a number, below for the step
+        axes.set_ylim(min(known) / max(room, 2.0), max(known) * max(room, 2.0))
     style.logarithmic(axes.yaxis, unit)
     _few_ticks(axes, unit, max(known) / min(known) if known else 1.0)
     axes.grid(True, axis="y")
@@ -125,6 +132,7 @@ def _matrix(axes: Axes, loaded: Loaded, rows: Sequence[Row]) -> None:
             if cell.changed:
                 axes.add_patch(Rectangle((x - 0.46, y - 0.42), 0.92, 0.84, fill=False, edgecolor=ink, linewidth=2.2))
     _stair(axes, [arm.label for arm in arms], rows)
+    _brackets(axes, loaded, rows)
     axes.set_yticks(
         range(len(rows)), [shorten(row.question, QUESTION, placeholder=" …") for row in rows], fontsize=12
     )
@@ -136,7 +144,7 @@ def _matrix(axes: Axes, loaded: Loaded, rows: Sequence[Row]) -> None:
         ha="right",
         fontsize=12,
     )
-    axes.set_xlim(-0.6, len(arms) - 0.1)
+    axes.set_xlim(-0.6, len(arms) - 1 + MARGIN_COLUMNS)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(False)
 
@@ -151,6 +159,17 @@ def _stair(axes: Axes, labels: Sequence[str], rows: Sequence[Row]) -> None:
         xs += [x - 0.5, x - 0.5]
         ys += [y - 0.5, y + 0.5]
     axes.plot(xs, ys, color=STAIR, linewidth=3.2, solid_joinstyle="round", zorder=5)
+
+
+def _brackets(axes: Axes, loaded: Loaded, rows: Sequence[Row]) -> None:
+    """On the right, how many questions each step stops."""
+    titles = {arm.label: arm.title for arm in loaded.all_arms}
+    edge = len(titles) - 0.4
+    for label, members in groupby(enumerate(rows), key=lambda each: each[1].stopped_by):
+        places = [place for place, _ in members]
+        axes.plot([edge, edge], [places[0] - 0.36, places[-1] + 0.36], color=style.QUIET, linewidth=2)
+        said = titles.get(label or "", "none of them")
+        axes.text(edge + 0.12, (places[0] + places[-1]) / 2, f"{len(places)}  {said}", va="center", fontsize=11.5)
 
 
 def _legend(figure: Figure) -> None:

@@ -34,7 +34,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, lis
     feeling = threading.Thread(target=feel)
     feeling.start()
     try:
-        made = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False)
+        made = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     finally:
         ended.set()
         feeling.join()
