@@ -1,10 +1,11 @@
 """Tests by privilege: the directory says what a test needs, and the need is tried, never guessed.
 
 unit/       anywhere, without root
+browser/    Chromium, without a window
 container/  root, namespaces and an overlay mount
 vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
 
-Where the need is not met the tests are skipped, or, when ``LAB_REQUIRE=container,vm`` names it, fail:
+Where the need is not met the tests are skipped, or, when ``LAB_REQUIRE=browser,container,vm`` names it, fail:
 a machine that is there to run them must not go green because it could not.
 """
 
@@ -22,8 +23,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-ORDER = ("unit", "fuzz", "container", "vm")
-PRIVILEGES = ("container", "vm")
+ORDER = ("unit", "fuzz", "browser", "container", "vm")
+PRIVILEGES = ("browser", "container", "vm")
 
 TRY_CONTAINER = """
 mount -t tmpfs tmpfs "$1"
@@ -129,6 +130,11 @@ def skip_or_fail(privilege: str, reason: str) -> None:
 def find_obstacle(privilege: str) -> str:
     """Why the tests of ``privilege`` can't run here; empty when they can."""
     with tempfile.TemporaryDirectory(prefix="lab-test-") as scratch:
+        if privilege == "browser":
+            if (chromium := shutil.which("chromium")) is None:
+                return "needs chromium"
+            headless = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={scratch}"]
+            return failure([*headless, "--dump-dom", "data:text/html,it+runs"])
         if privilege == "container":
             if os.geteuid() != 0:
                 return "needs root"

@@ -11,14 +11,17 @@ from lab.analysis.quantities import format_value
 from lab.reports import factors, tables, words
 from lab.reports.anchors import anchors
 from lab.reports.answers import WORDS, matrix
+from lab.reports.charts import embed
 from lab.reports.figures import Drawn
 from lab.reports.material import Material, stamp, stamped
 from lab.reports.pages import embedded, read, render
 from lab.reports.style import REACH
 
+SCRIPTS = ("axes.js", "charts.js", "report.js")
+
 
 def html(material: Material, drawn: Sequence[Drawn]) -> str:
-    """One self-contained page: styles and pictures inside, no script, nothing fetched."""
+    """One page: styles, pictures and script inside, nothing fetched; complete without the script too."""
     figures = {
         each.name: {
             "alt": each.alt,
@@ -27,7 +30,9 @@ def html(material: Material, drawn: Sequence[Drawn]) -> str:
         }
         for each in drawn
     }
-    return render("report.html.j2", _context(material) | {"figures": figures})
+    charts = {each.name: each.chart for each in drawn if each.chart is not None}
+    context = _context(material) | {"figures": figures}
+    return render("report.html.j2", context, scripts=SCRIPTS, charts=embed(material.arms, charts))
 
 
 def markdown(material: Material, drawn: Sequence[Drawn]) -> str:

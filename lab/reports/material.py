@@ -20,6 +20,9 @@ from lab.results.record import Arm
 
 T = TypeVar("T")
 
+FEWEST_FOR_P95 = 20
+"""With fewer values than that, nothing lies beyond their 95th percentile."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:

@@ -1,4 +1,4 @@
-"""Pages of HTML from the templates beside this module: self-contained, styles inside, nothing fetched.
+"""Pages of HTML from the templates beside this module: self-contained, styles and script inside, nothing fetched.
 
 Every page extends ``page.html.j2``. A report's sections are files of their own below ``templates/report``.
 """
@@ -7,13 +7,25 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 
-def render(name: str, context: dict[str, Any], *, styles: Sequence[str] = ("report.css",)) -> str:
-    """The template ``name`` as a page with these style sheets, all of them files in ``templates``."""
+def render(
+    name: str,
+    context: dict[str, Any],
+    *,
+    styles: Sequence[str] = ("report.css",),
+    scripts: Sequence[str] = (),
+    charts: str = "",
+) -> str:
+    """The template ``name`` as a page with these style sheets and scripts, all of them files in ``templates``.
+
+    The scripts become one module, which finds ``charts`` (see `lab.reports.charts.embed`) in the page. The page's own
+    Content-Security-Policy lets that script run, by its digest, and nothing else.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -24,10 +36,18 @@ def render(name: str, context: dict[str, Any], *, styles: Sequence[str] = ("repo
         undefined=jinja2.StrictUndefined,
         loader=jinja2.PackageLoader("lab.reports"),
     )
-    # style sheets are lab's own text, and quotes in them must stay quotes
+    # style sheets and scripts are lab's own text, and quotes in them must stay quotes
     css = Markup("\n".join(read(name) for name in styles))
-    page: str = environment.get_template(name).render(context, css=css)
+    script = "\n".join(read(name) for name in scripts)
+    page: str = environment.get_template(name).render(
+        context, css=css, script=Markup(script), script_digest=_digest(script), charts=Markup(charts)
+    )
     return page
+
+
+def _digest(script: str) -> str:
+    """How a Content-Security-Policy names an inline script (CSP level 3, section 2.3.1)."""
+    return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
 
 
 def embedded(kind: str, path: Path) -> str:

@@ -18,25 +18,27 @@ from lab.analysis.quantities import (
 )
 from lab.reports.answers import matrix
 from lab.reports.figures.bars import compared
-from lab.reports.material import Material, Ratio, Value, own_kernel, stamp
+from lab.reports.material import FEWEST_FOR_P95, Material, Ratio, Value, own_kernel, stamp
 from lab.reports.style import REACH
 from lab.results.record import Arm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A value and what stands small below it."""
+    """A value and what stands small below it. At a column's head, ``arm`` says whose column it is."""
 
     text: str
     note: str = ""
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row's header, its explanation, and a cell per column."""
+    """A row's header, its explanation, and a cell per column. ``arm`` where the whole row is about one backend."""
 
     header: str
     note: str = ""
+    arm: str = ""
     cells: tuple[Cell, ...]
 
 
@@ -50,9 +52,6 @@ class Table:
     rows: tuple[Row, ...]
 
 
-FEWEST_FOR_P95 = 20
-"""With fewer values than that, nothing lies beyond their 95th percentile."""
-
 MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
 CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
@@ -62,7 +61,7 @@ BOOT = (*SEGMENTS, "boot.total", "boot.read", "caches.resident", "teardown.total
 
 def arm_columns(material: Material) -> tuple[Cell, ...]:
     """A column per backend, with its accelerator."""
-    return tuple(Cell(text=arm.label, note=stamp(arm)) for arm in material.arms)
+    return tuple(Cell(text=arm.label, note=stamp(arm), arm=arm.label) for arm in material.arms)
 
 
 def quantities(material: Material, names: Sequence[str], caption: str, state: str = "") -> Table:
@@ -132,7 +131,7 @@ def headline(material: Material) -> Table:
             cells.append(Cell(text=text, note=compared(material, quantity, arm, state) if value else ""))
         if probes:
             cells.append(Cell(text=tally(material, arm)))
-        rows.append(Row(header=arm.label, note=stamp(arm), cells=tuple(cells)))
+        rows.append(Row(header=arm.label, note=stamp(arm), arm=arm.label, cells=tuple(cells)))
     return Table(
         caption="What each boundary costs, and what it stops: medians",
         corner="backend",
@@ -164,10 +163,10 @@ def ratios(material: Material) -> Table:
             rows.append(
                 Row(header=name, note=_noise(quantity, found), cells=tuple(_compared(each) for each in found))
             )
+    columns = tuple(Cell(text=f"{arm.label} ÷ {material.baseline}", note=stamp(arm), arm=arm.label) for arm in arms)
     return Table(
         caption=f"How sure: each backend compared with {material.baseline}", corner="quantity, and its noise (A/A)",
-        columns=tuple(Cell(text=f"{arm.label} ÷ {material.baseline}", note=stamp(arm)) for arm in arms),
-        rows=tuple(rows),
+        columns=columns, rows=tuple(rows),
     )  # fmt: skip
 
 
@@ -227,7 +226,7 @@ def parity(material: Material) -> Table:
             Cell(text=_limit(limits, "pids", "1")),
             Cell(text="", note=_sentences([*arm.differences, f"the limits are: {limits.get('as', 'not recorded')}"])),
         )
-        rows.append(Row(header=arm.label, note=stamp(arm), cells=cells))
+        rows.append(Row(header=arm.label, note=stamp(arm), arm=arm.label, cells=cells))
     heads = ("files of the image", "memory", "CPUs", "processes", "what differs all the same")
     return Table(
         caption="Same image, same limits: what every backend saw", corner="backend",

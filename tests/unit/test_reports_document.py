@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -59,11 +62,22 @@ def test_the_page_is_well_formed_and_fetches_nothing(page: str) -> None:
             target = attributes.get(key) or "#"
             embedded = ("#", "data:image/svg+xml;base64,", "data:text/csv;base64,")
             assert target.startswith(embedded), (tag, key, target[:60])
-    assert not parsed.all("script")
+    assert parsed.all("script") == [{"type": "application/json", "id": "charts"}, {"type": "module"}]
     without_pictures = re.sub(r"data:image[^\"]*", "", page)
     assert "http://" not in without_pictures
     assert "https://" not in without_pictures
-    assert "url(" not in without_pictures
+    assert set(re.findall(r"url\(.", without_pictures)) == {"url(#"}
+
+
+def test_the_pages_policy_lets_its_own_script_run_and_nothing_else(page: str) -> None:
+    (policy,) = (each["content"] for each in Page(page).all("meta") if "http-equiv" in each)
+    data, script = re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    wanted = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert policy == wanted
+    charts = json.loads(data)
+    assert [arm["label"] for arm in charts["arms"]] == ["process", "container", "microvm", "vm"]
+    assert set(charts["charts"]) == {name for figure in Page(page).all("figure") if (name := figure["data-chart"])}
 
 
 def test_the_page_works_for_those_who_listen(page: str) -> None:

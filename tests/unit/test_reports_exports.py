@@ -68,7 +68,7 @@ def test_every_figure_has_its_data_one_click_away(run: RunFolder, material: Mate
     write(run.path, ["html"])
     page = (run.path / "report.html").read_text()
     links = dict(re.findall(r'download="([\w-]+)\.csv" href="data:text/csv;base64,([^"]+)"', page))
-    assert len(links) == page.count("<figure>")
+    assert len(links) == page.count("<figure ")
     shown = pd.read_csv(io.BytesIO(base64.b64decode(links["boot-phases"])))
     assert set(shown["quantity"].str.partition(".")[0]) == {"boot"}
     assert len(shown) == int((material.loaded.measured["metric"] == "boot").sum())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from lab.reports.charts import Chart
 from lab.reports.material import Material
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ class Plot:
     draw: Callable[[Material, Callable[[Figure], None]], str]  # draws, hands the figure over, returns the alt text
     data: Callable[[Material], str] | None = None  # its CSV, where that is not the observations of what it needs
     when: Callable[[Material], bool] | None = None  # whether there is anything to draw, where needs does not say it
+    chart: Callable[[Material], Chart] | None = None  # the same, as data for the page's script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +38,31 @@ class Drawn:
     png: Path
     svg: Path
     csv: Path  # the observations behind it
+    chart: Chart | None = None
 
 
 def plots() -> tuple[Plot, ...]:
     """Every figure, in the order of the report."""
     from lab.reports.figures import boot, cpu, factors, isolation, load, memory, overview, work
 
+    def plot(name: str, title: str, needs: str, module: ModuleType) -> Plot:
+        return Plot(name=name, title=title, needs=needs, draw=module.draw, chart=module.chart)
+
     return (
-        Plot(name="overview", title="What each boundary costs, and what it stops", needs="", draw=overview.draw),
-        Plot(name="boot-phases", title="Where the time of a boot goes", needs="boot.", draw=boot.phases),
-        Plot(name="boot-distribution", title="Every boot that was measured", needs="boot.", draw=boot.distribution),
-        Plot(name="memory", title="What the memory is", needs="memory.cgroup.", draw=memory.draw),
-        Plot(name="cpu", title="What it costs in CPU", needs="cpu.", draw=cpu.draw),
-        Plot(name="load", title="How it answers under load", needs="load.", draw=load.draw),
-        Plot(name="work", title="How the scenario's own work went", needs="work.", draw=work.draw),
+        plot("overview", "What each boundary costs, and what it stops", "", overview),
+        Plot(
+            name="boot-phases", title="Where the time of a boot goes", needs="boot.",
+            draw=boot.phases, chart=boot.phases_chart,
+        ),
+        Plot(
+            name="boot-distribution", title="Every boot that was measured", needs="boot.",
+            draw=boot.distribution, chart=boot.distribution_chart,
+        ),
+        plot("memory", "What the memory is", "memory.cgroup.", memory),
+        plot("cpu", "What it costs in CPU", "cpu.", cpu),
+        plot("load", "How it answers under load", "load.", load),
+        plot("work", "How the scenario's own work went", "work.", work),
+        # a page has the matrix itself instead
         Plot(name="isolation", title="What each boundary lets through", needs="isolation.", draw=isolation.draw),
         Plot(
             name="factors",
@@ -66,7 +80,7 @@ def plots() -> tuple[Plot, ...]:
             data=factors.interactions_data,
             when=lambda material: bool(factors.claimed(material)),
         ),
-    )
+    )  # fmt: skip
 
 
 def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
@@ -89,4 +103,7 @@ def draw_all(material: Material, directory: Path) -> Iterator[Drawn]:
         alt = plot.draw(material, keep)
         data = directory / f"{plot.name}.csv"
         data.write_text(plot.data(material) if plot.data else figure_data(material, plot.needs), encoding="utf-8")
-        yield Drawn(name=plot.name, title=plot.title, alt=alt, png=files[0][0], svg=files[0][1], csv=data)
+        chart = plot.chart(material) if plot.chart else None
+        yield Drawn(
+            name=plot.name, title=plot.title, alt=alt, png=files[0][0], svg=files[0][1], csv=data, chart=chart
+        )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import SEGMENTS, format_interval, format_value, label
 from lab.reports import style
-from lab.reports.material import Material, Value, stamped
+from lab.reports.charts import Chart, Data, Panel, mark, tip, whose
+from lab.reports.material import Material, Value, stamp, stamped
 from lab.results.record import Arm
 
 if TYPE_CHECKING:
@@ -49,10 +50,7 @@ def phases(material: Material, keep: Callable[[Figure], None]) -> str:
 
 def distribution(material: Material, keep: Callable[[Figure], None]) -> str:
     """Every boot a marker; a bar for the interval of the median, a line for the median."""
-    arms = [
-        arm for arm in (*material.arms, material.twin) if arm is not None and material.value("boot.total", arm.label)
-    ]
-    arms.sort(key=lambda arm: (arm.order, arm.label))
+    arms = _with_twin(material)
     with style.canvas(14.2, 2.4 + 1.0 * len(arms)) as (figure, axes):
         for row, arm in enumerate(arms):
             _cloud(axes, row, arm, material)
@@ -68,6 +66,80 @@ def distribution(material: Material, keep: Callable[[Figure], None]) -> str:
         )  # fmt: skip
         keep(figure)
     return "Every boot on a logarithmic axis. " + " ".join(_spread(arm, material) for arm in arms)
+
+
+def phases_chart(material: Material) -> Chart:
+    """The same bars for the page's script."""
+    rows = []
+    for arm in material.arms:
+        total = material.value("boot.total", arm.label)
+        if total is None:
+            continue
+        found = [(name, value) for name in SEGMENTS if (value := material.value(name, arm.label)) is not None]
+        parts: list[Data] = [
+            {
+                "value": value.median,
+                "fill": style.PHASES[name][0],
+                "ink": style.PHASES[name][1],
+                "text": format_value(value.median, "seconds", 2),
+                "tip": tip(value, arm, f"until “{label(name)}”"),
+            }
+            for name, value in found
+            if value.median > 0
+        ]
+        whole = mark(total, arm, "the whole boot")
+        text, beside = format_value(total.median, "seconds"), _sureness(total)
+        rows.append(whose(arm) | {"parts": parts, "whole": whole, "text": text, "beside": beside})
+    used = {name for arm in material.arms for name, _ in _segments(material, arm)}
+    legend = tuple((style.PHASES[name][0], label(name)) for name in SEGMENTS if name in used)
+    axis = "from the request to the first correct answer"
+    return Chart(
+        title="Boot: from the request to the first correct answer",
+        how="bars: medians of the phases · dot and line: median of the whole with its 95 % interval",
+        panels=(
+            Panel(kind="parts", title="one scale for all", unit="seconds", rows=tuple(rows), axis=axis),
+            Panel(
+                kind="shares", title="each on its own scale: where does the time go?", rows=tuple(rows), legend=legend
+            ),
+        ),
+    )
+
+
+def distribution_chart(material: Material) -> Chart:
+    """Every boot for the page's script."""
+    rows: list[Data] = []
+    for arm in _with_twin(material):
+        value = material.value("boot.total", arm.label)
+        if value is None:
+            continue
+        points = [
+            {
+                "value": seconds,
+                "block": int(block),
+                "tip": [
+                    f"{arm.label} · {stamp(arm)}",
+                    f"one boot: {format_value(seconds, 'seconds')}",
+                    f"block {block}",
+                ],
+            }
+            for block, seconds in material.points("boot.total", arm.label).itertuples(index=False)
+        ]
+        row = whose(arm) | mark(value, arm, "median of all boots") | {"points": points}
+        rows.append(row | {"text": format_value(value.median, "seconds"), "note": _sureness(value)})
+    panel = Panel(
+        kind="dots", title="time to the first correct answer", unit="seconds", rows=tuple(rows), logarithmic=True
+    )
+    return Chart(
+        title="Every boot that was measured", panels=(panel,),
+        how="a marker is one boot · line: median · band: its 95 % interval · #aa: the same backend again",
+    )  # fmt: skip
+
+
+def _with_twin(material: Material) -> list[Arm]:
+    arms = [
+        arm for arm in (*material.arms, material.twin) if arm is not None and material.value("boot.total", arm.label)
+    ]
+    return sorted(arms, key=lambda arm: (arm.order, arm.label))
 
 
 def _segments(material: Material, arm: Arm) -> Segments:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import format_value, label
 from lab.reports import style
+from lab.reports.charts import Chart, bars
 from lab.reports.figures.bars import panel
 from lab.reports.material import Material, stamped
 
@@ -46,6 +47,18 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
         )  # fmt: skip
         keep(figure)
     return "CPU cost. " + " ".join(_sentence(material, quantity) for quantity in shown)
+
+
+def chart(material: Material) -> Chart:
+    """The same panels for the page's script."""
+    return Chart(
+        title="What it costs the host in CPU", how="medians with 95 % intervals · a scale per panel",
+        panels=tuple(
+            bars(material, quantity, f"{label(quantity)}: shorter is better", axis=words)
+            for quantity, words in PANELS.items()
+            if material.has(quantity)
+        ),
+    )  # fmt: skip
 
 
 def _sentence(material: Material, quantity: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import format_value
 from lab.reports import style
+from lab.reports.charts import Chart, Panel, bars, mark, whose
 from lab.reports.figures.bars import panel
 from lab.reports.material import Material, Value, stamped
 from lab.results.record import Arm
@@ -45,6 +46,30 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
         )  # fmt: skip
         keep(figure)
     return "Throughput and latency. " + " ".join(_sentence(arm, material) for arm in arms)
+
+
+def chart(material: Material) -> Chart:
+    """The same panels for the page's script."""
+    lines = []
+    for arm in material.arms:
+        points = [
+            mark(value, arm, f"{name} latency") | {"at": position}
+            for position, name, value in latencies(material, arm)
+        ]
+        if points:
+            end = format_value(points[-1]["value"], "seconds")
+            lines.append(whose(arm) | {"points": points, "text": f"{arm.label} {end}"})
+    throughput = bars(
+        material, "load.requests_per_second", "throughput: longer is better", axis="answered requests per second"
+    )
+    latency = Panel(
+        kind="lines", title="latency: lower is better", unit="seconds", rows=tuple(lines), ticks=PERCENTILES,
+        axis="share of requests answered within that time", logarithmic=True,
+    )  # fmt: skip
+    return Chart(
+        title="How it answers under load", panels=(throughput, latency),
+        how="medians over blocks with 95 % intervals · same client, same path · p99 only from 300 requests on",
+    )  # fmt: skip
 
 
 def latencies(material: Material, arm: Arm) -> list[tuple[int, str, Value]]:

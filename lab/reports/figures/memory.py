@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.analysis.quantities import format_value
 from lab.reports import style
+from lab.reports.charts import Chart, Data, Panel, mark, tip, whose
 from lab.reports.material import Material, stamped
 from lab.results.record import Arm
 
@@ -55,6 +56,40 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
         )  # fmt: skip
         keep(figure)
     return "Memory composition at idle. " + " ".join(_sentence(arm, material) for arm in arms)
+
+
+def chart(material: Material) -> Chart:
+    """The same bars for the page's script."""
+    rows = [row for arm in material.arms for state in STATES if (row := _row(material, arm, state))]
+    legend = [(fill, NAMES[name]) for name, (fill, _) in style.KINDS.items()]
+    panel = Panel(
+        kind="parts", title="charged to the instance's cgroup on the host", unit="bytes", rows=tuple(rows),
+        legend=(*legend, ("diamond", "PSS")),
+    )  # fmt: skip
+    return Chart(
+        title="What the memory is", panels=(panel,),
+        how="medians, idle and after load · PSS counts mapped pages, the bar also cache and kernel",
+    )  # fmt: skip
+
+
+def _row(material: Material, arm: Arm, state: str) -> Data | None:
+    words = state.replace("-", " ")
+    parts: list[Data] = [
+        {"value": value.median, "fill": fill, "tip": tip(value, arm, f"{NAMES[name]}, {words}")}
+        for name, (fill, _) in style.KINDS.items()
+        if (value := material.value(name, arm.label, state)) is not None
+    ]
+    if not parts:
+        return None
+    pss = material.value("memory.pss", arm.label, state)
+    charged = sum(float(part["value"]) for part in parts)
+    return whose(arm) | {
+        "parts": parts,
+        "note": words,
+        "text": f"{format_value(charged, 'bytes')} charged",
+        "beside": f"PSS {format_value(pss.median, 'bytes')}" if pss is not None else "",
+        "diamond": mark(pss, arm, f"PSS, {words}") if pss is not None else None,
+    }
 
 
 def _bar(axes: Axes, row: float, arm: Arm, state: str, material: Material) -> float:

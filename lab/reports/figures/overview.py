@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import format_value
 from lab.reports import style
-from lab.reports.answers import WORDS, matrix
+from lab.reports.answers import WORDS, Probe, matrix
+from lab.reports.charts import Chart, Data, Panel, bars, whose
 from lab.reports.figures.bars import panel
 from lab.reports.material import Material, own_kernel, stamp, stamped
+from lab.results.record import Arm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,9 @@ COSTS = (
 )
 SCALES = {"s": 1.0, "MiB": 1024.0**2}
 
+ORDER = ("open", "own", "closed", "unknown")
+"""Of the squares."""
+
 MOST_IN_A_LINE = 12
 MOST_LINES = 4
 """More squares than fit so many lines make the lines longer: flatter squares could not be told apart."""
@@ -30,8 +35,7 @@ MOST_LINES = 4
 def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     """A row per backend; a panel per cost, bars from zero, and a strip of the isolation answers."""
     arms = material.arms
-    asked = (*COSTS, *((name, "", material.label(name), material.unit(name)) for name in list(material.figures)[:1]))
-    costs = [cost for cost in asked if any(material.value(cost[0], arm.label, cost[1]) for arm in arms)]
+    costs = _costs(material)
     probes = matrix(material)
     widths = [1.0] * len(costs) + ([1.4] if probes else [])
     with style.canvas(
@@ -61,6 +65,42 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     return "Costs and isolation per backend. " + " ".join(_sentences(material, costs))
 
 
+def chart(material: Material) -> Chart:
+    """The same panels for the page's script."""
+    panels = [bars(material, quantity, title, state, noted=True) for quantity, state, title, _ in _costs(material)]
+    probes = matrix(material)
+    if probes:
+        rows = tuple(whose(arm) | {"squares": _squares(probes, arm)} for arm in material.arms)
+        legend = tuple((fill, f"{symbol} {WORDS[reach]}") for reach, (fill, _, symbol) in style.REACH.items())
+        title = f"{len(probes)} questions inside"
+        panels.append(Panel(kind="squares", title=title, rows=rows, legend=legend))
+    return Chart(title="What each boundary costs, and what it stops", how=_subtitle(material), panels=tuple(panels))
+
+
+def _squares(probes: Sequence[Probe], arm: Arm) -> list[Data]:
+    asked = [(probe, probe.cells[arm.label]) for probe in probes if arm.label in probe.cells]
+    asked.sort(key=lambda each: ORDER.index(each[1].reach))
+    return [
+        {
+            "fill": style.REACH[cell.reach][0],
+            "ink": style.REACH[cell.reach][1],
+            "symbol": style.REACH[cell.reach][2],
+            "framed": cell.unexpected,
+            "tip": [
+                f"{arm.label} · {stamp(arm)}", probe.question, f"{cell.answer}: {WORDS[cell.reach]}",
+                *([f"stopped by: {cell.mechanism}"] if cell.mechanism not in ("", "none") else []),
+                *(["not what was expected"] if cell.unexpected else []),
+            ],
+        }
+        for probe, cell in asked
+    ]  # fmt: skip
+
+
+def _costs(material: Material) -> list[tuple[str, str, str, str]]:
+    asked = (*COSTS, *((name, "", material.label(name), material.unit(name)) for name in list(material.figures)[:1]))
+    return [cost for cost in asked if any(material.value(cost[0], arm.label, cost[1]) for arm in material.arms)]
+
+
 def _ticks(axes: Axes, scale: float) -> None:
     """A few round numbers of the shown unit."""
     from matplotlib.ticker import MaxNLocator
@@ -88,13 +128,12 @@ def _strip(axes: Axes, material: Material) -> None:
     from matplotlib.patches import Rectangle
 
     probes = matrix(material)
-    order = ("open", "own", "closed", "unknown")
     lines = min(MOST_LINES, -(-len(probes) // MOST_IN_A_LINE))
     width = -(-len(probes) // lines)
     height = 0.66 / lines
     for row, arm in enumerate(material.arms):
         reaches = [probe.cells[arm.label].reach for probe in probes if arm.label in probe.cells]
-        reaches.sort(key=order.index)
+        reaches.sort(key=ORDER.index)
         for index, reach in enumerate(reaches):
             fill, ink, symbol = style.REACH[reach]
             x, y = index % width, row - 0.33 + height * (index // width)
@@ -107,7 +146,7 @@ def _strip(axes: Axes, material: Material) -> None:
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_title(f"{len(probes)} questions inside")
-    used = [reach for reach in order if any(cell.reach == reach for probe in probes for cell in probe.cells.values())]
+    used = [reach for reach in ORDER if any(cell.reach == reach for probe in probes for cell in probe.cells.values())]
     words = _pairs([f"{style.REACH[reach][2]} {WORDS[reach]}" for reach in used])
     axes.set_xlabel("\n".join(words), fontsize=13)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import format_value
 from lab.reports import style
+from lab.reports.charts import Chart, bars
 from lab.reports.figures.bars import panel
 from lab.reports.material import Material, stamped
 
@@ -18,8 +19,7 @@ MOST_PANELS = 6
 
 def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     """Two panels a row, the scenario's figures first, each with its own linear scale from zero."""
-    names = [*material.figures, "work.seconds", "work.cpu"]
-    shown = [name for name in names if material.has(name)][:MOST_PANELS]
+    shown = _shown(material)
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
     arms = material.arms
@@ -31,8 +31,7 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
             style.backend_axis(axes, arms)
             if index % columns:
                 axes.set_yticklabels([])
-            better = "longer" if material.more_is_better(quantity) else "shorter"
-            axes.set_title(f"{material.label(quantity)}: {better} is better")
+            axes.set_title(_title(material, quantity))
             axes.locator_params(axis="x", nbins=4)
             style.ticks(axes.xaxis, material.unit(quantity))
         for spare in grid.flat[len(shown) :]:
@@ -43,6 +42,24 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
         )  # fmt: skip
         keep(figure)
     return "The scenario's own work. " + " ".join(_sentence(material, quantity) for quantity in shown)
+
+
+def chart(material: Material) -> Chart:
+    """The same panels for the page's script."""
+    return Chart(
+        title="How the scenario's own work went", how="medians with 95 % intervals · a scale per panel",
+        panels=tuple(bars(material, quantity, _title(material, quantity)) for quantity in _shown(material)),
+    )  # fmt: skip
+
+
+def _shown(material: Material) -> list[str]:
+    names = [*material.figures, "work.seconds", "work.cpu"]
+    return [name for name in names if material.has(name)][:MOST_PANELS]
+
+
+def _title(material: Material, quantity: str) -> str:
+    better = "longer" if material.more_is_better(quantity) else "shorter"
+    return f"{material.label(quantity)}: {better} is better"
 
 
 def _sentence(material: Material, quantity: str) -> str:

@@ -1,0 +1,107 @@
+"""One Chromium without a window for all tests, a fresh profile and page for each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from synthetic import write_run
+
+from lab.reports.document import html
+from lab.reports.figures import draw_all, plots
+from lab.reports.material import Material
+
+SAMPLE = Path(__file__).parents[2] / "results" / "sample"
+VARIANTS = ("memory=128M", "memory=512M")
+
+
+class Report(NamedTuple):
+    page: Path
+    material: Material
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """``sample``: the run that comes with lab. ``crowded``: a made-up one with failures, timeouts and 12 arms; its
+    pictures are the other's, since drawing them takes long and here only what the script draws is looked at.
+    """
+    root = tmp_path_factory.mktemp("reports")
+    sample = shutil.copytree(SAMPLE, root / "sample")
+    material = Material.read(sample)
+    drawn = list(draw_all(material, sample / "plots"))
+    page = sample / "report.html"
+    page.write_text(html(material, drawn))
+    many = Material.read(_crowd(write_run(root).path))
+    charts = {plot.name: plot.chart(many) for plot in plots() if plot.chart and many.has(plot.needs)}
+    crowded = root / "crowded.html"
+    crowded.write_text(html(many, [replace(each, chart=charts.get(each.name)) for each in drawn]))
+    return {"sample": Report(page, material), "crowded": Report(crowded, many)}
+
+
+@pytest.fixture
+def visit(browser: Browser, reports: dict[str, Report]) -> Iterator[Callable[..., Page]]:
+    """``visit("sample", width=360, java_script_enabled=False, …)``: the report in a page of its own.
+
+    Whatever is fetched, refused by the page's policy, or thrown by its script, fails the test.
+    """
+    contexts, complaints = [], []
+
+    def complain(what: str, words: str) -> None:
+        complaints.append(f"{what}: {words[:200]}")
+
+    def open_page(name: str, width: int = 1366, height: int = 900, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page, address = context.new_page(), reports[name].page.as_uri()
+        page.on("console", lambda message: complain("console", message.text))
+        page.on("pageerror", lambda error: complain("error", str(error)))
+        page.on("request", lambda request: is_fetched(request.url, address) and complain("fetched", request.url))
+        page.goto(address)
+        if options.get("java_script_enabled", True):
+            page.locator("figure.live").last.locator(".panel svg").first.wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def is_fetched(url: str, address: str) -> bool:
+    return url.partition("#")[0] != address and not url.startswith("data:")
+
+
+def _crowd(folder: Path) -> Path:
+    """Every arm again in two variants, as a run with a factor has them; A/A twin and warm-ups included."""
+    run = json.loads((folder / "run.json").read_text())
+    run["arms"] += [
+        arm | {"label": _named(arm["label"], variant)} for arm in run["arms"] for variant in VARIANTS
+        if not arm["label"].endswith("#aa")
+    ]  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(run))
+    samples = folder / "samples.jsonl"
+    raw = [json.loads(line) for line in samples.read_text().splitlines()]
+    raw += [
+        each | {"arm": _named(each["arm"], variant), "instance": f"{each['instance']}-{variant}"}
+        for each in raw for variant in VARIANTS if not each["arm"].endswith("#aa")
+    ]  # fmt: skip
+    samples.write_text("".join(json.dumps(each) + "\n" for each in raw))
+    return folder
+
+
+def _named(label: str, variant: str) -> str:
+    return f"{label} {variant}"
