@@ -7,6 +7,7 @@ from lab.hypervisor.kinds import Console, Design, UserSpace
 # earlyprintk makes even the kernel's 16-bit setup code talk: its first byte on the serial port is the first
 # sign of a guest's life. It prints whatever the kernel logs before it has read loglevel.
 EARLY = "earlyprintk=ttyS0"
+SILENT = "quiet"  # the set-up code writes by way of the BIOS, and a microvm's writes that to its serial port
 LOG_LEVELS = {Console.ON: 4, Console.OFF: 0, Console.VERBOSE: 7}  # what is less important is not written: syslog(2)
 
 # systemd's progress lines would cost an exit to QEMU per byte; what fails is still shown, with its reason.
@@ -23,8 +24,14 @@ def command_line(design: Design, *, tsc_khz: int | None = None) -> str:
     Init's own lines go to the serial port at every level: the host times them, and shows what failed. A panic, which
     is written there at every level too, restarts the machine, and a machine that restarts is ended.
     """
-    early = () if design.console is Console.OFF else (EARLY,)
-    words = (*early, "console=ttyS0", f"loglevel={LOG_LEVELS[design.console]}", "panic=-1", "reboot=t")
+    early = SILENT if design.console is Console.OFF else EARLY
+    words: tuple[str, ...] = (
+        early,
+        "console=ttyS0",
+        f"loglevel={LOG_LEVELS[design.console]}",
+        "panic=-1",
+        "reboot=t",
+    )
     words += SYSTEMD_WORDS if design.user_space is UserSpace.DEBIAN else ()
     words += (f"tsc_early_khz={tsc_khz}",) if tsc_khz else ()
     return " ".join(words)

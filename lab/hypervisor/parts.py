@@ -22,6 +22,7 @@ from lab.model import Accelerator, Limits
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 LEAST_MEMORY_BYTES = {UserSpace.IMAGE: 96 << 20, UserSpace.DEBIAN: 192 << 20}
+LEAST_MEMORY_WITH_UEFI_BYTES = 256 << 20  # with less its boot loader finds no room for the kernel
 DEFAULT_VCPUS = 1
 NAMES = {UserSpace.IMAGE: "microvm", UserSpace.DEBIAN: "vm"}  # what their backends are called
 
@@ -57,14 +58,20 @@ class MachineRequest:
 def memory_bytes(request: MachineRequest) -> int:
     """The guest's RAM: the memory limit itself. Raises LimitError below the least that lab gives."""
     wanted = request.limits.memory_bytes or DEFAULT_MEMORY_BYTES
-    user_space = request.design.user_space
-    least = LEAST_MEMORY_BYTES[user_space]
+    least = least_memory_bytes(request.design)
     if wanted < least:
+        what = f"{NAMES[request.design.user_space]} with {wanted >> 20} MiB"
         raise LimitError(
-            f"lab starts no {NAMES[user_space]} with {wanted >> 20} MiB: its own system needs too much of that",
+            f"lab starts no {what}: its own system needs too much of that",
             hint=f"--memory {least >> 20}M or more",
         )
     return wanted
+
+
+def least_memory_bytes(design: Design) -> int:
+    """The RAM below which such a machine can't be expected to boot."""
+    least = LEAST_MEMORY_BYTES[design.user_space]
+    return max(least, LEAST_MEMORY_WITH_UEFI_BYTES) if design.firmware is Firmware.OVMF else least
 
 
 def vcpus(limits: Limits) -> int:

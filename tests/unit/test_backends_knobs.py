@@ -18,6 +18,7 @@ from lab.errors import BackendUnavailable, UsageError
 from lab.hypervisor.boot import kernel_sign
 from lab.hypervisor.guest import grub, loader
 from lab.hypervisor.kinds import MICROVM, PC, Firmware, MachineType
+from lab.hypervisor.parts import least_memory_bytes
 from lab.instance import Backend
 
 MACHINES = (MicroVm, VirtualMachine)
@@ -99,6 +100,12 @@ def test_the_sign_of_a_kernel_is_its_own_or_its_loaders() -> None:
     for firmware in (Firmware.SEABIOS, Firmware.OVMF):
         sign = kernel_sign(designed(PC, {"firmware": firmware, "console": "off"}))
         assert sign == loader.KERNEL_LINE, "it does not depend on what the kernel says"
+
+
+def test_uefi_wants_more_memory_than_a_debian() -> None:
+    least = [least_memory_bytes(designed(PC, {"firmware": firmware})) >> 20 for firmware in Firmware]
+    assert least == [192, 192, 256]
+    assert least_memory_bytes(designed(MICROVM, {"machine": "q35"})) == 96 << 20
 
 
 def test_knobs_of_the_command_line() -> None:

@@ -115,6 +115,7 @@ def test_a_console_that_is_off_leaves_the_kernel_nothing_to_say() -> None:
     assert [next(word for word in words[console] if word.startswith("loglevel")) for console in Console] == [
         "loglevel=4", "loglevel=0", "loglevel=7",
     ]  # fmt: skip
+    assert [console for console in Console if "quiet" in words[console]] == [Console.OFF]
     assert all("console=ttyS0" in each for each in words.values()), "init and a panic speak at every level"
 
 
