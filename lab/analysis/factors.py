@@ -21,10 +21,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lab.analysis import inference
 from lab.analysis import statistics as st
@@ -32,6 +33,7 @@ from lab.analysis.compare import ALPHA, BORROWED
 from lab.analysis.data import TWIN, Loaded, sessions_of
 from lab.analysis.quantities import is_key
 
+T = TypeVar("T", bound=np.generic)
 BACKEND = "backend"
 """What the backend is called where it is a factor of an interaction."""
 
@@ -47,7 +49,8 @@ class Cube:
     """One quantity of one backend at every combination of its factors' levels.
 
     ``logs`` has an axis for the blocks, then one per factor, in which the first level comes first: logarithms of each
-    block's median, NaN where nothing succeeded. ``failures`` counts what did not, without the axis of blocks.
+    block's median, NaN where nothing succeeded. Without the axis of blocks, ``failures`` counts what did not, and
+    ``there`` says which combinations were run at all: some can't be.
     """
 
     backend: str
@@ -57,6 +60,7 @@ class Cube:
     factors: tuple[tuple[str, tuple[str, ...]], ...]
     logs: st.Floats
     failures: st.Floats
+    there: NDArray[np.bool_]
 
     def means(self, one: int, two: int) -> st.Floats:
         """Geometric means over the blocks and all factors but two, in ``unit``.
@@ -90,10 +94,10 @@ def effects(loaded: Loaded, ratios: pd.DataFrame | None = None) -> pd.DataFrame:
     Columns: backend, quantity, state, unit; factor, level and against (the factor's first level); other, other_level
     and other_against ("" for a main effect, else the factor it interacts with, `BACKEND` among them); n (blocks);
     ratio, low and high (interval, 95 %), p, adjusted (Holm's, over all rows); band_high and band_of (the A/A band, as
-    in `lab.analysis.compare.ratios`); cells of of_cells (combinations of the other factors that it rests on: fewer
-    where some never succeeded); censored and base_censored (failures at the level, and at the one it is compared
-    with); claim, why not when it is False, and seems: only Holm's correction stands against it, which more blocks
-    would decide.
+    in `lab.analysis.compare.ratios`); cells of of_cells (combinations of the other factors that it rests on, of those
+    that were run: fewer where some never succeeded); censored and base_censored (failures at the level, and at the
+    one it is compared with); claim, why not when it is False, and seems: only Holm's correction stands against it,
+    which more blocks would decide.
     """
     bands = _bands(loaded.ratios() if ratios is None else ratios)
     measured = loaded.measured
@@ -117,6 +121,9 @@ def cubes(loaded: Loaded) -> Iterator[Cube]:
         }
         if len(cells) < 2:
             continue
+        there = np.zeros(shape, dtype=np.bool_)
+        for cell in cells.values():
+            there[cell] = True
         for (owner, quantity, state), group in groups.items():
             if owner == backend:
                 logs, failures = np.full((len(blocks), *shape), np.nan), np.zeros(shape)
@@ -129,7 +136,7 @@ def cubes(loaded: Loaded) -> Iterator[Cube]:
                     logs[place] = np.log(medians.where(medians > 0).to_numpy(dtype=np.float64))
                 yield Cube(
                     backend=backend, quantity=str(quantity), state=str(state), unit=str(group["unit"].iloc[0]),
-                    factors=levels, logs=logs, failures=failures,
+                    factors=levels, logs=logs, failures=failures, there=there,
                 )  # fmt: skip
 
 
@@ -150,7 +157,7 @@ def _levels(loaded: Loaded, backend: str) -> tuple[tuple[str, tuple[str, ...]], 
 
 def effects_of(found: Sequence[Cube], bands: Bands, sessions: inference.Sessions = None) -> pd.DataFrame:
     """The table of `effects` out of cubes that share their blocks."""
-    pairs = list(_contrasts(found))
+    pairs = [(cube, contrast) for cube, contrast in _contrasts(found) if contrast.cells[1]]
     if not pairs:
         return pd.DataFrame(columns=list(COLUMNS))
     numbers = inference.contrasts(np.stack([contrast.values for _, contrast in pairs]), sessions)
@@ -199,10 +206,11 @@ def _main(cube: Cube, axis: int, level: str) -> _Contrast:
     name, levels = cube.factors[axis - 1]
     above = levels.index(level)
     differences = _at(cube.logs, axis, above) - _at(cube.logs, axis, 0)
-    failures = _at(cube.failures, axis - 1, above).sum(), _at(cube.failures, axis - 1, 0).sum()
+    there = _at(cube.there, axis - 1, above) & _at(cube.there, axis - 1, 0)
+    failures = _at(cube.failures, axis - 1, above)[there].sum(), _at(cube.failures, axis - 1, 0)[there].sum()
     return _Contrast(
         {"factor": name, "level": level, "against": levels[0]},
-        *_averaged(differences),
+        *_averaged(differences, there),
         (int(failures[0]), int(failures[1])),
     )
 
@@ -216,15 +224,16 @@ def _interaction(cube: Cube, one: int, level: str, two: int, other_level: str) -
         "factor": name, "level": level, "against": levels[0],
         "other": other, "other_level": other_level, "other_against": other_levels[0],
     }  # fmt: skip
-    corner = cube.failures.take([0, levels.index(level)], one - 1).take([0, other_levels.index(other_level)], two - 1)
-    failures = int(corner.sum())
-    return _Contrast(names, *_averaged(differences), (failures, failures))
+    both = [0, levels.index(level)], [0, other_levels.index(other_level)]
+    failures = int(cube.failures.take(both[0], one - 1).take(both[1], two - 1).sum())
+    corner = np.moveaxis(cube.there.take(both[0], one - 1).take(both[1], two - 1), (one - 1, two - 1), (0, 1))
+    there = np.asarray(corner.all(axis=(0, 1)))
+    return _Contrast(names, *_averaged(differences, there), (failures, failures))
 
 
-def _at(array: st.Floats, axis: int, index: int) -> st.Floats:
+def _at(array: NDArray[T], axis: int, index: int) -> NDArray[T]:
     """``array`` where ``axis`` is at ``index``; that axis is gone."""
-    result: st.Floats = np.moveaxis(array, axis, 0)[index]
-    return result
+    return np.asarray(np.moveaxis(array, axis, 0)[index])
 
 
 def _across_backends(cube: Cube, main: _Contrast, base: Cube, other: _Contrast) -> _Contrast:
@@ -234,13 +243,13 @@ def _across_backends(cube: Cube, main: _Contrast, base: Cube, other: _Contrast) 
     return _Contrast(names, main.values - other.values, main.cells, (failures, failures))
 
 
-def _averaged(differences: st.Floats) -> tuple[st.Floats, tuple[int, int]]:
-    """Per block the mean over all combinations, and how many of them were ever seen, of how many."""
+def _averaged(differences: st.Floats, there: NDArray[np.bool_]) -> tuple[st.Floats, tuple[int, int]]:
+    """Per block the mean over all combinations, and how many of them were ever seen, of how many that were run."""
     flat = differences.reshape(len(differences), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a block in which nothing succeeded: it stays NaN
         means: st.Floats = np.nanmean(flat, axis=1)
-    return means, (int(np.isfinite(flat).any(axis=0).sum()), flat.shape[1])
+    return means, (int(np.isfinite(flat).any(axis=0).sum()), int(there.sum()))
 
 
 def _bands(ratios: pd.DataFrame) -> Bands:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from lab.cli.factors import host_levels, remark, require_budget, require_single, show, with_factors
+from lab.cli.factors import host_levels, plan_arms, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
 from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
@@ -174,7 +174,7 @@ def _start(
 ) -> RunFolder:
     import secrets
 
-    from lab.experiment.plan import Plan, arms
+    from lab.experiment.plan import Plan
     from lab.experiment.provenance import describe
     from lab.experiment.scenario import load
     from lab.host.units import parse_seconds
@@ -183,7 +183,7 @@ def _start(
     scenario = load(target)
     limits = _limits(scenario.limits, memory, cpus)
     plan = Plan(
-        arms=arms(backends, until["factors"]),
+        arms=plan_arms(backends, until["factors"]),
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
@@ -197,7 +197,7 @@ def _start(
 def _resume(site: Site, word: str, out: Path) -> RunFolder:
     """Go on with the same plan, or refuse when the application or the host is another one."""
     from lab.experiment.factors import recorded
-    from lab.experiment.plan import Plan, arms
+    from lab.experiment.plan import Plan
     from lab.experiment.scenario import load
     from lab.host import facts
     from lab.model import Limits
@@ -219,7 +219,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
     sessions = int(run.settings.get("sessions", 1))
     factors = recorded(run.settings)
     plan = Plan(
-        arms=arms(backends, factors),
+        arms=plan_arms(backends, factors),
         seed=run.seed,
         sessions=sessions,
         blocks=None if run.blocks_planned is None else run.blocks_planned // sessions,

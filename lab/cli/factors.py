@@ -13,7 +13,7 @@ from lab.errors import UsageError
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.experiment.factors import Factor
-    from lab.experiment.plan import Plan
+    from lab.experiment.plan import Plan, PlannedArm
     from lab.experiment.setup import Setup, Treatment
     from lab.images.store import Image
 
@@ -41,6 +41,31 @@ def remark(factors: Sequence[Factor], backends: Sequence[str]) -> None:
 
         for sentence in remarks(factors, [kind for kind in available() if kind.name in backends]):
             print(f"lab: {sentence}", file=sys.stderr)
+
+
+def plan_arms(backends: Sequence[str], factors: Sequence[Factor]) -> tuple[PlannedArm, ...]:
+    """The arms of an experiment; says which combinations of knobs are left out because they don't go together.
+
+    Raises UsageError when first levels don't, BackendUnavailable when this host lacks what a level needs.
+    """
+    from lab.backends.registry import find
+    from lab.experiment.factors import impossible
+    from lab.experiment.plan import arms
+
+    left_out: dict[str, list[str]] = {}
+
+    def possible(arm: PlannedArm) -> bool:
+        why = impossible(find(arm.backend), arm.factors, factors)
+        if why and arm.is_reference:
+            raise UsageError(f"{arm.backend}: {why}", hint="name levels first that go together")
+        if why:
+            left_out.setdefault(why, []).append(arm.label)
+        return not why
+
+    planned = arms(backends, factors, possible)
+    for why, labels in left_out.items():
+        print(f"lab: left out {len(labels)} of {len(labels) + len(planned) - 1} arms: {why}", file=sys.stderr)
+    return planned
 
 
 def require_single(factors: Sequence[Factor], given: Mapping[str, str]) -> None:

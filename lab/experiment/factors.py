@@ -234,6 +234,19 @@ def remarks(factors: Sequence[Factor], kinds: Sequence[type[Backend]]) -> list[s
     return said
 
 
+def impossible(kind: type[Backend], levels: Mapping[str, str], factors: Sequence[Factor]) -> str:
+    """Why no instance of a backend can be at these levels, because knobs don't go together; "" when one can.
+
+    Raises BackendUnavailable when this host lacks what a level needs.
+    """
+    scopes = {factor.name: factor.scope for factor in factors}
+    try:
+        kind.settle({name: level for name, level in levels.items() if scopes[name] is Scope.KNOB})
+    except UsageError as error:
+        return error.message
+    return ""
+
+
 def recorded(settings: Mapping[str, Any]) -> tuple[Factor, ...]:
     """The factors of a run, out of its run.json's settings."""
     return tuple(

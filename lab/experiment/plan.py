@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -111,12 +111,17 @@ LONGEST_SLUG = 24
 """Instances are host names too, and folders that hold Unix sockets, whose paths are short (unix(7))."""
 
 
-def arms(backends: Sequence[str], factors: Sequence[Factor] = ()) -> tuple[PlannedArm, ...]:
+def arms(
+    backends: Sequence[str],
+    factors: Sequence[Factor] = (),
+    possible: Callable[[PlannedArm], bool] = lambda arm: True,
+) -> tuple[PlannedArm, ...]:
     """Every backend at every combination of levels of the factors that apply to it, and the A/A twin of one of them.
 
-    The twin repeats a reference arm.
+    Combinations that are not ``possible`` are left out; those of first levels must be. The twin repeats a reference
+    arm.
     """
-    planned = [arm for name in backends for arm in _combinations(name, factors)]
+    planned = [arm for name in backends for arm in _combinations(name, factors) if possible(arm)]
     twin = next((name for name in (*AA_PREFERENCE, *backends) if name in backends), None)
     if twin is not None:
         repeated = next(arm for arm in planned if arm.label == twin)

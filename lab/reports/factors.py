@@ -56,13 +56,22 @@ def section(material: Material) -> Section | None:
         intro=f"Besides the boundary something else was varied: {arms} arms in each block, every level of a factor "
         "with every level of the others. An effect is a ratio to the factor's first level, averaged over all "
         "combinations of the others; 1 is no effect. All other pictures and tables show each backend at the first "
-        f"levels: {material.levels}.",
+        f"levels: {material.levels}.{_left_out(material)}",
         varied=[(raw["name"], _varied(material, raw)) for raw in declared],
         statements=statements(material),
         effects=effects(material),
         interactions=interactions(material),
         sure=_sure(material),
     )
+
+
+def _left_out(material: Material) -> str:
+    """How many combinations were not run because they can't be."""
+    missing = 0
+    for arm in material.arms:
+        of = [other.factors for other in material.loaded.arms if other.backend == arm.backend]
+        missing += math.prod(len({levels[name] for levels in of}) for name in arm.factors) - len(of)
+    return f" {missing} combinations can't be and were left out: their levels don't go together." if missing else ""
 
 
 def statements(material: Material) -> list[Statement]:

@@ -40,7 +40,7 @@ def simulate(
         found.append(
             Cube(
                 backend=backend, quantity=quantity, state="", unit="seconds", factors=FACTORS, logs=logs,
-                failures=np.zeros((2, 3)),
+                failures=np.zeros((2, 3)), there=np.ones((2, 3), dtype=np.bool_),
             )
         )  # fmt: skip
     return found
@@ -150,7 +150,7 @@ def test_a_factor_that_does_more_to_one_backend_than_to_another_interacts_with_t
 
 def test_what_failed_counts_for_what_it_was_at(table: pd.DataFrame) -> None:
     together = row(table, "microvm", "boot.total", "cpus=1", "firmware=seabios")
-    assert "failed" in together["why"]
+    assert (together["censored"], together["claim"]) == (1, False)
     less = row(table, "microvm", "boot.total", "cpus=1")
     assert (less["censored"], less["base_censored"], less["n"]) == (0, 1, 8)
 
@@ -169,6 +169,30 @@ def test_no_effect_is_claimed_that_the_pair_shows_by_itself() -> None:
     seen = table[(table["backend"] == "thick") & (table["factor"] == "memory") & (table["other"] == "")]
     assert "A/A pair" in seen.iloc[0]["why"]
     assert seen.iloc[1]["band_of"] == "boot.total"  # borrowed
+
+
+def test_what_can_not_be_is_missed_by_nobody() -> None:
+    found = simulate(np.random.default_rng(10), memory=1.5)[2:3]
+    found[0].there[1, 2] = False
+    found[0].logs[:, 1, 2] = np.nan
+    table = effects_of(found, NO_BAND)
+    rows = {(row["factor"], row["level"], row["other_level"]): row for row in table.to_dict("records")}
+    assert set(rows) == {
+        ("memory", "b", ""), ("firmware", "y", ""), ("firmware", "z", ""), ("memory", "b", "y"),
+    }  # fmt: skip
+    assert (rows["memory", "b", ""]["cells"], rows["memory", "b", ""]["of_cells"]) == (2, 2)
+    assert rows["memory", "b", ""]["ratio"] == pytest.approx(1.5, rel=0.1)
+    assert rows["firmware", "z", ""]["of_cells"] == 1
+
+
+def test_a_combination_that_never_succeeds_is_said_to_be_missing() -> None:
+    found = simulate(np.random.default_rng(10), memory=1.5)[2:3]
+    found[0].logs[:, 1, 2] = np.nan
+    found[0].failures[1, 2] = BLOCKS
+    main = effects_of(found, NO_BAND).iloc[0]
+    assert (main["factor"], main["cells"], main["of_cells"], main["censored"]) == ("memory", 2, 3, BLOCKS)
+    found[0].logs[:, 1, :] = np.nan
+    assert "only 0 blocks" in effects_of(found, NO_BAND).iloc[0]["why"]
 
 
 def test_sessions_count_when_there_are_three() -> None:

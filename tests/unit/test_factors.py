@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
@@ -12,11 +13,11 @@ import pytest
 
 from lab.errors import BackendUnavailable, UsageError
 from lab.experiment import factors as subject
-from lab.experiment.factors import Factor, Scope, known, parse, recorded, remarks
+from lab.experiment.factors import Factor, Scope, impossible, known, parse, recorded, remarks
 from lab.experiment.hostfactors.base import HostFactor
 from lab.experiment.plan import LONGEST_SLUG, Plan, arms
 from lab.experiment.setup import Setup, Treatment, least_seconds, treat
-from lab.instance import Backend, Knob
+from lab.instance import NO_KNOBS, Backend, Knob
 from lab.metrics.registry import metrics
 from lab.model import Check, Kernel, Limits, Load, Process, Scenario
 
@@ -35,6 +36,14 @@ class Thick(Backend):
         Knob(name="firmware", levels=("direct", "seabios", "ovmf"), tells="what firmware costs"),
         Knob(name="console", levels=("off", "on"), tells="what a console costs"),
     )
+
+
+class Picky(Thick):
+    @classmethod
+    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        if (knobs.get("firmware"), knobs.get("console")) == ("ovmf", "on"):
+            raise UsageError("they don't go together")
+        return super().settle(knobs)
 
 
 class Slim(Backend):
@@ -147,6 +156,15 @@ def test_every_level_meets_every_other_and_a_backend_without_the_factor_stays_al
     assert "thick[firmware=ovmf,console=on]" in [arm.label for arm in planned]
     assert [arm.label for arm in planned if arm.is_reference] == ["thin", "slim", "thick"]
     assert planned[-1].label == "thin#aa"
+
+
+def test_what_does_not_go_together_is_left_out() -> None:
+    factors = parse(["firmware=direct,seabios,ovmf", "console=off,on", "cpus=1,2"], KINDS)
+    planned = arms(("thick",), factors, lambda arm: not impossible(Picky, arm.factors, factors))
+    firmware = Counter((arm.factors["firmware"], arm.factors["console"]) for arm in planned if not arm.is_twin)
+    assert firmware == {
+        ("direct", "off"): 2, ("direct", "on"): 2, ("seabios", "off"): 2, ("seabios", "on"): 2, ("ovmf", "off"): 2,
+    }  # fmt: skip
 
 
 def test_the_pair_repeats_a_reference_arm() -> None:
