@@ -3,6 +3,8 @@
     boot.ratio(container, process) > 2          a ratio of two arms
     memory.pss.median(microvm) > 300M           a median, in the quantity's unit or with one of its prefixes
     load.requests_per_second.ratio(container, runc) < 0.9
+    boot.ratio(vm[memory=512M], vm) > 1.1       with factors: an arm by its levels, those left out being the first
+    boot.effect(vm, memory=512M) > 1.1          the main effect of a level, over all levels of the other factors
 
 The quantity's name may be shortened to its metric (boot, teardown, memory, load) or to any name it has a median of.
 A condition holds only when the *whole* interval of 95 % fulfils it: a noisy run fails nobody's build. Where only the
@@ -45,12 +47,14 @@ COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0}
 
 _FORM = re.compile(
-    r"""\s* (?P<quantity>[a-z][\w.-]*?) \. (?P<function>ratio|median) \s*
-    \( \s* (?P<first>[\w#.-]+) \s* (?:, \s* (?P<second>[\w#.-]+) \s*)? \) \s*
+    r"""\s* (?P<quantity>[a-z][\w.-]*?) \. (?P<function>ratio|median|effect) \s*
+    \( \s* (?P<first>[\w#.-]+(?:\[[^]]*\])?) \s*
+    (?:, \s* (?P<second>[\w#.-]+(?:\[[^]]*\]|=[\w.+:/@%-]+)?) \s*)? \) \s*
     (?P<comparison>[<>]=?) \s*
     (?P<number>[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?) \s* (?P<unit>[a-zA-Zµ]*) \s*""",
     re.VERBOSE,
 )
+WANTED = {"ratio": "two backends", "median": "one backend", "effect": "a backend and a level, like memory=512M"}
 EXAMPLE = "for example: boot.ratio(container, process) > 2, or memory.pss.median(vm) > 300M"
 
 
@@ -64,10 +68,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """A parsed condition; ``second`` is "" for a median."""
+    """A parsed condition; ``second`` is "" for a median, and a level like ``memory=512M`` for an effect."""
 
     text: str
     quantity: str
+    function: str
     first: str
     second: str
     comparison: str
@@ -93,15 +98,16 @@ def parse(text: str) -> Condition:
     if match is None:
         raise UsageError(f"--fail-if {text!r} can't be read", hint=EXAMPLE)
     parts = match.groupdict(default="")
-    if (parts["function"] == "ratio") != bool(parts["second"]):
-        wanted = "two backends" if parts["function"] == "ratio" else "one backend"
-        raise UsageError(f"--fail-if {text!r}: {parts['function']} wants {wanted}", hint=EXAMPLE)
-    if parts["function"] == "ratio" and parts["unit"]:
+    function, level = parts["function"], "=" in parts["second"].partition("[")[0]
+    if (function == "median") == bool(parts["second"]) or (function == "effect") != level:
+        raise UsageError(f"--fail-if {text!r}: {function} wants {WANTED[function]}", hint=EXAMPLE)
+    if function != "median" and parts["unit"]:
         raise UsageError(f"--fail-if {text!r}: a ratio has no unit", hint=EXAMPLE)
     quantity = SHORT.get(parts["quantity"], parts["quantity"])
     return Condition(
         text=" ".join(text.split()),
         quantity=quantity,
+        function=function,
         first=parts["first"],
         second=parts["second"],
         comparison=parts["comparison"],
@@ -124,6 +130,8 @@ def judge(condition: Condition, loaded: Loaded) -> Verdict:
     unit = str(frame["unit"].iloc[0])
     blocks = np.sort(loaded.measured["block"].unique()).astype(np.int64)
     sessions = sessions_of(loaded.measured, blocks)
+    if condition.function == "effect":
+        return _effect(condition, state, loaded)
     first = _matrix(frame, condition.first, blocks, loaded)
     if not condition.second:
         values = inference.block_medians(first)
@@ -144,13 +152,58 @@ def judge(condition: Condition, loaded: Loaded) -> Verdict:
 def _matrix(
     frame: pd.DataFrame, arm: str, blocks: np.ndarray[tuple[int], np.dtype[np.int64]], loaded: Loaded
 ) -> st.Floats:
-    labels = [each.label for each in loaded.all_arms]
-    if arm not in labels:
-        raise UsageError(f"--fail-if: {loaded.run.name} has no backend {arm}", hint=f"it has: {', '.join(labels)}")
-    chosen = frame[(frame["arm"] == arm) & frame["value"].notna()]
+    chosen = frame[(frame["arm"] == _label(arm, loaded)) & frame["value"].notna()]
     if chosen.empty:
         raise UsageError(f"--fail-if: nothing of {arm} succeeded", hint=f"lab report {loaded.path}")
     return st.by_block(chosen["value"].to_numpy(dtype=np.float64), chosen["block"].to_numpy(dtype=np.int64), blocks)
+
+
+def _label(arm: str, loaded: Loaded) -> str:
+    """The label of the arm that ``BACKEND[FACTOR=LEVEL,…]`` names; factors left out are at their first levels."""
+    labels = [each.label for each in loaded.all_arms]
+    if arm in labels:
+        return arm
+    name, _, inside = arm.rstrip("]").partition("[")
+    reference = next((each for each in loaded.references if each.label == name), None)
+    if reference is None:
+        known = [each.label for each in loaded.references]
+        raise UsageError(f"--fail-if: {loaded.run.name} has no backend {name}", hint=f"it has: {', '.join(known)}")
+    levels = dict(pair.strip().partition("=")[::2] for pair in inside.split(",") if pair.strip())
+    wanted = {**reference.factors, **levels}
+    for each in loaded.arms:
+        if each.backend == reference.backend and dict(each.factors) == wanted:
+            return each.label
+    known = [f"{factor}={level}" for factor, level in _levels(loaded, reference.backend)]
+    hint = f"levels of {name}: {', '.join(known)}" if known else "it was made without --factor"
+    raise UsageError(f"--fail-if: {loaded.run.name} has no arm {arm}", hint=hint)
+
+
+def _levels(loaded: Loaded, backend: str) -> list[tuple[str, str]]:
+    """Every level of every factor that a backend's arms have."""
+    return list(dict.fromkeys(pair for arm in loaded.arms if arm.backend == backend for pair in arm.factors.items()))
+
+
+def _effect(condition: Condition, state: str, loaded: Loaded) -> Verdict:
+    """The main effect of a level, as the report has it."""
+    table = loaded.effects()
+    factor, _, level = condition.second.partition("=")
+    mains = table[(table["backend"] == condition.first) & (table["other"] == "")]
+    found = mains[(mains["factor"] == factor) & (mains["level"] == level)]
+    if found.empty:
+        known = dict.fromkeys(
+            f"{row.backend}, {row.factor}={row.level}" for row in table[table["other"] == ""].itertuples()
+        )
+        hint = f"it has: {'; '.join(known)}" if known else "it was made without --factor"
+        raise UsageError(
+            f"--fail-if: {loaded.run.name} has no effect of {condition.second} on {condition.first}", hint=hint
+        )
+    rows = found[(found["quantity"] == condition.quantity) & (found["state"] == state)]
+    if rows.empty:
+        judged = ", ".join(dict.fromkeys(found["quantity"]))
+        raise UsageError(f"--fail-if: effects on {condition.quantity} are not judged", hint=f"those on: {judged}")
+    estimate, low, high = (float(rows.iloc[0][name]) for name in ("ratio", "low", "high"))
+    interval = f"{format_ratio(low)} – {format_ratio(high)}"
+    return _verdict(condition, estimate, low, high, condition.number, _found(format_ratio(estimate), interval, low))
 
 
 def _in_unit(condition: Condition, unit: str) -> float:

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 from factorial import CPUS_ON_BOOT, MEMORY_ON_PSS, OVMF_ON_BOOT, OVMF_WITH_A_CPU, write_factorial
 
-from lab.analysis import load
+from lab.analysis import Loaded, load
+from lab.analysis.conditions import Outcome, judge, parse
 from lab.analysis.factors import BACKEND, Bands, Cube, cubes, effects_of
 from lab.analysis.inference import MANY_BLOCKS, contrasts
+from lab.errors import UsageError
 
 FACTORS = (("memory", ("a", "b")), ("firmware", ("x", "y", "z")))
 QUANTITIES = ("boot.total", "memory.pss")
@@ -104,8 +106,13 @@ def test_intervals_of_effects_cover_the_truth() -> None:
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    return load(write_factorial(tmp_path_factory.mktemp("factorial")).path).effects()
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return load(write_factorial(tmp_path_factory.mktemp("factorial")).path)
+
+
+@pytest.fixture(scope="module")
+def table(loaded: Loaded) -> pd.DataFrame:
+    return loaded.effects()
 
 
 def row(table: pd.DataFrame, backend: str, quantity: str, level: str, other: str = "") -> pd.Series:
@@ -200,6 +207,43 @@ def test_sessions_count_when_there_are_three() -> None:
     by_block = effects_of(found, NO_BAND)
     by_session = effects_of(found, NO_BAND, np.repeat(np.array([1, 2, 3]), 3))
     assert (by_session["high"] / by_session["low"]).mean() > (by_block["high"] / by_block["low"]).mean()
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("boot.ratio(microvm[cpus=1, firmware=ovmf], microvm) > 1.9", Outcome.HOLDS),
+        ("boot.ratio(microvm[firmware=ovmf,memory=64M], microvm[memory=64M]) > 2.8", Outcome.HOLDS),
+        ("boot.median(microvm[firmware=ovmf]) > 1min", Outcome.NOT),
+        ("boot.effect(container, cpus=1) < 0.65", Outcome.HOLDS),
+        ("memory.effect(microvm, memory=256M) > 1.285", Outcome.PERHAPS),
+        ("boot.effect(microvm, firmware=seabios) > 1.1", Outcome.NOT),
+    ],
+)
+def test_a_build_may_fail_for_an_arm_or_an_effect(loaded: Loaded, text: str, outcome: Outcome) -> None:
+    assert judge(parse(text), loaded).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "remedy"),
+    [
+        ("boot.ratio(vm[cpus=1], container) > 1", "no backend vm", "container, microvm"),
+        (
+            "boot.median(microvm[firmware=uefi]) > 1s",
+            "no arm microvm.firmware=uefi",
+            "firmware=seabios, firmware=ovmf",
+        ),
+        ("boot.effect(container, firmware=ovmf) > 1", "no effect of firmware=ovmf on container", "container, cpus=1"),
+        ("boot.effect(container) > 1", "effect wants a backend and a level", "boot.ratio"),
+        ("boot.ratio(container, cpus=1) > 1", "ratio wants two backends", "boot.ratio"),
+        ("boot.isolated.effect(container, cpus=1) > 1", "boot.isolated are not judged", "boot.total"),
+        ("boot.effect(container, cpus=1) > 1s", "no unit", "boot.ratio"),
+    ],
+)
+def test_a_condition_that_means_nothing_is_refused(loaded: Loaded, text: str, says: str, remedy: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        judge(parse(text), loaded)
+    assert remedy in caught.value.hint
 
 
 def test_a_run_without_factors_has_none(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def slower(folder: Path, factor: float, *, host: str = "") -> RunFolder:
 
 def test_a_condition_is_read() -> None:
     assert parse(" boot.ratio( container ,process)>2 ") == Condition(
+        function="ratio",
         text="boot.ratio( container ,process)>2",
         quantity="boot.total",
         first="container",
