@@ -30,12 +30,14 @@ class Knob:
     """What of a backend's instances an experiment may vary: a factor, in the words of experimental design.
 
     ``levels`` are all that it can be set to, the first one being what it is when nobody sets it. ``tells`` is what
-    varying it shows, in one plain sentence.
+    varying it shows, in one plain sentence. One that is ``application_only`` says how the application comes to run,
+    and means nothing for another command that is launched in its place.
     """
 
     name: str
     levels: tuple[str, ...]
     tells: str
+    application_only: bool = False
 
 
 NO_KNOBS: Mapping[str, str] = {}
@@ -105,6 +107,7 @@ class Instance(ABC):
     published: tuple[PublishedPort, ...]  # as asked for, host port 0 replaced by the one chosen
     accelerator: Accelerator
     cgroup: ControlGroup  # holds every host process of this instance, a VMM included
+    snapshot_bytes: int | None = None  # of the saved machine it was restored from, on the host's disk
 
     @abstractmethod
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
@@ -247,6 +250,14 @@ class Backend(ABC):
         default none is known: a warm start is then not verified, and a cold one refused.
         """
         return ()
+
+    def rehearse(self, request: LaunchRequest) -> None:
+        """What is done once for all requests that differ in name and logs alone, and must not count as their start:
+        a machine to restore them from. `launch` does it by itself, before REQUESTED, where it has not been done.
+
+        Raises LaunchError. By default there is nothing to do.
+        """
+        return
 
     @abstractmethod
     def launch(self, request: LaunchRequest) -> Instance:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.backends.knobs import designed
+from lab.backends.saving import Snapshots
 from lab.backends.streams import another_process
 from lab.errors import LaunchError
 from lab.host import checks, privilege
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lab.hypervisor.guest.artefacts import Guest
     from lab.hypervisor.machine import Machine
     from lab.hypervisor.parts import MachineRequest
+    from lab.hypervisor.snapshot import Snapshot
 
 TUN = Path("/dev/net/tun")
 LIBVIRT_DRIVERS = tuple(
@@ -54,6 +56,7 @@ class MachineInstance(Instance):
         self.accelerator = machine.request.accelerator
         self.cgroup = machine.request.cgroup
         self.machine = machine
+        self.snapshot_bytes = machine.request.snapshot.size_bytes if machine.request.snapshot else None
         self._holdings = holdings
         self._layers = layers
         self._stop_signal = stop_signal_of(request.image)
@@ -96,6 +99,10 @@ class MachineInstance(Instance):
     def stop(self, grace_seconds: float = 10.0) -> None:
         self.machine.stop(grace_seconds, self._stop_signal, release=self._holdings.release)
 
+    def save(self, directory: Path) -> Snapshot:
+        """Write the machine as it is into ``directory``, for others to go on from, and stop it."""
+        return self.machine.save(directory, release=self._holdings.release)
+
 
 class MachineBackend(SiteBackend):
     """A backend whose instances are virtual machines. ``design`` is theirs where no knob says otherwise."""
@@ -107,6 +114,7 @@ class MachineBackend(SiteBackend):
         super().__init__(site)
         self._guests: dict[Design, Guest] = {}
         self._numbers = itertools.count(1)
+        self._snapshots = Snapshots(site, self.name, self.launch)
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
@@ -135,23 +143,30 @@ class MachineBackend(SiteBackend):
         _ = self.site.accelerator, self.site.hypervisor, self.site.network
 
     def files(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> list[Path]:
-        """The guest's kernel and initramfs, the disks QEMU opens, the empty layers that are copied over them."""
+        """The guest's kernel and initramfs, the disks QEMU opens, the empty layers that are copied over them; of what
+        is restored the saved machines, too.
+        """
         from lab.hypervisor.guest.artefacts import prepare_guest
         from lab.hypervisor.parts import files_of
         from lab.images.disk import image_disk
 
         design = self._designed(knobs)
         guest = self._guests.get(design) or prepare_guest(self.site.home, design)
-        return files_of(design, guest, image_disk(self.site.store, image, design.disk))
+        image_file = image_disk(self.site.store, image, design.disk)
+        return files_of(design, guest, image_file) + self._snapshots.files(knobs)
+
+    def rehearse(self, request: LaunchRequest) -> None:
+        self._snapshots.of(request)
 
     def launch(self, request: LaunchRequest) -> MachineInstance:
+        snapshot = self._snapshots.of(request)
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
         if self._designed(request.knobs) not in self._guests:
             self.prepare(request.image, request.knobs)
         holdings = Holdings(self.site, request)
         try:
-            machine = self._start(request, holdings, timeline)
+            machine = self._start(request, holdings, timeline, snapshot)
         except BaseException as error:
             holdings.release()
             raise_as_launch_error(error)
@@ -186,7 +201,9 @@ class MachineBackend(SiteBackend):
     def _layers(self, request: LaunchRequest) -> Tree:
         return Tree(self.site.store.lower_directories(request.image))
 
-    def _start(self, request: LaunchRequest, holdings: Holdings, timeline: Timeline) -> Machine:
+    def _start(
+        self, request: LaunchRequest, holdings: Holdings, timeline: Timeline, snapshot: Snapshot | None
+    ) -> Machine:
         from lab.hypervisor.domain import Interface
         from lab.hypervisor.machine import Machine
         from lab.images.disk import image_disk
@@ -206,7 +223,9 @@ class MachineBackend(SiteBackend):
                 f"{wanted.directory} is too long a path for QEMU's sockets", hint="set LAB_HOME to a shorter one"
             )
         network = self.site.network.namespace.descriptor
-        wanted = replace(wanted, interface=Interface(tap=tap.tap, mac=tap.mac), network_namespace=network)
+        wanted = replace(
+            wanted, interface=Interface(tap=tap.tap, mac=tap.mac), network_namespace=network, snapshot=snapshot
+        )
         return Machine.start(self.site.hypervisor, self._guests[design], wanted, timeline)
 
     def _request(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lab.backends.knobs import CONSOLE, DISK, machine
 from lab.backends.machine import MachineBackend
+from lab.backends.saving import START
 from lab.hypervisor.kinds import MICROVM, MachineType
 from lab.instance import Parity
 
@@ -16,6 +17,10 @@ SHARED_DIFFERENCES = (
     "Network: packets pass a virtio card and a tap where the others have a veth pair.",
 )
 SHARED_OF_LEVEL = {
+    (
+        "start",
+        "restore",
+    ): "Start: it goes on from a machine saved while it served, whose making is in no figure.",
     ("console", "off"): "Console: off, so that a boot's phases before its init can't be told apart.",
     ("console", "verbose"): "Console: the kernel writes all that it logs to the serial port.",
     ("disk", "erofs"): "Disk: the image is an EROFS, uncompressed; what is written is on ext4.",
@@ -30,7 +35,7 @@ class MicroVm(MachineBackend):
     mechanism = "a small virtual machine: its own Linux kernel, booted directly, with the image as its only system"
     order = 40
     design = MICROVM
-    knobs = (machine(MachineType.MICROVM), CONSOLE, DISK)
+    knobs = (machine(MachineType.MICROVM), CONSOLE, DISK, START)
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,

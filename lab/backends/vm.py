@@ -5,6 +5,7 @@ from __future__ import annotations
 from lab.backends.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
 from lab.backends.machine import MachineBackend
 from lab.backends.microvm import SHARED_DIFFERENCES, SHARED_OF_LEVEL
+from lab.backends.saving import START
 from lab.hypervisor.kinds import PC, MachineType
 from lab.instance import Parity
 
@@ -19,7 +20,7 @@ class VirtualMachine(MachineBackend):
     mechanism = "a virtual PC: its own kernel and a Debian with systemd, which runs the image as one service"
     order = 50
     design = PC
-    knobs = (FIRMWARE, machine(MachineType.Q35), CONSOLE, DISK, TUNED)
+    knobs = (FIRMWARE, machine(MachineType.Q35), CONSOLE, DISK, TUNED, START)
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,

@@ -262,7 +262,6 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     from threading import Thread
 
     from lab.cli.terminal import Terminal
-    from lab.model import Phase
 
     backend.prepare(request.image, request.knobs)
     interruptible.hold()
@@ -280,7 +279,7 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
             # from a thread: the handler may have interrupted the holder of a lock that sending needs
             kill = Thread(target=instance.signal, args=(signal.SIGKILL,), daemon=True)
             interruptible.when_impatient = lambda: None if kill.ident else kill.start()
-            if instance.timeline.at(Phase.EXECUTED) is not None:  # else nobody is there to hear it: a guest boots
+            if instance.timeline.running() is not None:  # else nobody is there to hear it: a guest boots
                 instance.signal(interrupted.number)
                 instance.wait(GRACE_SECONDS)
             raise

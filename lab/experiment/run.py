@@ -284,6 +284,8 @@ class Experiment:
         label = f"{'warm-up' if stamp.block <= WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
         # The A/A twin bounds every claim by the same observations, but for the one that is long: idling.
         idle_seconds = 0.0 if stamp.arm.is_twin else self.setup.idle_seconds
+        self.watch.doing(f"{label}: making ready")
+        backend.rehearse(request)
         with ExitStack() as host:
             for name, level in treatment.host.items():
                 self.watch.doing(f"{label}: setting {name} to {level}")

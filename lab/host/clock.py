@@ -11,6 +11,8 @@ from typing import Protocol
 
 from lab.model import Phase
 
+RUNNING = (Phase.EXECUTED, Phase.RESTORED)
+
 
 def now() -> float:
     """Seconds on the host's CLOCK_MONOTONIC. Comparable between processes of this host boot."""
@@ -101,6 +103,18 @@ class Timeline:
         """Block until ``phase`` is marked; False when the time ran out first."""
         with self._changed:
             return self._changed.wait_for(lambda: phase in self._stamps, timeout_seconds)
+
+    def running(self) -> float | None:
+        """When the application was seen to run here, or None until then: its execve(2), or, of a machine that was
+        saved with it, the first sign after it was restored.
+        """
+        with self._changed:
+            return next((self._stamps[phase] for phase in RUNNING if phase in self._stamps), None)
+
+    def wait_running(self, timeout_seconds: float) -> bool:
+        """Block until `running`; False when the time ran out first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: any(phase in self._stamps for phase in RUNNING), timeout_seconds)
 
     def stamps(self) -> dict[Phase, float]:
         """A copy of every mark."""

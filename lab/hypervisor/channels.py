@@ -41,17 +41,19 @@ class Channels:
         stderr: int | None = None,
         vmm: int | None = None,
         kernel_sign: bytes | None = b"",
+        restored: bool = False,
     ) -> None:
         """Listen. ``stdout`` and ``stderr`` get the application's output besides the logs; they stay the caller's.
 
         ``kernel_sign`` is what the console shows when the kernel starts: b"" if its very first byte is the kernel's,
-        None if nothing tells.
+        None if nothing tells. The console of a ``restored`` guest tells of no phase: its kernel started long ago.
 
         ``vmm`` is a pidfd of a VMM that runs already, and shall connect again; it is this object's from now on.
         """
         self._directory = directory
         self._timeline = timeline
         self._kernel_sign = kernel_sign
+        self._restored = restored
         self._selector = selectors.DefaultSelector()
         self._changed = threading.Condition()
         self._open = 0
@@ -184,15 +186,20 @@ class Channels:
             self._changed.notify_all()
 
     def _receive_console(self, data: bytes, at: float) -> None:
-        self._timeline.mark(Phase.ISOLATED, at)  # the byte may be here before libvirt has returned
+        if not self._restored:
+            self._timeline.mark(Phase.ISOLATED, at)  # the byte may be here before libvirt has returned
         self._console_log.write(data)
         with self._changed:
             self._tail += data
-            if self._kernel_sign is not None and self._kernel_sign in self._tail:
-                self._timeline.mark(Phase.KERNEL, at)
-            if INIT_LINE in self._tail:
-                self._timeline.mark(Phase.INIT, at)
+            if not self._restored:
+                self._mark_boot(at)
             del self._tail[:-TAIL_BYTES]
+
+    def _mark_boot(self, at: float) -> None:
+        if self._kernel_sign is not None and self._kernel_sign in self._tail:
+            self._timeline.mark(Phase.KERNEL, at)
+        if INIT_LINE in self._tail:
+            self._timeline.mark(Phase.INIT, at)
 
     def _receive_marks(self, data: bytes, at: float) -> None:
         self._marks += data
@@ -206,6 +213,8 @@ class Channels:
             match words:
                 case ["executed"]:
                     self._timeline.mark(Phase.EXECUTED, at)
+                case ["woken"]:
+                    self._timeline.mark(Phase.RESTORED, at)
                 case ["failed", errno]:
                     self.failed_errno = int(errno)
                 case ["exited", code]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
-from lab.hypervisor.emulator import CGROUPS_VARIABLE, cgroups_value
+from lab.hypervisor.emulator import CGROUPS_VARIABLE, INCOMING, INCOMING_VARIABLE, cgroups_value
 from lab.hypervisor.kinds import MachineType
 from lab.model import Accelerator
 
@@ -56,6 +56,7 @@ class Disk:
     path: Path
     backing: Path | None = None  # a raw file; the disk itself is then a qcow2 layer over it
     boot_order: int | None = None  # 1 for what the firmware boots from, then what its boot loader reads as well
+    between: Path | None = None  # a layer between the two, of a machine that was saved
 
     @property
     def format(self) -> DiskFormat:
@@ -99,6 +100,7 @@ class MachineSpec:
     interface: Interface | None = None
     uefi: Path | None = None  # this firmware's code instead of the machine's own
     interactive: bool = False
+    incoming: Path | None = None  # a saved machine's state: it goes on instead of booting
     reconnect: bool = False  # QEMU connects again when who listened at its sockets has died and another listens
 
 
@@ -116,15 +118,27 @@ def domain_xml(spec: MachineSpec) -> str:
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _add(domain, event, "destroy")
     _add_devices(_add(domain, "devices"), spec)
-    if spec.cgroups:
-        command_line = _add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
-        _add(command_line, f"{{{QEMU_NAMESPACE}}}env", name=CGROUPS_VARIABLE, value=cgroups_value(spec.cgroups))
+    _add_command_line(domain, spec)
     # Otherwise libvirt asks QEMU for each of some 400 CPU properties, one by one, before the vCPUs run: it would
     # double the time from the request to the kernel's first sign of life.
     capabilities = _add(domain, f"{{{QEMU_NAMESPACE}}}capabilities")
     _add(capabilities, f"{{{QEMU_NAMESPACE}}}del", capability="cpu-unavailable-features")
     Xml.indent(domain)
     return Xml.tostring(domain, encoding="unicode") + "\n"
+
+
+def _add_command_line(domain: Xml.Element, spec: MachineSpec) -> None:
+    """What libvirt's own words don't reach: see emulator.py."""
+    variables = {CGROUPS_VARIABLE: cgroups_value(spec.cgroups)} if spec.cgroups else {}
+    if spec.incoming:
+        variables[INCOMING_VARIABLE] = str(spec.incoming)
+    if not variables:
+        return
+    command_line = _add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
+    for word in INCOMING if spec.incoming else ():
+        _add(command_line, f"{{{QEMU_NAMESPACE}}}arg", value=word)
+    for name, value in variables.items():
+        _add(command_line, f"{{{QEMU_NAMESPACE}}}env", name=name, value=value)
 
 
 def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:
@@ -178,10 +192,13 @@ def _add_disk(devices: Xml.Element, disk: Disk, target: str, spec: MachineSpec) 
     _add(element, "source", file=str(disk.path))
     if disk.backing:
         # Named here, not read from the layer's header: a layer is copied from a template.
-        backing = _add(element, "backingStore", type="file")
-        _add(backing, "format", type=DiskFormat.RAW)
-        _add(backing, "source", file=str(disk.backing))
-        _add(backing, "backingStore")
+        below = element
+        for path, disk_format in ((disk.between, DiskFormat.QCOW2), (disk.backing, DiskFormat.RAW)):
+            if path:
+                below = _add(below, "backingStore", type="file")
+                _add(below, "format", type=disk_format)
+                _add(below, "source", file=str(path))
+        _add(below, "backingStore")
     else:
         _add(element, "readonly")
     _add(element, "target", dev=target, bus="virtio")

@@ -16,6 +16,8 @@ from lab.errors import BackendUnavailable
 
 QEMU = "qemu-system-x86_64"
 CGROUPS_VARIABLE = "LAB_CGROUPS"
+INCOMING_VARIABLE = "LAB_INCOMING"
+INCOMING = ("-incoming", "fd:0")  # QEMU's words for it: libvirt starts QEMU with nothing to read there
 
 WRAPPER = """\
 #!/bin/sh
@@ -25,6 +27,7 @@ for procs in ${variable}; do
     echo $$ >"$procs" || exit 1
 done
 unset IFS
+[ -z "${incoming}" ] || exec <"${incoming}" # a saved machine, which it reads from its standard input
 exec {qemu} "$@"
 """
 
@@ -35,7 +38,7 @@ def install_emulator(home: Path) -> Path:
     if qemu is None:
         raise BackendUnavailable(f"{QEMU} is not installed", hint="apt-get install qemu-system-x86")
     path = home / "libexec" / QEMU
-    text = WRAPPER.format(variable=CGROUPS_VARIABLE, qemu=qemu)
+    text = WRAPPER.format(variable=CGROUPS_VARIABLE, incoming=INCOMING_VARIABLE, qemu=qemu)
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")

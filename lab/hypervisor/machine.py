@@ -7,6 +7,8 @@
     ready    5  the guest's kernel, its init and the application report by themselves (guest/init.sh)
     stop     6  the stop signal, time to obey, the plug; then nothing may be left
 
+A machine can also be saved while its application runs, and others be started from that: see snapshot.py.
+
 Everything the guest does before step 5 ends is in guest/init.sh, which reads as the other half of this story.
 """
 
@@ -18,6 +20,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Self
 from uuid import uuid4
@@ -35,6 +38,7 @@ from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
 from lab.hypervisor.session import Domain, Hypervisor
 from lab.hypervisor.sessions import Session, Sessions
+from lab.hypervisor.snapshot import STATE, Snapshot, keep, wake_order
 from lab.model import Completed, Phase, Process, TerminalSize
 
 CONNECT_TIMEOUT_SECONDS = 30.0
@@ -59,7 +63,8 @@ class Machine:
 
     @classmethod
     def start(cls, hypervisor: Hypervisor, guest: Guest, request: MachineRequest, timeline: Timeline) -> Self:
-        """Start a machine and return as soon as its vCPUs run. Marks ISOLATED, and later KERNEL, INIT, EXECUTED.
+        """Start a machine and return as soon as its vCPUs run. Marks ISOLATED, and later KERNEL, INIT, EXECUTED; of
+        one that is restored RESTORED instead of these three.
 
         Raises LabError when QEMU can't be started, LimitError when the guest can't boot in so little memory;
         nothing is left behind then.
@@ -76,6 +81,7 @@ class Machine:
                 channels = Channels(
                     request.directory, timeline, request.log_directory, stdout=request.stdout, stderr=request.stderr,
                     kernel_sign=kernel_sign(request.design),
+                    restored=request.snapshot is not None,
                 )  # fmt: skip
                 undo.callback(channels.close)
             with timeline.step("lab", Boot.DOMAIN):
@@ -85,7 +91,10 @@ class Machine:
                 domain = launch(hypervisor, xml, request.network_namespace)
             timeline.mark(Phase.ISOLATED)
             undo.pop_all()
-        return cls(request, timeline, channels, domain)
+        machine = cls(request, timeline, channels, domain)
+        if request.snapshot is not None:
+            machine._wake()
+        return machine
 
     @classmethod
     def adopt(cls, request: MachineRequest, process: int, timeline: Timeline) -> Self:
@@ -126,8 +135,8 @@ class Machine:
     # Ready
 
     def wait_executed(self, timeout_seconds: float = BOOT_TIMEOUT_SECONDS) -> None:
-        """Block until the application's execve(2) has happened. Raises LaunchError, with the console's tail, when
-        it can't be executed, the guest fails before, or the time runs out.
+        """Block until the application's execve(2) has happened, or it goes on after having been saved. Raises
+        LaunchError, with the console's tail, when it can't be executed, the guest fails before, or the time runs out.
         """
         channels = self._channels
         reached = channels.wait(
@@ -215,6 +224,21 @@ class Machine:
         """The last lines of the guest's console."""
         return self._channels.console_tail()
 
+    # Save
+
+    def save(self, directory: Path, *, release: Callable[[], None] | None = None) -> Snapshot:
+        """Pause the machine, write it into ``directory``, and stop it: nobody goes on with it but those who are
+        restored from there. Raises LabError when QEMU can't; it is stopped all the same. ``release`` as for `stop`.
+        """
+        assert isinstance(self._domain, Domain)
+        try:
+            with (directory / STATE).open("wb") as state:
+                self._domain.write_state(state.fileno())
+            self._pull_the_plug()
+            return keep(self.request.directory, self.request.log_directory, directory)
+        finally:
+            self.stop(grace_seconds=0, release=release)
+
     # Stop
 
     def stop(
@@ -251,7 +275,13 @@ class Machine:
     # Details
 
     def _executed(self) -> bool:
-        return self.timeline.at(Phase.EXECUTED) is not None
+        return self.timeline.running() is not None
+
+    def _wake(self) -> None:
+        """Tell a restored guest who it is; it answers with the mark that is RESTORED."""
+        with suppress(LaunchError):  # it has died: whoever waits for its application is told
+            self._connection(Port.ORDERS)
+        self._channels.order(wake_order(self.request.handover))
 
     def _ask_to_end(self, grace_seconds: float, stop_signal: int) -> None:
         channels = self._channels

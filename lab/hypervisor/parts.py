@@ -17,9 +17,11 @@ from lab.hypervisor.guest.artefacts import Guest, Layered
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.guest.loader import write_own_disk
 from lab.hypervisor.kinds import Design, Firmware, UserSpace
+from lab.hypervisor.snapshot import Snapshot
 from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator, Limits
 
+INITRAMFS, OWN = "initramfs", "own.raw"  # what is a machine's own of what it boots from
 DEFAULT_MEMORY_BYTES = 512 << 20
 LEAST_MEMORY_BYTES = {UserSpace.IMAGE: 96 << 20, UserSpace.DEBIAN: 192 << 20}
 LEAST_MEMORY_WITH_UEFI_BYTES = 256 << 20  # with less its boot loader finds no room for the kernel
@@ -35,7 +37,8 @@ class MachineRequest:
     and is empty. Both are the machine's from now on and are removed when it stops. ``network_namespace`` is a
     descriptor of the namespace that holds the interface's tap. ``stdout`` and ``stderr`` receive the
     application's output besides the logs; ``stdin`` and resizing reach one whose handover is interactive. A
-    ``detached`` machine can be adopted when this process was killed.
+    ``detached`` machine can be adopted when this process was killed. Of a ``snapshot`` the machine goes on instead of
+    booting; it must have been saved by one with the same design, accelerator, limits, image and process.
     """
 
     name: str
@@ -53,6 +56,7 @@ class MachineRequest:
     stderr: int | None = None
     stdin: int | None = None
     detached: bool = False
+    snapshot: Snapshot | None = None
 
 
 def memory_bytes(request: MachineRequest) -> int:
@@ -81,6 +85,8 @@ def vcpus(limits: Limits) -> int:
 
 def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> MachineSpec:
     """Write the machine's own files into its folder and say what QEMU shall be told."""
+    for log in request.snapshot.logs if request.snapshot else ():
+        shutil.copy(log, request.log_directory)  # what it goes on with has a beginning
     words = command_line(request.design, tsc_khz=tsc_khz() if request.accelerator is Accelerator.TCG else None)
     loaders = _loaders(request, guest, words)
     direct = None if loaders else _direct(request, guest, words)
@@ -98,6 +104,7 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
         interface=request.interface,
         uefi=OVMF if request.design.firmware is Firmware.OVMF else None,
         interactive=request.handover.interactive,
+        incoming=request.snapshot.state if request.snapshot else None,
         reconnect=request.detached,
     )
 
@@ -118,10 +125,10 @@ def _direct(request: MachineRequest, guest: Guest, words: str) -> DirectBoot:
 def _disks(request: MachineRequest, guest: Guest) -> tuple[Disk, ...]:
     image = Disk(serial="lab-image", path=request.image_disk)
     if request.design.user_space is UserSpace.DEBIAN:
-        return (_layer("lab-os", guest.system, request.directory), image)
+        return (_layer("lab-os", guest.system, request), image)
     return (
         image,
-        _layer("lab-scratch", guest.scratch, request.directory),
+        _layer("lab-scratch", guest.scratch, request),
         Disk(serial="lab-tools", path=guest.tools_disk),
     )
 
@@ -130,23 +137,32 @@ def _loaders(request: MachineRequest, guest: Guest, words: str) -> tuple[Disk, .
     """The disks that firmware and boot loader read, where it is not QEMU that loads the kernel."""
     if guest.loader_disk is None:
         return ()
-    own = request.directory / "own.raw"
-    write_own_disk(request.handover, words, own)
+    own = _path(OWN, request)
+    if request.snapshot is None:
+        write_own_disk(request.handover, words, own)
     return (
         Disk(serial="lab-loader", path=guest.loader_disk, boot_order=1),
         Disk(serial="lab-own", path=own, boot_order=2),
     )
 
 
-def _layer(serial: str, layered: Layered, directory: Path) -> Disk:
-    path = directory / f"{serial}.qcow2"
+def _path(name: str, request: MachineRequest) -> Path:
+    """Where a file is that the machine boots from; the saved one's, if there is one, fills the same device."""
+    return request.snapshot.parts[name] if request.snapshot else request.directory / name
+
+
+def _layer(serial: str, layered: Layered, request: MachineRequest) -> Disk:
+    path = request.directory / f"{serial}.qcow2"
     shutil.copyfile(layered.template, path)
-    return Disk(serial=serial, path=path, backing=layered.base)
+    saved = request.snapshot.parts[path.name] if request.snapshot else None
+    return Disk(serial=serial, path=path, backing=layered.base, between=saved)
 
 
 def _initramfs(request: MachineRequest, guest: Guest) -> Path:
     """The shared archive followed by this machine's own: the kernel unpacks one after the other."""
-    path = request.directory / "initramfs"
+    path = _path(INITRAMFS, request)
+    if request.snapshot is not None:
+        return path
     with guest.initramfs.open("rb") as shared, path.open("wb") as whole:
         os.sendfile(whole.fileno(), shared.fileno(), 0, guest.initramfs.stat().st_size)
         whole.seek(0, os.SEEK_END)

@@ -24,6 +24,7 @@ verb serve, interact;                                                /* serve.c,
 verb pack, unpack;                                                   /* pack.c, unpack.c */
 verb compute, allocate, fork_many, open_many, spin;                  /* burden.c */
 verb disturb;                                                        /* disturb.c */
+verb renew;                                                          /* renew.c */
 
 /* A program to execute, and as what; init.c. */
 struct application {

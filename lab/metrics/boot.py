@@ -14,6 +14,7 @@ BOOT_PHASES = (
     Phase.KERNEL,
     Phase.INIT,
     Phase.EXECUTED,
+    Phase.RESTORED,
     Phase.LISTENING,
     Phase.RESPONDED,
 )
@@ -28,7 +29,10 @@ class Boot(Metric):
     the host's page cache was not fetched; what the kernel reads ahead on their behalf was.
     ``teardown.total`` starts when lab asks it to stop and stops when nothing of it is left on the host.
 
-    Left out: what is done once per image (build, disk, guest kernel), and the client's choice to look.
+    Of an instance that is restored instead of booted, ``boot.restored`` takes the place of the segments from kernel
+    to execve, and ``snapshot.size`` is what the saved machine takes of the host's disk.
+
+    Left out: what is done once per image (build, disk, guest kernel, snapshot), and the client's choice to look.
     """
 
     name = "boot"
@@ -42,6 +46,8 @@ class Boot(Metric):
         fetched = [fetched_bytes(pid) for pid in subject.instance.cgroup.processes()]
         if None not in fetched:
             yield Observation(quantity="boot.read", value=sum(filter(None, fetched)), unit="bytes")
+        if (size := subject.instance.snapshot_bytes) is not None:
+            yield Observation(quantity="snapshot.size", value=size, unit="bytes")
 
     def ended(self, subject: Subject) -> Iterator[Observation]:
         timeline = subject.instance.timeline

@@ -80,15 +80,15 @@ class _Watch:
         self.last_answer = ""
 
     @property
-    def has_executed(self) -> bool:
-        return self.timeline.at(Phase.EXECUTED) is not None
+    def is_running(self) -> bool:
+        return self.timeline.running() is not None
 
     def step_seconds(self) -> float:
         """How long until the next attempt."""
-        executed = self.timeline.at(Phase.EXECUTED)
-        if executed is None:
+        running = self.timeline.running()
+        if running is None:
             return PATIENT_STEP_SECONDS
-        return STEP_SECONDS if now() - executed < LATER_SECONDS else LATER_STEP_SECONDS
+        return STEP_SECONDS if now() - running < LATER_SECONDS else LATER_STEP_SECONDS
 
     def patience_seconds(self) -> float:
         """How long to wait for one answer."""
@@ -148,14 +148,15 @@ def _fresh_socket() -> socket.socket:
 
 
 def _wait_executed(watch: _Watch) -> None:
-    while not watch.timeline.wait(Phase.EXECUTED, ALIVE_STEP_SECONDS):
+    while not watch.timeline.wait_running(ALIVE_STEP_SECONDS):
         watch.check()
-    watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.EXECUTED))
+    watch.timeline.mark(Phase.RESPONDED, watch.timeline.running())
 
 
 def _wait_log(watch: _Watch, pattern: re.Pattern[bytes]) -> None:
     directory = watch.instance.request.log_directory
-    while not any(pattern.search(_read(directory / name)) for name in LOGS[:2]):
+    # Of a machine that is restored the log has a beginning before it runs.
+    while watch.timeline.running() is None or not any(pattern.search(_read(directory / name)) for name in LOGS[:2]):
         watch.check()
         time.sleep(STEP_SECONDS)
     watch.timeline.mark(Phase.RESPONDED, resolution_seconds=STEP_SECONDS)
@@ -163,7 +164,7 @@ def _wait_log(watch: _Watch, pattern: re.Pattern[bytes]) -> None:
 
 def _wait_healthy(watch: _Watch, health: Health) -> None:
     """The image's own check, again and again: a process is started for each, so the step is a longer one."""
-    while not watch.timeline.wait(Phase.EXECUTED, ALIVE_STEP_SECONDS):
+    while not watch.timeline.wait_running(ALIVE_STEP_SECONDS):
         watch.check()
     while True:
         watch.check()
@@ -210,8 +211,8 @@ def _knock(address: tuple[str, int], sockets: _Sockets, step_seconds: float, wat
     sockets.pending.append(fresh)
     if len(sockets.pending) > MOST_PENDING:
         sockets.pending.popleft().close()
-    if not watch.has_executed:
-        watch.timeline.wait(Phase.EXECUTED, step_seconds)  # its mark ends the patient step at once
+    if not watch.is_running:
+        watch.timeline.wait_running(step_seconds)  # that ends the patient step at once
         step_seconds = 0.0
     return _first_connected(sockets.pending, step_seconds)
 

@@ -39,6 +39,7 @@ PHASES = {
     "boot.kernel": ("#7ad151", INK),
     "boot.init": ("#22a884", INK),
     "boot.executed": ("#2a788e", "#ffffff"),
+    "boot.restored": ("#355f8d", "#ffffff"),
     "boot.listening": ("#414487", "#ffffff"),
     "boot.responded": ("#440154", "#ffffff"),
 }

@@ -55,6 +55,7 @@ class FakeBackend:
     launched: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     prepared: int = 0
+    rehearsed: list[str] = field(default_factory=list)
     trouble: Callable[[str], None] = lambda name: None
     knobs: dict[str, Mapping[str, str]] = field(default_factory=dict)
     limits: dict[str, Limits] = field(default_factory=dict)
@@ -62,7 +63,11 @@ class FakeBackend:
     def prepare(self, image: object, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         self.prepared += 1
 
+    def rehearse(self, request: LaunchRequest) -> None:
+        self.rehearsed.append(request.name)
+
     def launch(self, request: LaunchRequest) -> FakeInstance:
+        assert request.name in self.rehearsed
         self.trouble(request.name)
         self.launched.append(request.name)
         self.knobs[request.name], self.limits[request.name] = request.knobs, request.limits

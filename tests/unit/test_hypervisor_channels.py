@@ -96,6 +96,22 @@ def test_a_kernels_start_is_what_its_sign_says(
     channels.close()
 
 
+def test_what_a_restored_guest_prints_is_no_phase(tmp_path: Path, timeline: Timeline) -> None:
+    """Its kernel and its init started in another machine; its first sign is the answer to an order."""
+    (tmp_path / "m").mkdir()
+    channels = Channels(tmp_path / "m", timeline, tmp_path, restored=True)
+    machine = FakeMachine(tmp_path / "m")
+    machine.ends["console"].sendall(b"lab: init\r\n")
+    machine.ends["marks"].sendall(b"woken\n")
+    assert timeline.wait_running(SECONDS)
+    assert timeline.running() == timeline.at(Phase.RESTORED)
+    machine.close()
+    assert channels.wait(lambda: channels.ended, SECONDS)
+    assert "lab: init" in channels.console_tail()
+    assert set(timeline.stamps()) == {Phase.RESTORED}
+    channels.close()
+
+
 def test_output_goes_to_the_log_and_to_the_caller(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     reader, writer = os.pipe()

@@ -70,6 +70,19 @@ def test_xml_is_the_golden_file(name: str, accelerator: Accelerator) -> None:
     assert xml == golden.read_text(), "LAB_UPDATE_GOLDEN=1 pytest … rewrites it; then read the difference"
 
 
+def test_a_restored_machine_is_the_same_with_other_files() -> None:
+    """Devices that differed from the saved machine's would not take its state: between them only paths may differ."""
+    booted = spec(MICROVM, Accelerator.KVM)
+    layer = replace(LAYER, between=Path("/home/tmp/s/saved/lab-os.qcow2"))
+    xml = domain_xml(
+        replace(booted, disks=(layer, *booted.disks[1:]), incoming=Path("/home/tmp/s/saved/state"), cgroups=())
+    )
+    golden = GOLDEN / "domain-microvm-kvm-restored.xml"
+    if os.environ.get("LAB_UPDATE_GOLDEN"):
+        golden.write_text(xml)
+    assert xml == golden.read_text(), "LAB_UPDATE_GOLDEN=1 pytest … rewrites it; then read the difference"
+
+
 def test_only_layers_are_writable() -> None:
     disks = Xml.fromstring(domain_xml(spec(PC, Accelerator.TCG))).findall("devices/disk")
     writable = [disk.find("source").get("file") for disk in disks if disk.find("readonly") is None]  # type: ignore[union-attr]

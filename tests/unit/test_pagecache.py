@@ -119,6 +119,7 @@ class Reading:
     name = "reading"
     digest = "sha256:0"
     knobs: ClassVar[dict[str, str]] = {}
+    process = limits = None
 
     def __init__(self, *places: Path) -> None:
         self.places = places

@@ -71,9 +71,9 @@ class Caches(HostFactor):
         yield [Observation(quantity="caches.resident", value=float(seen.resident_bytes), unit="bytes", detail=detail)]
 
     def _files(self, backend: Backend, request: LaunchRequest) -> tuple[pagecache.File, ...]:
-        """Found once: nothing of it changes while it is prepared."""
+        """Found once: nothing of it changes while it is prepared, and rehearsed for requests of that kind."""
         knobs = (f"{name}={value}" for name, value in sorted(request.knobs.items()))
-        key = (backend.name, request.image.digest, *knobs)
+        key = (backend.name, request.image.digest, repr((request.process, request.limits)), *knobs)
         if key not in self._found:
             self._found[key] = pagecache.find(backend.files(request.image, request.knobs))
         return self._found[key]

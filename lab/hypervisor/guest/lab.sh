@@ -104,10 +104,26 @@ obey_orders() { # the host's orders, a line each; they break off when lab is kil
             signal) signal_application "$argument" ;;
             agent) start_agent ;;
             sessions) start_sessions "$argument" ;;
+            wake) wake $argument ;;
             esac
         done <$ORDERS
         sleep 1
     done
+}
+
+wake() { # ADDRESS MAC HOSTNAME NANOSECONDS SEED: saved as another machine, this one goes on; "-": has none
+    printf %s "$5" | /run/lab/helper/inside renew "$4"
+    hostname "$3"
+    if [ -d /run/lab/image/etc ]; then
+        echo "$3" >/run/lab/image/etc/hostname
+        sed -i "3s/.*/${1%/*}\t$3/" /run/lab/image/etc/hosts
+    fi
+    mark woken
+    [ "$1" != - ] || return
+    for card in /sys/class/net/*; do card=${card##*/} && [ "$card" != lo ] && break; done
+    ip address flush dev "$card"
+    ip link set "$card" address "$2"
+    ip address add "$1" dev "$card"
 }
 
 signal_application() { # NUMBER: to its init, which passes it on

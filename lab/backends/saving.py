@@ -1,0 +1,132 @@
+"""Restoring as a way to start: a machine that was booted once, saved while it served, and goes on as many.
+
+The first request of its kind boots a machine, which is in no sample: it is waited for until it serves and has come to
+rest, then saved. That happens before the clock of that request starts. The files are the session's and end with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import LaunchError
+from lab.instance import Knob, LaunchRequest
+
+if TYPE_CHECKING:
+    from lab.backends.machine import MachineInstance
+    from lab.backends.site import Site
+    from lab.hypervisor.snapshot import Snapshot
+
+BOOT, RESTORE = "boot", "restore"
+START = Knob(
+    name="start",
+    levels=(BOOT, RESTORE),
+    tells="what is saved by not booting: the guest goes on from a snapshot, taken once while its application served",
+    application_only=True,
+)
+
+SERVE_SECONDS = 60.0  # for one of the image's ports to accept; then it is saved as it is
+REST_SECONDS = 30.0  # … and to come to rest
+LOOK_SECONDS = 0.25
+RESTS = 0.2  # of one CPU, of the host: an idle guest takes a few hundredths, emulated too
+LOOKS_AT_REST = 2  # in a row
+KNOCK_SECONDS = 0.5
+
+
+class Snapshots:
+    """The saved machines of one backend in one session. Thread-safe: whoever needs one that is being made waits."""
+
+    def __init__(self, site: Site, backend: str, launch: Callable[[LaunchRequest], MachineInstance]) -> None:
+        self._site = site
+        self._backend = backend
+        self._launch = launch
+        self._lock = threading.Lock()
+        self._made: dict[str, Snapshot] = {}
+        self._numbers = itertools.count(1)
+
+    def of(self, request: LaunchRequest) -> Snapshot | None:
+        """What ``request`` shall be restored from, made if it is the first of its kind; None when it shall boot.
+
+        Of one kind are requests for the same process of the same image with the same limits and knobs. Raises
+        LaunchError when there can be none.
+        """
+        if request.knobs.get(START.name, BOOT) != RESTORE:
+            return None
+        if request.stdin is not None or request.terminal is not None:
+            raise LaunchError(
+                f"{request.name} reads what is typed, and one that is restored can't: it was saved with nobody there",
+                hint="start=boot",
+                exit_code=125,
+            )
+        kind = repr((request.image.digest, request.process, request.limits, sorted(request.knobs.items())))
+        with self._lock:
+            if kind not in self._made:
+                self._made[kind] = self._make(request)
+            return self._made[kind]
+
+    def files(self, knobs: Mapping[str, str]) -> list[Path]:
+        """What those with such ``knobs`` read, as far as it has been made."""
+        if knobs.get(START.name, BOOT) != RESTORE:
+            return []
+        with self._lock:
+            return [path for snapshot in self._made.values() for path in snapshot.files]
+
+    def _make(self, request: LaunchRequest) -> Snapshot:
+        name = f"{self._backend}-saved-{next(self._numbers)}"
+        folder = self._site.scratch / f"{name}.d"
+        logs = folder / "logs"
+        logs.mkdir(parents=True)
+        first = LaunchRequest(
+            name=name,
+            image=request.image,
+            process=request.process,
+            limits=request.limits,
+            log_directory=logs,
+            knobs={**request.knobs, START.name: BOOT},
+        )
+        with self._launch(first) as instance:
+            instance.wait_executed()
+            self._until_it_serves(instance)
+            _until_it_rests(instance)
+            return instance.save(folder)
+
+    def _until_it_serves(self, instance: MachineInstance) -> None:
+        """Until one of the ports that the image exposes accepts; at once when it exposes none."""
+        ports = instance.request.image.config.exposed_ports
+        deadline = time.monotonic() + SERVE_SECONDS
+        while ports and time.monotonic() < deadline:
+            _require_life(instance)
+            if any(self._accepts(str(instance.address), port) for port in ports):
+                return
+            time.sleep(LOOK_SECONDS)
+
+    def _accepts(self, address: str, port: int) -> bool:
+        with self._site.network.socket() as client:
+            client.settimeout(KNOCK_SECONDS)
+            return client.connect_ex((address, port)) == 0
+
+
+def _until_it_rests(instance: MachineInstance) -> None:
+    """Until all that comes after is a machine that waits: no units are being started, no caches being filled."""
+    deadline = time.monotonic() + REST_SECONDS
+    at_rest = 0
+    before, at = instance.cgroup.cpu().total_seconds, time.monotonic()
+    while at_rest < LOOKS_AT_REST and at < deadline:
+        time.sleep(LOOK_SECONDS)
+        _require_life(instance)
+        used, later = instance.cgroup.cpu().total_seconds, time.monotonic()
+        at_rest = at_rest + 1 if used - before < RESTS * (later - at) else 0
+        before, at = used, later
+
+
+def _require_life(instance: MachineInstance) -> None:
+    if (code := instance.wait(0.0)) is not None:
+        raise LaunchError(
+            f"the application ended with exit code {code} before its machine could be saved",
+            hint="start=boot: what ends by itself can't be restored",
+            exit_code=125,
+        )

@@ -1,0 +1,158 @@
+"""One machine of each kind is saved; what goes on from it keeps the backends' contract, and two don't collide."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import combinations
+from pathlib import Path
+
+import contract
+import pytest
+from host_state import assert_unchanged, snapshot
+from test_backends_machine import MACHINES
+from tiny import tiny_image
+
+from lab.backends.saving import START
+from lab.backends.site import Site
+from lab.hypervisor import machine as machine_module
+from lab.images.store import Image
+from lab.instance import Instance
+from lab.model import Phase
+
+# Besides serving it says again and again what the kernel's generator gives it.
+APPLICATION = """
+echo begun
+httpd -f -p 8000 -h /srv >/dev/null 2>&1 &
+while read -r word </proc/sys/kernel/random/uuid; do echo $word; sleep 0.05; done
+"""
+SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    before = snapshot()
+    with Site.open() as opened:
+        yield opened
+    assert_unchanged(before, ignore=["held_namespaces"])  # as in test_backends_machine
+
+
+@pytest.fixture(scope="module")
+def image(site: Site) -> Image:
+    return tiny_image(site.store)
+
+
+def restore(site: Site, backend: str, image: Image, name: str, logs: Path) -> Instance:
+    knobs = {START.name: "restore"}
+    wanted = contract.request(site, image, name, "sh", "-c", APPLICATION, logs=logs / name, knobs=knobs)
+    return site.backend(backend).launch(wanted)
+
+
+@pytest.fixture(scope="module", params=MACHINES)
+def backend(request: pytest.FixtureRequest, site: Site, image: Image) -> str:
+    name: str = request.param
+    site.backend(name).prepare(image, {START.name: "restore"})
+    return name
+
+
+@pytest.fixture(scope="module")
+def pair(
+    backend: str, site: Site, image: Image, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Instance, Instance]]:
+    """Both at once: the machine they go on from is made for the first and waited for by the second."""
+    logs = tmp_path_factory.mktemp(backend)
+    with ThreadPoolExecutor() as threads:
+        first, second = threads.map(
+            lambda name: restore(site, backend, image, f"{backend}-{name}", logs), ("one", "two")
+        )
+        with first, second:
+            for instance in (first, second):
+                contract.until_listening(site, instance)
+            yield first, second
+    for instance in (first, second):
+        contract.check_gone(site, instance)
+        assert instance.timeline.at(Phase.GONE) is not None
+
+
+def words(site: Site, instance: Instance) -> tuple[list[str], list[str]]:
+    """What its application had said when it was saved, and at least three words that it has said since."""
+    before = (site.scratch / f"{instance.backend}-saved-1.d" / "stdout.log").read_text()
+    deadline = time.monotonic() + SECONDS
+    while True:
+        whole = (instance.request.log_directory / "stdout.log").read_text()
+        assert whole.startswith(before)
+        if len(since := whole.removeprefix(before).splitlines()) > 3:
+            return before.splitlines(), since[:-1]  # the last one may still be on its way
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_phases_are_those_that_happened(pair: tuple[Instance, Instance]) -> None:
+    for instance in pair:
+        stamps = instance.timeline.stamps()
+        assert sorted(stamps, key=stamps.__getitem__) == [Phase.REQUESTED, Phase.ISOLATED, Phase.RESTORED]
+        assert instance.snapshot_bytes
+        assert instance.snapshot_bytes > 32 << 20
+
+
+def test_each_has_an_identity_of_its_own(site: Site, pair: tuple[Instance, Instance]) -> None:
+    script = "hostname; tail -n 1 /etc/hosts; cat /sys/class/net/e*/address; date +%s; ip -4 -o address show"
+    for instance in pair:
+        done = instance.execute(["sh", "-c", script]).stdout.decode().splitlines()
+        assert done[0] == instance.name
+        assert done[1] == f"{instance.address}\t{instance.name}"
+        assert bytes.fromhex(done[2].replace(":", ""))[-4:] == instance.address.packed
+        assert abs(int(done[3]) - time.time()) < 30
+        addresses = [line.split()[3] for line in done[4:]]
+        assert addresses == ["127.0.0.1/8", f"{instance.address}/15"], "and not the saved one's besides"
+        with site.network.socket() as client:
+            client.settimeout(10)
+            client.connect((str(instance.address), contract.PORT))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_the_log_begins_with_what_was_said_before(site: Site, pair: tuple[Instance, Instance]) -> None:
+    for instance in pair:
+        before, _ = words(site, instance)
+        assert before[0] == "begun"
+        assert len(before) > 1
+
+
+def test_each_draws_randomness_of_its_own(site: Site, pair: tuple[Instance, Instance]) -> None:
+    """In its application as in a new process; from the order on, which may come after a word or two."""
+    drawn = [instance.execute(["cat", "/proc/sys/kernel/random/uuid"]).stdout for instance in pair]
+    assert drawn[0] != drawn[1]
+    assert drawn[0].count(b"-") == 4
+    first, second = (words(site, instance)[1] for instance in pair)
+    assert first[-1] not in second
+    assert second[-1] not in first
+
+
+def test_each_is_an_instance_like_any_other(
+    site: Site, image: Image, backend: str, tmp_path: Path, pair: tuple[Instance, Instance]
+) -> None:
+    first, second = pair
+    contract.check_commands(first)
+    contract.check_limits(site, backend, first)
+    contract.check_accounted(first)
+    contract.check_writes_stay(site, backend, image, tmp_path, first)
+    assert second.execute(["cat", "/srv/index.html"]).stdout.decode() == contract.GREETING
+    second.signal(15)
+    assert second.wait(SECONDS) == 143
+
+
+def test_without_a_seed_two_draw_the_same(
+    site: Site, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what the order's last word prevents. The kernel may just seed itself: two of three suffice."""
+    order = machine_module.wake_order
+    monkeypatch.setattr(machine_module, "wake_order", lambda who: order(who).rpartition(" ")[0])
+    with ThreadPoolExecutor() as threads, ExitStack() as running:
+        names = ("same-1", "same-2", "same-3")
+        started = threads.map(lambda name: restore(site, "microvm", image, name, tmp_path), names)
+        instances = [running.enter_context(instance) for instance in started]
+        drawn = [set(words(site, instance)[1]) for instance in instances]
+    assert any(first & second for first, second in combinations(drawn, 2))
