@@ -98,7 +98,7 @@ class Reach:
 
 
 def _reason(said: str, seen: str) -> str:
-    if seen == "ENOSYS" and said != "refused":
+    if seen == "ENOSYS":
         return (
             "the runtime compiles the same profile with a libseccomp of its own, which does not know these newer "
             "calls and has them answered as if the kernel had none"

@@ -35,6 +35,10 @@ def surface(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
     ] = None,
+    functions: Annotated[
+        bool,
+        typer.Option("--functions/--no-functions", help="Trace the host kernel's functions, if it permits that."),
+    ] = True,
     calls: Annotated[bool, typer.Option("--calls", help="Print a line per system call, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
@@ -75,7 +79,7 @@ def surface(
         stamp = described.started[:19].replace("-", "").replace(":", "").replace("T", "-")
         folder = RunFolder.create(out, replace(described, name=f"{stamp}-{described.scenario}-{KIND}"))
         with folder, watching(folder.run) as watch:
-            Exposure(site, setup, folder, watch, seed=drawn, rounds=rounds).run(chosen)
+            Exposure(site, setup, folder, watch, seed=drawn, rounds=rounds, functions=functions).run(chosen)
     show(folder, calls=calls, as_json=as_json)
 
 

@@ -49,12 +49,23 @@ THROUGH = (Outcome.ALLOWED, Outcome.ARGUMENTS, Outcome.PRIVILEGE)
 class Exposure:
     """One run, appended to ``folder`` as it is made."""
 
-    def __init__(self, site: Site, setup: Setup, folder: RunFolder, watch: Watch, *, seed: int, rounds: int) -> None:
+    def __init__(
+        self,
+        site: Site,
+        setup: Setup,
+        folder: RunFolder,
+        watch: Watch,
+        *,
+        seed: int,
+        rounds: int,
+        functions: bool = True,
+    ) -> None:
         self.site = site
         self.setup = setup
         self.folder = folder
         self.watch = watch
         self.rounds = rounds
+        self.functions = functions
         self._random = random.Random(seed)
         self._done = 0
         self._bare: Sequence[int | None] = ()
@@ -97,7 +108,8 @@ class Exposure:
         with ExitStack() as stack:
             observer, why, hint = None, "", ""
             try:
-                observer = Observer(stack.enter_context(Tracing.make(self.site.session)), self.site.scratch)
+                tracing = stack.enter_context(Tracing.make(self.site.session))
+                observer = Observer(tracing, self.site.scratch, functions=self.functions)
             except LabError as error:
                 why, hint = error.message, error.hint or ""
             self._tell(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,8 @@ from lab.instance import Instance
 from lab.model import Completed
 from lab.runtime import seccomp
 from lab.runtime.bpf import Action, evaluate
-from lab.runtime.calls import numbers
 from lab.runtime.config import Seccomp
+from lab.runtime.seccomp import native
 
 SECONDS = 120.0
 IMPOSSIBLE = (1 << 64) - 1
@@ -120,14 +119,6 @@ def tell(seen: int | None) -> str:
     if seen < 0:
         return "waited" if seen == -signal.SIGALRM else signal.Signals(-seen).name
     return errno.errorcode.get(seen, str(seen)) if seen else "done"
-
-
-def native() -> dict[str, int]:
-    """The machine's own system calls, number by name. Raises LabError where lab has no table of them."""
-    machine = os.uname().machine
-    if machine not in seccomp.MACHINES:
-        raise LabError(f"lab has no table of system calls for {machine}", hint="it has them for x86_64 and aarch64")
-    return numbers(next(iter(seccomp.MACHINES[machine])))
 
 
 def observe(instance: Instance) -> list[int | None]:

@@ -19,9 +19,9 @@ from tempfile import TemporaryFile
 
 from lab.errors import LabError
 from lab.experiment.lineage import CLONE_THREAD, Born, Executed, Lineage, Side, Step, find_becoming
-from lab.experiment.surface import native
 from lab.host.ringbuffer import COMMON, HARD_IRQ, NMI, SOFT_IRQ, records
 from lab.host.tracing import FUNCTION, KALLSYMS, Recording, Tracing
+from lab.runtime.seccomp import native
 
 CALL, EXIT = "raw_syscalls/sys_enter", "kvm/kvm_exit"
 BORN, EXECUTED = "task/task_newtask", "sched/sched_process_exec"
@@ -147,7 +147,7 @@ class Observer:
         """``functions`` are traced if the host permits it; `why_no_functions` says why it does not."""
         self._tracing = tracing
         self._scratch = scratch
-        self.why_no_functions = tracing.why_no_functions() if functions else "not asked for"
+        self.why_no_functions = tracing.add_functions() if functions else "not asked for"
         self._symbols = Symbols() if self.why_no_functions else Symbols.of_this_kernel()
         self._events = [event for event in (CALL, BORN, EXECUTED, EXIT) if tracing.has(event)]
         self.counts_exits = EXIT in self._events
@@ -161,9 +161,7 @@ class Observer:
         opened = Window(self._symbols, frozenset(threads))
         with TemporaryFile(dir=self._scratch) as spool:
             try:
-                with self._tracing.record(
-                    self._events, threads, spool, functions=not self.why_no_functions
-                ) as recording:
+                with self._tracing.record(self._events, threads, spool) as recording:
                     opened.began = time.monotonic_ns()
                     yield opened
                     opened.ended = time.monotonic_ns()

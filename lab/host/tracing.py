@@ -61,6 +61,7 @@ class Tracing:
     def __init__(self, root: int, name: str) -> None:
         self.name = name
         self._root = root
+        self._functions = False
         self._stack = ExitStack()
 
     @classmethod
@@ -81,18 +82,22 @@ class Tracing:
             made._stack = undo.pop_all()
         return made
 
-    def why_no_functions(self) -> str:
-        """Why the functions of this host's kernel can't be traced; "" when they can. Tries for a moment."""
+    def add_functions(self) -> str:
+        """Trace each function of the kernel that is entered, too, by whomever; why that can't be, "" when it can.
+
+        Switching patches every function, which takes a while, and is refused while somebody reads the trace.
+        """
         if "function" not in self.read("available_tracers").split():
             return "this kernel has no function tracer (CONFIG_FUNCTION_TRACER)"
         try:
             self.write("current_tracer", "function")
-            self.write("current_tracer", "nop")
         except OSError as error:
             return f"this kernel has a function tracer and refuses to switch it on ({error.strerror})"
         with KALLSYMS.open(encoding="ascii") as symbols:
             if not any(line[:16].strip("0") for line in symbols):
+                self.write("current_tracer", "nop")
                 return "this kernel hides the addresses of its functions (sysctl kernel.kptr_restrict)"
+        self._functions = True
         return ""
 
     def has(self, event: str) -> bool:
@@ -100,23 +105,21 @@ class Tracing:
         return Path(self._path(f"events/{event}")).exists()
 
     @contextmanager
-    def record(
-        self, events: Sequence[str], pids: Collection[int], spool: BinaryIO, *, functions: bool = False
-    ) -> Iterator[Recording]:
+    def record(self, events: Sequence[str], pids: Collection[int], spool: BinaryIO) -> Iterator[Recording]:
         """Record while the body runs: ``events`` of the threads ``pids``, and of all that come of them.
 
-        With ``functions``, each function of the kernel that is entered, too, by whomever. The thread that reads the
-        trace is left out. The ``spool`` is written from its beginning. Raises LabError.
+        The thread that reads the trace is left out, of functions too. The ``spool`` is written from its beginning.
+        Raises LabError.
         """
         if not pids:
             raise LabError("there is nobody to trace: all processes have ended")
-        names = [*events, FUNCTION] if functions else events
+        names = [*events, FUNCTION] if self._functions else events
         recording = Recording(
             spool=spool,
             page_bytes=page_size(self._shared("events/header_page")),
             formats={name: read_format(self._shared(f"events/{name}/format")) for name in names},
         )
-        self.write("buffer_size_kb", str(FUNCTIONS_BUFFER_KIB if functions else BUFFER_KIB))
+        self.write("buffer_size_kb", str(FUNCTIONS_BUFFER_KIB if self._functions else BUFFER_KIB))
         with suppress(OSError):  # older kernels wake a reader at any event
             self.write("buffer_percent", READ_AT_PERCENT)
         self.write("trace", "")
@@ -128,11 +131,9 @@ class Tracing:
             for event in events:
                 undo.callback(self.write, f"events/{event}/enable", "0")
                 self.write(f"events/{event}/enable", "1")
-            if functions:
+            if self._functions:
                 undo.callback(self.write, "set_ftrace_notrace_pid", "")
                 self.write("set_ftrace_notrace_pid", str(reader.thread))
-                undo.callback(self.write, "current_tracer", "nop")
-                self.write("current_tracer", "function")
             undo.callback(self.write, "tracing_on", "0")
             self.write("tracing_on", "1")
             yield recording

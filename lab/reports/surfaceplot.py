@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.analysis.surface import INSTANCE, LOADED, SETUP, START, Exposed, Reach, Work
+from lab.model import Accelerator
 from lab.reports import style
 from lab.reports.material import stamp
 from lab.results.record import Arm
@@ -23,6 +24,7 @@ FILLS = {  # from open to closed, in lightness too; hatches tell them apart with
     "absent": ("#d9d9d9", "", "this kernel has none"),
     "not called": ("#f2f2f2", "...", "can't be called without harm"),
 }
+OWN = ("#e6bcd3", "", "gets through, to its own kernel")
 ROW = 0.62
 LEAST_WORDS = 12
 """A part of a bar as narrow as that many calls has no room for its number."""
@@ -58,7 +60,8 @@ def draw(found: Exposed, directory: Path) -> tuple[Path, Path]:
 def _outcomes(axes: Axes, reaches: Sequence[Reach]) -> None:
     for place, reach in enumerate(reaches):
         left = 0
-        for outcome, (fill, hatch, _) in FILLS.items():
+        for outcome in FILLS:
+            fill, hatch, _ = _look(reach, outcome)
             count = reach.outcomes[outcome]
             axes.barh(
                 place, count, left=left, height=0.72, color=fill, hatch=hatch, edgecolor=style.PAPER, linewidth=1
@@ -74,13 +77,14 @@ def _outcomes(axes: Axes, reaches: Sequence[Reach]) -> None:
     _name_rows(axes, [reach.arm for reach in reaches], [_kernel(reach) for reach in reaches])
     from matplotlib.patches import Patch
 
-    used = [name for name in FILLS if any(reach.outcomes[name] for reach in reaches)]
-    handles = [
-        Patch(facecolor=FILLS[name][0], hatch=FILLS[name][1], edgecolor=style.QUIET, label=FILLS[name][2])
-        for name in used
-    ]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
+    used = dict.fromkeys(_look(each, name) for name in FILLS for each in reaches if each.outcomes[name])
+    handles = [Patch(facecolor=fill, hatch=hatch, edgecolor=style.QUIET, label=label) for fill, hatch, label in used]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.62 / len(reaches)), ncols=3)
     axes.set_title("system calls, each made from inside: what becomes of them")
+
+
+def _look(reach: Reach, outcome: str) -> tuple[str, str, str]:
+    return OWN if reach.own_kernel and outcome == "allowed" else FILLS[outcome]
 
 
 def _kernel(reach: Reach) -> str:
@@ -88,27 +92,32 @@ def _kernel(reach: Reach) -> str:
 
 
 def _starts(axes: Axes, starts: Sequence[Work]) -> None:
+    from matplotlib.ticker import LogLocator
+
     arms = list({work.arm.label: work.arm for work in starts}.values())
-    ticks, names = [], []
+    ticks, names, inks = [], [], []
     for place, arm in enumerate(arms):
         for shift, side, hatch, word in ((0, SETUP, "///", "putting it up"), (1, INSTANCE, "", "the instance")):
             work = next((each for each in starts if each.arm == arm and each.side == side), None)
             row = 2.3 * place + shift
             ticks.append(row)
-            names.append(f"{arm.label}: {word}")
+            emulated = " (TCG)" if arm.accelerator is Accelerator.TCG else ""
+            names.append(f"{arm.label}{emulated}: {word}")
+            inks.append(style.ink(arm))
             if work is None:
                 continue
             axes.barh(row, work.total, height=0.8, color=style.colour(arm), hatch=hatch, edgecolor=style.PAPER)
             says = f"{work.total:,.0f} calls, {work.distinct} different"
             axes.text(work.total * 1.06, row, says, va="center", fontsize=13)
     axes.set_yticks(ticks, names)
-    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
-        tick.set_color(style.ink(next(arm for arm in arms if name.startswith(f"{arm.label}:"))))
+    for tick, ink in zip(axes.get_yticklabels(), inks, strict=True):
+        tick.set_color(ink)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(max(ticks) + 0.7, min(ticks) - 0.7)
     axes.set_xscale("log")
     axes.set_xlim(left=10, right=max(work.total for work in starts) * 12)
     style.logarithmic(axes.xaxis, "1")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
     axes.set_title("system calls made of the host for one start, until the first correct answer (logarithmic)")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 from lab.runtime.bpf import (
     AUDIT_ARCHITECTURES,
     JUMP_EQUAL,
@@ -95,6 +95,14 @@ def compile(profile: Seccomp, machine: str | None = None) -> bytes:
     if key not in _compiled:
         _compiled[key] = _compile(*key)
     return _compiled[key]
+
+
+def native() -> dict[str, int]:
+    """The machine's own system calls, number by name. Raises LabError where lab has no table of them."""
+    machine = os.uname().machine
+    if machine not in MACHINES:
+        raise LabError(f"lab has no table of system calls for {machine}", hint="it has them for x86_64 and aarch64")
+    return numbers(next(iter(MACHINES[machine])))
 
 
 def _compile(profile: Seccomp, machine: str) -> bytes:

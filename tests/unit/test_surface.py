@@ -9,11 +9,12 @@ import subprocess
 
 import pytest
 
-from lab.experiment.surface import SKIPPED, ZEROED, Call, Outcome, compare, count, disagreements, native, tell
+from lab.experiment.surface import SKIPPED, ZEROED, Call, Outcome, compare, count, disagreements, tell
 from lab.inside.build import program
 from lab.runtime.bpf import Action
 from lab.runtime.config import Seccomp, SeccompArgument, SeccompRule
 from lab.runtime.profile import default_profile
+from lab.runtime.seccomp import native
 
 
 def call(filtered: Outcome, answer: int, seen: int | None, bare: int | None) -> Call:

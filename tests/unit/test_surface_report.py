@@ -15,7 +15,7 @@ from lab.analysis.data import Loaded, load
 from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START, SUBSYSTEMS, Exposed, medians, scaled
 from lab.cli.main import app
 from lab.experiment.exposure import assert_answered, described
-from lab.experiment.surface import Call, Outcome, native
+from lab.experiment.surface import Call, Outcome
 from lab.metrics.wrk import LoadResult
 from lab.model import Accelerator
 from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story
@@ -23,6 +23,7 @@ from lab.results.record import Arm, Sample, Status
 from lab.results.store import RunFolder
 from lab.runtime.bpf import Action
 from lab.runtime.calls import numbers
+from lab.runtime.seccomp import native
 
 
 def sample(arm: str, block: int, quantity: str, state: str, value: float | None, **detail: Any) -> Sample:
