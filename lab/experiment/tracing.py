@@ -19,15 +19,14 @@ from tempfile import TemporaryFile
 
 from lab.errors import LabError
 from lab.experiment.lineage import CLONE_THREAD, Born, Executed, Lineage, Side, Step, find_becoming
-from lab.host.ringbuffer import COMMON, HARD_IRQ, NMI, SOFT_IRQ, records
+from lab.host.ringbuffer import COMMON, Run, runs
 from lab.host.tracing import FUNCTION, KALLSYMS, Recording, Tracing
 from lab.runtime.seccomp import native
 
 CALL, EXIT = "raw_syscalls/sys_enter", "kvm/kvm_exit"
 BORN, EXECUTED = "task/task_newtask", "sched/sched_process_exec"
-INTERRUPT = HARD_IRQ | SOFT_IRQ | NMI
 PF_KTHREAD = 0x00200000
-EVER = 1 << 62
+NO_EVENT = -1
 
 
 @dataclass(slots=True)
@@ -38,7 +37,7 @@ class Traced:
     calls: list[tuple[int, int, int]] = field(default_factory=list)  # time, thread, number
     exits: list[tuple[int, int]] = field(default_factory=list)  # time, thread
     functions: dict[tuple[int, bool, int], list[int]] = field(default_factory=dict)
-    """By thread, whether in an interrupt, and address: when it was entered first and last."""
+    """By thread, whether in an interrupt, and address: from when to when, as exactly as its runs are (`Run`)."""
     lost: int = 0
 
 
@@ -58,27 +57,29 @@ def read(recording: Recording) -> Traced:
     found, formats = Traced(lost=recording.lost), recording.formats
     kinds = {formats[name].id: name for name in formats}
     number = formats[CALL].fields["id"]
-    address = formats[FUNCTION].fields["ip"] if FUNCTION in formats else None
-    functions = found.functions
+    function = formats[FUNCTION].id if FUNCTION in formats else NO_EVENT
     for page in recording.pages():
-        for at, entry in records(page):
-            event, flags, _, thread = COMMON.unpack_from(entry)
+        for each in runs(page, function):
+            if isinstance(each, Run):
+                _note(found.functions, each)
+                continue
+            at, entry = each
+            event, _, _, thread = COMMON.unpack_from(entry)
             kind = kinds.get(event)
-            if kind == FUNCTION and address is not None:
-                key = (thread, bool(flags & INTERRUPT), address.number(entry))
-                if (seen := functions.get(key)) is None:
-                    functions[key] = [at, at]
-                elif at > seen[1]:
-                    seen[1] = at
-                elif at < seen[0]:
-                    seen[0] = at
-            elif kind == CALL:
+            if kind == CALL:
                 found.calls.append((at, thread, number.number(entry)))
             elif kind == EXIT:
                 found.exits.append((at, thread))
-            elif kind is not None:
+            elif kind in (BORN, EXECUTED):
                 found.steps.append(_step(recording, kind, at, thread, entry))
     return found
+
+
+def _note(functions: dict[tuple[int, bool, int], list[int]], run: Run) -> None:
+    for addresses, interrupt in ((run.own, False), (run.interrupts, True)):
+        for address in addresses:
+            seen = functions.setdefault((run.thread, interrupt, address), [run.first, run.last])
+            seen[0], seen[1] = min(seen[0], run.first), max(seen[1], run.last)
 
 
 def _step(recording: Recording, kind: str, at: int, thread: int, entry: bytes) -> Step:
@@ -165,9 +166,9 @@ class Observer:
                     opened.began = time.monotonic_ns()
                     yield opened
                     opened.ended = time.monotonic_ns()
-                    opened.kernel = kernel_threads() if not self.why_no_functions else frozenset()
             except OSError as error:
                 raise LabError(f"the kernel's trace can't be recorded: {error.strerror or error}") from error
+            opened.kernel = frozenset() if self.why_no_functions else kernel_threads()
             opened.traced = read(recording)
 
 

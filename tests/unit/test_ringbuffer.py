@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.host.ringbuffer import PADDING, TIME_EXTEND, TIME_STAMP, has_lost, page_size, read_format, records
+from lab.host.ringbuffer import PADDING, TIME_EXTEND, TIME_STAMP, Run, has_lost, page_size, read_format, records, runs
 
 EXEC = """name: sched_process_exec
 ID: 365
@@ -63,6 +63,46 @@ def test_every_entry_comes_out_with_its_time(start: int, given_steps: list[tuple
         parts.append(event(delta, entry, large=large))
         expected.append((now, entry))
     assert list(records(page(start, *parts))) == expected
+
+
+ENTER = 1  # the number of ftrace's own event
+entered = st.builds(
+    lambda thread, flags, address: struct.pack("=HBBiQQ", ENTER, flags, 0, thread, address, 0),
+    st.integers(1, 3), st.sampled_from([0, 1, 0x08, 0x11]), st.integers(0, 5),
+)  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1000), st.one_of(entered, st.binary(min_size=24, max_size=24))), max_size=60)
+)
+def test_functions_come_in_runs_that_hold_the_same_as_records(given_steps: list[tuple[int, bytes]]) -> None:
+    whole = page(500, *(event(delta, entry) for delta, entry in given_steps))
+    once, others = set(), []
+    for at, entry in records(whole):
+        kind, flags, _, thread, address, _ = struct.unpack("=HBBiQQ", entry)
+        if kind == ENTER:
+            once.add((thread, bool(flags & 0x58), address))
+        else:
+            others.append((at, entry))
+    found, rest = set(), []
+    for each in runs(whole, ENTER):
+        if isinstance(each, Run):
+            assert 500 <= each.first <= each.last
+            found |= {(each.thread, False, one) for one in each.own} | {
+                (each.thread, True, one) for one in each.interrupts
+            }
+        else:
+            rest.append(each)
+    assert (found, rest) == (once, others)
+
+
+def test_a_run_ends_where_something_else_happens() -> None:
+    """Exactly there: an execve between two functions tells to whom each belongs."""
+    first, second, third = (struct.pack("=HBBiQQ", ENTER, 0, 0, *who, 0) for who in ((7, 0xA), (7, 0xB), (8, 0xC)))
+    parts = [event(1, entry) for entry in (first, b"an execve...", second, third)]
+    assert list(runs(page(0, *parts), ENTER)) == [
+        Run(7, 1, 1, {0xA}), (2, b"an execve..."), Run(7, 3, 3, {0xB}), Run(8, 4, 4, {0xC}),
+    ]  # fmt: skip
 
 
 def test_absolute_times_and_what_was_thrown_away() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +17,13 @@ from typer.testing import CliRunner
 from lab.analysis.data import Loaded, load
 from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START, SUBSYSTEMS, Exposed, medians, scaled
 from lab.cli.main import app
+from lab.errors import LabError
+from lab.experiment import exposure
 from lab.experiment.exposure import assert_answered, described
+from lab.experiment.lineage import Side
 from lab.experiment.surface import Call, Outcome
+from lab.experiment.tracing import Counts
+from lab.experiment.watch import Silent
 from lab.metrics.wrk import LoadResult
 from lab.model import Accelerator
 from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story
@@ -118,7 +126,7 @@ def test_a_load_that_was_not_answered_is_a_failure_and_no_number(loaded: Loaded)
     assert work is not None
     assert (work.n, work.distinct) == (0, 0)
     assert work.failures == ("3 of 9 requests were not answered correctly",)
-    with pytest.raises(Exception, match="2 of 7 requests"):
+    with pytest.raises(LabError, match="2 of 7 requests"):
         assert_answered(LoadResult(requests=5, duration_seconds=1, received_bytes=1, latency_seconds={},
                                    errors={"read": 2}))  # fmt: skip
 
@@ -182,3 +190,58 @@ def test_a_median_of_calls_lies_among_its_rounds(rounds: list[dict[str, int]]) -
     for name, value in medians(rounds).items():
         seen = [each.get(name, 0) for each in rounds]
         assert min(seen) <= value <= max(seen)
+
+
+class Functions:
+    """An observer of a host that lets its functions be traced, on which nothing happens but what is known."""
+
+    why_no_functions = ""
+    counts_exits = True
+
+    @contextmanager
+    def window(self, threads: frozenset[int]) -> Iterator[Functions]:
+        yield self
+
+    def steady(self) -> Counts:
+        entered = {Side.KERNEL: frozenset({"tick"}), Side.INSTANCE: frozenset({"vfs_read"})}
+        made = {Side.INSTANCE: {"read": 3}}
+        return Counts(calls=made, exits={Side.INSTANCE: 7}, functions=entered, lost=0, seconds=1.0)
+
+
+def test_functions_and_exits_are_recorded_where_they_can_be_traced(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.open(loaded.path)
+    monkeypatch.setattr(exposure, "Tracing", SimpleNamespace(make=lambda session: nullcontext()))
+    monkeypatch.setattr(exposure, "Observer", lambda tracing, scratch, functions: Functions())
+    monkeypatch.setattr(exposure, "IDLE_SECONDS", 0)
+    site: Any = SimpleNamespace(session=None, scratch=loaded.path)
+    setup: Any = SimpleNamespace(image=SimpleNamespace(digest="sha256:0"))
+    backend: Any = SimpleNamespace(name="container")
+    run = exposure.Exposure(site, setup, folder, Silent(), seed=1, rounds=1)
+    before = len(list(folder.samples()))
+    with folder, run._observed() as observer:
+        assert observer is not None
+        run._count(backend, 4, "container-4", IDLE, Functions().steady())
+    added = list(folder.samples())[before:]
+    assert [(each.arm, each.quantity, each.value) for each in added] == [
+        ("", "surface.functions", 1), ("container", "surface.host_calls", 3), ("container", "surface.exits", 7),
+        ("container", "surface.functions", 1), ("container", "surface.functions", 1),
+    ]  # fmt: skip
+    settings = RunFolder.open(loaded.path).run.settings
+    assert (settings["not_traced"], settings["no_functions"], settings["no_exits"]) == ("", "", "")
+
+
+def test_a_host_that_lets_nobody_trace_says_why(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(session: object) -> None:
+        raise LabError("this kernel has no tracefs", hint="one with CONFIG_FTRACE has")
+
+    monkeypatch.setattr(exposure, "Tracing", SimpleNamespace(make=refuse))
+    site: Any = SimpleNamespace(session=None, scratch=loaded.path)
+    setup: Any = SimpleNamespace(image=SimpleNamespace(digest="sha256:0"))
+    folder = RunFolder.open(loaded.path)
+    with folder, exposure.Exposure(site, setup, folder, Silent(), seed=1, rounds=1)._observed() as observer:
+        assert observer is None
+    found = Exposed(load(loaded.path)).not_measurable
+    assert found["system calls made of the host"] == "this kernel has no tracefs (one with CONFIG_FTRACE has)"
+    assert set(found) == {"system calls made of the host", "functions of the host's kernel", "exits to KVM"}
