@@ -140,6 +140,8 @@ def _unlike(before: Loaded, after: Loaded) -> list[str]:
         said.append("The images differ: the application itself may have changed.")
     if dict(first.limits) != dict(second.limits):
         said.append(f"The limits differ: {_plain(first.limits)} before, {_plain(second.limits)} after.")
+    if dict(first.host_levels) != dict(second.host_levels):
+        said.append(f"The host was set to {_plain(first.host_levels)} before, {_plain(second.host_levels)} after.")
     said += [
         f"{name}: {first.versions[name]} before, {second.versions[name]} after."
         for name in sorted(set(first.versions) & set(second.versions))

@@ -149,7 +149,7 @@ def compare(
             varied = read_factors(factor or [], chosen[0])
             require_single(varied, {"memory": memory, "cpus": cpus, "caches": caches})
             remark(varied, chosen[0])
-            host = host_levels({"caches": caches})
+            host = host_levels({"caches": caches}, varied)
             until |= {"factors": varied}
             folder = _start(site, target, *chosen, until, seed, memory, cpus, host, idle, out)
     if folder.run.ended_because not in list(Ending):

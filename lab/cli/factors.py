@@ -77,8 +77,10 @@ def require_single(factors: Sequence[Factor], given: Mapping[str, str]) -> None:
             )
 
 
-def host_levels(given: Mapping[str, str]) -> dict[str, str]:
+def host_levels(given: Mapping[str, str], varied: Sequence[Factor] = ()) -> dict[str, str]:
     """How the host is for every instance: each host factor of ``given`` at that level, at its first where it is "".
+
+    Those that are ``varied`` are left out.
 
     Raises UsageError for what is no level.
     """
@@ -86,7 +88,7 @@ def host_levels(given: Mapping[str, str]) -> dict[str, str]:
 
     found = {}
     for factor in host_factors():
-        if factor.name in given:
+        if factor.name in given and factor.name not in {each.name for each in varied}:
             found[factor.name] = given[factor.name] or factor.levels[0]
             if found[factor.name] not in factor.levels:
                 raise UsageError(

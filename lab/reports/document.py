@@ -117,7 +117,8 @@ def _subtitle(material: Material) -> str:
         if material.levels
         else ""
     )
-    return f"The same image behind {len(material.arms)} boundaries: {arms}. {blocks} blocks, {when} UTC.{at}"
+    how = "Cold starts. " if run.host_levels.get("caches") == "cold" else ""
+    return f"{how}The same image behind {len(material.arms)} boundaries: {arms}. {blocks} blocks, {when} UTC.{at}"
 
 
 def provenance(material: Material) -> list[tuple[str, str]]:

@@ -71,7 +71,9 @@ def table(material: Material, columns: int = len(COLUMNS)) -> Table:
     own = [(name, "", material.label(name)) for name in list(material.figures)[:2]]
     wanted = [*COLUMNS[:1], *own, *COLUMNS[1:]][:columns]
     shown = [each for each in wanted if any(_value(material, each[0], arm, each[1]) for arm in material.arms)]
-    grid = Table(box=box.SIMPLE_HEAD, title=material.run.title or material.run.scenario, title_justify="left")
+    cold = ", cold starts" if material.run.host_levels.get("caches") == "cold" else ""
+    title = (material.run.title or material.run.scenario) + cold
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     grid.add_column("backend", no_wrap=True, min_width=max(len(_kernel(arm)) for arm in material.arms))
     boots = [line for arm in material.arms for line in _boot(material, arm).splitlines()]
     grid.add_column("boot", no_wrap=True, min_width=max((len(line) for line in boots), default=0))

@@ -23,6 +23,7 @@ ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("the image", lambda run: run.image.get("digest")),
     ("the images", lambda run: sorted(run.images)),
     ("the factors", lambda run: run.settings.get("factors", [])),
+    ("how the host was set", lambda run: dict(run.host_levels)),
     ("the limits", lambda run: {name: value for name, value in run.limits.items() if value is not None}),
     ("the metrics", lambda run: sorted(run.metrics)),
     ("the backends", lambda run: sorted(arm.label for arm in run.arms)),

@@ -118,3 +118,13 @@ class Run:
     ended: str = ""
     ended_because: str = ""  # an Ending, or interrupted | error: …
     schema: int = SCHEMA
+
+    @property
+    def host_levels(self) -> Mapping[str, str]:
+        """How the host was for all arms, by host factor; what a factor of the run varies is not among them.
+
+        A run from before this was recorded had warm caches.
+        """
+        varied = {factor["name"] for factor in self.settings.get("factors", [])}
+        levels = {"caches": "warm", **self.settings.get("host", {})}
+        return {name: level for name, level in levels.items() if name not in varied}

@@ -13,6 +13,7 @@ import pytest
 
 from lab.cli.factors import host_levels
 from lab.errors import LabError, UsageError
+from lab.experiment.factors import Factor, Scope
 from lab.experiment.hostfactors.caches import COLD, WARM, Caches
 from lab.host import pagecache
 from lab.host.pagecache import PAGE_BYTES, evict, fill, find, look
@@ -141,6 +142,8 @@ def observed(level: str, backend: Any) -> Observation:
 def test_a_level_for_all_is_the_first_unless_named() -> None:
     assert host_levels({"caches": ""}) == {"caches": WARM}
     assert host_levels({"caches": COLD}) == {"caches": COLD}
+    varied = Factor(name="caches", scope=Scope.HOST, levels=(WARM, COLD), tells="", of={})
+    assert host_levels({"caches": ""}, [varied]) == {}
     with pytest.raises(UsageError, match="--caches lukewarm is no level of it") as caught:
         host_levels({"caches": "lukewarm"})
     assert "warm, cold" in caught.value.hint

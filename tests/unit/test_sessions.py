@@ -109,6 +109,7 @@ def test_two_sessions_are_compared_by_blocks_and_the_report_says_so(tmp_path: Pa
         (lambda run: replace(run, limits={**run.limits, "memory_bytes": 1}), "differ in the limits"),
         (lambda run: replace(run, image={**run.image, "digest": "sha256:0"}), "differ in the image"),
         (lambda run: replace(run, arms=run.arms[:2]), "differ in the backends"),
+        (lambda run: replace(run, settings={**run.settings, "host": {"caches": "cold"}}), "how the host was set"),
         (lambda run: replace(run, ended_because="interrupted"), "is not complete: interrupted"),
     ],
 )
