@@ -14,6 +14,7 @@ import pandas as pd
 
 from lab.analysis.data import counted, detail
 from lab.analysis.host import Remark
+from lab.analysis.precision import in_percent
 from lab.analysis.quantities import format_value
 
 RESIDENT, FETCHED = "caches.resident", "boot.read"
@@ -52,13 +53,13 @@ def in_words(frame: pd.DataFrame) -> str:
     said = []
     for level in (level for level in (WARM, COLD) if level in set(found["level"])):
         group = found[found["level"] == level]
-        least, most = f"{group['share'].min():.0%}", _range(group["data_bytes"])
-        of = f"of the {most} that lab made for it to read"
+        share = float(group["share"].min())
+        of = f"of the {_range(group['data_bytes'])} that lab made for it to read"
         text = f"{level}, looked at before each of {len(group)} requests: "
         if level == COLD:
             text += f"{_range(group['resident_bytes'])} {of} was in the host's page cache"
         else:
-            text += f"{least} at the least {of} was in the host's page cache"
+            text += f"{'all' if share >= 1 else f'at least {in_percent(share)}'} {of} was in the host's page cache"
         medians = group.groupby("arm", sort=False)["fetched_bytes"].median().dropna()
         each = ", ".join(f"{arm} {format_value(float(value), 'bytes')}" for arm, value in medians.items() if value)
         each = each or ("nothing" if len(medians) else "")
@@ -80,7 +81,8 @@ def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
         yield Remark(
             kind="caches",
             sentence=f"Not all starts were warm: before {len(cool)} of {len(warm)} the host had as little as "
-            f"{cool['share'].min():.0%} of their files in memory, though lab had just read them ({_arms(cool)}).",
+            f"{in_percent(float(cool['share'].min()))} of their files in memory ({_arms(cool)}), though lab had just "
+            "read them.",
             advice="The host has too little memory to keep them. Free some, or compare fewer backends at once.",
         )
     fetching = warm[warm["fetched_bytes"] > LITTLE_BYTES]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lab.analysis.data import Loaded
 from lab.analysis.density import Growth, growths
 from lab.analysis.quantities import format_value
+from lab.host.ksm import PASSES
 from lab.model import Accelerator
 from lab.reports import article, style
 from lab.reports.article import Article, Section
@@ -73,11 +74,11 @@ def _merging(loaded: Loaded) -> str:
         return ""
     charged = loaded.frame[loaded.frame["quantity"] == "density.charged"]
     passes = [int(each["ksm_passes"]) for each in charged["detail"] if "ksm_passes" in each]
-    late = sum(number < 2 for number in passes)
+    late = sum(number < PASSES for number in passes)
     but = f", but for {late} of {len(passes)} that would have taken too long" if late else ""
     return (
-        f"KSM kept equal pages of the copies once; after each start memory was looked at when it had passed twice "
-        f"over all of them{but}. "
+        "KSM kept equal pages of the copies once; after each start memory was looked at when it had passed over all "
+        f"of them twice{but}. "
     )
 
 

@@ -34,7 +34,7 @@ COLD = {"arm": "vm", "level": "cold", "share": 0.0, "fetched": 40 * MIB}
 
 def test_what_was_seen_is_said_by_level() -> None:
     said = in_words(frame(WARM, COLD, COLD | {"fetched": 44 * MIB}, COLD | {"fetched": 42 * MIB}))
-    assert "warm, looked at before each of 1 requests: 100% at the least of the 200 MiB" in said
+    assert "warm, looked at before each of 1 requests: all of the 200 MiB" in said
     assert "cold, looked at before each of 3 requests: 0 B of the 200 MiB" in said
     assert "fetched from disks vm 42.0 MiB (medians)" in said
     assert "fetched from disks nothing (medians)" in said
@@ -50,7 +50,7 @@ def test_what_agrees_needs_no_remark() -> None:
 
 def test_a_warm_start_that_was_not_is_told() -> None:
     (cool,) = remarks(frame(WARM, WARM | {"share": 0.4}))
-    assert "before 1 of 2 the host had as little as 40%" in cool.sentence
+    assert "before 1 of 2 the host had as little as 40 %" in cool.sentence
     (fetching,) = remarks(frame(WARM, WARM | {"fetched": 3 * MIB}))
     assert "1 of 2 warm starts fetched up to 3.00 MiB" in fetching.sentence
 
