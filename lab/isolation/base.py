@@ -281,7 +281,7 @@ class Privilege(Probe):
         return (self.line, BOOT_ID)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
-        asked, error = self.line.split(" x:")[0], str(seen[0]["name"])
+        asked, error = self.lines(context)[0].split(" x:")[0], str(seen[0]["name"])
         evidence = f"{asked}: {error or 'succeeded'}"
         if error in self.allowed:
             return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=evidence)
