@@ -61,9 +61,10 @@ def how(probe: Probe) -> str:
 
 def explanation(probe: Probe, width: int = 100) -> str:
     """All there is to know about a probe, as text for a terminal ``width`` columns wide."""
+    kinds = _kinds_of(probe)
     surprises = [
-        f"“{answer}” from {KINDS[kind]}: {surprise(probe, kind, answer)}."
-        for kind in probe.expected
+        f"“{answer}” from {called}: {surprise(probe, kind, answer)}."
+        for kind, called in kinds.items()
         for answer in _others(probe, kind)
     ]
     parts = [
@@ -71,8 +72,9 @@ def explanation(probe: Probe, width: int = 100) -> str:
         ("stopped by", f"{probe.mechanism}, where a container stops it"),
         ("matters", f"{probe.severity}. {CONSEQUENCE[probe.severity]}"),
         *(
-            (f"expected of {KINDS[kind]}", f"{' or '.join(wanted.answers)}: {wanted.because}")
-            for kind, wanted in probe.expected.items()
+            (f"expected of {called}", f"{' or '.join(wanted.answers)}: {wanted.because}")
+            for kind, called in kinds.items()
+            for wanted in [probe.expected[kind]]
         ),
         ("controls", f"must say yes on {probe.positive}, and no in {probe.negative}; else it is inconclusive"),
         ("a surprise means", " ".join([*surprises, probe.surprise])),
@@ -83,6 +85,14 @@ def explanation(probe: Probe, width: int = 100) -> str:
         filled = textwrap.wrap(text, width - 4, break_on_hyphens=False)
         lines += ["", title, *(f"    {line}" for line in filled)]
     return "\n".join(lines)
+
+
+def _kinds_of(probe: Probe) -> dict[Boundary, str]:
+    """What is expected of whom, said once where a user namespace changes nothing."""
+    if probe.expected[Boundary.USER_NAMESPACE] != probe.expected[Boundary.CONTAINER]:
+        return KINDS
+    once = KINDS | {Boundary.CONTAINER: "a container, in a user namespace too"}
+    return {kind: called for kind, called in once.items() if kind is not Boundary.USER_NAMESPACE}
 
 
 def _others(probe: Probe, kind: Boundary) -> list[Answer]:
