@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Interface
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.guest.handover import CGROUPS, Handover
-from lab.hypervisor.kinds import MICROVM, PC, Design, MachineType, UserSpace
+from lab.hypervisor.guest.loader import KERNEL_LINE, write_own_disk
+from lab.hypervisor.kinds import MICROVM, PC, Design, Firmware, MachineType, UserSpace
 from lab.model import Process, TerminalSize
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)
@@ -90,6 +93,31 @@ def test_an_archive_unpacks_to_what_went_in(files: dict[str, bytes]) -> None:
     data = cpio.archive(cpio.with_parents([cpio.file(path, content) for path, content in clean.items()]))
     assert len(data) % 4 == 0
     assert read_archive(data) == clean
+
+
+@pytest.mark.parametrize("firmware", [Firmware.SEABIOS, Firmware.OVMF])
+@pytest.mark.parametrize("long", [False, True])
+def test_a_boot_loader_gets_its_orders_and_the_handover_on_one_disk(
+    tmp_path: Path, firmware: Firmware, long: bool
+) -> None:
+    environment = {"LONG": "x" * 3_000_000} if long else {}
+    given = handover(replace(PC, firmware=firmware), replace(PROCESS, environment=environment))
+    write_own_disk(given, "console=ttyS0 panic=-1", tmp_path / "own.raw")
+    disk = (tmp_path / "own.raw").read_bytes()
+    orders = read_archive(disk)["lab/orders"].decode()
+    sectors = int(re.search(r"^initrd\w* /initramfs \(\$own\)0\+(\d+)$", orders, re.MULTILINE)[1])  # type: ignore[index]
+    assert re.search(r"^linux\w* /vmlinuz console=ttyS0 panic=-1$", orders, re.MULTILINE)
+    assert orders.splitlines()[-2:] == [f"echo {KERNEL_LINE.decode()}", "boot"], "the line is the last that it says"
+    assert (1 << 20) <= len(disk) >= sectors * 512, "SeaBIOS passes smaller disks over"
+    handed = disk[: sectors * 512]  # what the kernel gets, behind the shared initramfs
+    second = handed.index(b"070701", handed.index(b"TRAILER!!!"))
+    files = {
+        path.removeprefix("run/lab/machine/"): content for path, content in read_archive(handed[second:]).items()
+    }
+    assert {path: content for path, content in files.items() if path != "settings" and "wants" not in path} == {
+        path: content for path, content in given.files().items() if path != "settings"
+    }
+    assert not disk[sectors * 512 :].strip(b"\0")
 
 
 def read_archive(data: bytes) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +22,7 @@ from lab.hypervisor import machine as machine_module
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import Handover
-from lab.hypervisor.kinds import MICROVM, PC, Design
+from lab.hypervisor.kinds import MICROVM, PC, Design, Firmware, MachineType
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.parts import MachineRequest
 from lab.hypervisor.session import Hypervisor
@@ -80,7 +80,7 @@ def start(site: Site, lab_home: Path, tmp_path_factory: pytest.TempPathFactory) 
         )
         return Machine.start(
             site.hypervisor,
-            site.guest,
+            prepare_guest(lab_home, design),
             MachineRequest(
                 name=name,
                 design=design,
@@ -207,6 +207,19 @@ def test_the_applications_end_is_the_machines_end(start: Callable[..., Machine])
         assert machine.process is not None
         with open_pid(machine.process) as qemu:
             assert select.select([qemu], [], [], BOOT_SECONDS)[0], "QEMU outlives the application"
+
+
+def test_a_bios_and_a_boot_loader_start_the_same_kernel(start: Callable[..., Machine]) -> None:
+    design = replace(MICROVM, machine=MachineType.Q35, firmware=Firmware.SEABIOS)
+    with start(design, ("cat", "/proc/cmdline")) as machine:
+        assert machine.wait(BOOT_SECONDS) == 0
+        logs = machine.request.log_directory
+        stamps = machine.timeline.stamps()
+    assert "earlyprintk=ttyS0" in (logs / "stdout.log").read_text()
+    assert stamps[Phase.ISOLATED] <= stamps[Phase.KERNEL] <= stamps[Phase.INIT] <= stamps[Phase.EXECUTED]
+    before, after = (logs / "console.log").read_bytes().split(b"lab: kernel")
+    assert b"\n" not in before, "neither a BIOS nor GRUB says anything else here"
+    assert b"Linux version" in after
 
 
 def test_a_signal_reaches_the_application(start: Callable[..., Machine]) -> None:
