@@ -19,7 +19,7 @@ from lab.analysis.data import Loaded, detail
 from lab.analysis.host import HOST, remarks
 from lab.analysis.inference import FEWEST
 from lab.analysis.precision import in_percent, widths
-from lab.analysis.quantities import is_key, label
+from lab.analysis.quantities import format_value, is_key, label
 from lab.model import Accelerator
 from lab.results.record import Arm, Ending, Status
 
@@ -53,6 +53,7 @@ class Kind(StrEnum):
     FREQUENCY = "frequency change"
     EXCLUDED = "excluded blocks"
     COARSE = "coarse polling"
+    RESTORED = "restored"
     PARITY = "parity"
     ISOLATION = "isolation"
 
@@ -79,7 +80,7 @@ def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     """Everything there is to warn of, the most serious first. ``ratios`` is lab.analysis.compare.ratios()'s."""
     detectors = (
         _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _imprecise, _noise, _drift,
-        _clusters, _coarse, _host, _excluded,
+        _clusters, _coarse, _restored, _host, _excluded,
     )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
     found += _band(ratios)
@@ -264,6 +265,21 @@ def _excluded(loaded: Loaded) -> Iterator[Finding]:
             "left out of every statistic, by the rule declared before the first: a fixed computation took more than "
             f"{factor:g} times its median there.",
             advice="Their samples are in the folder, and marked in samples.csv.",
+        )
+
+
+def _restored(loaded: Loaded) -> Iterator[Finding]:
+    frame = loaded.measured
+    sizes = frame[frame["quantity"] == "snapshot.size"].groupby("arm")["value"].median()
+    if len(sizes):
+        cases = [f"{arm} from {format_value(float(size), 'bytes')}" for arm, size in sizes.items()]
+        yield Finding(
+            kind=Kind.RESTORED,
+            severity=Severity.NOTE,
+            sentence=f"Some went on from a saved machine instead of booting: {_some(cases)} on disk. The boot that "
+            "was saved, and the writing, are in no figure.",
+            advice="It pays where many start from one. What was random or remembered when it was saved, they share: "
+            "see “Restored instead of booted” in docs/how-a-vm-starts.md.",
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TextIO
 
 from lab.cli.explanations import EXPLANATIONS, HELPER, number
-from lab.host.clock import Remark, Taken
+from lab.host.clock import RUNNING, Remark, Taken
 from lab.hypervisor.boot import Boot
 from lab.instance import LaunchRequest
 from lab.model import Kernel, Phase
@@ -24,6 +24,7 @@ AFTERWARDS: dict[Kernel, dict[Phase, tuple[str, str]]] = {
         Phase.KERNEL: ("guest", Boot.FIRMWARE),
         Phase.INIT: ("guest", Boot.KERNEL),
         Phase.EXECUTED: ("guest", Boot.USER_SPACE),
+        Phase.RESTORED: ("guest", Boot.WAKE),
     },
 }
 """Steps that nobody can tell of from within: the host sees the phase that each ends with."""
@@ -72,7 +73,7 @@ class Explainer:
                 assert self._known_to is not None
                 self._print_step(Taken(side=side, step=step, began=min(self._known_to, at), ended=at))
                 self._known_to = at
-            if phase is Phase.EXECUTED:
+            if phase in RUNNING:
                 self._end(at)
 
     def _begin(self, at: float) -> None:

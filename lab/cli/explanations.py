@@ -209,6 +209,11 @@ MACHINE: dict[str, Explanation] = {
         calls="seen: a mark on its port",
         page="execve(2)",
     ),
+    Boot.WAKE: Explanation(
+        what="The saved guest hears who it is from now on, and draws from a seed of its own.",
+        calls="seen: a mark on its port",
+        page="random(4)",
+    ),
 }
 
 REFERENCE: dict[str, Explanation] = {

@@ -23,6 +23,7 @@ class Boot(StrEnum):
     FIRMWARE = "reach the kernel"
     KERNEL = "boot the kernel"
     USER_SPACE = "bring up user space"
+    WAKE = "go on"
 
 
 USER_SPACE = {
@@ -49,13 +50,20 @@ def remarks(request: MachineRequest, spec: MachineSpec) -> dict[str, Remark]:
     disks = ", ".join(f"{disk.serial}{' (a layer of its own)' if disk.backing else ''}" for disk in spec.disks)
     channels = ", ".join(port.name.lower() for port in ports(interactive=spec.interactive))
     found = {
-        Boot.PARTS: f"{_initramfs(spec)}disks: {disks}",
+        Boot.PARTS: f"{_saved(request)}{_initramfs(spec)}disks: {disks}",
         Boot.CHANNELS: f"the console, and the ports {channels}",
         Boot.DOMAIN: f"{spec.machine}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
         Boot.LAUNCH: EXECUTES[spec.accelerator],
         Boot.USER_SPACE: USER_SPACE[request.design.user_space],
     }
     return {str(step): Remark(text) for step, text in found.items()} | _firmware(request.design)
+
+
+def _saved(request: MachineRequest) -> str:
+    size = request.snapshot.size_bytes if request.snapshot else 0
+    return (
+        f"it goes on from a machine that was saved: {format_bytes(size)} of RAM, devices and disks. " if size else ""
+    )
 
 
 def kernel_sign(design: Design) -> bytes | None:

@@ -20,7 +20,8 @@ WHY = {
 }
 
 UNTIL = "until"
-WHY_UNTIL = "ours starts at lab's request and ends when the host saw the marker of the guest's init"
+WHY_UNTIL = "ours starts at lab's request and ends when the host saw"
+SEEN = {"boot.init": "the marker of the guest's init", "boot.restored": "the restored guest answer an order"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +52,22 @@ def _figures() -> list[dict[str, Any]]:
 
 def anchors(material: Material) -> list[Anchor]:
     """Every published figure, in the file's order."""
-    arms = {arm.label: arm for arm in material.arms}
     found = []
     for entry in _figures():
         label_, quantity, state = entry.pop("beside", ("", "", ""))
-        arm = arms.get(label_)
-        ours = _ours(material, arm, quantity, state) if arm is not None else ""
-        until = state == UNTIL
-        found.append(Anchor(**entry, ours=ours, why=_why(entry["topic"], arm if ours else None, until=until)))
+        arm, ours = _nearest(material, label_, quantity, state)
+        until = quantity if state == UNTIL else ""
+        found.append(Anchor(**entry, ours=ours, why=_why(entry["topic"], arm, until=until)))
     return found
+
+
+def _nearest(material: Material, backend: str, quantity: str, state: str) -> tuple[Arm | None, str]:
+    """The backend's reference, or the first of its other arms that has such a figure."""
+    references = [arm for arm in material.arms if arm.label == backend]
+    for arm in (*references, *(arm for arm in material.loaded.arms if arm.backend == backend)):
+        if ours := _ours(material, arm, quantity, state):
+            return arm, ours
+    return None, ""
 
 
 def _ours(material: Material, arm: Arm, quantity: str, state: str) -> str:
@@ -76,8 +84,8 @@ def _ours(material: Material, arm: Arm, quantity: str, state: str) -> str:
     return f"{stamped(arm)}: {label(quantity)} {format_value(value.median, value.unit)} (n = {value.n})"
 
 
-def _why(topic: str, arm: Arm | None, *, until: bool) -> str:
-    reasons = [WHY_UNTIL if until else WHY[topic]]
+def _why(topic: str, arm: Arm | None, *, until: str) -> str:
+    reasons = [f"{WHY_UNTIL} {SEEN[until]}" if until else WHY[topic]]
     if arm is not None and own_kernel(arm) and topic in ("boot", "cpu"):
         emulated = arm.accelerator is Accelerator.TCG
         reasons.append("ours ran under TCG emulation, theirs on hardware" if emulated else "both on hardware")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic import write_run
 
@@ -102,6 +103,15 @@ def test_coarse_polling(calm: Loaded) -> None:
     frame = calm.frame.copy()
     frame.loc[(frame["quantity"] == "boot.total") & (frame["arm"] == "process"), "resolution"] = 0.1
     assert Kind.COARSE in kinds(replace(calm, frame=frame))
+
+
+def test_what_was_restored_says_what_no_figure_holds(calm: Loaded) -> None:
+    frame = calm.frame.copy()
+    series = (frame["quantity"] == "boot.isolated") & (frame["arm"] == "vm")
+    frame = pd.concat([frame, frame[series].assign(quantity="snapshot.size", value=128.0 * 2**20, unit="bytes")])
+    told = [each for each in found(replace(calm, frame=frame)) if each.kind is Kind.RESTORED]
+    assert len(told) == 1
+    assert "vm from 128 MiB on disk" in told[0].sentence
 
 
 @pytest.mark.parametrize("because", ["", "interrupted", "error: disk full"])

@@ -102,6 +102,18 @@ def test_a_guest_s_first_byte_may_be_here_before_its_launch_has_returned() -> No
     assert [line.took for line in parse(early)] == [200, 0, 1900, 1000]
 
 
+def test_a_restored_guest_has_one_step_of_its_own_and_runs_with_it() -> None:
+    text = printed(
+        Kernel.OWN,
+        {},
+        (Phase.REQUESTED, 1.0),
+        step_of(Boot.LAUNCH, 1.0, 1.2, side="lab"),
+        (Phase.RESTORED, 1.3),
+    )
+    assert [(line.step, line.took) for line in parse(text)] == [(Boot.LAUNCH, 200), (Boot.WAKE, 100)]
+    assert text.rstrip().endswith("the application runs; now it is its own")
+
+
 def test_whoever_reads_may_go_away() -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
