@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +199,12 @@ def rich(store: Store, tmp_path: Path) -> Image:
     return make_rich(store, tmp_path, "lost+found-not")
 
 
+@pytest.fixture
+def erofs(missing: Callable[[str], None]) -> None:
+    if shutil.which("mkfs.erofs") is None:
+        missing("mkfs.erofs")
+
+
 def test_a_disk_holds_exactly_the_image(store: Store, rich: Image, tmp_path: Path) -> None:
     disk = image_disk(store, rich)
     assert image_disk(store, rich) == disk
@@ -219,7 +227,7 @@ def test_a_disk_holds_exactly_the_image(store: Store, rich: Image, tmp_path: Pat
     assert ask("stat kept").splitlines()[0] == ask("stat same").splitlines()[0]
 
 
-def test_an_erofs_holds_exactly_the_image(store: Store, tmp_path: Path) -> None:
+def test_an_erofs_holds_exactly_the_image(store: Store, tmp_path: Path, erofs: None) -> None:
     """Set-uid bits and extended attributes are asked for in tests/vm: what takes it apart here leaves them out."""
     rich = make_rich(store, tmp_path)
     disk = image_disk(store, rich, FileSystem.EROFS)
@@ -231,7 +239,7 @@ def test_an_erofs_holds_exactly_the_image(store: Store, tmp_path: Path) -> None:
     assert store.manifest(rich).diff(text) == []
 
 
-def test_an_erofs_that_would_lack_a_file_is_refused(store: Store, rich: Image) -> None:
+def test_an_erofs_that_would_lack_a_file_is_refused(store: Store, rich: Image, erofs: None) -> None:
     with pytest.raises(ImageError, match=r"mkfs\.erofs would leave out lost\+found-not"):
         image_disk(store, rich, FileSystem.EROFS)
 
@@ -245,7 +253,7 @@ def test_an_image_may_have_as_many_layers_as_docker_allows(store: Store) -> None
 
 
 @pytest.mark.parametrize("file_system", FileSystem)
-def test_equal_images_have_equal_disks(store: Store, tmp_path: Path, file_system: FileSystem) -> None:
+def test_equal_images_have_equal_disks(store: Store, tmp_path: Path, erofs: None, file_system: FileSystem) -> None:
     rich = make_rich(store, tmp_path)
     first = image_disk(store, rich, file_system).read_bytes()
     other = Store(tmp_path / "moved")

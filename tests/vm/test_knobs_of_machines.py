@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from lab.backends.site import Site
+from lab.errors import BackendUnavailable
 from lab.experiment.parity import verify_manifest
 from lab.images.store import Image, Origin
 from lab.instance import Instance
@@ -49,6 +50,19 @@ def image(site: Site) -> Image:
     return site.store.add_image("odd", config=config, layers=(layer,), origin=Origin.BUILT)
 
 
+@pytest.fixture
+def needs(site: Site, missing: Callable[[str], None]) -> Callable[[str, Mapping[str, str]], None]:
+    """Skip, or fail where machines are required, without what this host has to have for these levels."""
+
+    def check(backend: str, knobs: Mapping[str, str]) -> None:
+        try:
+            site.backend(backend).settle(knobs)
+        except BackendUnavailable as error:
+            missing(error.message)
+
+    return check
+
+
 def boot(site: Site, backend: str, image: Image, logs: Path, knobs: Mapping[str, str]) -> Instance:
     site.backend(backend).prepare(image, knobs)
     return site.backend(backend).launch(replace(contract.request(site, image, "odd", logs=logs), knobs=knobs))
@@ -61,10 +75,11 @@ def words(instance: Instance, *command: str) -> str:
 
 
 def test_the_image_is_the_same_on_another_file_system_and_another_machine(
-    site: Site, image: Image, tmp_path: Path
+    site: Site, image: Image, tmp_path: Path, needs: Callable[[str, Mapping[str, str]], None]
 ) -> None:
     """Every file with its owner, mode and attributes; and a silent kernel's start is not taken for anything."""
     knobs = {"machine": "q35", "disk": "erofs", "console": "off"}
+    needs("microvm", knobs)
     backend = site.backend("microvm")
     backend.prepare(image, knobs)
     wanted = replace(contract.request(site, image, "odd", logs=tmp_path), knobs=knobs)
@@ -72,8 +87,11 @@ def test_the_image_is_the_same_on_another_file_system_and_another_machine(
     assert (tmp_path / "console.log").read_bytes().splitlines() == [b"lab: init"]
 
 
-def test_a_debian_on_a_microvm_with_erofs(site: Site, image: Image, tmp_path: Path) -> None:
+def test_a_debian_on_a_microvm_with_erofs(
+    site: Site, image: Image, tmp_path: Path, needs: Callable[[str, Mapping[str, str]], None]
+) -> None:
     knobs = {"machine": "microvm", "disk": "erofs", "console": "off"}
+    needs("vm", knobs)
     with boot(site, "vm", image, tmp_path, knobs) as instance:
         instance.wait_executed()
         stamps = instance.timeline.stamps()
@@ -87,8 +105,12 @@ def test_a_debian_on_a_microvm_with_erofs(site: Site, image: Image, tmp_path: Pa
         assert words(instance, "sh", "-c", "echo written >/srv/new; cat /srv/new") == "written\n"
 
 
-def test_uefi_and_a_boot_loader_start_the_same_kernel(site: Site, image: Image, tmp_path: Path) -> None:
-    with boot(site, "vm", image, tmp_path, {"firmware": "ovmf"}) as instance:
+def test_uefi_and_a_boot_loader_start_the_same_kernel(
+    site: Site, image: Image, tmp_path: Path, needs: Callable[[str, Mapping[str, str]], None]
+) -> None:
+    knobs = {"firmware": "ovmf"}
+    needs("vm", knobs)
+    with boot(site, "vm", image, tmp_path, knobs) as instance:
         instance.wait_executed()
         stamps = instance.timeline.stamps()
         order = [stamps[phase] for phase in (Phase.ISOLATED, Phase.KERNEL, Phase.INIT, Phase.EXECUTED)]
