@@ -226,10 +226,12 @@ class Noisy:
             pair.stack.close()
 
     def _start(self, backend: Backend, confined: Confined, block: int) -> _Pair:
-        """Victim and aggressor, both of which have answered; they start side by side."""
+        """Victim and aggressor, both of which have answered. One after the other: two emulated machines that boot at
+        once on few processors are slower than the readiness of one allows.
+        """
         limits = self.limits if confined is Confined.BY_LIMITS else self._unlimited(backend)
         with ExitStack() as stack:
-            instances, subjects = [], []
+            instances = []
             for role in ("victim", "aggressor"):
                 name = f"{backend.name}-{role}-{self._done}"
                 subject = Subject.before_launch(
@@ -244,10 +246,8 @@ class Noisy:
                 )
                 instance = stack.enter_context(backend.launch(request))
                 subject.launched(instance)
-                instances.append(instance)
-                subjects.append(subject)
-            for subject in subjects:
                 wait_ready(subject)
+                instances.append(instance)
             victim, aggressor = instances
             pair = _Pair(backend=backend, confined=confined, block=block, victim=victim, aggressor=aggressor)
             pair.stack = stack.pop_all()
