@@ -12,7 +12,7 @@ from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from lab.experiment.noisy import Kind
+    from lab.experiment.noisy import Confined, Kind
     from lab.results.store import RunFolder
 
 FIRST = "cpu,memory,forks,disk,cache"
@@ -44,6 +44,9 @@ def noisy(
     seconds: Annotated[
         int, typer.Option("--seconds", min=1, max=MOST_SECONDS, metavar="N", help="Load on the victim, each time.")
     ] = 3,
+    limits: Annotated[
+        str, typer.Option("--limits", metavar="both|with|without", help="In which conditions.")
+    ] = "both",
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="The memory limit, where limits are.")] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="The CPU limit, where limits are.")] = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random orders.")] = 0,
@@ -58,7 +61,7 @@ def noisy(
     The whole of it is bounded, so that the host stays usable; how well it does is measured, too.
     """
     require_root()
-    wanted = _kinds(kinds)
+    wanted, confined = _kinds(kinds), _confined(limits)
     from lab.backends.site import Site
 
     with Site.open() as site:
@@ -85,7 +88,7 @@ def noisy(
         )  # fmt: skip
         Bound.of_this_host(fill(setup.limits))  # refused before a folder is made
         described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
-        wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed)
+        wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed, confined=confined)
         folder = RunFolder.create(out, replace(described, name=_name(described.started, described.scenario)))
         with folder, watching(folder.run) as watch:
             measured = Noisy(site, setup, wishes, folder, watch)
@@ -113,6 +116,15 @@ def _kinds(text: str) -> tuple[Kind, ...]:
     if unknown or not words:
         raise UsageError(f"--kind {text}: no kind of neighbour", hint=f"all, or some of {','.join(Kind)}")
     return tuple(Kind(word) for word in dict.fromkeys(words))
+
+
+def _confined(word: str) -> tuple[Confined, ...]:
+    from lab.experiment.noisy import Confined
+
+    known = {"both": tuple(Confined), "with": (Confined.BY_LIMITS,), "without": (Confined.NOT,)}
+    if word not in known:
+        raise UsageError(f"--limits {word}: no such condition", hint=f"one of {', '.join(known)}")
+    return known[word]
 
 
 def _name(started: str, scenario: str) -> str:

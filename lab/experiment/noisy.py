@@ -139,6 +139,7 @@ class Wishes:
     seconds: int
     blocks: int
     seed: int
+    confined: tuple[Confined, ...] = (Confined.NOT, Confined.BY_LIMITS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,13 +182,15 @@ class Noisy:
                     self.watch.doing(f"preparing {backend.name}")
                     backend.prepare(self.setup.image)
                 for block in range(1, self.wishes.blocks + 1):
-                    places = [(backend, confined) for backend in chosen for confined in Confined]
+                    places = [(backend, confined) for backend in chosen for confined in self.wishes.confined]
                     self._random.shuffle(places)
                     for backend, confined in places:
+                        expected = self._done + 1 + len(self.wishes.kinds)
                         try:
                             self._one_place(backend, confined, block, around, len(places))
                         except LabError as error:  # the others can tell something still
                             self._failed(backend, confined, block, error)
+                        self._done = expected
             because = "done"
         except KeyboardInterrupt:
             because = "interrupted"

@@ -25,7 +25,7 @@ from lab.runtime import bundle as defaults
 from lab.runtime.launcher import Directory, Overlay
 
 STARTS = 40
-STARTS_OF_A_PROGRAM = 8
+STARTS_OF_A_PROGRAM = 5
 RENAME_EXCHANGE = 2
 
 

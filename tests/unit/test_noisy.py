@@ -16,9 +16,9 @@ from synthetic import write_run
 
 from lab.analysis.data import Loaded, load
 from lab.analysis.noisy import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen
-from lab.cli.noisy import _kinds
+from lab.cli.noisy import _confined, _kinds
 from lab.errors import LabError, UsageError
-from lab.experiment.noisy import MOST_PIDS, Bound, Kind, feel_pulse, fill, observations
+from lab.experiment.noisy import MOST_PIDS, Bound, Confined, Kind, feel_pulse, fill, observations
 from lab.inside import build
 from lab.model import Limits
 from lab.reports import noisy as report
@@ -166,6 +166,13 @@ def test_the_bound_leaves_something_to_the_host() -> None:
 
 def test_limits_of_the_scenario_come_first() -> None:
     assert fill(Limits(memory_bytes=64 * MIB)) == Limits(memory_bytes=64 * MIB, cpus=1.0, pids=256)
+
+
+def test_a_condition_is_chosen_by_a_word() -> None:
+    assert _confined("both") == tuple(Confined)
+    assert [*_confined("with"), *_confined("without")] == [Confined.BY_LIMITS, Confined.NOT]
+    with pytest.raises(UsageError, match="no such condition"):
+        _confined("some")
 
 
 def test_a_load_that_nobody_answered_is_a_failure() -> None:
