@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from statistics import median
@@ -64,13 +64,38 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """The filters of a process as the kernel gave them back: how many, how long, and what they answer by name.
+
+    ``not_read`` says why it did not.
+    """
+
+    filters: int = 0
+    instructions: int = 0
+    answers: Mapping[str, str] = field(default_factory=dict)
+    not_read: str = ""
+
+    def __str__(self) -> str:
+        if self.not_read:
+            return self.not_read
+        if not self.filters:
+            return "no filter is in force"
+        return f"{self.filters} in force, of {self.instructions:,} instructions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """Every system call of one backend; none, and why, where that could not be found."""
+    """Every system call of one backend; none, and why, where that could not be found.
+
+    A machine has two of them: its guest's, to a kernel of its own, and its monitor's, to the host's. The monitor's
+    are not made; they are what its filter in force says.
+    """
 
     arm: Arm
     own_kernel: bool
     calls: tuple[Call, ...]
     failure: str = ""
+    in_force: InForce | None = None
 
     @property
     def outcomes(self) -> Mapping[str, int]:
@@ -92,20 +117,46 @@ class Reach:
             if call.agrees is False:
                 found.setdefault((call.filter, call.seen), []).append(call.name)
         return [
-            Disagreement(said=said, seen=seen, names=tuple(names), reason=_reason(said, seen))
+            Disagreement(said=said, seen=seen, names=tuple(names), reason=_reason(said, seen, names, self.in_force))
             for (said, seen), names in found.items()
         ]
 
 
-def _reason(said: str, seen: str) -> str:
+def _reason(said: str, seen: str, names: Sequence[str], in_force: InForce | None) -> str:
+    proven = in_force is not None and bool(in_force.answers) and all(in_force.answers[one] == seen for one in names)
+    read_back = "the filter in force, read back from the kernel, says so itself: " if proven else ""
     if seen == "ENOSYS":
         return (
-            "the runtime compiles the same profile with a libseccomp of its own, which does not know these newer "
-            "calls and has them answered as if the kernel had none"
+            f"{read_back}the runtime compiles the same profile with a libseccomp of its own, which does not know "
+            "these newer calls and has them answered as if the kernel had none"
         )
+    if proven:
+        return f"{read_back}it is another one than the configuration's"
     if said in ("refused", "killed"):
         return "the filter that was evaluated is not, or not alone, the one in force"
     return "something else than the filter decides: a second filter, or a security module"
+
+
+def _in_force(detail: Mapping[str, Any]) -> InForce | None:
+    raw: dict[str, Any] = detail.get("in_force") or {}
+    if not raw:
+        return None
+    return InForce(
+        filters=raw.get("filters", 0), instructions=raw.get("instructions", 0), not_read=raw.get("not_read", ""),
+        answers={name: answer for name, (_, answer, _) in raw.get("calls", {}).items()},
+    )  # fmt: skip
+
+
+def _monitor(arm: Arm, raw: Mapping[str, Any], held: InForce) -> Reach:
+    """What the monitor of the machine ``arm`` may ask of the host's kernel."""
+    calls = [
+        Call(number=number, name=name, outcome=outcome, filter=outcome, seen="–", agrees=None)
+        for name, (outcome, _, number) in raw.get("calls", {}).items()
+    ]
+    return Reach(
+        arm=replace(arm, label=f"{arm.label}'s monitor", title=f"monitor of the {arm.title}"), own_kernel=False,
+        calls=tuple(sorted(calls, key=lambda call: call.number)), failure=held.not_read, in_force=held,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,14 +236,14 @@ class Exposed:
         for arm in self.loaded.all_arms:
             for row in rows[rows["arm"] == arm.label].tail(1).to_dict(orient="records"):
                 detail: dict[str, Any] = row["detail"]
+                held, own = _in_force(detail), detail.get("kernel") == "own"
+                calls = tuple(Call(**each) for each in detail.get("calls", ()))
+                failure = str(row["text"] or "")
                 found.append(
-                    Reach(
-                        arm=arm,
-                        own_kernel=detail.get("kernel") == "own",
-                        calls=tuple(Call(**each) for each in detail.get("calls", ())),
-                        failure=str(row["text"] or ""),
-                    )
+                    Reach(arm=arm, own_kernel=own, calls=calls, failure=failure, in_force=None if own else held)
                 )
+                if own and held is not None:
+                    found.append(_monitor(arm, detail["in_force"], held))
         return found
 
     @cached_property

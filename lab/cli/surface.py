@@ -108,6 +108,7 @@ def _as_json(found: Any, folder: RunFolder) -> dict[str, Any]:
                 "outcomes": reach.outcomes,
                 "calls": [asdict(call) for call in reach.calls],
                 "not_measured": reach.failure,
+                "in_force": reach.in_force and asdict(reach.in_force),
             }
             for reach in found.reaches
         },

@@ -13,6 +13,7 @@ What does not come up, or answers wrongly, is recorded as that: a start that fai
 
 from __future__ import annotations
 
+import errno
 import random
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,9 +25,19 @@ from lab.errors import LabError
 from lab.experiment.lineage import Side
 from lab.experiment.run import WARM_UP
 from lab.experiment.setup import Setup
-from lab.experiment.surface import SKIPPED, Call, Outcome, compare, observe, observe_host
+from lab.experiment.surface import (
+    SKIPPED,
+    Call,
+    Outcome,
+    compare,
+    in_force,
+    observe,
+    observe_host,
+    tell_answer,
+)
 from lab.experiment.tracing import Counts, Observer, own_threads, threads_of
 from lab.experiment.watch import Watch
+from lab.host.ledger import start_time
 from lab.host.tracing import Tracing
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.metrics.base import Subject
@@ -36,6 +47,7 @@ from lab.model import Accelerator, Kernel, Phase
 from lab.results.record import Sample, Status
 from lab.results.store import RunFolder
 from lab.runtime.profile import default_profile
+from lab.runtime.seccomp import native
 
 KIND = METRIC = "surface"
 CALLS, HOST_CALLS, EXITS, FUNCTIONS = "surface.calls", "surface.host_calls", "surface.exits", "surface.functions"
@@ -186,6 +198,7 @@ class Exposure:
             with backend.launch(request) as instance:
                 subject.launched(instance)
                 wait_ready(subject)
+                confined = self._filter(backend, instance)
                 seen = observe(instance)
         except LabError as error:
             self._record(
@@ -196,8 +209,30 @@ class Exposure:
         profile = default_profile() if on_host and backend.confines else None
         calls = compare(profile, seen, self._bare if on_host else seen)
         through = sum(call.outcome in THROUGH for call in calls)
-        detail = {"calls": [described(call) for call in calls], "kernel": str(backend.kernel)}
+        detail = {"calls": [described(call) for call in calls], "kernel": str(backend.kernel), "in_force": confined}
         self._record(backend, WARM_UP, request.name, CALLS, "", float(through), detail)
+
+    def _filter(self, backend: Backend, instance: Instance) -> dict[str, Any]:
+        """The filter in force for the application, its newest process, or a machine's monitor, its oldest."""
+        ages = sorted(instance.cgroup.processes(), key=lambda pid: start_time(pid) or 0)
+        try:
+            found = in_force(ages[-1] if backend.kernel is Kernel.HOST else ages[0])
+        except LabError as error:
+            return {"not_read": error.message}
+        table = native()
+        absent = {name for name, number in table.items() if self._bare[number] == errno.ENOSYS}
+        return {
+            "filters": found.filters,
+            "instructions": found.instructions,
+            "calls": {
+                name: [
+                    str(Outcome.ABSENT if outcome is Outcome.ALLOWED and name in absent else outcome),
+                    tell_answer(found.answers[name]),
+                    table[name],
+                ]
+                for name, outcome in found.outcomes.items()
+            },
+        }
 
     def _count(
         self, backend: Backend, block: int, name: str, state: str, counts: Counts, *, requests: int = 0

@@ -12,17 +12,18 @@ import errno
 import json
 import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from lab.errors import LabError
 from lab.host.command import run
+from lab.host.filters import installed
 from lab.inside import build
 from lab.instance import Instance
 from lab.model import Completed
 from lab.runtime import seccomp
-from lab.runtime.bpf import Action, evaluate
+from lab.runtime.bpf import Action, evaluate, possible
 from lab.runtime.config import Seccomp
 from lab.runtime.seccomp import native
 
@@ -62,6 +63,10 @@ class Outcome(StrEnum):
     PRIVILEGE = "privileged"  # it reaches the kernel, which refuses it to this caller and not to the host's root
     ABSENT = "absent"  # this kernel has no such call
     SKIPPED = "not called"  # it can't be called without harm; what the filter says of it is known all the same
+
+
+STRICTEST = (Outcome.KILLED, Outcome.REFUSED, Outcome.ARGUMENTS, Outcome.ALLOWED)
+"""Of several filters the kernel carries out the strictest one's answer (seccomp(2))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +167,46 @@ def compare(profile: Seccomp | None, seen: Sequence[int | None], bare: Sequence[
             Call(number=number, name=name, filtered=filtered, answer=answer, seen=seen[number], bare=bare[number])
         )
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """The filters of a process as the kernel holds them, and what they decide about each call by its name.
+
+    ``answers`` are what the strictest one returns for the arguments with which calls are made.
+    """
+
+    filters: int
+    instructions: int
+    outcomes: Mapping[str, Outcome]
+    answers: Mapping[str, int]
+
+
+def in_force(pid: int) -> InForce:
+    """Read a process's filters back and evaluate them. Raises LabError where the kernel does not give them away."""
+    programs = installed(pid)
+    outcomes, answers = {}, {}
+    for name, number in native().items():
+        used = [0 if name in ZEROED else IMPOSSIBLE] * 6
+        decided = [_decision(possible(program, number)) for program in programs]
+        outcomes[name] = min(decided, key=STRICTEST.index, default=Outcome.ALLOWED)
+        returned = [evaluate(program, number, used) for program in programs]
+        answers[name] = min(returned, key=lambda word: STRICTEST.index(_meaning(word)), default=int(Action.ALLOW))
+    return InForce(
+        filters=len(programs), instructions=sum(map(len, programs)) // 8, outcomes=outcomes, answers=answers
+    )
+
+
+def _decision(words: Collection[int]) -> Outcome:
+    meanings = {_meaning(word) for word in words}
+    return meanings.pop() if len(meanings) == 1 else Outcome.ARGUMENTS
+
+
+def tell_answer(word: int) -> str:
+    """What a filter returned, in a word: ``EPERM``, ``killed``, ``allowed``."""
+    if word & ACTION == Action.ERRNO & ACTION:
+        return tell(word & DATA)
+    return str(_meaning(word))
 
 
 def _meaning(answer: int) -> Outcome:

@@ -185,6 +185,8 @@ def _syscall(name: str, *arguments: object, about: str = "") -> int:
 
 
 _libc.syscall.restype = ctypes.c_long
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
@@ -368,6 +370,11 @@ def munmap(address: int, length: int) -> None:
 def mincore(address: int, length: int, pages: Array[c_char]) -> None:
     """mincore(2): ``pages`` gets a byte per page, whose lowest bit says whether it is in memory."""
     _check(_libc.mincore(address, length, pages), "mincore", hex(address))
+
+
+def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
+    """ptrace(2): its result. The calling thread is the tracer."""
+    return _check(_libc.ptrace(request, pid, address, data), "ptrace", hex(request), pid)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

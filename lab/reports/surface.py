@@ -20,6 +20,7 @@ from lab.analysis.surface import (
     THROUGH,
     Call,
     Exposed,
+    Reach,
     Reached,
     Work,
 )
@@ -104,6 +105,12 @@ def _tables(found: Exposed) -> Iterator[Path]:
             yield path
 
 
+def agreement(reach: Reach) -> str:
+    """Of how many calls both ways say the same; a dash where only one of them said anything."""
+    agreeing, both = reach.agreeing
+    return f"{agreeing} of {both}" if both else "–"
+
+
 def story(found: Exposed) -> list[str]:
     """What a reader should take home, a sentence each."""
     said = []
@@ -112,7 +119,7 @@ def story(found: Exposed) -> list[str]:
         if not reach.own_kernel and (closed := reach.outcomes["refused"] + reach.outcomes["killed"]):
             some = reach.outcomes["by argument"]
             said.append(
-                f"{reach.arm.title}: its filter refuses {closed} of {len(reach.calls)} system calls, and decides "
+                f"{reach.arm.title}: its filter stops {closed} of {len(reach.calls)} system calls, and decides "
                 f"{some} by their arguments."
             )
     base = arms.get(found.loaded.baseline)
@@ -157,6 +164,7 @@ def page(found: Exposed, picture: Path) -> str:
         "anchors": published("attack surface"),
         "not_to_conclude": not_to_conclude(found),
         "number": number,
+        "agreement": agreement,
         "rounds": found.loaded.blocks,
         "baseline": found.loaded.baseline,
     }
@@ -211,10 +219,11 @@ def number(value: float | None) -> str:
 
 def markdown(found: Exposed) -> list[str]:
     """The report as Markdown, a line each."""
-    run = found.loaded.run
+    run, blocks = found.loaded.run, found.loaded.blocks
+    rounds = f"{blocks} round{'s' if blocks != 1 else ''}"
     said = [f"# Attack surface, counted: {run.title or run.scenario}", ""]
     said += [
-        f"{run.started[:16].replace('T', ' ')} UTC, {found.loaded.blocks} rounds in random order, seed {run.seed}.",
+        f"{run.started[:16].replace('T', ' ')} UTC, {rounds} in random order, seed {run.seed}.",
         "",
         "![System calls by outcome, and what each backend makes of the host](plots/surface.png)",
         "",
@@ -231,7 +240,9 @@ def markdown(found: Exposed) -> list[str]:
             said.append(f"| {reach.arm.title} | {kernel} | not measured: {reach.failure} |")
             continue
         counts = " | ".join(str(reach.outcomes[outcome]) for outcome in LOOKS)
-        said.append(f"| {reach.arm.title} | {kernel} | {counts} | {'{} of {}'.format(*reach.agreeing)} |")
+        said.append(f"| {reach.arm.title} | {kernel} | {counts} | {agreement(reach)} |")
+    held = [reach for reach in found.reaches if reach.in_force]
+    said += ["", *(f"- Filter of {reach.arm.title}, read back from the kernel: {reach.in_force}." for reach in held)]
     for reach in found.reaches:
         for each in reach.disagreements:
             said += [

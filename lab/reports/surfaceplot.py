@@ -80,7 +80,7 @@ def _outcomes(axes: Axes, reaches: Sequence[Reach]) -> None:
     used = dict.fromkeys(_look(each, name) for name in FILLS for each in reaches if each.outcomes[name])
     handles = [Patch(facecolor=fill, hatch=hatch, edgecolor=style.QUIET, label=label) for fill, hatch, label in used]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.62 / len(reaches)), ncols=3)
-    axes.set_title("system calls, each made from inside: what becomes of them")
+    axes.set_title("system calls: what becomes of them")
 
 
 def _look(reach: Reach, outcome: str) -> tuple[str, str, str]:

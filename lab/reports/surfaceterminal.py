@@ -66,8 +66,10 @@ def _outcomes(found: Exposed) -> Table:
         kernel = "[dim]its own kernel's[/dim]" if reach.own_kernel else "[dim]the host's[/dim]"
         cells = [str(count or "·") for count in reach.outcomes.values()]
         agreeing, both = reach.agreeing
-        last = f"failed: {reach.failure}" if not reach.calls else "all" if agreeing == both else f"{agreeing}/{both}"
-        grid.add_row(f"{reach.arm.title}\n{kernel}", *cells, last)
+        last = "–" if not both else "all" if agreeing == both else f"{agreeing}/{both}"
+        if not reach.calls:
+            last = f"failed: {reach.failure}"
+        grid.add_row(f"{reach.arm.label}\n{kernel}", *cells, last)
     return grid
 
 

@@ -118,6 +118,42 @@ def evaluate(program: bytes, number: int, arguments: Sequence[int] = (), *, arch
     return _run(list(INSTRUCTION.iter_unpack(program)), data)
 
 
+def possible(program: bytes, number: int) -> frozenset[int]:
+    """Everything that ``program`` may return for system call ``number`` of this machine, whatever its arguments.
+
+    Each test of an argument is taken to go both ways, so words may be among them that contradicting tests exclude.
+    Raises ValueError as `evaluate`.
+    """
+    code = list(INSTRUCTION.iter_unpack(program))
+    known = {OFFSET_NUMBER: number & 0xFFFFFFFF, OFFSET_ARCHITECTURE: AUDIT_ARCHITECTURES[os.uname().machine]}
+    found: set[int] = set()
+    seen: set[tuple[int, int | None]] = set()
+    waiting: list[tuple[int, int | None]] = [(0, 0)]
+    while waiting:
+        at, accumulator = place = waiting.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        operation, if_true, if_false, k = code[at]
+        if operation == RETURN:
+            found.add(k)
+        elif operation == LOAD_WORD:
+            waiting.append((at + 1, known.get(k)))
+        elif operation == LOAD_IMMEDIATE:
+            waiting.append((at + 1, k))
+        elif operation in (AND, OR):
+            changed = None if accumulator is None else accumulator & k if operation == AND else accumulator | k
+            waiting.append((at + 1, changed))
+        elif operation == JUMP:
+            waiting.append((at + 1 + k, accumulator))
+        elif operation in _TESTS:
+            ways = (True, False) if accumulator is None else (_TESTS[operation](accumulator, k),)
+            waiting += [(at + 1 + (if_true if way else if_false), accumulator) for way in ways]
+        else:
+            raise ValueError(f"BPF instruction {operation:#x} is not one that seccomp filters use")
+    return frozenset(found)
+
+
 def _run(code: Sequence[tuple[int, int, int, int]], data: bytes) -> int:
     accumulator, at = 0, 0
     while True:

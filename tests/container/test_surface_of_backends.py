@@ -85,6 +85,20 @@ def test_runc_with_the_same_profile_decides_the_same(measured: dict[str, dict[st
     assert {name: calls[name]["seen"] for name in same} == {name: ours[name]["seen"] for name in same}
 
 
+def test_the_filter_in_force_says_what_happens(told: dict[str, Any], measured: dict[str, dict[str, Any]]) -> None:
+    """Read back from the kernel: that of lab's container, and that of a runtime with an older libseccomp."""
+    if why := told["backends"]["container"]["in_force"]["not_read"]:
+        pytest.skip(why)
+    assert told["backends"]["process"]["in_force"]["filters"] == 0
+    for name in set(measured) - {"process"}:
+        held = told["backends"][name]["in_force"]
+        assert held["filters"] == 1
+        made = {call: each["seen"] for call, each in measured[name].items() if each["seen"] != "–"}
+        refused = {call for call, answer in held["answers"].items() if answer != "allowed"} & set(made)
+        assert {call: held["answers"][call] for call in refused} == {call: made[call] for call in refused}
+        assert len(refused) > 60
+
+
 def test_a_start_is_counted_from_its_first_call(made: dict[tuple[str, str, str], dict[str, Any]]) -> None:
     """What only the processes that put a container up ever call, and what only the application does."""
     up, application = made["container", "start", "setup"]["calls"], made["container", "start", "instance"]["calls"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import lab
 from lab.errors import UsageError
 from lab.runtime import calls, capabilities, profile, seccomp
-from lab.runtime.bpf import AUDIT_ARCHITECTURES, INSTRUCTION, RETURN, Action, Assembler, evaluate
+from lab.runtime.bpf import AUDIT_ARCHITECTURES, INSTRUCTION, RETURN, Action, Assembler, evaluate, possible
 from lab.runtime.calls import X32_BIT
 from lab.runtime.config import Seccomp, SeccompArgument, SeccompRule
 
@@ -430,3 +430,12 @@ def kind(program: bytes, number: int) -> str:
     cases = ((0,) * 6, (40,), (0x10000000,), (0x123,))
     answers = {evaluate(program, number, arguments) for arguments in cases}
     return "by argument" if len(answers) > 1 else "allowed" if answers == {ALLOW} else "refused"
+
+
+@given(st.sampled_from(sorted(seccomp.native().items())), st.lists(st.integers(0, (1 << 64) - 1), max_size=6))
+def test_what_a_filter_returns_is_among_what_it_may(call: tuple[str, int], arguments: list[int]) -> None:
+    program = seccomp.compile(profile.default_profile())
+    may = possible(program, call[1])
+    assert evaluate(program, call[1], arguments) in may
+    if len(may) > 1:
+        assert call[0] in {name for rule in profile.default_profile().syscalls if rule.args for name in rule.names}
