@@ -12,6 +12,8 @@ import pytest
 from comparing import LAB, check_run, compare, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
+from lab.analysis import load
+
 ARMS = {"process", "container", "container#aa"}
 QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed", "7", "--idle", "0.2")
 
@@ -75,6 +77,38 @@ def test_a_complete_run_is_not_resumed(scenario: Path, tmp_path: Path) -> None:
     assert "is complete" in again.stderr
 
 
+def test_factors_are_varied_verified_and_reported(scenario: Path, tmp_path: Path) -> None:
+    """An image per build argument, each verified; limits as each arm has them; the same in a second session."""
+    page = make_scenario(tmp_path / "paged")
+    for name in ("short", "long"):
+        (page / name).write_text(name * 1000)
+    (page / "Dockerfile").write_text((scenario / "Dockerfile").read_text() + "ARG PAGE=short\nCOPY $PAGE /srv/page\n")
+    varied = ("--factor", "memory=64M,128M", "--factor", "arg.PAGE=short,long")
+    done = compare(
+        page, "--on", "process", *varied, "--metrics", "boot", "--blocks", "1", "--sessions", "2",
+        "--fail-if", "boot.effect(process, memory=128M) > 1000", "--out", tmp_path / "runs",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "5 arms, the A/A pair's second among them, × 2 blocks, after 4 warm-ups" in done.stderr
+    loaded = load(only_run(tmp_path / "runs"))
+    sizes = {arm.label: arm.factors["memory"] for arm in loaded.arms}
+    assert sizes == {
+        "process": "64M", "process[arg.PAGE=long]": "64M", "process[memory=128M]": "128M",
+        "process[memory=128M,arg.PAGE=long]": "128M",
+    }  # fmt: skip
+    assert len(loaded.run.images) == 2
+    for arm in loaded.arms:
+        seen = loaded.run.parity[arm.label]
+        assert seen["manifest_digest"] == loaded.run.images[arm.image]["manifest_digest"]
+        assert seen["limits"]["memory_bytes"] == int(arm.factors["memory"][:-1]) * 1024**2
+    boots = loaded.measured[loaded.measured["quantity"] == "boot.total"]
+    assert sorted(zip(boots["block"], boots["arm"], strict=True)) == sorted(
+        (block, label) for block in (1, 2) for label in (*sizes, "process#aa")
+    )
+    assert set(loaded.effects()["other"]) == {"", "arg.PAGE"}
+    assert "Factors: what else makes a difference" in (loaded.path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -82,6 +116,7 @@ def test_a_complete_run_is_not_resumed(scenario: Path, tmp_path: Path) -> None:
         ((".", "--on", "jail"), 2, "no backend is called jail"),
         ((".", "--metrics", "smell"), 2, "no metric is called smell"),
         ((".", "--budget", "soon"), 2, "'soon' is not a duration"),
+        ((".", "--on", "process", "--factor", "firmware=direct,ovmf"), 2, "it is a factor of vm"),
         (("--resume", "never"), 1, "no run folder 'never'"),
         ((), 2, "wants a scenario"),
     ],

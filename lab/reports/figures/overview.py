@@ -158,7 +158,7 @@ def _pairs(words: list[str]) -> list[str]:
 def _subtitle(material: Material) -> str:
     emulated = any(style.hatch(arm) for arm in material.arms)
     blocks = material.loaded.blocks
-    text = f"medians of {blocks} block{'s' * (blocks != 1)} · the same image everywhere"
+    text = f"medians of {blocks} block{'s' * (blocks != 1)} · {material.levels or 'the same image everywhere'}"
     return text + (" · striped: TCG emulation, says nothing about KVM" if emulated else "")
 
 
