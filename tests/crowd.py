@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from synthetic import write_run
 
 from lab.results.codec import encode_run
-from lab.results.columns import COLUMNS
+from lab.results.columns import COLUMNS, COMPRESSION
 from lab.results.store import PARQUET, RUN
 
 QUANTITIES = ("boot.total", "boot.listening", "memory.pss", "cpu.boot")
@@ -56,5 +56,5 @@ def _columns(path: Path, step: int) -> Path:
         "block": np.repeat(np.arange(1, BLOCKS + 1), n // BLOCKS).astype("int32"),
         "warmup": np.zeros(n, bool),
     }
-    pq.write_table(pa.table(columns, schema=COLUMNS), path, compression="zstd")
+    pq.write_table(pa.table(columns, schema=COLUMNS), path, compression=COMPRESSION)
     return path

@@ -8,6 +8,7 @@ takes a table of one row per run, arm and state.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,11 +40,13 @@ _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 READERS = 4
 """Threads that open files: decoding is native code, which lets go of the interpreter."""
 
-BATCH = 256
-"""Runs whose tables are joined before the next are read: small ones have a high price each."""
+BATCH = 128
+"""Runs whose tables a reader joins before it hands them over: small ones have a high price each."""
+
+SMALL_FILE = 1 << 20
+"""In bytes."""
 
 TEXTS = [name for name in KEPT if COLUMNS.field(name).type == pa.string()]
-TABLE = pa.schema([(name, _DICTIONARY if name in TEXTS else COLUMNS.field(name).type) for name in KEPT])
 SUMMARISED = ("quantity", "value", "unit", "arm", "status", "state", "warmup")
 TREND = (
     "run",
@@ -82,33 +85,31 @@ def load_many(
     the only ones wanted; () means all. A folder that can't be read raises ResultsError, unless ``skipped`` is there
     to hear of it.
     """
-    paths, wanted = list(runs), list(quantities)
+    paths, wanted = list(runs), pa.array(quantities, pa.string())
+    encoded = [name for name in TEXTS if not (len(wanted) and name == "quantity")]  # what is looked at stays text
+
+    def read(start: int) -> tuple[pa.Table | None, list[LabError]]:
+        """The runs of one batch as one table, and what was wrong with the others."""
+        tables: list[pa.Table] = []
+        numbers: list[int] = []
+        errors: list[LabError] = []
+        for number, path in enumerate(paths[start : start + BATCH], start):
+            try:
+                tables.append(_read(str(path), list(columns), encoded))
+                numbers.append(number)
+            except LabError as error:
+                errors.append(error)
+        return (_join(tables, numbers, wanted) if tables else None), errors
+
     parts: list[pa.Table] = []
-
-    def read(path: Path) -> pa.Table | LabError:
-        try:
-            return _read(path, list(columns))
-        except LabError as error:
-            return error
-
     with ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(paths), BATCH):
-            batch: list[pa.Table] = []
-            names: list[pa.Array] = []
-            for number, table in enumerate(pool.map(read, paths[start : start + BATCH])):
-                if isinstance(table, LabError):
-                    if skipped is None:
-                        raise table
-                    skipped(table)
-                    continue
-                batch.append(table)
-                names.append(pa.repeat(pa.scalar(start + number, pa.int32()), len(table)))
-            if batch:
-                joined = pa.concat_tables(batch).append_column("run", pa.chunked_array(names, pa.int32()))
-                if wanted:  # of all at once: it costs a run as much as to read half of its columns
-                    texts = joined["quantity"].cast(pa.string())
-                    joined = joined.filter(pc.is_in(texts, pa.array(wanted, pa.string())))
-                parts.append(joined.unify_dictionaries().combine_chunks())
+        for table, errors in pool.map(read, range(0, len(paths), BATCH)):
+            for error in errors:
+                if skipped is None:
+                    raise error
+                skipped(error)
+            if table is not None:
+                parts.append(table)
     if not parts:
         return pd.DataFrame(columns=["run", *columns])
     frame: pd.DataFrame = pa.concat_tables(parts).unify_dictionaries().to_pandas(self_destruct=True)
@@ -116,6 +117,17 @@ def load_many(
     # a failure never counts as a fast success, whatever value came with it
     frame["value"] = frame["value"].where(frame["status"] == Status.OK)
     return frame[["run", *columns]]
+
+
+def _join(tables: Sequence[pa.Table], numbers: Sequence[int], wanted: pa.Array) -> pa.Table:
+    """Runs below each other, the ``wanted`` quantities only unless that is empty, with each run's number."""
+    run = np.repeat(np.array(numbers, np.int32), [len(table) for table in tables])
+    joined = pa.concat_tables(tables).append_column("run", pa.array(run))
+    if len(wanted):  # of all at once: it costs a run as much as to read half of its columns
+        joined = joined.filter(pc.is_in(joined["quantity"], wanted))
+        place = joined.schema.get_field_index("quantity")
+        joined = joined.set_column(place, "quantity", joined["quantity"].dictionary_encode())
+    return joined.unify_dictionaries().combine_chunks()
 
 
 def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], None] | None = None) -> pd.DataFrame:
@@ -157,40 +169,58 @@ def _quantiles(values: Floats, starts: Counts, counts: Counts, share: float) -> 
     return found
 
 
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    """Of one run, what is in KEPT. Raises ResultsError when it is broken or no run."""
-    if not _is_current(path):
-        return _from_lines(path).select(columns)
+def _read(path: str, columns: list[str], encoded: list[str]) -> pa.Table:
+    """Of one run, some of KEPT, the texts named in ``encoded`` as dictionaries.
+
+    What is done ten thousand times keeps to plain paths. Raises ResultsError when it is broken or no run.
+    """
     try:
-        file = pq.ParquetFile(path / PARQUET, memory_map=True, read_dictionary=TEXTS)
+        size = _size_if_current(path)
+        if size is None:
+            plain = _from_lines(Path(path)).select(columns)
+            return plain.cast(pa.schema([_field(name, encoded) for name in columns]))
+        file = pq.ParquetFile(_source(f"{path}/{PARQUET}", size), read_dictionary=encoded)
         table = file.read(columns=columns, use_threads=False)
         return table.select(columns).replace_schema_metadata()
     except (OSError, pa.ArrowException, KeyError) as error:
         what = str(error).splitlines()[0]
         raise ResultsError(
-            f"{path / PARQUET} can't be read: {what}", hint=f"lab report {path} --format parquet writes it again"
+            f"{path}/{PARQUET} can't be read: {what}", hint=f"lab report {path} --format parquet writes it again"
         ) from error
 
 
-def _is_current(path: Path) -> bool:
-    """Whether the columns are there and hold all that the lines do: both files are appended to while a run lasts."""
+def _source(file: str, size: int) -> pa.NativeFile:
+    """A small file as a whole: to map its pages costs more than to copy them. Of a large one what is asked for."""
+    if size > SMALL_FILE:
+        return pa.memory_map(file)
+    with open(file, "rb") as opened:
+        return pa.BufferReader(opened.read())
+
+
+def _size_if_current(path: str) -> int | None:
+    """The size of the columns in bytes, if they are there and hold all that the lines do: both files are appended to
+    while a run lasts.
+    """
     try:
-        written = (path / PARQUET).stat().st_mtime_ns
+        found = os.stat(f"{path}/{PARQUET}")
     except OSError:
-        return False
+        return None
     for name in (SAMPLES, PROGRESS):
         try:
-            if (path / name).stat().st_mtime_ns > written:
-                return False
+            if os.stat(f"{path}/{name}").st_mtime_ns > found.st_mtime_ns:
+                return None
         except OSError:
             continue
-    return True
+    return found.st_size
+
+
+def _field(name: str, encoded: list[str]) -> pa.Field:
+    return pa.field(name, _DICTIONARY if name in encoded else COLUMNS.field(name).type)
 
 
 def _from_lines(path: Path) -> pa.Table:
     rows = [{name: getattr(sample, name) for name in KEPT} for sample in RunFolder.open(path).samples()]
-    plain = pa.Table.from_pylist(rows, schema=pa.schema([COLUMNS.field(name) for name in KEPT]))
-    return plain.cast(TABLE)
+    return pa.Table.from_pylist(rows, schema=pa.schema([COLUMNS.field(name) for name in KEPT]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

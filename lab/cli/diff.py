@@ -66,7 +66,7 @@ def _show(found: Difference, everything: bool) -> None:
             continue
         grid.add_row(f"[bold]{escape(arm.label)}[/bold]")
         for row in group.to_dict("records"):
-            name = label(str(row["quantity"])) + (f", {row['state']}" if row["state"] else "")
+            name = label(str(row["quantity"])) + (f", {row['state'].replace('-', ' ')}" if row["state"] else "")
             low, high = format_ratio(row["low"]), format_ratio(row["high"])
             grid.add_row(
                 f"  {name}",

@@ -25,6 +25,11 @@ COLUMNS = pa.schema(
     [(each.name, _TYPES.get(each.name, pa.string())) for each in fields(Sample)], metadata={"lab.schema": str(SCHEMA)}
 )
 
+COMPRESSION = {name: "zstd" if name in ("detail", "text") else "none" for name in COLUMNS.names}
+"""Only what is free text: the other columns are short by their encoding, and to unpack those of a small run takes
+longer than to read it.
+"""
+
 
 def write_parquet(path: Path, samples: Iterable[Sample]) -> None:
     """One column per field of Sample; ``detail`` as JSON text."""
@@ -33,4 +38,4 @@ def write_parquet(path: Path, samples: Iterable[Sample]) -> None:
         for name, values in columns.items():
             values.append(getattr(sample, name))
     columns["detail"] = [json.dumps(detail, ensure_ascii=False, sort_keys=True) for detail in columns["detail"]]
-    pq.write_table(pa.table(columns, schema=COLUMNS), path, compression="zstd")
+    pq.write_table(pa.table(columns, schema=COLUMNS), path, compression=COMPRESSION)
