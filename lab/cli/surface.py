@@ -11,6 +11,7 @@ import typer
 
 from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     from lab.results.store import RunFolder
@@ -97,6 +98,8 @@ def show(folder: RunFolder, *, calls: bool, as_json: bool) -> None:
         return
     terminal(loaded, each_call=calls)
     print(f"\nreport: {written[-1]}")
+    if all(reach.failure for reach in Exposed(loaded).reaches):
+        raise LabError("no instance came up on any backend", hint=f"see the logs in {folder.path}/logs")
 
 
 def _as_json(found: Any, folder: RunFolder) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,26 +35,31 @@ def draw(found: Exposed, directory: Path) -> tuple[Path, Path]:
     reaches = [reach for reach in found.reaches if reach.calls]
     starts = [work for work in found.works if work.state == START and work.side != "lab" and work.n]
     loads = [work for work in found.works if work.state == LOADED and work.n]
-    heights = [len(reaches) or 1]
+    panels_of: list[tuple[int, Callable[[Axes], None]]] = []
+    if reaches:
+        panels_of.append((len(reaches), lambda axes: _outcomes(axes, reaches)))
     if starts:
-        heights.append(2 * len({work.arm.label for work in starts}))
+        panels_of.append((2 * len({work.arm.label for work in starts}), lambda axes: _starts(axes, starts)))
     if loads:
-        heights.append(len(loads))
+        panels_of.append((len(loads), lambda axes: _loads(axes, loads)))
+    panels_of = panels_of or [(1, _nothing)]
+    heights = [height for height, _ in panels_of]
     ratios = [count + 1.6 for count in heights]
     layout = {"nrows": len(heights), "ncols": 1, "height_ratios": ratios, "squeeze": False}
     with style.canvas(14.2, 2.4 + ROW * sum(heights) + 1.25 * len(heights), **layout) as (figure, panels):
-        rest = list(panels[:, 0])
-        _outcomes(rest.pop(0), reaches)
-        if starts:
-            _starts(rest.pop(0), starts)
-        if loads:
-            _loads(rest.pop(0), loads)
+        for axes, (_, fill) in zip(panels[:, 0], panels_of, strict=True):
+            fill(axes)
         style.headline(
             figure,
             f"Attack surface, counted: {found.loaded.run.title or found.loaded.run.scenario}",
             "what can be reached, and what was; more or fewer is not worse or better",
         )
         return style.save(figure, directory, "surface")
+
+
+def _nothing(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.text(0, 0.5, "nothing could be measured: no instance came up", va="center")
 
 
 def _outcomes(axes: Axes, reaches: Sequence[Reach]) -> None:

@@ -26,6 +26,8 @@ def terminal(loaded: Loaded, *, each_call: bool = False) -> None:
     console.print()
     console.print(_outcomes(found))
     for reach in found.reaches:
+        if reach.failure:
+            console.print(Text(f"! {reach.arm.label}: {reach.failure}", style="yellow"))
         for each in reach.disagreements:
             what = f"! {reach.arm.label}: the filter says {each.said}, inside it is {each.seen}: "
             what += ", ".join(each.names)
@@ -66,9 +68,7 @@ def _outcomes(found: Exposed) -> Table:
         kernel = "[dim]its own kernel's[/dim]" if reach.own_kernel else "[dim]the host's[/dim]"
         cells = [str(count or "·") for count in reach.outcomes.values()]
         agreeing, both = reach.agreeing
-        last = "–" if not both else "all" if agreeing == both else f"{agreeing}/{both}"
-        if not reach.calls:
-            last = f"failed: {reach.failure}"
+        last = "failed" if reach.failure else "–" if not both else "all" if agreeing == both else f"{agreeing}/{both}"
         grid.add_row(f"{reach.arm.label}\n{kernel}", *cells, last)
     return grid
 

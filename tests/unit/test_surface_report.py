@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from lab.analysis.data import Loaded, load
 from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START, SUBSYSTEMS, Exposed, medians, scaled
 from lab.cli.main import app
+from lab.cli.surface import show
 from lab.errors import LabError
 from lab.experiment import exposure
 from lab.experiment.exposure import assert_answered, described
@@ -183,6 +184,17 @@ def test_the_page_says_all_of_it_and_ranks_nothing(loaded: Loaded) -> None:
     assert {"surface-calls.csv", "surface-host-calls.csv", "surface-functions.csv"} <= names
     assert (loaded.path / "plots/surface.png").stat().st_size > 10_000
     assert "container,loaded,instance,seccomp_run_filters,True" in (loaded.path / "surface-functions.csv").read_text()
+
+
+def test_a_run_of_which_nothing_came_up_says_so(loaded: Loaded) -> None:
+    folder = RunFolder.open(loaded.path)
+    (loaded.path / "samples.jsonl").write_text("")
+    with folder:
+        folder.append(sample("process", 0, "surface.calls", "", None))
+        folder.append(sample("process", 1, "surface.host_calls", START, None, side=INSTANCE))
+    with pytest.raises(LabError, match="no instance came up"):
+        show(RunFolder.open(loaded.path), calls=True, as_json=False)
+    assert "3 of 9 requests" in (loaded.path / "report.html").read_text()
 
 
 def test_every_system_call_has_a_subsystem_and_every_outcome_a_look() -> None:
