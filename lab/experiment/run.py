@@ -165,13 +165,14 @@ class Experiment:
         """
         failures: list[LabError] = []
         began, warmed = now(), self._warmed()
+        done = {label for block, label in self.folder.completed() if block == self.warm_up_block}
         for position, arm in enumerate(warmed):
-            if (self.warm_up_block, arm.label) not in self.folder.completed():
+            if arm.label not in done:
                 self._progress()
                 failures += self.observe(arm, self.warm_up_block, position)
         if len(failures) == len(warmed):
             raise failures[0]
-        if len(warmed) > len(self.backends()):
+        if len(warmed) > len(self.backends()) and not done:
             self._foretell(now() - began)
 
     def _warmed(self) -> list[PlannedArm]:
@@ -184,9 +185,10 @@ class Experiment:
         block = seconds - self.asked_seconds + self.setup.seconds_watched * len(self._warmed())
         least = MINIMUM_BLOCKS if self.plan.blocks is None else self.plan.blocks
         some = f"{least} blocks" if self.plan.blocks else f"the {least} blocks that it takes at least"
+        over = self.plan.blocks is None and least * block > self.plan.budget_seconds
         self.watch.note(
             f"a block of {len(self.plan.arms)} arms will take about {format_seconds(block)}, "
-            f"{some} about {format_seconds(least * block)}"
+            f"{some} about {format_seconds(least * block)}" + (", more than the budget" if over else "")
         )
 
     # 4. blocks

@@ -458,3 +458,26 @@ def test_factors_reach_the_instances_and_each_way_to_carry_an_image_is_verified_
     assert fast.cpus == 2.0
     assert site.backends["container"].knobs["b1-container-fair-b"] == {"disk": "b"}
     assert folder.run.ended_because == "blocks done"
+
+
+def test_how_long_it_will_take_is_told_once_every_arm_was_started(site: FakeSite, tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Recorder(Silent):
+        def note(self, sentence: str) -> None:
+            notes.append(sentence)
+
+    factor = Factor(name="cpus", scope=Scope.LIMIT, levels=("1", "2"), tells="", of={"container": ("1", "2")})
+    planned = arms(BACKENDS, (factor,))
+    folder = make_folder(tmp_path, planned)
+    whole = experiment(site, folder)
+    whole.plan = replace(whole.plan, arms=planned, factors=(factor,), blocks=None, budget_seconds=1e-6)
+    whole.watch = Recorder()
+    whole.run()
+    assert notes == [
+        "a block of 4 arms will take about 1 s, the 3 blocks that it takes at least about 1 s, more than the budget"
+    ]
+    again = experiment(site, folder)  # its warm-ups are done, and tell nothing any more
+    again.plan, again.watch = whole.plan, whole.watch
+    again.warm_up()
+    assert len(notes) == 1
