@@ -16,13 +16,18 @@ from lab.errors import ResultsError
 from lab.results.record import Ending, Run, Sample
 from lab.results.store import RunFolder
 
+
+def _factors(run: Run) -> Any:
+    return run.settings.get("factors", [])
+
+
 ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("the scenario", lambda run: run.scenario),
     ("the host", lambda run: run.host.get("identity")),
     ("the host's kernel", lambda run: run.host.get("kernel_release")),
     ("the image", lambda run: run.image.get("digest")),
     ("the images", lambda run: sorted(run.images)),
-    ("the factors", lambda run: run.settings.get("factors", [])),
+    ("the factors", lambda run: [f"{each['name']}={','.join(each['levels'])}" for each in _factors(run)]),
     ("how the host was set", lambda run: dict(run.host_levels)),
     ("the limits", lambda run: {name: value for name, value in run.limits.items() if value is not None}),
     ("the metrics", lambda run: sorted(run.metrics)),
