@@ -27,7 +27,7 @@ from lab.experiment.tracing import Counts
 from lab.experiment.watch import Silent
 from lab.metrics.wrk import LoadResult
 from lab.model import Accelerator
-from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story
+from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story, write
 from lab.results.record import Arm, Sample, Status
 from lab.results.store import RunFolder
 from lab.runtime.bpf import Action
@@ -180,6 +180,8 @@ def test_the_page_says_all_of_it_and_ranks_nothing(loaded: Loaded) -> None:
     assert any("ranking of security" in each for each in not_to_conclude(Exposed(loaded)))
     assert any("TCG" in each for each in not_to_conclude(Exposed(loaded)))
     assert any("stops 2 of 3 system calls" in each for each in story(Exposed(loaded)))
+    write(load(loaded.path))
+    assert (loaded.path / "report.html").read_text() == page, "rebuilt from the folder alone"
     names = {path.name for path in loaded.path.iterdir()}
     assert {"surface-calls.csv", "surface-host-calls.csv", "surface-functions.csv"} <= names
     assert (loaded.path / "plots/surface.png").stat().st_size > 10_000
