@@ -118,8 +118,12 @@ class Material:
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """What the factors do: see `lab.analysis.factors.effects`."""
-        return effects(self.loaded, self.ratios)
+        """What the factors do, in the order in which they were named: see `lab.analysis.factors.effects`."""
+        table = effects(self.loaded, self.ratios)
+        declared = [raw["name"] for raw in self.run.settings.get("factors", [])]
+        return table.sort_values(
+            "factor", key=lambda names: names.map(declared.index), kind="stable", ignore_index=True
+        )
 
     @cached_property
     def levels(self) -> str:

@@ -46,8 +46,8 @@ def test_the_tables_hold_every_effect_and_what_it_depends_on(material: Material)
     assert "depends" not in rows["firmware: seabios ÷ direct", "boot"][1].note
     assert len(rows) == 3 * 4  # boot, teardown, PSS by four levels that are no first ones
     assert [row.header for row in factors.interactions(material).rows] == [
-        "cpus=1 × firmware=ovmf",
         "memory=256M × backend=microvm",
+        "cpus=1 × firmware=ovmf",
     ]
 
 
