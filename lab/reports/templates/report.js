@@ -108,7 +108,7 @@ class Drawing {
       if (fill !== "diamond") swatch.style.background = fill;
       return html("li", {}, swatch, text);
     });
-    return html("div", { class: "panel" }, head, each.place, ...(words.length ? [html("ul", { class: "legend" }, ...words)] : []));
+    return html("div", { class: `panel ${each.panel.kind}` }, head, each.place, ...(words.length ? [html("ul", { class: "legend" }, ...words)] : []));
   }
 
   // `anew` when the width is the same but what is to be shown is not.
