@@ -6,6 +6,7 @@ And what the instances make of the host is counted from their first call on, the
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 from comparing import LAB, make_scenario
-from host_state import assert_unchanged, snapshot
+from host_state import RUNTIME, assert_unchanged, snapshot
 
+from lab.errors import LabError
 from lab.experiment.surface import SKIPPED
+from lab.host import tracefs
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,6 +29,20 @@ def same_host() -> Iterator[None]:
     yield
     assert_unchanged(before, within_seconds=10)
     assert Path("/proc/sysvipc/msg").read_text() == queues, "a call that made something was made"
+    assert orphaned_traces() == []
+
+
+def orphaned_traces() -> list[str]:
+    """Instances of the kernel's tracing with lab's mark and no session to which they belong."""
+    try:
+        root = tracefs.open_root()
+    except LabError:
+        return []
+    try:
+        names = [path.name for path in Path(f"/proc/self/fd/{root}/instances").iterdir()]
+        return [name for name in names if name.startswith("lab-") and not (RUNTIME / name[4:]).exists()]
+    finally:
+        os.close(root)
 
 
 @pytest.fixture(scope="module")
