@@ -47,7 +47,7 @@ QUIET = "quiet"
 SETTLE_SECONDS = 0.5
 SPARE_SECONDS = 20.0
 PATIENCE = 3.0
-"""So many times longer than elsewhere it may take to be ready: it boots beside a neighbour, and no boot is measured."""
+"""So many times longer than elsewhere may it take to be ready: the host is loaded, and no boot is measured."""
 
 PULSE_SECONDS = 0.01
 MOST_MEMORY_BYTES = 3 << 30
