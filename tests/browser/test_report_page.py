@@ -172,7 +172,7 @@ def test_backends_are_left_out_everywhere_and_come_back(visit: Visit) -> None:
 
 
 def test_an_axis_becomes_logarithmic_and_linear_again(visit: Visit) -> None:
-    page = visit("sample")
+    page = visit("sample", width=700)  # one panel in each row, wide enough for a mark between decades
     panel = figure(page, "overview").locator(".panel").first
     button = panel.get_by_role("button", name="logarithmic axis")
     ticks = panel.locator("text.tick").all_text_contents()
