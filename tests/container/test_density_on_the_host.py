@@ -43,7 +43,7 @@ def test_copies_are_stacked_and_started_at_once(scenario: Path, tmp_path: Path) 
         (burst,) = frame[(frame["arm"] == arm) & (frame["quantity"] == "density.burst")].to_dict("records")
         assert burst["block"] == 3
         assert len(burst["detail"]["each"]) == 3
-    assert done.stdout.count("the number asked for") == 2
+    assert done.stderr.count("stopped by: the number asked for") == 2
 
 
 def test_the_host_keeps_its_floor(scenario: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ from lab.metrics.base import Observation
 from lab.metrics.boot import fetched_bytes
 
 PAGES = 50
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pagecache, "PAUSE_SECONDS", 2e-3)
 
 
 @pytest.fixture
@@ -65,6 +71,25 @@ def test_what_a_process_has_mapped_stays_and_is_told(folder: Path) -> None:
         assert stayed.against == (file,)
         assert PAGE_BYTES <= stayed.resident_bytes <= file.data_bytes
     assert evict([file]).resident_bytes == 0
+
+
+def test_what_was_sent_leaves_the_cache_though_nothing_is_received_any_more(folder: Path) -> None:
+    """As a web server does: a buffer read on another processor than it was made on holds the file's page."""
+    path = written(folder / "page", 1)
+    files = find([path])
+    processors = sorted(os.sched_getaffinity(0))
+    try:
+        for turn in range(20):
+            with path.open("rb") as file, socket.create_server(("127.0.0.1", 0)) as server:
+                os.sched_setaffinity(0, {processors[turn % len(processors)]})
+                with socket.create_connection(server.getsockname()) as client, server.accept()[0] as accepted:
+                    assert os.sendfile(accepted.fileno(), file.fileno(), 0, PAGE_BYTES) == PAGE_BYTES - 7
+                    os.sched_setaffinity(0, {processors[(turn + 1) % len(processors)]})
+                    assert len(client.recv(PAGE_BYTES - 7, socket.MSG_WAITALL)) == PAGE_BYTES - 7
+            os.sched_setaffinity(0, set(processors))
+            assert evict(files).resident_bytes == 0
+    finally:
+        os.sched_setaffinity(0, set(processors))
 
 
 def test_holes_are_neither_counted_nor_filled(folder: Path) -> None:
