@@ -83,7 +83,7 @@ def _initramfs(spec: MachineSpec) -> str:
 
 def _firmware(design: Design) -> dict[str, Remark]:
     if design.boots_from_disk:
-        return {Boot.FIRMWARE: Remark(BOOTED[design.firmware], instead=True, page="grub(7)")}
+        return {Boot.FIRMWARE: Remark(BOOTED[design.firmware], instead=True, page="grub-mkimage(1)")}
     remarks = {str(Boot.FIRMWARE): Remark(LOADED[design.machine])}
     if design.console is Console.OFF:
         remarks[Boot.KERNEL] = Remark(SILENT)

@@ -31,6 +31,7 @@ FIND = f"""\
 search --no-floppy --file --set=own /{ORDERS}
 source ($own)/{ORDERS}
 """
+
 SCRIPTS = {Firmware.SEABIOS: f"serial --speed=115200\n{FIND}", Firmware.OVMF: FIND}
 # A BIOS writes nowhere by itself; a UEFI's console is the serial port already. With linux16 the kernel is entered as
 # in a direct boot, in real mode; with linux, in protected mode, its decompression is five times as slow under TCG.
