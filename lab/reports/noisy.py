@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KIND = "noisy"
 MEANINGS = {
-    "cpu": "twice as many spinning processes as there are processors",
+    "cpu": "spins in twice as many processes as there are processors",
     "memory": "touches more memory than there is for all",
     "forks": "forks until it is refused",
     "disk": "writes files and waits for the disk",
