@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.analysis import caches
+from lab.analysis import caches, merging
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded, detail
 from lab.analysis.host import HOST, remarks
@@ -46,6 +46,7 @@ class Kind(StrEnum):
     DRIFT = "drift"
     CLUSTERS = "two clusters"
     CACHES = "caches"
+    KSM = "ksm"
     NOISY_HOST = "noisy host"
     HOST_DRIFT = "host drift"
     OTHER_LOAD = "other load"
@@ -248,7 +249,7 @@ def _coarse(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _host(loaded: Loaded) -> Iterator[Finding]:
-    for remark in (*remarks(loaded.frame), *caches.remarks(loaded.frame)):
+    for remark in (*remarks(loaded.frame), *caches.remarks(loaded.frame), *merging.remarks(loaded.frame)):
         yield Finding(
             kind=Kind(remark.kind), severity=Severity.WARNING, sentence=remark.sentence, advice=remark.advice
         )

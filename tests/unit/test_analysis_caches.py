@@ -1,4 +1,4 @@
-"""What a report says of caches: by what was seen, and where two instruments contradict each other."""
+"""What a report says of the host's levels: of caches by two instruments, of KSM by how far it came."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from synthetic import write_run
 
-from lab.analysis import load
+from lab.analysis import load, merging
 from lab.analysis.caches import in_words, remarks, starts
 
 MIB = float(1 << 20)
@@ -71,3 +71,13 @@ def test_a_run_from_before_it_was_looked_at_says_nothing(tmp_path: Path) -> None
     loaded = load(write_run(tmp_path).path)
     assert in_words(loaded.frame) == ""
     assert list(remarks(loaded.frame)) == []
+
+
+def test_memory_that_was_read_before_ksm_was_done_is_told() -> None:
+    common = {"quantity": "memory.ksm.merged", "state": "idle", "warmup": False, "excluded": False, "unit": "bytes"}
+    rows = [
+        {**common, "arm": arm, "detail": {"full_scans": n}} for arm, n in (("vm", 1), ("vm", 3), ("container", 9))
+    ]
+    (early,) = merging.remarks(pd.DataFrame(rows))
+    assert "not done with 1 of 3 instances when their memory was read (vm)" in early.sentence
+    assert list(merging.remarks(pd.DataFrame(rows[1:]))) == []
