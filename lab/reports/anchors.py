@@ -16,6 +16,7 @@ WHY = {
     "boot": "ours ends at the application's first correct answer, theirs earlier (see “measures”)",
     "memory": "ours counts all processes of the instance with the guest's touched RAM; see “measures” for theirs",
     "cpu": "ours is one thread of integer and floating-point work in seconds, theirs a vectorised benchmark",
+    "disk": "the scenario disk-io reads at random too: a small file in the instance's /var/tmp, on this host's disk",
     "attack surface": "this run did not trace the host's kernel; lab isolation surface does",
 }
 
