@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.errors import LaunchError
+from lab.backends.base import raise_as_launch_error
+from lab.errors import LabError, LaunchError
 from lab.instance import Knob, LaunchRequest
 
 if TYPE_CHECKING:
@@ -65,7 +66,15 @@ class Snapshots:
         kind = repr((request.image.digest, request.process, request.limits, sorted(request.knobs.items())))
         with self._lock:
             if kind not in self._made:
-                self._made[kind] = self._make(request)
+                try:
+                    self._made[kind] = self._make(request)
+                except LabError as error:
+                    raise_as_launch_error(error)
+                    raise
+                except OSError as error:
+                    raise LaunchError(
+                        f"no machine can be saved: {error}", hint="start=boot", exit_code=125
+                    ) from error
             return self._made[kind]
 
     def files(self, knobs: Mapping[str, str]) -> list[Path]:

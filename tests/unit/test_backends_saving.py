@@ -14,7 +14,7 @@ import pytest
 
 from lab.backends import saving
 from lab.backends.saving import START, Snapshots
-from lab.errors import LaunchError
+from lab.errors import LabError, LaunchError
 from lab.instance import LaunchRequest
 from lab.model import Limits, Process
 
@@ -99,6 +99,23 @@ def test_what_ends_by_itself_can_not_be_saved(tmp_path: Path, launched: list[Lau
     with pytest.raises(LaunchError, match="ended with exit code 3 before its machine could be saved") as caught:
         snapshots(tmp_path, launched, code=3).of(request())
     assert "start=boot" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "trouble", [OSError(28, "No space left on device"), LabError("QEMU can't save it: disk full")]
+)
+def test_what_goes_wrong_is_a_failed_launch_and_is_tried_again(
+    tmp_path: Path, launched: list[LaunchRequest], monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    def fail(*_: object) -> str:
+        raise trouble
+
+    made = snapshots(tmp_path, launched)
+    with monkeypatch.context() as patch:
+        patch.setattr(Booted, "save", fail)
+        with pytest.raises(LaunchError, match=r"No space left|disk full"):
+            made.of(request())
+    assert made.of(request()) is not None
 
 
 def test_what_reads_from_somebody_can_not_be_restored(tmp_path: Path, launched: list[LaunchRequest]) -> None:
