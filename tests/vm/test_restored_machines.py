@@ -22,11 +22,16 @@ from lab.images.store import Image
 from lab.instance import Instance
 from lab.model import Phase
 
-# Besides serving it says again and again what the kernel's generator gives it.
-APPLICATION = """
+# Besides serving it says again and again what the kernel's generator gives it. All processes of a guest with one
+# virtual CPU draw from one sequence: the more it takes at a time, the surer two that share a sequence share a word.
+DRAWS = 20
+APPLICATION = f"""
 echo begun
 httpd -f -p 8000 -h /srv >/dev/null 2>&1 &
-while read -r word </proc/sys/kernel/random/uuid; do echo $word; sleep 0.05; done
+while :; do
+    for number in $(seq {DRAWS}); do read -r word </proc/sys/kernel/random/uuid; echo $word; done
+    sleep 0.2
+done
 """
 SECONDS = 120.0
 
@@ -77,14 +82,15 @@ def pair(
 
 
 def words(site: Site, instance: Instance) -> tuple[list[str], list[str]]:
-    """What its application had said when it was saved, and at least three words that it has said since."""
+    """What its application had said when it was saved, and what it has drawn since."""
     before = (site.scratch / f"{instance.backend}-saved-1.d" / "stdout.log").read_text()
     deadline = time.monotonic() + SECONDS
     while True:
         whole = (instance.request.log_directory / "stdout.log").read_text()
         assert whole.startswith(before)
-        if len(since := whole.removeprefix(before).splitlines()) > 3:
-            return before.splitlines(), since[:-1]  # the last one may still be on its way
+        if len(since := whole.removeprefix(before).splitlines()) > 4 * DRAWS:
+            # The first ones may have been drawn before, and been on their way out; the last one may still be.
+            return before.splitlines(), since[DRAWS:-1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
