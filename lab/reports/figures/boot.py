@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import SEGMENTS, format_interval, format_value, label
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LONGEST_LEGEND = 6  # that fits below the figure in one row
+
 Segments = list[tuple[str, float]]
 
 
 def phases(material: Material, keep: Callable[[Figure], None]) -> str:
     """Left: all on one scale. Right: each stretched to its own length, so that short boots show their parts too."""
-    arms = [arm for arm in material.arms if material.value("boot.total", arm.label)]
+    arms = [arm for arm in _with_restored(material) if material.value("boot.total", arm.label)]
     segments = {arm.label: _segments(material, arm) for arm in arms}
     with style.canvas(14.2, 2.9 + 1.25 * len(arms), ncols=2, width_ratios=[1, 1.45]) as (figure, (shared, own)):
         for row, arm in enumerate(arms):
@@ -142,6 +145,16 @@ def _with_twin(material: Material) -> list[Arm]:
     return sorted(arms, key=lambda arm: (arm.order, arm.label))
 
 
+def _with_restored(material: Material) -> list[Arm]:
+    """The references, and below each one that is restored instead of booted: its phases are others."""
+    others = [arm for arm in material.loaded.arms if arm not in material.arms]
+    found = []
+    for arm in material.arms:
+        restored = (each for each in others if each.backend == arm.backend)
+        found += [arm, *islice((each for each in restored if material.value("boot.restored", each.label)), 1)]
+    return found
+
+
 def _segments(material: Material, arm: Arm) -> Segments:
     found = ((name, material.value(name, arm.label)) for name in SEGMENTS)
     return [(name, value.median) for name, value in found if value is not None and value.median > 0]
@@ -196,8 +209,13 @@ def _legend(figure: Figure, segments: dict[str, Segments]) -> None:
 
     used = {name for each in segments.values() for name, _ in each}
     handles = [Patch(facecolor=style.PHASES[name][0], label=label(name)) for name in SEGMENTS if name in used]
+    rows = 1 if len(handles) <= LONGEST_LEGEND else 2
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handlelength=1.2
+        handles=handles,
+        loc="outside lower center",
+        ncols=-(-len(handles) // rows),
+        columnspacing=1.2,
+        handlelength=1.2,
     )
 
 
