@@ -77,7 +77,7 @@ def test_the_correction_alone_keeps_to_one_report_in_twenty() -> None:
 
 
 def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it() -> None:
-    generator, found, wrong, rounds = np.random.default_rng(4), 0, 0, 100
+    generator, found, wrong, rounds = np.random.default_rng(4), 0, 0, 60
     for _ in range(rounds):
         table = effects_of(simulate(generator, memory=1.2), NO_BAND)
         main = claims(table, interaction=False)
@@ -89,7 +89,7 @@ def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it() -> None:
 
 
 def test_an_interaction_is_found_where_effects_do_not_multiply() -> None:
-    generator, found, rounds = np.random.default_rng(5), 0, 100
+    generator, found, rounds = np.random.default_rng(5), 0, 60
     for _ in range(rounds):
         rows = claims(effects_of(simulate(generator, memory=1.2, both=1.4), NO_BAND), interaction=True)
         found += bool(((rows["other"] == "firmware") & (rows["other_level"] == "z") & (rows["ratio"] > 1.2)).any())
@@ -97,7 +97,7 @@ def test_an_interaction_is_found_where_effects_do_not_multiply() -> None:
 
 
 def test_intervals_of_effects_cover_the_truth() -> None:
-    generator, covered, rounds = np.random.default_rng(6), 0, 300
+    generator, covered, rounds = np.random.default_rng(6), 0, 200
     for _ in range(rounds):
         thick = simulate(generator, memory=1.2)[2]
         row = effects_of([thick], NO_BAND).iloc[0]

@@ -180,12 +180,23 @@ def _lines(axes: Axes, material: Material, cube: Cube, one: int, two: int) -> No
             va="center", color=colour, fontsize=13, fontweight="bold",
         )  # fmt: skip
     axes.set_yscale("log")
-    style.logarithmic(axes.yaxis, cube.unit)
-    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, cube.unit, 2))
+    _round_ticks(axes, cube.unit)
     axes.grid(True, axis="y")
     axes.set_xticks(range(len(other_levels)), [f"{other}={level}" for level in other_levels])
     axes.set_xlim(-0.25, len(other_levels) - 0.35)
     axes.set_title(f"{subject(material, cube.quantity, cube.state)} of {cube.backend}")
+
+
+def _round_ticks(axes: Axes, unit: str) -> None:
+    """A few round numbers of the unit that the values are written in, on a logarithmic axis that spans little."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+    low, high = axes.get_ylim()
+    scale = 1024.0 ** int(math.log(high, 1024)) if unit == "bytes" and high >= 1024 else 1.0
+    ticks = [tick * scale for tick in MaxNLocator(nbins=5).tick_values(low / scale, high / scale)]
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, unit))
 
 
 def _means_in_words(cube: Cube, one: int, two: int) -> str:
