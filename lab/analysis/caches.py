@@ -14,7 +14,6 @@ import pandas as pd
 
 from lab.analysis.data import counted, detail
 from lab.analysis.host import Remark
-from lab.analysis.precision import in_percent
 from lab.analysis.quantities import format_value
 
 RESIDENT, FETCHED = "caches.resident", "boot.read"
@@ -59,7 +58,7 @@ def in_words(frame: pd.DataFrame) -> str:
         if level == COLD:
             text += f"{_range(group['resident_bytes'])} {of} was in the host's page cache"
         else:
-            text += f"{'all' if share >= 1 else f'at least {in_percent(share)}'} {of} was in the host's page cache"
+            text += f"{'all' if share >= 1 else f'at least {_in_percent(share)}'} {of} was in the host's page cache"
         medians = group.groupby("arm", sort=False)["fetched_bytes"].median().dropna()
         each = ", ".join(f"{arm} {format_value(float(value), 'bytes')}" for arm, value in medians.items() if value)
         each = each or ("nothing" if len(medians) else "")
@@ -81,8 +80,8 @@ def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
         yield Remark(
             kind="caches",
             sentence=f"Not all starts were warm: before {len(cool)} of {len(warm)} the host had as little as "
-            f"{in_percent(float(cool['share'].min()))} of their files in memory ({_arms(cool)}), though lab had just "
-            "read them.",
+            f"{_in_percent(float(cool['share'].min()))} of their files in memory ({_arms(cool)}), though lab had "
+            "just read them.",
             advice="The host has too little memory to keep them. Free some, or compare fewer backends at once.",
         )
     fetching = warm[warm["fetched_bytes"] > LITTLE_BYTES]
@@ -106,6 +105,11 @@ def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
 def _range(values: pd.Series[float]) -> str:
     low, high = format_value(float(values.min()), "bytes"), format_value(float(values.max()), "bytes")
     return low if low == high else f"{low} to {high}"
+
+
+def _in_percent(share: float) -> str:
+    """Rounded down: 99.9 % is not all."""
+    return f"{np.floor(1000 * share) / 10:g} %"
 
 
 def _arms(rows: pd.DataFrame) -> str:

@@ -27,6 +27,7 @@ from lab.host import foreign, syscalls
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ATTEMPTS = 8
 PAUSE_SECONDS = 0.02  # doubled after each attempt, 2.5 s in all: a read under way has ended by then
+FILLS = 3  # what was read first may have had to go for what was read last
 PAGES_AT_ONCE = 1 << 16
 READ_BYTES = 1 << 20
 
@@ -104,18 +105,26 @@ def evict(files: Sequence[File]) -> Residence:
 def fill(files: Sequence[File]) -> Residence:
     """Read what of ``files`` is not in the page cache, and look again; ``against`` are those not all of which is."""
     seen = look(files)
-    for file in seen.against:  # all at once, so that the disk has a queue to work on
+    for _ in range(FILLS):
+        if not seen.against:
+            break
+        _read(seen.against)
+        seen = look(files)
+    return seen
+
+
+def _read(files: Sequence[File]) -> None:
+    for file in files:  # all at once, so that the disk has a queue to work on
         with _opened(file) as descriptor:
             for start, length in file.data:
                 os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
     buffer = bytearray(READ_BYTES)
-    for file in seen.against:
+    for file in files:
         with _opened(file) as descriptor:
             for start, length in file.data:
                 at = start
                 while at < start + length and (count := os.preadv(descriptor, [buffer], at)):
                     at += count
-    return look(files) if seen.against else seen
 
 
 _seen = foreign.create_string_buffer(b"", PAGES_AT_ONCE)

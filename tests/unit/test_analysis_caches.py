@@ -40,6 +40,7 @@ def test_what_was_seen_is_said_by_level() -> None:
     assert "fetched from disks nothing (medians)" in said
     assert "directory entries and inodes" in said
     assert "directory entries" not in in_words(frame(WARM))
+    assert "at least 99.9 % of" in in_words(frame(WARM | {"share": 0.99999}))
 
 
 def test_what_agrees_needs_no_remark() -> None:
