@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +32,9 @@ START = Knob(
 )
 
 SERVE_SECONDS = 60.0  # for one of the image's ports to accept; then it is saved as it is
-REST_SECONDS = 30.0  # … and to come to rest
+REST_SECONDS = 15.0  # … and to come to rest
 LOOK_SECONDS = 0.25
-RESTS = 0.2  # of one CPU, of the host: an idle guest takes a few hundredths, emulated too
+RESTS = 0.2  # of one CPU, had or waited for: an idle guest wants a few hundredths, emulated too
 LOOKS_AT_REST = 2  # in a row
 KNOCK_SECONDS = 0.5
 
@@ -123,13 +124,26 @@ def _until_it_rests(instance: MachineInstance) -> None:
     """Until all that comes after is a machine that waits: no units are being started, no caches being filled."""
     deadline = time.monotonic() + REST_SECONDS
     at_rest = 0
-    before, at = instance.cgroup.cpu().total_seconds, time.monotonic()
+    before, at = _wanted_seconds(instance), time.monotonic()
     while at_rest < LOOKS_AT_REST and at < deadline:
         time.sleep(LOOK_SECONDS)
         _require_life(instance)
-        used, later = instance.cgroup.cpu().total_seconds, time.monotonic()
+        used, later = _wanted_seconds(instance), time.monotonic()
         at_rest = at_rest + 1 if used - before < RESTS * (later - at) else 0
         before, at = used, later
+
+
+def _wanted_seconds(instance: MachineInstance) -> float:
+    """The CPU time that its threads have had, and that they have waited for: on a busy host a guest that starves is
+    not at rest (/proc/PID/task/TID/schedstat: nanoseconds on a CPU, and in a queue for one; the kernel's
+    Documentation/scheduler/sched-stats.rst).
+    """
+    nanoseconds = 0
+    for pid in instance.cgroup.processes():
+        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with suppress(OSError):  # it has just ended
+                nanoseconds += sum(map(int, path.read_text().split()[:2]))
+    return nanoseconds / 1e9
 
 
 def _require_life(instance: MachineInstance) -> None:

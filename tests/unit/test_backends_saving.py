@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,12 @@ from lab.model import Limits, Process
 
 
 class Booted:
-    """An instance that used no CPU, and has ended with ``code`` or not at all."""
+    """An instance that wants no CPU, and has ended with ``code`` or not at all."""
 
     def __init__(self, request: LaunchRequest, code: int | None = None) -> None:
         self.request = request
         self.code = code
-        self.cgroup = SimpleNamespace(cpu=lambda: SimpleNamespace(total_seconds=0.0))
+        self.cgroup = SimpleNamespace(processes=set)
 
     def __enter__(self) -> Booted:
         return self
@@ -93,6 +94,18 @@ def test_those_that_come_while_it_is_made_wait_for_it(tmp_path: Path, launched: 
         thread.join()
     assert len(launched) == 1
     assert len(found) == 4
+
+
+def test_a_guest_that_starves_is_not_at_rest(tmp_path: Path) -> None:
+    """What counts is the CPU it wants: this very process has had some by now, or has waited for it."""
+    instance = cast(Any, Booted(request()))
+    instance.cgroup = SimpleNamespace(processes=lambda: {os.getpid()})
+    before = saving._wanted_seconds(instance)
+    began = time.thread_time()
+    while time.thread_time() < began + 0.05:
+        pass
+    assert saving._wanted_seconds(instance) >= before + 0.04
+    assert saving._wanted_seconds(cast(Any, Booted(request()))) == 0.0
 
 
 def test_what_ends_by_itself_can_not_be_saved(tmp_path: Path, launched: list[LaunchRequest]) -> None:
