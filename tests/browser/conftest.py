@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from factorial import write_factorial
 from playwright.sync_api import Browser, Page, sync_playwright
 from synthetic import write_run
 
@@ -36,8 +37,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
-    """``sample``: the run that comes with lab. ``crowded``: a made-up one with failures, timeouts and 12 arms; its
-    pictures are the other's, since drawing them takes long and here only what the script draws is looked at.
+    """``sample``: the run that comes with lab. ``crowded``: a made-up one with failures, timeouts and 12 arms.
+    ``factorial``: one with factors. The pictures of both are the sample's: drawing them takes long, and only what the
+    script draws is looked at.
     """
     root = tmp_path_factory.mktemp("reports")
     sample = shutil.copytree(SAMPLE, root / "sample")
@@ -45,11 +47,14 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     drawn = list(draw_all(material, sample / "plots"))
     page = sample / "report.html"
     page.write_text(html(material, drawn))
-    many = Material.read(_crowd(write_run(root).path))
-    charts = {plot.name: plot.chart(many) for plot in plots() if plot.chart and many.has(plot.needs)}
-    crowded = root / "crowded.html"
-    crowded.write_text(html(many, [replace(each, chart=charts.get(each.name)) for each in drawn]))
-    return {"sample": Report(page, material), "crowded": Report(crowded, many)}
+    found = {"sample": Report(page, material)}
+    for name, folder in (("crowded", _crowd(write_run(root).path)), ("factorial", write_factorial(root).path)):
+        made = Material.read(folder)
+        charts = {plot.name: plot.chart(made) for plot in plots() if plot.chart and made.has(plot.needs)}
+        text = html(made, [replace(each, chart=charts.get(each.name)) for each in drawn])
+        found[name] = Report(root / f"{name}.html", made)
+        found[name].page.write_text(text)
+    return found
 
 
 @pytest.fixture
