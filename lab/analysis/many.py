@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 KEPT = ("quantity", "value", "unit", "backend", "arm", "block", "status", "state", "warmup", "accelerator")
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-READERS = 4
-"""Threads that open files: decoding is native code, which lets go of the interpreter."""
+READERS = 2
+"""Threads that open files: decoding is native code, which lets go of the interpreter. More of them wait for it."""
 
 BATCH = 128
 """Runs whose tables a reader joins before it hands them over: small ones have a high price each."""
