@@ -45,25 +45,6 @@ libvirt.open(f"qemu:///embed?root={root}").close()
 """
 
 
-WORKERS = 2
-"""Processes that share the unit tests when the whole suite is run. All others keep to one: they measure, and look at
-the host, where one lab at a time is enough to look at.
-"""
-ON_THE_HOST = "host"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in two processes; what is named on the command line, as ever, in this one."""
-    option = config.option
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        return
-    if option.file_or_dir or option.collectonly or option.usepdb or not hasattr(option, "numprocesses"):
-        return
-    if option.numprocesses is None:
-        option.numprocesses, option.dist, option.loadscopereorder = WORKERS, "loadgroup", False
-
-
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("lab", deadline=None)  # a busy host is no defect of the code
     hypothesis.settings.load_profile("lab")
@@ -79,7 +60,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (directory := directory_of(item)) in PRIVILEGES:
             item.add_marker(directory)
-            item.add_marker(pytest.mark.xdist_group(ON_THE_HOST))
     items.sort(key=lambda item: ORDER.index(directory_of(item)) if directory_of(item) in ORDER else 0)
 
 
