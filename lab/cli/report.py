@@ -41,6 +41,7 @@ def report(
     from lab.reports.ladder import write as write_ladder
     from lab.reports.noisy import is_noisy
     from lab.reports.noisy import write as write_noisy
+    from lab.reports.pages import writing
     from lab.reports.surface import is_surface
     from lab.reports.surface import write as write_surface
     from lab.results.store import RunFolder, locate
@@ -58,7 +59,9 @@ def report(
         settings = RunFolder.open(folder).run.settings
         own = next((write_own for is_one, write_own in with_pages_of_their_own if is_one(settings)), None)
         if own is not None:
-            for path in own(load(folder)):
+            with writing(folder):
+                written = own(load(folder))
+            for path in written:
                 typer.echo(path)
             continue
         written = write(folder, wanted)

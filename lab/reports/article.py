@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.reports.pages import embedded, render
+from lab.reports.pages import embedded, put, render
 from lab.reports.tables import Cell, Table
 from lab.results.record import Run
 
@@ -49,12 +49,7 @@ class Article:
 
 def write(article: Article, folder: Path) -> list[Path]:
     """report.md and report.html, each whole or not at all; the picture and its data are there already."""
-    written = []
-    for name, text in (("report.md", markdown(article)), ("report.html", html(article, folder))):
-        scratch = folder / f"{name}.tmp"
-        scratch.write_text(text, encoding="utf-8")
-        written.append(scratch.replace(folder / name))
-    return written
+    return [put(folder / "report.md", markdown(article)), put(folder / "report.html", html(article, folder))]
 
 
 def html(article: Article, folder: Path) -> str:

@@ -22,6 +22,7 @@ from lab.analysis.quantities import is_key
 from lab.errors import CommandError, ResultsError
 from lab.host.command import run
 from lab.reports.material import Material
+from lab.reports.pages import put
 from lab.results.columns import write_parquet
 from lab.results.store import RunFolder
 
@@ -52,7 +53,7 @@ def csv(material: Material, folder: Path) -> list[Path]:
     tables = {"samples": frame, "summary": material.summary, "ratios": material.ratios}
     if not material.effects.empty:
         tables["effects"] = material.effects
-    return [_write(folder / f"{name}.csv", table.to_csv(index=False)) for name, table in tables.items()]
+    return [put(folder / f"{name}.csv", table.to_csv(index=False)) for name, table in tables.items()]
 
 
 def parquet(_: Material, folder: Path) -> list[Path]:
@@ -64,7 +65,7 @@ def parquet(_: Material, folder: Path) -> list[Path]:
 
 def report_json(material: Material, folder: Path) -> list[Path]:
     """report.json: summary, ratios, findings, answers and provenance; a number that is none is null."""
-    return [_write(folder / "report.json", json.dumps(document(material), ensure_ascii=False, indent=1) + "\n")]
+    return [put(folder / "report.json", json.dumps(document(material), ensure_ascii=False, indent=1) + "\n")]
 
 
 def document(material: Material) -> dict[str, Any]:
@@ -126,13 +127,6 @@ EXPORTS: Mapping[str, Callable[[Material, Path], list[Path]]] = {
     "pdf": pdf,
 }
 """Every format besides the report's own two, by its name on the command line; pdf needs the html."""
-
-
-def _write(path: Path, text: str) -> Path:
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
-    return path
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from lab.model import Accelerator
 from lab.reports import ladderplot
 from lab.reports.answers import WORDS
 from lab.reports.material import stamp
-from lab.reports.pages import embedded, render
+from lab.reports.pages import embedded, put, render
 from lab.reports.style import REACH
 
 KIND = "ladder"
@@ -157,9 +157,7 @@ def write(loaded: Loaded) -> list[Path]:
     data.write_text(table.to_csv(index=False), encoding="utf-8")
     written = [*drawn, data]
     for name, text in (("report.md", "\n".join(markdown(climb)) + "\n"), ("report.html", page(climb, drawn[1]))):
-        scratch = loaded.path / f"{name}.tmp"
-        scratch.write_text(text, encoding="utf-8")
-        written.append(scratch.replace(loaded.path / name))
+        written.append(put(loaded.path / name, text))
     return written
 
 

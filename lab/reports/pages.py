@@ -5,12 +5,16 @@ Every page extends ``page.html.j2``. A report's sections are files of their own 
 
 from __future__ import annotations
 
+import errno
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from lab.errors import ResultsError
 
 
 def render(
@@ -48,6 +52,27 @@ def render(
 def _digest(script: str) -> str:
     """How a Content-Security-Policy names an inline script (CSP level 3, section 2.3.1)."""
     return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
+
+
+def put(path: Path, text: str) -> Path:
+    """Write a page, whole or not at all; returns ``path``."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(text, encoding="utf-8")
+    return scratch.replace(path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What keeps a report from being written is a ResultsError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f"the report can't be written into {folder}: {error.strerror}",
+            hint=f"free some space, then: lab report {folder}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "copy the run folder to where you may write, and name that copy",
+        ) from error
 
 
 def embedded(kind: str, path: Path) -> str:

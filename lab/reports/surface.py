@@ -28,7 +28,7 @@ from lab.model import Accelerator
 from lab.reports import surfaceplot
 from lab.reports.anchors import published
 from lab.reports.material import stamp
-from lab.reports.pages import embedded, render
+from lab.reports.pages import embedded, put, render
 
 KIND = "surface"
 SIDES = {
@@ -70,9 +70,7 @@ def write(loaded: Loaded) -> list[Path]:
     drawn = surfaceplot.draw(found, plots)
     written = [*drawn, *_tables(found)]
     for name, text in (("report.md", "\n".join(markdown(found)) + "\n"), ("report.html", page(found, drawn[1]))):
-        scratch = loaded.path / f"{name}.tmp"
-        scratch.write_text(text, encoding="utf-8")
-        written.append(scratch.replace(loaded.path / name))
+        written.append(put(loaded.path / name, text))
     return written
 
 

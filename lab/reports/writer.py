@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.errors import ResultsError, UsageError
+from lab.errors import UsageError
 from lab.reports.document import html, markdown
 from lab.reports.figures import draw_all
 from lab.reports.material import Material
+from lab.reports.pages import put, writing
 
 FORMATS = ("html", "md")
 """What is written unless something else is asked for."""
@@ -28,24 +28,13 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     if unknown:
         raise UsageError(f"unknown report format: {', '.join(unknown)}", hint=f"known: {', '.join(known)}")
     material = Material.read(run_folder)
-    try:
+    with writing(run_folder):
         drawn = list(draw_all(material, run_folder / PLOTS))
         written = [path for each in drawn for path in (each.png, each.svg, each.csv)]
         for name, render in (("html", html), ("md", markdown)):
             if name in formats or (name == "html" and "pdf" in formats):
-                path = run_folder / f"report.{name}"
-                scratch = path.with_suffix(f".{name}.tmp")
-                scratch.write_text(render(material, drawn), encoding="utf-8")
-                scratch.replace(path)
-                written.append(path)
+                written.append(put(run_folder / f"report.{name}", render(material, drawn)))
         for name, export in EXPORTS.items():
             if name in formats:
                 written += export(material, run_folder)
-    except OSError as error:
-        raise ResultsError(
-            f"the report can't be written into {run_folder}: {error.strerror}",
-            hint=f"free some space, then: lab report {run_folder}"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "copy the run folder to where you may write, and name that copy",
-        ) from error
     return written
