@@ -18,9 +18,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 ORDER = ("unit", "fuzz", "browser", "container", "vm")
@@ -46,8 +46,11 @@ libvirt.open(f"qemu:///embed?root={root}").close()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    hypothesis.settings.register_profile("lab", deadline=None)  # a busy host is no defect of the code
-    hypothesis.settings.load_profile("lab")
+    if find_spec("hypothesis"):  # some tests run inside a guest, which has pytest alone
+        import hypothesis
+
+        hypothesis.settings.register_profile("lab", deadline=None)  # a busy host is no defect of the code
+        hypothesis.settings.load_profile("lab")
     for privilege in PRIVILEGES:
         config.addinivalue_line("markers", f"{privilege}: lives in tests/{privilege}, set by itself")
     if unknown := required() - set(PRIVILEGES):

@@ -164,6 +164,7 @@ class Hypervisor:
         if connection is None:
             return
         if self._root is not None:
+            _let_settle(connection)
             _save_cache(self._root / "cache" / "qemu" / "capabilities", self._home / "cache" / "libvirt")
         _guarded(connection.close, "libvirt can't be closed")
         if self._root is not None:
@@ -187,6 +188,20 @@ def check_libvirt() -> Check:
         remedy="" if drivers else "apt-get install libvirt-daemon-driver-qemu",
         required_by=("microvm", "vm"),
     )
+
+
+SETTLE_SECONDS = 3.0
+SETTLE_STEP_SECONDS = 0.02
+
+
+def _let_settle(connection: Any) -> None:
+    """Wait for libvirt to book the end of every machine: threads of its own do that, and write below its root, which
+    would be made again just after it was removed. One that still runs is not ours to wait for any longer.
+    """
+    deadline = time.monotonic() + SETTLE_SECONDS
+    with suppress(libvirt.libvirtError):
+        while connection.numOfDomains() > 0 and time.monotonic() < deadline:
+            time.sleep(SETTLE_STEP_SECONDS)
 
 
 SAVE_SECONDS = 120.0

