@@ -90,7 +90,7 @@ def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
             kind="caches",
             sentence=f"{len(fetching)} of {len(warm)} warm starts fetched up to "
             f"{format_value(float(fetching['fetched_bytes'].max()), 'bytes')} from disks ({_arms(fetching)}).",
-            advice="Something of the host's own was not in memory, a VMM or its libraries: memory is short.",
+            advice="Something of the host's own, a VMM or its libraries, was seldom used, or memory is short.",
         )
     idle = cold[cold["fetched_bytes"] == 0]
     if len(idle):

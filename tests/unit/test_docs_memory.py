@@ -22,7 +22,9 @@ def test_every_number_is_the_sample_runs(part: int, arm: str, rows: int) -> None
     mine = summary[(summary["arm"] == arm) & (summary["state"] == "idle")].set_index("quantity")["median"]
     assert told == {name: format_value(float(mine[name]), "bytes") for name in told}
     assert len(told) == rows
-    assert len(set(told.values())) >= rows - 1, "as many definitions, as many numbers; RSS and PSS may agree"
+    # As many definitions, as many numbers; but RSS and PSS of who shares with nobody, and cgroup usage and working set of
+    # who was charged for no cache, may agree.
+    assert len(set(told.values())) >= rows - 2 * (arm == "container")
 
 
 def test_the_range_in_words_is_that_of_the_table() -> None:
