@@ -22,8 +22,8 @@ def test_every_number_is_the_sample_runs(part: int, arm: str, rows: int) -> None
     mine = summary[(summary["arm"] == arm) & (summary["state"] == "idle")].set_index("quantity")["median"]
     assert told == {name: format_value(float(mine[name]), "bytes") for name in told}
     assert len(told) == rows
-    # As many definitions, as many numbers; but RSS and PSS of who shares with nobody, and cgroup usage and working set of
-    # who was charged for no cache, may agree.
+    # As many definitions, as many numbers; but RSS and PSS of who shares with nobody may agree, and cgroup usage and
+    # working set of who was charged for no cache.
     assert len(set(told.values())) >= rows - 2 * (arm == "container")
 
 
