@@ -100,7 +100,7 @@ def disturbances(loaded: Loaded) -> list[Disturbance]:
 
 def fallen(loaded: Loaded) -> list[str]:
     """Pairs that did not come up, or whose victim did not come up again: a line each, with the reason."""
-    frame = loaded.frame[(loaded.frame["quantity"] == RATE) & (loaded.frame["status"] == Status.FAILED)]
+    frame = loaded.frame[(loaded.frame["quantity"] == RATE) & (loaded.frame["status"] != Status.OK)]
     rows = ((row, row["detail"]) for _, row in frame.iterrows())
     return [
         f"{row['arm']} {detail['limits']}, block {row['block']}: {row['text']}"

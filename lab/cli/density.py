@@ -91,13 +91,8 @@ def density(
             arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=0, blocks=None,
             budget_seconds=seconds,
         )  # fmt: skip
-        described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
-        described = replace(
-            described,
-            name=_name(described.started, described.scenario),
-            settings={**described.settings, "kind": "density", "floor_bytes": limits.floor_bytes, "copies": up_to},
-        )
-        folder = RunFolder.create(out, described)
+        told = {"kind": "density", "floor_bytes": limits.floor_bytes, "copies": up_to}
+        folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told))
         with folder, watching(folder.run) as watch:
             Density(site, setup, limits, folder, watch).run(chosen)
     _report(folder)
@@ -108,10 +103,6 @@ def _bursts(text: str) -> tuple[int, ...]:
     if not all(word.isascii() and word.isdigit() and 0 < int(word) <= 1000 for word in words):
         raise UsageError(f"--burst {text}: not numbers of copies", hint="write for example --burst 1,4,16")
     return tuple(int(word) for word in words)
-
-
-def _name(started: str, scenario: str) -> str:
-    return f"{started[:19].replace('-', '').replace(':', '').replace('T', '-')}-{scenario}-density"
 
 
 def _report(folder: RunFolder) -> None:

@@ -130,19 +130,13 @@ def _described(site: Site, setup: Setup, plan: Plan, rungs: Sequence[Rung]) -> R
     from lab.experiment.provenance import describe
     from lab.experiment.rungs import changes
 
-    run = describe(site, setup, plan, ("lab", *sys.argv[1:]))
     told = changes(rungs, request_for_show(setup))
+    described = [{"name": rung.name, "manual": rung.manual, "changes": list(told[rung.name])} for rung in rungs]
+    run = describe(site, setup, plan, ("lab", *sys.argv[1:]), kind=KIND, rungs=described)
     arms: list[Arm] = []
     for place, (rung, arm) in enumerate(zip(rungs, run.arms, strict=True)):
         arms.append(replace(arm, title=rung.title, mechanism=rung.adds, order=place, differences=()))
-    stamp = run.started[:19].replace("-", "").replace(":", "").replace("T", "-")
-    described = [{"name": rung.name, "manual": rung.manual, "changes": list(told[rung.name])} for rung in rungs]
-    return replace(
-        run,
-        name=f"{stamp}-{run.scenario}-ladder",
-        arms=tuple(arms),
-        settings={**run.settings, "kind": KIND, "rungs": described},
-    )
+    return replace(run, arms=tuple(arms))
 
 
 def show(folder: Path) -> None:

@@ -66,7 +66,7 @@ def noisy(
 
     with Site.open() as site:
         import sys
-        from dataclasses import asdict, replace
+        from dataclasses import asdict
 
         from lab.cli.compare import _choose, _limits, _setup
         from lab.cli.interrupt import what_there_is
@@ -87,18 +87,16 @@ def noisy(
             budget_seconds=0.0,
         )  # fmt: skip
         Bound.of_this_host(fill(setup.limits))  # refused before a folder is made
-        described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
         wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed, confined=confined)
-        folder = RunFolder.create(out, replace(described, name=_name(described.started, described.scenario)))
+        told = {"kind": "noisy", "seconds": seconds}
+        folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told))
         with folder, watching(folder.run) as watch:
             measured = Noisy(site, setup, wishes, folder, watch)
             folder.update(
                 settings={
-                    **described.settings,
-                    "kind": "noisy",
+                    **folder.run.settings,
                     "bound": asdict(measured.bound.limits),
                     "limits": asdict(measured.limits),
-                    "seconds": seconds,
                 }
             )
             with what_there_is(folder):
@@ -125,10 +123,6 @@ def _confined(word: str) -> tuple[Confined, ...]:
     if word not in known:
         raise UsageError(f"--limits {word}: no such condition", hint=f"one of {', '.join(known)}")
     return known[word]
-
-
-def _name(started: str, scenario: str) -> str:
-    return f"{started[:19].replace('-', '').replace(':', '').replace('T', '-')}-{scenario}-noisy"
 
 
 def _report(folder: RunFolder) -> None:

@@ -58,7 +58,6 @@ def surface(
     with Site.open() as site:
         import secrets
         import sys
-        from dataclasses import replace
 
         from lab.cli.compare import _choose, _setup
         from lab.cli.watching import watching
@@ -76,9 +75,7 @@ def surface(
             arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=drawn, blocks=rounds,
             budget_seconds=0.0,
         )  # fmt: skip
-        described = describe(site, setup, plan, ("lab", *sys.argv[1:]))
-        stamp = described.started[:19].replace("-", "").replace(":", "").replace("T", "-")
-        folder = RunFolder.create(out, replace(described, name=f"{stamp}-{described.scenario}-{KIND}"))
+        folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), kind=KIND))
         with folder, watching(folder.run) as watch:
             Exposure(site, setup, folder, watch, seed=drawn, rounds=rounds, functions=functions).run(chosen)
     show(folder, calls=calls, as_json=as_json)

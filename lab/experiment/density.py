@@ -15,25 +15,24 @@ The host is protected by a declared floor: no copy is started that is expected t
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.backends.site import Site
 from lab.errors import LabError
 from lab.experiment.hostfactors.ksm import Ksm
 from lab.experiment.setup import Setup
+from lab.experiment.stamp import failure
+from lab.experiment.study import Study
 from lab.experiment.watch import Watch
 from lab.host import facts, ksm
 from lab.host.clock import now
 from lab.instance import Backend, Instance, LaunchRequest
-from lab.metrics.base import Observation, Subject
+from lab.metrics.base import Observation
 from lab.metrics.memory import PAGE_BYTES, ProcessMemory, read_process
-from lab.metrics.readiness import wait_ready
-from lab.model import Accelerator, Phase
-from lab.results.record import Sample, Status
+from lab.model import Phase
 from lab.results.store import RunFolder
 
 RECENT = 5
@@ -65,38 +64,26 @@ class _Stack:
     costs: list[int] = field(default_factory=list)
 
 
-class Density:
-    """One measurement of density, appended to ``folder`` as it is made."""
+class Density(Study):
+    """One measurement of density."""
 
     def __init__(self, site: Site, setup: Setup, limits: Limits, folder: RunFolder, watch: Watch) -> None:
-        self.site = site
-        self.setup = setup
+        super().__init__(site, setup, folder, watch)
         self.limits = limits
-        self.folder = folder
-        self.watch = watch
 
     def run(self, backends: Sequence[str]) -> None:
-        """All backends, the thinnest boundary first. Whatever ends it, the folder says why."""
-        because = "error"
-        try:
-            ended = {}
-            for backend in sorted((self.site.backend(name) for name in backends), key=lambda each: each.order):
-                ended[backend.name] = self._fill(backend)
-                self.folder.update(settings={**self.folder.run.settings, "stopped_by": dict(ended)})
-            because = "done"
-        except KeyboardInterrupt:
-            because = "interrupted"
-            raise
-        except LabError as error:
-            because = f"error: {error.message}"
-            raise
-        finally:
-            self.folder.finish(because)
+        """All ``backends`` in the order given. Whatever ends it, the folder says why."""
+        self.folder.conclude(lambda: self._fill_each(backends))
+
+    def _fill_each(self, backends: Sequence[str]) -> str:
+        ended = {}
+        for backend in self.prepared(backends):
+            ended[backend.name] = self._fill(backend)
+            self.folder.update(settings={**self.folder.run.settings, "stopped_by": dict(ended)})
+        return "done"
 
     def _fill(self, backend: Backend) -> str:
         """Bursts, then one copy more and more; returns what ended it."""
-        self.watch.doing(f"preparing {backend.name}")
-        backend.prepare(self.setup.image)
         merging = self.setup.host.get("ksm") == "on" and Ksm.applies_to(type(backend))
         with ksm.on(self.site.session) if merging else nullcontext():
             return self._pile_up(backend, merging=merging)
@@ -137,18 +124,17 @@ class Density:
         name = f"{stack.backend.name}-{number}"
         before = int(facts.memory()["available_bytes"])
         try:
-            subject = self._start(stack.backend, name, standing)
+            instance = standing.enter_context(self.serving(stack.backend, self.request(name))).instance
         except LabError as error:
-            self._record(stack.backend, name, number, self._failure(START, error))
+            self.record(stack.backend.name, number, name, failure(START, "seconds", error))
             return f"copy {number} did not come up: {error.message}"
-        instance = subject.instance
         stack.instances.append(instance)
         stack.costs.append(before - int(facts.memory()["available_bytes"]))
         stamps = instance.timeline.stamps()
-        self._record(
-            stack.backend,
-            name,
+        self.record(
+            stack.backend.name,
             number,
+            name,
             Observation(
                 quantity=START, value=stamps[Phase.RESPONDED] - stamps[Phase.REQUESTED], unit="seconds",
                 resolution=instance.timeline.resolution_seconds(Phase.RESPONDED),
@@ -156,16 +142,6 @@ class Density:
             *self._held(stack),
         )  # fmt: skip
         return ""
-
-    def _start(self, backend: Backend, name: str, standing: ExitStack) -> Subject:
-        """One copy that has answered. Raises LabError, and then nothing of it is left."""
-        subject = Subject.before_launch(scenario=self.setup.scenario, network=self.site.network, idle_seconds=0.0)
-        with ExitStack() as undo:
-            instance = undo.enter_context(backend.launch(self._request(name)))
-            subject.launched(instance)
-            wait_ready(subject)
-            standing.push(undo.pop_all())
-        return subject
 
     def _held(self, stack: _Stack) -> list[Observation]:
         """What all copies of the stack hold by now, in bytes."""
@@ -199,7 +175,7 @@ class Density:
             stacks = [standing.enter_context(ExitStack()) for _ in names]
 
             def start(index: int) -> float:
-                self._start(backend, names[index], stacks[index])
+                stacks[index].enter_context(self.serving(backend, self.request(names[index])))
                 return now() - began
 
             seconds = []
@@ -212,54 +188,15 @@ class Density:
             if failures:
                 self.watch.note(f"{backend.name}, {size} at once: {len(failures)} failed: {failures[0].message}")
             found = (
-                self._failure(BURST, failures[0])
+                failure(BURST, "seconds", failures[0])
                 if failures
                 else Observation(quantity=BURST, value=max(seconds), unit="seconds", detail={"each": sorted(seconds)})
             )
-            self._record(backend, names[0], size, found)
+            self.record(backend.name, size, names[0], found)
         elif failures:
             raise failures[0]
 
-    def _request(self, name: str) -> LaunchRequest:
-        return LaunchRequest(
-            name=name,
-            image=self.setup.image,
-            process=self.setup.process,
-            limits=self.setup.limits,
-            log_directory=self.folder.log_directory(name),
-            mergeable=self.setup.host.get("ksm") == "on" and ksm.can_be_asked_for(),
-        )
-
-    def _failure(self, quantity: str, error: LabError) -> Observation:
-        return Observation(
-            quantity=quantity, value=None, unit="seconds", status=Status.FAILED, text=error.message,
-            detail={"hint": error.hint, "tail": error.detail},
-        )  # fmt: skip
-
-    def _record(self, backend: Backend, instance: str, copies: int, *seen: Observation) -> None:
-        """``block`` is the number of copies: the n of every density curve."""
-        arm = next(arm for arm in self.folder.run.arms if arm.label == backend.name)
-        self.folder.append(
-            *(
-                Sample(
-                    metric="density",
-                    quantity=each.quantity,
-                    value=each.value,
-                    unit=each.unit,
-                    backend=backend.name,
-                    arm=backend.name,
-                    block=copies,
-                    position=0,
-                    instance=instance,
-                    status=each.status,
-                    accelerator=arm.accelerator or Accelerator.NATIVE,
-                    kernel=arm.kernel,
-                    image=self.setup.image.digest,
-                    at=time.time(),
-                    resolution=each.resolution,
-                    text=each.text,
-                    detail=each.detail,
-                )
-                for each in seen
-            )
-        )
+    def request(self, name: str) -> LaunchRequest:
+        """A copy whose pages may be merged, where that is asked for."""
+        mergeable = self.setup.host.get("ksm") == "on" and ksm.can_be_asked_for()
+        return replace(super().request(name), mergeable=mergeable)

@@ -16,15 +16,17 @@ from __future__ import annotations
 import errno
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from lab.backends.site import Site
 from lab.errors import LabError
 from lab.experiment.lineage import Side
-from lab.experiment.run import WARM_UP
 from lab.experiment.setup import Setup
+from lab.experiment.stamp import WARM_UP, failure
+from lab.experiment.study import Study
 from lab.experiment.surface import (
     SKIPPED,
     Call,
@@ -39,17 +41,15 @@ from lab.experiment.tracing import Counts, Observer, own_threads, threads_of
 from lab.experiment.watch import Watch
 from lab.host.ledger import start_time
 from lab.host.tracing import Tracing
-from lab.instance import Backend, Instance, LaunchRequest
-from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.instance import Backend, Instance
+from lab.metrics.base import Observation
 from lab.metrics.wrk import LoadResult, offer
-from lab.model import Accelerator, Kernel, Phase
-from lab.results.record import Sample, Status
+from lab.model import Kernel, Phase
 from lab.results.store import RunFolder
 from lab.runtime.profile import default_profile
 from lab.runtime.seccomp import native
 
-KIND = METRIC = "surface"
+KIND = "surface"
 CALLS, HOST_CALLS, EXITS, FUNCTIONS = "surface.calls", "surface.host_calls", "surface.exits", "surface.functions"
 START, IDLE, LOADED = "start", "idle", "loaded"
 IDLE_SECONDS = 1.0
@@ -58,8 +58,8 @@ THROUGH = (Outcome.ALLOWED, Outcome.ARGUMENTS, Outcome.PRIVILEGE)
 """The outcomes of a call that reaches the kernel's code for it, at least with some arguments."""
 
 
-class Exposure:
-    """One run, appended to ``folder`` as it is made."""
+class Exposure(Study):
+    """One count of attack surfaces."""
 
     def __init__(
         self,
@@ -72,10 +72,7 @@ class Exposure:
         rounds: int,
         functions: bool = True,
     ) -> None:
-        self.site = site
-        self.setup = setup
-        self.folder = folder
-        self.watch = watch
+        super().__init__(site, setup, folder, watch)
         self.rounds = rounds
         self.functions = functions
         self._random = random.Random(seed)
@@ -84,28 +81,18 @@ class Exposure:
 
     def run(self, backends: Sequence[str]) -> None:
         """All of it. Whatever ends it, the folder says why."""
-        because = "error"
-        try:
-            chosen = [self.site.backend(name) for name in backends]
-            for backend in chosen:
-                self.watch.doing(f"preparing {backend.name}")
-                backend.prepare(self.setup.image)
-            self._bare = observe_host()
-            for backend in chosen:
-                self.watch.doing(f"{backend.name}: every system call")
-                self._call(backend)
-            with self._observed() as observer:
-                if observer is not None:
-                    self._rounds(chosen, observer)
-            because = "done"
-        except KeyboardInterrupt:
-            because = "interrupted"
-            raise
-        except LabError as error:
-            because = f"error: {error.message}"
-            raise
-        finally:
-            self.folder.finish(because)
+        self.folder.conclude(lambda: self._measure(backends))
+
+    def _measure(self, backends: Sequence[str]) -> str:
+        chosen = list(self.prepared(backends))
+        self._bare = observe_host()
+        for backend in chosen:
+            self.watch.doing(f"{backend.name}: every system call")
+            self._call(backend)
+        with self._observed() as observer:
+            if observer is not None:
+                self._rounds(chosen, observer)
+        return "done"
 
     def _rounds(self, chosen: Sequence[Backend], observer: Observer) -> None:
         for block in range(1, self.rounds + 1):
@@ -134,41 +121,29 @@ class Exposure:
                 self.watch.doing("tracing the idle host")
                 with observer.window(own_threads()) as window:
                     time.sleep(IDLE_SECONDS)
-                self._record(None, WARM_UP, "", FUNCTIONS, IDLE, *_functions(window.steady()))
+                self.record("", WARM_UP, "", _functions(window.steady(), Side.KERNEL, IDLE))
             yield observer
 
     def _tell(self, **facts: Any) -> None:
-        self.folder.update(settings={**self.folder.run.settings, "kind": KIND, **facts})
+        self.folder.update(settings={**self.folder.run.settings, **facts})
 
     def _observe(self, backend: Backend, block: int, observer: Observer) -> None:
         """One instance, from its start to its end."""
-        request, subject = self._request(backend, block)
+        wanted = self.request(f"{backend.name}-{block}")
         with ExitStack() as stack:
             try:
                 self.watch.doing(f"{backend.name}: start")
                 with observer.window(own_threads()) as window:
-                    instance = stack.enter_context(backend.launch(request))
-                    subject.launched(instance)
-                    wait_ready(subject)
+                    instance = stack.enter_context(self.serving(backend, wanted)).instance
                     members = instance.cgroup.processes()
                 stamps = instance.timeline.stamps()
                 between = stamps[Phase.REQUESTED], stamps.get(Phase.RESPONDED) or max(stamps.values())
-                counts = window.start(members, request.process.argv[0], between)
+                counts = window.start(members, wanted.process.argv[0], between)
             except LabError as error:
-                self._fail(backend, block, request.name, START, error)
+                self._fail(backend, block, wanted.name, START, error)
                 return
-            self._count(backend, block, request.name, START, counts)
+            self._count(backend, block, wanted.name, START, counts)
             self._steady(backend, block, instance, observer)
-
-    def _request(self, backend: Backend, block: int) -> tuple[LaunchRequest, Subject]:
-        name = f"{backend.name}-{block}"
-        request = LaunchRequest(
-            name=name, image=self.setup.image, process=self.setup.process, limits=self.setup.limits,
-            log_directory=self.folder.log_directory(name),
-        )  # fmt: skip
-        return request, Subject.before_launch(
-            scenario=self.setup.scenario, network=self.site.network, idle_seconds=0.0
-        )
 
     def _steady(self, backend: Backend, block: int, instance: Instance, observer: Observer) -> None:
         """Idle first, then the load."""
@@ -193,24 +168,21 @@ class Exposure:
 
     def _call(self, backend: Backend) -> None:
         """Every system call from inside an instance that nobody traces."""
-        request, subject = self._request(backend, WARM_UP)
+        wanted = self.request(f"{backend.name}-{WARM_UP}")
         try:
-            with backend.launch(request) as instance:
-                subject.launched(instance)
-                wait_ready(subject)
-                confined = self._filter(backend, instance)
-                seen = observe(instance)
+            with self.serving(backend, wanted) as subject:
+                confined = self._filter(backend, subject.instance)
+                seen = observe(subject.instance)
         except LabError as error:
-            self._record(
-                backend, WARM_UP, request.name, CALLS, "", None, {}, status=Status.FAILED, text=error.message
-            )
+            self.record(backend.name, WARM_UP, wanted.name, failure(CALLS, "1", error))
             return
         on_host = backend.kernel is Kernel.HOST
         profile = default_profile() if on_host and backend.confines else None
         calls = compare(profile, seen, self._bare if on_host else seen)
         through = sum(call.outcome in THROUGH for call in calls)
         detail = {"calls": [described(call) for call in calls], "kernel": str(backend.kernel), "in_force": confined}
-        self._record(backend, WARM_UP, request.name, CALLS, "", float(through), detail)
+        reached = Observation(quantity=CALLS, value=float(through), unit="1", detail=detail)
+        self.record(backend.name, WARM_UP, wanted.name, reached)
 
     def _filter(self, backend: Backend, instance: Instance) -> dict[str, Any]:
         """The filter in force for the application, its newest process, or a machine's monitor, its oldest."""
@@ -239,61 +211,21 @@ class Exposure:
     ) -> None:
         """Append what one window held, a sample for each side that did anything."""
         about = {"seconds": counts.seconds, "requests": requests, "lost": counts.lost}
+        seen = []
         for side in Side:
             calls = counts.calls.get(side, {})
             if calls or side is Side.INSTANCE:
-                detail = {"side": str(side), "calls": dict(sorted(calls.items())), **about}
-                self._record(backend, block, name, HOST_CALLS, state, float(sum(calls.values())), detail)
-        exits = float(counts.exits.get(Side.INSTANCE, 0))
-        self._record(backend, block, name, EXITS, state, exits, {"side": str(Side.INSTANCE), **about})
-        for side in (Side.SETUP, Side.INSTANCE, Side.KERNEL):
-            if side in counts.functions:
-                value, detail = _functions(counts, side)
-                self._record(backend, block, name, FUNCTIONS, state, value, {**detail, **about})
+                detail = {"side": str(side), "calls": dict(sorted(calls.items()))}
+                seen.append(_counted(HOST_CALLS, sum(calls.values()), state, detail))
+        seen.append(_counted(EXITS, counts.exits.get(Side.INSTANCE, 0), state, {"side": str(Side.INSTANCE)}))
+        traced = (side for side in (Side.SETUP, Side.INSTANCE, Side.KERNEL) if side in counts.functions)
+        seen += [_functions(counts, side, state) for side in traced]
+        told = (replace(each, detail={**each.detail, **about}) for each in seen)
+        self.record(backend.name, block, name, *told, position=self._done)
 
     def _fail(self, backend: Backend, block: int, name: str, state: str, error: LabError) -> None:
-        self._record(
-            backend, block, name, HOST_CALLS, state, None, {"side": str(Side.INSTANCE)}, status=Status.FAILED,
-            text=error.message,
-        )  # fmt: skip
-
-    def _record(
-        self,
-        backend: Backend | None,
-        block: int,
-        instance: str,
-        quantity: str,
-        state: str,
-        value: float | None,
-        detail: Mapping[str, Any],
-        *,
-        status: Status = Status.OK,
-        text: str = "",
-    ) -> None:
-        label = backend.name if backend else ""
-        arm = next((arm for arm in self.folder.run.arms if arm.label == label), None)
-        self.folder.append(
-            Sample(
-                metric=METRIC,
-                quantity=quantity,
-                value=value,
-                unit="1",
-                backend=label,
-                arm=label,
-                block=block,
-                position=self._done,
-                warmup=block < 1,
-                instance=instance,
-                status=status,
-                state=state,
-                accelerator=arm.accelerator if arm else Accelerator.NATIVE,
-                kernel=arm.kernel if arm else "",
-                image=self.setup.image.digest,
-                at=time.time(),
-                text=text,
-                detail=detail,
-            )
-        )
+        failed = replace(failure(HOST_CALLS, "1", error, side=str(Side.INSTANCE)), state=state)
+        self.record(backend.name, block, name, failed, position=self._done)
 
 
 def assert_answered(result: LoadResult) -> None:
@@ -310,6 +242,10 @@ def described(call: Call) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _functions(counts: Counts, side: Side = Side.KERNEL) -> tuple[float, dict[str, Any]]:
-    names: Collection[str] = counts.functions.get(side, frozenset())
-    return float(len(names)), {"side": str(side), "functions": sorted(names)}
+def _counted(quantity: str, count: int, state: str, detail: Mapping[str, Any]) -> Observation:
+    return Observation(quantity=quantity, value=float(count), unit="1", state=state, detail=detail)
+
+
+def _functions(counts: Counts, side: Side, state: str) -> Observation:
+    names = sorted(counts.functions.get(side, ()))
+    return _counted(FUNCTIONS, len(names), state, {"side": str(side), "functions": names})

@@ -12,7 +12,6 @@ probes find what a program there would, and nobody can find the application.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -23,21 +22,20 @@ from lab.backends.base import SiteBackend
 from lab.backends.holdings import Holdings
 from lab.backends.host import Contained, HostBackend
 from lab.backends.site import Site
-from lab.errors import LabError, NotReady
+from lab.errors import LabError
 from lab.experiment.plan import Plan, PlannedArm
 from lab.experiment.rungs import Rung, configuration
 from lab.experiment.setup import Setup
-from lab.experiment.stamp import WARM_UP
+from lab.experiment.stamp import WARM_UP, failure
+from lab.experiment.study import Study, request
 from lab.experiment.watch import Watch
 from lab.host.clock import Timeline, now
 from lab.instance import INSIDE, Backend, Instance, LaunchRequest
 from lab.isolation.base import Probe
 from lab.isolation.battery import ask_all
-from lab.metrics.base import Observation, Subject
-from lab.metrics.readiness import wait_ready
-from lab.model import Accelerator, Phase, Process
+from lab.metrics.base import Observation
+from lab.model import Phase, Process
 from lab.network.network import Endpoint
-from lab.results.record import Sample, Status
 from lab.results.store import RunFolder
 from lab.runtime.bundle import HOST
 from lab.runtime.config import Config, MountConfig
@@ -83,8 +81,8 @@ class Step(HostBackend):
         return contain(spec, stdio, timeline, holdings)
 
 
-class Ladder:
-    """One ladder climbed, appended to ``folder`` as it is made. Arms of ``plan`` are the rungs' names.
+class Ladder(Study):
+    """One ladder climbed. Arms of ``plan`` are the rungs' names.
 
     ``probes`` are asked on each rung, none if there are none.
     """
@@ -99,36 +97,21 @@ class Ladder:
         folder: RunFolder,
         watch: Watch,
     ) -> None:
-        self.site = site
-        self.setup = setup
+        super().__init__(site, setup, folder, watch)
         self.plan = plan
         self.rungs = tuple(rungs)
         self.probes = tuple(probes)
-        self.folder = folder
-        self.watch = watch
 
     def run(self) -> None:
         """All three steps. Whatever ends it, the folder says why; KeyboardInterrupt and errors go on up."""
-        because = "error"
-        try:
-            self.prepare()
-            for rung in self.rungs if self.probes else ():
-                self.ask(rung)
-            because = self.measure()
-        except KeyboardInterrupt:
-            because = "interrupted"
-            raise
-        except LabError as error:
-            because = f"error: {error.message}"
-            raise
-        finally:
-            self.folder.finish(because)
+        self.folder.conclude(self._all_steps)
 
-    def prepare(self) -> None:
-        """What is made once per image; then each rung is climbed once unmeasured, so that caches are full."""
-        for name in dict.fromkeys(rung.backend for rung in self.rungs):
-            self.watch.doing(f"preparing {name}")
-            self.site.backend(name).prepare(self.setup.image)
+    def _all_steps(self) -> str:
+        for _ in self.prepared(dict.fromkeys(rung.backend for rung in self.rungs)):
+            pass
+        for rung in self.rungs if self.probes else ():
+            self.ask(rung)
+        return self.measure()
 
     def ask(self, rung: Rung) -> None:
         """Every probe, from inside one instance on ``rung``."""
@@ -137,7 +120,7 @@ class Ladder:
         try:
             with self._quiet(rung, name) as (backend, instance):
                 for seen in ask_all(instance, backend, chosen=self.probes):
-                    self._append(rung, WARM_UP, 0, name, without_expectation(seen))
+                    self.record(rung.name, WARM_UP, name, without_expectation(seen))
         except LabError as error:
             self._failed(rung, WARM_UP, 0, name, error)
 
@@ -162,23 +145,17 @@ class Ladder:
         self.watch.doing(f"round {block}: {rung.title}")
         try:
             for seen in self._live(rung, name):
-                self._append(rung, block, position, name, seen)
+                self.record(rung.name, block, name, seen, position=position)
         except LabError as error:
             self._failed(rung, block, position, name, error)
         self.folder.complete(block, rung.name)
 
     def _live(self, rung: Rung, name: str) -> Iterator[Observation]:
         with ExitStack() as undo:
-            network = self.site.network
-            shared = None if rung.is_machine else undo.enter_context(network.endpoint())
+            shared = None if rung.is_machine else undo.enter_context(self.site.network.endpoint())
             backend = self._backend(rung, shared)
-            subject = Subject.before_launch(
-                scenario=self.setup.scenario, network=network, idle_seconds=self.setup.idle_seconds
-            )
-            with backend.launch(self._request(name, self.setup.process)) as instance:
-                subject.launched(instance)
-                wait_ready(subject)
-                yield from started(instance)
+            with self.serving(backend, self.request(name), idle_seconds=self.setup.idle_seconds) as subject:
+                yield from started(subject.instance)
                 for metric in self.setup.metrics:
                     yield from metric.ready(subject)
                 for metric in self.setup.metrics:
@@ -191,71 +168,26 @@ class Ladder:
         """An instance that does nothing but hold still; a machine runs the application, its network being its own."""
         backend = self._backend(rung, None)
         if rung.is_machine:
-            with backend.launch(self._request(name, self.setup.process)) as instance:
-                subject = Subject.before_launch(
-                    scenario=self.setup.scenario, network=self.site.network, idle_seconds=0.0
-                )
-                subject.launched(instance)
-                wait_ready(subject)
-                yield backend, instance
+            with self.serving(backend, self.request(name)) as subject:
+                yield backend, subject.instance
             return
         reading, writing = os.pipe2(os.O_CLOEXEC)
         with ExitStack() as undo:
             undo.callback(os.close, writing)
             undo.callback(os.close, reading)
-            request = self._request(name, Process(argv=(INSIDE, "hold", "ladder")))
-            instance = undo.enter_context(backend.launch(replace(request, stdin=reading)))
-            yield backend, instance
+            process = Process(argv=(INSIDE, "hold", "ladder"))
+            wanted = replace(self.request(name), process=process, stdin=reading)
+            yield backend, undo.enter_context(backend.launch(wanted))
 
     def _backend(self, rung: Rung, shared: Endpoint | None) -> SiteBackend:
         if rung.is_machine:
             return self.site.backend(rung.backend)
         return Step(self.site, self.rungs[: self.rungs.index(rung) + 1], shared)
 
-    def _request(self, name: str, process: Process) -> LaunchRequest:
-        return LaunchRequest(
-            name=name,
-            image=self.setup.image,
-            process=process,
-            limits=self.setup.limits,
-            log_directory=self.folder.log_directory(name),
-        )
-
     def _failed(self, rung: Rung, block: int, position: int, name: str, error: LabError) -> None:
         """A rung that can't be climbed here is a result."""
         self.watch.note(f"{rung.title}: {error.message}")
-        status = Status.TIMEOUT if isinstance(error, NotReady) else Status.FAILED
-        detail = {"hint": error.hint, "tail": error.detail}
-        failed = Observation(
-            quantity=START, value=None, unit="seconds", status=status, text=error.message, detail=detail
-        )
-        self._append(rung, block, position, name, failed)
-
-    def _append(self, rung: Rung, block: int, position: int, name: str, seen: Observation) -> None:
-        arm = next(arm for arm in self.folder.run.arms if arm.label == rung.name)
-        self.folder.append(
-            Sample(
-                metric=seen.quantity.partition(".")[0],
-                quantity=seen.quantity,
-                value=seen.value,
-                unit=seen.unit,
-                backend=rung.backend,
-                arm=rung.name,
-                block=block,
-                position=position,
-                instance=name,
-                status=seen.status,
-                state=seen.state,
-                warmup=block == WARM_UP,
-                accelerator=arm.accelerator or Accelerator.NATIVE,
-                kernel=arm.kernel,
-                image=self.setup.image.digest,
-                at=time.time(),
-                resolution=seen.resolution,
-                text=seen.text,
-                detail=seen.detail,
-            )
-        )
+        self.record(rung.name, block, name, failure(START, "seconds", error), position=position)
 
 
 def started(instance: Instance) -> Iterable[Observation]:
@@ -280,6 +212,4 @@ def planned(rungs: Sequence[Rung]) -> tuple[PlannedArm, ...]:
 
 def request_for_show(setup: Setup) -> LaunchRequest:
     """What an instance is asked for, to tell how its configuration is made."""
-    return LaunchRequest(
-        name="instance", image=setup.image, process=setup.process, limits=setup.limits, log_directory=Path()
-    )
+    return request(setup, "instance", Path())

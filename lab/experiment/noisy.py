@@ -27,21 +27,21 @@ from enum import StrEnum
 from lab.backends.site import Site
 from lab.errors import LabError
 from lab.experiment.setup import Setup
+from lab.experiment.stamp import failure
+from lab.experiment.study import Study
 from lab.experiment.watch import Watch
 from lab.host import facts
 from lab.host.cgroup import ControlGroup
 from lab.host.command import run as run_command
-from lab.instance import INSIDE, Backend, Instance, LaunchRequest
+from lab.instance import INSIDE, Backend, Instance
 from lab.metrics import wrk
-from lab.metrics.base import Observation, Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.base import Observation
 from lab.metrics.wrk import LoadResult
-from lab.model import Accelerator, Kernel, Limits, Load
-from lab.results.record import Sample, Status
+from lab.model import Kernel, Limits, Load
+from lab.results.record import Status
 from lab.results.store import RunFolder
 
 MIB = 1 << 20
-METRIC = "noisy"
 RATE, LATENCY, SURVIVED, WOKEN = "noisy.rate", "noisy.latency.p99", "noisy.survived", "noisy.host_delay"
 QUIET = "quiet"
 SETTLE_SECONDS = 0.5
@@ -157,19 +157,16 @@ class _Pair:
     stack: ExitStack = field(default_factory=ExitStack)
 
 
-class Noisy:
-    """One measurement, appended to ``folder`` as it is made."""
+class Noisy(Study):
+    """One measurement of victims and their neighbours."""
 
     def __init__(self, site: Site, setup: Setup, wishes: Wishes, folder: RunFolder, watch: Watch) -> None:
         load = setup.scenario.load
         if load is None or setup.scenario.port is None:
             raise LabError(f"{setup.scenario.name} has no load", hint="a [load] table in its scenario.toml")
-        self.site = site
         patient = replace(setup.scenario, ready_timeout_seconds=PATIENCE * setup.scenario.ready_timeout_seconds)
-        self.setup = replace(setup, scenario=patient)
+        super().__init__(site, replace(setup, scenario=patient), folder, watch)
         self.wishes = wishes
-        self.folder = folder
-        self.watch = watch
         self.load: Load = replace(load, duration_seconds=float(wishes.seconds))
         self.limits = fill(setup.limits)
         self.bound = Bound.of_this_host(self.limits)
@@ -178,32 +175,22 @@ class Noisy:
 
     def run(self, backends: Sequence[str]) -> None:
         """All of it. Whatever ends it, the folder says why."""
-        because = "error"
-        try:
-            with self._bounded() as around:
-                chosen = [self.site.backend(name) for name in backends]
-                for backend in chosen:
-                    self.watch.doing(f"preparing {backend.name}")
-                    backend.prepare(self.setup.image)
-                for block in range(1, self.wishes.blocks + 1):
-                    places = [(backend, confined) for backend in chosen for confined in self.wishes.confined]
-                    self._random.shuffle(places)
-                    for backend, confined in places:
-                        expected = self._done + 1 + len(self.wishes.kinds)
-                        try:
-                            self._one_place(backend, confined, block, around, len(places))
-                        except LabError as error:  # the others can tell something still
-                            self._failed(backend, confined, block, error)
-                        self._done = expected
-            because = "done"
-        except KeyboardInterrupt:
-            because = "interrupted"
-            raise
-        except LabError as error:
-            because = f"error: {error.message}"
-            raise
-        finally:
-            self.folder.finish(because)
+        self.folder.conclude(lambda: self._all_blocks(backends))
+
+    def _all_blocks(self, backends: Sequence[str]) -> str:
+        with self._bounded() as around:
+            chosen = list(self.prepared(backends))
+            for block in range(1, self.wishes.blocks + 1):
+                places = [(backend, confined) for backend in chosen for confined in self.wishes.confined]
+                self._random.shuffle(places)
+                for backend, confined in places:
+                    expected = self._done + 1 + len(self.wishes.kinds)
+                    try:
+                        self._one_place(backend, confined, block, around, len(places))
+                    except LabError as error:  # the others can tell something still
+                        self._failed(backend, confined, block, error)
+                    self._done = expected
+        return "done"
 
     @contextmanager
     def _bounded(self) -> Iterator[ControlGroup]:
@@ -241,20 +228,8 @@ class Noisy:
             instances = []
             for role in ("victim", "aggressor"):
                 name = f"{backend.name}-{role}-{self._done}"
-                subject = Subject.before_launch(
-                    scenario=self.setup.scenario, network=self.site.network, idle_seconds=0.0
-                )
-                request = LaunchRequest(
-                    name=name,
-                    image=self.setup.image,
-                    process=self.setup.process,
-                    limits=limits,
-                    log_directory=self.folder.log_directory(name),
-                )
-                instance = stack.enter_context(backend.launch(request))
-                subject.launched(instance)
-                wait_ready(subject)
-                instances.append(instance)
+                wanted = replace(self.request(name), limits=limits)
+                instances.append(stack.enter_context(self.serving(backend, wanted)).instance)
             victim, aggressor = instances
             pair = _Pair(backend=backend, confined=confined, block=block, victim=victim, aggressor=aggressor)
             pair.stack = stack.pop_all()
@@ -273,7 +248,7 @@ class Noisy:
         for group in (pair.aggressor.cgroup, around):
             group.forget_peak()
         before, outer = pair.aggressor.cgroup.limit_hits(), around.limit_hits()
-        failure, seen = "", None
+        why, seen = "", None
         told: Mapping[str, object] = {}
         with ThreadPoolExecutor(2, "lab-noisy") as threads:
             disturbing = threads.submit(self._disturb, pair, kind) if kind else None
@@ -283,7 +258,7 @@ class Noisy:
             try:
                 seen = wrk.offer(self.site.network, pair.victim.address, self.setup.scenario.port or 0, self.load)
             except LabError as error:
-                failure = error.message
+                why = error.message
             late = pulse.result()
             told = disturbing.result() if disturbing else {}
         well = seen is not None and seen.requests > 0 and not any(seen.errors.values())
@@ -300,7 +275,8 @@ class Noisy:
             "aggressor_lives": pair.aggressor.wait(0) is None,
             "machine": pair.backend.kernel is Kernel.OWN,
         }
-        self._record(pair, detail, *observations(seen, failure, survived, late))
+        observed = observations(seen, why, survived, late)
+        self._append(pair.backend, pair.block, pair.victim.name, detail, *observed)
         return survived and pair.aggressor.wait(0) is None
 
     def _disturb(self, pair: _Pair, kind: Kind) -> Mapping[str, object]:
@@ -323,19 +299,13 @@ class Noisy:
     def _flood(self, receiver: Instance, seconds: int) -> Mapping[str, object]:
         """Datagrams to the aggressor, from a third instance without a boundary; inside the bound around all."""
         name = f"sender-{self._done}"
-        logs = self.folder.log_directory(name)
         words = (INSIDE, "disturb", str(Kind.SEND), str(seconds), "1", str(receiver.address))
-        request = LaunchRequest(
-            name=name,
-            image=self.setup.image,
-            process=replace(self.setup.process, argv=words),
-            limits=Limits(),
-            log_directory=logs,
-        )
+        process = replace(self.setup.process, argv=words)
+        wanted = replace(self.request(name), process=process, limits=Limits())
         try:
-            with self.site.backend("process").launch(request) as sender:
+            with self.site.backend("process").launch(wanted) as sender:
                 sender.wait(seconds + SPARE_SECONDS)
-            found: Mapping[str, object] = json.loads((logs / "stdout.log").read_bytes())
+            found: Mapping[str, object] = json.loads((wanted.log_directory / "stdout.log").read_bytes())
         except (LabError, ValueError) as error:
             return {"failed": str(error)}
         return found
@@ -350,44 +320,18 @@ class Noisy:
             return again.requests > 0
         return False
 
-    def _record(self, pair: _Pair, detail: Mapping[str, object], *seen: Observation) -> None:
-        self._append(pair.backend, pair.block, pair.victim.name, detail, *seen)
-
     def _failed(self, backend: Backend, confined: Confined, block: int, error: LabError) -> None:
         """A pair that does not stand, or falls, is a result; what was not asked of it is missing."""
         self.watch.note(f"{backend.name} {confined}: {error.message}")
-        detail = {"kind": QUIET, "limits": str(confined), "fell": True, "hint": error.hint, "tail": error.detail}
-        failed = Observation(quantity=RATE, value=None, unit="requests/s", status=Status.FAILED, text=error.message)
+        detail = {"kind": QUIET, "limits": str(confined), "fell": True}
+        failed = failure(RATE, "requests/s", error)
         self._append(backend, block, f"{backend.name}-victim-{self._done}", detail, failed)
 
     def _append(
         self, backend: Backend, block: int, instance: str, detail: Mapping[str, object], *seen: Observation
     ) -> None:
-        arm = next(arm for arm in self.folder.run.arms if arm.label == backend.name)
-        self.folder.append(
-            *(
-                Sample(
-                    metric=METRIC,
-                    quantity=each.quantity,
-                    value=each.value,
-                    unit=each.unit,
-                    backend=backend.name,
-                    arm=backend.name,
-                    block=block,
-                    position=self._done,
-                    instance=instance,
-                    status=each.status,
-                    state="loaded",
-                    accelerator=arm.accelerator or Accelerator.NATIVE,
-                    kernel=arm.kernel,
-                    image=self.setup.image.digest,
-                    at=time.time(),
-                    text=each.text,
-                    detail={**detail, **each.detail},
-                )
-                for each in seen
-            )
-        )
+        told = (replace(each, state="loaded", detail={**detail, **each.detail}) for each in seen)
+        self.record(backend.name, block, instance, *told, position=self._done)
 
 
 def fill(limits: Limits) -> Limits:

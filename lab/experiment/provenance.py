@@ -19,8 +19,11 @@ from lab.results.record import Arm, Run
 WARM_UPS = 1
 
 
-def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) -> Run:
-    """The Run of a new folder. Its ``name`` is left to the results store."""
+def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str], **settings: Any) -> Run:
+    """The Run of a new folder. Its ``name`` is left to the results store.
+
+    ``settings`` are a study's own; ``kind`` says which study it is, where it is no comparison.
+    """
     scenario = setup.scenario
     return Run(
         name="",
@@ -60,6 +63,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str]) 
                 if plan.exclude_noisy
                 else "nothing else"
             ),
+            **settings,
         },
     )
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import count
 
 from lab.backends.site import Site
-from lab.errors import LabError, LaunchError, NotReady, ParityError
+from lab.errors import LabError, LaunchError, ParityError
 from lab.experiment import overhead
 from lab.experiment.client import Client
 from lab.experiment.hostfactors.registry import host_factors
@@ -27,7 +27,7 @@ from lab.experiment.parity import limits_seen, read_inside, verify_manifest
 from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, PlannedArm
 from lab.experiment.sentinel import Sentinel
 from lab.experiment.setup import Setup, Treatment
-from lab.experiment.stamp import WARM_UP, Stamp
+from lab.experiment.stamp import WARM_UP, Stamp, failure
 from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.host.units import format_seconds
@@ -36,7 +36,7 @@ from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Observation, Subject
 from lab.metrics.readiness import log_tail, wait_ready
-from lab.results.record import Run, Status
+from lab.results.record import Run
 from lab.results.store import RunFolder
 
 MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
@@ -79,23 +79,18 @@ class Experiment:
 
     def run(self) -> None:
         """All five steps. Whatever ends it, the folder says why; KeyboardInterrupt and errors go on up."""
+        self.folder.conclude(self._all_steps)
+
+    def _all_steps(self) -> str:
         began = now()
-        because = "error"
         try:
             self.prepare()
             self.check_parity()
             self.warm_up()
-            because = self.end_session(self.measure(began))
-        except KeyboardInterrupt:
-            because = "interrupted"
-            raise
-        except LabError as error:
-            because = f"error: {error.message}"
-            raise
+            return self.end_session(self.measure(began))
         finally:
             for factor in self.host.values():
                 factor.close()
-            self.folder.finish(because)
 
     # 1. prepare
 
@@ -267,9 +262,8 @@ class Experiment:
         except ParityError:
             raise
         except LabError as error:
-            status = Status.TIMEOUT if isinstance(error, NotReady) else Status.FAILED
             self.watch.note(error.message if name in error.message else f"{name}: {error.message}")
-            self.folder.append(stamp.failure(status, error, backend.kernel))
+            self._append(stamp, [failure("boot.total", "seconds", error, kernel=backend.kernel.value)])
             failures.append(error)
         self.folder.complete(block, arm.label)
         return failures

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from lab.errors import LabError
+from lab.errors import LabError, NotReady
 from lab.experiment.plan import PlannedArm
 from lab.metrics.base import Observation
-from lab.model import Accelerator, Kernel
+from lab.model import Accelerator
 from lab.results.record import Sample, Status
 
 WARM_UP = 0
@@ -53,14 +54,14 @@ class Stamp:
             detail=seen.detail,
         )
 
-    def failure(self, status: Status, error: LabError, kernel: Kernel) -> Sample:
-        """The instance that did not come up, or fell over: censored, not forgotten."""
-        failed = Observation(
-            quantity="boot.total",
-            value=None,
-            unit="seconds",
-            status=status,
-            text=error.message,
-            detail={"hint": error.hint, "tail": error.detail, "kernel": kernel.value},
-        )
-        return self.sample(failed)
+
+def failure(quantity: str, unit: str, error: LabError, **detail: Any) -> Observation:
+    """What an instance did not give that did not come up, or fell over: censored, not forgotten."""
+    return Observation(
+        quantity=quantity,
+        value=None,
+        unit=unit,
+        status=Status.TIMEOUT if isinstance(error, NotReady) else Status.FAILED,
+        text=error.message,
+        detail={**detail, "hint": error.hint, "tail": error.detail},
+    )

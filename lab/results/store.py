@@ -12,14 +12,14 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from lab.errors import ResultsError
+from lab.errors import LabError, ResultsError
 from lab.results.codec import decode_run, decode_sample, encode_run, encode_sample
 from lab.results.record import Run, Sample
 
@@ -40,7 +40,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, run: Run) -> RunFolder:
-        """Make ``root``/NAME, where NAME is ``run.name`` or else TIMESTAMP-SCENARIO, with ``-2`` … if it is taken.
+        """Make ``root``/NAME, where NAME is ``run.name`` or else TIMESTAMP-SCENARIO, then ``-KIND`` of a study's run,
+        then ``-2`` … if that is taken.
 
         The folder's ``run`` carries the name it got. Raises ResultsError when the folder can't be written.
         """
@@ -122,6 +123,20 @@ class RunFolder:
         self.run = replace(self.run, **changes)
         self._write_run()
         return self.run
+
+    def conclude(self, measure: Callable[[], str]) -> None:
+        """Let ``measure`` fill it and say why it ended; whatever ends it instead is written down and goes on up."""
+        because = "error"
+        try:
+            because = measure()
+        except KeyboardInterrupt:
+            because = "interrupted"
+            raise
+        except LabError as error:
+            because = f"error: {error.message}"
+            raise
+        finally:
+            self.finish(because)
 
     def finish(self, because: str) -> None:
         """Write samples.parquet, and into run.json when and why the run ended."""
@@ -295,7 +310,8 @@ def _name(run: Run) -> str:
     except ValueError:
         started = datetime.now(UTC)
     scenario = re.sub(r"[^a-z0-9]+", "-", run.scenario.lower()).strip("-") or "run"
-    return f"{started:%Y%m%d-%H%M%S}-{scenario}"
+    kind = run.settings.get("kind")  # of a comparison there is none
+    return f"{started:%Y%m%d-%H%M%S}-{scenario}" + (f"-{kind}" if kind else "")
 
 
 def _claim(root: Path, base: str) -> Path:
