@@ -46,6 +46,13 @@ class Growth:
         return format_value(self.per_copy, self.unit) if self.trend and not math.isnan(self.per_copy) else ""
 
     @property
+    def on_average(self) -> str:
+        """What each copy after the first has added, for too few of them to tell how it grows; "" for one alone."""
+        if self.copies < 2:
+            return ""
+        return f"{format_value((self.last - self.first) / (self.copies - 1), self.unit)} on average"
+
+    @property
     def interval(self) -> str:
         """That of the slope; "" where there is none."""
         return f"95 %: {format_interval(self.low, self.high, self.unit)}" if self.slope else ""
@@ -56,13 +63,20 @@ class Growth:
         if math.isnan(self.per_copy):
             return f"{self.copies} copies are too few to say how it grows"
         if not self.trend:
-            return f"no growth that could be told from scatter over {self.copies} copies"
+            return self.flat
         if math.isnan(self.bend) or 2 / 3 <= self.bend <= 1.5:
             return "in a line"
         if self.bend <= 0:
             return "no more in the later half"
         word = "ever faster" if self.bend > 1 else "ever slower"
         return f"{word}: in the later half {self.bend:.2g} × as much per copy"
+
+    @property
+    def flat(self) -> str:
+        """That enough copies show no growth; "" for too few."""
+        if math.isnan(self.per_copy):
+            return ""
+        return f"no growth that could be told from scatter over {self.copies} copies"
 
     def __str__(self) -> str:
         return f"{self.slope} a copy ({self.interval}), {self.shape}" if self.slope else self.shape

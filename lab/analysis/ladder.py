@@ -53,7 +53,8 @@ class Cost:
     def __str__(self) -> str:
         if not self.n:
             return "did not come up" if self.failed else "not measured"
-        return f"{format_value(self.median, self.unit)} ({format_interval(self.low, self.high, self.unit)})"
+        interval = format_interval(self.low, self.high, self.unit)
+        return format_value(self.median, self.unit) + (f" ({interval})" if self.low == self.low else "")
 
     def tell_step(self) -> str:
         """The step in words: ``+1.9 ms``, ``±0`` where it can't be told from scatter, "" where there is none."""

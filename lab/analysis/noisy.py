@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ OF_A_MACHINE = {
 }
 """A machine's limits are its size, which no cgroup of the host's counts."""
 
+REFUSES = "disturb: "
+"""With that word `lab/inside/disturb.c` says why it does not begin; killed by a limit, it says nothing."""
+
 OTHERWISE = "a limit that no cgroup of the host's counts: its own kernel's, or of a process"
 
 
@@ -44,7 +48,8 @@ class Disturbance:
     ``slowdown`` is requests per second in quiet over those beside the neighbour, with an interval of 95 % (Student's
     t on the blocks' logarithms); NaN where it can't be said, infinite where nothing was answered. ``latency`` is the
     ratio of the 99th percentiles. ``survived`` of ``times``; ``met`` are the limits that the aggressor ran into, the
-    most frequent first; ``host_delay_seconds`` is how late the host woke a process outside, at worst.
+    most frequent first; ``host_delay_seconds`` is how late the host woke a process outside, at worst. ``undone`` says
+    why the aggressor could not begin, where it never could; blocks in which it could not are in none of the figures.
     """
 
     arm: str
@@ -58,10 +63,13 @@ class Disturbance:
     times: int
     met: tuple[str, ...]
     host_delay_seconds: float
+    undone: str = ""
 
     @property
     def factor(self) -> str:
         """The slowdown alone."""
+        if self.undone:
+            return "not disturbed"
         if math.isinf(self.slowdown):
             return "no answer at all"
         return "not measured" if math.isnan(self.slowdown) else f"{self.slowdown:.2f} ×"
@@ -98,6 +106,34 @@ def disturbances(loaded: Loaded) -> list[Disturbance]:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """The victim alone, over all blocks: median requests per second, median of the 99th percentiles in seconds."""
+
+    arm: str
+    limits: str
+    rate: float
+    latency_seconds: float
+
+
+def quiets(loaded: Loaded) -> list[Quiet]:
+    """What every slowdown is relative to, in the order of the backends, without limits first."""
+    frame = loaded.frame[loaded.frame["metric"] == "noisy"]
+    quiet = frame[frame["detail"].map(lambda detail: detail.get("kind") == QUIET)]
+    limits = quiet["detail"].map(lambda detail: str(detail.get("limits", "")))
+    order = [arm.label for arm in loaded.all_arms]
+    found = [
+        Quiet(
+            arm=str(arm),
+            limits=str(where),
+            rate=float(rows[rows["quantity"] == RATE]["value"].median()),
+            latency_seconds=float(rows[rows["quantity"] == LATENCY]["value"].median()),
+        )
+        for (arm, where), rows in quiet.groupby(["arm", limits], sort=False, observed=True)
+    ]
+    return sorted(found, key=lambda each: (order.index(each.arm), each.limits == "with limits"))
+
+
 def fallen(loaded: Loaded) -> list[str]:
     """Pairs that did not come up, or whose victim did not come up again: a line each, with the reason."""
     frame = loaded.frame[(loaded.frame["quantity"] == RATE) & (loaded.frame["status"] != Status.OK)]
@@ -110,6 +146,8 @@ def fallen(loaded: Loaded) -> list[str]:
 
 
 def _one(arm: str, limits: str, kind: str, quiet: pd.DataFrame, rows: pd.DataFrame) -> Disturbance:
+    reasons = rows["detail"].map(_undone)
+    late, rows = rows, rows[reasons == ""]
     slowdown, low, high = _ratio(_by_block(quiet, RATE), _by_block(rows, RATE))
     latency, _, _ = _ratio(_by_block(rows, LATENCY), _by_block(quiet, LATENCY))
     rates = rows[rows["quantity"] == RATE]
@@ -127,8 +165,15 @@ def _one(arm: str, limits: str, kind: str, quiet: pd.DataFrame, rows: pd.DataFra
         survived=int(lived.sum()),
         times=len(lived),
         met=_met(rates["detail"].tolist()),
-        host_delay_seconds=float(rows[rows["quantity"] == WOKEN]["value"].max()),
+        host_delay_seconds=float(late[late["quantity"] == WOKEN]["value"].max()),
+        undone="" if len(rows) else str(reasons.iloc[0]),
     )
+
+
+def _undone(detail: Mapping[str, Any]) -> str:
+    """What lab's helper said when there was nothing that it may do here; "" where the aggressor did its worst."""
+    said = str(detail.get("aggressor", {}).get("failed", ""))
+    return said.removeprefix(REFUSES) if said.startswith(REFUSES) else ""
 
 
 def _by_block(rows: pd.DataFrame, quantity: str) -> pd.Series:

@@ -2,9 +2,10 @@
 
     for each block, each backend, without limits and with the scenario's, in a random order:
     1. launch       a victim and, beside it on the same backend, an aggressor; both are the same image
-    2. quiet        the victim under the scenario's load, while the aggressor does nothing
-    3. for each kind of disturbance, in a random order: the same load while the aggressor disturbs
-    4. stop         both; a victim that did not survive is launched anew before the next kind
+    2. warm up      the victim under the scenario's load, unrecorded, until it answers no faster than before
+    3. for quiet and each kind of disturbance, in a random order: the same load while the aggressor does nothing, or
+       disturbs
+    4. stop         both; a victim that did not survive is launched and warmed up anew before the next kind
 
 Everything is bounded twice: each disturbance by an amount and a time of its own (`lab/inside/disturb.c`), and the
 whole session by a cgroup around all its instances, "without limits" too: the host keeps memory, a part of a processor
@@ -18,7 +19,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,12 @@ SETTLE_SECONDS = 0.5
 SPARE_SECONDS = 20.0
 PATIENCE = 3.0
 """So many times longer than elsewhere may it take to be ready: the host is loaded, and no boot is measured."""
+
+FASTER = 1.25
+"""Who has just started fills its caches, and what emulates it translates: until a load is answered no such factor
+faster than the ones before, the victim is warming up."""
+MOST_WARM_UPS = 10
+WARM_UP_SECONDS = 1.0
 
 PULSE_SECONDS = 0.01
 MOST_MEMORY_BYTES = 3 << 30
@@ -116,8 +123,10 @@ class Bound:
         memory = max(memory, 2 * (wanted.memory_bytes or 0) + LEAST_MEMORY_BYTES)
         return cls(limits=Limits(memory_bytes=memory, cpus=cpus, pids=MOST_PIDS))
 
-    def amount(self, kind: Kind) -> int:
-        """How much of it the aggressor wants: more than any limit allows, less than would hurt the host."""
+    def amount(self, kind: Kind, *, machine: bool) -> int:
+        """How much of it the aggressor wants: more than any limit allows, less than would hurt the host. A machine's
+        /dev/shm is in its own RAM, which the bound holds.
+        """
         memory = self.limits.memory_bytes or LEAST_MEMORY_BYTES
         return {
             Kind.CPU: 2 * (os.cpu_count() or 1),
@@ -126,7 +135,7 @@ class Bound:
             Kind.DISK: 256 * MIB,
             Kind.CACHE: memory * 5 // 4,
             Kind.INODES: 20_000,
-            Kind.FULL: 64 * MIB,
+            Kind.FULL: memory if machine else 64 * MIB,
             Kind.FILES: 20_000,
             Kind.WATCHES: 32,
             Kind.SEND: 1,
@@ -167,7 +176,7 @@ class Noisy(Study):
         patient = replace(setup.scenario, ready_timeout_seconds=PATIENCE * setup.scenario.ready_timeout_seconds)
         super().__init__(site, replace(setup, scenario=patient), folder, watch)
         self.wishes = wishes
-        self.load: Load = replace(load, duration_seconds=float(wishes.seconds))
+        self.load: Load = load
         self.limits = fill(setup.limits)
         self.bound = Bound.of_this_host(self.limits)
         self._done = 0
@@ -203,13 +212,13 @@ class Noisy(Study):
             yield around
 
     def _one_place(self, backend: Backend, confined: Confined, block: int, around: ControlGroup, places: int) -> None:
-        """One pair, quiet first, then each kind in a random order."""
-        kinds = list(self.wishes.kinds)
+        """One pair: quiet and each kind, in a random order."""
+        kinds = [None, *self.wishes.kinds]
         self._random.shuffle(kinds)
-        whole = self.wishes.blocks * places * (1 + len(kinds))
+        whole = self.wishes.blocks * places * len(kinds)
         pair = self._start(backend, confined, block)
         try:
-            for kind in (None, *kinds):
+            for kind in kinds:
                 self.watch.progress(self._done, whole)
                 self.watch.doing(f"{backend.name} {confined}: {kind or QUIET}")
                 self._done += 1
@@ -220,8 +229,8 @@ class Noisy(Study):
             pair.stack.close()
 
     def _start(self, backend: Backend, confined: Confined, block: int) -> _Pair:
-        """Victim and aggressor, both of which have answered. One after the other: two emulated machines that boot at
-        once on few processors are slower than the readiness of one allows.
+        """Victim and aggressor, both of which have answered, the victim warm. One after the other: two emulated
+        machines that boot at once on few processors are slower than the readiness of one allows.
         """
         limits = self.limits if confined is Confined.BY_LIMITS else self._unlimited(backend)
         with ExitStack() as stack:
@@ -231,9 +240,14 @@ class Noisy(Study):
                 wanted = replace(self.request(name), limits=limits)
                 instances.append(stack.enter_context(self.serving(backend, wanted)).instance)
             victim, aggressor = instances
+            warm_up(lambda: self._offer(victim, WARM_UP_SECONDS).requests_per_second)
             pair = _Pair(backend=backend, confined=confined, block=block, victim=victim, aggressor=aggressor)
             pair.stack = stack.pop_all()
         return pair
+
+    def _offer(self, victim: Instance, seconds: float) -> LoadResult:
+        load = replace(self.load, duration_seconds=seconds)
+        return wrk.offer(self.site.network, victim.address, self.setup.scenario.port or 0, load)
 
     def _unlimited(self, backend: Backend) -> Limits:
         """None; but a machine has some size in any case: all processors of the host's, and no more memory than with
@@ -256,7 +270,7 @@ class Noisy(Study):
                 time.sleep(SETTLE_SECONDS)
             pulse = threads.submit(feel_pulse, self.wishes.seconds)
             try:
-                seen = wrk.offer(self.site.network, pair.victim.address, self.setup.scenario.port or 0, self.load)
+                seen = self._offer(pair.victim, self.wishes.seconds)
             except LabError as error:
                 why = error.message
             late = pulse.result()
@@ -284,7 +298,8 @@ class Noisy(Study):
         seconds = self.wishes.seconds + 1
         if kind is Kind.RECEIVE:
             return self._flood(pair.aggressor, seconds)
-        words = [str(kind), str(seconds), str(self.bound.amount(kind))]
+        amount = self.bound.amount(kind, machine=pair.backend.kernel is Kernel.OWN)
+        words = [str(kind), str(seconds), str(amount)]
         if kind is Kind.SEND:
             words.append(str(pair.victim.address))
         try:
@@ -313,11 +328,7 @@ class Noisy(Study):
     def _answers(self, pair: _Pair) -> bool:
         """Whether the victim serves its load again, now that nobody disturbs it."""
         with suppress(LabError):
-            again = wrk.offer(
-                self.site.network, pair.victim.address, self.setup.scenario.port or 0,
-                replace(self.load, duration_seconds=1.0),
-            )  # fmt: skip
-            return again.requests > 0
+            return self._offer(pair.victim, 1.0).requests > 0
         return False
 
     def _failed(self, backend: Backend, confined: Confined, block: int, error: LabError) -> None:
@@ -332,6 +343,16 @@ class Noisy(Study):
     ) -> None:
         told = (replace(each, state="loaded", detail={**detail, **each.detail}) for each in seen)
         self.record(backend.name, block, instance, *told, position=self._done)
+
+
+def warm_up(rate: Callable[[], float]) -> None:
+    """Ask for a rate, which a load measures, until it is no longer much faster than before."""
+    best = 0.0
+    for _ in range(MOST_WARM_UPS):
+        found = rate()
+        if found <= FASTER * best:
+            return
+        best = found
 
 
 def fill(limits: Limits) -> Limits:

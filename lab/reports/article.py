@@ -90,7 +90,7 @@ def _rows(table: Table) -> list[str]:
 
 
 def _line(cell: Cell) -> str:
-    return f"{cell.text}<br>{cell.note}" if cell.note else cell.text
+    return "<br>".join(filter(None, (cell.text, cell.note)))
 
 
 def show(article: Article, report: Path) -> None:
@@ -114,10 +114,9 @@ def show(article: Article, report: Path) -> None:
             for column in (section.table.corner, *(column.text for column in section.table.columns)):
                 grid.add_column(column, overflow="fold")
             for row in section.table.rows:
-                cells = (Cell(text=row.header, note=row.note), *row.cells)
-                grid.add_row(
-                    *(Text.assemble(cell.text, (f"\n{cell.note}" * bool(cell.note), "dim")) for cell in cells)
-                )
+                cells = [(cell.text, cell.note) for cell in (Cell(text=row.header, note=row.note), *row.cells)]
+                lines = [(Text(text), Text(note, style="dim")) for text, note in cells]
+                grid.add_row(*(Text("\n").join(filter(None, both)) for both in lines))
             console.print(grid)
         for point in section.points:
             console.print(Text(f"· {point}"), width=wide)

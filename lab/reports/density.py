@@ -97,8 +97,8 @@ def _copies(loaded: Loaded) -> Table:
                 (str(charged.copies), ""),
                 (stopped.get(arm.label, "interrupted"), ""),
                 (format_value(charged.last, "bytes"), ""),
-                (charged.slope, _more(charged)),
-                (f"{first} to {last}", f"{start.slope} a copy; {_more(start)}" if start.slope else start.shape),
+                (charged.slope or charged.on_average, _more(charged)),
+                (f"{first} to {last}", f"{start.slope} a copy; {_more(start)}" if start.slope else start.flat),
             )
         cells = tuple(Cell(text=text, note=note) for text, note in texts)
         rows.append(Row(header=arm.label, note=stamp(arm), cells=cells))
@@ -132,6 +132,8 @@ def _bursts(loaded: Loaded) -> Table:
 
 
 def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:
+    from matplotlib.ticker import MaxNLocator
+
     with style.canvas(14.2, 9.6, nrows=2, ncols=1, sharex=True) as (figure, (memory, start)):
         shown = (
             (memory, "density.charged", "-"),
@@ -154,7 +156,8 @@ def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:
         start.set_yscale("log")
         style.logarithmic(start.yaxis, "seconds")
         start.set_xlabel("copies that stand")
-        start.legend(loc="upper left")
+        start.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        figure.legend(loc="outside lower left", ncols=4)
         memory.set_ylim(bottom=0)
         title = f"How many copies fit: {loaded.run.title}"
         style.headline(figure, title, "one after the other, each until it answers")

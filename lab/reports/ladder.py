@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lab.analysis import inference
 from lab.analysis.data import Loaded
 from lab.analysis.ladder import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, signed, stops
 from lab.analysis.quantities import format_interval, format_value
@@ -128,11 +129,7 @@ class Climb:
         natives = [step for step in self.steps if not step.machine and step.start.n]
         if len(natives) > 1:
             first, last = natives[0].start, natives[-1].start
-            said.append(
-                f"At “{natives[0].title}” the start takes {format_value(first.median, 'seconds')} "
-                f"({format_interval(first.low, first.high, 'seconds')}), at “{natives[-1].title}” "
-                f"{format_value(last.median, 'seconds')} ({format_interval(last.low, last.high, 'seconds')})."
-            )
+            said.append(f"At “{natives[0].title}” the start takes {first}, at “{natives[-1].title}” {last}.")
         never = [row for row in self.rows if row.stopped_by == ""]
         kernel = [step for step in self.steps if step.machine and step.stopped]
         if kernel:
@@ -250,7 +247,9 @@ def terminal(loaded: Loaded) -> None:
     console.print(grid)
     for line in climb.story:
         console.print(Text(f"· {line}"), width=min(console.width, 100))
-    console.print(Text("≈ can't be told from scatter. stops: probes that no longer reach the host.", style="dim"))
+    few = climb.loaded.blocks < inference.FEWEST
+    sure = "? too few rounds to say how sure it is." if few else "≈ can't be told from scatter."
+    console.print(Text(f"{sure} stops: probes that no longer reach the host.", style="dim"))
 
 
 def _open(found: Sequence[Row], place: int) -> int:
@@ -265,4 +264,6 @@ def _short(cost: Cost) -> str:
 def _sure(cost: Cost) -> str:
     if not cost.n or cost.step != cost.step:
         return ""
+    if cost.step_low != cost.step_low:
+        return f"{signed(cost.step, cost.unit)} ?"
     return signed(cost.step, cost.unit) if cost.is_sure else "≈"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.analysis.data import Loaded
-from lab.analysis.noisy import Disturbance, disturbances, fallen
+from lab.analysis.noisy import Disturbance, disturbances, fallen, quiets
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator
 from lab.reports import article, style
@@ -91,6 +91,7 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
         alt="The victim's slowdown beside each neighbour. "
         + " ".join(f"{each.kind}, {each.arm} {each.limits}: {each.says}." for each in found),
         sections=(
+            Section(title="quiet: what the slowdowns are relative to", table=_alone(loaded)),
             *sections,
             *_about_machines(loaded),
             *(Section(title="What did not stand", points=tuple(fell)) for fell in [fallen(loaded)] if fell),
@@ -119,8 +120,8 @@ def _table(loaded: Loaded, kind: str, found: Sequence[Disturbance]) -> Table:
     rows = []
     for each in (one for one in found if one.kind == kind):
         latency = "–" if math.isnan(each.latency) else f"{each.latency:.2f} ×"
-        survived = f"{each.survived} of {each.times}"
-        met = ", ".join(each.met) or "no limit that its cgroup counts"
+        survived = f"{each.survived} of {each.times}" if each.times else "–"
+        met = each.undone or ", ".join(each.met) or "no limit that its cgroup counts"
         cells = (
             Cell(text=each.limits),
             Cell(text=each.factor, note=each.sure),
@@ -136,6 +137,27 @@ def _table(loaded: Loaded, kind: str, found: Sequence[Disturbance]) -> Table:
         columns=tuple(Cell(text=text) for text in columns),
         rows=tuple(rows),
     )
+
+
+def _alone(loaded: Loaded) -> Table:
+    arms = {arm.label: arm for arm in loaded.all_arms}
+    rows = tuple(
+        Row(
+            header=each.arm,
+            note=stamp(arms[each.arm]),
+            cells=(
+                Cell(text=each.limits),
+                Cell(text=format_value(each.rate, "1")),
+                Cell(text=format_value(each.latency_seconds, "seconds")),
+            ),
+        )
+        for each in quiets(loaded)
+    )
+    columns = ("limits", "requests per second", "99th percentile")
+    return Table(
+        caption="Beside a neighbour that does nothing: medians over blocks", corner="backend",
+        columns=tuple(Cell(text=text) for text in columns), rows=rows,
+    )  # fmt: skip
 
 
 def _draw(loaded: Loaded, found: Sequence[Disturbance], directory: Path) -> tuple[Path, Path]:

@@ -55,7 +55,7 @@ def _grid(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
 
 
 def _outcomes(found: Exposed) -> Table:
@@ -63,7 +63,7 @@ def _outcomes(found: Exposed) -> Table:
     grid.add_column("backend", no_wrap=True)
     for outcome in OUTCOMES:
         grid.add_column(SHORTER.get(outcome, outcome), justify="right", no_wrap=True)
-    grid.add_column("agree", justify="right")
+    grid.add_column("agree", justify="right", no_wrap=True)
     for reach in found.reaches:
         kernel = "[dim]its own kernel's[/dim]" if reach.own_kernel else "[dim]the host's[/dim]"
         cells = [str(count or "·") for count in reach.outcomes.values()]

@@ -12,14 +12,23 @@ from typing import Any, NamedTuple
 import pytest
 from factorial import write_factorial
 from playwright.sync_api import Browser, Page, sync_playwright
+from studies import density_run, ladder_run, noisy_run, surface_run
 from synthetic import write_run
 
+from lab.analysis.data import load
+from lab.reports import density, ladder, noisy, style, surface
 from lab.reports.document import html
 from lab.reports.figures import draw_all, plots
 from lab.reports.material import Material
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 VARIANTS = ("memory=128M", "memory=512M")
+STUDIES = {
+    "density": (density_run, density.write),
+    "ladder": (ladder_run, ladder.write),
+    "noisy": (noisy_run, noisy.write),
+    "surface": (surface_run, surface.write),
+}
 
 
 class Report(NamedTuple):
@@ -57,9 +66,25 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     return found
 
 
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of a made-up run of each study. Pictures are left empty: axe can't look into an image."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "save", save_nothing)
+        return {
+            name: write(load(make(tmp_path_factory.mktemp(name)).path))[-1] for name, (make, write) in STUDIES.items()
+        }
+
+
+def save_nothing(_: object, directory: Path, name: str) -> tuple[Path, Path]:
+    png, svg = directory / f"{name}.png", directory / f"{name}.svg"
+    svg.write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1420 960"/>')
+    return png, svg
+
+
 @pytest.fixture
-def visit(browser: Browser, reports: dict[str, Report]) -> Iterator[Callable[..., Page]]:
-    """``visit("sample", width=360, java_script_enabled=False, …)``: the report in a page of its own.
+def visit(browser: Browser, reports: dict[str, Report], studies: dict[str, Path]) -> Iterator[Callable[..., Page]]:
+    """``visit("sample", width=360, java_script_enabled=False, …)``: a report or study in a page of its own.
 
     Whatever is fetched, refused by the page's policy, or thrown by its script, fails the test.
     """
@@ -71,12 +96,12 @@ def visit(browser: Browser, reports: dict[str, Report]) -> Iterator[Callable[...
     def open_page(name: str, width: int = 1366, height: int = 900, **options: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
-        page, address = context.new_page(), reports[name].page.as_uri()
+        page, address = context.new_page(), (studies.get(name) or reports[name].page).as_uri()
         page.on("console", lambda message: complain("console", message.text))
         page.on("pageerror", lambda error: complain("error", str(error)))
         page.on("request", lambda request: is_fetched(request.url, address) and complain("fetched", request.url))
         page.goto(address)
-        if options.get("java_script_enabled", True):
+        if name in reports and options.get("java_script_enabled", True):
             page.locator("figure.live").last.locator(".panel svg").first.wait_for()
         return page
 

@@ -68,6 +68,17 @@ def test_axe_finds_none_among_many_backends_on_a_telephone(visit: Visit) -> None
     assert violations(page, without=["color-contrast"]) == []  # its colours are the other's
 
 
+@pytest.mark.parametrize("name", ["density", "ladder", "noisy", "surface"])
+def test_a_study_s_page_is_for_everybody_too(visit: Visit, name: str) -> None:
+    """On a telephone, all that can be opened open; then its colours in the dark."""
+    page = visit(name, width=360, height=740)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.emulate_media(color_scheme="dark")
+    assert violations(page, only=["color-contrast"]) == []
+
+
 def test_axe_can_find_one(visit: Visit) -> None:
     page = visit("sample")
     page.evaluate("document.querySelector('main').innerHTML = '<button></button>'")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import write_run
+from studies import density_run, density_sample
 from typer.testing import CliRunner
 
 from lab.analysis.data import load
@@ -19,7 +19,6 @@ from lab.cli.density import _bursts
 from lab.errors import UsageError
 from lab.reports import article
 from lab.reports.density import describe, is_density, write
-from lab.results.record import Sample, Status
 from lab.results.store import RunFolder
 
 
@@ -49,34 +48,6 @@ def test_scatter_is_no_growth() -> None:
 
 def test_few_copies_tell_nothing() -> None:
     assert "too few" in str(growth("a", "q", curve([1.0, 2.0])))
-
-
-def density_run(root: Path) -> RunFolder:
-    folder = write_run(root, blocks=1)
-    (folder.path / "samples.jsonl").write_text("")
-    (folder.path / "progress.jsonl").unlink(missing_ok=True)
-    folder = RunFolder.open(folder.path)
-    settings = {"kind": "density", "floor_bytes": 1 << 30, "stopped_by": {"container": "the floor of free memory"}}
-    folder.update(settings=settings)
-    for copies in range(1, 13):
-        for quantity, value, unit in (
-            ("density.charged", 5e6 * copies, "bytes"),
-            ("density.available_change", 4e6 * copies, "bytes"),
-            ("density.start", 0.05, "seconds"),
-        ):
-            folder.append(sample(quantity, value, unit, copies))
-    folder.append(sample("density.burst", 0.2, "seconds", 4))
-    folder.append(sample("density.burst", None, "seconds", 8, text="copy 3 did not answer"))
-    folder.close()
-    return folder
-
-
-def sample(quantity: str, value: float | None, unit: str, copies: int, text: str = "") -> Sample:
-    return Sample(
-        metric="density", quantity=quantity, value=value, unit=unit, backend="container", arm="container",
-        block=copies, position=0, instance=f"container-{copies}", text=text,
-        status=Status.OK if value is not None else Status.FAILED,
-    )  # fmt: skip
 
 
 def test_the_report_says_how_many_stood_and_what_ended_it(tmp_path: Path) -> None:
@@ -134,7 +105,7 @@ def test_the_report_says_how_far_ksm_came(tmp_path: Path) -> None:
     with RunFolder.open(folder.path) as opened:
         opened.update(settings={**opened.run.settings, "host": {"ksm": "on"}})
         for copies, passes in ((1, 3), (2, 2)):
-            more = sample("density.charged", 5e6, "bytes", copies)
+            more = density_sample("density.charged", 5e6, "bytes", copies)
             opened.append(replace(more, detail={"ksm_passes": passes}))
     text = article.markdown(describe(load(folder.path)))
     assert "over all of them twice, but for 1 of 2 that would have taken too long" in text

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import typer
-from synthetic import write_run
+from studies import KIB, ladder_run
 from typer.testing import CliRunner
 
 from lab.analysis.data import load
@@ -18,28 +16,11 @@ from lab.errors import UsageError
 from lab.experiment.rungs import RUNGS, choose, configuration
 from lab.images.store import Image, Origin
 from lab.instance import LaunchRequest
-from lab.model import Accelerator, ImageConfig, Limits, Process
+from lab.model import ImageConfig, Limits, Process
 from lab.reports.ladder import Climb, is_ladder, markdown, terminal, write
-from lab.results.record import Arm, Sample, Status
-from lab.results.store import RunFolder
 from lab.runtime import bundle, validate
 from lab.runtime.bundle import container_config, process_config
 from lab.runtime.config import to_json
-
-KIB = 1024.0
-CLIMBED = ("chroot", "pid", "user", "vm")
-ANSWERS = {  # what each rung of CLIMBED answers
-    "boot-id": ("host", "host", "host", "own"),
-    "host-processes": ("yes", "no", "no", "no"),
-    "reopened": ("no", "yes", "no", "no"),
-    "shut": ("no", "no", "no", "no"),
-    "leak": ("yes", "yes", "yes", "yes"),
-    "odd": ("inconclusive",) * 4,
-    "only-above": ("inconclusive", "inconclusive", "inconclusive", "own"),
-    "moved": ("yes", "no", "no", "own"),
-    "late": ("inconclusive", "yes", "inconclusive", "no"),
-}
-REACH = {"host": "open", "yes": "open", "no": "closed", "own": "own", "inconclusive": "unknown"}
 
 
 def request() -> LaunchRequest:
@@ -103,58 +84,6 @@ def test_rungs_are_chosen_in_any_order_between_the_control_and_the_machines() ->
 
 
 # The analysis and the report
-
-
-def ladder_run(root: Path, *, rounds: int = 8) -> RunFolder:
-    """Starts of 5, 8, 8 and 900 ms with little scatter; the third round's machine did not come up."""
-    folder = write_run(root, blocks=1)
-    (folder.path / "samples.jsonl").write_text("")
-    (folder.path / "progress.jsonl").unlink(missing_ok=True)
-    folder = RunFolder.open(folder.path)
-    titles = {rung.name: rung for rung in RUNGS}
-    arms = tuple(
-        Arm(
-            label=name, backend=titles[name].backend, title=titles[name].title, mechanism=titles[name].adds,
-            order=place, accelerator=Accelerator.TCG if name == "vm" else Accelerator.NATIVE, kernel="",
-        )
-        for place, name in enumerate(CLIMBED)
-    )  # fmt: skip
-    described = [{"name": name, "manual": titles[name].manual, "changes": ["linux.x"]} for name in CLIMBED]
-    folder.update(arms=arms, settings={"kind": "ladder", "rungs": described, "idle_seconds": 0.2})
-    chance = random.Random(1)
-    for probe, answers in ANSWERS.items():
-        for arm, answer in zip(arms, answers, strict=True):
-            folder.append(asked(arm, probe, answer))
-    for block in range(1, rounds + 1):
-        drift = chance.uniform(0, 0.002)
-        for arm, seconds, kernel in zip(arms, (0.005, 0.008, 0.008, 0.9), (100, 120, 120, 90_000), strict=True):
-            if (block, arm.label) == (3, "vm"):
-                folder.append(measured(arm, block, START, None, "seconds"))
-                continue
-            jitter = chance.uniform(-1e-4, 1e-4)
-            folder.append(
-                measured(arm, block, START, seconds + drift + jitter, "seconds"),
-                measured(arm, block, "memory.cgroup.anon", 50 * KIB, "bytes"),
-                measured(arm, block, "memory.cgroup.kernel", kernel * KIB, "bytes"),
-                measured(arm, block, "memory.cgroup.usage", chance.uniform(1, 9) * 1e6, "bytes"),
-            )
-    folder.close()
-    return folder
-
-
-def measured(arm: Arm, block: int, quantity: str, value: float | None, unit: str) -> Sample:
-    return Sample(
-        metric=quantity.partition(".")[0], quantity=quantity, value=value, unit=unit, backend=arm.backend,
-        arm=arm.label, block=block, position=0, instance=f"b{block}-{arm.label}", accelerator=arm.accelerator,
-        status=Status.OK if value is not None else Status.FAILED, text="" if value is not None else "it broke",
-    )  # fmt: skip
-
-
-def asked(arm: Arm, probe: str, answer: str) -> Sample:
-    detail = {"group": "g", "question": f"What of {probe}?", "evidence": "seen", "reach": REACH[answer]}
-    sample = measured(arm, 0, f"isolation.{probe}", 0.0, "answer")
-    status = Status.FAILED if answer == "inconclusive" else Status.OK
-    return replace(sample, value=None, status=status, text=answer, detail=detail, warmup=True)
 
 
 def test_a_step_is_found_within_rounds_though_the_host_drifts(tmp_path: Path) -> None:

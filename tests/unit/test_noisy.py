@@ -6,78 +6,31 @@ import json
 import math
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import write_run
+from studies import noisy_run, noisy_sample
 
 from lab.analysis.data import Loaded, load
-from lab.analysis.noisy import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen
+from lab.analysis.noisy import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen, quiets
 from lab.cli.noisy import _confined, _kinds
 from lab.errors import LabError, UsageError
-from lab.experiment.noisy import MOST_PIDS, Bound, Confined, Kind, feel_pulse, fill, observations
+from lab.experiment.noisy import MOST_PIDS, Bound, Confined, Kind, feel_pulse, fill, observations, warm_up
 from lab.inside import build
 from lab.model import Limits
+from lab.reports import article
 from lab.reports import noisy as report
-from lab.results.record import Sample, Status
+from lab.results.record import Status
 from lab.results.store import RunFolder
 
 MIB = 1 << 20
 
 
-def sample(block: int, kind: str, limits: str, quantity: str, value: float | None, **detail: object) -> Sample:
-    return Sample(
-        metric="noisy",
-        quantity=quantity,
-        value=value,
-        unit="1",
-        backend="container",
-        arm="container",
-        block=block,
-        position=0,
-        instance="container-victim-1",
-        status=Status.OK if value is not None else Status.FAILED,
-        detail={"kind": kind, "limits": limits, **detail},
-    )
-
-
-def one_place(limits: str, rates: Mapping[str, Sequence[float | None]], **hits: Mapping[str, int]) -> list[Sample]:
-    """Every block's rate for each kind, and what the aggressor ran into."""
-    made = []
-    for kind, values in rates.items():
-        for block, rate in enumerate(values, 1):
-            made += [
-                sample(block, kind, limits, "noisy.rate", rate, hits=hits.get(kind, {})),
-                sample(block, kind, limits, "noisy.latency.p99", None if rate is None else 10 / rate),
-                sample(block, kind, limits, "noisy.survived", float(rate is not None)),
-                sample(block, kind, limits, "noisy.host_delay", 0.001 * block),
-            ]
-    return made
-
-
 @pytest.fixture
 def loaded(tmp_path: Path) -> Loaded:
-    folder = write_run(tmp_path, blocks=1)
-    (folder.path / "samples.jsonl").write_text("")
-    (folder.path / "progress.jsonl").unlink(missing_ok=True)
-    folder = RunFolder.open(folder.path)
-    folder.update(settings={"kind": "noisy", "bound": {"memory_bytes": MIB}})
-    free: Mapping[str, Sequence[float | None]] = {
-        "quiet": [1000.0, 1100.0, 900.0],
-        "cpu": [500.0, 540.0, 460.0],
-        "memory": [None, None, None],
-    }
-    held = {"quiet": [1000.0, 1100.0, 900.0], "cpu": [990.0, 1120.0, 880.0], "memory": [950.0, 1010.0, 870.0]}
-    with folder:
-        folder.append(*one_place("without limits", free, memory={"oom": 1, "bound memory": 9}))
-        folder.append(
-            *one_place("with limits", held, cpu={"cpu": 30, "bound cpu": 2}, memory={"memory": 40, "oom": 3})
-        )
-        folder.finish("done")
-    return load(folder.path)
+    return load(noisy_run(tmp_path).path)
 
 
 def find(loaded: Loaded, kind: str, limits: str) -> Disturbance:
@@ -129,7 +82,7 @@ def test_a_machines_limits_are_its_size() -> None:
 def test_a_pair_that_did_not_stand_is_told_and_not_counted(loaded: Loaded) -> None:
     before = len(disturbances(loaded))
     folder = RunFolder.open(loaded.path)
-    failed = sample(4, "quiet", "with limits", "noisy.rate", None, fell=True)
+    failed = noisy_sample(4, "quiet", "with limits", "noisy.rate", None, fell=True)
     with folder:
         folder.append(replace(failed, text="no answer within 120 s"))
         folder.finish("done")
@@ -158,10 +111,39 @@ def test_the_bound_leaves_something_to_the_host() -> None:
     assert bound.limits.memory_bytes is not None
     assert bound.limits.memory_bytes >= 2 * limits.memory_bytes
     assert bound.limits.pids == MOST_PIDS
-    assert bound.amount(Kind.MEMORY) > bound.limits.memory_bytes, "else it would not be exhausted"
-    assert bound.amount(Kind.FORKS) < MOST_PIDS
+    assert bound.amount(Kind.MEMORY, machine=False) > bound.limits.memory_bytes, "else it would not be exhausted"
+    assert bound.amount(Kind.FORKS, machine=False) < MOST_PIDS
+    assert bound.amount(Kind.FULL, machine=False) == 64 * MIB, "a bare process sees the host's /dev/shm"
+    assert bound.amount(Kind.FULL, machine=True) >= bound.limits.memory_bytes / 2, "a guest's default"
     with pytest.raises(LabError, match="more than half of the free memory"):
         Bound.of_this_host(Limits(memory_bytes=1 << 50))
+
+
+def test_a_neighbour_that_could_not_begin_is_no_harmless_one(loaded: Loaded) -> None:
+    refused = {"hits": {}, "aggressor": {"failed": "disturb: /dev/shm is larger than 67108864 bytes"}}
+    folder = RunFolder.open(loaded.path)
+    with folder:
+        folder.append(
+            *(noisy_sample(1, kind, "with limits", "noisy.rate", 990.0, **refused) for kind in ("cpu", "full"))
+        )
+        folder.finish("done")
+    again = load(loaded.path)
+    full, cpu = (find(again, kind, "with limits") for kind in ("full", "cpu"))
+    assert (full.factor, full.undone, full.times) == ("not disturbed", "/dev/shm is larger than 67108864 bytes", 0)
+    assert cpu == find(loaded, "cpu", "with limits"), "that block alone is left out"
+    assert "/dev/shm is larger" in article.markdown(report.describe(again, disturbances(again)))
+
+
+def test_the_victim_alone_is_told_in_absolute_units(loaded: Loaded) -> None:
+    alone = [(each.limits, each.rate, each.latency_seconds) for each in quiets(loaded)]
+    assert alone == [("without limits", 1000.0, 0.01), ("with limits", 1000.0, 0.01)]
+
+
+@pytest.mark.parametrize(("rates", "asked"), [([50, 60], 2), ([10, 20, 40, 45, 90], 4), ([0, 0], 1)])
+def test_a_victim_is_warm_when_it_gets_no_faster(rates: list[float], asked: int) -> None:
+    left = iter(rates)
+    warm_up(lambda: next(left))
+    assert len(rates) - len(list(left)) == asked
 
 
 def test_limits_of_the_scenario_come_first() -> None:

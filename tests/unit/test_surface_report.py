@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import write_run
+from studies import surface_run, surface_sample
 from typer.testing import CliRunner
 
 from lab.analysis.data import Loaded, load
@@ -20,97 +20,21 @@ from lab.cli.main import app
 from lab.cli.surface import show
 from lab.errors import LabError
 from lab.experiment import exposure
-from lab.experiment.exposure import assert_answered, described
+from lab.experiment.exposure import assert_answered
 from lab.experiment.lineage import Side
-from lab.experiment.surface import Call, Outcome
+from lab.experiment.surface import Outcome
 from lab.experiment.tracing import Counts
 from lab.experiment.watch import Silent
 from lab.metrics.wrk import LoadResult
-from lab.model import Accelerator
 from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story, write
-from lab.results.record import Arm, Sample, Status
 from lab.results.store import RunFolder
-from lab.runtime.bpf import Action
 from lab.runtime.calls import numbers
 from lab.runtime.seccomp import native
 
 
-def sample(arm: str, block: int, quantity: str, state: str, value: float | None, **detail: Any) -> Sample:
-    return Sample(
-        metric="surface", quantity=quantity, value=value, unit="1", backend=arm, arm=arm, block=block, position=0,
-        instance=f"{arm}-{block}", state=state, warmup=block < 1, detail=detail,
-        status=Status.OK if value is not None else Status.FAILED,
-        text="" if value is not None else "3 of 9 requests were not answered correctly",
-    )  # fmt: skip
-
-
-def calls(arm: str, block: int, state: str, side: str, made: dict[str, int], **about: Any) -> Sample:
-    about = {"seconds": 2.0, "requests": 0, "lost": 0, **about}
-    return sample(arm, block, "surface.host_calls", state, float(sum(made.values())), side=side, calls=made, **about)
-
-
-def functions(arm: str, state: str, side: str, *names: str) -> Sample:
-    about = {"seconds": 2.0, "requests": 0, "lost": 0}
-    return sample(
-        arm, 1 if arm else 0, "surface.functions", state, float(len(names)), side=side, functions=list(names), **about
-    )
-
-
-def reachable(arm: str, kernel: str) -> Sample:
-    allow, refuse = int(Action.ALLOW), int(Action.ERRNO | 1)
-    made = [
-        Call(number=0, name="read", filtered=Outcome.ALLOWED, answer=allow, seen=9, bare=9),
-        Call(number=250, name="keyctl", filtered=Outcome.REFUSED, answer=refuse, seen=1, bare=22),
-        Call(number=467, name="open_tree_attr", filtered=Outcome.ALLOWED, answer=allow, seen=38, bare=9),
-    ]
-    chosen = made if arm == "container" else made[:1]
-    held = {
-        "filters": 1,
-        "instructions": 4,
-        "calls": {"read": ["allowed", "allowed", 0], "open_tree_attr": ["refused", "ENOSYS", 467]},
-    }
-    calls = [described(call) for call in chosen]
-    return sample(arm, 0, "surface.calls", "", 1.0, calls=calls, kernel=kernel, in_force=held)
-
-
 @pytest.fixture
 def loaded(tmp_path: Path) -> Loaded:
-    arms = tuple(
-        Arm(
-            label=name, backend=name, title=name, mechanism="…", order=order, accelerator=accelerator,
-            kernel="6.1", differences=(),
-        )
-        for order, (name, accelerator) in enumerate(
-            (("process", Accelerator.NATIVE), ("container", Accelerator.NATIVE), ("vm", Accelerator.TCG))
-        )
-    )  # fmt: skip
-    folder = write_run(tmp_path, blocks=1)
-    (folder.path / "samples.jsonl").write_text("")
-    (folder.path / "progress.jsonl").unlink(missing_ok=True)
-    folder = RunFolder.open(folder.path)
-    folder.update(
-        arms=arms, settings={"kind": "surface", "not_traced": "", "no_functions": "", "no_exits": "no such event"}
-    )
-    with folder:
-        folder.append(reachable("process", "host"), reachable("container", "host"), reachable("vm", "own"))
-        for block in (1, 2, 3):
-            for arm in ("process", "container"):
-                folder.append(
-                    calls(arm, block, START, SETUP, {"mount": 10 * block, "clone": 1}),
-                    calls(arm, block, START, INSTANCE, {"read": 100}),
-                    calls(arm, block, IDLE, INSTANCE, {"poll": 4}),
-                    calls(arm, block, LOADED, INSTANCE, {"poll": 6, "read": 20 + block}, requests=10, seconds=3.0),
-                )
-        folder.append(
-            sample("vm", 1, "surface.host_calls", LOADED, None, side=INSTANCE),
-            functions("", IDLE, KERNEL, "tick", "rcu_core"),
-            functions("process", LOADED, INSTANCE, "vfs_read", "tcp_sendmsg"),
-            functions("process", LOADED, KERNEL, "tick", "net_rx_action"),
-            functions("container", LOADED, INSTANCE, "vfs_read", "tcp_sendmsg", "seccomp_run_filters"),
-            functions("container", LOADED, KERNEL, "rcu_core"),
-        )
-        folder.finish("done")
-    return load(folder.path)
+    return load(surface_run(tmp_path).path)
 
 
 def test_idle_is_subtracted_and_medians_are_of_rounds(loaded: Loaded) -> None:
@@ -192,8 +116,8 @@ def test_a_run_of_which_nothing_came_up_says_so(loaded: Loaded) -> None:
     folder = RunFolder.open(loaded.path)
     (loaded.path / "samples.jsonl").write_text("")
     with folder:
-        folder.append(sample("process", 0, "surface.calls", "", None))
-        folder.append(sample("process", 1, "surface.host_calls", START, None, side=INSTANCE))
+        folder.append(surface_sample("process", 0, "surface.calls", "", None))
+        folder.append(surface_sample("process", 1, "surface.host_calls", START, None, side=INSTANCE))
     with pytest.raises(LabError, match="no instance came up"):
         show(RunFolder.open(loaded.path), calls=True, as_json=False)
     assert "3 of 9 requests" in (loaded.path / "report.html").read_text()
