@@ -26,6 +26,7 @@ import pandas as pd
 from lab.analysis import inference
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded, sessions_of
+from lab.analysis.factors import EVERY
 from lab.analysis.quantities import format_interval, format_ratio, format_value
 from lab.errors import UsageError
 from lab.host.units import parse_bytes
@@ -187,12 +188,10 @@ def _effect(condition: Condition, state: str, loaded: Loaded) -> Verdict:
     """The main effect of a level, as the report has it."""
     table = loaded.effects()
     factor, _, level = condition.second.partition("=")
-    mains = table[(table["backend"] == condition.first) & (table["other"] == "")]
-    found = mains[(mains["factor"] == factor) & (mains["level"] == level)]
+    mains = table[(table["other"] == "") & (table["level"] != EVERY)]
+    found = mains[(mains["backend"] == condition.first) & (mains["factor"] == factor) & (mains["level"] == level)]
     if found.empty:
-        known = dict.fromkeys(
-            f"{row.backend}, {row.factor}={row.level}" for row in table[table["other"] == ""].itertuples()
-        )
+        known = dict.fromkeys(f"{row.backend}, {row.factor}={row.level}" for row in mains.itertuples())
         hint = f"it has: {'; '.join(known)}" if known else "it was made without --factor"
         raise UsageError(
             f"--fail-if: {loaded.run.name} has no effect of {condition.second} on {condition.first}", hint=hint

@@ -9,9 +9,12 @@ size rather than adds to it (Box, Hunter and Hunter, "Statistics for Experimente
 * the *interaction* of two factors: the effect of the one at a level of the other, minus its effect at the other's
   first level: a ratio of ratios, 1 where the two effects simply multiply. The backend is a factor too: does more
   memory do to one what it does to the other?
+* *overall*, of a factor with three levels or more, and of each of its interactions: do any of them differ?
 
-The blocks' contrasts go through the machinery of `lab.analysis.inference`, all effects that are judged through Holm's
-correction, and a claim must be larger than what the A/A pair shows of noise.
+The blocks' contrasts go through the machinery of `lab.analysis.inference`, overall tests through
+`lab.analysis.overall`, and all of them through one Holm correction. An overall test is one more member of that family
+and no gate: comparisons with a first level need none before them (Hsu, "Multiple Comparisons", 1996), and Holm's
+correction is honest for all that is claimed. A claim must besides be larger than what the A/A pair shows of noise.
 """
 
 from __future__ import annotations
@@ -20,22 +23,25 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.analysis import inference
+from lab.analysis import inference, overall
 from lab.analysis import statistics as st
 from lab.analysis.compare import ALPHA, BORROWED
-from lab.analysis.data import TWIN, Loaded, sessions_of
-from lab.analysis.quantities import is_key
+from lab.analysis.cubes import Cube, cubes
+from lab.analysis.data import Loaded, sessions_of
 
 T = TypeVar("T", bound=np.generic)
 BACKEND = "backend"
 """What the backend is called where it is a factor of an interaction."""
+
+EVERY = "*"
+"""The level of an overall test: all of them together. No level can be called so."""
 
 COLUMNS = (
     "backend", "quantity", "state", "unit", "factor", "level", "against", "other", "other_level", "other_against",
@@ -44,42 +50,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cube:
-    """One quantity of one backend at every combination of its factors' levels.
-
-    ``logs`` has an axis for the blocks, then one per factor, in which the first level comes first: logarithms of each
-    block's median, NaN where nothing succeeded. Without the axis of blocks, ``failures`` counts what did not, and
-    ``there`` says which combinations were run at all: some can't be.
-    """
-
-    backend: str
-    quantity: str
-    state: str
-    unit: str
-    factors: tuple[tuple[str, tuple[str, ...]], ...]
-    logs: st.Floats
-    failures: st.Floats
-    there: NDArray[np.bool_]
-
-    def means(self, one: int, two: int) -> st.Floats:
-        """Geometric means over the blocks and all factors but two, in ``unit``.
-
-        A row per level of the first of the two, a column per level of the second.
-        """
-        axes = tuple(axis for axis in range(self.logs.ndim) if axis not in (one + 1, two + 1))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of a combination in which nothing ever succeeded
-            result: st.Floats = np.exp(np.nanmean(self.logs, axis=axes))
-        return result
-
-
 @dataclass(frozen=True, slots=True)
 class _Contrast:
-    """One effect: a value per block, how many combinations it rests on, and failures above and below the line."""
+    """One effect: a value per block, how much each combination counts in it, how many it rests on of those that were
+    run, and failures above and below the line.
+    """
 
     names: Mapping[str, Any]
     values: st.Floats
+    weights: st.Floats
     cells: tuple[int, int]
     censored: tuple[int, int]
 
@@ -98,6 +77,9 @@ def effects(loaded: Loaded, ratios: pd.DataFrame | None = None) -> pd.DataFrame:
     that were run: fewer where some never succeeded); censored and base_censored (failures at the level, and at the
     one it is compared with); claim, why not when it is False, and seems: only Holm's correction stands against it,
     which more blocks would decide.
+
+    An overall test has `EVERY` as its level, and as other_level in an interaction of two factors. Its ratio is the
+    largest between any two levels; it has no interval, and its cells are those of all comparisons in it.
     """
     bands = _bands(loaded.ratios() if ratios is None else ratios)
     measured = loaded.measured
@@ -105,78 +87,27 @@ def effects(loaded: Loaded, ratios: pd.DataFrame | None = None) -> pd.DataFrame:
     return effects_of(list(cubes(loaded)), bands, sessions_of(measured, blocks))
 
 
-def cubes(loaded: Loaded) -> Iterator[Cube]:
-    """Every judged quantity of every backend that has a factor, in the order of the backends."""
-    measured = loaded.measured
-    blocks = np.sort(measured["block"].unique())
-    judged = measured[measured["quantity"].map(is_key).astype(bool)]
-    groups = dict(list(judged.groupby(["backend", "quantity", "state"], sort=False, observed=True)))
-    for backend in dict.fromkeys(arm.backend for arm in loaded.arms):
-        levels = _levels(loaded, backend)
-        shape = tuple(len(each) for _, each in levels)
-        cells = {
-            arm.label: tuple(each.index(arm.factors[name]) for name, each in levels)
-            for arm in loaded.arms
-            if arm.backend == backend
-        }
-        if len(cells) < 2:
-            continue
-        there = np.zeros(shape, dtype=np.bool_)
-        for cell in cells.values():
-            there[cell] = True
-        for (owner, quantity, state), group in groups.items():
-            if owner == backend:
-                logs, failures = np.full((len(blocks), *shape), np.nan), np.zeros(shape)
-                for arm, rows in group.groupby("arm", observed=True):
-                    if str(arm).endswith(TWIN):
-                        continue
-                    failures[cells[str(arm)]] = int(rows["value"].isna().sum())
-                    medians = rows.groupby("block")["value"].median().reindex(blocks)
-                    place: Any = (slice(None), *cells[str(arm)])
-                    logs[place] = np.log(medians.where(medians > 0).to_numpy(dtype=np.float64))
-                yield Cube(
-                    backend=backend, quantity=str(quantity), state=str(state), unit=str(group["unit"].iloc[0]),
-                    factors=levels, logs=logs, failures=failures, there=there,
-                )  # fmt: skip
-
-
-def _levels(loaded: Loaded, backend: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The factors that vary for a backend, and its levels of each in the order in which they were named."""
-    recorded = {raw["name"]: raw["levels"] for raw in loaded.run.settings.get("factors", [])}
-    seen: dict[str, dict[str, None]] = {}
-    for arm in loaded.run.arms:
-        if arm.backend == backend:
-            for name, level in arm.factors.items():
-                seen.setdefault(name, {})[level] = None
-    return tuple(
-        (name, tuple(sorted(levels, key=list(recorded.get(name, levels)).index)))
-        for name, levels in seen.items()
-        if len(levels) > 1
-    )
-
-
 def effects_of(found: Sequence[Cube], bands: Bands, sessions: inference.Sessions = None) -> pd.DataFrame:
     """The table of `effects` out of cubes that share their blocks."""
-    pairs = [(cube, contrast) for cube, contrast in _contrasts(found) if contrast.cells[1]]
-    if not pairs:
+    groups = [
+        [(cube, contrast) for cube, contrast in group if contrast.cells[1]]
+        for _, group in groupby(_contrasts(found), key=lambda pair: _effect(*pair))
+    ]
+    singles = [pair for group in groups for pair in group]
+    if not singles:
         return pd.DataFrame(columns=list(COLUMNS))
-    numbers = inference.contrasts(np.stack([contrast.values for _, contrast in pairs]), sessions)
+    numbers = iter(inference.contrasts(np.stack([contrast.values for _, contrast in singles]), sessions).tolist())
     rows = []
-    for (cube, contrast), (ratio, low, high, p) in zip(pairs, numbers.tolist(), strict=True):
-        band_high, band_of = bands.get((cube.quantity, cube.state), bands.get(BORROWED, (math.nan, "")))
-        rows.append(
-            {
-                "backend": cube.backend, "quantity": cube.quantity, "state": cube.state, "unit": cube.unit,
-                "other": "", "other_level": "", "other_against": "", **contrast.names,
-                "n": int(np.isfinite(contrast.values).sum()), "ratio": ratio, "low": low, "high": high, "p": p,
-                "band_high": band_high, "band_of": band_of,
-                "cells": contrast.cells[0], "of_cells": contrast.cells[1],
-                "censored": contrast.censored[0], "base_censored": contrast.censored[1],
-            }
-        )  # fmt: skip
-    adjusted = inference.holm(numbers[:, 3])
+    for group in groups:
+        rows += [_row(cube, contrast, dict(zip(NUMBERS, next(numbers), strict=True))) for cube, contrast in group]
+        if len(group) > 1:
+            rows.append(_overall(group, sessions))
+    adjusted = inference.holm(np.array([row["p"] for row in rows], dtype=np.float64))
     for row, value in zip(rows, adjusted, strict=True):
         row["adjusted"] = float(value)
+        row["band_high"], row["band_of"] = bands.get(
+            (row["quantity"], row["state"]), bands.get(BORROWED, (math.nan, ""))
+        )
         alone, many = _why_not(row), _why_not_among_many(row)
         row["why"] = alone or many
         row["claim"] = not row["why"]
@@ -184,18 +115,73 @@ def effects_of(found: Sequence[Cube], bands: Bands, sessions: inference.Sessions
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+NUMBERS = ("ratio", "low", "high", "p")
+
+
+def _effect(cube: Cube, contrast: _Contrast) -> tuple[str, ...]:
+    """Which effect a contrast is one comparison of: an interaction with the backend is one of two backends."""
+    names = contrast.names
+    other = names.get("other", "")
+    base = names["other_against"] if other == BACKEND else ""
+    return cube.backend, cube.quantity, cube.state, names["factor"], other, base
+
+
+def _row(cube: Cube, contrast: _Contrast, numbers: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "backend": cube.backend, "quantity": cube.quantity, "state": cube.state, "unit": cube.unit,
+        "other": "", "other_level": "", "other_against": "", **contrast.names, **numbers,
+        "n": int(np.isfinite(contrast.values).sum()), "cells": contrast.cells[0], "of_cells": contrast.cells[1],
+        "censored": contrast.censored[0], "base_censored": contrast.censored[1],
+    }  # fmt: skip
+
+
+def _overall(group: Sequence[tuple[Cube, _Contrast]], sessions: inference.Sessions) -> dict[str, Any]:
+    """The row of all comparisons of one effect together."""
+    cube = group[0][0]
+    contrasts = [contrast for _, contrast in group]
+    first = contrasts[0].names
+    vectors = np.stack([each.values for each in contrasts], axis=1)
+    whole = np.isfinite(vectors).all(axis=1)
+    failures = max(sum(each.censored) for each in contrasts)
+    names = {**first, "level": EVERY} | ({"other_level": EVERY} if first.get("other", BACKEND) != BACKEND else {})
+    together = _Contrast(
+        names, np.where(whole, 0.0, np.nan), np.empty(0),
+        (sum(each.cells[0] for each in contrasts), sum(each.cells[1] for each in contrasts)), (failures, failures),
+    )  # fmt: skip
+    p = overall.p_value(vectors, np.stack([each.weights for each in contrasts]), sessions)
+    ratio = math.nan
+    if whole.any():
+        middle = np.median if int(whole.sum()) >= inference.MANY_BLOCKS else np.mean
+        ratio = overall.spread(_table([each.names for each in contrasts], middle(vectors[whole], axis=0)))
+    return _row(cube, together, {"ratio": ratio, "low": math.nan, "high": math.nan, "p": p})
+
+
+def _table(names: Sequence[Mapping[str, Any]], values: st.Floats) -> st.Floats:
+    """The comparisons of one effect as `overall.spread` wants them."""
+    rows = list(dict.fromkeys(each["level"] for each in names))
+    columns = list(dict.fromkeys(each.get("other_level", "") for each in names))
+    table = np.zeros((len(rows) + 1, len(columns) + 1))
+    table[1:, 1:] = np.nan
+    for each, value in zip(names, values, strict=True):
+        table[rows.index(each["level"]) + 1, columns.index(each.get("other_level", "")) + 1] = value
+    return table
+
+
 def _contrasts(found: Sequence[Cube]) -> Iterator[tuple[Cube, _Contrast]]:
+    """Every comparison, those of one effect one after the other."""
     first: dict[tuple[str, str, str, str], tuple[Cube, _Contrast]] = {}
     for cube in found:
         for axis, (name, levels) in enumerate(cube.factors, start=1):
-            for level in levels[1:]:
-                main = _main(cube, axis, level)
-                yield cube, main
-                base, other = first.setdefault(
-                    (cube.quantity, cube.state, name, f"{level}/{levels[0]}"), (cube, main)
-                )
+            mains = [_main(cube, axis, level) for level in levels[1:]]
+            yield from ((cube, main) for main in mains)
+            across: list[_Contrast] = []
+            for level, main in zip(levels[1:], mains, strict=True):
+                key = (cube.quantity, cube.state, name, f"{level}/{levels[0]}")
+                base, other = first.setdefault(key, (cube, main))
                 if base is not cube:
-                    yield cube, _across_backends(cube, main, base, other)
+                    across.append(_across_backends(cube, main, base, other))
+            across.sort(key=lambda each: each.names["other_against"])
+            yield from ((cube, each) for each in across)
         for one, two in combinations(range(1, len(cube.factors) + 1), 2):
             for level in cube.factors[one - 1][1][1:]:
                 for other_level in cube.factors[two - 1][1][1:]:
@@ -205,19 +191,19 @@ def _contrasts(found: Sequence[Cube]) -> Iterator[tuple[Cube, _Contrast]]:
 def _main(cube: Cube, axis: int, level: str) -> _Contrast:
     name, levels = cube.factors[axis - 1]
     above = levels.index(level)
-    differences = _at(cube.logs, axis, above) - _at(cube.logs, axis, 0)
+    differences = _at(cube.probed, axis, above) - _at(cube.probed, axis, 0)
     there = _at(cube.there, axis - 1, above) & _at(cube.there, axis - 1, 0)
     failures = _at(cube.failures, axis - 1, above)[there].sum(), _at(cube.failures, axis - 1, 0)[there].sum()
     return _Contrast(
         {"factor": name, "level": level, "against": levels[0]},
-        *_averaged(differences, there),
+        *_averaged(differences, there, cube.blocks),
         (int(failures[0]), int(failures[1])),
     )
 
 
 def _interaction(cube: Cube, one: int, level: str, two: int, other_level: str) -> _Contrast:
     (name, levels), (other, other_levels) = cube.factors[one - 1], cube.factors[two - 1]
-    difference = _at(cube.logs, one, levels.index(level)) - _at(cube.logs, one, 0)
+    difference = _at(cube.probed, one, levels.index(level)) - _at(cube.probed, one, 0)
     axis = two - 1  # the first factor's axis is gone, and is before
     differences = _at(difference, axis, other_levels.index(other_level)) - _at(difference, axis, 0)
     names = {
@@ -228,7 +214,7 @@ def _interaction(cube: Cube, one: int, level: str, two: int, other_level: str) -
     failures = int(cube.failures.take(both[0], one - 1).take(both[1], two - 1).sum())
     corner = np.moveaxis(cube.there.take(both[0], one - 1).take(both[1], two - 1), (one - 1, two - 1), (0, 1))
     there = np.asarray(corner.all(axis=(0, 1)))
-    return _Contrast(names, *_averaged(differences, there), (failures, failures))
+    return _Contrast(names, *_averaged(differences, there, cube.blocks), (failures, failures))
 
 
 def _at(array: NDArray[T], axis: int, index: int) -> NDArray[T]:
@@ -240,16 +226,22 @@ def _across_backends(cube: Cube, main: _Contrast, base: Cube, other: _Contrast) 
     """What a factor does to one backend, over what it does to another in the same blocks."""
     names = {**main.names, "other": BACKEND, "other_level": cube.backend, "other_against": base.backend}
     failures = sum(main.censored) + sum(other.censored)
-    return _Contrast(names, main.values - other.values, main.cells, (failures, failures))
+    weights = np.concatenate([main.weights, -other.weights])
+    return _Contrast(names, main.values - other.values, weights, main.cells, (failures, failures))
 
 
-def _averaged(differences: st.Floats, there: NDArray[np.bool_]) -> tuple[st.Floats, tuple[int, int]]:
-    """Per block the mean over all combinations, and how many of them were ever seen, of how many that were run."""
+def _averaged(
+    differences: st.Floats, there: NDArray[np.bool_], blocks: int
+) -> tuple[st.Floats, st.Floats, tuple[int, int]]:
+    """Per block the mean over all combinations, the same of what is behind the blocks, and how many combinations were
+    ever seen, of how many that were run.
+    """
     flat = differences.reshape(len(differences), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a block in which nothing succeeded: it stays NaN
         means: st.Floats = np.nanmean(flat, axis=1)
-    return means, (int(np.isfinite(flat).any(axis=0).sum()), int(there.sum()))
+    seen = np.isfinite(flat[:blocks]).any(axis=0)
+    return means[:blocks], means[blocks:], (int(seen.sum()), int(there.sum()))
 
 
 def _bands(ratios: pd.DataFrame) -> Bands:
@@ -262,10 +254,12 @@ def _bands(ratios: pd.DataFrame) -> Bands:
 def _why_not(row: Mapping[str, Any]) -> str:
     """Empty when the effect could be claimed if it were the only one looked at."""
     if row["n"] < inference.FEWEST:
-        return f"only {row['n']} block{'s' * (row['n'] != 1)} with both"
-    if not (row["low"] > 1 or row["high"] < 1):
+        return f"only {row['n']} block{'s' * (row['n'] != 1)} with {'all' if row['level'] == EVERY else 'both'}"
+    if row["level"] == EVERY and row["p"] > ALPHA:
+        return f"together they don't differ clearly: p = {row['p']:.2g}"
+    if row["level"] != EVERY and not (row["low"] > 1 or row["high"] < 1):
         return "the interval holds 1"
-    if row["other"] and (row["censored"] or row["base_censored"]):
+    if (row["other"] or row["level"] == EVERY) and (row["censored"] or row["base_censored"]):
         return "instances failed: what is left is no fair comparison of effects"
     if row["censored"] and row["ratio"] < 1:
         return f"{row['level']} failed at times: less only where it did not"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.analysis.factors import BACKEND
+from lab.analysis.factors import BACKEND, EVERY
 from lab.analysis.quantities import KEY, format_ratio
 from lab.reports.material import Material, stamp, stamped
 from lab.reports.tables import Cell, Row, Table
@@ -79,11 +79,11 @@ def statements(material: Material) -> list[Statement]:
     mains = [
         row for row in _records(material) if not row["other"] and (row["quantity"], row["state"]) in shown(material)
     ]
-    levels = dict.fromkeys((row["factor"], row["level"]) for row in mains)
-    found = [
-        _statement(material, [row for row in mains if (row["factor"], row["level"]) == level]) for level in levels
-    ]
-    return [*found, *_interacting(material)]
+    found: list[Statement | None] = []
+    for factor, level in dict.fromkeys((row["factor"], row["level"]) for row in mains):
+        rows = [row for row in mains if (row["factor"], row["level"]) == (factor, level)]
+        found.append(_together(material, rows) if level == EVERY else _statement(material, rows))
+    return [*(each for each in found if each), *_interacting(material)]
 
 
 def shown(material: Material) -> list[tuple[str, str]]:
@@ -128,6 +128,46 @@ def _statement(material: Material, rows: Sequence[Record]) -> Statement:
     )
 
 
+def _together(material: Material, rows: Sequence[Record]) -> Statement | None:
+    """Where the levels of a factor differ though of none it can be said against the first; None where nowhere."""
+    factor = rows[0]["factor"]
+    alone = {
+        tuple(row[key] for key in ("backend", "quantity", "state"))
+        for row in _records(material)
+        if row["claim"] and row["factor"] == factor and not row["other"] and row["level"] != EVERY
+    }
+    left = [row for row in rows if tuple(row[key] for key in ("backend", "quantity", "state")) not in alone]
+    parts = [
+        f"{words} {', '.join(_on(material, row) for row in found)}"
+        for words, found in (
+            ("they surely differ in", [row for row in left if row["claim"]]),
+            ("perhaps, which more blocks would decide, in", [row for row in left if row["seems"]]),
+        )
+        if found
+    ]
+    if not parts:
+        return None
+    chances = [f"{_on(material, row)} {chance(row)}, {apart(row)}" for row in left if row["claim"] or row["seems"]]
+    levels = next(raw["levels"] for raw in material.run.settings["factors"] if raw["name"] == factor)
+    return Statement(
+        sentence=f"{factor}, all levels together ({', '.join(levels)}): {'; '.join(parts)}.",
+        sure=f"Overall tests: {'; '.join(chances)}.",
+        claim=any(row["claim"] for row in left),
+    )
+
+
+def apart(row: Record) -> str:
+    """How far any two levels of an overall test lie from each other."""
+    return "" if math.isnan(row["ratio"]) else f"up to {format_ratio(row['ratio'])} between two"
+
+
+def chance(row: Record) -> str:
+    """The p-value of an overall test, uncorrected."""
+    if math.isnan(row["p"]):
+        return "no p-value"
+    return "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.2g}"
+
+
 def _on(material: Material, row: Record) -> str:
     arm = next(arm for arm in material.arms if arm.backend == row["backend"])
     return f"{subject(material, row['quantity'], row['state'])} of {stamped(arm)}"
@@ -139,7 +179,9 @@ def subject(material: Material, quantity: str, state: str) -> str:
 
 
 def between(row: Record) -> str:
-    """The interval of an effect."""
+    """The interval of an effect; of an overall test its p-value."""
+    if row["level"] == EVERY:
+        return chance(row)
     if math.isnan(row["low"]):
         return "no interval"
     return f"{format_ratio(row['low']).removesuffix(' ×')}–{format_ratio(row['high'])}"
@@ -150,7 +192,16 @@ def _interacting(material: Material) -> Iterator[Statement]:
     if not rows:
         return
     sure = [row for row in rows if row["claim"]]
-    for row in sure:
+    alone = [row for row in sure if row["level"] != EVERY]
+    for row in (row for row in sure if row["level"] == EVERY):
+        if not any(_effect_of(row) == _effect_of(each) for each in alone):
+            yield Statement(
+                sentence=f"{_both(row)}, {subject(material, row['quantity'], row['state'])}: all levels together, "
+                "but which of them can't be told.",
+                sure=f"Overall test: {chance(row)}, {apart(row)}.",
+                claim=True,
+            )
+    for row in alone:
         there, here = (f"{format_ratio(value)} {where}" for value, where in _apart(material, row))
         yield Statement(
             sentence=f"{_both(row)}, {subject(material, row['quantity'], row['state'])}: {row['level']} instead of "
@@ -174,6 +225,12 @@ def _interacting(material: Material) -> Iterator[Statement]:
             sure="As far as could be seen, effects there multiply, and each may be read by itself.",
             claim=False,
         )
+
+
+def _effect_of(row: Record) -> tuple[str, ...]:
+    """The interaction that a row is of, whatever its levels."""
+    backend = row["other_against"] if row["other"] == BACKEND else ""
+    return (*(row[key] for key in ("backend", "quantity", "state", "factor", "other")), backend)
 
 
 def _both(row: Record) -> str:
@@ -219,7 +276,7 @@ def effects(material: Material) -> Table:
                 against = next(iter(found.values()))["against"]
                 of = [found.get(arm.backend) for arm in arms]
                 cells = tuple(_cell(row, _interacting_with(material, row)) for row in of)
-                header = f"{factor}: {level} ÷ {against}"
+                header = f"{factor}: all levels" if level == EVERY else f"{factor}: {level} ÷ {against}"
                 rows.append(Row(header=header, note=subject(material, quantity, state), cells=cells))
     return Table(
         caption="Main effects: each level against the factor's first", corner="factor, and what it acts on",
@@ -232,7 +289,7 @@ def interactions(material: Material) -> Table:
     found = [row for row in _records(material) if row["other"] and (row["claim"] or row["seems"])]
     rows = tuple(
         Row(
-            header=f"{row['factor']}={row['level']} × {row['other']}={row['other_level']}",
+            header=_pair(row),
             note=f"{subject(material, row['quantity'], row['state'])}, {row['backend']}",
             cells=(_cell(row),),
         )
@@ -244,6 +301,16 @@ def interactions(material: Material) -> Table:
     )  # fmt: skip
 
 
+def _pair(row: Record) -> str:
+    """The two levels that an interaction is of, or the two factors when it is of all their levels."""
+    other = row["other"] + ("" if row["other_level"] == EVERY else f"={row['other_level']}")
+    return (
+        f"{row['factor']} × {other}, all levels"
+        if row["level"] == EVERY
+        else (f"{row['factor']}={row['level']} × {other}")
+    )
+
+
 def _in_order(rows: Sequence[Record]) -> list[tuple[str, str]]:
     pairs = dict.fromkeys((row["quantity"], row["state"]) for row in rows)
     return sorted(pairs, key=lambda pair: KEY.index(pair[0]) if pair[0] in KEY else len(KEY))
@@ -252,24 +319,31 @@ def _in_order(rows: Sequence[Record]) -> list[tuple[str, str]]:
 def _cell(row: Record | None, interacting: Sequence[str] = ()) -> Cell:
     if row is None:
         return Cell(text="–")
-    verdict = "an effect" if row["claim"] else f"{'not proven' if row['seems'] else 'none claimed'}: {row['why']}"
+    of_all = row["level"] == EVERY
+    claimed = "they differ" if of_all else "an effect"
+    verdict = claimed if row["claim"] else f"{'not proven' if row['seems'] else 'none claimed'}: {row['why']}"
     partly = f"of {row['cells']} of {row['of_cells']} combinations" if row["cells"] < row["of_cells"] else ""
     depends = f"depends on {', '.join(interacting)}" if interacting else ""
     parts = (between(row), partly, verdict, depends)
-    return Cell(text=format_ratio(row["ratio"]), note=" · ".join(each for each in parts if each))
+    ratio = format_ratio(row["ratio"])
+    return Cell(
+        text=f"up to {ratio}" if of_all and not math.isnan(row["ratio"]) else ratio,
+        note=" · ".join(each for each in parts if each),
+    )
 
 
 def _interacting_with(material: Material, row: Record | None) -> list[str]:
     """The other factors that surely change the effect of this one."""
     if row is None:
         return []
-    it = row["factor"], row["level"]
+    level = row["level"]
     found: dict[str, None] = {}
     for each in _records(material):
         if each["claim"] and all(each[key] == row[key] for key in ("backend", "quantity", "state")):
-            if it == (each["factor"], each["level"]) and each["other"] not in ("", BACKEND):
+            here, there = level in (EVERY, each["level"]), level in (EVERY, each["other_level"])
+            if row["factor"] == each["factor"] and here and each["other"] not in ("", BACKEND):
                 found[each["other"]] = None
-            if it == (each["other"], each["other_level"]):
+            if row["factor"] == each["other"] and there:
                 found[each["factor"]] = None
     return list(found)
 
@@ -277,8 +351,14 @@ def _interacting_with(material: Material, row: Record | None) -> list[str]:
 def _sure(material: Material) -> str:
     table = material.effects
     return (
-        f"{len(table)} effects are judged together by Holm's correction, apart from the comparisons of backends: did "
+        f"{len(table)} effects are judged together by Holm's correction, {_of_all(material)}apart from the "
+        "comparisons of backends: did "
         "no factor do anything, a report would claim any effect at all with a probability of 5 % at most. What is "
         "claimed must besides be larger than what the A/A pair differs by. Within a block every combination met "
         f"the same host; the intervals come from {material.loaded.blocks} blocks."
     )
+
+
+def _of_all(material: Material) -> str:
+    count = int((material.effects["level"] == EVERY).sum())
+    return f"{count} of them tests of three or more levels together, " if count else ""

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import pandas as pd
 
+from lab.analysis.cubes import Cube, cubes
 from lab.analysis.data import TWIN, Loaded, load
-from lab.analysis.factors import Cube, cubes, effects
+from lab.analysis.factors import effects
 from lab.analysis.findings import Finding, findings
 from lab.analysis.quantities import QUANTITIES, label
 from lab.analysis.summary import summary

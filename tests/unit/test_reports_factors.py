@@ -44,7 +44,10 @@ def test_the_tables_hold_every_effect_and_what_it_depends_on(material: Material)
     assert rows["firmware: ovmf ÷ direct", "boot"][0].text == "–"  # nothing to a container
     assert rows["firmware: ovmf ÷ direct", "boot"][1].note.endswith("an effect · depends on cpus")
     assert "depends" not in rows["firmware: seabios ÷ direct", "boot"][1].note
-    assert len(rows) == 3 * 4  # boot, teardown, PSS by four levels that are no first ones
+    assert len(rows) == 3 * 5  # boot, teardown, PSS by four levels that are no first ones, and firmware's together
+    assert rows["firmware: all levels", "PSS (idle)"][1].text.startswith("up to 1.0")
+    assert "they differ" not in rows["firmware: all levels", "PSS (idle)"][1].note
+    assert "instances failed" in rows["firmware: all levels", "boot"][1].note  # in block 2
     assert [row.header for row in factors.interactions(material).rows] == [
         "memory=256M × backend=microvm",
         "cpus=1 × firmware=ovmf",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lab.analysis.factors import BACKEND, Cube
+from lab.analysis.cubes import Cube
+from lab.analysis.factors import BACKEND, EVERY
 from lab.analysis.quantities import format_ratio, format_value
 from lab.reports import style
 from lab.reports.factors import shown, subject
@@ -31,7 +32,7 @@ Row = Mapping[str, Any]
 
 def draw(material: Material, keep: Callable[[Figure], None]) -> str:
     """A panel per factor and headline quantity; a row per backend and level; ratios on a logarithmic axis."""
-    rows = [row for row in _records(material.effects) if not row["other"]]
+    rows = [row for row in _records(material.effects) if not row["other"] and row["level"] != EVERY]
     quantities = [pair for pair in shown(material) if any((row["quantity"], row["state"]) == pair for row in rows)]
     factors = list(dict.fromkeys(row["factor"] for row in rows))
     panels = [
