@@ -232,6 +232,12 @@ class Backend(ABC):
         return {name: knobs.get(name, levels[0]) for name, levels in offered.items()}
 
     @classmethod
+    def carrying(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        """Those of ``knobs`` that an image's files pass on their way into an instance: all but `application_only`."""
+        passed = {knob.name for knob in cls.knobs if not knob.application_only}
+        return {name: level for name, level in knobs.items() if name in passed}
+
+    @classmethod
     @abstractmethod
     def check(cls) -> list[Check]:
         """What this host must offer; quick, changes nothing. Unusable when a check is not ok."""

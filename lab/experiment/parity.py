@@ -39,8 +39,7 @@ def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest
 def _print_manifest(backend: Backend, request: LaunchRequest, timeout_seconds: float, *options: str) -> bytes:
     argv = (INSIDE, "manifest", *options, "/")
     process = replace(request.process, argv=argv, uid=0, gid=0, additional_gids=(), working_directory="/")
-    others = {knob.name for knob in backend.knobs if not knob.application_only}
-    knobs = {name: level for name, level in request.knobs.items() if name in others}
+    knobs = backend.carrying(request.knobs)
     with backend.launch(replace(request, process=process, knobs=knobs)) as instance:
         code = instance.wait(timeout_seconds)
         log = request.log_directory

@@ -124,9 +124,11 @@ class Experiment:
 
     def _ways(self) -> list[tuple[Backend, Treatment, list[PlannedArm]]]:
         """Each way in which a backend carries an image, and the arms that have it in common."""
-        ways: dict[tuple[str, object], list[PlannedArm]] = {}
+        ways: dict[tuple[object, ...], list[PlannedArm]] = {}
         for arm in self._warmed():
-            ways.setdefault((arm.backend, self.setup.treatment(arm).carried), []).append(arm)
+            treatment = self.setup.treatment(arm)
+            knobs = self.site.backend(arm.backend).carrying(treatment.knobs)
+            ways.setdefault((arm.backend, treatment.image.digest, *sorted(knobs.items())), []).append(arm)
         return [(self.site.backend(arms[0].backend), self.setup.treatment(arms[0]), arms) for arms in ways.values()]
 
     # 2. parity

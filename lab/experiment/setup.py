@@ -24,11 +24,6 @@ class Treatment:
     knobs: Mapping[str, str] = field(default_factory=dict, hash=False)
     host: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    @property
-    def carried(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """What decides which files an instance sees: image and knobs; instances alike in it need one preparation."""
-        return self.image.digest, tuple(sorted(self.knobs.items()))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:

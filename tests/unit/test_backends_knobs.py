@@ -43,6 +43,11 @@ def test_every_level_makes_another_machine(backend: type[MachineBackend], monkey
     assert len(designs) == 1 + sum(len(knob.levels) - 1 for knob in knobs)
 
 
+@pytest.mark.parametrize("backend", MACHINES)
+def test_how_the_application_comes_to_run_changes_no_file(backend: type[MachineBackend]) -> None:
+    assert backend.carrying({"start": "restore", "disk": "erofs"}) == {"disk": "erofs"}
+
+
 def test_the_two_backends_meet_in_the_middle() -> None:
     """On the same machine what is left between them is the user space."""
     on_q35 = designed(MICROVM, {"machine": "q35"})

@@ -63,6 +63,9 @@ class FakeBackend:
     def prepare(self, image: object, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         self.prepared += 1
 
+    def carrying(self, knobs: Mapping[str, str]) -> dict[str, str]:
+        return {name: level for name, level in knobs.items() if name != "start"}
+
     def rehearse(self, request: LaunchRequest) -> None:
         self.rehearsed.append(request.name)
 
@@ -435,8 +438,15 @@ def test_factors_reach_the_instances_and_each_way_to_carry_an_image_is_verified_
     factors = (
         Factor(name="weather", scope=Scope.HOST, levels=("fair", "foul"), tells="", of=both),
         Factor(name="disk", scope=Scope.KNOB, levels=("a", "b"), tells="", of={"container": ("a", "b")}),
+        Factor(
+            name="start",
+            scope=Scope.KNOB,
+            levels=("boot", "restore"),
+            tells="",
+            of={"container": ("boot", "restore")},
+        ),
         Factor(name="cpus", scope=Scope.LIMIT, levels=("1", "2"), tells="", of={"process": ("1", "2")}),
-    )
+    )  # fmt: skip
     planned = arms(BACKENDS, factors)
     folder = make_folder(tmp_path, planned)
     whole = experiment(site, folder, blocks=1)
@@ -446,17 +456,17 @@ def test_factors_reach_the_instances_and_each_way_to_carry_an_image_is_verified_
     setup = replace(setup, treatments={arm.label: treat(same, arm.factors, factors) for arm in planned})
     whole = Experiment(whole.site, setup, whole.plan, folder, Silent())
     whole.run()
-    assert verified == ["parity-process-fair-1", "parity-container-fair-a", "parity-container-fair-b"]
+    assert verified == ["parity-process-fair-1", "parity-container-fair-a-boot", "parity-container-fair-b-boot"]
     assert set(folder.run.parity) == {arm.label for arm in planned if not arm.is_twin}
     assert all(seen == {"manifest_digest": "m" * 64, "limits": {"pids": 1}} for seen in folder.run.parity.values())
     assert site.backends["container"].prepared == 2
-    assert len(planned) == 9
+    assert len(planned) == 13
     seen = [s for s in folder.samples() if s.quantity == "weather.seen"]
     assert {(s.arm, s.text) for s in seen} == {(arm.label, arm.factors["weather"]) for arm in planned}
-    assert len(told) == 2 * (8 + 9)
+    assert len(told) == 2 * (12 + 13)
     (fast,) = [limits for name, limits in site.backends["process"].limits.items() if name == "b1-process-foul-2"]
     assert fast.cpus == 2.0
-    assert site.backends["container"].knobs["b1-container-fair-b"] == {"disk": "b"}
+    assert site.backends["container"].knobs["b1-container-fair-b-restore"] == {"disk": "b", "start": "restore"}
     assert folder.run.ended_because == "blocks done"
 
 
