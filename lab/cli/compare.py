@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from lab.cli.completion import complete_backends, complete_factor, complete_scenario
 from lab.cli.factors import host_levels, plan_arms, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
-from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, ResultsError, UsageError
 
@@ -94,6 +94,7 @@ def compare(
             "--factor",
             metavar="NAME=A,B,…",
             help="Vary this too: every level meets every level of the others; repeat for more. See --factors.",
+            autocompletion=complete_factor,
         ),
     ] = None,
     factors: Annotated[

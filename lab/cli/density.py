@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.completion import complete_backends, complete_scenario
 from lab.cli.factors import host_levels
-from lab.cli.instances import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
 

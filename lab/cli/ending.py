@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.instances import complete_instance, each
+from lab.cli.completion import complete_instance
+from lab.cli.instances import each
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:

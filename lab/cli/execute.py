@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.instances import complete_instance
+from lab.cli.completion import complete_instance
 from lab.errors import LaunchError
 
 if TYPE_CHECKING:

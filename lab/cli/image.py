@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli import image_transfer
-from lab.cli.instances import complete_image
+from lab.cli.completion import complete_image
 from lab.cli.privilege import require_root
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.instances import complete_image
+from lab.cli.completion import complete_image
 from lab.cli.privilege import require_root
 from lab.errors import LabError, UsageError
 

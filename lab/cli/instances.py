@@ -1,14 +1,11 @@
-"""What the verbs about detached instances have in common: several names at once, tables, completion.
-
-Completion runs at every press of a key: it reads folders' names and imports nothing heavy.
-"""
+"""What the verbs about detached instances have in common: several names at once, tables."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -103,68 +100,3 @@ def status(record: Record) -> str:
 def ports(record: Record) -> list[str]:
     """``127.0.0.1:8080->80/tcp`` each, as `docker ps` writes them."""
     return [f"127.0.0.1:{port.host_port}->{port.instance_port}/tcp" for port in record.published]
-
-
-# Completion
-
-
-def _beginning(words: Iterable[str], incomplete: str) -> list[str]:
-    return sorted(word for word in words if word.startswith(incomplete))
-
-
-def complete_instance(incomplete: str) -> list[str]:
-    """Names of detached instances."""
-    import os
-
-    from lab.host.home import home
-
-    try:
-        return _beginning((name for name in os.listdir(home() / "instances") if name[0] != "."), incomplete)  # noqa: PTH208
-    except OSError:
-        return []
-
-
-def complete_backend(incomplete: str) -> list[str]:
-    """Names of backends, which are those of the modules that define one."""
-    import re
-    from pathlib import Path
-
-    import lab
-
-    sources = (Path(lab.__file__).parent / "backends").glob("*.py")
-    found = (re.search(r'^    name = "(\w+)"', source.read_text(), re.MULTILINE) for source in sources)
-    return _beginning((match[1] for match in found if match), incomplete)
-
-
-def complete_backends(incomplete: str) -> list[str]:
-    """Names of backends, joined by commas: the last one is completed."""
-    before, comma, last = incomplete.rpartition(",")
-    chosen = before.split(",")
-    return [before + comma + name for name in complete_backend(last) if name not in chosen]
-
-
-def complete_image(incomplete: str) -> list[str]:
-    """Names of images in the store, without the tag that goes without saying."""
-    from lab.host.home import home
-
-    try:
-        entries = json.loads((home() / "images" / "index.json").read_text())["manifests"]
-        names = {entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries}
-    except (OSError, ValueError, KeyError):
-        return []
-    return _beginning((name.removesuffix(":latest") for name in names), incomplete)
-
-
-def complete_scenario(incomplete: str) -> list[str]:
-    """Names of the scenarios that come with lab."""
-    from pathlib import Path
-
-    import lab
-
-    shipped = Path(lab.__file__).resolve().parent.parent / "scenarios"
-    return _beginning((file.parent.name for file in shipped.glob("*/Dockerfile")), incomplete)
-
-
-def complete_runnable(incomplete: str) -> list[str]:
-    """What `lab run` takes: scenarios and images."""
-    return sorted({*complete_scenario(incomplete), *complete_image(incomplete)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.instances import complete_backends, complete_scenario
+from lab.cli.completion import complete_backends, complete_groups, complete_probes, complete_scenario
 from lab.cli.ladder import ladder
 from lab.cli.privilege import require_root
 from lab.cli.surface import surface
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 JSON = typer.Option("--json", help="Print JSON.")
-GROUP = typer.Option("--group", metavar="A,B,…", help="Only these groups, by name or the beginning of it.")
+PROBE = typer.Option("--probe", metavar="A,B,…", help="Only these probes.", autocompletion=complete_probes)
+ONE_PROBE = typer.Argument(metavar="PROBE", help="As lab isolation ls names it.", autocompletion=complete_probes)
+GROUP = typer.Option(
+    "--group",
+    metavar="A,B,…",
+    help="Only these groups, by name or the beginning of it.",
+    autocompletion=complete_groups,
+)
 SYMBOLS = {"closed": "[green]✓[/green]", "own": "[blue]◐[/blue]", "open": "[red]✗[/red]", "unknown": "[dim]?[/dim]"}
 WIDTH_OF_A_PIPE = 160
 LEGEND = "✓ stopped   ◐ its own only   ✗ reaches the host   ? can't be told here   ! not what was expected"
@@ -40,7 +47,7 @@ def isolation(
         ),
     ] = "",
     group: Annotated[str, GROUP] = "",
-    probe: Annotated[str, typer.Option("--probe", metavar="A,B,…", help="Only these probes.")] = "",
+    probe: Annotated[str, PROBE] = "",
     scenario: Annotated[
         str,
         typer.Option(
@@ -95,7 +102,7 @@ def list_probes(group: Annotated[str, GROUP] = "", as_json: Annotated[bool, JSON
 
 @app.command()
 def explain(
-    probe: Annotated[str, typer.Argument(metavar="PROBE", help="As lab isolation ls names it.")],
+    probe: Annotated[str, ONE_PROBE],
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Explain a probe, and what its answers would mean."""

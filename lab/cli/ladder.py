@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.instances import complete_scenario
+from lab.cli.completion import complete_scenario
 from lab.cli.privilege import require_root
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from lab.cli.instances import complete_instance
+from lab.cli.completion import complete_instance
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:

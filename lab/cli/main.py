@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from lab import __version__
-from lab.cli import coercion
+from lab.cli import coercion, completion
 from lab.cli.interrupt import Interruptible
 from lab.errors import LabError, UsageError
 from lab.host import privilege
@@ -129,6 +129,8 @@ def main() -> None:
     128 + n. Whoever repeats it is told that cleaning up goes on.
     """
     _open_standard_streams()
+    if os.environ.get("_LAB_COMPLETE") == "complete_bash" and "\n" in os.environ.get("COMP_WORDS", ""):
+        completion.join_words(os.environ)
     interruptible = Interruptible()
     interruptible.when_impatient = _say_patience
     interruptible.arm()  # for good: the last moments of the process are no better to be torn apart

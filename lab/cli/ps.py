@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.instances import ago, complete_instance, ports, show, show_json, status
+from lab.cli.completion import complete_instance
+from lab.cli.instances import ago, ports, show, show_json, status
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.instances import complete_backend, complete_runnable
+from lab.cli.completion import complete_backend, complete_knob, complete_runnable
 from lab.cli.interrupt import Interrupted, Interruptible
 from lab.cli.privilege import require_root
 from lab.errors import BackendUnavailable, UsageError
@@ -55,7 +55,10 @@ def run(
     knob: Annotated[
         list[str] | None,
         typer.Option(
-            "--knob", metavar="K=LEVEL", help="Set a knob of the backend, like firmware=ovmf; lab compare --factors."
+            "--knob",
+            metavar="K=LEVEL",
+            help="Set a knob of the backend, like firmware=ovmf; lab compare --factors.",
+            autocompletion=complete_knob,
         ),
     ] = None,
     rm: Annotated[

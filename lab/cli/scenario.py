@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.instances import complete_scenario
+from lab.cli.completion import complete_scenario
 from lab.errors import ScenarioError, UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.instances import complete_backends, complete_scenario
+from lab.cli.completion import complete_backends, complete_scenario
 from lab.cli.privilege import require_root
 from lab.errors import LabError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.instances import complete_instance, show, show_json, status
+from lab.cli.completion import complete_instance
+from lab.cli.instances import show, show_json, status
 
 if TYPE_CHECKING:
     from lab.supervisor.record import Record

@@ -1,0 +1,118 @@
+"""What a shell is offered: names of what there is, quickly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.backends.registry import available
+from lab.cli import completion
+from lab.experiment import scenario
+
+COMPLETE = [sys.executable, "-c", "from lab.cli.main import main; main()"]
+HEAVY = ("pandas", "pyroute2", "libvirt", "zstandard", "rich.live")
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path))
+    for name in ("web-1", "web-2", "db", ".new-x.1"):
+        (tmp_path / "instances" / name).mkdir(parents=True)
+    entries = [{"annotations": {"org.opencontainers.image.ref.name": name}} for name in ("my:latest", "my:v2")]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "index.json").write_text(json.dumps({"manifests": entries}))
+    return tmp_path
+
+
+def completed(line: str) -> list[str]:
+    """What a shell is offered at the end of ``line``."""
+    environment = {**os.environ, "_LAB_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    environment["COMP_CWORD"] = str(len(line.split(" ")) - 1)
+    done = subprocess.run(COMPLETE, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.usefixtures("own_home")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("lab stop web", ["web-1", "web-2"]),
+        ("lab exec d", ["db"]),
+        ("lab run my", ["my", "my:v2"]),
+        ("lab run web-", ["web-app"]),
+        ("lab run --on micro", ["microvm"]),
+        ("lab compare --on vm,micro", ["vm,microvm"]),
+        ("lab compare data", ["database"]),
+        ("lab density data", ["database"]),
+        ("lab noisy data", ["database"]),
+        ("lab isolation --on v", ["vm"]),
+        ("lab isolation --probe kvm,kex", ["kvm,kexec"]),
+        ("lab isolation ls --group kern", ["kernel"]),
+        ("lab isolation explain kex", ["kexec"]),
+        ("lab compare --on vm --factor fir", ["firmware=direct,seabios,ovmf"]),
+        ("lab compare --on container,microvm --factor fir", []),
+        ("lab compare --on vm --factor firmware=ovmf,", ["firmware=ovmf,direct", "firmware=ovmf,seabios"]),
+        ("lab compare --factor mem", ["memory=256M,512M"]),
+        ("lab compare --factor arg", ["arg."]),
+        ("lab run --on vm --knob tuned=", ["tuned=no", "tuned=yes"]),
+        ("lab run --on container --knob t", []),
+        ("lab isolation --scenario data", ["database"]),
+        ("lab isolation ladder data", ["database"]),
+        ("lab scenario show data", ["database"]),
+        ("lab kill -s SIGUS", ["SIGUSR1", "SIGUSR2"]),
+        ("lab inspec", ["inspect"]),
+    ],
+)
+def test_a_shell_completes(line: str, words: list[str]) -> None:
+    assert completed(line) == words
+
+
+@pytest.mark.usefixtures("own_home")
+def test_completion_knows_what_there_is_and_imports_nothing_heavy() -> None:
+    assert set(completion.complete_backend("")) == {kind.name for kind in available()}
+    assert completion.complete_scenario("") == sorted(scenario.names())
+    code = "import sys; from lab.cli import completion as i; i.complete_runnable(''); i.complete_instance(''); "
+    code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_completion_without_a_home_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "absent"))
+    assert completion.complete_instance("") == completion.complete_image("") == []
+
+
+@pytest.mark.usefixtures("own_home")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("--on", "vm", "--factor", "firm"), ["firmware=direct,seabios,ovmf"]),
+        (("--on", "vm", "--factor", "firmware", "=", "o"), ["ovmf"]),
+        (("--on", "vm", "--factor", "firmware", "="), ["direct", "ovmf", "seabios"]),
+        (("--on", "vm", "--factor", "firmware", "=", ""), ["direct", "ovmf", "seabios"]),
+        (("--on", "vm", "--factor", "firmware", "=", "ovmf,se"), ["ovmf,seabios"]),
+        (("--on", "vm", "--factor", "firmware", "=", "ovmf", "--factor", "tuned", "=", "n"), ["no"]),
+    ],
+)
+def test_bash_which_parts_words_at_equals_signs_is_offered_what_is_missing(
+    words: tuple[str, ...], offered: list[str], tmp_path: Path
+) -> None:
+    """Its own script, with the words as bash would have parted them, and lab as what it calls."""
+    caller = tmp_path / "lab"
+    caller.write_text("#!/bin/sh\nexec " + shlex.join(COMPLETE) + "\n")
+    caller.chmod(0o755)
+    script = subprocess.run(
+        COMPLETE, env={**os.environ, "_LAB_COMPLETE": "source_bash"}, capture_output=True, text=True, check=True
+    ).stdout
+    line = shlex.join(("lab", "compare", *words))
+    ask = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) + 1}; _lab_completion {shlex.quote(str(caller))}\n"
+    ask += "printf '%s\\n' \"${COMPREPLY[@]}\"\n"
+    done = subprocess.run(["bash", "--norc", "-c", ask], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == offered
