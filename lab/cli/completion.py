@@ -127,10 +127,8 @@ def complete_factor(context: typer.Context, incomplete: str) -> list[str]:
         before, comma, _ = levels.rpartition(",")
         left = (level for level in there[name].levels if level not in before.split(","))
         return _offer((f"{name}={before}{comma}{level}" for level in left), incomplete)
-    every = (
-        name if name[-1] == "." else f"{name}={','.join(one.levels) or one.example}" for name, one in there.items()
-    )
-    return _offer(every, incomplete)
+    every = {name: ",".join(one.levels) or one.example for name, one in there.items()}
+    return _offer((name if name[-1] == "." else f"{name}={levels}" for name, levels in every.items()), incomplete)
 
 
 def complete_knob(context: typer.Context, incomplete: str) -> list[str]:
