@@ -256,7 +256,7 @@ def _why_not(row: Mapping[str, Any]) -> str:
     if row["n"] < inference.FEWEST:
         return f"only {row['n']} block{'s' * (row['n'] != 1)} with {'all' if row['level'] == EVERY else 'both'}"
     if row["level"] == EVERY and row["p"] > ALPHA:
-        return f"together they don't differ clearly: p = {row['p']:.2g}"
+        return "together they don't differ clearly"
     if row["level"] != EVERY and not (row["low"] > 1 or row["high"] < 1):
         return "the interval holds 1"
     if (row["other"] or row["level"] == EVERY) and (row["censored"] or row["base_censored"]):

@@ -2,8 +2,8 @@
 
 The pictures come first: they are what is printed, and what a reader without scripts sees. The script in
 ``templates/charts.js`` replaces each by a chart of the same values, with the words that are prepared here, and knows
-five kinds of panels: ``bars`` (a value each, from zero), ``parts`` (stacked), ``dots`` (every observation), ``lines``
-(one per backend over named positions) and ``squares`` (an answer each).
+six kinds of panels: ``bars`` (a value each, from zero), ``parts`` (stacked), ``dots`` (every observation), ``lines``
+(one per backend or level, over named positions), ``squares`` (an answer each), ``effects`` (a ratio each, about 1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Data = dict[str, Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
     """One pair of axes. ``unit`` is that of the values of its ``rows``; ``logarithmic`` how its axis starts, None
-    where it can't be switched; ``legend`` pairs of a fill and its words.
+    where it can't be switched; ``legend`` pairs of a fill and its words. Of ``effects``, ``reach`` is how far from 1
+    the axis goes, and ``band`` how far the A/A pair does.
     """
 
     kind: str
@@ -39,6 +40,8 @@ class Panel:
     logarithmic: bool | None = None
     ticks: tuple[str, ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
+    reach: float = 1.0
+    band: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ def _panel(panel: Panel) -> Data:
     return {
         "kind": panel.kind, "title": panel.title, "unit": panel.unit, "axis": panel.axis,
         "logarithmic": panel.logarithmic, "ticks": panel.ticks, "legend": panel.legend, "rows": panel.rows,
-    }  # fmt: skip
+    } | ({"reach": panel.reach, "band": panel.band} if panel.kind == "effects" else {})  # fmt: skip
 
 
 def whose(arm: Arm) -> Data:

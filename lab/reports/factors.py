@@ -77,7 +77,7 @@ def _left_out(material: Material) -> str:
 def statements(material: Material) -> list[Statement]:
     """For each factor and each of its further levels a sentence, then what is to say of interactions."""
     mains = [
-        row for row in _records(material) if not row["other"] and (row["quantity"], row["state"]) in shown(material)
+        row for row in records(material) if not row["other"] and (row["quantity"], row["state"]) in shown(material)
     ]
     found: list[Statement | None] = []
     for factor, level in dict.fromkeys((row["factor"], row["level"]) for row in mains):
@@ -89,11 +89,12 @@ def statements(material: Material) -> list[Statement]:
 def shown(material: Material) -> list[tuple[str, str]]:
     """The headline quantities that have an effect to speak of, the scenario's own first figure among them."""
     own = [(name, "") for name in list(material.figures)[:1]]
-    there = {(row["quantity"], row["state"]) for row in _records(material)}
+    there = {(row["quantity"], row["state"]) for row in records(material)}
     return [each for each in (*SHOWN, *own) if each in there]
 
 
-def _records(material: Material) -> list[Record]:
+def records(material: Material) -> list[Record]:
+    """Every effect, overall tests among them."""
     return [{str(key): value for key, value in row.items()} for row in material.effects.to_dict("records")]
 
 
@@ -133,7 +134,7 @@ def _together(material: Material, rows: Sequence[Record]) -> Statement | None:
     factor = rows[0]["factor"]
     alone = {
         tuple(row[key] for key in ("backend", "quantity", "state"))
-        for row in _records(material)
+        for row in records(material)
         if row["claim"] and row["factor"] == factor and not row["other"] and row["level"] != EVERY
     }
     left = [row for row in rows if tuple(row[key] for key in ("backend", "quantity", "state")) not in alone]
@@ -188,7 +189,7 @@ def between(row: Record) -> str:
 
 
 def _interacting(material: Material) -> Iterator[Statement]:
-    rows = [row for row in _records(material) if row["other"]]
+    rows = [row for row in records(material) if row["other"]]
     if not rows:
         return
     sure = [row for row in rows if row["claim"]]
@@ -245,7 +246,7 @@ def _apart(material: Material, row: Record) -> list[tuple[float, str]]:
     if row["other"] == BACKEND:
         mains = {
             each["backend"]: each["ratio"]
-            for each in _records(material)
+            for each in records(material)
             if not each["other"] and all(each[key] == row[key] for key in ("quantity", "state", "factor", "level"))
         }
         return [(mains[where], f"for {where}") for where in wheres]
@@ -262,7 +263,7 @@ def _apart(material: Material, row: Record) -> list[tuple[float, str]]:
 
 def effects(material: Material) -> Table:
     """Every main effect: a row per quantity and level, a column per backend."""
-    mains = [row for row in _records(material) if not row["other"]]
+    mains = [row for row in records(material) if not row["other"]]
     arms = [arm for arm in material.arms if any(row["backend"] == arm.backend for row in mains)]
     rows = []
     for quantity, state in _in_order(mains):
@@ -275,7 +276,7 @@ def effects(material: Material) -> Table:
             if found:
                 against = next(iter(found.values()))["against"]
                 of = [found.get(arm.backend) for arm in arms]
-                cells = tuple(_cell(row, _interacting_with(material, row)) for row in of)
+                cells = tuple(_cell(row, interacting_with(material, row)) for row in of)
                 header = f"{factor}: all levels" if level == EVERY else f"{factor}: {level} ÷ {against}"
                 rows.append(Row(header=header, note=subject(material, quantity, state), cells=cells))
     return Table(
@@ -286,7 +287,7 @@ def effects(material: Material) -> Table:
 
 def interactions(material: Material) -> Table:
     """The interactions that are claimed, or seem to be; the others are in the figure's data."""
-    found = [row for row in _records(material) if row["other"] and (row["claim"] or row["seems"])]
+    found = [row for row in records(material) if row["other"] and (row["claim"] or row["seems"])]
     rows = tuple(
         Row(
             header=_pair(row),
@@ -332,13 +333,13 @@ def _cell(row: Record | None, interacting: Sequence[str] = ()) -> Cell:
     )
 
 
-def _interacting_with(material: Material, row: Record | None) -> list[str]:
+def interacting_with(material: Material, row: Record | None) -> list[str]:
     """The other factors that surely change the effect of this one."""
     if row is None:
         return []
     level = row["level"]
     found: dict[str, None] = {}
-    for each in _records(material):
+    for each in records(material):
         if each["claim"] and all(each[key] == row[key] for key in ("backend", "quantity", "state")):
             here, there = level in (EVERY, each["level"]), level in (EVERY, each["other_level"])
             if row["factor"] == each["factor"] and here and each["other"] not in ("", BACKEND):

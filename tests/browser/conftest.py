@@ -18,7 +18,7 @@ from synthetic import write_run
 from lab.analysis.data import load
 from lab.reports import density, ladder, noisy, style, surface
 from lab.reports.document import html
-from lab.reports.figures import draw_all, plots
+from lab.reports.figures import Plot, draw_all, plots
 from lab.reports.material import Material
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
@@ -59,11 +59,16 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     found = {"sample": Report(page, material)}
     for name, folder in (("crowded", _crowd(write_run(root).path)), ("factorial", write_factorial(root).path)):
         made = Material.read(folder)
-        charts = {plot.name: plot.chart(made) for plot in plots() if plot.chart and made.has(plot.needs)}
-        text = html(made, [replace(each, chart=charts.get(each.name)) for each in drawn])
+        charts = {plot.name: plot.chart(made) for plot in plots() if plot.chart and is_drawn(plot, made)}
+        more = [replace(drawn[0], name=name) for name in charts if name not in {each.name for each in drawn}]
+        text = html(made, [replace(each, chart=charts.get(each.name)) for each in (*drawn, *more)])
         found[name] = Report(root / f"{name}.html", made)
         found[name].page.write_text(text)
     return found
+
+
+def is_drawn(plot: Plot, material: Material) -> bool:
+    return material.has(plot.needs) and (plot.when is None or plot.when(material))
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,14 @@ def test_axe_finds_enough_contrast_in_the_dark(visit: Visit) -> None:
     assert violations(page, only=["color-contrast"]) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_none_in_the_figures_of_factors(visit: Visit, scheme: str) -> None:
+    page = visit("factorial", color_scheme=scheme)
+    figure(page, "interactions").locator(".mark").first.focus()
+    assert says(page)
+    assert violations(page) == []
+
+
 def test_axe_finds_none_among_many_backends_on_a_telephone(visit: Visit) -> None:
     page = visit("crowded", width=360, height=740)
     assert violations(page, without=["color-contrast"]) == []  # its colours are the other's
@@ -134,6 +142,44 @@ def test_bars_are_as_long_as_their_values_and_failures_are_told(visit: Visit, re
     assert ratios == pytest.approx([ratios[0]] * 12, rel=1e-6)
     totals = figure(page, "overview").locator(".panel").first
     assert "1 timed out" in (totals.get_by_label(re.compile(r"^microvm · TCG")).get_attribute("aria-label") or "")
+
+
+def test_an_effect_tells_how_large_and_how_sure_it_is_and_on_what_it_depends(
+    visit: Visit, reports: dict[str, Any]
+) -> None:
+    page, table = visit("factorial"), reports["factorial"].material.effects
+    mains = table[(table["other"] == "") & (table["level"] != "*") & (table["quantity"] != "teardown.total")]
+    marks = figure(page, "factors").locator(".mark")
+    assert marks.count() == len(mains)
+    boots = figure(page, "factors").locator(".panel").filter(has_text="firmware on boot")
+    ovmf = boots.get_by_label(re.compile("firmware ovmf ÷ direct"))
+    ovmf.locator(".shape").hover()
+    row = mains[(mains["quantity"] == "boot.total") & (mains["level"] == "ovmf")].iloc[0]
+    for words in (f"{row['ratio']:.2f} ×", f"{row['low']:.2f}–{row['high']:.2f} ×", "n = 8 blocks", "claimed",
+                  "depends on cpus", "all levels together: p < 0.001"):  # fmt: skip
+        assert words in says(page)
+    ticks = {text.text_content(): text.bounding_box() for text in boots.locator("text.tick").all()[:3]}
+    one, two = (ticks[name]["x"] + ticks[name]["width"] / 2 for name in ("1", "2"))
+    box = ovmf.locator(".shape").bounding_box()
+    assert (box["x"] + box["width"] / 2 - one) / (two - one) == pytest.approx(math.log2(row["ratio"]), abs=0.02)
+    hollow = boots.get_by_label(re.compile("firmware seabios ÷ direct")).locator(".shape")
+    assert (hollow.get_attribute("fill"), ovmf.locator(".shape").get_attribute("fill")) == ("#ffffff", "#e69f00")
+
+
+def test_lines_that_are_not_parallel_tell_each_combination_and_go_with_their_backend(visit: Visit) -> None:
+    page = visit("factorial")
+    crossing = figure(page, "interactions")
+    assert crossing.locator("polyline").count() == 2
+    last = crossing.get_by_label(re.compile(r"cpus=1, firmware=ovmf: 2\.\d+ s"))
+    last.locator(".shape").hover()
+    assert says(page).startswith("microvm · TCG emulation")
+    ticks = crossing.locator("text.tick").all_text_contents()
+    crossing.get_by_role("button", name="logarithmic axis").click()
+    assert "0" in crossing.locator("text.tick").all_text_contents() != ticks
+    of_both = figure(page, "factors").locator(".mark").count()
+    toggle(page, "microvm").click()
+    assert crossing.locator(".mark").count() == 0
+    assert figure(page, "factors").locator(".mark").count() == 4 < of_both
 
 
 def test_the_keyboard_reaches_everything(visit: Visit) -> None:

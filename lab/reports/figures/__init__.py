@@ -43,7 +43,7 @@ class Drawn:
 
 def plots() -> tuple[Plot, ...]:
     """Every figure, in the order of the report."""
-    from lab.reports.figures import boot, cpu, factors, isolation, load, memory, overview, work
+    from lab.reports.figures import boot, cpu, factorcharts, factors, isolation, load, memory, overview, work
 
     def plot(name: str, title: str, needs: str, module: ModuleType) -> Plot:
         return Plot(name=name, title=title, needs=needs, draw=module.draw, chart=module.chart)
@@ -71,6 +71,7 @@ def plots() -> tuple[Plot, ...]:
             draw=factors.draw,
             data=factors.effects_data,
             when=lambda material: not material.effects.empty,
+            chart=factorcharts.main_effects,
         ),
         Plot(
             name="interactions",
@@ -79,6 +80,7 @@ def plots() -> tuple[Plot, ...]:
             draw=factors.interactions,
             data=factors.interactions_data,
             when=lambda material: bool(factors.claimed(material)),
+            chart=factorcharts.interactions,
         ),
     )  # fmt: skip
 

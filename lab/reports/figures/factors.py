@@ -72,14 +72,14 @@ def _filled(names: Sequence[str], width: int) -> list[str]:
 
 def _panel(axes: Axes, material: Material, effects: Sequence[Row]) -> None:
     band = max((row["band_high"] for row in effects if not math.isnan(row["band_high"])), default=1.0)
-    reach = max(NARROWEST, min(band, 4.0), *(_reach(row) for row in effects))
+    reach = reach_of(effects)
     axes.axvspan(1 / band, band, color=style.RULE, alpha=0.5, linewidth=0)
     axes.axvline(1, color=style.INK, linewidth=1.2)
     for row, effect in enumerate(effects):
         _effect(axes, row, effect, _arm(material, effect["backend"]), reach)
     axes.set_xscale("log")
     axes.set_xlim(1 / reach**1.25, reach**1.25)
-    ticks = [tick for tick in _ticks(reach) if 1 / reach**1.25 <= tick <= reach**1.25]
+    ticks = [tick for tick in ticks_of(reach) if 1 / reach**1.25 <= tick <= reach**1.25]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.tick_params(axis="x", labelsize=13)
     axes.minorticks_off()
@@ -94,11 +94,17 @@ def _panel(axes: Axes, material: Material, effects: Sequence[Row]) -> None:
     axes.set_ylim(len(effects) - 0.35, -0.65)
 
 
-def _ticks(reach: float) -> tuple[float, ...]:
+def ticks_of(reach: float) -> tuple[float, ...]:
     """A few round ratios for an axis that goes so far from 1."""
     if reach < 2:
         return (0.8, 1.0, 1.25) if reach < 1.5 else (0.6, 1.0, 1.6)
     return (0.25, 0.5, 1.0, 2.0, 4.0) if reach < 8 else (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def reach_of(effects: Sequence[Row]) -> float:
+    """How far from 1 an axis goes that shows all of them."""
+    band = max((row["band_high"] for row in effects if not math.isnan(row["band_high"])), default=1.0)
+    return max(NARROWEST, min(band, 4.0), *(_reach(row) for row in effects))
 
 
 def _reach(row: Row) -> float:

@@ -36,12 +36,14 @@ function linear(top, unit) {
   };
 }
 
-// From `low` to `high`, both above zero; ticks at 1, 2 and 5 of each decade, or fewer when they would be too many.
-function logarithmic(low, high) {
+// From `low` to `high`, both above zero; ticks at 1, 2 and 5 of each decade, or fewer when they would be too many;
+// within a decade at even steps of the best prefix.
+function logarithmic(low, high, unit) {
   const [first, span] = [Math.log(low), Math.log(high / low)];
   return {
     share: (value) => Math.min(1, Math.max(0, (Math.log(value) - first) / span)),
     ticks(most) {
+      if (high < 10 * low) return linear(high, unit).ticks((most * high) / (high - low)).filter((value) => value >= low);
       for (const steps of [[1, 2, 5], [1, 3], [1]]) {
         const found = [];
         for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {

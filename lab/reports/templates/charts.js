@@ -142,7 +142,7 @@ function scaleFor(rows, isLogarithmic, unit) {
   const high = Math.max(...found.map(edgeOf), ...inner);
   if (!isLogarithmic) return linear(high > 0 ? high : 1, unit);
   const low = Math.min(...found.flatMap((row) => [row.value, row.low ?? row.value]).concat(inner).filter((v) => v > 0));
-  return Number.isFinite(low) ? logarithmic(low / 1.35, high * 1.1) : linear(1, unit);
+  return Number.isFinite(low) ? logarithmic(low / 1.35, high * 1.1, unit) : linear(1, unit);
 }
 
 // On a logarithmic axis lengths mean nothing, so that a marker takes the bar's place.
@@ -294,7 +294,7 @@ function lines(panel, arms, width, isLogarithmic) {
   let below = Infinity;
   const ends = panel.rows.map((row) => ({ row, last: row.points.at(-1) }));
   for (const { row, last } of ends.sort((one, other) => one.last.value - other.last.value)) {
-    const { fill, ink, marker, striped } = arms.get(row.arm);
+    const { fill, ink, marker, striped } = row.look ?? arms.get(row.arm);
     const path = row.points.map((point) => `${x(point.at)},${y(point.value)}`).join(" ");
     picture.append(svg("polyline", { points: path, class: striped ? "line striped" : "line", stroke: fill }));
     for (const point of row.points) {
@@ -309,4 +309,39 @@ function lines(panel, arms, width, isLogarithmic) {
   return picture;
 }
 
-const KINDS = { bars, dots, parts, shares, squares, lines };
+// Ratios around 1, on an axis that is as long to both sides; how they differ from it is what is to be seen.
+function effects(panel, arms, width) {
+  const rows = new Rows(panel, arms, width, () => 46);
+  const far = panel.reach ** 1.25;
+  const scale = logarithmic(1 / far, far, "1");
+  const end = width - Math.max(...panel.rows.map(roomOf));
+  const at = (value) => rows.start + 8 + scale.share(value) * (end - rows.start - 8);
+  const height = rows.bottom;
+  rows.picture.append(
+    box(at(1 / panel.band), 2, at(panel.band) - at(1 / panel.band), height, { class: "band" }),
+    ...panel.ticks.map(Number).filter((value) => value >= 1 / far && value <= far).flatMap((value) => [
+      line(at(value), 2, at(value), height, value === 1 ? "one" : "grid"),
+      write(format(value, "1"), at(value), height + 17, "tick", { "text-anchor": "middle" }),
+    ]),
+    write(panel.axis, rows.start, height + 36, "tick"),
+  );
+  rows.names();
+  panel.rows.forEach((row, index) => {
+    const [top, middle] = [rows.tops[index], rows.tops[index] + 23];
+    const { fill, ink, marker } = rows.arm(row);
+    if (row.value === null) {
+      rows.picture.append(write("not measured", at(1), middle + 5, "stamp"));
+      return;
+    }
+    const look = { fill: row.claim ? fill : "#ffffff", stroke: row.claim ? ink : fill, "stroke-width": 2, class: "shape" };
+    const reach = row.low === null || row.high === null ? [] : whisker(at(row.low), at(row.high), middle);
+    const hit = box(rows.start, top, width - rows.start, 46, { class: "hit" });
+    const value = write(row.text, end + 9, middle - 2, row.claim ? "value" : "value unsure");
+    const note = write(row.note, end + 9, middle + 14, "stamp");
+    rows.picture.append(mark(row.tip, row.arm, hit, ...reach, shape(marker, at(row.value), middle, 7.5, look), value, note));
+  });
+  rows.bottom = height + 40;
+  return rows.finish();
+}
+
+const KINDS = { effects, bars, dots, parts, shares, squares, lines };
