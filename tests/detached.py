@@ -24,6 +24,15 @@ from lab.supervisor.record import Record
 LAB = [sys.executable, "-m", "lab.cli.main"]
 
 
+def session_of(pid: int) -> str:
+    """The session that a process owns, "" while it has none."""
+    for path in RUNTIME.glob("*/owner.json"):
+        with suppress(OSError, ValueError):
+            if json.loads(path.read_text())["pid"] == pid:
+                return path.parent.name
+    return ""
+
+
 class Detached:
     """Runs lab's verbs; ``name("web")`` is a name that no other test has."""
 
@@ -73,10 +82,13 @@ class Detached:
             if found := records.read(folder.name):
                 self._seen[found.id] = found
             subprocess.run([*LAB, "rm", "-f", folder.name], check=False, timeout=120)
-        left = [folder.name for folder in records.root().glob(f"*{self._prefix}-*")]
-        assert not left, left
+        assert wait_until(lambda: not self._folders(), 10), self._folders()
         for record in self._seen.values():
             assert_nothing_left(record)
+
+    def _folders(self) -> list[str]:
+        """Those of its instances; a supervisor may be about to remove one."""
+        return [folder.name for folder in records.root().glob(f"*{self._prefix}-*")]
 
 
 @contextmanager
@@ -125,7 +137,7 @@ SCRIPT = """\
 trap 'echo asked; exit 5' TERM
 echo out $GREETING; echo err >&2
 httpd -p 8000 -h /srv
-while :; do sleep 0.05; done
+while :; do sleep 9 & wait; done
 """
 
 
@@ -205,10 +217,12 @@ def fetch(port: int) -> str:
         return ""
 
 
-def check_survival(detached: Detached, backend: str, word: str, *, supervisor: bool, launcher: bool) -> Record:
+def check_survival(
+    detached: Detached, backend: str, word: str, *options: str, supervisor: bool, launcher: bool
+) -> Record:
     """Its supervisor, its launcher or both are killed; it goes on, is taken over, and every verb works again."""
     lab, name = detached.lab, detached.name(word)
-    before = detached.run(word, "--on", backend, "-p", "0:8000", "tiny", "--", "sh", "-c", SCRIPT)
+    before = detached.run(word, "--on", backend, *options, "-p", "0:8000", "tiny", "--", "sh", "-c", SCRIPT)
     assert wait_until(lambda: fetch(before.published[0].host_port) == GREETING, 30)
     kill(*[before.supervisor.number] * supervisor, *[launcher_of(before)] * launcher)
     if supervisor:

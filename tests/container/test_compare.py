@@ -13,6 +13,7 @@ from comparing import LAB, check_run, compare, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
+from lab.analysis.caches import starts
 
 ARMS = {"process", "container", "container#aa"}
 QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed", "7", "--idle", "0.2")
@@ -57,8 +58,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: Path, tmp_path:
     check_run(folder, ARMS, 3)
 
 
-def test_a_killed_run_goes_on(scenario: Path, tmp_path: Path) -> None:
-    words = [*LAB, "compare", str(scenario), *QUICK, "--blocks", "3", "--out", str(tmp_path)]
+def test_a_killed_run_goes_on_as_cold_as_before(scenario: Path, tmp_path: Path) -> None:
+    words = [*LAB, "compare", str(scenario), *QUICK, "--caches", "cold", "--blocks", "3", "--out", str(tmp_path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_block(process, "block 2")
     process.kill()
@@ -66,7 +67,12 @@ def test_a_killed_run_goes_on(scenario: Path, tmp_path: Path) -> None:
     folder = only_run(tmp_path)
     done = compare("--resume", folder)
     assert done.returncode == 0, done.stderr
-    check_run(folder, ARMS, 3)
+    loaded = check_run(folder, ARMS, 3)
+    before_each = starts(loaded.frame)
+    assert (before_each["level"] == "cold").all()
+    assert (before_each["resident_bytes"] == 0).all()
+    assert (before_each["fetched_bytes"] > 0).all()
+    assert len(before_each) == 3 * len(ARMS)
 
 
 def test_a_complete_run_is_not_resumed(scenario: Path, tmp_path: Path) -> None:

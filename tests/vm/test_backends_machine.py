@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import contract
 import pytest
-from host_state import assert_unchanged, snapshot
+from detached import LAB, session_of
+from host_state import CGROUPS, assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
 from lab.backends.holdings import Holdings
@@ -17,6 +20,7 @@ from lab.backends.registry import available
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
 from lab.hypervisor.machine import Machine
+from lab.hypervisor.snapshot import STATE
 from lab.images.store import Image
 from lab.model import Accelerator, Kernel, Limits
 
@@ -88,13 +92,29 @@ def test_too_little_memory_is_refused_with_the_remedy(site: Site, image: Image, 
     assert site.network.links() == {"lo", "lab0"}
 
 
-def test_after_sigkill_of_lab_its_qemu_goes_too(image: Image) -> None:
+def readers_of_a_state(session: str) -> set[int]:
+    """The processes in a session's cgroups that have a saved machine open to read."""
+    found = set()
+    for group in CGROUPS.glob(f"*/lab/{session}/*/cgroup.procs"):
+        for pid in map(int, group.read_text().split()):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/fd/0").readlink().name == STATE:
+                    found.add(pid)
+    return found
+
+
+def test_after_sigkill_of_lab_its_qemu_goes_too(site: Site, image: Image) -> None:
+    """While it reads the machine that it is restored from, which goes as well."""
+    site.backend("microvm").prepare(image)
     before = snapshot()
-    words = [sys.executable, "-m", "lab.cli.main", "run", "tiny", "--on", "microvm", "--", "sh", "-c"]
-    with subprocess.Popen([*words, "echo ready; sleep 600"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        assert snapshot().processes - before.processes, "a QEMU should be running"
+    words = ["run", "tiny", "--on", "microvm", "--knob", "start=restore"]
+    with subprocess.Popen([*LAB, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        begun = wait_until(lambda: readers_of_a_state(session_of(process.pid)), 60)
+        stopped = readers_of_a_state(session_of(process.pid))
+        for reader in stopped:
+            os.kill(reader, signal.SIGSTOP)  # it does not get any further
         process.kill()
-        process.communicate(timeout=30)
+        told = process.communicate(timeout=30)
+    assert begun, told
+    assert stopped
     assert_unchanged(before, within_seconds=20)

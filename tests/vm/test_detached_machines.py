@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from detached import LAB, Detached, assert_nothing_left, check_every_verb, check_survival, detached, kill, launcher_of
-from host_state import RUNTIME, wait_until
+from detached import (
+    LAB,
+    Detached,
+    assert_nothing_left,
+    check_every_verb,
+    check_survival,
+    detached,
+    kill,
+    launcher_of,
+    session_of,
+)
+from host_state import wait_until
 from tiny import tiny_image
 
+from lab.host.cgroup import ControlGroup
+from lab.host.home import home
+from lab.hypervisor.snapshot import STATE
 from lab.images.store import Store
 from lab.supervisor import record as records
 
@@ -52,23 +63,27 @@ def test_every_verb(backend: str, instances: Detached) -> None:
 
 
 def test_supervisor_and_launcher_are_killed(instances: Detached) -> None:
-    """QEMU connects again to whoever takes over; not even the exit code is lost, since the guest tells it."""
-    ended = check_survival(instances, "microvm", "both", supervisor=True, launcher=True)
+    """QEMU connects again to whoever takes over; not even the exit code is lost, since the guest tells it. A machine
+    that was restored goes on from files of the session, which are taken over with it.
+    """
+    ended = check_survival(instances, "microvm", "both", "--knob", "start=restore", supervisor=True, launcher=True)
     assert ended.exit_code == 5
-    assert "lab: init" in instances.lab("logs", "--console", ended.name).stdout
 
 
-def test_the_supervisor_is_killed_while_its_guest_boots(instances: Detached) -> None:
-    """It has promised nothing yet: the command fails, and guest, name and all else are gone."""
+def test_the_supervisor_is_killed_while_its_machine_is_saved(instances: Detached) -> None:
+    """It has promised nothing yet: the command fails, and guest, name, what was written of its RAM are gone."""
     name = instances.name("early")
-    words = ["run", "-d", "--on", "microvm", "--name", name, "tiny", "--", "sleep", "600"]
+    words = ["run", "-d", "--on", "microvm", "--knob", "start=restore", "--name", name, "tiny"]
     with subprocess.Popen([*LAB, *words], stdout=-1, stderr=-1, text=True) as process:
-        console = records.folder(name) / "console.log"
-        assert wait_until(lambda: console.exists() and console.stat().st_size, 60)
+        assert wait_until(lambda: stored_session(name), 60)
+        session = stored_session(name)
+        state = home() / "tmp" / session / "microvm-saved-1.d" / STATE
+        assert wait_until(lambda: state.exists() and state.stat().st_size, 120)
+        for pid in ControlGroup.open(f"lab/{session}/microvm-saved-1").processes():
+            os.kill(pid, signal.SIGSTOP)  # it does not get any further
         record = records.stored(name)
         assert record is not None
         assert record.condition is records.Condition.STARTING
-        session = session_of(record.supervisor.number)
         kill(record.supervisor.number)
         out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (125, "")
@@ -77,13 +92,10 @@ def test_the_supervisor_is_killed_while_its_guest_boots(instances: Detached) -> 
     assert_nothing_left(replace(record, session=session))
 
 
-def session_of(pid: int) -> str:
-    """The session that a process owns."""
-    for path in RUNTIME.glob("*/owner.json"):
-        with suppress(OSError, ValueError):
-            if json.loads(path.read_text())["pid"] == pid:
-                return path.parent.name
-    raise AssertionError(f"process {pid} has no session")
+def stored_session(name: str) -> str:
+    """That of an instance which is being started."""
+    record = records.stored(name)
+    return session_of(record.supervisor.number) if record else ""
 
 
 def test_qemu_is_killed_while_it_has_no_supervisor(instances: Detached) -> None:
