@@ -232,6 +232,10 @@ class Backend(ABC):
         return {name: knobs.get(name, levels[0]) for name, levels in offered.items()}
 
     @classmethod
+    def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:
+        """Raises LimitError for limits in which no instance with these knobs can be expected to come up."""
+
+    @classmethod
     def carrying(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
         """Those of ``knobs`` that an image's files pass on their way into an instance: all but `application_only`."""
         passed = {knob.name for knob in cls.knobs if not knob.application_only}

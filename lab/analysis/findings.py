@@ -15,11 +15,11 @@ import pandas as pd
 
 from lab.analysis import caches, merging
 from lab.analysis import statistics as st
-from lab.analysis.data import Loaded, detail
+from lab.analysis.data import TWIN, Loaded, detail
 from lab.analysis.host import HOST, remarks
 from lab.analysis.inference import FEWEST
 from lab.analysis.precision import in_percent, widths
-from lab.analysis.quantities import format_value, is_key, label
+from lab.analysis.quantities import format_value, is_key, label, some
 from lab.model import Accelerator
 from lab.results.record import Arm, Ending, Status
 
@@ -98,7 +98,7 @@ def _failed(loaded: Loaded) -> Iterator[Finding]:
     yield Finding(
         kind=Kind.FAILED,
         severity=Severity.SERIOUS,
-        sentence=f"{len(bad)} of {total} instances failed or ran out of time: {_some(cases)}.",
+        sentence=f"{len(bad)} of {total} instances failed or ran out of time: {some(cases)}.",
         advice=f"They count as failures, never as fast. Read logs/{bad.iloc[0]['instance']}/ and the others' logs.",
     )
 
@@ -114,7 +114,7 @@ def _inconclusive(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.INCONCLUSIVE,
             severity=Severity.WARNING,
-            sentence=f"{_count(len(where), 'isolation question')} could not be answered everywhere: {_some(cases)}.",
+            sentence=f"{_count(len(where), 'isolation question')} could not be answered everywhere: {some(cases)}.",
             advice="Such a cell says nothing, neither good nor bad. Its evidence tells why.",
         )
 
@@ -167,7 +167,7 @@ def _imprecise(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.PRECISION,
             severity=Severity.WARNING,
-            sentence=f"Intervals of the median boot are wider than the asked {in_percent(asked)}: {_some(cases)}.",
+            sentence=f"Intervals of the median boot are wider than the asked {in_percent(asked)}: {some(cases)}.",
             advice="A larger --budget allows more blocks; half the width takes four times as many.",
         )
 
@@ -178,7 +178,7 @@ def _emulated(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.EMULATED,
             severity=Severity.SERIOUS,
-            sentence=f"{_some(arms)} ran under TCG, which emulates every instruction in software because KVM was not "
+            sentence=f"{some(arms)} ran under TCG, which emulates every instruction in software because KVM was not "
             "usable here.",
             advice="Time, CPU and load of these say nothing about hardware virtualisation. Repeat on a host where "
             "“lab doctor” proves KVM.",
@@ -196,7 +196,7 @@ def _noise(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.NOISE,
             severity=Severity.WARNING,
-            sentence=f"Repetitions scatter by more than {100 * NOISY:.0f} %: {_some(worst_first)}.",
+            sentence=f"Repetitions scatter by more than {100 * NOISY:.0f} %: {some(worst_first)}.",
             advice="Close what else runs on the host, fix the CPU frequency, or measure more blocks.",
         )
 
@@ -214,7 +214,7 @@ def _drift(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.DRIFT,
             severity=Severity.WARNING,
-            sentence=f"Values moved steadily from the first block to the last: {_some(cases)}.",
+            sentence=f"Values moved steadily from the first block to the last: {some(cases)}.",
             advice="Something warmed up, filled up or slowed down. Random order spreads it over all arms.",
         )
 
@@ -229,7 +229,7 @@ def _clusters(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.CLUSTERS,
             severity=Severity.WARNING,
-            sentence=f"Values fall into two groups with nothing between: {_some(cases)}.",
+            sentence=f"Values fall into two groups with nothing between: {some(cases)}.",
             advice="A median between two groups describes neither. Look at the plot and the logs for what differs.",
         )
 
@@ -243,7 +243,7 @@ def _coarse(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.COARSE,
             severity=Severity.WARNING,
-            sentence=f"Polling was coarser than {100 * COARSE:.0f} % of the value: {_some(cases)}.",
+            sentence=f"Polling was coarser than {100 * COARSE:.0f} % of the value: {some(cases)}.",
             advice="Read these values with the resolution printed beside them.",
         )
 
@@ -258,11 +258,11 @@ def _host(loaded: Loaded) -> Iterator[Finding]:
 def _excluded(loaded: Loaded) -> Iterator[Finding]:
     factor = loaded.run.settings.get("exclude_noisy")
     if factor and loaded.excluded:
-        some = _some([str(block) for block in loaded.excluded])
+        blocks = some([str(block) for block in loaded.excluded])
         yield Finding(
             kind=Kind.EXCLUDED,
             severity=Severity.NOTE,
-            sentence=f"{_count(len(loaded.excluded), 'block')} of {len(loaded.excluded) + loaded.blocks} ({some}) "
+            sentence=f"{_count(len(loaded.excluded), 'block')} of {len(loaded.excluded) + loaded.blocks} ({blocks}) "
             "left out of every statistic, by the rule declared before the first: a fixed computation took more than "
             f"{factor:g} times its median there.",
             advice="Their samples are in the folder, and marked in samples.csv.",
@@ -277,7 +277,7 @@ def _restored(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.RESTORED,
             severity=Severity.NOTE,
-            sentence=f"Some went on from a saved machine instead of booting: {_some(cases)} on disk. The boot that "
+            sentence=f"Some went on from a saved machine instead of booting: {some(cases)} on disk. The boot that "
             "was saved, and the writing, are in no figure.",
             advice="It pays where many start from one. What was random or remembered when it was saved, they share: "
             "see “Restored instead of booted” in docs/how-a-vm-starts.md.",
@@ -299,7 +299,7 @@ def _parity(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.PARITY,
             severity=Severity.NOTE,
-            sentence=f"Not everything could be made equal: {_some(different)} list what differs all the same.",
+            sentence=f"Not everything could be made equal: {some(different)} list what differs all the same.",
             advice="Read it under “Were they the same?” before you explain a result by the boundary alone.",
         )
 
@@ -333,7 +333,7 @@ def _isolation(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.ISOLATION,
             severity=Severity.SERIOUS,
-            sentence=f"A boundary answered otherwise than expected: {_some(list(seen))}.",
+            sentence=f"A boundary answered otherwise than expected: {some(list(seen))}.",
             advice="The boundary, the host's set-up or the expectation is wrong: read the evidence in the matrix, "
             "and what lab isolation explain says.",
         )
@@ -354,6 +354,8 @@ def _band(ratios: pd.DataFrame) -> Iterator[Finding]:
         & ratios["band_high"].notna()
     )
     bands = ratios[own].drop_duplicates(["quantity", "state"])
+    if bands.empty and ratios["arm"].str.endswith(TWIN).any():
+        return  # too few blocks to say how much it differs from itself, which is told elsewhere
     if bands.empty:
         yield Finding(
             kind=Kind.NO_TWIN,
@@ -368,7 +370,7 @@ def _band(ratios: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.WIDE_BAND,
             severity=Severity.WARNING,
-            sentence=f"One backend measured against itself differs by up to: {_some(cases)}.",
+            sentence=f"One backend measured against itself differs by up to: {some(cases)}.",
             advice="Smaller differences between backends are not claimed. More blocks narrow the band.",
         )
 
@@ -383,13 +385,6 @@ def _key_series(loaded: Loaded) -> Iterator[tuple[str, str, str, st.Floats]]:
 
 def _series_name(quantity: str, state: str) -> str:
     return f"{label(quantity)}, {state}" if state else label(quantity)
-
-
-def _some(texts: list[str], most: int = 4) -> str:
-    shown = texts[:most]
-    if len(texts) > most:
-        return f"{', '.join(shown)} and {len(texts) - most} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lab.analysis.data import counted
 from lab.analysis.host import Remark
+from lab.analysis.quantities import some
 from lab.host.ksm import PASSES
 
 MERGED = "memory.ksm.merged"
@@ -20,7 +21,7 @@ def remarks(frame: pd.DataFrame) -> Iterator[Remark]:
     passes = [int(each.get("full_scans", PASSES)) for each in idle["detail"]]
     early = idle[[number < PASSES for number in passes]]
     if len(early):
-        arms = ", ".join(dict.fromkeys(str(arm) for arm in early["arm"]))
+        arms = some(list(dict.fromkeys(str(arm) for arm in early["arm"])))
         yield Remark(
             kind="ksm",
             sentence=f"KSM was not done with {len(early)} of {len(idle)} instances when their memory was read "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -98,3 +99,11 @@ def _significant(value: float, digits: int) -> str:
     if rounded and math.floor(math.log10(abs(rounded))) > math.floor(math.log10(abs(value))):
         places = max(0, places - 1)
     return f"{rounded:,.{places}f}" if places < 12 else f"{value:.{digits}g}"
+
+
+def some(texts: Sequence[str], most: int = 4) -> str:
+    """``texts`` in a sentence; how many more where there are too many."""
+    shown = texts[:most]
+    if len(texts) > most:
+        return f"{', '.join(shown)} and {len(texts) - most} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

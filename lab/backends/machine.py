@@ -128,6 +128,12 @@ class MachineBackend(SiteBackend):
         return levels
 
     @classmethod
+    def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:
+        from lab.hypervisor.parts import memory_bytes
+
+        memory_bytes(limits, designed(cls.design, knobs))
+
+    @classmethod
     def check(cls) -> list[Check]:
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
         return [privilege.check(), checks.cgroup(), *tools, libvirt(), tun()]

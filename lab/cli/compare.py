@@ -184,7 +184,7 @@ def _start(
     scenario = load(target)
     limits = _limits(scenario.limits, memory, cpus)
     plan = Plan(
-        arms=plan_arms(backends, until["factors"]),
+        arms=plan_arms(backends, until["factors"], limits),
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
@@ -220,7 +220,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
     sessions = int(run.settings.get("sessions", 1))
     factors = recorded(run.settings)
     plan = Plan(
-        arms=plan_arms(backends, factors),
+        arms=plan_arms(backends, factors, Limits(**run.limits)),
         seed=run.seed,
         sessions=sessions,
         blocks=None if run.blocks_planned is None else run.blocks_planned // sessions,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lab.experiment.plan import Plan, PlannedArm
     from lab.experiment.setup import Setup, Treatment
     from lab.images.store import Image
+    from lab.model import Limits
 
 
 def read(texts: Sequence[str], backends: Sequence[str]) -> tuple[Factor, ...]:
@@ -43,10 +44,11 @@ def remark(factors: Sequence[Factor], backends: Sequence[str]) -> None:
             print(f"lab: {sentence}", file=sys.stderr)
 
 
-def plan_arms(backends: Sequence[str], factors: Sequence[Factor]) -> tuple[PlannedArm, ...]:
-    """The arms of an experiment; says which combinations of knobs are left out because they don't go together.
+def plan_arms(backends: Sequence[str], factors: Sequence[Factor], limits: Limits) -> tuple[PlannedArm, ...]:
+    """The arms of an experiment; says of each backend which combinations of levels it can't be at and is left out of.
 
-    Raises UsageError when first levels don't, BackendUnavailable when this host lacks what a level needs.
+    ``limits`` are those that no factor varies. Raises UsageError when a backend can't be at first levels,
+    BackendUnavailable when this host lacks what a level needs.
     """
     from lab.backends.registry import find
     from lab.experiment.factors import impossible
@@ -55,17 +57,29 @@ def plan_arms(backends: Sequence[str], factors: Sequence[Factor]) -> tuple[Plann
     left_out: dict[str, list[str]] = {}
 
     def possible(arm: PlannedArm) -> bool:
-        why = impossible(find(arm.backend), arm.factors, factors)
+        why = impossible(find(arm.backend), arm.factors, factors, limits)
         if why and arm.is_reference:
-            raise UsageError(f"{arm.backend}: {why}", hint="name levels first that go together")
+            raise UsageError(f"{arm.backend} can't be compared: {why.message}", hint=_remedy(why, arm))
         if why:
-            left_out.setdefault(why, []).append(arm.label)
+            left_out.setdefault(arm.backend, []).append(why.message)
         return not why
 
     planned = arms(backends, factors, possible)
-    for why, labels in left_out.items():
-        print(f"lab: left out {len(labels)} of {len(labels) + len(planned) - 1} arms: {why}", file=sys.stderr)
+    for backend, reasons in left_out.items():
+        kept = sum(arm.backend == backend and not arm.is_twin for arm in planned)
+        print(
+            f"lab: {backend}: left out {len(reasons)} of {kept + len(reasons)} combinations: "
+            + "; ".join(dict.fromkeys(reasons)),
+            file=sys.stderr,
+        )
     return planned
+
+
+def _remedy(why: LabError, arm: PlannedArm) -> str:
+    """What to do about a backend that can't be at the first levels, or within the limits that all have."""
+    if not arm.factors:
+        return why.hint
+    return f"name levels first that it can be at: {why.hint.replace('--memory ', 'memory=')}"
 
 
 def require_single(factors: Sequence[Factor], given: Mapping[str, str]) -> None:
@@ -208,5 +222,5 @@ def show(on: str) -> None:
     console.print(table)
     console.print(
         "\nThe first level you name is what the others are compared with:\n"
-        "  lab compare idle --factor memory=64M,256M --factor cpus=0.5,1 --metrics boot,memory --idle 1s --blocks 8"
+        "  lab compare idle --factor memory=256M,512M --factor cpus=0.5,1 --metrics boot,memory --idle 1s --blocks 8"
     )

@@ -16,15 +16,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lab.errors import BackendUnavailable, UsageError
+from lab.errors import BackendUnavailable, LabError, LimitError, UsageError
 from lab.experiment.hostfactors.registry import host_factors
 from lab.host.units import parse_bytes, parse_cpus
 from lab.instance import Backend
-from lab.model import Kernel
+from lab.model import Kernel, Limits
 
 
 class Scope(StrEnum):
@@ -88,7 +88,7 @@ OPEN: Mapping[str, tuple[Scope, str, str]] = {  # those whose levels may be anyt
 }
 _NAME = re.compile(r"[a-z][a-z0-9_-]*|(arg|env)\.[A-Za-z_][A-Za-z0-9_]*")
 _LEVEL = re.compile(r"[A-Za-z0-9._+:/@%-]+")
-EXAMPLE = "--factor memory=128M,256M; lab compare --factors lists what there is"
+EXAMPLE = "--factor memory=256M,512M; lab compare --factors lists what there is"
 
 
 def known(kinds: Sequence[type[Backend]]) -> tuple[Known, ...]:
@@ -234,17 +234,37 @@ def remarks(factors: Sequence[Factor], kinds: Sequence[type[Backend]]) -> list[s
     return said
 
 
-def impossible(kind: type[Backend], levels: Mapping[str, str], factors: Sequence[Factor]) -> str:
-    """Why no instance of a backend can be at these levels, because knobs don't go together; "" when one can.
+def impossible(
+    kind: type[Backend], levels: Mapping[str, str], factors: Sequence[Factor], limits: Limits
+) -> LabError | None:
+    """Why no instance of a backend can be at these levels: knobs that don't go together, or too tight a limit.
 
-    Raises BackendUnavailable when this host lacks what a level needs.
+    ``limits`` are those that no level changes. None when an instance can. Raises BackendUnavailable when this host
+    lacks what a level needs.
     """
     scopes = {factor.name: factor.scope for factor in factors}
+    knobs = {name: level for name, level in levels.items() if scopes[name] is Scope.KNOB}
+    for name, level in levels.items():
+        if scopes[name] is Scope.LIMIT:
+            limits = limited(limits, name, level)
     try:
-        kind.settle({name: level for name, level in levels.items() if scopes[name] is Scope.KNOB})
-    except UsageError as error:
-        return error.message
-    return ""
+        kind.settle(knobs)
+        kind.check_limits(limits, knobs)
+    except (UsageError, LimitError) as error:
+        return error
+    return None
+
+
+def limited(limits: Limits, name: str, level: str) -> Limits:
+    """``limits`` with the one that the factor ``name`` sets at ``level``."""
+    match name:
+        case "memory":
+            return replace(limits, memory_bytes=parse_bytes(level))
+        case "cpus":
+            return replace(limits, cpus=parse_cpus(level))
+        case "pids":
+            return replace(limits, pids=parse_pids(level))
+    raise ValueError(f"no limit is called {name}")
 
 
 def recorded(settings: Mapping[str, Any]) -> tuple[Factor, ...]:

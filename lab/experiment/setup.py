@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from lab.experiment.factors import ENVIRONMENT, Factor, Scope, parse_pids
+from lab.experiment.factors import ENVIRONMENT, Factor, Scope, limited
 from lab.experiment.plan import AA_SUFFIX, PlannedArm
-from lab.host.units import parse_bytes, parse_cpus
 from lab.images.store import Image
 from lab.metrics.base import Metric
 from lab.model import Limits, Process, Scenario
@@ -77,7 +76,7 @@ def treat(base: Treatment, levels: Mapping[str, str], factors: Iterable[Factor])
             continue
         match factor.scope:
             case Scope.LIMIT:
-                limits = _limited(limits, factor.name, level)
+                limits = limited(limits, factor.name, level)
             case Scope.KNOB:
                 knobs[factor.name] = level
             case Scope.HOST:
@@ -88,17 +87,6 @@ def treat(base: Treatment, levels: Mapping[str, str], factors: Iterable[Factor])
                 pass
     process = replace(base.process, environment={**base.process.environment, **environment})
     return replace(base, process=process, limits=limits, knobs=knobs, host=host)
-
-
-def _limited(limits: Limits, name: str, level: str) -> Limits:
-    match name:
-        case "memory":
-            return replace(limits, memory_bytes=parse_bytes(level))
-        case "cpus":
-            return replace(limits, cpus=parse_cpus(level))
-        case "pids":
-            return replace(limits, pids=parse_pids(level))
-    raise ValueError(f"no limit is called {name}")
 
 
 def least_seconds(setup: Setup, arms: Iterable[PlannedArm], blocks: int) -> float:

@@ -59,12 +59,12 @@ class MachineRequest:
     snapshot: Snapshot | None = None
 
 
-def memory_bytes(request: MachineRequest) -> int:
+def memory_bytes(limits: Limits, design: Design) -> int:
     """The guest's RAM: the memory limit itself. Raises LimitError below the least that lab gives."""
-    wanted = request.limits.memory_bytes or DEFAULT_MEMORY_BYTES
-    least = least_memory_bytes(request.design)
+    wanted = limits.memory_bytes or DEFAULT_MEMORY_BYTES
+    least = least_memory_bytes(design)
     if wanted < least:
-        what = f"{NAMES[request.design.user_space]} with {wanted >> 20} MiB"
+        what = f"{NAMES[design.user_space]} with {wanted >> 20} MiB"
         raise LimitError(
             f"lab starts no {what}: its own system needs too much of that",
             hint=f"--memory {least >> 20}M or more",
@@ -94,7 +94,7 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
         name=request.name,
         machine=request.design.machine,
         accelerator=request.accelerator,
-        memory_bytes=memory_bytes(request),
+        memory_bytes=memory_bytes(request.limits, request.design),
         vcpus=vcpus(request.limits),
         emulator=emulator,
         direct=direct,

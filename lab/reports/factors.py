@@ -26,6 +26,7 @@ NOT_TO_CONCLUDE = (
     "That factors don't interact where no interaction is claimed. It takes more blocks to see one than to see a main "
     "effect of the same size.",
 )
+NO_INTERVAL = "Too few blocks for any interval: nothing can be told yet."
 Record = Mapping[str, Any]
 
 
@@ -120,11 +121,11 @@ def _statement(material: Material, rows: Sequence[Record]) -> Statement:
     if others:
         on = ", ".join(f"{name} of {' and '.join(backends)}" for name, backends in others.items())
         parts.append(f"no effect can be claimed on {on}")
-    intervals = [f"{_on(material, row)} {between(row)}" for row in rows]
+    known = [f"{_on(material, row)} {between(row)}" for row in rows if math.isfinite(row["low"])]
     first = rows[0]
     return Statement(
         sentence=f"{first['factor']} {first['level']} instead of {first['against']}: {'; '.join(parts)}.",
-        sure=f"95 % intervals: {', '.join(intervals)}.",
+        sure=f"95 % intervals: {', '.join(known)}." if known else NO_INTERVAL,
         claim=bool(claimed),
     )
 
@@ -221,9 +222,12 @@ def _interacting(material: Material) -> Iterator[Statement]:
     rest = len(rows) - len(sure) - len(perhaps)
     if rest:
         other = "other " if sure or perhaps else ""
+        seen = any(math.isfinite(row["p"]) for row in rows)
         yield Statement(
             sentence=f"No {other}interaction can be claimed, of {rest} that were looked at.",
-            sure="As far as could be seen, effects there multiply, and each may be read by itself.",
+            sure="As far as could be seen, effects there multiply, and each may be read by itself."
+            if seen
+            else NO_INTERVAL,
             claim=False,
         )
 

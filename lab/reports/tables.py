@@ -173,7 +173,7 @@ def ratios(material: Material) -> Table:
 def _noise(quantity: str, found: Sequence[Ratio | None]) -> str:
     one = next(each for each in found if each is not None)
     if math.isnan(one.band_high):
-        return "no A/A pair"
+        return "noise not known"
     return f"noise up to {format_ratio(one.band_high)}" + ("" if one.band_of == quantity else " (that of boot)")
 
 

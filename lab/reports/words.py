@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -68,15 +69,18 @@ def _compare(material: Material, quantity: str, state: str, subject: str) -> Sta
     sure = [
         f"{arm.label} {_range(ratio)}" + (f" ({ratio.why})" if ratio.why else "") for arm, ratio in ratios.items()
     ]
-    noise = format_ratio(material.band(quantity, state))
+    band = material.band(quantity, state)
+    reaches = "is not known" if math.isnan(band) else f"is {format_ratio(band)}"
     return Statement(
         sentence=f"{subject}: {'; '.join(parts)}.",
-        sure=f"95 % intervals: {', '.join(sure)}. Noise alone reaches {noise}.",
+        sure=f"95 % intervals: {', '.join(sure)}. What noise alone reaches {reaches}.",
         claim=bool(claimed),
     )
 
 
 def _range(ratio: Ratio) -> str:
+    if math.isnan(ratio.low):
+        return "none"
     return f"{format_ratio(ratio.low).removesuffix(' ×')}–{format_ratio(ratio.high)}"
 
 

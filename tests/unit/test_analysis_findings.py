@@ -99,6 +99,11 @@ def test_no_pair_no_claims(calm: Loaded) -> None:
     assert not ratios(frame)["claim"].any()
 
 
+def test_a_pair_that_two_blocks_don_t_tell_of_is_no_missing_pair(calm: Loaded) -> None:
+    two = replace(calm, frame=calm.frame[calm.frame["block"] <= 2])
+    assert {Kind.FEW_BLOCKS, Kind.NO_TWIN} & kinds(two) == {Kind.FEW_BLOCKS}
+
+
 def test_coarse_polling(calm: Loaded) -> None:
     frame = calm.frame.copy()
     frame.loc[(frame["quantity"] == "boot.total") & (frame["arm"] == "process"), "resolution"] = 0.1

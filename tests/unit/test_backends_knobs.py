@@ -14,12 +14,13 @@ from lab.backends.microvm import MicroVm
 from lab.backends.registry import available
 from lab.backends.vm import VirtualMachine
 from lab.cli.run import parse_knobs
-from lab.errors import BackendUnavailable, UsageError
+from lab.errors import BackendUnavailable, LimitError, UsageError
 from lab.hypervisor.boot import kernel_sign
 from lab.hypervisor.guest import grub, loader
 from lab.hypervisor.kinds import MICROVM, PC, Firmware, MachineType
 from lab.hypervisor.parts import least_memory_bytes
 from lab.instance import Backend
+from lab.model import Limits
 
 MACHINES = (MicroVm, VirtualMachine)
 
@@ -41,6 +42,16 @@ def test_every_level_makes_another_machine(backend: type[MachineBackend], monkey
         designed(backend.design, backend.settle({knob.name: level})) for knob in knobs for level in knob.levels
     }
     assert len(designs) == 1 + sum(len(knob.levels) - 1 for knob in knobs)
+
+
+def test_limits_in_which_no_machine_comes_up_are_known_beforehand() -> None:
+    tight = Limits(memory_bytes=192 << 20)
+    Container.check_limits(Limits(memory_bytes=1 << 20))
+    MicroVm.check_limits(tight)
+    VirtualMachine.check_limits(tight)
+    with pytest.raises(LimitError, match="no vm with 192 MiB") as caught:
+        VirtualMachine.check_limits(tight, {"firmware": "ovmf"})
+    assert caught.value.hint == "--memory 256M or more"
 
 
 @pytest.mark.parametrize("backend", MACHINES)

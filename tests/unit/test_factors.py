@@ -160,7 +160,7 @@ def test_every_level_meets_every_other_and_a_backend_without_the_factor_stays_al
 
 def test_what_does_not_go_together_is_left_out() -> None:
     factors = parse(["firmware=direct,seabios,ovmf", "console=off,on", "cpus=1,2"], KINDS)
-    planned = arms(("thick",), factors, lambda arm: not impossible(Picky, arm.factors, factors))
+    planned = arms(("thick",), factors, lambda arm: not impossible(Picky, arm.factors, factors, Limits()))
     firmware = Counter((arm.factors["firmware"], arm.factors["console"]) for arm in planned if not arm.is_twin)
     assert firmware == {
         ("direct", "off"): 2, ("direct", "on"): 2, ("seabios", "off"): 2, ("seabios", "on"): 2, ("ovmf", "off"): 2,

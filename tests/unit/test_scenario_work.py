@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_instance import LOOPBACK, LocalInstance
 
+from lab.backends.registry import available
 from lab.errors import LabError, ScenarioError
 from lab.experiment import scenario
 from lab.experiment.work import parse
@@ -149,6 +150,8 @@ def test_every_scenario_that_ships_is_whole(name: str) -> None:
     found = scenario.load(name)
     assert found.title != name
     assert found.limits.memory_bytes
+    for backend in available():
+        backend.check_limits(found.limits)
     page = (found.directory / "README.md").read_text()
     assert f"lab compare {name}" in page
     assert "## What it teaches" in page
