@@ -42,6 +42,14 @@ def density(
         str,
         typer.Option("--keep-free", metavar="SIZE", help="What stays free. Default: 1/8, 1G at least."),
     ] = "",
+    caches: Annotated[
+        str,
+        typer.Option(
+            "--caches",
+            metavar="warm|cold",
+            help="Whether the host has in memory what a copy reads; verified before each. Default: warm.",
+        ),
+    ] = "",
     ksm: Annotated[
         str,
         typer.Option("--ksm", metavar="on|off", help="Let the host keep equal pages of all copies once."),
@@ -76,7 +84,7 @@ def density(
         from lab.results.store import RunFolder
 
         chosen = _choose(on)
-        host = host_levels({"ksm": ksm}) if ksm else {}
+        host = host_levels({"caches": caches} | ({"ksm": ksm} if ksm else {}))
         if ksm == "on":
             require_possible("ksm")
         scenario = load(target)

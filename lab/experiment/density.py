@@ -9,6 +9,9 @@
          or a copy does not come up: that is what broke first
     4. clear        every copy is stopped, and the host looked at again
 
+Before each start what it reads is brought into the host's page cache, or out of it for a cold one: all of it for a
+burst and the first copy; for a later one what the others have mapped stays, and is told.
+
 The host is protected by a declared floor: no copy is started that is expected to leave less memory free.
 """
 
@@ -17,11 +20,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 
 from lab.backends.site import Site
 from lab.errors import LabError
+from lab.experiment.hostfactors.caches import WARM, Caches
 from lab.experiment.hostfactors.ksm import Ksm
 from lab.experiment.setup import Setup
 from lab.experiment.stamp import failure
@@ -31,6 +35,7 @@ from lab.host import facts, ksm
 from lab.host.clock import now
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.metrics.base import Observation
+from lab.metrics.boot import fetched_by
 from lab.metrics.memory import PAGE_BYTES, ProcessMemory, read_process
 from lab.model import Phase
 from lab.results.store import RunFolder
@@ -40,6 +45,8 @@ RECENT = 5
 
 START, BURST = "density.start", "density.burst"
 CHARGED, PSS, AVAILABLE = "density.charged", "density.pss", "density.available_change"
+READ = "density.read"
+"""Bytes that the copy's processes fetched from disks until its first correct answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,7 @@ class Density(Study):
     def __init__(self, site: Site, setup: Setup, limits: Limits, folder: RunFolder, watch: Watch) -> None:
         super().__init__(site, setup, folder, watch)
         self.limits = limits
+        self.caches = Caches(site)
 
     def run(self, backends: Sequence[str]) -> None:
         """All ``backends`` in the order given. Whatever ends it, the folder says why."""
@@ -90,7 +98,7 @@ class Density(Study):
 
     def _pile_up(self, backend: Backend, *, merging: bool) -> str:
         """The bursts and the stack of one backend that is prepared; returns what ended it."""
-        self._burst(backend, 1, record=False)  # caches fill
+        self._burst(backend, 1, record=False)  # what is made at a first start is there
         for size in self.limits.bursts:
             self.watch.doing(f"{backend.name}: {size} at once")
             self._burst(backend, size)
@@ -124,10 +132,13 @@ class Density(Study):
         name = f"{stack.backend.name}-{number}"
         before = int(facts.memory()["available_bytes"])
         try:
-            instance = standing.enter_context(self.serving(stack.backend, self.request(name))).instance
+            wanted = self.request(name)
+            with self._at_caches(stack.backend, wanted, shared=number > 1) as resident:
+                instance = standing.enter_context(self.serving(stack.backend, wanted)).instance
         except LabError as error:
             self.record(stack.backend.name, number, name, failure(START, "seconds", error))
             return f"copy {number} did not come up: {error.message}"
+        fetched = fetched_by(instance)
         stack.instances.append(instance)
         stack.costs.append(before - int(facts.memory()["available_bytes"]))
         stamps = instance.timeline.stamps()
@@ -140,8 +151,15 @@ class Density(Study):
                 resolution=instance.timeline.resolution_seconds(Phase.RESPONDED),
             ),
             *self._held(stack),
+            *resident,
+            *([] if fetched is None else [Observation(quantity=READ, value=fetched, unit="bytes")]),
         )  # fmt: skip
         return ""
+
+    def _at_caches(
+        self, backend: Backend, wanted: LaunchRequest, *, shared: bool
+    ) -> AbstractContextManager[list[Observation]]:
+        return self.caches.at(self.setup.host.get("caches", WARM), backend, wanted, shared=shared)
 
     def _held(self, stack: _Stack) -> list[Observation]:
         """What all copies of the stack hold by now, in bytes."""
@@ -168,9 +186,12 @@ class Density(Study):
         """``size`` copies requested at once: seconds until the last of them has answered, failed if one has not."""
         names = [f"{backend.name}-burst{size}-{number}" for number in range(1, size + 1)]
         failures: list[LabError] = []
-        began = now()
-
-        with ExitStack() as standing, ThreadPoolExecutor(size, "lab-burst") as threads:
+        with (
+            self._at_caches(backend, self.request(names[0]), shared=False),
+            ExitStack() as standing,
+            ThreadPoolExecutor(size, "lab-burst") as threads,
+        ):
+            began = now()
             # each has a stack of its own: one is not safe to use from several threads
             stacks = [standing.enter_context(ExitStack()) for _ in names]
 

@@ -84,13 +84,14 @@ def look(files: Sequence[File]) -> Residence:
     return _residence(files, sum(resident), missing)
 
 
-def evict(files: Sequence[File]) -> Residence:
+def evict(files: Sequence[File], *, attempts: int = ATTEMPTS) -> Residence:
     """Ask the kernel to drop ``files``, and look what stayed; ``against`` are the files that did, in part at least.
 
-    What is dirty is written first. Other files that share nothing but the disk are left alone.
+    What is dirty is written first. Other files that share nothing but the disk are left alone. Fewer ``attempts`` are
+    enough where something is known to stay.
     """
     left, stayed, pause = list(files), [0], PAUSE_SECONDS
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         if attempt:
             time.sleep(pause)
             pause *= 2

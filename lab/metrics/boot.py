@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lab.instance import Instance
 from lab.metrics.base import Metric, Observation, Subject
 from lab.model import Phase
 
@@ -43,9 +44,8 @@ class Boot(Metric):
         stamps = timeline.stamps()
         resolutions = {phase: timeline.resolution_seconds(phase) for phase in BOOT_PHASES}
         yield from segments(stamps, resolutions)
-        fetched = [fetched_bytes(pid) for pid in subject.instance.cgroup.processes()]
-        if None not in fetched:
-            yield Observation(quantity="boot.read", value=sum(filter(None, fetched)), unit="bytes")
+        if (fetched := fetched_by(subject.instance)) is not None:
+            yield Observation(quantity="boot.read", value=fetched, unit="bytes")
         if (size := subject.instance.snapshot_bytes) is not None:
             yield Observation(quantity="snapshot.size", value=size, unit="bytes")
 
@@ -87,6 +87,12 @@ def segments(stamps: dict[Phase, float], resolutions: dict[Phase, float]) -> Ite
             quantity="boot.total", value=stamps[Phase.RESPONDED] - started, unit="seconds",
             resolution=resolutions.get(Phase.RESPONDED, 0.0),
         )  # fmt: skip
+
+
+def fetched_by(instance: Instance) -> int | None:
+    """Bytes that all host processes of an instance, a VMM included, have fetched from disks until now."""
+    fetched = [fetched_bytes(pid) for pid in instance.cgroup.processes()]
+    return None if None in fetched else sum(filter(None, fetched))
 
 
 def fetched_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.analysis.caches import COLD, RESIDENT
 from lab.analysis.data import Loaded
 from lab.analysis.density import Growth, growths
 from lab.analysis.quantities import format_value
@@ -24,6 +25,11 @@ NOT_TO_CONCLUDE = (
     "That memory charged and memory gone are one number: shared pages are charged once, to whoever was first, and "
     "the kernel's own structures are partly charged to nobody. The plot shows both.",
     "Anything about limits that were not reached: the table says what ended each backend.",
+)
+COLD_STARTS = (
+    "Before each start every file that lab made for it to read was evicted from the host's page cache, and looked "
+    "at. Before a first copy nothing may stay. Before a later one stays what the others have mapped, which is what "
+    "copies share: a process maps its program and libraries, a QEMU reads its disks and maps none of them."
 )
 EMULATED = "How fast virtual machines start: TCG emulated them."
 
@@ -53,6 +59,8 @@ def describe(loaded: Loaded) -> Article:
     sections = [Section(title="Copy after copy", table=copies)]
     if bursts.rows:
         sections.append(Section(title="Started at once", table=bursts))
+    if loaded.run.host_levels["caches"] == COLD:
+        sections.append(Section(title="How cold", paragraphs=(COLD_STARTS,), table=_residence(loaded)))
     points = (*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
     return Article(
         run=run,
@@ -129,6 +137,29 @@ def _bursts(loaded: Loaded) -> Table:
         columns=tuple(Cell(text=text) for text in ("at once", "until the last has answered", "per copy")),
         rows=tuple(rows),
     )
+
+
+def _residence(loaded: Loaded) -> Table:
+    """What was in memory before the first and the last start of a stack, and what each then fetched."""
+    rows = []
+    for arm in loaded.all_arms:
+        found = loaded.frame[(loaded.frame["arm"] == arm.label) & loaded.frame["value"].notna()]
+        resident, read = (
+            found[found["quantity"] == quantity].sort_values("block") for quantity in (RESIDENT, "density.read")
+        )
+        if not len(resident):
+            continue
+        cells = [Cell(text=format_value(float(resident["detail"].iloc[-1]["data_bytes"]), "bytes"))]
+        for place in (0, -1):
+            fetched = format_value(float(read["value"].iloc[place]), "bytes") + " fetched" if len(read) else ""
+            stayed = format_value(float(resident["value"].iloc[place]), "bytes")
+            cells.append(Cell(text=stayed, note=f"before copy {resident['block'].iloc[place]}; then {fetched}"))
+        rows.append(Row(header=arm.label, note=stamp(arm), cells=tuple(cells)))
+    columns = ("files to read", "in memory before the first", "in memory before the last")
+    return Table(
+        caption="What could not be evicted, and what was fetched from disks by the first answer", corner="backend",
+        columns=tuple(Cell(text=text) for text in columns), rows=tuple(rows),
+    )  # fmt: skip
 
 
 def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:

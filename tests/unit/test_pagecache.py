@@ -158,8 +158,8 @@ class Reading:
         return self
 
 
-def observed(level: str, backend: Any) -> Observation:
-    with Caches(None).at(level, backend, backend) as seen:  # type: ignore[arg-type]
+def observed(level: str, backend: Any, *, shared: bool = False) -> Observation:
+    with Caches(None).at(level, backend, backend, shared=shared) as seen:  # type: ignore[arg-type]
         (found,) = seen
         return found
 
@@ -184,6 +184,8 @@ def test_the_levels_of_the_factor_are_verified(folder: Path) -> None:
         with pytest.raises(LabError, match="KiB of what reading reads can't be evicted") as caught:
             observed(COLD, backend)
         assert str(folder / "a") in caught.value.detail
+        beside = observed(COLD, backend, shared=True)
+        assert 0 < (beside.value or 0) <= PAGES * PAGE_BYTES, "told, and no failure"
     with pytest.raises(LabError, match="doesn't tell which files"):
         observed(COLD, Reading())
     with Caches(None).at(WARM, Reading(), Reading()) as nothing:  # type: ignore[arg-type]

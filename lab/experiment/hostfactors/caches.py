@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WARM, COLD = "warm", "cold"
 MOST_NAMED = 5
+SHARED_ATTEMPTS = 4  # what is mapped never goes; what is dirty or on its way out of a socket has by then
 
 
 class Caches(HostFactor):
@@ -46,7 +47,10 @@ class Caches(HostFactor):
         return backend.files is not Backend.files
 
     @contextmanager
-    def at(self, level: str, backend: Backend, request: LaunchRequest) -> Iterator[list[Observation]]:
+    def at(
+        self, level: str, backend: Backend, request: LaunchRequest, *, shared: bool = False
+    ) -> Iterator[list[Observation]]:
+        """As `HostFactor.at`. ``shared`` with copies that stand already: what they have mapped stays, and is told."""
         files = self._files(backend, request)
         if not files and level == WARM:  # nothing is known, and nothing is said
             yield []
@@ -57,10 +61,11 @@ class Caches(HostFactor):
                 hint=f"leave out caches, or give it a method files: {backend.__module__}",
             )
         try:
-            seen = pagecache.evict(files) if level == COLD else pagecache.fill(files)
+            attempts = SHARED_ATTEMPTS if shared else pagecache.ATTEMPTS
+            seen = pagecache.evict(files, attempts=attempts) if level == COLD else pagecache.fill(files)
         except OSError as error:
             raise LabError(f"the caches of {backend.name} can't be made {level}: {error}") from error
-        if level == COLD and seen.resident_bytes:
+        if level == COLD and seen.resident_bytes and not shared:
             stayed = format_bytes(seen.resident_bytes)
             raise LabError(
                 f"{stayed} of what {backend.name} reads can't be evicted from the page cache",
