@@ -72,8 +72,20 @@ def embed(arms: Sequence[Arm], charts: dict[str, Chart]) -> str:
             for name, chart in charts.items()
         },
     }
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_adaptive(document), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
+
+
+def _adaptive(node: Any) -> Any:
+    """``node`` with all colours in it fit for light and dark pages."""
+    match node:
+        case dict():
+            return {key: _adaptive(value) for key, value in node.items()}
+        case list() | tuple():
+            return [_adaptive(value) for value in node]
+        case str():
+            return style.adaptive(node)
+    return node
 
 
 def _panel(panel: Panel) -> Data:

@@ -54,6 +54,13 @@ REACH = {  # fill, ink, symbol
     "open": ("#f9d5c3", "#7a2600", "✗"),
     "unknown": ("#ececec", "#404040", "?"),
 }
+DARK = {
+    "#6e6e6e": "#a3a3a3", "#555555": "#b8b8b8", "#0072b2": "#3f9fdc", "#005f94": "#6db9e8", "#332288": "#8f83e0",
+    "#1d6d9c": "#7cc4ee", "#96416f": "#e29cc3", "#8a5f00": "#f0b73f", "#d55e00": "#f0802f", "#a84a00": "#ff9d5c",
+    "#006b4e": "#4cc79e", "#cfe8dc": "#0f4a37", "#00503a": "#d8f5e8", "#d6e6f5": "#14405f", "#003f66": "#dceefc",
+    "#f9d5c3": "#6b2a0c", "#7a2600": "#ffe3d6", "#ececec": "#3a3a3a", "#404040": "#e6e6e6",
+}  # fmt: skip
+"""What a colour becomes on a page read in the dark, where it would not be seen well; all others stay."""
 HATCH = "////"
 """Marks what was emulated."""
 
@@ -71,6 +78,11 @@ def ink(arm: Arm) -> str:
 def marker(arm: Arm) -> str:
     """The same for a backend in every figure."""
     return BACKENDS.get(arm.backend, OTHER)[2]
+
+
+def adaptive(colour: str) -> str:
+    """``colour``, and on a page that is read in the dark another, as CSS says it (css-color-5, light-dark())."""
+    return f"light-dark({colour}, {DARK[colour]})" if colour in DARK else colour
 
 
 def hatch(arm: Arm) -> str:

@@ -163,7 +163,7 @@ def test_an_effect_tells_how_large_and_how_sure_it_is_and_on_what_it_depends(
     box = ovmf.locator(".shape").bounding_box()
     assert (box["x"] + box["width"] / 2 - one) / (two - one) == pytest.approx(math.log2(row["ratio"]), abs=0.02)
     hollow = boots.get_by_label(re.compile("firmware seabios ÷ direct")).locator(".shape")
-    assert (hollow.get_attribute("fill"), ovmf.locator(".shape").get_attribute("fill")) == ("#ffffff", "#e69f00")
+    assert (hollow.get_attribute("fill"), ovmf.locator(".shape").get_attribute("fill")) == ("var(--card)", "#e69f00")
 
 
 def test_lines_that_are_not_parallel_tell_each_combination_and_go_with_their_backend(visit: Visit) -> None:
@@ -278,6 +278,26 @@ def test_the_matrix_is_filtered_by_words_group_and_answer(visit: Visit) -> None:
     bar.get_by_label("Words").fill("no such words")
     assert shown() == []
     assert not page.locator("table.matrix tr.group").first.is_visible()
+
+
+def test_charts_are_as_dark_as_the_page_and_paper_is_light(visit: Visit) -> None:
+    page = visit("factorial", color_scheme="dark")
+    look = """name => {
+        const style = getComputedStyle(document.querySelector(name));
+        return [style.backgroundColor, style.fill];
+    }"""
+
+    def looks(selector: str) -> list[str]:
+        found: list[str] = page.evaluate(look, selector)
+        return found
+
+    card, bar = looks("figure.live")[0], looks('.mark[data-of="container"] rect.shape')[1]
+    assert (card, looks("figure.live .panel svg")[1]) == ("rgb(31, 36, 40)", "rgb(236, 236, 236)")
+    assert bar == "rgb(63, 159, 220)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert looks("body")[0] == looks("figure.live")[0] == "rgb(255, 255, 255)"
+    page.emulate_media(media="screen", color_scheme="light")
+    assert looks('.mark[data-of="container"] rect.shape')[1] == "rgb(0, 114, 178)"
 
 
 def test_paper_gets_the_pictures_and_every_backend(visit: Visit) -> None:

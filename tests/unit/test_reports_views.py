@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tomllib
 from dataclasses import replace
 from importlib.resources import files
@@ -19,6 +20,7 @@ from lab.cli.report import report
 from lab.reports import style, terminal
 from lab.reports.answers import classify, matrix
 from lab.reports.figures.boot import _segments
+from lab.reports.figures.factors import LINES
 from lab.reports.material import Material, Value
 from lab.reports.tables import sureness
 from lab.results.store import RunFolder
@@ -117,6 +119,24 @@ def test_text_can_be_read() -> None:
         assert contrast(fill, ink) >= 4.5, fill
     for fill, ink in style.PHASES.values():
         assert contrast(fill, ink) >= 4.5, fill
+
+
+def test_charts_can_be_read_in_the_dark() -> None:
+    sheet = files("lab.reports").joinpath("templates", "report.css").read_text()
+    card = re.findall(r"--card: (#[0-9a-f]{6})", sheet)[1]  # the first is that of the light
+
+    def seen(colour: str) -> str:
+        return style.DARK.get(colour, colour)
+
+    for fill, ink, _ in (*style.BACKENDS.values(), style.OTHER):
+        assert contrast(seen(ink), card) >= 4.5, ink
+        assert contrast(seen(fill), card) >= 3, fill
+    for fill, ink, _ in style.REACH.values():
+        assert contrast(seen(fill), seen(ink)) >= 4.5, fill
+    for line in LINES:  # which are named in their colour
+        assert contrast(seen(line), card) >= 4.5, line
+    for fill, ink in style.PHASES.values():
+        assert contrast(seen(fill), seen(ink)) >= 4.5, fill
 
 
 def test_backends_differ_by_more_than_colour() -> None:

@@ -69,11 +69,15 @@ def _band(rows: Sequence[Record]) -> float:
 
 def _row(of: _Of, row: Record, *, several: bool) -> Data:
     arm = _arm(of.material, row["backend"])
-    label = f"{row['backend']} {row['level']}" if several else row["backend"]
+    named = (
+        {"label": f"{row['backend']} {row['level']}", "name": row["level"], "stamp": row["backend"]}
+        if several
+        else {}
+    )
     ends = [end if math.isfinite(end) and end > 0 else None for end in (row["low"], row["high"])]
     ratio = None if math.isnan(row["ratio"]) else row["ratio"]
-    return whose(arm) | {
-        "label": label, "value": ratio, "low": ends[0], "high": ends[1], "claim": row["claim"],
+    return whose(arm) | named | {
+        "value": ratio, "low": ends[0], "high": ends[1], "claim": row["claim"],
         "text": "" if ratio is None else format_ratio(ratio), "note": between(row), "tip": _tip(of, arm, row),
     }  # fmt: skip
 

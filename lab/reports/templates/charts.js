@@ -63,8 +63,8 @@ class Rows {
   constructor(panel, arms, width, height) {
     Object.assign(this, { panel, arms, width, height });
     this.rows = panel.rows;
-    const names = Math.max(0, ...this.rows.map((row) => measure(row.label, BIG, 700)));
-    const stamps = Math.max(0, ...this.rows.map((row) => measure(this.arm(row).stamp, SMALL)));
+    const names = Math.max(0, ...this.rows.map((row) => measure(row.name ?? row.label, BIG, 700)));
+    const stamps = Math.max(0, ...this.rows.map((row) => measure(this.stamp(row), SMALL)));
     const gutter = Math.max(names, stamps) + 14;
     this.above = gutter > 0.34 * width;
     this.start = this.above ? 4 : gutter;
@@ -84,19 +84,23 @@ class Rows {
     return this.arms.get(row.arm);
   }
 
+  stamp(row) {
+    return row.stamp ?? this.arm(row).stamp;
+  }
+
   names() {
     this.rows.forEach((row, index) => {
       if (row.label === this.rows[index - 1]?.label) return;
-      const { ink, stamp } = this.arm(row);
+      const [{ ink }, stamp] = [this.arm(row), this.stamp(row)];
       const same = this.rows.filter((each) => each.label === row.label);
       const middle = this.tops[index] + same.reduce((sum, each) => sum + this.height(each), 0) / 2;
       if (this.above) {
-        const name = write(row.label, this.start, this.tops[index] - 5, "name", { fill: ink });
+        const name = write(row.name ?? row.label, this.start, this.tops[index] - 5, "name", { fill: ink });
         name.append(svg("tspan", { class: "stamp", dx: 8 }, stamp));
         this.picture.append(name);
       } else {
         this.picture.append(
-          write(row.label, this.start - 12, middle - 3, "name", { fill: ink, "text-anchor": "end" }),
+          write(row.name ?? row.label, this.start - 12, middle - 3, "name", { fill: ink, "text-anchor": "end" }),
           write(stamp, this.start - 12, middle + 13, "stamp", { "text-anchor": "end" }),
         );
       }
@@ -190,7 +194,7 @@ function dots(panel, arms, width, isLogarithmic) {
         ...besides(row, at(edge(row)) + 8, middle)),
       ...row.points.map((point) => {
         const y = middle + 6 * (((7 * point.block) % 5) - 2);
-        const look = { fill: row.twin ? "#ffffff" : fill, stroke: ink, class: "shape" };
+        const look = { fill: row.twin ? "var(--card)" : fill, stroke: ink, class: "shape" };
         return mark(point.tip, row.arm, shape(marker, at(point.value), y, 6, look));
       }),
     );
@@ -333,7 +337,7 @@ function effects(panel, arms, width) {
       rows.picture.append(write("not measured", at(1), middle + 5, "stamp"));
       return;
     }
-    const look = { fill: row.claim ? fill : "#ffffff", stroke: row.claim ? ink : fill, "stroke-width": 2, class: "shape" };
+    const look = { fill: row.claim ? fill : "var(--card)", stroke: row.claim ? ink : fill, "stroke-width": 2, class: "shape" };
     const reach = row.low === null || row.high === null ? [] : whisker(at(row.low), at(row.high), middle);
     const hit = box(rows.start, top, width - rows.start, 46, { class: "hit" });
     const value = write(row.text, end + 9, middle - 2, row.claim ? "value" : "value unsure");

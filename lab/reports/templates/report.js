@@ -18,7 +18,7 @@ function defineStripes() {
     arm.pattern = arm.striped ? `url(#stripes-${index})` : arm.fill;
     if (!arm.striped) return;
     const look = { id: `stripes-${index}`, width: 9, height: 9, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
-    definitions.append(svg("pattern", look, box(0, 0, 9, 9, { fill: arm.fill }), box(0, 0, 2, 9, { fill: "#ffffff" })));
+    definitions.append(svg("pattern", look, box(0, 0, 9, 9, { fill: arm.fill }), box(0, 0, 2, 9, { fill: "var(--card)" })));
   });
   document.body.append(svg("svg", { width: 0, height: 0, class: "unseen", "aria-hidden": "true" }, definitions));
 }
