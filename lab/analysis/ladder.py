@@ -65,6 +65,17 @@ class Cost:
         interval = f"{signed(self.step_low, self.unit)} to {signed(self.step_high, self.unit)}"
         return f"{signed(self.step, self.unit)} ({interval})" if self.is_sure else f"no clear difference ({interval})"
 
+    @property
+    def glance(self) -> str:
+        """The step in a word: ``+1.9 ms``, ``≈`` where it can't be told from scatter, ``+1.9 ms ?`` where rounds are
+        too few to tell, "" where there is none.
+        """
+        if math.isnan(self.step):
+            return ""
+        if math.isnan(self.step_low):
+            return f"{signed(self.step, self.unit)} ?"
+        return signed(self.step, self.unit) if self.is_sure else "≈"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:

@@ -38,6 +38,13 @@ OF_A_MACHINE = {
 REFUSES = "disturb: "
 """With that word `lab/inside/disturb.c` says why it does not begin; killed by a limit, it says nothing."""
 
+REFUSED_BY = {
+    "full": "the size of its /dev/shm",
+    "files": "its limit of open files (RLIMIT_NOFILE)",
+    "watches": "its user's limit of inotify instances",
+}
+"""What refuses these, before any cgroup or machine's size does."""
+
 OTHERWISE = "a limit that no cgroup of the host's counts: its own kernel's, or of a process"
 
 
@@ -212,5 +219,5 @@ def _met(details: list[dict[str, Any]]) -> tuple[str, ...]:
         if not hits and detail.get("machine") and kind in OF_A_MACHINE and (refused or kind == "cpu"):
             seen[OF_A_MACHINE[kind]] += 1
         elif not hits and refused:
-            seen[OTHERWISE] += 1
+            seen[REFUSED_BY.get(kind, OTHERWISE)] += 1
     return tuple(name for name, _ in seen.most_common())

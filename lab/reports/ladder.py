@@ -241,7 +241,7 @@ def terminal(loaded: Loaded) -> None:
     for name in ("app runs after", "step", "memory", "step", "stops", "open"):
         grid.add_column(name, justify="right", no_wrap=True)
     for step in climb.steps:
-        cells = [_short(step.start), _sure(step.start), _short(step.memory), _sure(step.memory)]
+        cells = [_short(step.start), step.start.glance, _short(step.memory), step.memory.glance]
         grid.add_row(step.title, *cells, str(len(step.stopped) or "·"), str(_open(climb.rows, step.number - 1)))
     console.print()
     console.print(grid)
@@ -259,11 +259,3 @@ def _open(found: Sequence[Row], place: int) -> int:
 
 def _short(cost: Cost) -> str:
     return format_value(cost.median, cost.unit) if cost.n else "failed" if cost.failed else "–"
-
-
-def _sure(cost: Cost) -> str:
-    if not cost.n or cost.step != cost.step:
-        return ""
-    if cost.step_low != cost.step_low:
-        return f"{signed(cost.step, cost.unit)} ?"
-    return signed(cost.step, cost.unit) if cost.is_sure else "≈"

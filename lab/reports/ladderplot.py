@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from lab.analysis.data import Loaded
-from lab.analysis.ladder import MEMORY, START, Cost, Row, signed
+from lab.analysis.ladder import MEMORY, START, Cost, Row
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator
 from lab.reports import style
@@ -79,9 +79,8 @@ def _costs(axes: Axes, loaded: Loaded, costs: Mapping[tuple[str, str], Cost], qu
             format_value(cost.median, unit, 3), (place, over), xytext=(0, 7), textcoords="offset points",
             ha="center", fontsize=12.5, fontweight="bold", color=colour,
         )  # fmt: skip
-        said = signed(cost.step, unit) if cost.is_sure else ("≈" if not math.isnan(cost.step) else "")
         axes.text(
-            place, 0.04, said, transform=axes.get_xaxis_transform(), ha="center", fontsize=11.5,
+            place, 0.04, cost.glance, transform=axes.get_xaxis_transform(), ha="center", fontsize=11.5,
             color=style.INK if cost.is_sure else style.QUIET,
         )  # fmt: skip
     axes.set_yscale("log")

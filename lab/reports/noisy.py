@@ -174,7 +174,9 @@ def _draw(loaded: Loaded, found: Sequence[Disturbance], directory: Path) -> tupl
                     )
                     emulated = " (TCG)" if arm.accelerator is Accelerator.TCG else ""
                     places.append((place, f"{kind}, {arm.label}{emulated} {limits}"))
-                    if each is not None:
+                    if each is not None and each.undone:
+                        axes.text(1, place, "  not disturbed", va="center", fontsize=11.5, color=style.QUIET)
+                    elif each is not None:
                         _point(axes, each, place, style.colour(arm), filled=side == 1)
         axes.axvline(1, color=style.INK, linewidth=1)
         axes.set_yticks([place for place, _ in places], [text for _, text in places])

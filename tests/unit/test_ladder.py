@@ -98,6 +98,12 @@ def test_a_step_is_found_within_rounds_though_the_host_drifts(tmp_path: Path) ->
     assert (found["vm", START].n, found["vm", START].failed) == (7, 1)
 
 
+def test_two_rounds_are_too_few_and_no_sign_of_scatter(tmp_path: Path) -> None:
+    found = costs(load(ladder_run(tmp_path, rounds=2).path))
+    assert [found[rung, START].glance for rung in ("chroot", "pid")] == ["", "+2.9 ms ?"]
+    assert "(" not in str(found["pid", START]), "an interval"
+
+
 def test_memory_is_what_is_the_rungs_own(tmp_path: Path) -> None:
     found = costs(load(ladder_run(tmp_path).path))
     assert found["chroot", MEMORY].median == 150 * KIB

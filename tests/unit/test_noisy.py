@@ -67,6 +67,7 @@ def test_who_saved_it_is_named_once(loaded: Loaded) -> None:
 def test_who_was_refused_by_its_own_kernel_is_told_from_who_met_nothing() -> None:
     refused = {"limits": "with limits", "hits": {}, "aggressor": {"refused": 3}}
     assert _met([refused, refused | {"aggressor": {"refused": 0}}]) == (OTHERWISE,)
+    assert _met([refused | {"kind": "full", "machine": True}]) == ("the size of its /dev/shm",)
     assert _met([refused | {"hits": {"pids": 3}}]) == ("its limit of processes",)
     assert _met([refused | {"aggressor": {"failed": "killed"}}]) == ()
 
