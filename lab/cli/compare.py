@@ -15,14 +15,14 @@ import typer
 from lab.cli.completion import complete_backends, complete_factor, complete_scenario
 from lab.cli.factors import host_levels, plan_arms, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
+from lab.cli.measuring import RESULTS, Out, choose_backends, limit, set_up
 from lab.cli.privilege import require_root
-from lab.errors import BackendUnavailable, ResultsError, UsageError
+from lab.errors import ResultsError, UsageError
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.experiment.plan import Plan
     from lab.experiment.setup import Setup
-    from lab.model import Limits, Scenario
     from lab.results.store import RunFolder
 
 DEFAULT_BUDGET = "5m"
@@ -111,9 +111,7 @@ def compare(
             help="Leave blocks out in which a fixed native computation takes FACTOR times its median, like 1.25.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
-        "results"
-    ),
+    out: Out = RESULTS,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,7 +143,7 @@ def compare(
         if resume:
             folder = _resume(site, resume, out)
         else:
-            chosen = _choose(on), _metrics(metrics)
+            chosen = choose_backends(on), _metrics(metrics)
             until = _until(blocks, budget, sessions, precision, exclude_noisy, chosen[1])
             varied = read_factors(factor or [], chosen[0])
             require_single(varied, {"memory": memory, "cpus": cpus, "caches": caches})
@@ -182,13 +180,13 @@ def _start(
     from lab.results.store import RunFolder
 
     scenario = load(target)
-    limits = _limits(scenario.limits, memory, cpus)
+    limits = limit(scenario.limits, memory, cpus)
     plan = Plan(
         arms=plan_arms(backends, until["factors"], limits),
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
-    setup = replace(_setup(site, scenario, limits, metrics, parse_seconds(idle)), host=host)
+    setup = replace(set_up(site, scenario, limits, metrics, parse_seconds(idle)), host=host)
     require_budget(setup, plan, plan.budget_seconds)
     setup = with_factors(site, setup, plan)
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
@@ -214,7 +212,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
         raise ResultsError(f"{run.name} was measured on another host", hint="start a new run here")
     scenario = load(str(run.settings.get("directory") or run.scenario))
     idle_seconds = float(run.settings["idle_seconds"])
-    setup = _setup(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)
+    setup = set_up(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)
     setup = replace(setup, host=run.settings.get("host", {}))
     backends = list(dict.fromkeys(arm.backend for arm in run.arms))
     sessions = int(run.settings.get("sessions", 1))
@@ -236,30 +234,6 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
         )
     folder.abandon_incomplete()
     return _run(site, setup, plan, folder)
-
-
-def _setup(site: Site, scenario: Scenario, limits: Limits, metrics: list[str], idle_seconds: float) -> Setup:
-    """Build the image, and decide with its EXPOSE, HEALTHCHECK and CMD what the scenario leaves open."""
-    from lab.cli.build import build_scenario
-    from lab.experiment.setup import Setup
-    from lab.images.process import resolve
-    from lab.metrics.health import readiness_of
-    from lab.metrics.registry import metrics as all_metrics
-    from lab.model import TcpReadiness
-
-    image = build_scenario(site, scenario)
-    port = scenario.port or next(iter(image.config.exposed_ports), None)
-    readiness = scenario.readiness or readiness_of(image.config) or (TcpReadiness() if port else None)
-    scenario = replace(scenario, port=port, readiness=readiness)
-    return Setup(
-        scenario=scenario,
-        image=image,
-        process=resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment)),
-        limits=limits,
-        metrics=tuple(metric() for metric in all_metrics() if metric.name in metrics),
-        isolation="isolation" in metrics,
-        idle_seconds=idle_seconds,
-    )
 
 
 def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
@@ -318,33 +292,6 @@ def _width_of(folder: RunFolder) -> Callable[[int], float]:
     return width
 
 
-def _choose(on: str) -> list[str]:
-    """The backends asked for, or all that are usable and no references; says which ones are not usable, and why."""
-    from lab.backends.registry import available
-
-    classes = {backend.name: backend for backend in available()}
-    asked = [name.strip() for name in on.split(",") if name.strip()]
-    for name in asked:
-        if name not in classes:
-            raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
-    usable = []
-    for name in asked or [name for name, kind in classes.items() if not kind.reference]:
-        missing = [check for check in classes[name].check() if not check.ok]
-        if not missing:
-            usable.append(name)
-        elif asked:
-            raise BackendUnavailable(
-                f"{name} can't run here: {missing[0].name}: {missing[0].found}", hint=missing[0].remedy
-            )
-        else:
-            print(
-                f"lab: without {name}: {missing[0].name}: {missing[0].found} ({missing[0].remedy})", file=sys.stderr
-            )
-    if not usable:
-        raise BackendUnavailable("no backend can run here", hint="lab doctor")
-    return sorted(set(usable), key=lambda name: classes[name].order)
-
-
 def _metrics(words: str) -> list[str]:
     from lab.metrics.registry import metrics as all_metrics
 
@@ -354,16 +301,6 @@ def _metrics(words: str) -> list[str]:
         if name not in known:
             raise UsageError(f"no metric is called {name}", hint=f"metrics: {', '.join(known)}")
     return asked or known
-
-
-def _limits(limits: Limits, memory: str, cpus: str) -> Limits:
-    from lab.host.units import parse_bytes, parse_cpus
-
-    if memory:
-        limits = replace(limits, memory_bytes=parse_bytes(memory))
-    if cpus:
-        limits = replace(limits, cpus=parse_cpus(cpus))
-    return limits
 
 
 def _report(folder: RunFolder) -> None:

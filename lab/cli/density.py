@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.completion import complete_backends, complete_scenario
 from lab.cli.factors import host_levels
+from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, one_each, set_up
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
@@ -21,19 +20,9 @@ LEAST_FLOOR = 1 << 30
 
 
 def density(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
-        ),
-    ],
+    target: Target,
     up_to: Annotated[int, typer.Option("--up-to", min=1, max=10_000, metavar="N", help="Copies per backend.")] = 20,
-    on: Annotated[
-        str,
-        typer.Option(
-            "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
-        ),
-    ] = "",
+    on: On = "",
     burst: Annotated[
         str, typer.Option("--burst", metavar="K,…", help="Also start K copies at once, for each K: 1,4,16.")
     ] = "",
@@ -54,9 +43,7 @@ def density(
         str,
         typer.Option("--ksm", metavar="on|off", help="Let the host keep equal pages of all copies once."),
     ] = "",
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
-        "results"
-    ),
+    out: Out = RESULTS,
 ) -> None:
     """Find out how many copies fit.
 
@@ -73,32 +60,28 @@ def density(
     from lab.backends.site import Site
 
     with Site.open() as site:
-        from lab.cli.compare import _choose, _limits, _setup
         from lab.cli.watching import watching
         from lab.experiment.density import Density, Limits
         from lab.experiment.factors import require_possible
-        from lab.experiment.plan import Plan, PlannedArm
+        from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
         from lab.host import facts
         from lab.results.store import RunFolder
 
-        chosen = _choose(on)
+        chosen = choose_backends(on)
         host = host_levels({"caches": caches} | ({"ksm": ksm} if ksm else {}))
         if ksm == "on":
             require_possible("ksm")
         scenario = load(target)
-        setup = replace(_setup(site, scenario, _limits(scenario.limits, "", ""), [], 0.0), host=host)
+        setup = replace(set_up(site, scenario, scenario.limits, [], 0.0), host=host)
         limits = Limits(
             copies=up_to,
             floor_bytes=floor or max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8),
             seconds=seconds,
             bursts=bursts,
         )
-        plan = Plan(
-            arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=0, blocks=None,
-            budget_seconds=seconds,
-        )  # fmt: skip
+        plan = Plan(arms=one_each(chosen), seed=0, blocks=None, budget_seconds=seconds)
         told = {"kind": "density", "floor_bytes": limits.floor_bytes, "copies": up_to}
         folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told))
         with folder, watching(folder.run) as watch:

@@ -107,7 +107,7 @@ def host_levels(given: Mapping[str, str], varied: Sequence[Factor] = ()) -> dict
             if found[factor.name] not in factor.levels:
                 raise UsageError(
                     f"--{factor.name} {given[factor.name]} is no level of it",
-                    hint=f"levels: {', '.join(factor.levels)}; several of them: --factor {factor.name}=A,B",
+                    hint=f"levels: {', '.join(factor.levels)}; lab compare --factor {factor.name}=A,B varies it",
                 )
     return found
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.completion import complete_backends, complete_groups, complete_probes, complete_scenario
+from lab.cli.completion import complete_groups, complete_probes, complete_scenario
 from lab.cli.ladder import ladder
+from lab.cli.measuring import On, choose_backends
 from lab.cli.privilege import require_root
 from lab.cli.surface import surface
 from lab.errors import UsageError
@@ -40,12 +41,7 @@ LEGEND = "✓ stopped   ◐ its own only   ✗ reaches the host   ? can't be tol
 @app.callback(invoke_without_command=True)
 def isolation(
     ctx: typer.Context,
-    on: Annotated[
-        str,
-        typer.Option(
-            "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
-        ),
-    ] = "",
+    on: On = "",
     group: Annotated[str, GROUP] = "",
     probe: Annotated[str, PROBE] = "",
     scenario: Annotated[
@@ -158,10 +154,9 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
     from rich.console import Console
 
     from lab.backends.site import Site
-    from lab.cli.compare import _choose
     from lab.experiment.isolation import LIMITS, ask_backends
 
-    backends = _choose(on)
+    backends = choose_backends(on)
     with Site.open() as site:
         image, process, limits = None, None, LIMITS
         if scenario:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.completion import complete_scenario
+from lab.cli.measuring import RESULTS, Out, Target, set_up
 from lab.cli.privilege import require_root
 
 if TYPE_CHECKING:
@@ -23,12 +23,7 @@ METRICS = ["boot", "memory"]
 
 
 def ladder(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
-        ),
-    ],
+    target: Target,
     rungs: Annotated[
         str, typer.Option("--rungs", metavar="A,B,…", help="Steps to climb, in this order. Default: all usable ones.")
     ] = "",
@@ -48,9 +43,7 @@ def ladder(
     probes: Annotated[
         bool, typer.Option("--probes/--no-probes", help="Ask the isolation probes on each rung.")
     ] = True,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
-        "results"
-    ),
+    out: Out = RESULTS,
 ) -> None:
     """Add a container's mechanisms one at a time, measure each step.
 
@@ -72,7 +65,6 @@ def ladder(
     with Site.open() as site:
         from dataclasses import replace
 
-        from lab.cli.compare import _setup
         from lab.cli.interrupt import what_there_is
         from lab.cli.watching import watching
         from lab.experiment.ladder import Ladder, planned
@@ -83,7 +75,7 @@ def ladder(
 
         climbed = _usable(choose(words), bool(words))
         scenario = load(target)
-        setup = _setup(site, scenario, scenario.limits, METRICS, idle_seconds)
+        setup = set_up(site, scenario, scenario.limits, METRICS, idle_seconds)
         plan = Plan(
             arms=planned(climbed),
             seed=secrets.randbelow(2**31) if seed is None else seed,

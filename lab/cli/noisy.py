@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.completion import complete_backends, complete_scenario
+from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, limit, one_each, set_up
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
@@ -20,18 +19,8 @@ MOST_SECONDS = 60
 
 
 def noisy(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
-        ),
-    ],
-    on: Annotated[
-        str,
-        typer.Option(
-            "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
-        ),
-    ] = "",
+    target: Target,
+    on: On = "",
     kinds: Annotated[
         str,
         typer.Option(
@@ -50,9 +39,7 @@ def noisy(
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="The memory limit, where limits are.")] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="The CPU limit, where limits are.")] = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random orders.")] = 0,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
-        "results"
-    ),
+    out: Out = RESULTS,
 ) -> None:
     """Disturb an instance by a bad neighbour.
 
@@ -68,24 +55,20 @@ def noisy(
         import sys
         from dataclasses import asdict
 
-        from lab.cli.compare import _choose, _limits, _setup
         from lab.cli.interrupt import what_there_is
         from lab.cli.watching import watching
         from lab.experiment.noisy import Bound, Noisy, Wishes, fill
-        from lab.experiment.plan import Plan, PlannedArm
+        from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
         from lab.results.store import RunFolder
 
-        chosen = _choose(on)
+        chosen = choose_backends(on)
         scenario = load(target)
         if scenario.load is None:
             raise UsageError(f"{scenario.name} has no load for a victim", hint="a [load] table in its scenario.toml")
-        setup = _setup(site, scenario, _limits(scenario.limits, memory, cpus), [], 0.0)
-        plan = Plan(
-            arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=seed, blocks=blocks,
-            budget_seconds=0.0,
-        )  # fmt: skip
+        setup = set_up(site, scenario, limit(scenario.limits, memory, cpus), [], 0.0)
+        plan = Plan(arms=one_each(chosen), seed=seed, blocks=blocks, budget_seconds=0.0)
         Bound.of_this_host(fill(setup.limits))  # refused before a folder is made
         wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed, confined=confined)
         told = {"kind": "noisy", "seconds": seconds}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.completion import complete_backends, complete_scenario
+from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, one_each, set_up
 from lab.cli.privilege import require_root
 from lab.errors import LabError
 
@@ -18,18 +17,8 @@ if TYPE_CHECKING:
 
 
 def surface(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
-        ),
-    ],
-    on: Annotated[
-        str,
-        typer.Option(
-            "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
-        ),
-    ] = "",
+    target: Target,
+    on: On = "",
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=1000, metavar="N", help="How often each is started and traced.")
     ] = 3,
@@ -42,9 +31,7 @@ def surface(
     ] = True,
     calls: Annotated[bool, typer.Option("--calls", help="Print a line per system call, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
-        "results"
-    ),
+    out: Out = RESULTS,
 ) -> None:
     """Count the attack surface: what of the host's kernel can be reached, and what is.
 
@@ -59,22 +46,18 @@ def surface(
         import secrets
         import sys
 
-        from lab.cli.compare import _choose, _setup
         from lab.cli.watching import watching
         from lab.experiment.exposure import KIND, Exposure
-        from lab.experiment.plan import Plan, PlannedArm
+        from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
         from lab.results.store import RunFolder
 
-        chosen = _choose(on)
+        chosen = choose_backends(on)
         scenario = load(target)
-        setup = _setup(site, scenario, scenario.limits, [], 0.0)
+        setup = set_up(site, scenario, scenario.limits, [], 0.0)
         drawn = secrets.randbelow(2**31) if seed is None else seed
-        plan = Plan(
-            arms=tuple(PlannedArm(label=name, backend=name) for name in chosen), seed=drawn, blocks=rounds,
-            budget_seconds=0.0,
-        )  # fmt: skip
+        plan = Plan(arms=one_each(chosen), seed=drawn, blocks=rounds, budget_seconds=0.0)
         folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), kind=KIND))
         with folder, watching(folder.run) as watch:
             Exposure(site, setup, folder, watch, seed=drawn, rounds=rounds, functions=functions).run(chosen)

@@ -1,0 +1,105 @@
+"""What the commands that measure have in common: of which application, on which backends, into which folder."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.completion import complete_backends, complete_scenario
+from lab.errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lab.backends.site import Site
+    from lab.experiment.plan import PlannedArm
+    from lab.experiment.setup import Setup
+    from lab.model import Limits, Scenario
+
+RESULTS = Path("results")
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
+    ),
+]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")]
+
+
+def choose_backends(on: str) -> list[str]:
+    """The backends asked for, or all that are usable and no references; says which ones are not usable, and why."""
+    from lab.backends.registry import available
+
+    classes = {backend.name: backend for backend in available()}
+    asked = [name.strip() for name in on.split(",") if name.strip()]
+    for name in asked:
+        if name not in classes:
+            raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
+    usable = []
+    for name in asked or [name for name, kind in classes.items() if not kind.reference]:
+        missing = [check for check in classes[name].check() if not check.ok]
+        if not missing:
+            usable.append(name)
+        elif asked:
+            raise BackendUnavailable(
+                f"{name} can't run here: {missing[0].name}: {missing[0].found}", hint=missing[0].remedy
+            )
+        else:
+            print(
+                f"lab: without {name}: {missing[0].name}: {missing[0].found} ({missing[0].remedy})", file=sys.stderr
+            )
+    if not usable:
+        raise BackendUnavailable("no backend can run here", hint="lab doctor")
+    return sorted(set(usable), key=lambda name: classes[name].order)
+
+
+def limit(limits: Limits, memory: str, cpus: str) -> Limits:
+    """``limits`` with what the command line says instead. Raises UsageError for what is no size or number."""
+    from lab.host.units import parse_bytes, parse_cpus
+
+    if memory:
+        limits = replace(limits, memory_bytes=parse_bytes(memory))
+    if cpus:
+        limits = replace(limits, cpus=parse_cpus(cpus))
+    return limits
+
+
+def set_up(site: Site, scenario: Scenario, limits: Limits, metrics: list[str], idle_seconds: float) -> Setup:
+    """Build the image, and decide with its EXPOSE, HEALTHCHECK and CMD what the scenario leaves open."""
+    from lab.cli.build import build_scenario
+    from lab.experiment.setup import Setup
+    from lab.images.process import resolve
+    from lab.metrics.health import readiness_of
+    from lab.metrics.registry import metrics as all_metrics
+    from lab.model import TcpReadiness
+
+    image = build_scenario(site, scenario)
+    port = scenario.port or next(iter(image.config.exposed_ports), None)
+    readiness = scenario.readiness or readiness_of(image.config) or (TcpReadiness() if port else None)
+    scenario = replace(scenario, port=port, readiness=readiness)
+    return Setup(
+        scenario=scenario,
+        image=image,
+        process=resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment)),
+        limits=limits,
+        metrics=tuple(metric() for metric in all_metrics() if metric.name in metrics),
+        isolation="isolation" in metrics,
+        idle_seconds=idle_seconds,
+    )
+
+
+def one_each(backends: Sequence[str]) -> tuple[PlannedArm, ...]:
+    """An arm per backend, and no A/A pair: for what is counted, not compared."""
+    from lab.experiment.plan import PlannedArm
+
+    return tuple(PlannedArm(label=name, backend=name) for name in backends)
