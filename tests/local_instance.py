@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from lab.host.cgroup import ControlGroup, CpuUsage, MemoryUsage
-from lab.host.clock import Timeline
+from lab.host.clock import Timeline, now
 from lab.host.command import run
 from lab.inside import build
 from lab.instance import INSIDE, Instance, LaunchRequest
@@ -64,8 +64,9 @@ class LocalInstance(Instance):
             log_directory=logs,
         )  # fmt: skip
         with (logs / "stdout.log").open("wb") as stdout, (logs / "stderr.log").open("wb") as stderr:
+            earliest = now()  # a mark made afterwards can be late by as much as this process waits for a CPU
             self.application = subprocess.Popen(argv, stdout=stdout, stderr=stderr)
-        self.timeline.mark(Phase.EXECUTED)
+        self.timeline.mark(Phase.EXECUTED, earliest)
         self.cgroup = cast("ControlGroup", LocalGroup(self.application.pid))
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
