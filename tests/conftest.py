@@ -5,19 +5,25 @@ browser/    Chromium, without a window
 container/  root, namespaces and an overlay mount
 vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
 
+Several processes may share the tests of container/ and vm/ (``-n 2 --dist loadfile``). Those marked ``alone`` wait until
+no other such test runs, and then keep the others waiting: any lab command removes what dead sessions left behind, so
+one that looks at what is left must be the only one that runs lab.
+
 Where the need is not met the tests are skipped, or, when ``LAB_REQUIRE=browser,container,vm`` names it, fail:
 a machine that is there to run them must not go green because it could not.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +31,9 @@ import pytest
 
 ORDER = ("unit", "fuzz", "browser", "container", "vm")
 PRIVILEGES = ("browser", "container", "vm")
+
+TURNS = Path(tempfile.gettempdir())
+DOOR, ROOM = "lab-test-door.lock", "lab-test-room.lock"
 
 TRY_CONTAINER = """
 mount -t tmpfs tmpfs "$1"
@@ -53,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         hypothesis.settings.load_profile("lab")
     for privilege in PRIVILEGES:
         config.addinivalue_line("markers", f"{privilege}: lives in tests/{privilege}, set by itself")
+    config.addinivalue_line("markers", "alone: while it runs, no other test of container/ or vm/ does")
     if unknown := required() - set(PRIVILEGES):
         raise pytest.UsageError(f"LAB_REQUIRE names {', '.join(sorted(unknown))}; known: {', '.join(PRIVILEGES)}")
 
@@ -64,6 +74,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (directory := directory_of(item)) in PRIVILEGES:
             item.add_marker(directory)
     items.sort(key=lambda item: ORDER.index(directory_of(item)) if directory_of(item) in ORDER else 0)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Take turns with other processes, setup and teardown included, before the time limit of the test begins."""
+    if directory_of(item) not in ("container", "vm"):
+        return (yield)
+    with held(ROOM, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH):
+        return (yield)
+
+
+@contextmanager
+def held(name: str, kind: int) -> Iterator[None]:
+    """A lock of the host's, shared or exclusive. Who waits stands in the door, so that nobody overtakes (flock(2) gives
+    no order).
+    """
+    with (TURNS / DOOR).open("a") as door, (TURNS / name).open("a") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, kind)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # a process that the test has forked may hold the file open
 
 
 @pytest.hookimpl(tryfirst=True)

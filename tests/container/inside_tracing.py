@@ -138,8 +138,8 @@ def test_functions_show_what_a_boundary_is(
         assert seen.work.functions[Side.KERNEL] - idle, "somebody else's doing on its behalf"
     filtered = behind.work.functions[Side.INSTANCE] - alone.work.functions[Side.INSTANCE]
     assert "__seccomp_filter" in filtered
-    # the filter and the cgroups are passed on the way; what is asked of the kernel is the same, save that the shell may
-    # wait for the word already when its start ends, or only then
+    # the filter and the cgroups are passed on the way; what is asked of the kernel is the same, save that the shell
+    # may wait for the word already when its start ends, or only then
     asked, alike = (
         {call: made for call, made in seen.work.calls[Side.INSTANCE].items() if call != "poll"}
         for seen in (behind, alone)

@@ -109,6 +109,7 @@ def test_it_ends_while_it_has_no_supervisor(instances: Detached) -> None:
     assert (stored.state, stored.exit_code) == (records.State.EXITED, 6)
 
 
+@pytest.mark.alone
 def test_everything_is_killed(instances: Detached) -> None:
     record = instances.run("dead", "tiny", "--", "sleep", "600")
     kill(record.supervisor.number, launcher_of(record), record.first.number)
@@ -123,6 +124,7 @@ def test_everything_is_killed(instances: Detached) -> None:
     assert f"instance {record.name}" not in instances.lab("clean").stdout
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("emptied", [False, True])
 def test_the_machine_is_restarted(instances: Detached, emptied: bool) -> None:
     """What was recorded under another boot is over, whatever processes have its numbers now; /run may be empty."""

@@ -160,6 +160,7 @@ def test_after_sigkill_the_launcher_cleans_up_at_once() -> None:
     # `same_host` finds nothing left, though no lab command has run since
 
 
+@pytest.mark.alone
 def test_after_sigkill_of_everything_the_next_command_cleans_up() -> None:
     with ready(start("run", "tiny", "--", "sh", "-c", "echo ready; sleep 60")) as process:
         session = session_of(process)
