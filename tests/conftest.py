@@ -5,8 +5,8 @@ browser/    Chromium, without a window
 container/  root, namespaces and an overlay mount
 vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
 
-Several processes may share the tests of container/ and vm/ (``-n 2 --dist loadfile``). Those marked ``alone`` wait until
-no other such test runs, and then keep the others waiting: any lab command removes what dead sessions left behind, so
+Several processes may share the tests of container/ and vm/ (``-n 2 --dist loadfile``). Those marked ``alone`` wait
+until no other such test runs, and then keep the others waiting: any lab command removes what dead sessions left, so
 one that looks at what is left must be the only one that runs lab.
 
 Where the need is not met the tests are skipped, or, when ``LAB_REQUIRE=browser,container,vm`` names it, fail:
@@ -87,9 +87,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @contextmanager
 def held(name: str, kind: int) -> Iterator[None]:
-    """A lock of the host's, shared or exclusive. Who waits stands in the door, so that nobody overtakes (flock(2) gives
-    no order).
-    """
+    """A lock of the host's, shared or exclusive. Who waits stands in the door: flock(2) itself keeps no order."""
     with (TURNS / DOOR).open("a") as door, (TURNS / name).open("a") as room:
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, kind)

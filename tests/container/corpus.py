@@ -35,6 +35,7 @@ BASE = "corpus"
 APPLETS = "sh cat chmod chown cp cut echo false id ln ls mkdir mkfifo mknod pwd rm rmdir tail test touch tr true"
 DEFAULTS: Mapping[str, Any] = {"WorkingDir": "/"}
 TIMEOUT_SECONDS = 60
+ENVIRONMENT = dict(os.environ)  # pytest changes it from test to test, and buildah runs beside them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +181,7 @@ class Buildah:
             ]  # fmt: skip
             done = subprocess.run(
                 words, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
-                env={**os.environ, "TMPDIR": scratch},
+                env=dict(ENVIRONMENT, TMPDIR=scratch),
             )  # fmt: skip
             if done.returncode:
                 return done.stderr

@@ -307,12 +307,13 @@ class TestDescriptors:
     def test_those_to_preserve_are_handed_over(self, runtime: Runtime) -> None:
         read, write = os.pipe()
         try:
-            os.dup2(write, 3) if write != 3 else None
-            bundle = runtime.bundle("echo hello >&3")
-            runtime.ok("run", "-b", bundle, "--preserve-fds", "1", runtime.new(), pass_fds=(3,))
+            run = runtime.words("run", "-b", runtime.bundle("echo hello >&3"), "--preserve-fds", "1", runtime.new())
+            third = ["bash", "-c", f'exec "$@" 3>&{write}', "-"]  # in a child: here number 3 is somebody else's
+            subprocess.run([*third, *run], pass_fds=(write,), check=True, timeout=oci.TIMEOUT_SECONDS)
             assert os.read(read, 100) == b"hello\n"
         finally:
             os.close(read)
+            os.close(write)
 
 
 def with_terminal(config: dict[str, Any]) -> None:
