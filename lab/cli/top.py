@@ -65,6 +65,7 @@ def _live(names: list[str] | None, before: dict[str, Usage], now: dict[str, Usag
 
     def table() -> Table:
         made = Table(*HEAD, box=None, pad_edge=False, header_style="bold")
+        made.columns[0].no_wrap = True  # on a narrow terminal figures break, never what they are of
         for column in made.columns[2:7]:
             column.justify = "right"
         for key, one in now.items():
