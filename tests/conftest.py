@@ -5,9 +5,9 @@ browser/    Chromium, without a window
 container/  root, namespaces and an overlay mount
 vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
 
-Several processes may share the tests of container/ and vm/ (``-n 2 --dist loadfile``). Those marked ``alone`` wait
-until no other such test runs, and then keep the others waiting: any lab command removes what dead sessions left, so
-one that looks at what is left must be the only one that runs lab.
+Several processes may share them (``-n 2``, `sharing`). Those of container/ and vm/ that are marked ``alone`` then
+wait until no other such test runs, and keep the others waiting: because they compare instruments, or because any lab
+command removes what dead sessions left, so that one that looks at it must be the only one that runs lab.
 
 Where the need is not met the tests are skipped, or, when ``LAB_REQUIRE=browser,container,vm`` names it, fail:
 a machine that is there to run them must not go green because it could not.
@@ -15,7 +15,6 @@ a machine that is there to run them must not go green because it could not.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import shutil
@@ -23,17 +22,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ORDER = ("unit", "fuzz", "browser", "container", "vm")
+SHARED_ORDER = ("unit", "fuzz", "browser", "vm", "container")  # one process goes on with vm, the others do the rest
 PRIVILEGES = ("browser", "container", "vm")
-
-TURNS = Path(tempfile.gettempdir())
-DOOR, ROOM = "lab-test-door.lock", "lab-test-room.lock"
 
 TRY_CONTAINER = """
 mount -t tmpfs tmpfs "$1"
@@ -70,32 +66,29 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first, and a marker per privilege, so that ``-m 'not vm'`` works."""
+    order = SHARED_ORDER if any(hasattr(item.config, "workerinput") for item in items[:1]) else ORDER
     for item in items:
         if (directory := directory_of(item)) in PRIVILEGES:
             item.add_marker(directory)
-    items.sort(key=lambda item: ORDER.index(directory_of(item)) if directory_of(item) in ORDER else 0)
+    items.sort(key=lambda item: order.index(directory_of(item)) if directory_of(item) in order else 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from sharing import ByFile
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Take turns with other processes, setup and teardown included, before the time limit of the test begins."""
-    if directory_of(item) not in ("container", "vm"):
+    if directory_of(item) not in ("container", "vm") or not hasattr(item.config, "workerinput"):
         return (yield)
-    with held(ROOM, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH):
+    from sharing import turn
+
+    with turn(alone=item.get_closest_marker("alone") is not None):
         return (yield)
-
-
-@contextmanager
-def held(name: str, kind: int) -> Iterator[None]:
-    """A lock of the host's, shared or exclusive. Who waits stands in the door: flock(2) itself keeps no order."""
-    with (TURNS / DOOR).open("a") as door, (TURNS / name).open("a") as room:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, kind)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(room, fcntl.LOCK_UN)  # a process that the test has forked may hold the file open
 
 
 @pytest.hookimpl(tryfirst=True)

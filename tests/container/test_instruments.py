@@ -29,6 +29,8 @@ MIB = 1 << 20
 BACKENDS = ["process", "container", "runc"]
 PARTS = Parts(touch_mib=40, answer_ms=5, answer_burn_ms=2)
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:

@@ -158,6 +158,7 @@ def test_a_terminals_interrupt_does_not_reach_the_launcher(launcher: Launcher, r
     assert run("exit 5").exit_code == 5
 
 
+@pytest.mark.alone
 def test_hundred_in_a_row_do_not_get_slower(run: Run) -> None:
     seconds = []
     for _ in range(100):

@@ -129,7 +129,7 @@ def test_failures_in_the_start_period_do_not_count(instance: Checked, tmp_path: 
 
 def test_readiness_by_the_image_s_own_check(instance: Checked, tmp_path: Path) -> None:
     scenario = Scenario(
-        name="s", title="s", directory=tmp_path, dockerfile=tmp_path / "Dockerfile", ready_timeout_seconds=0.5,
+        name="s", title="s", directory=tmp_path, dockerfile=tmp_path / "Dockerfile", ready_timeout_seconds=1.5,
         readiness=check(f"test -e {tmp_path}/up || {{ echo not yet; exit 1; }}"),
     )  # fmt: skip
     subject = Subject.before_launch(scenario=scenario, network=LOOPBACK, idle_seconds=0.0)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from host_state import wait_until
 from local_instance import LOOPBACK, LocalInstance
 
 from lab.errors import LabError, LaunchError, NotReady
@@ -85,8 +86,9 @@ def test_http_waits_for_the_right_status_and_body(port: int, tmp_path: Path) -> 
 
 
 def test_a_wrong_answer_is_never_ready_and_is_told(port: int, tmp_path: Path) -> None:
-    wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=3)
+    wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=1)
     with LocalInstance(served(port, "404 no"), tmp_path) as instance:
+        assert wait_until((tmp_path / "stdout.log").read_text, 30), "it does not serve"
         with pytest.raises(NotReady, match="status 404 instead of 200"):
             wait_ready(subject_of(instance, wanted))
         assert instance.timeline.at(Phase.LISTENING) is not None
