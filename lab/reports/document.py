@@ -17,7 +17,7 @@ from lab.reports.material import Material, stamp, stamped
 from lab.reports.pages import embedded, read, render
 from lab.reports.style import REACH
 
-SCRIPTS = ("axes.js", "charts.js", "report.js")
+SCRIPTS = ("axes.js", "charts.js", "tables.js", "report.js")
 
 
 def html(material: Material, drawn: Sequence[Drawn]) -> str:

@@ -300,6 +300,49 @@ def test_charts_are_as_dark_as_the_page_and_paper_is_light(visit: Visit) -> None
     assert looks('.mark[data-of="container"] rect.shape')[1] == "rgb(0, 114, 178)"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_is_sorted_from_the_keyboard_and_goes_back(visit: Visit, scheme: str) -> None:
+    page = visit("factorial", color_scheme=scheme)
+    table = page.get_by_role("table", name="Main effects")
+    heading = table.get_by_role("columnheader", name="container")
+
+    def numbers() -> list[float | None]:
+        texts = table.locator("tbody td:nth-child(2) b").all_text_contents()
+        return [None if text == "–" else float(re.sub(r"[^\d.]", "", text)) for text in texts]
+
+    before = numbers()
+    known = sorted(number for number in before if number is not None)
+    heading.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert numbers() == [*known, *[None] * (len(before) - len(known))]
+    page.keyboard.press("Space")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert numbers() == [*known[::-1], *[None] * (len(before) - len(known))]
+    assert violations(page) == []
+    names = table.get_by_role("columnheader", name="factor, and what it acts on")
+    names.get_by_role("button").click()
+    assert (heading.get_attribute("aria-sort"), names.get_attribute("aria-sort")) == (None, "ascending")
+    said = table.locator("tbody th").evaluate_all("all => all.map(each => each.firstChild.textContent)")
+    assert said == sorted(said) != said[::-1]
+    names.get_by_role("button").click()
+    names.get_by_role("button").click()
+    assert numbers() == before
+    assert table.locator("[aria-sort]").count() == 0
+
+
+def test_sorting_knows_units(visit: Visit, reports: dict[str, Any]) -> None:
+    page, material = visit("sample"), reports["sample"].material
+    table = page.locator("table.headline")
+    for _ in range(2):
+        table.get_by_role("button", name="time to first answer").click()
+    boots = {arm.label: material.value("boot.total", arm.label).median for arm in material.arms}
+    backends = [
+        text.partition("native")[0].partition("TCG")[0] for text in table.locator("tbody th").all_text_contents()
+    ]
+    assert backends == sorted(boots, key=lambda name: boots[name], reverse=True)
+
+
 def test_paper_gets_the_pictures_and_every_backend(visit: Visit) -> None:
     page = visit("sample")
     toggle(page, "vm").click()

@@ -217,3 +217,4 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
 }
 if (known.length > 1) choose();
 document.querySelectorAll("table.matrix").forEach(filterMatrix);
+document.querySelectorAll("table.sortable").forEach(makeSortable);
