@@ -118,7 +118,8 @@ def _subtitle(material: Material) -> str:
         else ""
     )
     how = "Cold starts. " if run.host_levels.get("caches") == "cold" else ""
-    return f"{how}The same image behind {len(material.arms)} boundaries: {arms}. {blocks} blocks, {when} UTC.{at}"
+    boundaries = "one boundary" if len(material.arms) == 1 else f"{len(material.arms)} boundaries"
+    return f"{how}The same image behind {boundaries}: {arms}. {blocks} blocks, {when} UTC.{at}"
 
 
 def provenance(material: Material) -> list[tuple[str, str]]:

@@ -72,7 +72,7 @@ def _left_out(material: Material) -> str:
     for arm in material.arms:
         of = [other.factors for other in material.loaded.arms if other.backend == arm.backend]
         missing += math.prod(len({levels[name] for levels in of}) for name in arm.factors) - len(of)
-    return f" {missing} combinations can't be and were left out: their levels don't go together." if missing else ""
+    return f" Left out is what can't be started: {missing} combinations of levels." if missing else ""
 
 
 def statements(material: Material) -> list[Statement]:

@@ -70,10 +70,10 @@ def _compare(material: Material, quantity: str, state: str, subject: str) -> Sta
         f"{arm.label} {_range(ratio)}" + (f" ({ratio.why})" if ratio.why else "") for arm, ratio in ratios.items()
     ]
     band = material.band(quantity, state)
-    reaches = "is not known" if math.isnan(band) else f"is {format_ratio(band)}"
+    reached = "how far is not known" if math.isnan(band) else format_ratio(band)
     return Statement(
         sentence=f"{subject}: {'; '.join(parts)}.",
-        sure=f"95 % intervals: {', '.join(sure)}. What noise alone reaches {reaches}.",
+        sure=f"95 % intervals: {', '.join(sure)}. Noise alone reaches {reached}.",
         claim=bool(claimed),
     )
 

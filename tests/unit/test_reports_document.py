@@ -193,3 +193,16 @@ def test_a_report_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
     with pytest.raises(LabError) as caught:
         write(folder.path)
     assert caught.value.hint
+
+
+def test_one_backend_is_compared_with_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    run = json.loads((folder.path / "run.json").read_text())
+    run["arms"] = [arm for arm in run["arms"] if arm["backend"] == "microvm"]
+    (folder.path / "run.json").write_text(json.dumps(run))
+    keep_only(folder, lambda raw: raw["backend"] == "microvm")
+    write(folder.path)
+    for name in ("report.html", "report.md"):
+        text = (folder.path / name).read_text()
+        assert "behind one boundary: microvm" in text
+        assert "quantity, and its noise" not in text

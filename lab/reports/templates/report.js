@@ -217,4 +217,4 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
 }
 if (known.length > 1) choose();
 document.querySelectorAll("table.matrix").forEach(filterMatrix);
-document.querySelectorAll("table.sortable").forEach(makeSortable);
+[...document.querySelectorAll("table.sortable")].filter((table) => table.tBodies[0].rows.length > 2).forEach(makeSortable);
