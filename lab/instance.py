@@ -107,7 +107,7 @@ class Instance(ABC):
     published: tuple[PublishedPort, ...]  # as asked for, host port 0 replaced by the one chosen
     accelerator: Accelerator
     cgroup: ControlGroup  # holds every host process of this instance, a VMM included
-    snapshot_bytes: int | None = None  # of the saved machine it was restored from, on the host's disk
+    snapshot_bytes: int | None = None  # of the saved one that it was restored from, on the host's disk
 
     @abstractmethod
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
@@ -242,6 +242,14 @@ class Backend(ABC):
         return {name: level for name, level in knobs.items() if name in passed}
 
     @classmethod
+    def lacking(cls) -> Mapping[tuple[str, str], str]:
+        """The levels of its knobs, by name and level, that this host was asked for and can't offer, and why: a line.
+
+        An experiment leaves these out where others of the factor are left. By default there are none.
+        """
+        return {}
+
+    @classmethod
     @abstractmethod
     def check(cls) -> list[Check]:
         """What this host must offer; quick, changes nothing. Unusable when a check is not ok."""
@@ -263,7 +271,7 @@ class Backend(ABC):
 
     def rehearse(self, request: LaunchRequest) -> None:
         """What is done once for all requests that differ in name and logs alone, and must not count as their start:
-        a machine to restore them from. `launch` does it by itself, before REQUESTED, where it has not been done.
+        one to restore them from. `launch` does it by itself, before REQUESTED, where it has not been done.
 
         Raises LaunchError. By default there is nothing to do.
         """

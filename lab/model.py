@@ -31,7 +31,7 @@ class Phase(StrEnum):
     KERNEL = "kernel"  # its own kernel gave its first sign of life (own-kernel backends only)
     INIT = "init"  # its first user-space process runs
     EXECUTED = "executed"  # the application's execve has happened
-    RESTORED = "restored"  # instead of the last three: a machine saved with its application answered again
+    RESTORED = "restored"  # instead of the last three: one that was saved with its application goes on
     LISTENING = "listening"  # its port accepts a connection
     RESPONDED = "responded"  # its first correct response arrived
     STOPPING = "stopping"  # lab asked it to stop

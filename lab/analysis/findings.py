@@ -277,7 +277,7 @@ def _restored(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.RESTORED,
             severity=Severity.NOTE,
-            sentence=f"Some went on from a saved machine instead of booting: {some(cases)} on disk. The boot that "
+            sentence=f"Some went on from a saved one instead of booting: {some(cases)} on disk. The boot that "
             "was saved, and the writing, are in no figure.",
             advice="It pays where many start from one. What was random or remembered when it was saved, they share: "
             "see “Restored instead of booted” in docs/how-a-vm-starts.md.",

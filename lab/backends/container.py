@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from lab.backends.host import HostBackend
-from lab.instance import LaunchRequest, Parity
+from lab.backends.host import HostBackend, HostInstance
+from lab.backends.saving import BOOT, RESTORE, START, Snapshots
+from lab.errors import BackendUnavailable, LaunchError
+from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity
 
 if TYPE_CHECKING:
+    from lab.backends.site import Site
+    from lab.images.store import Image
+    from lab.runtime.checkpoint import Checkpoint
     from lab.runtime.config import Config, MountConfig
 
 
@@ -25,6 +30,31 @@ class Container(HostBackend):
             "It shares the host's kernel and page cache; its memory limit covers the application, not a kernel.",
         )
     )
+    knobs: ClassVar[tuple[Knob, ...]] = (START,)
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._snapshots: Snapshots[Checkpoint] = Snapshots(
+            site, self.name, lambda request: self._launch(request, savable=True)
+        )
+
+    @classmethod
+    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        from lab.host import criu
+
+        levels = super().settle(knobs)
+        if levels.get(START.name) == RESTORE and (why := criu.obstacle()):
+            raise BackendUnavailable(
+                f"{START.name}={RESTORE} of {cls.name} can't be had here: {why}", hint=criu.check().remedy
+            )
+        return levels
+
+    @classmethod
+    def lacking(cls) -> dict[tuple[str, str], str]:
+        from lab.host import criu
+
+        why = criu.obstacle() if START in cls.knobs else ""
+        return {(START.name, RESTORE): why} if why else {}
 
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
         from lab.runtime.bundle import container_config
@@ -36,3 +66,24 @@ class Container(HostBackend):
             network_namespace=network_namespace,
             extra_mounts=mounts,
         )
+
+    def files(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> list[Path]:
+        """As without the knob; of what is restored what was saved, too."""
+        return super().files(image, knobs) + self._snapshots.files(knobs)
+
+    def rehearse(self, request: LaunchRequest) -> None:
+        self._saved(request)
+
+    def launch(self, request: LaunchRequest) -> HostInstance:
+        return self._launch(request, self._saved(request))
+
+    def _saved(self, request: LaunchRequest) -> Checkpoint | None:
+        wanted = {"outlive lab": request.detached, "offer its memory to KSM": request.mergeable}
+        for what, is_wanted in wanted.items():
+            if is_wanted and request.knobs.get(START.name, BOOT) == RESTORE:
+                raise LaunchError(
+                    f"{request.name} can't {what}: it goes on from one that was saved and did not",
+                    hint=f"{START.name}={BOOT}",
+                    exit_code=125,
+                )
+        return self._snapshots.of(request)

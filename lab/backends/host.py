@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.backends.output import DRAIN_SECONDS, Output
+from lab.backends.saving import Savable
 from lab.backends.streams import Begun, HostExecution, Streams, another_process
 from lab.errors import ExitUnknown, LabError
 from lab.host import checks, privilege
@@ -19,12 +21,16 @@ from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.images.store import Image
 from lab.images.tree import Tree
-from lab.instance import NO_KNOBS, Instance, LaunchRequest, Survivor
+from lab.instance import NO_KNOBS, LaunchRequest, Survivor
 from lab.model import Accelerator, Check, Completed, Kernel, Phase, Process, TerminalSize
 
 if TYPE_CHECKING:
+    from lab.runtime.checkpoint import Checkpoint
     from lab.runtime.config import Config, MountConfig
     from lab.runtime.launcher import Spec
+
+
+LOGS = ("stdout.log", "stderr.log")
 
 
 class Contained(Protocol):
@@ -44,7 +50,7 @@ class Contained(Protocol):
     def close(self) -> None: ...
 
 
-class HostInstance(Instance):
+class HostInstance(Savable["Checkpoint"]):
     """One container, however much or little of a container its configuration makes it."""
 
     accelerator = Accelerator.NATIVE
@@ -130,6 +136,17 @@ class HostInstance(Instance):
             each.callback(self.container.close)
         self.timeline.mark(Phase.GONE)
 
+    def save(self, directory: Path) -> Checkpoint:
+        from lab.runtime import checkpoint
+        from lab.runtime.launcher import Container
+
+        if not isinstance(self.container, Container):
+            raise LabError(f"backend {self.backend} can't save what another's runtime made")
+        saved = checkpoint.save(self.container, directory)
+        self.stop(0)
+        logs = (self.request.log_directory / name for name in LOGS)
+        return replace(saved, logs=tuple(Path(shutil.copy(log, directory)) for log in logs))
+
     def _verify_gone(self) -> None:
         if self.cgroup.exists():
             raise LabError(f"cgroup {self.cgroup.path} survived its instance", hint="lab clean")
@@ -163,18 +180,26 @@ class HostBackend(SiteBackend):
         return [*self.site.store.lower_directories(image), program()]
 
     def launch(self, request: LaunchRequest) -> HostInstance:
+        return self._launch(request)
+
+    def _launch(
+        self, request: LaunchRequest, checkpoint: Checkpoint | None = None, *, savable: bool = False
+    ) -> HostInstance:
+        """One that goes on from ``checkpoint``, or one that is executed, and can be saved if it is ``savable``."""
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
         holdings, outputs, streams = Holdings(self.site, request), ExitStack(), Streams()
         try:
-            container = self._start(request, holdings, outputs, streams, timeline)
+            container = self._start(request, holdings, outputs, streams, timeline, checkpoint, savable=savable)
         except BaseException as error:
             outputs.close()
             holdings.release()
             raise_as_launch_error(error)
             raise
         layers = Tree(self.site.store.lower_directories(request.image))
-        return HostInstance(self.name, request, container, holdings, outputs, streams, layers)
+        instance = HostInstance(self.name, request, container, holdings, outputs, streams, layers)
+        instance.snapshot_bytes = checkpoint.size_bytes if checkpoint else None
+        return instance
 
     def adopt(self, request: LaunchRequest, survivor: Survivor) -> HostInstance:
         from lab.runtime.launcher import Overlay, Spec
@@ -206,6 +231,9 @@ class HostBackend(SiteBackend):
         outputs: ExitStack,
         streams: Streams,
         timeline: Timeline,
+        checkpoint: Checkpoint | None,
+        *,
+        savable: bool,
     ) -> Contained:
         from lab.runtime.launcher import Overlay, Spec
         from lab.runtime.plan import Before
@@ -213,14 +241,19 @@ class HostBackend(SiteBackend):
         with timeline.step("lab", Before.NETWORK):
             network = self._connect(holdings)
         mounts = self._surroundings(request, holdings)
+        for log in checkpoint.logs if checkpoint else ():
+            shutil.copy(log, request.log_directory)  # what it goes on with has a beginning
         stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
         stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
+        written = (checkpoint.upper,) if checkpoint else ()
         spec = Spec(
             name=request.name,
             config=self.config(request, network, mounts),
-            root=Overlay(lower=self.site.store.lower_directories(request.image)),
+            root=Overlay(lower=(*written, *self.site.store.lower_directories(request.image))),
             survives=request.detached,
             mergeable=request.mergeable,
+            savable=savable,
+            checkpoint=checkpoint,
             terminal=request.terminal,
         )
         outputs.enter_context(streams)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.holdings import Holdings
 from lab.backends.knobs import designed
-from lab.backends.saving import Snapshots
+from lab.backends.saving import Savable, Snapshots
 from lab.backends.streams import another_process
 from lab.errors import LaunchError
 from lab.host import checks, privilege
@@ -23,7 +23,7 @@ from lab.host.clock import Timeline
 from lab.hypervisor.kinds import Design
 from lab.images.store import Image
 from lab.images.tree import Tree
-from lab.instance import NO_KNOBS, Execution, Instance, LaunchRequest, Survivor
+from lab.instance import NO_KNOBS, Execution, LaunchRequest, Survivor
 from lab.model import Accelerator, Check, Completed, Kernel, Limits, Phase, TerminalSize
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LIBVIRT_DRIVERS = tuple(
 LONGEST_DIRECTORY_BYTES = 107 - len("/console") - 1  # unix(7): sun_path
 
 
-class MachineInstance(Instance):
+class MachineInstance(Savable["Snapshot"]):
     """One virtual machine that runs one application."""
 
     def __init__(
@@ -100,7 +100,6 @@ class MachineInstance(Instance):
         self.machine.stop(grace_seconds, self._stop_signal, release=self._holdings.release)
 
     def save(self, directory: Path) -> Snapshot:
-        """Write the machine as it is into ``directory``, for others to go on from, and stop it."""
         return self.machine.save(directory, release=self._holdings.release)
 
 
@@ -114,7 +113,7 @@ class MachineBackend(SiteBackend):
         super().__init__(site)
         self._guests: dict[Design, Guest] = {}
         self._numbers = itertools.count(1)
-        self._snapshots = Snapshots(site, self.name, self.launch)
+        self._snapshots: Snapshots[Snapshot] = Snapshots(site, self.name, self.launch)
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:

@@ -38,7 +38,6 @@ from lab.host.clock import Timeline, now
 from lab.host.hierarchy import Mode, Unused, host_hierarchies
 from lab.host.ledger import Kind, Resource
 from lab.images.store import Image
-from lab.inside import build as inside
 from lab.instance import INSIDE, NO_KNOBS, Survivor
 from lab.model import Check, Completed, Phase, Process, TerminalSize
 from lab.record import replace
@@ -47,9 +46,9 @@ from lab.runtime.beside import beside, resolved
 from lab.runtime.config import Config, ProcessConfig, User, to_json
 from lab.runtime.descriptors import memory_file, pipe
 from lab.runtime.handle import collect
-from lab.runtime.launcher import Spec
 from lab.runtime.mounts import DirectoryRoot, OverlayRoot
 from lab.runtime.plan import Before
+from lab.runtime.spec import Spec, with_helper
 
 if TYPE_CHECKING:
     from lab.backends.holdings import Holdings
@@ -99,6 +98,7 @@ class Reference(Container):
     """lab's container, but for the runtime that makes it."""
 
     reference = True
+    knobs = ()  # these save and restore in their own ways
     runtime: ClassVar[Runtime]
 
     def __init__(self, site: Site) -> None:
@@ -172,7 +172,7 @@ class ReferenceContainer:
             place.mkdir(parents=True)
             undo.callback(shutil.rmtree, place)
             with timeline.step("lab", Made.BUNDLE):
-                config = _with_helper(spec)
+                config = with_helper(spec)
                 root = roots.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
                 supervised = replace(config, process=_supervised(config.process, spec.terminal))
                 bundle.write(supervised, place, root=root.target, cgroups_path=f"/{path}")
@@ -197,7 +197,7 @@ class ReferenceContainer:
         """What a process has launched that was killed: it was the parent, and alone would know the exit code."""
         path = f"lab/{site.session.id}/{spec.name}"
         cgroup, place = ControlGroup.open(path), site.launcher.scratch / runtime.tool.program / spec.name
-        container = cls(runtime, spec, _with_helper(spec), place, cgroup, survivor.timeline)
+        container = cls(runtime, spec, with_helper(spec), place, cgroup, survivor.timeline)
         try:
             container._pidfd = os.pidfd_open(survivor.pid)
         except ProcessLookupError as error:
@@ -428,11 +428,6 @@ class ReferenceContainer:
 
     def _complaint(self, path: Path | None = None) -> str:
         return (self._errors(path) or ["it gave no reason"])[-1]
-
-
-def _with_helper(spec: Spec) -> Config:
-    helper = bundle.bind(inside.program().parent, str(Path(INSIDE).parent))
-    return replace(spec.config, mounts=(*spec.config.mounts, helper))
 
 
 def _supervised(process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:

@@ -1,7 +1,7 @@
-"""Restoring as a way to start: a machine that was booted once, saved while it served, and goes on as many.
+"""Restoring as a way to start: an instance that was booted once, saved while it served, and goes on as many.
 
-The first request of its kind boots a machine, which is in no sample: it is waited for until it serves and has come to
-rest, then saved. That happens before the clock of that request starts. The files are the session's and end with it.
+The first request of its kind boots one, which is in no sample: it is waited for until it serves and has come to rest,
+then saved. That happens before the clock of that request starts. The files are the session's and end with it.
 """
 
 from __future__ import annotations
@@ -9,25 +9,43 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from lab.backends.base import raise_as_launch_error
 from lab.errors import LabError, LaunchError
-from lab.instance import Knob, LaunchRequest
+from lab.instance import Instance, Knob, LaunchRequest
 
 if TYPE_CHECKING:
-    from lab.backends.machine import MachineInstance
     from lab.backends.site import Site
-    from lab.hypervisor.snapshot import Snapshot
+
+
+class Saved(Protocol):
+    """What instances go on from: a machine's `Snapshot`, a container's `Checkpoint`."""
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+
+S = TypeVar("S", bound=Saved)
+
+
+class Savable(Instance, Generic[S]):
+    """An instance that others can go on from."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> S:
+        """Write it as it is into ``directory``, and end it. Raises LabError."""
+
 
 BOOT, RESTORE = "boot", "restore"
 START = Knob(
     name="start",
     levels=(BOOT, RESTORE),
-    tells="what is saved by not booting: the guest goes on from a snapshot, taken once while its application served",
+    tells="what is saved by not booting: it goes on from a snapshot, taken once while its application served",
     application_only=True,
 )
 
@@ -39,18 +57,18 @@ LOOKS_AT_REST = 2  # in a row
 KNOCK_SECONDS = 0.5
 
 
-class Snapshots:
-    """The saved machines of one backend in one session. Thread-safe: whoever needs one that is being made waits."""
+class Snapshots(Generic[S]):
+    """The saved instances of one backend in one session. Thread-safe: whoever needs one that is being made waits."""
 
-    def __init__(self, site: Site, backend: str, launch: Callable[[LaunchRequest], MachineInstance]) -> None:
+    def __init__(self, site: Site, backend: str, launch: Callable[[LaunchRequest], Savable[S]]) -> None:
         self._site = site
         self._backend = backend
         self._launch = launch
         self._lock = threading.Lock()
-        self._made: dict[str, Snapshot] = {}
+        self._made: dict[str, S] = {}
         self._numbers = itertools.count(1)
 
-    def of(self, request: LaunchRequest) -> Snapshot | None:
+    def of(self, request: LaunchRequest) -> S | None:
         """What ``request`` shall be restored from, made if it is the first of its kind; None when it shall boot.
 
         Of one kind are requests for the same process of the same image with the same limits and knobs. Raises
@@ -74,7 +92,7 @@ class Snapshots:
                     raise
                 except OSError as error:
                     raise LaunchError(
-                        f"no machine can be saved: {error}", hint="start=boot", exit_code=125
+                        f"no {self._backend} can be saved: {error}", hint="start=boot", exit_code=125
                     ) from error
             return self._made[kind]
 
@@ -85,7 +103,7 @@ class Snapshots:
         with self._lock:
             return [path for snapshot in self._made.values() for path in snapshot.files]
 
-    def _make(self, request: LaunchRequest) -> Snapshot:
+    def _make(self, request: LaunchRequest) -> S:
         name = f"{self._backend}-saved-{next(self._numbers)}"
         folder = self._site.scratch / f"{name}.d"
         logs = folder / "logs"
@@ -104,7 +122,7 @@ class Snapshots:
             _until_it_rests(instance)
             return instance.save(folder)
 
-    def _until_it_serves(self, instance: MachineInstance) -> None:
+    def _until_it_serves(self, instance: Instance) -> None:
         """Until one of the ports that the image exposes accepts; at once when it exposes none."""
         ports = instance.request.image.config.exposed_ports
         deadline = time.monotonic() + SERVE_SECONDS
@@ -120,8 +138,8 @@ class Snapshots:
             return client.connect_ex((address, port)) == 0
 
 
-def _until_it_rests(instance: MachineInstance) -> None:
-    """Until all that comes after is a machine that waits: no units are being started, no caches being filled."""
+def _until_it_rests(instance: Instance) -> None:
+    """Until all that comes after is an instance that waits: no units are being started, no caches being filled."""
     deadline = time.monotonic() + REST_SECONDS
     at_rest = 0
     before, at = _wanted_seconds(instance), time.monotonic()
@@ -133,7 +151,7 @@ def _until_it_rests(instance: MachineInstance) -> None:
         before, at = used, later
 
 
-def _wanted_seconds(instance: MachineInstance) -> float:
+def _wanted_seconds(instance: Instance) -> float:
     """The CPU time that its threads have had, and that they have waited for: on a busy host a guest that starves is
     not at rest (/proc/PID/task/TID/schedstat: nanoseconds on a CPU, and in a queue for one; the kernel's
     Documentation/scheduler/sched-stats.rst).
@@ -146,10 +164,10 @@ def _wanted_seconds(instance: MachineInstance) -> float:
     return nanoseconds / 1e9
 
 
-def _require_life(instance: MachineInstance) -> None:
+def _require_life(instance: Instance) -> None:
     if (code := instance.wait(0.0)) is not None:
         raise LaunchError(
-            f"the application ended with exit code {code} before its machine could be saved",
+            f"the application ended with exit code {code} before it could be saved",
             hint="start=boot: what ends by itself can't be restored",
             exit_code=125,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.backends.reference import Made
 from lab.hypervisor.boot import Boot
-from lab.runtime.plan import Before, Step
+from lab.runtime.plan import Before, Instead, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,6 +165,14 @@ CONTAINER: dict[str, Explanation] = {
     ),
 }
 
+RESTORED: dict[str, Explanation] = {
+    Instead.CRIU: Explanation(
+        what="criu makes mounts and processes again as they were saved, and lets them go on.",
+        calls="clone3, mount, ptrace, …",
+        page="criu(8)",
+    ),
+}
+
 INSIDE_IT: dict[str, Explanation] = {
     HELPER: Explanation(
         what="lab's helper, now process 1, executes it in a child; a pipe closes when it has.",
@@ -234,7 +242,7 @@ REFERENCE: dict[str, Explanation] = {
     ),
 }
 
-EXPLANATIONS: Mapping[str, Explanation] = SURROUNDINGS | CONTAINER | INSIDE_IT | REFERENCE | MACHINE
+EXPLANATIONS: Mapping[str, Explanation] = SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | MACHINE
 """By the name of the step."""
 
 

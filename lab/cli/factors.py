@@ -220,6 +220,9 @@ def show(on: str) -> None:
     plain = Console()
     console = Console(highlight=False, markup=False, width=None if plain.is_terminal else 110)
     console.print(table)
+    for one in known(kinds):
+        for (backend, level), why in one.lacking.items():
+            console.print(f"\n{one.name}={level} of {backend} can't be had here: {why}")
     console.print(
         "\nThe first level you name is what the others are compared with:\n"
         "  lab compare idle --factor memory=256M,512M --factor cpus=0.5,1 --metrics boot,memory --idle 1s --blocks 8"

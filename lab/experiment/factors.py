@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -41,7 +41,8 @@ class Scope(StrEnum):
 class Known:
     """A factor that may be varied: ``levels`` are all there are, () where any may be named, like ``example``.
 
-    ``of`` has the backends it applies to, with the levels that each of them has.
+    ``of`` has the backends it applies to, with the levels that each of them has. ``lacking`` says why one of them has
+    not got a level on this host, by backend and level.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Known:
     tells: str
     of: Mapping[str, tuple[str, ...]]
     example: str = ""
+    lacking: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +102,18 @@ def known(kinds: Sequence[type[Backend]]) -> tuple[Known, ...]:
     ]
     closed: dict[str, Known] = {}
     for kind in kinds:
+        lacking = kind.lacking() if kind.knobs else {}
         for knob in kind.knobs:
             before = closed.get(knob.name)
+            whys = {(kind.name, level): why for (name, level), why in lacking.items() if name == knob.name}
+            here = tuple(level for level in knob.levels if (kind.name, level) not in whys)
             closed[knob.name] = Known(
                 name=knob.name,
                 scope=Scope.KNOB,
                 levels=tuple(dict.fromkeys((*(before.levels if before else ()), *knob.levels))),
                 tells=before.tells if before else knob.tells,
-                of={**(before.of if before else {}), kind.name: knob.levels},
+                of={**(before.of if before else {}), kind.name: here},
+                lacking={**(before.lacking if before else {}), **whys},
             )
     for factor in host_factors():
         touched = {kind.name: factor.levels for kind in kinds if factor.applies_to(kind)}
@@ -162,6 +168,9 @@ def _parse(text: str, kinds: Sequence[type[Backend]], others: Sequence[type[Back
         backend: tuple(level for level in levels if not has or level in has) for backend, has in found.of.items()
     }
     of = {backend: each for backend, each in offered.items() if each}
+    if found.lacking and not any(len(each) > 1 for each in of.values()):
+        (backend, level), why = next(iter(found.lacking.items()))
+        raise BackendUnavailable(f"{name}={level} of {backend} can't be had here: {why}", hint="lab doctor")
     return Factor(name=name, scope=found.scope, levels=levels, tells=found.tells, of=of)
 
 
@@ -223,7 +232,11 @@ def remarks(factors: Sequence[Factor], kinds: Sequence[type[Backend]]) -> list[s
         for kind in kinds:
             lacking = [level for level in factor.levels if level not in factor.of.get(kind.name, factor.levels)]
             if lacking:
-                said.append(f"{kind.name} has no {factor.name}={','.join(lacking)}")
+                whys = {
+                    why for (name, level), why in kind.lacking().items() if name == factor.name and level in lacking
+                }
+                because = "".join(f": {why}" for why in sorted(whys))
+                said.append(f"{kind.name} has no {factor.name}={','.join(lacking)}{because}")
             if factor.name == "cpus" and kind.kernel is Kernel.OWN:
                 counts = [math.ceil(parse_cpus(level)) for level in factor.levels]
                 if len(set(counts)) < len(counts):

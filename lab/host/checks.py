@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.host import privilege
+from lab.host import criu, privilege
 from lab.host.command import run
 from lab.host.facts import count_range_list, memory, parse_os_release
 from lab.host.hierarchy import Hierarchies
@@ -88,7 +88,8 @@ RESOURCES = (
 def host_checks() -> list[Check]:
     """Every check of this module, in the order in which a reader would look for a cause."""
     checks: list[Callable[[], Check]] = [privilege.check, processor, cgroup, namespaces, overlay, disk, ram, compiler]
-    return [check() for check in checks] + [tool(each) for each in TOOLS] + [resource(each) for each in RESOURCES]
+    found = [check() for check in checks] + [tool(each) for each in TOOLS] + [resource(each) for each in RESOURCES]
+    return [*found, criu.check()]
 
 
 def processor() -> Check:

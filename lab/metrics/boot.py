@@ -31,7 +31,7 @@ class Boot(Metric):
     ``teardown.total`` starts when lab asks it to stop and stops when nothing of it is left on the host.
 
     Of an instance that is restored instead of booted, ``boot.restored`` takes the place of the segments from kernel
-    to execve, and ``snapshot.size`` is what the saved machine takes of the host's disk.
+    to execve, and ``snapshot.size`` is what the saved one takes of the host's disk.
 
     Left out: what is done once per image (build, disk, guest kernel, snapshot), and the client's choice to look.
     """

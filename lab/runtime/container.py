@@ -105,7 +105,8 @@ def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
     try:
         progress.enter(Step.CLONE)
         with ChildrenIn(plan.born_in, plan.time_offsets if plan.new_time else None):
-            started = fork(plan.clone_flags, plan.cgroups, lambda *ends: init.run(plan, stdio, *ends), plan.users)
+            become = _restorer() if plan.criu else init.run
+            started = fork(plan.clone_flags, plan.cgroups, lambda *ends: become(plan, stdio, *ends), plan.users)
         progress.enter(Step.MAP_IDS)
         if plan.trees:
             map_ids(started, plan)
@@ -117,6 +118,12 @@ def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
         abandon(started)
         raise progress.failure(error) from error
     return started
+
+
+def _restorer() -> Callable[..., None]:
+    from lab.runtime import restorer  # few have any use for it
+
+    return restorer.run
 
 
 def start_beside(

@@ -16,7 +16,7 @@ from lab.runtime.channel import Message
 from lab.runtime.init import RUNTIME_FAILED
 
 START_TIMEOUT_SECONDS = 30.0
-STARTED = (Phase.ISOLATED, Phase.INIT, Phase.EXECUTED)
+STARTED = (Phase.ISOLATED, Phase.INIT, Phase.EXECUTED, Phase.RESTORED)
 
 
 class Handle:
@@ -59,8 +59,8 @@ class Handle:
                 self.exit_code = code
             elif name == "EXITED":
                 self.exit_code = int(str(message["code"]))
-            self.isolated = self.isolated or name in ("ISOLATED", "EXECUTED")
-            self.executed = self.executed or name == "EXECUTED"
+            self.executed = self.executed or name in ("EXECUTED", "RESTORED")
+            self.isolated = self.isolated or self.executed or name == "ISOLATED"
             self._changed.notify_all()
         for descriptor in descriptors:
             os.close(descriptor)

@@ -296,12 +296,14 @@ def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessP
 
 
 def lead_session(process: ProcessPlan) -> None:
-    """Who survives its starter does not hang on the starter's terminal; a terminal of its own controls it."""
+    """Who survives its starter does not hang on the starter's terminal; a terminal of its own controls it. A session
+    whose leader is outside can't be saved (criu(8), --shell-job).
+    """
     if process.terminal:
         from lab.runtime import console
 
         console.control()
-    elif process.survives:
+    elif process.survives or process.leads:
         os.setsid()
 
 

@@ -17,57 +17,31 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import lab
-from lab.errors import ExitUnknown, LabError, LaunchError, UsageError
-from lab.host import terminals
+from lab.errors import ExitUnknown, LabError, LaunchError
 from lab.host.cgroup import ControlGroup
-from lab.host.clock import Listener, Timeline
+from lab.host.clock import Timeline
 from lab.host.command import tail
-from lab.inside import build as inside
 from lab.model import Completed, Phase, Process, TerminalSize
-from lab.record import replace
-from lab.runtime import beside, bundle, devices, roots, translate
+from lab.runtime import beside, checkpoint, devices, roots, translate
 from lab.runtime.beside import Beside
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.config import Config, Hooks, User
+from lab.runtime.config import Config, User
 from lab.runtime.descriptors import null_unless
 from lab.runtime.handle import Handle
-from lab.runtime.plan import INSIDE, Before, CgroupsPlan, Plan
+from lab.runtime.plan import Before, CgroupsPlan
 from lab.runtime.roots import Directory, Overlay
+from lab.runtime.spec import Spec, explained, placement, plan_of, refuse_callers_share, with_helper
 
 __all__ = ["Container", "Directory", "Launcher", "Overlay", "Spec"]
 
 log = logging.getLogger(__name__)
 
 END_TIMEOUT_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """One container to start.
-
-    ``name`` is unique in the session. ``init`` puts lab's helper in front as PID 1; with ``terminal`` it makes one
-    for the application, whose master it sends over standard input, a socket. ``hold`` stops before the application
-    is executed, until `Container.proceed`. ``survives`` lets it outlive the small process; what ends with the
-    session all the same, see `Launcher.keep`. ``mergeable`` offers its memory to KSM. ``fail_at`` names a
-    `lab.runtime.plan.Step` to fail at: how tests prove that nothing is left behind.
-    """
-
-    name: str
-    config: Config
-    root: Overlay | Directory
-    init: bool = True
-    terminal: TerminalSize | None = None
-    hold: bool = False
-    survives: bool = False
-    mergeable: bool = False
-    fail_at: str = ""
-    read_only_by_landlock: tuple[str, ...] = ()
 
 
 class Container:
@@ -97,9 +71,18 @@ class Container:
     def timeline(self) -> Timeline:
         return self._handle.timeline
 
+    @property
+    def config(self) -> Config:
+        """Its configuration, lab's helper included."""
+        return with_helper(self.spec)
+
+    def keep_writes(self, target: Path) -> None:
+        """Have what it has written to its root as the folder ``target``, once it has ended."""
+        (roots.folder_of(self.name, self.launcher.scratch) / roots.UPPER).rename(target)
+
     def placement(self) -> CgroupsPlan:
         """Where its processes are placed."""
-        return _placement(self.cgroup)
+        return placement(self.cgroup)
 
     def name_execution(self) -> str:
         """A name for one more process in it."""
@@ -239,10 +222,10 @@ class Launcher:
         """Start a container and return once its application has been executed (or isolated, under ``hold``).
 
         The descriptors stay the caller's; ``stdin`` None is /dev/null. Marks REQUESTED if nobody has, ISOLATED,
-        INIT and EXECUTED. Raises LaunchError with Docker's exit code, 125, 126 or 127, and LimitError; nothing
-        is left behind then.
+        INIT and EXECUTED, or RESTORED instead of these two. Raises LaunchError with Docker's exit code, 125, 126 or
+        127, and LimitError; nothing is left behind then.
         """
-        _refuse_callers_share(spec.config)
+        refuse_callers_share(spec.config)
         timeline = timeline or Timeline()
         timeline.mark(Phase.REQUESTED)
         with ExitStack() as undo:
@@ -253,35 +236,26 @@ class Launcher:
                 with timeline.step("lab", Before.DEVICES):
                     devices.guard(cgroup, rules)
             with timeline.step("lab", Before.WRITES):
-                config = _with_helper(spec)
+                config = with_helper(spec)
                 root = roots.prepare(spec.root, spec.name, config.mounts, self.scratch, undo)
             with timeline.step("lab", Before.PLAN):
-                plan = translate.plan(
-                    config,
-                    root,
-                    name=spec.name,
-                    cgroups=_placement(cgroup),
-                    cgroup_controllers=_shown_controllers(cgroup),
-                    init=spec.init,
-                    helper=terminals.as_option(spec.terminal) if spec.terminal else (),
-                    hold=spec.hold,
-                    fail_at=spec.fail_at,
-                )
+                plan = plan_of(spec, config, root, cgroup)
+                if spec.checkpoint is not None:
+                    told = roots.folder_of(spec.name, self.scratch) / "criu"
+                    told.mkdir()
+                    plan = checkpoint.restoring(plan, spec.checkpoint, config, told)
             if timeline.listener is not None:
-                plan = _explained(plan, timeline.listener)
-            if spec.read_only_by_landlock:
-                process = replace(plan.process, read_only_by_landlock=spec.read_only_by_landlock)
-                plan = replace(plan, process=process)
-            if spec.survives or spec.mergeable:
-                process = replace(plan.process, survives=spec.survives, mergeable=spec.mergeable)
-                plan = replace(plan, process=process)
+                plan = explained(plan, timeline.listener)
             handle = self.register(spec.name, timeline, survives=spec.survives)
             undo.callback(self.forget, handle)
             undo.callback(self._end, handle, cgroup)
             container = Container(self, spec, cgroup, handle)
             with null_unless(stdin) as source:
                 self.send("LAUNCH", id=spec.name, plan=plan.to_json(), descriptors=[source, stdout, stderr])
-            handle.wait_started(isolated_is_enough=spec.hold)
+            try:
+                handle.wait_started(isolated_is_enough=spec.hold)
+            except LaunchError as error:
+                raise (checkpoint.failure(error, told) if spec.checkpoint else error) from None
             container.own(undo)
         with self._registry:
             self._containers[spec.name] = container
@@ -397,36 +371,3 @@ class Launcher:
             if handle.wait(END_TIMEOUT_SECONDS if handle.pidfd >= 0 else 0.0) is None:
                 log.debug("container %s: no exit reported yet", handle.identity)
         cgroup.kill(END_TIMEOUT_SECONDS)
-
-
-def _with_helper(spec: Spec) -> Config:
-    if not spec.init:
-        return spec.config
-    helper = bundle.bind(inside.program().parent, str(Path(INSIDE).parent))
-    return replace(spec.config, mounts=(*spec.config.mounts, helper))
-
-
-def _refuse_callers_share(config: Config) -> None:
-    """What an OCI runtime's caller has a part in: lab's own instances get terminals from the helper, and no hooks."""
-    if config.process.terminal or config.hooks != Hooks():
-        name = "process.terminal" if config.process.terminal else "hooks"
-        raise UsageError(f"config.json: {name} is not for lab's own instances", hint="lab-oci carries it out")
-
-
-def _explained(plan: Plan, listener: Listener) -> Plan:
-    from lab.runtime.remarks import remarks
-
-    listener.remark(remarks(plan))
-    return replace(plan, explain=True)
-
-
-def _placement(cgroup: ControlGroup) -> CgroupsPlan:
-    unified = cgroup.unified_directory
-    tasks = [str(directory / "tasks") for directory in cgroup.directories if directory != unified]
-    return CgroupsPlan(unified=str(unified or ""), tasks=tasks)
-
-
-def _shown_controllers(cgroup: ControlGroup) -> tuple[str, ...]:
-    """The v1 controllers the container is placed by; none on v2."""
-    joined = cgroup.hierarchies.joined()
-    return tuple(name for name, mount in cgroup.hierarchies.v1.items() if mount in joined)

@@ -59,6 +59,12 @@ class Before(metaclass=Names):
     PLAN = "plan"
 
 
+class Instead(metaclass=Names):
+    """What is done in place of the steps after HOSTNAME, see `lab.runtime.restorer`."""
+
+    CRIU = "restore the processes"
+
+
 class Enter(metaclass=Names):
     """How the new root is entered: for good, or as root can leave it again (chroot(2), NOTES)."""
 
@@ -95,6 +101,7 @@ class ProcessPlan(Record):
     persona: int | None = None  # of personality(2)
     exec_label: tuple[str, ...] | list[str] = ()  # a file of proc_pid_attr(5), and what to write there
     fail_at: str = ""  # as `Plan` has it, for a process beside the first
+    leads: bool = False  # a session of its own (setsid(2)), as one that is to be saved must
     preserve: int = 0  # how many descriptors from 3 on are handed over
     survives: bool = False  # the launcher's death: a detached instance's application
     mergeable: bool = False  # its memory and its children's is offered to KSM
@@ -142,6 +149,9 @@ class Plan(Record):
     hooks: dict[str, list[dict[str, Any]]] = {}  # noqa: RUF012  # by name, see lab.runtime.hooks
     state: dict[str, Any] = {}  # noqa: RUF012  # the container's, for hooks; without its pid
     hold: bool = False  # wait for EXEC_NOW once isolated
+    criu: tuple[str, ...] | list[str] = ()  # instead of a process to execute: the command that restores those saved
+    criu_knows: str = ""  # a file with what it has found out about the kernel
+    pid_file: str = ""  # where that command tells the first one's pid
     fail_at: str = ""  # a Step at which to fail on purpose: how tests prove that every failure is cleaned up
     explain: bool = False  # tell of each step when it has been taken
 

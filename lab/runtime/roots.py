@@ -17,6 +17,7 @@ from pathlib import Path
 from lab.runtime.config import MountConfig
 from lab.runtime.mounts import DirectoryRoot, OverlayRoot
 
+UPPER = "upper"
 MADE_BY_MOUNTS = ("/dev/", "/sys/", "/proc/")  # below these the mount points come with the mounts above them
 
 
@@ -48,14 +49,19 @@ def prepare(
         return DirectoryRoot(target=mount_point, source=str(root.path))
     upper, work = root.upper, root.work
     if upper is None or work is None:
-        own = scratch / "layers" / name
-        upper, work = own / "upper", own / "work"
+        own = folder_of(name, scratch)
+        upper, work = own / UPPER, own / "work"
         undo.callback(_remove, own)
         upper.mkdir(parents=True)
         work.mkdir()
         upper.chmod(0o755)  # it becomes the root's own mode, whatever lab's umask is
     lower = (*root.lower, _skeleton(mounts, scratch))
     return OverlayRoot(target=mount_point, lower=tuple(map(str, lower)), upper=str(upper), work=str(work))
+
+
+def folder_of(name: str, scratch: Path) -> Path:
+    """What is made for one root, if nobody brings it: in it `UPPER`, where the writes go."""
+    return scratch / "layers" / name
 
 
 def _remove(layers: Path) -> None:

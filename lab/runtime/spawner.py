@@ -12,9 +12,9 @@ A detached instance is told it by KEEP, and is the exception: it survives both. 
 spawner goes on as its parent, holds its network, writes down its exit code, and waits for a new client, which
 asks for it by CLAIM; when the instance has ended without one, it removes the session as above.
 
-Client to spawner: LAUNCH, EXECUTE, PROCEED, KEEP, CLAIM, QUIT. Back: READY once; ISOLATED, EXECUTED, FAILED,
-EXITED, and STEP where a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, taken when poll(2)
-returned.
+Client to spawner: LAUNCH, EXECUTE, PROCEED, KEEP, CLAIM, QUIT. Back: READY once; ISOLATED, EXECUTED, RESTORED,
+FAILED, EXITED, and STEP where a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, taken when
+poll(2) returned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lab.lean import signal, suppress
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed, Message
 from lab.runtime.container import Started
-from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, StepFailed
+from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ def now() -> float:
 class Child:
     """One process started here, until it has ended and been reaped."""
 
-    def __init__(self, identity: str, started: Started, process: ProcessPlan, *, hold: bool = False) -> None:
+    def __init__(self, identity: str, started: Started, process: ProcessPlan, plan: Plan | None = None) -> None:
         self.identity = identity
         self.started = started
-        self.hold = hold
+        self.hold = plan is not None and plan.hold
+        self.explain = plan is not None and plan.explain
+        self.pid_file = plan.pid_file if plan is not None else ""  # it is criu, and tells there whom it restored
         self.program = process.argv[0]
         self.init = process.init  # lab's helper comes first, so execve of the application is told by the status pipe
         self.executing = False  # it announced its execve: the end of the channel is that, and not its death
@@ -125,7 +127,7 @@ class Spawner:
         plan = Plan.from_json(value)
         identity = str(message["id"])
         started = container.start(plan, descriptors, self.teller(identity) if plan.explain else None)
-        self.adopt(Child(identity, started, plan.process, hold=plan.hold))
+        self.adopt(Child(identity, started, plan.process, plan))
 
     def execute(self, message: Message, descriptors: list[int]) -> None:
         value = message["process"]
@@ -227,8 +229,8 @@ class Spawner:
         except ChannelClosed:
             self.unwatch(started.channel.fileno())
             if child.executing and child.failure is None:
-                started.stamps["init"] = at
-                if not child.init:
+                started.stamps["criu" if child.pid_file else "init"] = at
+                if not child.init and not child.pid_file:
                     self.on_executed(child, at)
             return
         if message["message"] == "FAILED":
@@ -275,8 +277,14 @@ class Spawner:
         for descriptor in (started.channel.fileno(), started.status, started.pidfd):
             self.unwatch(descriptor)
         _, status = os.waitpid(started.pid, 0)
-        del self.children[child.identity]
         code = os.waitstatus_to_exitcode(status)
+        if child.pid_file and child.failure is None:
+            if code == 0:
+                self.on_restored(child, at)
+                return
+            child.failure = {"step": Instead.CRIU, "number": 0, "text": f"criu ended with {code}"}
+            code = 125
+        del self.children[child.identity]
         code = 128 - code if code < 0 else code
         if self.keeper is not None and self.keeper.identity == child.identity:
             self.keeper.ended(code)
@@ -289,6 +297,23 @@ class Spawner:
         else:
             self.tell(child, "EXITED", code=code, at=at)
         started.close()
+
+    def on_restored(self, child: Child, at: float) -> None:
+        """criu has ended well; the first of those that it restored is our child now, and may have ended as well."""
+        started = child.started
+        with open(child.pid_file) as file:
+            started.pid = int(file.read())
+        child.pid_file = ""
+        os.close(started.pidfd)
+        started.pidfd = os.pidfd_open(started.pid)
+        child.executed = True
+        if child.explain:
+            began = started.stamps.pop("criu", at)
+            taken = {"side": "criu", "step": Instead.CRIU, "began": began, "ended": at, "parts": []}
+            self.tell(child, "STEP", taken=taken)
+        started.stamps["restored"] = at
+        self.tell(child, "RESTORED", descriptors=[started.pidfd], pid=started.pid, stamps=started.stamps)
+        self.watch(started.pidfd, lambda at: self.on_exit(child, at))
 
     def teller(self, identity: str) -> Tell:
         """Tells the client of each step of this half of a start."""
@@ -316,6 +341,8 @@ def clean_up(spawner: Spawner, session: str, scratch: str, command: list[str]) -
     """The client is gone: remove what is left of the session. Each part is tried even if another fails."""
     for child in spawner.children.values():
         child.started.kill()
+        if child.pid_file:  # what criu has begun to restore does not end with it, and is our child by now
+            _kill_group(f"{session}/{child.identity}")
     # In any order: the first process of a pid namespace ends only when all others in it have been reaped, and
     # those that were started beside it are ours to reap (pid_namespaces(7)).
     with suppress(ChildProcessError):
@@ -332,6 +359,14 @@ def _remove_folder(scratch: str) -> None:
     import shutil  # only now: it brings compression libraries, whose mappings every fork would copy
 
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _kill_group(name: str) -> None:
+    from lab.errors import LabError
+    from lab.host.cgroup import ControlGroup
+
+    with suppress(LabError, OSError):
+        ControlGroup.open(f"lab/{name}").kill()
 
 
 def _remove_groups(session: str) -> None:

@@ -11,10 +11,13 @@ from lab.backends.container import Container
 from lab.backends.knobs import designed
 from lab.backends.machine import MachineBackend
 from lab.backends.microvm import MicroVm
+from lab.backends.process import Process
 from lab.backends.registry import available
+from lab.backends.userns import UserNamespace
 from lab.backends.vm import VirtualMachine
 from lab.cli.run import parse_knobs
 from lab.errors import BackendUnavailable, LimitError, UsageError
+from lab.host import criu
 from lab.hypervisor.boot import kernel_sign
 from lab.hypervisor.guest import grub, loader
 from lab.hypervisor.kinds import MICROVM, PC, Firmware, MachineType
@@ -69,7 +72,8 @@ def test_the_two_backends_meet_in_the_middle() -> None:
 @pytest.mark.parametrize(
     ("backend", "knobs", "message", "hint"),
     [
-        (Container, {"firmware": "ovmf"}, "backend container has no knob firmware", "it has none"),
+        (Container, {"firmware": "ovmf"}, "backend container has no knob firmware", "knobs: start"),
+        (Process, {"start": "restore"}, "backend process has no knob start", "it has none"),
         (MicroVm, {"tuned": "no"}, "backend microvm has no knob tuned", "knobs: machine, console, disk, start"),
         (VirtualMachine, {"disk": "zfs"}, "disk of backend vm has no level zfs", "levels: ext4, erofs"),
         (
@@ -98,6 +102,18 @@ def test_what_is_not_installed_is_said_with_its_remedy(monkeypatch: pytest.Monke
         MicroVm.settle({"disk": "erofs"})
     assert no_program.value.hint == "apt-get install erofs-utils"
     VirtualMachine.settle({"firmware": "seabios", "tuned": "no"})
+
+
+def test_a_container_is_restored_where_criu_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    for why, lacking in (("", {}), ("criu is not installed", {("start", "restore"): "criu is not installed"})):
+        monkeypatch.setattr(criu, "obstacle", lambda why=why: why)
+        assert Container.lacking() == lacking
+        assert UserNamespace.lacking() == {}, "which has not got that knob"
+    with pytest.raises(
+        BackendUnavailable, match="start=restore of container can't be had here: criu is not installed"
+    ):
+        Container.settle({"start": "restore"})
+    assert Container.settle() == {"start": "boot"}
 
 
 def test_differences_are_those_of_the_level() -> None:

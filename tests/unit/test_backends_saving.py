@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from lab.backends import saving
+from lab.backends.container import Container
 from lab.backends.saving import START, Snapshots
 from lab.errors import LabError, LaunchError
 from lab.instance import LaunchRequest
@@ -109,7 +110,7 @@ def test_a_guest_that_starves_is_not_at_rest(tmp_path: Path) -> None:
 
 
 def test_what_ends_by_itself_can_not_be_saved(tmp_path: Path, launched: list[LaunchRequest]) -> None:
-    with pytest.raises(LaunchError, match="ended with exit code 3 before its machine could be saved") as caught:
+    with pytest.raises(LaunchError, match="ended with exit code 3 before it could be saved") as caught:
         snapshots(tmp_path, launched, code=3).of(request())
     assert "start=boot" in caught.value.hint
 
@@ -129,6 +130,20 @@ def test_what_goes_wrong_is_a_failed_launch_and_is_tried_again(
         with pytest.raises(LaunchError, match=r"No space left|disk full"):
             made.of(request())
     assert made.of(request()) is not None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [({"detached": True}, "can't outlive lab"), ({"mergeable": True}, "can't offer its memory to KSM")],
+)
+def test_a_restored_container_can_not_be_what_the_saved_one_was_not(
+    tmp_path: Path, wanted: dict[str, bool], why: str
+) -> None:
+    backend = Container(cast(Any, SimpleNamespace(scratch=tmp_path)))
+    with pytest.raises(LaunchError, match=why) as caught:
+        backend.rehearse(request(**wanted))
+    assert (caught.value.hint, caught.value.exit_code) == ("start=boot", 125)
+    backend.rehearse(request(knobs={}, **wanted))
 
 
 def test_what_reads_from_somebody_can_not_be_restored(tmp_path: Path, launched: list[LaunchRequest]) -> None:

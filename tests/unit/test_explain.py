@@ -17,13 +17,13 @@ from lab.host.clock import Part, Remark, Taken, Timeline
 from lab.hypervisor.boot import Boot
 from lab.model import Kernel, Phase
 from lab.runtime import plan
-from lab.runtime.plan import Before, Progress, Step
+from lab.runtime.plan import Before, Instead, Progress, Step
 
 PAGE = re.compile(r"[a-z_0-9-]+\([1-8]\)|config\.md|formatdomain\.html")
 
 
 def test_every_step_is_explained_and_numbered_in_its_order() -> None:
-    assert set(EXPLANATIONS) >= {str(name) for kind in (Step, Before, Boot, Made) for name in kind}
+    assert set(EXPLANATIONS) >= {str(name) for kind in (Step, Before, Instead, Boot, Made) for name in kind}
     assert [str(step) for step in Step] == list(CONTAINER)
     assert [number(step) for step in CONTAINER] == list(range(1, len(CONTAINER) + 1))
     assert number(Before.CGROUP) is None

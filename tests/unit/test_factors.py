@@ -52,6 +52,16 @@ class Slim(Backend):
     knobs = (Knob(name="firmware", levels=("direct", "seabios"), tells="what firmware costs"),)
 
 
+class Old(Slim):
+    """A host's where one of the levels can't be had."""
+
+    name = "old"
+
+    @classmethod
+    def lacking(cls) -> dict[tuple[str, str], str]:
+        return {("firmware", "seabios"): "it is not installed"}
+
+
 KINDS = (Thin, Slim, Thick)
 
 
@@ -184,6 +194,18 @@ def test_names_of_instances_are_short_and_fit_for_files_and_hosts() -> None:
         assert all(re.fullmatch(r"[A-Za-z0-9.-]+", name) and len(name) <= LONGEST_SLUG for name in names)
     assert "thick-128M-0.5" in [arm.instance for arm in arms(("thin", "thick"), few)]
     assert "thick-4" in [arm.instance for arm in arms(("thin", "thick"), many)]
+
+
+def test_what_this_host_lacks_is_left_out_and_said() -> None:
+    """Unless nothing varies without it."""
+    there = {one.name: one for one in known([Old, Thick])}["firmware"]
+    assert there.of == {"old": ("direct",), "thick": ("direct", "seabios", "ovmf")}
+    assert there.lacking == {("old", "seabios"): "it is not installed"}
+    (factor,) = parse(["firmware=direct,seabios"], [Old, Thick])
+    assert factor.of == {"old": ("direct",), "thick": ("direct", "seabios")}
+    assert remarks([factor], [Old, Thick]) == ["old has no firmware=seabios: it is not installed"]
+    with pytest.raises(BackendUnavailable, match="firmware=seabios of old can't be had here: it is not installed"):
+        parse(["firmware=direct,seabios"], [Thin, Old])
 
 
 def test_levels_come_to_limits_knobs_variables_and_the_host() -> None:

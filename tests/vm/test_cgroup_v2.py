@@ -1,4 +1,4 @@
-"""What this host lacks, in our own guest: cgroup v2 alone, and a kernel whose functions may be traced.
+"""What this host lacks, in our own guest: cgroup v2 alone, functions that may be traced, a kernel that criu knows.
 
 The image is this host's Python with lab and pytest beside it, copied, not installed; the guest runs the very
 tests of tests/container that exercise limits, output and exit codes, and those of linux.resources for v2 alone.
@@ -24,7 +24,7 @@ import pytest
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor.accelerator import find_accelerator
-from lab.hypervisor.guest.artefacts import prepare_guest
+from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.kinds import MICROVM
 from lab.hypervisor.machine import Machine
@@ -35,26 +35,55 @@ from lab.model import Limits, Process
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SECONDS = 500.0  # for a busy host; a quiet one takes a fifth of it
-PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_timeout")
-PROGRAMS = ("bash", "mount", "umount", "unshare")
+PACKAGES = (
+    "pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_timeout",
+    "pyroute2", "zstandard",
+)  # fmt: skip
+PROGRAMS = ("bash", "mount", "umount", "unshare", "criu", "tar", "setpriv", "nsenter")
 LEFT_OUT = shutil.ignore_patterns("test", "tests", "dist-packages", "idlelib", "tkinter", "ensurepip")
-ALL_OF = ("inside_cgroup_v2", "inside_tracing")
+ALL_OF = ("inside_cgroup_v2", "inside_tracing", "inside_criu")
 SOME_OF = ("test_runtime_life", "test_runtime_failures")
 CHOSEN = f"{' or '.join(ALL_OF)} or (limit or exit_codes or throttles or charged or frozen) and not runc"
-LEAST = {"inside_cgroup_v2": 10, "inside_tracing": 1, "test_runtime_life": 3, "test_runtime_failures": 1}
+LEAST = {
+    "inside_cgroup_v2": 10, "inside_tracing": 1, "inside_criu": 20,
+    "test_runtime_life": 3, "test_runtime_failures": 1,
+}  # fmt: skip
+
+# What a Linux that can load its modules by itself loads for a bridge, and for criu; the guest is told each.
+MODULES = (
+    "llc/llc", "802/stp", "bridge/bridge", "../drivers/net/veth", "../drivers/net/tun",
+    "unix/unix_diag", "packet/af_packet_diag", "netlink/netlink_diag",
+    "ipv4/inet_diag", "ipv4/tcp_diag", "ipv4/udp_diag", "ipv4/raw_diag",
+    "../lib/libcrc32c", "netfilter/nfnetlink", "netfilter/nf_tables",
+)  # fmt: skip
+
+# To criu the root has to be that of the mount namespace. It is shared with later ones, as systemd has it.
+IN_ITS_ROOT = """
+cd /run/lab/image
+mount --move . /
+exec chroot . bash -ec "$1"
+"""
+TEST = """
+mount --make-rshared /
+mkdir /tmp/home
+cp -a /var/lib/lab/inside /tmp/home
+export LAB_TEST_HOME=/tmp/home
+exec python3 -m pytest -p no:cacheprovider -c /dev/null --rootdir /lab -v $FILES -k "$CHOSEN"
+"""
 
 RUN = """
 set -e
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /tmp  # the root is an overlay, which can't be an overlay's upper layer again
 test "$(python3 -c 'from lab.host.hierarchy import host_hierarchies; print(host_hierarchies().mode)')" = v2
-exec python3 -m pytest -p no:cacheprovider -c /dev/null --rootdir /lab -v $FILES -k "$CHOSEN"
+for module in $MODULES; do insmod "/modules/${module##*/}.ko"; done
+exec chroot /proc/1/root /bin/busybox unshare -m /bin/busybox sh -ec "$IN_ITS_ROOT" - "$TEST"
 """
 
 
 @pytest.mark.timeout(SECONDS + 60)
 def test_the_runtime_on_cgroup_v2(lab_home: Path, tmp_path: Path) -> None:
-    disk = make_image_disk(tmp_path / "root", tmp_path / "image.ext4")
+    disk = make_image_disk(tmp_path / "root", tmp_path / "image.ext4", prepare_guest(lab_home))
     root = Path(f"/run/lab-test-{uuid4().hex[:8]}")
     root.mkdir()
     try:
@@ -74,7 +103,8 @@ def run_to_its_end(hypervisor: Hypervisor, home: Path, disk: Path, directory: Pa
     environment = {
         "PATH": "/usr/bin:/bin", "PYTHONPATH": "/lab:/lab/tests:/lab/tests/container:/packages", "CHOSEN": CHOSEN,
         "FILES": " ".join(f"/lab/tests/container/{name}.py" for name in (*ALL_OF, *SOME_OF)),
-        "LAB_REQUIRE": "container", "LAB_TEST_HOME": "/var/lib/lab", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/root",
+        "MODULES": " ".join(MODULES), "IN_ITS_ROOT": IN_ITS_ROOT, "TEST": TEST,
+        "LAB_REQUIRE": "container", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/root",
     }  # fmt: skip
     process = Process(argv=("/bin/bash", "-c", RUN), environment=environment, working_directory="/lab")
     request = MachineRequest(
@@ -92,9 +122,22 @@ def run_to_its_end(hypervisor: Hypervisor, home: Path, disk: Path, directory: Pa
         return machine.wait(SECONDS)
 
 
-def make_image_disk(root: Path, disk: Path) -> Path:
+def make_image_disk(root: Path, disk: Path, guest: Guest) -> Path:
     """This host's Python with its libraries, a few programs, lab and its tests, as an ext4 file system."""
-    for folder in ("bin", "etc", "tmp", "run", "proc", "sys", "dev", "root", "var/lib/lab", "var/tmp", "packages"):
+    for folder in (
+        "modules",
+        "bin",
+        "etc",
+        "tmp",
+        "run",
+        "proc",
+        "sys",
+        "dev",
+        "root",
+        "var/lib/lab",
+        "var/tmp",
+        "packages",
+    ):
         (root / folder).mkdir(parents=True, exist_ok=True)
     python, standard_library = Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib"))
     copy_tree(standard_library, root / standard_library.relative_to("/"))
@@ -121,10 +164,20 @@ def make_image_disk(root: Path, disk: Path) -> Path:
         shutil.copytree(REPOSITORY / name, root / "lab" / name, ignore=shutil.ignore_patterns("__pycache__"))
     # emulated, compiling takes longer than the tests
     compileall.compile_dir(root / "lab", quiet=1, stripdir=str(root))
+    copy_modules(guest, root / "modules")
     disk.touch()
     os.truncate(disk, 1 << 30)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", root, disk], check=True)
     return disk
+
+
+def copy_modules(guest: Guest, target: Path) -> None:
+    """Out of the system disk of a vm, which has them all."""
+    kernel = f"/lib/modules/{guest.release}/kernel"
+    orders = "".join(f"dump {kernel}/net/{name}.ko {target}/{Path(name).name}.ko\n" for name in MODULES)
+    subprocess.run(
+        ["debugfs", "-f", "-", guest.system.base], input=orders, text=True, check=True, capture_output=True
+    )
 
 
 def copy_tree(source: Path, target: Path) -> None:
