@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -153,35 +154,64 @@ def judge(condition: Condition, loaded: Loaded) -> Verdict:
 def _matrix(
     frame: pd.DataFrame, arm: str, blocks: np.ndarray[tuple[int], np.dtype[np.int64]], loaded: Loaded
 ) -> st.Floats:
-    chosen = frame[(frame["arm"] == _label(arm, loaded)) & frame["value"].notna()]
+    chosen = frame[(frame["arm"] == _label(arm, loaded.all_arms, loaded.run.name)) & frame["value"].notna()]
     if chosen.empty:
         raise UsageError(f"--fail-if: nothing of {arm} succeeded", hint=f"lab report {loaded.path}")
     return st.by_block(chosen["value"].to_numpy(dtype=np.float64), chosen["block"].to_numpy(dtype=np.int64), blocks)
 
 
-def _label(arm: str, loaded: Loaded) -> str:
+class Named(Protocol):
+    """An arm, planned or run."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def factors(self) -> Mapping[str, str]: ...
+
+
+def require(condition: Condition, arms: Sequence[Named]) -> None:
+    """Refuse a condition on what ``arms``, which are about to be run, will not tell. Raises UsageError."""
+    _label(condition.first, arms, "this comparison")
+    if condition.function == "ratio":
+        _label(condition.second, arms, "this comparison")
+    if condition.function == "effect":
+        factor, _, level = condition.second.partition("=")
+        known = [
+            f"{name}={each}"
+            for name, each in _levels(arms, condition.first)
+            if each != next(arm for arm in arms if arm.label == condition.first).factors[name]
+        ]
+        if f"{factor}={level}" not in known:
+            raise UsageError(
+                f"--fail-if: this comparison has no effect of {condition.second} on {condition.first}",
+                hint=f"it has those of {', '.join(known)}" if known else "--factor varies something",
+            )
+
+
+def _label(arm: str, arms: Sequence[Named], run: str) -> str:
     """The label of the arm that ``BACKEND[FACTOR=LEVEL,…]`` names; factors left out are at their first levels."""
-    labels = [each.label for each in loaded.all_arms]
-    if arm in labels:
+    if arm in [each.label for each in arms]:
         return arm
     name, _, inside = arm.rstrip("]").partition("[")
-    reference = next((each for each in loaded.references if each.label == name), None)
+    reference = next((each for each in arms if each.label == name), None)
     if reference is None:
-        known = [each.label for each in loaded.references]
-        raise UsageError(f"--fail-if: {loaded.run.name} has no backend {name}", hint=f"it has: {', '.join(known)}")
+        known = [each.label for each in arms if each.label == each.backend]
+        raise UsageError(f"--fail-if: {run} has no backend {name}", hint=f"it has: {', '.join(known)}")
     levels = dict(pair.strip().partition("=")[::2] for pair in inside.split(",") if pair.strip())
     wanted = {**reference.factors, **levels}
-    for each in loaded.arms:
+    for each in arms:
         if each.backend == reference.backend and dict(each.factors) == wanted:
             return each.label
-    known = [f"{factor}={level}" for factor, level in _levels(loaded, reference.backend)]
+    known = [f"{factor}={level}" for factor, level in _levels(arms, reference.backend)]
     hint = f"levels of {name}: {', '.join(known)}" if known else "it was made without --factor"
-    raise UsageError(f"--fail-if: {loaded.run.name} has no arm {arm}", hint=hint)
+    raise UsageError(f"--fail-if: {run} has no arm {arm}", hint=hint)
 
 
-def _levels(loaded: Loaded, backend: str) -> list[tuple[str, str]]:
+def _levels(arms: Sequence[Named], backend: str) -> list[tuple[str, str]]:
     """Every level of every factor that a backend's arms have."""
-    return list(dict.fromkeys(pair for arm in loaded.arms if arm.backend == backend for pair in arm.factors.items()))
+    return list(dict.fromkeys(pair for arm in arms if arm.backend == backend for pair in arm.factors.items()))
 
 
 def _effect(condition: Condition, state: str, loaded: Loaded) -> Verdict:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab.cli.completion import complete_backends, complete_factor, complete_scenario
+from lab.cli.conditions import check, read, require
 from lab.cli.factors import host_levels, plan_arms, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
 from lab.cli.measuring import RESULTS, Out, choose_backends, limit, set_up
@@ -20,6 +21,7 @@ from lab.cli.privilege import require_root
 from lab.errors import ResultsError, UsageError
 
 if TYPE_CHECKING:
+    from lab.analysis.conditions import Condition
     from lab.backends.site import Site
     from lab.experiment.plan import Plan
     from lab.experiment.setup import Setup
@@ -135,13 +137,12 @@ def compare(
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     require_root()
     from lab.backends.site import Site
-    from lab.cli.conditions import check, read
     from lab.results.record import Ending
 
     conditions = read(fail_if or [])
     with Site.open() as site:  # starts the launcher while this process is still small
         if resume:
-            folder = _resume(site, resume, out)
+            folder = _resume(site, resume, out, conditions)
         else:
             chosen = choose_backends(on), _metrics(metrics)
             until = _until(blocks, budget, sessions, precision, exclude_noisy, chosen[1])
@@ -150,7 +151,7 @@ def compare(
             remark(varied, chosen[0])
             host = host_levels({"caches": caches}, varied)
             until |= {"factors": varied}
-            folder = _start(site, target, *chosen, until, seed, memory, cpus, host, idle, out)
+            folder = _start(site, target, *chosen, until, seed, memory, cpus, host, idle, out, conditions)
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [])
     _report(folder)
@@ -170,6 +171,7 @@ def _start(
     host: dict[str, str],
     idle: str,
     out: Path,
+    conditions: list[Condition],
 ) -> RunFolder:
     import secrets
 
@@ -186,6 +188,7 @@ def _start(
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
+    require(conditions, plan.arms)
     setup = replace(set_up(site, scenario, limits, metrics, parse_seconds(idle)), host=host)
     require_budget(setup, plan, plan.budget_seconds)
     setup = with_factors(site, setup, plan)
@@ -193,7 +196,7 @@ def _start(
     return _run(site, setup, plan, folder)
 
 
-def _resume(site: Site, word: str, out: Path) -> RunFolder:
+def _resume(site: Site, word: str, out: Path, conditions: list[Condition]) -> RunFolder:
     """Go on with the same plan, or refuse when the application or the host is another one."""
     from lab.experiment.factors import recorded
     from lab.experiment.plan import Plan
@@ -227,6 +230,7 @@ def _resume(site: Site, word: str, out: Path) -> RunFolder:
         exclude_noisy=run.settings.get("exclude_noisy"),
         factors=factors,
     )
+    require(conditions, plan.arms)
     setup = with_factors(site, setup, plan)
     if {image.digest for image in setup.images} != ({*run.images} or {run.image["digest"]}):
         raise ResultsError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lab.analysis.conditions import Condition
+    from lab.experiment.plan import PlannedArm
 
 
 def read(texts: Sequence[str]) -> list[Condition]:
@@ -18,6 +19,15 @@ def read(texts: Sequence[str]) -> list[Condition]:
     from lab.analysis.conditions import parse
 
     return [parse(text) for text in texts]
+
+
+def require(conditions: Sequence[Condition], arms: Sequence[PlannedArm]) -> None:
+    """Refuse conditions on what these arms will not tell, before they are run. Raises UsageError."""
+    if conditions:
+        from lab.analysis.conditions import require as require_one
+
+        for condition in conditions:
+            require_one(condition, arms)
 
 
 def check(conditions: Sequence[Condition], folder: Path) -> bool:

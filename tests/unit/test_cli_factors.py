@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.backends.registry import find
+from lab.cli.conditions import read, require
 from lab.cli.factors import plan_arms
 from lab.errors import UsageError
 from lab.experiment.factors import Factor, parse
@@ -36,6 +37,26 @@ def test_one_line_says_what_a_backend_is_left_out_of(capsys: pytest.CaptureFixtu
     assert line.startswith(f"lab: vm: left out {18 - len(of_vm)} of 18 combinations: ")
     for reason in ("firmware=seabios and machine=microvm don't go together", "no vm with 128 MiB", "no vm with 192"):
         assert line.count(reason) == 1
+
+
+@pytest.mark.parametrize(
+    ("condition", "says", "remedy"),
+    [
+        ("boot.effect(container, firmware=seabios) > 1", "no effect of firmware=seabios on container", "memory=512M"),
+        ("boot.effect(vm, firmware=direct) > 1", "no effect of firmware=direct on vm", "firmware=seabios"),
+        ("boot.ratio(microvm, vm) > 1", "no backend microvm", "it has: container, vm"),
+        ("boot.ratio(vm, vm[memory=1G]) > 1", "no arm vm.memory=1G", "memory=256M, memory=512M"),
+    ],
+)
+def test_a_condition_on_what_will_not_be_run_is_refused_before_it_starts(
+    condition: str, says: str, remedy: str
+) -> None:
+    planned = plan_arms(BACKENDS, factors("memory=256M,512M", "firmware=direct,seabios"), Limits())
+    meant = ("boot.ratio(vm[memory=512M], container) > 1", "boot.effect(vm, firmware=seabios) > 1")
+    require(read([*meant, "boot.median(container#aa) > 1s"]), planned)
+    with pytest.raises(UsageError, match=says) as caught:
+        require(read([condition]), planned)
+    assert remedy.split(", ")[0] in caught.value.hint
 
 
 @pytest.mark.parametrize(
