@@ -195,7 +195,8 @@ def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], so
             else:
                 assert isinstance(readiness, HttpReadiness)
                 wrong = ask_http(connected, address, readiness, watch.patience_seconds())
-            watch.last_answer = wrong and f"last answer: {wrong}"
+            if now() < watch.deadline or not watch.last_answer:  # one that the deadline cut short tells less
+                watch.last_answer = wrong and f"last answer: {wrong}"
             if not wrong:
                 # An answer is an event; only the attempt's start was polled.
                 watch.timeline.mark(Phase.RESPONDED, resolution_seconds=step)

@@ -31,6 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         status, _, body = (answers.pop(0) if len(answers) > 1 else answers[0]).partition(" ")
+        time.sleep(60 if status == "later" else 0)
         self.send_response(int(status))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -85,9 +86,9 @@ def test_http_waits_for_the_right_status_and_body(port: int, tmp_path: Path) -> 
     assert 0 < instance.timeline.resolution_seconds(Phase.LISTENING) <= 0.005
 
 
-def test_a_wrong_answer_is_never_ready_and_is_told(port: int, tmp_path: Path) -> None:
+def test_a_wrong_answer_is_never_ready_and_is_told_though_the_next_does_not_come(port: int, tmp_path: Path) -> None:
     wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=1)
-    with LocalInstance(served(port, "404 no"), tmp_path) as instance:
+    with LocalInstance(served(port, "404 no,later"), tmp_path) as instance:
         assert wait_until((tmp_path / "stdout.log").read_text, 30), "it does not serve"
         with pytest.raises(NotReady, match="status 404 instead of 200"):
             wait_ready(subject_of(instance, wanted))
