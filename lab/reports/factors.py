@@ -68,10 +68,11 @@ def section(material: Material) -> Section | None:
 
 def _left_out(material: Material) -> str:
     """How many combinations were not run because they can't be."""
+    declared = [raw["of"] for raw in material.run.settings["factors"]]
     missing = 0
     for arm in material.arms:
-        of = [other.factors for other in material.loaded.arms if other.backend == arm.backend]
-        missing += math.prod(len({levels[name] for levels in of}) for name in arm.factors) - len(of)
+        ran = sum(other.backend == arm.backend for other in material.loaded.arms)
+        missing += math.prod(len(of[arm.backend]) for of in declared if arm.backend in of) - ran
     return f" Left out is what can't be started: {missing} combinations of levels." if missing else ""
 
 
@@ -100,9 +101,14 @@ def records(material: Material) -> list[Record]:
 
 
 def _varied(material: Material, raw: Record) -> str:
-    untouched = [arm.backend for arm in material.arms if raw["name"] not in arm.factors]
-    aside = f" ({', '.join(untouched)}: not touched by it)" if untouched else ""
-    return f"{', '.join(raw['levels'])}{aside}: {raw['tells']}"
+    name, levels = raw["name"], raw["levels"]
+    untouched = [arm.backend for arm in material.arms if name not in arm.factors]
+    asides = [f"{', '.join(untouched)}: not touched by it"] if untouched else []
+    for arm in material.arms:
+        seen = {other.factors.get(name) for other in material.loaded.arms if other.backend == arm.backend}
+        if arm.backend not in untouched and len(seen) < len(levels):
+            asides.append(f"{arm.backend}: {', '.join(level for level in levels if level in seen)} alone")
+    return ", ".join(levels) + (f" ({'; '.join(asides)})" if asides else "") + f": {raw['tells']}"
 
 
 def _statement(material: Material, rows: Sequence[Record]) -> Statement:

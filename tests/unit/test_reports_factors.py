@@ -99,6 +99,27 @@ def test_both_documents_have_the_section_and_say_that_the_rest_is_at_the_first_l
         assert "full factorial: 16 arms" in document
 
 
+def test_the_section_says_what_a_backend_was_left_out_of(material: Material, tmp_path: Path) -> None:
+    whole = factors.section(material)
+    assert whole is not None
+    assert "Left out" not in whole.intro
+    folder = write_factorial(tmp_path, blocks=1).path
+    run = json.loads((folder / "run.json").read_text())
+    run["arms"] = [
+        arm for arm in run["arms"] if arm["backend"] == "container" or arm["factors"]["memory"] == "64M"
+    ]  # as if 256M were too much for a machine
+    (folder / "run.json").write_text(json.dumps(run))
+    samples, kept = folder / "samples.jsonl", {arm["label"] for arm in run["arms"]}
+    lines = [line for line in samples.read_text().splitlines(keepends=True) if json.loads(line)["arm"] in kept]
+    samples.write_text("".join(lines))
+    said = factors.section(Material.read(folder))
+    assert said is not None
+    assert "Left out is what can't be started: 6 combinations of levels." in said.intro
+    varied = dict(said.varied)
+    assert varied["memory"] == "64M, 256M (microvm: 64M alone): what memory does"
+    assert varied["firmware"].startswith("direct, seabios, ovmf (container: not touched by it): ")
+
+
 def test_other_tables_show_an_arm_per_backend(material: Material) -> None:
     assert [arm.label for arm in material.arms] == ["container", "microvm"]
     assert set(material.ratios["arm"]) == {"microvm", "container#aa"}
