@@ -7,12 +7,14 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lab.backends.registry import available
 from lab.cli import completion
+from lab.cli.main import app
 from lab.experiment import scenario
 
 COMPLETE = [sys.executable, "-c", "from lab.cli.main import main; main()"]
@@ -30,13 +32,21 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def completed(line: str) -> list[str]:
-    """What a shell is offered at the end of ``line``."""
-    environment = {**os.environ, "_LAB_COMPLETE": "complete_bash", "COMP_WORDS": line}
-    environment["COMP_CWORD"] = str(len(line.split(" ")) - 1)
-    done = subprocess.run(COMPLETE, env=environment, capture_output=True, text=True, timeout=30, check=False)
-    assert done.stderr == ""
-    return done.stdout.split()
+@pytest.fixture
+def completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], list[str]]:
+    """What a shell is offered at the end of a line."""
+
+    def ask(line: str) -> list[str]:
+        monkeypatch.setenv("_LAB_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+        with pytest.raises(SystemExit):
+            app(prog_name="lab")
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out.split()
+
+    return ask
 
 
 @pytest.mark.usefixtures("own_home")
@@ -70,7 +80,7 @@ def completed(line: str) -> list[str]:
         ("lab inspec", ["inspect"]),
     ],
 )
-def test_a_shell_completes(line: str, words: list[str]) -> None:
+def test_a_shell_completes(completed: Callable[[str], list[str]], line: str, words: list[str]) -> None:
     assert completed(line) == words
 
 
