@@ -15,6 +15,8 @@ from oci import until
 
 from lab.host.group import Group
 
+pytestmark = pytest.mark.alone  # containerd mounts in the host's own namespace
+
 CONFIGURATION = """\
 version = 2
 root = "{folder}/root"

@@ -23,6 +23,8 @@ from oci import until
 
 from lab.host.group import Group
 
+pytestmark = pytest.mark.alone  # podman mounts in the host's own namespace
+
 # a host without CAP_SYS_RESOURCE can't give what podman asks for by default
 ULIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
 USERS = {"passwd": "root:x:0:0::/:/bin/sh\nguest:x:1000:1000::/:/bin/sh\n", "group": "root:x:0:\nguest:x:1000:\n"}
