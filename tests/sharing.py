@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
 
-TURNS = Path(tempfile.gettempdir())
-DOOR, ROOM = "lab-test-door.lock", "lab-test-room.lock"
+DOOR, ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
+"""Two files that all processes have in common and that are there anyway, to lock."""
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist says nothing of its types
@@ -27,7 +26,7 @@ def turn(*, alone: bool) -> Iterator[None]:
 
     Who waits stands in the door, so that nobody overtakes: flock(2) itself keeps no order.
     """
-    with (TURNS / DOOR).open("a") as door, (TURNS / ROOM).open("a") as room:
+    with DOOR.open() as door, ROOM.open() as room:
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
