@@ -81,14 +81,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Take turns with other processes, setup and teardown included, before the time limit of the test begins."""
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Take turns with other processes, setup and teardown included, before the time limit of the test begins.
+
+    Those that run alone and follow one another are waited for once.
+    """
     if directory_of(item) not in ("container", "vm") or not hasattr(item.config, "workerinput"):
         return (yield)
-    from sharing import turn
+    from sharing import TURN
 
-    with turn(alone=item.get_closest_marker("alone") is not None):
+    TURN.take(alone=is_alone(item))
+    try:
         return (yield)
+    finally:
+        if not (nextitem and is_alone(item) and is_alone(nextitem)):
+            TURN.give()
+
+
+def is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 @pytest.hookimpl(tryfirst=True)

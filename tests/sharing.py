@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
@@ -20,17 +19,32 @@ class ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist says not
         return "vm" if nodeid.startswith("tests/vm/") else str(super()._split_scope(nodeid))
 
 
-@contextmanager
-def turn(*, alone: bool) -> Iterator[None]:
-    """Run beside the tests of other processes or, ``alone``, when there are none.
+class Turn:
+    """This process's: beside the tests of others or, ``alone``, when there are none."""
 
-    Who waits stands in the door, so that nobody overtakes: flock(2) itself keeps no order.
-    """
-    with DOOR.open() as door, ROOM.open() as room:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(room, fcntl.LOCK_UN)  # a process that the test has forked may hold the file open
+    def __init__(self) -> None:
+        self.alone = False
+        self._room: TextIOWrapper | None = None
+
+    def take(self, *, alone: bool) -> None:
+        """Wait for it, unless it was kept. Who waits stands in the door, so that nobody overtakes: flock(2) itself
+        keeps no order.
+        """
+        if self._room is not None and self.alone == alone:
+            return
+        self.give()
+        with DOOR.open() as door:
+            self._room, self.alone = ROOM.open(), alone
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(door, fcntl.LOCK_UN)
+
+    def give(self) -> None:
+        """Let others have it."""
+        if self._room is not None:
+            fcntl.flock(self._room, fcntl.LOCK_UN)  # a process that a test has forked may hold the file open
+            self._room.close()
+            self._room = None
+
+
+TURN = Turn()

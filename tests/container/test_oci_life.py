@@ -89,12 +89,12 @@ class TestLife:
         assert runtime("delete", "--force", name).code == 0
 
     def test_of_two_creates_of_one_name_one_wins(self, runtime: Runtime) -> None:
+        if runtime.name == "runc":
+            pytest.skip("runc 1.1 does not hold a name while it makes the container: none may win, or two")
         name = runtime.new()
         bundles = [runtime.bundle("sleep 1000") for _ in range(4)]
         with ThreadPoolExecutor(len(bundles)) as threads:
             done = list(threads.map(lambda bundle: runtime("create", "--bundle", bundle, name), bundles))
-        if runtime.name != "lab-oci" and all(each.code for each in done):
-            pytest.skip("every one lost: runc does not hold a name while it makes the container")
         assert sorted(each.code for each in done) == [0, 1, 1, 1]
         winner = bundles[[each.code for each in done].index(0)]
         assert runtime.state(name)["bundle"] == winner
