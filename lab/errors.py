@@ -11,6 +11,7 @@ LabError                      one clear line and the remedy; exit 1
 ├── CommandError              an external program failed
 ├── ExitUnknown               an instance ended while nobody could be told its exit code
 ├── NoInstance                    no detached instance goes by that name
+├── GroupGone                 a control group is not there: never made, or removed
 ├── LimitError                a resource limit could not be set or did not hold
 ├── ParityError               instances that should be identical are not
 └── ResultsError              a run folder that can't be read or resumed
@@ -93,6 +94,10 @@ class CommandError(LabError):
 
 class ExitUnknown(LabError):
     """An instance ended while nobody could be told its exit code: a process tells its parent alone (wait(2))."""
+
+
+class GroupGone(LabError):
+    """A control group is not there: it was never made, or it has been removed."""
 
 
 class LimitError(LabError):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+KERNEL_THREAD = 0x00200000  # PF_KTHREAD: KVM's, one for each QEMU and in its group
 RUNTIME = Path("/run/lab")
 SESSION = re.compile(r"[0-9a-f]{8}|\.new-.*")
 
@@ -204,7 +205,7 @@ def _processes(foreign: set[str]) -> Iterable[str]:
         except OSError:
             continue
         for pid in pids:
-            if (stat := _stat(int(pid))) and stat[0] != "Z":
+            if (stat := _stat(int(pid))) and stat[0] != "Z" and not int(stat[6]) & KERNEL_THREAD:
                 yield f"{pid} in {cgroup}"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from lab.errors import LabError, LimitError
 from lab.host import cgroupfs, privilege
 from lab.host.group import DOCTOR, Group
-from lab.host.hierarchy import Hierarchies, Mode, host_hierarchies
+from lab.host.hierarchy import Hierarchies, host_hierarchies
 from lab.model import Limits
 
 CPU_PERIOD_MICROSECONDS = 100_000
@@ -170,7 +170,7 @@ class ControlGroup:
             if self._has("memory", "memory.swap.max"):
                 self.write("memory", "memory.swap.max", "0")
             return
-        if self._has("memory", "memory.use_hierarchy") and self._read("memory", "memory.use_hierarchy") == "0":
+        if self._look("memory", "memory.use_hierarchy") == "0":
             self.write("memory", "memory.use_hierarchy", "1")
         self.write("memory", "memory.limit_in_bytes", str(limit_bytes))
         if self._has("memory", "memory.memsw.limit_in_bytes"):  # its limit includes the memory itself
@@ -203,26 +203,20 @@ class ControlGroup:
         return Limits(memory_bytes=self._memory_limit(), cpus=self._cpus(), pids=self._pids())
 
     def _memory_limit(self) -> int | None:
-        name = "memory.limit_in_bytes" if "memory" in self.hierarchies.v1 else "memory.max"
-        if not self._has("memory", name):
-            return None
-        text = self._read("memory", name)
-        return None if text == "max" or int(text) >= V1_UNLIMITED_BYTES else int(text)
+        text = self._look("memory", "memory.limit_in_bytes" if "memory" in self.hierarchies.v1 else "memory.max")
+        return None if text in (None, "max") or int(text) >= V1_UNLIMITED_BYTES else int(text)
 
     def _cpus(self) -> float | None:
         if "cpu" in self.hierarchies.v1:
-            quota, period = self._read("cpu", "cpu.cfs_quota_us"), self._read("cpu", "cpu.cfs_period_us")
-        elif self._has("cpu", "cpu.max"):
-            quota, period = self._read("cpu", "cpu.max").split()
+            held = [self._look("cpu", "cpu.cfs_quota_us"), self._look("cpu", "cpu.cfs_period_us")]
         else:
-            return None
-        return None if quota in ("max", "-1") else int(quota) / int(period)
+            held = [*(self._look("cpu", "cpu.max") or "max 0").split()]
+        quota, period = held
+        return None if quota in (None, "max", "-1") or period is None else int(quota) / int(period)
 
     def _pids(self) -> int | None:
-        if not self._has("pids", "pids.max"):
-            return None
-        text = self._read("pids", "pids.max")
-        return None if text == "max" else int(text)
+        text = self._look("pids", "pids.max")
+        return None if text in (None, "max") else int(text)
 
     # Processes
 
@@ -231,7 +225,7 @@ class ControlGroup:
         self.group.add(pid)
 
     def processes(self) -> set[int]:
-        """The process ids in the group and below, without zombies: those hold nothing any more."""
+        """The process ids in the group and below, without zombies and threads of the kernel: they hold nothing."""
         return self.group.processes()
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
@@ -249,8 +243,8 @@ class ControlGroup:
     # Accounting
 
     def memory(self) -> MemoryUsage:
-        """What is charged to the group now. Raises LabError without a memory controller."""
-        stat = cgroupfs.pairs(self._read("memory", "memory.stat"))
+        """What is charged to the group now. Raises GroupGone, and LabError without a memory controller."""
+        stat = self._counts("memory", "memory.stat")
         if "memory" in self.hierarchies.v1:
             return MemoryUsage(
                 usage_bytes=int(self._read("memory", "memory.usage_in_bytes")),
@@ -272,9 +266,9 @@ class ControlGroup:
         )
 
     def cpu(self) -> CpuUsage:
-        """CPU time charged to the group so far, of processes that ended too."""
-        quota = cgroupfs.pairs(self._read("cpu", "cpu.stat")) if self._has("cpu", "cpu.stat") else {}
+        """CPU time charged to the group so far, of processes that ended too. Raises GroupGone, LabError."""
         if "cpuacct" in self.hierarchies.v1:
+            quota = cgroupfs.pairs(self._look("cpu", "cpu.stat") or "")
             return CpuUsage(
                 total_seconds=int(self._read("cpuacct", "cpuacct.usage")) / 1e9,
                 user_seconds=int(self._read("cpuacct", "cpuacct.usage_user")) / 1e9,
@@ -282,16 +276,19 @@ class ControlGroup:
                 throttled_seconds=quota.get("throttled_time", 0) / 1e9,
                 throttled_periods=quota.get("nr_throttled", 0),
             )
+        used = self._counts("cpu", "cpu.stat")
+        if "usage_usec" not in used:
+            raise LabError("this host accounts for no group's CPU time", hint=DOCTOR)
         return CpuUsage(
-            total_seconds=quota["usage_usec"] / 1e6,
-            user_seconds=quota["user_usec"] / 1e6,
-            system_seconds=quota["system_usec"] / 1e6,
-            throttled_seconds=quota.get("throttled_usec", 0) / 1e6,
-            throttled_periods=quota.get("nr_throttled", 0),
+            total_seconds=used["usage_usec"] / 1e6,
+            user_seconds=used["user_usec"] / 1e6,
+            system_seconds=used["system_usec"] / 1e6,
+            throttled_seconds=used.get("throttled_usec", 0) / 1e6,
+            throttled_periods=used.get("nr_throttled", 0),
         )
 
     def pids_current(self) -> int:
-        """How many tasks (threads count) the group holds. Raises LabError without a pids controller."""
+        """How many tasks (threads count) the group holds. Raises GroupGone, LabError."""
         return int(self._read("pids", "pids.current"))
 
     def limit_hits(self) -> dict[str, int]:
@@ -311,9 +308,8 @@ class ControlGroup:
         else:
             files.append(("memory", "memory.events", {"memory": "max", "oom": "oom_kill"}))
         for controller, name, wanted in files:
-            if self._has(controller, name):
-                counts = cgroupfs.pairs(self._read(controller, name))
-                found.update({limit: counts[key] for limit, key in wanted.items() if key in counts})
+            counts = cgroupfs.pairs(self._look(controller, name) or "")
+            found.update({limit: counts[key] for limit, key in wanted.items() if key in counts})
         return found
 
     def forget_peak(self) -> None:
@@ -323,13 +319,9 @@ class ControlGroup:
 
     def pressure(self) -> Mapping[str, Pressure] | None:
         """Stall times by resource (cpu, memory, io), or None where this kernel or mode has no PSI per group."""
-        unified = self.unified_directory
         found = {}
         for resource in ("cpu", "memory", "io"):
-            try:
-                text = (unified / f"{resource}.pressure").read_text() if unified else ""
-            except OSError:  # absent, or present and EOPNOTSUPP when booted with psi=0
-                text = ""
+            text = self._look("cgroup", f"{resource}.pressure") or ""
             totals = {line.split()[0]: int(line.rsplit("total=", 1)[1]) / 1e6 for line in text.splitlines()}
             if totals:
                 found[resource] = Pressure(some_seconds=totals["some"], full_seconds=totals.get("full", 0.0))
@@ -356,23 +348,22 @@ class ControlGroup:
 
     # Files
 
-    def _file(self, controller: str, name: str) -> Path:
-        mount = self.hierarchies.mount_of(controller)
-        if mount is None and controller == "cpu" and self.hierarchies.mode is Mode.V2:
-            mount = self.hierarchies.unified  # cpu.stat exists without the controller
-        if mount is None:
-            raise LabError(f"this host has no {controller} cgroup controller", hint=DOCTOR)
-        return mount / self.path / name
-
     def _has(self, controller: str, name: str) -> bool:
-        return self.hierarchies.mount_of(controller) is not None and self._file(controller, name).exists()
+        return self.group.has(controller, name)
+
+    def _look(self, controller: str, name: str) -> str | None:
+        return self.group.look(controller, name)
 
     def _read(self, controller: str, name: str) -> str:
-        return cgroupfs.read(self._file(controller, name))
+        return self.group.read(controller, name)
 
     def _optional(self, controller: str, name: str) -> int | None:
-        return int(self._read(controller, name)) if self._has(controller, name) else None
+        text = self._look(controller, name)
+        return None if text is None else int(text)
+
+    def _counts(self, controller: str, name: str) -> dict[str, int]:
+        return cgroupfs.pairs(self._read(controller, name))
 
     def write(self, controller: str, name: str, value: str) -> None:
         """Write to one of the group's files, for what has no method. Raises OSError."""
-        cgroupfs.write(self._file(controller, name), value)
+        self.group.write(controller, name, value)

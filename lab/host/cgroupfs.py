@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DELEGATED = ("cpu", "memory", "pids", "io")
 """The v2 controllers that lab passes down to its groups through cgroup.subtree_control."""
 
+PF_KTHREAD = 0x00200000  # include/linux/sched.h
 LINKS_OF_A_LEAF = 2  # its name and its own "."; each folder in it adds its ".."
 ATTEMPTS = 100  # each lost to another session that removed an empty parent just then
 
@@ -139,7 +140,7 @@ def pairs(text: str) -> dict[str, int]:
 
 
 def processes(directories: Iterable[StrPath]) -> set[int]:
-    """The process ids in these groups and below, without zombies: those hold nothing any more."""
+    """The process ids in these groups and below, without zombies and threads of the kernel: see `lives`."""
     found: set[int] = set()
     for directory in directories:
         for place in walk(directory):
@@ -170,12 +171,17 @@ def remove_tree(directory: StrPath, deadline: float) -> None:
 
 
 def lives(pid: int) -> bool:
-    """False for zombies and for processes that are gone (proc_pid_stat(5), field 3)."""
+    """False for zombies, for processes that are gone, and for threads of the kernel (proc_pid_stat(5), fields 3, 9).
+
+    KVM puts a thread of the kernel into the group of each QEMU, and ends it with the virtual machine. It holds
+    nothing, obeys no signal, and is nobody's process.
+    """
     try:
         stat = read_bytes(f"/proc/{pid}/stat")
     except OSError:
         return False
-    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
+    state, *rest = stat[stat.rindex(b")") + 2 :].split(b" ", 7)
+    return state not in (b"Z", b"X") and not int(rest[5]) & PF_KTHREAD
 
 
 def read_bytes(path: str) -> bytes:

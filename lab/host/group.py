@@ -11,7 +11,7 @@ import errno
 import os
 import time
 
-from lab.errors import LabError
+from lab.errors import GroupGone, LabError
 from lab.host import cgroupfs, mounted
 from lab.lean import signal, suppress
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DOCTOR = "lab doctor shows which controllers this host offers"
 OWN = "lab/"
+ABSENT = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)  # ENODEV: removed while its file was open (kernfs)
 
 
 class Group:
@@ -154,7 +155,7 @@ class Group:
             cgroupfs.write(f"{directory}/cgroup.procs", str(pid))
 
     def processes(self) -> set[int]:
-        """The process ids in the group and below, without zombies: those hold nothing any more."""
+        """The process ids in the group and below, without zombies and threads of the kernel: they hold nothing."""
         return cgroupfs.processes(self.directories)
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
@@ -169,8 +170,8 @@ class Group:
     def is_frozen(self) -> bool:
         """Whether all of it stands still."""
         if self.unified:
-            return "frozen 1" in cgroupfs.read(f"{self.unified}/cgroup.events")
-        return cgroupfs.read(self.file("freezer", "freezer.state")) == "FROZEN"
+            return "frozen 1" in self.read("cgroup", "cgroup.events")
+        return self.read("freezer", "freezer.state") == "FROZEN"
 
     def _freezer(self, v2_value: str, v1_value: str) -> None:
         if self.unified:
@@ -220,12 +221,34 @@ class Group:
         return f"{mount}/{self.path}/{name}"
 
     def has(self, controller: str, name: str) -> bool:
-        """Whether the group has this file."""
+        """Whether the group has this file. For those that can only be written to; `look` is for the others."""
         return bool(self.host.mount_of(controller)) and os.path.exists(self.file(controller, name))
 
+    def look(self, controller: str, name: str) -> str | None:
+        """What one of the group's files says, without the last line feed; None where this host does not tell.
+
+        The one rule for what is absent, on v1 and v2 alike. A controller that the host lacks or that this group is
+        not under, a file that this kernel does not have or can't answer (psi=0): None. No group: GroupGone.
+        """
+        try:
+            return cgroupfs.read(self.file(controller, name))
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+        except LabError:
+            pass  # no such controller
+        if not self.exists():
+            raise GroupGone(f"there is no cgroup {self.path}")
+        return None
+
     def read(self, controller: str, name: str) -> str:
-        """What one of the group's files says, without the last line feed. Raises OSError, LabError."""
-        return cgroupfs.read(self.file(controller, name))
+        """As `look`, for a file that has to be there. Raises GroupGone, or LabError where this host does not tell."""
+        found = self.look(controller, name)
+        if found is None:
+            if not self.host.mount_of(controller) and not (controller == "cgroup" and self.host.unified):
+                raise LabError(f"this host has no {controller} cgroup controller", hint=DOCTOR)
+            raise LabError(f"cgroup {self.path} has no {name}", hint=DOCTOR)
+        return found
 
     def write(self, controller: str, name: str, value: str) -> None:
         """Write to one of the group's files. Raises OSError, LabError."""

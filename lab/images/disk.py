@@ -204,7 +204,8 @@ def _settle(disk: str, root_mode: int, remove_lost_and_found: bool, scratch: Pat
     the root a mode of its own; and adds a directory that the image does not have.
     """
     stamp = int(epoch().timestamp())
-    header = run(["dumpe2fs", "-h", disk], timeout_seconds=60).stdout.decode()
+    # dumpe2fs(8) would say it too, but since e2fsprogs 1.47.2 takes a name with "=" in it for a tag: LABEL=…
+    header = run(["debugfs", "-R", "show_super_stats -h", disk], timeout_seconds=60).stdout.decode()
     counts = {key: value.strip() for key, _, value in (line.partition(":") for line in header.splitlines())}
     used = int(counts["Inode count"]) - int(counts["Free inodes"])
     lines = [f"set_inode_field <2> mode 0{root_mode:o}"]

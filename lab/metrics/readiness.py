@@ -20,7 +20,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from lab.errors import LabError, LaunchError, NotReady
+from lab.errors import GroupGone, LabError, LaunchError, NotReady
 from lab.host.clock import now
 from lab.instance import Instance
 from lab.metrics.base import Subject
@@ -63,7 +63,7 @@ def wait_ready(subject: Subject) -> None:
                 raise NotReady(f"{scenario.name} has no port to ask", hint='set "port" in scenario.toml')
             with _Sockets(subject.network.run_in) as sockets:
                 _wait_port(watch, readiness, (str(instance.address), scenario.port), sockets)
-    with suppress(OSError):
+    with suppress(GroupGone):  # it ended right then, or was never in a group: `lab.experiment.overhead`
         subject.cpu_at_response = instance.cgroup.cpu()
 
 

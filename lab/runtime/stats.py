@@ -30,12 +30,12 @@ CPUSET = (
 
 
 def event(group: Group, identity: str) -> Section:
-    """One event of type "stats", as runc prints it. Raises OSError when the group is gone."""
+    """One event of type "stats", as runc prints it. Raises GroupGone."""
     return {"type": "stats", "id": identity, "data": stats(group)}
 
 
 def stats(group: Group) -> Section:
-    """What it has used since it was made. Raises OSError when the group is gone."""
+    """What it has used since it was made. Raises GroupGone."""
     on_v2 = group.host.on_v2
     sections: dict[str, Callable[[Group], Section]] = {
         "cpu": _v2_cpu if on_v2("cpu") else _v1_cpu,
@@ -54,19 +54,20 @@ def stats(group: Group) -> Section:
 
 def _v1_cpu(group: Group) -> Section:
     usage: Section = {"total": 0, "kernel": 0, "user": 0}
-    if group.has("cpuacct", "cpuacct.usage"):
+    total = group.look("cpuacct", "cpuacct.usage")
+    if total is not None:
         ticks = cgroupfs.pairs(group.read("cpuacct", "cpuacct.stat"))
         tick = NANOSECONDS // os.sysconf("SC_CLK_TCK")
         lines = [line.split() for line in group.read("cpuacct", "cpuacct.usage_all").splitlines()[1:]]
         usage = {
-            "total": int(group.read("cpuacct", "cpuacct.usage")),
+            "total": int(total),
             "percpu": [int(word) for word in group.read("cpuacct", "cpuacct.usage_percpu").split()],
             "percpu_kernel": [int(system) for _, _, system in lines],
             "percpu_user": [int(user) for _, user, _ in lines],
             "kernel": ticks["system"] * tick,
             "user": ticks["user"] * tick,
         }
-    throttled = cgroupfs.pairs(group.read("cpu", "cpu.stat")) if group.has("cpu", "cpu.stat") else {}
+    throttled = cgroupfs.pairs(group.look("cpu", "cpu.stat") or "")
     return {"usage": usage, "throttling": _throttling(throttled, throttled.get("throttled_time", 0))}
 
 
@@ -88,7 +89,7 @@ def _throttling(stat: dict[str, int], time: int) -> Section:
 
 
 def _v1_cpuset(group: Group) -> Section:
-    if group.host.on_v2("cpuset") or not group.has("cpuset", "cpuset.cpus"):
+    if group.host.on_v2("cpuset") or group.look("cpuset", "cpuset.cpus") is None:
         return {}
     found: Section = {name: _numbers(group.read("cpuset", f"cpuset.{name}")) for name in ("cpus", "mems")}
     return found | {name: int(group.read("cpuset", f"cpuset.{name}")) for name in CPUSET}
@@ -107,9 +108,10 @@ def _numbers(text: str) -> list[int]:
 
 
 def _v1_memory(group: Group) -> Section:
-    if not group.has("memory", "memory.stat"):
+    stat = group.look("memory", "memory.stat")
+    if stat is None:
         return {}
-    raw = cgroupfs.pairs(group.read("memory", "memory.stat"))
+    raw = cgroupfs.pairs(stat)
     found: Section = {"cache": raw["cache"]}
     for name, prefix in (("usage", "memory"), ("swap", "memory.memsw"), ("kernel", "memory.kmem")):
         found[name] = _v1_counter(group, prefix)
@@ -118,12 +120,12 @@ def _v1_memory(group: Group) -> Section:
 
 def _v1_counter(group: Group, prefix: str) -> Section:
     files = {"limit": "limit_in_bytes", "usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
-    held = {name: f"{prefix}.{file}" for name, file in files.items()}
-    return {name: int(group.read("memory", file)) for name, file in held.items() if group.has("memory", file)}
+    held = {name: group.look("memory", f"{prefix}.{file}") for name, file in files.items()}
+    return {name: int(text) for name, text in held.items() if text is not None}
 
 
 def _v2_memory(group: Group) -> Section:
-    if not group.has("memory", "memory.current"):
+    if group.look("memory", "memory.current") is None:
         return {}
     raw = cgroupfs.pairs(group.read("memory", "memory.stat"))
     events = cgroupfs.pairs(group.read("memory", "memory.events"))
@@ -131,7 +133,7 @@ def _v2_memory(group: Group) -> Section:
     found: Section = {"cache": raw["file"], "usage": usage, "raw": raw}
     if "kernel" in raw:
         found["kernel"] = {"usage": raw["kernel"]}
-    if group.has("memory", "memory.swap.current"):
+    if group.look("memory", "memory.swap.current") is not None:
         swap = _v2_counter(group, "memory.swap")
         # as on v1, where swap is counted together with memory
         limits = (swap["limit"], usage["limit"])
@@ -149,8 +151,9 @@ def _v2_counter(group: Group, prefix: str) -> dict[str, int]:
         "limit": UNLIMITED if limit == "max" else int(limit),
         "usage": int(group.read("memory", f"{prefix}.current")),
     }
-    if group.has("memory", f"{prefix}.peak"):
-        found["max"] = int(group.read("memory", f"{prefix}.peak"))
+    peak = group.look("memory", f"{prefix}.peak")
+    if peak is not None:
+        found["max"] = int(peak)
     return found
 
 
@@ -158,10 +161,11 @@ def _v2_counter(group: Group, prefix: str) -> dict[str, int]:
 
 
 def _pids(group: Group) -> Section:
-    if not group.has("pids", "pids.current"):
+    current = group.look("pids", "pids.current")
+    if current is None:
         return {}
     limit = group.read("pids", "pids.max")
-    return {"current": int(group.read("pids", "pids.current")), "limit": 0 if limit == "max" else int(limit)}
+    return {"current": int(current), "limit": 0 if limit == "max" else int(limit)}
 
 
 def _v1_block_io(group: Group) -> Section:
@@ -169,8 +173,9 @@ def _v1_block_io(group: Group) -> Section:
     for prefix in ("blkio.bfq", "blkio.throttle"):
         found: Section = {}
         for name, file in (("ioServiceBytesRecursive", "io_service_bytes"), ("ioServicedRecursive", "io_serviced")):
-            if group.has("blkio", f"{prefix}.{file}_recursive"):
-                found[name] = list(_v1_operations(group.read("blkio", f"{prefix}.{file}_recursive")))
+            text = group.look("blkio", f"{prefix}.{file}_recursive")
+            if text is not None:
+                found[name] = list(_v1_operations(text))
         if any(found.values()):
             return found
     return {}
@@ -186,11 +191,12 @@ def _v1_operations(text: str) -> Iterator[Section]:
 
 
 def _v2_io(group: Group) -> Section:
-    if not group.has("io", "io.stat"):
+    stat = group.look("io", "io.stat")
+    if stat is None:
         return {}
     sizes: list[Section] = []
     counts: list[Section] = []
-    for line in group.read("io", "io.stat").splitlines():
+    for line in stat.splitlines():
         device, *words = line.split()
         major, minor = device.split(":")
         for word in words:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from lab.errors import LimitError
+from lab.errors import GroupGone, LimitError
 from lab.host import mounted
+from lab.host.cgroup import ControlGroup
 from lab.host.group import Group
 from lab.runtime import resources, schema, stats
 from lab.runtime.config import Resources
@@ -52,6 +53,18 @@ def start(group: Group, script: str) -> subprocess.Popen[bytes]:
 
 def disk() -> str:
     return Path("/sys/block/vda/dev").read_text().strip()
+
+
+def test_a_group_tells_what_it_used_until_it_is_gone(group: Group) -> None:
+    group.make()
+    opened = ControlGroup.open(group.path)
+    assert opened.cpu().total_seconds == 0
+    assert opened.memory().limit_bytes is None
+    assert opened.pressure() is None or "cpu" in (opened.pressure() or {})
+    group.remove()
+    for read in (opened.cpu, opened.memory, opened.effective_limits, opened.pressure, opened.limit_hits):
+        with pytest.raises(GroupGone):
+            read()
 
 
 def test_everything_is_written_and_holds(group: Group) -> None:

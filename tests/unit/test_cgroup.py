@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import LabError, LimitError
+from lab.errors import GroupGone, LabError, LimitError
+from lab.host import cgroupfs
 from lab.host.cgroup import ControlGroup, CpuUsage
+from lab.host.group import Group
 from lab.host.hierarchy import Hierarchies, Mode, Unused
 from lab.model import Limits
+from lab.runtime import stats
 
 V1_CONTROLLERS = ("memory", "cpu,cpuacct", "pids", "freezer", "devices")
 
@@ -178,3 +181,55 @@ def test_pressure(tmp_path: Path) -> None:
     assert found is not None
     assert (found["cpu"].some_seconds, found["cpu"].full_seconds) == (1.5, 0.5)
     assert group(tmp_path / "b", v1=True, v2=False, files={}).pressure() is None
+
+
+READS = {
+    "memory": ControlGroup.memory,
+    "cpu": ControlGroup.cpu,
+    "pids_current": ControlGroup.pids_current,
+    "effective_limits": ControlGroup.effective_limits,
+    "limit_hits": ControlGroup.limit_hits,
+    "pressure": ControlGroup.pressure,
+    "is_frozen": lambda group: group.group.is_frozen(),
+    "stats": lambda group: stats.stats(Group(str(group.path), group.hierarchies.mounted())),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize("versions", [(True, False), (True, True), (False, True)])
+def test_a_group_that_is_not_there_is_the_same_error_for_every_read(
+    tmp_path: Path, versions: tuple[bool, bool], name: str
+) -> None:
+    """One that was never made, as the no-op instance's, and one that ended between two looks."""
+    v1, v2 = versions
+    found = Hierarchies.detect(host(tmp_path, v1=v1, v2=v2))
+    with pytest.raises(GroupGone):
+        READS[name](ControlGroup.open("lab/s/i", hierarchies=found))
+
+
+@pytest.mark.parametrize("versions", [(True, False), (True, True), (False, True)])
+def test_a_group_that_the_host_does_not_account_for_tells_nothing_or_says_so(
+    tmp_path: Path, versions: tuple[bool, bool]
+) -> None:
+    v1, v2 = versions
+    silent = group(tmp_path, v1=v1, v2=v2, files={})
+    assert silent.effective_limits() == Limits()
+    assert silent.pressure() is None
+    for read in (silent.memory, silent.cpu, silent.pids_current):
+        with pytest.raises(LabError) as caught:
+            read()
+        assert not isinstance(caught.value, GroupGone)
+
+
+@pytest.mark.parametrize(
+    ("state", "flags", "lives"),
+    [("S", 0x400100, True), ("R", 0, True), ("Z", 0x40010C, False), ("X", 0, False), ("S", 0x208040, False)],
+)
+def test_zombies_and_threads_of_the_kernel_are_nobodys_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, flags: int, lives: bool
+) -> None:
+    """The last is kvm-nx-lpage-recovery's, which KVM puts into the group of each QEMU."""
+    line = f"7 (kvm) nx (lpage) {state} 2 0 0 0 -1 {flags} 0 0 0 0 0 0 0\n".encode()
+    monkeypatch.setattr(cgroupfs, "read_bytes", lambda path: line)
+    held = group(tmp_path, v1=False, v2=True, files={"@/cgroup.procs": "7\n"})
+    assert held.processes() == ({7} if lives else set())

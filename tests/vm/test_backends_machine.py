@@ -12,13 +12,14 @@ from pathlib import Path
 import contract
 import pytest
 from detached import LAB, session_of
-from host_state import CGROUPS, assert_unchanged, snapshot, wait_until
+from host_state import assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
 from lab.backends.holdings import Holdings
 from lab.backends.registry import available
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
+from lab.host.cgroup import ControlGroup
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.snapshot import STATE
 from lab.images.store import Image
@@ -95,11 +96,10 @@ def test_too_little_memory_is_refused_with_the_remedy(site: Site, image: Image, 
 def readers_of_a_state(session: str) -> set[int]:
     """The processes in a session's cgroups that have a saved machine open to read."""
     found = set()
-    for group in CGROUPS.glob(f"*/lab/{session}/*/cgroup.procs"):
-        for pid in map(int, group.read_text().split()):
-            with suppress(OSError):
-                if Path(f"/proc/{pid}/fd/0").readlink().name == STATE:
-                    found.add(pid)
+    for pid in ControlGroup.open(f"lab/{session}").processes():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/fd/0").readlink().name == STATE:
+                found.add(pid)
     return found
 
 

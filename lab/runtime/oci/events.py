@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import select
 
-from lab.errors import LabError, UsageError
-from lab.lean import ExitStack, dumps
+from lab.errors import GroupGone, LabError, UsageError
+from lab.lean import ExitStack, dumps, suppress
 from lab.runtime.oci import store
 from lab.runtime.oci.options import FLAG, VALUE
 
@@ -35,13 +35,11 @@ def events(call: Call) -> int:
         return call.say_json(stats.event(group, state.id))
     with ExitStack() as opened:
         watch = Watch(group, state.pid, opened)
-        while True:
-            what = watch.wait(interval)
-            if what == Watch.ENDED:
-                return 0
-            call.say(
-                dumps({"type": "oom", "id": state.id} if what == Watch.OOM else stats.event(group, state.id)) + "\n"
-            )
+        with suppress(GroupGone):  # removed between its end and our look
+            while (what := watch.wait(interval)) != Watch.ENDED:
+                found = {"type": "oom", "id": state.id} if what == Watch.OOM else stats.event(group, state.id)
+                call.say(dumps(found) + "\n")
+        return 0
 
 
 class Watch:
@@ -92,7 +90,7 @@ class Watch:
 
     def _killed(self) -> str:
         name = "memory.events" if self._group.host.is_v2 else "memory.oom_control"
-        return self._group.read("memory", name) if self._group.has("memory", name) else ""
+        return self._group.look("memory", name) or ""
 
 
 def seconds(word: str) -> float:
