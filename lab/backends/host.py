@@ -157,6 +157,11 @@ class HostBackend(SiteBackend):
 
     kernel = Kernel.HOST
 
+    @property
+    def stays_in_chroot(self) -> bool:
+        """Whether the root is entered by chroot(2) alone, which root can leave again: the control, no boundary."""
+        return False
+
     @abstractmethod
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
         """The OCI configuration of one instance: in that network namespace, with ``mounts`` besides its own."""
@@ -236,7 +241,7 @@ class HostBackend(SiteBackend):
         savable: bool,
     ) -> Contained:
         from lab.runtime.launcher import Overlay, Spec
-        from lab.runtime.plan import Before
+        from lab.runtime.plan import Before, Enter
 
         with timeline.step("lab", Before.NETWORK):
             network = self._connect(holdings)
@@ -255,6 +260,7 @@ class HostBackend(SiteBackend):
             savable=savable,
             checkpoint=checkpoint,
             terminal=request.terminal,
+            enter=Enter.CHROOT if self.stays_in_chroot else Enter.PIVOT_ROOT,
         )
         outputs.enter_context(streams)
         if request.terminal:

@@ -31,6 +31,10 @@ class Process(HostBackend):
         )
     )
 
+    @property
+    def stays_in_chroot(self) -> bool:
+        return True
+
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
         from lab.runtime.bundle import process_config
 

@@ -24,7 +24,7 @@ from lab.backends.host import Contained, HostBackend
 from lab.backends.site import Site
 from lab.errors import LabError
 from lab.experiment.plan import Plan, PlannedArm
-from lab.experiment.rungs import Rung, configuration
+from lab.experiment.rungs import Rung, configuration, stay_in_chroot
 from lab.experiment.setup import Setup
 from lab.experiment.stamp import WARM_UP, failure
 from lab.experiment.study import Study, request
@@ -66,6 +66,10 @@ class Step(HostBackend):
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
         network = HOST if self.shared is None else network_namespace
         return configuration(self.climbed, request, network, mounts)
+
+    @property
+    def stays_in_chroot(self) -> bool:
+        return stay_in_chroot(self.climbed)
 
     def _connect(self, holdings: Holdings) -> Path:
         if self.shared is None:

@@ -17,7 +17,6 @@ from lab.instance import LaunchRequest
 from lab.record import replace
 from lab.runtime import bundle
 from lab.runtime.config import Config, MountConfig, Namespace, to_json
-from lab.runtime.translate import ENTER_ANNOTATION
 
 Change = Callable[[Config, Config], Config]
 """From the configuration so far, and the one that has everything, to the next."""
@@ -56,11 +55,10 @@ def _namespaces(*kinds: str) -> Change:
 
 
 def _mounts(config: Config, whole: Config) -> Config:
-    """pivot_root instead of chroot, and in place of the host's /proc, /dev and /sys new ones."""
-    annotations = {name: text for name, text in config.annotations.items() if name != ENTER_ANNOTATION}
+    """pivot_root instead of chroot (`stay_in_chroot`), and in place of the host's /proc, /dev and /sys new ones."""
     others = tuple(mount for mount in config.mounts if mount.destination not in ("/proc", "/dev", "/sys"))
     own = tuple(mount for mount in bundle.DEFAULT_MOUNTS if mount.type not in ("cgroup", "mqueue"))
-    return replace(config, annotations=annotations, mounts=(*own, *others))
+    return replace(config, mounts=(*own, *others))
 
 
 def _with_mount(config: Config, kind: str) -> Config:
@@ -204,6 +202,11 @@ def configuration(
     for rung in climbed:
         config = rung.change(config, whole)
     return config
+
+
+def stay_in_chroot(climbed: Sequence[Rung]) -> bool:
+    """Whether the root is still entered by chroot(2): not once the mounts are the container's own."""
+    return all(rung.change is not _mounts for rung in climbed)
 
 
 def differences(before: Config, after: Config) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,8 +33,6 @@ from lab.runtime.config import (
     User,
     to_json,
 )
-from lab.runtime.plan import Enter
-from lab.runtime.translate import ENTER_ANNOTATION
 
 HOST = "host"
 """As a network namespace: the host's own, as RUN in a Dockerfile gets it."""
@@ -102,7 +100,6 @@ def container_config(
     network_namespace: str | Path | None = None,
     extra_mounts: Sequence[MountConfig] = (),
     id_mappings: tuple[IdMapping, ...] = (),
-    annotations: Mapping[str, str] | None = None,
 ) -> Config:
     """What ``docker run`` would make of ``process``, plus no_new_privs.
 
@@ -130,7 +127,6 @@ def container_config(
             masked_paths=masked_paths(),
             readonly_paths=READ_ONLY_PATHS,
         ),
-        annotations=dict(annotations or {}),
     )
 
 
@@ -147,7 +143,8 @@ def process_config(
     network_namespace: str | Path | None = HOST,
     extra_mounts: Sequence[MountConfig] = (),
 ) -> Config:
-    """The control: what no isolation costs. chroot alone, with all capabilities and no filter.
+    """The control: what no isolation costs. For a root entered by chroot alone (`lab.runtime.spec.Spec.enter`), with
+    all capabilities and no filter.
 
     It sees the host's processes, devices and kernel interfaces. The mount namespace only keeps the host's mount
     table clean; the network namespace, when one is given, only makes the client's path the same as for the others.
@@ -165,7 +162,6 @@ def process_config(
         root=RootConfig(path="rootfs"),
         mounts=(*host, *extra_mounts),
         linux=Linux(namespaces=tuple(namespaces), resources=_resources(limits or Limits(), ())),
-        annotations={ENTER_ANNOTATION: Enter.CHROOT},
     )
 
 

@@ -16,7 +16,7 @@ from lab.runtime import bundle, translate
 from lab.runtime.checkpoint import Checkpoint
 from lab.runtime.config import Config, Hooks
 from lab.runtime.mounts import DirectoryRoot, OverlayRoot
-from lab.runtime.plan import INSIDE, CgroupsPlan, Plan
+from lab.runtime.plan import INSIDE, CgroupsPlan, Enter, Plan
 from lab.runtime.roots import Directory, Overlay
 
 
@@ -30,7 +30,9 @@ class Spec:
     session all the same, see `Launcher.keep`. ``mergeable`` offers its memory to KSM. One that is ``savable`` can be
     saved, and ``checkpoint`` is one that was: its processes go on, and none is executed. ``root`` is an overlay then,
     which begins with what that had written. ``fail_at`` names a
-    `lab.runtime.plan.Step` to fail at: how tests prove that nothing is left behind.
+    `lab.runtime.plan.Step` to fail at: how tests prove that nothing is left behind. ``enter`` says how its root is
+    entered: CHROOT is for the backend that isolates nothing, and beside the configuration, since annotations there
+    may be an image's.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Spec:
     savable: bool = False
     checkpoint: Checkpoint | None = None
     fail_at: str = ""
+    enter: str = Enter.PIVOT_ROOT
     read_only_by_landlock: tuple[str, ...] = ()
 
 
@@ -77,6 +80,7 @@ def plan_of(spec: Spec, config: Config, root: OverlayRoot | DirectoryRoot, cgrou
         helper=terminals.as_option(spec.terminal) if spec.terminal else (),
         hold=spec.hold,
         fail_at=spec.fail_at,
+        enter=spec.enter,
     )
     process = replace(
         plan.process,

@@ -36,9 +36,6 @@ NAMESPACES = {
 }
 NOT_BY_CLONE = ("cgroup", "time")  # made in other ways, see `lab.runtime.container` and `lab.runtime.init`
 
-ENTER_ANNOTATION = "lab.enter"
-"""pivot_root (the default), move or chroot: lab's one annotation, for the backend that shows what chroot is worth."""
-
 INFINITE = (1 << 64) - 1  # an rlimit in JSON; RLIM_INFINITY is -1 in Python
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; Python leaves it out
 POLICIES = {
@@ -67,13 +64,14 @@ def plan(
     fail_at: str = "",
     bundle: str = "",
     cgroup_directories: Mapping[str, str] | None = None,
-    no_pivot: bool = False,
+    enter: str = Enter.PIVOT_ROOT,
 ) -> Plan:
     """Everything `lab.runtime.container.start` needs to know.
 
     ``root`` is mounted on its ``target``. ``cgroup_controllers`` name the v1 hierarchies to show inside, empty
-    on v2; for ``bundle`` and ``cgroup_directories`` see `lab.runtime.files.operations`. ``no_pivot`` enters the
-    root without pivot_root(2). Raises UsageError for what `lab.runtime.validate` finds and what lab does not do.
+    on v2; for ``bundle`` and ``cgroup_directories`` see `lab.runtime.files.operations`. ``enter`` comes from the
+    caller alone: podman copies an image's annotations into the configuration, so nothing that weakens the boundary
+    may be read there. Raises UsageError for what `lab.runtime.validate` finds and what lab does not do.
     """
     validate.check(config)
     lsm.mount_label(config, "")
@@ -102,7 +100,7 @@ def plan(
         propagation=_propagation(linux),
         root_propagation=mountoptions.PROPAGATION[linux.rootfs_propagation] if linux.rootfs_propagation else 0,
         read_only_root=config.root.readonly,
-        enter=Enter.MOVE if no_pivot else _enter(config),
+        enter=enter,
         hostname=config.hostname,
         domainname=config.domainname,
         loopback_up="network" in made,
@@ -229,13 +227,6 @@ def _hooks(config: Config) -> dict[str, list[dict[str, Any]]]:
     hooks = schema.write(config.hooks)
     assert isinstance(hooks, dict)
     return {name: found for name, found in hooks.items() if name not in ("poststart", "poststop")}
-
-
-def _enter(config: Config) -> str:
-    value = config.annotations.get(ENTER_ANNOTATION, Enter.PIVOT_ROOT)
-    if value not in Enter:
-        raise UsageError(f"config.json: annotations.{ENTER_ANNOTATION}: {value} is not one of {', '.join(Enter)}")
-    return value
 
 
 def _filter(profile: Seccomp, known: dict[str, object] | None) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import lab
 from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Hierarchies, Unused
+from lab.host.hierarchy import Hierarchies, Mode, Unused
 
 LAB_OCI = Path(lab.__file__).parent / "runtime" / "oci" / "lab-oci"
 RUNTIMES = ("lab-oci", "runc")
+ALL_RUNTIMES = (*RUNTIMES, "crun")
 CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 KINDS = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 TIMEOUT_SECONDS = 60
@@ -61,7 +62,7 @@ class Bundle:
         options = ["--root", self.folder / "state", "--log", self.folder / "runtime.log"]
         try:
             done = subprocess.run(
-                [*prefix, program(runtime), *options, "run", *words, "--bundle", self.folder, name],
+                [*prefix, *program(runtime), *options, "run", *words, "--bundle", self.folder, name],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -111,8 +112,15 @@ def configuration(**process: object) -> dict[str, Any]:
     }
 
 
-def program(runtime: str) -> str:
-    return str(LAB_OCI) if runtime == "lab-oci" else runtime
+def program(runtime: str) -> list[str]:
+    """Its command, which begins a command line. crun (1.8) refuses hosts in hybrid mode: it is shown v1 alone."""
+    if runtime == "lab-oci":
+        return [str(LAB_OCI)]
+    found = Hierarchies.detect()
+    if runtime == "crun" and found.mode is Mode.HYBRID:
+        hide = f'umount -l "{found.unified}" && exec "$0" "$@"'
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", hide, runtime]
+    return [runtime]
 
 
 def both(bundle: Bundle, *, prefix: Sequence[str] = ()) -> tuple[Ended, Ended]:

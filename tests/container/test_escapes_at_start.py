@@ -17,12 +17,13 @@ from bundles import RUNTIMES, Bundle, configuration, installed
 from conftest import fill, open_folder
 from escaping import SUCCEEDED, Ask, Attempt
 from oci import BASE_INTERPRETER
-from running import Start
+from running import Run, Start
 
 from lab.errors import LaunchError
 from lab.model import Process
 from lab.runtime import bundle as defaults
 from lab.runtime.launcher import Directory, Overlay
+from lab.runtime.plan import Enter
 
 STARTS = 40
 STARTS_OF_A_PROGRAM = 5
@@ -111,16 +112,20 @@ def test_no_descriptor_and_no_directory_of_the_runtimes_is_left(
         assert hostile.run(runtime, "--preserve-fds", "1", prefix=open_it).output.strip() == SUCCEEDED
 
 
-def test_root_does_not_leave_its_root(attempt: Ask, attempt_under_runc: Ask, hostile: Bundle, tmp_path: Path) -> None:
+def test_root_does_not_leave_its_root(
+    attempt: Ask, attempt_under_runc: Ask, run: Run, escape_root: Path, tmp_path: Path
+) -> None:
     """chroot(2) binds nobody who may call it again: the root has been changed for good, by pivot_root(2).
 
-    The control is lab's backend `process`, which has a chroot and says that it isolates nothing.
+    The control is what lab's backend `process` does: a chroot, and it says that it isolates nothing.
     """
     (tmp_path / "canary").write_text("")
     words = ("leave_chroot", str(tmp_path / "canary"))
     for ask in (attempt, attempt_under_runc):
         assert ask(Attempt(words=words, layers={}).config()).startswith("stopped: ")
-    assert attempt(defaults.process_config(Process(argv=("/bin/escape", *words)))) == SUCCEEDED
+    config = defaults.process_config(Process(argv=("/bin/escape", *words)))
+    control = run(config=config, root=Overlay(lower=(escape_root,)), init=False, enter=Enter.CHROOT)
+    assert control.output.strip() == SUCCEEDED
 
 
 class Swapping:

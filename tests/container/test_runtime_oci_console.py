@@ -37,7 +37,7 @@ def bundle() -> Iterator[Bundle]:
 
 def call(bundle: Bundle, runtime: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program(runtime), "--root", bundle.folder / "state", *words],
+        [*program(runtime), "--root", bundle.folder / "state", *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
 from lab.model import Limits, Process
+from lab.record import replace
 from lab.runtime import bundle, capabilities, config, devices, translate
 from lab.runtime.config import Config, DeviceRule, MountConfig, Namespace, ProcessConfig
 from lab.runtime.mounts import Bind, CgroupView, DefaultDevices, DirectoryRoot, FileSystem, from_json
@@ -105,12 +106,19 @@ def test_the_default_is_dockers() -> None:
 
 def test_the_control_has_nothing_of_it() -> None:
     plan = plan_of(bundle.process_config(Process(argv=("a",)), network_namespace="/proc/1/ns/net"))
-    assert plan.enter == "chroot"
     assert not plan.process.seccomp
     assert not plan.process.no_new_privileges
     assert not plan.masks
     assert plan.process.effective == capabilities.mask(capabilities.held())
     assert [path for path, _ in plan.joins] == ["/proc/1/ns/net"]
+
+
+@given(st.dictionaries(st.text() | st.sampled_from(["lab.enter", "lab.init", "run.oci.handler"]), st.text()))
+@example({"lab.enter": "chroot"})
+def test_no_annotation_changes_what_is_done(annotations: dict[str, str]) -> None:
+    """An image's annotations arrive in the configuration (podman): hooks are told of them, and nothing else."""
+    with_them, without = plan_of(with_process(annotations=annotations)), plan_of(with_process())
+    assert replace(with_them, state={}) == replace(without, state={})
 
 
 def test_limits_survive_the_round_trip() -> None:
@@ -129,8 +137,6 @@ def test_what_lab_can_not_carry_out_is_refused() -> None:
         plan_of(Config(process=ProcessConfig(args=("a",))))
     with pytest.raises(UsageError, match=r"mounts\[0\].options has size=1, which means nothing for a bind mount"):
         plan_of(with_process(mounts=(MountConfig(destination="/x", source="/y", options=("bind", "size=1")),)))
-    with pytest.raises(UsageError, match=r"annotations\.lab\.enter"):
-        plan_of(with_process(annotations={"lab.enter": "jump"}))
 
 
 def test_mounts_are_described_and_survive_json() -> None:

@@ -12,7 +12,7 @@ from lab.runtime import config as configuration
 from lab.runtime import resources, translate, validate
 from lab.runtime.mounts import DirectoryRoot
 from lab.runtime.oci.store import State
-from lab.runtime.plan import CgroupsPlan
+from lab.runtime.plan import CgroupsPlan, Enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Blueprint:
             fail_at=fail_at,
             bundle=self.bundle,
             cgroup_directories=directories(group),
-            no_pivot=no_pivot,
+            enter=Enter.MOVE if no_pivot else Enter.PIVOT_ROOT,
         )
         return replace(plan, process=surviving(plan.process, preserve))
 

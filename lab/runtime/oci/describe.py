@@ -53,7 +53,7 @@ def features(call: Call) -> int:
             "mountOptions": mount_options(),
             "linux": linux(),
             "annotations": {"lab.version": __version__},
-            "potentiallyUnsafeConfigAnnotations": ["lab.enter"],
+            "potentiallyUnsafeConfigAnnotations": [],
         }
     )
 
