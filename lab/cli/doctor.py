@@ -35,6 +35,9 @@ class Verdict:
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Boot a guest under KVM anew, whatever was found out before.")
+    ] = False,
 ) -> None:
     """Check this host, and print what to do about each lack.
 
@@ -48,7 +51,7 @@ def doctor(
     own = {kind.name: kind.check() for kind in kinds}
     checks = merge([*host, *(check for each in own.values() for check in each)])
     verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
-    accelerator, accelerator_note = _accelerate(verdicts)
+    accelerator, accelerator_note = _accelerate(verdicts, again=prove)
     if as_json:
         _print_json(checks, verdicts, accelerator, accelerator_note)
     else:
@@ -78,21 +81,24 @@ def _concerns(check: Check, backend: str, own: set[str]) -> bool:
     return check.name in own or backend in check.required_by or check.required_by == ALL
 
 
-def _accelerate(verdicts: Sequence[Verdict]) -> tuple[Accelerator | None, str]:
+def _accelerate(verdicts: Sequence[Verdict], *, again: bool = False) -> tuple[Accelerator | None, str]:
     """What runs guests here, proven by booting one; None, and why, when none can be booted at all."""
     from lab.errors import LabError
     from lab.host.home import home
+    from lab.host.virtualisation import NESTED, Ground, platform
     from lab.hypervisor.accelerator import choose_accelerator
 
     if not any(verdict.usable and verdict.kernel is Kernel.OWN for verdict in verdicts):
         return None, "no backend with a kernel of its own is usable"
     try:
         with _saying("booting a guest to see what runs it"):
-            verdict = choose_accelerator(home())
+            verdict = choose_accelerator(home(), again=again)
     except LabError as error:
         return None, str(error)
-    kvm = verdict.accelerator is Accelerator.KVM
-    return verdict.accelerator, verdict.reason if kvm else f"{verdict.reason}; {FALLING_BACK}"
+    if verdict.accelerator is not Accelerator.KVM:
+        return verdict.accelerator, f"{verdict.reason}; {FALLING_BACK}"
+    emulated = platform().ground is Ground.EMULATED
+    return verdict.accelerator, f"{verdict.reason}; {NESTED}" if emulated else verdict.reason
 
 
 def _saying(text: str) -> AbstractContextManager[object]:

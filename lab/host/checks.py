@@ -17,6 +17,7 @@ from lab.host.facts import count_range_list, memory, parse_os_release
 from lab.host.hierarchy import Hierarchies
 from lab.host.home import home
 from lab.host.units import format_bytes
+from lab.host.virtualisation import Ground, platform
 from lab.model import Check
 
 GIB = 1024**3
@@ -87,7 +88,17 @@ RESOURCES = (
 
 def host_checks() -> list[Check]:
     """Every check of this module, in the order in which a reader would look for a cause."""
-    checks: list[Callable[[], Check]] = [privilege.check, processor, cgroup, namespaces, overlay, disk, ram, compiler]
+    checks: list[Callable[[], Check]] = [
+        privilege.check,
+        processor,
+        ground,
+        cgroup,
+        namespaces,
+        overlay,
+        disk,
+        ram,
+        compiler,
+    ]
     found = [check() for check in checks] + [tool(each) for each in TOOLS] + [resource(each) for each in RESOURCES]
     return [*found, criu.check()]
 
@@ -103,6 +114,17 @@ def processor() -> Check:
         found=f"{system}, Linux {os.uname().release}, {machine}, {cores} cores",
         remedy="use a host with an x86-64 processor: lab supports no other yet",
         required_by=ALL,
+    )
+
+
+def ground() -> Check:
+    """What the host's kernel runs on, and what that does to figures."""
+    found = platform()
+    return Check(
+        name="platform",
+        ok=found.ground is not Ground.EMULATED,
+        found=f"{found.title}: {found.effect}",
+        remedy="for times, measure on hardware or in a virtual machine under KVM; sizes and answers are right",
     )
 
 

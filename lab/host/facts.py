@@ -11,12 +11,14 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lab import __version__
 from lab.errors import CommandError
+from lab.host import virtualisation
 from lab.host.command import run
 from lab.host.hierarchy import Hierarchies
 
@@ -34,7 +36,8 @@ VERSION_COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 
 def provenance(root: Path = ROOT) -> dict[str, Any]:
-    """The host as JSON: identity, system, CPU, mitigations, memory, cgroups, and how busy it is right now.
+    """The host as JSON: identity, system, CPU, what it all runs on (`Platform`), mitigations, memory, cgroups,
+    and how busy it is right now.
 
     ``identity`` is a hash that tells two hosts apart without naming either. ``root`` is the tree in which
     proc, sys and etc are looked up.
@@ -46,6 +49,9 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
         "kernel_version": _read(root / "proc/sys/kernel/version"),
         "architecture": platform.machine(),
         "cpu": cpu(root),
+        "platform": asdict(
+            virtualisation.platform() if root == ROOT else virtualisation.of(virtualisation.concluded(root))
+        ),
         "mitigations": mitigations(root),
         "memory": memory(root),
         "cgroups": cgroups(root),

@@ -2,7 +2,8 @@
 
 /dev/kvm may open, answer and create machines, and still no kernel ever boots: QEMU asserts, or the guest hangs
 before its first instruction of ours. So a small machine is started with a deadline; the first line of lab's
-init is the proof. The verdict holds for this boot of this host and is kept in ``<home>/cache/kvm.json``.
+init is the proof. A success and a refusal hold for this boot of this host; that the time was too short, or that
+something was lacking just then, holds for ten minutes only. Kept in ``<home>/cache/kvm.json``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.errors import UsageError
+from lab.host.virtualisation import Ground, platform
 from lab.hypervisor.channels import INIT_LINE
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.emulator import QEMU
@@ -30,18 +33,26 @@ log = logging.getLogger(__name__)
 
 OVERRIDE = "LAB_ACCELERATOR"
 DEVICE = Path("/dev/kvm")
-DEADLINE_SECONDS = 5.0  # where KVM works, this takes a fraction of a second
+DEADLINE_SECONDS = {Ground.HARDWARE: 5.0, Ground.VIRTUAL: 15.0, Ground.EMULATED: 180.0}
+"""Where KVM works it takes a fraction of a second on hardware, and half a minute on an idle emulated processor."""
+
+DOUBT_SECONDS = 600.0
+LACKING = ("Cannot allocate memory", "Device or resource busy")  # errno(3), in QEMU's last words: it may pass
+AGAIN = "lab doctor --prove asks again"
 PROOF_MEMORY = "128M"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What was found out, and for which boot of which kernel."""
+    """What was found out, and for which boot of which kernel; ``until`` a moment of CLOCK_BOOTTIME, if not for all of
+    it.
+    """
 
     accelerator: Accelerator
     reason: str
     boot_id: str = ""
     kernel: str = ""
+    until: float | None = None
 
 
 def find_accelerator(home: Path) -> Accelerator:
@@ -49,8 +60,8 @@ def find_accelerator(home: Path) -> Accelerator:
     return choose_accelerator(home).accelerator
 
 
-def choose_accelerator(home: Path) -> Verdict:
-    """The verdict for this boot of this host; at most a few seconds, the first time.
+def choose_accelerator(home: Path, *, again: bool = False) -> Verdict:
+    """The verdict for this boot of this host; up to `DEADLINE_SECONDS`, the first time, or if it is to be had again.
 
     ``$LAB_ACCELERATOR`` set to kvm or tcg decides without proof. Raises UsageError for any other value, and what
     `prepare_guest` raises if there is no guest kernel to boot.
@@ -62,7 +73,7 @@ def choose_accelerator(home: Path) -> Verdict:
     if obstacle := _obstacle():
         return Verdict(accelerator=Accelerator.TCG, reason=obstacle)
     kept = home / "cache" / "kvm.json"
-    verdict = _remembered(kept)
+    verdict = None if again else _remembered(kept)
     if verdict is None:
         verdict = prove(prepare_guest(home))
         _remember(kept, verdict)
@@ -71,12 +82,15 @@ def choose_accelerator(home: Path) -> Verdict:
 
 def prove(guest: Guest) -> Verdict:
     """Boot the guest's kernel under KVM until its init speaks, or the deadline passes."""
-    failure = _boot(guest)
+    deadline_seconds = DEADLINE_SECONDS[platform().ground]
+    log.info("booting a guest to see whether KVM runs it, for %g s at most", deadline_seconds)
+    failure, final = _boot(guest, deadline_seconds)
     return Verdict(
         accelerator=Accelerator.TCG if failure else Accelerator.KVM,
         reason=failure or "lab's guest kernel booted under KVM",
         boot_id=_boot_id(),
         kernel=os.uname().release,
+        until=None if final else _now() + DOUBT_SECONDS,
     )
 
 
@@ -90,8 +104,10 @@ def _obstacle() -> str:
     return ""
 
 
-def _boot(guest: Guest) -> str:
-    """Why it did not boot; empty when it did. QEMU directly: there is nothing to manage, only to kill."""
+def _boot(guest: Guest, deadline_seconds: float) -> tuple[str, bool]:
+    """Why it did not boot, "" when it did; and whether that is final. QEMU directly: there is nothing to manage, only
+    to kill.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="lab-kvm-") as folder,
         socket.socket(socket.AF_UNIX) as listener,
@@ -108,33 +124,48 @@ def _boot(guest: Guest) -> str:
         ]  # fmt: skip
         qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints)
         try:
-            failure = _await_init(listener)
+            failure, final = _await_init(listener, qemu, deadline_seconds)
         finally:
             qemu.kill()
             qemu.wait()
         complaints.seek(0)
         last_words = complaints.read().decode("utf-8", "replace").strip().splitlines()[-1:]
-        return ": ".join([failure, *last_words]) if failure else ""
+        final = final and not any(lack in word for word in last_words for lack in LACKING)
+        return ": ".join([failure, *last_words]) + ("" if final else f"; {AGAIN}") if failure else "", final
 
 
-def _await_init(listener: socket.socket) -> str:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+def _await_init(listener: socket.socket, qemu: subprocess.Popen[bytes], deadline_seconds: float) -> tuple[str, bool]:
+    """As `_boot`."""
+    deadline = time.monotonic() + deadline_seconds
     seen = b""
     try:
-        listener.settimeout(DEADLINE_SECONDS)
+        if not _connects(listener, qemu, deadline_seconds):
+            return "QEMU gave up under KVM", True
         connection, _ = listener.accept()
         with connection:
             while INIT_LINE not in seen:
                 connection.settimeout(max(0.001, deadline - time.monotonic()))
                 data = connection.recv(4096)
                 if not data:
-                    return "QEMU gave up under KVM"
+                    return "QEMU gave up under KVM", True
                 seen += data
     except TimeoutError:
-        return f"{DEVICE} opens, but lab's guest kernel did not boot within {DEADLINE_SECONDS:g} s"
+        return f"{DEVICE} opens, but lab's guest kernel did not boot within {deadline_seconds:g} s", False
     except OSError as error:
-        return f"QEMU gave up under KVM: {error.strerror}"
-    return ""
+        return f"QEMU gave up under KVM: {error.strerror}", True
+    return "", True
+
+
+def _connects(listener: socket.socket, qemu: subprocess.Popen[bytes], timeout_seconds: float) -> bool:
+    """Whether QEMU connects to its console; False if it ends before. Raises TimeoutError."""
+    pidfd = os.pidfd_open(qemu.pid)
+    try:
+        ready, _, _ = select.select([listener.fileno(), pidfd], [], [], timeout_seconds)
+    finally:
+        os.close(pidfd)
+    if not ready:
+        raise TimeoutError
+    return listener.fileno() in ready
 
 
 def _remembered(path: Path) -> Verdict | None:
@@ -143,7 +174,9 @@ def _remembered(path: Path) -> Verdict | None:
         verdict = Verdict(**{**fields, "accelerator": Accelerator(fields["accelerator"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return verdict if (verdict.boot_id, verdict.kernel) == (_boot_id(), os.uname().release) else None
+    if (verdict.boot_id, verdict.kernel) != (_boot_id(), os.uname().release):
+        return None
+    return verdict if verdict.until is None or _now() < verdict.until else None
 
 
 def _remember(path: Path, verdict: Verdict) -> None:
@@ -151,6 +184,10 @@ def _remember(path: Path, verdict: Verdict) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     unfinished.write_text(json.dumps(asdict(verdict)))
     unfinished.rename(path)
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _boot_id() -> str:

@@ -59,7 +59,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> list[Check]:
     kinds = (backend("container", Kernel.HOST), backend("vm", Kernel.OWN))
     monkeypatch.setattr(registry, "available", lambda: kinds)
     monkeypatch.setattr(checks, "host_checks", lambda: found)
-    monkeypatch.setattr(doctor, "_accelerate", lambda _verdicts: (Accelerator.TCG, doctor.FALLING_BACK))
+    monkeypatch.setattr(doctor, "_accelerate", lambda _verdicts, again: (Accelerator.TCG, doctor.FALLING_BACK))
     return found
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lab.errors import BackendUnavailable, UsageError
+from lab.host.virtualisation import Ground
 from lab.hypervisor import accelerator
 from lab.hypervisor.accelerator import Verdict, choose_accelerator
+from lab.hypervisor.channels import INIT_LINE
 from lab.hypervisor.emulator import CGROUPS_VARIABLE, cgroups_value, install_emulator
 from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator
@@ -47,6 +52,52 @@ def test_a_proof_holds_for_this_boot_of_this_kernel(proofs: list[int], tmp_path:
     kept.write_text("{broken")
     choose_accelerator(tmp_path)
     assert len(proofs) == 3
+
+
+def test_a_doubt_holds_for_ten_minutes_and_can_be_asked_again(
+    proofs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubt = Verdict(accelerator=Accelerator.TCG, reason="too slow", boot_id=accelerator._boot_id())
+    doubt = replace(doubt, kernel=os.uname().release, until=accelerator._now() + accelerator.DOUBT_SECONDS)
+    accelerator._remember(tmp_path / "cache/kvm.json", doubt)
+    assert choose_accelerator(tmp_path) == doubt
+    later = accelerator._now() + accelerator.DOUBT_SECONDS + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(accelerator, "_now", lambda: later)
+        assert choose_accelerator(tmp_path).accelerator is Accelerator.KVM
+    assert len(proofs) == 1
+    choose_accelerator(tmp_path, again=True)
+    assert len(proofs) == 2
+
+
+BOOTS = f"import os; os.write(c.fileno(), b'{INIT_LINE.decode()}'); import time; time.sleep(9)"
+
+
+@pytest.mark.parametrize(
+    ("script", "boots", "lasts"),
+    [
+        (f"{{connect}}; {BOOTS}", True, True),
+        ("{connect}; import time; time.sleep(9)", False, False),
+        ("import time; time.sleep(9)", False, False),
+        ("{connect}; import sys; sys.exit('kvm_buf_set_msrs: Assertion failed')", False, True),
+        ("import sys; sys.exit('failed to initialize kvm: Invalid argument')", False, True),
+        ("import sys; sys.exit('ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy')", False, False),
+    ],
+)
+def test_success_and_refusal_last_until_the_next_boot_and_a_time_out_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, boots: bool, lasts: bool
+) -> None:
+    qemu = tmp_path / "qemu-system-x86_64"
+    connect = "import socket, sys; c = socket.socket(socket.AF_UNIX); c.connect(sys.argv[-1].partition(':')[2])"
+    qemu.write_text(f"#!{sys.executable} -IS\n{script.format(connect=connect)}\n")
+    qemu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(accelerator, "DEADLINE_SECONDS", dict.fromkeys(Ground, 1.0))
+    guest: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initramfs=tmp_path / "initramfs")
+    verdict = accelerator.prove(guest)
+    assert (verdict.accelerator is Accelerator.KVM) is boots
+    assert (verdict.until is None) is lasts
+    assert ("lab doctor --prove" in verdict.reason) is not lasts
 
 
 def test_without_a_device_nothing_is_booted(proofs: list[int], tmp_path: Path) -> None:
