@@ -247,7 +247,7 @@ class ReferenceContainer:
             syscalls.unshare(syscalls.CLONE_NEWNS)
             syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
             if root is not None:
-                root.mount()
+                os.close(root.mount())
             if self._hidden is None:
                 return spawn(words, descriptors)
             syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)

@@ -13,7 +13,6 @@ from lab.host import foreign as ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from ctypes import Array, c_char
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -84,12 +83,15 @@ MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x00100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
+AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 
 # fsopen(2), fsconfig(2), fsmount(2)
 FSOPEN_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 FSMOUNT_CLOEXEC = 1
 
@@ -176,7 +178,7 @@ def _check(result: int, name: str, *about: object) -> int:
     return result
 
 
-def _syscall(name: str, *arguments: object, about: str = "") -> int:
+def system_call(name: str, *arguments: object, about: str = "") -> int:
     """syscall(2) by name; integers go as 64-bit so that none is cut."""
     if name not in _NR:
         raise OSError(38, f"lab knows no number for {name} on {_MACHINE}")
@@ -208,13 +210,13 @@ def clone(flags: int) -> int:
     The caller has one thread only, and the child must end in execve or _exit: Python's own after-fork
     handlers don't run.
     """
-    return _syscall("clone", flags, 0, 0, 0, 0)
+    return system_call("clone", flags, 0, 0, 0, 0)
 
 
 def clone3(flags: int, exit_signal: int, cgroup: int) -> int:
     """clone3(2) as `clone`, born in the cgroup v2 directory open as ``cgroup`` (Linux 5.7)."""
     arguments = _CloneArgs(flags=flags | CLONE_INTO_CGROUP, exit_signal=exit_signal, cgroup=cgroup)
-    return _syscall("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))
+    return system_call("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))
 
 
 def unshare(flags: int) -> None:
@@ -240,7 +242,7 @@ def umount2(target: str, flags: int) -> None:
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2); ``pivot_root(".", ".")`` stacks the old root on the new one, to be unmounted next."""
-    _syscall("pivot_root", os.fsencode(new_root), os.fsencode(put_old), about=new_root)
+    system_call("pivot_root", os.fsencode(new_root), os.fsencode(put_old), about=new_root)
 
 
 def sethostname(name: str) -> None:
@@ -260,49 +262,71 @@ def personality(persona: int) -> None:
     _check(_libc.personality(persona), "personality", hex(persona))
 
 
-def mount_setattr(mount: int, attr_set: int, attr_clr: int, *, recursive: bool = False, userns_fd: int = 0) -> None:
+def mount_setattr(
+    mount: int,
+    attr_set: int,
+    attr_clr: int,
+    *,
+    propagation: int = 0,
+    recursive: bool = False,
+    userns_fd: int = 0,
+) -> None:
     """mount_setattr(2) on the mount whose root is open as ``mount``, and those below it (Linux 5.12)."""
-    attributes = _MountAttr(attr_set=attr_set, attr_clr=attr_clr, userns_fd=userns_fd)
+    attributes = _MountAttr(attr_set=attr_set, attr_clr=attr_clr, propagation=propagation, userns_fd=userns_fd)
     flags, size = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), ctypes.sizeof(attributes)
-    _syscall("mount_setattr", mount, b"", flags, ctypes.byref(attributes), size, about=hex(attr_set))
+    system_call("mount_setattr", mount, b"", flags, ctypes.byref(attributes), size, about=hex(attr_set))
 
 
-def open_tree(path: str, *, recursive: bool) -> int:
-    """open_tree(2) with OPEN_TREE_CLONE: a bind mount that is nowhere yet, close-on-exec (Linux 5.2)."""
-    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
-    return _syscall("open_tree", -100, os.fsencode(path), flags, about=path)
+def open_tree(path: str, *, recursive: bool, directory: int = AT_FDCWD) -> int:
+    """open_tree(2) with OPEN_TREE_CLONE: a bind mount that is nowhere yet, close-on-exec (Linux 5.2).
+
+    Of what is open as ``directory`` itself for an empty ``path``.
+    """
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
+    return system_call("open_tree", directory, os.fsencode(path), flags, about=path)
 
 
 def move_mount(tree: int, target: int) -> None:
     """move_mount(2): put the mount open as ``tree`` on what is open as ``target`` (Linux 5.2)."""
     move_from_and_to_descriptors = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    _syscall("move_mount", tree, b"", target, b"", move_from_and_to_descriptors)
+    system_call("move_mount", tree, b"", target, b"", move_from_and_to_descriptors)
 
 
 def fsopen(kind: str) -> int:
     """fsopen(2): the context of a file system to be set up, close-on-exec (Linux 5.2)."""
-    return _syscall("fsopen", kind.encode(), FSOPEN_CLOEXEC, about=kind)
+    return system_call("fsopen", kind.encode(), FSOPEN_CLOEXEC, about=kind)
 
 
 def fsconfig_create(context: int) -> None:
     """fsconfig(2) FSCONFIG_CMD_CREATE: make it, or find the one that there is."""
-    _syscall("fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0)
+    system_call("fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0)
 
 
-def fsmount(context: int) -> int:
-    """fsmount(2): its root, mounted nowhere, close-on-exec. The mount ends with the descriptor."""
-    return _syscall("fsmount", context, FSMOUNT_CLOEXEC, 0)
+def fsconfig_string(context: int, name: str, value: str) -> None:
+    """fsconfig(2) FSCONFIG_SET_STRING: a parameter with its value."""
+    encoded = name.encode(), os.fsencode(value)
+    system_call("fsconfig", context, FSCONFIG_SET_STRING, *encoded, 0, about=f"{name}={value}")
+
+
+def fsconfig_flag(context: int, name: str) -> None:
+    """fsconfig(2) FSCONFIG_SET_FLAG: a parameter that has no value."""
+    system_call("fsconfig", context, FSCONFIG_SET_FLAG, name.encode(), None, 0, about=name)
+
+
+def fsmount(context: int, attributes: int = 0) -> int:
+    """fsmount(2): its root, mounted nowhere, close-on-exec. The mount ends with the descriptor unless it is moved."""
+    return system_call("fsmount", context, FSMOUNT_CLOEXEC, attributes)
 
 
 def sched_setattr(**fields: int) -> None:
     """sched_setattr(2) of the calling thread; ``fields`` of struct sched_attr, times in nanoseconds."""
     attributes = _SchedAttr(size=ctypes.sizeof(_SchedAttr), **fields)
-    _syscall("sched_setattr", 0, ctypes.byref(attributes), 0)
+    system_call("sched_setattr", 0, ctypes.byref(attributes), 0)
 
 
 def ioprio_set(io_class: int, priority: int) -> None:
     """ioprio_set(2) of the calling thread."""
-    _syscall("ioprio_set", 1, 0, io_class << 13 | priority)  # IOPRIO_WHO_PROCESS
+    system_call("ioprio_set", 1, 0, io_class << 13 | priority)  # IOPRIO_WHO_PROCESS
 
 
 def prctl(option: int, argument: int = 0, third: int = 0) -> int:
@@ -324,7 +348,7 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
     Returns 0, or the listener that SECCOMP_FILTER_FLAG_NEW_LISTENER asks for, close-on-exec.
     """
     descriptor = _SockFprog(len(program) // 8, program)
-    return _syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(descriptor))
+    return system_call("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(descriptor))
 
 
 def landlock_abi() -> int:
@@ -332,7 +356,7 @@ def landlock_abi() -> int:
 
     Raises OSError: ENOSYS for a kernel without it, EOPNOTSUPP where it was switched off at boot.
     """
-    return _syscall("landlock_create_ruleset", 0, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    return system_call("landlock_create_ruleset", 0, 0, LANDLOCK_CREATE_RULESET_VERSION)
 
 
 def landlock_create_ruleset(access: int, *, scoped: int = 0) -> int:
@@ -341,18 +365,18 @@ def landlock_create_ruleset(access: int, *, scoped: int = 0) -> int:
     A field that an older kernel doesn't know must be 0 (that is how it is told from E2BIG).
     """
     rules = _LandlockRuleset(handled_access_fs=access, scoped=scoped)
-    return _syscall("landlock_create_ruleset", ctypes.byref(rules), ctypes.sizeof(rules), 0)
+    return system_call("landlock_create_ruleset", ctypes.byref(rules), ctypes.sizeof(rules), 0)
 
 
 def landlock_add_rule(ruleset: int, directory: int, access: int) -> None:
     """landlock_add_rule(2) LANDLOCK_RULE_PATH_BENEATH: ``access`` is allowed to all that lies below ``directory``."""
     beneath = access.to_bytes(8, sys.byteorder) + directory.to_bytes(4, sys.byteorder)  # the struct is packed
-    _syscall("landlock_add_rule", ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.c_char_p(beneath), 0)
+    system_call("landlock_add_rule", ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.c_char_p(beneath), 0)
 
 
 def landlock_restrict_self(ruleset: int) -> None:
     """landlock_restrict_self(2): from here on, for this thread and its children. No way back."""
-    _syscall("landlock_restrict_self", ruleset, 0)
+    system_call("landlock_restrict_self", ruleset, 0)
 
 
 def mmap(length: int, descriptor: int) -> int:
@@ -379,61 +403,11 @@ def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
     """close_range(2), both ends included (Linux 5.9; CLOSE_RANGE_CLOEXEC 5.11)."""
-    _syscall("close_range", first, last, flags)
+    system_call("close_range", first, last, flags)
 
 
 def openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:
     """openat2(2) without a mode; the descriptor is close-on-exec."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     size = ctypes.sizeof(how)
-    return _syscall("openat2", directory, os.fsencode(path), ctypes.byref(how), size, about=os.fsdecode(path))
-
-
-# bpf(2): only what guards device nodes on cgroup v2
-
-_BPF_PROG_LOAD = 5
-_BPF_PROG_ATTACH = 8
-_BPF_PROG_TYPE_CGROUP_DEVICE = 15
-_BPF_CGROUP_DEVICE = 6
-
-
-class _BpfLoad(ctypes.Structure):
-    _fields_ = (
-        ("prog_type", ctypes.c_uint32),
-        ("insn_cnt", ctypes.c_uint32),
-        ("insns", ctypes.c_uint64),
-        ("license", ctypes.c_uint64),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_uint64),
-        ("kern_version", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
-    )
-
-
-class _BpfAttach(ctypes.Structure):
-    _fields_ = (
-        ("target_fd", ctypes.c_uint32),
-        ("attach_bpf_fd", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("attach_flags", ctypes.c_uint32),
-    )
-
-
-def bpf_load_cgroup_device(instructions: Sequence[bytes]) -> int:
-    """bpf(2) BPF_PROG_LOAD of a BPF_PROG_TYPE_CGROUP_DEVICE program; its descriptor, to be closed."""
-    code = ctypes.create_string_buffer(b"".join(instructions), 8 * len(instructions))
-    terms = ctypes.create_string_buffer(b"GPL")
-    attributes = _BpfLoad(
-        prog_type=_BPF_PROG_TYPE_CGROUP_DEVICE,
-        insn_cnt=len(instructions),
-        insns=ctypes.addressof(code),
-        license=ctypes.addressof(terms),
-    )
-    return _syscall("bpf", _BPF_PROG_LOAD, ctypes.byref(attributes), ctypes.sizeof(attributes), about="PROG_LOAD")
-
-
-def bpf_attach_cgroup_device(cgroup: int, program: int) -> None:
-    """bpf(2) BPF_PROG_ATTACH of a device program to the cgroup v2 directory open as ``cgroup``."""
-    attributes = _BpfAttach(target_fd=cgroup, attach_bpf_fd=program, attach_type=_BPF_CGROUP_DEVICE)
-    _syscall("bpf", _BPF_PROG_ATTACH, ctypes.byref(attributes), ctypes.sizeof(attributes), about="PROG_ATTACH")
+    return system_call("openat2", directory, os.fsencode(path), ctypes.byref(how), size, about=os.fsdecode(path))

@@ -12,7 +12,7 @@ import fcntl
 import os
 import struct
 
-from lab.host import syscalls
+from lab.runtime import trees
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,11 +43,7 @@ def open_inside(root: Root, process: ProcessPlan, channel: Channel) -> int:
 
 def bind_to_dev_console(root: Root, terminal: int) -> None:
     """/dev/console is the same terminal."""
-    target = root.ensure("/dev/console", directory=False)
-    try:
-        root.mount(f"/proc/self/fd/{terminal}", target, "", syscalls.MS_BIND)
-    finally:
-        os.close(target)
+    root.attach(trees.copy_of(terminal), root.ensure("/dev/console", directory=False))
 
 
 def control() -> None:

@@ -99,11 +99,11 @@ def _is_everything(rule: DeviceRule) -> bool:
 
 
 def _attach(directory: str, rules: tuple[DeviceRule, ...]) -> None:
-    from lab.host import syscalls
+    from lab.host import bpf
 
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        syscalls.bpf_attach_cgroup_device(opened, _program(rules))
+        bpf.attach_cgroup_device(opened, _program(rules))
     finally:
         os.close(opened)
 
@@ -113,10 +113,10 @@ _programs: dict[tuple[DeviceRule, ...], int] = {}
 
 def _program(rules: tuple[DeviceRule, ...]) -> int:
     """Loaded once per set of rules and kept: containers with the same rules share it."""
-    from lab.host import syscalls
+    from lab.host import bpf
 
     if rules not in _programs:
-        _programs[rules] = syscalls.bpf_load_cgroup_device(compile(rules))
+        _programs[rules] = bpf.load_cgroup_device(compile(rules))
     return _programs[rules]
 
 

@@ -60,7 +60,7 @@ def _root(plan: Plan, pid: int) -> int:
 
 
 def _bound(operation: Bind, pid: int) -> int:
-    tree = syscalls.open_tree(operation.source, recursive=operation.whole)
+    tree = operation.made()
     if not operation.idmap:
         return tree
     if operation.uid_map:

@@ -1,19 +1,31 @@
 """Mount operations as data: made by the parent, described in logs and reports, applied by the child.
 
-Targets are resolved by `lab.runtime.rooted`, within the container's root whatever an image holds.
-Everything is applied before the root is entered, while the host's /proc can still name descriptors.
+Each mount is made by `lab.runtime.trees`, complete before it is anywhere, and put on a place that
+`lab.runtime.rooted` looks up, once and within the container's root whatever an image holds. Everything is applied
+before the root is entered, while the host's files can still be reached.
 Standard library only; see `lab.runtime.spawner`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from lab.host import syscalls
-from lab.host.syscalls import MOUNT_ATTR_RDONLY, MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, O_PATH
+from lab.host.syscalls import (
+    MOUNT_ATTR_RDONLY,
+    MS_RDONLY,
+    MS_REMOUNT,
+    O_PATH,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_SYMLINKS,
+)
+from lab.lean import suppress
 from lab.record import Record, items
-from lab.runtime.rooted import UNTOUCHED, Root
+from lab.runtime import rooted, trees
+from lab.runtime.rooted import MODE_DIRECTORY, Root
+from lab.runtime.trees import UNTOUCHED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,14 +61,15 @@ class OverlayRoot(Operation):
     def describe(self) -> str:
         return f"overlay on /: {len(self.lower)} layers below {self.upper}"
 
-    def mount(self) -> None:
-        """Mount it on ``target``."""
+    def mount(self) -> int:
+        """Mount it on ``target``; its root, open, which is the caller's to close."""
         opened: list[int] = []
         try:
             flags = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
             opened.extend(os.open(layer, flags) for layer in (*self.lower, self.upper, self.work))
             names = [f"/proc/self/fd/{descriptor}" for descriptor in opened]
             syscalls.mount("overlay", self.target, "overlay", 0, overlay_options(":".join(names[:-2]), *names[-2:]))
+            return os.open(self.target, flags)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
@@ -75,9 +88,15 @@ class DirectoryRoot(Operation):
     def describe(self) -> str:
         return f"{self.source} on /"
 
-    def mount(self) -> None:
-        """Bind it on ``target``."""
-        syscalls.mount(self.source, self.target, "", MS_BIND | MS_REC)
+    def mount(self) -> int:
+        """Bind it on ``target``; its root, open, which is the caller's to close."""
+        tree = trees.copy(self.source, recursive=True)
+        place = os.open(self.target, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syscalls.move_mount(tree, place)
+        finally:
+            os.close(place)
+        return tree
 
 
 class FileSystem(Operation):
@@ -96,43 +115,32 @@ class FileSystem(Operation):
 
     def apply(self, root: Root) -> None:
         data = self.data
-        if self.kind == "tmpfs" and "mode=" not in data:
-            data = ",".join([word for word in (data, _mode_of(root, self.target)) if word])
-        target = root.ensure(self.target, directory=True)
         try:
-            if self.copy_up:
-                self._copy_up(root, target, data)
-            else:
-                root.mount(self.source, target, self.kind, self.flags, data)
-        finally:
-            os.close(target)
-        root.adjust(self.target, recursive=self.recursive, propagation=self.propagation)
-
-    def _copy_up(self, root: Root, target: int, data: str) -> None:
-        from lab.runtime import copyup  # few mounts ask for it
-
-        below = root.open(self.target, flags=os.O_RDONLY | os.O_DIRECTORY)
-        root.mount(self.source, target, self.kind, self.flags & ~MS_RDONLY, data)
-        above = root.open(self.target, flags=os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            copyup.copy(below, above)
-        finally:
-            os.close(below)
-            os.close(above)
-        if self.flags & MS_RDONLY:
-            root.adjust(self.target, (MOUNT_ATTR_RDONLY, 0))
+            place = root.open(self.target)
+            if self.kind == "tmpfs" and "mode=" not in data:  # it takes over that of the directory that it covers
+                mode = f"mode={stat.S_IMODE(os.fstat(place).st_mode):o}"
+                data = f"{data},{mode}"
+        except FileNotFoundError:
+            place = root.ensure(self.target, directory=True)
+        tree = trees.file_system(self.kind, self.source, self.flags, data, writable=self.copy_up)
+        own = UNTOUCHED
+        if self.copy_up:
+            _copy_up(place, tree)
+            own = (trees.attributes(self.flags & MS_RDONLY), 0)
+        trees.dress(tree, own, self.recursive, self.propagation)
+        root.attach(tree, place, self.target)
 
 
-def _mode_of(root: Root, target: str) -> str:
-    """A tmpfs takes over the mode of the directory that it covers, as under other runtimes."""
+def _copy_up(place: int, tree: int) -> None:
+    from lab.runtime import copyup  # few mounts ask for it
+
+    below = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+    above = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
     try:
-        opened = root.open(target)
-    except FileNotFoundError:
-        return ""
-    try:
-        return f"mode={stat.S_IMODE(os.fstat(opened).st_mode):o}"
+        copyup.copy(below, above)
     finally:
-        os.close(opened)
+        os.close(below)
+        os.close(above)
 
 
 class Remount(Operation):
@@ -147,7 +155,7 @@ class Remount(Operation):
     def apply(self, root: Root) -> None:
         opened = root.open(self.target, follow=True)
         try:
-            root.mount("none", opened, "", self.flags | MS_REMOUNT, self.data)
+            syscalls.mount("none", f"/proc/self/fd/{opened}", "", self.flags | MS_REMOUNT, self.data)
         finally:
             os.close(opened)
 
@@ -174,18 +182,25 @@ class Bind(Operation):
         return f"{self.source} on {self.target}{' read-only' if read_only else ''}"
 
     def apply(self, root: Root) -> None:
-        tree = root.next_tree() if self.tree else -1
-        directory = stat.S_ISDIR(os.stat(tree if self.tree else self.source).st_mode)
-        target = root.ensure(self.target, directory=directory, follow=True)
+        tree = root.next_tree() if self.tree else self.made()
+        directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         try:
-            if self.tree:
-                syscalls.move_mount(tree, target)
-                os.close(tree)
-            else:
-                root.mount(self.source, target, "", MS_BIND | (MS_REC if self.whole else 0))
-        finally:
-            os.close(target)
-        root.adjust(self.target, self.attributes, recursive=self.recursive, propagation=self.propagation, follow=True)
+            place, remembered = root.ensure(self.target, directory=directory), self.target
+        except OSError as error:
+            if not rooted.has_links(error):
+                raise
+            place, remembered = root.ensure(self.target, directory=directory, follow=True), ""
+        root.attach(tree, place, remembered if directory else "")
+
+    def made(self) -> int:
+        """The mount with all its attributes, before it is anywhere."""
+        tree = trees.copy(self.source, recursive=self.whole)
+        try:
+            trees.dress(tree, self.attributes, self.recursive, self.propagation)
+        except OSError:
+            os.close(tree)
+            raise
+        return tree
 
 
 class CgroupView(Operation):
@@ -204,38 +219,32 @@ class CgroupView(Operation):
         return f"cgroups on {self.target}: {' '.join(self.controllers) or 'v2'}"
 
     def apply(self, root: Root) -> None:
-        top = root.ensure(self.target, directory=True)
-        try:
-            if not self.controllers:
-                self._show(root, self.target, top, "cgroup2", "", "".join(self.sources))
-                return
-            root.mount("tmpfs", top, "tmpfs", self.flags & ~MS_RDONLY, "mode=755,size=64k")
-        finally:
-            os.close(top)
+        place = root.ensure(self.target, directory=True)
+        if not self.controllers:
+            tree = self._shown("cgroup2", "", "".join(self.sources))
+            trees.dress(tree, propagation=self.propagation)
+            root.attach(tree, place, self.target)
+            return
+        top = trees.file_system("tmpfs", "tmpfs", self.flags & ~MS_RDONLY, "mode=755,size=64k")
+        root.attach(top, place, self.target)
         sources = self.sources or ("",) * len(self.controllers)
         for names, source in zip(self.controllers, sources, strict=True):
-            place = root.ensure(f"{self.target}/{names}", directory=True)
-            self._show(root, f"{self.target}/{names}", place, "cgroup", names, source)
-            os.close(place)
-        self._link(root)
-        read_only = MOUNT_ATTR_RDONLY if self.flags & MS_RDONLY else 0
-        root.adjust(self.target, (read_only, 0), propagation=self.propagation)
+            os.mkdir(names, MODE_DIRECTORY, dir_fd=top)
+            below = os.open(names, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+            root.attach(self._shown("cgroup", names, source), below)
+        for name, names in self._together():  # ``cpu`` leads to ``cpu,cpuacct``
+            os.symlink(names, name, dir_fd=top)
+        trees.dress(top, (trees.attributes(self.flags & MS_RDONLY), 0), propagation=self.propagation)
 
-    def _show(self, root: Root, name: str, target: int, kind: str, data: str, source: str) -> None:
-        if source:
-            root.mount(source, target, "", MS_BIND)
-            root.adjust(name, (self.flags & 0xF, 0))  # read-only to noexec are the same bits in both worlds
-        else:
-            root.mount("cgroup", target, kind, self.flags, data)
+    def _shown(self, kind: str, data: str, source: str) -> int:
+        if not source:
+            return trees.file_system(kind, "cgroup", self.flags, data)
+        tree = trees.copy(source)
+        trees.dress(tree, (trees.attributes(self.flags), 0))
+        return tree
 
-    def _link(self, root: Root) -> None:
-        """``cpu`` leads to ``cpu,cpuacct``."""
-        together = [(name, names) for names in self.controllers if "," in names for name in names.split(",")]
-        if together:
-            directory = root.open(self.target)
-            for name, names in together:
-                os.symlink(names, name, dir_fd=directory)
-            os.close(directory)
+    def _together(self) -> list[tuple[str, str]]:
+        return [(name, names) for names in self.controllers if "," in names for name in names.split(",")]
 
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
@@ -299,14 +308,14 @@ class DeviceNode(Operation):
         directory = root.ensure(parent or "/", directory=True)
         number = os.makedev(self.major, self.minor)
         try:
-            os.mknod(name, self.kind | 0o600, number, dir_fd=directory)
-        except FileExistsError:
-            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if (stat.S_IFMT(found.st_mode), found.st_rdev) != (self.kind, number):
-                raise
+            with suppress(FileExistsError):
+                os.mknod(name, self.kind | 0o600, number, dir_fd=directory)
+            opened = syscalls.openat2(directory, name, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
         finally:
             os.close(directory)
-        opened = root.open(self.target)
+        found = os.fstat(opened)
+        if (stat.S_IFMT(found.st_mode), found.st_rdev) != (self.kind, number):
+            raise FileExistsError(errno.EEXIST, "something else is there", self.target)
         os.chown(f"/proc/self/fd/{opened}", self.uid, self.gid)
         os.chmod(f"/proc/self/fd/{opened}", self.mode)
         os.close(opened)
@@ -323,13 +332,15 @@ class Mask(Operation):
             opened = root.open(self.target)
         except FileNotFoundError:
             return  # this kernel has no such file: nothing to hide
-        try:
-            if stat.S_ISDIR(os.fstat(opened).st_mode):
-                root.mount("tmpfs", opened, "tmpfs", MS_RDONLY, "size=0")
-            else:
-                root.mount("/dev/null", opened, "", MS_BIND)
-        finally:
-            os.close(opened)
+        directory = stat.S_ISDIR(os.fstat(opened).st_mode)
+        root.attach(_nothing(root) if directory else trees.copy("/dev/null"), opened)
+
+
+def _nothing(root: Root) -> int:
+    """An empty read-only directory: copies of one, since a file system more for each mask takes its time."""
+    if root.scratch < 0:
+        root.scratch = trees.file_system("tmpfs", "tmpfs", MS_RDONLY, "size=0")
+    return trees.copy_of(root.scratch)
 
 
 class MakeReadOnly(Operation):
@@ -343,11 +354,9 @@ class MakeReadOnly(Operation):
             opened = root.open(self.target)
         except FileNotFoundError:
             return
-        try:
-            root.mount(f"/proc/self/fd/{opened}", opened, "", MS_BIND | MS_REC)
-        finally:
-            os.close(opened)
-        root.adjust(self.target, (MOUNT_ATTR_RDONLY, 0))
+        tree = trees.copy_of(opened, recursive=True)
+        trees.dress(tree, (MOUNT_ATTR_RDONLY, 0))
+        root.attach(tree, opened)
 
 
 _OPERATIONS: dict[str, type[Operation]] = {kind.__name__: kind for kind in Operation.__subclasses__()}

@@ -1,12 +1,15 @@
 """Paths below a container's root while it is put together, and the mounts on them.
 
 What lies below the root comes from an image, so it is hostile until proven otherwise: ``/proc`` may be a link to
-``../../etc``. Targets are therefore never paths to the kernel. They are opened by openat2(2) with the root as the
-world's end, and mounted on by descriptor. For what lab itself mounts, links are refused.
+``../../etc``, and may become one at any moment. Targets are therefore never paths to the kernel. Each is looked up
+once, by openat2(2) with the root as the world's end, and is a descriptor from then on. For what lab itself mounts,
+links are refused; and what was mounted is remembered, so that what comes below it, a mask of /proc/kcore, is looked
+up in that mount, wherever an image's /proc leads by now.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from lab.host import syscalls
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 MODE_DIRECTORY = 0o755
 MOST_LINKS = 40  # as path_resolution(7)
-UNTOUCHED = (0, 0)  # attributes to set, and to clear
 
 
 class Root:
@@ -36,6 +38,8 @@ class Root:
         """
         self._descriptor = os.open(where, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if isinstance(where, str) else where
         self._trees = list(trees)
+        self._mounted: dict[str, int] = {}  # by target, on a path without links
+        self.scratch = -1  # an empty read-only file system, once a mask has needed it
 
     def fileno(self) -> int:
         """For fchdir(2)."""
@@ -43,8 +47,20 @@ class Root:
 
     def open(self, target: str, *, follow: bool = False, flags: int = O_PATH) -> int:
         """``target`` as a descriptor; symbolic links are refused (ELOOP) unless ``follow``."""
-        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
-        return syscalls.openat2(self._descriptor, target, flags, resolve)
+        if follow:
+            return syscalls.openat2(self._descriptor, target, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        begin, rest = self._beginning(target)
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
+        return syscalls.openat2(begin, rest or ".", flags, resolve)
+
+    def _beginning(self, target: str) -> tuple[int, str]:
+        """The mount that ``target`` is in as far as we know, and the rest of the path."""
+        place = "" if ".." in target else target
+        while place:
+            if place in self._mounted:
+                return self._mounted[place], target[len(place) + 1 :]
+            place = place.rpartition("/")[0]
+        return self._descriptor, target
 
     def ensure(self, target: str, *, directory: bool, follow: bool = False, links: int = MOST_LINKS) -> int:
         """Like `open`; a missing target and its parents are made first, as a directory or an empty file."""
@@ -66,43 +82,46 @@ class Root:
             named = os.readlink(name, dir_fd=above)
             target = named if named.startswith("/") else f"{parent}/{named}"
             return self.ensure(target, directory=directory, follow=True, links=links - 1)
+        else:
+            return syscalls.openat2(above, name, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
         finally:
             os.close(above)
-        return self.open(target, follow=follow)
 
-    def mount(self, source: str, target: int, kind: str, flags: int, data: str = "") -> None:
-        """mount(2) on an open ``target``."""
-        syscalls.mount(source, f"/proc/self/fd/{target}", kind, flags, data)
+    def attach(self, tree: int, place: int, target: str = "") -> None:
+        """Put the mount ``tree`` on the open ``place``, and close that.
+
+        ``target`` is its path, if that has no links and leads to a directory: the mount is then remembered, and
+        closed with the root. Without, it is closed here.
+        """
+        try:
+            syscalls.move_mount(tree, place)
+        except BaseException:
+            os.close(tree)
+            raise
+        finally:
+            os.close(place)
+        if target.strip("/"):
+            for hidden in [each for each in self._mounted if each == target or each.startswith(f"{target}/")]:
+                os.close(self._mounted.pop(hidden))
+            self._mounted[target] = tree
+        else:
+            os.close(tree)
 
     def next_tree(self) -> int:
         """The next of the parent's mounts, to be put in place and closed."""
         return self._trees.pop(0)
 
-    def adjust(
-        self,
-        target: str,
-        attributes: tuple[int, int] = UNTOUCHED,
-        *,
-        recursive: tuple[int, int] = UNTOUCHED,
-        propagation: Sequence[int] = (),
-        follow: bool = False,
-    ) -> None:
-        """Set and clear attributes of what is mounted on ``target`` by now, and say where its mounts propagate."""
-        if attributes == recursive == UNTOUCHED and not propagation:
-            return
-        opened = self.open(target, follow=follow)
-        try:
-            if recursive != UNTOUCHED:
-                syscalls.mount_setattr(opened, *recursive, recursive=True)
-            if attributes != UNTOUCHED:
-                syscalls.mount_setattr(opened, *attributes)
-            for kind in propagation:
-                self.mount("none", opened, "", kind)
-        finally:
-            os.close(opened)
-
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Let go of it and of all that was mounted."""
+        for opened in (self._descriptor, self.scratch, *self._mounted.values()):
+            if opened >= 0:
+                os.close(opened)
+        self._mounted.clear()
+
+
+def has_links(error: OSError) -> bool:
+    """Whether a path was refused because of a symbolic link."""
+    return error.errno == errno.ELOOP
 
 
 def make_read_only(path: str) -> None:

@@ -59,8 +59,7 @@ def mount_root(plan: Plan, place: int, trees: list[int]) -> rooted.Root:
     assert isinstance(operation, mounts.OverlayRoot | mounts.DirectoryRoot)
     if plan.propagation & syscalls.MS_SHARED:
         make_private_around(operation.target)
-    operation.mount()
-    return rooted.Root(operation.target, trees)
+    return rooted.Root(operation.mount(), trees)
 
 
 def make_private_around(place: str) -> None:

@@ -106,7 +106,7 @@ def test_the_small_process_imports_little() -> None:
         "lab.host", "lab.host.foreign", "lab.host.syscalls", "lab.lean", "lab.record", "lab.runtime",
         "lab.runtime.channel", "lab.runtime.container", "lab.runtime.init", "lab.runtime.mounts", "lab.runtime.plan",
         "lab.runtime.privileges", "lab.runtime.rooted", "lab.runtime.spawner",
-        "lab.runtime.surroundings", "lab.runtime.trampoline",
+        "lab.runtime.surroundings", "lab.runtime.trees", "lab.runtime.trampoline",
     }  # fmt: skip
 
 
