@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -225,21 +226,31 @@ int mount_tmpfs(int count, char **arguments) {
     return 0;
 }
 
-/* node b|c MAJOR MINOR: can such a device node be made, and then opened for reading? It is removed at once. */
+static int forbids_devices(const char *directory) {
+    struct statvfs found;
+    return statvfs(*directory ? directory : "/", &found) == 0 && found.f_flag & ST_NODEV;
+}
+
+/* node b|c MAJOR MINOR: can such a device node be made, and then opened for reading? It is removed at once. Where a
+ * mount is nodev no node can be opened by anybody, so that those places come last. */
 int open_node(int count, char **arguments) {
-    const char *const places[] = {"/tmp", "/dev/shm", "/run", "/var/tmp", ""};
+    const char *const places[] = {"/tmp", "/dev/shm", "/run", "/var/tmp", "", "/dev"};
     if (count != 4)
         fail("node: expected b|c MAJOR MINOR");
     mode_t type = arguments[1][0] == 'b' ? S_IFBLK : S_IFCHR;
     dev_t device = makedev((unsigned)number(arguments[2]), (unsigned)number(arguments[3]));
     char path[64] = "";
     long made = -1;
-    for (size_t i = 0; i < sizeof places / sizeof *places && made < 0; i++) {
-        snprintf(path, sizeof path, "%s/.lab-node-%d", places[i], getpid());
-        made = mknod(path, type | 0600, device);
-        if (made < 0 && errno != EROFS && errno != ENOENT)
-            break; /* refused by privilege, not by the place */
-    }
+    for (int nodev = 0; nodev < 2; nodev++)
+        for (size_t i = 0; i < sizeof places / sizeof *places && made < 0; i++) {
+            if (forbids_devices(places[i]) != nodev)
+                continue;
+            snprintf(path, sizeof path, "%s/.lab-node-%d", places[i], getpid());
+            made = mknod(path, type | 0600, device);
+            if (made < 0 && errno != EROFS && errno != ENOENT)
+                goto made; /* refused by privilege, not by the place */
+        }
+made:
     printf("{\"mknod\": {");
     print_outcome(made);
     printf("}, ");
@@ -249,6 +260,23 @@ int open_node(int count, char **arguments) {
         unlink(path);
     printf("}\n");
     return 0;
+}
+
+/* release-agent: opens one for writing. Where no v1 hierarchy is mounted it mounts one without controllers, in a mount
+ * namespace of its own, with which the hierarchy ends. */
+int open_release_agent(int count, char **arguments) {
+    const char *const controllers[] = {"memory", "pids", "cpu", "rdma", "systemd"};
+    char path[64];
+    long fd = -1;
+    (void)count, (void)arguments;
+    for (size_t i = 0; i < sizeof controllers / sizeof *controllers && fd < 0; i++) {
+        snprintf(path, sizeof path, "/sys/fs/cgroup/%s/release_agent", controllers[i]);
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+    }
+    if (fd < 0 && syscall(SYS_unshare, CLONE_NEWNS) == 0 && mount("lab", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+        mount("lab", "/proc", "cgroup", 0, "none,name=lab-probe") == 0)
+        fd = open("/proc/release_agent", O_WRONLY | O_CLOEXEC);
+    return answer(fd);
 }
 
 /* enter PID: join the UTS namespace of a process, setns(2); it ends with this process. */

@@ -101,6 +101,7 @@ static const struct {
     {"call", make_call},       {"open", open_path},          {"read", read_path},
     {"stat", stat_path},       {"list", list_directory},     {"namespaces", list_namespaces},
     {"processes", find_processes}, {"mount-tmpfs", mount_tmpfs}, {"node", open_node},
+    {"release-agent", open_release_agent},
     {"enter", enter_namespace}, {"clock", read_clock},        {"space", file_system_space},
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
     {"resident", resident_pages}, {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},

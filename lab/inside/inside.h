@@ -16,7 +16,8 @@ verb print_manifest;                                                 /* manifest
 verb print_surface;                                                  /* surface.c */
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
 verb list_namespaces, find_processes, mount_tmpfs, open_node;        /* ask.c */
-verb enter_namespace, read_clock, file_system_space;                 /* ask.c */
+verb open_release_agent, enter_namespace, read_clock;                /* ask.c */
+verb file_system_space;                                              /* ask.c */
 verb hold, greet, read_shared_memory;                                /* neighbour.c */
 verb closed;                                                         /* closed.c */
 verb resident_pages;                                                 /* pages.c */

@@ -227,21 +227,30 @@ class Probe(ABC):
 
 
 class HostValue(Probe):
-    """Is a file's content the host's? Subclasses name the ``path``, and how many bytes of it are enough."""
+    """Is a file's content the host's? Subclasses name the ``path``, and how many bytes of it are enough.
+
+    What another kernel says is its own, however equal: a guest inside a virtual machine has the same firmware as its
+    host, and maybe the same kernel. Unless the content ``passes_through``, because hardware answers and no kernel.
+    """
 
     path: ClassVar[str]
     most_bytes: ClassVar[int] = 4096
+    passes_through: ClassVar[bool] = False
     severity = Severity.LEAK
 
     def lines(self, context: Context) -> Sequence[str]:
-        return (f"read {self.path} {self.most_bytes}",)
+        return (f"read {self.path} {self.most_bytes}", BOOT_ID)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         text, theirs = self.essence(seen[0]["text"]), self.essence(host[0]["text"])
         if seen[0]["errno"] or not text:
             return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name'] or 'empty'}")
-        answer = Answer.HOST if self.same(text, theirs) else Answer.OWN
-        return Found(answer=answer, evidence=f"{self.path}: {' '.join(text.split())[:120]}", value=self.value(text))
+        own = not self.passes_through and is_another_kernel(seen[-1], host[-1])
+        answer = Answer.HOST if not own and self.same(text, theirs) else Answer.OWN
+        evidence = f"{self.path}: {' '.join(text.split())[:120]}"
+        if own and text == theirs:
+            evidence += ", of another kernel, equal to the host's"
+        return Found(answer=answer, evidence=evidence, value=self.value(text))
 
     def essence(self, text: str) -> str:
         """The part of the file that identifies who it is about; empty when it says nothing."""
@@ -317,3 +326,8 @@ def on_whose_kernel(seen: Reply, host: Reply) -> Answer:
     if seen.get("errno", 1) or host.get("errno", 1):
         raise Inconclusive("the boot id can't be read")
     return Answer.YES if seen["text"] == host["text"] else Answer.GUEST
+
+
+def is_another_kernel(seen: Reply, host: Reply) -> bool:
+    """Whether both replies to `BOOT_ID` tell, and differ."""
+    return not seen.get("errno", 1) and not host.get("errno", 1) and seen["text"] != host["text"]

@@ -20,6 +20,7 @@ from lab.isolation.base import (
     Severity,
     expect,
     expectations,
+    is_another_kernel,
     on_whose_kernel,
 )
 from lab.isolation.kernel import SHARED
@@ -149,14 +150,15 @@ class DeviceNodes(Probe):
     pages = ("null(4)", "devices(4)", "mount_namespaces(7)")
 
     def lines(self, context: Context) -> Sequence[str]:
-        return ("list /dev",)
+        return ("list /dev", BOOT_ID)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         names, theirs = set(seen[0]["names"]), set(host[0]["names"])
         if seen[0]["errno"]:
             return Found(answer=Answer.NO, evidence=f"/dev: {seen[0]['name']}")
+        same = names == theirs and not is_another_kernel(seen[1], host[1])
         return Found(
-            answer=Answer.HOST if names == theirs else Answer.OWN,
+            answer=Answer.HOST if same else Answer.OWN,
             evidence=f"{len(names)} names in /dev, {len(names & theirs)} of the host's {len(theirs)}",
             value=float(len(names)),
         )
@@ -222,6 +224,7 @@ class ProcessorName(HostValue):
     mechanism = Mechanism.HARDWARE
     severity = Severity.INFORMATION
     path = "/proc/cpuinfo"
+    passes_through = True
     pages = ("proc_cpuinfo(5)",)
     expected = expectations(
         bare=expect(Answer.HOST, because="the processor answers everybody"),

@@ -213,12 +213,3 @@ class ConnectionTable(HostValue):
         container=expect(Answer.HOST, because="every namespace counts its own, but the maximum is the kernel's"),
         own_kernel=expect(Answer.OWN, Answer.NO, because="the guest's kernel has a table of its own, or none"),
     )
-
-    def lines(self, context: Context) -> Sequence[str]:
-        return (*super().lines(context), BOOT_ID)
-
-    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
-        found = super().judge(seen, host, context)
-        if found.answer is Answer.HOST and on_whose_kernel(seen[1], host[1]) is Answer.GUEST:
-            return Found(answer=Answer.OWN, evidence=f"{found.evidence}, of another kernel")
-        return found

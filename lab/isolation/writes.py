@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from lab.isolation.base import (
     BOOT_ID,
@@ -58,12 +57,22 @@ class KernelSettings(Privilege):
     surprise = "Many files of /sys act on the whole machine at once."
 
 
-class _AnyOf(Privilege):
-    """Opens the first of several places that a kernel may have it at."""
+class CgroupFiles(Privilege):
+    """cgroup.procs at the top of a hierarchy of either version. Who writes there leaves its limits."""
 
-    paths: ClassVar[tuple[str, ...]]
+    id = "cgroup-files"
+    question = "Can it move itself out of its cgroup?"
     allowed = frozenset({""})
     mechanism = Mechanism.MASKED
+    paths = ("/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs")
+    pages = ("cgroups(7)",)
+    expected = expectations(
+        bare=expect(Answer.YES, because="it has the host's /sys"),
+        container=expect(Answer.NO, because="/sys/fs/cgroup is mounted read-only"),
+        own_kernel=expect(
+            Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if it mounts any"
+        ),
+    )
 
     def lines(self, context: Context) -> Sequence[str]:
         return (*(f"open {path} write" for path in self.paths), BOOT_ID)
@@ -77,36 +86,26 @@ class _AnyOf(Privilege):
         return Found(answer=Answer.NO, evidence=told)
 
 
-class CgroupFiles(_AnyOf):
-    """cgroup.procs at the top of a hierarchy of either version. Who writes there leaves its limits."""
-
-    id = "cgroup-files"
-    question = "Can it move itself out of its cgroup?"
-    paths = ("/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs")
-    pages = ("cgroups(7)",)
-    expected = expectations(
-        bare=expect(Answer.YES, because="it has the host's /sys"),
-        container=expect(Answer.NO, because="/sys/fs/cgroup is mounted read-only"),
-        own_kernel=expect(
-            Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if it mounts any"
-        ),
-    )
-
-
-class ReleaseAgent(_AnyOf):
-    """release_agent, which only a v1 hierarchy's root has: the host's kernel executes what stands there when a group
-    gets empty. Known as a way out of privileged containers.
+class ReleaseAgent(Privilege):
+    """release_agent, which only the root of a v1 hierarchy has: the host's kernel executes what stands there when a
+    group gets empty. Known as a way out of privileged containers, and of others where a v1 hierarchy can be mounted:
+    on a host that uses v2 alone, too (CVE-2022-0492). Nothing is written, and the mount ends with its namespace.
     """
 
     id = "release-agent"
     question = "Can it open a cgroup's release_agent for writing?"
-    paths = tuple(f"/sys/fs/cgroup/{name}/release_agent" for name in ("memory", "pids", "cpu", "rdma", "systemd"))
+    line = "release-agent"
+    allowed = frozenset({""})
+    mechanism = Mechanism.MASKED
     pages = ("cgroups(7)",)
     expected = expectations(
-        bare=expect(Answer.YES, because="it has the host's /sys"),
-        container=expect(Answer.NO, because="its cgroup namespace hides the root, and /sys/fs/cgroup is read-only"),
+        bare=expect(Answer.YES, because="it has the host's /sys, and may mount"),
+        container=expect(
+            Answer.NO,
+            because="its cgroup namespace hides the root, /sys/fs/cgroup is read-only, and it may not mount",
+        ),
         own_kernel=expect(
-            Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if it mounts any"
+            Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if its kernel has any"
         ),
     )
 

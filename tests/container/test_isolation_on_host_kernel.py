@@ -12,12 +12,14 @@ from typing import Any
 
 import contract
 import pytest
-from host_state import assert_unchanged, snapshot
+from host_state import assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
 from lab.backends.registry import available
 from lab.backends.site import Site
+from lab.host.command import run
 from lab.images.store import Image
+from lab.inside import build
 from lab.isolation.battery import ask_all
 from lab.isolation.registry import probes
 from lab.model import Kernel
@@ -35,6 +37,7 @@ CERTAIN |= {"user-ids", "host-paths-in-mounts", "cgroup-path", "root-of-a-host-p
 CERTAIN |= {"open-by-handle", "swap", "mount-by-the-new-calls", "mount-namespace", "raise-priority", "new-privileges"}
 CERTAIN |= {"device-nodes", "hypervisor-bit", "interfaces", "host-loopback", "packet-capture", "raw-socket"}
 CERTAIN |= {"network-settings", "fine-clock", "processor-times", "inotify-instances", "ipc-objects", "thread-table"}
+CERTAIN |= {"release-agent", "kernel-messages"}
 CERTAIN |= {"file-table", "directory-entries", "disk-space", "shared-memory-space", "open-files-limit"}
 
 
@@ -121,3 +124,22 @@ def test_a_boundary_with_a_hole_is_found(
     for seen in (mounts, bpf):
         assert (seen.text, seen.detail["as_expected"]) == ("yes", False)
         assert "what (capability) should keep it from the host is missing" in seen.detail["surprise"]
+
+
+ORDINARY = """
+for place in /tmp /dev/shm /run; do mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$place"; done
+mount -t tmpfs tmpfs /sys/fs/cgroup
+exec "$0" batch
+"""
+
+
+def test_the_host_itself_answers_where_temporary_places_are_nodev_and_no_v1_hierarchy_is_mounted() -> None:
+    """As systemd leaves a machine."""
+    hierarchies = Path("/proc/self/cgroup").read_text()
+    done = run(
+        ["unshare", "--mount", "sh", "-ec", ORDINARY, build.program()],
+        stdin=b"node c 1 3\nnode c 1 11\nrelease-agent\n", timeout_seconds=60,
+    )  # fmt: skip
+    assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == ["", "", ""]
+    wait_until(lambda: Path("/proc/self/cgroup").read_text() == hierarchies, 20)
+    assert Path("/proc/self/cgroup").read_text() == hierarchies

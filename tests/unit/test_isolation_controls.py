@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.errors import CommandError
-from lab.isolation.base import BOOT_ID, Boundary, Context, Place, Privilege, Probe, Reply, Signal
+from lab.isolation.base import BOOT_ID, Boundary, Context, HostValue, Place, Privilege, Probe, Reply, Signal
 from lab.isolation.battery import Ask, Places, ask
 from lab.isolation.limits import MIB
 from lab.isolation.registry import probes
@@ -168,6 +168,28 @@ def test_no_where_no_is_true(probe: Probe) -> None:
 @EVERY
 def test_a_no_that_the_host_gets_too_is_inconclusive(probe: Probe) -> None:
     assert asked(probe, closed_place, positive=_nothing_works(probe)).text == "inconclusive"
+
+
+THROUGH_THE_KERNEL = {"processor-model", "hypervisor-bit"}
+"""Here hardware answers, whatever kernel is asked."""
+
+
+@pytest.mark.parametrize(
+    "probe", [each for each in probes() if BOOT_ID in each.lines(CONTEXT) and each.id not in THROUGH_THE_KERNEL],
+    ids=lambda probe: probe.id,
+)  # fmt: skip
+def test_what_another_kernel_says_is_not_the_hosts_however_equal(probe: Probe) -> None:
+    """A guest in a virtual machine: the same kernel, the same firmware, the same clocks."""
+
+    def twin(probe: Probe, line: str) -> Reply:
+        return outcome(text="guest") if line == BOOT_ID else open_place(probe, line)
+
+    seen = asked(probe, place(probe, twin))
+    assert (seen.status, seen.detail["reach"]) != (Status.OK, "open"), seen.detail["evidence"]
+
+
+def test_every_file_that_is_compared_with_the_hosts_is_asked_whose_it_is() -> None:
+    assert [each.id for each in probes() if isinstance(each, HostValue) and BOOT_ID not in each.lines(CONTEXT)] == []
 
 
 def _nothing_works(probe: Probe) -> Ask | Answers:
