@@ -182,7 +182,7 @@ class MachineBackend(SiteBackend):
         from lab.hypervisor.machine import Machine
         from lab.network.network import SUBNET, mac_of
 
-        self.site.adopt_network_of(survivor.pid)  # a VMM lives in it, and so has kept it
+        self.site.adopt_network_of(survivor.pid)  # a VMM has its tap, and so has kept it
         holdings = Holdings.adopt(self.site, request, survivor.address)
         group = ControlGroup.open(f"lab/{self.site.session.id}/{request.name}")
         address = IPv4Interface(f"{survivor.address}/{SUBNET.prefixlen}")

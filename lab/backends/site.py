@@ -35,11 +35,10 @@ log = logging.getLogger(__name__)
 class Site:
     """One session's shared parts. Made by `open`; thread-safe; a context manager."""
 
-    def __init__(self, home: Path, session: Session, stack: ExitStack, *, connect: str | None) -> None:
+    def __init__(self, home: Path, session: Session, stack: ExitStack) -> None:
         self.home = home
         self.session = session
         self.scratch = home / "tmp" / session.id
-        self.connect = connect
         self._stack = stack
         self._lock = threading.RLock()
         self._launcher: Launcher | None = None
@@ -51,11 +50,8 @@ class Site:
         self.reconnected = False  # whether the launcher's process outlived a supervisor that was killed
 
     @classmethod
-    def open(cls, *, connect: str | None = None) -> Site:
-        """Remove what dead sessions left, then start a session of this process and its launcher.
-
-        ``connect`` is a libvirt URI; the default is a driver of lab's own. Raises LabError.
-        """
+    def open(cls) -> Site:
+        """Remove what dead sessions left, then start a session of this process and its launcher. Raises LabError."""
         try:
             for line in clean_stale():
                 log.info("removed what a dead session left: %s", line)
@@ -63,7 +59,7 @@ class Site:
             log.error("lab: %s: %s", error.message, error.detail)
         with ExitStack() as stack:
             session = stack.enter_context(Session.open())
-            site = cls(lab_home(), session, stack, connect=connect)
+            site = cls(lab_home(), session, stack)
             session.record(Resource(kind=Kind.CGROUP, name=f"lab/{session.id}"))
             session.make_directory(site.scratch)
             site._start_launcher()
@@ -83,7 +79,7 @@ class Site:
         # Nothing is unwound on a failure: what was not made here must stay, and the rest ends with the process.
         session, stack = Session.take_over(directory), ExitStack()
         stack.enter_context(session)
-        site = cls(lab_home(), session, stack, connect=None)
+        site = cls(lab_home(), session, stack)
         found = reconnect(session.id, site.scratch / "containers", directory / SOCKET)
         if found is None:
             site._start_launcher()
@@ -109,9 +105,15 @@ class Site:
         return self._network is None
 
     def adopt_network_of(self, pid: int) -> None:
-        """Find the network by a process that lives in it, a VMM, unless it was found before."""
+        """Find the network by a process that has kept it, unless it was found before: one that lives in it, or a VMM,
+        which has no more of it than its tap.
+        """
+        from lab.network.namespace import namespace_of_tap
+
         if self._network is None:
-            self._find_network(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            tap = namespace_of_tap(pid)
+            own = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if tap is None else tap
+            self._find_network(own)
 
     def _start_launcher(self) -> None:
         """First of all parts: a small parent makes small, quick children, and its own end cleans up after us."""
@@ -154,9 +156,7 @@ class Site:
             if self._hypervisor is None:
                 from lab.hypervisor.session import Hypervisor
 
-                self._hypervisor = self._stack.enter_context(
-                    Hypervisor.open(self.session.directory, home=self.home, uri=self.connect)
-                )
+                self._hypervisor = self._stack.enter_context(Hypervisor.open(self.session.directory, home=self.home))
             return self._hypervisor
 
     @property

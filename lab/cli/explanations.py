@@ -193,13 +193,13 @@ MACHINE: dict[str, Explanation] = {
         page="unix(7)",
     ),
     Boot.DOMAIN: Explanation(
-        what="The machine as libvirt's XML: processor, memory, disks, card, ports.",
+        what="The machine as libvirt's XML; and as a list, what of this host its QEMU may see.",
         calls="",
         page="formatdomain.html",
     ),
     Boot.LAUNCH: Explanation(
-        what="libvirt starts QEMU in its group and namespace, until the virtual CPUs run.",
-        calls="setns, fork, execve",
+        what="libvirt starts QEMU: in its group, in a jail, as nobody's user it runs the vCPUs.",
+        calls="fork, pivot_root, execve",
         page="qemu(1)",
     ),
     Boot.FIRMWARE: Explanation(

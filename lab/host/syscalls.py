@@ -24,7 +24,7 @@ _NUMBERS = {
 }
 _EVERYWHERE = {
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
-    "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "clone3": 435, "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "mount_setattr": 442,
     "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
 }  # fmt: skip
 _MACHINE = os.uname().machine
@@ -404,6 +404,11 @@ def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 def close_range(first: int, last: int, flags: int = 0) -> None:
     """close_range(2), both ends included (Linux 5.9; CLOSE_RANGE_CLOEXEC 5.11)."""
     system_call("close_range", first, last, flags)
+
+
+def pidfd_getfd(process: int, descriptor: int) -> int:
+    """pidfd_getfd(2): a duplicate of another process's descriptor, close-on-exec. Needs the right to trace it."""
+    return system_call("pidfd_getfd", process, descriptor, 0)
 
 
 def openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lab.host.clock import Timeline, now
-from lab.hypervisor.domain import Port
+from lab.hypervisor.domain import CONSOLE, Port
 from lab.model import Phase
 
-CONSOLE = "console"
 VMM = "vmm"
 READ_BYTES = 1 << 16
 TAIL_BYTES = 8192
@@ -40,6 +39,7 @@ class Channels:
         stdout: int | None = None,
         stderr: int | None = None,
         vmm: int | None = None,
+        owner: int | None = None,
         kernel_sign: bytes | None = b"",
         restored: bool = False,
     ) -> None:
@@ -48,7 +48,8 @@ class Channels:
         ``kernel_sign`` is what the console shows when the kernel starts: b"" if its very first byte is the kernel's,
         None if nothing tells. The console of a ``restored`` guest tells of no phase: its kernel started long ago.
 
-        ``vmm`` is a pidfd of a VMM that runs already, and shall connect again; it is this object's from now on.
+        ``vmm`` is a pidfd of a VMM that runs already, and shall connect again; it is this object's from now on. Its
+        user is ``owner``, who alone may connect besides root. (One that is yet to start is given the sockets then.)
         """
         self._directory = directory
         self._timeline = timeline
@@ -77,6 +78,9 @@ class Channels:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             (directory / name).unlink(missing_ok=True)
             listener.bind(str(directory / name))
+            if owner is not None:
+                os.chown(directory / name, owner, owner)
+            (directory / name).chmod(0o600)
             listener.listen(1)
             self._selector.register(listener, selectors.EVENT_READ, (name, receivers.get(name)))
         self._vmm = vmm

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
-from lab.hypervisor.emulator import CGROUPS_VARIABLE, INCOMING, INCOMING_VARIABLE, cgroups_value
+from lab.hypervisor.emulator import INCOMING, JAIL_VARIABLE
 from lab.hypervisor.kinds import MachineType
 from lab.model import Accelerator
 
@@ -20,6 +20,9 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 # Debian takes 200 MB for code that hardly ever runs again; within this one it boots as quickly.
 RECONNECT_SECONDS = 1  # the least there is
 TRANSLATED_CODE_MIB = 64
+
+CONSOLE = "console"  # the socket of the serial port
+ORDERS = "jail"  # the file beside it that says what QEMU may see, see jail/orders.py
 
 DOMAIN_TYPES = {Accelerator.KVM: "kvm", Accelerator.TCG: "qemu"}
 
@@ -129,16 +132,10 @@ def domain_xml(spec: MachineSpec) -> str:
 
 def _add_command_line(domain: Xml.Element, spec: MachineSpec) -> None:
     """What libvirt's own words don't reach: see emulator.py."""
-    variables = {CGROUPS_VARIABLE: cgroups_value(spec.cgroups)} if spec.cgroups else {}
-    if spec.incoming:
-        variables[INCOMING_VARIABLE] = str(spec.incoming)
-    if not variables:
-        return
     command_line = _add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
     for word in INCOMING if spec.incoming else ():
         _add(command_line, f"{{{QEMU_NAMESPACE}}}arg", value=word)
-    for name, value in variables.items():
-        _add(command_line, f"{{{QEMU_NAMESPACE}}}env", name=name, value=value)
+    _add(command_line, f"{{{QEMU_NAMESPACE}}}env", name=JAIL_VARIABLE, value=str(spec.sockets / ORDERS))
 
 
 def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:
@@ -169,7 +166,7 @@ def _add_devices(devices: Xml.Element, spec: MachineSpec) -> None:
     if spec.interface:
         _add_interface(devices, spec.interface, spec)
     console = _add(devices, "serial", type="unix")
-    _add_socket(console, "console", spec)
+    _add_socket(console, CONSOLE, spec)
     _add(console, "target", type="isa-serial", port="0")
     for port in ports(interactive=spec.interactive):
         name = port.name.lower()

@@ -2,8 +2,8 @@
 
     start    1  parts: writable layers over read-only disks, an archive that says what to run
              2  channels: lab listens where the guest's console, marks and output will arrive
-             3  domain: all of it as libvirt's XML
-             4  launch: QEMU, in its cgroup and its network namespace, runs the vCPUs
+             3  domain: all of it as libvirt's XML, and as orders what of the host QEMU may see
+             4  launch: QEMU, in its cgroup and its jail, runs the vCPUs (jail/jail.c)
     ready    5  the guest's kernel, its init and the application report by themselves (guest/init.sh)
     stop     6  the stop signal, time to obey, the plug; then nothing may be left
 
@@ -33,6 +33,8 @@ from lab.hypervisor.channels import Channels
 from lab.hypervisor.domain import Port, domain_xml, ports
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.guest.handover import ENTER
+from lab.hypervisor.jail.confinement import Confinement, require_confined
+from lab.hypervisor.jail.orders import write_orders
 from lab.hypervisor.keyboard import Keyboard
 from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
@@ -86,10 +88,12 @@ class Machine:
                 undo.callback(channels.close)
             with timeline.step("lab", Boot.DOMAIN):
                 xml = domain_xml(spec)
+                write_orders(spec, hypervisor.qemu, hypervisor.root)
             undo.callback(request.cgroup.kill)
             with timeline.step("lab", Boot.LAUNCH):
                 domain = launch(hypervisor, xml, request.network_namespace)
             timeline.mark(Phase.ISOLATED)
+            require_confined(domain.process, request.name)
             undo.pop_all()
         machine = cls(request, timeline, channels, domain)
         if request.snapshot is not None:
@@ -107,7 +111,10 @@ class Machine:
             vmm = os.pidfd_open(process)
         except ProcessLookupError as error:
             raise LabError(f"{request.name} has ended") from error
-        channels = Channels(request.directory, timeline, request.log_directory, vmm=vmm, kernel_sign=None)
+        owner = Confinement.of(process).uid
+        channels = Channels(
+            request.directory, timeline, request.log_directory, vmm=vmm, owner=owner, kernel_sign=None
+        )  # fmt: skip
 
         def connected() -> bool:
             wanted = ports(interactive=request.handover.interactive)

@@ -1,8 +1,9 @@
 """The only import of libvirt: a connection of lab's own, its event loop, and errors with a remedy.
 
-By default QEMU's driver runs inside this process (``qemu:///embed?root=DIR``): no daemon to install or start,
-and the host's own libvirt is never touched. What libvirt learnt about the installed QEMU, four seconds of
-probing, is kept under ``<home>/cache/libvirt`` and given to the next session.
+QEMU's driver runs inside this process (``qemu:///embed?root=DIR``): no daemon to install or start, and the host's
+own libvirt is never touched. A daemon's would be of no use: the QEMU that it starts is neither in lab's network
+namespace, where its tap is, nor lab's to put into a cgroup and a jail. What libvirt learnt about the installed
+QEMU, four seconds of probing, is kept under ``<home>/cache/libvirt`` and given to the next session.
 
 Source: https://libvirt.org/drvqemu.html, "Embedded driver".
 """
@@ -28,13 +29,14 @@ import libvirt
 import libvirt_qemu
 
 from lab.errors import BackendUnavailable, LabError
-from lab.hypervisor.emulator import install_emulator
+from lab.hypervisor.emulator import find_qemu, install_emulator
 from lab.model import Check
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-# Everything below root belongs to lab: no other user, no labels, no cgroups but lab's, no log daemon.
+# Everything below root belongs to lab: no labels, no cgroups but lab's, no log daemon. libvirt starts QEMU as root
+# because it is the jail that gives all of that away (jail/jail.c), in which a namespace of libvirt's would be no use.
 QEMU_CONF = """\
 user = "root"
 group = "root"
@@ -44,6 +46,7 @@ namespaces = []
 cgroup_controllers = []
 dynamic_ownership = 0
 remember_owner = 0
+seccomp_sandbox = 1
 """
 
 QEMU_DRIVERS = (
@@ -99,35 +102,31 @@ _driver = _Driver()
 class Hypervisor:
     """A connection to libvirt. Thread-safe. A context manager; leaving it disconnects, it stops no machine."""
 
-    def __init__(self, connection: Any, *, emulator: Path, root: Path | None, home: Path) -> None:
+    def __init__(self, connection: Any, *, emulator: Path, qemu: Path, root: Path, home: Path) -> None:
         self._connection = connection
-        self._root = root
         self._home = home
-        self.emulator = emulator
+        self.root = root  # where this libvirt keeps its files
+        self.emulator = emulator  # what it takes for QEMU
+        self.qemu = qemu
 
     @classmethod
-    def open(cls, runtime_directory: Path, *, home: Path, uri: str | None = None) -> Hypervisor:
-        """Connect to ``uri``, by default to a driver of our own that keeps its files in ``runtime_directory``.
+    def open(cls, runtime_directory: Path, *, home: Path) -> Hypervisor:
+        """Connect to a driver of our own that keeps its files in ``runtime_directory``.
 
         Raises BackendUnavailable when libvirt or QEMU is missing.
         """
         emulator = install_emulator(home)
-        root = None
-        if uri is None:
-            root = _driver.root or runtime_directory / "libvirt"
-            if len(str(root)) > LONGEST_ROOT:
-                raise LabError(
-                    f"{root} is too long a path for libvirt's sockets", hint="use a shorter runtime folder"
-                )
-            _make_root(root, home / "cache" / "libvirt")
-            _driver.make_directories()
-            uri = f"qemu:///embed?root={root}"
+        root = _driver.root or runtime_directory / "libvirt"
+        if len(str(root)) > LONGEST_ROOT:
+            raise LabError(f"{root} is too long a path for libvirt's sockets", hint="use a shorter runtime folder")
+        _make_root(root, home / "cache" / "libvirt")
+        _driver.make_directories()
+        uri = f"qemu:///embed?root={root}"
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
         _start_event_loop()
         connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)
-        if root is not None:
-            _driver.opened(root)
-        return cls(connection, emulator=emulator, root=root, home=home)
+        _driver.opened(root)
+        return cls(connection, emulator=emulator, qemu=find_qemu(), root=root, home=home)
 
     def version(self) -> tuple[str, str]:
         """libvirt's and QEMU's versions."""
@@ -152,9 +151,8 @@ class Hypervisor:
 
     def process_of(self, name: str) -> int | None:
         """The pid of a domain's QEMU, None when it isn't known (any more)."""
-        directory = self._root / "run" / "qemu" if self._root else Path("/run/libvirt/qemu")
         try:
-            return int((directory / f"{name}.pid").read_text())
+            return int((self.root / "run" / "qemu" / f"{name}.pid").read_text())
         except (OSError, ValueError):
             return None
 
@@ -163,12 +161,10 @@ class Hypervisor:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._root is not None:
-            _let_settle(connection)
-            _save_cache(self._root / "cache" / "qemu" / "capabilities", self._home / "cache" / "libvirt")
+        _let_settle(connection)
+        _save_cache(self.root / "cache" / "qemu" / "capabilities", self._home / "cache" / "libvirt")
         _guarded(connection.close, "libvirt can't be closed")
-        if self._root is not None:
-            _driver.closed(self._root)
+        _driver.closed(self.root)
 
     def __enter__(self) -> Hypervisor:
         return self

@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.host import privilege
+from lab.hypervisor.domain import ORDERS
 from lab.hypervisor.guest.handover import Handover
 
 STATE = "state"
@@ -53,7 +55,12 @@ class Snapshot:
 
 def keep(machine: Path, logs: Path, directory: Path) -> Snapshot:
     """Take over what remains of a machine whose QEMU has ended: of its folder, and of its application's ``logs``."""
-    parts = {path.name: path.rename(directory / path.name) for path in sorted(machine.iterdir()) if path.is_file()}
+    parts = {}
+    for path in sorted(machine.iterdir()):
+        if path.is_file() and path.name != ORDERS:
+            kept = parts[path.name] = path.rename(directory / path.name)
+            os.chown(kept, privilege.user_id(), privilege.group_id())  # it was the saved QEMU's
+            kept.chmod(0o444)
     said = tuple(Path(shutil.copy(logs / name, directory)) for name in LOGS)
     return Snapshot(state=directory / STATE, parts=parts, logs=said)
 

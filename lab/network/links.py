@@ -21,6 +21,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.errors import LabError
+from lab.host import privilege
 
 LOOPBACK_INDEX = 1
 ENDPOINT_INDEX = 2
@@ -29,6 +30,7 @@ ENDPOINT_NAME = "eth0"
 # linux/if_tun.h, linux/neighbour.h
 TUNSETIFF = 0x400454CA
 TUNSETPERSIST = 0x400454CB
+TUNSETOWNER = 0x400454CC
 IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000
 IFF_VNET_HDR = 0x4000
@@ -66,13 +68,17 @@ class Links:
             self._own_thread().link("add", ifname=name, kind="veth", master=bridge, state="up", peer=peer)
 
     def make_tap(self, name: str, bridge: int) -> None:
-        """A persistent tap, up, on the bridge, that a VMM opens by its name."""
+        """A persistent tap, up, on the bridge, that is opened by its name for a VMM.
+
+        It is root's: one that is nobody's is anybody's, if no one has it open (tun_not_capable of drivers/net/tun.c).
+        """
         with _told(f"tap {name}", hint="modprobe tun; ls -l /dev/net/tun"):
             route = self._own_thread()
             descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
             try:
                 request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
                 fcntl.ioctl(descriptor, TUNSETIFF, request)
+                fcntl.ioctl(descriptor, TUNSETOWNER, privilege.user_id())
                 fcntl.ioctl(descriptor, TUNSETPERSIST, 1)
             finally:
                 os.close(descriptor)

@@ -6,6 +6,7 @@ socket are gone.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from lab.host import privilege, syscalls
 
 T = TypeVar("T")
 
+SIOCGSKNS = 0x894C  # linux/sockios.h: of a socket or a tap, the network namespace it was opened in
+TUN = os.makedev(10, 200)  # /dev/net/tun (Documentation/networking/tuntap.rst of the kernel)
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
 IPV6_SWITCHES = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
@@ -95,3 +98,34 @@ class Namespace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def namespace_of_tap(pid: int) -> int | None:
+    """A descriptor of the network namespace whose tap process ``pid`` holds, None when it holds none.
+
+    A tap belongs to the namespace it was opened in, and keeps it, wherever its holder lives. Raises LabError when
+    the kernel refuses to tell.
+    """
+    descriptors = Path(f"/proc/{pid}/fd")
+    try:
+        taps = [int(each.name) for each in descriptors.iterdir() if _is_tap(each)]
+        if not taps:
+            return None
+        process = os.pidfd_open(pid)
+        try:
+            tap = syscalls.pidfd_getfd(process, taps[0])
+        finally:
+            os.close(process)
+        try:
+            return fcntl.ioctl(tap, SIOCGSKNS)
+        finally:
+            os.close(tap)
+    except OSError as error:
+        raise LabError(f"the network of process {pid} can't be found: {error.strerror}") from error
+
+
+def _is_tap(descriptor: Path) -> bool:
+    try:
+        return descriptor.stat().st_rdev == TUN
+    except OSError:  # closed meanwhile
+        return False

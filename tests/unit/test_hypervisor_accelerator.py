@@ -1,10 +1,11 @@
-"""The verdict about KVM, how it is remembered, and the script that stands in for QEMU."""
+"""The verdict about KVM, how it is remembered, and the program that stands in for QEMU."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from lab.host.virtualisation import Ground
 from lab.hypervisor import accelerator
 from lab.hypervisor.accelerator import Verdict, choose_accelerator
 from lab.hypervisor.channels import INIT_LINE
-from lab.hypervisor.emulator import CGROUPS_VARIABLE, cgroups_value, install_emulator
+from lab.hypervisor.emulator import JAIL_VARIABLE, install_emulator
 from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator
 
@@ -117,24 +118,62 @@ def test_the_environment_decides(proofs: list[int], tmp_path: Path, monkeypatch:
     assert not proofs
 
 
-def test_the_emulator_enters_its_cgroups_and_becomes_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program that libvirt takes for QEMU, of a QEMU that only says what it was told."""
     folder = tmp_path / "bin"
     folder.mkdir()
     qemu = folder / "qemu-system-x86_64"
     qemu.write_text('#!/bin/sh\necho "$$ $*"\n')
     qemu.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    wrapper = install_emulator(tmp_path)
-    groups = [tmp_path / "memory", tmp_path / "cpu with space"]
-    for group in groups:
-        group.mkdir()
-    environment = {**os.environ, CGROUPS_VARIABLE: cgroups_value(groups)}
-    done = subprocess.run([wrapper, "-m", "1"], env=environment, capture_output=True, text=True, check=True)
-    pid, arguments = done.stdout.split(maxsplit=1)
-    assert arguments == "-m 1\n"
-    assert [(group / "cgroup.procs").read_text() for group in groups] == [pid + "\n"] * 2
-    written = wrapper.stat().st_mtime_ns
-    assert install_emulator(tmp_path).stat().st_mtime_ns == written, "libvirt would probe a changed emulator again"
+    monkeypatch.delenv(JAIL_VARIABLE, raising=False)
+    return install_emulator(tmp_path)
+
+
+def test_libvirt_may_ask_the_emulator_what_it_can_do(emulator: Path) -> None:
+    words = ["-S", "-machine", "none,accel=tcg", "-daemonize"]
+    with subprocess.Popen([emulator, *words], stdout=subprocess.PIPE, text=True) as asked:
+        assert asked.communicate()[0] == f"{asked.pid} {' '.join(words)}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["-machine", "q35"], ["-machine"], ["none", "-machine", "microvm"]])
+def test_no_machine_runs_outside_a_jail(emulator: Path, words: list[str]) -> None:
+    done = subprocess.run([emulator, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert JAIL_VARIABLE in done.stderr
+
+
+def test_orders_that_somebody_else_may_have_written_are_refused(
+    emulator: Path, tmp_path: Path, missing: Callable[[str], None]
+) -> None:
+    if os.geteuid() != 0:
+        missing("root")
+    orders = tmp_path / "orders"
+    orders.write_text("limit 4 0\n")
+    orders.chmod(0o644)
+    environment = {JAIL_VARIABLE: str(orders)}
+
+    def said() -> str:
+        return subprocess.run([emulator], env=environment, capture_output=True, text=True, check=False).stderr
+
+    assert "no root" in said(), "the positive control: these are read, and lack the line that makes one"
+    orders.chmod(0o664)
+    assert "not root's alone" in said()
+    orders.chmod(0o644)
+    os.chown(orders, 1000, 0)
+    assert "not root's alone" in said()
+
+
+def test_another_qemu_gets_another_emulator(emulator: Path, tmp_path: Path) -> None:
+    """libvirt would otherwise take what it has learnt about the former for true of the new one, and asks long enough
+    not to be made to without reason.
+    """
+    written = emulator.stat().st_mtime_ns
+    assert install_emulator(tmp_path) == emulator
+    assert emulator.stat().st_mtime_ns == written
+    os.utime(tmp_path / "bin" / "qemu-system-x86_64", (1, 1))
+    assert install_emulator(tmp_path) != emulator
 
 
 def test_without_qemu_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

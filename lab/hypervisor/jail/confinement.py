@@ -1,0 +1,68 @@
+"""Whether a QEMU is really confined, as the kernel tells: what should hold is looked at, not assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from lab.errors import LabError
+
+FIRST_USER = 2_000_000_000  # jail.c: a QEMU's user is this and its pid
+SECCOMP_MODE_FILTER = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What a process is and may, of proc_pid_status(5). Users and groups: real, effective, saved, file system."""
+
+    users: tuple[int, ...]
+    groups: tuple[int, ...]
+    supplementary: tuple[int, ...]
+    capabilities: int  # any set, the bounding and the ambient included
+    no_new_privs: bool
+    seccomp: int
+
+    @property
+    def uid(self) -> int:
+        """The effective one."""
+        return self.users[1]
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Of a living process. Raises LabError when it has ended."""
+        try:
+            text = Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise LabError(f"process {pid} has ended") from error
+        fields = {name: value.split() for name, _, value in (line.partition(":") for line in text.splitlines())}
+        capabilities = 0
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            capabilities |= int(fields[name][0], 16)
+        return cls(
+            users=tuple(map(int, fields["Uid"])),
+            groups=tuple(map(int, fields["Gid"])),
+            supplementary=tuple(map(int, fields["Groups"])),
+            capabilities=capabilities,
+            no_new_privs=fields["NoNewPrivs"] == ["1"],
+            seccomp=int(fields["Seccomp"][0]),
+        )
+
+    def holds_for(self, pid: int) -> bool:
+        """Whether it is what jail.c makes of process ``pid``, and QEMU's own filter besides."""
+        own = (FIRST_USER + pid,) * 4
+        return (
+            (self.users, self.groups, self.supplementary) == (own, own, ())
+            and self.capabilities == 0
+            and self.no_new_privs
+            and self.seccomp == SECCOMP_MODE_FILTER
+        )
+
+
+def require_confined(pid: int | None, name: str) -> None:
+    """Raise LabError unless the QEMU of machine ``name`` is confined. One that has ended already is."""
+    if pid is None or not Path(f"/proc/{pid}").exists():
+        return
+    found = Confinement.of(pid)
+    if not found.holds_for(pid):
+        raise LabError(f"QEMU of {name} is not confined, and is ended", detail=str(found), hint="lab doctor")

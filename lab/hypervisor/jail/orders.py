@@ -1,0 +1,144 @@
+"""What the jail of one QEMU holds: the orders that jail.c obeys, a line each.
+
+Nothing of the host is in there but what is named here: QEMU with its libraries and firmware; this machine's kernel
+and disks, read-only but for its own layers; the folder of its sockets; the devices that it opens by name. The tap
+and the monitor's socket are open before, by libvirt.
+
+Firecracker's jailer is the example (its docs/jailer.md). docs/security.md compares the two point by point.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import resource
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.host import privilege
+from lab.hypervisor.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
+from lab.model import Accelerator
+
+ROOT = "root"  # in the machine's folder: where the new root is put together
+
+DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
+KVM = Path("/dev/kvm")
+LIBRARIES = ("lib", "lib64", "lib32", "libx32")  # outside /usr these are links, on any distribution of today
+DATA_FOLDERS = ("qemu", "seabios", "OVMF", "ovmf", "edk2", "qemu-efi-x86_64")
+LINKER_CACHE = Path("/etc/ld.so.cache")
+
+QCOW2_MAGIC, QCOW2_SIZE = b"QFI\xfb", struct.Struct(">Q")  # at offset 24: docs/interop/qcow2.txt of QEMU
+QCOW2_SIZE_OFFSET = 24
+OPEN_FILES = 2048  # an event descriptor a queue of each disk, of which each vCPU has one; as many as the jailer
+THREADS = 512  # of this user, which is this QEMU's alone: one a vCPU, at most 64 that wait for disks
+SPARE_BYTES = 256 << 20  # in the largest file: qcow2's own tables, a saved machine's devices, QEMU's log
+
+
+def orders(spec: MachineSpec, qemu: Path, driver: Path) -> str:
+    """The orders for ``spec``; ``driver`` is the root of the libvirt that starts it, ``qemu`` what it starts.
+
+    Looks at the host's folders, devices and at the disks, which exist by now. Raises LabError for a path that no
+    line can hold.
+    """
+    lines = [
+        *(f"join {directory / 'cgroup.procs'}" for directory in spec.cgroups),
+        *([f"stdin {spec.incoming}"] if spec.incoming else []),
+        *_limits(spec),
+        f"root {spec.sockets / ROOT}",
+        *_system(qemu),
+        *_machine(spec),
+        *_of_libvirt(spec, driver),
+        *_devices(spec),
+    ]
+    if any("\n" in line for line in lines):
+        raise LabError(f"a path of {spec.name} holds a line break", hint="set LAB_HOME to one without")
+    return "\n".join(lines) + "\n"
+
+
+def write_orders(spec: MachineSpec, qemu: Path, driver: Path) -> Path:
+    """Put them into the machine's folder, for root alone, and make what they refer to ready."""
+    for path in _read_only(spec):
+        _let_read(path)
+    (spec.sockets / ROOT).mkdir()
+    path = spec.sockets / ORDERS
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(orders(spec, qemu, driver))
+    return path
+
+
+def _system(qemu: Path) -> Iterator[str]:
+    """QEMU, its libraries and modules, its firmware."""
+    prefixes = dict.fromkeys((qemu.parent.parent, Path("/usr")))
+    for prefix in prefixes:
+        yield from (f"program {prefix / name}" for name in LIBRARIES if (prefix / name).is_dir())
+        yield from (f"read {prefix / 'share' / name}" for name in DATA_FOLDERS if (prefix / "share" / name).is_dir())
+    yield f"program {qemu}"
+    for name in LIBRARIES:
+        path = Path("/", name)
+        if path.is_symlink():
+            yield f"link {path} {path.readlink()}"
+        elif path.is_dir():
+            yield f"program {path}"
+    if LINKER_CACHE.exists():
+        yield f"read {LINKER_CACHE}"
+
+
+def _machine(spec: MachineSpec) -> Iterator[str]:
+    yield f"read {spec.sockets}"
+    yield from (f"socket {spec.sockets / name}" for name in (CONSOLE, *(port.name.lower() for port in Port)))
+    yield from (f"read {path}" for path in _read_only(spec))
+    yield from (f"write {disk.path}" for disk in spec.disks if disk.backing)
+
+
+def _read_only(spec: MachineSpec) -> list[Path]:
+    direct = [spec.direct.kernel, spec.direct.initramfs] if spec.direct else []
+    firmware = [spec.uefi] if spec.uefi else []
+    return [*direct, *firmware, *(path for disk in spec.disks for path in _below(disk))]
+
+
+def _below(disk: Disk) -> list[Path]:
+    """The files of a disk that nobody writes to."""
+    return [path for path in (disk.between, disk.backing) if path] if disk.backing else [disk.path]
+
+
+def _of_libvirt(spec: MachineSpec, driver: Path) -> Iterator[str]:
+    """The key that QEMU reads when it starts; UEFI's variables, for which a libvirt before 8.6 makes a file."""
+    name, folder = glob.escape(spec.name), glob.escape(str(driver / "lib" / "qemu"))
+    yield f"secret {folder}/domain-*-{name}/master-key.aes"
+    if spec.uefi:
+        yield f"variables {folder}/nvram/{name}_VARS*"
+
+
+def _devices(spec: MachineSpec) -> Iterator[str]:
+    for path in (*DEVICES, *([KVM] if spec.accelerator is Accelerator.KVM else [])):
+        number = path.stat().st_rdev
+        yield f"device {os.major(number)} {os.minor(number)} {path}"
+
+
+def _limits(spec: MachineSpec) -> Iterator[str]:
+    largest = max(spec.memory_bytes, *(_size_bytes(disk.path) for disk in spec.disks if disk.backing))
+    yield f"limit {resource.RLIMIT_FSIZE} {largest + largest // 64 + SPARE_BYTES}"
+    yield f"limit {resource.RLIMIT_NOFILE} {OPEN_FILES}"
+    yield f"limit {resource.RLIMIT_NPROC} {THREADS}"
+    yield f"limit {resource.RLIMIT_CORE} 0"
+
+
+def _size_bytes(layer: Path) -> int:
+    """What the guest can write to a qcow2 layer at most."""
+    with layer.open("rb") as file:
+        head = file.read(QCOW2_SIZE_OFFSET + QCOW2_SIZE.size)
+    return int(QCOW2_SIZE.unpack_from(head, QCOW2_SIZE_OFFSET)[0]) if head.startswith(QCOW2_MAGIC) else 0
+
+
+def _let_read(path: Path) -> None:
+    """QEMU's user is nobody that the file knows. Who may get at it on the host is up to the folders above."""
+    status = path.stat()
+    if status.st_mode & stat.S_IROTH:
+        return
+    closed = any(not folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
+    if status.st_uid != privilege.user_id() or not closed:  # somebody else's, or somebody else would be let in
+        raise LabError(f"{path} can't be read by QEMU, which runs as a user of its own", hint=f"chmod o+r {path}")
+    path.chmod(stat.S_IMODE(status.st_mode) | stat.S_IROTH)
