@@ -85,7 +85,7 @@ class LaunchError(LabError):
 
 
 class NotReady(LaunchError):
-    """An instance started but never gave a correct answer in time."""
+    """An instance started but was not seen to be ready in time."""
 
 
 class CommandError(LabError):

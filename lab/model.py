@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 
 
 class Accelerator(StrEnum):
@@ -33,7 +34,8 @@ class Phase(StrEnum):
     EXECUTED = "executed"  # the application's execve has happened
     RESTORED = "restored"  # instead of the last three: one that was saved with its application goes on
     LISTENING = "listening"  # its port accepts a connection
-    RESPONDED = "responded"  # its first correct response arrived
+    RESPONDED = "responded"  # it is ready: what was waited for was seen, a `Milestone`
+    DONE = "done"  # it ended by itself
     STOPPING = "stopping"  # lab asked it to stop
     GONE = "gone"  # nothing of it is left on the host
 
@@ -51,6 +53,22 @@ class Limits:
     pids: int | None = None
 
 
+class Milestone(StrEnum):
+    """What was seen of an instance that counts as ready, and with that what its boot time is the time of.
+
+    The words are part of the quantity's name wherever a reader meets it: no number that was measured until one
+    of them may be shown as if it had been measured until another.
+    """
+
+    CORRECT_ANSWER = "first correct answer"  # what the answer says was compared, over HTTP its status too
+    ANSWER = "first answer"  # over HTTP, with the status that was asked for; nobody said what its body must hold
+    PORT_OPEN = "port open"  # a connection was accepted; nothing was asked
+    LOG_LINE = "log line"  # the application wrote that it is ready
+    HEALTHY = "healthy"  # the image's HEALTHCHECK succeeded
+    STARTED = "started"  # its execve has happened; nothing was asked
+    DONE = "done"  # it ended by itself, with exit code 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpReadiness:
     """Ready when GET ``path`` answers with ``status`` and a body that contains ``body``."""
@@ -59,15 +77,24 @@ class HttpReadiness:
     status: int = 200
     body: str = ""
 
+    @property
+    def milestone(self) -> Milestone:
+        """Without a body to compare, an answer is not known to be a correct one."""
+        return Milestone.CORRECT_ANSWER if self.body else Milestone.ANSWER
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpReadiness:
     """Ready when the port accepts a connection."""
 
+    milestone: ClassVar[Milestone] = Milestone.PORT_OPEN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogReadiness:
     """Ready when a line of the output matches the regular expression ``pattern``."""
+
+    milestone: ClassVar[Milestone] = Milestone.LOG_LINE
 
     pattern: str
 
@@ -75,6 +102,8 @@ class LogReadiness:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TalkReadiness:
     """Ready when the port answers the bytes ``send`` with some that contain ``expect``: a protocol's own ping."""
+
+    milestone: ClassVar[Milestone] = Milestone.CORRECT_ANSWER
 
     send: str
     expect: str
@@ -100,11 +129,30 @@ class Healthcheck:
 class HealthReadiness:
     """Ready when the image's own HEALTHCHECK succeeds; ``shell`` is the image's, () for ``/bin/sh -c``."""
 
+    milestone: ClassVar[Milestone] = Milestone.HEALTHY
+
     check: Healthcheck
     shell: tuple[str, ...] = ()
 
 
-Readiness = HttpReadiness | TcpReadiness | LogReadiness | TalkReadiness | HealthReadiness
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedReadiness:
+    """Ready when its execve has happened: there is nothing to ask, or nobody shall ask."""
+
+    milestone: ClassVar[Milestone] = Milestone.STARTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoneReadiness:
+    """A batch job: what counts is when it has ended, with exit code 0. Its boot is over when it has started."""
+
+    milestone: ClassVar[Milestone] = Milestone.DONE
+
+
+Readiness = (
+    HttpReadiness | TcpReadiness | LogReadiness | TalkReadiness | HealthReadiness | StartedReadiness | DoneReadiness
+)
+"""How it is seen that an instance is ready; None in a scenario means that nobody has said it yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Whether starts were as cold or warm as the run says: what the host had in memory, and what was fetched from disks.
 
 Two instruments that know nothing of each other: before each request lab looks what of an instance's files is in the
-page cache, and the kernel counts what the instance's processes ask of disks until its first answer.
+page cache, and the kernel counts what the instance's processes ask of disks until it is ready.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def in_words(frame: pd.DataFrame) -> str:
         medians = group.groupby("arm", sort=False)["fetched_bytes"].median().dropna()
         each = ", ".join(f"{arm} {format_value(float(value), 'bytes')}" for arm, value in medians.items() if value)
         each = each or ("nothing" if len(medians) else "")
-        said.append(text + (f"; until the first answer it then fetched from disks {each} (medians)" if each else ""))
+        said.append(text + (f"; until it was ready it then fetched from disks {each} (medians)" if each else ""))
     if COLD in set(found["level"]):
         said.append(
             "not evicted: what is the host's own (VMM, firmware, libraries, lab's interpreter), directory entries "

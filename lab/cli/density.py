@@ -48,7 +48,7 @@ def density(
     """Find out how many copies fit.
 
     One copy after the other is started on each backend, until N stand, memory runs short, or one does not come up.
-    Measures what each more copy costs in memory and in time to its first answer, and says how that grows.
+    Measures what each more copy costs in memory and in time until it is ready, and says how that grows.
     The host keeps a floor of free memory.
     """
     from lab.host.units import parse_bytes, parse_seconds

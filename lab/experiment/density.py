@@ -46,7 +46,7 @@ RECENT = 5
 START, BURST = "density.start", "density.burst"
 CHARGED, PSS, AVAILABLE = "density.charged", "density.pss", "density.available_change"
 READ = "density.read"
-"""Bytes that the copy's processes fetched from disks until its first correct answer."""
+"""Bytes that the copy's processes fetched from disks until it was ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@
                     beside what the filter says. What is done once per session only is done then
     2. idle host    what the kernel does anyway, if its functions can be traced
     3. for each round, each backend, in a random order:
-       start        traced from before there is an instance, until its first correct answer
+       start        traced from before there is an instance, until it is ready
        idle         the same while nobody asks
        load         the same under the scenario's load, all of whose requests must be answered correctly
 

@@ -13,7 +13,7 @@ from lab.experiment.scenario import SHIPPED
 from lab.experiment.setup import Setup
 from lab.host import facts
 from lab.images.store import Image
-from lab.model import Accelerator, Kernel
+from lab.model import Accelerator, Kernel, Milestone
 from lab.results.record import Arm, Run
 
 WARM_UPS = 1
@@ -25,6 +25,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str], 
     ``settings`` are a study's own; ``kind`` says which study it is, where it is no comparison.
     """
     scenario = setup.scenario
+    milestone = Milestone.STARTED if scenario.readiness is None else scenario.readiness.milestone
     return Run(
         name="",
         scenario=scenario.name,
@@ -42,6 +43,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str], 
         host=facts.provenance(),
         versions=facts.versions(),
         settings={
+            "until": milestone.value,
             "readiness": _plain(scenario.readiness),
             "ready_timeout_seconds": scenario.ready_timeout_seconds,
             "load": _plain(scenario.load),

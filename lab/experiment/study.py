@@ -46,7 +46,7 @@ class Study:
 
     @contextmanager
     def serving(self, backend: Backend, wanted: LaunchRequest, *, idle_seconds: float = 0.0) -> Iterator[Subject]:
-        """One copy, from its first correct answer on; leaving stops it. Raises LabError when there is none."""
+        """One copy, from when it is ready; leaving stops it. Raises LabError when there is none."""
         subject = Subject.before_launch(
             scenario=self.setup.scenario, network=self.site.network, idle_seconds=idle_seconds
         )

@@ -190,7 +190,7 @@ class Window:
     def start(self, members: Collection[int], program: str, between: tuple[float, float]) -> Counts:
         """Its threads are lab's; ``members`` are the processes of the instance that came of them.
 
-        ``program`` is the application's argv[0]; ``between`` are seconds on lab's clock: request and first answer.
+        ``program`` is the application's argv[0]; ``between`` are seconds on lab's clock: request and ready.
         """
         becomes = find_becoming(self.traced.steps, self.threads, members, program)
         if becomes is None:

@@ -173,7 +173,7 @@ class Metric(ABC):
     order: ClassVar[int]  # of the hooks among metrics: what disturbs the instance comes later
 
     def ready(self, subject: Subject) -> Iterable[Observation]:
-        """The first correct response has just arrived."""
+        """It is ready: what its scenario waits for has just been seen."""
         return ()
 
     def idle(self, subject: Subject) -> Iterable[Observation]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.instance import Instance
 from lab.metrics.base import Metric, Observation, Subject
-from lab.model import Phase
+from lab.model import DoneReadiness, Phase, StartedReadiness, TcpReadiness
 
 BOOT_PHASES = (
     Phase.REQUESTED,
@@ -21,10 +21,14 @@ BOOT_PHASES = (
 )
 
 
+SILENT = (TcpReadiness, StartedReadiness, DoneReadiness, type(None))
+"""What says nothing when it is ready: it is so by its port that opens, or by its execve."""
+
+
 class Boot(Metric):
     """Seconds on the host's CLOCK_MONOTONIC; no guest timestamp enters.
 
-    ``boot.total`` starts when lab decides to launch and stops when the first correct response has arrived.
+    ``boot.total`` starts when lab decides to launch and stops when it is ready, as its scenario has it.
     ``boot.PHASE`` is the segment from the phase seen before it, so that the segments add up to the total.
     ``boot.read`` is in bytes: what all its host processes, a VMM included, fetched from disks until then. What was in
     the host's page cache was not fetched; what the kernel reads ahead on their behalf was.
@@ -43,7 +47,7 @@ class Boot(Metric):
         timeline = subject.instance.timeline
         stamps = timeline.stamps()
         resolutions = {phase: timeline.resolution_seconds(phase) for phase in BOOT_PHASES}
-        yield from segments(stamps, resolutions)
+        yield from segments(stamps, resolutions, answered=not isinstance(subject.scenario.readiness, SILENT))
         if (fetched := fetched_by(subject.instance)) is not None:
             yield Observation(quantity="boot.read", value=fetched, unit="bytes")
         if (size := subject.instance.snapshot_bytes) is not None:
@@ -61,8 +65,11 @@ class Boot(Metric):
             )
 
 
-def segments(stamps: dict[Phase, float], resolutions: dict[Phase, float]) -> Iterator[Observation]:
-    """Each phase's segment, then the total. Phases that did not happen are skipped.
+def segments(
+    stamps: dict[Phase, float], resolutions: dict[Phase, float], *, answered: bool = True
+) -> Iterator[Observation]:
+    """Each phase's segment, then the total. Phases that did not happen are skipped, and so is RESPONDED where it is
+    the phase before it under another name, for nothing ``answered``.
 
     A marker may overtake an earlier phase's (they come by different channels): such a segment is 0, and its
     detail keeps by how much it came too late.
@@ -70,7 +77,7 @@ def segments(stamps: dict[Phase, float], resolutions: dict[Phase, float]) -> Ite
     started = previous = stamps[Phase.REQUESTED]
     blur = 0.0
     for phase in BOOT_PHASES[1:]:
-        if phase not in stamps:
+        if phase not in stamps or (phase is Phase.RESPONDED and not answered):
             continue
         at = max(previous, stamps[phase])
         overtaken = at - stamps[phase]

@@ -23,7 +23,7 @@ class Cpu(Metric):
     """CPU seconds charged by the host to everything the instance made it do: its processes, a VMM's vCPU and
     emulator threads, the kernel's work in their context.
 
-    ``cpu.boot``: from the cgroup's making to the first correct response. ``cpu.idle``: per second of the idle
+    ``cpu.boot``: from the cgroup's making until it is ready. ``cpu.idle``: per second of the idle
     window. ``cpu.per_1000_requests``: the window around the load by its answered requests. ``cpu.compute``: wall
     seconds by the host's clock for the fixed computation, the way in and out included; that way alone is in
     its detail (``way_seconds``).

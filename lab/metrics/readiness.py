@@ -25,7 +25,17 @@ from lab.host.clock import now
 from lab.instance import Instance
 from lab.metrics.base import Subject
 from lab.metrics.health import Health
-from lab.model import HealthReadiness, HttpReadiness, LogReadiness, Phase, Readiness, TalkReadiness, TcpReadiness
+from lab.model import (
+    DoneReadiness,
+    HealthReadiness,
+    HttpReadiness,
+    LogReadiness,
+    Phase,
+    Readiness,
+    StartedReadiness,
+    TalkReadiness,
+    TcpReadiness,
+)
 
 STEP_SECONDS = 0.002
 LATER_STEP_SECONDS = 0.005
@@ -42,17 +52,18 @@ SOCKETS_AT_ONCE = 32
 
 
 def wait_ready(subject: Subject) -> None:
-    """Block until the instance has given its first correct answer; marks LISTENING and RESPONDED.
+    """Block until the instance is ready; marks LISTENING, where its port is asked, and RESPONDED.
 
-    What is correct the scenario's readiness says: http, an answer to bytes sent, tcp (the connect itself), a line of
-    the log, the image's HEALTHCHECK, or, without any, that the application's execve happened. Notes the CPU spent
+    What ready means the scenario's readiness says: an HTTP answer, an answer to bytes sent, tcp (the connect itself),
+    a line of the log, the image's HEALTHCHECK, or, without any of these, that the application's execve happened. So
+    RESPONDED is no promise of an answer: `lab.model.Milestone` says what was seen. Notes the CPU spent
     until then in `Subject.cpu_at_response`. Raises NotReady when the time runs out and LaunchError when the
     application ends first, with the log's tail.
     """
     instance, scenario = subject.instance, subject.scenario
     watch = _Watch(instance, scenario.ready_timeout_seconds, scenario.port)
     match scenario.readiness:
-        case None:
+        case None | StartedReadiness() | DoneReadiness():
             _wait_executed(watch)
         case LogReadiness(pattern=pattern):
             _wait_log(watch, re.compile(pattern.encode()))

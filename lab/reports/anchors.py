@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from lab.analysis.quantities import SEGMENTS, format_value, label
+from lab.analysis.quantities import SEGMENTS, format_value
+from lab.analysis.readiness import until_ready
 from lab.model import Accelerator
 from lab.reports.material import Material, own_kernel, stamped
 from lab.results.record import Arm
 
 WHY = {
-    "boot": "ours ends at the application's first correct answer, theirs earlier (see “measures”)",
+    "boot": "ours runs until {until}; for theirs see “measures”",
     "memory": "ours counts all processes of the instance with the guest's touched RAM; see “measures” for theirs",
     "cpu": "ours is one thread of integer and floating-point work in seconds, theirs a vectorised benchmark",
     "disk": "the scenario disk-io reads at random too: a small file in the instance's /var/tmp, on this host's disk",
@@ -58,7 +59,7 @@ def anchors(material: Material) -> list[Anchor]:
         label_, quantity, state = entry.pop("beside", ("", "", ""))
         arm, ours = _nearest(material, label_, quantity, state)
         until = quantity if state == UNTIL else ""
-        found.append(Anchor(**entry, ours=ours, why=_why(entry["topic"], arm, until=until)))
+        found.append(Anchor(**entry, ours=ours, why=_why(material, entry["topic"], arm, until=until)))
     return found
 
 
@@ -78,15 +79,16 @@ def _ours(material: Material, arm: Arm, quantity: str, state: str) -> str:
         if material.value(quantity, arm.label) is None:
             return ""
         total = format_value(sum(part.median for part in seen), "seconds")
-        return f"{stamped(arm)}: request until {label(quantity)} {total} (n = {min(part.n for part in seen)})"
+        fewest = min(part.n for part in seen)
+        return f"{stamped(arm)}: request until {material.label(quantity)} {total} (n = {fewest})"
     value = material.value(quantity, arm.label, state)
     if value is None:
         return ""
-    return f"{stamped(arm)}: {label(quantity)} {format_value(value.median, value.unit)} (n = {value.n})"
+    return f"{stamped(arm)}: {material.label(quantity)} {format_value(value.median, value.unit)} (n = {value.n})"
 
 
-def _why(topic: str, arm: Arm | None, *, until: str) -> str:
-    reasons = [f"{WHY_UNTIL} {SEEN[until]}" if until else WHY[topic]]
+def _why(material: Material, topic: str, arm: Arm | None, *, until: str) -> str:
+    reasons = [f"{WHY_UNTIL} {SEEN[until]}" if until else WHY[topic].format(until=until_ready(material.run))]
     if arm is not None and own_kernel(arm) and topic in ("boot", "cpu"):
         emulated = arm.accelerator is Accelerator.TCG
         reasons.append("ours ran under TCG emulation, theirs on hardware" if emulated else "both on hardware")

@@ -9,6 +9,7 @@ from lab.analysis.caches import COLD, RESIDENT
 from lab.analysis.data import Loaded
 from lab.analysis.density import Growth, growths
 from lab.analysis.quantities import format_value
+from lab.analysis.readiness import boots_until, until_ready
 from lab.host.ksm import PASSES
 from lab.model import Accelerator
 from lab.reports import article, style
@@ -65,7 +66,7 @@ def describe(loaded: Loaded) -> Article:
     return Article(
         run=run,
         title=f"How many copies of {run.title or run.scenario} fit",
-        lead="One backend after the other, each copy until its first correct answer. "
+        lead=f"One backend after the other, each copy until {until_ready(run)}. "
         f"{_merging(loaded)}Floor of free memory: {floor}; {run.started[:16].replace('T', ' ')} UTC.",
         picture="density",
         alt="Memory and start time against the number of copies. "
@@ -157,7 +158,7 @@ def _residence(loaded: Loaded) -> Table:
         rows.append(Row(header=arm.label, note=stamp(arm), cells=tuple(cells)))
     columns = ("files to read", "in memory before the first", "in memory before the last")
     return Table(
-        caption="What could not be evicted, and what was fetched from disks by the first answer", corner="backend",
+        caption="What could not be evicted, and what was fetched from disks until it was ready", corner="backend",
         columns=tuple(Cell(text=text) for text in columns), rows=tuple(rows),
     )  # fmt: skip
 
@@ -179,7 +180,7 @@ def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:
             start.plot([], [], color=style.colour(arm), linewidth=3, label=f"{arm.label} ({stamp(arm)})")
         for axes, unit, title in (
             (memory, "bytes", "memory of all copies: solid as charged, dotted as the host lost it"),
-            (start, "seconds", "time to the first answer of the n-th copy (logarithmic)"),
+            (start, "seconds", f"time until {boots_until(loaded.run)}, of the n-th copy (logarithmic)"),
         ):
             axes.set_title(title)
             style.ticks(axes.yaxis, unit)
@@ -191,7 +192,7 @@ def _draw(loaded: Loaded, directory: Path) -> tuple[Path, Path]:
         figure.legend(loc="outside lower left", ncols=4)
         memory.set_ylim(bottom=0)
         title = f"How many copies fit: {loaded.run.title}"
-        style.headline(figure, title, "one after the other, each until it answers")
+        style.headline(figure, title, f"one after the other, each until {until_ready(loaded.run)}")
         return style.save(figure, directory, "density")
 
 

@@ -67,6 +67,7 @@ def _context(material: Material) -> dict[str, Any]:
         "statements": words.statements(material),
         "warnings": material.findings,
         "ratios": tables.ratios(material),
+        "boot_story": words.boot_story(material),
         "boot": tables.quantities(material, tables.BOOT, "Boot: medians, 95 % intervals"),
         "memory": memory,
         "cpu": tables.quantities(material, tables.CPU, "CPU: medians, 95 % intervals"),

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from lab.analysis.quantities import is_key
+from lab.analysis.readiness import until
 from lab.errors import CommandError, ResultsError
 from lab.host.command import run
 from lab.reports.material import Material
@@ -48,12 +49,16 @@ def figure_data(material: Material, needs: str) -> str:
 
 
 def csv(material: Material, folder: Path) -> list[Path]:
-    """samples.csv (every observation, warm-ups marked), summary.csv, ratios.csv and, with factors, effects.csv."""
+    """samples.csv (every observation, warm-ups marked), summary.csv, ratios.csv and, with factors, effects.csv.
+
+    Each has a column ``name`` beside ``quantity``: what it is called in this run, by what was waited for in it.
+    """
     frame = material.loaded.frame.assign(detail=material.loaded.frame["detail"].map(_compact))
     tables = {"samples": frame, "summary": material.summary, "ratios": material.ratios}
     if not material.effects.empty:
         tables["effects"] = material.effects
-    return [put(folder / f"{name}.csv", table.to_csv(index=False)) for name, table in tables.items()]
+    named = {name: _named(material, table) for name, table in tables.items()}
+    return [put(folder / f"{name}.csv", table.to_csv(index=False)) for name, table in named.items()]
 
 
 def parquet(_: Material, folder: Path) -> list[Path]:
@@ -84,9 +89,10 @@ def document(material: Material) -> dict[str, Any]:
         "seed": loaded.run.seed,
         "baseline": loaded.baseline,
         "arms": [_plain(asdict(arm)) for arm in loaded.all_arms],
-        "summary": _records(material.summary),
-        "ratios": _records(material.ratios),
-        "effects": _records(material.effects),
+        "until": until(loaded.run).value,
+        "summary": _records(_named(material, material.summary)),
+        "ratios": _records(_named(material, material.ratios)),
+        "effects": _records(_named(material, material.effects)),
         "findings": [_plain(asdict(finding)) for finding in material.findings],
         "answers": [
             {"probe": row["quantity"].removeprefix("isolation."), **{k: row[k] for k in ("arm", "text", "status")}}
@@ -127,6 +133,11 @@ EXPORTS: Mapping[str, Callable[[Material, Path], list[Path]]] = {
     "pdf": pdf,
 }
 """Every format besides the report's own two, by its name on the command line; pdf needs the html."""
+
+
+def _named(material: Material, table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with the names of its quantities for people, as its last column."""
+    return table.assign(name=[material.label(str(quantity)) for quantity in table["quantity"]])
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from lab.analysis import inference
 from lab.analysis.data import Loaded
 from lab.analysis.ladder import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, signed, stops
 from lab.analysis.quantities import format_interval, format_value
+from lab.analysis.readiness import until_ready
 from lab.model import Accelerator
 from lab.reports import ladderplot
 from lab.reports.answers import WORDS
@@ -162,6 +163,7 @@ def page(climb: Climb, picture: Path) -> str:
     """One self-contained page: styles and picture inside, no script, nothing fetched."""
     context = {
         "run": climb.loaded.run,
+        "until_ready": until_ready(climb.loaded.run),
         "picture": embedded("image/svg+xml", picture),
         "story": climb.story,
         "steps": climb.steps,

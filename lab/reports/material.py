@@ -14,7 +14,8 @@ from lab.analysis.cubes import Cube, cubes
 from lab.analysis.data import TWIN, Loaded, load
 from lab.analysis.factors import effects
 from lab.analysis.findings import Finding, findings
-from lab.analysis.quantities import QUANTITIES, label
+from lab.analysis.quantities import label
+from lab.analysis.readiness import called
 from lab.analysis.summary import summary
 from lab.model import Accelerator
 from lab.results.record import Arm
@@ -139,13 +140,14 @@ class Material:
         return {f"work.{each['name']}": each for each in declared}
 
     def label(self, quantity: str) -> str:
-        """The quantity's name for people; the scenario's own for a figure of its work."""
-        return str(self.figures.get(quantity, {}).get("label") or label(quantity))
+        """The quantity's name for people, as this run has it; the scenario's own for a figure of its work."""
+        known = called(quantity, self.run)
+        return known.label if known else str(self.figures.get(quantity, {}).get("label") or label(quantity))
 
     def definition(self, quantity: str) -> str:
         """What it means, in a line; "" when nobody says."""
-        if quantity in QUANTITIES:
-            return QUANTITIES[quantity].definition
+        if (known := called(quantity, self.run)) is not None:
+            return known.definition
         return str(self.figures.get(quantity, {}).get("definition", ""))
 
     def more_is_better(self, quantity: str) -> bool:

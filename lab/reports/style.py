@@ -42,6 +42,7 @@ PHASES = {
     "boot.restored": ("#355f8d", "#ffffff"),
     "boot.listening": ("#414487", "#ffffff"),
     "boot.responded": ("#440154", "#ffffff"),
+    "job.seconds": ("#16041c", "#ffffff"),
 }
 KINDS = {
     "memory.cgroup.anon": ("#4a6fa5", ""),

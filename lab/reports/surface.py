@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.analysis.data import Loaded
+from lab.analysis.readiness import until_ready
 from lab.analysis.surface import (
     INSTANCE,
     KERNEL,
@@ -32,7 +33,7 @@ from lab.reports.pages import embedded, put, render
 
 KIND = "surface"
 SIDES = {
-    LAB: "its process and launcher, which ask for a start, and watch until it answers",
+    LAB: "its process and launcher, which ask for a start, and watch until it is ready",
     SETUP: "processes that lab makes, until one becomes the instance with its execve",
     INSTANCE: "the application, or the monitor of its machine, from that execve on",
     KERNEL: "the kernel's own threads, and interrupts, beyond what an idle host does",
@@ -120,7 +121,7 @@ def story(found: Exposed) -> list[str]:
                 f"{reach.arm.title}: its filter stops {closed} of {len(reach.calls)} system calls, and decides "
                 f"{some} by their arguments."
             )
-    base = arms.get(found.loaded.baseline)
+    base, ready = arms.get(found.loaded.baseline), until_ready(found.loaded.run)
     bare = found.work(base, START) if base else None
     for arm in arms.values():
         work, setup = found.work(arm, START), found.work(arm, START, SETUP)
@@ -130,7 +131,7 @@ def story(found: Exposed) -> list[str]:
                 beside = f" (the bare application: {bare.total:,.0f})"
             said.append(
                 f"{arm.title}: putting it up took {setup.total:,.0f} system calls, {setup.distinct} different ones; "
-                f"from its execve to its first correct answer it made {work.total:,.0f} of the host{beside}."
+                f"from its execve until {ready} it made {work.total:,.0f} of the host{beside}."
             )
     return said
 
@@ -145,6 +146,7 @@ def page(found: Exposed, picture: Path) -> str:
     """One self-contained page: styles and picture inside, no script, nothing fetched."""
     context = {
         "run": found.loaded.run,
+        "until_ready": until_ready(found.loaded.run),
         "picture": embedded("image/svg+xml", picture),
         "story": story(found),
         "reaches": found.reaches,

@@ -123,7 +123,7 @@ def _starts(axes: Axes, starts: Sequence[Work]) -> None:
     axes.set_xlim(left=10, right=max(work.total for work in starts) * 12)
     style.logarithmic(axes.xaxis, "1")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
-    axes.set_title("system calls made of the host for one start, until the first correct answer (logarithmic)")
+    axes.set_title("system calls made of the host for one start, until it was ready (logarithmic)")
 
 
 def _loads(axes: Axes, loads: Sequence[Work]) -> None:

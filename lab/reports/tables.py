@@ -16,6 +16,7 @@ from lab.analysis.quantities import (
     format_value,
     is_key,
 )
+from lab.analysis.readiness import is_empty_segment, leading, title
 from lab.reports.answers import matrix
 from lab.reports.figures.bars import compared
 from lab.reports.material import FEWEST_FOR_P95, Material, Ratio, Value, own_kernel, stamp
@@ -56,7 +57,8 @@ MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
 CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
 SHARES = ("host.steal", "host.pressure.")
-BOOT = (*SEGMENTS, "boot.total", "boot.read", "caches.resident", "teardown.total")
+JOB = ("job.seconds", "job.total", "job.cpu")
+BOOT = (*SEGMENTS, "boot.total", *JOB, "boot.read", "caches.resident", "teardown.total")
 
 
 def arm_columns(material: Material) -> tuple[Cell, ...]:
@@ -69,7 +71,7 @@ def quantities(material: Material, names: Sequence[str], caption: str, state: st
     rows = []
     for name in names:
         cells = tuple(_cell(material, name, arm, state) for arm in material.arms)
-        if any(cell.text != "–" for cell in cells):
+        if not is_empty_segment(name, material.run) and any(cell.text != "–" for cell in cells):
             rows.append(Row(header=material.label(name), note=material.definition(name), cells=cells))
     return Table(caption=caption, corner="quantity", columns=arm_columns(material), rows=tuple(rows))
 
@@ -103,7 +105,6 @@ def sureness(value: Value) -> str:
 
 
 HEADLINE = (
-    ("boot.total", "", "time to first answer"),
     ("memory.pss", "idle", "memory (PSS, idle)"),
     ("cpu.per_1000_requests", "", "CPU per 1,000 requests"),
     ("load.requests_per_second", "", "answers per second"),
@@ -115,7 +116,7 @@ def headline(material: Material) -> Table:
     own = [(name, "", material.label(name)) for name in list(material.figures)[:1] or ["work.seconds"]]
     shown = [
         each
-        for each in (*HEADLINE, *own)
+        for each in ((leading(material.run), "", title(material.run)), *HEADLINE, *own)
         if any(material.value(each[0], arm.label, each[1]) for arm in material.arms)
     ]
     columns = ["kernel", *(title for _, _, title in shown)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.analysis.findings import Severity
 from lab.analysis.quantities import format_interval, format_value
+from lab.analysis.readiness import leading, until
 from lab.reports.factors import statements
 from lab.reports.figures.bars import compared
 from lab.reports.material import Material, own_kernel, stamp
@@ -76,7 +77,8 @@ def table(material: Material, columns: int = len(COLUMNS)) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     grid.add_column("backend", no_wrap=True, min_width=max(len(_kernel(arm)) for arm in material.arms))
     boots = [line for arm in material.arms for line in _boot(material, arm).splitlines()]
-    grid.add_column("boot", no_wrap=True, min_width=max((len(line) for line in boots), default=0))
+    first = f"until {until(material.run)}"
+    grid.add_column(first, no_wrap=True, min_width=max((len(line) for line in boots), default=0))
     for quantity, state, title in shown:
         texts = [title, *(_value(material, quantity, arm, state) for arm in material.arms)]
         grid.add_column(title, justify="right", no_wrap=True, min_width=max(len(text) for text in texts))
@@ -95,14 +97,15 @@ def _kernel(arm: Arm) -> str:
 
 
 def _boot(material: Material, arm: Arm) -> str:
-    tried = material.attempts("boot.total", arm.label)
+    quantity = leading(material.run)
+    tried = material.attempts(quantity, arm.label)
     if tried is None:
         return "–"
     lines = [f"✗ {count} {word}" for count, word in ((tried.failed, "failed"), (tried.timeout, "timed out")) if count]
-    value = material.value("boot.total", arm.label)
+    value = material.value(quantity, arm.label)
     if value is not None:
         interval = format_interval(value.low, value.high, value.unit)
-        against = compared(material, "boot.total", arm)
+        against = compared(material, quantity, arm)
         sure = f"n = {value.n}" if interval == "–" else f"{interval}, n = {value.n}"
         lines = [format_value(value.median, value.unit), sure, against, *lines]
     return "\n".join(lines)

@@ -12,8 +12,9 @@ from lab.analysis.compare import ALPHA
 from lab.analysis.inference import ENOUGH_FOR_ORDER, FEWEST, MANY_BLOCKS
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
+from lab.analysis.readiness import boots_until, leading, phrase, until, until_ready
 from lab.experiment.plan import PRECISE_BLOCKS
-from lab.model import Accelerator
+from lab.model import Accelerator, Milestone
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
 from lab.results.record import Ending
@@ -26,7 +27,6 @@ STORY = (
     "every wall: what does it cost, and what does it stop?",
 )
 SUBJECTS = (
-    ("boot.total", "", "Time from the request to the first correct answer"),
     ("memory.pss", "idle", "Host memory at idle (PSS)"),
     ("cpu.per_1000_requests", "", "CPU that the host spends on 1,000 requests"),
     ("load.requests_per_second", "", "Answers per second"),
@@ -45,7 +45,8 @@ class Statement:
 
 def statements(material: Material) -> list[Statement]:
     """One for every headline quantity, then one per kind of kernel."""
-    compared = (_compare(material, *subject) for subject in SUBJECTS)
+    first = (leading(material.run), "", f"Time from the request until {phrase(material.run)}")
+    compared = (_compare(material, *subject) for subject in (first, *SUBJECTS))
     return [*(each for each in compared if each is not None), *_isolation(material)]
 
 
@@ -171,8 +172,8 @@ def clock(material: Material) -> list[tuple[str, str]]:
          + " (a launch that does nothing; printed, never subtracted)" if run.noop else "not recorded"),
         ("Resolution", _resolution(material)),
         ("Caches", caches.in_words(material.loaded.frame) or str(settings.get("caches", "not looked at"))),
-        ("Readiness", in_words(settings.get("readiness")) or "not asked for: an instance is ready once it executes"),
-        ("Load", in_words(settings.get("load")) or "none offered by lab"),
+        ("Readiness", readiness(material)),
+        ("Load", _load(settings.get("load"))),
         ("Work", _command(settings.get("work"))),
         ("Left out", str(settings.get("excluded", "nothing")) + "; failures are counted, never dropped"),
     ]  # fmt: skip
@@ -264,6 +265,36 @@ def _command(work: object) -> str:
     return f"{shlex.join(work['argv'])} · {where[work['place']]}"
 
 
+def readiness(material: Material) -> str:
+    """What was waited for, how it was seen, and how lab came to know what to wait for."""
+    run = material.run
+    seen = in_words(run.settings.get("readiness")) or "nothing was asked of it"
+    return "; ".join([f"{until(run)}: {seen}", *map(str, run.settings.get("found", ()))])
+
+
+def boot_story(material: Material) -> str:
+    """When the clock of a boot starts and stops."""
+    run = material.run
+    reached = boots_until(run)
+    told = [f"The clock starts when lab decides to start an instance, and runs until {until_ready(run)}."]
+    asked = in_words(run.settings.get("readiness"))
+    if reached in (Milestone.CORRECT_ANSWER, Milestone.ANSWER, Milestone.LOG_LINE):
+        told.append(f"What counts: {asked}.")
+    if reached is Milestone.ANSWER:
+        told.append("What an answer must hold, nobody said: only that it came was checked, and its status.")
+    if reached is Milestone.PORT_OPEN:
+        told.append("Nothing was asked there, so whether it could have done its work by then is not known.")
+    if reached is Milestone.STARTED:
+        told.append("Nothing was asked of it: when it is able to do its work is not known.")
+    if until(run) is Milestone.DONE:
+        told.append("It is a job that ends by itself: the second clock runs on until then, with exit code 0.")
+    return " ".join([*told, "It is the same for every backend, so every bar means the same."])
+
+
+def _load(setting: object) -> str:
+    return in_words(setting) or "none offered by lab"
+
+
 def in_words(setting: object) -> str:
     """A readiness or load of `lab.model`, as run.json has it, in a phrase; "" for none.
 
@@ -271,10 +302,14 @@ def in_words(setting: object) -> str:
     """
     match setting:
         case {"kind": "HttpReadiness", "path": path, "status": status, "body": body}:
-            holding = f" and a body that contains “{body}”" if body else ""
+            holding = f" and a body that contains “{body}”" if body else ", whatever its body holds"
             return f"GET {path} is answered with status {status}{holding}"
         case {"kind": "TcpReadiness"}:
             return "its port accepts a connection"
+        case {"kind": "StartedReadiness"}:
+            return "it executes; nothing is asked of it"
+        case {"kind": "DoneReadiness"}:
+            return "it ends by itself with exit code 0"
         case {"kind": "HealthReadiness", "check": {"test": [_, *words]}}:
             return f"its image's HEALTHCHECK succeeds: {' '.join(words)}"
         case {"kind": "LogReadiness", "pattern": pattern}:

@@ -25,6 +25,7 @@ ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("the scenario", lambda run: run.scenario),
     ("the host", lambda run: run.host.get("identity")),
     ("the host's kernel", lambda run: run.host.get("kernel_release")),
+    ("the readiness", lambda run: (run.settings.get("readiness"), run.settings.get("port"))),
     ("the image", lambda run: run.image.get("digest")),
     ("the images", lambda run: sorted(run.images)),
     ("the factors", lambda run: [f"{each['name']}={','.join(each['levels'])}" for each in _factors(run)]),

@@ -27,10 +27,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 def test_the_words_say_what_matters_how_much_and_what_depends_on_what(material: Material) -> None:
     said = [each.sentence for each in factors.statements(material)]
-    assert "cpus 1 instead of 0.5: boot of container 0.598 ×" in said[1]
-    assert "no effect can be claimed on boot of microvm, PSS (idle) of microvm." in said[2]
+    assert "cpus 1 instead of 0.5: time until first correct answer of container 0.598 ×" in said[1]
+    assert "no effect can be claimed on time until first correct answer of microvm, PSS (idle) of microvm." in said[2]
     assert said[2].startswith("firmware seabios instead of direct")
-    (together,) = [each for each in said if "cpus and firmware interact on microvm, boot" in each]
+    (together,) = [
+        each for each in said if "cpus and firmware interact on microvm, time until first correct answer" in each
+    ]
     assert "1.00 × with firmware=direct, 0.670 × with firmware=ovmf" in together
     (apart,) = [each for each in said if "memory does not do the same to microvm and container" in each]
     assert "1.02 × for container, 1.29 × for microvm" in apart
@@ -41,13 +43,15 @@ def test_the_tables_hold_every_effect_and_what_it_depends_on(material: Material)
     table = factors.effects(material)
     assert [column.text for column in table.columns] == ["container", "microvm"]
     rows = {(row.header, row.note): row.cells for row in table.rows}
-    assert rows["firmware: ovmf ÷ direct", "boot"][0].text == "–"  # nothing to a container
-    assert rows["firmware: ovmf ÷ direct", "boot"][1].note.endswith("an effect · depends on cpus")
-    assert "depends" not in rows["firmware: seabios ÷ direct", "boot"][1].note
+    assert rows["firmware: ovmf ÷ direct", "time until first correct answer"][0].text == "–"  # nothing to a container
+    assert rows["firmware: ovmf ÷ direct", "time until first correct answer"][1].note.endswith(
+        "an effect · depends on cpus"
+    )
+    assert "depends" not in rows["firmware: seabios ÷ direct", "time until first correct answer"][1].note
     assert len(rows) == 3 * 5  # boot, teardown, PSS by four levels that are no first ones, and firmware's together
     assert rows["firmware: all levels", "PSS (idle)"][1].text.startswith("up to 1.0")
     assert "they differ" not in rows["firmware: all levels", "PSS (idle)"][1].note
-    assert "instances failed" in rows["firmware: all levels", "boot"][1].note  # in block 2
+    assert "instances failed" in rows["firmware: all levels", "time until first correct answer"][1].note  # in block 2
     assert [row.header for row in factors.interactions(material).rows] == [
         "memory=256M × backend=microvm",
         "cpus=1 × firmware=ovmf",
@@ -58,8 +62,8 @@ def test_the_figures_draw_every_effect_and_the_lines_that_are_not_parallel(mater
     kept: list[Figure] = []
     alt = figures.draw(material, kept.append)
     assert len([axes for axes in kept[0].axes if axes.axison]) == 2 * 3
-    assert "firmware=ovmf on boot of microvm: 2.46 ×." in alt
-    assert "memory=256M on boot of container: 1.01 × (not claimed)." in alt
+    assert "firmware=ovmf on time until first correct answer of microvm: 2.46 ×." in alt
+    assert "memory=256M on time until first correct answer of container: 1.01 × (not claimed)." in alt
     alt = figures.interactions(material, kept.append)
     (axes,) = kept[1].axes
     assert [len(line.get_xdata()) for line in axes.get_lines()] == [3, 3]

@@ -9,12 +9,14 @@ from typing import get_args
 import pytest
 
 from lab.model import (
+    DoneReadiness,
     Healthcheck,
     HealthReadiness,
     HttpReadiness,
     Load,
     LogReadiness,
     Readiness,
+    StartedReadiness,
     TalkReadiness,
     TcpReadiness,
 )
@@ -22,7 +24,9 @@ from lab.reports.words import in_words
 
 PHRASES = {
     HttpReadiness(path="/health", body="ok"): "GET /health is answered with status 200 and a body that contains “ok”",
-    HttpReadiness(): "GET / is answered with status 200",
+    HttpReadiness(): "GET / is answered with status 200, whatever its body holds",
+    StartedReadiness(): "it executes; nothing is asked of it",
+    DoneReadiness(): "it ends by itself with exit code 0",
     TcpReadiness(): "its port accepts a connection",
     LogReadiness(pattern="ready to accept"): "a line of its output matches ready to accept",
     TalkReadiness(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from lab.analysis.quantities import SEGMENTS, format_interval, format_value, label
+from lab.analysis.quantities import SEGMENTS, format_interval, format_value
+from lab.analysis.readiness import leading, phrase
 from lab.reports import style
 from lab.reports.charts import Chart, Data, Panel, mark, tip, whose
 from lab.reports.material import Material, Value, stamp, stamped
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PARTS = (*SEGMENTS, "job.seconds")
+EVERY = "Every start that was measured"
 LONGEST_LEGEND = 6  # that fits below the figure in one row
 
 Segments = list[tuple[str, float]]
@@ -23,7 +26,7 @@ Segments = list[tuple[str, float]]
 
 def phases(material: Material, keep: Callable[[Figure], None]) -> str:
     """Left: all on one scale. Right: each stretched to its own length, so that short boots show their parts too."""
-    arms = [arm for arm in _with_restored(material) if material.value("boot.total", arm.label)]
+    arms = [arm for arm in _with_restored(material) if material.value(leading(material.run), arm.label)]
     segments = {arm.label: _segments(material, arm) for arm in arms}
     with style.canvas(14.2, 2.9 + 1.25 * len(arms), ncols=2, width_ratios=[1, 1.45]) as (figure, (shared, own)):
         for row, arm in enumerate(arms):
@@ -35,20 +38,20 @@ def phases(material: Material, keep: Callable[[Figure], None]) -> str:
         own.set_yticklabels([])
         longest = max(sum(value for _, value in each) for each in segments.values())
         shared.set_xlim(0, longest * 1.75)
-        shared.set_xlabel("seconds from request to first correct answer")
+        shared.set_xlabel(f"seconds from the request until {phrase(material.run)}")
         shared.set_title("one scale for all")
         own.set_title("each on its own scale: where does the time go?")
         own.set_xlim(0, 1)
         own.set_xticks([])
         own.grid(False)
         own.spines["bottom"].set_visible(False)
-        _legend(figure, segments)
+        _legend(figure, material, segments)
         style.headline(
-            figure, "Boot: from the request to the first correct answer",
+            figure, _heading(material),
             "bars: medians of the phases · dot and line: median of the whole with its 95 % interval",
         )  # fmt: skip
         keep(figure)
-    return "Boot phases. " + " ".join(_sentence(arm, material, segments[arm.label]) for arm in arms)
+    return f"{_heading(material)}. " + " ".join(_sentence(arm, material, segments[arm.label]) for arm in arms)
 
 
 def distribution(material: Material, keep: Callable[[Figure], None]) -> str:
@@ -62,42 +65,42 @@ def distribution(material: Material, keep: Callable[[Figure], None]) -> str:
         low, high = axes.get_xlim()
         axes.set_xlim(low * 0.8, high * max(4.0, (high / low) ** 0.42))
         style.logarithmic(axes.xaxis, "seconds")
-        axes.set_xlabel("time to the first correct answer (logarithmic axis)")
+        axes.set_xlabel(f"time until {phrase(material.run)} (logarithmic axis)")
         style.headline(
-            figure, "Every boot that was measured",
-            "a marker is one boot · line: median · band: its 95 % interval · #aa: the same backend again",
+            figure, EVERY,
+            "a marker is one instance · line: median · band: its 95 % interval · #aa: the same backend again",
         )  # fmt: skip
         keep(figure)
-    return "Every boot on a logarithmic axis. " + " ".join(_spread(arm, material) for arm in arms)
+    return f"{EVERY}, on a logarithmic axis. " + " ".join(_spread(arm, material) for arm in arms)
 
 
 def phases_chart(material: Material) -> Chart:
     """The same bars for the page's script."""
     rows = []
     for arm in material.arms:
-        total = material.value("boot.total", arm.label)
+        total = material.value(leading(material.run), arm.label)
         if total is None:
             continue
-        found = [(name, value) for name in SEGMENTS if (value := material.value(name, arm.label)) is not None]
+        found = [(name, value) for name in PARTS if (value := material.value(name, arm.label)) is not None]
         parts: list[Data] = [
             {
                 "value": value.median,
                 "fill": style.PHASES[name][0],
                 "ink": style.PHASES[name][1],
                 "text": format_value(value.median, "seconds", 2),
-                "tip": tip(value, arm, f"until “{label(name)}”"),
+                "tip": tip(value, arm, _part(material, name)),
             }
             for name, value in found
             if value.median > 0
         ]
-        whole = mark(total, arm, "the whole boot")
+        whole = mark(total, arm, "the whole")
         text, beside = format_value(total.median, "seconds"), _sureness(total)
         rows.append(whose(arm) | {"parts": parts, "whole": whole, "text": text, "beside": beside})
     used = {name for arm in material.arms for name, _ in _segments(material, arm)}
-    legend = tuple((style.PHASES[name][0], label(name)) for name in SEGMENTS if name in used)
-    axis = "from the request to the first correct answer"
+    legend = tuple((style.PHASES[name][0], material.label(name)) for name in PARTS if name in used)
+    axis = f"from the request until {phrase(material.run)}"
     return Chart(
-        title="Boot: from the request to the first correct answer",
+        title=_heading(material),
         how="bars: medians of the phases · dot and line: median of the whole with its 95 % interval",
         panels=(
             Panel(kind="parts", title="one scale for all", unit="seconds", rows=tuple(rows), axis=axis),
@@ -112,7 +115,7 @@ def distribution_chart(material: Material) -> Chart:
     """Every boot for the page's script."""
     rows: list[Data] = []
     for arm in _with_twin(material):
-        value = material.value("boot.total", arm.label)
+        value = material.value(leading(material.run), arm.label)
         if value is None:
             continue
         points = [
@@ -121,27 +124,26 @@ def distribution_chart(material: Material) -> Chart:
                 "block": int(block),
                 "tip": [
                     f"{arm.label} · {stamp(arm)}",
-                    f"one boot: {format_value(seconds, 'seconds')}",
+                    f"one instance: {format_value(seconds, 'seconds')}",
                     f"block {block}",
                 ],
             }
-            for block, seconds in material.points("boot.total", arm.label).itertuples(index=False)
+            for block, seconds in material.points(leading(material.run), arm.label).itertuples(index=False)
         ]
-        row = whose(arm) | mark(value, arm, "median of all boots") | {"points": points}
+        row = whose(arm) | mark(value, arm, "median of all instances") | {"points": points}
         rows.append(row | {"text": format_value(value.median, "seconds"), "note": _sureness(value)})
     panel = Panel(
-        kind="dots", title="time to the first correct answer", unit="seconds", rows=tuple(rows), logarithmic=True
+        kind="dots", title=f"time until {phrase(material.run)}", unit="seconds", rows=tuple(rows), logarithmic=True
     )
     return Chart(
-        title="Every boot that was measured", panels=(panel,),
-        how="a marker is one boot · line: median · band: its 95 % interval · #aa: the same backend again",
+        title=EVERY, panels=(panel,),
+        how="a marker is one instance · line: median · band: its 95 % interval · #aa: the same backend again",
     )  # fmt: skip
 
 
 def _with_twin(material: Material) -> list[Arm]:
-    arms = [
-        arm for arm in (*material.arms, material.twin) if arm is not None and material.value("boot.total", arm.label)
-    ]
+    quantity, all_arms = leading(material.run), (*material.arms, material.twin)
+    arms = [arm for arm in all_arms if arm is not None and material.value(quantity, arm.label)]
     return sorted(arms, key=lambda arm: (arm.order, arm.label))
 
 
@@ -156,7 +158,7 @@ def _with_restored(material: Material) -> list[Arm]:
 
 
 def _segments(material: Material, arm: Arm) -> Segments:
-    found = ((name, material.value(name, arm.label)) for name in SEGMENTS)
+    found = ((name, material.value(name, arm.label)) for name in PARTS)
     return [(name, value.median) for name, value in found if value is not None and value.median > 0]
 
 
@@ -169,7 +171,7 @@ def _stack(axes: Axes, row: float, segments: Segments, scale: float) -> None:
 
 
 def _total(axes: Axes, row: int, arm: Arm, material: Material) -> None:
-    total = material.value("boot.total", arm.label)
+    total = material.value(leading(material.run), arm.label)
     if total is None:
         return
     axes.errorbar(
@@ -204,11 +206,20 @@ def _stretched(axes: Axes, row: int, segments: Segments) -> None:
         left += share
 
 
-def _legend(figure: Figure, segments: dict[str, Segments]) -> None:
+def _heading(material: Material) -> str:
+    return f"From the request until {phrase(material.run)}"
+
+
+def _part(material: Material, name: str) -> str:
+    """A segment in words: boots are named by the phase that ends them."""
+    return "for the job itself" if name == "job.seconds" else f"until “{material.label(name)}”"
+
+
+def _legend(figure: Figure, material: Material, segments: dict[str, Segments]) -> None:
     from matplotlib.patches import Patch
 
     used = {name for each in segments.values() for name, _ in each}
-    handles = [Patch(facecolor=style.PHASES[name][0], label=label(name)) for name in SEGMENTS if name in used]
+    handles = [Patch(facecolor=style.PHASES[name][0], label=material.label(name)) for name in PARTS if name in used]
     rows = 1 if len(handles) <= LONGEST_LEGEND else 2
     figure.legend(
         handles=handles,
@@ -220,8 +231,8 @@ def _legend(figure: Figure, segments: dict[str, Segments]) -> None:
 
 
 def _cloud(axes: Axes, row: int, arm: Arm, material: Material) -> None:
-    points = material.points("boot.total", arm.label)
-    value = material.value("boot.total", arm.label)
+    points = material.points(leading(material.run), arm.label)
+    value = material.value(leading(material.run), arm.label)
     if value is None:
         return
     fill = "none" if arm.label.endswith("#aa") else style.colour(arm)
@@ -247,16 +258,16 @@ def _sureness(value: Value) -> str:
 
 
 def _sentence(arm: Arm, material: Material, segments: Segments) -> str:
-    total = material.value("boot.total", arm.label)
+    total = material.value(leading(material.run), arm.label)
     if total is None or not segments:
         return ""
     name, longest = max(segments, key=lambda each: each[1])
     whole, part = format_value(total.median, "seconds"), format_value(longest, "seconds")
-    return f"{stamped(arm)}: {whole} in all (n = {total.n}), of which {part} until “{label(name)}”."
+    return f"{stamped(arm)}: {whole} in all (n = {total.n}), of which {part} {_part(material, name)}."
 
 
 def _spread(arm: Arm, material: Material) -> str:
-    value = material.value("boot.total", arm.label)
+    value = material.value(leading(material.run), arm.label)
     if value is None:
         return ""
     interval = format_interval(value.low, value.high, "seconds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lab.analysis.quantities import format_value, label
+from lab.analysis.quantities import format_value
 from lab.reports import style
 from lab.reports.charts import Chart, bars
 from lab.reports.figures.bars import panel
@@ -36,7 +36,7 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
             style.backend_axis(axes, arms)
             if index % columns:
                 axes.set_yticklabels([])
-            axes.set_title(f"{label(quantity)}: shorter is better")
+            axes.set_title(f"{material.label(quantity)}: shorter is better")
             axes.set_xlabel(PANELS[quantity])
             axes.locator_params(axis="x", nbins=5)
         for spare in grid.flat[len(shown) :]:
@@ -54,7 +54,7 @@ def chart(material: Material) -> Chart:
     return Chart(
         title="What it costs the host in CPU", how="medians with 95 % intervals · a scale per panel",
         panels=tuple(
-            bars(material, quantity, f"{label(quantity)}: shorter is better", axis=words)
+            bars(material, quantity, f"{material.label(quantity)}: shorter is better", axis=words)
             for quantity, words in PANELS.items()
             if material.has(quantity)
         ),
@@ -67,4 +67,4 @@ def _sentence(material: Material, quantity: str) -> str:
         value = material.value(quantity, arm.label)
         if value is not None:
             parts.append(f"{stamped(arm)} {format_value(value.median, value.unit)}")
-    return f"{label(quantity)}: {', '.join(parts)}."
+    return f"{material.label(quantity)}: {', '.join(parts)}."

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import format_value
+from lab.analysis.readiness import leading
+from lab.analysis.readiness import title as title_of
 from lab.reports import style
 from lab.reports.answers import WORDS, Probe, matrix
 from lab.reports.charts import Chart, Data, Panel, bars, whose
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = (
-    ("boot.total", "", "time to first answer", "s"),
     ("memory.pss", "idle", "memory (PSS, idle)", "MiB"),
     ("cpu.per_1000_requests", "", "CPU, 1,000 requests", "s"),
 )
@@ -97,7 +98,9 @@ def _squares(probes: Sequence[Probe], arm: Arm) -> list[Data]:
 
 
 def _costs(material: Material) -> list[tuple[str, str, str, str]]:
-    asked = (*COSTS, *((name, "", material.label(name), material.unit(name)) for name in list(material.figures)[:1]))
+    first = (leading(material.run), "", title_of(material.run), "s")
+    own = [(name, "", material.label(name), material.unit(name)) for name in list(material.figures)[:1]]
+    asked = (first, *COSTS, *own)
     return [cost for cost in asked if any(material.value(cost[0], arm.label, cost[1]) for arm in material.arms)]
 
 
