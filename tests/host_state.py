@@ -17,7 +17,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,17 +129,14 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _of_libvirt() -> set[str]:
-    """The folder that libvirt's driver in this very process was opened in: its threads write there until the
-    process ends, and the session that it is named after may have ended many tests ago.
-    """
+    """The folder of libvirt's driver in this very process, which stays until the process ends."""
     session = sys.modules.get("lab.hypervisor.session")
     root: Path | None = session._driver.root if session is not None else None
-    return set() if root is None or (root.parent / "owner.json").exists() else {root.parent.name}
+    return set() if root is None else {root.parent.name}
 
 
 def _sessions_of_others() -> set[str]:
-    """Sessions of living labs that are no descendants of this process: by their owner, or by their launcher, or by a
-    file that is open in their folder, as libvirt's driver has one to its process's end (`_of_libvirt`).
+    """Sessions of living labs that are no descendants of this process: by their owner, or by their launcher.
 
     A launcher whose parent is init has lost its lab, and is about to clean up: that is ours to wait for.
     """
@@ -155,21 +151,10 @@ def _sessions_of_others() -> set[str]:
             owner = json.loads((RUNTIME / name / "owner.json").read_text())
             stat = _stat(int(owner["pid"]))
         except (OSError, ValueError, KeyError):
-            if _somebody_has_open(f"{RUNTIME / name}/", ours):
-                foreign.add(name)
             continue
         if stat and stat[0] != "Z" and int(owner["pid"]) not in ours:
             foreign.add(name)
     return foreign
-
-
-def _somebody_has_open(prefix: str, ours: set[int]) -> bool:
-    """Whether a process other than ``ours`` has a file open whose path begins so."""
-    for pid in {int(name) for name in _names(Path("/proc")) if name.isdigit()} - ours:
-        with suppress(OSError):  # it has just ended
-            if any(str(link.readlink()).startswith(prefix) for link in Path(f"/proc/{pid}/fd").iterdir()):
-                return True
-    return False
 
 
 def _command_line(pid: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
+from lab.host.delegation import group_of
 from lab.instance import LaunchRequest
 from lab.model import Limits, PublishedPort
 
@@ -70,7 +71,7 @@ class Holdings:
 
     def make_control_group(self, limits: Limits) -> ControlGroup:
         """The instance's cgroup, with ``limits`` set and read back. Raises LimitError."""
-        group = ControlGroup.create(f"lab/{self._site.session.id}/{self.name}", limits)
+        group = ControlGroup.create(group_of(self._site.session.id, self.name), limits)
         self.stack.callback(_end_group, group)
         return group
 

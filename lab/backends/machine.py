@@ -20,6 +20,7 @@ from lab.errors import LaunchError
 from lab.host import checks, privilege
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
+from lab.host.delegation import group_of
 from lab.hypervisor.kinds import Design
 from lab.images.store import Image
 from lab.images.tree import Tree
@@ -184,7 +185,7 @@ class MachineBackend(SiteBackend):
 
         self.site.adopt_network_of(survivor.pid)  # a VMM has its tap, and so has kept it
         holdings = Holdings.adopt(self.site, request, survivor.address)
-        group = ControlGroup.open(f"lab/{self.site.session.id}/{request.name}")
+        group = ControlGroup.open(group_of(self.site.session.id, request.name))
         address = IPv4Interface(f"{survivor.address}/{SUBNET.prefixlen}")
         machine = Machine.adopt(
             self._request(

@@ -26,16 +26,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from errno import ENOENT
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child, adopt, reap, spawn, wait_child
 from lab.backends.container import Container
 from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
-from lab.host import cgroupfs, checks, syscalls, terminals
+from lab.host import checks, syscalls, terminals
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline, now
-from lab.host.hierarchy import Mode, Unused, host_hierarchies
+from lab.host.delegation import group_of
+from lab.host.hierarchy import Mode, Unused, host_hierarchies, make_room
 from lab.host.ledger import Kind, Resource
 from lab.images.store import Image
 from lab.instance import INSIDE, NO_KNOBS, Survivor
@@ -128,10 +129,9 @@ class Reference(Container):
         """
         with self._lock:
             if not self._listed:
-                path = f"lab/{self.site.session.id}"
+                path = group_of(self.site.session.id)
                 self.site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=path))
-                for mount in Unused.detect().joined():
-                    cgroupfs.make_parents(mount, PurePosixPath(path, "any"), delegate=False)
+                make_room(f"{path}/any")
                 self._listed = True
 
 
@@ -162,7 +162,7 @@ class ReferenceContainer:
     ) -> ReferenceContainer:
         """Start it and return once the application has been executed; see `lab.runtime.launcher.Launcher.launch`."""
         with ExitStack() as undo:
-            path, limits = f"lab/{site.session.id}/{spec.name}", translate.limits(spec.config)
+            path, limits = group_of(site.session.id, spec.name), translate.limits(spec.config)
             with timeline.step("lab", Before.CGROUP):
                 cgroup = ControlGroup.create(path, limits)
             undo.callback(cgroup.remove, keep_parents=True)
@@ -195,7 +195,7 @@ class ReferenceContainer:
     @classmethod
     def take_over(cls, runtime: Runtime, site: Site, spec: Spec, survivor: Survivor) -> ReferenceContainer:
         """What a process has launched that was killed: it was the parent, and alone would know the exit code."""
-        path = f"lab/{site.session.id}/{spec.name}"
+        path = group_of(site.session.id, spec.name)
         cgroup, place = ControlGroup.open(path), site.launcher.scratch / runtime.tool.program / spec.name
         container = cls(runtime, spec, with_helper(spec), place, cgroup, survivor.timeline)
         try:

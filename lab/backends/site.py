@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Self
 
 from lab.backends.base import SiteBackend
 from lab.errors import LabError
+from lab.host import delegation
 from lab.host.home import home as lab_home
 from lab.host.ledger import Kind, Resource, Session, clean_stale
+from lab.host.systemd import Scope
 from lab.model import Accelerator
 
 if TYPE_CHECKING:  # imported when needed: the launcher starts while this process is still small
@@ -50,8 +52,12 @@ class Site:
         self.reconnected = False  # whether the launcher's process outlived a supervisor that was killed
 
     @classmethod
-    def open(cls) -> Site:
-        """Remove what dead sessions left, then start a session of this process and its launcher. Raises LabError."""
+    def open(cls, *, detached: str = "") -> Site:
+        """Remove what dead sessions left, then start a session of this process and its launcher.
+
+        ``detached`` is the instance that this process supervises, if it does: it is to outlive the session of whoever
+        started it. Raises LabError.
+        """
         try:
             for line in clean_stale():
                 log.info("removed what a dead session left: %s", line)
@@ -60,9 +66,13 @@ class Site:
         with ExitStack() as stack:
             session = stack.enter_context(Session.open())
             site = cls(lab_home(), session, stack)
-            session.record(Resource(kind=Kind.CGROUP, name=f"lab/{session.id}"))
+            if delegation.here():
+                session.record(Resource(kind=Kind.SCOPE, name=delegation.scope_of(session.id)))
+            session.record(Resource(kind=Kind.CGROUP, name=delegation.group_of(session.id)))
             session.make_directory(site.scratch)
             site._start_launcher()
+            if delegation.here():
+                site._start_scope(detached)
             site._stack = stack.pop_all()
         return site
 
@@ -78,6 +88,8 @@ class Site:
 
         # Nothing is unwound on a failure: what was not made here must stay, and the rest ends with the process.
         session, stack = Session.take_over(directory), ExitStack()
+        if delegation.here():
+            Scope.of(session.id).enter()
         stack.enter_context(session)
         site = cls(lab_home(), session, stack)
         found = reconnect(session.id, site.scratch / "containers", directory / SOCKET)
@@ -123,6 +135,14 @@ class Site:
             Launcher.start(self.session.id, self.scratch / "containers", cleanup=self.session.cleaner)
         )
 
+    def _start_scope(self, detached: str) -> None:
+        """The launcher, and a supervisor, leave the unit that they were started in: they end neither with it nor by
+        its limits. A command that somebody waits for stays where it was typed.
+        """
+        pids = [self.launcher.pid, *([os.getpid()] if detached else [])]
+        what = f"lab instance {detached}" if detached else f"lab session {self.session.id}"
+        Scope.of(self.session.id).start(pids, what)
+
     @property
     def launcher(self) -> Launcher:
         """The small process that forks containers."""
@@ -156,7 +176,7 @@ class Site:
             if self._hypervisor is None:
                 from lab.hypervisor.session import Hypervisor
 
-                self._hypervisor = self._stack.enter_context(Hypervisor.open(self.session.directory, home=self.home))
+                self._hypervisor = self._stack.enter_context(Hypervisor.open(home=self.home))
             return self._hypervisor
 
     @property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lab.backends.holdings import Holdings
 from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup import ControlGroup
+from lab.host.delegation import group_of
 from lab.instance import Instance, LaunchRequest, Survivor
 from lab.model import Completed, Phase
 
@@ -39,7 +40,7 @@ class BareInstance(Instance):
         self.name, self.backend, self.request = request.name, backend, request
         self.timeline, self.accelerator, self.address = survivor.timeline, survivor.accelerator, survivor.address
         self.published = self._holdings.published
-        self.cgroup = ControlGroup.open(f"lab/{site.session.id}/{request.name}")
+        self.cgroup = ControlGroup.open(group_of(site.session.id, request.name))
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         raise LabError(f"backend {self.backend} can't run commands in an instance that was taken over")

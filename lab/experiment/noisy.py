@@ -34,6 +34,7 @@ from lab.experiment.watch import Watch
 from lab.host import facts
 from lab.host.cgroup import ControlGroup
 from lab.host.command import run as run_command
+from lab.host.delegation import group_of
 from lab.instance import INSIDE, Backend, Instance
 from lab.metrics import wrk
 from lab.metrics.base import Observation
@@ -204,10 +205,10 @@ class Noisy(Study):
     @contextmanager
     def _bounded(self) -> Iterator[ControlGroup]:
         """The cgroup around all instances of the session, limited. It stays while one below it does."""
-        around = ControlGroup.create(f"lab/{self.site.session.id}", self.bound.limits)
+        around = ControlGroup.create(group_of(self.site.session.id), self.bound.limits)
         with ExitStack() as stack:
             stack.callback(around.remove)
-            keeper = ControlGroup.create(f"lab/{self.site.session.id}/keeper", Limits())
+            keeper = ControlGroup.create(group_of(self.site.session.id, "keeper"), Limits())
             stack.callback(keeper.remove, keep_parents=True)
             yield around
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline, now
 from lab.host.command import run
+from lab.host.delegation import group_of
 from lab.inside.build import program
 from lab.instance import Instance, LaunchRequest
 from lab.metrics.base import Subject
@@ -108,7 +109,7 @@ class _AlwaysUp(Instance):
     def __init__(self, site: Site, request: LaunchRequest) -> None:
         self.request = request
         self.address = site.network.address
-        self.cgroup = ControlGroup.open(f"lab/{site.session.id}/nothing")
+        self.cgroup = ControlGroup.open(group_of(site.session.id, "nothing"))
         self.timeline = Timeline()
         self.timeline.mark(Phase.EXECUTED)
 

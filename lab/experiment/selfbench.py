@@ -25,7 +25,8 @@ from lab.experiment.watch import Watch
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import now
 from lab.host.command import run
-from lab.host.hierarchy import Unused
+from lab.host.delegation import group_of
+from lab.host.hierarchy import Unused, make_room
 from lab.host.ledger import Kind, Resource
 from lab.model import Phase, Process
 from lab.record import replace
@@ -245,7 +246,7 @@ class Reference:
             raise CommandError(f"{runtime} is not installed", hint=f"apt-get install {runtime}")
         self._runtime = runtime
         self._place = folder / runtime
-        self._group = f"lab/{site.session.id}/{runtime}"
+        self._group = group_of(site.session.id, runtime)
         self._session = site.session.id
         self._count = 0
         sleeping = replace(config, process=replace(config.process, args=WAITING))
@@ -253,8 +254,9 @@ class Reference:
             (self._place / name).mkdir(parents=True)
             if each is not None:
                 bundle.write(each, self._place / name, root=str(root), cgroups_path=f"/{self._group}")
-        site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=f"lab/{site.session.id}"))
+        site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=group_of(site.session.id)))
         stack.callback(_remove_groups, self._group)
+        make_room(self._group)
         try:
             run(self._words("true"), timeout_seconds=TIMEOUT_SECONDS)
         except CommandError as error:

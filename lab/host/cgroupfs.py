@@ -11,6 +11,7 @@ import select
 import time
 
 from lab.errors import LabError
+from lab.host import delegation
 from lab.lean import suppress
 
 TYPE_CHECKING = False
@@ -41,21 +42,49 @@ def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -
                 raise
         else:
             return
-        try:
-            make_parents(mount, path, delegate=delegate, weigh=weigh)
-        except OSError as error:  # ENODEV: its files are open, and it is gone (kernfs)
-            if error.errno not in (errno.ENOENT, errno.ENODEV) or not os.path.exists(mount):
-                raise
+        with passing(mount):
+            _make_parents(mount, path, delegate=delegate, weigh=weigh)
 
 
 def make_parents(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -> None:
+    """Make every parent of ``path``, for a program that will make it without trying again. Raises OSError.
+
+    The last of them is its user's own: as long as that is there, nobody removes those that are common to all.
+    """
+    for _ in range(ATTEMPTS):
+        with passing(mount):
+            _make_parents(mount, path, delegate=delegate, weigh=weigh)
+            return
+    _make_parents(mount, path, delegate=delegate, weigh=weigh)
+
+
+class passing:  # noqa: N801
+    """Suppress what says that a group went while it was used: ENOENT, or ENODEV if its files were open (kernfs)."""
+
+    def __init__(self, mount: StrPath) -> None:
+        self._mount = mount
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        gone = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENODEV)
+        return gone and os.path.exists(self._mount)
+
+
+def _make_parents(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -> None:
     """Make every parent of ``path``; on v2 pass the controllers down, from the root to the leaf's parent.
 
-    ``weigh``: see `weigh_as_many`.
+    What belongs to systemd is left as it is: a unit's group has been made, and has the controllers, or it is gone.
+    ``weigh``: see `weigh_as_many`. Raises OSError.
     """
-    parent = os.fspath(mount)
-    for name in ["", *os.fspath(path).split("/")[:-1]]:
-        above, parent = parent, os.path.join(parent, name).rstrip("/")
+    parts = os.fspath(path).split("/")
+    units = delegation.units_of(os.fspath(path))
+    parent = "/".join([os.fspath(mount), *parts[:units]])
+    if delegate:
+        pass_down(parent, DELEGATED)
+    for name in parts[units:-1]:
+        above, parent = parent, f"{parent}/{name}"
         try:
             os.mkdir(parent)
         except FileExistsError:

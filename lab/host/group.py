@@ -12,7 +12,7 @@ import os
 import time
 
 from lab.errors import GroupGone, LabError
-from lab.host import cgroupfs, mounted
+from lab.host import cgroupfs, delegation, mounted
 from lab.lean import signal, suppress
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DOCTOR = "lab doctor shows which controllers this host offers"
 OWN = "lab/"
+"""Where lab's own groups begin, as far as systemd doesn't own the tree."""
 ABSENT = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)  # ENODEV: removed while its file was open (kernfs)
 
 
@@ -111,18 +112,17 @@ class Group:
 
     def _prepare(self, place: str, controllers: Iterable[str]) -> None:
         """A controller has to be passed down on v2, and a v1 cpuset to be filled."""
-        parent = place
         names = self.path.split("/")
         if place == self.host.v1.get("cpuset"):
+            parent = place
             for name in names:
                 above, parent = parent, f"{parent}/{name}"
                 cgroupfs.fill_cpuset(parent, above)
         elif place == self.host.unified:
             wanted = [*cgroupfs.DELEGATED, *controllers]
             offered = [name for name in dict.fromkeys(wanted) if self.host.on_v2(name)]
-            for name in ["", *names[:-1]] if offered else ():
-                parent = f"{parent}/{name}".rstrip("/")
-                cgroupfs.pass_down(parent, offered)
+            for count in range(delegation.units_of(self.path), len(names)) if offered else ():
+                cgroupfs.pass_down("/".join([place, *names[:count]]), offered)
 
     def remove(self, timeout_seconds: float = 10.0, *, keep_parents: bool = True) -> None:
         """Remove the group and groups below it, and parents that became empty; verified. Idempotent.
@@ -137,15 +137,14 @@ class Group:
             self.prune_parents()
 
     def prune_parents(self) -> None:
-        """Remove the group's parents, as far as they are empty."""
+        """Remove the group's parents, as far as they are empty and not systemd's."""
+        names = self.path.split("/")
         for place in self.places:
-            parent, _, _ = self.path.rpartition("/")
-            while parent:
+            for count in range(len(names) - 1, delegation.units_of(self.path), -1):
                 try:
-                    os.rmdir(f"{place}/{parent}")
+                    os.rmdir("/".join([place, *names[:count]]))
                 except OSError:
                     break  # still used by another instance or session, or gone already
-                parent, _, _ = parent.rpartition("/")
 
     # Processes
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
+from lab.host import cgroupfs
 from lab.host.mounted import Mounted, mounts
 
 
@@ -81,3 +82,16 @@ class Unused(Hierarchies):
 def host_hierarchies() -> Hierarchies:
     """This host's, read once per process."""
     return Hierarchies.detect()
+
+
+def make_room(path: str) -> None:
+    """Make the parents of a group that another program is going to make, in every hierarchy there is.
+
+    It would make them itself, but may find one of them gone before it has used it: whoever removes the last group of
+    a parent removes the parent, too. Raises OSError.
+    """
+    used = host_hierarchies()
+    for mount in used.joined():
+        cgroupfs.make_parents(mount, path, delegate=mount == used.unified)
+    for mount in Unused.detect().joined():
+        cgroupfs.make_parents(mount, path, delegate=False)

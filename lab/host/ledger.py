@@ -33,10 +33,11 @@ from types import TracebackType
 from typing import Self
 
 from lab.errors import LabError
-from lab.host import privilege, settings, tracefs
+from lab.host import delegation, privilege, settings, tracefs
 from lab.host.cgroup import ControlGroup
 from lab.host.hierarchy import Unused
 from lab.host.home import home, runtime_root
+from lab.host.systemd import Scope
 from lab.host.trees import remove_tree
 
 OWNER = "owner.json"
@@ -52,6 +53,7 @@ class Kind(StrEnum):
 
     CGROUP = "cgroup"  # a path below every hierarchy: everything in it is killed, then it is removed
     OTHER_CGROUP = "other-cgroup"  # the same below the hierarchies that lab does not use, but other runtimes do
+    SCOPE = "scope"  # a unit of systemd's, around those groups: it ends with its last process
     PROCESS = "process"  # a pid with its start time: killed
     FILE = "file"  # a file, socket or symbolic link: unlinked
     DIRECTORY = "directory"  # a tree without mounts: removed with all its files
@@ -77,6 +79,8 @@ class Resource:
                 return ControlGroup.open(self.name).exists()
             case Kind.OTHER_CGROUP:
                 return ControlGroup.open(self.name, hierarchies=Unused.detect()).exists()
+            case Kind.SCOPE:
+                return Scope(self.name).exists()
             case Kind.PROCESS:  # the cleaner itself, a launcher for one, may be listed: it is about to end
                 return int(self.name) != os.getpid() and start_time(int(self.name)) == self.started
             case Kind.FILE | Kind.DIRECTORY | Kind.SETTINGS:
@@ -92,6 +96,8 @@ class Resource:
                 group = ControlGroup.open(self.name, hierarchies=hierarchies)
                 group.kill(KILL_TIMEOUT_SECONDS)
                 group.remove(KILL_TIMEOUT_SECONDS)
+            case Kind.SCOPE:
+                Scope(self.name).remove()
             case Kind.PROCESS:
                 _kill(int(self.name), self.started)
             case Kind.FILE:
@@ -385,10 +391,13 @@ def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[s
 
 def _refuse_foreign(directory: Path, resource: Resource) -> None:
     """A ledger is only a file: what it could not have recorded itself is not removed in its name."""
+    scope = delegation.scope_of(directory.name)
     if resource.kind in (Kind.CGROUP, Kind.OTHER_CGROUP) and not f"{resource.name}/".startswith(
-        f"lab/{directory.name}/"
+        (f"lab/{directory.name}/", f"{scope}/{delegation.INSTANCES}/")
     ):
         raise LabError("is not a cgroup of this session")
+    if resource.kind is Kind.SCOPE and resource.name != scope:
+        raise LabError("is not the scope of this session")
     if resource.kind is Kind.TRACE and resource.name != f"lab-{directory.name}":
         raise LabError("is not a trace of this session")
     if resource.kind in (Kind.FILE, Kind.DIRECTORY):
@@ -419,8 +428,15 @@ def _kill(pid: int, started: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m lab.host.ledger FOLDER``: remove one dead session; the launcher's last act."""
-    errors = clean_session(Path(arguments[0]))[1]
+    """``python -m lab.host.ledger FOLDER``: remove one dead session, and what else its owner had; the launcher's last
+    act.
+    """
+    directory = Path(arguments[0])
+    owner = _owner_of(directory)
+    errors = clean_session(directory)[1]
+    for other in stale_sessions():
+        if owner is not None and _owner_of(other) == owner:
+            errors += clean_session(other)[1]
     for line in errors:
         sys.stderr.write(f"lab: {line}\n")
     return 1 if errors else 0

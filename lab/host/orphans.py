@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from lab.host.cgroup import ControlGroup
+from lab.host.delegation import group_of
 from lab.host.hierarchy import Hierarchies, Unused
 from lab.host.home import runtime_root
 
@@ -40,7 +41,7 @@ def orphan_scratch(home: Path, sessions: Path | None = None) -> list[Path]:
     return [
         folder
         for folder in folders
-        if not (known / folder.name).exists() and not ControlGroup.open(f"lab/{folder.name}").processes()
+        if not (known / folder.name).exists() and not ControlGroup.open(group_of(folder.name)).processes()
     ]
 
 

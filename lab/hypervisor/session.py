@@ -10,6 +10,7 @@ Source: https://libvirt.org/drvqemu.html, "Embedded driver".
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ import libvirt
 import libvirt_qemu
 
 from lab.errors import BackendUnavailable, LabError
+from lab.host.ledger import Session
 from lab.hypervisor.emulator import find_qemu, install_emulator
 from lab.model import Check
 
@@ -65,38 +67,38 @@ _event_loop_runs = False
 class _Driver:
     """libvirt's embedded driver: one per process, at the root of its first opening, to the process's end.
 
-    A later session of the same process has to use that root again, whose folders may be gone by then.
+    Its threads write there until then, and a later connection of the same process has to use that root again. So it
+    is in a folder of the process's own, a session beside those of its sites: no other command takes it for a dead
+    one's, and none of these sites takes it along.
     """
 
     def __init__(self) -> None:
         self.root: Path | None = None
-        self._directories: tuple[Path, ...] = ()
-        self._users = 0
+        self._session: Session | None = None
         self._lock = threading.Lock()
 
-    def make_directories(self) -> None:
-        """Those that libvirt made when it started and takes for granted."""
-        for directory in self._directories:
-            directory.mkdir(parents=True, exist_ok=True)
-
-    def opened(self, root: Path) -> None:
+    def enter(self) -> Path:
+        """The root, made at the first use. Raises LabError."""
         with self._lock:
             if self.root is None:
-                self.root = root
-                self._directories = tuple(sorted(path for path in root.rglob("*") if path.is_dir()))
-            self._users += 1
+                self._session = Session.open()
+                self.root = self._session.directory / "libvirt"
+                atexit.register(self.leave)
+            return self.root
 
-    def closed(self, root: Path) -> None:
-        """The last one to leave removes the root: the session it is named after may have ended long ago."""
+    def leave(self) -> None:
+        """Remove it, as the process's last act. Idempotent."""
         with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                shutil.rmtree(root, ignore_errors=True)
-                with suppress(OSError):  # a session's folder holds more than that, and removes itself
-                    root.parent.rmdir()
+            if self._session is not None:
+                self._session.close()
 
 
 _driver = _Driver()
+
+
+def leave_driver() -> None:
+    """For a process that ends without the interpreter's farewell: remove what libvirt's driver wrote."""
+    _driver.leave()
 
 
 class Hypervisor:
@@ -110,22 +112,20 @@ class Hypervisor:
         self.qemu = qemu
 
     @classmethod
-    def open(cls, runtime_directory: Path, *, home: Path) -> Hypervisor:
-        """Connect to a driver of our own that keeps its files in ``runtime_directory``.
+    def open(cls, *, home: Path) -> Hypervisor:
+        """Connect to a driver of our own.
 
-        Raises BackendUnavailable when libvirt or QEMU is missing.
+        Raises BackendUnavailable when libvirt or QEMU is missing, LabError.
         """
         emulator = install_emulator(home)
-        root = _driver.root or runtime_directory / "libvirt"
+        root = _driver.enter()
         if len(str(root)) > LONGEST_ROOT:
             raise LabError(f"{root} is too long a path for libvirt's sockets", hint="use a shorter runtime folder")
         _make_root(root, home / "cache" / "libvirt")
-        _driver.make_directories()
         uri = f"qemu:///embed?root={root}"
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
         _start_event_loop()
         connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)
-        _driver.opened(root)
         return cls(connection, emulator=emulator, qemu=find_qemu(), root=root, home=home)
 
     def version(self) -> tuple[str, str]:
@@ -164,7 +164,6 @@ class Hypervisor:
         _let_settle(connection)
         _save_cache(self.root / "cache" / "qemu" / "capabilities", self._home / "cache" / "libvirt")
         _guarded(connection.close, "libvirt can't be closed")
-        _driver.closed(self.root)
 
     def __enter__(self) -> Hypervisor:
         return self

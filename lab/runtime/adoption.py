@@ -16,6 +16,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
+from lab.host.delegation import group_of
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.launcher import Container, Launcher, Spec
 
@@ -64,7 +65,7 @@ def adopt(launcher: Launcher, spec: Spec, pid: int, timeline: Timeline, *, paren
 
     Raises LabError when it has ended, unless the parent knows how.
     """
-    cgroup = ControlGroup.open(f"lab/{launcher.session}/{spec.name}")
+    cgroup = ControlGroup.open(group_of(launcher.session, spec.name))
     handle = launcher.register(spec.name, timeline, survives=True)
     with ExitStack() as owned:
         owned.callback(cgroup.remove, keep_parents=True)

@@ -26,6 +26,7 @@ from lab.errors import ExitUnknown, LabError, LaunchError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.command import tail
+from lab.host.delegation import group_of
 from lab.model import Completed, Phase, Process, TerminalSize
 from lab.runtime import beside, checkpoint, devices, roots, translate
 from lab.runtime.beside import Beside
@@ -230,7 +231,7 @@ class Launcher:
         timeline.mark(Phase.REQUESTED)
         with ExitStack() as undo:
             with timeline.step("lab", Before.CGROUP):
-                cgroup = ControlGroup.create(f"lab/{self.session}/{spec.name}", translate.limits(spec.config))
+                cgroup = ControlGroup.create(group_of(self.session, spec.name), translate.limits(spec.config))
                 undo.callback(cgroup.remove, keep_parents=True)
             if rules := spec.config.linux.resources.devices:
                 with timeline.step("lab", Before.DEVICES):
@@ -295,7 +296,7 @@ class Launcher:
         """
         with ExitStack() as parts:
             parts.callback(shutil.rmtree, self.scratch, ignore_errors=True)
-            parts.callback(ControlGroup.open(f"lab/{self.session}/none").prune_parents)
+            parts.callback(ControlGroup.open(group_of(self.session, "none")).prune_parents)
             parts.callback(self._stop_process)
             for container in list(self._containers.values()):
                 parts.callback(container.close)

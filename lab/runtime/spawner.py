@@ -342,7 +342,7 @@ def clean_up(spawner: Spawner, session: str, scratch: str, command: list[str]) -
     for child in spawner.children.values():
         child.started.kill()
         if child.pid_file:  # what criu has begun to restore does not end with it, and is our child by now
-            _kill_group(f"{session}/{child.identity}")
+            _kill_group(session, child.identity)
     # In any order: the first process of a pid namespace ends only when all others in it have been reaped, and
     # those that were started beside it are ours to reap (pid_namespaces(7)).
     with suppress(ChildProcessError):
@@ -361,19 +361,21 @@ def _remove_folder(scratch: str) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _kill_group(name: str) -> None:
+def _kill_group(session: str, name: str) -> None:
     from lab.errors import LabError
     from lab.host.cgroup import ControlGroup
+    from lab.host.delegation import group_of
 
     with suppress(LabError, OSError):
-        ControlGroup.open(f"lab/{name}").kill()
+        ControlGroup.open(group_of(session, name)).kill()
 
 
 def _remove_groups(session: str) -> None:
     from lab.errors import LabError
     from lab.host.cgroup import ControlGroup
+    from lab.host.delegation import group_of
 
-    group = ControlGroup.open(f"lab/{session}")
+    group = ControlGroup.open(group_of(session))
     try:
         group.kill()
         group.remove()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -24,7 +23,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import ExitUnknown, LabError, LaunchError
@@ -75,7 +73,8 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
         server.finish(record.exit_code)
         if record.remove:
             records.remove(record)
-    _leave(site.session.directory)
+    _leave_libvirt()
+    os._exit(0)  # at once: threads of libvirt's may still be writing about a machine that was killed
 
 
 @contextmanager
@@ -103,7 +102,7 @@ def _write(record: Record) -> Record:
 def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
     from lab.backends.site import Site
 
-    site = stack.enter_context(Site.open())
+    site = stack.enter_context(Site.open(detached=record.name))
     backend = site.backend(record.backend)
     request = _request(record)
     backend.prepare(request.image, request.knobs)
@@ -226,12 +225,12 @@ def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> 
     return _write(replace(record, state=State.EXITED, exit_code=code, error=error, ended=time.time()))
 
 
-def _leave(directory: Path) -> None:
-    """End at once: libvirt, which runs in this process, may still be writing about a machine that was killed, into
-    the session's folder that was removed.
-    """
-    shutil.rmtree(directory, ignore_errors=True)
-    os._exit(0)
+def _leave_libvirt() -> None:
+    """What its driver wrote ends with this program, however that ends."""
+    if "lab.hypervisor.session" in sys.modules:
+        from lab.hypervisor.session import leave_driver
+
+        leave_driver()
 
 
 def _start_over(name: str, site: Site) -> None:
@@ -241,6 +240,7 @@ def _start_over(name: str, site: Site) -> None:
     namespace = os.dup(site.network.namespace.descriptor)
     os.set_inheritable(namespace, True)
     log.error("lab: the launcher of %s has died; its supervisor starts over", name)
+    _leave_libvirt()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "lab.supervisor", "adopt", name, "-1", str(namespace)])
 
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from lab.errors import LabError
 from lab.host.cgroup import ControlGroup
+from lab.host.delegation import group_of
 from lab.supervisor.record import Record
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Usage:
 
 def usage(record: Record) -> Usage | None:
     """What it uses now; None when it has just ended."""
-    group = ControlGroup.open(f"lab/{record.session}/{record.name}")
+    group = ControlGroup.open(group_of(record.session, record.name))
     if not group.exists():
         return None
     memory = _or_none(group.memory)

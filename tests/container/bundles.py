@@ -13,7 +13,7 @@ from typing import Any
 
 import lab
 from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Hierarchies, Mode, Unused
+from lab.host.hierarchy import Hierarchies, Mode, Unused, make_room
 
 LAB_OCI = Path(lab.__file__).parent / "runtime" / "oci" / "lab-oci"
 RUNTIMES = ("lab-oci", "runc")
@@ -59,6 +59,7 @@ class Bundle:
         """``RUNTIME run``, from nothing to nothing; ``prefix`` are words in front of the command."""
         name = f"t{uuid.uuid4().hex[:8]}"
         self.write(f"/lab/test-{name}/one")
+        make_room(f"lab/test-{name}/one")
         options = ["--root", self.folder / "state", "--log", self.folder / "runtime.log"]
         try:
             done = subprocess.run(

@@ -17,7 +17,7 @@ from running import Output, Ran, Run, Start
 
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
-from lab.host.hierarchy import Hierarchies, Unused
+from lab.host.hierarchy import Hierarchies, Unused, make_room
 from lab.model import Limits, Process
 from lab.runtime import bundle
 from lab.runtime.config import Config
@@ -138,6 +138,7 @@ def runc_run(busybox_root: Path, tmp_path: Path) -> Run:
         config = config or bundle.container_config(Process(argv=("sh", "-c", script)), limits)
         name = f"lab-test-{uuid.uuid4().hex[:8]}"
         bundle.write(config, tmp_path, root=str(root), cgroups_path=f"/lab/{name}/one")
+        make_room(f"lab/{name}/one")
         done = subprocess.run(
             ["runc", "run", "--bundle", tmp_path, name],
             stdin=stdin,

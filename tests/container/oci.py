@@ -18,6 +18,7 @@ from typing import Any
 
 import lab
 from lab.host.group import Group
+from lab.host.hierarchy import make_room
 from lab.model import Process
 from lab.runtime import bundle
 
@@ -172,6 +173,7 @@ def opened(name: str) -> Iterator[Runtime]:
             if applet != "busybox":
                 (rootfs / "bin" / applet).symlink_to("busybox")
         runtime = Runtime(name=name, folder=place, rootfs=rootfs)
+        make_room(f"{runtime.group}/any")
         try:
             yield runtime
         finally:

@@ -14,6 +14,7 @@ import pytest
 from oci import until
 
 from lab.host.group import Group
+from lab.host.hierarchy import make_room
 
 pytestmark = pytest.mark.alone  # containerd mounts in the host's own namespace
 
@@ -37,6 +38,7 @@ def ctr() -> Iterator[Ctr]:
     if shutil.which("containerd") is None or shutil.which("ctr") is None:
         pytest.skip("containerd is not installed")
     group = f"lab/test-ctr-{uuid.uuid4().hex[:8]}"
+    make_room(f"{group}/any")
     with oci.opened("lab-oci") as runtime, tempfile.TemporaryDirectory(prefix="lab-ctr-") as folder:
         (Path(folder) / "config.toml").write_text(CONFIGURATION.format(folder=folder))
         with (Path(folder) / "log").open("wb") as log:

@@ -22,6 +22,7 @@ import pytest
 from oci import until
 
 from lab.host.group import Group
+from lab.host.hierarchy import make_room
 
 pytestmark = pytest.mark.alone  # podman mounts in the host's own namespace
 
@@ -63,6 +64,7 @@ def podman() -> Iterator[Podman]:
     if shutil.which("podman") is None:
         pytest.skip("podman is not installed")
     group = f"lab/test-podman-{uuid.uuid4().hex[:8]}"
+    make_room(f"{group}/any")
     with oci.opened("lab-oci") as runtime, tempfile.TemporaryDirectory(prefix="lab-podman-") as folder:
         for name, text in USERS.items():
             (runtime.rootfs / "etc" / name).write_text(text)

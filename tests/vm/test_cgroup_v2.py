@@ -87,7 +87,7 @@ def test_the_runtime_on_cgroup_v2(lab_home: Path, tmp_path: Path) -> None:
     root = Path(f"/run/lab-test-{uuid4().hex[:8]}")
     root.mkdir()
     try:
-        with Hypervisor.open(root, home=lab_home) as hypervisor:
+        with Hypervisor.open(home=lab_home) as hypervisor:
             code = run_to_its_end(hypervisor, lab_home, disk, root / "m", tmp_path)
     finally:
         shutil.rmtree(root, ignore_errors=True)  # usually gone with the session

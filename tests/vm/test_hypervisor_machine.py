@@ -64,7 +64,7 @@ def site(lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     root.mkdir()
     try:
         guest = prepare_guest(lab_home)
-        with Hypervisor.open(root, home=lab_home) as hypervisor:
+        with Hypervisor.open(home=lab_home) as hypervisor:
             yield Site(hypervisor, guest, disk, root)
     finally:
         subprocess.run(["rm", "-rf", root], check=True)

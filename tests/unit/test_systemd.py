@@ -1,0 +1,207 @@
+"""Where lab's groups lie where systemd owns the tree, what systemd is asked for, and what is left to it alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.errors import CommandError, LabError
+from lab.host import cgroupfs, command, delegation, ledger, mounted, systemd
+from lab.host.group import Group
+from lab.host.ledger import Kind, Resource, Session
+from lab.host.mounted import Mounted
+from lab.model import Completed
+
+SESSION = "1f2e3d4c"
+SCOPE = f"lab-{SESSION}.scope"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A v2 tree of folders that systemd owns, with the scope of one session."""
+    root = tmp_path / "cgroup"
+    group(root / SCOPE / "launcher")
+    for place in (root, root / SCOPE):
+        group(place)
+    monkeypatch.setattr(delegation, "_here", [True])
+    monkeypatch.setattr(mounted, "_host", [Mounted({}, str(root), ("cpu", "memory"))])
+    return root
+
+
+def group(place: Path, *, enabled: str = "") -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "cgroup.controllers").write_text("cpu memory")
+    (place / "cgroup.subtree_control").write_text(enabled)
+    (place / "cgroup.procs").write_text("")
+
+
+class Manager:
+    """systemd's manager behind busctl: a scope gets its processes a moment after it was asked for."""
+
+    def __init__(self, tree: Path, *, starts: bool = True) -> None:
+        self.tree = tree
+        self.starts = starts
+        self.calls: list[list[str]] = []
+        self.places: dict[int, str] = {}
+
+    def run(self, argv: list[str], **_: Any) -> Completed:
+        assert argv[:4] == ["busctl", "--quiet", "--", "call"]
+        method, signature, name, *rest = argv[7:]
+        self.calls.append([method, signature, name, *rest])
+        if method == "StartTransientUnit" and self.starts:
+            at = rest.index("PIDs")
+            pids = [int(word) for word in rest[at + 3 : at + 3 + int(rest[at + 2])]]
+            threading.Timer(0.05, self.start, (name, pids)).start()
+        if method == "AttachProcessesToUnit":
+            self.places[int(rest[-1])] = f"{name}{rest[0]}"
+        return Completed(exit_code=0, stdout=b"", stderr=b"")
+
+    def start(self, name: str, pids: list[int]) -> None:
+        group(self.tree / name)
+        self.places.update(dict.fromkeys(pids, name))
+
+    def properties(self) -> list[str]:
+        return self.calls[0][3:]
+
+
+@pytest.fixture
+def manager(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Manager:
+    made = Manager(tree)
+    monkeypatch.setattr(command, "run", made.run)
+    monkeypatch.setattr(systemd, "_group_of_process", lambda pid: made.places.get(pid, "user.slice/session-1.scope"))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("booted", "bus", "v1", "expected"),
+    [
+        (True, True, False, True),
+        (True, True, True, False),  # hybrid: as elsewhere
+        (True, False, False, False),  # nobody to ask
+        (False, True, False, False),
+    ],
+)
+def test_when_systemd_is_asked(tmp_path: Path, *, booted: bool, bus: bool, v1: bool, expected: bool) -> None:
+    for there, name in ((booted, delegation.BOOTED), (bus, delegation.BUS)):
+        if there:
+            (tmp_path / name).mkdir(parents=True)
+    host = Mounted({"memory": "/m"} if v1 else {}, "/u", ())
+    assert delegation.delegates(str(tmp_path), host) is expected
+
+
+def test_groups_lie_in_the_scope_of_their_session_or_below_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delegation, "_here", [False])
+    assert delegation.group_of(SESSION, "web") == f"lab/{SESSION}/web"
+    assert delegation.units_of(f"{SCOPE}/instances/web") == 0
+    monkeypatch.setattr(delegation, "_here", [True])
+    assert delegation.group_of(SESSION, "web") == f"{SCOPE}/instances/web"
+    assert delegation.group_of(SESSION) == f"{SCOPE}/instances"
+    assert delegation.units_of(f"{SCOPE}/instances/web") == 1
+    assert delegation.units_of("a.slice/b.scope/c.scope/d") == 3
+    assert delegation.units_of("lab/oci/one") == 0
+
+
+def test_where_a_slice_lies() -> None:
+    assert delegation.group_of_slice("-.slice") == ""
+    assert delegation.group_of_slice("a-b-c.slice") == "a.slice/a-b.slice/a-b-c.slice"
+    for wrong in ("a.scope", "slice", "a--b.slice", "-a.slice", "../a.slice", ".slice"):
+        with pytest.raises(ValueError, match="slice"):
+            delegation.group_of_slice(wrong)
+
+
+def test_a_scope_is_delegated_unlimited_and_has_its_processes_on_return(manager: Manager) -> None:
+    systemd.start_scope("lab-x.scope", [11, 12], "what it is", weight=200)
+    assert manager.places == {11: "lab-x.scope", 12: "lab-x.scope"}
+    assert manager.calls[0][:4] == ["StartTransientUnit", "ssa(sv)a(sa(sv))", "lab-x.scope", "fail"]
+    text = " ".join(manager.properties())
+    for expected in ("PIDs au 2 11 12", "Slice s -.slice", "Delegate b true", "CPUWeight t 200", "TasksMax t"):
+        assert expected in text
+    count, known = manager.calls[0][4], ("PIDs", "Slice", "Description", "Delegate", "CollectMode", "TasksMax")
+    assert int(count) == sum(word in (*known, "CPUWeight") for word in manager.properties())
+
+
+def test_a_scope_that_does_not_start_is_an_error(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "START_SECONDS", 0.05)
+    manager.starts = False
+    with pytest.raises(LabError, match=r"lab-x\.scope"):
+        systemd.start_scope("lab-x.scope", [11], "")
+
+    def refuse(*_: Any, **__: Any) -> Completed:
+        raise CommandError("busctl failed with exit code 1", detail="Call failed: Access denied")
+
+    monkeypatch.setattr(command, "run", refuse)
+    with pytest.raises(CommandError):
+        systemd.start_scope("lab-x.scope", [11], "")
+
+
+def test_a_sessions_processes_are_in_a_group_of_their_own(manager: Manager, tree: Path) -> None:
+    scope = systemd.Scope("lab-00000001.scope")
+    own = os.getpid()
+    group(tree / scope.name / "later")
+    (tree / scope.name / "launcher").mkdir()
+    with pytest.raises(LabError):  # it is there already: not ours
+        scope.start([own], "")
+    (tree / scope.name / "launcher").rmdir()
+    with pytest.raises(LabError, match="placed"):  # these are no real groups: there is no cgroup.procs to write to
+        scope.start([own], "")
+    assert (tree / scope.name / "launcher").is_dir()
+
+
+def test_a_new_supervisor_enters_the_scope_once(manager: Manager, tree: Path) -> None:
+    scope = systemd.Scope.of(SESSION)
+    scope.enter()
+    scope.enter()
+    assert [call[:2] for call in manager.calls] == [["AttachProcessesToUnit", "ssau"]]
+    assert manager.places[os.getpid()] == f"{SCOPE}/launcher"
+    assert not scope.exists()  # for those in it: it ends with them
+    systemd.Scope.of("99999999").enter()  # one that is gone
+    assert len(manager.calls) == 1
+
+
+def test_nothing_above_a_scopes_own_group_is_made_or_written(tree: Path) -> None:
+    path = f"{SCOPE}/instances/web"
+    with pytest.raises(FileNotFoundError):  # instances, a plain folder here, has no control files
+        cgroupfs.make_parents(tree, path, delegate=True)
+    assert (tree / SCOPE / "instances").is_dir()
+    assert (tree / SCOPE / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    assert (tree / "cgroup.subtree_control").read_text() == ""
+    with pytest.raises(FileNotFoundError):
+        cgroupfs.make(tree, "lab-deadbeef.scope/instances/web", delegate=False)
+    assert not (tree / "lab-deadbeef.scope").exists()
+
+
+def test_a_scopes_own_group_is_systemds_to_remove(tree: Path) -> None:
+    gone = tree / "lab-00000002.scope"
+    (gone / "instances" / "a").mkdir(parents=True)
+    Group("lab-00000002.scope/instances/a").remove(keep_parents=False)
+    assert gone.is_dir()
+    assert not (gone / "instances").exists()
+
+
+def test_an_end_is_waited_for_and_what_stays_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaving = tree / "lab-00000003.scope"
+    leaving.mkdir()
+    threading.Timer(0.05, leaving.rmdir).start()
+    before = time.monotonic()
+    Resource(kind=Kind.SCOPE, name=leaving.name).remove()
+    assert time.monotonic() - before < systemd.GRACE_SECONDS
+    monkeypatch.setattr(systemd, "GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(systemd, "END_SECONDS", 0.05)
+    with pytest.raises(LabError, match=SCOPE):
+        Resource(kind=Kind.SCOPE, name=SCOPE).remove()
+
+
+def test_a_ledger_names_no_other_sessions_scope(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "runtime_root", lambda: tmp_path / "run")
+    session = Session.open()
+    session.record(Resource(kind=Kind.SCOPE, name=SCOPE))
+    session.record(Resource(kind=Kind.CGROUP, name=f"{SCOPE}/instances"))
+    with pytest.raises(LabError) as caught:
+        session.close()
+    assert caught.value.detail.count("of this session") == 2
+    assert (tree / SCOPE).is_dir()

@@ -1,0 +1,99 @@
+"""The folder of libvirt's driver lasts as long as its process, whichever session used it first, and no longer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.host import ledger
+
+LAB = Path(sys.executable).with_name("lab")
+
+TWO_SITES = """
+import sys
+from lab.backends.site import Site
+from lab.hypervisor.session import _driver
+with Site.open() as first:
+    first.hypervisor
+    second = Site.open()
+    second.hypervisor
+print(_driver.root, flush=True)
+sys.stdin.readline()
+assert (_driver.root / "etc").is_dir()
+second.close()
+with Site.open() as third:
+    third.hypervisor.version()
+    print("again", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def process(lab_home: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", TWO_SITES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "LAB_HOME": str(lab_home)},
+    )  # fmt: skip
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_no_other_command_and_no_session_of_its_own_removes_it(process: subprocess.Popen[str]) -> None:
+    with process:
+        root = Path(told(process))
+        assert root.parent not in ledger.stale_sessions()
+        subprocess.run([LAB, "clean"], check=True, stdout=subprocess.DEVNULL)
+        assert (root / "etc").is_dir()
+        go_on(process)
+        assert told(process) == "again"
+        go_on(process)
+    assert process.returncode == 0
+    assert not root.parent.exists()
+
+
+def test_it_goes_with_a_process_that_is_killed(process: subprocess.Popen[str]) -> None:
+    with process:
+        root = Path(told(process))
+        go_on(process)
+        assert told(process) == "again"
+        launchers = [pid for pid in children(process.pid) if "spawner" in command_line(pid)]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for pid in launchers:  # which clean up
+            wait_for_end(pid)
+    assert not root.parent.exists()
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+
+
+def wait_for_end(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        import select
+
+        assert select.select([descriptor], [], [], 30)[0], "the launcher lives on"
+    finally:
+        os.close(descriptor)
