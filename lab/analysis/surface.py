@@ -312,7 +312,9 @@ class Exposed:
 
     @cached_property
     def functions(self) -> list[Reached]:
-        """What was entered of the host's kernel; nothing where its functions can't be traced."""
+        """What was entered of the host's kernel; nothing where functions can't be traced, or not for all backends."""
+        if self.settings.get("no_functions"):
+            return []
         base = self.loaded.baseline
         anyway = self._frame[(self._frame["quantity"] == FUNCTIONS) & (self._frame["arm"] == "")]
         idle_host = frozenset(name for detail in anyway["detail"] for name in detail["functions"])

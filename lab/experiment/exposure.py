@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -37,7 +37,7 @@ from lab.experiment.surface import (
     observe_host,
     tell_answer,
 )
-from lab.experiment.tracing import Counts, Observer, own_threads, threads_of
+from lab.experiment.tracing import Counts, Observer, TooSlow, Window, own_threads, threads_of
 from lab.experiment.watch import Watch
 from lab.host.ledger import start_time
 from lab.host.tracing import Tracing
@@ -119,50 +119,81 @@ class Exposure(Study):
             )
             if observer and not observer.why_no_functions:
                 self.watch.doing("tracing the idle host")
-                with observer.window(own_threads()) as window:
-                    time.sleep(IDLE_SECONDS)
+                window = self._window(observer, own_threads, lambda: time.sleep(IDLE_SECONDS), "the idle host")
                 self.record("", WARM_UP, "", _functions(window.steady(), Side.KERNEL, IDLE))
             yield observer
+
+    def _window(
+        self, observer: Observer, threads: Callable[[], Collection[int]], action: Callable[[], None], what: str
+    ) -> Window:
+        """What ``action`` did; tried once more without functions where tracing them takes too long."""
+        try:
+            with observer.window(threads()) as window:
+                action()
+        except TooSlow as error:
+            self._give_up_functions(observer, what, error)
+            with observer.window(threads()) as window:
+                action()
+        return window
+
+    def _give_up_functions(self, observer: Observer, what: str, error: TooSlow) -> None:
+        """For the rest of the run, and say so: half of a comparison is worse than none."""
+        why = f"tracing them takes too long on this host: {what}: {error.message}"
+        observer.drop_functions(why)
+        self._tell(no_functions=why)
+        self.watch.doing("going on without functions, which take too long to trace here")
 
     def _tell(self, **facts: Any) -> None:
         self.folder.update(settings={**self.folder.run.settings, **facts})
 
     def _observe(self, backend: Backend, block: int, observer: Observer) -> None:
-        """One instance, from its start to its end."""
+        """One instance, from its start to its end; its start again, without functions, where they take too long."""
+        name = f"{backend.name}-{block}"
+        try:
+            self._start(backend, block, observer)
+        except TooSlow as error:
+            self._give_up_functions(observer, f"a start of {backend.name}", error)
+            self._observe(backend, block, observer)
+        except LabError as error:
+            self._fail(backend, block, name, START, error)
+
+    def _start(self, backend: Backend, block: int, observer: Observer) -> None:
         wanted = self.request(f"{backend.name}-{block}")
         with ExitStack() as stack:
-            try:
-                self.watch.doing(f"{backend.name}: start")
-                with observer.window(own_threads()) as window:
-                    instance = stack.enter_context(self.serving(backend, wanted)).instance
-                    members = instance.cgroup.processes()
-                stamps = instance.timeline.stamps()
-                between = stamps[Phase.REQUESTED], stamps.get(Phase.RESPONDED) or max(stamps.values())
-                counts = window.start(members, wanted.process.argv[0], between)
-            except LabError as error:
-                self._fail(backend, block, wanted.name, START, error)
-                return
+            self.watch.doing(f"{backend.name}: start")
+            with observer.window(own_threads()) as window:
+                instance = stack.enter_context(self.serving(backend, wanted)).instance
+                members = instance.cgroup.processes()
+            stamps = instance.timeline.stamps()
+            between = stamps[Phase.REQUESTED], stamps.get(Phase.RESPONDED) or max(stamps.values())
+            counts = window.start(members, wanted.process.argv[0], between)
             self._count(backend, block, wanted.name, START, counts)
             self._steady(backend, block, instance, observer)
 
     def _steady(self, backend: Backend, block: int, instance: Instance, observer: Observer) -> None:
         """Idle first, then the load."""
         load, port = self.setup.scenario.load, self.setup.scenario.port
+
+        def threads() -> Collection[int]:
+            return threads_of(instance.cgroup.processes())
+
         state = IDLE
         try:
             time.sleep(SETTLE_SECONDS)
             self.watch.doing(f"{backend.name}: idle")
-            with observer.window(threads_of(instance.cgroup.processes())) as window:
-                time.sleep(IDLE_SECONDS)
+            window = self._window(observer, threads, lambda: time.sleep(IDLE_SECONDS), f"{backend.name} idle")
             self._count(backend, block, instance.name, IDLE, window.steady())
             if load is None or port is None:
                 return
             state = LOADED
             self.watch.doing(f"{backend.name}: load")
-            with observer.window(threads_of(instance.cgroup.processes())) as window:
-                answered = offer(self.site.network, instance.address, port, load)
-            assert_answered(answered)
-            self._count(backend, block, instance.name, LOADED, window.steady(), requests=answered.requests)
+            answers: list[LoadResult] = []
+            window = self._window(
+                observer, threads, lambda: answers.append(offer(self.site.network, instance.address, port, load)),
+                f"{backend.name} under load",
+            )  # fmt: skip
+            assert_answered(answers[-1])
+            self._count(backend, block, instance.name, LOADED, window.steady(), requests=answers[-1].requests)
         except LabError as error:
             self._fail(backend, block, instance.name, state, error)
 

@@ -7,6 +7,7 @@ afterwards: what kernel threads and interrupts do on an instance's behalf belong
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from bisect import bisect_right
@@ -27,6 +28,14 @@ CALL, EXIT = "raw_syscalls/sys_enter", "kvm/kvm_exit"
 BORN, EXECUTED = "task/task_newtask", "sched/sched_process_exec"
 PF_KTHREAD = 0x00200000
 NO_EVENT = -1
+FUNCTION_SECONDS = 60.0
+"""For one window with functions, and once more for reading it. A second on hardware; a start in a nested machine took
+464 s under emulation.
+"""
+
+
+class TooSlow(LabError):
+    """Functions can't be traced here within `FUNCTION_SECONDS`; events can."""
 
 
 @dataclass(slots=True)
@@ -52,13 +61,16 @@ class Counts:
     seconds: float
 
 
-def read(recording: Recording) -> Traced:
-    """Every page of it, in one pass."""
+def read(recording: Recording, most_seconds: float = math.inf) -> Traced:
+    """Every page of it, in one pass. Raises TooSlow."""
     found, formats = Traced(lost=recording.lost), recording.formats
     kinds = {formats[name].id: name for name in formats}
     number = formats[CALL].fields["id"]
     function = formats[FUNCTION].id if FUNCTION in formats else NO_EVENT
+    deadline = time.monotonic() + most_seconds
     for page in recording.pages():
+        if time.monotonic() > deadline:
+            raise TooSlow(f"reading what functions were entered took longer than {most_seconds:g} s")
         for each in runs(page, function):
             if isinstance(each, Run):
                 _note(found.functions, each)
@@ -150,26 +162,41 @@ class Observer:
         self._scratch = scratch
         self.why_no_functions = tracing.add_functions() if functions else "not asked for"
         self._symbols = Symbols() if self.why_no_functions else Symbols.of_this_kernel()
+        self._function_seconds = math.inf if self.why_no_functions else FUNCTION_SECONDS
         self._events = [event for event in (CALL, BORN, EXECUTED, EXIT) if tracing.has(event)]
         self.counts_exits = EXIT in self._events
+
+    def drop_functions(self, why: str) -> None:
+        """Trace events alone from now on."""
+        if not self.why_no_functions:
+            self._tracing.drop_functions()
+            self.why_no_functions, self._function_seconds, self._symbols = why, math.inf, Symbols()
 
     @contextmanager
     def window(self, threads: Collection[int]) -> Iterator[Window]:
         """Record while the body runs; the window's counts are asked for afterwards.
 
-        ``threads`` are followed with all that come of them. Raises LabError when nothing can be recorded.
+        ``threads`` are followed with all that come of them. Raises LabError when nothing can be recorded, TooSlow
+        whatever the body raised when it took too long with functions.
         """
-        opened = Window(self._symbols, frozenset(threads))
+        opened, limit = Window(self._symbols, frozenset(threads)), self._function_seconds
         with TemporaryFile(dir=self._scratch) as spool:
+            recording = None
             try:
-                with self._tracing.record(self._events, threads, spool) as recording:
+                with self._tracing.record(self._events, threads, spool, function_seconds=limit) as recording:
                     opened.began = time.monotonic_ns()
                     yield opened
                     opened.ended = time.monotonic_ns()
             except OSError as error:
                 raise LabError(f"the kernel's trace can't be recorded: {error.strerror or error}") from error
+            except LabError as error:
+                if recording is None or not recording.cut:
+                    raise
+                raise TooSlow(f"it was not done within {limit:g} s with functions traced: {error.message}") from error
+            if recording.cut:
+                raise TooSlow(f"it was not done within {limit:g} s with functions traced")
             opened.kernel = frozenset() if self.why_no_functions else kernel_threads()
-            opened.traced = read(recording)
+            opened.traced = read(recording, limit)
 
 
 class Window:

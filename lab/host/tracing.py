@@ -7,6 +7,7 @@ directory that is left is the ledger's to remove.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -47,6 +48,7 @@ class Recording:
     page_bytes: int
     formats: dict[str, Format]
     lost: int = 0  # entries that found no place in a buffer, or in the spool
+    cut: bool = False  # stopped before its time: see `Tracing.record`
 
     def pages(self) -> Iterator[bytes]:
         """Every page. Those of different processors come in no order of time."""
@@ -100,16 +102,24 @@ class Tracing:
         self._functions = True
         return ""
 
+    def drop_functions(self) -> None:
+        """Trace events alone from now on. Not while something is recorded."""
+        self.write("current_tracer", "nop")
+        self._functions = False
+
     def has(self, event: str) -> bool:
         """Whether this kernel knows the event ``system/name``."""
         return Path(self._path(f"events/{event}")).exists()
 
     @contextmanager
-    def record(self, events: Sequence[str], pids: Collection[int], spool: BinaryIO) -> Iterator[Recording]:
+    def record(
+        self, events: Sequence[str], pids: Collection[int], spool: BinaryIO, *, function_seconds: float = math.inf
+    ) -> Iterator[Recording]:
         """Record while the body runs: ``events`` of the threads ``pids``, and of all that come of them.
 
         The thread that reads the trace is left out, of functions too. The ``spool`` is written from its beginning.
-        Raises LabError.
+        With functions all of it stops after ``function_seconds``, and the recording is `cut`: they slow the whole
+        host down. Raises LabError.
         """
         if not pids:
             raise LabError("there is nobody to trace: all processes have ended")
@@ -136,8 +146,18 @@ class Tracing:
                 self.write("set_ftrace_notrace_pid", str(reader.thread))
             undo.callback(self.write, "tracing_on", "0")
             self.write("tracing_on", "1")
+            if self._functions and function_seconds < math.inf:
+                timer = threading.Timer(function_seconds, self._cut, [recording])
+                timer.start()
+                undo.callback(timer.join)
+                undo.callback(timer.cancel)
             yield recording
         recording.lost += self._lost() - lost_before
+
+    def _cut(self, recording: Recording) -> None:
+        recording.cut = True
+        with suppress(OSError):  # its end stops it anyway
+            self.write("tracing_on", "0")
 
     def write(self, file: str, text: str) -> None:
         """Write a file of the instance; an empty text empties it. Raises OSError."""

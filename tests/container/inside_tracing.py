@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.errors import LabError
 from lab.experiment.lineage import Side
-from lab.experiment.tracing import Counts, Observer, own_threads, threads_of
+from lab.experiment.tracing import Counts, Observer, TooSlow, own_threads, threads_of
 from lab.host import tracefs
 from lab.host.clock import Timeline, now
 from lab.host.ledger import Session
@@ -145,3 +146,26 @@ def test_functions_show_what_a_boundary_is(
         for seen in (behind, alone)
     )
     assert asked == alike
+
+
+def test_functions_that_take_too_long_are_cut_and_given_up(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last here: the observer has none afterwards."""
+    monkeypatch.setattr(observer, "_function_seconds", 0.2)
+    with pytest.raises(TooSlow), observer.window(own_threads()):
+        time.sleep(2)
+
+    def fail() -> None:
+        time.sleep(2)
+        raise LabError("refused")
+
+    with pytest.raises(TooSlow, match="refused"), observer.window(own_threads()):
+        fail()
+    observer.drop_functions("they take too long")
+    with observer.window(own_threads()) as window:
+        os.getppid()
+    counts = window.steady()
+    assert counts.functions == {}
+    assert counts.calls[Side.INSTANCE]["getppid"] == 1
+    assert observer.why_no_functions == "they take too long"

@@ -23,10 +23,12 @@ from lab.experiment import exposure
 from lab.experiment.exposure import assert_answered
 from lab.experiment.lineage import Side
 from lab.experiment.surface import Outcome
-from lab.experiment.tracing import Counts
+from lab.experiment.tracing import Counts, TooSlow
 from lab.experiment.watch import Silent
 from lab.metrics.wrk import LoadResult
+from lab.model import Phase
 from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story, write
+from lab.results.record import Status
 from lab.results.store import RunFolder
 from lab.runtime.calls import numbers
 from lab.runtime.seccomp import native
@@ -187,6 +189,65 @@ def test_functions_and_exits_are_recorded_where_they_can_be_traced(
     ]  # fmt: skip
     settings = RunFolder.open(loaded.path).run.settings
     assert (settings["not_traced"], settings["no_functions"], settings["no_exits"]) == ("", "", "")
+
+
+class Slow(Functions):
+    """An observer of a host on which nothing ends in time while functions are traced."""
+
+    def __init__(self) -> None:
+        self.why_no_functions = ""
+        self.windows = 0
+
+    @contextmanager
+    def window(self, threads: frozenset[int]) -> Iterator[Functions]:
+        self.windows += 1
+        yield self
+        if not self.why_no_functions:
+            raise TooSlow("it was not done within 60 s")
+
+    def drop_functions(self, why: str) -> None:
+        self.why_no_functions = why
+
+    def steady(self) -> Counts:
+        return Counts(calls={Side.INSTANCE: {"read": 3}}, exits={}, functions={}, lost=0, seconds=1.0)
+
+    def start(self, members: object, program: str, between: object) -> Counts:
+        return self.steady()
+
+
+def test_where_functions_take_too_long_they_are_given_up_and_the_start_is_counted_without(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.open(loaded.path)
+    monkeypatch.setattr(exposure, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(exposure, "SETTLE_SECONDS", 0)
+    stamps = {Phase.REQUESTED: 1.0, Phase.RESPONDED: 2.0}
+    instance = SimpleNamespace(
+        name="container-1", cgroup=SimpleNamespace(processes=set),
+        timeline=SimpleNamespace(stamps=lambda: stamps),
+    )  # fmt: skip
+    site: Any = SimpleNamespace(session=None, scratch=loaded.path)
+    setup: Any = SimpleNamespace(
+        image=SimpleNamespace(digest="sha256:0"), scenario=SimpleNamespace(load=None, port=None)
+    )
+    run = exposure.Exposure(site, setup, folder, Silent(), seed=1, rounds=1)
+    process = SimpleNamespace(argv=["app"])
+    monkeypatch.setattr(run, "request", lambda name: SimpleNamespace(name=name, process=process))
+    monkeypatch.setattr(run, "serving", lambda backend, wanted: nullcontext(SimpleNamespace(instance=instance)))
+    observer, backend = Slow(), SimpleNamespace(name="container")
+    before = len(list(folder.samples()))
+    with folder:
+        run._observe(backend, 4, observer)  # type: ignore[arg-type]
+    added = list(folder.samples())[before:]
+    assert {(each.state, each.quantity, each.status) for each in added} == {
+        (state, quantity, Status.OK)
+        for state in (START, IDLE)
+        for quantity in ("surface.host_calls", "surface.exits")
+    }
+    assert observer.windows == 3, "one in vain"
+    found = Exposed(load(loaded.path))
+    assert "60 s" in found.not_measurable["functions of the host's kernel"]
+    assert found.functions == [], "those of some backends only would compare what was not treated alike"
 
 
 def test_a_host_that_lets_nobody_trace_says_why(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

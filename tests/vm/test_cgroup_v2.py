@@ -45,7 +45,7 @@ ALL_OF = ("inside_cgroup_v2", "inside_tracing", "inside_criu")
 SOME_OF = ("test_runtime_life", "test_runtime_failures")
 CHOSEN = f"{' or '.join(ALL_OF)} or (limit or exit_codes or throttles or charged or frozen) and not runc"
 LEAST = {
-    "inside_cgroup_v2": 10, "inside_tracing": 1, "inside_criu": 20,
+    "inside_cgroup_v2": 10, "inside_tracing": 2, "inside_criu": 20,
     "test_runtime_life": 3, "test_runtime_failures": 1,
 }  # fmt: skip
 
