@@ -20,6 +20,7 @@ from lab.analysis.host import HOST, remarks
 from lab.analysis.inference import FEWEST
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_value, is_key, label, some
+from lab.host.virtualisation import NESTED
 from lab.model import Accelerator
 from lab.results.record import Arm, Ending, Status
 
@@ -173,6 +174,15 @@ def _imprecise(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _emulated(loaded: Loaded) -> Iterator[Finding]:
+    if loaded.run.emulated:
+        yield Finding(
+            kind=Kind.EMULATED,
+            severity=Severity.SERIOUS,
+            sentence=f"The host itself was {loaded.run.host['platform']['title']}: {NESTED}, and neither do those of "
+            "bare processes.",
+            advice="Sizes, counts and answers are right. For times, repeat on hardware or in a virtual machine under "
+            "KVM.",
+        )
     arms = [arm.label for arm in loaded.references if arm.accelerator is Accelerator.TCG]
     if arms:
         yield Finding(

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lab.host.virtualisation import NESTED
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
@@ -27,6 +29,8 @@ def watching(run: Run) -> Iterator[Watch]:
     console.print(_arms(run), highlight=False, soft_wrap=not console.is_terminal)
     if run.settings.get("factors"):
         console.print(_size(run), highlight=False)
+    if run.emulated:
+        console.print(f"  [yellow]![/yellow] this host is {run.host['platform']['title']}. {NESTED}", highlight=False)
     if not console.is_terminal:
         yield _Lines()
         return

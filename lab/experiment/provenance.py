@@ -12,6 +12,7 @@ from lab.experiment.plan import Plan
 from lab.experiment.scenario import SHIPPED
 from lab.experiment.setup import Setup
 from lab.host import facts
+from lab.host.virtualisation import Ground, platform
 from lab.images.store import Image
 from lab.model import Accelerator, Kernel, Milestone
 from lab.results.record import Arm, Run
@@ -87,6 +88,7 @@ def _arms(site: Site, setup: Setup, plan: Plan) -> tuple[Arm, ...]:
                 differences=backend.parity.at(backend.settle(setup.treatment(arm).knobs)),
                 factors=dict(arm.factors),
                 image=setup.treatment(arm).image.digest if len(setup.images) > 1 else "",
+                nested=platform().ground is Ground.EMULATED,
             )
         )
     return tuple(described)

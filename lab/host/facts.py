@@ -49,9 +49,7 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
         "kernel_version": _read(root / "proc/sys/kernel/version"),
         "architecture": platform.machine(),
         "cpu": cpu(root),
-        "platform": asdict(
-            virtualisation.platform() if root == ROOT else virtualisation.of(virtualisation.concluded(root))
-        ),
+        "platform": _platform(root),
         "mitigations": mitigations(root),
         "memory": memory(root),
         "cgroups": cgroups(root),
@@ -213,6 +211,12 @@ def find_version(text: str) -> str | None:
     """The first thing that looks like a version in what a program says of itself."""
     match = re.search(r"(?<![\w.])v?(\d+\.\d+[\w.+~:-]*)", text)
     return match[1].rstrip(".:-") if match else None
+
+
+def _platform(root: Path) -> dict[str, str]:
+    """What the host is, and what that does to figures."""
+    known = virtualisation.platform() if root == ROOT else virtualisation.of(virtualisation.concluded(root))
+    return {**asdict(known), "title": known.title, "effect": known.effect}
 
 
 def _caches(folder: Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from lab.host.clock import Remark
 from lab.host.units import format_bytes
+from lab.host.virtualisation import NESTED, Ground, platform
 from lab.hypervisor.domain import MachineSpec, ports
 from lab.hypervisor.guest.loader import KERNEL_LINE
 from lab.hypervisor.kinds import Console, Design, Firmware, MachineType, UserSpace
@@ -53,10 +54,15 @@ def remarks(request: MachineRequest, spec: MachineSpec) -> dict[str, Remark]:
         Boot.PARTS: f"{_saved(request)}{_initramfs(spec)}disks: {disks}",
         Boot.CHANNELS: f"the console, and the ports {channels}",
         Boot.DOMAIN: f"{spec.machine}, {format_bytes(spec.memory_bytes)} of RAM, {spec.vcpus} vCPU",
-        Boot.LAUNCH: EXECUTES[spec.accelerator],
+        Boot.LAUNCH: _executes(spec.accelerator),
         Boot.USER_SPACE: USER_SPACE[request.design.user_space],
     }
     return {str(step): Remark(text) for step, text in found.items()} | _firmware(request.design)
+
+
+def _executes(accelerator: Accelerator) -> str:
+    nested = accelerator is Accelerator.KVM and platform().ground is Ground.EMULATED
+    return f"{EXECUTES[accelerator]}. {NESTED}" if nested else EXECUTES[accelerator]
 
 
 def _saved(request: MachineRequest) -> str:

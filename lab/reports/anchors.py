@@ -90,6 +90,6 @@ def _ours(material: Material, arm: Arm, quantity: str, state: str) -> str:
 def _why(material: Material, topic: str, arm: Arm | None, *, until: str) -> str:
     reasons = [f"{WHY_UNTIL} {SEEN[until]}" if until else WHY[topic].format(until=until_ready(material.run))]
     if arm is not None and own_kernel(arm) and topic in ("boot", "cpu"):
-        emulated = arm.accelerator is Accelerator.TCG
-        reasons.append("ours ran under TCG emulation, theirs on hardware" if emulated else "both on hardware")
+        emulated = arm.accelerator is Accelerator.TCG or arm.nested
+        reasons.append("ours ran under emulation, theirs on hardware" if emulated else "both on hardware")
     return "; ".join(reasons)

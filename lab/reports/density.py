@@ -12,7 +12,7 @@ from lab.analysis.quantities import format_value
 from lab.analysis.readiness import boots_until, until_ready
 from lab.host.ksm import PASSES
 from lab.model import Accelerator
-from lab.reports import article, style
+from lab.reports import article, emulation, style
 from lab.reports.article import Article, Section
 from lab.reports.material import stamp
 from lab.reports.tables import Cell, Row, Table
@@ -62,7 +62,7 @@ def describe(loaded: Loaded) -> Article:
         sections.append(Section(title="Started at once", table=bursts))
     if loaded.run.host_levels["caches"] == COLD:
         sections.append(Section(title="How cold", paragraphs=(COLD_STARTS,), table=_residence(loaded)))
-    points = (*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+    points = (*emulation.not_to_conclude(run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else []))
     return Article(
         run=run,
         title=f"How many copies of {run.title or run.scenario} fit",

@@ -14,7 +14,7 @@ from lab.analysis.ladder import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import until_ready
 from lab.model import Accelerator
-from lab.reports import ladderplot
+from lab.reports import emulation, ladderplot
 from lab.reports.answers import WORDS
 from lab.reports.material import stamp
 from lab.reports.pages import embedded, put, render
@@ -181,7 +181,7 @@ def page(climb: Climb, picture: Path) -> str:
 
 def _not_to_conclude(climb: Climb) -> tuple[str, ...]:
     emulated = any(arm.accelerator is Accelerator.TCG for arm in climb.arms)
-    return (*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+    return (*emulation.not_to_conclude(climb.loaded.run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else []))
 
 
 def markdown(climb: Climb) -> list[str]:

@@ -223,7 +223,8 @@ def own_kernel(arm: Arm) -> bool:
 
 def stamp(arm: Arm) -> str:
     """What executes its instructions, in the words every table and plot uses."""
-    return {Accelerator.NATIVE: "native", Accelerator.KVM: "KVM", Accelerator.TCG: "TCG emulation"}[arm.accelerator]
+    words = {Accelerator.NATIVE: "native", Accelerator.KVM: "KVM", Accelerator.TCG: "TCG emulation"}[arm.accelerator]
+    return f"{words} on an emulated host" if arm.nested else words
 
 
 def stamped(arm: Arm) -> str:

@@ -11,7 +11,7 @@ from lab.analysis.data import Loaded
 from lab.analysis.noisy import Disturbance, disturbances, fallen, quiets
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator
-from lab.reports import article, style
+from lab.reports import article, emulation, style
 from lab.reports.article import Article, Section
 from lab.reports.material import stamp
 from lab.reports.tables import Cell, Row, Table
@@ -103,7 +103,8 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
                 ),
             ),
             Section(
-                title=article.NOT_TO_CONCLUDE, points=(*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+                title=article.NOT_TO_CONCLUDE,
+                points=(*emulation.not_to_conclude(run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else [])),
             ),
         ),
     )

@@ -26,7 +26,7 @@ from lab.analysis.surface import (
     Work,
 )
 from lab.model import Accelerator
-from lab.reports import surfaceplot
+from lab.reports import emulation, surfaceplot
 from lab.reports.anchors import published
 from lab.reports.material import stamp
 from lab.reports.pages import embedded, put, render
@@ -139,7 +139,7 @@ def story(found: Exposed) -> list[str]:
 def not_to_conclude(found: Exposed) -> tuple[str, ...]:
     """The section of that name."""
     emulated = any(arm.accelerator is Accelerator.TCG for arm in found.loaded.all_arms)
-    return (*NOT_TO_CONCLUDE, EMULATED) if emulated else NOT_TO_CONCLUDE
+    return (*emulation.not_to_conclude(found.loaded.run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else []))
 
 
 def page(found: Exposed, picture: Path) -> str:

@@ -15,6 +15,7 @@ from lab.analysis.quantities import format_ratio, format_value
 from lab.analysis.readiness import boots_until, leading, phrase, until, until_ready
 from lab.experiment.plan import PRECISE_BLOCKS
 from lab.model import Accelerator, Milestone
+from lab.reports import emulation
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
 from lab.results.record import Ending
@@ -116,7 +117,7 @@ def _isolation(material: Material) -> list[Statement]:
 def not_to_conclude(material: Material) -> list[str]:
     """What a hurried reader might take home, and must not."""
     emulated = [arm.label for arm in material.arms if arm.accelerator is Accelerator.TCG]
-    said = []
+    said = [*emulation.not_to_conclude(material.run)]
     if emulated:
         said.append(
             f"How fast virtual machines are. {' and '.join(emulated)} ran under TCG, which emulates every "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from lab.host.virtualisation import Ground
 from lab.model import Accelerator
 
 SCHEMA = 1
@@ -73,7 +74,7 @@ class Arm:
 
     ``factors`` has the level of each factor that applies to its backend; of all arms of a backend the one at the
     first level of each, its reference, is called like the backend. ``image`` is the digest of the image that it runs,
-    when not all run the same.
+    when not all run the same. ``nested``: its host is a machine that was emulated itself.
     """
 
     label: str
@@ -86,6 +87,7 @@ class Arm:
     differences: tuple[str, ...] = ()
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)
     image: str = ""
+    nested: bool = False
 
     @property
     def is_reference(self) -> bool:
@@ -128,3 +130,8 @@ class Run:
         varied = {factor["name"] for factor in self.settings.get("factors", [])}
         levels = {"caches": "warm", **self.settings.get("host", {})}
         return {name: level for name, level in levels.items() if name not in varied}
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the machine that it was measured in was emulated itself; no, where that was not recorded."""
+        return bool(self.host.get("platform", {}).get("ground") == Ground.EMULATED)
