@@ -19,7 +19,7 @@ from lab.host.cgroup import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.execution import Execution as Execution
 from lab.images.store import Image
-from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort, TerminalSize
+from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort, TerminalSize, Volume
 
 INSIDE = "/.lab/inside"
 """Where every instance sees lab's static helper program, on a read-only mount of its own."""
@@ -61,6 +61,8 @@ class LaunchRequest:
 
     ``mergeable`` offers its memory to the host's KSM, where a backend can and a VMM does not do it anyway.
 
+    ``volumes`` are the host's files that it sees, where the backend can show it any: see `Backend.check_volumes`.
+
     ``knobs`` sets some of the backend's `Knob`s by name; the others stay at their first level.
     """
 
@@ -70,6 +72,7 @@ class LaunchRequest:
     limits: Limits
     log_directory: Path
     published: tuple[PublishedPort, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     stdout: int | None = None
     stderr: int | None = None
     stdin: int | None = None
@@ -234,6 +237,15 @@ class Backend(ABC):
     @classmethod
     def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """Raises LimitError for limits in which no instance with these knobs can be expected to come up."""
+
+    @classmethod
+    def check_volumes(cls, volumes: Sequence[Volume]) -> None:
+        """Raises UsageError when an instance can't see the host's files: by default it can't."""
+        if volumes:
+            raise UsageError(
+                f"an instance on {cls.name} has no way to the host's files, so -v can't be had there",
+                hint="COPY them into the image, lab cp them into the instance, or: --on container",
+            )
 
     @classmethod
     def carrying(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:

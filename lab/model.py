@@ -256,10 +256,28 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedPort:
-    """``host_port`` on 127.0.0.1 leads to ``instance_port``; host port 0 lets the kernel choose."""
+    """``host_port`` of the host's ``address`` leads to ``instance_port``; host port 0 lets the kernel choose.
+
+    ``address`` is one of the host's, IPv4 or IPv6, without brackets; the loopback unless somebody asks for more.
+    """
 
     host_port: int
     instance_port: int
+    address: str = "127.0.0.1"
+
+    @property
+    def host(self) -> str:
+        """The host's end as it is written in a URL: ``127.0.0.1:8080``, ``[::1]:8080``."""
+        return f"[{self.address}]:{self.host_port}" if ":" in self.address else f"{self.address}:{self.host_port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A file or folder of the host's, ``source``, that an instance sees at ``target``; both are absolute paths."""
+
+    source: str
+    target: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,8 +113,10 @@ class Holdings:
             self._open(network, wanted)
 
     def _open(self, network: Network, wanted: PublishedPort) -> None:
-        opened = self.stack.enter_context(network.publish(wanted.host_port, self.address, wanted.instance_port))
-        self.published += (PublishedPort(host_port=opened.host_port, instance_port=wanted.instance_port),)
+        opened = self.stack.enter_context(
+            network.publish(wanted.host_port, self.address, wanted.instance_port, on=wanted.address)
+        )
+        self.published += (replace(wanted, host_port=opened.host_port),)
 
     def release(self) -> None:
         """Let go of everything. Idempotent. Raises LabError that names all that stayed."""

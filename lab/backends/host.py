@@ -22,7 +22,7 @@ from lab.host.clock import Timeline
 from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.instance import NO_KNOBS, LaunchRequest, Survivor
-from lab.model import Accelerator, Check, Completed, Kernel, Phase, Process, TerminalSize
+from lab.model import Accelerator, Check, Completed, Kernel, Phase, Process, TerminalSize, Volume
 
 if TYPE_CHECKING:
     from lab.runtime.checkpoint import Checkpoint
@@ -152,6 +152,25 @@ class HostInstance(Savable["Checkpoint"]):
             raise LabError(f"cgroup {self.cgroup.path} survived its instance", hint="lab clean")
 
 
+def _volumes(request: LaunchRequest) -> list[MountConfig]:
+    """The host's files: with whatever is mounted below them, or, read-only, without it, as that would stay writable.
+
+    Programs that would change their user and device nodes are inert there.
+    """
+    from lab.runtime.config import MountConfig
+
+    kinds = {False: ("rbind", "rprivate"), True: ("bind", "rprivate", "ro")}
+    return [
+        MountConfig(
+            destination=volume.target,
+            type="none",
+            source=volume.source,
+            options=(*kinds[volume.read_only], "nosuid", "nodev"),
+        )
+        for volume in request.volumes
+    ]
+
+
 class HostBackend(SiteBackend):
     """A backend whose instances are processes of the host's kernel. A subclass says what surrounds them."""
 
@@ -169,6 +188,10 @@ class HostBackend(SiteBackend):
     @classmethod
     def check(cls) -> list[Check]:
         return [privilege.check(), checks.cgroup(), checks.namespaces(), checks.overlay()]
+
+    @classmethod
+    def check_volumes(cls, volumes: Sequence[Volume]) -> None:
+        """Any, since they are mounted from the host's kernel, which is the instance's too."""
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """Unpacked layers, lab's helper program, the session's network."""
@@ -245,7 +268,7 @@ class HostBackend(SiteBackend):
 
         with timeline.step("lab", Before.NETWORK):
             network = self._connect(holdings)
-        mounts = self._surroundings(request, holdings)
+        mounts = [*self._surroundings(request, holdings), *_volumes(request)]
         for log in checkpoint.logs if checkpoint else ():
             shutil.copy(log, request.log_directory)  # what it goes on with has a beginning
         stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))

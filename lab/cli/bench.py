@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lab.cli.privilege import require_root
+from lab.cli.shape import JsonTo, Manner, write_json
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
@@ -41,10 +41,8 @@ def bench() -> None:
 
 @app.command(name="self")
 def bench_self(
-    runs: Annotated[int, typer.Option("--runs", min=3, help="Rounds; each starts every contender once.")] = 30,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write every observation as JSON.")
-    ] = None,
+    blocks: Annotated[int, typer.Option("--blocks", min=3, help="Each starts every contender once.")] = 30,
+    as_json: JsonTo = "",
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one.")] = None,
 ) -> None:
     """Containers beside runc, crun, unshare; layers and disks beside tar and mke2fs; microvms beside QEMU by hand."""
@@ -56,14 +54,15 @@ def bench_self(
     with Site.open() as site:  # starts the launcher while this process is still small
         from lab.experiment.selfbench import Results
 
-        results = Results(rounds=runs, seed=secrets.randbits(32) if seed is None else seed)
+        results = Results(rounds=blocks, seed=secrets.randbits(32) if seed is None else seed)
         with _watching() as watch:
             _measure(site, results, watch)
         accelerator = str(site.accelerator) if "microvm" in results.series else ""
     outcomes = judge(results)
-    _print(results, outcomes, accelerator)
-    if json_file is not None:
-        _write(json_file, results, outcomes, accelerator)
+    if as_json != "-":
+        _print(results, outcomes, accelerator)
+    if as_json:
+        _write(as_json, results, outcomes, accelerator)
 
 
 def _measure(site: Site, results: Results, watch: Watch) -> None:
@@ -179,11 +178,9 @@ def _goal_row(outcome: Outcome) -> tuple[str, str, str, str, str]:
     )
 
 
-def _write(path: Path, results: Results, outcomes: list[Outcome], accelerator: str) -> None:
-    import json
+def _write(where: str, results: Results, outcomes: list[Outcome], accelerator: str) -> None:
     from dataclasses import asdict
 
-    from lab.errors import ResultsError
     from lab.host.facts import provenance, versions
 
     found = {
@@ -197,12 +194,7 @@ def _write(path: Path, results: Results, outcomes: list[Outcome], accelerator: s
         "host": provenance(),
         "versions": versions(),
     }
-    try:
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ResultsError(
-            f"can't write {path}: {error.strerror}", hint="--json FILE in a folder that exists"
-        ) from error
+    write_json(found, where)
 
 
 @contextmanager
@@ -210,7 +202,7 @@ def _watching() -> Iterator[Watch]:
     """What is done right now, on a terminal's standard error."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=Manner.quiet)
     with console.status("starting") as status:
 
         class Shown:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.buildview import Live, Steps
+from lab.cli.buildview import Failures, Live, Steps
 from lab.cli.privilege import require_root
+from lab.cli.shape import Manner
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,11 +116,13 @@ def build_scenario(
         build_args=arguments or {},
         store=site.store,
         runner=ContainerSteps(site.launcher),
-        progress=Steps(sys.stderr, patient=True),
+        progress=Failures() if Manner.quiet else Steps(sys.stderr, patient=True),
     )
 
 
-def _view(look: Look) -> Steps | Live:
+def _view(look: Look) -> Steps | Live | Failures:
+    if Manner.quiet:
+        return Failures()
     if look is Look.RICH or (look is Look.AUTO and sys.stdout.isatty()):
         return Live()
     return Steps()

@@ -102,6 +102,19 @@ class Steps:
         """Nothing is left to draw."""
 
 
+class Failures:
+    """For ``--quiet``: nothing; what a step that failed has said comes with the error."""
+
+    def __call__(self, event: Event) -> None:
+        """Nothing is shown."""
+
+    def __enter__(self) -> Failures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to draw."""
+
+
 class Live:
     """On a terminal: a line per step that has ended, and below it every stage that works now, with its output."""
 

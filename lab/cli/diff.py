@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.shape import JsonTo, write_json
+
 if TYPE_CHECKING:
     from lab.analysis.difference import Difference
 
@@ -21,7 +23,7 @@ def diff(
     everything: Annotated[
         bool, typer.Option("--all", help="Every quantity, not only those that are judged.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonTo = "",
     root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
         "results"
     ),
@@ -37,7 +39,7 @@ def diff(
     found = difference(load(locate(before, root)), load(locate(after, root)), across_hosts=across_hosts)
     if as_json:
         rows = json.loads(found.table.to_json(orient="records"))
-        print(json.dumps({"unlike": list(found.unlike), "rows": rows}, indent=1))
+        write_json({"unlike": list(found.unlike), "rows": rows}, as_json)
     else:
         _show(found, everything)
 

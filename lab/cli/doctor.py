@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.shape import JsonTo, Manner, write_json
 from lab.host.checks import ALL
 from lab.model import Accelerator, Check, Kernel
 
@@ -34,7 +35,7 @@ class Verdict:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+    as_json: JsonTo = "",
     prove: Annotated[
         bool, typer.Option("--prove", help="Boot a guest under KVM anew, whatever was found out before.")
     ] = False,
@@ -53,7 +54,7 @@ def doctor(
     verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
     accelerator, accelerator_note = _accelerate(verdicts, again=prove)
     if as_json:
-        _print_json(checks, verdicts, accelerator, accelerator_note)
+        _print_json(as_json, checks, verdicts, accelerator, accelerator_note)
     else:
         _print_tables(checks, verdicts, accelerator, accelerator_note)
     references = {kind.name for kind in kinds if kind.reference}
@@ -105,14 +106,12 @@ def _saying(text: str) -> AbstractContextManager[object]:
     """A line on a terminal's standard error while something takes its time."""
     from rich.console import Console
 
-    return Console(stderr=True).status(text)
+    return Console(stderr=True, quiet=Manner.quiet).status(text)
 
 
 def _print_json(
-    checks: Sequence[Check], verdicts: Sequence[Verdict], accelerator: Accelerator | None, note: str
+    where: str, checks: Sequence[Check], verdicts: Sequence[Verdict], accelerator: Accelerator | None, note: str
 ) -> None:
-    import json
-
     from lab.host.facts import provenance, versions
 
     found: dict[str, Any] = {
@@ -124,7 +123,7 @@ def _print_json(
         "host": provenance(),
         "versions": versions(),
     }
-    print(json.dumps(found, indent=2, ensure_ascii=False))
+    write_json(found, where)
 
 
 def _print_tables(

@@ -1,4 +1,4 @@
-"""``lab stop``, ``lab kill``, ``lab rm``, ``lab wait``: how detached instances end."""
+"""``lab stop``, ``lab kill``, ``lab rm``, ``lab wait``, ``lab start``: how detached instances end, and begin anew."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def stop(
     from lab.supervisor import client
 
     each(names, lambda record: client.stop(record, seconds), together=True)
+
+
+def start(names: Names) -> None:
+    """Start instances that have ended anew, from their image.
+
+    They get the options they had. What they had written into their own files is gone; their logs go on.
+    One that runs is left as it is.
+    """
+    from lab.supervisor import client
+
+    each(names, client.start_again, together=True)
 
 
 def kill(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lab.cli.shape import say
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def remark(factors: Sequence[Factor], backends: Sequence[str]) -> None:
         from lab.experiment.factors import remarks
 
         for sentence in remarks(factors, [kind for kind in available() if kind.name in backends]):
-            print(f"lab: {sentence}", file=sys.stderr)
+            say(f"lab: {sentence}")
 
 
 def plan_arms(backends: Sequence[str], factors: Sequence[Factor], limits: Limits) -> tuple[PlannedArm, ...]:
@@ -67,10 +67,9 @@ def plan_arms(backends: Sequence[str], factors: Sequence[Factor], limits: Limits
     planned = arms(backends, factors, possible)
     for backend, reasons in left_out.items():
         kept = sum(arm.backend == backend and not arm.is_twin for arm in planned)
-        print(
+        say(
             f"lab: {backend}: left out {len(reasons)} of {kept + len(reasons)} combinations: "
-            + "; ".join(dict.fromkeys(reasons)),
-            file=sys.stderr,
+            + "; ".join(dict.fromkeys(reasons))
         )
     return planned
 

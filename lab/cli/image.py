@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from lab.cli import image_transfer
 from lab.cli.completion import complete_image
 from lab.cli.privilege import require_root
+from lab.cli.shape import JsonTo, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ DIGEST_CHARACTERS = len("sha256:") + 12
 IMAGE = typer.Argument(
     metavar="IMAGE", help="A name, a digest, or twelve digits of one.", autocompletion=complete_image
 )
-AS_JSON = typer.Option("--json", help="Print JSON.")
 FORMAT = typer.Option(
     "--format", metavar="TEMPLATE", help="Print {{.Field}}s, as docker does; '{{json .}}' shows all."
 )
@@ -37,7 +36,7 @@ def image() -> None:
 @app.command("ls")
 def list_images(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Digests alone.")] = False,
-    as_json: Annotated[bool, AS_JSON] = False,
+    as_json: JsonTo = "",
     template: Annotated[str, FORMAT] = "",
 ) -> None:
     """List the images: name, digest, where the bits came from, size, age."""
@@ -49,7 +48,7 @@ def list_images(
     if template:
         print("\n".join(render(template, row) for row in rows))
     elif as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        write_json(rows, as_json)
     elif quiet:
         print("\n".join(dict.fromkeys(one.digest for one in images)))
     else:
@@ -71,13 +70,13 @@ def inspect(
     if template:
         print("\n".join(render(template, one) for one in found))
     else:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        write_json(found, "-")
 
 
 @app.command()
 def history(
     name: Annotated[str, IMAGE],
-    as_json: Annotated[bool, AS_JSON] = False,
+    as_json: JsonTo = "",
     template: Annotated[str, FORMAT] = "",
     no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Whole instructions and digests.")] = False,
 ) -> None:
@@ -93,7 +92,7 @@ def history(
         print("\n".join(render(template, one) for one in found))
         return
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        write_json(found, as_json)
         return
     rows = []
     for one in found:
@@ -109,7 +108,7 @@ def history(
 def diff(
     old: Annotated[str, typer.Argument(metavar="OLD", autocompletion=complete_image)],
     new: Annotated[str, typer.Argument(metavar="NEW", autocompletion=complete_image)],
-    as_json: Annotated[bool, AS_JSON] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """Show how two images differ: files added (A), changed (C), deleted (D), and the configuration."""
     from lab.images.diff import compare
@@ -119,7 +118,7 @@ def diff(
     found = compare(store, store.find(old), store.find(new))
     if as_json:
         rows = [{"kind": one.kind, "path": one.path, "what": list(one.what)} for one in found]
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        write_json(rows, as_json)
         return
     for one in found:
         print(f"{one.kind} {one.path}" + (f"  ({', '.join(one.what)})" if one.what else ""))
@@ -164,7 +163,7 @@ def verify(
     mend: Annotated[
         bool, typer.Option("--repair", help="Remove what is broken and can be made again from the blobs.")
     ] = False,
-    as_json: Annotated[bool, AS_JSON] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """Prove every digest in the store, and every unpacked layer against its archive."""
     from dataclasses import asdict
@@ -178,7 +177,7 @@ def verify(
     verdict = proof.verify(store)
     left = proof.repair(store, verdict.problems) if mend else list(verdict.problems)
     if as_json:
-        print(json.dumps({**asdict(verdict), "problems": [asdict(one) for one in left]}, indent=1, default=str))
+        write_json({**asdict(verdict), "problems": [asdict(one) for one in left]}, as_json)
     else:
         for problem in verdict.problems:
             print(f"{'✗' if problem in left else 'removed'} {problem.what}\n    {problem.where}")

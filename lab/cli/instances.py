@@ -20,7 +20,7 @@ MOST_TOGETHER = 32
 
 def each(
     names: Sequence[str],
-    do: Callable[[Record], None],
+    do: Callable[[Record], object],
     *,
     say: bool = True,
     together: bool = False,
@@ -99,4 +99,4 @@ def status(record: Record) -> str:
 
 def ports(record: Record) -> list[str]:
     """``127.0.0.1:8080->80/tcp`` each, as `docker ps` writes them."""
-    return [f"127.0.0.1:{port.host_port}->{port.instance_port}/tcp" for port in record.published]
+    return [f"{port.host}->{port.instance_port}/tcp" for port in record.published]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from lab.cli.completion import complete_groups, complete_probes, complete_scenar
 from lab.cli.ladder import ladder
 from lab.cli.measuring import On, choose_backends
 from lab.cli.privilege import require_root
+from lab.cli.shape import JsonTo, Manner, write_json
 from lab.cli.surface import surface
 from lab.errors import UsageError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-JSON = typer.Option("--json", help="Print JSON.")
 PROBE = typer.Option("--probe", metavar="A,B,…", help="Only these probes.", autocompletion=complete_probes)
 ONE_PROBE = typer.Argument(metavar="PROBE", help="As lab isolation ls names it.", autocompletion=complete_probes)
 GROUP = typer.Option(
@@ -53,7 +52,7 @@ def isolation(
             autocompletion=complete_scenario,
         ),
     ] = "",
-    as_json: Annotated[bool, JSON] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """Ask from inside what each boundary stops, show the answers.
 
@@ -68,7 +67,7 @@ def isolation(
     asked = _ask(on, chosen, scenario)
     surprises = [each for one in asked for each in one.answers if each.detail["as_expected"] is False]
     if as_json:
-        print(json.dumps([_record(one, each) for one in asked for each in one.answers], indent=2, ensure_ascii=False))
+        write_json([_record(one, each) for one in asked for each in one.answers], as_json)
     else:
         _print_matrix(asked, chosen)
     if surprises:
@@ -76,11 +75,11 @@ def isolation(
 
 
 @app.command("ls")
-def list_probes(group: Annotated[str, GROUP] = "", as_json: Annotated[bool, JSON] = False) -> None:
+def list_probes(group: Annotated[str, GROUP] = "", as_json: JsonTo = "") -> None:
     """List the probes, by group."""
     chosen = choose(group, "")
     if as_json:
-        print(json.dumps([described(each) for each in chosen], indent=2, ensure_ascii=False))
+        write_json([described(each) for each in chosen], as_json)
         return
     from rich.markup import escape
     from rich.table import Table
@@ -99,12 +98,12 @@ def list_probes(group: Annotated[str, GROUP] = "", as_json: Annotated[bool, JSON
 @app.command()
 def explain(
     probe: Annotated[str, ONE_PROBE],
-    as_json: Annotated[bool, JSON] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """Explain a probe, and what its answers would mean."""
     found = choose("", probe)[0]
     if as_json:
-        print(json.dumps(described(found), indent=2, ensure_ascii=False))
+        write_json(described(found), as_json)
         return
     from lab.isolation.explain import explanation
 
@@ -168,7 +167,7 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
             image, limits = build_scenario(site, loaded), loaded.limits
             environment = dict(loaded.environment)
             process = resolve(image, site.store.lower_directories(image), environment=environment)
-        with Console(stderr=True).status("") as status:
+        with Console(stderr=True, quiet=Manner.quiet).status("") as status:
             watch = _Status(status.update)
             return list(
                 ask_backends(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.measuring import RESULTS, Out, Target, set_up
+from lab.cli.measuring import RESULTS, Out, Seed, Target, drawn, set_up
 from lab.cli.privilege import require_root
+from lab.cli.shape import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,15 +28,14 @@ def ladder(
     rungs: Annotated[
         str, typer.Option("--rungs", metavar="A,B,…", help="Steps to climb, in this order. Default: all usable ones.")
     ] = "",
-    rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, help="Rounds to measure. Default: as many as the budget allows.")
+    blocks: Annotated[
+        int | None,
+        typer.Option("--blocks", min=1, help="Each measures every rung once. Default: as many as the budget allows."),
     ] = None,
     budget: Annotated[
-        str, typer.Option("--budget", metavar="TIME", help="Time for the rounds, three at least.")
+        str, typer.Option("--budget", metavar="TIME", help="Time for the blocks, three at least.")
     ] = "3m",
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
-    ] = None,
+    seed: Seed = None,
     idle: Annotated[
         str, typer.Option("--idle", metavar="TIME", help="How long it idles before its memory is read.")
     ] = "0.2s",
@@ -50,8 +50,6 @@ def ladder(
     From chroot to a kernel of its own. Says which step stops which probe, and what each costs in time and memory.
     docs/ladder.md explains the rungs.
     """
-    import secrets
-
     from lab.host.units import parse_seconds
 
     require_root()
@@ -78,8 +76,8 @@ def ladder(
         setup = set_up(site, scenario, scenario.limits, METRICS, idle_seconds)
         plan = Plan(
             arms=planned(climbed),
-            seed=secrets.randbelow(2**31) if seed is None else seed,
-            blocks=rounds,
+            seed=drawn(seed),
+            blocks=blocks,
             budget_seconds=seconds,
         )
         setup = replace(setup, isolation=bool(chosen))
@@ -91,7 +89,6 @@ def ladder(
 
 def _usable(rungs: Sequence[Rung], asked: bool) -> tuple[Rung, ...]:
     """Those that this host can climb; says which it can't. Raises BackendUnavailable if one was asked for."""
-    import sys
 
     from lab.backends.registry import find
     from lab.errors import BackendUnavailable
@@ -109,7 +106,7 @@ def _usable(rungs: Sequence[Rung], asked: bool) -> tuple[Rung, ...]:
         elif asked:
             raise BackendUnavailable(f"{rung.name} can't be climbed here: {missing[0][0]}", hint=missing[0][1])
         else:
-            print(f"lab: without {rung.name}: {missing[0][0]} ({missing[0][1]})", file=sys.stderr)
+            say(f"lab: without {rung.name}: {missing[0][0]} ({missing[0][1]})")
     return tuple(found)
 
 

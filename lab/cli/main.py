@@ -19,39 +19,74 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from lab import __version__
-from lab.cli import coercion, completion
+from lab.cli import coercion, completion, shape
 from lab.cli.interrupt import Interruptible
 from lab.errors import LabError, UsageError
 from lab.host import privilege
 
 COMMANDS = {
-    "compare": "lab.cli.compare:compare",
-    "density": "lab.cli.density:density",
-    "isolation": "lab.cli.isolation:app",
-    "noisy": "lab.cli.noisy:noisy",
-    "run": "lab.cli.run:run",
-    "ps": "lab.cli.ps:ps",
-    "logs": "lab.cli.logs:logs",
-    "exec": "lab.cli.execute:execute",
-    "cp": "lab.cli.cp:cp",
-    "top": "lab.cli.top:top",
-    "port": "lab.cli.ps:port",
-    "inspect": "lab.cli.ps:inspect",
-    "wait": "lab.cli.ending:wait",
-    "stop": "lab.cli.ending:stop",
-    "kill": "lab.cli.ending:kill",
-    "rm": "lab.cli.ending:rm",
-    "build": "lab.cli.build:build",
-    "image": "lab.cli.image:app",
-    "scenario": "lab.cli.scenario:app",
-    "report": "lab.cli.report:report",
-    "results": "lab.cli.results:app",
-    "diff": "lab.cli.diff:diff",
-    "doctor": "lab.cli.doctor:doctor",
-    "clean": "lab.cli.clean:clean",
-    "bench": "lab.cli.bench:app",
+    "Measure": {
+        "compare": ("lab.cli.compare:compare", "Measure one application behind every boundary."),
+        "density": ("lab.cli.density:density", "Find out how many copies fit."),
+        "isolation": ("lab.cli.isolation:app", "Ask from inside what each boundary stops, show the answers."),
+        "noisy": ("lab.cli.noisy:noisy", "Disturb an instance by a bad neighbour."),
+    },
+    "Run instances": {
+        "run": ("lab.cli.run:run", "Run one copy on any backend, in the foreground or with -d."),
+        "start": ("lab.cli.ending:start", "Start instances that have ended anew, from their image."),
+        "ps": ("lab.cli.ps:ps", "List detached instances, the newest first, as they really are."),
+        "logs": ("lab.cli.logs:logs", "Print what an instance has written."),
+        "exec": ("lab.cli.execute:execute", "Run a command in an instance, and end with its exit code."),
+        "cp": ("lab.cli.cp:cp", "Copy files between a running instance and this host."),
+        "top": ("lab.cli.top:top", "Show what instances use: CPU, memory, processes, disk."),
+        "port": ("lab.cli.ps:port", "List an instance's published ports."),
+        "inspect": ("lab.cli.ps:inspect", "Print everything that is known of instances, as JSON."),
+        "wait": ("lab.cli.ending:wait", "Wait until instances have ended, and print their exit codes."),
+        "stop": ("lab.cli.ending:stop", "Stop instances: their stop signal, time to obey, SIGKILL."),
+        "kill": ("lab.cli.ending:kill", "Send instances a signal, SIGKILL unless another is named."),
+        "rm": ("lab.cli.ending:rm", "Remove instances that have ended: record and logs."),
+    },
+    "Images and scenarios": {
+        "build": ("lab.cli.build:build", "Build an image from a Dockerfile and keep it in lab's store."),
+        "image": ("lab.cli.image:app", "Images: look at them, move them, remove them."),
+        "scenario": ("lab.cli.scenario:app", "Look at the scenarios, and start one of your own."),
+    },
+    "Results": {
+        "report": ("lab.cli.report:report", "Write a run's report again, from its folder alone."),
+        "results": ("lab.cli.results:app", "Look at the runs that were measured; remove some."),
+        "diff": ("lab.cli.diff:diff", "Say what changed between two runs, and how sure that is."),
+    },
+    "This host, and lab itself": {
+        "doctor": ("lab.cli.doctor:doctor", "Check this host, and print what to do about each lack."),
+        "clean": ("lab.cli.clean:clean", "Remove what killed lab processes left behind."),
+        "bench": ("lab.cli.bench:app", "Measure lab itself, beside what it is made of."),
+    },
 }
-"""Every command, in the order ``lab --help`` shows them, and the function or typer app behind it."""
+"""Every command, below the heading of ``lab --help``: the function or typer app behind it, and its first sentence.
+
+The sentence stands here, too, so that the help imports none of them.
+"""
+
+NAMES = {name: target for group in COMMANDS.values() for name, (target, _) in group.items()}
+
+ELSEWHERE = {
+    "images": "image ls",
+    "rmi": "image rm",
+    "ladder": "isolation ladder",
+    "surface": "isolation surface",
+    "runs": "results ls",
+    "ls": "ps",
+    "trend": "results trend",
+    "merge": "results merge",
+    "attach": "logs -f",
+    "create": "run -d",
+    "restart": "stop",
+    "stats": "top",
+    "info": "doctor",
+    "prune": "image prune",
+    **{name: f"image {name}" for name in ("pull", "push", "save", "load", "import", "export", "history", "verify")},
+}
+"""What people type who know Docker, or forget the group, and the command that does it here."""
 
 
 SETTINGS = {"exec": {"allow_interspersed_args": False}}  # what follows the name is the command's own
@@ -78,12 +113,27 @@ class LazyGroup(TyperGroup):
         return coercion.spared(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return list(NAMES)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for heading, group in COMMANDS.items():
+            with formatter.section(heading):
+                rows = [(name.ljust(max(map(len, NAMES))), sentence) for name, (_, sentence) in group.items()]
+                formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Raises UsageError for a name that no command has, with the one that may be meant."""
+        name = args[0]
+        if name not in NAMES and not name.startswith("-"):
+            known = {**dict.fromkeys(NAMES), **ELSEWHERE}
+            hint = f"lab {ELSEWHERE[name]}" if name in ELSEWHERE else shape.near(name, known) or "lab --help"
+            raise UsageError(f"there is no command lab {name}", hint=hint)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in NAMES:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        module, _, attribute = NAMES[cmd_name].partition(":")
         target: typer.Typer | Callable[..., Any] = getattr(import_module(module), attribute)
         if not isinstance(target, typer.Typer):
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -91,12 +141,18 @@ class LazyGroup(TyperGroup):
             target = single
         command = get_command(target)
         command.name = cmd_name
+        shape.shape(command, cmd_name)
         coercion.spare(command)
         return command
 
 
 app = typer.Typer(
-    cls=LazyGroup, no_args_is_help=True, add_completion=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -109,6 +165,8 @@ def _version(asked: bool) -> None:
 @app.callback()
 def lab(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every external command to stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours, as NO_COLOR in the environment.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -118,8 +176,7 @@ def lab(
     Start with: lab compare web-app
     """
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
-    if verbose:  # what lab does, not what the libraries below it do
-        logging.getLogger("lab").setLevel(logging.DEBUG)
+    shape.speak(quiet=quiet, no_color=no_color, verbose=verbose)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.completion import complete_backends, complete_scenario
+from lab.cli.shape import say
 from lab.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,17 @@ On = Annotated[
         "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
     ),
 ]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
+]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")]
+
+
+def drawn(seed: int | None) -> int:
+    """The seed that was given, or a new one."""
+    import secrets
+
+    return secrets.randbelow(2**31) if seed is None else seed
 
 
 def choose_backends(on: str) -> list[str]:
@@ -55,9 +65,7 @@ def choose_backends(on: str) -> list[str]:
                 f"{name} can't run here: {missing[0].name}: {missing[0].found}", hint=missing[0].remedy
             )
         else:
-            print(
-                f"lab: without {name}: {missing[0].name}: {missing[0].found} ({missing[0].remedy})", file=sys.stderr
-            )
+            say(f"lab: without {name}: {missing[0].name}: {missing[0].found} ({missing[0].remedy})")
     if not usable:
         raise BackendUnavailable("no backend can run here", hint="lab doctor")
     return sorted(set(usable), key=lambda name: classes[name].order)

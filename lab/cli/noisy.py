@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, limit, one_each, set_up
+from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, limit, one_each, set_up
 from lab.cli.privilege import require_root
 from lab.errors import UsageError
 
@@ -38,7 +38,7 @@ def noisy(
     ] = "both",
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="The memory limit, where limits are.")] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="The CPU limit, where limits are.")] = "",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random orders.")] = 0,
+    seed: Seed = None,
     out: Out = RESULTS,
 ) -> None:
     """Disturb an instance by a bad neighbour.
@@ -63,7 +63,7 @@ def noisy(
         from lab.experiment.scenario import load
         from lab.results.store import RunFolder
 
-        chosen = choose_backends(on)
+        chosen, seed = choose_backends(on), drawn(seed)
         scenario = load(target)
         if scenario.load is None:
             raise UsageError(f"{scenario.name} has no load for a victim", hint="a [load] table in its scenario.toml")

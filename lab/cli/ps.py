@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli.completion import complete_instance
-from lab.cli.instances import ago, ports, show, show_json, status
+from lab.cli.instances import ago, ports, show, status
+from lab.cli.shape import JsonTo, write_json
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def ps(
         typer.Option("--filter", "-f", metavar="KEY=VALUE", help=f"Only those: {', '.join(FILTERS)}."),
     ] = None,
     template: Annotated[str, FORMAT] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """List detached instances, the newest first, as they really are."""
     from lab.cli.template import render
@@ -42,7 +43,7 @@ def ps(
     found = [one for one in records() if everything or by_status or one.condition.value in DOCKER_STATUS]
     found = [one for one in found if all(_matches(one, key, value) for key, value in wanted)]
     if as_json:
-        show_json([summary(record) for record in found])
+        write_json([summary(record) for record in found], as_json)
     elif template:
         for record in found:
             print(render(template, summary(record)))
@@ -115,13 +116,13 @@ def inspect(
         if template:
             print("\n".join(render(template, one) for one in found))
         else:
-            show_json(found)
+            write_json(found, "-")
 
 
 def port(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_instance)],
     instance_port: Annotated[str, typer.Argument(metavar="[PORT]", help="Only where this one leads from.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """List an instance's published ports. A lost supervisor, which served them, is replaced first."""
     from lab.supervisor import client
@@ -136,10 +137,11 @@ def port(
     wanted = instance_port.removesuffix("/tcp")
     found = [one for one in record.published if not wanted or str(one.instance_port) == wanted]
     if as_json:
-        show_json([{"host": "127.0.0.1", "host_port": one.host_port, "port": one.instance_port} for one in found])
+        write_json(
+            [{"host": one.address, "host_port": one.host_port, "port": one.instance_port} for one in found], as_json
+        )
         return
     if wanted and not found:
         raise LabError(f"port {wanted} of {record.name} is not published", hint="lab run -d -p HOST_PORT:PORT …")
     for one in found:
-        address = f"127.0.0.1:{one.host_port}"
-        print(address if wanted else f"{one.instance_port}/tcp -> {address}")
+        print(one.host if wanted else f"{one.instance_port}/tcp -> {one.host}")

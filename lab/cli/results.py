@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.shape import JsonTo, write_json
 from lab.errors import LabError, ResultsError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 ROOT = typer.Option("--results", metavar="DIR", help="Where the runs are.")
-JSON = typer.Option("--json", help="Print JSON.")
 RUN = typer.Argument(metavar="RUN", help="A run's name or folder, or latest.")
 
 
@@ -28,13 +28,13 @@ def results() -> None:
 
 
 @app.command("ls")
-def list_runs(root: Annotated[Path, ROOT] = Path("results"), as_json: Annotated[bool, JSON] = False) -> None:
+def list_runs(root: Annotated[Path, ROOT] = Path("results"), as_json: JsonTo = "") -> None:
     """List the runs: name, scenario, backends, blocks, why each ended, size."""
     from lab.host.units import format_bytes
 
     found = [(path, run) for path in _folders(root) if (run := _readable(path)) is not None]
     if as_json:
-        print(json.dumps([_described(path, run) for path, run in found], indent=1))
+        write_json([_described(path, run) for path, run in found], as_json)
         return
     if not found:
         print(f"no run in {root} yet; start one: lab compare web-app", file=sys.stderr)
@@ -61,7 +61,7 @@ def list_runs(root: Annotated[Path, ROOT] = Path("results"), as_json: Annotated[
 def show(
     run: Annotated[str, RUN] = "latest",
     root: Annotated[Path, ROOT] = Path("results"),
-    as_json: Annotated[bool, JSON] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """Show a run's table, or with --json all that was written down about it."""
     from lab.results.store import RunFolder, locate
@@ -70,7 +70,7 @@ def show(
     if as_json:
         from lab.results.codec import encode_run
 
-        print(encode_run(RunFolder.open(folder).run), end="")
+        write_json(json.loads(encode_run(RunFolder.open(folder).run)), as_json)
         return
     from lab.reports import terminal
 
@@ -123,9 +123,9 @@ def show_trend(
     ] = None,
     scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help="Only its runs.")] = "",
 ) -> None:
-    """Draw a quantity over all runs, a line per backend, and write its table.
+    """Draw a quantity over all runs, a line per scenario and backend, and write its table.
 
-    Runs of different hosts or scenarios are not comparable for being drawn together: the CSV names each run.
+    Runs of different hosts are not comparable for being drawn together: the CSV names each run.
     """
     from lab.analysis.many import folders, trend
     from lab.reports.trend import write_trend

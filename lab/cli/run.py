@@ -14,6 +14,7 @@ import typer
 from lab.cli.completion import complete_backend, complete_knob, complete_runnable
 from lab.cli.interrupt import Interrupted, Interruptible
 from lab.cli.privilege import require_root
+from lab.cli.shape import patience, say
 from lab.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.images.store import Image, Store
     from lab.instance import Backend, Instance, LaunchRequest
-    from lab.model import Limits, PublishedPort, Scenario
+    from lab.model import Limits, PublishedPort, Scenario, Volume
 
 GRACE_SECONDS = 10.0
+NOT_EXECUTED = (126, 127)  # as a shell says of a program that is none, or is not there
+LOOPBACK = "127.0.0.1"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")  # it is the hostname too (hostname(7))
 
 
@@ -44,7 +47,19 @@ def run(
         str, typer.Option("--on", metavar="BACKEND", help="Where to run it.", autocompletion=complete_backend)
     ] = "container",
     publish: Annotated[
-        list[str] | None, typer.Option("-p", "--publish", metavar="H:C", help="Port H of 127.0.0.1 leads to port C.")
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--publish",
+            metavar="[ADDRESS:]H:C",
+            help="Port H of the host's ADDRESS leads to port C. Default: 127.0.0.1, for this host alone.",
+        ),
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-v", "--volume", metavar="HOST:PATH[:ro]", help="Show it a file or folder of the host's at PATH."
+        ),
     ] = None,
     env: Annotated[
         list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set an environment variable.")
@@ -69,6 +84,9 @@ def run(
     ] = False,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Give it standard input.")] = False,
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With -d: return when its HEALTHCHECK or its first published port answers.")
+    ] = False,
     name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print each step of its start, where to read on, how long it took.")
@@ -89,6 +107,7 @@ def run(
     from lab.cli.terminal import wanted_size
 
     ports = tuple(parse_port(word) for word in publish or [])
+    volumes = tuple(parse_volume(word) for word in volume or [])
     environment = parse_environment(env or [])
     knobs = parse_knobs(knob or [])
     if name and not NAME.fullmatch(name):
@@ -97,6 +116,8 @@ def run(
     size = wanted_size(interactive=interactive) if tty else None
     if detach and (interactive or tty):
         raise UsageError("-i and -t need the foreground", hint="leave out -d, or: lab exec -it NAME CMD…")
+    if wait and not detach:
+        raise UsageError("--wait is for what goes on in the background", hint="add -d")
     if detach:
         if explain:
             raise UsageError("--explain needs the foreground", hint="leave out -d")
@@ -107,6 +128,8 @@ def run(
                     command=command or [],
                     backend=on,
                     ports=ports,
+                    volumes=volumes,
+                    wait=wait,
                     environment=environment,
                     memory=memory,
                     cpus=cpus,
@@ -123,6 +146,7 @@ def run(
             try:
                 backend = _usable(site, on)
                 backend.settle(knobs)
+                backend.check_volumes(volumes)
                 image, given, limits = find_image(site.store, what, lambda one: build_scenario(site, one))
                 request = _request(
                     site,
@@ -133,7 +157,9 @@ def run(
                     name or "run",
                     ports,
                 )
-                request = replace(request, stdin=0 if interactive else None, terminal=size, knobs=knobs)
+                request = replace(
+                    request, stdin=0 if interactive else None, terminal=size, knobs=knobs, volumes=volumes
+                )
                 if explain:
                     from lab.cli.explain import explained
 
@@ -147,16 +173,51 @@ def run(
 
 
 def parse_port(word: str) -> PublishedPort:
-    """``8080:5000``, or ``5000`` for any free port of the host. Raises UsageError."""
+    """``8080:5000``, ``5000`` for any free port of the host, or ``0.0.0.0:8080:5000``. Raises UsageError.
+
+    The address is one of the host's, an IPv6 one in brackets; without one it is 127.0.0.1, for this host alone.
+    """
+    from ipaddress import ip_address
+
     from lab.model import PublishedPort
 
-    host, colon, instance = word.rpartition(":")
-    numbers = [host if colon else "0", instance]
-    if not all(number.isascii() and number.isdigit() and int(number) <= 65535 for number in numbers) or not int(
-        instance
-    ):
-        raise UsageError(f"-p {word}: not HOST_PORT:PORT", hint="write for example -p 8080:5000")
-    return PublishedPort(host_port=int(numbers[0]), instance_port=int(instance))
+    match _port_parts(word):
+        case [instance]:
+            address, host = LOOPBACK, "0"
+        case [host, instance]:
+            address = LOOPBACK
+        case [address, host, instance]:
+            host = host or "0"  # any free port of that address, as Docker has it
+        case _:
+            address = host = instance = ""
+    numbers = [number for number in (host, instance) if number.isascii() and number.isdigit()]
+    try:
+        at, ports = str(ip_address(address)), [int(number) for number in numbers]
+    except ValueError:
+        at, ports = "", []
+    if not at or len(ports) != 2 or max(ports) > 65535 or not ports[1]:
+        raise UsageError(
+            f"-p {word}: not [ADDRESS:]HOST_PORT:PORT", hint="write for example -p 8080:5000, or -p 0.0.0.0:8080:5000"
+        )
+    return PublishedPort(host_port=ports[0], instance_port=ports[1], address=at)
+
+
+def parse_volume(word: str) -> Volume:
+    """``HOST:PATH`` or ``HOST:PATH:ro``. The host's path is looked up once, here. Raises UsageError."""
+    from lab.model import Volume
+
+    source, _, rest = word.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source or not target.startswith("/") or target == "/" or mode not in ("", "ro", "rw"):
+        raise UsageError(f"-v {word}: not HOST:PATH[:ro]", hint="write for example -v ./data:/data:ro")
+    if "/" not in source and not Path(source).exists():
+        raise UsageError(
+            f"-v {word}: there is no {source} here, and lab keeps no named volumes", hint=f"mkdir {source}"
+        )
+    found = Path(source).resolve()
+    if not found.exists():
+        raise UsageError(f"-v {word}: there is no {source} on this host", hint=f"mkdir -p {source}")
+    return Volume(source=str(found), target=target, read_only=mode == "ro")
 
 
 def parse_environment(words: list[str]) -> dict[str, str]:
@@ -266,7 +327,8 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
 
     from lab.cli.terminal import Terminal
 
-    backend.prepare(request.image, request.knobs)
+    with patience(f"lab: preparing {request.image.name} for {backend.name}; what is made now is kept"):
+        backend.prepare(request.image, request.knobs)
     interruptible.hold()
     place = Terminal(interactive=request.stdin is not None) if request.terminal else nullcontext()
     with place as terminal, backend.launch(request) as instance:
@@ -278,6 +340,8 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
                 terminal.hand_over(instance.resize)
             code = instance.wait()
             assert code is not None, "waiting without a limit ends with the instance"
+            if code in NOT_EXECUTED and instance.timeline.running() is None:
+                instance.wait_executed()  # it raises, and says what could not be executed
         except Interrupted as interrupted:
             # from a thread: the handler may have interrupted the holder of a lock that sending needs
             kill = Thread(target=instance.signal, args=(signal.SIGKILL,), daemon=True)
@@ -293,8 +357,19 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
 
 def _announce(instance: Instance) -> None:
     for port in instance.published:
-        print(
-            f"lab: {instance.name} listens on http://127.0.0.1:{port.host_port} (its port {port.instance_port})",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"lab: {instance.name} listens on http://{port.host} (its port {port.instance_port}){_reach(port)}")
+
+
+def _reach(port: PublishedPort) -> str:
+    """Who else can reach it, where that is not this host alone."""
+    from ipaddress import ip_address
+
+    return "" if ip_address(port.address).is_loopback else ", for every host that reaches that address"
+
+
+def _port_parts(word: str) -> list[str]:
+    """``[::1]:8080:80`` in three, ``8080:80`` in two; any number of parts for what is no port."""
+    if word.startswith("["):
+        address, bracket, rest = word[1:].partition("]:")
+        return [address, *rest.split(":")] if bracket else [word]
+    return word.split(":")

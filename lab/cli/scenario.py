@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli.completion import complete_scenario
+from lab.cli.shape import JsonTo, write_json
 from lab.errors import ScenarioError, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-JSON = typer.Option("--json", help="Print JSON.")
 
 DOCKERFILE = """\
 # What your application needs, and how it starts. Any Dockerfile works; this one serves a page.
@@ -95,13 +95,13 @@ def scenario() -> None:
 
 
 @app.command("ls")
-def list_scenarios(as_json: Annotated[bool, JSON] = False) -> None:
+def list_scenarios(as_json: JsonTo = "") -> None:
     """List the scenarios: name, what it is, how it is loaded."""
     from lab.experiment import scenario as scenarios
 
     found = [scenarios.load(name) for name in scenarios.names()]
     if as_json:
-        print(json.dumps([_described(each) for each in found], indent=1))
+        write_json([_described(each) for each in found], as_json)
         return
     rows = [("NAME", "LOAD", "TITLE"), *((each.name, _load(each), each.title) for each in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -115,7 +115,7 @@ def show(
         str,
         typer.Argument(metavar="SCENARIO", help="A scenario's name, or a folder.", autocompletion=complete_scenario),
     ],
-    as_json: Annotated[bool, JSON] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """Show a scenario: how it is run, what is measured, and the page that says what it teaches."""
     from lab.experiment.scenario import load
@@ -123,7 +123,7 @@ def show(
     found = load(name)
     described = _described(found)
     if as_json:
-        print(json.dumps(described, indent=1))
+        write_json(described, as_json)
         return
     for key, value in described.items():
         if value not in (None, {}, []):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, one_each, set_up
+from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, one_each, set_up
 from lab.cli.privilege import require_root
+from lab.cli.shape import JsonTo, write_json
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -19,18 +19,16 @@ if TYPE_CHECKING:
 def surface(
     target: Target,
     on: On = "",
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=1000, metavar="N", help="How often each is started and traced.")
+    blocks: Annotated[
+        int, typer.Option("--blocks", min=1, max=1000, metavar="N", help="How often each is started and traced.")
     ] = 3,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
-    ] = None,
+    seed: Seed = None,
     functions: Annotated[
         bool,
         typer.Option("--functions/--no-functions", help="Trace the host kernel's functions, if it permits that."),
     ] = True,
     calls: Annotated[bool, typer.Option("--calls", help="Print a line per system call, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+    as_json: JsonTo = "",
     out: Out = RESULTS,
 ) -> None:
     """Count the attack surface: what of the host's kernel can be reached, and what is.
@@ -43,7 +41,6 @@ def surface(
     from lab.backends.site import Site
 
     with Site.open() as site:
-        import secrets
         import sys
 
         from lab.cli.watching import watching
@@ -56,15 +53,15 @@ def surface(
         chosen = choose_backends(on)
         scenario = load(target)
         setup = set_up(site, scenario, scenario.limits, [], 0.0)
-        drawn = secrets.randbelow(2**31) if seed is None else seed
-        plan = Plan(arms=one_each(chosen), seed=drawn, blocks=rounds, budget_seconds=0.0)
+        seed = drawn(seed)
+        plan = Plan(arms=one_each(chosen), seed=seed, blocks=blocks, budget_seconds=0.0)
         folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), kind=KIND))
         with folder, watching(folder.run) as watch:
-            Exposure(site, setup, folder, watch, seed=drawn, rounds=rounds, functions=functions).run(chosen)
+            Exposure(site, setup, folder, watch, seed=seed, rounds=blocks, functions=functions).run(chosen)
     show(folder, calls=calls, as_json=as_json)
 
 
-def show(folder: RunFolder, *, calls: bool, as_json: bool) -> None:
+def show(folder: RunFolder, *, calls: bool, as_json: str) -> None:
     """Write the run's report, and say the essence of it, or all."""
     from lab.analysis.data import load
     from lab.analysis.surface import Exposed
@@ -74,7 +71,7 @@ def show(folder: RunFolder, *, calls: bool, as_json: bool) -> None:
     loaded = load(folder.path)
     written = write(loaded)
     if as_json:
-        print(json.dumps(_as_json(Exposed(loaded), folder), indent=1))
+        write_json(_as_json(Exposed(loaded), folder), as_json)
         return
     terminal(loaded, each_call=calls)
     print(f"\nreport: {written[-1]}")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli.completion import complete_instance
-from lab.cli.instances import show, show_json, status
+from lab.cli.instances import show, status
+from lab.cli.shape import JsonTo, write_json
 
 if TYPE_CHECKING:
     from lab.supervisor.record import Record
@@ -24,7 +25,7 @@ HEAD = ("NAME", "BACKEND", "CPU %", "MEMORY / LIMIT", "MEM %", "PIDS", "READ / W
 def top(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", autocompletion=complete_instance)] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one table, as it does without a terminal.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Once, as JSON.")] = False,
+    as_json: JsonTo = "",
 ) -> None:
     """Show what instances use: CPU, memory, processes, disk.
 
@@ -38,7 +39,7 @@ def top(
     time.sleep(FIRST_SECONDS)
     now = usages(_chosen(names))
     if as_json:
-        show_json([_fields(one, before.get(key)) for key, one in now.items()])
+        write_json([_fields(one, before.get(key)) for key, one in now.items()], as_json)
     elif once or not _can_redraw():
         show([HEAD, *(_row(one, before.get(key)) for key, one in now.items())])
     else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lab.cli.shape import Manner, say
 from lab.host.virtualisation import NESTED
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ def watching(run: Run) -> Iterator[Watch]:
     """A live line and a bar on a terminal, else a plain line per instance."""
     from rich.console import Console
 
+    if Manner.quiet:
+        yield Silent()
+        return
     console = Console(stderr=True)
     console.print(
         f"[bold]{run.title}[/bold]  image {str(run.image['digest'])[:19]}…, base from {_origin(run)}", highlight=False
@@ -81,16 +84,35 @@ def _origin(run: Run) -> str:
 
 
 class _Lines:
-    """For logs: what happens now, a line each time it changes."""
+    """For logs: a line per instance, and one for all else that takes its time."""
+
+    def __init__(self) -> None:
+        self._subject, self._count = "", ""
 
     def doing(self, what: str) -> None:
-        print(f"  {what}", file=sys.stderr, flush=True)
+        subject, colon, _ = what.partition(": ")
+        if not colon or subject != self._subject:
+            say(f"  {self._count if colon else ''}{subject}")
+        self._subject = subject if colon else ""
 
     def progress(self, done: int, expected: int) -> None:
-        print(f"  [{done}/{expected}]", file=sys.stderr, flush=True)
+        self._subject, self._count = "", f"[{done + 1}/{expected}] " if done < expected else ""
 
     def note(self, sentence: str) -> None:
-        print(f"  ! {sentence}", file=sys.stderr, flush=True)
+        say(f"  ! {sentence}")
+
+
+class Silent:
+    """For ``--quiet``: what matters is in the run's folder, and said at the end."""
+
+    def doing(self, what: str) -> None:
+        """Nothing is said."""
+
+    def progress(self, done: int, expected: int) -> None:
+        """Nothing is said."""
+
+    def note(self, sentence: str) -> None:
+        """Nothing is said: the report has it."""
 
 
 class _Bar:

@@ -6,7 +6,9 @@ digest. Grammar: the distribution project's reference grammar, as far as people 
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 
 from lab.errors import UsageError
 
@@ -43,5 +45,14 @@ def registry_of(name: str) -> str:
 
 
 def from_folder(name: str) -> str:
-    """An image name for what is built from a folder: ``My App`` → ``my-app``."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"
+    """An image name for what is built from a folder: ``My App`` → ``my-app``.
+
+    A repository's name is of a-z and 0-9 (OCI distribution-spec, "Pulling manifests"). A name with other letters
+    keeps what there is of these, and gets a digest of the whole, so that no two share an image: ``übung`` →
+    ``ubung-`` and eight digits.
+    """
+    plain = unicodedata.normalize("NFKD", name.lower()).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "image"
+    if name.isascii():
+        return slug
+    return f"{slug}-{hashlib.sha256(unicodedata.normalize('NFC', name).encode()).hexdigest()[:8]}"

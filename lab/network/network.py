@@ -31,7 +31,7 @@ from typing import Self, TypeVar
 from lab.errors import LabError
 from lab.network.links import Links
 from lab.network.namespace import OWN_NAMESPACE, Namespace
-from lab.network.publish import Publication, Publisher
+from lab.network.publish import LOOPBACK, Publication, Publisher
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -180,14 +180,14 @@ class Network:
         """A socket that lives in the namespace, for any thread: it reaches every endpoint's address."""
         return self.run_in(lambda: socket.socket(family, kind, protocol))
 
-    def publish(self, host_port: int, address: IPv4Address, port: int) -> Publication:
-        """Make ``host_port`` of 127.0.0.1 on the host (0: any free one) lead to ``address:port`` in here.
+    def publish(self, host_port: int, address: IPv4Address, port: int, *, on: str = LOOPBACK) -> Publication:
+        """Make ``host_port`` (0: any free one) of ``on``, an address of the host's, lead to ``address:port`` in here.
 
-        Raises LabError when the port is in use.
+        Raises LabError when the port is in use, or the address is not the host's.
         """
         if self._publisher is None:
             self._publisher = Publisher(self.namespace)
-        return self._publisher.publish(host_port, address, port)
+        return self._publisher.publish(host_port, address, port, on=on)
 
     def links(self) -> set[str]:
         """The links in the namespace: what is not ``lo`` or the bridge belongs to an instance."""

@@ -1,4 +1,6 @@
-"""A TCP port of 127.0.0.1 on the host that leads into lab's network: a small proxy, no firewall rule.
+"""A TCP port of the host (of 127.0.0.1, unless asked otherwise) that leads into lab's network: a small proxy.
+
+No firewall rule is made.
 
 The listening sockets are made in the host's namespace. The thread that accepts lives in lab's, so the
 connections it makes start there; a socket stays where it was made. Measurements never pass through here.
@@ -23,7 +25,7 @@ from lab.network.namespace import Namespace
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 CHUNK_BYTES = 65536
 BACKLOG = 128
 
@@ -32,6 +34,7 @@ class Publication:
     """One published port, open until `close`."""
 
     def __init__(self, publisher: Publisher, listener: socket.socket, target: tuple[str, int]) -> None:
+        self.address: str = listener.getsockname()[0]
         self.host_port: int = listener.getsockname()[1]
         self._publisher = publisher
         self._listener = listener
@@ -41,7 +44,8 @@ class Publication:
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.host_port}"
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.host_port}"
 
     def close(self) -> None:
         """Stop listening and cut what is connected. Idempotent."""
@@ -113,9 +117,9 @@ class Publisher:
             self._loop.close()
             raise LabError(f"can't publish ports: {error}") from error
 
-    def publish(self, host_port: int, address: IPv4Address, port: int) -> Publication:
-        """Listen on ``host_port`` (0: any free one). Raises LabError when it is in use."""
-        publication = Publication(self, _listen(host_port), (str(address), port))
+    def publish(self, host_port: int, address: IPv4Address, port: int, *, on: str = LOOPBACK) -> Publication:
+        """Listen on ``host_port`` (0: any free one) of the host's address ``on``. Raises LabError when it can't."""
+        publication = Publication(self, _listen(on, host_port), (str(address), port))
         self._run(publication._begin())
         self._publications.append(publication)
         return publication
@@ -151,18 +155,21 @@ async def _copy(source: socket.socket, sink: socket.socket) -> None:
     sink.shutdown(socket.SHUT_WR)
 
 
-def _listen(host_port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _listen(on: str, host_port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in on else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, host_port))
+        if listener.family == socket.AF_INET6:  # [::] is of IPv6 alone, as its text says
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((on, host_port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise LabError(
-                f"port {host_port} of {HOST} is in use", hint="choose another: -p HOST_PORT:PORT, or -p 0:PORT"
+                f"port {host_port} of {on} is in use", hint="choose another: -p HOST_PORT:PORT, or -p 0:PORT"
             ) from error
-        raise LabError(f"can't listen on {HOST}:{host_port}: {error.strerror}") from error
+        hint = "it is no address of this host: ip address" if error.errno == errno.EADDRNOTAVAIL else ""
+        raise LabError(f"can't listen on port {host_port} of {on}: {error.strerror}", hint=hint) from error
     return listener

@@ -309,7 +309,7 @@ def _name(run: Run) -> str:
         started = datetime.fromisoformat(run.started)
     except ValueError:
         started = datetime.now(UTC)
-    scenario = re.sub(r"[^a-z0-9]+", "-", run.scenario.lower()).strip("-") or "run"
+    scenario = re.sub(r"[\W_]+", "-", run.scenario.lower()).strip("-") or "run"  # letters of any script
     kind = run.settings.get("kind")  # of a comparison there is none
     return f"{started:%Y%m%d-%H%M%S}-{scenario}" + (f"-{kind}" if kind else "")
 

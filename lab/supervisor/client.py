@@ -14,11 +14,12 @@ from dataclasses import replace
 from lab.errors import LabError, LaunchError
 from lab.host import privilege
 from lab.host.command import tail
+from lab.host.ledger import boot_id
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.supervisor import record as records
 from lab.supervisor.control import Answer, Request, connect, unpack
-from lab.supervisor.record import Condition, Record, State
+from lab.supervisor.record import NOBODY, Condition, Pid, Record, State
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,32 @@ def start(record: Record) -> Record:
         _forget(record)
         raise
     return records.read(record.name) or replace(record, state=State.EXITED)  # --rm, and it has ended already
+
+
+def start_again(record: Record) -> Record:
+    """Launch what has ended anew, from its image, under its name and id. One that runs is returned as it is.
+
+    Raises LaunchError, or what else prevented it; the record then says again how it had ended. Raises LabError
+    while another command starts it.
+    """
+    if record.runs:
+        return record
+    if record.condition is Condition.STARTING:
+        raise LabError(f"instance {record.name} is still starting")
+    anew = replace(
+        record, state=State.CREATED, boot_id=boot_id(), session="", supervisor=Pid.of(os.getpid()), first=NOBODY,
+        started=0.0, ended=0.0, address="", published=(), accelerator="", stamps={}, exit_code=None, error="",
+        health="", again=True,
+    )  # fmt: skip
+    with records.supervising(record.name):  # nobody else begins it between the look and the writing
+        (records.folder(record.name) / records.EXIT).unlink(missing_ok=True)
+        records.write(anew)
+    try:
+        _supervisor("launch", record.name)
+    except BaseException:
+        records.write(record)
+        raise
+    return records.read(record.name) or replace(anew, state=State.EXITED)
 
 
 def _forget(record: Record) -> None:

@@ -30,7 +30,7 @@ from lab.errors import LabError, NoInstance, UsageError
 from lab.host.home import home as lab_home
 from lab.host.home import runtime_root
 from lab.host.ledger import boot_id, start_time
-from lab.model import Limits, Process, PublishedPort
+from lab.model import Limits, Process, PublishedPort, Volume
 
 RECORD, EXIT, LOCK, SUPERVISOR_LOG = "instance.json", "exit.json", "lock", "supervisor.log"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")  # it is the hostname too (hostname(7))
@@ -70,6 +70,9 @@ class Pid:
         return self.started > 0 and start_time(self.number) == self.started
 
 
+NOBODY = Pid(number=0, started=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One instance. Times of day are seconds since the epoch, 0 for what has not happened.
@@ -87,8 +90,10 @@ class Record:
     process: Process
     limits: Limits
     wanted: tuple[PublishedPort, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     remove: bool = False
     knobs: dict[str, str] = field(default_factory=dict)  # of its backend, those that were set
+    again: bool = False  # it ran before, and its record stays, should it not come up this time
     state: State = State.CREATED
     created: float
     started: float = 0.0
@@ -96,7 +101,7 @@ class Record:
     boot_id: str = field(default_factory=boot_id)
     session: str = ""
     supervisor: Pid
-    first: Pid = Pid(number=0, started=0)
+    first: Pid = NOBODY
     address: str = ""
     published: tuple[PublishedPort, ...] = ()
     accelerator: str = ""
@@ -121,7 +126,9 @@ class Record:
             return Condition.EXITED
         supervised = self.lives(self.supervisor)
         if self.state is State.CREATED:
-            return Condition.STARTING if supervised else Condition.FAILED
+            if supervised:
+                return Condition.STARTING
+            return Condition.EXITED if self.again else Condition.FAILED
         if supervised:
             return Condition.RUNNING
         return Condition.LOST if self.lives(self.first) else Condition.EXITED
@@ -145,6 +152,7 @@ class Record:
         known["state"] = State(known["state"])
         for name in ("wanted", "published"):
             known[name] = tuple(PublishedPort(**port) for port in known[name])
+        known["volumes"] = tuple(Volume(**one) for one in known.get("volumes", ()))
         for name in ("supervisor", "first"):
             known[name] = Pid(**known[name])
         return cls(**known)

@@ -79,13 +79,13 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
 
 @contextmanager
 def _all_or_nothing(record: Record, stack: ExitStack, *, adopting: bool) -> Iterator[None]:
-    """What never ran leaves no record: whoever asked for it is told why. What runs already is left as it was."""
+    """What never ran leaves no record: whoever asked for it is told why. What runs already, or ran once, is left."""
     try:
         yield
     except BaseException:
         if adopting:
             stack.pop_all()
-        else:
+        elif not record.again:
             records.remove(record)
         raise
 
@@ -141,6 +141,7 @@ def _request(record: Record) -> LaunchRequest:
         limits=record.limits,
         log_directory=records.folder(record.name),
         published=record.published or record.wanted,
+        volumes=record.volumes,
         detached=True,
         knobs=record.knobs,
     )

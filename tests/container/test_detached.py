@@ -8,6 +8,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import termios
 import time
@@ -21,7 +22,7 @@ from host_state import wait_until
 from tiny import tiny_image
 
 from lab.images.store import Origin, Store
-from lab.model import Healthcheck
+from lab.model import Healthcheck, PublishedPort
 from lab.supervisor import record as records
 from lab.supervisor.record import Condition
 
@@ -77,6 +78,45 @@ def test_one_that_ends_at_once(instances: Detached) -> None:
     record = instances.run("quick", "tiny", "--", "sh", "-c", "echo done; exit 9")
     assert instances.lab("wait", record.name).stdout == "9\n"
     assert instances.lab("logs", "-f", record.name).stdout == "done\n"
+
+
+def test_wait_returns_when_the_port_answers_and_start_begins_anew(instances: Detached, tmp_path: Path) -> None:
+    (tmp_path / "word").write_text("from the host\n")
+    serve = "sleep 0.5; cat /data/word; echo more > /data/word; exec httpd -f -p 8000 -h /"
+    volume = f"{tmp_path}:/data:ro"
+    record = instances.run("late", "--wait", "-p", "0:8000", "-v", volume, "tiny", "--", "sh", "-c", serve)
+    port = record.published[0].host_port
+    with socket.create_connection(("127.0.0.1", port), 1):
+        instances.lab("stop", "-t", "0", record.name)
+    assert (tmp_path / "word").read_text() == "from the host\n", "a read-only volume was written to"
+    assert instances.lab("start", record.name).stdout == f"{record.name}\n"
+    again = instances.record("late")
+    assert again.runs
+    assert again.id == record.id
+    assert again.first != record.first
+    assert instances.lab("start", record.name).stdout == f"{record.name}\n", "one that runs is left as it is"
+    assert instances.record("late").first == again.first
+    assert wait_until(lambda: instances.lab("logs", record.name).stdout.count("from the host") == 2, 10)
+
+
+def test_wait_tells_of_one_that_ends_first_and_of_nothing_to_wait_for(instances: Detached) -> None:
+    done = instances.lab("run", "-d", "--wait", "--name", instances.name("x"), "tiny", "--", "sleep", "9", code=2)
+    assert "HEALTHCHECK" in done.stderr
+    words = ["run", "-d", "--wait", "-p", "0:8000", "--name", instances.name("brief"), "tiny", "--", "false"]
+    assert "exit code 1" in instances.lab(*words, code=1).stderr
+    instances.lab("rm", instances.name("brief"))
+
+
+def test_what_fails_to_start_again_is_as_it_was(instances: Detached) -> None:
+    record = instances.run("taken", "-p", "0:8000", "tiny", "--", "sleep", "60")
+    instances.lab("stop", "-t", "0", record.name)
+    ended = instances.record("taken")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = PublishedPort(host_port=other.getsockname()[1], instance_port=8000)
+        records.write(replace(ended, wanted=(port,)))
+        assert "in use" in instances.lab("start", record.name, code=125).stderr
+    assert instances.record("taken").condition is Condition.EXITED
+    assert instances.lab("start", record.name).stdout == f"{record.name}\n"
 
 
 def test_rm_forgets_it_when_it_ends(instances: Detached) -> None:

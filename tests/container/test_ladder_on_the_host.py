@@ -41,7 +41,7 @@ def test_every_rung_serves_and_is_measured_in_every_round(scenario: Path, tmp_pa
     if not landlock.available():
         pytest.skip("this kernel has no Landlock")
     names = ("chroot", *STEPS, *LAST)
-    done = ladder(scenario, tmp_path, "--rungs", ",".join(names), "--rounds", "2", "--seed", "5", "--no-probes")
+    done = ladder(scenario, tmp_path, "--rungs", ",".join(names), "--blocks", "2", "--seed", "5", "--no-probes")
     assert done.returncode == 0, done.stderr
     loaded = load(only_run(tmp_path))
     assert loaded.run.seed == 5
@@ -59,7 +59,7 @@ def test_every_rung_serves_and_is_measured_in_every_round(scenario: Path, tmp_pa
 def test_steps_stop_what_they_are_for(scenario: Path, tmp_path: Path) -> None:
     if not landlock.available():
         pytest.skip("this kernel has no Landlock")
-    done = ladder(scenario, tmp_path, "--rungs", "mounts,pid,landlock", "--rounds", "1", "--probe", PROBES)
+    done = ladder(scenario, tmp_path, "--rungs", "mounts,pid,landlock", "--blocks", "1", "--probe", PROBES)
     assert done.returncode == 0, done.stderr
     stopped = {row.probe: row.stopped_by for row in rows(load(only_run(tmp_path)))}
     wanted = {"host-processes": "pid", "core-pattern": "landlock", "mount": "landlock", "keyrings": "", "boot-id": ""}

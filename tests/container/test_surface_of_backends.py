@@ -51,7 +51,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, same_host: None) -> dict[str,
     scenario = make_scenario(tmp_path_factory.mktemp("page"))
     backends = "process,container" + (",runc" if shutil.which("runc") else "")
     out = str(tmp_path_factory.mktemp("results"))
-    argv = [*LAB, "isolation", "surface", str(scenario), "--on", backends, "--json", "--rounds", "1", "--out", out]
+    argv = [*LAB, "isolation", "surface", str(scenario), "--on", backends, "--json", "--blocks", "1", "--out", out]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

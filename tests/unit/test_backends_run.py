@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.cli.interrupt import Interrupted, Interruptible
-from lab.cli.run import merge, parse_environment, parse_port
+from lab.cli.run import merge, parse_environment, parse_port, parse_volume
 from lab.errors import UsageError
-from lab.model import Limits, PublishedPort
+from lab.model import Limits, PublishedPort, Volume
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,33 @@ def test_ports_are_host_and_instance(word: str, host: int, instance: int) -> Non
     assert parse_port(word) == PublishedPort(host_port=host, instance_port=instance)
 
 
-@pytest.mark.parametrize("word", ["", ":", "80:", ":80", "80:0", "0", "a:b", "70000:80", "1.2.3.4:80:80", "8٠:80"])
+@pytest.mark.parametrize(
+    ("word", "address", "host", "shown"),
+    [
+        ("0.0.0.0:8080:80", "0.0.0.0", 8080, "0.0.0.0:8080"),
+        ("127.0.0.2::80", "127.0.0.2", 0, "127.0.0.2:0"),
+        ("[::1]:8080:80", "::1", 8080, "[::1]:8080"),
+    ],
+)
+def test_a_port_may_name_an_address_of_the_host(word: str, address: str, host: int, shown: str) -> None:
+    found = parse_port(word)
+    assert (found.address, found.host_port, found.instance_port, found.host) == (address, host, 80, shown)
+
+
+def test_volumes_are_what_is_there_looked_up_once(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    found = parse_volume(f"{tmp_path}/link:/data:ro")
+    assert found == Volume(source=str(tmp_path / "data"), target="/data", read_only=True)
+    assert not parse_volume(f"{tmp_path}/data:/data").read_only
+    for wrong in ("", "/tmp", "/tmp:", ":/x", "/tmp:x", "/tmp:/", "/tmp:/x:rx", f"{tmp_path}/none:/x", "volume:/x"):
+        with pytest.raises(UsageError):
+            parse_volume(wrong)
+
+
+@pytest.mark.parametrize(
+    "word", ["", ":", "80:", ":80", "80:0", "0", "a:b", "70000:80", "1.2.3:80:80", "x:80:80", "1:2:3:4", "8٠:80"]
+)
 def test_what_is_no_port_is_refused_with_an_example(word: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_port(word)

@@ -23,14 +23,14 @@ def told(*words: str) -> str:
 def test_every_scenario_is_listed() -> None:
     listed = told("ls")
     assert [line.split()[0] for line in listed.splitlines()[1:]] == scenario.names()
-    assert [each["name"] for each in json.loads(told("ls", "--json"))] == scenario.names()
+    assert [each["name"] for each in json.loads(told("ls", "--json=-"))] == scenario.names()
 
 
 def test_a_scenario_is_shown_with_its_page() -> None:
     text = told("show", "key-value")
     assert "redis-benchmark" in text
     assert "## What it teaches" in text
-    assert json.loads(told("show", "key-value", "--json"))["readiness"]["kind"] == "talk"
+    assert json.loads(told("show", "key-value", "--json=-"))["readiness"]["kind"] == "talk"
 
 
 def test_a_new_scenario_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

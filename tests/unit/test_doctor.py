@@ -88,7 +88,7 @@ def test_an_unusable_backend_exits_with_1_and_the_remedy(
 def test_json_says_the_same(host: list[Check], capsys: pytest.CaptureFixture[str]) -> None:
     host.append(NO_QEMU)
     with pytest.raises(typer.Exit):
-        doctor.doctor(as_json=True)
+        doctor.doctor(as_json="-")
     found = json.loads(capsys.readouterr().out)
     assert found["usable"] is False
     assert [(each["name"], each["usable"]) for each in found["backends"]] == [("container", True), ("vm", False)]

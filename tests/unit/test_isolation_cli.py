@@ -59,10 +59,10 @@ def test_what_is_no_probe_is_told_with_what_may_be_meant(groups: str, names: str
 
 
 def test_a_list_and_an_explanation_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
-    isolation.list_probes(group="devices", as_json=True)
+    isolation.list_probes(group="devices", as_json="-")
     listed = json.loads(capsys.readouterr().out)
     assert [each["probe"] for each in listed] == [probe.id for probe in isolation.choose("devices", "")]
-    isolation.explain("kvm", as_json=True)
+    isolation.explain("kvm", as_json="-")
     (kvm,) = (each for each in listed if each["probe"] == "kvm")
     assert json.loads(capsys.readouterr().out) == kvm
     assert kvm["expected"]["container"] == {"answers": ["no"], "because": kvm["expected"]["container"]["because"]}
@@ -101,6 +101,6 @@ def test_only_a_surprise_is_a_failure(as_expected: bool | None, code: int, monke
     monkeypatch.setattr(isolation, "require_root", lambda: None)
     found = [asked(answer("yes", "open", as_expected=as_expected))]
     monkeypatch.setattr(isolation, "_ask", lambda on, chosen, scenario: found)
-    done = CliRunner().invoke(isolation.app, ["--probe", "mount", "--json"])
+    done = CliRunner().invoke(isolation.app, ["--probe", "mount", "--json=-"])
     assert done.exit_code == code
     assert json.loads(done.stdout)[0]["as_expected"] is as_expected

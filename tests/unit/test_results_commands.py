@@ -209,7 +209,7 @@ def test_the_command_prints_both(run: RunFolder, tmp_path: Path) -> None:
     text = CliRunner().invoke(command, [str(run.path), str(other.path)]).stdout
     assert "1 of " in text
     assert "changed" in text
-    rows = json.loads(CliRunner().invoke(command, [str(run.path), str(other.path), "--json"]).stdout)["rows"]
+    rows = json.loads(CliRunner().invoke(command, [str(run.path), str(other.path), "--json=-"]).stdout)["rows"]
     assert sum(row["changed"] for row in rows) == 1
 
 
@@ -228,11 +228,11 @@ def test_runs_are_listed_shown_and_removed(tmp_path: Path) -> None:
     (tmp_path / "broken/run.json").write_text("{")
     listed = told("ls", "--results", str(tmp_path))
     assert run.path.name in listed
-    (entry,) = json.loads(told("ls", "--json", "--results", str(tmp_path)))
+    (entry,) = json.loads(told("ls", "--json=-", "--results", str(tmp_path)))
     assert entry["backends"] == ["process", "container", "microvm", "vm"]
     assert entry["size_bytes"] > 1000
     assert "container" in told("show", run.path.name, "--results", str(tmp_path))
-    assert json.loads(told("show", "--json", "--results", str(tmp_path)))["name"] == run.path.name
+    assert json.loads(told("show", "--json=-", "--results", str(tmp_path)))["name"] == run.path.name
     with RunFolder.open(run.path) as writing:
         writing.lock()
         with pytest.raises(ResultsError, match="another lab is writing"):

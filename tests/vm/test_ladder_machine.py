@@ -14,7 +14,7 @@ from lab.analysis.ladder import MEMORY, START, costs, rows
 def test_a_microvm_is_a_rung(tmp_path: Path) -> None:
     scenario = make_scenario(tmp_path / "page")
     out = tmp_path / "results"
-    argv = [*LAB, "isolation", "ladder", str(scenario), "--rungs", "microvm", "--rounds", "1", "--out", str(out)]
+    argv = [*LAB, "isolation", "ladder", str(scenario), "--rungs", "microvm", "--blocks", "1", "--out", str(out)]
     argv += ["--probe", "boot-id,keyrings,host-processes"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,196 @@
+"""The form that all commands share: help under headings, names of values, ``--json[=FILE]``, old names of options.
+
+typer prints an option's Python type where nothing else is said, and has one list for all options unless rich draws
+the help, which takes longer to import than the help takes to print. So the rows are typer's, the lists are ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lab.errors import LabError
+
+PANELS = {
+    "The application": (
+        "--port", "--ready", "--load", "--scenario", "--build-arg", "--secret", "--ca", "--env", "--volume",
+        "--publish", "--file", "--target", "--ssh", "--label", "--memory", "--cpus", "--pids",
+    ),
+    "How often, how long": (
+        "--blocks", "--budget", "--sessions", "--precision", "--detect", "--seed", "--idle", "--seconds", "--burst",
+        "--exclude-noisy", "--resume", "--up-to", "--keep-free",
+    ),
+    "What is varied": ("--factor", "--factors", "--knob", "--caches", "--ksm", "--kind", "--limits", "--rungs"),
+    "What is written": (
+        "--out", "--json", "--fail-if", "--open", "--results", "--format", "--calls", "--iidfile", "--tag",
+        "--explain", "--progress",
+    ),
+}  # fmt: skip
+"""Which heading of a long help an option stands below; the others stand below "Options"."""
+
+LONG_HELP = 9
+"""So many options are one list; more of them get headings."""
+
+RENAMED = {
+    "bench self": {"--runs": "--blocks"},
+    "isolation ladder": {"--rounds": "--blocks"},
+    "isolation surface": {"--rounds": "--blocks"},
+}
+"""Options by their old names, which are understood for one release, with a warning."""
+
+EVERYWHERE = ("--quiet", "--no-color", "--verbose")
+"""Options of `lab` itself that may stand behind a command's name as well, where it has none of that name."""
+
+JSON_HELP = "JSON on standard output, or into FILE."
+JsonTo = Annotated[str, typer.Option("--json", metavar="[=FILE]", help=JSON_HELP)]
+"""Where a command's JSON goes: nowhere (empty), ``-`` for standard output, or a file's name."""
+
+PATIENCE_SECONDS = 2.0
+TEXT_OF_A_RANGE = {(True, True): "{0} to {1}", (True, False): "at least {0}", (False, True): "at most {1}"}
+
+
+class Manner:
+    """How lab speaks in this process; set once by the command line."""
+
+    quiet = False
+
+
+def speak(*, quiet: bool = False, no_color: bool = False, verbose: bool = False) -> None:
+    """Take up what ``--quiet``, ``--no-color`` and ``--verbose`` ask for. The latter two reach a next session."""
+    import logging
+
+    if quiet:
+        Manner.quiet = True
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+    if verbose:  # what lab does, not what the libraries below it do
+        logging.getLogger("lab").setLevel(logging.DEBUG)
+
+
+def say(sentence: str) -> None:
+    """A remark on standard error, unless ``--quiet`` was given."""
+    if not Manner.quiet:
+        print(sentence, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def patience(sentence: str) -> Iterator[None]:
+    """Say ``sentence`` when what is done here takes longer than a person waits without a word."""
+    timer = threading.Timer(PATIENCE_SECONDS, say, (sentence,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def write_json(value: Any, where: str) -> None:
+    """Write ``value`` where ``--json`` says. Raises LabError when the file can't be written."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    if where == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(where).write_text(text)
+    except OSError as error:
+        raise LabError(f"{where} can't be written: {error.strerror}", hint="--json=FILE, or --json alone") from error
+
+
+def shape(command: Any, path: str) -> None:
+    """Give a command, and those below it, the common form. ``path`` is what is typed behind ``lab``."""
+    below = getattr(command, "commands", {})
+    command.format_options = lambda ctx, formatter: _format_options(command, ctx, formatter)
+    own = command.parse_args
+    command.parse_args = lambda ctx, args: own(ctx, _rewritten(command, path, ctx, args))
+    for name, one in below.items():
+        shape(one, f"{path} {name}")
+
+
+def _format_options(command: Any, ctx: Any, formatter: Any) -> None:
+    """A group's commands follow its options, as typer has it."""
+    arguments, options = [], []
+    for parameter in command.get_params(ctx):
+        _name_values(parameter)
+        row = parameter.get_help_record(ctx)
+        if row is None:
+            continue
+        if parameter.param_type_name == "argument":
+            arguments.append(row)
+        else:
+            name, text = row
+            options.append((_panel_of(parameter.opts), (name.replace(" [=", "[="), text)))
+    for heading, rows in (("Arguments", arguments), *_panels(options)):
+        if rows:
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+    if hasattr(command, "format_commands"):
+        command.format_commands(ctx, formatter)
+
+
+def _panel_of(names: Sequence[str]) -> str:
+    return next((panel for panel, members in PANELS.items() if set(names) & set(members)), "Options")
+
+
+def _panels(options: Sequence[tuple[str, tuple[str, str]]]) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    if len(options) <= LONG_HELP:
+        return [("Options", [row for _, row in options])]
+    return [(panel, [row for where, row in options if where == panel]) for panel in ("Options", *PANELS)]
+
+
+def _name_values(parameter: Any) -> None:
+    """``N`` for a number, ``NAME`` for a word, and bounds in words, where typer would show a type of Python's."""
+    if parameter.param_type_name == "argument":
+        parameter.display_type = lambda ctx: ""
+        return
+    kind = getattr(parameter, "type_descriptor", None)
+    if parameter.metavar is None and kind is not None and not kind.is_choice:
+        parameter.metavar = {int: "N", float: "N"}.get(getattr(kind, "annotation", str), "NAME")
+    least, most = getattr(parameter, "min", None), getattr(parameter, "max", None)
+    words = TEXT_OF_A_RANGE.get((least is not None, most is not None), "").format(least, most)
+    parameter._get_number_range_help_str = lambda: words or None
+
+
+def _rewritten(command: Any, path: str, ctx: Any, words: Sequence[str]) -> list[str]:
+    """The command's words with old names of options replaced, and with what concerns lab as a whole taken up."""
+    if command.context_settings.get("allow_interspersed_args", True) is False:
+        return list(words)
+    known = {name: parameter for parameter in command.get_params(ctx) for name in parameter.opts}
+    old, left = RENAMED.get(path, {}), list(words)
+    rest: list[str] = []
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        if word == "--" or (hasattr(command, "commands") and not word.startswith("-")):
+            return [*rest, word, *left]
+        if name in old:
+            print(f"lab: {name} is called {old[name]} now; the old name goes with the next release", file=sys.stderr)
+            rest.append(f"{old[name]}{equals}{value}")
+        elif word in EVERYWHERE and word not in known:
+            speak(**{word.removeprefix("--").replace("-", "_"): True})
+        elif word == "--json" and word in known and not known[word].is_flag:
+            rest.append(f"--json={_file_behind(command, known.values(), left)}")
+        else:
+            rest.append(word)
+    return rest
+
+
+def _file_behind(command: Any, parameters: Iterable[Any], left: list[str]) -> str:
+    """``--json FILE`` is understood where FILE can't be anything else, since the command takes no arguments."""
+    free = not hasattr(command, "commands") and all(one.param_type_name != "argument" for one in parameters)
+    return left.pop(0) if free and left and not left[0].startswith("-") else "-"
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """``did you mean: …?``, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=3)
+    return f"did you mean {' or '.join(found)}?" if found else ""

@@ -1,0 +1,163 @@
+"""What all commands have alike: their help, their JSON, old names of options; and the page that lists them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from lab.cli import shape
+from lab.cli.main import COMMANDS, ELSEWHERE, NAMES, LazyGroup, app
+from lab.cli.watching import _Lines
+
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+LAB = [sys.executable, "-m", "lab.cli.main"]
+ALIKE = {
+    "--json": {"[=FILE]"},
+    "--seed": {"N"},
+    "--blocks": {"N"},
+    "--out": {"DIR", "FILE"},
+    "--results": {"DIR"},
+    "--memory": {"SIZE"},
+    "--cpus": {"N"},
+    "--budget": {"TIME"},
+}
+"""Options that several commands have, and what may stand behind them."""
+
+
+def every() -> Iterator[tuple[str, Any]]:
+    """Each command that can be typed, with its path behind ``lab``."""
+    group = get_command(app)
+    assert isinstance(group, LazyGroup)
+    context = group.make_context("lab", [], resilient_parsing=True)
+    for name in NAMES:
+        yield from below(name, group.get_command(context, name))
+
+
+def below(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    commands = getattr(command, "commands", {})
+    if not commands or command.invoke_without_command:
+        yield path, command
+    for name, one in commands.items():
+        yield from below(f"{path} {name}", one)
+
+
+def options(command: Any) -> list[Any]:
+    context = command.make_context("x", [], resilient_parsing=True)
+    return [one for one in command.get_params(context) if one.param_type_name == "option"]
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, Any]:
+    return dict(every())
+
+
+def test_the_page_lists_every_command_and_option(commands: dict[str, Any]) -> None:
+    rows = dict(re.findall(r"^\| `lab ([^`]+)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE))
+    assert set(rows) == set(commands)
+    for path, command in commands.items():
+        told = re.findall(r"`(--[a-z-]+)`", rows[path])
+        own = {max(one.opts, key=len) for one in options(command)} - {"--help"}
+        assert set(told) == own, f"docs/commands.md, lab {path}"
+
+
+def test_a_groups_sentence_is_its_commands_own(commands: dict[str, Any]) -> None:
+    group = get_command(app)
+    context = group.make_context("lab", [], resilient_parsing=True)
+    for names in COMMANDS.values():
+        for name, (_, sentence) in names.items():
+            command = group.get_command(context, name)
+            assert command.get_short_help_str(200) == sentence
+
+
+def test_options_mean_the_same_everywhere_and_show_no_type_of_pythons(commands: dict[str, Any]) -> None:
+    for path, command in commands.items():
+        context = command.make_context("x", [], resilient_parsing=True)
+        text = command.get_help(context)
+        assert not re.search(r"<\w+( range)?>|x>=|<=x", text), path
+        for option in options(command):
+            for name in option.opts:
+                if name in ALIKE:
+                    assert option.metavar in ALIKE[name], f"{path} {name}"
+
+
+def test_what_measures_in_random_order_takes_a_seed_and_blocks(commands: dict[str, Any]) -> None:
+    for path in ("compare", "noisy", "isolation ladder", "isolation surface", "bench self"):
+        names = {name for one in options(commands[path]) for name in one.opts}
+        assert {"--seed", "--blocks"} <= names, path
+        (seed,) = (one for one in options(commands[path]) if "--seed" in one.opts)
+        assert seed.default is None, f"{path}: a seed nobody gave is drawn"
+
+
+def test_what_leads_elsewhere_leads_to_a_command(commands: dict[str, Any]) -> None:
+    for name, there in ELSEWHERE.items():
+        assert name not in NAMES
+        assert there.partition(" -")[0] in commands
+
+
+@pytest.mark.parametrize("words", [("scenario", "ls", "--json"), ("scenario", "ls", "--json", "--quiet")])
+def test_json_goes_to_standard_output(words: tuple[str, ...]) -> None:
+    done = subprocess.run([*LAB, *words], capture_output=True, text=True, timeout=60, check=True)
+    assert {each["name"] for each in json.loads(done.stdout)} >= {"web-app"}
+
+
+def test_json_goes_into_a_file_with_the_equals_sign_or_where_nothing_else_could_be_meant(tmp_path: Path) -> None:
+    for words in (("scenario", "show", "idle", "--json={}"), ("scenario", "ls", "--json", "{}")):
+        file = tmp_path / words[1]
+        argv = [*LAB, *(word.format(file) for word in words)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == ""
+        assert json.loads(file.read_text())
+    argv = [*LAB, "scenario", "ls", "--json=/nonexistent/file"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "/nonexistent/file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_name_is_understood_and_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    for path, names in shape.RENAMED.items():
+        command = dict(every())[path]
+        context = command.make_context("x", [], resilient_parsing=True)
+        for old, new in names.items():
+            assert shape._rewritten(command, path, context, [old, "3", f"{old}=4", "--", old]) == [
+                new, "3", f"{new}=4", "--", old,
+            ]  # fmt: skip
+            assert f"{old} is called {new}" in capsys.readouterr().err
+
+
+def test_what_a_command_is_to_run_is_left_alone(commands: dict[str, Any]) -> None:
+    command = commands["exec"]
+    context = command.make_context("x", [], resilient_parsing=True)
+    words = ["web", "curl", "--quiet", "--json"]
+    assert shape._rewritten(command, "exec", context, words) == words
+
+
+def test_a_log_gets_a_line_per_instance(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _Lines()
+    lines.doing("preparing container")
+    for number in range(2):
+        for step in ("booting", "idle", "under load"):
+            lines.doing(f"container: {step}")
+        lines.progress(number + 1, 2)
+    assert [line.strip() for line in capsys.readouterr().err.splitlines()] == [
+        "preparing container", "container", "[2/2] container",
+    ]  # fmt: skip
+
+
+def test_quiet_says_nothing_and_colours_can_be_had_without(capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    code = "from lab.cli import shape; shape.speak(quiet=True, no_color=True); shape.say('x'); import os; "
+    code += "assert os.environ['NO_COLOR'] and shape.Manner.quiet"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
