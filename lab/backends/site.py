@@ -174,9 +174,11 @@ class Site:
         """The connection to libvirt; made at the first use. Raises BackendUnavailable."""
         with self._lock:
             if self._hypervisor is None:
+                from lab.backends.vmm import vmm_filter
                 from lab.hypervisor.session import Hypervisor
 
-                self._hypervisor = self._stack.enter_context(Hypervisor.open(home=self.home))
+                opened = Hypervisor.open(home=self.home, seccomp=vmm_filter())
+                self._hypervisor = self._stack.enter_context(opened)
             return self._hypervisor
 
     @property

@@ -20,7 +20,7 @@ INSTRUCTION_BYTES = 8
 
 
 def installed(pid: int) -> tuple[bytes, ...]:
-    """The filters of the process's first thread, the newest first, each an array of struct sock_filter.
+    """The filters of the process's first thread, the oldest first, each an array of struct sock_filter.
 
     Empty for a process without any. Raises LabError where they can't be read: it takes CAP_SYS_ADMIN, a caller that
     is itself not filtered, and a kernel with CONFIG_CHECKPOINT_RESTORE.

@@ -22,7 +22,7 @@ RECONNECT_SECONDS = 1  # the least there is
 TRANSLATED_CODE_MIB = 64
 
 CONSOLE = "console"  # the socket of the serial port
-ORDERS = "jail"  # the file beside it that says what QEMU may see, see jail/orders.py
+ORDERS = Path("jail/orders")  # beside it, what QEMU may see: see jail/orders.py
 
 DOMAIN_TYPES = {Accelerator.KVM: "kvm", Accelerator.TCG: "qemu"}
 

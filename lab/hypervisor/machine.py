@@ -88,7 +88,7 @@ class Machine:
                 undo.callback(channels.close)
             with timeline.step("lab", Boot.DOMAIN):
                 xml = domain_xml(spec)
-                write_orders(spec, hypervisor.qemu, hypervisor.root)
+                write_orders(spec, hypervisor.qemu, hypervisor.root, hypervisor.seccomp)
             undo.callback(request.cgroup.kill)
             with timeline.step("lab", Boot.LAUNCH):
                 domain = launch(hypervisor, xml, request.network_namespace)

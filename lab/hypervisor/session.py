@@ -104,17 +104,21 @@ def leave_driver() -> None:
 class Hypervisor:
     """A connection to libvirt. Thread-safe. A context manager; leaving it disconnects, it stops no machine."""
 
-    def __init__(self, connection: Any, *, emulator: Path, qemu: Path, root: Path, home: Path) -> None:
+    def __init__(
+        self, connection: Any, *, emulator: Path, qemu: Path, seccomp: bytes, root: Path, home: Path
+    ) -> None:
         self._connection = connection
         self._home = home
         self.root = root  # where this libvirt keeps its files
         self.emulator = emulator  # what it takes for QEMU
         self.qemu = qemu
+        self.seccomp = seccomp  # what that may ask of the kernel
 
     @classmethod
-    def open(cls, *, home: Path) -> Hypervisor:
+    def open(cls, *, home: Path, seccomp: bytes) -> Hypervisor:
         """Connect to a driver of our own.
 
+        ``seccomp`` is the program that decides about each QEMU's system calls, an array of struct sock_filter.
         Raises BackendUnavailable when libvirt or QEMU is missing, LabError.
         """
         emulator = install_emulator(home)
@@ -126,7 +130,7 @@ class Hypervisor:
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
         _start_event_loop()
         connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)
-        return cls(connection, emulator=emulator, qemu=find_qemu(), root=root, home=home)
+        return cls(connection, emulator=emulator, qemu=find_qemu(), seccomp=seccomp, root=root, home=home)
 
     def version(self) -> tuple[str, str]:
         """libvirt's and QEMU's versions."""

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.host import privilege
-from lab.hypervisor.domain import ORDERS
 from lab.hypervisor.guest.handover import Handover
 
 STATE = "state"
@@ -57,7 +56,7 @@ def keep(machine: Path, logs: Path, directory: Path) -> Snapshot:
     """Take over what remains of a machine whose QEMU has ended: of its folder, and of its application's ``logs``."""
     parts = {}
     for path in sorted(machine.iterdir()):
-        if path.is_file() and path.name != ORDERS:
+        if path.is_file():
             kept = parts[path.name] = path.rename(directory / path.name)
             os.chown(kept, privilege.user_id(), privilege.group_id())  # it was the saved QEMU's
             kept.chmod(0o444)

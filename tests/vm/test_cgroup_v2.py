@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import pytest
 
+from lab.backends.vmm import vmm_filter
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor.accelerator import find_accelerator
@@ -87,7 +88,7 @@ def test_the_runtime_on_cgroup_v2(lab_home: Path, tmp_path: Path) -> None:
     root = Path(f"/run/lab-test-{uuid4().hex[:8]}")
     root.mkdir()
     try:
-        with Hypervisor.open(home=lab_home) as hypervisor:
+        with Hypervisor.open(home=lab_home, seccomp=vmm_filter()) as hypervisor:
             code = run_to_its_end(hypervisor, lab_home, disk, root / "m", tmp_path)
     finally:
         shutil.rmtree(root, ignore_errors=True)  # usually gone with the session

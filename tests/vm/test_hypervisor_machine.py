@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from tiny import fill
 
+from lab.backends.vmm import vmm_filter
 from lab.errors import LaunchError, LimitError
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
@@ -64,7 +65,7 @@ def site(lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     root.mkdir()
     try:
         guest = prepare_guest(lab_home)
-        with Hypervisor.open(home=lab_home) as hypervisor:
+        with Hypervisor.open(home=lab_home, seccomp=vmm_filter()) as hypervisor:
             yield Site(hypervisor, guest, disk, root)
     finally:
         subprocess.run(["rm", "-rf", root], check=True)

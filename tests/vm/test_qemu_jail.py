@@ -25,8 +25,9 @@ from tiny import tiny_image
 
 from lab.backends.machine import MachineInstance
 from lab.backends.site import Site
+from lab.backends.vmm import vmm_filter
 from lab.errors import LabError
-from lab.host import syscalls
+from lab.host import filters, syscalls
 from lab.hypervisor.jail import confinement
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.model import Accelerator
@@ -138,6 +139,7 @@ class Where(Enum):
     """Who tries."""
 
     QEMU = auto()  # with QEMU's user and namespaces
+    FILTERED = auto()  # and with lab's filter of system calls besides
     USER = auto()  # with QEMU's user, in the host's namespaces
     ROOT = auto()  # the control
 
@@ -149,7 +151,9 @@ def attempt(qemu: int, where: Where, what: Callable[[], object]) -> str:
     if pid == 0:
         try:
             if where is not Where.ROOT:
-                _become(qemu, with_namespaces=where is Where.QEMU)
+                _become(qemu, with_namespaces=where is not Where.USER)
+            if where is Where.FILTERED:
+                syscalls.seccomp_set_filter(vmm_filter())
             what()
             os.write(writer, b"done")
         except OSError as error:
@@ -179,7 +183,7 @@ def test_the_disk_of_another_machine_is_out_of_reach(pair: Pair, qemu: int) -> N
 
 def test_the_image_store_and_the_hosts_secrets_are_out_of_reach(pair: Pair, qemu: int, tmp_path: Path) -> None:
     layer = pair.site.store.lower_directories(pair.one.request.image)[0]
-    orders = pair.path("jail", of=pair.one)
+    orders = pair.path("jail/orders", of=pair.one)
     for path in (Path("/etc/shadow"), layer / "etc/passwd", pair.site.session.directory / "owner.json"):
         assert attempt(qemu, Where.ROOT, reads(path)) == "", f"the control: {path} is there"
         assert attempt(qemu, Where.QEMU, reads(path)) == "ENOENT"
@@ -271,6 +275,26 @@ def test_no_other_tap_can_be_opened(pair: Pair, qemu: int) -> None:
     finally:
         os.close(tries)
         pair.site.network._in_worker(lambda: pair.site.network._links.remove("free"))
+
+
+def test_what_the_filter_refuses_would_be_allowed_otherwise(pair: Pair, qemu: int) -> None:
+    """The kernel has the very program, and QEMU's own, which refuses other things besides."""
+    programs = filters.installed(qemu)
+    assert len(programs) == 2
+    assert vmm_filter() in programs
+    refused: list[Callable[[], object]] = [
+        lambda: syscalls.unshare(syscalls.CLONE_NEWUSER),
+        lambda: socket.socket(socket.AF_INET),
+        lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+        lambda: os.pidfd_open(os.getpid()),
+        lambda: os.chown("/", -1, -1),
+    ]
+    for call in refused:
+        assert attempt(qemu, Where.FILTERED, call) == "EPERM"
+    for call in refused[1:]:  # the first may be forbidden to users by the host
+        assert attempt(qemu, Where.QEMU, call) in ("", "EROFS")
+    assert attempt(qemu, Where.FILTERED, reads(pair.path(DISK, of=pair.one))) == ""
+    assert attempt(qemu, Where.FILTERED, lambda: socket.socket(socket.AF_UNIX)) == ""
 
 
 # What lab does with it

@@ -9,7 +9,8 @@ from typing import Self
 from lab.errors import LabError
 
 FIRST_USER = 2_000_000_000  # jail.c: a QEMU's user is this and its pid
-SECCOMP_MODE_FILTER = 2
+SECCOMP_MODE_FILTER = "2"
+FILTERS = 2  # lab's and QEMU's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class Confinement:
     supplementary: tuple[int, ...]
     capabilities: int  # any set, the bounding and the ambient included
     no_new_privs: bool
-    seccomp: int
+    filters: int  # of system calls; a kernel before 5.9 tells only whether there is any
 
     @property
     def uid(self) -> int:
@@ -36,6 +37,7 @@ class Confinement:
         except (FileNotFoundError, ProcessLookupError) as error:
             raise LabError(f"process {pid} has ended") from error
         fields = {name: value.split() for name, _, value in (line.partition(":") for line in text.splitlines())}
+        filtered = fields["Seccomp"] == [SECCOMP_MODE_FILTER]
         capabilities = 0
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             capabilities |= int(fields[name][0], 16)
@@ -45,17 +47,17 @@ class Confinement:
             supplementary=tuple(map(int, fields["Groups"])),
             capabilities=capabilities,
             no_new_privs=fields["NoNewPrivs"] == ["1"],
-            seccomp=int(fields["Seccomp"][0]),
+            filters=int(fields["Seccomp_filters"][0]) if "Seccomp_filters" in fields else FILTERS * filtered,
         )
 
     def holds_for(self, pid: int) -> bool:
-        """Whether it is what jail.c makes of process ``pid``, and QEMU's own filter besides."""
+        """Whether it is what jail.c makes of process ``pid``, with QEMU's own filter besides."""
         own = (FIRST_USER + pid,) * 4
         return (
             (self.users, self.groups, self.supplementary) == (own, own, ())
             and self.capabilities == 0
             and self.no_new_privs
-            and self.seccomp == SECCOMP_MODE_FILTER
+            and self.filters >= FILTERS
         )
 
 

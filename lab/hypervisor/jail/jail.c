@@ -3,7 +3,7 @@
  *
  *     JAIL names a file of orders, which lab has written (orders.py): a line each, a word and what it is about.
  *
- * The orders say which control group, which files and which devices. What holds for every QEMU is decided here: the
+ * The orders say which control group, which files and devices, and which system calls. What holds for every QEMU is decided here: the
  * namespaces, a root of its own, the descriptors that are left, a user that nobody else is, no capability.
  *
  * Without orders it becomes a QEMU that has no machine: that is how libvirt finds out what QEMU can do. Any other is
@@ -19,6 +19,8 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -45,6 +47,7 @@ enum {
 };
 
 static char root[PATH_MAX];
+static struct sock_fprog filter;
 
 __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...) {
     int number = errno;
@@ -161,6 +164,16 @@ static void read_from(const char *path) {
         fail("read %s", path);
 }
 
+/* What lab lets QEMU ask of the kernel; it is in force from just before QEMU is executed. */
+static void read_filter(const char *path) {
+    static struct sock_filter program[BPF_MAXINSNS];
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = file < 0 ? -1 : read(file, program, sizeof program);
+    if (size <= 0 || close(file) < 0)
+        fail("filter %s", path);
+    filter = (struct sock_fprog){.len = (unsigned short)((size_t)size / sizeof *program), .filter = program};
+}
+
 /* Namespaces of its own, in which no mount is seen outside, and a root with nothing in it yet. */
 static void separate(const char *directory) {
     if (unshare(NAMESPACES) < 0)
@@ -182,6 +195,8 @@ static void obey(const char *word, char *about) {
         read_from(about);
     else if (!strcmp(word, "limit"))
         limit(about);
+    else if (!strcmp(word, "filter"))
+        read_filter(about);
     else if (!strcmp(word, "root"))
         separate(about);
     else if (!*root)
@@ -232,9 +247,9 @@ static void obey_all(const char *path) {
 
 /* The old root goes where the new one is, and from there away (pivot_root(2), "pivot_root(".", ".")"). */
 static void enter(void) {
-    if (!*root) {
+    if (!*root || !filter.len) {
         errno = ENOENT;
-        fail("no root");
+        fail("no %s", *root ? "filter" : "root");
     }
     if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         fail("enter %s", root);
@@ -276,6 +291,8 @@ static void drop(void) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         fail("no_new_privs");
     umask(077);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
+        fail("seccomp");
 }
 
 static int has_no_machine(char **arguments) {

@@ -22,7 +22,7 @@ from lab.host import privilege
 from lab.hypervisor.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
 from lab.model import Accelerator
 
-ROOT = "root"  # in the machine's folder: where the new root is put together
+ROOT, FILTER = "root", "filter"  # beside the orders: where the new root is put together; a program for seccomp(2)
 
 DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
 KVM = Path("/dev/kvm")
@@ -43,11 +43,13 @@ def orders(spec: MachineSpec, qemu: Path, driver: Path) -> str:
     Looks at the host's folders, devices and at the disks, which exist by now. Raises LabError for a path that no
     line can hold.
     """
+    jail = (spec.sockets / ORDERS).parent
     lines = [
         *(f"join {directory / 'cgroup.procs'}" for directory in spec.cgroups),
         *([f"stdin {spec.incoming}"] if spec.incoming else []),
         *_limits(spec),
-        f"root {spec.sockets / ROOT}",
+        f"filter {jail / FILTER}",
+        f"root {jail / ROOT}",
         *_system(qemu),
         *_machine(spec),
         *_of_libvirt(spec, driver),
@@ -58,15 +60,19 @@ def orders(spec: MachineSpec, qemu: Path, driver: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_orders(spec: MachineSpec, qemu: Path, driver: Path) -> Path:
-    """Put them into the machine's folder, for root alone, and make what they refer to ready."""
+def write_orders(spec: MachineSpec, qemu: Path, driver: Path, seccomp: bytes) -> None:
+    """Put them into a folder in the machine's, for root alone, and make what they refer to ready.
+
+    ``seccomp`` is the program that decides about QEMU's system calls, an array of struct sock_filter.
+    """
     for path in _read_only(spec):
         _let_read(path)
-    (spec.sockets / ROOT).mkdir()
     path = spec.sockets / ORDERS
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(orders(spec, qemu, driver))
-    return path
+    path.parent.mkdir(mode=0o700)
+    (path.parent / ROOT).mkdir()
+    (path.parent / FILTER).write_bytes(seccomp)
+    path.touch(mode=0o600)
+    path.write_text(orders(spec, qemu, driver))
 
 
 def _system(qemu: Path) -> Iterator[str]:
