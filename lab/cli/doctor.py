@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,14 +40,21 @@ def doctor(
     prove: Annotated[
         bool, typer.Option("--prove", help="Boot a guest under KVM anew, whatever was found out before.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write what a bug report needs, without what names you."),
+    ] = None,
 ) -> None:
     """Check this host, and print what to do about each lack.
 
     Exit code 1 when a backend is unusable, a reference aside.
     """
     from lab.backends.registry import available
+    from lab.cli import bugreport
     from lab.host.checks import host_checks
 
+    if report is not None:
+        bugreport.require_new(report)
     host = host_checks()
     kinds = available()
     own = {kind.name: kind.check() for kind in kinds}
@@ -54,9 +62,11 @@ def doctor(
     verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
     accelerator, accelerator_note = _accelerate(verdicts, again=prove)
     if as_json:
-        _print_json(as_json, checks, verdicts, accelerator, accelerator_note)
+        write_json(_everything(checks, verdicts, accelerator, accelerator_note), as_json)
     else:
         _print_tables(checks, verdicts, accelerator, accelerator_note)
+    if report is not None:
+        bugreport.write(report, _everything(checks, verdicts, accelerator, accelerator_note))
     references = {kind.name for kind in kinds if kind.reference}
     if not all(verdict.usable for verdict in verdicts if verdict.name not in references):
         raise typer.Exit(1)
@@ -109,12 +119,12 @@ def _saying(text: str) -> AbstractContextManager[object]:
     return Console(stderr=True, quiet=Manner.quiet).status(text)
 
 
-def _print_json(
-    where: str, checks: Sequence[Check], verdicts: Sequence[Verdict], accelerator: Accelerator | None, note: str
-) -> None:
+def _everything(
+    checks: Sequence[Check], verdicts: Sequence[Verdict], accelerator: Accelerator | None, note: str
+) -> dict[str, Any]:
     from lab.host.facts import provenance, versions
 
-    found: dict[str, Any] = {
+    return {
         "usable": all(verdict.usable for verdict in verdicts),
         "backends": [{**asdict(verdict), "usable": verdict.usable} for verdict in verdicts],
         "accelerator": accelerator,
@@ -123,7 +133,6 @@ def _print_json(
         "host": provenance(),
         "versions": versions(),
     }
-    write_json(found, where)
 
 
 def _print_tables(
@@ -137,6 +146,8 @@ def _print_tables(
     obstacles = {name for verdict in verdicts for name in verdict.obstacles}
     marks = {check.name: OK if check.ok else BROKEN if check.name in obstacles else LACKING for check in checks}
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for overflow in ("ignore", "ignore", "fold"):  # a path is cut nowhere
+        table.add_column(overflow=overflow)
     for check in checks:
         table.add_row(marks[check.name], check.name, escape(check.found))
     table.add_row()

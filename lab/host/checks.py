@@ -7,11 +7,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.host import criu, privilege
+from lab.host import criu, privilege, restrictions
 from lab.host.command import run
 from lab.host.facts import count_range_list, memory, parse_os_release
 from lab.host.hierarchy import Hierarchies
@@ -100,7 +100,7 @@ def host_checks() -> list[Check]:
         compiler,
     ]
     found = [check() for check in checks] + [tool(each) for each in TOOLS] + [resource(each) for each in RESOURCES]
-    return [*found, criu.check()]
+    return [*found, criu.check(), *restrictions.restriction_checks()]
 
 
 def processor() -> Check:
@@ -164,7 +164,9 @@ def user_namespaces() -> Check:
     if release < OVERLAY_OF_MAPPED_LAYERS:
         said = f"Linux {os.uname().release}: overlayfs takes no id-mapped layers"
         return Check(name="user namespaces", ok=False, found=said, remedy="boot a kernel from 5.19 on")
-    return tried("user namespaces", ["unshare", "--user", "true"], "can be made, over id-mapped layers")
+    check = tried("user namespaces", ["unshare", "--user", "true"], "can be made, over id-mapped layers")
+    setting = restrictions.unprivileged()
+    return check if check.ok or setting.ok else replace(check, remedy=setting.remedy)
 
 
 def overlay() -> Check:

@@ -37,6 +37,7 @@ DEADLINE_SECONDS = {Ground.HARDWARE: 5.0, Ground.VIRTUAL: 15.0, Ground.EMULATED:
 """Where KVM works it takes a fraction of a second on hardware, and half a minute on an idle emulated processor."""
 
 DOUBT_SECONDS = 600.0
+CONSOLE_CHARACTERS = 4096
 LACKING = ("Cannot allocate memory", "Device or resource busy")  # errno(3), in QEMU's last words: it may pass
 AGAIN = "lab doctor --prove asks again"
 PROOF_MEMORY = "128M"
@@ -45,7 +46,7 @@ PROOF_MEMORY = "128M"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What was found out, and for which boot of which kernel; ``until`` a moment of CLOCK_BOOTTIME, if not for all of
-    it.
+    it. ``console`` is the end of what the guest wrote there meanwhile.
     """
 
     accelerator: Accelerator
@@ -53,6 +54,7 @@ class Verdict:
     boot_id: str = ""
     kernel: str = ""
     until: float | None = None
+    console: str = ""
 
 
 def find_accelerator(home: Path) -> Accelerator:
@@ -80,17 +82,24 @@ def choose_accelerator(home: Path, *, again: bool = False) -> Verdict:
     return verdict
 
 
+def last_proof(home: Path) -> Verdict | None:
+    """What the last guest that was booted under KVM had to say, if that still holds."""
+    return _remembered(home / "cache" / "kvm.json")
+
+
 def prove(guest: Guest) -> Verdict:
     """Boot the guest's kernel under KVM until its init speaks, or the deadline passes."""
     deadline_seconds = DEADLINE_SECONDS[platform().ground]
     log.info("booting a guest to see whether KVM runs it, for %g s at most", deadline_seconds)
-    failure, final = _boot(guest, deadline_seconds)
+    console = bytearray()
+    failure, final = _boot(guest, deadline_seconds, console)
     return Verdict(
         accelerator=Accelerator.TCG if failure else Accelerator.KVM,
         reason=failure or "lab's guest kernel booted under KVM",
         boot_id=_boot_id(),
         kernel=os.uname().release,
         until=None if final else _now() + DOUBT_SECONDS,
+        console=console.decode("utf-8", "replace")[-CONSOLE_CHARACTERS:],
     )
 
 
@@ -104,27 +113,28 @@ def _obstacle() -> str:
     return ""
 
 
-def _boot(guest: Guest, deadline_seconds: float) -> tuple[str, bool]:
+def _boot(guest: Guest, deadline_seconds: float, console: bytearray) -> tuple[str, bool]:
     """Why it did not boot, "" when it did; and whether that is final. QEMU directly: there is nothing to manage, only
-    to kill.
+    to kill. What its console shows is added to ``console``.
     """
     with (
         tempfile.TemporaryDirectory(prefix="lab-kvm-") as folder,
         socket.socket(socket.AF_UNIX) as listener,
         tempfile.TemporaryFile() as complaints,
     ):
-        console = Path(folder) / "console"
-        listener.bind(str(console))
+        port = Path(folder) / "console"
+        listener.bind(str(port))
         listener.listen(1)
         argv = [
-            shutil.which(QEMU) or QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "setpriv", "--pdeathsig=KILL", shutil.which(QEMU) or QEMU,
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-machine", "microvm,accel=kvm", "-cpu", "host", "-m", PROOF_MEMORY,
             "-kernel", str(guest.kernel), "-initrd", str(guest.initramfs), "-append", command_line(MICROVM),
-            "-serial", f"unix:{console}",
+            "-serial", f"unix:{port}",
         ]  # fmt: skip
         qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints)
         try:
-            failure, final = _await_init(listener, qemu, deadline_seconds)
+            failure, final = _await_init(listener, qemu, deadline_seconds, console)
         finally:
             qemu.kill()
             qemu.wait()
@@ -134,10 +144,11 @@ def _boot(guest: Guest, deadline_seconds: float) -> tuple[str, bool]:
         return ": ".join([failure, *last_words]) + ("" if final else f"; {AGAIN}") if failure else "", final
 
 
-def _await_init(listener: socket.socket, qemu: subprocess.Popen[bytes], deadline_seconds: float) -> tuple[str, bool]:
+def _await_init(
+    listener: socket.socket, qemu: subprocess.Popen[bytes], deadline_seconds: float, seen: bytearray
+) -> tuple[str, bool]:
     """As `_boot`."""
     deadline = time.monotonic() + deadline_seconds
-    seen = b""
     try:
         if not _connects(listener, qemu, deadline_seconds):
             return "QEMU gave up under KVM", True

@@ -68,7 +68,7 @@ def boot_record(core: bytes, table: bytes) -> bytes:
     grub-mkimage writes an image that expects to lie at sector 1, right behind the boot record, which reads it there.
     """
     if SECTOR_BYTES + len(core) > ALIGNMENT_BYTES:
-        raise LabError("GRUB does not fit before the first partition", hint="report it: lab doctor --json")
+        raise LabError("GRUB does not fit before the first partition", hint="report it: lab doctor --report FILE")
     return _record(table, (BIOS.directory / "boot.img").read_bytes()[:CODE_BYTES]) + core
 
 
