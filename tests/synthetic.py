@@ -151,8 +151,6 @@ def _observe(block: int, arm: str, position: int, seed: int, noise: float, bad_l
     quantities = _quantities(made, chance, noise)
     if block == 0:  # asked of the warm-up, which does no load
         quantities = [one for one in quantities if one[0].startswith("boot.")] + list(_answers(made))
-    if arm.endswith("#aa"):  # only its life is timed
-        quantities = [one for one in quantities if one[0].startswith(("boot.", "teardown.", "cpu.boot"))]
     if status is not Status.OK:
         quantities = [("boot.total", "", None, "seconds", "the application never answered", {})]
     return [

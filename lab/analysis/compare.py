@@ -1,185 +1,178 @@
-"""How arms differ: ratios to a baseline, and whether a difference may be claimed.
+"""How arms differ: the ratio of each to a baseline, within blocks, and what may be said of it.
 
-The A/A pair is one backend under two labels. Whatever ratio it shows is noise by construction, so its interval,
-made symmetric because the two labels are interchangeable, is the band inside which nothing is claimed. What the
-A/A pair was not asked for (load, say, to save time) borrows the band of its boots, and says so.
+Estimated in `lab.analysis.estimate`, judged in `lab.analysis.judge`. The A/A twin is its backend once more, treated
+the same in everything: a second observation of it in each block.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lab.analysis import inference
 from lab.analysis import statistics as st
 from lab.analysis.data import TWIN, counted, sessions_of
-from lab.analysis.quantities import is_key
+from lab.analysis.estimate import estimates
+from lab.analysis.judge import EXPLORATORY, HEADLINE, judge
+from lab.analysis.judge import TWIN as FAMILY_OF_TWIN
+from lab.analysis.quantities import is_directed, is_headline, more_is_better
 
 COLUMNS = (
-    "quantity", "state", "arm", "baseline", "unit", "n", "ratio", "low", "high", "delta", "p", "adjusted",
-    "band_low", "band_high", "band_of", "claim", "why", "seems",
+    "quantity", "state", "arm", "baseline", "unit", "n", "ratio", "low", "high", "delta", "family", "p", "adjusted",
+    "verdict", "claim", "why", "shows", "needs", "units", "per",
 )  # fmt: skip
 
-ALPHA = 0.05
-"""The probability with which a report of differences that aren't there claims any of them."""
+KEYS = ["quantity", "state", "arm"]
 
-BORROWED = ("boot.total", "")
-"""Whose A/A band stands in where the pair was not observed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Series:
-    """One arm's successful values of one quantity, as a row per block."""
-
-    values: st.Floats
-    matrix: st.Floats
-    failures: int
-
-    def blocks(self) -> set[int]:
-        """The rows that hold at least one value."""
-        return set(np.flatnonzero(np.isfinite(self.matrix).any(axis=1)).tolist())
+SET_BY_LAB = ("caches.", "ksm.", "snapshot.")
+"""Conditions that lab makes and verifies; to compare them would judge lab's own settings."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Draws:
-    """Resamples of the rows, and the session of each row where sessions are what is resampled."""
+def ratios(
+    frame: pd.DataFrame, baseline: str = "process", *, twin_alike: bool = True, wanted: Collection[str] = ()
+) -> pd.DataFrame:
+    """Each arm over the baseline, per quantity and state that both were observed in.
 
-    indices: st.Indices
-    sessions: inference.Sessions
-
-
-def ratios(frame: pd.DataFrame, baseline: str = "process", *, seed: int = 0) -> pd.DataFrame:
-    """Each arm's median over the baseline's, per quantity and state that both were observed in.
-
-    Columns: n (blocks in which both succeeded), ratio, low and high (interval, 95 %; see `lab.analysis.inference`:
-    an arm and its baseline are compared within blocks, so what a block shares cancels out), delta (Cliff's, positive
-    when the arm's values are larger), p (two-sided, of this comparison alone), adjusted (Holm's, over all judged
-    comparisons of the report; NaN for a quantity that is not judged), band_low and band_high (the A/A band; NaN
-    without an A/A pair), band_of (the quantity that the band was measured on), claim, why not when it is False, and
-    seems: True where only Holm's correction stands against the claim, which more blocks would decide.
-    The A/A twin's own rows are the ratio to the arm that it repeats.
+    Columns: n (blocks in which both succeeded), ratio (the geometric mean of the blocks' ratios), low and high (its
+    interval of 95 %), delta (Cliff's, positive when the arm's values are larger), and those of
+    `lab.analysis.judge.Judgement`, and units (independent observations: blocks or, where there are three or more,
+    sessions; ``per`` says which). ``claim`` is True for a proven difference. The A/A twin's own rows are the ratio
+    to the arm that it repeats. Unless ``twin_alike`` it is no second observation, and compared in nothing that comes
+    after a boot. ``wanted`` names quantities that more of is better.
     """
     measured = counted(frame)
-    blocks = np.sort(measured["block"].unique()).astype(np.int64)
-    series: dict[tuple[str, str], dict[str, _Series]] = {}
-    units: dict[str, str] = {}
-    for key, group in measured.groupby(["quantity", "state", "arm"], sort=False, observed=True):
-        series.setdefault((str(key[0]), str(key[1])), {})[str(key[2])] = _series(group, blocks)
-        units[str(key[0])] = str(group["unit"].iloc[0])
-    sessions = sessions_of(measured, blocks)
-    draws = {key: _draws(len(blocks), sessions, seed, "/".join(key)) for key in series}
-    twins = {key: _twin(arms, draws[key]) for key, arms in series.items()}
-    bands = {key: _symmetric(twin["low"], twin["high"]) for key, twin in twins.items() if twin}
-    rows: list[dict[str, Any]] = []
-    for key, arms in series.items():
-        source = key if key in bands else BORROWED
-        low, high = bands.get(source, (math.nan, math.nan))
-        common = {"quantity": key[0], "state": key[1], "unit": units[key[0]], "band_low": low, "band_high": high}
-        common["band_of"] = source[0] if source in bands else ""
-        twin = twins[key]
-        if twin:
+    if measured["value"].isna().all():
+        return pd.DataFrame(columns=list(COLUMNS))
+    series = Series(measured, wanted)
+    rows, logs, families = [], [], []
+    for quantity, state, arms in series:
+        if quantity.startswith(SET_BY_LAB):
+            continue
+        for arm, against in _pairs(arms, baseline):
+            is_twin = arm.endswith(TWIN)
+            if is_twin and not twin_alike and not quantity.startswith(("boot.", "cpu.boot")):
+                continue
+            pooled = twin_alike and not is_twin
+            above, below = (series.logs(quantity, state, label, pooled) for label in (arm, against))
+            logs.append(above - below)
             rows.append(
-                common | twin | {"adjusted": math.nan, "claim": False, "why": "the A/A pair itself", "seems": False}
+                {"quantity": quantity, "state": state, "arm": arm, "baseline": against}
+                | {"unit": series.units[quantity], "n": int(np.isfinite(above - below).sum())}
+                | {"delta": st.cliffs_delta(*(series.values[quantity, state, one] for one in (arm, against)))}
             )
-        rows += [common | row for row in _against(arms, baseline, draws[key])]
-    _judge(rows)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _draws(blocks: int, sessions: inference.Sessions, seed: int, key: str) -> _Draws:
-    if sessions is None:
-        return _Draws(st.resamples(blocks, seed, key), None)
-    return _Draws(st.resamples_of_sessions(sessions, seed, key), sessions)
-
-
-def _judge(rows: list[dict[str, Any]]) -> None:
-    """Claim what stands the correction for all comparisons of the report; for the others say why not."""
-    against = [row for row in rows if "claim" not in row]
-    p_values = np.array([row["p"] if is_key(row["quantity"]) else math.nan for row in against])
-    for row, adjusted in zip(against, inference.holm(p_values), strict=True):
-        row["adjusted"] = float(adjusted)
-        alone, many = _why_not(row), _why_not_among_many(row)
-        row["why"] = alone or many
-        row["claim"] = not row["why"]
-        row["seems"] = bool(many) and not alone
-
-
-def _series(group: pd.DataFrame, blocks: np.ndarray[Any, np.dtype[np.int64]]) -> _Series:
-    good = group[group["value"].notna()]
-    values = good["value"].to_numpy(dtype=np.float64)
-    matrix = st.by_block(values, good["block"].to_numpy(dtype=np.int64), blocks)
-    return _Series(values, matrix, len(group) - len(good))
-
-
-def _twin(arms: dict[str, _Series], draws: _Draws) -> dict[str, Any]:
-    """The A/A pair's own ratio; empty when it was not observed."""
-    for label, twin in arms.items():
-        original = arms.get(label.removesuffix(TWIN))
-        if label.endswith(TWIN) and original is not None and len(twin.values) and len(original.values):
-            return _ratio(label, twin, label.removesuffix(TWIN), original, draws)
-    return {}
-
-
-def _against(arms: dict[str, _Series], baseline: str, draws: _Draws) -> list[dict[str, Any]]:
-    """Every arm's ratio to the baseline, the A/A twin left out."""
-    base = arms.get(baseline)
-    if base is None or not len(base.values):
-        return []
-    return [
-        _ratio(label, arm, baseline, base, draws)
-        for label, arm in arms.items()
-        if label != baseline and not label.endswith(TWIN) and len(arm.values)
+            headline = f"{HEADLINE}:{arm}" if is_headline(quantity, state) else EXPLORATORY
+            families.append(FAMILY_OF_TWIN if is_twin else headline)
+    if not rows:
+        return pd.DataFrame(columns=list(COLUMNS))
+    sessions = sessions_of(measured, series.blocks)
+    table = pd.DataFrame(rows).join(estimates(np.stack(logs), sessions))
+    table["bar"] = [
+        bar(row, (series, str(row["arm"])), (series, str(row["baseline"]))) for row in table.to_dict("records")
     ]
+    per = "blocks" if sessions is None else "sessions"
+    return judge(table, pd.Series(families), per=per)[list(COLUMNS)]
 
 
-def _ratio(label: str, arm: _Series, baseline: str, base: _Series, draws: _Draws) -> dict[str, Any]:
-    ratio, low, high = inference.ratio_interval(arm.matrix, base.matrix, draws.indices, draws.sessions)
-    return {
-        "arm": label,
-        "baseline": baseline,
-        "n": len(arm.blocks() & base.blocks()),
-        "ratio": ratio,
-        "low": low,
-        "high": high,
-        "p": inference.p_value(arm.matrix, base.matrix, draws.sessions),
-        "censored": arm.failures,
-        "base_censored": base.failures,
-        "delta": st.cliffs_delta(arm.values, base.values),
-    }
+def _pairs(arms: Collection[str], baseline: str) -> Iterator[tuple[str, str]]:
+    """The twin and what it repeats first, then every other arm and the baseline."""
+    for arm in arms:
+        if arm.endswith(TWIN) and arm.removesuffix(TWIN) in arms:
+            yield arm, arm.removesuffix(TWIN)
+    if baseline in arms:
+        yield from ((arm, baseline) for arm in arms if arm != baseline and not arm.endswith(TWIN))
 
 
-def _symmetric(low: float, high: float) -> tuple[float, float]:
-    if not (low > 0 and high > 0):
-        return math.nan, math.nan
-    reach = max(abs(math.log(low)), abs(math.log(high)))
-    return math.exp(-reach), math.exp(reach)
+class Series:
+    """What was observed, by quantity, state and arm: values, a logarithm per block, and what was not observed."""
+
+    def __init__(self, measured: pd.DataFrame, wanted: Collection[str] = ()) -> None:
+        self.blocks = np.sort(measured["block"].unique()).astype(np.int64)
+        self.wanted = wanted
+        self.units = dict(zip(measured["quantity"], measured["unit"], strict=True))
+        good = measured[measured["value"].notna()]
+        grouped = good.groupby(KEYS, sort=False, observed=True)
+        self.values = {_key(key): group.to_numpy(dtype=np.float64) for key, group in grouped["value"]}
+        per_block = good.groupby([*KEYS, "block"], sort=False, observed=True)["value"].median().unstack("block")
+        table = per_block.reindex(columns=self.blocks)
+        positive = (table > 0) | table.isna()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            matrix = np.log(table.where(positive.all(axis=1)).to_numpy(dtype=np.float64))
+        self._logs = {_key(key): row for key, row in zip(table.index, matrix, strict=True)}
+        self._resolution = self._worst_resolution(good)
+        bad = measured[measured["value"].isna()]
+        self._failed = {_key(key): set(each) for key, each in bad.groupby(KEYS, observed=True)["instance"]}
+        dead = bad[bad["quantity"].str.startswith("boot.")]
+        self._dead = {str(arm): set(each) for arm, each in dead.groupby("arm", observed=True)["instance"]}
+        self._lived = {_key(key): set(each) for key, each in grouped["instance"]}
+
+    def __iter__(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Every quantity and state, with its arms."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for quantity, state, arm in self.values:
+            found.setdefault((quantity, state), []).append(arm)
+        for (quantity, state), arms in found.items():
+            yield quantity, state, arms
+
+    def logs(self, quantity: str, state: str, arm: str, pooled: bool = True) -> st.Floats:
+        """A logarithm per block, NaN for a block without; ``pooled`` with the twin's as a second observation.
+
+        All NaN where a value is not positive.
+        """
+        own: st.Floats = self._logs[quantity, state, arm]
+        twin = self._logs.get((quantity, state, arm + TWIN))
+        if twin is None or not pooled:
+            return own
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a block that neither has
+            result: st.Floats = np.nanmean([own, twin], axis=0)
+        return result
+
+    def middle(self, quantity: str, state: str, arm: str) -> float:
+        """The geometric mean of the arm's own blocks."""
+        return math.exp(np.nanmean(self._logs[quantity, state, arm]))
+
+    def resolution(self, quantity: str, state: str, arm: str) -> float:
+        """The coarsest that it was polled, in the quantity's unit; 0 for what was seen as an event."""
+        return self._resolution.get((quantity, state, arm), 0.0)
+
+    def _worst_resolution(self, good: pd.DataFrame) -> dict[tuple[str, str, str], float]:
+        worst = good.groupby(KEYS, sort=False, observed=True)["resolution"].max()
+        return {_key(key): float(value) for key, value in worst[worst > 0].items()}
+
+    def missing(self, quantity: str, state: str, arm: str) -> bool:
+        """Whether an instance of the arm, or of its twin, died without a value: it would have been the worst."""
+        keys = [(quantity, state, label) for label in (arm, arm + TWIN)]
+        lost = [self._failed.get(key, set()) | self._dead.get(key[2], set()) for key in keys]
+        return any(one - self._lived.get(key, set()) for key, one in zip(keys, lost, strict=True))
 
 
-def _why_not(row: dict[str, Any]) -> str:
-    """Empty when the difference could be claimed if it were the only one looked at."""
-    if row["n"] < 3:
-        return f"only {row['n']} shared block{'s' * (row['n'] != 1)}"
-    if math.isnan(row["ratio"]):
-        return "no ratio of values that are not positive"
-    if math.isnan(row["band_low"]):
-        return "no A/A pair to compare with"
-    if row["censored"] and row["ratio"] < 1:
-        return "it failed at times: faster only where it did not"
-    if row["base_censored"] and row["ratio"] > 1:
-        return f"{row['baseline']} failed at times: slower only than where it did not"
-    if row["low"] <= 1 <= row["high"]:
-        return "the interval holds 1"
-    if row["low"] <= row["band_high"] and row["high"] >= row["band_low"]:
-        return "the interval touches the A/A band"
+def bar(row: Mapping[Hashable, Any], above: tuple[Series, str], below: tuple[Series, str]) -> str:
+    """What stands against any claim about a comparison, whatever its numbers say; "" for nothing.
+
+    Instances that died are not among the values: those that lived look better than the backend is. So it is never
+    claimed to be better, or the same. And what polling can't resolve is no difference.
+    """
+    key, ratio = (str(row["quantity"]), str(row["state"])), float(row["ratio"])
+    if math.isnan(ratio):
+        return ""
+    middles = [series.middle(*key, arm) for series, arm in (above, below)]
+    if abs(middles[0] - middles[1]) < max(series.resolution(*key, arm) for series, arm in (above, below)):
+        return "the difference is smaller than polling resolves"
+    wanted = above[0].wanted
+    if not is_directed(key[0], wanted):
+        return ""
+    better = ratio > 1 if more_is_better(key[0], wanted) else ratio < 1
+    if above[0].missing(*key, above[1]) and better:
+        return "it failed at times: better only where it did not"
+    if below[0].missing(*key, below[1]) and not better:
+        return f"{below[1]} failed at times: worse only than where it did not"
     return ""
 
 
-def _why_not_among_many(row: dict[str, Any]) -> str:
-    """Empty when it stands Holm's correction too, or is not judged."""
-    if row["adjusted"] <= ALPHA or math.isnan(row["adjusted"]):
-        return ""
-    return f"one of many comparisons: p = {row['adjusted']:.2g} after Holm's correction"
+def _key(key: object) -> tuple[str, str, str]:
+    assert isinstance(key, tuple)
+    return str(key[0]), str(key[1]), str(key[2])

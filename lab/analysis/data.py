@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lab.analysis.estimate import FEWEST
 from lab.analysis.host import HOST, noisy_blocks
-from lab.analysis.inference import FEWEST
 from lab.errors import ResultsError
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
@@ -98,7 +99,20 @@ class Loaded:
 
         twins = {arm.label for arm in self.all_arms if arm.label.endswith(TWIN)}
         alike = {*(arm.label for arm in self.references), *twins, baseline}
-        return ratios(self.frame[self.frame["arm"].isin(alike)], baseline or self.baseline, seed=self.run.seed)
+        chosen = self.frame[self.frame["arm"].isin(alike)]
+        return ratios(chosen, baseline or self.baseline, twin_alike=self.twin_alike, wanted=self.wanted)
+
+    @property
+    def twin_alike(self) -> bool:
+        """Whether the A/A twin was treated like what it repeats; that of schema 1 did not idle."""
+        return not self.run.settings.get("twin")
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The figures of the scenario's own work that more of is better."""
+        work = self.run.settings.get("work")
+        figures = work.get("figures", []) if isinstance(work, dict) else []
+        return tuple(f"work.{each['name']}" for each in figures if each.get("more_is_better"))
 
     def effects(self) -> pd.DataFrame:
         """What each factor does to each backend, and which interact: see `lab.analysis.factors.effects`."""
@@ -125,7 +139,7 @@ def load(path: Path | str) -> Loaded:
     """
     path = Path(path)
     folder = RunFolder.open(path)
-    rows = [asdict(sample) for sample in folder.samples()]
+    rows = list(map(_FIELDS, folder.samples()))
     if not rows:
         raise ResultsError(f"{path} holds no observation yet", hint=f"lab compare --resume {path.name}")
     if not folder.run.arms:
@@ -143,8 +157,12 @@ def counted(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[rows & ~frame["excluded"] if "excluded" in frame else rows]
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=[each.name for each in fields(Sample)])
+_NAMES = [each.name for each in fields(Sample)]
+_FIELDS = attrgetter(*_NAMES)
+
+
+def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=_NAMES)
     frame["value"] = pd.to_numeric(frame["value"], errors="coerce").astype("float64")
     frame["status"] = frame["status"].map(str)
     frame["accelerator"] = frame["accelerator"].map(str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,11 @@ from scipy import stats as distributions
 
 from lab.analysis import statistics as st
 from lab.analysis.data import Loaded
+from lab.analysis.judge import ALPHA, adjusted
 from lab.analysis.quantities import format_interval, format_value
 
 FEWEST = 5
 """Fewer copies make no slope."""
-
-SIGNIFICANT = 2.58
-"""Standard deviations of Mann-Kendall's score beyond which a trend is none of chance (p < 0.01)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +23,9 @@ class Growth:
     """One quantity of one backend over 1 … n copies.
 
     ``per_copy`` with ``low`` and ``high`` is Theil and Sen's slope and its interval of 95 % (Sen 1968), in ``unit``.
-    ``bend`` compares the slope of the later half with that of the earlier: 1 is a line. NaN where that can't be said.
+    ``p`` is how often values without a trend would rise or fall as steadily (Kendall's tau); after `growths`, as one
+    of the backend's quantities: these are a headline family of `lab.analysis.judge`. ``bend`` compares the slope of
+    the later half with that of the earlier: 1 is a line. NaN where that can't be said.
     """
 
     arm: str
@@ -38,7 +38,12 @@ class Growth:
     low: float
     high: float
     bend: float
-    trend: bool
+    p: float
+
+    @property
+    def trend(self) -> bool:
+        """Whether growth may be claimed."""
+        return self.p <= ALPHA
 
     @property
     def slope(self) -> str:
@@ -88,7 +93,12 @@ def growths(loaded: Loaded) -> list[Growth]:
     frame = frame[(frame["metric"] == "density") & (frame["quantity"] != "density.burst") & frame["value"].notna()]
     order = [arm.label for arm in loaded.all_arms]
     groups = frame.groupby(["arm", "quantity"], sort=False, observed=True)
-    found = [growth(str(arm), str(quantity), group) for (arm, quantity), group in groups]
+    alone = [growth(str(arm), str(quantity), group) for (arm, quantity), group in groups]
+    found = []
+    for arm in order:
+        own = [each for each in alone if each.arm == arm]
+        p_values = adjusted(pd.Series([each.p for each in own], dtype="float64"), is_headline=True)
+        found += [replace(each, p=float(p)) for each, p in zip(own, p_values, strict=True)]
     return sorted(found, key=lambda each: order.index(each.arm))
 
 
@@ -97,11 +107,12 @@ def growth(arm: str, quantity: str, group: pd.DataFrame) -> Growth:
     group = group.sort_values("block")
     copies = group["block"].to_numpy(dtype=np.float64)
     values = group["value"].to_numpy(dtype=np.float64)
-    per_copy = low = high = bend = math.nan
+    per_copy = low = high = bend = p = math.nan
     if len(values) >= FEWEST:
         fitted = distributions.theilslopes(values, copies, 0.95)
         per_copy, low, high = float(fitted.slope), float(fitted.low_slope), float(fitted.high_slope)
         bend = _bend(copies, values)
+        p = float(distributions.kendalltau(copies, values).pvalue)
     return Growth(
         arm=arm,
         quantity=quantity,
@@ -113,7 +124,7 @@ def growth(arm: str, quantity: str, group: pd.DataFrame) -> Growth:
         low=low,
         high=high,
         bend=bend,
-        trend=len(values) >= FEWEST and abs(st.kendall_z(values)) > SIGNIFICANT,
+        p=p,
     )
 
 

@@ -1,30 +1,28 @@
 """Two runs of the same thing, before and after: what changed, and how sure that is.
 
-The runs share no blocks, so nothing is paired: the ratio of medians with an interval from resampling each run's
-blocks apart, Welch's t on the logarithms with few blocks, and Holm's correction over all that is compared.
+The runs share no blocks, so nothing is paired: Welch's t on the logarithms takes the place of the paired one, and the
+ratio is that of the geometric means. All else is as within a run: `lab.analysis.estimate`, `lab.analysis.judge`.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
 
-from lab.analysis import inference
 from lab.analysis import statistics as st
-from lab.analysis.compare import ALPHA
-from lab.analysis.data import TWIN, Loaded
-from lab.analysis.quantities import is_key
+from lab.analysis.compare import Series, bar
+from lab.analysis.data import TWIN, Loaded, sessions_of
+from lab.analysis.estimate import by_session, estimates_apart
+from lab.analysis.judge import EXPLORATORY, HEADLINE, judge
+from lab.analysis.quantities import is_headline
 from lab.errors import ResultsError
 
 COLUMNS = (
-    "quantity", "state", "arm", "unit", "n_before", "n_after", "before", "after", "ratio", "low", "high", "p",
-    "adjusted", "changed",
+    "quantity", "state", "arm", "unit", "n_before", "n_after", "before", "after", "ratio", "low", "high", "family",
+    "p", "adjusted", "verdict", "claim", "why", "shows", "needs", "units", "per",
 )  # fmt: skip
 
 
@@ -55,79 +53,51 @@ def difference(before: Loaded, after: Loaded, *, across_hosts: bool = False) -> 
             f"{before.run.name} and {after.run.name} were measured on different hosts",
             hint="lab diff --across-hosts compares them all the same, and says so",
         )
-    rows = _rows(before, after)
-    if not rows:
+    table = _compared(before, after)
+    if table.empty:
         raise ResultsError(
             f"{before.run.name} and {after.run.name} have no backend and quantity in common", hint="lab results ls"
         )
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    judged = table["p"].where(table["quantity"].map(is_key).astype(bool))
-    table["adjusted"] = inference.holm(judged.to_numpy(dtype=np.float64))
-    clear = (table["low"] > 1) | (table["high"] < 1)
-    table["changed"] = clear & (table["adjusted"] <= ALPHA)
     return Difference(before=before, after=after, table=table, unlike=tuple(_unlike(before, after)))
 
 
-def _rows(before: Loaded, after: Loaded) -> list[dict[str, Any]]:
-    keys = ["quantity", "state", "arm"]
-    others = dict(list(after.measured.groupby(keys, sort=False, observed=True)))
-    rows = []
-    for key, group in before.measured.groupby(keys, sort=False, observed=True):
-        other = others.get(key)
-        if str(key[2]).endswith(TWIN) or other is None:
-            continue
-        first, second = _by_block(group), _by_block(other)
-        if not len(first) or not len(second):
-            continue
-        ratio, low, high, p = compare(first, second, seed=before.run.seed)
-        rows.append(
-            dict(zip(keys, map(str, key), strict=True))
-            | {"unit": str(group["unit"].iloc[0]), "n_before": len(first), "n_after": len(second)}
-            | {"before": float(np.median(first)), "after": float(np.median(second))}
-            | {"ratio": ratio, "low": low, "high": high, "p": p}
-        )
-    return rows
-
-
-def _by_block(group: pd.DataFrame) -> st.Floats:
-    """One value per block: the median of its successful observations."""
-    good = group[group["value"].notna()]
-    result: st.Floats = good.groupby("block")["value"].median().to_numpy(dtype=np.float64)
-    return result
-
-
-def compare(before: st.Floats, after: st.Floats, *, seed: int = 0) -> tuple[float, float, float, float]:
-    """The ratio after ÷ before, its interval, and the p-value of no change, for independent values.
-
-    NaN where not all values are positive; no interval with fewer than three values on either side.
-    """
-    if min(before.min(), after.min()) <= 0:
-        return math.nan, math.nan, math.nan, math.nan
-    fewest = min(len(before), len(after))
-    if fewest < inference.FEWEST:
-        return float(np.median(after) / np.median(before)), math.nan, math.nan, math.nan
-    logs = np.log(before), np.log(after)
-    if fewest < inference.MANY_BLOCKS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of values that hardly vary, handled below
-            found = distributions.ttest_ind(logs[1], logs[0], equal_var=False)
-        if math.isnan(found.pvalue):  # neither varies
-            ratio = float(after[0] / before[0])
-            return ratio, ratio, ratio, 1.0 if ratio == 1 else 0.0
-        interval = found.confidence_interval(st.LEVEL)
-        return (
-            float(np.exp(logs[1].mean() - logs[0].mean())),
-            float(np.exp(interval.low)),
-            float(np.exp(interval.high)),
-            float(found.pvalue),
-        )
-    resampled = [
-        st.resampled_medians(values[:, None], st.resamples(len(values), seed, side))
-        for side, values in (("before", before), ("after", after))
+def _compared(before: Loaded, after: Loaded) -> pd.DataFrame:
+    if any(each.measured["value"].isna().all() for each in (before, after)):
+        return pd.DataFrame()
+    sides = [(Series(each.measured, each.wanted), each) for each in (before, after)]
+    rows: list[dict[str, Any]] = []
+    pairs: list[tuple[st.Floats, st.Floats]] = []
+    families = []
+    for quantity, state, arms in sides[0][0]:
+        for arm in arms:
+            key = quantity, state, arm
+            if arm.endswith(TWIN) or key not in sides[1][0].values:
+                continue
+            logs = [_independent(*side, key) for side in sides]
+            values = [series.values[key] for series, _ in sides]
+            pairs.append((logs[1], logs[0]))
+            families.append(f"{HEADLINE}:{arm}" if is_headline(quantity, state) else EXPLORATORY)
+            rows.append(
+                {"quantity": quantity, "state": state, "arm": arm, "unit": sides[0][0].units[quantity]}
+                | {"n_before": len(values[0]), "n_after": len(values[1])}
+                | {"before": float(np.median(values[0])), "after": float(np.median(values[1]))}
+            )
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows).join(estimates_apart(pairs))
+    first, second = (series for series, _ in sides)
+    table["bar"] = [
+        bar(row, (second, str(row["arm"])), (first, str(row["arm"]))) for row in table.to_dict("records")
     ]
-    low, high = st.interval(resampled[1] / resampled[0])
-    p = float(distributions.mannwhitneyu(after, before).pvalue)
-    return float(np.median(after) / np.median(before)), low, high, p
+    return judge(table, pd.Series(families))[list(COLUMNS)]
+
+
+def _independent(series: Series, loaded: Loaded, key: tuple[str, str, str]) -> st.Floats:
+    """A logarithm per block, or per session where there are several."""
+    logs = series.logs(*key, pooled=loaded.twin_alike)
+    values: st.Floats = by_session(logs[None], sessions_of(loaded.measured, series.blocks))[0]
+    known: st.Floats = values[np.isfinite(values)]
+    return known
 
 
 def _unlike(before: Loaded, after: Loaded) -> list[str]:

@@ -11,10 +11,10 @@ size rather than adds to it (Box, Hunter and Hunter, "Statistics for Experimente
   memory do to one what it does to the other?
 * *overall*, of a factor with three levels or more, and of each of its interactions: do any of them differ?
 
-The blocks' contrasts go through the machinery of `lab.analysis.inference`, overall tests through
-`lab.analysis.overall`, and all of them through one Holm correction. An overall test is one more member of that family
-and no gate: comparisons with a first level need none before them (Hsu, "Multiple Comparisons", 1996), and Holm's
-correction is honest for all that is claimed. A claim must besides be larger than what the A/A pair shows of noise.
+The blocks' contrasts go through `lab.analysis.estimate`, overall tests through `lab.analysis.overall`, and all of
+them to `lab.analysis.judge`. Main effects on headline quantities, of all backends, are one headline family;
+interactions and all other quantities are exploratory. An overall test is one more member of its family and no gate:
+comparisons with a first level need none before them (Hsu, "Multiple Comparisons", 1996).
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.analysis import inference, overall
+from lab.analysis import overall
 from lab.analysis import statistics as st
-from lab.analysis.compare import ALPHA, BORROWED
 from lab.analysis.cubes import Cube, cubes
 from lab.analysis.data import Loaded, sessions_of
+from lab.analysis.estimate import FEWEST, Sessions, by_session, estimates
+from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, judge
+from lab.analysis.quantities import is_headline
 
 T = TypeVar("T", bound=np.generic)
 BACKEND = "backend"
@@ -45,8 +47,8 @@ EVERY = "*"
 
 COLUMNS = (
     "backend", "quantity", "state", "unit", "factor", "level", "against", "other", "other_level", "other_against",
-    "n", "ratio", "low", "high", "p", "adjusted", "band_high", "band_of", "cells", "of_cells", "censored",
-    "base_censored", "claim", "why", "seems",
+    "n", "ratio", "low", "high", "cells", "of_cells", "censored", "base_censored", "family", "p", "adjusted",
+    "verdict", "claim", "why", "shows", "needs", "units", "per",
 )  # fmt: skip
 
 
@@ -63,31 +65,24 @@ class _Contrast:
     censored: tuple[int, int]
 
 
-Bands = Mapping[tuple[str, str], tuple[float, str]]
-"""By quantity and state, how much the A/A pair differs from itself at the most, and the quantity it was seen on."""
-
-
-def effects(loaded: Loaded, ratios: pd.DataFrame | None = None) -> pd.DataFrame:
-    """A row per effect of a judged quantity; none for a run without factors. ``ratios`` are the run's, if known.
+def effects(loaded: Loaded) -> pd.DataFrame:
+    """A row per effect of a key quantity; none for a run without factors.
 
     Columns: backend, quantity, state, unit; factor, level and against (the factor's first level); other, other_level
     and other_against ("" for a main effect, else the factor it interacts with, `BACKEND` among them); n (blocks);
-    ratio, low and high (interval, 95 %), p, adjusted (Holm's, over all rows); band_high and band_of (the A/A band, as
-    in `lab.analysis.compare.ratios`); cells of of_cells (combinations of the other factors that it rests on, of those
-    that were run: fewer where some never succeeded); censored and base_censored (failures at the level, and at the
-    one it is compared with); claim, why not when it is False, and seems: only Holm's correction stands against it,
-    which more blocks would decide.
+    ratio, low and high (interval, 95 %); cells of of_cells (combinations of the other factors that it rests on, of
+    those that were run: fewer where some never succeeded); censored and base_censored (failures at the level, and at
+    the one it is compared with); and those of `lab.analysis.judge.Judgement`, with claim.
 
     An overall test has `EVERY` as its level, and as other_level in an interaction of two factors. Its ratio is the
     largest between any two levels; it has no interval, and its cells are those of all comparisons in it.
     """
-    bands = _bands(loaded.ratios() if ratios is None else ratios)
     measured = loaded.measured
     blocks = np.sort(measured["block"].unique()).astype(np.int64)
-    return effects_of(list(cubes(loaded)), bands, sessions_of(measured, blocks))
+    return effects_of(list(cubes(loaded)), sessions_of(measured, blocks))
 
 
-def effects_of(found: Sequence[Cube], bands: Bands, sessions: inference.Sessions = None) -> pd.DataFrame:
+def effects_of(found: Sequence[Cube], sessions: Sessions = None) -> pd.DataFrame:
     """The table of `effects` out of cubes that share their blocks."""
     groups = [
         [(cube, contrast) for cube, contrast in group if contrast.cells[1]]
@@ -96,26 +91,20 @@ def effects_of(found: Sequence[Cube], bands: Bands, sessions: inference.Sessions
     singles = [pair for group in groups for pair in group]
     if not singles:
         return pd.DataFrame(columns=list(COLUMNS))
-    numbers = iter(inference.contrasts(np.stack([contrast.values for _, contrast in singles]), sessions).tolist())
+    numbers = estimates(np.stack([contrast.values for _, contrast in singles]), sessions).to_dict("records")
+    estimated = iter(numbers)
     rows = []
     for group in groups:
-        rows += [_row(cube, contrast, dict(zip(NUMBERS, next(numbers), strict=True))) for cube, contrast in group]
+        rows += [_row(cube, contrast, next(estimated)) for cube, contrast in group]
         if len(group) > 1:
             rows.append(_overall(group, sessions))
-    adjusted = inference.holm(np.array([row["p"] for row in rows], dtype=np.float64))
-    for row, value in zip(rows, adjusted, strict=True):
-        row["adjusted"] = float(value)
-        row["band_high"], row["band_of"] = bands.get(
-            (row["quantity"], row["state"]), bands.get(BORROWED, (math.nan, ""))
-        )
-        alone, many = _why_not(row), _why_not_among_many(row)
-        row["why"] = alone or many
-        row["claim"] = not row["why"]
-        row["seems"] = bool(many) and not alone
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-NUMBERS = ("ratio", "low", "high", "p")
+    for row in rows:
+        row["bar"] = _bar(row)
+    families = [
+        HEADLINE if not row["other"] and is_headline(row["quantity"], row["state"]) else EXPLORATORY for row in rows
+    ]
+    per = "blocks" if sessions is None else "sessions"
+    return judge(pd.DataFrame(rows), pd.Series(families), per=per)[list(COLUMNS)]
 
 
 def _effect(cube: Cube, contrast: _Contrast) -> tuple[str, ...]:
@@ -126,7 +115,7 @@ def _effect(cube: Cube, contrast: _Contrast) -> tuple[str, ...]:
     return cube.backend, cube.quantity, cube.state, names["factor"], other, base
 
 
-def _row(cube: Cube, contrast: _Contrast, numbers: Mapping[str, float]) -> dict[str, Any]:
+def _row(cube: Cube, contrast: _Contrast, numbers: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         "backend": cube.backend, "quantity": cube.quantity, "state": cube.state, "unit": cube.unit,
         "other": "", "other_level": "", "other_against": "", **contrast.names, **numbers,
@@ -135,7 +124,7 @@ def _row(cube: Cube, contrast: _Contrast, numbers: Mapping[str, float]) -> dict[
     }  # fmt: skip
 
 
-def _overall(group: Sequence[tuple[Cube, _Contrast]], sessions: inference.Sessions) -> dict[str, Any]:
+def _overall(group: Sequence[tuple[Cube, _Contrast]], sessions: Sessions) -> dict[str, Any]:
     """The row of all comparisons of one effect together."""
     cube = group[0][0]
     contrasts = [contrast for _, contrast in group]
@@ -151,9 +140,10 @@ def _overall(group: Sequence[tuple[Cube, _Contrast]], sessions: inference.Sessio
     p = overall.p_value(vectors, np.stack([each.weights for each in contrasts]), sessions)
     ratio = math.nan
     if whole.any():
-        middle = np.median if int(whole.sum()) >= inference.MANY_BLOCKS else np.mean
-        ratio = overall.spread(_table([each.names for each in contrasts], middle(vectors[whole], axis=0)))
-    return _row(cube, together, {"ratio": ratio, "low": math.nan, "high": math.nan, "p": p})
+        ratio = overall.spread(_table([each.names for each in contrasts], vectors[whole].mean(axis=0)))
+    units = int(np.isfinite(by_session(np.where(whole, 0.0, np.nan)[None], sessions)).sum())
+    nothing = dict.fromkeys(("low", "high", "same", "scatter"), math.nan)
+    return _row(cube, together, {**nothing, "ratio": ratio, "p": p, "units": units})
 
 
 def _table(names: Sequence[Mapping[str, Any]], values: st.Floats) -> st.Floats:
@@ -244,36 +234,16 @@ def _averaged(
     return means[:blocks], means[blocks:], (int(seen.sum()), int(there.sum()))
 
 
-def _bands(ratios: pd.DataFrame) -> Bands:
-    return {
-        (str(row["quantity"]), str(row["state"])): (float(row["band_high"]), str(row["band_of"]))
-        for row in ratios.to_dict("records")
-    }
-
-
-def _why_not(row: Mapping[str, Any]) -> str:
-    """Empty when the effect could be claimed if it were the only one looked at."""
-    if row["n"] < inference.FEWEST:
+def _bar(row: Mapping[str, Any]) -> str:
+    """What stands against any claim, whatever the numbers say; "" for nothing."""
+    if row["n"] < FEWEST:
         return f"only {row['n']} block{'s' * (row['n'] != 1)} with {'all' if row['level'] == EVERY else 'both'}"
     if row["level"] == EVERY and row["p"] > ALPHA:
         return "together they don't differ clearly"
-    if row["level"] != EVERY and not (row["low"] > 1 or row["high"] < 1):
-        return "the interval holds 1"
     if (row["other"] or row["level"] == EVERY) and (row["censored"] or row["base_censored"]):
         return "instances failed: what is left is no fair comparison of effects"
     if row["censored"] and row["ratio"] < 1:
         return f"{row['level']} failed at times: less only where it did not"
     if row["base_censored"] and row["ratio"] > 1:
         return f"{row['against']} failed at times: more only than where it did not"
-    if math.isnan(row["band_high"]):
-        return "no A/A pair to compare with"
-    if max(row["ratio"], 1 / row["ratio"]) <= row["band_high"]:
-        return "no larger than what the A/A pair differs by"
     return ""
-
-
-def _why_not_among_many(row: Mapping[str, Any]) -> str:
-    """Empty when it stands Holm's correction too."""
-    return (
-        "" if row["adjusted"] <= ALPHA else f"one of many effects: p = {row['adjusted']:.2g} after Holm's correction"
-    )

@@ -16,10 +16,11 @@ import pandas as pd
 from lab.analysis import caches, merging
 from lab.analysis import statistics as st
 from lab.analysis.data import TWIN, Loaded, detail
+from lab.analysis.estimate import FEWEST
 from lab.analysis.host import HOST, remarks
-from lab.analysis.inference import FEWEST
+from lab.analysis.judge import TWIN as FAMILY_OF_TWIN
 from lab.analysis.precision import in_percent, widths
-from lab.analysis.quantities import format_value, is_key, label, some
+from lab.analysis.quantities import format_ratio, format_value, is_key, label, some
 from lab.host.virtualisation import NESTED
 from lab.model import Accelerator
 from lab.results.record import Arm, Ending, Status
@@ -28,7 +29,6 @@ NOISY = 0.10
 """A scatter (scaled MAD over median) above this is worth saying."""
 DRIFTING_Z, DRIFTING_CHANGE, DRIFTING_BLOCKS = 2.58, 0.05, 6
 CLUSTERED_GAP, CLUSTERED_COUNT = 2.0, 10
-WIDE_BAND = 1.25
 COARSE = 0.10
 
 
@@ -42,7 +42,7 @@ class Kind(StrEnum):
     PRECISION = "precision not reached"
     EMULATED = "emulation"
     NO_TWIN = "no A/A pair"
-    WIDE_BAND = "wide A/A band"
+    TWIN = "A/A pair differs"
     NOISE = "noise"
     DRIFT = "drift"
     CLUSTERS = "two clusters"
@@ -79,14 +79,20 @@ class Finding:
 
 
 def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
-    """Everything there is to warn of, the most serious first. ``ratios`` is lab.analysis.compare.ratios()'s."""
+    """Everything there is to warn of: a backend that differs from itself before all else, then the most serious
+    first.
+
+    ``ratios`` is lab.analysis.compare.ratios()'s.
+    """
     detectors = (
         _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _imprecise, _noise, _drift,
         _clusters, _coarse, _restored, _host, _excluded,
     )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
-    found += _band(ratios)
-    return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
+    found += _twin(loaded, ratios)
+    return tuple(
+        sorted(found, key=lambda finding: (finding.kind is not Kind.TWIN, list(Severity).index(finding.severity)))
+    )
 
 
 def _failed(loaded: Loaded) -> Iterator[Finding]:
@@ -247,7 +253,6 @@ def _clusters(loaded: Loaded) -> Iterator[Finding]:
 def _coarse(loaded: Loaded) -> Iterator[Finding]:
     measured = loaded.measured
     polled = measured[(measured["resolution"] > COARSE * measured["value"].abs()) & measured["value"].notna()]
-    polled = polled[polled["quantity"].map(is_key)]
     if not polled.empty:
         cases = sorted({f"{label(str(row.quantity))} of {row.arm}" for row in polled.itertuples()})
         yield Finding(
@@ -357,31 +362,37 @@ def differs(raw: dict[str, Any], answer: str) -> bool:
     return bool(expected) and expected != answer
 
 
-def _band(ratios: pd.DataFrame) -> Iterator[Finding]:
-    own = (
-        ratios["quantity"].map(is_key).astype(bool)
-        & (ratios["band_of"] == ratios["quantity"])
-        & ratios["band_high"].notna()
-    )
-    bands = ratios[own].drop_duplicates(["quantity", "state"])
-    if bands.empty and ratios["arm"].str.endswith(TWIN).any():
-        return  # too few blocks to say how much it differs from itself, which is told elsewhere
-    if bands.empty:
+def _twin(loaded: Loaded, ratios: pd.DataFrame) -> Iterator[Finding]:
+    if not loaded.measured["arm"].str.endswith(TWIN).any():
         yield Finding(
             kind=Kind.NO_TWIN,
             severity=Severity.WARNING,
-            sentence="No backend was measured against itself, so the noise of a comparison is unknown.",
-            advice="No difference is claimed. Run lab compare with its A/A pair.",
+            sentence="No backend was measured against itself, so a defect of the run that makes equal things differ "
+            "could not be seen.",
+            advice="Run lab compare with its A/A pair.",
         )
         return
-    wide = bands[bands["band_high"] > WIDE_BAND].sort_values("band_high", ascending=False)
-    cases = [f"{_series_name(str(row.quantity), str(row.state))} (×{row.band_high:.2f})" for row in wide.itertuples()]
+    if not loaded.twin_alike:
+        yield Finding(
+            kind=Kind.NO_TWIN,
+            severity=Severity.NOTE,
+            sentence="The second label of the A/A pair was treated otherwise than the first "
+            f"({loaded.run.settings['twin']}), by an earlier version of lab: it is compared in boots alone.",
+            advice="Measure again for a whole A/A pair.",
+        )
+    differing = ratios[(ratios["family"] == FAMILY_OF_TWIN) & ratios["claim"]]
+    cases = [
+        f"{_series_name(str(row['quantity']), str(row['state']))} by {format_ratio(float(row['ratio']))}"
+        for row in differing.sort_values("adjusted").to_dict("records")
+    ]
     if cases:
         yield Finding(
-            kind=Kind.WIDE_BAND,
-            severity=Severity.WARNING,
-            sentence=f"One backend measured against itself differs by up to: {some(cases)}.",
-            advice="Smaller differences between backends are not claimed. More blocks narrow the band.",
+            kind=Kind.TWIN,
+            severity=Severity.SERIOUS,
+            sentence=f"The same backend, measured twice under two labels ({differing.iloc[0]['arm']}), differs from "
+            f"itself: {some(cases)}. By chance that happens to one run in twenty.",
+            advice="Something in this run makes equal things differ. Don't believe its differences of that size "
+            "before another run repeats them.",
         )
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lab.analysis import inference
+from lab.analysis import estimate
 from lab.analysis.data import Loaded, detail
+from lab.analysis.judge import EXPLORATORY, HEADLINE, Judgement, judge, judgement
 from lab.analysis.quantities import format_interval, format_value
-from lab.analysis.statistics import Floats
 from lab.results.record import Arm, Status
 
 START, BOOT, PSS, MEMORY = "ladder.start", "boot.total", "memory.pss", "ladder.memory"
 QUANTITIES = (START, BOOT, MEMORY, PSS)
 JUDGED = (START, MEMORY)
-ALPHA = 0.05
 ANONYMOUS, KERNEL, USAGE = "memory.cgroup.anon", "memory.cgroup.kernel", "memory.cgroup.usage"
 
 
@@ -27,9 +27,9 @@ ANONYMOUS, KERNEL, USAGE = "memory.cgroup.anon", "memory.cgroup.kernel", "memory
 class Cost:
     """One quantity on one rung: its median, the step from the rung before, both with intervals of 95 %.
 
-    ``step`` is the median of the differences within rounds, since what was measured in one round met the same host.
-    ``p`` is how often rungs that differ by nothing would differ as much; after `costs`, by Holm's correction for all
-    steps that are judged. NaN where there is none: the first rung has no step, a rung that never came up has nothing.
+    ``step`` is what the rung adds to the one before: the ratio of the two, as `lab.analysis.estimate` has it from the
+    rounds, times the median of the one before. NaN where there is none: the first rung has no step, a rung that never
+    came up has nothing. ``judged`` is what may be said of it, None without a step.
     """
 
     arm: str
@@ -43,12 +43,12 @@ class Cost:
     step: float
     step_low: float
     step_high: float
-    p: float
+    judged: Judgement | None
 
     @property
     def is_sure(self) -> bool:
-        """More than scatter: the step's interval leaves out zero, and it is not just one of many looked at."""
-        return (self.step_low > 0 or self.step_high < 0) and self.p <= ALPHA
+        """Whether a difference to the rung before may be claimed."""
+        return self.judged is not None and self.judged.claim
 
     def __str__(self) -> str:
         if not self.n:
@@ -63,7 +63,8 @@ class Cost:
         if math.isnan(self.step_low):
             return f"{signed(self.step, self.unit)} (too few rounds for an interval)"
         interval = f"{signed(self.step_low, self.unit)} to {signed(self.step_high, self.unit)}"
-        return f"{signed(self.step, self.unit)} ({interval})" if self.is_sure else f"no clear difference ({interval})"
+        assert self.judged is not None
+        return f"{signed(self.step, self.unit)} ({interval})" if self.is_sure else f"{self.judged.words} ({interval})"
 
     @property
     def glance(self) -> str:
@@ -105,26 +106,36 @@ class Row:
 
 
 def costs(loaded: Loaded) -> dict[tuple[str, str], Cost]:
-    """By rung and quantity."""
+    """By rung and quantity. The steps of `JUDGED` are one headline family, those of the others are exploratory."""
     frame = loaded.measured
+    tables = {
+        quantity: _memory(frame) if quantity == MEMORY else _by_round(frame, quantity) for quantity in QUANTITIES
+    }
+    steps = [
+        (before.label, arm.label, quantity)
+        for quantity in QUANTITIES
+        for before, arm in pairwise(loaded.all_arms)
+        if {before.label, arm.label} <= set(tables[quantity])
+    ]
+    judged = {}
+    if steps:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = [tables[name][arm] / tables[name][before] for before, arm, name in steps]
+            logs = np.log(np.stack([ratio.to_numpy(dtype=np.float64) for ratio in ratios]))
+        rows = estimate.estimates(np.where(np.isfinite(logs), logs, np.nan)).assign(bar="")
+        families = pd.Series([HEADLINE if name in JUDGED else EXPLORATORY for _, _, name in steps])
+        of = [(arm, name) for _, arm, name in steps]
+        judged = dict(zip(of, judge(rows, families).to_dict("records"), strict=True))
     found: dict[tuple[str, str], Cost] = {}
     for quantity in QUANTITIES:
-        table = _memory(frame) if quantity == MEMORY else _by_round(frame, quantity)
-        unit = "bytes" if quantity in (MEMORY, PSS) else "seconds"
-        before: pd.Series | None = None
+        middle = math.nan
         for arm in loaded.all_arms:
-            values = table[arm.label] if arm.label in table else pd.Series(dtype="float64")
+            values = tables[quantity].get(arm.label, pd.Series(dtype="float64"))
             failed = frame[(frame["arm"] == arm.label) & (frame["status"] != Status.OK)]
-            found[arm.label, quantity] = _cost(arm.label, quantity, unit, values, before, len(failed))
-            before = values
-    return _corrected(found)
-
-
-def _corrected(found: dict[tuple[str, str], Cost]) -> dict[tuple[str, str], Cost]:
-    """Holm's correction over the steps that reports judge, else one in twenty would be "sure" by chance."""
-    judged = [key for key in found if key[1] in JUDGED]
-    adjusted = inference.holm(np.array([found[key].p for key in judged]))
-    return found | {key: replace(found[key], p=float(p)) for key, p in zip(judged, adjusted, strict=True)}
+            row = judged.get((arm.label, quantity))
+            found[arm.label, quantity] = _cost(arm.label, quantity, values, row, middle, len(failed))
+            middle = found[arm.label, quantity].median
+    return found
 
 
 def _memory(frame: pd.DataFrame) -> pd.DataFrame:
@@ -143,36 +154,28 @@ def _by_round(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return rows.pivot_table(index="block", columns="arm", values="value", aggfunc="median", observed=True)
 
 
-def _cost(arm: str, quantity: str, unit: str, values: pd.Series, before: pd.Series | None, failed: int) -> Cost:
+def _cost(
+    arm: str, quantity: str, values: pd.Series, row: Mapping[Any, Any] | None, before: float, failed: int
+) -> Cost:
+    """``row`` is the judged ratio to the rung before, whose median is ``before``."""
     known = values.dropna().to_numpy(dtype=np.float64)
-    low, high = inference.median_interval(known) if len(known) else (math.nan, math.nan)
-    steps, p = np.array([], dtype=np.float64), math.nan
-    if before is not None:
-        above, below = (each.to_numpy(dtype=np.float64) for each in values.align(before))
-        steps = (above - below)[np.isfinite(above - below)]
-        p = inference.p_value(above[:, None], below[:, None])
-    step_low, step_high = _interval_of_steps(steps)
+    low, high = estimate.median_interval(known)
+    ratios = [math.nan] * 3 if row is None else [row[name] for name in ("ratio", "low", "high")]
+    step, step_low, step_high = (before * (ratio - 1) for ratio in ratios)
     return Cost(
         arm=arm,
         quantity=quantity,
-        unit=unit,
+        unit="bytes" if quantity in (MEMORY, PSS) else "seconds",
         n=len(known),
         failed=failed,
         median=float(np.median(known)) if len(known) else math.nan,
         low=low,
         high=high,
-        step=float(np.median(steps)) if len(steps) else math.nan,
+        step=step,
         step_low=step_low,
         step_high=step_high,
-        p=p,
+        judged=judgement(row) if row is not None else None,
     )
-
-
-def _interval_of_steps(steps: Floats) -> tuple[float, float]:
-    """Differences have either sign, so no logarithms: Student's t with few, order statistics with more."""
-    if len(steps) < inference.ENOUGH_FOR_ORDER:
-        return inference.student_interval(steps)
-    return inference.median_interval(steps)
 
 
 def rows(loaded: Loaded) -> tuple[Row, ...]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lab.analysis import inference
 from lab.analysis.data import Loaded
+from lab.analysis.estimate import estimates
+from lab.analysis.judge import EXPLORATORY, HEADLINE, Judgement, judge, judgement
+from lab.analysis.statistics import Floats
 from lab.results.record import Status
 
 RATE, LATENCY, SURVIVED, WOKEN = "noisy.rate", "noisy.latency.p99", "noisy.survived", "noisy.host_delay"
@@ -52,11 +55,14 @@ OTHERWISE = "a limit that no cgroup of the host's counts: its own kernel's, or o
 class Disturbance:
     """One kind of neighbour beside one backend, over all blocks.
 
-    ``slowdown`` is requests per second in quiet over those beside the neighbour, with an interval of 95 % (Student's
-    t on the blocks' logarithms); NaN where it can't be said, infinite where nothing was answered. ``latency`` is the
-    ratio of the 99th percentiles. ``survived`` of ``times``; ``met`` are the limits that the aggressor ran into, the
-    most frequent first; ``host_delay_seconds`` is how late the host woke a process outside, at worst. ``undone`` says
-    why the aggressor could not begin, where it never could; blocks in which it could not are in none of the figures.
+    ``slowdown`` is requests per second in quiet over those beside the neighbour, with an interval of 95 %, as
+    `lab.analysis.estimate` has it; NaN where it can't be said, infinite where nothing was answered. A victim that
+    answered nobody in ``silent`` of the blocks was slowed by at least as much as in the worst of the others: it
+    counts as that much, and the slowdown is a lower bound. ``judged`` is what may be said of it: the kinds beside
+    one backend in one condition are a headline family. ``latency`` is the ratio of the 99th percentiles, of those
+    that answered. ``survived`` of ``times``; ``met`` are the limits that the aggressor ran into, the most frequent
+    first; ``host_delay_seconds`` is how late the host woke a process outside, at worst. ``undone`` says why the
+    aggressor could not begin, where it never could; blocks in which it could not are in none of the figures.
     """
 
     arm: str
@@ -70,6 +76,8 @@ class Disturbance:
     times: int
     met: tuple[str, ...]
     host_delay_seconds: float
+    judged: Judgement | None = None
+    silent: int = 0
     undone: str = ""
 
     @property
@@ -79,7 +87,9 @@ class Disturbance:
             return "not disturbed"
         if math.isinf(self.slowdown):
             return "no answer at all"
-        return "not measured" if math.isnan(self.slowdown) else f"{self.slowdown:.2f} ×"
+        if math.isnan(self.slowdown):
+            return "not measured"
+        return f"{'at least ' * bool(self.silent)}{self.slowdown:.2f} ×"
 
     @property
     def sure(self) -> str:
@@ -88,7 +98,8 @@ class Disturbance:
             return ""
         if math.isnan(self.low):
             return "too few blocks for an interval"
-        return f"{self.low:.2f} to {self.high:.2f}" + (": no clear difference" * (self.low <= 1 <= self.high))
+        silent = f"; in {self.silent} of {self.times} blocks nothing was answered" * bool(self.silent)
+        return f"{self.low:.2f} to {self.high:.2f}: {self.judged.words if self.judged else 'not judged'}{silent}"
 
     @property
     def says(self) -> str:
@@ -101,12 +112,14 @@ def disturbances(loaded: Loaded) -> list[Disturbance]:
     frame = loaded.frame[loaded.frame["metric"] == "noisy"].copy()
     for key in ("kind", "limits"):
         frame[key] = frame["detail"].map(lambda detail, key=key: str(detail.get(key, "")))
-    found = []
     order = [arm.label for arm in loaded.all_arms]
-    for (arm, limits), group in frame.groupby(["arm", "limits"], sort=False, observed=True):
-        quiet = group[group["kind"] == QUIET]
-        for kind, rows in group[group["kind"] != QUIET].groupby("kind", sort=False, observed=True):
-            found.append(_one(str(arm), str(limits), str(kind), quiet, rows))
+    blocks = np.sort(frame["block"].unique())
+    seen = [
+        _Seen(str(arm), str(limits), str(kind), rows, *_logs(group[group["kind"] == QUIET], rows, blocks))
+        for (arm, limits), group in frame.groupby(["arm", "limits"], sort=False, observed=True)
+        for kind, rows in group[group["kind"] != QUIET].groupby("kind", sort=False, observed=True)
+    ]
+    found = [_one(*each) for each in zip(seen, *_judged(seen), strict=True)]
     kinds = sorted({each.kind for each in found})
     return sorted(
         found, key=lambda each: (kinds.index(each.kind), order.index(each.arm), each.limits == "with limits")
@@ -152,27 +165,70 @@ def fallen(loaded: Loaded) -> list[str]:
     ]
 
 
-def _one(arm: str, limits: str, kind: str, quiet: pd.DataFrame, rows: pd.DataFrame) -> Disturbance:
-    reasons = rows["detail"].map(_undone)
-    late, rows = rows, rows[reasons == ""]
-    slowdown, low, high = _ratio(_by_block(quiet, RATE), _by_block(rows, RATE))
-    latency, _, _ = _ratio(_by_block(rows, LATENCY), _by_block(quiet, LATENCY))
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was observed of one kind beside one backend: a logarithm per block of each ratio, NaN for none."""
+
+    arm: str
+    limits: str
+    kind: str
+    rows: pd.DataFrame
+    slowdown: Floats
+    latency: Floats
+    silent: int  # of the blocks of ``slowdown``, those that are lower bounds
+
+
+def _logs(quiet: pd.DataFrame, rows: pd.DataFrame, blocks: NDArray[np.int64]) -> tuple[Floats, Floats, int]:
+    """Per block the logarithms of slowdown and of the ratio of latencies, and how many of the former are bounds."""
+    done = rows[rows["detail"].map(_undone) == ""]
+    rate, latency = (
+        np.log(_by_block(above, quantity, blocks) / _by_block(below, quantity, blocks))
+        for above, below, quantity in ((quiet, done, RATE), (done, quiet, LATENCY))
+    )
+    fell = done["detail"].map(lambda each: bool(each.get("fell")))
+    asked = done[(done["quantity"] == RATE) & done["value"].isna() & ~fell]
+    silent = np.isin(blocks, asked["block"]) & np.isnan(rate) & np.isfinite(_by_block(quiet, RATE, blocks))
+    if np.isfinite(rate).any():
+        rate[silent] = max(0.0, float(np.nanmax(rate)))
+    return rate, latency, int(silent.sum())
+
+
+def _judged(seen: list[_Seen]) -> tuple[list[dict[Hashable, Any]], list[dict[Hashable, Any]]]:
+    """The judged rows of slowdowns and of latencies, in the order of ``seen``."""
+    if not seen:
+        return [], []
+    logs = np.stack([each.slowdown for each in seen] + [each.latency for each in seen])
+    table = estimates(logs)
+    worse = [bool(each.silent) for each in seen] + [False] * len(seen)
+    table["bar"] = [
+        "it answered nobody at times: faster only where it did" if silent and not ratio > 1 else ""
+        for silent, ratio in zip(worse, table["ratio"], strict=True)
+    ]
+    families = [f"{HEADLINE}:{each.arm}:{each.limits}" for each in seen] + [EXPLORATORY] * len(seen)
+    rows = judge(table, pd.Series(families)).to_dict("records")
+    return rows[: len(seen)], rows[len(seen) :]
+
+
+def _one(seen: _Seen, slowdown: Mapping[Any, Any], latency: Mapping[Any, Any]) -> Disturbance:
+    reasons = seen.rows["detail"].map(_undone)
+    rows = seen.rows[reasons == ""]
     rates = rows[rows["quantity"] == RATE]
-    if len(rates) and rates["value"].isna().all():
-        slowdown, low, high = math.inf, math.nan, math.nan
+    is_dead = bool(len(rates)) and bool(rates["value"].isna().all())
     lived = rows[rows["quantity"] == SURVIVED]["value"]
     return Disturbance(
-        arm=arm,
-        limits=limits,
-        kind=kind,
-        slowdown=slowdown,
-        low=low,
-        high=high,
-        latency=latency,
+        arm=seen.arm,
+        limits=seen.limits,
+        kind=seen.kind,
+        slowdown=math.inf if is_dead else float(slowdown["ratio"]),
+        low=math.nan if is_dead else float(slowdown["low"]),
+        high=math.nan if is_dead else float(slowdown["high"]),
+        latency=float(latency["ratio"]),
         survived=int(lived.sum()),
         times=len(lived),
         met=_met(rates["detail"].tolist()),
-        host_delay_seconds=float(late[late["quantity"] == WOKEN]["value"].max()),
+        host_delay_seconds=float(seen.rows[seen.rows["quantity"] == WOKEN]["value"].max()),
+        judged=None if is_dead else judgement(slowdown),
+        silent=0 if is_dead else seen.silent,
         undone="" if len(rows) else str(reasons.iloc[0]),
     )
 
@@ -183,21 +239,11 @@ def _undone(detail: Mapping[str, Any]) -> str:
     return said.removeprefix(REFUSES) if said.startswith(REFUSES) else ""
 
 
-def _by_block(rows: pd.DataFrame, quantity: str) -> pd.Series:
-    values = rows[(rows["quantity"] == quantity) & rows["value"].notna()]
-    return values.groupby("block")["value"].median()
-
-
-def _ratio(above: pd.Series, below: pd.Series) -> tuple[float, float, float]:
-    """The geometric mean of the shared blocks' ratios, and its interval; NaN without any."""
-    first, second = above.align(below, join="inner")
-    one, two = first.to_numpy(dtype=np.float64), second.to_numpy(dtype=np.float64)
-    positive = (one > 0) & (two > 0)
-    logs = inference.log_ratios(one[positive], two[positive])
-    if not len(logs):
-        return math.nan, math.nan, math.nan
-    low, high = inference.student_interval(logs)
-    return math.exp(float(logs.mean())), math.exp(low), math.exp(high)
+def _by_block(rows: pd.DataFrame, quantity: str, blocks: NDArray[np.int64]) -> Floats:
+    """A value per block, NaN for one without."""
+    values = rows[(rows["quantity"] == quantity) & (rows["value"] > 0)]
+    found: Floats = values.groupby("block")["value"].median().reindex(blocks).to_numpy(dtype=np.float64)
+    return found
 
 
 def _met(details: list[dict[str, Any]]) -> tuple[str, ...]:

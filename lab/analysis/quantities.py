@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """A quantity's name for people and its definition in a line; ``key`` ones are checked and compared."""
+    """A quantity's name for people and its definition in a line; ``key`` ones have figures and checks of their own.
+
+    ``headline`` names the states in which it belongs to the declared family of `lab.analysis.judge`; "" is none.
+    """
 
     name: str
     label: str
     definition: str
     key: bool = False
+    headline: tuple[str, ...] = ()
 
 
 def _read() -> dict[str, Quantity]:
     raw = tomllib.loads(files("lab.analysis").joinpath("quantities.toml").read_text(encoding="utf-8"))
-    return {name: Quantity(name=name, **entry) for name, entry in raw.items()}
+    return {
+        name: Quantity(name=name, **{**entry, "headline": tuple(entry.get("headline", ()))})
+        for name, entry in raw.items()
+    }
 
 
 QUANTITIES = _read()
@@ -30,8 +37,23 @@ KEY = tuple(name for name, quantity in QUANTITIES.items() if quantity.key)
 
 
 def is_key(name: str) -> bool:
-    """Whether a quantity is checked for noise and compared; a scenario's own figures all are."""
+    """Whether a quantity is shown in comparisons and checked for noise; a scenario's own figures all are."""
     return name in KEY or name.startswith("work.")
+
+
+def is_headline(name: str, state: str = "") -> bool:
+    """Whether a quantity belongs, in that state, to the declared family: see `lab.analysis.judge`."""
+    return name in QUANTITIES and state in QUANTITIES[name].headline
+
+
+def more_is_better(name: str, wanted: Collection[str] = ()) -> bool:
+    """Whether more of it is better; ``wanted`` names those of a scenario's own work."""
+    return name == "load.requests_per_second" or name in wanted
+
+
+def is_directed(name: str, wanted: Collection[str] = ()) -> bool:
+    """Whether less (or more) of it is better, so that an instance that died has to count as the worst."""
+    return name.startswith(("boot.", "teardown.", "cpu.", "load.", "work.")) or more_is_better(name, wanted)
 
 
 def label(name: str) -> str:
@@ -68,7 +90,7 @@ def format_interval(low: float, high: float, unit: str) -> str:
     """``12.1–12.9 s``: both ends in the prefix of the upper one."""
     if math.isnan(low) or math.isnan(high):
         return "–"
-    first, last = format_value(low, unit), format_value(high, unit)
+    first, last = _apart(low, high, lambda value, digits: format_value(value, unit, digits), 3)
     number, _, prefix = first.partition(" ")
     return f"{number}–{last}" if prefix == last.partition(" ")[2] else f"{first} – {last}"
 
@@ -77,7 +99,30 @@ def format_ratio(ratio: float) -> str:
     """``1.07 ×`` near one, ``83 ×`` far from it; a dash where there is no ratio."""
     if math.isnan(ratio):
         return "–"
-    return f"{_significant(ratio, 2 if ratio >= 10 or ratio < 0.1 else 3)} ×"
+    return f"{_ratio(ratio)} ×"
+
+
+def format_ratios(low: float, high: float) -> str:
+    """``0.95–1.12 ×``, with as many digits as tell the ends apart; "" where there is no interval."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    first, last = _apart(low, high, _ratio, 0)
+    return f"{first}–{last} ×"
+
+
+def _apart(low: float, high: float, write: Callable[[float, int], str], digits: int) -> tuple[str, str]:
+    """Both ends as ``write`` has them, with a few more than ``digits`` where they would read the same."""
+    for more in range(digits, digits + 3):
+        first, last = write(low, more), write(high, more)
+        if first != last or low == high:
+            break
+    return first, last
+
+
+def _ratio(ratio: float, more: int = 0) -> str:
+    if math.isinf(ratio):
+        return "∞"
+    return _significant(ratio, more + (2 if ratio >= 10 or ratio < 0.1 else 3))
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...], digits: int) -> str:

@@ -1,52 +1,15 @@
-"""Medians, intervals and effect sizes, vectorised; numbers in, numbers out.
-
-Everything resamples *blocks*, not single values: observations of one block share the state the host was in.
-"""
+"""Medians, intervals and effect sizes, vectorised; numbers in, numbers out."""
 
 from __future__ import annotations
-
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
-RESAMPLES = 4000
 LEVEL = 0.95
 MAD_TO_SIGMA = 1.4826
 """Scales the median absolute deviation to the standard deviation of a normal distribution."""
-
-
-def resamples(blocks: int, seed: int, key: str, count: int = RESAMPLES) -> Indices:
-    """``count`` × ``blocks`` block indices drawn with replacement, always the same for a seed and key.
-
-    Arms that share the key share the draws, which is what pairs them within a block.
-    """
-    generator = _generator(seed, key)
-    return generator.integers(0, blocks, size=(count, blocks), dtype=np.intp)
-
-
-def resamples_of_sessions(sessions: NDArray[np.int64], seed: int, key: str, count: int = RESAMPLES) -> Indices:
-    """Like `resamples`, in two stages: sessions are drawn with replacement, then blocks within each that was drawn.
-
-    ``sessions`` is that of each block. A session with fewer blocks than the longest is drawn from as often as that.
-    """
-    generator = _generator(seed, key)
-    members = [np.flatnonzero(sessions == session) for session in np.unique(sessions)]
-    sizes = np.array([len(each) for each in members])
-    table = np.zeros((len(members), sizes.max()), dtype=np.intp)
-    for row, each in zip(table, members, strict=True):
-        row[: len(each)] = each
-    drawn = generator.integers(0, len(members), size=(count, len(members), 1))
-    places = (generator.random((count, len(members), sizes.max())) * sizes[drawn]).astype(np.intp)
-    result: Indices = table[drawn, places].reshape(count, -1)
-    return result
-
-
-def _generator(seed: int, key: str) -> np.random.Generator:
-    return np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(key.encode())])
 
 
 def by_block(values: Floats, blocks: NDArray[np.int64], order: NDArray[np.int64]) -> Floats:
@@ -68,20 +31,6 @@ def medians(matrix: Floats) -> Floats:
     high = ordered[rows, np.minimum(counts // 2, ordered.shape[1] - 1)]
     result: Floats = (low + high) / 2
     return result
-
-
-def resampled_medians(matrix: Floats, draws: Indices) -> Floats:
-    """The median of each resample of the blocks of ``matrix`` (see by_block)."""
-    return medians(matrix[draws].reshape(len(draws), -1))
-
-
-def interval(statistics: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """The central percentile interval; (NaN, NaN) when nothing is left."""
-    finite = statistics[np.isfinite(statistics)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def mad(values: Floats) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.analysis import inference
+from lab.analysis import estimate
 from lab.analysis import statistics as st
 from lab.analysis.data import counted, sessions_of
 from lab.results.record import Status
@@ -28,7 +28,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per (quantity, state, arm), in the order they first appear.
 
     Columns, values in ``unit``: metric, quantity, state, arm, unit, n (observations that succeeded), median,
-    low and high (interval of the median over blocks, 95 %, see `lab.analysis.inference.median_interval`), p95,
+    low and high (interval of the median over blocks, 95 %, see `lab.analysis.estimate.median_interval`), p95,
     minimum, maximum, mad, resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups,
     excluded blocks, probes' answers and what was observed of the host itself are left out. An arm that never
     succeeded has n = 0 and NaN. Failures and timeouts of a boot are censored: they count as longer than all that
@@ -45,7 +45,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(
-    key: dict[str, Any], group: pd.DataFrame, blocks: NDArray[np.int64], sessions: inference.Sessions
+    key: dict[str, Any], group: pd.DataFrame, blocks: NDArray[np.int64], sessions: estimate.Sessions
 ) -> dict[str, Any]:
     good = group[group["value"].notna()]
     values = good["value"].to_numpy(dtype=np.float64)
@@ -65,11 +65,11 @@ def _row(
     censored = 0
     if key["quantity"] == CENSORED and len(good) < len(group):  # what fell over after its boot has booted
         censored = len(set(group["instance"]) - set(good["instance"]))
-    low, high = inference.median_interval(inference.block_medians(matrix), sessions=sessions)
+    low, high = estimate.median_interval(st.medians(matrix), sessions=sessions)
     if censored:
-        low, high = inference.censored_interval(values, censored)
+        low, high = estimate.censored_interval(values, censored)
     return row | {
-        "median": inference.censored_median(values, censored) if censored else float(np.median(values)),
+        "median": estimate.censored_median(values, censored) if censored else float(np.median(values)),
         "low": low,
         "high": high,
         "p95": float("nan") if censored else float(np.quantile(values, 0.95)),

@@ -14,7 +14,7 @@ from lab.cli.shape import JsonTo, Manner, write_json
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
-    from lab.experiment.selfbench import Goal, Results, Series
+    from lab.experiment.selfbench import Goal, Results
     from lab.experiment.watch import Watch
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -98,23 +98,20 @@ def judge(results: Results) -> list[Outcome]:
 def _judge(goal: Goal, results: Results) -> Outcome:
     import numpy as np
 
-    from lab.analysis.statistics import interval, resampled_medians, resamples
+    from lab.analysis.estimate import estimates, estimates_apart, median_interval
 
     ours, theirs = results.series.get(goal.ours), results.series.get(goal.theirs)
     if ours is None or (goal.theirs and theirs is None):
         return Outcome(goal=goal, value=float("nan"), low=float("nan"), high=float("nan"), met=None)
-
-    def resampled(series: Series, key: str) -> Any:
-        rounds = np.array(series.seconds)[:, np.newaxis]
-        return resampled_medians(rounds, resamples(len(rounds), results.seed, key))
-
-    value = float(np.median(ours.seconds))
-    spread = resampled(ours, "rounds")
-    if theirs is not None:
-        value /= float(np.median(theirs.seconds))
-        # series made in the same rounds share the draws, so that what disturbed a round disturbs both
-        spread = spread / resampled(theirs, "rounds" if goal.paired else "others")
-    low, high = interval(spread)
+    seconds = np.array(ours.seconds)
+    if theirs is None:
+        value = float(np.median(seconds))
+        low, high = median_interval(seconds)
+    else:
+        above, below = np.log(seconds), np.log(theirs.seconds)
+        # what disturbed a round disturbs both series of it, so that they are compared within rounds
+        table = estimates((above - below)[None]) if goal.paired else estimates_apart([(above, below)])
+        value, low, high = (float(table.iloc[0][name]) for name in ("ratio", "low", "high"))
     return Outcome(goal=goal, value=value, low=low, high=high, met=value <= goal.at_most)
 
 

@@ -49,7 +49,8 @@ def _show(found: Difference, everything: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from lab.analysis.quantities import format_ratio, format_value, is_key, label
+    from lab.analysis.judge import Verdict
+    from lab.analysis.quantities import format_ratio, format_ratios, format_value, is_key, label
 
     plain = Console()
     console = Console(highlight=False, width=None if plain.is_terminal else 110)
@@ -69,18 +70,17 @@ def _show(found: Difference, everything: bool) -> None:
         grid.add_row(f"[bold]{escape(arm.label)}[/bold]")
         for row in group.to_dict("records"):
             name = label(str(row["quantity"])) + (f", {row['state'].replace('-', ' ')}" if row["state"] else "")
-            low, high = format_ratio(row["low"]), format_ratio(row["high"])
             grid.add_row(
                 f"  {name}",
                 format_value(row["before"], row["unit"]),
                 format_value(row["after"], row["unit"]),
                 format_ratio(row["ratio"]),
-                "–" if low == "–" else f"{low.removesuffix(' ×')}–{high}",
-                "[bold]changed[/bold]" if row["changed"] else "[dim]no clear change[/dim]",
+                format_ratios(row["low"], row["high"]) or "–",
+                "[bold]changed[/bold]" if row["claim"] else f"[dim]{Verdict(row['verdict']).words}[/dim]",
             )
     console.print(grid)
-    changed = int(table["changed"].sum())
     console.print(
-        f"\n{changed} of {len(table)} changed, judged together by Holm's correction. No clear change does not mean "
-        "no change: only that these runs could not show one.",
+        f"\n{int(table['claim'].sum())} of {len(table)} changed. The ratio is that of the geometric means, which the "
+        "medians beside it are not. Not proven either way does not mean no change: only that these runs could not show "
+        "one."
     )

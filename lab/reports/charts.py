@@ -29,7 +29,7 @@ Data = dict[str, Any]
 class Panel:
     """One pair of axes. ``unit`` is that of the values of its ``rows``; ``logarithmic`` how its axis starts, None
     where it can't be switched; ``legend`` pairs of a fill and its words. Of ``effects``, ``reach`` is how far from 1
-    the axis goes, and ``band`` how far the A/A pair does.
+    the axis goes, and ``band`` how far what counts as the same does.
     """
 
     kind: str
@@ -142,9 +142,8 @@ def bars(
         found = material.ratio(quantity, arm.label, state)
         words = ""
         if found is not None and not math.isnan(found.ratio):
-            interval = "" if math.isnan(found.low) else f" ({format_ratio(found.low)} – {format_ratio(found.high)})"
-            claim = "" if found.claim else f", but {found.why}: no difference is claimed"
-            words = f"{format_ratio(found.ratio)} {found.baseline}{interval}{claim}"
+            interval = "" if math.isnan(found.low) else f" ({found.range})"
+            words = f"{format_ratio(found.ratio)} {found.baseline}{interval}, paired: {found.judged.words}"
         note = compared(material, quantity, arm, state) if noted else short(value)
         rows.append(
             whose(arm)

@@ -27,7 +27,7 @@ from lab.reports.pages import put
 from lab.results.columns import write_parquet
 from lab.results.store import RunFolder
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PDF_SECONDS = 120.0
 FIGURE_COLUMNS = ["quantity", "state", "arm", "block", "value", "unit", "status", "accelerator", "text"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.analysis.factors import BACKEND, EVERY
-from lab.analysis.quantities import KEY, format_ratio
+from lab.analysis.judge import Verdict
+from lab.analysis.quantities import KEY, format_ratio, format_ratios
 from lab.reports.material import Material, stamp, stamped
 from lab.reports.tables import Cell, Row, Table
 from lab.reports.words import Statement
@@ -114,19 +115,15 @@ def _varied(material: Material, raw: Record) -> str:
 def _statement(material: Material, rows: Sequence[Record]) -> Statement:
     """What one level of one factor does, against its first, to every headline quantity of every backend."""
     claimed = [f"{_on(material, row)} {format_ratio(row['ratio'])}" for row in rows if row["claim"]]
-    seeming = [f"{_on(material, row)} {format_ratio(row['ratio'])}" for row in rows if row["seems"]]
-    others: dict[str, list[str]] = {}
-    for row in rows:
-        if not (row["claim"] or row["seems"]):
-            others.setdefault(subject(material, row["quantity"], row["state"]), []).append(row["backend"])
-    parts = []
-    if claimed:
-        parts.append(", ".join(claimed))
-    if seeming:
-        parts.append(f"perhaps {', '.join(seeming)}, which more blocks would decide")
-    if others:
-        on = ", ".join(f"{name} of {' and '.join(backends)}" for name, backends in others.items())
-        parts.append(f"no effect can be claimed on {on}")
+    others: dict[Verdict, dict[str, list[str]]] = {Verdict.SAME: {}, Verdict.OPEN: {}}
+    for row in (row for row in rows if not row["claim"]):
+        name = subject(material, row["quantity"], row["state"])
+        others[Verdict(row["verdict"])].setdefault(name, []).append(row["backend"])
+    parts = [", ".join(claimed)] if claimed else []
+    for verdict, found in others.items():
+        if found:
+            on = ", ".join(f"{name} of {' and '.join(backends)}" for name, backends in found.items())
+            parts.append(f"{verdict.words}: {on}")
     known = [f"{_on(material, row)} {between(row)}" for row in rows if math.isfinite(row["low"])]
     first = rows[0]
     return Statement(
@@ -145,22 +142,16 @@ def _together(material: Material, rows: Sequence[Record]) -> Statement | None:
         if row["claim"] and row["factor"] == factor and not row["other"] and row["level"] != EVERY
     }
     left = [row for row in rows if tuple(row[key] for key in ("backend", "quantity", "state")) not in alone]
-    parts = [
-        f"{words} {', '.join(_on(material, row) for row in found)}"
-        for words, found in (
-            ("they surely differ in", [row for row in left if row["claim"]]),
-            ("perhaps, which more blocks would decide, in", [row for row in left if row["seems"]]),
-        )
-        if found
-    ]
-    if not parts:
+    left = [row for row in left if row["claim"]]
+    if not left:
         return None
-    chances = [f"{_on(material, row)} {chance(row)}, {apart(row)}" for row in left if row["claim"] or row["seems"]]
+    chances = [f"{_on(material, row)} {chance(row)}, {apart(row)}" for row in left]
     levels = next(raw["levels"] for raw in material.run.settings["factors"] if raw["name"] == factor)
     return Statement(
-        sentence=f"{factor}, all levels together ({', '.join(levels)}): {'; '.join(parts)}.",
+        sentence=f"{factor}, all levels together ({', '.join(levels)}): they surely differ in "
+        f"{', '.join(_on(material, row) for row in left)}.",
         sure=f"Overall tests: {'; '.join(chances)}.",
-        claim=any(row["claim"] for row in left),
+        claim=True,
     )
 
 
@@ -192,7 +183,7 @@ def between(row: Record) -> str:
         return chance(row)
     if math.isnan(row["low"]):
         return "no interval"
-    return f"{format_ratio(row['low']).removesuffix(' ×')}–{format_ratio(row['high'])}"
+    return format_ratios(row["low"], row["high"])
 
 
 def _interacting(material: Material) -> Iterator[Statement]:
@@ -218,16 +209,9 @@ def _interacting(material: Material) -> Iterator[Statement]:
             "can't be told without saying where the other is.",
             claim=True,
         )
-    perhaps = [f"{_both(row)} ({subject(material, row['quantity'], row['state'])})" for row in rows if row["seems"]]
-    if perhaps:
-        yield Statement(
-            sentence=f"Perhaps, which more blocks would decide: {'; '.join(dict.fromkeys(perhaps))}.",
-            sure="Each interval leaves 1 out; together they are too many to be sure of any.",
-            claim=False,
-        )
-    rest = len(rows) - len(sure) - len(perhaps)
+    rest = len(rows) - len(sure)
     if rest:
-        other = "other " if sure or perhaps else ""
+        other = "other " if sure else ""
         seen = any(math.isfinite(row["p"]) for row in rows)
         yield Statement(
             sentence=f"No {other}interaction can be claimed, of {rest} that were looked at.",
@@ -296,8 +280,8 @@ def effects(material: Material) -> Table:
 
 
 def interactions(material: Material) -> Table:
-    """The interactions that are claimed, or seem to be; the others are in the figure's data."""
-    found = [row for row in records(material) if row["other"] and (row["claim"] or row["seems"])]
+    """The interactions that are claimed; the others are in the figure's data."""
+    found = [row for row in records(material) if row["other"] and row["claim"]]
     rows = tuple(
         Row(
             header=_pair(row),
@@ -332,7 +316,7 @@ def _cell(row: Record | None, interacting: Sequence[str] = ()) -> Cell:
         return Cell(text="–")
     of_all = row["level"] == EVERY
     claimed = "they differ" if of_all else "an effect"
-    verdict = claimed if row["claim"] else f"{'not proven' if row['seems'] else 'none claimed'}: {row['why']}"
+    verdict = claimed if row["claim"] else told(row)
     partly = f"of {row['cells']} of {row['of_cells']} combinations" if row["cells"] < row["of_cells"] else ""
     depends = f"depends on {', '.join(interacting)}" if interacting else ""
     parts = (between(row), partly, verdict, depends)
@@ -341,6 +325,12 @@ def _cell(row: Record | None, interacting: Sequence[str] = ()) -> Cell:
         text=f"up to {ratio}" if of_all and not math.isnan(row["ratio"]) else ratio,
         note=" · ".join(each for each in parts if each),
     )
+
+
+def told(row: Record) -> str:
+    """What the judge says of an effect that is not claimed."""
+    verdict = Verdict(row["verdict"])
+    return verdict.words + (f": {row['why']}" if verdict is Verdict.OPEN and row["why"] else "")
 
 
 def interacting_with(material: Material, row: Record | None) -> list[str]:
@@ -362,14 +352,14 @@ def interacting_with(material: Material, row: Record | None) -> list[str]:
 def _sure(material: Material) -> str:
     table = material.effects
     return (
-        f"{len(table)} effects are judged together by Holm's correction, {_of_all(material)}apart from the "
-        "comparisons of backends: did "
-        "no factor do anything, a report would claim any effect at all with a probability of 5 % at most. What is "
-        "claimed must besides be larger than what the A/A pair differs by. Within a block every combination met "
-        f"the same host; the intervals come from {material.loaded.blocks} blocks."
+        f"{len(table)} effects are judged{_of_all(material)}, apart from the comparisons of backends. Main effects "
+        "on headline quantities are one family: did no factor do anything, a report would claim any of them with a "
+        "probability of 5 % at most (Holm). All others, interactions among them, are exploratory: of what is claimed "
+        "there, 5 % may be false (Benjamini and Hochberg). Within a block every combination met the same host; the "
+        f"intervals come from {material.loaded.blocks} blocks."
     )
 
 
 def _of_all(material: Material) -> str:
     count = int((material.effects["level"] == EVERY).sum())
-    return f"{count} of them tests of three or more levels together, " if count else ""
+    return f", {count} of them tests of three or more levels together" if count else ""

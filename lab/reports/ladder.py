@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lab.analysis import inference
 from lab.analysis.data import Loaded
+from lab.analysis.estimate import FEWEST
 from lab.analysis.ladder import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, signed, stops
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import until_ready
@@ -249,8 +249,8 @@ def terminal(loaded: Loaded) -> None:
     console.print(grid)
     for line in climb.story:
         console.print(Text(f"· {line}"), width=min(console.width, 100))
-    few = climb.loaded.blocks < inference.FEWEST
-    sure = "? too few rounds to say how sure it is." if few else "≈ can't be told from scatter."
+    few = climb.loaded.blocks < FEWEST
+    sure = "? too few rounds to say how sure it is." if few else "≈ not proven either way, or the same."
     console.print(Text(f"{sure} stops: probes that no longer reach the host.", style="dim"))
 
 

@@ -14,13 +14,17 @@ from lab.analysis.cubes import Cube, cubes
 from lab.analysis.data import TWIN, Loaded, load
 from lab.analysis.factors import effects
 from lab.analysis.findings import Finding, findings
-from lab.analysis.quantities import label
+from lab.analysis.judge import Judgement, judgement
+from lab.analysis.quantities import format_ratios, label
 from lab.analysis.readiness import called
 from lab.analysis.summary import summary
 from lab.model import Accelerator
 from lab.results.record import Arm
 
 T = TypeVar("T")
+
+MISFIT = 0.01
+"""A ratio that lies further than that from the quotient of the medians beside it is marked as the paired one."""
 
 FEWEST_FOR_P95 = 20
 """With fewer values than that, nothing lies beyond their 95th percentile."""
@@ -57,8 +61,9 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """A median over the baseline's, with its interval; ``claim`` when the A/A band allows to say so, ``seems`` when
-    it would be claimed if it were not one of many.
+    """An arm over the baseline, within blocks (the paired figure), with its interval, and what may be said of it.
+
+    ``judged`` is the one judge's answer: see `lab.analysis.judge.Judgement`.
     """
 
     ratio: float
@@ -66,11 +71,26 @@ class Ratio:
     high: float
     baseline: str
     delta: float
-    band_high: float
-    band_of: str
-    claim: bool
-    why: str
-    seems: bool
+    judged: Judgement
+
+    @property
+    def claim(self) -> bool:
+        """Whether a difference may be claimed."""
+        return self.judged.claim
+
+    @property
+    def why(self) -> str:
+        """What stands against claiming one; "" when nothing does."""
+        return self.judged.why
+
+    @property
+    def range(self) -> str:
+        """``0.95–1.12 ×``; "none" without an interval."""
+        return format_ratios(self.low, self.high) or "none"
+
+    def fits(self, above: Value, below: Value) -> bool:
+        """Whether it is the quotient of the two medians, too: medians don't know of blocks."""
+        return below.median != 0 and abs(above.median / below.median / self.ratio - 1) < MISFIT
 
 
 class Material:
@@ -104,12 +124,13 @@ class Material:
 
     @cached_property
     def _ratios(self) -> dict[tuple[str, str, str], Ratio]:
-        names = [each.name for each in fields(Ratio)]
+        names = [each.name for each in fields(Ratio) if each.name != "judged"]
         return _with_any_state(
             {
-                (row["quantity"], row["state"], row["arm"]): Ratio(**{name: row[name] for name in names})
+                (row["quantity"], row["state"], row["arm"]): Ratio(
+                    **{name: row[name] for name in names}, judged=judgement(row)
+                )
                 for row in self.ratios.to_dict("records")
-                if row["baseline"] == self.baseline
             }
         )
 
@@ -121,7 +142,7 @@ class Material:
     @cached_property
     def effects(self) -> pd.DataFrame:
         """What the factors do, in the order in which they were named: see `lab.analysis.factors.effects`."""
-        table = effects(self.loaded, self.ratios)
+        table = effects(self.loaded)
         declared = [raw["name"] for raw in self.run.settings.get("factors", [])]
         return table.sort_values(
             "factor", key=lambda names: names.map(declared.index), kind="stable", ignore_index=True
@@ -172,11 +193,12 @@ class Material:
         """None for the baseline itself, and when one of the two was never observed."""
         return self._ratios.get((quantity, state, arm))
 
-    def band(self, quantity: str, state: str = "") -> float:
-        """The A/A band's upper end: a ratio below it (or above its inverse) is noise. NaN without an A/A pair."""
-        rows = self.ratios[self.ratios["quantity"] == quantity]
-        rows = rows[rows["state"] == state] if state else rows
-        return float(rows["band_high"].iloc[0]) if len(rows) else math.nan
+    @cached_property
+    def itself(self) -> dict[tuple[str, str], Ratio]:
+        """The A/A pair: its second label over its first, by quantity and state; empty without one."""
+        twin = self.twin
+        label = twin.label if twin else ""
+        return {(quantity, state): found for (quantity, state, arm), found in self._ratios.items() if arm == label}
 
     def has(self, prefix: str) -> bool:
         """Whether any quantity that starts with ``prefix`` has a value."""

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.analysis.host import HOST, observations
+from lab.analysis.judge import Verdict
 from lab.analysis.quantities import (
     KEY,
     QUANTITIES,
     SEGMENTS,
     format_interval,
     format_ratio,
+    format_ratios,
     format_value,
     is_key,
 )
@@ -162,33 +164,26 @@ def ratios(material: Material) -> Table:
         if is_key(quantity) and any(found):
             name = material.label(quantity) + (f", {state.replace('-', ' ')}" if state else "")
             rows.append(
-                Row(header=name, note=_noise(quantity, found), cells=tuple(_compared(each) for each in found))
+                Row(header=name, note=_family(found), cells=tuple(_compared(each) for each in found))
             )
     columns = tuple(Cell(text=f"{arm.label} ÷ {material.baseline}", note=stamp(arm), arm=arm.label) for arm in arms)
     return Table(
-        caption=f"How sure: each backend compared with {material.baseline}", corner="quantity, and its noise (A/A)",
-        columns=columns, rows=tuple(rows),
+        caption=f"How sure: each backend ÷ {material.baseline} in the same block (the paired ratio)",
+        corner="quantity", columns=columns, rows=tuple(rows),
     )  # fmt: skip
 
 
-def _noise(quantity: str, found: Sequence[Ratio | None]) -> str:
-    one = next(each for each in found if each is not None)
-    if math.isnan(one.band_high):
-        return "noise not known"
-    return f"noise up to {format_ratio(one.band_high)}" + ("" if one.band_of == quantity else " (that of boot)")
+def _family(found: Sequence[Ratio | None]) -> str:
+    return next(each.judged.family for each in found if each is not None)
 
 
 def _compared(found: Ratio | None) -> Cell:
     if found is None:
         return Cell(text="–")
-    verdict = "a difference" if found.claim else f"{'not proven' if found.seems else 'none claimed'}: {found.why}"
+    why = f": {found.why}" if found.judged.verdict is Verdict.OPEN and found.why else ""
     delta = "" if math.isnan(found.delta) else f"δ = {found.delta:+.2f}"
-    parts = [_range(found.low, found.high), delta, verdict]
+    parts = [format_ratios(found.low, found.high), delta, found.judged.verdict.words + why, found.judged.power]
     return Cell(text=format_ratio(found.ratio), note=" · ".join(part for part in parts if part))
-
-
-def _range(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"{format_ratio(low).removesuffix(' ×')} – {format_ratio(high)}"
 
 
 def quietness(material: Material) -> Table:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass
 
 from lab.analysis import caches
-from lab.analysis.compare import ALPHA
-from lab.analysis.inference import ENOUGH_FOR_ORDER, FEWEST, MANY_BLOCKS
+from lab.analysis.estimate import ENOUGH_FOR_ORDER, FEWEST
+from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
 from lab.analysis.readiness import boots_until, leading, phrase, until, until_ready
@@ -58,32 +57,32 @@ def _compare(material: Material, quantity: str, state: str, subject: str) -> Sta
     }
     if base is None or not ratios:
         return None
-    claimed = [f"{format_ratio(ratio.ratio)} for {stamped(arm)}" for arm, ratio in ratios.items() if ratio.claim]
-    seeming = [f"{format_ratio(ratio.ratio)} for {stamped(arm)}" for arm, ratio in ratios.items() if ratio.seems]
-    unclaimed = [stamped(arm) for arm, ratio in ratios.items() if not (ratio.claim or ratio.seems)]
-    parts = [f"{format_value(base.median, base.unit)} for {material.baseline}"]
-    if claimed:
-        parts.append(f"{', '.join(claimed)}")
-    if seeming:
-        parts.append(f"perhaps {', '.join(seeming)}, which more blocks would decide")
-    if unclaimed:
-        parts.append(f"no difference can be claimed for {', '.join(unclaimed)}")
-    sure = [
-        f"{arm.label} {_range(ratio)}" + (f" ({ratio.why})" if ratio.why else "") for arm, ratio in ratios.items()
+    named: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
+    for arm, ratio in ratios.items():
+        times = f"{format_ratio(ratio.ratio)} for " if ratio.claim else ""
+        named[ratio.judged.verdict].append(f"{times}{stamped(arm)}")
+    parts = [f"{format_value(base.median, base.unit)} for {material.baseline}", *named[Verdict.DIFFERENT]]
+    parts += [
+        f"{verdict.words} for {', '.join(named[verdict])}"
+        for verdict in (Verdict.SAME, Verdict.OPEN)
+        if named[verdict]
     ]
-    band = material.band(quantity, state)
-    reached = "how far is not known" if math.isnan(band) else format_ratio(band)
+    sure = [
+        f"{arm.label} {ratio.range}" + (f" ({aside})" if (aside := _aside(ratio)) else "")
+        for arm, ratio in ratios.items()
+    ]
+    is_exploratory = next(iter(ratios.values())).judged.family == EXPLORATORY
     return Statement(
-        sentence=f"{subject}: {'; '.join(parts)}.",
-        sure=f"95 % intervals: {', '.join(sure)}. Noise alone reaches {reached}.",
-        claim=bool(claimed),
+        sentence=f"{subject}{' (exploratory)' * is_exploratory}: {'; '.join(parts)}.",
+        sure=f"95 % intervals, block by block: {', '.join(sure)}.",
+        claim=bool(named[Verdict.DIFFERENT]),
     )
 
 
-def _range(ratio: Ratio) -> str:
-    if math.isnan(ratio.low):
-        return "none"
-    return f"{format_ratio(ratio.low).removesuffix(' ×')}–{format_ratio(ratio.high)}"
+def _aside(ratio: Ratio) -> str:
+    """Why nothing is claimed, and what this run could have shown."""
+    asides = [ratio.why, ratio.judged.power] if ratio.judged.verdict is Verdict.OPEN else [""]
+    return "; ".join(each for each in asides if each)
 
 
 MOST_NAMED = 8
@@ -132,7 +131,8 @@ def not_to_conclude(material: Material) -> list[str]:
         "RAM make each definition answer another question; the cost of the n-th copy was not measured here.",
         "That a limit of 1 CPU and 1 vCPU are the same. A quota caps CPU time of all threads together; a vCPU also "
         "limits how many run at once, and the emulator's own threads run beside it.",
-        "That two backends are equal where no difference is claimed. It only was smaller than the noise of this run.",
+        "That two backends are equal where a difference is “not proven either way”. Equal, as far as that matters, "
+        f"is what is proven to be the same within {WITHIN}.",
         _cold(material),
     ]
     return said
@@ -153,8 +153,6 @@ def clock(material: Material) -> list[tuple[str, str]]:
     run, settings = material.run, material.run.settings
     planned = run.blocks_planned
     budget = f"a budget of {format_value(run.budget_seconds, 'seconds')}" if run.budget_seconds else "no budget"
-    twin = material.twin
-    band = material.band("boot.total")
     told = [
         ("Clock", "the host's CLOCK_MONOTONIC alone; an instance emits markers, the host stamps their receipt"),
         ("Design", f"randomised complete blocks: every backend once in each, in an order from seed {run.seed}"),
@@ -163,8 +161,7 @@ def clock(material: Material) -> list[tuple[str, str]]:
                    f"ended because: {run.ended_because or 'not ended'}"),
         ("Sessions", _sessions(material)),
         ("Stopping", _stopping(material)),
-        ("A/A pair", f"{twin.label} repeats {twin.backend} under a second label; its boots differ by up to "
-                     f"{format_ratio(band)}, and no smaller difference is claimed" if twin else "none"),
+        ("A/A pair", _twin(material)),
         ("Factors", f"full factorial: {len(material.loaded.arms)} arms, every level with every level of the others; "
                     f"compared across backends are those at {material.levels}" if material.levels else ""),
         ("Intervals", _intervals(material)),
@@ -197,9 +194,7 @@ def _sessions(material: Material) -> str:
     each = f"{count}, each a process of its own with its own network, hypervisor, warm-ups, orders; blocks: {blocks}"
     if count < FEWEST:
         return f"{each}. Two don't tell how sessions vary: the intervals are those of blocks, and may be too narrow"
-    return f"{each}. A session is one observation: the intervals are Student's t over the sessions" + (
-        "" if count < MANY_BLOCKS else ", those of ratios resampled by sessions and blocks within"
-    )
+    return f"{each}. A session is one observation: the intervals are Student's t over the sessions"
 
 
 def _stopping(material: Material) -> str:
@@ -230,19 +225,28 @@ def _intervals(material: Material) -> str:
         if material.loaded.blocks >= ENOUGH_FOR_ORDER
         else "of a median: Student's t on logarithms, since so few values have no order to speak of"
     )
-    ratio = (
-        "of a ratio: percentile bootstrap, whole blocks resampled 4,000 times, seeded"
-        if material.loaded.blocks >= MANY_BLOCKS
-        else "of a ratio: Student's t on the blocks' log ratios, since so few blocks can't be resampled honestly"
-    )
-    return f"95 %; {median}; {ratio}"
+    return f"95 %; {median}; of a ratio: Student's t on the blocks' log ratios, however many blocks there are"
+
+
+def _twin(material: Material) -> str:
+    """What the A/A pair is, and whether it differs from itself."""
+    twin = material.twin
+    if twin is None:
+        return "none"
+    label = f"{twin.label} repeats {twin.backend} under a second label"
+    if not material.loaded.twin_alike:
+        return f"{label}, but was treated otherwise: {material.run.settings['twin']}"
+    boot = material.ratio("boot.total", twin.label)
+    seen = f"; its boots are {format_ratio(boot.ratio)} those of the first ({boot.range})" if boot else ""
+    return f"{label}, treated the same in everything: a second observation of it in each block{seen}"
 
 
 def _many(material: Material) -> str:
-    judged = material.ratios[material.ratios["adjusted"].notna()]
+    families = material.ratios["family"].value_counts()
     return (
-        f"{len(judged)} ratios are judged together by Holm's correction: were nothing different, a report would "
-        f"claim anything at all with a probability of {ALPHA:.0%} at most. A claim must leave the A/A band besides"
+        f"{families.get(HEADLINE, 0)} ratios are headlines, declared beforehand: for each pair of backends, the "
+        f"probability of any false claim among them is {ALPHA:.0%} at most (Holm). {families.get(EXPLORATORY, 0)} "
+        f"are exploratory: of what is claimed there, {ALPHA:.0%} may be false (Benjamini and Hochberg)"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from lab.errors import ResultsError
 from lab.model import Accelerator
 from lab.results.record import SCHEMA, Arm, Run, Sample, Status
+from lab.results.upgrade import upgraded
 
 
 def encode_sample(sample: Sample) -> str:
@@ -56,7 +57,7 @@ def decode_run(text: str, where: str) -> Run:
             hint="update lab: git pull",
         )
     try:
-        kept = {key: value for key, value in raw.items() if key in _names(Run)}
+        kept = {key: value for key, value in upgraded(raw).items() if key in _names(Run)}
         for key in ("command_line", "metrics"):
             kept[key] = tuple(kept[key])
         kept["arms"] = tuple(_decode_arm(arm) for arm in raw["arms"])

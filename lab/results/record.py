@@ -15,7 +15,7 @@ from typing import Any
 from lab.host.virtualisation import Ground
 from lab.model import Accelerator
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Ending(StrEnum):

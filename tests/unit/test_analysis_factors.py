@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from claims import is_below
 from factorial import CPUS_ON_BOOT, MEMORY_ON_PSS, OVMF_ON_BOOT, OVMF_WITH_A_CPU, write_factorial
 
 from lab.analysis import Loaded, load
 from lab.analysis.conditions import Outcome, judge, parse
 from lab.analysis.cubes import Cube, cubes
-from lab.analysis.factors import BACKEND, EVERY, Bands, effects_of
-from lab.analysis.inference import MANY_BLOCKS, contrasts
+from lab.analysis.factors import BACKEND, EVERY, effects_of
+from lab.analysis.judge import HEADLINE
 from lab.errors import UsageError
 
 FACTORS = (("memory", ("a", "b")), ("firmware", ("x", "y", "z")))
 QUANTITIES = ("boot.total", "memory.pss")
-NO_BAND: Bands = {("boot.total", ""): (1.0, "boot.total"), ("memory.pss", ""): (1.0, "memory.pss")}
 BLOCKS, NOISE = 8, 0.05
 
 
@@ -58,37 +58,25 @@ def claims(table: pd.DataFrame, *, interaction: bool) -> pd.DataFrame:
     return table[table["claim"] & ((table["other"] != "") == interaction)]
 
 
-def band(generator: np.random.Generator, blocks: int) -> Bands:
-    """What an A/A pair of such noise shows of itself, as `lab.analysis.compare` makes a band of it."""
-    _, low, high, _ = contrasts(generator.normal(0.0, NOISE * math.sqrt(2), (1, blocks)))[0]
-    return {("boot.total", ""): (max(high, 1 / low), "boot.total")}
-
-
-@pytest.mark.parametrize(("blocks", "rounds"), [(4, 300), (BLOCKS, 300), (MANY_BLOCKS + 4, 30)])
-def test_where_no_factor_does_anything_one_report_in_twenty_claims_anything_at_most(blocks: int, rounds: int) -> None:
+@pytest.mark.parametrize(("blocks", "rounds"), [(4, 300), (BLOCKS, 300), (20, 100)])
+def test_where_no_factor_does_anything_each_family_claims_in_one_report_of_twenty_at_most(
+    blocks: int, rounds: int
+) -> None:
     generator = np.random.default_rng(3)
-    wrong = sum(
-        bool(effects_of(simulate(generator, blocks=blocks), band(generator, blocks))["claim"].any())
-        for _ in range(rounds)
-    )
-    assert wrong / rounds <= 0.05
-
-
-def test_the_correction_alone_keeps_to_one_report_in_twenty() -> None:
-    """4.6 % of 2,500; of 300 the standard deviation is 1.3 %."""
-    generator, rounds = np.random.default_rng(12), 300
-    wrong = sum(bool(effects_of(simulate(generator), NO_BAND)["claim"].any()) for _ in range(rounds))
-    assert wrong / rounds <= 0.075
+    tables = [effects_of(simulate(generator, blocks=blocks)) for _ in range(rounds)]
+    for is_headline in (True, False):
+        wrong = sum(bool(table.loc[(table["family"] == HEADLINE) == is_headline, "claim"].any()) for table in tables)
+        assert is_below(wrong, rounds, 0.05)
 
 
 def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it() -> None:
     generator, found, wrong, rounds = np.random.default_rng(4), 0, 0, 60
     for _ in range(rounds):
-        table = effects_of(simulate(generator, memory=1.2), NO_BAND)
+        table = effects_of(simulate(generator, memory=1.2))
         main = claims(table, interaction=False)
         found += bool(((main["backend"] == "thick") & (main["factor"] == "memory")).any())
-        between = table["claim"] & (table["other"] != "") & (table["other"] != BACKEND)
-        wrong += bool((main["factor"] != "memory").any() or (main["backend"] == "thin").any() or between.any())
+        headline = main[main["family"] == HEADLINE]
+        wrong += bool((headline["factor"] != "memory").any() or (headline["backend"] == "thin").any())
     assert found / rounds >= 0.95
     assert wrong / rounds <= 0.05
 
@@ -96,57 +84,56 @@ def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it() -> None:
 def test_an_interaction_is_found_where_effects_do_not_multiply() -> None:
     generator, found, rounds = np.random.default_rng(5), 0, 60
     for _ in range(rounds):
-        rows = claims(effects_of(simulate(generator, memory=1.2, both=1.4), NO_BAND), interaction=True)
+        rows = claims(effects_of(simulate(generator, memory=1.2, both=1.4)), interaction=True)
         found += bool(((rows["other"] == "firmware") & (rows["other_level"] == "z") & (rows["ratio"] > 1.2)).any())
     assert found / rounds >= 0.95
 
 
 def test_levels_around_the_first_are_found_to_differ_where_neither_is_known_to_differ_from_it() -> None:
-    """Claimed overall in 95 % of 400 simulated runs, and neither level in 30 %."""
+    """Both levels lie 8 % from the first, in opposite directions: 17 % from each other."""
     generator, overall, only, wrong, rounds = np.random.default_rng(14), 0, 0, 0, 60
     for _ in range(rounds):
-        table = effects_of(simulate(generator, around=1.08), NO_BAND)
+        table = effects_of(simulate(generator, around=1.08))
         rows = table[table["claim"] & (table["backend"] == "thick") & (table["quantity"] == "boot.total")]
         mains = rows[(rows["factor"] == "firmware") & (rows["other"] == "")]
         overall += EVERY in set(mains["level"])
         only += list(mains["level"]) == [EVERY]
-        wrong += bool((table["claim"] & (table["factor"] == "memory")).any())
+        wrong += bool((table["claim"] & (table["factor"] == "memory") & (table["family"] == HEADLINE)).any())
     assert overall / rounds >= 0.85
-    assert only / rounds >= 0.1
+    assert only / rounds >= 0.05
     assert wrong / rounds <= 0.05
 
 
 def test_an_interaction_over_many_levels_is_found_as_a_whole() -> None:
     generator, found, rounds = np.random.default_rng(15), 0, 40
     for _ in range(rounds):
-        table = effects_of(simulate(generator, both=1.25), NO_BAND)
+        table = effects_of(simulate(generator, both=1.25))
         whole = table[(table["level"] == EVERY) & (table["other_level"] == EVERY) & table["claim"]]
         found += bool(((whole["factor"] == "memory") & (whole["other"] == "firmware")).any())
     assert found / rounds >= 0.9
     assert (table[table["level"] == EVERY][["low", "high"]].isna()).all(axis=None)
 
 
-def test_an_overall_test_says_nothing_where_instances_failed_or_less_than_the_pair_shows() -> None:
-    def why(found: list[Cube], bands: Bands) -> str:
-        table = effects_of(found, bands)
+def test_an_overall_test_says_nothing_where_instances_failed() -> None:
+    def why(found: list[Cube]) -> str:
+        table = effects_of(found)
         row = table[(table["level"] == EVERY) & (table["factor"] == "firmware") & (table["other"] == "")].iloc[2]
         assert (row["backend"], row["quantity"], row["claim"]) == ("thick", "boot.total", not row["why"])
         return str(row["why"])
 
     found = simulate(np.random.default_rng(16), around=1.3)
-    assert why(found, NO_BAND) == ""
-    assert "A/A pair" in why(found, {("boot.total", ""): (2.0, "boot.total")})
+    assert why(found) == ""
     found[2].failures[0, 1] = 1
-    assert "instances failed" in why(found, NO_BAND)
+    assert "instances failed" in why(found)
     found[2].logs[:, :, 1] = np.nan
-    assert why(found, NO_BAND) == "only 0 blocks with all"
+    assert why(found) == "only 0 blocks with all"
 
 
 def test_intervals_of_effects_cover_the_truth() -> None:
     generator, covered, rounds = np.random.default_rng(6), 0, 200
     for _ in range(rounds):
         thick = simulate(generator, memory=1.2)[2]
-        row = effects_of([thick], NO_BAND).iloc[0]
+        row = effects_of([thick]).iloc[0]
         covered += row["low"] <= 1.2 <= row["high"]
     assert 0.92 <= covered / rounds <= 0.98
 
@@ -182,7 +169,7 @@ def test_effects_of_a_run_are_those_that_it_was_made_with(table: pd.DataFrame) -
     ovmf = row(table, "microvm", "boot.total", "firmware=ovmf")
     assert ovmf["claim"]
     assert ovmf["ratio"] == pytest.approx(math.sqrt(OVMF_ON_BOOT * OVMF_WITH_A_CPU), rel=0.05)
-    assert not row(table, "microvm", "boot.total", "firmware=seabios")["claim"]
+    assert abs(row(table, "microvm", "boot.total", "firmware=seabios")["ratio"] - 1) < 0.02
     together = row(table, "microvm", "boot.total", "cpus=1", "firmware=ovmf")
     assert together["claim"]
     assert together["ratio"] == pytest.approx(OVMF_WITH_A_CPU / OVMF_ON_BOOT, rel=0.05)
@@ -211,24 +198,16 @@ def test_what_failed_counts_for_what_it_was_at(table: pd.DataFrame) -> None:
 def test_more_than_where_the_other_failed_is_not_claimed() -> None:
     found = simulate(np.random.default_rng(7), memory=1.5)
     found[2].failures[0, 1] = 1
-    above = effects_of(found, NO_BAND)
+    above = effects_of(found)
     slower = above[(above["backend"] == "thick") & (above["quantity"] == "boot.total") & (above["other"] == "")]
     assert "a failed at times" in slower[slower["factor"] == "memory"].iloc[0]["why"]
-
-
-def test_no_effect_is_claimed_that_the_pair_shows_by_itself() -> None:
-    wide: Bands = {("boot.total", ""): (1.5, "boot.total")}
-    table = effects_of(simulate(np.random.default_rng(8), memory=1.2), wide)
-    seen = table[(table["backend"] == "thick") & (table["factor"] == "memory") & (table["other"] == "")]
-    assert "A/A pair" in seen.iloc[0]["why"]
-    assert seen.iloc[1]["band_of"] == "boot.total"  # borrowed
 
 
 def test_what_can_not_be_is_missed_by_nobody() -> None:
     found = simulate(np.random.default_rng(10), memory=1.5)[2:3]
     found[0].there[1, 2] = False
     found[0].logs[:, 1, 2] = np.nan
-    table = effects_of(found, NO_BAND)
+    table = effects_of(found)
     rows = {(row["factor"], row["level"], row["other_level"]): row for row in table.to_dict("records")}
     assert set(rows) == {
         ("memory", "b", ""), ("firmware", "y", ""), ("firmware", "z", ""), ("firmware", EVERY, ""),
@@ -243,16 +222,16 @@ def test_a_combination_that_never_succeeds_is_said_to_be_missing() -> None:
     found = simulate(np.random.default_rng(10), memory=1.5)[2:3]
     found[0].logs[:, 1, 2] = np.nan
     found[0].failures[1, 2] = BLOCKS
-    main = effects_of(found, NO_BAND).iloc[0]
+    main = effects_of(found).iloc[0]
     assert (main["factor"], main["cells"], main["of_cells"], main["censored"]) == ("memory", 2, 3, BLOCKS)
     found[0].logs[:, 1, :] = np.nan
-    assert "only 0 blocks" in effects_of(found, NO_BAND).iloc[0]["why"]
+    assert "only 0 blocks" in effects_of(found).iloc[0]["why"]
 
 
 def test_sessions_count_when_there_are_three() -> None:
     found = simulate(np.random.default_rng(9), blocks=9, memory=1.2)
-    by_block = effects_of(found, NO_BAND)
-    by_session = effects_of(found, NO_BAND, np.repeat(np.array([1, 2, 3]), 3))
+    by_block = effects_of(found)
+    by_session = effects_of(found, np.repeat(np.array([1, 2, 3]), 3))
     assert (by_session["high"] / by_session["low"]).mean() > (by_block["high"] / by_block["low"]).mean()
 
 

@@ -87,16 +87,18 @@ def test_odd_series_are_told_by_name(calm: Loaded, kind: Kind, change: Callable[
     assert "boot of vm" in told[0].sentence
 
 
-def test_a_noisy_pair_widens_the_band(calm: Loaded) -> None:
-    noisy = changed(calm, "boot.total", "container#aa", lambda index, value: value * (1 + 0.9 * (index % 2)))
-    assert Kind.WIDE_BAND in kinds(noisy)
+def test_a_backend_that_differs_from_itself_is_the_first_finding(calm: Loaded) -> None:
+    assert Kind.TWIN not in kinds(calm)
+    odd = changed(calm, "boot.total", "container#aa", lambda _, value: value * 2)
+    told = found(changed(odd, "boot.total", "vm", lambda index, value: value * (1 + index % 2)))
+    assert len(told) > 1
+    assert told[0].kind is Kind.TWIN
+    assert "boot by 2" in told[0].sentence or "boot by 1.9" in told[0].sentence
 
 
-def test_no_pair_no_claims(calm: Loaded) -> None:
-    frame = calm.frame[calm.frame["arm"] != "container#aa"]
-    alone = replace(calm, frame=frame)
+def test_a_run_without_a_pair_says_so(calm: Loaded) -> None:
+    alone = replace(calm, frame=calm.frame[calm.frame["arm"] != "container#aa"])
     assert Kind.NO_TWIN in kinds(alone)
-    assert not ratios(frame)["claim"].any()
 
 
 def test_a_pair_that_two_blocks_don_t_tell_of_is_no_missing_pair(calm: Loaded) -> None:

@@ -9,7 +9,6 @@ import pytest
 from scipy import stats as published
 
 from lab.analysis import overall
-from lab.analysis.inference import MANY_BLOCKS
 from lab.analysis.statistics import Floats
 
 Noise = Callable[[np.random.Generator, tuple[int, int]], Floats]
@@ -47,18 +46,10 @@ def p_of(values: Floats) -> float:
     return overall.p_value(*against_the_first(values))
 
 
-@pytest.mark.parametrize("blocks", [3, 8])
+@pytest.mark.parametrize("blocks", [3, 8, 20])
 def test_of_two_levels_it_is_students_paired_t(blocks: int) -> None:
     values = np.random.default_rng(1).normal(0.0, 1.0, (blocks, 2))
     assert p_of(values) == pytest.approx(published.ttest_rel(values[:, 0], values[:, 1]).pvalue)
-
-
-def test_of_two_levels_and_many_blocks_it_is_wilcoxons() -> None:
-    values = np.random.default_rng(2).normal(0.0, 1.0, (MANY_BLOCKS, 2))
-    assert p_of(values) == pytest.approx(published.wilcoxon(values[:, 0], values[:, 1], method="exact").pvalue)
-    more = np.random.default_rng(2).normal(0.0, 1.0, (30, 2))
-    expected = published.wilcoxon(more[:, 0], more[:, 1], method="exact").pvalue
-    assert p_of(more) == pytest.approx(expected, abs=0.01)  # not all ways to turn 30 blocks around were tried
 
 
 def test_of_four_levels_it_is_the_one_way_f_test_within_blocks_with_freedom_as_in_the_textbooks() -> None:
@@ -75,49 +66,24 @@ def test_of_four_levels_it_is_the_one_way_f_test_within_blocks_with_freedom_as_i
     assert p_of(values) == pytest.approx(published.f.sf(f, freedom, freedom * (blocks - 1)))
 
 
-def test_of_three_levels_and_many_blocks_it_counts_every_way_to_turn_blocks_around() -> None:
-    values = np.random.default_rng(4).normal(0.0, 1.0, (MANY_BLOCKS, 3)) + np.array([0.0, 0.4, 0.8])
-    contrasts, weights = against_the_first(values)
-    sphered = contrasts @ np.linalg.inv(np.linalg.cholesky(weights @ weights.T)).T
-    lengths = np.linalg.norm(sphered, axis=1)
-    signed = published.rankdata(lengths)[:, None] * sphered / lengths[:, None]
-
-    def length_of_the_sum(numbers: Floats, axis: int) -> Floats:
-        """Blocks by number, those that are turned around negative."""
-        ordered = np.take_along_axis(numbers, np.argsort(np.abs(numbers), axis=axis), axis=axis)
-        result: Floats = np.linalg.norm(np.moveaxis(np.sign(ordered), axis, -1) @ signed, axis=-1)
-        return result
-
-    numbered = (np.arange(1.0, MANY_BLOCKS + 1),)
-    expected = published.permutation_test(
-        numbered, length_of_the_sum, permutation_type="samples", alternative="greater", n_resamples=np.inf,
-        vectorized=True,
-    )  # fmt: skip
-    assert p_of(values) == pytest.approx(expected.pvalue)
-
-
 @pytest.mark.parametrize("noise", [normal, skewed, contaminated, unequal])
-@pytest.mark.parametrize(("blocks", "levels"), [(4, 3), (8, 5), (MANY_BLOCKS + 4, 3)])
+@pytest.mark.parametrize(("blocks", "levels"), [(4, 3), (8, 5), (20, 3)])
 def test_where_no_level_differs_one_run_in_twenty_says_so_at_most(blocks: int, levels: int, noise: Noise) -> None:
-    """Of 3,000 each: 0.3 % to 5.7 %, 5 % of many blocks. The standard deviation of 400 is 1.1 %, of 150 1.8 %."""
-    generator, rounds = np.random.default_rng(9), 400 if blocks < MANY_BLOCKS else 150
+    """Of 3,000 each: 0.3 % to 5.7 %. The standard deviation of 400 is 1.1 %."""
+    generator, rounds = np.random.default_rng(9), 400
     wrong = sum(p_of(noise(generator, (blocks, levels))) <= 0.05 for _ in range(rounds))
     assert wrong / rounds <= 0.08
 
 
-@pytest.mark.parametrize("blocks", [8, MANY_BLOCKS + 4])
+@pytest.mark.parametrize("blocks", [8, 20])
 def test_it_finds_what_friedmans_test_finds(blocks: int) -> None:
-    """On normal noise it finds more, and outliers in one observation of ten don't blind it where blocks are many."""
-    generator, rounds = np.random.default_rng(6), 100
-    found = {"normal": [0, 0], "contaminated": [0, 0]}
-    for noise in (normal, contaminated):
-        for _ in range(rounds):
-            values = noise(generator, (blocks, 3)) + np.array([0.0, 0.0, 4.0]) / np.sqrt(blocks)
-            found[noise.__name__][0] += p_of(values) <= 0.05
-            found[noise.__name__][1] += published.friedmanchisquare(*values.T).pvalue <= 0.05
-    assert found["normal"][0] >= found["normal"][1]
-    if blocks >= MANY_BLOCKS:
-        assert found["contaminated"][0] >= 0.6 * found["contaminated"][1]
+    """On normal noise it finds more. Outliers blind it, as they do Student's t: docs/statistics.md says how much."""
+    generator, rounds, found = np.random.default_rng(6), 100, [0, 0]
+    for _ in range(rounds):
+        values = normal(generator, (blocks, 3)) + np.array([0.0, 0.0, 4.0]) / np.sqrt(blocks)
+        found[0] += p_of(values) <= 0.05
+        found[1] += published.friedmanchisquare(*values.T).pvalue <= 0.05
+    assert found[0] >= found[1]
 
 
 def test_combinations_that_can_not_be_don_t_tilt_it() -> None:

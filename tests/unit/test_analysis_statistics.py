@@ -42,37 +42,6 @@ def test_by_block_keeps_every_value(pairs: list[tuple[float, int]]) -> None:
     assert len(matrix) == 6
 
 
-def test_draws_depend_on_seed_and_key_alone() -> None:
-    assert (stats.resamples(5, 1, "a") == stats.resamples(5, 1, "a")).all()
-    assert (stats.resamples(5, 1, "a") != stats.resamples(5, 1, "b")).any()
-    assert (stats.resamples(5, 1, "a") != stats.resamples(5, 2, "a")).any()
-
-
-@pytest.mark.parametrize(("blocks", "least"), [(8, 0.88), (15, 0.90)])
-def test_the_interval_of_the_median_covers_it_about_as_often_as_it_says(blocks: int, least: float) -> None:
-    generator = np.random.default_rng(1)
-    hits, trials = 0, 300
-    for trial in range(trials):
-        matrix = generator.lognormal(0, 0.3, size=(blocks, 1))
-        low, high = stats.interval(stats.resampled_medians(matrix, stats.resamples(blocks, trial, "x", 400)))
-        hits += low <= 1.0 <= high
-    assert least <= hits / trials <= 1
-
-
-@pytest.mark.parametrize(("blocks", "level"), [(3, 0.75), (5, 0.9375)])
-def test_few_blocks_reach_what_reachable_level_says_and_no_more(blocks: int, level: float) -> None:
-    assert stats.reachable_level(blocks) == level
-    samples = np.random.default_rng(2).normal(size=(4000, blocks))
-    covered = ((samples.min(axis=1) <= 0) & (samples.max(axis=1) >= 0)).mean()
-    assert covered == pytest.approx(level, abs=0.02)
-
-
-def test_an_interval_of_nothing_is_nothing() -> None:
-    low, high = stats.interval(np.array([np.nan, np.inf]))
-    assert np.isnan(low)
-    assert np.isnan(high)
-
-
 def test_trend_and_slope() -> None:
     rising = np.arange(10.0)
     assert stats.kendall_z(rising) > 2.58

@@ -93,7 +93,6 @@ def test_a_step_is_found_within_rounds_though_the_host_drifts(tmp_path: Path) ->
     assert step.step_low <= 0.003 <= step.step_high
     assert step.high - step.low > step.step_high - step.step_low, "pairing takes the drift out"
     assert not found["user", START].is_sure
-    assert "no clear difference" in found["user", START].tell_step()
     assert found["chroot", START].tell_step() == ""
     assert (found["vm", START].n, found["vm", START].failed) == (7, 1)
 
@@ -107,7 +106,7 @@ def test_two_rounds_are_too_few_and_no_sign_of_scatter(tmp_path: Path) -> None:
 def test_memory_is_what_is_the_rungs_own(tmp_path: Path) -> None:
     found = costs(load(ladder_run(tmp_path).path))
     assert found["chroot", MEMORY].median == 150 * KIB
-    assert found["pid", MEMORY].step == 20 * KIB
+    assert found["pid", MEMORY].step == pytest.approx(20 * KIB)
 
 
 def test_a_probe_is_stopped_by_the_step_behind_the_last_on_which_it_is_open(tmp_path: Path) -> None:

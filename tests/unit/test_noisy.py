@@ -44,11 +44,33 @@ def test_a_slowdown_has_the_interval_of_its_blocks(loaded: Loaded) -> None:
     assert hogged.latency == pytest.approx(hogged.slowdown), "ten divided by the rate"
     assert (hogged.survived, hogged.times) == (3, 3)
     assert hogged.host_delay_seconds == pytest.approx(0.003)
-    assert "no clear difference" not in hogged.says
+    assert hogged.judged is not None
+    assert hogged.judged.claim
 
 
-def test_a_limit_that_holds_leaves_no_clear_difference(loaded: Loaded) -> None:
-    assert "no clear difference" in find(loaded, "cpu", "with limits").says
+def test_a_limit_that_holds_leaves_nothing_to_claim(loaded: Loaded) -> None:
+    held = find(loaded, "cpu", "with limits")
+    assert held.judged is not None
+    assert not held.judged.claim
+
+
+def test_a_victim_that_died_in_some_blocks_is_a_lower_bound_and_never_fast(tmp_path: Path) -> None:
+    """Slowed twofold where it lived: without the block in which it died, the slowdown would be that alone."""
+    loaded = load(noisy_run(tmp_path).path)
+    frame = loaded.frame.copy()
+    hogged = (frame["detail"].map(lambda each: (each.get("kind"), each.get("limits"))) == ("cpu", "without limits"))
+    rows = hogged & (frame["quantity"] == "noisy.rate") & (frame["block"] == 1)
+    assert rows.sum() == 1
+    frame.loc[rows, ["value", "status"]] = [math.nan, "failed"]
+    seen = find(replace(loaded, frame=frame), "cpu", "without limits")
+    alive = find(loaded, "cpu", "without limits")
+    assert (seen.silent, seen.times) == (1, 3)
+    assert seen.slowdown >= alive.slowdown * 0.99
+    assert "at least" in seen.factor
+    frame.loc[hogged & (frame["quantity"] == "noisy.rate"), "value"] *= 4
+    faster = find(replace(loaded, frame=frame), "cpu", "without limits")
+    assert faster.judged is not None
+    assert not faster.judged.is_proven
 
 
 def test_no_answer_at_all_is_not_left_out(loaded: Loaded) -> None:

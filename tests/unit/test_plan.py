@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.analysis.inference import median_interval
+from lab.analysis.estimate import median_interval
 from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, arms
 from lab.results.record import Ending
 

@@ -112,7 +112,7 @@ def test_every_answer_opens_to_its_evidence(page: str) -> None:
         "TCG emulation", "2 of 29 instances failed", "A virtual machine is a computer within a computer",
         "What you may not conclude", "How fast virtual machines are", "NSDI 2020", "CLOCK_MONOTONIC", "seed 7",
         "lab compare web-app --blocks 5 --seed 7", "same, verified inside", "n = 4", "Retpolines", "0123abc",
-        "proportional set size", "no difference can be claimed for container",
+        "proportional set size", "not proven either way",
     ],
 )  # fmt: skip
 def test_the_report_says(page: str, run: RunFolder, words: str) -> None:

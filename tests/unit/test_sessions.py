@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from synthetic import write_run
 
-from lab.analysis import inference, load
+from lab.analysis import estimate, load
 from lab.analysis import statistics as st
 from lab.errors import ResultsError
 from lab.reports.material import Material
@@ -25,51 +26,31 @@ from lab.results.store import RunFolder
 SESSIONS = np.repeat(np.arange(1, 6), 6)  # five sessions of six blocks
 
 
-def simulated(generator: np.random.Generator, truth: float) -> tuple[st.Floats, st.Floats]:
-    """Two arms; sessions move their ratio by 10 %, blocks within by 5 %."""
-    chance = generator.normal(0.0, 0.10, 5)[SESSIONS - 1] + generator.normal(0.0, 0.05, 30)
-    below = np.exp(generator.normal(0.0, 0.03, 30))
-    return (below * truth * np.exp(chance))[:, None], below[:, None]
+def simulated(rounds: int, truth: float, seed: int) -> st.Floats:
+    """Log ratios of two arms, a row per run; sessions move them by 10 %, blocks within by 5 %."""
+    generator = np.random.default_rng(seed)
+    return math.log(truth) + generator.normal(0.0, 0.10, (rounds, 5))[:, SESSIONS - 1] + generator.normal(
+        0.0, 0.05, (rounds, 30)
+    )
 
 
 def test_intervals_over_sessions_cover_what_those_over_blocks_miss() -> None:
-    generator, rounds, covered, naive = np.random.default_rng(3), 600, 0, 0
-    draws = st.resamples_of_sessions(SESSIONS, 1, "key", 10)
-    plain = st.resamples(30, 1, "key", 200)
-    for _ in range(rounds):
-        above, below = simulated(generator, 1.3)
-        _, low, high = inference.ratio_interval(above, below, draws, SESSIONS)
-        covered += low <= 1.3 <= high
-        _, low, high = inference.ratio_interval(above, below, plain)
-        naive += low <= 1.3 <= high
-    assert 0.92 <= covered / rounds <= 0.98
-    assert naive / rounds < 0.75
+    logs = simulated(2000, 1.3, 3)
+    honest, naive = estimate.estimates(logs, SESSIONS), estimate.estimates(logs)
+    assert 0.93 <= ((honest["low"] <= 1.3) & (honest["high"] >= 1.3)).mean() <= 0.97
+    assert ((naive["low"] <= 1.3) & (naive["high"] >= 1.3)).mean() < 0.75
 
 
 def test_where_nothing_differs_sessions_claim_as_seldom_as_promised() -> None:
-    generator = np.random.default_rng(4)
-    claimed = [inference.p_value(*simulated(generator, 1.0), SESSIONS) <= 0.05 for _ in range(1000)]
-    assert 0.03 <= np.mean(claimed) <= 0.07
-    generator = np.random.default_rng(4)
-    as_blocks = [inference.p_value(*simulated(generator, 1.0)) <= 0.05 for _ in range(300)]
-    assert np.mean(as_blocks) > 0.25
+    logs = simulated(2000, 1.0, 4)
+    assert 0.03 <= (estimate.estimates(logs, SESSIONS)["p"] <= 0.05).mean() <= 0.07
+    assert (estimate.estimates(logs)["p"] <= 0.05).mean() > 0.25
 
 
 def test_the_median_of_few_sessions_is_that_of_their_medians() -> None:
     values = np.array([1.0, 1.1, 9.0, 2.0, 2.1, 2.2, 3.0, 3.1, 3.2])
-    low, high = inference.median_interval(values, sessions=np.repeat([1, 2, 3], 3))
-    assert (low, high) == pytest.approx(inference.median_interval(np.array([1.1, 2.1, 3.1])))
-    assert inference.median_interval(values, sessions=np.repeat([1, 2], [4, 5])) == inference.median_interval(values)
-
-
-def test_resamples_keep_sessions_together() -> None:
-    sessions = np.array([1, 1, 2, 2, 2, 3], dtype=np.int64)
-    draws = st.resamples_of_sessions(sessions, 7, "key", 500)
-    assert draws.shape == (500, 9)  # three sessions of as many blocks as the longest has
-    drawn = sessions[draws].reshape(500, 3, 3)
-    assert (drawn == drawn[:, :, :1]).all()
-    assert set(draws.ravel()) == set(range(6))
-    assert (draws == st.resamples_of_sessions(sessions, 7, "key", 500)).all()
+    found = estimate.median_interval(values, sessions=np.repeat([1, 2, 3], 3))
+    assert found == pytest.approx(estimate.median_interval(np.array([1.1, 2.1, 3.1])))
 
 
 def three_runs(root: Path) -> list[RunFolder]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lab.analysis.judge import WITHIN
 from lab.analysis.quantities import format_interval, format_ratio, format_value
 from lab.reports import style
 from lab.reports.material import Material
@@ -50,12 +51,16 @@ def panel(
 
 
 def compared(material: Material, quantity: str, arm: Arm, state: str = "") -> str:
-    """How an arm compares with the baseline: ``78 × process``, ``34 ×, not proven``, ``no clear difference``."""
+    """How an arm compares with the baseline: ``78 × process``, ``the same within 5 %``, ``not proven``.
+
+    ``paired`` stands where the ratio within blocks does not fit the two medians.
+    """
     if arm.label == material.baseline:
         return "baseline"
-    found = material.ratio(quantity, arm.label, state)
-    if found is None or math.isnan(found.ratio):
+    found, above = material.ratio(quantity, arm.label, state), material.value(quantity, arm.label, state)
+    below = material.value(quantity, material.baseline, state)
+    if found is None or above is None or below is None or math.isnan(found.ratio):
         return ""
     if found.claim:
-        return f"{format_ratio(found.ratio)} {found.baseline}"
-    return f"{format_ratio(found.ratio)}, not proven" if found.seems else "no clear difference"
+        return f"{format_ratio(found.ratio)} {found.baseline}{'' if found.fits(above, below) else ', paired'}"
+    return f"the same within {WITHIN}" if found.judged.is_proven else "not proven"

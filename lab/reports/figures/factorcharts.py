@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.analysis.cubes import Cube
+from lab.analysis.estimate import MARGIN
 from lab.analysis.factors import EVERY
+from lab.analysis.judge import WITHIN
 from lab.analysis.quantities import format_ratio, format_value
 from lab.reports import factors as words
 from lab.reports.charts import Chart, Data, Panel, whose
@@ -46,7 +48,7 @@ def main_effects(material: Material) -> Chart:
     return Chart(
         title="What each factor does",
         how="Ratio to the factor's first level, averaged over the others, with its 95 % interval. Filled marks are "
-        "claimed, hollow ones are not; grey is what the A/A pair differs from itself.",
+        f"claimed, hollow ones are not; grey is the same within {WITHIN}.",
         panels=tuple(panels),
     )
 
@@ -58,13 +60,9 @@ def _panel(of: _Of) -> Panel:
     return Panel(
         kind="effects", title=f"{of.factor} on {of.name}", unit="1",
         axis=f"÷ {against[0] if len(against) == 1 else 'the first level'}",
-        ticks=tuple(f"{tick:g}" for tick in ticks_of(reach)), reach=reach, band=_band(singles),
+        ticks=tuple(f"{tick:g}" for tick in ticks_of(reach)), reach=reach, band=MARGIN,
         rows=tuple(_row(of, row, several=len({each["level"] for each in singles}) > 1) for row in singles),
     )  # fmt: skip
-
-
-def _band(rows: Sequence[Record]) -> float:
-    return max((row["band_high"] for row in rows if math.isfinite(row["band_high"])), default=1.0)
 
 
 def _row(of: _Of, row: Record, *, several: bool) -> Data:
@@ -89,7 +87,7 @@ def _tip(of: _Of, arm: Arm, row: Record) -> list[str]:
         f"{of.name}, {row['factor']} {row['level']} ÷ {row['against']}: {format_ratio(row['ratio'])}",
         "no interval" if math.isnan(row["low"]) else f"95 % interval: {between(row)}",
         f"n = {row['n']} blocks" + (f", {row['censored']} failed" if row["censored"] else ""),
-        "claimed" if row["claim"] else f"{'not proven' if row['seems'] else 'not claimed'}: {row['why']}",
+        "claimed" if row["claim"] else words.told(row),
     ]
     if depends := interacting_with(of.material, row):
         lines.append(f"depends on {', '.join(depends)}: an average over what differs")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lab.analysis.cubes import Cube
+from lab.analysis.estimate import MARGIN
 from lab.analysis.factors import BACKEND, EVERY
+from lab.analysis.judge import WITHIN
 from lab.analysis.quantities import format_ratio, format_value
 from lab.reports import style
 from lab.reports.factors import shown, subject
@@ -58,7 +60,7 @@ def draw(material: Material, keep: Callable[[Figure], None]) -> str:
         style.headline(
             figure, "What each factor does",
             "ratio to the factor's first level, averaged over the others · 95 % intervals · filled: claimed, "
-            "hollow: not · grey: the A/A pair's own",
+            f"hollow: not · grey: the same within {WITHIN}",
         )  # fmt: skip
         keep(figure)
     return "Main effects of the factors. " + " ".join(
@@ -71,9 +73,8 @@ def _filled(names: Sequence[str], width: int) -> list[str]:
 
 
 def _panel(axes: Axes, material: Material, effects: Sequence[Row]) -> None:
-    band = max((row["band_high"] for row in effects if not math.isnan(row["band_high"])), default=1.0)
     reach = reach_of(effects)
-    axes.axvspan(1 / band, band, color=style.RULE, alpha=0.5, linewidth=0)
+    axes.axvspan(1 / MARGIN, MARGIN, color=style.RULE, alpha=0.5, linewidth=0)
     axes.axvline(1, color=style.INK, linewidth=1.2)
     for row, effect in enumerate(effects):
         _effect(axes, row, effect, _arm(material, effect["backend"]), reach)
@@ -103,8 +104,7 @@ def ticks_of(reach: float) -> tuple[float, ...]:
 
 def reach_of(effects: Sequence[Row]) -> float:
     """How far from 1 an axis goes that shows all of them."""
-    band = max((row["band_high"] for row in effects if not math.isnan(row["band_high"])), default=1.0)
-    return max(NARROWEST, min(band, 4.0), *(_reach(row) for row in effects))
+    return max(NARROWEST, *(_reach(row) for row in effects))
 
 
 def _reach(row: Row) -> float:
