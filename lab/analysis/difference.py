@@ -86,9 +86,7 @@ def _compared(before: Loaded, after: Loaded) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.DataFrame(rows).join(estimates_apart(pairs))
     first, second = (series for series, _ in sides)
-    table["bar"] = [
-        bar(row, (second, str(row["arm"])), (first, str(row["arm"]))) for row in table.to_dict("records")
-    ]
+    table["bar"] = [bar(row, (second, str(row["arm"])), (first, str(row["arm"]))) for row in table.to_dict("records")]
     return judge(table, pd.Series(families))[list(COLUMNS)]
 
 

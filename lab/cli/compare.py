@@ -203,7 +203,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition]) -> Ru
     from lab.experiment.scenario import load
     from lab.host import facts
     from lab.model import Limits
-    from lab.results.record import Ending
+    from lab.results.record import SCHEMA, Ending
     from lab.results.store import RunFolder, locate
 
     folder = RunFolder.open(locate(word, out))
@@ -213,6 +213,10 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition]) -> Ru
     here = facts.provenance()
     if here.get("identity") != run.host.get("identity"):
         raise ResultsError(f"{run.name} was measured on another host", hint="start a new run here")
+    if run.schema != SCHEMA:
+        raise ResultsError(
+            f"{run.name} was begun by an earlier lab, which treated the A/A twin otherwise", hint="start a new run"
+        )
     scenario = load(str(run.settings.get("directory") or run.scenario))
     idle_seconds = float(run.settings["idle_seconds"])
     setup = set_up(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)

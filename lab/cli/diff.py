@@ -81,6 +81,6 @@ def _show(found: Difference, everything: bool) -> None:
     console.print(grid)
     console.print(
         f"\n{int(table['claim'].sum())} of {len(table)} changed. The ratio is that of the geometric means, which the "
-        "medians beside it are not. Not proven either way does not mean no change: only that these runs could not show "
-        "one."
+        "medians beside it are not. Not proven either way does not mean no change: only that these runs could show "
+        "none."
     )

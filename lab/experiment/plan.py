@@ -2,8 +2,8 @@
 
 Randomised complete blocks: every block runs every arm once, in an order drawn from the stored seed, so that
 whatever drifts on the host (temperature, caches, a neighbour) meets every arm alike. One backend appears
-twice, under two labels: the A/A pair, whose difference is noise by construction and bounds what the report
-may claim.
+twice, under two labels: the A/A pair, treated the same in everything. It is a second observation of that backend in
+each block; where it differs from itself, the run has a defect.
 
 With factors an arm is a backend at one level of each factor that applies to it, and every combination is an arm. The
 one at the first level of all is the backend's *reference*: its label is the backend's name alone, the others' say

@@ -179,7 +179,8 @@ class Experiment:
 
     def _foretell(self, seconds: float) -> None:
         """Say how long it will take, now that every arm was started once, in ``seconds``."""
-        block = seconds - self.asked_seconds + self.setup.seconds_watched * len(self._warmed())
+        started, arms = len(self._warmed()), len(self.plan.arms)
+        block = (seconds - self.asked_seconds) * arms / started + self.setup.seconds_watched * arms
         least = MINIMUM_BLOCKS if self.plan.blocks is None else self.plan.blocks
         some = f"{least} blocks" if self.plan.blocks else f"the {least} blocks that it takes at least"
         over = self.plan.blocks is None and least * block > self.plan.budget_seconds
@@ -280,8 +281,6 @@ class Experiment:
         treatment = self.setup.treatment(stamp.arm)
         request = self._request(stamp.instance, treatment)
         label = f"{'warm-up' if stamp.block <= WARM_UP else f'block {stamp.block}'}, {stamp.arm.label}"
-        # The A/A twin bounds every claim by the same observations, but for the one that is long: idling.
-        idle_seconds = 0.0 if stamp.arm.is_twin else self.setup.idle_seconds
         self.watch.doing(f"{label}: making ready")
         backend.rehearse(request)
         with ExitStack() as host:
@@ -292,7 +291,7 @@ class Experiment:
             subject = Subject.before_launch(
                 scenario=self.setup.scenario,
                 network=self.site.network,
-                idle_seconds=idle_seconds,
+                idle_seconds=self.setup.idle_seconds,
                 beside=self.client.run,
             )
             self.watch.doing(f"{label}: booting")

@@ -163,9 +163,7 @@ def ratios(material: Material) -> Table:
         found = [material.ratio(quantity, arm.label, state) for arm in arms]
         if is_key(quantity) and any(found):
             name = material.label(quantity) + (f", {state.replace('-', ' ')}" if state else "")
-            rows.append(
-                Row(header=name, note=_family(found), cells=tuple(_compared(each) for each in found))
-            )
+            rows.append(Row(header=name, note=_family(found), cells=tuple(_compared(each) for each in found)))
     columns = tuple(Cell(text=f"{arm.label} ÷ {material.baseline}", note=stamp(arm), arm=arm.label) for arm in arms)
     return Table(
         caption=f"How sure: each backend ÷ {material.baseline} in the same block (the paired ratio)",

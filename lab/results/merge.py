@@ -38,6 +38,7 @@ ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("the load", lambda run: run.settings.get("load")),
     ("the work", lambda run: run.settings.get("work")),
     ("the rule of exclusion", lambda run: run.settings.get("exclude_noisy")),
+    ("the schema", lambda run: run.schema),
     ("the version of lab", lambda run: (run.versions.get("lab"), run.versions.get("git"))),
 )
 """What must be equal, and how it is called when it is not."""

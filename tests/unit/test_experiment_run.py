@@ -114,7 +114,7 @@ class Counting(Metric):
         yield Observation(quantity="counting.ready", value=1.0, unit="1")
 
     def idle(self, subject: Subject) -> Iterator[Observation]:
-        yield Observation(quantity="counting.idle", value=1.0, unit="1", state="idle")
+        yield Observation(quantity="counting.idle", value=subject.idle_seconds, unit="1", state="idle")
 
     def loaded(self, subject: Subject) -> Iterator[Observation]:
         yield Observation(quantity="counting.loaded", value=1.0, unit="1", state="after-load")
@@ -188,7 +188,7 @@ def experiment(site: FakeSite, folder: RunFolder, *, blocks: int = 2) -> Experim
         limits=Limits(),
         metrics=(Counting(),),
         isolation=False,
-        idle_seconds=0.0,
+        idle_seconds=0.01,
     )
     plan = Plan(arms=arms(BACKENDS), seed=1, blocks=blocks, budget_seconds=0.0)
     return Experiment(site, setup, plan, folder, Silent())  # type: ignore[arg-type]
@@ -491,3 +491,12 @@ def test_how_long_it_will_take_is_told_once_every_arm_was_started(site: FakeSite
     again.plan, again.watch = whole.plan, whole.watch
     again.warm_up()
     assert len(notes) == 1
+
+
+def test_the_twin_is_treated_like_what_it_repeats(folder: RunFolder) -> None:
+    """It idled not at all once, so that its memory, load and CPU were of another treatment."""
+    site = FakeSite()
+    experiment(site, folder).run()
+    idled = {(sample.arm, sample.value) for sample in folder.samples() if sample.quantity == "counting.idle"}
+    assert {arm for arm, _ in idled} >= {"container", "container#aa"}
+    assert {seconds for _, seconds in idled} == {0.01}

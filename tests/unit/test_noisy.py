@@ -58,7 +58,7 @@ def test_a_victim_that_died_in_some_blocks_is_a_lower_bound_and_never_fast(tmp_p
     """Slowed twofold where it lived: without the block in which it died, the slowdown would be that alone."""
     loaded = load(noisy_run(tmp_path).path)
     frame = loaded.frame.copy()
-    hogged = (frame["detail"].map(lambda each: (each.get("kind"), each.get("limits"))) == ("cpu", "without limits"))
+    hogged = frame["detail"].map(lambda each: (each.get("kind"), each.get("limits"))) == ("cpu", "without limits")
     rows = hogged & (frame["quantity"] == "noisy.rate") & (frame["block"] == 1)
     assert rows.sum() == 1
     frame.loc[rows, ["value", "status"]] = [math.nan, "failed"]

@@ -29,8 +29,10 @@ SESSIONS = np.repeat(np.arange(1, 6), 6)  # five sessions of six blocks
 def simulated(rounds: int, truth: float, seed: int) -> st.Floats:
     """Log ratios of two arms, a row per run; sessions move them by 10 %, blocks within by 5 %."""
     generator = np.random.default_rng(seed)
-    return math.log(truth) + generator.normal(0.0, 0.10, (rounds, 5))[:, SESSIONS - 1] + generator.normal(
-        0.0, 0.05, (rounds, 30)
+    return (
+        math.log(truth)
+        + generator.normal(0.0, 0.10, (rounds, 5))[:, SESSIONS - 1]
+        + generator.normal(0.0, 0.05, (rounds, 30))
     )
 
 
