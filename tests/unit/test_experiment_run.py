@@ -493,9 +493,9 @@ def test_how_long_it_will_take_is_told_once_every_arm_was_started(site: FakeSite
     assert len(notes) == 1
 
 
-def test_the_twin_is_treated_like_what_it_repeats(folder: RunFolder) -> None:
+def test_the_twin_is_treated_like_what_it_repeats(site: FakeSite, tmp_path: Path) -> None:
     """It idled not at all once, so that its memory, load and CPU were of another treatment."""
-    site = FakeSite()
+    folder = make_folder(tmp_path)
     experiment(site, folder).run()
     idled = {(sample.arm, sample.value) for sample in folder.samples() if sample.quantity == "counting.idle"}
     assert {arm for arm, _ in idled} >= {"container", "container#aa"}
