@@ -128,6 +128,10 @@ def open_console(
 
 def enter_root(plan: Plan, root: rooted.Root) -> None:
     """The old root is made a slave before it is unmounted: that must not reach those who share its mounts."""
+    if plan.enter == Enter.MOVE:
+        from lab.runtime import nopivot  # few ask for it
+
+        nopivot.hide_the_hosts(plan.mount_point)
     old = os.open("/", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root.fileno())
     root.close()
