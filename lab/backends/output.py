@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lab.host import private
+
 CHUNK_BYTES = 65536
 DRAIN_SECONDS = 5.0
 
@@ -19,7 +21,7 @@ class Output:
     """
 
     def __init__(self, log: Path, besides: int | None = None) -> None:
-        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._log = private.append_to(log)
         self._thread: threading.Thread | None = None
         self._besides = besides
         self.descriptor = self._log

@@ -83,19 +83,9 @@ CONTAINER: dict[str, Explanation] = {
     ),
     Step.MOUNTS: Explanation(
         what="/proc, /dev, /sys and the rest, opened with the new root as the end of the world.",
-        calls="openat2, mount, mknod",
+        calls="fsopen, openat2, move_mount, mknod",
         page="openat2(2)",
         reason="CVE-2019-19921: the image had a link in place of /proc",
-    ),
-    Step.HOOKS: Explanation(
-        what="Programs of the configuration's, in the parent's surroundings and in the child's.",
-        calls="fork, execve",
-        page="config.md",
-    ),
-    Step.CONSOLE: Explanation(
-        what="A pseudo-terminal in its own devpts becomes its standard input, output and error.",
-        calls="open of ptmx, TIOCSCTTY",
-        page="pty(7)",
     ),
     Step.HOOKS: Explanation(
         what="Programs of the caller's run, in the host's surroundings and in the container's.",
@@ -109,8 +99,8 @@ CONTAINER: dict[str, Explanation] = {
     ),
     Step.MASKS: Explanation(
         what="What tells of the host is covered; what could change the kernel is read-only.",
-        calls="mount with MS_BIND",
-        page="mount(2)",
+        calls="open_tree, mount_setattr, move_mount",
+        page="mount_setattr(2)",
     ),
     Step.ENTER: Explanation(
         what="The new root takes the place of the old one, which is unmounted.",
@@ -119,16 +109,6 @@ CONTAINER: dict[str, Explanation] = {
     ),
     Step.HOSTNAME: Explanation(
         what="Its own name, in its own UTS namespace.", calls="sethostname", page="sethostname(2)"
-    ),
-    Step.START_HOOKS: Explanation(
-        what="Programs of the image's that the configuration wants before the application.",
-        calls="fork, execve",
-        page="config.md",
-    ),
-    Step.START_HOOKS: Explanation(
-        what="The container's own programs that are to run before the application.",
-        calls="posix_spawn",
-        page="config.md",
     ),
     Step.LIMITS: Explanation(
         what="Limits of the process itself: open files and the like.", calls="setrlimit", page="getrlimit(2)"
@@ -151,6 +131,11 @@ CONTAINER: dict[str, Explanation] = {
         what="No set-uid program gives any of it back.",
         calls="prctl(PR_SET_NO_NEW_PRIVS)",
         page="prctl(2)",
+    ),
+    Step.START_HOOKS: Explanation(
+        what="Programs of the image that run first; they may no more than the application.",
+        calls="clone, seccomp, execve",
+        page="config.md",
     ),
     Step.SECCOMP: Explanation(
         what="A filter decides on every system call. Last: it forbids what was done before.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import CommandError, LabError
+from lab.host import private
 from lab.host.command import run
 
 REMEDY = "apt-get install gcc libc6-dev"
@@ -35,7 +37,7 @@ def compiled(
         return finished
     cellar = finished.parent.parent
     cellar.mkdir(parents=True, exist_ok=True)
-    with (cellar / ".lock").open("w") as lock:
+    with os.fdopen(private.lock_file(cellar / ".lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished.exists():
             with tempfile.TemporaryDirectory(dir=cellar, prefix=".build-") as scratch:

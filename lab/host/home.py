@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lab.host import privilege
+from lab.host import private, privilege
+
+SHARED = "/tmp/lab-{}"
 
 
 def home() -> Path:
@@ -22,7 +24,14 @@ def home() -> Path:
 
 
 def runtime_root() -> Path:
-    """The parent of all sessions' folders: short, since socket paths hold 107 bytes (unix(7))."""
+    """The parent of all sessions' folders: short, since socket paths hold 107 bytes (unix(7)).
+
+    Raises LabError if somebody else has made what would be ours.
+    """
     if privilege.is_system_wide():
         return Path("/run/lab")
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/lab-{privilege.user_id()}") / "lab"
+    if given := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "lab"
+    own = Path(SHARED.format(privilege.user_id()))
+    private.require_own(own)
+    return own / "lab"

@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import Self
 
 from lab.errors import LabError
-from lab.host import delegation, privilege, settings, tracefs
+from lab.host import delegation, private, privilege, settings, tracefs
 from lab.host.cgroup import ControlGroup
 from lab.host.hierarchy import Unused
 from lab.host.home import home, runtime_root
@@ -132,6 +132,14 @@ class Owner:
         return {"pid": self.pid, "started": self.started, "boot_id": self.boot_id, "home": self.home}
 
 
+def make_root(root: Path) -> None:
+    """The parent of the sessions' folders, each part of it ours alone. Raises OSError, LabError."""
+    if not root.parent.exists():
+        root.parent.mkdir(mode=private.FOLDER, parents=True)
+        runtime_root()  # was it us who made that?
+    root.mkdir(mode=private.FOLDER, exist_ok=True)
+
+
 class Session:
     """The ledger of one lab process. Thread-safe. A context manager that closes itself."""
 
@@ -152,7 +160,7 @@ class Session:
         owner, name = Owner.of_this_process(), os.urandom(4).hex()
         root = runtime_root()
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_root(root)
             # Renamed once it says whose it is: a cleaner must never meet a session without an owner.
             unborn = root / f"{UNBORN}{name}.{owner.pid}"
             unborn.mkdir(mode=0o700)

@@ -13,6 +13,7 @@ from lab.host import foreign as ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ctypes import Array, c_char
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,6 +43,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+CLONE_PIDFD = 0x00001000
 CLONE_PARENT = 0x00008000
 CLONE_INTO_CGROUP = 0x200000000  # clone3 alone
 
@@ -213,10 +215,17 @@ def clone(flags: int) -> int:
     return system_call("clone", flags, 0, 0, 0, 0)
 
 
-def clone3(flags: int, exit_signal: int, cgroup: int) -> int:
-    """clone3(2) as `clone`, born in the cgroup v2 directory open as ``cgroup`` (Linux 5.7)."""
-    arguments = _CloneArgs(flags=flags | CLONE_INTO_CGROUP, exit_signal=exit_signal, cgroup=cgroup)
-    return system_call("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))
+def clone3(flags: int, exit_signal: int, cgroup: int) -> tuple[int, int]:
+    """clone3(2) as `clone_pidfd`, born in the cgroup v2 directory open as ``cgroup`` (Linux 5.7)."""
+    handle = ctypes.c_int(-1)
+    arguments = _CloneArgs(
+        flags=flags | CLONE_INTO_CGROUP | CLONE_PIDFD,
+        pidfd=ctypes.addressof(handle),
+        exit_signal=exit_signal,
+        cgroup=cgroup,
+    )
+    pid = system_call("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))
+    return pid, handle.value if pid else -1
 
 
 def unshare(flags: int) -> None:
@@ -336,10 +345,19 @@ def prctl(option: int, argument: int = 0, third: int = 0) -> int:
 
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     """capset(2) of the calling thread; each argument is a mask with bit n for capability n."""
+    prepared_capset(effective=effective, permitted=permitted, inheritable=inheritable)()
+
+
+def prepared_capset(*, effective: int, permitted: int, inheritable: int) -> Callable[[], None]:
+    """The same for later, when it is to be the only system call."""
     header = _CapHeader(_CAPABILITY_VERSION_3, 0)
     halves = [((mask & 0xFFFFFFFF), (mask >> 32)) for mask in (effective, permitted, inheritable)]
     data = (_CapData * 2)(_CapData(*(low for low, _ in halves)), _CapData(*(high for _, high in halves)))
-    _check(_libc.capset(ctypes.byref(header), data), "capset")
+
+    def call() -> None:
+        _check(_libc.capset(ctypes.byref(header), data), "capset")
+
+    return call
 
 
 def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
@@ -347,8 +365,20 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
 
     Returns 0, or the listener that SECCOMP_FILTER_FLAG_NEW_LISTENER asks for, close-on-exec.
     """
+    return seccomp_filter(program, flags)()
+
+
+def seccomp_filter(program: bytes, flags: int = 0) -> Callable[[], int]:
+    """The same for later, when it is to be the only system call."""
     descriptor = _SockFprog(len(program) // 8, program)
-    return system_call("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(descriptor))
+    return lambda: system_call("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(descriptor))
+
+
+def clone_pidfd(flags: int) -> tuple[int, int]:
+    """`clone` that also tells a pidfd of the child, close-on-exec: pid and pidfd, or 0 and -1 in the child."""
+    handle = ctypes.c_int(-1)
+    pid = system_call("clone", flags | CLONE_PIDFD, 0, ctypes.byref(handle), 0, 0)
+    return pid, handle.value if pid else -1
 
 
 def landlock_abi() -> int:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from lab.host import private
 from lab.host.clock import Timeline, now
 from lab.hypervisor.domain import CONSOLE, Port
 from lab.model import Phase
@@ -237,7 +238,7 @@ class Channels:
         return copy
 
     def _log(self, path: Path) -> BinaryIO:
-        log = path.open("ab", buffering=0)
+        log = os.fdopen(private.append_to(path), "ab", buffering=0)
         self._logs.append(log)
         return log
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab.host import private
+
 LOCKS = Path("/proc/locks")
 
 
@@ -23,7 +25,9 @@ def hold(path: Path, *, create: bool = False) -> int:
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     while True:
-        descriptor = os.open(path, flags, 0o644)
+        descriptor = os.open(path, flags, private.FILE)
+        if create:
+            private.tighten(descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if _is_at(descriptor, path):
             return descriptor

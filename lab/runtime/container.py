@@ -15,18 +15,18 @@ A container is an ordinary process around which the kernel draws borders before 
 10.                                          enter the root by pivot_root: the host's files are out of reach
 11.                                     ←    set the hostname; ISOLATED
     let it go               EXEC_NOW     →
-12.                                          run startContainer hooks
-13.                                          set rlimits and what else is a process's own
-14.                                          close descriptors
-15.                                          enter the working directory
-16.                                          drop capabilities, change user and groups
-17.                                          set no_new_privs
-18.                                          install the seccomp filter
+12.                                          set rlimits and what else is a process's own
+13.                                          close descriptors
+14.                                          enter the working directory
+15.                                          drop capabilities, change user and groups
+16.                                          set no_new_privs
+17.                                          run startContainer hooks: they may no more than the application
+18.                                     ←    look up the program; EXECUTING; install the seccomp filter
 19. end of file on the channel          ←    execve: foreign code runs from here on
 
 The child waits at step 2 for a user namespace, at 7 for hooks, after 11 if it is to be held, and nowhere else: a
-wait costs two switches between processes, more on a busy host. Steps 7, 8 and 12 are left out by who has no use for
-them. `lab run --explain` prints them as they happen.
+wait costs two switches between processes, more on a busy host. Steps 7, 8 and 17 are left out where nobody has a use
+for them. `lab run --explain` prints them as they happen.
 
 It is in its cgroups before it does any work, so that its memory is charged to it from the first page on, and
 cannot outgrow its limits in the meantime. Whatever fails is answered by one FAILED message with the step's name,
@@ -131,24 +131,44 @@ def start_beside(
 ) -> Started:
     """One more process in the container whose first process is ``pidfd``: setns(2) instead of clone's flags.
 
-    A process can't change its own pid namespace, only that of its children to come: so the parent enters the
-    container's, forks, and returns to its own. Raises StepFailed.
+    A process can't change its own pid namespace, only that of its children to come. So a go-between joins the
+    container, and the process is its child, but ours to wait for. Raises StepFailed.
     """
     progress = Progress(process.fail_at)
+    ours, theirs = Channel.pair()
     started = None
     try:
         progress.enter(Step.CLONE)
-        with ChildrenIn([(pidfd, syscalls.CLONE_NEWPID)] if namespaces & syscalls.CLONE_NEWPID else []):
-            flags = namespaces & JOINED
-            started = fork(
-                0,
-                cgroups,
-                lambda *ends: init.run_beside(process, pidfd, flags, root, stdio, *ends),
-            )
+        joined = namespaces & (JOINED | syscalls.CLONE_NEWPID)
+        started = fork(
+            0,
+            cgroups,
+            lambda *ends: init.run_beside(process, pidfd, joined, root, stdio, theirs, *ends),
+        )
+        theirs.close()
+        take_child_of(started, ours)
     except Exception as error:
         abandon(started)
         raise progress.failure(error) from error
+    finally:
+        ours.close()
+        theirs.close()
+    if process.agent:
+        with suppress(ChannelClosed):
+            started.channel.send("NUMBERED", pid=started.pid)
     return started
+
+
+def take_child_of(between: Started, channel: Channel) -> None:
+    """From now on ``between`` is the child that the go-between has borne. Raises StepFailed for its last words."""
+    try:
+        _, (pidfd,) = channel.receive()
+    except ChannelClosed:
+        message, _ = between.channel.receive()
+        raise StepFailed(str(message["step"]), int(str(message["number"])), str(message["text"])) from None
+    os.waitpid(between.pid, 0)
+    os.close(between.pidfd)
+    between.pid, between.pidfd = pid_of(pidfd), pidfd
 
 
 class ChildrenIn:
@@ -238,7 +258,7 @@ def fork(
         if users:
             pid, pidfd = clone_within(users, namespaces, cgroups.unified)
         else:
-            pid, pidfd = clone(namespaces, cgroups.unified), -1
+            pid, pidfd = clone(namespaces, cgroups.unified)
     except OSError:
         ours.close()
         os.close(status_read)
@@ -250,18 +270,21 @@ def fork(
                 child(theirs, status_write, tasks)
             finally:
                 os._exit(init.RUNTIME_FAILED)
-        return Started(pid, os.pidfd_open(pid) if pidfd < 0 else pidfd, ours, status_read)
+        return Started(pid, pidfd, ours, status_read)
     finally:
         theirs.close()
         for descriptor in (status_write, *tasks):
             os.close(descriptor)
 
 
-def clone(namespaces: int, cgroup: str) -> int:
-    """A child born in its v2 group, where there is one: moving it there would wait for an RCU grace period."""
+def clone(namespaces: int, cgroup: str) -> tuple[int, int]:
+    """A child born in its v2 group, where there is one: moving it there would wait for an RCU grace period.
+
+    Its pid and its pidfd, which come together or not at all; 0 and -1 in the child.
+    """
     ends_with = 0 if namespaces & syscalls.CLONE_PARENT else signal.SIGCHLD  # the parent's wish counts already
     if not cgroup:
-        return syscalls.clone(namespaces | ends_with)
+        return syscalls.clone_pidfd(namespaces | ends_with)
     directory = os.open(cgroup, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return syscalls.clone3(namespaces, ends_with, directory)
@@ -299,12 +322,12 @@ def go_between(channel: Channel, users: str, namespaces: int, cgroup: str) -> bo
     """True in the go-between, when it has told what became of it; False in the child."""
     try:
         enter(users, syscalls.CLONE_NEWUSER)
-        pid = clone(namespaces | syscalls.CLONE_PARENT, cgroup)
+        pid, pidfd = clone(namespaces | syscalls.CLONE_PARENT, cgroup)
     except OSError as error:
         channel.send("FAILED", number=error.errno or 0, text=error.strerror)
         return True
     if pid != 0:
-        channel.send("BORN", descriptors=[os.pidfd_open(pid)])
+        channel.send("BORN", descriptors=[pidfd])
     return pid != 0
 
 

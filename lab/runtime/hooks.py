@@ -3,7 +3,8 @@
     prestart         parent   namespaces and mounts exist, the root is not entered yet     failure ends the container
     createRuntime    parent   the same moment, after prestart                              failure ends the container
     createContainer  child    the same moment; the program is the host's                   failure ends the container
-    startContainer   child    after start, before the application; the program is its own  failure ends the container
+    startContainer   child    after start; the program is the container's, as confined     failure ends the container
+                              as the application
     poststart        runtime  the application is being executed                            failure is only told
     poststop         runtime  everything has been removed                                  failure is only told
 
@@ -22,8 +23,10 @@ from lab.lean import dumps, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
+
+    Spawn = Callable[["Hook", int, int], int]  # a hook, its standard input, where its output goes: its pid
 
 MOST_OUTPUT_BYTES = 400  # of a hook that failed, in its error
 RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)  # what lab's small processes ignore
@@ -32,13 +35,14 @@ Hook = dict[str, "Any"]
 """``path``, ``args``, ``env``, ``timeout`` (seconds or None), as config.json has them."""
 
 
-def run(name: str, hooks: Sequence[Hook], state: Mapping[str, object]) -> None:
+def run(name: str, hooks: Sequence[Hook], state: Mapping[str, object], spawn: Spawn | None = None) -> None:
     """Run each in order, waiting for its end. Raises OSError that names the first one that failed.
 
-    ``state`` is the container's, with the ``pid`` as the hook's own namespaces number it.
+    ``state`` is the container's, with the ``pid`` as the hook's own namespaces number it. ``spawn`` starts a hook,
+    with files for its standard input and its output, in a process group of its own: its pid.
     """
     for hook in hooks:
-        _run_one(name, hook, dumps(dict(state)).encode())
+        _run_one(name, hook, dumps(dict(state)).encode(), spawn or _spawn)
 
 
 def run_all(name: str, hooks: Sequence[Hook], state: Mapping[str, object]) -> list[str]:
@@ -52,14 +56,14 @@ def run_all(name: str, hooks: Sequence[Hook], state: Mapping[str, object]) -> li
     return failed
 
 
-def _run_one(name: str, hook: Hook, state: bytes) -> None:
+def _run_one(name: str, hook: Hook, state: bytes, spawn: Spawn) -> None:
     path = hook["path"]
     given, heard = os.memfd_create("state", os.MFD_CLOEXEC), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
         os.write(given, state)
         os.lseek(given, 0, os.SEEK_SET)
         try:
-            pid = _spawn(hook, given, heard)
+            pid = spawn(hook, given, heard)
         except OSError as error:
             raise OSError(error.errno, f"{name} hook {path}: {error.strerror}") from error
         status = _wait(pid, hook.get("timeout"))

@@ -13,7 +13,6 @@ Standard library only; see `lab.runtime.spawner`.
 
 from __future__ import annotations
 
-import binascii
 import errno
 import os
 import select
@@ -21,9 +20,9 @@ import select
 from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.record import replace
-from lab.runtime import rooted, trampoline
+from lab.runtime import execution, rooted, trampoline
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.plan import INSIDE, Plan, ProcessPlan, Progress, Step
+from lab.runtime.plan import Plan, ProcessPlan, Progress, Step
 from lab.runtime.privileges import drop_privileges, restore_signals, set_limits
 from lab.runtime.surroundings import (
     apply,
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 RUNTIME_FAILED = 125  # Docker's exit code for "the container could not be started"
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
-
-STATUS_DESCRIPTOR = 3
 
 
 def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list[int]) -> None:
@@ -81,10 +78,7 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         channel.send("ISOLATED")
         if plan.hold:
             channel, process = released(channel, process, progress)
-        if "startContainer" in plan.hooks:
-            progress.enter(Step.START_HOOKS)
-            run_start_hooks(plan)
-        become(process, progress, channel, stdio, status, label)
+        become(process, progress, channel, stdio, status, label, plan)
     except BaseException as error:
         report_and_exit(progress, channel, error)
 
@@ -132,62 +126,96 @@ def refuse_missing(process: ProcessPlan) -> None:
 
 def run_beside(
     process: ProcessPlan,
+    pidfd: int,
     namespaces: int,
-    flags: int,
     root: int,
     stdio: list[int],
+    between: Channel,
     channel: Channel,
     status: int,
     tasks: list[int],
 ) -> None:
-    """Become one more process in a running container, behind the same boundary. Never returns.
+    """Join a running container, and let a child become one more process of it. Never returns.
 
-    ``namespaces`` is a pidfd of its first process, ``flags`` what to join of it, ``root`` its root directory.
+    ``pidfd`` is its first process, ``namespaces`` what to join of it, ``root`` its root directory. A process shows
+    in a pid namespace from its birth on, so the child is born when nothing leads to the host any more: neither its
+    root nor a descriptor. It is the parent's (CLONE_PARENT), who is told its pidfd ``between``.
     """
     progress = Progress(process.fail_at)
     try:
         progress.enter(Step.PLACE)
         place(tasks)
-        label = prepare(process)
+        set_label(process, prepare(process))
         progress.enter(Step.JOIN)
         die_with_the_launcher(channel, process)
-        syscalls.setns(namespaces, flags)
+        syscalls.setns(pidfd, namespaces)
         progress.enter(Step.ENTER)
         os.fchdir(root)
         os.chroot(".")
+        close_all_but(
+            *stdio, *range(3, 3 + process.preserve), status, channel.fileno(), between.fileno(), *agent_of(process)
+        )
+        pid, born = syscalls.clone_pidfd(syscalls.CLONE_PARENT)
+        if pid != 0:
+            between.send("BORN", descriptors=[born])
+            os._exit(0)
+        between.close()
+        die_with_the_launcher(channel, process)
+        learn_number(process, channel)
         if process.terminal:
             progress.enter(Step.CONSOLE)
             stdio = open_console(process, rooted.Root("/"), channel, stdio, bind=False)
-        become(process, progress, channel, stdio, status, label)
+        become(process, progress, channel, stdio, status, -1)
     except BaseException as error:
         report_and_exit(progress, channel, error)
 
 
 def become(
-    process: ProcessPlan, progress: Progress, channel: Channel, stdio: list[int], status: int, label: int
+    process: ProcessPlan,
+    progress: Progress,
+    channel: Channel,
+    stdio: list[int],
+    status: int,
+    label: int,
+    plan: Plan | None = None,
 ) -> None:
-    """The steps that take privileges away, then execve(2)."""
+    """The steps that take privileges away, then execve(2). Behind the filter nothing of ours is called but that."""
     progress.enter(Step.LIMITS)
-    set_limits(process, label)
+    set_limits(process)
+    set_label(process, label)
     progress.enter(Step.DESCRIPTORS)
     keep_only(channel, stdio, status, process)
     stub = -1 if process.init else trampoline.make()
     lead_session(process)
     progress.enter(Step.DIRECTORY)
     enter_directory(process)
-    if not process.no_new_privileges:
-        restrict_files(process)
-        filter_calls(process, progress, channel)
     progress.enter(Step.CAPABILITIES)
     drop_privileges(process)
     die_with_the_launcher(channel, process)
     progress.enter(Step.NO_NEW_PRIVILEGES)
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        restrict_files(process)
-        filter_calls(process, progress, channel)
+    if plan and "startContainer" in plan.hooks:
+        progress.enter(Step.START_HOOKS)
+        run_start_hooks(plan, execution.spawn_hook(process, stub))
+    progress.enter(Step.SECCOMP)
+    ready = look_up(process, progress, stub)
+    restrict_files(process)
+    restore_signals()
+    install = execution.prepare_filter(process)
+    channel.send("EXECUTING")
+    install()
     progress.enter(Step.EXECVE)
-    execute(process, stub)
+    ready.execute()
+
+
+def look_up(process: ProcessPlan, progress: Progress, stub: int) -> execution.Ready:
+    """What is to be executed, while every call is still allowed. Nothing there is told as execve(2)'s failure."""
+    try:
+        return execution.ready(process, stub)
+    except OSError:
+        progress.step = Step.EXECVE
+        raise
 
 
 def restrict_files(process: ProcessPlan) -> None:
@@ -196,22 +224,6 @@ def restrict_files(process: ProcessPlan) -> None:
         from lab.runtime import landlock
 
         landlock.restrict(process.read_only_by_landlock)
-
-
-def filter_calls(process: ProcessPlan, progress: Progress, channel: Channel) -> None:
-    """From here on the filter may forbid whatever follows, sending messages included.
-
-    So it comes last, where no_new_privs allows that. Without it only CAP_SYS_ADMIN does (seccomp(2)): the filter then
-    comes before capabilities are dropped, and has to let that pass.
-    """
-    channel.send("EXECUTING")
-    progress.enter(Step.SECCOMP)
-    if process.agent:
-        from lab.runtime import listener
-
-        listener.agent().install(binascii.a2b_base64(process.seccomp), process.seccomp_flags)
-    elif process.seccomp:
-        syscalls.seccomp_set_filter(binascii.a2b_base64(process.seccomp), process.seccomp_flags)
 
 
 def place(tasks: list[int]) -> None:
@@ -256,6 +268,30 @@ def prepare(process: ProcessPlan) -> int:
     return os.open(process.exec_label[0], os.O_WRONLY | os.O_CLOEXEC) if process.exec_label else -1
 
 
+def set_label(process: ProcessPlan, label: int) -> None:
+    """What an LSM is to call the process from execve(2) on; a child inherits the wish."""
+    if label >= 0:
+        os.write(label, process.exec_label[1].encode())
+        os.close(label)
+
+
+def agent_of(process: ProcessPlan) -> list[int]:
+    """The descriptor of the connection to the agent, if there is one."""
+    if not process.agent:
+        return []
+    from lab.runtime import listener
+
+    return [listener.agent().fileno()]
+
+
+def learn_number(process: ProcessPlan, channel: Channel) -> None:
+    """Its agent is told which process asks, as the runtime numbers it: in here it has another number."""
+    if process.agent:
+        from lab.runtime import listener
+
+        listener.agent().pid = int(str(channel.expect("NUMBERED")["pid"]))
+
+
 def die_with_the_launcher(channel: Channel, process: ProcessPlan) -> None:
     """Be killed when the launcher dies, but for who survives it; hide from /proc until execve(2) (CVE-2019-5736).
 
@@ -295,6 +331,16 @@ def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessP
     syscalls.close_range(rest, 0xFFFFFFFF)
 
 
+def close_all_but(*kept: int) -> None:
+    """Every other descriptor."""
+    rest = 0
+    for descriptor in sorted({each for each in kept if each >= 0}):
+        if descriptor > rest:
+            syscalls.close_range(rest, descriptor - 1)
+        rest = descriptor + 1
+    syscalls.close_range(rest, 0xFFFFFFFF)
+
+
 def lead_session(process: ProcessPlan) -> None:
     """Who survives its starter does not hang on the starter's terminal; a terminal of its own controls it. A session
     whose leader is outside can't be saved (criu(8), --shell-job).
@@ -316,18 +362,6 @@ def enter_directory(process: ProcessPlan) -> None:
         os.chdir(process.directory)
     if not os.getcwd().startswith("/"):  # getcwd(3): "(unreachable)", or ENOENT
         raise OSError(errno.EXDEV, "the working directory lies outside the root", process.directory)
-
-
-def execute(process: ProcessPlan, stub: int) -> None:
-    """execve(2): lab's helper, whose mount no image can replace, or the application by way of ``stub``: never
-    straight from the host's interpreter.
-    """
-    restore_signals()
-    environment = dict(entry.partition("=")[::2] for entry in process.environment)
-    if process.init:
-        words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
-        os.execve(INSIDE, words, environment)
-    trampoline.execute(stub, process.argv, environment)
 
 
 def teller(channel: Channel) -> Tell:

@@ -54,7 +54,7 @@ class Keeper:
         self.exit = {"code": code, "ended": time.time()}
         unfinished = f"{self.exit_path}.{os.getpid()}"
         try:
-            with open(unfinished, "w") as file:
+            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 json.dump(self.exit, file)
             os.rename(unfinished, self.exit_path)
         except OSError:  # its record was removed, or the disk is full: the spawner has others to look after

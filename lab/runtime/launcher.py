@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -28,7 +27,7 @@ from lab.host.clock import Timeline
 from lab.host.command import tail
 from lab.host.delegation import group_of
 from lab.model import Completed, Phase, Process, TerminalSize
-from lab.runtime import beside, checkpoint, devices, roots, translate
+from lab.runtime import beside, checkpoint, devices, readonly, roots, translate
 from lab.runtime.beside import Beside
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.config import Config, User
@@ -191,15 +190,15 @@ class Launcher:
         ours.allow_large_messages()
         source = Path(lab.__file__).parent.parent
         code = f"import sys; sys.path.insert(0, {str(source)!r}); from lab.runtime import spawner; spawner.command()"
-        interpreter = getattr(sys, "_base_executable", "") or sys.executable
-        words = [interpreter, "-I", "-S", "-c", code, str(theirs.fileno()), session, str(scratch), *cleanup]
-        with (scratch / "launcher.log").open("wb") as errors:
+        words = [readonly.INTERPRETER, "-I", "-S", "-c", code, str(theirs.fileno()), session, str(scratch), *cleanup]
+        with (scratch / "launcher.log").open("wb") as errors, readonly.opened() as tree:
             process = subprocess.Popen(
                 words,
+                executable=f"/proc/self/fd/{tree}" if tree >= 0 else None,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *([tree] if tree >= 0 else [])],
                 cwd="/",
                 start_new_session=True,
             )

@@ -17,6 +17,10 @@ import sys
 from lab.host import syscalls
 from lab.lean import dumps, suppress
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 INT_BYTES = 4
 
 
@@ -43,15 +47,20 @@ def process_state(state: dict[str, object], pid: int, metadata: str) -> bytes:
 class Agent:
     """The connection for one handing over; a stream, close-on-exec. Made while the host's files are there."""
 
-    def __init__(self, path: str, state: bytes) -> None:
+    def __init__(self, path: str, state: dict[str, object], metadata: str) -> None:
         """Raises OSError that names the path."""
+        self.pid = own_pid()
         self._state = state
+        self._metadata = metadata
         self._connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             self._connection.connect(path)
         except OSError as error:
             self._connection.close()
             raise OSError(error.errno, f"seccomp listener: {error.strerror}", path) from error
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
 
     def move_to(self, least: int) -> int:
         """Have a descriptor of ``least`` or more, and say which: those before it are wanted for others."""
@@ -60,19 +69,25 @@ class Agent:
         self._connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, moved)
         return moved
 
-    def install(self, program: bytes, flags: int) -> None:
-        """Install the filter, and send its listener with the state. Raises OSError.
+    def prepare(self, program: bytes, flags: int) -> Callable[[], None]:
+        """What installs the filter and sends its listener with the state; it raises OSError.
 
         The agent may be asked about what comes next, so nothing waits here for an answer of its. One sendmsg(2) may
         not take all of a long state; the descriptor goes with the first.
         """
-        listener = syscalls.seccomp_set_filter(program, flags)
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(INT_BYTES, sys.byteorder))
-        sent = self._connection.sendmsg([self._state], [rights])
-        while sent < len(self._state):
-            sent += self._connection.sendmsg([self._state[sent:]])
-        with suppress(OSError):
-            os.close(self._connection.detach())
+        state = process_state(self._state, self.pid, self._metadata)
+        install = syscalls.seccomp_filter(program, flags)
+
+        def install_and_send() -> None:
+            listener = install()
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(INT_BYTES, sys.byteorder))
+            sent = self._connection.sendmsg([state], [rights])
+            while sent < len(state):
+                sent += self._connection.sendmsg([state[sent:]])
+            with suppress(OSError):
+                os.close(self._connection.detach())
+
+        return install_and_send
 
 
 _agents: list[Agent] = []
@@ -82,11 +97,11 @@ def meet(wanted: dict[str, object]) -> None:
     """Connect to the agent of the process that this one is about to become; `agent` is it from then on.
 
     ``wanted`` is `lab.runtime.plan.ProcessPlan.agent`: "path", "metadata" and the container's "state", in which this
-    process is the first unless it has a pid.
+    process is the first unless it has a pid. One that is forked afterwards is told its own number: `Agent.pid`.
     """
     state = wanted["state"]
     assert isinstance(state, dict)
-    _agents.append(Agent(str(wanted["path"]), process_state(state, own_pid(), str(wanted["metadata"]))))
+    _agents.append(Agent(str(wanted["path"]), state, str(wanted["metadata"])))
 
 
 def agent() -> Agent:

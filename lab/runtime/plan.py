@@ -39,12 +39,12 @@ class Step(metaclass=Names):
     MASKS = "mask paths"
     ENTER = "enter the root"
     HOSTNAME = "set the hostname"
-    START_HOOKS = "run startContainer hooks"
     LIMITS = "set rlimits"
     DESCRIPTORS = "close descriptors"
     DIRECTORY = "enter the working directory"
     CAPABILITIES = "drop capabilities"
     NO_NEW_PRIVILEGES = "set no_new_privs"
+    START_HOOKS = "run startContainer hooks"
     SECCOMP = "install the seccomp filter"
     EXECVE = "execve"
 

@@ -10,14 +10,18 @@ from lab.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab.runtime.plan import ProcessPlan
+
+ADMIN = 1 << 21  # CAP_SYS_ADMIN
 
 with open("/proc/sys/kernel/cap_last_cap") as _file:
     LAST_CAPABILITY = int(_file.read())
 
 
-def set_limits(process: ProcessPlan, label: int) -> None:
-    """rlimits, and what else is the process's own and needs privileges: scheduling, personality, a label."""
+def set_limits(process: ProcessPlan) -> None:
+    """rlimits, and what else is the process's own and needs privileges: scheduling, personality."""
     for number, soft, hard in process.rlimits:
         resource.setrlimit(number, (soft, hard))
     if process.scheduler is not None:
@@ -28,12 +32,19 @@ def set_limits(process: ProcessPlan, label: int) -> None:
         syscalls.personality(process.persona)
     if process.mergeable:
         syscalls.prctl(syscalls.PR_SET_MEMORY_MERGE, 1)  # stays over fork(2), and since Linux 6.7 over execve(2)
-    if label >= 0:
-        os.write(label, process.exec_label[1].encode())
+
+
+def keeps_admin(process: ProcessPlan) -> bool:
+    """Whether CAP_SYS_ADMIN is needed after the others have gone: to install a filter without no_new_privs."""
+    return not process.no_new_privileges and bool(process.seccomp or process.read_only_by_landlock)
 
 
 def drop_privileges(process: ProcessPlan) -> None:
-    """Bounding set, then ids, then the other sets: each needs what the next one takes (capabilities(7))."""
+    """Bounding set, then ids, then the other sets: each needs what the next one takes (capabilities(7)).
+
+    All but CAP_SYS_ADMIN, if `keeps_admin` says so: `give_back_admin` is the end of that.
+    """
+    kept = ADMIN if keeps_admin(process) else 0
     for number in range(LAST_CAPABILITY + 1):
         if not process.bounding >> number & 1:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
@@ -42,11 +53,22 @@ def drop_privileges(process: ProcessPlan) -> None:
     os.setgroups(process.groups)
     os.setresgid(process.gid, process.gid, process.gid)
     os.setresuid(process.uid, process.uid, process.uid)
-    syscalls.capset(effective=process.effective, permitted=process.permitted, inheritable=process.inheritable)
+    syscalls.capset(
+        effective=process.effective | kept, permitted=process.permitted | kept, inheritable=process.inheritable
+    )
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     for number in range(LAST_CAPABILITY + 1):
         if process.ambient >> number & 1:
             syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
+
+
+def give_back_admin(process: ProcessPlan) -> Callable[[], None]:
+    """What leaves the process with its own sets, in one system call."""
+    if process.effective & process.permitted & ADMIN:
+        return lambda: None
+    return syscalls.prepared_capset(
+        effective=process.effective, permitted=process.permitted, inheritable=process.inheritable
+    )
 
 
 def restore_signals() -> None:

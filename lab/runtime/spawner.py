@@ -25,6 +25,7 @@ import select
 import sys
 import time
 
+from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed, Message
@@ -389,6 +390,9 @@ def main(descriptor: int, session: str, scratch: str, command: list[str]) -> Non
         signal.signal(number, signal.SIG_IGN)
     client = Channel.inherited(descriptor)
     os.set_inheritable(descriptor, False)
+    for first, last in ((3, descriptor - 1), (descriptor + 1, 0xFFFFFFFF)):  # `lab.runtime.readonly` left its own
+        if first <= last:
+            syscalls.close_range(first, last)
     spawner = Spawner(client)
     gc.collect()
     gc.freeze()

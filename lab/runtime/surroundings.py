@@ -18,6 +18,7 @@ from lab.runtime.plan import Enter, Plan, ProcessPlan, Progress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lab.runtime.channel import Channel
+    from lab.runtime.hooks import Spawn
 
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # netdevice(7)
 
@@ -100,12 +101,12 @@ def run_hooks(plan: Plan, channel: Channel) -> None:
     hooks.run("createContainer", plan.hooks.get("createContainer", ()), plan.state | {"pid": os.getpid()})
 
 
-def run_start_hooks(plan: Plan) -> None:
-    """Those that run here and are the container's programs."""
+def run_start_hooks(plan: Plan, spawn: Spawn) -> None:
+    """Those that run here and are the container's programs: they may no more than the application."""
     from lab.runtime import hooks
 
     state = plan.state | {"pid": os.getpid(), "status": "created"}
-    hooks.run("startContainer", plan.hooks["startContainer"], state)
+    hooks.run("startContainer", plan.hooks["startContainer"], state, spawn)
 
 
 def open_console(

@@ -82,17 +82,19 @@ def make() -> int:
     return descriptor
 
 
-def execute(descriptor: int, words: list[str], environment: Mapping[str, str]) -> None:
-    """Execute ``words`` by way of ``descriptor`` (or directly, if it is -1), its program looked up as execvp(3) does.
+def way(
+    descriptor: int, program_name: str, words: list[str], environment: Mapping[str, str]
+) -> tuple[str | int, list[str]]:
+    """What to hand to execve(2) so that ``words`` are executed by way of ``descriptor`` (or directly, if it is -1).
 
-    Raises OSError as that does. What only execve(2) itself can find out is told on standard error, by exit code 126
-    or 127.
+    ``program_name`` is looked up as execvp(3) does. Raises OSError as that does; what only execve(2) itself can find
+    out is told on standard error, by exit code 126 or 127.
     """
-    path = find(words[0], environment)
+    path = find(program_name, environment)
     if descriptor < 0:
-        os.execve(path, words, environment)
+        return path, words
     named = f"/proc/self/fd/{descriptor}"  # for filters that know execve(2) alone
-    os.execve(named if leads_to(named, descriptor) else descriptor, [path, *words], environment)
+    return named if leads_to(named, descriptor) else descriptor, [path, *words]
 
 
 def find(program_name: str, environment: Mapping[str, str]) -> str:

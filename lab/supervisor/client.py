@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lab.errors import LabError, LaunchError
-from lab.host import privilege
+from lab.host import private, privilege
 from lab.host.command import tail
 from lab.host.ledger import boot_id
 from lab.model import TerminalSize
@@ -85,7 +85,7 @@ def _supervisor(verb: str, name: str) -> None:
     ours, theirs = Channel.pair()
     log_path = records.folder(name) / records.SUPERVISOR_LOG
     words = [sys.executable, "-P", "-m", "lab.supervisor", verb, name, str(theirs.fileno())]
-    with log_path.open("ab") as errors:
+    with os.fdopen(private.append_to(log_path), "ab") as errors:
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,

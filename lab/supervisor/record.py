@@ -1,4 +1,4 @@
-"""What is known of a detached instance on disk. Nothing here needs its supervisor, or root to read.
+"""What is known of a detached instance on disk. Nothing here needs its supervisor.
 
 ``<home>/instances/<name>/`` holds
 
@@ -8,6 +8,7 @@ stdout.log, …     what the application wrote; a guest's console.log
 supervisor.log    what its supervisor had to complain about
 lock              held (flock(2)) by whoever supervises it: two never do
 
+All of it is for the owner's eyes alone: the environment is in the record, and an application prints what it likes.
 Making the folder reserves the name. The record says what its writer knew when it wrote; `Instance.condition`
 compares that with the processes there are now, and is the truth.
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, NoInstance, UsageError
+from lab.host import private
 from lab.host.home import home as lab_home
 from lab.host.home import runtime_root
 from lab.host.ledger import boot_id, start_time
@@ -174,9 +176,10 @@ def reserve(record: Record) -> None:
     if not NAME.fullmatch(record.name):
         raise UsageError(f"{record.name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
     unborn = root() / f".new-{record.name}.{os.urandom(4).hex()}.{os.getpid()}"
-    unborn.mkdir(parents=True, mode=0o755)
+    unborn.parent.mkdir(parents=True, exist_ok=True)
+    unborn.mkdir(mode=private.FOLDER)
     try:
-        (unborn / RECORD).write_text(json.dumps(record.to_json()))
+        private.write_text(unborn / RECORD, json.dumps(record.to_json()))
         unborn.rename(folder(record.name))
     except OSError as error:
         shutil.rmtree(unborn)
@@ -195,7 +198,7 @@ def write(record: Record) -> Record:
     place = folder(record.name)
     unfinished = place / f".{RECORD}.{os.getpid()}"
     with suppress(FileNotFoundError):
-        unfinished.write_text(json.dumps(record.to_json()))
+        private.write_text(unfinished, json.dumps(record.to_json()))
         unfinished.rename(place / RECORD)
     return record
 
@@ -212,6 +215,7 @@ def read(name: str) -> Record | None:
 
 def stored(name: str) -> Record | None:
     """The record as it was written; None without one."""
+    private.tighten_folder(folder(name))
     try:
         return Record.from_json(json.loads((folder(name) / RECORD).read_text()))
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,19 +6,28 @@ otherwise. Nothing of the host's is changed: files are opened and not written.
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bundles import Bundle
+from bundles import TIMEOUT_SECONDS, Bundle, program
+from oci import BASE_INTERPRETER
 
 THROUGH, HELD = "through", "held"
+WATCH_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where an attempt is prepared: a bundle with busybox and the escaping program, and a folder of the host's."""
 
+    runtime: str
     bundle: Bundle
     folder: Path
 
@@ -28,9 +37,32 @@ class Place:
         path.write_text("")
         return path
 
+    def run(self, *options: str, prefix: tuple[str, ...] = ()) -> str:
+        """What becomes of the bundle under ``run``, as it was told."""
+        return judge(self.bundle.run(self.runtime, *options, prefix=prefix, check=False).output)
 
-Prepare = Callable[[Place], list[str]]
-"""Makes the bundle what is wanted, and returns options of ``run``."""
+    def verb(self, *words: str, check: bool = True) -> str:
+        """Any other verb: its standard output. That of a container it leaves behind goes nowhere."""
+        command = [*program(self.runtime), "--root", str(self.bundle.folder / "state"), *words]
+        with (self.folder / "output").open("w+") as output:
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=TIMEOUT_SECONDS, check=check
+            )
+            output.seek(0)
+            return output.read()
+
+    def started(self) -> str:
+        """A container of the bundle, in the background."""
+        name = f"t{uuid.uuid4().hex[:8]}"
+        self.bundle.write(f"/lab/test-{name}/one")
+        self.verb("create", "--bundle", str(self.bundle.folder), name)
+        self.verb("start", name)
+        return name
+
+    def program(self) -> Path:
+        """The program that the host executes as the runtime."""
+        found = BASE_INTERPRETER if self.runtime == "lab-oci" else program(self.runtime)[-1]
+        return Path(os.path.realpath(found if found.startswith("/") else str(shutil.which(found))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +71,8 @@ class Attempt:
 
     asks: str  # as the page says
     gets: str
-    prepare: Prepare
-    control: Prepare | None = None
+    attempt: Callable[[Place], str]
+    control: Callable[[Place], str] | None = None
 
 
 def judge(said: str) -> str:
@@ -66,7 +98,7 @@ def grant(place: Place, *names: str) -> None:
         sets[kind] = sorted({*sets[kind], *names})
 
 
-def annotations(place: Place) -> list[str]:
+def annotations(place: Place) -> str:
     place.bundle.value["annotations"] = {
         "lab.enter": "chroot",
         "lab.init": "false",
@@ -76,28 +108,90 @@ def annotations(place: Place) -> list[str]:
     }
     grant(place, "CAP_SYS_CHROOT")
     place.bundle.value["process"]["args"] = ["escape", "leave_chroot", str(place.canary())]
-    return []
+    return place.run()
 
 
-def new_proc(place: Place, masked: bool) -> list[str]:
+def new_proc(place: Place, *, masked: bool) -> str:
     if masked:
         place.bundle.value["linux"] |= {"maskedPaths": MASKED, "readonlyPaths": LOCKED}
     grant(place, "CAP_SETFCAP")  # to map root to itself, since Linux 5.12; Docker's defaults have it
     opened = told("(: >> /tmp/sys/kernel/core_pattern) 2>/dev/null")
     place.bundle.script(f"unshare -Urmpf sh -c 'mount -t proc proc /tmp; {opened}' || echo {HELD}")
-    return ["--no-pivot"]
+    return place.run("--no-pivot")
+
+
+def watched(place: Place, come: Callable[[Place, str], object]) -> str:
+    """A container that may trace looks at every process that comes: at its program, and at the root that it has."""
+    grant(place, "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
+    words = [str(place.canary()), str(place.program().stat().st_ino), str(WATCH_SECONDS)]
+    place.bundle.script(f"escape watch {' '.join(words)} > /seen; echo end >> /seen; sleep 1000")
+    name = place.started()
+    seen = place.bundle.root / "seen"
+    while not seen.exists() or not seen.read_text().endswith("end\n"):
+        come(place, name)
+    said = seen.read_text().removesuffix("end\n")
+    place.verb("delete", "--force", name)
+    return judge(said)
+
+
+def executed(place: Place) -> str:
+    return watched(place, lambda place, name: place.verb("exec", name, "true", check=False))
+
+
+def pid_of(place: Place, name: str) -> int:
+    return int(json.loads(place.verb("state", name))["pid"])
+
+
+def host_tool(place: Place) -> str:
+    """The control: nsenter(1) brings a process of the host's along, with all that it has."""
+
+    def come(place: Place, name: str) -> None:
+        words = ["nsenter", "--pid", "--target", str(pid_of(place, name)), "sleep", "0.2"]
+        subprocess.run(words, check=False, timeout=TIMEOUT_SECONDS)
+
+    return watched(place, come)
+
+
+def hook(place: Place, script: str) -> str:
+    """A hook that is the container's program."""
+    value: dict[str, Any] = {"path": "/bin/sh", "args": ["sh", "-c", f"({script}) > /told"]}
+    place.bundle.value["hooks"] = {"startContainer": [value]}
+    place.bundle.run(place.runtime, check=False)
+    found = place.bundle.root / "told"
+    return judge(found.read_text() if found.exists() else "")
+
+
+def capable_hook(place: Place) -> str:
+    return hook(place, told("mount -t tmpfs none /tmp 2>/dev/null"))
+
+
+def capable_hook_control(place: Place) -> str:
+    grant(place, "CAP_SYS_ADMIN")
+    return capable_hook(place)
 
 
 ATTEMPTS = {
     "annotations": Attempt(
         asks="annotations, an image's among them",
         gets="a root that can be left by chroot(2)",
-        prepare=annotations,
+        attempt=annotations,
     ),
     "no-pivot": Attempt(
         asks="`--no-pivot`",
         gets="a /proc without masks, in a user namespace of its own",
-        prepare=lambda place: new_proc(place, masked=True),
+        attempt=lambda place: new_proc(place, masked=True),
         control=lambda place: new_proc(place, masked=False),
+    ),
+    "exec": Attempt(
+        asks="`exec` into a container that has CAP_SYS_PTRACE",
+        gets="the runtime's program where it can be written to, or the host's root",
+        attempt=executed,
+        control=host_tool,
+    ),
+    "startContainer": Attempt(
+        asks="a `startContainer` hook, which is a program of the image",
+        gets="more than the application may",
+        attempt=capable_hook,
+        control=capable_hook_control,
     ),
 }

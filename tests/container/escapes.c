@@ -26,10 +26,12 @@
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define VERB(name) static long name(char **words)
@@ -124,6 +126,39 @@ VERB(root_of_process) { /* words: a process, a file below its root */
     char path[4096];
     snprintf(path, sizeof path, "/proc/%s/root%s", words[0], words[1]);
     return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+VERB(watch) { /* words: a file of the host's, the inode of the runtime's program, seconds; of processes that come */
+    pid_t known = getpid();
+    unsigned long long program = strtoull(words[1], NULL, 10);
+    struct timespec begun, now;
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    do {
+        DIR *directory = opendir("/proc");
+        for (struct dirent *entry; directory && (entry = readdir(directory));) {
+            char path[4200];
+            struct stat found;
+            struct statvfs mounted;
+            pid_t pid = atoi(entry->d_name);
+            if (pid <= 1 || pid == known)
+                continue;
+            snprintf(path, sizeof path, "/proc/%d/root%s", pid, words[0]);
+            if (access(path, F_OK) == 0)
+                return 0;
+            snprintf(path, sizeof path, "/proc/%d/exe", pid);
+            int fd = open(path, O_RDONLY | O_CLOEXEC);
+            if (fd >= 0 && fstat(fd, &found) == 0 && found.st_ino == program && fstatvfs(fd, &mounted) == 0 &&
+                !(mounted.f_flag & ST_RDONLY))
+                return 0;
+            if (fd >= 0)
+                close(fd);
+        }
+        if (directory)
+            closedir(directory);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec - begun.tv_sec < atoi(words[2]));
+    errno = ENOENT;
+    return -1;
 }
 
 VERB(own_child) { /* what Docker's defaults leave: tracing a process of one's own */
@@ -307,7 +342,7 @@ static const struct {
 } verbs[] = {
     LISTED(open_to_write), LISTED(read_some), LISTED(list_some), LISTED(release_agent), LISTED(device),
     LISTED(by_handle), LISTED(signal_process), LISTED(trace_process), LISTED(join_mounts), LISTED(root_of_process),
-    LISTED(own_child), LISTED(abstract_socket), LISTED(type_ahead), LISTED(leaked_descriptor), LISTED(climb),
+    LISTED(watch), LISTED(own_child), LISTED(abstract_socket), LISTED(type_ahead), LISTED(leaked_descriptor), LISTED(climb),
     LISTED(leave_chroot), LISTED(unshare_users), LISTED(unshare_mounts), LISTED(clone_users), LISTED(clone3_users),
     LISTED(mount_tmpfs), LISTED(open_file_system), LISTED(copy_mounts), LISTED(make_writable), LISTED(unmask),
     LISTED(swap_roots), LISTED(name_host), LISTED(fault_handler), LISTED(fault_handler_of_kernel),

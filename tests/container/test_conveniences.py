@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from bundles import Bundle, configuration
 from conftest import fill, open_folder
-from conveniences import ATTEMPTS, HELD, THROUGH, Attempt, Place, Prepare, judge
+from conveniences import ATTEMPTS, HELD, THROUGH, Attempt, Place
+
+PlaceOf = Callable[[str], Place]
 
 
 @pytest.fixture
-def place(escape_root: Path, tmp_path: Path) -> Iterator[Place]:
-    with open_folder() as folder:
-        root = folder / "rootfs"
-        root.mkdir()
-        fill(root)
-        shutil.copy(escape_root / "bin" / "escape", root / "bin" / "escape")
-        yield Place(bundle=Bundle(folder=folder, value=configuration()), folder=tmp_path)
+def place(escape_root: Path, tmp_path: Path) -> Iterator[PlaceOf]:
+    """A place for one attempt under the runtime named."""
+    with ExitStack() as opened:
 
+        def make(runtime: str) -> Place:
+            folder = opened.enter_context(open_folder())
+            root = folder / "rootfs"
+            root.mkdir()
+            fill(root)
+            shutil.copy(escape_root / "bin" / "escape", root / "bin" / "escape")
+            return Place(runtime=runtime, bundle=Bundle(folder=folder, value=configuration()), folder=tmp_path)
 
-def outcome(place: Place, runtime: str, prepare: Prepare) -> str:
-    words = prepare(place)
-    return judge(place.bundle.run(runtime, *words, check=False).output)
+        yield make
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
-def test_lab_holds(place: Place, attempt: Attempt) -> None:
-    assert outcome(place, "lab-oci", attempt.prepare) == HELD
+def test_lab_holds(place: PlaceOf, attempt: Attempt) -> None:
+    assert attempt.attempt(place("lab-oci")) == HELD
 
 
 CONTROLLED = {name: attempt for name, attempt in ATTEMPTS.items() if attempt.control}
 
 
 @pytest.mark.parametrize("attempt", CONTROLLED.values(), ids=CONTROLLED)
-def test_the_control_gets_through(place: Place, attempt: Attempt) -> None:
+def test_the_control_gets_through(place: PlaceOf, attempt: Attempt) -> None:
     assert attempt.control is not None
-    assert outcome(place, "lab-oci", attempt.control) == THROUGH
+    assert attempt.control(place("lab-oci")) == THROUGH

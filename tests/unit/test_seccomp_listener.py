@@ -37,7 +37,7 @@ listener.meet({"path": profile.listener_path, "metadata": profile.listener_metad
 agent = listener.agent()
 assert agent.move_to(20) == 20
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-agent.install(seccomp.compile(profile), seccomp.flags(profile))
+agent.prepare(seccomp.compile(profile), seccomp.flags(profile))()
 try:
     os.mkdir("/nowhere/at/all")
 except OSError as error:
@@ -74,7 +74,7 @@ def test_an_agent_answers_a_call(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"seccomp listener.*nobody"):
-        listener.Agent(str(tmp_path / "nobody"), b"")
+        listener.Agent(str(tmp_path / "nobody"), {}, "")
 
 
 def test_a_filter_that_forbids_the_handing_over_is_refused() -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.host import private
 from lab.hypervisor.guest import debian, grub, loader, osdisk, trim
 from lab.hypervisor.guest.handover import FILE_SYSTEM_MODULES, MODULES
 from lab.hypervisor.guest.initramfs import build_initramfs
@@ -150,7 +151,7 @@ def _key(*parts: str) -> str:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    with (root / "lock").open("w") as lock:
+    with os.fdopen(private.lock_file(root / "lock")) as lock:
         log.info("another lab command may be making the guest; waiting for it")
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -107,6 +107,15 @@ class Blueprint:
         return replace(plan, process=surviving(plan.process, preserve))
 
     @property
+    def can_be_watched(self) -> bool:
+        """Whether processes that are not ours may trace the first one before it executes the application: those of a
+        pid namespace that it joins, and hooks that run inside.
+        """
+        spaces = self.config.linux.namespaces
+        own = any(space.type == "pid" and not space.path for space in spaces)
+        return not own or bool(self.config.hooks.start_container)
+
+    @property
     def filters_late(self) -> bool:
         """Whether the system-call filter is compiled while the first process makes its mounts: two milliseconds.
 

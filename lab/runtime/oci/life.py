@@ -87,6 +87,10 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     entry = call.entry()
     wanted = Blueprint.read(call.given.value("bundle", "."), call.ignored)
     group = wanted.group(entry.id)
+    if wanted.can_be_watched:
+        from lab.runtime.oci import main
+
+        main.stand_on_read_only()
     made = Made(entry, wanted.state(entry.id, group))
     for warning in validate.warnings(wanted.config):
         call.log.warn(warning)

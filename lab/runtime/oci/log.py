@@ -12,7 +12,7 @@ from lab.errors import UsageError
 from lab.lean import dumps
 
 FORMATS = ("text", "json")
-MODE = 0o644
+MODE = 0o600  # with --debug, the environment that `exec` was told is in it
 
 
 class Log:

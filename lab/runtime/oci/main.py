@@ -175,6 +175,8 @@ def carry_out(verb: str, words: list[str], root: str, log: Log) -> int:
     """Import the verb's module, which nobody else has to wait for, and call it."""
     if verb not in VERBS:
         raise UsageError(f"there is no verb {verb}", hint="lab-oci --help")
+    if verb == "exec":
+        stand_on_read_only()
     name = f"lab.runtime.oci.{VERBS[verb][0]}"
     __import__(name)
     module = sys.modules[name]
@@ -185,6 +187,15 @@ def carry_out(verb: str, words: list[str], root: str, log: Log) -> int:
     log.debug(f"{verb} {' '.join(words)}")
     function: Verb = getattr(module, {"exec": "execute", "list": "list_all", "await": "await_child"}.get(verb, verb))
     return function(Call(root, log, given))
+
+
+def stand_on_read_only() -> None:
+    """Start again from a read-only mount, unless that has happened: processes that others can trace, while they are
+    still this program, begin here.
+    """
+    from lab.runtime import readonly
+
+    readonly.start_again(["-IS", *sys.argv])
 
 
 def usage() -> str:
