@@ -102,11 +102,16 @@ else:
             value, end = _json.make_scanner(_Scanner)(text, begin)
             if not text[end:].strip(space):
                 return value
-        except StopIteration:
+        except (StopIteration, SystemError):  # it has no error of its own as long as nobody has imported json
             pass
+        except RecursionError:
+            raise ValueError("JSON is nested too deeply") from None
         import json
 
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except RecursionError:
+            raise ValueError("JSON is nested too deeply") from None
 
 
 def dumps(value: Any) -> str:

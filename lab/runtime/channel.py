@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import fcntl
+import os
 import sys
 
 from lab.lean import dumps, loads, suppress
@@ -27,6 +28,17 @@ Message = dict[str, object]
 
 class ChannelClosed(Exception):
     """The peer has gone, or has closed its end."""
+
+
+class BadMessage(ValueError):
+    """One that is too long to be sent, or that was received and is none: its descriptors are closed.
+
+    ``message`` is what could be read of it. Those before it and behind it are not concerned.
+    """
+
+    def __init__(self, text: str, message: Message | None = None) -> None:
+        super().__init__(text)
+        self.message = message or {}
 
 
 class Channel:
@@ -85,8 +97,10 @@ class Channel:
             self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, moved)
 
     def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:
-        """Send one message. Raises ChannelClosed when nobody is left to read it."""
+        """Send one message. Raises ChannelClosed when nobody is left to read it, BadMessage if it is too long."""
         packet = dumps({"message": name, **fields}).encode()
+        if len(packet) > LARGEST_MESSAGE_BYTES:
+            raise BadMessage(f"{name} has {len(packet)} bytes, and may have {LARGEST_MESSAGE_BYTES}")
         rights = b"".join([number.to_bytes(INT_BYTES, sys.byteorder) for number in descriptors])
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
         try:
@@ -97,28 +111,32 @@ class Channel:
     def receive(self) -> tuple[Message, list[int]]:
         """The next message and its descriptors, close-on-exec; they are the caller's to close.
 
-        Raises ChannelClosed at the end of file.
+        Raises ChannelClosed at the end of file, BadMessage for what is no message.
         """
         try:
-            packet, descriptors = self._packet()
+            packet, descriptors, flags = self._packet()
         except ConnectionResetError:
             # The peer went without reading all that was sent to it. This is told once, ahead of its last words.
-            packet, descriptors = self._packet()
-        if not packet:
+            packet, descriptors, flags = self._packet()
+        if not packet and not descriptors:
             raise ChannelClosed
-        message: Message = loads(packet)
-        return message, descriptors
+        try:
+            return parsed(packet, flags), descriptors
+        except BadMessage:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
 
-    def _packet(self) -> tuple[bytes, list[int]]:
+    def _packet(self) -> tuple[bytes, list[int], int]:
         """socket.recv_fds would drop the flag that makes descriptors close-on-exec (before Python 3.12)."""
         room = _socket.CMSG_LEN(MOST_DESCRIPTORS * INT_BYTES)
-        packet, ancillary, _, _ = self._socket.recvmsg(LARGEST_MESSAGE_BYTES, room, _socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, flags, _ = self._socket.recvmsg(LARGEST_MESSAGE_BYTES, room, _socket.MSG_CMSG_CLOEXEC)
         descriptors = []
         for level, kind, data in ancillary:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
                 whole = range(0, len(data) // INT_BYTES * INT_BYTES, INT_BYTES)
                 descriptors += [int.from_bytes(data[at : at + INT_BYTES], sys.byteorder) for at in whole]
-        return packet, descriptors
+        return packet, descriptors, flags
 
     def expect(self, name: str) -> Message:
         """The next message, which must be ``name``. Raises ChannelClosed, or ValueError for another one."""
@@ -139,3 +157,18 @@ class Channel:
     def close(self) -> None:
         """Close this end. Idempotent."""
         self._socket.close()
+
+
+def parsed(packet: bytes, flags: int = 0) -> Message:
+    """The message in one packet, received with ``flags`` (recvmsg(2)). Raises BadMessage."""
+    if flags & _socket.MSG_TRUNC:
+        raise BadMessage(f"a message of more than {LARGEST_MESSAGE_BYTES} bytes was cut off")
+    try:
+        message = loads(packet)
+    except ValueError as error:
+        raise BadMessage(f"a message is no JSON: {error}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("message"), str):
+        raise BadMessage("a message has no name")
+    if flags & _socket.MSG_CTRUNC:
+        raise BadMessage(f"not all descriptors of {message['message']} could be received", message)
+    return message

@@ -29,7 +29,7 @@ from lab.host.delegation import group_of
 from lab.model import Completed, Phase, Process, TerminalSize
 from lab.runtime import beside, checkpoint, devices, readonly, roots, translate
 from lab.runtime.beside import Beside
-from lab.runtime.channel import Channel, ChannelClosed
+from lab.runtime.channel import BadMessage, Channel, ChannelClosed
 from lab.runtime.config import Config, User
 from lab.runtime.descriptors import null_unless
 from lab.runtime.handle import Handle
@@ -281,10 +281,13 @@ class Launcher:
         self.send("KEEP", id=name, descriptors=[first, *held], **paths)
 
     def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:
-        """One request to the small process. Raises LaunchError when it is gone."""
+        """One request to the small process. Raises LaunchError when it is gone, or the request too long for it."""
         try:
             with self._sending:
                 self._channel.send(name, descriptors=descriptors, **fields)
+        except BadMessage as error:
+            hint = "arguments and environment count; files can be mounted"
+            raise LaunchError(f"too much for one instance: {error}", hint=hint, exit_code=125) from error
         except (ChannelClosed, OSError) as error:
             raise self._gone or LaunchError(f"lab's launcher can't be reached: {error}", exit_code=125) from error
 
@@ -325,6 +328,9 @@ class Launcher:
         while True:
             try:
                 message, descriptors = self._channel.receive()
+            except BadMessage as error:
+                log.warning("lab's launcher: %s", error)
+                continue
             except (ChannelClosed, OSError):
                 break
             with self._registry:

@@ -28,7 +28,7 @@ import time
 from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.runtime import container
-from lab.runtime.channel import Channel, ChannelClosed, Message
+from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
 from lab.runtime.container import Started
 from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
 
@@ -101,26 +101,42 @@ class Spawner:
         except ChannelClosed:
             self.lose_client()
             return
+        except BadMessage as error:
+            self.refuse(error.message, f"{error}")
+            return
         try:
-            if message["message"] == "LAUNCH":
-                self.launch(message, descriptors)
-            elif message["message"] == "EXECUTE":
-                self.execute(message, descriptors)
-            elif message["message"] == "PROCEED":
-                self.proceed(message)
-            elif message["message"] == "KEEP":
-                self.keep(message, descriptors)
-            elif message["message"] == "CLAIM":
-                self.claim(str(message["id"]))
-            elif message["message"] == "QUIT":
-                raise SystemExit
+            self.answer(message, descriptors)
         except StepFailed as failure:
             self.send(
                 "FAILED", id=message["id"], step=failure.step, number=failure.number, text=failure.text, code=125
             )
+        except Exception as error:
+            self.refuse(message, f"{type(error).__name__}: {error}")
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def refuse(self, message: Message, text: str) -> None:
+        """A request that can't be understood. It must not cost the others their containers."""
+        sys.stderr.write(f"refused: {text}\n")
+        sys.stderr.flush()
+        if "id" in message:
+            self.send("FAILED", id=message["id"], step="request", number=0, text=text, code=125)
+
+    def answer(self, message: Message, descriptors: list[int]) -> None:
+        """One request, carried out. Raises StepFailed, or anything for what is none."""
+        if message["message"] == "LAUNCH":
+            self.launch(message, descriptors)
+        elif message["message"] == "EXECUTE":
+            self.execute(message, descriptors)
+        elif message["message"] == "PROCEED":
+            self.proceed(message)
+        elif message["message"] == "KEEP":
+            self.keep(message, descriptors)
+        elif message["message"] == "CLAIM":
+            self.claim(str(message["id"]))
+        elif message["message"] == "QUIT":
+            raise SystemExit
 
     def launch(self, message: Message, descriptors: list[int]) -> None:
         value = message["plan"]
@@ -227,6 +243,10 @@ class Spawner:
         started = child.started
         try:
             message, _ = started.channel.receive()
+        except BadMessage as error:  # a child of ours that is out of its mind
+            child.failure = {"step": "message", "number": 0, "text": f"{error}"}
+            started.kill()
+            return
         except ChannelClosed:
             self.unwatch(started.channel.fileno())
             if child.executing and child.failure is None:

@@ -6,6 +6,8 @@ wrong and says what was expected. Sources: config.md, config-linux.md, and the m
 
 from __future__ import annotations
 
+import os
+
 from lab.runtime import capabilities, schema
 
 TYPE_CHECKING = False
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from lab.runtime.config import Capabilities, Config, Linux, ProcessConfig
 
 MOST_MAPPINGS = 340  # lines of uid_map (user_namespaces(7))
+OF_PROC = {"network": "net"}  # names below /proc/PID/ns
 CLOCKS = ("monotonic", "boottime")
 OF_IPC = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
           "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.msg_next_id", "kernel.sem_next_id",
@@ -106,6 +109,8 @@ def _names(config: Config, kinds: set[str]) -> None:
     for name, value in (("hostname", config.hostname), ("domainname", config.domainname)):
         if value and "uts" not in kinds:
             raise schema.error(name, "is given without a uts namespace: it would be the host's")
+        if value:
+            _refuse_the_hosts(config, "uts", name)
         if len(value.encode()) > 64:
             raise schema.error(name, "is longer than 64 bytes (uname(2))")
 
@@ -152,6 +157,21 @@ def _sysctls(config: Config, kinds: set[str]) -> None:
             raise schema.error(path, "is no setting that a namespace has for itself: it would be the host's")
         if wanted not in kinds:
             raise schema.error(path, f"is given without {wanted} namespace: it would be the host's")
+        _refuse_the_hosts(config, wanted, path)
+
+
+def _refuse_the_hosts(config: Config, kind: str, what: str) -> None:
+    """A namespace given by path may be the one that this process is in: then ``what`` would change the host's."""
+    for number, space in enumerate(config.linux.namespaces):
+        if space.type == kind and space.path and _is_our_own(space.path, kind):
+            raise schema.error(what, f"would be the host's: linux.namespaces[{number}].path is its {kind} namespace")
+
+
+def _is_our_own(path: str, kind: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.stat(f"/proc/self/ns/{OF_PROC.get(kind, kind)}"))
+    except OSError:
+        return False  # that there is none is told when it is to be joined
 
 
 def _devices(linux: Linux) -> None:

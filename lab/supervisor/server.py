@@ -173,7 +173,7 @@ def _obey(channel: Channel, execution: Execution) -> None:
                     execution.signal(int(str(message["number"])))
                 case Request.RESIZE:
                     execution.resize(_size([message["rows"], message["columns"]]))
-    except (ChannelClosed, OSError):
+    except (ChannelClosed, OSError, KeyError, ValueError):
         execution.close()
     except ExitUnknown:
         pass

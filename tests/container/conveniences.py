@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bundles import TIMEOUT_SECONDS, Bundle, program
-from oci import BASE_INTERPRETER
+from oci import BASE_INTERPRETER, until
 
 THROUGH, HELD = "through", "held"
 WATCH_SECONDS = 2
+TTL = "/proc/sys/net/ipv4/ip_default_ttl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,40 @@ def capable_hook_control(place: Place) -> str:
     return capable_hook(place)
 
 
+def by_path(place: Place, kind: str, path: str) -> None:
+    """A namespace of the host's in place of a new one."""
+    spaces = place.bundle.value["linux"]["namespaces"]
+    spaces[:] = [space for space in spaces if space["type"] != kind] + [{"type": kind, "path": path}]
+
+
+def net_sysctl(place: Place, path: str = "/proc/self/ns/net") -> str:
+    """A setting of the network is given its present value: the host's stays as it is even if it gets through."""
+    by_path(place, "network", path)
+    place.bundle.value["linux"]["sysctl"] = {"net.ipv4.ip_default_ttl": Path(TTL).read_text().strip()}
+    place.bundle.script(f"echo {THROUGH}")
+    return place.run()
+
+
+def net_sysctl_control(place: Place) -> str:
+    """Of somebody else's network, who made it for that."""
+    other = subprocess.Popen(["unshare", "--net", "sleep", "100"])
+    try:
+        own = Path("/proc/self/ns/net").readlink()
+        until(lambda: Path(f"/proc/{other.pid}/ns/net").readlink() != own, "its network")
+        return net_sysctl(place, f"/proc/{other.pid}/ns/net")
+    finally:
+        other.kill()
+        other.wait()
+
+
+def host_name(place: Place) -> str:
+    """The host is called what it is called."""
+    by_path(place, "uts", "/proc/self/ns/uts")
+    place.bundle.value["hostname"] = os.uname().nodename
+    place.bundle.script(f"echo {THROUGH}")
+    return place.run()
+
+
 ATTEMPTS = {
     "annotations": Attempt(
         asks="annotations, an image's among them",
@@ -193,5 +228,16 @@ ATTEMPTS = {
         gets="more than the application may",
         attempt=capable_hook,
         control=capable_hook_control,
+    ),
+    "net sysctl": Attempt(
+        asks="the host's network namespace by path, with a `net.*` sysctl",
+        gets="a setting of the host's network",
+        attempt=net_sysctl,
+        control=net_sysctl_control,
+    ),
+    "hostname": Attempt(
+        asks="the host's UTS namespace by path, with a hostname",
+        gets="the host's name",
+        attempt=host_name,
     ),
 }

@@ -43,6 +43,30 @@ def test_whatever_is_no_json_is_told_by_the_same_error(text: str) -> None:
     assert outcome(lean.loads, text) == outcome(json.loads, text)
 
 
+BARE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from lab import lean
+for text in ('{"a"', '"\\n"', '"\\\\x"', "[" * 100_000, '{1: 2}', "", '"'):
+    assert "json" not in sys.modules or text
+    try:
+        lean.loads(text)
+    except ValueError:
+        pass
+    else:
+        raise SystemExit(f"{text[:9]} is JSON")
+    for name in [name for name in sys.modules if name.startswith("json")]:
+        del sys.modules[name]
+"""
+
+
+def test_where_nobody_has_imported_json_the_error_is_the_same() -> None:
+    """The scanner takes its exception from there, and has none without."""
+    source = str(Path(lab.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-IS", "-c", BARE, source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_json_has_no_form_for_is_refused() -> None:
     with pytest.raises(TypeError):
         lean.dumps({"path": Path("/")})

@@ -16,7 +16,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from lab.errors import LabError
+from lab.errors import LabError, UsageError
 from lab.lean import ExitStack, suppress
 from lab.runtime.oci import store
 from lab.runtime.oci.options import FLAG, VALUE
@@ -226,6 +226,11 @@ def delete(call: Call) -> int:
                 raise
             entry.remove()  # one that was killed before it could note anything
             return 0
+        except store.Damaged:
+            if not force:
+                raise
+            remove_damaged(steps, entry)
+            return 0
         status = entry.status(state)
         if not force and status not in (store.STOPPED, store.CREATED):
             raise LabError(f"cannot delete container {entry.id} that is not stopped: {status}")
@@ -246,6 +251,17 @@ def remove(call: Call, steps: Steps, entry: Entry, state: State) -> None:
     poststop = entry.hooks("poststop")
     entry.remove()
     call.tell_hooks("poststop", poststop, describe(state, store.STOPPED))
+
+
+def remove_damaged(steps: Steps, entry: Entry) -> None:
+    """One whose state can't be read: its group is where the configuration says, or where it is by default."""
+    from lab.runtime import resources
+
+    steps.enter("remove the cgroup")
+    with suppress(UsageError):  # the configuration is damaged, too
+        remove_group(resources.group_of(entry.group(), entry.id))
+    steps.enter("forget")
+    entry.remove()
 
 
 def remove_group(group: Group) -> None:

@@ -30,6 +30,11 @@ OCI_VERSION = "1.1.0"
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 
+FACTS = {
+    "id": str, "version": str, "bundle": str, "created": str, "root": str, "owner": str, "group": str,
+    "annotations": dict, "namespaces": int, "pid": int, "birth": int,
+}  # fmt: skip
+
 STATE, CONFIG, START = "state.json", "config.json", "start"
 LONGEST_ID = 1024
 ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
@@ -39,10 +44,20 @@ class Unknown(LabError):
     """There is no such container."""
 
 
+class Damaged(LabError):
+    """There is one, but what was noted of it can't be read."""
+
+
 class State:
     """The facts of one container, as state.json holds them."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
+        """Raises KeyError, TypeError or ValueError for facts that are none."""
+        for name, kind in FACTS.items():
+            if type(facts[name]) is not kind:
+                raise ValueError(f"{name} is not of type {kind.__name__}")
+        if facts["pid"] < 0 or not facts["group"].strip("/"):
+            raise ValueError("no process, or no group, of a container's")
         self.id: str = facts["id"]
         self.version: str = facts["version"]  # of the specification, as its configuration says
         self.bundle: str = facts["bundle"]
@@ -135,8 +150,8 @@ class Entry:
             return State(loads(_read(f"{self.folder}/{STATE}")))
         except FileNotFoundError:
             raise self.unknown() from None
-        except (ValueError, KeyError) as error:
-            raise LabError(
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(
                 f"{self.folder}/{STATE} is damaged: {error}", hint=f"lab-oci delete --force {self.id}"
             ) from error
 
@@ -144,17 +159,29 @@ class Entry:
         self._replace(STATE, dumps(state.facts()))
 
     def read_config(self) -> Any:
-        """The configuration it was created from, parsed."""
-        return loads(_read(f"{self.folder}/{CONFIG}"))
+        """The configuration it was created from, parsed. Raises OSError if there is none, Damaged for no JSON."""
+        try:
+            value = loads(_read(f"{self.folder}/{CONFIG}"))
+        except ValueError as error:
+            raise Damaged(f"{self.folder}/{CONFIG} is damaged: {error}") from error
+        if not isinstance(value, dict):
+            raise Damaged(f"{self.folder}/{CONFIG} is damaged: no object")
+        return value
 
     def hooks(self, name: str) -> list[dict[str, Any]]:
-        """Its hooks of one kind, as the configuration has them."""
+        """Its hooks of one kind, as the configuration has them. None that can't be read any more."""
         try:
-            value = self.read_config()
-        except FileNotFoundError:
-            return []  # a create that was killed before it noted anything
-        found: list[dict[str, Any]] = (value.get("hooks") or {}).get(name) or []
-        return found
+            found = (self.read_config().get("hooks") or {}).get(name) or []
+        except (OSError, Damaged, AttributeError):
+            return []
+        return found if isinstance(found, list) else []
+
+    def group(self) -> str:
+        """The path of its control group as the configuration has it, "" for the default or where nobody knows."""
+        try:
+            return str((self.read_config().get("linux") or {}).get("cgroupsPath") or "")
+        except (OSError, Damaged, AttributeError):
+            return ""
 
     def write_config(self, text: str) -> None:
         self._replace(CONFIG, text)
