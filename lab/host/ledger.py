@@ -132,14 +132,6 @@ class Owner:
         return {"pid": self.pid, "started": self.started, "boot_id": self.boot_id, "home": self.home}
 
 
-def make_root(root: Path) -> None:
-    """The parent of the sessions' folders, each part of it ours alone. Raises OSError, LabError."""
-    if not root.parent.exists():
-        root.parent.mkdir(mode=private.FOLDER, parents=True)
-        runtime_root()  # was it us who made that?
-    root.mkdir(mode=private.FOLDER, exist_ok=True)
-
-
 class Session:
     """The ledger of one lab process. Thread-safe. A context manager that closes itself."""
 
@@ -160,7 +152,8 @@ class Session:
         owner, name = Owner.of_this_process(), os.urandom(4).hex()
         root = runtime_root()
         try:
-            make_root(root)
+            private.make_folder(root)
+            runtime_root()  # raises if somebody else was first
             # Renamed once it says whose it is: a cleaner must never meet a session without an owner.
             unborn = root / f"{UNBORN}{name}.{owner.pid}"
             unborn.mkdir(mode=0o700)

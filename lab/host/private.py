@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.host import privilege
 
 FILE, FOLDER = 0o600, 0o700
 OTHERS = 0o077
@@ -66,13 +67,20 @@ def tighten_folder(folder: Path) -> None:
         return  # another user's, or just removed
 
 
+def make_folder(folder: Path) -> None:
+    """``folder`` and those above it, as far as they are missing. Raises OSError."""
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    folder.mkdir(mode=FOLDER, exist_ok=True)
+
+
 def require_own(folder: Path) -> None:
     """Raise LabError if ``folder``, in a place where everybody may make one, is there and is not ours alone."""
     try:
         found = folder.lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != privilege.user_id():
         raise LabError(f"{folder} belongs to somebody else", hint="set XDG_RUNTIME_DIR to a folder of your own")
     if found.st_mode & OTHERS:
         folder.chmod(FOLDER)

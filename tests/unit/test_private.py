@@ -94,11 +94,10 @@ def test_the_lock_on_the_helper_is_the_owners_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What /tmp/lab-UID is for an ordinary user."""
-    own = tmp_path / "lab-1000"
+    own = tmp_path / f"lab-{os.geteuid()}"
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr(privilege, "is_system_wide", lambda: False)
     monkeypatch.setattr(home, "SHARED", str(tmp_path / "lab-{}"))
-    monkeypatch.setattr(privilege, "user_id", lambda: 1000)
     return own
 
 
