@@ -167,6 +167,12 @@ def lab(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every external command to stderr.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours, as NO_COLOR in the environment.")] = False,
+    ca: Annotated[
+        str,
+        typer.Option(
+            "--ca", metavar="FILE", help="Certificates (PEM) to lend to what is fetched, and to RUN; or LAB_CA."
+        ),
+    ] = "",
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -177,6 +183,8 @@ def lab(
     """
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
     shape.speak(quiet=quiet, no_color=no_color, verbose=verbose)
+    if ca:
+        shape.lend(ca)
 
 
 def main() -> None:

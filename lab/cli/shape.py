@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lab.errors import LabError
+from lab.errors import LabError, UsageError
 
 PANELS = {
     "The application": (
@@ -50,6 +50,9 @@ RENAMED = {
 EVERYWHERE = ("--quiet", "--no-color", "--verbose")
 """Options of `lab` itself that may stand behind a command's name as well, where it has none of that name."""
 
+LENDING = "--ca"
+"""One more of these, with a file."""
+
 JSON_HELP = "JSON on standard output, or into FILE."
 JsonTo = Annotated[str, typer.Option("--json", metavar="[=FILE]", help=JSON_HELP)]
 """Where a command's JSON goes: nowhere (empty), ``-`` for standard output, or a file's name."""
@@ -74,6 +77,13 @@ def speak(*, quiet: bool = False, no_color: bool = False, verbose: bool = False)
         os.environ["NO_COLOR"] = "1"
     if verbose:  # what lab does, not what the libraries below it do
         logging.getLogger("lab").setLevel(logging.DEBUG)
+
+
+def lend(file: str) -> None:
+    """Take up ``--ca FILE``. Raises UsageError for a file that holds no certificate."""
+    from lab.images import trust
+
+    trust.use(file)
 
 
 def say(sentence: str) -> None:
@@ -177,6 +187,10 @@ def _rewritten(command: Any, path: str, ctx: Any, words: Sequence[str]) -> list[
             rest.append(f"{old[name]}{equals}{value}")
         elif word in EVERYWHERE and word not in known:
             speak(**{word.removeprefix("--").replace("-", "_"): True})
+        elif name == LENDING and LENDING not in known:
+            if not equals and not left:
+                raise UsageError(f"{LENDING} wants a file", hint=f"{LENDING} FILE, with certificates in PEM form")
+            lend(value if equals else left.pop(0))
         elif word == "--json" and word in known and not known[word].is_flag:
             rest.append(f"--json={_file_behind(command, known.values(), left)}")
         else:

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.errors import ImageError
+from lab.errors import CommandError, ImageError
 from lab.host.command import run
 from lab.host.units import format_bytes
-from lab.images import apt
+from lab.images import apt, trust
+from lab.images.trouble import find as find_trouble
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # where mmdebstrap(1) looks for Debian's keys
 TIMEOUT_SECONDS = 900.0
@@ -39,19 +40,28 @@ def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str]) ->
             hint="apt-get install debian-archive-keyring",
         )
     carried = []
+    if (bundle := trust.write(scratch)) is not None:
+        carried.append(f'--aptopt=Acquire::https::CaInfo "{bundle}"')
     if settings:
         (scratch / "90host").write_text(settings)
-        carried = [f"--aptopt={scratch / '90host'}"]
+        carried.append(f"--aptopt={scratch / '90host'}")
     # In namespaces of its own, and killed with lab: no mount and no process can outlive it.
-    run(
-        [
-            "setpriv", "--pdeathsig=KILL",
-            "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-            "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet",
-            '--aptopt=Acquire::Languages "none"', *options, *carried, suite, root, *mirrors,
-        ],
-        timeout_seconds=TIMEOUT_SECONDS,
-        environment={"TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": ""},
-        hint="check that `apt-get update` works on this host",
-    )  # fmt: skip
+    try:
+        run(
+            [
+                "setpriv", "--pdeathsig=KILL",
+                "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+                "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet",
+                '--aptopt=Acquire::Languages "none"', *options, *carried, suite, root, *mirrors,
+            ],
+            timeout_seconds=TIMEOUT_SECONDS,
+            environment={"TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": ""},
+            hint="check that `apt-get update` works on this host",
+        )  # fmt: skip
+    except CommandError as error:
+        if (trouble := find_trouble(error.detail)) is None:
+            raise
+        raise ImageError(
+            f"Debian {suite} could not be fetched: {trouble.what}", hint=trouble.hint, detail=trouble.line
+        ) from error
     return sources

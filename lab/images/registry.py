@@ -17,11 +17,13 @@ from pathlib import Path
 
 from lab.errors import CommandError, ImageError
 from lab.host.command import run
+from lab.images import trust
 from lab.images.adopt import adopt as adopt_image
 from lab.images.ociconfig import architecture
 from lab.images.progress import Note, Progress, silent
 from lab.images.reference import normalise, registry_of
 from lab.images.store import Image, Origin, Store
+from lab.images.trouble import find as find_trouble
 
 ANSWER_SECONDS = 8.0
 FETCH_SECONDS = 900.0
@@ -58,7 +60,8 @@ class Access:
 def fetch(name: str, store: Store, progress: Progress, access: Access | None = None) -> Image:
     """Copy the image into the store. Raises Unreachable when no registry answers soon, or none has it."""
     access = access or Access()
-    with access.options("", name, store) as options:
+    with store.scratch("trust") as certificates, access.options("", name, store) as options:
+        trusting = trust.variables(trust.write(certificates))
         try:
             answer = run(
                 [
@@ -70,12 +73,14 @@ def fetch(name: str, store: Store, progress: Progress, access: Access | None = N
                     f"docker://{name}",
                 ],
                 timeout_seconds=ANSWER_SECONDS + 1,
+                environment=trusting,
             )
         except CommandError as error:
             raise Unreachable(_reason(error)) from error
     progress(Note(text=f"fetching {name}"))
     with store.scratch("fetch") as directory, access.options("src-", name, store) as options:
         delivered = directory / "delivered"
+        trusting = trust.variables(trust.write(directory))
         try:
             run(
                 [
@@ -83,7 +88,7 @@ def fetch(name: str, store: Store, progress: Progress, access: Access | None = N
                     "copy", "--quiet", "--preserve-digests", *options, f"docker://{name}", f"dir:{delivered}",
                 ],
                 timeout_seconds=FETCH_SECONDS, hint="check the network, then try again",
-                environment={"TMPDIR": str(directory)},
+                environment={"TMPDIR": str(directory), **trusting},
             )  # fmt: skip
             manifest = (delivered / "manifest.json").read_bytes()
         except OSError as error:
@@ -114,7 +119,8 @@ def push(image: Image, destination: str, store: Store, access: Access | None = N
                     "skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", *options,
                     f"--digestfile={directory / 'digest'}", f"oci:{layout}", f"docker://{target}",
                 ],
-                timeout_seconds=FETCH_SECONDS, environment={"TMPDIR": str(directory)},
+                timeout_seconds=FETCH_SECONDS,
+                environment={"TMPDIR": str(directory), **trust.variables(trust.write(directory))},
             )  # fmt: skip
         except CommandError as error:
             reason = _reason(error)
@@ -161,10 +167,13 @@ def _remedy(reason: str, name: str) -> str:
     """What helps against the commonest refusals, told by skopeo's words."""
     words = reason.lower()
     host = registry_of(name)
-    if "http response to https client" in words or "certificate" in words:
+    if "http response to https client" in words:
         return "--tls-verify=false, if that registry is yours"
     if any(word in words for word in ("unauthorized", "authentication", "denied", "credentials")):
         return f"skopeo login {host}, or --creds USER:PASSWORD, or --authfile FILE"
     if "manifest unknown" in words or "not found" in words:
         return f"skopeo list-tags docker://{name.partition('@')[0].rpartition(':')[0] or name} shows what there is"
+    if (trouble := find_trouble(reason)) is not None:
+        own = "; or --tls-verify=false, if that registry is yours" if "certificate" in words else ""
+        return trouble.hint + own
     return f"check the network: skopeo inspect docker://{name}"

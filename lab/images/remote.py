@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import shutil
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,7 +22,9 @@ from pathlib import Path
 from lab import __version__
 from lab.errors import CommandError, DockerfileError
 from lab.host.command import run
+from lab.images import trust
 from lab.images.store import Store
+from lab.images.trouble import find as find_trouble
 
 ANSWER_SECONDS = 60.0
 CLONE_SECONDS = 900.0
@@ -72,13 +75,18 @@ def download(address: str, checksum: str, store: Store, directory: Path, line: i
         return Download(path=path, name=name)
     request = urllib.request.Request(address, headers={"User-Agent": f"lab/{__version__}"})
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
+        context = ssl.create_default_context(cafile=trust.write(directory))
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=context) as response:
             found = _receive(response, path)
             disposition = response.headers.get_filename() or name
             modified = email.utils.parsedate_tz(response.headers.get("Last-Modified", ""))
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = f"{error.code} {error.reason}" if isinstance(error, urllib.error.HTTPError) else error
-        raise DockerfileError(f"ADD {address}: {reason}", line=line, hint=f"curl -I {address}") from error
+        trouble = find_trouble(str(reason))
+        raise DockerfileError(
+            f"ADD {address}: {f'{trouble.what}: ' if trouble else ''}{reason}", line=line,
+            hint=trouble.hint if trouble else f"curl -I {address}",
+        ) from error  # fmt: skip
     if checksum and found != checksum:
         raise DockerfileError(
             f"ADD {address} has the checksum {found}, not {checksum}", line=line, hint="don't trust it, or correct it"
@@ -100,6 +108,8 @@ def _receive(response: http.client.HTTPResponse, path: Path) -> str:
         while chunk := response.read(CHUNK_BYTES):
             state.update(chunk)
             file.write(chunk)
+    if response.length:  # what http.client still expects: it raises nothing itself when it reads by pieces
+        raise http.client.IncompleteRead(b"", response.length)
     return f"sha256:{state.hexdigest()}"
 
 
@@ -111,7 +121,7 @@ def clone(address: str, directory: Path, *, keep_git_directory: bool, line: int)
     repository, _, fragment = address.partition("#")
     ref, _, below = fragment.partition(":")
     work = directory / "repository"
-    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", **trust.variables(trust.write(directory))}
     git = ["git", "-C", str(work)]
     try:
         run(["git", "init", "--quiet", str(work)], timeout_seconds=ANSWER_SECONDS, hint="apt-get install git")
@@ -130,9 +140,11 @@ def clone(address: str, directory: Path, *, keep_git_directory: bool, line: int)
         commit = run([*git, "rev-parse", "HEAD"], timeout_seconds=ANSWER_SECONDS).stdout.decode().strip()
     except CommandError as error:
         said = error.detail.splitlines()[-1] if error.detail else error.message
+        trouble = find_trouble(error.detail)
         raise DockerfileError(
-            f"ADD {address}: {said}", line=line, hint=error.hint or f"git ls-remote {repository}"
-        ) from error
+            f"ADD {address}: {f'{trouble.what}: ' if trouble else ''}{said}", line=line,
+            hint=trouble.hint if trouble else error.hint or f"git ls-remote {repository}",
+        ) from error  # fmt: skip
     if not keep_git_directory:
         shutil.rmtree(work / ".git")
     folder = (work / below.lstrip("/")).resolve()

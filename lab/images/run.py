@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import DockerfileError, ImageError, UsageError
 from lab.host.command import tail
+from lab.images import trust
 from lab.images.copying import Upper
 from lab.images.instructions import Document, Run
 from lab.images.layers import epoch
@@ -19,6 +21,7 @@ from lab.images.progress import Output
 from lab.images.runner import BindMount
 from lab.images.stages import is_proxy
 from lab.images.tree import Tree
+from lab.images.trouble import find as find_trouble
 from lab.model import Process
 
 if TYPE_CHECKING:
@@ -29,20 +32,23 @@ SCRIPTS = "/dev/pipes"  # where BuildKit puts a here-document that is a program
 
 
 class StepFailed(ImageError):
-    """A RUN ended with another code than 0; ``detail`` is the tail of its output."""
+    """A RUN ended with another code than 0; ``detail`` is the tail of its output, or the one line that says why."""
 
     def __init__(self, instruction: Run, code: int, output: str, file: str = "Dockerfile") -> None:
+        trouble = find_trouble(output)
+        why = f", {trouble.what}" if trouble else ""
         super().__init__(
-            f"{file}:{instruction.line}: RUN failed with exit code {code}: {instruction.text}",
-            hint="mend the command and build again: the steps before it are cached",
-            detail=output,
+            f"{file}:{instruction.line}: RUN failed with exit code {code}{why}: {instruction.text}",
+            hint=trouble.hint if trouble else "mend the command and build again: the steps before it are cached",
+            detail=trouble.line if trouble else output,
         )
         self.instruction = instruction
         self.code = code
+        self.output = output
 
     def at(self, file: str) -> StepFailed:
         """The same error with the file's real name."""
-        return StepFailed(self.instruction, self.code, self.detail, file)
+        return StepFailed(self.instruction, self.code, self.output, file)
 
 
 def run_step(build: StageBuild, instruction: Run) -> bool:
@@ -72,15 +78,16 @@ def run_step(build: StageBuild, instruction: Run) -> bool:
 
         with ExitStack() as stack:
             prepared = mounts.prepare(build.job.store, build.job.options.offer, directory, stack)
+            certificates, lent = trust.for_a_step(directory)
             script = _script(instruction.script, directory)
             build.job.check()
             code = build.job.runner.run(
-                _with_surroundings(build, process, prepared),
+                _with_surroundings(build, process, prepared, certificates),
                 lower_directories=lower,
                 upper_directory=directory / "upper",
                 work_directory=directory / "work",
                 output=output,
-                mounts=(*prepared.mounts, *script),
+                mounts=(*prepared.mounts, *script, *lent),
                 network=instruction.network != "none",
             )
         build.job.check()
@@ -102,8 +109,12 @@ def _script(document: Document | None, directory: Path) -> tuple[BindMount, ...]
     return (BindMount(target=SCRIPTS, source=folder),)
 
 
-def _with_surroundings(build: StageBuild, process: Process, prepared: Prepared) -> Process:
-    """What a step may see but an image and its cache key must not depend on: proxies, secrets, compilers' time."""
+def _with_surroundings(
+    build: StageBuild, process: Process, prepared: Prepared, certificates: Mapping[str, str]
+) -> Process:
+    """What a step may see but an image and its cache key must not depend on: proxies and their certificates, secrets,
+    compilers' time.
+    """
     proxies = {name: value for name, value in os.environ.items() if is_proxy(name)}
-    found = {"SOURCE_DATE_EPOCH": str(int(epoch().timestamp())), **proxies, **build.surroundings()}
+    found = {"SOURCE_DATE_EPOCH": str(int(epoch().timestamp())), **proxies, **certificates, **build.surroundings()}
     return replace(process, environment={**found, **process.environment, **prepared.environment})

@@ -1,0 +1,79 @@
+"""What a program's last words say of the network or the disk: one sentence and the option that helps.
+
+Programs tell a certificate that they don't trust in many words, and repeat it at each of their attempts. The patterns
+are those of OpenSSL, GnuTLS, Go, curl, git, apt, pip, npm and wget.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """``what`` went wrong, the one ``line`` that shows it, and the remedy."""
+
+    what: str
+    line: str
+    hint: str
+
+
+_PATTERNS = (
+    (
+        "a certificate is not trusted",
+        re.compile(
+            r"certificate.verify.failed|CERTIFICATE_VERIFY_FAILED|certificate verification failed|"
+            r"self.signed certificate|SELF_SIGNED_CERT|unable to get local issuer|UNABLE_TO_GET_ISSUER|"
+            r"UNABLE_TO_VERIFY_LEAF|certificate signed by unknown authority|certificate is NOT trusted|"
+            r"issuer certificate|SSL certificate problem|server certificate verification failed",
+            re.IGNORECASE,
+        ),
+        "if your network's proxy opens TLS: --ca FILE (or LAB_CA=FILE) lends its certificate to steps and downloads",
+    ),
+    (
+        "a proxy refused or can't be reached",
+        re.compile(
+            r"\b407\b|proxy authentication required|tunnel connection failed|proxyerror|cannot connect to proxy|"
+            r"could not resolve proxy|proxyconnect tcp|unable to connect to [^ ]*proxy|"
+            r"received http code \d+ from proxy",
+            re.IGNORECASE,
+        ),
+        "check http_proxy, https_proxy and no_proxy; sudo takes them away: "
+        "sudo --preserve-env=http_proxy,https_proxy,no_proxy ./bootstrap …",
+    ),
+    (
+        "the disk is full",
+        re.compile(r"no space left on device|ENOSPC|disk quota exceeded", re.IGNORECASE),
+        "free some (lab clean; lab image prune; df -h), or set LAB_HOME to a larger disk",
+    ),
+    (
+        "a name could not be looked up",
+        re.compile(
+            r"temporary failure (in name resolution|resolving)|could not resolve|name or service not known|"
+            r"no such host|EAI_AGAIN|ENOTFOUND|unable to resolve host",
+            re.IGNORECASE,
+        ),
+        "check the network; behind a proxy export http_proxy and https_proxy, which sudo takes away: "
+        "sudo --preserve-env=http_proxy,https_proxy ./bootstrap …",
+    ),
+    (
+        "a download was cut off",
+        re.compile(
+            r"connection reset by peer|connection broken|incompleteread|unexpected eof|premature end|"
+            r"hash sum mismatch|ECONNRESET|remote end hung up|was cut off",
+            re.IGNORECASE,
+        ),
+        "try again: what is finished is kept",
+    ),
+)
+
+
+def find(text: str) -> Trouble | None:
+    """The first kind of trouble, of those above in their order, that the text tells of; None if of none."""
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for what, pattern, hint in _PATTERNS:
+        telling = [line for line in lines if pattern.search(line)]
+        if telling:
+            return Trouble(what=what, line=telling[-1][:300], hint=hint)
+    return None

@@ -1,0 +1,105 @@
+"""A network whose proxy opens TLS: its certificate is lent to downloads, pulls and steps, and stays nowhere."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_images_stages import Site, base, runner, site  # noqa: F401 - fixtures
+
+from lab.errors import DockerfileError, UsageError
+from lab.images import trust
+from lab.images.run import StepFailed
+from lab.images.tree import Tree
+
+LIES = 64  # bytes that a server promises and does not send
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate that signs itself, for the loopback: what a proxy that opens TLS shows."""
+    folder = tmp_path_factory.mktemp("tls")
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    words += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "ca.pem")]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    return folder / "ca.pem"
+
+
+@pytest.fixture
+def server(certificate: Path, tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "web"
+    folder.mkdir()
+    (folder / "file.txt").write_text("downloaded\n")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/cut.txt":
+                super().do_GET()
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(LIES + 4))
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as found:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+        found.socket = context.wrap_socket(found.socket, server_side=True)
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{found.server_port}"
+        found.shutdown()
+
+
+def test_a_download_from_behind_a_proxy(
+    site: Site,  # noqa: F811
+    server: str,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    with pytest.raises(DockerfileError, match="certificate is not trusted") as caught:
+        site.build(f"FROM scratch\nADD {server}/file.txt /d/\n")
+    assert "--ca FILE" in caught.value.hint
+    monkeypatch.setenv(trust.VARIABLE, str(certificate))
+    image = site.build(f"FROM scratch\nADD {server}/file.txt /d/\n")
+    assert site.read(image, "/d/file.txt") == b"downloaded\n"
+    with pytest.raises(DockerfileError, match="cut off"):
+        site.build(f"FROM scratch\nADD {server}/cut.txt /d/\n")
+
+
+def test_a_step_is_lent_it_and_the_image_has_no_trace_of_it(
+    site: Site,  # noqa: F811
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(trust.VARIABLE, str(certificate))
+    lines = certificate.read_text().splitlines()
+    look = f"grep -q '{lines[3]}' $SSL_CERT_FILE && test $PIP_CERT = $SSL_CERT_FILE && ! echo x >> $SSL_CERT_FILE"
+    image = site.build(f"FROM corpus\nRUN {look} && grep -q $SSL_CERT_FILE $APT_CONFIG && echo done > /done\n")
+    tree = Tree(site.store.lower_directories(image))
+    assert tree.read("/done") == b"done\n"
+    assert not [name for name in tree.names(b"dev") if b"lab" in name]
+    assert not set(image.config.environment) & {*trust.OF_PROGRAMS, "APT_CONFIG"}
+    monkeypatch.delenv(trust.VARIABLE)
+    with pytest.raises(StepFailed):
+        site.build('FROM corpus\nRUN test -n "$SSL_CERT_FILE"\n')
+
+
+def test_what_holds_no_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    (tmp_path / "der").write_bytes(b"\x30\x82")
+    for file in (tmp_path / "der", tmp_path / "nowhere"):
+        with pytest.raises(UsageError, match="--ca"):
+            trust.use(file)
+    assert trust.lent() is None
