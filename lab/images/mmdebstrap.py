@@ -17,19 +17,21 @@ TIMEOUT_SECONDS = 900.0
 NEEDED_BYTES = 1 << 30  # the root, the packages it is made of, and the lists of all there are
 
 
-def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str]) -> str:
+def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str], sources: str | None = None) -> str:
     """Install a minimal Debian into the new directory ``root``; ``scratch`` exists and takes temporary files.
 
-    Uses the host's own archives of ``suite`` where it has any, otherwise mmdebstrap's default mirror and Debian's
-    keys. Returns what `apt.sources_for` found. Needs root. Raises ImageError when neither is there, or no space,
-    CommandError with mmdebstrap's last lines.
+    Uses ``sources`` in deb822 style, by default the host's own archives of ``suite``; where it has none, mmdebstrap's
+    default mirror and Debian's keys. Returns the sources used, "" for the default mirror. Needs root. Raises
+    ImageError when there are neither archives nor keys, or no space, CommandError with mmdebstrap's last lines.
     """
     if (free := shutil.disk_usage(scratch).free) < NEEDED_BYTES:
         raise ImageError(
             f"Debian {suite} needs {format_bytes(NEEDED_BYTES)} of disk, and {scratch} has {format_bytes(free)}",
             hint="free some (lab clean; df -h), or set LAB_HOME to a larger disk",
         )
-    sources, settings = apt.sources_for(suite), apt.settings()
+    if sources is None:
+        sources = apt.sources_for(suite)
+    settings = apt.settings()
     mirrors = []
     if sources:
         (scratch / "host.sources").write_text(sources)
