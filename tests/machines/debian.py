@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,9 +126,12 @@ class Root:
     def recipe(self) -> str:
         """Everything that decides what `make` makes, besides the day's versions of the packages."""
         own = Path(__file__).read_text()
-        lists = [(checkout.ROOT / name).read_text() for name in ("bootstrap", "constraints.txt", "pyproject.toml")]
         parts = [own, self.name, self.packages(), sources(self.suite), apt.settings(), pip_settings(), certificates()]
-        return json.dumps([*parts, *([] if self.fresh else lists)])
+        if not self.fresh:
+            project = tomllib.loads((checkout.ROOT / "pyproject.toml").read_text())["project"]
+            parts += [(checkout.ROOT / name).read_text() for name in ("bootstrap", "constraints.txt")]
+            parts += [project["dependencies"], project["optional-dependencies"], project["scripts"]]
+        return json.dumps(parts)
 
     def make(self, tree: Path, scratch: Path, public_key: str) -> None:
         """Install it into the new directory ``tree``: a minute or two natively, 1.5 GiB. Needs root."""

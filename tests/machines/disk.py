@@ -71,18 +71,27 @@ def cache() -> Path:
 
 def root_disk(root: Root) -> Disk:
     """The disk of ``root``, made if it is not there or is damaged: two to four minutes. Needs root."""
-    return kept(root.name, root.recipe(), lambda work: make_root(root, work))
+    return kept(folder_of(root), lambda work: make_root(root, work))
+
+
+def folder_of(root: Root) -> Path:
+    """Where the disk of ``root`` is, or will be."""
+    return folder(root.name, root.recipe())
 
 
 def home_disk() -> Disk:
     """A LAB_HOME: lab's guest and the image of web-app, which lab itself makes on this host, where it is quicker."""
-    return kept("home", home_recipe(), make_home)
+    return kept(folder("home", home_recipe()), make_home)
 
 
-def kept(name: str, recipe: str, make: Callable[[Path], dict[str, str]]) -> Disk:
-    """The disk ``name`` as ``recipe`` describes it. ``make`` fills a folder, and returns what else to record."""
-    folder = cache() / "disks" / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    with locked(cache() / f"{name}.lock"):
+def folder(name: str, recipe: str) -> Path:
+    """Named after everything that the disk is made from."""
+    return cache() / "disks" / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+
+
+def kept(folder: Path, make: Callable[[Path], dict[str, str]]) -> Disk:
+    """The disk in ``folder``. ``make`` fills another folder, and returns what else to record."""
+    with locked(cache() / f"{folder.name.rpartition('-')[0]}.lock"):
         if not is_whole(folder):
             sweep(folder)
             work = folder.with_name(f"{folder.name}{UNFINISHED}")

@@ -23,7 +23,7 @@ from lab.host.command import run
 
 from . import checkout
 from .debian import CHECKOUT, USER, Root
-from .disk import Disk, home_disk, root_disk
+from .disk import Disk, folder_of, home_disk, root_disk
 
 BOOT_SECONDS = 900.0
 COMMAND_SECONDS = 1800.0
@@ -35,13 +35,16 @@ TRIES = 5
 # hpet, which Linux takes otherwise, is emulated by one lock that both processors queue for
 KERNEL_WORDS = "root=LABEL=root rw console=ttyS0 tsc=reliable"
 
-# What is newer than the last time replaces it; files that are gone here go there too.
+# Files that are gone here go there, too. The disk was made from the same lists of packages, whatever else has changed
+# in those files: ./bootstrap has nothing to install.
 RECEIVE = f"""
 cd {CHECKOUT}
 find . -path ./.venv -prune -o -path ./.bootstrap -prune -o -path ./results -prune -o -name __pycache__ -prune \\
     -o -name '*.egg-info' -prune -o -type f -delete
 tar -xz --no-same-owner -f -
 chown -R {USER}: .
+. ./bootstrap
+fingerprint > "$stamp"
 """
 
 
@@ -112,7 +115,14 @@ class Machine:
         return subprocess.CompletedProcess(argv, done.returncode, out, err)
 
     def push(self) -> None:
-        """This checkout's files as they are now, in place of those that are there."""
+        """This checkout's files as they are now, in place of those that are there.
+
+        Raises MachineError when the machine's disk lacks packages that the checkout asks for by now.
+        """
+        if self.state["disk"] != folder_of(Root(suite=str(self.state["suite"]))).name:
+            raise MachineError(
+                "this checkout wants other packages than its disk has: take it down, and start it anew"
+            )
         done = self.run(RECEIVE, stdin=checkout.archive())
         if done.returncode != 0:
             raise MachineError(f"the checkout did not get there\n{done.stdout}{done.stderr}")
@@ -163,7 +173,7 @@ def start(
         layer = folder / f"{number}.qcow2"
         run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, layer], timeout_seconds=60)
     for _ in range(TRIES):
-        if launch(disk, folder, len(disks), processors, memory, outlives):
+        if launch(disk, folder, len(disks), processors, memory, outlives, suite=root.suite, disk=disk.folder.name):
             break
     else:
         raise MachineError(f"QEMU does not start: {(folder / 'qemu.log').read_text()}")
@@ -172,7 +182,7 @@ def start(
     return machine
 
 
-def launch(disk: Disk, folder: Path, disks: int, processors: int, memory: str, outlives: bool) -> bool:
+def launch(disk: Disk, folder: Path, disks: int, processors: int, memory: str, outlives: bool, **known: str) -> bool:
     """Start QEMU; False when it ended at once, as when somebody else has just taken the port."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -195,7 +205,7 @@ def launch(disk: Disk, folder: Path, disks: int, processors: int, memory: str, o
         qemu = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, close_fds=True
         )
-    (folder / STATE).write_text(json.dumps({"pid": qemu.pid, "port": port}))
+    (folder / STATE).write_text(json.dumps({"pid": qemu.pid, "port": port, **known}))
     with suppress(subprocess.TimeoutExpired):
         qemu.wait(1)
     return qemu.returncode is None
