@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
 
 def up(root: Root, folder: Path, options: argparse.Namespace) -> machine.Machine:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "lock").open("w") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         here = machine.Machine(folder)
         if here.is_running:
