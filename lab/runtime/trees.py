@@ -47,6 +47,8 @@ OF_FILE_SYSTEMS = {  # and those that belong to the file system, as parameters o
 }
 IF_IT_CAN = {syscalls.MS_POSIXACL: "acl", syscalls.MS_I_VERSION: "iversion"}
 """Flags that mount(2) takes from everybody, and that mean something to few file systems: these know them by name."""
+OF_LAYERS = ("lowerdir", "upperdir", "workdir")
+LONGEST_VALUE_BYTES = 255  # fsconfig(2)
 LONGEST_COMPLAINT_BYTES = 4096
 
 
@@ -66,7 +68,11 @@ def file_system(kind: str, source: str, flags: int, data: str = "", *, writable:
     if writable:
         flags &= ~syscalls.MS_RDONLY
     context = syscalls.fsopen(kind)
+    told = list(parameters(data))
+    layers = _Layers(told) if kind == "overlay" and any(_is_long(value) for _, value in told) else None
     try:
+        if layers is not None:
+            told = layers.enter()
         if source:
             syscalls.fsconfig_string(context, "source", source)
         for flag, name in OF_FILE_SYSTEMS.items():
@@ -75,7 +81,7 @@ def file_system(kind: str, source: str, flags: int, data: str = "", *, writable:
         for flag, name in IF_IT_CAN.items():
             if flags & flag:
                 _set_if_it_can(context, name)
-        for name, value in parameters(data):
+        for name, value in told:
             if value is None:
                 syscalls.fsconfig_flag(context, name)
             else:
@@ -86,7 +92,61 @@ def file_system(kind: str, source: str, flags: int, data: str = "", *, writable:
         said = _complaint(context)
         raise OSError(error.errno, f"{said or error.strerror}", f"{kind} {data}".strip()) from error
     finally:
+        if layers is not None:
+            layers.leave()
         os.close(context)
+
+
+def _is_long(value: str | None) -> bool:
+    return value is not None and len(os.fsencode(value)) > LONGEST_VALUE_BYTES
+
+
+class _Layers:
+    """The directories of an overlay, open and named by their numbers in /proc/self/fd, which is short.
+
+    fsconfig(2) takes 255 bytes a value, which is three layers by their paths and over sixty by their numbers. The
+    names are relative, so the process has to be in that directory until the file system is made.
+    """
+
+    def __init__(self, told: Sequence[tuple[str, str | None]]) -> None:
+        self._told = told
+        self._opened: list[int] = []
+
+    def enter(self) -> list[tuple[str, str | None]]:
+        """Open them and go there; the parameters with numbers instead of paths."""
+        self._opened.append(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))  # the way back
+        found = [(name, self._numbers(value) if name in OF_LAYERS and value else value) for name, value in self._told]
+        os.chdir("/proc/self/fd")
+        return found
+
+    def leave(self) -> None:
+        """Go back, and close them. Idempotent, and right after a failure half way."""
+        if self._opened:
+            os.fchdir(self._opened[0])
+        while self._opened:
+            os.close(self._opened.pop())
+
+    def _numbers(self, paths: str) -> str:
+        """A colon in a path has a backslash before it (overlayfs, "Multiple lower layers")."""
+        return ":".join(path and str(self._open(path)) for path in _unescaped(paths))
+
+    def _open(self, path: str) -> int:
+        self._opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return self._opened[-1]
+
+
+def _unescaped(paths: str) -> list[str]:
+    """``a:b\\:c`` → ``a`` and ``b:c``."""
+    found, escaped = [""], False
+    for sign in paths:
+        if escaped or sign not in "\\:":
+            found[-1] += sign
+            escaped = False
+        elif sign == "\\":
+            escaped = True
+        else:
+            found.append("")
+    return found
 
 
 def _set_if_it_can(context: int, name: str) -> None:

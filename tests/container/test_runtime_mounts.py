@@ -114,3 +114,40 @@ def test_a_view_of_the_cgroups_is_whole(folder: Path) -> None:
 )
 def test_the_words_of_a_file_system(data: str, expected: list[tuple[str, str | None]]) -> None:
     assert list(parameters(data)) == expected
+
+
+LAYERED = """
+import os, sys
+from lab.host import syscalls
+from lab.runtime import trees
+
+os.chdir(sys.argv[1])
+syscalls.unshare(syscalls.CLONE_NEWNS)
+syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+here = os.getcwd()
+lower = ":".join(f"{here}/layers/{number}".replace("with:colon", r"with\\:colon") for number in sys.argv[2:])
+before = len(os.listdir("/proc/self/fd"))
+tree = trees.file_system("overlay", "overlay", 0, f"lowerdir={lower},upperdir={here}/upper,workdir={here}/work")
+assert (os.getcwd(), len(os.listdir("/proc/self/fd"))) == (here, before + 1)
+print(sorted(os.listdir(f"/proc/self/fd/{tree}")))
+try:
+    trees.file_system("overlay", "overlay", 0, f"lowerdir={lower}:{here}/absent")
+except FileNotFoundError:
+    assert (os.getcwd(), len(os.listdir("/proc/self/fd"))) == (here, before + 1)
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_an_overlay_of_many_layers_with_long_names(tmp_path: Path, count: int) -> None:
+    """fsconfig(2) takes 255 bytes a value: a container with four layers could not be given a volume over them."""
+    names = [f"{number}-with:colon-{'x' * 60}" for number in range(count)]
+    for number, name in enumerate(names):
+        (tmp_path / "layers" / name).mkdir(parents=True)
+        (tmp_path / "layers" / name / f"file-{number}").touch()
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    words = [sys.executable, "-c", LAYERED, str(tmp_path), *names]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{sorted(f'file-{number}' for number in range(count))}\nrefused\n"
