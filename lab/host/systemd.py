@@ -35,14 +35,20 @@ END_SECONDS = 10.0
 
 
 def start_scope(
-    name: str, pids: Sequence[int], description: str, *, parent: str = ROOT_SLICE, weight: int = 0
+    name: str,
+    pids: Sequence[int],
+    description: str,
+    *,
+    parent: str = ROOT_SLICE,
+    properties: Sequence[tuple[str, ...]] = (),
 ) -> None:
     """Have systemd make the scope ``name`` of the processes ``pids`` in the slice ``parent``, delegated, without a
-    limit of its own. They are in its group on return. ``weight`` is its share of the processors (cpu.weight).
+    limit of its own. They are in its group on return. ``properties`` are more of them, as busctl(1) has a(sv).
 
     Raises LabError when systemd refuses, or does not get it done in time.
     """
     properties = [
+        *properties,
         ("PIDs", "au", str(len(pids)), *map(str, pids)),
         ("Slice", "s", parent),
         ("Description", "s", description),
@@ -50,8 +56,6 @@ def start_scope(
         ("CollectMode", "s", "inactive-or-failed"),  # nothing of it stays, however it ended
         ("TasksMax", "t", UNLIMITED),
     ]
-    if weight:
-        properties.append(("CPUWeight", "t", str(weight)))
     words = [word for one in properties for word in one]
     _call("StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", str(len(properties)), *words, "0")
     deadline = time.monotonic() + START_SECONDS
@@ -124,7 +128,8 @@ class Scope:
     def start(self, pids: Sequence[int], description: str) -> None:
         """Make it of these processes, in a group of their own below it. Raises LabError."""
         # As heavy as one ordinary task per CPU: see `cgroupfs.weigh_as_many`.
-        start_scope(self.name, pids, description, weight=min(100 * (os.cpu_count() or 1), 10_000))
+        weight = ("CPUWeight", "t", str(min(100 * (os.cpu_count() or 1), 10_000)))
+        start_scope(self.name, pids, description, properties=[weight])
         try:
             os.mkdir(f"{self.directory}/{LAUNCHER}")
             for pid in pids:

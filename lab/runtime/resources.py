@@ -149,16 +149,11 @@ def _failure(setting: Setting, error: OSError) -> LimitError:
 
 
 def group_of(cgroups_path: str, identity: str) -> Group:
-    """The group that linux.cgroupsPath means: below every hierarchy's root, by default ``lab/oci/<identity>``.
+    """The group of a path in linux.cgroupsPath: below each hierarchy's root, by default ``lab/oci/<identity>``.
 
-    A relative path is taken from the same root, as the specification lets a runtime choose. Raises UsageError for a
-    systemd unit, and for a path that leaves its root.
+    A relative path is taken from the same root, as the specification lets a runtime choose. Raises UsageError for one
+    that leaves its root. Units of systemd are `lab.runtime.oci.unit`'s.
     """
-    if cgroups_path.count(":") == 2 and not cgroups_path.startswith("/"):
-        raise UsageError(
-            f"linux.cgroupsPath: {cgroups_path} is a systemd unit",
-            hint="this runtime writes to the cgroup file system itself: --cgroup-manager=cgroupfs in the caller",
-        )
     try:
         return Group(cgroups_path.strip("/") or f"lab/oci/{identity}")
     except ValueError as error:

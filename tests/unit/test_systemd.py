@@ -115,7 +115,7 @@ def test_where_a_slice_lies() -> None:
 
 
 def test_a_scope_is_delegated_unlimited_and_has_its_processes_on_return(manager: Manager) -> None:
-    systemd.start_scope("lab-x.scope", [11, 12], "what it is", weight=200)
+    systemd.start_scope("lab-x.scope", [11, 12], "what it is", properties=[("CPUWeight", "t", "200")])
     assert manager.places == {11: "lab-x.scope", 12: "lab-x.scope"}
     assert manager.calls[0][:4] == ["StartTransientUnit", "ssa(sv)a(sa(sv))", "lab-x.scope", "fail"]
     text = " ".join(manager.properties())

@@ -12,6 +12,7 @@ from lab.runtime import config as configuration
 from lab.runtime import resources, translate, validate
 from lab.runtime.mounts import DirectoryRoot
 from lab.runtime.oci.store import State
+from lab.runtime.oci.unit import Unit
 from lab.runtime.plan import CgroupsPlan, Enter
 
 TYPE_CHECKING = False
@@ -57,9 +58,13 @@ class Blueprint:
             raise LabError(f"root.path: {path} is not a directory")
         return path
 
-    def group(self, identity: str) -> Group:
-        """The control group it is to run in. Raises UsageError for a path that can't be meant."""
-        return resources.group_of(self.config.linux.cgroups_path, identity)
+    def place(self, identity: str, *, by_systemd: bool) -> tuple[Group, Unit | None]:
+        """The control group it is to run in, and the unit around it if there is to be one. Raises UsageError for what
+        can't be meant.
+        """
+        path = self.config.linux.cgroups_path
+        unit = Unit.wanted(path, identity, by_systemd=by_systemd)
+        return (unit.group if unit else resources.group_of(path, identity)), unit
 
     def state(self, identity: str, group: Group) -> State:
         """What is noted before anything is made."""

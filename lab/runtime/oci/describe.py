@@ -73,7 +73,7 @@ def linux() -> dict[str, Any]:
     return {
         "namespaces": sorted(kinds.NAMESPACES),
         "capabilities": list(capabilities.NAMES),
-        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+        "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
         "seccomp": {
             "enabled": True,
             "actions": sorted(kinds.ACTIONS),

@@ -21,6 +21,7 @@ from lab.lean import ExitStack, suppress
 from lab.runtime.oci import store
 from lab.runtime.oci.options import FLAG, VALUE
 from lab.runtime.oci.steps import Steps
+from lab.runtime.oci.unit import await_end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     steps.enter("read the bundle")
     entry = call.entry()
     wanted = Blueprint.read(call.given.value("bundle", "."), call.ignored)
-    group = wanted.group(entry.id)
+    group, unit = wanted.place(entry.id, by_systemd=call.by_systemd)
     if wanted.can_be_watched:
         from lab.runtime.oci import main
 
@@ -104,6 +105,9 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     entry.write(made.state)
     steps.enter("make the cgroup")
     undo.callback(remove_group, group)
+    if unit is not None:
+        holder = unit.start(entry.id)
+        undo.callback(holder.end)
     wanted.make_group(group)
     steps.enter("plan")
     plan = wanted.plan(
@@ -115,6 +119,8 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     )
     steps.enter("start the first process")
     begin(call, made, plan, wanted, undo)
+    if unit is not None:
+        holder.end()
     return made
 
 
@@ -268,6 +274,7 @@ def remove_group(group: Group) -> None:
     """Kill what is left in it, and remove it; parents that others made stay. Idempotent."""
     group.kill()
     group.remove(keep_parents=not group.path.startswith(OWN_PARENT))
+    await_end(group)
 
 
 # run

@@ -61,8 +61,9 @@ FAILED, MISUSED, EXEC_FAILED = 1, 2, 255
 class Call:
     """One verb with all that was said on the command line."""
 
-    def __init__(self, root: str, log: Log, given: Arguments) -> None:
+    def __init__(self, root: str, log: Log, given: Arguments, *, by_systemd: bool = False) -> None:
         self.root = root
+        self.by_systemd = by_systemd  # whether systemd is to be asked for control groups
         self.log = log
         self.given = given
 
@@ -139,7 +140,8 @@ def call(words: list[str]) -> int:
         log = Log(given.value("log"), given.value("log-format", "text"), debug=given.flag("debug"))
         verb, *rest = given.words
         refuse(given)
-        return carry_out(verb, rest, os.path.abspath(given.value("root", DEFAULT_ROOT)), log)
+        root = os.path.abspath(given.value("root", DEFAULT_ROOT))
+        return carry_out(verb, rest, root, log, by_systemd=asks_systemd(given))
     except Interrupted as signal_number:
         return fail(log, f"{verb} was interrupted by signal {signal_number}", 128 + int(str(signal_number)))
     except UsageError as error:
@@ -160,18 +162,26 @@ def call(words: list[str]) -> int:
 def refuse(given: Arguments) -> None:
     """What runc can do and this runtime can't: said, not ignored. Raises UsageError."""
     manager = given.value("cgroup-manager", "cgroupfs")
-    if given.flag("systemd-cgroup") or manager == "systemd":
-        hint = "leave out --systemd-cgroup; podman: --cgroup-manager=cgroupfs"
-        if not os.path.isdir("/run/systemd/system"):
-            raise UsageError("no systemd manages this host's cgroups", hint=hint)
-        raise UsageError("cgroups can't be made through systemd", hint=hint)
-    if manager != "cgroupfs":
-        raise UsageError(f"--cgroup-manager {manager}: not cgroupfs")
+    if manager not in ("cgroupfs", "systemd"):
+        raise UsageError(f"--cgroup-manager {manager}: neither cgroupfs nor systemd")
+    if asks_systemd(given):
+        from lab.host import delegation
+
+        if not delegation.here():
+            raise UsageError(
+                "no systemd that answers on D-Bus manages this host's cgroups, or not in version 2 alone",
+                hint="leave out --systemd-cgroup; podman: --cgroup-manager=cgroupfs",
+            )
     if given.value("rootless", "auto") not in ("auto", "false"):
         raise UsageError("--rootless: root is needed to make cgroups and mounts")
 
 
-def carry_out(verb: str, words: list[str], root: str, log: Log) -> int:
+def asks_systemd(given: Arguments) -> bool:
+    """Whether systemd is to make the control groups."""
+    return given.flag("systemd-cgroup") or given.value("cgroup-manager", "") == "systemd"
+
+
+def carry_out(verb: str, words: list[str], root: str, log: Log, *, by_systemd: bool = False) -> int:
     """Import the verb's module, which nobody else has to wait for, and call it."""
     if verb not in VERBS:
         raise UsageError(f"there is no verb {verb}", hint="lab-oci --help")
@@ -186,7 +196,7 @@ def carry_out(verb: str, words: list[str], root: str, log: Log) -> int:
         return say(usage_of(verb, known))
     log.debug(f"{verb} {' '.join(words)}")
     function: Verb = getattr(module, {"exec": "execute", "list": "list_all", "await": "await_child"}.get(verb, verb))
-    return function(Call(root, log, given))
+    return function(Call(root, log, given, by_systemd=by_systemd))
 
 
 def stand_on_read_only() -> None:
