@@ -7,7 +7,6 @@ forks containers imports this, and what it imports is copied with every containe
 from __future__ import annotations
 
 import os
-import sys
 
 from lab.host import foreign as ctypes
 
@@ -20,9 +19,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 # Numbers from the kernel's asm/unistd_64.h and asm-generic/unistd.h, for calls glibc 2.35 has no wrapper for.
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "ioprio_set": 251, "sched_setattr": 314, "seccomp": 317, "bpf": 321},
-    "aarch64": {"clone": 220, "ioprio_set": 30, "pivot_root": 41, "sched_setattr": 274, "seccomp": 277, "bpf": 280},
-}
+    "x86_64": {
+        "clone": 56, "pivot_root": 155, "keyctl": 250, "ioprio_set": 251, "sched_setattr": 314, "seccomp": 317,
+        "bpf": 321,
+    },
+    "aarch64": {
+        "clone": 220, "ioprio_set": 30, "pivot_root": 41, "keyctl": 219, "sched_setattr": 274, "seccomp": 277,
+        "bpf": 280,
+    },
+}  # fmt: skip
 _EVERYWHERE = {
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
     "clone3": 435, "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "mount_setattr": 442,
@@ -118,10 +123,9 @@ RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 O_PATH = 0o10000000
 
+KEYCTL_JOIN_SESSION_KEYRING = 1
 CLOSE_RANGE_CLOEXEC = 4
 SECCOMP_SET_MODE_FILTER = 1
-LANDLOCK_CREATE_RULESET_VERSION = 1
-LANDLOCK_RULE_PATH_BENEATH = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -162,10 +166,6 @@ class _CapHeader(ctypes.Structure):
 
 class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
-
-
-class _LandlockRuleset(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_uint64) for name in ("handled_access_fs", "handled_access_net", "scoped"))
 
 
 class _SockFprog(ctypes.Structure):
@@ -327,6 +327,11 @@ def fsmount(context: int, attributes: int = 0) -> int:
     return system_call("fsmount", context, FSMOUNT_CLOEXEC, attributes)
 
 
+def join_session_keyring() -> None:
+    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: a new one without a name, in place of the one that was inherited."""
+    system_call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
+
+
 def sched_setattr(**fields: int) -> None:
     """sched_setattr(2) of the calling thread; ``fields`` of struct sched_attr, times in nanoseconds."""
     attributes = _SchedAttr(size=ctypes.sizeof(_SchedAttr), **fields)
@@ -379,34 +384,6 @@ def clone_pidfd(flags: int) -> tuple[int, int]:
     handle = ctypes.c_int(-1)
     pid = system_call("clone", flags | CLONE_PIDFD, 0, ctypes.byref(handle), 0, 0)
     return pid, handle.value if pid else -1
-
-
-def landlock_abi() -> int:
-    """The version of Landlock's interface that this kernel has: landlock_create_ruleset(2) with its one flag.
-
-    Raises OSError: ENOSYS for a kernel without it, EOPNOTSUPP where it was switched off at boot.
-    """
-    return system_call("landlock_create_ruleset", 0, 0, LANDLOCK_CREATE_RULESET_VERSION)
-
-
-def landlock_create_ruleset(access: int, *, scoped: int = 0) -> int:
-    """landlock_create_ruleset(2): a descriptor of rules that refuse what is in ``access`` unless one allows it.
-
-    A field that an older kernel doesn't know must be 0 (that is how it is told from E2BIG).
-    """
-    rules = _LandlockRuleset(handled_access_fs=access, scoped=scoped)
-    return system_call("landlock_create_ruleset", ctypes.byref(rules), ctypes.sizeof(rules), 0)
-
-
-def landlock_add_rule(ruleset: int, directory: int, access: int) -> None:
-    """landlock_add_rule(2) LANDLOCK_RULE_PATH_BENEATH: ``access`` is allowed to all that lies below ``directory``."""
-    beneath = access.to_bytes(8, sys.byteorder) + directory.to_bytes(4, sys.byteorder)  # the struct is packed
-    system_call("landlock_add_rule", ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.c_char_p(beneath), 0)
-
-
-def landlock_restrict_self(ruleset: int) -> None:
-    """landlock_restrict_self(2): from here on, for this thread and its children. No way back."""
-    system_call("landlock_restrict_self", ruleset, 0)
 
 
 def mmap(length: int, descriptor: int) -> int:

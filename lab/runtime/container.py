@@ -100,13 +100,33 @@ def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
 
     ``tell`` hears of each step of this half; of the child's, its channel brings a STEP if ``plan.explain``.
     """
+    started = begin(plan, stdio, tell)
+    try:
+        accompany(plan, started, tell)
+    except StepFailed:
+        abandon(started)
+        raise
+    return started
+
+
+def begin(plan: Plan, stdio: list[int], tell: Tell | None) -> Started:
+    """Step 1. Raises StepFailed."""
     progress = Progress(plan.fail_at, tell)
-    started = None
     try:
         progress.enter(Step.CLONE)
         with ChildrenIn(plan.born_in, plan.time_offsets if plan.new_time else None):
             become = _restorer() if plan.criu else init.run
             started = fork(plan.clone_flags, plan.cgroups, lambda *ends: become(plan, stdio, *ends), plan.users)
+        progress.finish()
+    except Exception as error:
+        raise progress.failure(error) from error
+    return started
+
+
+def accompany(plan: Plan, started: Started, tell: Tell | None) -> None:
+    """Steps 2 and 7, which may take as long as a hook likes. Raises StepFailed; the child is the caller's still."""
+    progress = Progress(plan.fail_at, tell)
+    try:
         progress.enter(Step.MAP_IDS)
         if plan.trees:
             map_ids(started, plan)
@@ -115,9 +135,7 @@ def start(plan: Plan, stdio: list[int], tell: Tell | None = None) -> Started:
             run_hooks(plan, started, tell)
         progress.finish()
     except Exception as error:
-        abandon(started)
         raise progress.failure(error) from error
-    return started
 
 
 def _restorer() -> Callable[..., None]:

@@ -95,7 +95,12 @@ def _spawn(hook: Hook, given: int, heard: int) -> int:
 
 def _wait(pid: int, timeout_seconds: float | None) -> int | None:
     """Its exit code, negative after a signal; None when it had to be killed because its time was over."""
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)

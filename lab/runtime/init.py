@@ -23,7 +23,7 @@ from lab.record import replace
 from lab.runtime import execution, rooted, trampoline
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import Plan, ProcessPlan, Progress, Step
-from lab.runtime.privileges import drop_privileges, restore_signals, set_limits
+from lab.runtime.privileges import drop_privileges, leave_keyring, restore_signals, set_limits
 from lab.runtime.surroundings import (
     apply,
     enter_root,
@@ -58,6 +58,7 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         progress.enter(Step.JOIN)
         place_of_root = open_place_of_root(plan)
         join_namespaces(plan)
+        leave_keyring(plan.process)
         progress.enter(Step.ROOT)
         root = mount_root(plan, place_of_root, trees)
         progress.enter(Step.MOUNTS)
@@ -149,6 +150,7 @@ def run_beside(
         progress.enter(Step.JOIN)
         die_with_the_launcher(channel, process)
         syscalls.setns(pidfd, namespaces)
+        leave_keyring(process)
         progress.enter(Step.ENTER)
         os.fchdir(root)
         os.chroot(".")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from lab.host import syscalls
+from lab.host import landlock, syscalls
 
 EXECUTE, READ_FILE, READ_DIRECTORY = 1 << 0, 1 << 2, 1 << 3
 RIGHTS_BY_ABI = ((5, 16), (3, 15), (2, 14), (1, 13))
@@ -25,7 +25,7 @@ READ = EXECUTE | READ_FILE | READ_DIRECTORY
 def available() -> int:
     """The interface's version, 0 where this kernel has none."""
     try:
-        return syscalls.landlock_abi()
+        return landlock.abi()
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
             return 0
@@ -46,16 +46,16 @@ def restrict(read_only: tuple[str, ...] | list[str]) -> None:
     Raises OSError, ENOSYS or EOPNOTSUPP where there is no Landlock: a process that runs with less isolation than
     was asked for would be worse than none.
     """
-    abi = syscalls.landlock_abi()
+    abi = landlock.abi()
     every = rights(abi)
-    rules = syscalls.landlock_create_ruleset(every, scoped=SCOPES if abi >= SCOPES_SINCE else 0)
+    rules = landlock.create_ruleset(every, scoped=SCOPES if abi >= SCOPES_SINCE else 0)
     try:
         _allow(rules, "/", READ)
         with os.scandir("/") as entries:
             for entry in entries:
                 if entry.name not in read_only and entry.is_dir(follow_symlinks=False):
                     _allow(rules, entry.path, every)
-        syscalls.landlock_restrict_self(rules)
+        landlock.restrict_self(rules)
     finally:
         os.close(rules)
 
@@ -63,6 +63,6 @@ def restrict(read_only: tuple[str, ...] | list[str]) -> None:
 def _allow(rules: int, path: str, access: int) -> None:
     directory = os.open(path, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        syscalls.landlock_add_rule(rules, directory, access)
+        landlock.add_rule(rules, directory, access)
     finally:
         os.close(directory)

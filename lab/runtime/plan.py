@@ -107,6 +107,7 @@ class ProcessPlan(Record):
     mergeable: bool = False  # its memory and its children's is offered to KSM
     seccomp_flags: int = 0  # for seccomp(2)
     agent: dict[str, object] | None = None  # who is notified: its path, metadata, and the container's state
+    own_keyring: bool = True  # a session keyring of its own, see keyrings(7)
     read_only_by_landlock: tuple[str, ...] | list[str] = ()  # names in /, see lab.runtime.landlock; none: no rules
 
 

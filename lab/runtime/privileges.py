@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 
@@ -32,6 +33,19 @@ def set_limits(process: ProcessPlan) -> None:
         syscalls.personality(process.persona)
     if process.mergeable:
         syscalls.prctl(syscalls.PR_SET_MEMORY_MERGE, 1)  # stays over fork(2), and since Linux 6.7 over execve(2)
+
+
+def leave_keyring(process: ProcessPlan) -> None:
+    """The session keyring is inherited (session-keyring(7)), with the keys of whoever has started lab.
+
+    A new one has no name: one that has could have been made before, by anybody, for us to join.
+    """
+    if process.own_keyring:
+        try:
+            syscalls.join_session_keyring()
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # nobody here may use keyrings, then
+                raise
 
 
 def keeps_admin(process: ProcessPlan) -> bool:

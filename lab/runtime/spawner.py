@@ -36,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lab.runtime.company import Companion
     from lab.runtime.keeper import Keeper
     from lab.runtime.plan import Tell
 
@@ -58,8 +59,15 @@ class Child:
         self.init = process.init  # lab's helper comes first, so execve of the application is told by the status pipe
         self.executing = False  # it announced its execve: the end of the channel is that, and not its death
         self.executed = False
+        self.companion: Companion | None = None  # who sees the start through, where that may take time
         self.failure: Message | None = None
         self.status_text = b""
+
+    def kill(self) -> None:
+        """SIGKILL, to whoever sees its start through as well."""
+        self.started.kill()
+        if self.companion is not None:
+            self.companion.kill()
 
 
 class Spawner:
@@ -143,8 +151,38 @@ class Spawner:
         assert isinstance(value, dict)
         plan = Plan.from_json(value)
         identity = str(message["id"])
-        started = container.start(plan, descriptors, self.teller(identity) if plan.explain else None)
-        self.adopt(Child(identity, started, plan.process, plan))
+        tell = self.teller(identity) if plan.explain else None
+        started = container.begin(plan, descriptors, tell)
+        child = self.children[identity] = Child(identity, started, plan.process, plan)
+        try:
+            if plan.trees or plan.hooks:
+                from lab.runtime.company import Companion  # few have any use for one
+
+                companion = child.companion = Companion(plan, started, tell)
+                self.watch(companion.pidfd, lambda at: self.on_company(child, companion))
+            else:
+                container.accompany(plan, started, tell)
+                self.adopt(child)
+        except Exception:
+            self.abandon(child)
+            raise
+
+    def on_company(self, child: Child, companion: Companion) -> None:
+        """The parent's half of the start is through."""
+        self.unwatch(companion.pidfd)
+        message = companion.outcome()
+        child.companion = None
+        if message["message"] == "DONE":
+            self.adopt(child)
+            return
+        self.abandon(child)
+        step, number, text = (message[name] for name in ("step", "number", "text"))
+        self.send("FAILED", id=child.identity, code=125, step=step, number=number, text=text)
+
+    def abandon(self, child: Child) -> None:
+        """Nothing is left of it."""
+        del self.children[child.identity]
+        container.abandon(child.started)
 
     def execute(self, message: Message, descriptors: list[int]) -> None:
         value = message["process"]
@@ -196,7 +234,7 @@ class Spawner:
             return
         for child in self.children.values():
             if child.identity != self.keeper.identity:
-                child.started.kill()
+                child.kill()
         self.watch(self.keeper.listener.fileno(), self.on_client)
 
     def on_client(self, _at: float) -> None:
@@ -300,10 +338,14 @@ class Spawner:
         _, status = os.waitpid(started.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         if child.pid_file and child.failure is None:
-            if code == 0:
-                self.on_restored(child, at)
-                return
-            child.failure = {"step": Instead.CRIU, "number": 0, "text": f"criu ended with {code}"}
+            complaint = f"criu ended with {code}"
+            try:
+                if code == 0:
+                    self.on_restored(child, at)
+                    return
+            except (OSError, ValueError) as error:
+                complaint = f"what it restored can't be found: {error}"
+            child.failure = {"step": Instead.CRIU, "number": 0, "text": complaint}
             code = 125
         del self.children[child.identity]
         code = 128 - code if code < 0 else code
@@ -358,52 +400,6 @@ def _readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def clean_up(spawner: Spawner, session: str, scratch: str, command: list[str]) -> None:
-    """The client is gone: remove what is left of the session. Each part is tried even if another fails."""
-    for child in spawner.children.values():
-        child.started.kill()
-        if child.pid_file:  # what criu has begun to restore does not end with it, and is our child by now
-            _kill_group(session, child.identity)
-    # In any order: the first process of a pid namespace ends only when all others in it have been reaped, and
-    # those that were started beside it are ours to reap (pid_namespaces(7)).
-    with suppress(ChildProcessError):
-        while True:
-            os.wait()
-    _remove_groups(session)
-    _remove_folder(scratch)
-    if command:
-        os.posix_spawn(command[0], command, os.environ, setsigmask=[])
-        os.wait()
-
-
-def _remove_folder(scratch: str) -> None:
-    import shutil  # only now: it brings compression libraries, whose mappings every fork would copy
-
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _kill_group(session: str, name: str) -> None:
-    from lab.errors import LabError
-    from lab.host.cgroup import ControlGroup
-    from lab.host.delegation import group_of
-
-    with suppress(LabError, OSError):
-        ControlGroup.open(group_of(session, name)).kill()
-
-
-def _remove_groups(session: str) -> None:
-    from lab.errors import LabError
-    from lab.host.cgroup import ControlGroup
-    from lab.host.delegation import group_of
-
-    group = ControlGroup.open(group_of(session))
-    try:
-        group.kill()
-        group.remove()
-    except (LabError, OSError):
-        pass  # the session's ledger still lists it
-
-
 def main(descriptor: int, session: str, scratch: str, command: list[str]) -> None:
     """Serve the client at ``descriptor`` until it is gone, then clean up after it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):  # the client unwinds, not we
@@ -419,7 +415,9 @@ def main(descriptor: int, session: str, scratch: str, command: list[str]) -> Non
     gc.disable()
     client.send("READY", id="")
     spawner.serve()
-    clean_up(spawner, session, scratch, command)
+    from lab.runtime import ending  # what it imports, every fork would copy
+
+    ending.clean_up(spawner.children.values(), session, scratch, command)
 
 
 def command() -> None:

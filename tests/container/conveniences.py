@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bundles import TIMEOUT_SECONDS, Bundle, program
 from oci import BASE_INTERPRETER, until
 
@@ -205,6 +208,24 @@ def host_name(place: Place) -> str:
     return place.run()
 
 
+WITH_A_KEY = """
+import ctypes, os, sys
+call, key = ctypes.CDLL(None).syscall, sys.argv[1].encode()
+assert call(250, 1, None) > 0 and call(248, b"user", key, b"secret", 6, -3) > 0
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""keyctl(2), KEYCTL_JOIN_SESSION_KEYRING; add_key(2) to that; and what is to have it."""
+
+
+def keyring(place: Place, *options: str) -> str:
+    """A key of whoever starts the container, in the session keyring, which is inherited."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the numbers of keyctl and add_key are x86-64's")
+    name = f"lab-test-{uuid.uuid4().hex[:8]}"
+    place.bundle.value["process"]["args"] = ["escape", "find_session_key", name]
+    return place.run(*options, prefix=(sys.executable, "-c", WITH_A_KEY, name))
+
+
 ATTEMPTS = {
     "annotations": Attempt(
         asks="annotations, an image's among them",
@@ -239,5 +260,11 @@ ATTEMPTS = {
         asks="the host's UTS namespace by path, with a hostname",
         gets="the host's name",
         attempt=host_name,
+    ),
+    "keyring": Attempt(
+        asks="nothing: keys of whoever starts a container are in the session keyring",
+        gets="one of those keys; `--no-new-keyring` gives them on purpose",
+        attempt=keyring,
+        control=lambda place: keyring(place, "--no-new-keyring"),
     ),
 }

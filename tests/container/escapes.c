@@ -258,6 +258,9 @@ VERB(session_keyring) {
     UNUSED;
     return syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0);
 }
+VERB(find_session_key) { /* words: its description */
+    return syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", words[0], 0);
+}
 VERB(add_key) {
     UNUSED;
     return syscall(SYS_add_key, "user", "lab-test", "x", 1, KEY_SPEC_PROCESS_KEYRING);
@@ -346,7 +349,7 @@ static const struct {
     LISTED(leave_chroot), LISTED(unshare_users), LISTED(unshare_mounts), LISTED(clone_users), LISTED(clone3_users),
     LISTED(mount_tmpfs), LISTED(open_file_system), LISTED(copy_mounts), LISTED(make_writable), LISTED(unmask),
     LISTED(swap_roots), LISTED(name_host), LISTED(fault_handler), LISTED(fault_handler_of_kernel),
-    LISTED(session_keyring), LISTED(add_key), LISTED(request_key), LISTED(bpf_map), LISTED(bpf_program),
+    LISTED(session_keyring), LISTED(find_session_key), LISTED(add_key), LISTED(request_key), LISTED(bpf_map), LISTED(bpf_program),
     LISTED(io_ring), LISTED(perf_of_kernel), LISTED(io_ports), LISTED(kernel_log), LISTED(watch_mount),
     LISTED(no_randomisation), LISTED(memory_policy), LISTED(compare_processes), LISTED(descriptor_of_process),
     LISTED(new_kernel), LISTED(module), LISTED(reboot_host), LISTED(swap_on), LISTED(accounting), LISTED(quota),

@@ -90,7 +90,9 @@ class Blueprint:
             group.remove()  # an empty one: `refuse_populated` has seen to that
         resources.create(group, self.config.linux.resources)
 
-    def plan(self, identity: str, group: Group, *, preserve: int, no_pivot: bool, fail_at: str) -> Plan:
+    def plan(
+        self, identity: str, group: Group, *, preserve: int, no_pivot: bool, own_keyring: bool, fail_at: str
+    ) -> Plan:
         """The root is bound on itself: pivot_root(2) wants a mount point, and there is one of the right name."""
         root = self.root
         config = self.config
@@ -109,7 +111,7 @@ class Blueprint:
             cgroup_directories=directories(group),
             enter=Enter.MOVE if no_pivot else Enter.PIVOT_ROOT,
         )
-        return replace(plan, process=surviving(plan.process, preserve))
+        return replace(plan, process=replace(surviving(plan.process, preserve), own_keyring=own_keyring))
 
     @property
     def can_be_watched(self) -> bool:

@@ -115,6 +115,7 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
         group,
         preserve=call.given.number("preserve-fds") or 0,
         no_pivot=call.given.flag("no-pivot"),
+        own_keyring=not call.given.flag("no-new-keyring"),
         fail_at=steps.fail_at,
     )
     steps.enter("start the first process")

@@ -1,0 +1,132 @@
+"""One launcher has many containers: what one of them waits for, or does wrong, the others don't notice."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from running import Start
+
+from lab.errors import LaunchError
+from lab.host.cgroup import ControlGroup
+from lab.host.clock import Timeline
+from lab.model import Limits, Process
+from lab.record import replace
+from lab.runtime import bundle, roots
+from lab.runtime.handle import Handle
+from lab.runtime.launcher import Launcher, Overlay, Spec
+from lab.runtime.plan import Plan
+from lab.runtime.spec import plan_of
+
+HOOK_SECONDS = 3
+
+
+@pytest.fixture
+def plan(launcher: Launcher, busybox_root: Path, tmp_path: Path) -> Iterator[Plan]:
+    """A container's, for the small process itself: `Launcher` refuses hooks for lab's own instances."""
+    config = bundle.container_config(Process(argv=("true",)))
+    spec = Spec(name=uuid.uuid4().hex[:8], config=config, root=Overlay(lower=(busybox_root,)), init=False)
+    with ExitStack() as undo:
+        cgroup = ControlGroup.create(f"lab/{launcher.session}/{spec.name}", Limits())
+        undo.callback(cgroup.remove, keep_parents=True)
+        root = roots.prepare(spec.root, spec.name, config.mounts, launcher.scratch, undo)
+        yield plan_of(spec, config, root, cgroup)
+
+
+@contextmanager
+def launched(launcher: Launcher, plan: Plan) -> Iterator[Handle]:
+    handle = launcher.register(plan.name, Timeline())
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        launcher.send("LAUNCH", id=plan.name, plan=plan.to_json(), descriptors=[null] * 3)
+        yield handle
+    finally:
+        os.close(null)
+        launcher.forget(handle)
+
+
+def with_hook(plan: Plan, *words: str) -> Plan:
+    return replace(plan, hooks={"createRuntime": [{"path": words[0], "args": list(words)}]})
+
+
+def test_a_slow_hook_keeps_nobody_waiting(launcher: Launcher, plan: Plan, start: Start) -> None:
+    """The other is started and ended while the hook still runs; and then that one is started as well."""
+    with launched(launcher, with_hook(plan, "/bin/sleep", str(HOOK_SECONDS))) as slow:
+        container, output = start("echo other")
+        assert container.wait(20) == 0
+        assert not slow.executed, "the hook was over before"
+        container.close()
+        assert output.text() == "other\n"
+        slow.wait_started(isolated_is_enough=False)
+        assert slow.wait(20) == 0
+
+
+def test_a_hook_that_fails_is_told_and_nothing_is_left(launcher: Launcher, plan: Plan, start: Start) -> None:
+    failed = pytest.raises(LaunchError, match="createRuntime hook /bin/false: exit code 1")
+    with launched(launcher, with_hook(plan, "/bin/false")) as handle, failed:
+        handle.wait_started(isolated_is_enough=False)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
+    assert children == "", "the child, or its companion"
+
+
+BAD = {
+    "too long": b'{"message": "LAUNCH", "id": "x", "plan": "' + b"x" * (1 << 20) + b'"}',
+    "no JSON": b"{",
+    "no plan": b'{"message": "LAUNCH", "id": "x", "plan": {}}',
+    "no request": b'{"message": "LAUNCH"}',
+    "no descriptors": b'{"message": "EXECUTE", "id": "x", "process": {}, "cgroups": {}, "namespaces": "?"}',
+}
+
+
+@pytest.mark.parametrize("packet", BAD.values(), ids=BAD)
+def test_a_bad_message_costs_no_container(launcher: Launcher, start: Start, packet: bytes) -> None:
+    container, output = start("read line; echo $line", stdin=(pipe := os.pipe())[0])
+    os.close(pipe[0])
+    with socket.socket(fileno=os.dup(launcher._channel.fileno())) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, 32, 4 << 20)  # SO_SNDBUFFORCE
+        raw.send(packet)
+    os.write(pipe[1], b"lives\n")
+    os.close(pipe[1])
+    assert container.wait(20) == 0
+    container.close()
+    assert output.text() == "lives\n"
+
+
+def test_a_request_that_is_too_long_is_refused_with_a_reason(start: Start) -> None:
+    config = bundle.container_config(Process(argv=("true",), environment={"A": "x" * (1 << 20)}))
+    with pytest.raises(LaunchError, match="too much for one instance"):
+        start(config=config)
+    container, _ = start("true")
+    assert container.wait(20) == 0
+
+
+def test_where_no_descriptor_is_left_no_child_is(launcher: Launcher, start: Start) -> None:
+    """A pidfd that can't be had is told before there is a child (CLONE_PIDFD)."""
+    before = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
+    opened = len(list(Path(f"/proc/{launcher.pid}/fd").iterdir()))
+    try:
+        for more in range(4, 14):
+            resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (opened + more, before[1]))
+            try:
+                container, _ = start("true")
+            except LaunchError:
+                continue
+            container.wait(20)
+            container.close()
+    finally:
+        resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, before)
+    deadline = time.monotonic() + 10
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    while children.read_text() and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert children.read_text() == ""
+    container, _ = start("true")
+    assert container.wait(20) == 0
