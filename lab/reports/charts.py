@@ -1,43 +1,49 @@
-"""A report's figures as data, for the script that draws them in a browser so that one can ask a mark for its numbers.
+"""A report's figures as data: what `lab.reports.drawing` paints, for paper and for the page.
 
-The pictures come first: they are what is printed, and what a reader without scripts sees. The script in
-``templates/charts.js`` replaces each by a chart of the same values, with the words that are prepared here, and knows
-six kinds of panels: ``bars`` (a value each, from zero), ``parts`` (stacked), ``dots`` (every observation), ``lines``
-(one per backend or level, over named positions), ``squares`` (an answer each), ``effects`` (a ratio each, about 1).
+Kinds of panels: ``bars`` (a value each, from zero), ``parts`` (stacked), ``shares`` (stretched to one length),
+``dots`` (every observation), ``lines`` (one per backend or level, over named positions), ``counts`` and ``groups``
+(how many answers of each class), ``effects`` (a ratio each, about 1).
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lab.analysis.data import TWIN
 from lab.analysis.quantities import format_interval, format_ratio, format_value
-from lab.model import Accelerator
-from lab.reports import style
 from lab.reports.material import FEWEST_FOR_P95, Material, Value, stamp
 from lab.results.record import Arm
 
 Data = dict[str, Any]
-"""What JSON can hold, with the keys that ``charts.js`` reads."""
+"""A row, a part or a point: the keys that the painter of the panel's kind reads."""
+
+WIDE = 50.0
+"""Where values span more than that, the least would be a sliver on a linear axis: it starts logarithmic."""
+
+SPANS = {"seconds": (1e-3, 100.0), "seconds/s": (1e-5, 1.0), "bytes": (1024.0**2, 4 * 1024.0**3)}
+"""Where an axis goes that must not tell where its values are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One pair of axes. ``unit`` is that of the values of its ``rows``; ``logarithmic`` how its axis starts, None
-    where it can't be switched; ``legend`` pairs of a fill and its words. Of ``effects``, ``reach`` is how far from 1
-    the axis goes, and ``band`` how far what counts as the same does.
+    """One pair of axes. ``unit`` is that of the values of its ``rows``, ``prefix`` the one that all of them are
+    written in (how much of the unit it is, and its name) or None for the best of each; ``logarithmic`` how its axis
+    starts, None where it can't be switched; ``span`` where it begins and ends, None for where the data do;
+    ``legend`` pairs of a fill and its words. Of ``effects``, ``reach`` is how far from 1 the axis goes, and ``band``
+    how far what counts as the same does.
     """
 
     kind: str
     title: str
     rows: tuple[Data, ...]
     unit: str = ""
+    prefix: tuple[float, str] | None = None
     axis: str = ""
     logarithmic: bool | None = None
+    span: tuple[float, float] | None = None
     ticks: tuple[str, ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
     reach: float = 1.0
@@ -46,53 +52,41 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A figure for the script: ``how`` says how to read it."""
+    """A figure: ``how`` says how to read it, ``alt`` what it shows in words, ``columns`` how many panels stand side
+    by side in a picture.
+    """
 
     title: str
     how: str
     panels: tuple[Panel, ...]
+    alt: str
+    columns: int = 1
 
 
-def embed(arms: Sequence[Arm], charts: dict[str, Chart]) -> str:
-    """All charts of a page as JSON that may stand inside a ``script`` element."""
-    document = {
-        "arms": [
-            {
-                "label": arm.label,
-                "stamp": stamp(arm),
-                "fill": style.colour(arm),
-                "ink": style.ink(arm),
-                "marker": style.marker(arm),
-                "striped": arm.accelerator is Accelerator.TCG,
-            }
-            for arm in arms
-        ],
-        "charts": {
-            name: {"title": chart.title, "how": chart.how, "panels": [_panel(panel) for panel in chart.panels]}
-            for name, chart in charts.items()
-        },
-    }
-    text = json.dumps(_adaptive(document), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+def is_wide(values: Iterable[float]) -> bool:
+    """Whether values need a logarithmic axis to be seen all of them."""
+    found = [value for value in values if value > 0]
+    return bool(found) and max(found) > WIDE * min(found)
 
 
-def _adaptive(node: Any) -> Any:
-    """``node`` with all colours in it fit for light and dark pages."""
-    match node:
-        case dict():
-            return {key: _adaptive(value) for key, value in node.items()}
-        case list() | tuple():
-            return [_adaptive(value) for value in node]
-        case str():
-            return style.adaptive(node)
-    return node
-
-
-def _panel(panel: Panel) -> Data:
-    return {
-        "kind": panel.kind, "title": panel.title, "unit": panel.unit, "axis": panel.axis,
-        "logarithmic": panel.logarithmic, "ticks": panel.ticks, "legend": panel.legend, "rows": panel.rows,
-    } | ({"reach": panel.reach, "band": panel.band} if panel.kind == "effects" else {})  # fmt: skip
+def without_results(chart: Chart) -> Chart | None:
+    """The chart with its axes and rows, and nothing in them; None when nothing would be left to fill in."""
+    panels = []
+    for panel in chart.panels:
+        if panel.kind != "bars" or not panel.rows:
+            continue
+        rows = tuple(
+            {key: row[key] for key in ("arm", "label", "twin")} | {"value": None, "text": "?", "note": ""}
+            for row in panel.rows
+        )
+        span = SPANS.get(panel.unit, (1.0, 1e5))
+        panels.append(replace(panel, rows=rows, logarithmic=True, span=span, prefix=None))
+    if not panels:
+        return None
+    arms = ", ".join(str(row["label"]) for row in panels[0].rows)
+    titles = "; ".join(panel.title for panel in panels)
+    how = "Where will each bar end? Every tick is ten times the one before it, or two to five times."
+    return replace(chart, panels=tuple(panels), how=how, alt=f"To be filled in, for {arms}: {titles}.")
 
 
 def whose(arm: Arm) -> Data:
@@ -128,33 +122,62 @@ def bars(
     *,
     axis: str = "",
     noted: bool = False,
-    arms: Sequence[Arm] = (),
+    prefix: tuple[float, str] | None = None,
 ) -> Panel:
-    """A bar per backend; with ``noted`` each says below its value how it compares with the baseline."""
-    from lab.reports.figures.bars import compared
-
+    """A bar per backend; with ``noted`` each says beside its value how it compares with the baseline."""
     rows: list[Data] = []
-    for arm in arms or material.arms:
+    for arm in material.arms:
         value = material.value(quantity, arm.label, state)
         if value is None:
-            rows.append(whose(arm) | {"value": None})
+            rows.append(whose(arm) | {"value": None, "text": "not measured", "note": ""})
             continue
         found = material.ratio(quantity, arm.label, state)
         words = ""
         if found is not None and not math.isnan(found.ratio):
             interval = "" if math.isnan(found.low) else f" ({found.range})"
             words = f"{format_ratio(found.ratio)} {found.baseline}{interval}, paired: {found.judged.words}"
-        note = compared(material, quantity, arm, state) if noted else short(value)
-        rows.append(
-            whose(arm)
-            | mark(value, arm, title, words)
-            | {"text": format_value(value.median, value.unit), "note": note}
-        )
+        shown = value if prefix is None else in_prefix(value, prefix)
+        text = format_value(shown.median, shown.unit)
+        note = compared(material, quantity, arm, state) if noted else short(shown)
+        rows.append(whose(arm) | mark(value, arm, title, words) | {"text": text, "note": note})
+    found_values = [row["value"] for row in rows if row["value"] is not None]
     unit = next((value.unit for arm in material.arms if (value := material.value(quantity, arm.label, state))), "")
-    return Panel(kind="bars", title=title, unit=unit, axis=axis, rows=tuple(rows), logarithmic=False)
+    return Panel(
+        kind="bars", title=title, unit=unit, prefix=prefix, axis=axis, rows=tuple(rows),
+        logarithmic=is_wide(found_values),
+    )  # fmt: skip
+
+
+def in_prefix(value: Value, prefix: tuple[float, str]) -> Value:
+    """The same value in a unit of its own, which is written with no prefix but this."""
+    factor, name = prefix
+    return replace(
+        value, median=value.median / factor, low=value.low / factor, high=value.high / factor, unit=name or "1"
+    )
+
+
+def compared(material: Material, quantity: str, arm: Arm, state: str = "") -> str:
+    """How an arm compares with the baseline: ``78 ×``; ``≈`` where it is proven to be the same within the margin, a
+    dash where nothing is proven. ``paired`` stands where the ratio within blocks does not fit the two medians.
+    """
+    if arm.label == material.baseline:
+        return "baseline"
+    found, above = material.ratio(quantity, arm.label, state), material.value(quantity, arm.label, state)
+    below = material.value(quantity, material.baseline, state)
+    if found is None or above is None or below is None or math.isnan(found.ratio):
+        return ""
+    if found.claim:
+        return format_ratio(found.ratio) + ("" if found.fits(above, below) else ", paired")
+    return "≈" if found.judged.is_proven else "–"
 
 
 def short(value: Value) -> str:
     """Interval and n, as they stand beside a bar."""
     interval = format_interval(value.low, value.high, value.unit)
     return f"n = {value.n}" if interval == "–" else f"{interval} · n = {value.n}"
+
+
+def sureness(value: Value) -> str:
+    """The same, with what failed."""
+    bad = [f"✗ {count} {word}" for count, word in ((value.failed, "failed"), (value.timeout, "timed out")) if count]
+    return " · ".join([short(value), *bad])

@@ -7,32 +7,50 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from markupsafe import Markup
+
 from lab.analysis.quantities import format_value
 from lab.reports import factors, tables, words
 from lab.reports.anchors import anchors
 from lab.reports.answers import WORDS, matrix
-from lab.reports.charts import embed
+from lab.reports.drawing import inline, looks_of
 from lab.reports.figures import Drawn
-from lab.reports.material import Material, stamp, stamped
-from lab.reports.pages import embedded, read, render
-from lab.reports.style import REACH
+from lab.reports.material import Material, stamp
+from lab.reports.pages import embedded_text, read, render
+from lab.reports.style import REACH, adaptive, colour, ink
+from lab.reports.verdict import gravest_first, verdict
 
 SCRIPTS = ("axes.js", "charts.js", "tables.js", "report.js")
+
+BASE = 13.0
+"""The size of a figure's words on the page, in pixels."""
+WHOLE, NARROW = 1240.0, 300.0
+"""How wide a figure may become there, and how wide a panel of the first screen is."""
 
 
 def html(material: Material, drawn: Sequence[Drawn]) -> str:
     """One page: styles, pictures and script inside, nothing fetched; complete without the script too."""
-    figures = {
-        each.name: {
-            "alt": each.alt,
-            "data": embedded("image/svg+xml", each.svg),
-            "csv": embedded("text/csv", each.csv),
-        }
-        for each in drawn
-    }
-    charts = {each.name: each.chart for each in drawn if each.chart is not None}
-    context = _context(material) | {"figures": figures}
-    return render("report.html.j2", context, scripts=SCRIPTS, charts=embed(material.arms, charts))
+    context = _context(material) | {"figures": {each.name: _figure(material, each) for each in drawn}}
+    arms = [{"label": arm.label, "fill": adaptive(colour(arm)), "ink": adaptive(ink(arm))} for arm in material.arms]
+    return render("report.html.j2", context, scripts=SCRIPTS, data=arms)
+
+
+def _figure(material: Material, each: Drawn) -> dict[str, Any]:
+    """What a template needs of a figure: its words, its panels drawn, its data."""
+    looks, chart, columns = looks_of(material.loaded.all_arms), each.chart, max(1, each.chart.columns)
+    width = NARROW if each.name == "overview" else (WHOLE - 36 * (columns - 1)) / columns
+    size = BASE - 0.5 if each.name == "overview" else BASE
+    panels = []
+    for index, panel in enumerate(chart.panels):
+        alt = chart.alt if len(chart.panels) == 1 else f"{panel.title}. {chart.alt}"
+        drawing = inline(panel, looks, f"{each.name}{index}", alt, width=width, base=size)
+        legend = [(fill if fill == "diamond" else adaptive(fill), words) for fill, words in panel.legend]
+        panels.append({"title": panel.title, "svg": Markup(drawing), "legend": legend,
+                       "logarithmic": panel.logarithmic})  # fmt: skip
+    return {
+        "title": chart.title, "how": chart.how, "alt": chart.alt, "columns": columns, "panels": panels,
+        "csv": embedded_text("text/csv", each.csv),
+    }  # fmt: skip
 
 
 def markdown(material: Material, drawn: Sequence[Drawn]) -> str:
@@ -40,7 +58,7 @@ def markdown(material: Material, drawn: Sequence[Drawn]) -> str:
     import jinja2
 
     environment = jinja2.Environment(trim_blocks=False, lstrip_blocks=False, undefined=jinja2.StrictUndefined)
-    figures = {each.name: {"alt": each.alt} for each in drawn}
+    figures = {each.name: {"alt": each.chart.alt} for each in drawn}
     text: str = environment.from_string(read("report.md.j2")).render(_context(material), figures=figures)
     return text.rstrip() + "\n"
 
@@ -63,10 +81,13 @@ def _context(material: Material) -> dict[str, Any]:
         "baseline": material.baseline,
         "subtitle": _subtitle(material),
         "story": words.STORY,
+        "verdict": verdict(material),
         "headline": tables.headline(material),
+        "headline_note": tables.headline_note(material),
         "statements": words.statements(material),
-        "warnings": material.findings,
+        "warnings": gravest_first(material.findings),
         "ratios": tables.ratios(material),
+        "ratio_words": tables.ratio_words(material),
         "boot_story": words.boot_story(material),
         "boot": tables.quantities(material, tables.BOOT, "Boot: medians, 95 % intervals"),
         "memory": memory,
@@ -90,27 +111,31 @@ def _context(material: Material) -> dict[str, Any]:
     return context | {"contents": _contents(context)}
 
 
-def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The sections there are, in the order of the page: each is a template below ``templates/report``."""
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The sections there are, in the order of the page, each with what one finds in it: templates in ``report``."""
     sections = [
-        ("findings", "What was found", True), ("factors", "Factors", context["factors"] is not None),
-        ("boot", "Boot", bool(context["boot"].rows)),
-        ("memory", "Memory", bool(context["memory"])), ("cpu", "CPU", bool(context["cpu"].rows)),
-        ("load", "Load", bool(context["load"].rows)),
-        ("work", "The scenario's own work", bool(context["work"].rows)),
-        ("isolation", "Isolation", bool(context["probes"])),
-        ("parity", "Were they the same?", True),
-        ("host", "How quiet was the host?", bool(context["quietness"].rows)),
-        ("method", "How it was measured", True),
-        ("published", "What others measured", True), ("not", "What you may not conclude", True),
-        ("provenance", "Where the numbers come from", True),
+        ("findings", "What was found, and how sure it is", "each comparison with its interval", True),
+        ("factors", "Factors", "what else makes a difference", context["factors"] is not None),
+        ("boot", "Boot", "where the time of a start goes, and every start", bool(context["boot"].rows)),
+        ("memory", "Memory", "never one number", bool(context["memory"])),
+        ("cpu", "CPU", "what the host spends to start it, to answer, to do nothing", bool(context["cpu"].rows)),
+        ("load", "Load", "answers per second, and how long one waits", bool(context["load"].rows)),
+        ("work", "The scenario's own work", "what its client or job measured", bool(context["work"].rows)),
+        ("isolation", "Isolation", "what each boundary lets through, by trying", bool(context["probes"])),
+        ("parity", "Were they the same?", "image, limits, and what differs all the same", True),
+        ("host", "How quiet was the host?", "what else it did meanwhile", bool(context["quietness"].rows)),
+        ("method", "How it was measured", "clock, order, intervals, caches", True),
+        ("published", "What others measured", "and why ours differs", True),
+        ("not", "What you may not conclude", "read it before you quote a number", True),
+        ("story", "What is compared, for a first look", "an apartment and a room in a shared house", True),
+        ("provenance", "Where the numbers come from", "host, image, versions, the command that repeats it", True),
     ]  # fmt: skip
-    return [(name, title) for name, title, there in sections if there]
+    return [(name, title, gist) for name, title, gist, there in sections if there]
 
 
 def _subtitle(material: Material) -> str:
     run = material.run
-    arms = ", ".join(stamped(arm) for arm in material.arms)
+    arms = ", ".join(arm.label for arm in material.arms)
     blocks = material.loaded.blocks
     when = run.started[:16].replace("T", " ")
     at = (
@@ -120,7 +145,7 @@ def _subtitle(material: Material) -> str:
     )
     how = "Cold starts. " if run.host_levels.get("caches") == "cold" else ""
     boundaries = "one boundary" if len(material.arms) == 1 else f"{len(material.arms)} boundaries"
-    return f"{how}The same image behind {boundaries}: {arms}. {blocks} blocks, {when} UTC.{at}"
+    return f"{how}The same image behind {boundaries}: {arms}. {blocks} block{'s' * (blocks != 1)}, {when} UTC.{at}"
 
 
 def provenance(material: Material) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ Every page extends ``page.html.j2``. A report's sections are files of their own 
 from __future__ import annotations
 
 import errno
+import json
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,12 +24,12 @@ def render(
     *,
     styles: Sequence[str] = ("report.css",),
     scripts: Sequence[str] = (),
-    charts: str = "",
+    data: Any = None,
 ) -> str:
     """The template ``name`` as a page with these style sheets and scripts, all of them files in ``templates``.
 
-    The scripts become one module, which finds ``charts`` (see `lab.reports.charts.embed`) in the page. The page's own
-    Content-Security-Policy lets that script run, by its digest, and nothing else.
+    The scripts become one module, which finds ``data`` in the page as JSON. The page's own Content-Security-Policy
+    lets that script run, by its digest, and nothing else.
     """
     import jinja2
     from markupsafe import Markup
@@ -44,9 +45,14 @@ def render(
     css = Markup("\n".join(read(name) for name in styles))
     script = "\n".join(read(name) for name in scripts)
     page: str = environment.get_template(name).render(
-        context, css=css, script=Markup(script), script_digest=_digest(script), charts=Markup(charts)
+        context, css=css, script=Markup(script), script_digest=_digest(script), data=Markup(_json(data))
     )
     return page
+
+
+def _json(data: Any) -> str:
+    """As it may stand inside a ``script`` element."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _digest(script: str) -> str:
@@ -78,6 +84,11 @@ def writing(folder: Path) -> Iterator[None]:
 def embedded(kind: str, path: Path) -> str:
     """A file as a data: URL of the media type ``kind``."""
     return f"data:{kind};base64,{b64encode(path.read_bytes()).decode()}"
+
+
+def embedded_text(kind: str, text: str) -> str:
+    """The same of text."""
+    return f"data:{kind};base64,{b64encode(text.encode()).decode()}"
 
 
 def read(name: str) -> str:

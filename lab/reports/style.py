@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.ticker import Locator
 
 INK, QUIET, RULE, PAPER = "#1a1a1a", "#595959", "#d9d9d9", "#ffffff"
+BLACK, WHITE = "#1a1a19", "#fffffe"
+"""Ink and paper that stay what they are on a dark page: words on a colour of their own."""
 BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
     "process": ("#6e6e6e", "#555555", "o"),
     "container": ("#0072b2", "#005f94", "s"),
@@ -35,14 +37,14 @@ BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
 }
 OTHER = ("#009e73", "#006b4e", "v")
 PHASES = {
-    "boot.isolated": ("#fde725", INK),
-    "boot.kernel": ("#7ad151", INK),
-    "boot.init": ("#22a884", INK),
-    "boot.executed": ("#2a788e", "#ffffff"),
-    "boot.restored": ("#355f8d", "#ffffff"),
-    "boot.listening": ("#414487", "#ffffff"),
-    "boot.responded": ("#440154", "#ffffff"),
-    "job.seconds": ("#16041c", "#ffffff"),
+    "boot.isolated": ("#fde725", BLACK),
+    "boot.kernel": ("#7ad151", BLACK),
+    "boot.init": ("#22a884", BLACK),
+    "boot.executed": ("#2a788e", WHITE),
+    "boot.restored": ("#355f8d", WHITE),
+    "boot.listening": ("#414487", WHITE),
+    "boot.responded": ("#440154", WHITE),
+    "job.seconds": ("#16041c", WHITE),
 }
 KINDS = {
     "memory.cgroup.anon": ("#4a6fa5", ""),
@@ -105,6 +107,20 @@ def canvas(width: float, height: float, **layout: Any) -> Iterator[tuple[Figure,
             yield figure, axes
         finally:
             plt.close(figure)
+
+
+@contextmanager
+def blank(width: float, height: float, *, text: str = "path") -> Iterator[Figure]:
+    """A figure of ``width`` × ``height`` inches in lab's look, without axes. ``text`` says whether an SVG of it holds
+    letters as shapes (``path``: the same everywhere) or as letters (``none``: can be searched and read aloud).
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_settings() | {"svg.fonttype": text}):
+        yield Figure(figsize=(width, height))
 
 
 def save(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.analysis.host import HOST, observations
-from lab.analysis.judge import Verdict
+from lab.analysis.judge import WITHIN, Verdict, in_percent
 from lab.analysis.quantities import (
     KEY,
     QUANTITIES,
@@ -18,9 +18,9 @@ from lab.analysis.quantities import (
     format_value,
     is_key,
 )
-from lab.analysis.readiness import is_empty_segment, leading, title
-from lab.reports.answers import matrix
-from lab.reports.figures.bars import compared
+from lab.analysis.readiness import is_empty_segment, leading, until
+from lab.reports.answers import WORDS, matrix
+from lab.reports.charts import compared
 from lab.reports.material import FEWEST_FOR_P95, Material, Ratio, Value, own_kernel, stamp
 from lab.reports.style import REACH
 from lab.results.record import Arm
@@ -28,11 +28,14 @@ from lab.results.record import Arm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A value and what stands small below it. At a column's head, ``arm`` says whose column it is."""
+    """A value and what stands small below it. At a column's head, ``arm`` says whose column it is; ``verdict`` what a
+    comparison came to, as one word: see `VERDICTS`.
+    """
 
     text: str
     note: str = ""
     arm: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +109,11 @@ def sureness(value: Value) -> str:
     return " · ".join(part.replace(" ", "\u00a0") for part in parts if part != "–")
 
 
+VERDICTS: Mapping[Verdict, str] = {Verdict.DIFFERENT: "≠", Verdict.SAME: "≈", Verdict.OPEN: ""}
+"""The classes of a comparison, and the mark of each; an open one has none, so that what is known stands out."""
+
 HEADLINE = (
-    ("memory.pss", "idle", "memory (PSS, idle)"),
+    ("memory.pss", "idle", "memory at idle"),
     ("cpu.per_1000_requests", "", "CPU per 1,000 requests"),
     ("load.requests_per_second", "", "answers per second"),
 )
@@ -117,30 +123,47 @@ def headline(material: Material) -> Table:
     """A row per backend: whose kernel, what it costs, how its probes answered. Nothing is added up to a score."""
     own = [(name, "", material.label(name)) for name in list(material.figures)[:1] or ["work.seconds"]]
     shown = [
-        each
-        for each in ((leading(material.run), "", title(material.run)), *HEADLINE, *own)
-        if any(material.value(each[0], arm.label, each[1]) for arm in material.arms)
-    ]
-    columns = ["kernel", *(title for _, _, title in shown)]
+        (quantity, state, title)
+        for quantity, state, title in ((leading(material.run), "", f"until {until(material.run)}"), *HEADLINE, *own)
+        if any(material.value(quantity, arm.label, state) for arm in material.arms)
+    ][:MOST_COLUMNS]
+    columns = [title for _, _, title in shown]
     probes = matrix(material)
     if probes:
-        columns.append(f"{len(probes)} questions inside")
+        columns.append(f"of {len(probes)} questions")
     rows = []
     for arm in material.arms:
-        cells = [Cell(text="its own" if own_kernel(arm) else "the host's", note=arm.kernel)]
+        cells = []
         for quantity, state, _ in shown:
             value = material.value(quantity, arm.label, state)
             text = format_value(value.median, value.unit).removesuffix(" requests/s") if value else "–"
             cells.append(Cell(text=text, note=compared(material, quantity, arm, state) if value else ""))
         if probes:
-            cells.append(Cell(text=tally(material, arm)))
-        rows.append(Row(header=arm.label, note=stamp(arm), arm=arm.label, cells=tuple(cells)))
+            cells.append(Cell(text="", note=tally(material, arm).replace(" ", "\u00a0").replace("\u00a0\u00a0", " ")))
+        kernel = "own kernel" if own_kernel(arm) else "host's kernel"
+        rows.append(
+            Row(header=arm.label, note=f"{kernel}, {stamp(arm).split()[0]}", arm=arm.label, cells=tuple(cells))
+        )
     return Table(
-        caption="What each boundary costs, and what it stops: medians",
-        corner="backend",
-        columns=tuple(Cell(text=column) for column in columns),
-        rows=tuple(rows),
-    )
+        caption="Medians", corner="backend",
+        columns=tuple(Cell(text=column) for column in columns), rows=tuple(rows),
+    )  # fmt: skip
+
+
+def headline_note(material: Material) -> str:
+    """The words that the headline's table is read by."""
+    said = [f"“×” says how many times {material.baseline}: the mean over pairs of the same block, which may miss the "
+            f"quotient of the two medians a little. “≈”: proven the same within {WITHIN}; “–”: neither."]  # fmt: skip
+    if any(material.value("memory.pss", arm.label, "idle") for arm in material.arms):
+        said.append("Memory is PSS, the proportional set size: a page that several processes share counts in parts.")
+    if matrix(material):
+        said.append("Questions: " + ", ".join(f"{REACH[name][2]} {WORDS[name]}" for name in ("open", "own", "closed"))
+                    + f", {REACH['unknown'][2]} {WORDS['unknown']}. Nothing here is a score.")  # fmt: skip
+    return " ".join(said)
+
+
+MOST_COLUMNS = 4
+"""Of costs: more don't fit beside a picture."""
 
 
 def tally(material: Material, arm: Arm) -> str:
@@ -172,16 +195,46 @@ def ratios(material: Material) -> Table:
 
 
 def _family(found: Sequence[Ratio | None]) -> str:
-    return next(each.judged.family for each in found if each is not None)
+    judged = [each.judged for each in found if each is not None]
+    needs = max((each.needs for each in judged if math.isfinite(each.needs)), default=math.nan)
+    price = "" if math.isnan(needs) else f"; 10 % takes {needs:,.0f} {judged[0].per}"
+    return judged[0].family + price
 
 
 def _compared(found: Ratio | None) -> Cell:
     if found is None:
         return Cell(text="–")
-    why = f": {found.why}" if found.judged.verdict is Verdict.OPEN and found.why else ""
-    delta = "" if math.isnan(found.delta) else f"δ = {found.delta:+.2f}"
-    parts = [format_ratios(found.low, found.high), delta, found.judged.verdict.words + why, found.judged.power]
-    return Cell(text=format_ratio(found.ratio), note=" · ".join(part for part in parts if part))
+    judged = found.judged
+    delta = "" if math.isnan(found.delta) else f"δ {found.delta:+.2f}"
+    shows = f"≥ {in_percent(judged.shows)}" if math.isfinite(judged.shows) and not judged.claim else ""
+    parts = [format_ratios(found.low, found.high), delta, shows]
+    text = f"{format_ratio(found.ratio)} {VERDICTS[judged.verdict]}".rstrip()
+    return Cell(
+        text=text, note=" · ".join(part for part in parts if part), verdict=judged.verdict.name.lower()
+    )  # fmt: skip
+
+
+def ratio_words(material: Material) -> list[tuple[str, str]]:
+    """The words of the table of ratios, explained below it."""
+    base, twin = material.baseline, material.twin
+    told = [
+        (VERDICTS[Verdict.DIFFERENT], f"a difference from {base} is proven"),
+        (VERDICTS[Verdict.SAME], f"the two are proven to be the same within {WITHIN}"),
+        ("no mark, pale", "neither is proven: the interval holds 1, or it is one of so many comparisons that "
+                          "one of them had to look like that by chance"),
+        ("1.9–2.3 ×", "the interval of 95 %: were the run repeated many times, 95 of 100 such intervals would hold "
+                      "the true ratio"),
+        ("δ", "Cliff's delta: the chance that a value of this backend is larger than one of the baseline's, less the "
+              "chance that it is smaller. +1 means that all are larger, 0 that neither tends to be"),
+        ("≥ 12 %", "what this run could have shown: a difference of that size would be found four times in five"),
+        ("headline, exploratory", "headline quantities were declared before the run; the chance of any false claim "
+                                  "among them is below 5 %. Of the differences claimed among all others, the "
+                                  "exploratory ones, one in twenty may be false"),
+    ]  # fmt: skip
+    if twin is not None:
+        same = f"{twin.backend} is measured twice, under two names. If the two differ, the run has a defect"
+        told.append(("A/A pair", same))
+    return told
 
 
 def quietness(material: Material) -> Table:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.analysis.findings import Severity
+from lab.analysis.findings import Finding, Severity
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import leading, until
+from lab.reports.charts import compared
 from lab.reports.factors import statements
-from lab.reports.figures.bars import compared
 from lab.reports.material import Material, own_kernel, stamp
 from lab.reports.tables import tally
+from lab.reports.verdict import gravest_first
 from lab.results.record import Arm
 
 if TYPE_CHECKING:
@@ -41,14 +42,16 @@ def show(run_folder: Path, console: Console | None = None) -> None:
     fitting = (each for each in grids if Measurement.get(out, roomy, each).minimum <= out.width)
     grid = next(fitting, table(material, 0))
     out.print()
+    found = gravest_first(material.findings)
+    first = [each for each in found[:1] if each.severity is Severity.SERIOUS]  # before any multiple is read
+    for finding in first:
+        _tell(out, finding)
     out.print(grid)
     key = "✗ reaches or shares the host's · ◐ its own only · ✓ stopped, or a limit that holds"
     out.print(Text(f"{key}. Counts of answers, not a score.", style="dim"))
     out.print()
-    for finding in material.findings:
-        line = Text(f"{finding.severity}: ", style=STYLES[finding.severity])
-        line.append(finding.sentence, style="default").append(f" {finding.advice}", style="dim")
-        out.print(line, width=min(out.width, WIDTH))
+    for finding in found[len(first) :]:
+        _tell(out, finding)
     told = statements(material) if material.levels else []
     if told:
         out.print()
@@ -61,6 +64,14 @@ def show(run_folder: Path, console: Console | None = None) -> None:
     if report.is_file():
         out.print()
         out.print(Text("report: ").append(str(report), style="bold"), soft_wrap=True)
+
+
+def _tell(out: Console, finding: Finding) -> None:
+    from rich.text import Text
+
+    line = Text(f"{finding.severity}: ", style=STYLES[finding.severity])
+    line.append(finding.sentence, style="default").append(f" {finding.advice}", style="dim")
+    out.print(line, width=min(out.width, WIDTH))
 
 
 def table(material: Material, columns: int = len(COLUMNS)) -> Table:
@@ -77,8 +88,8 @@ def table(material: Material, columns: int = len(COLUMNS)) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     grid.add_column("backend", no_wrap=True, min_width=max(len(_kernel(arm)) for arm in material.arms))
     boots = [line for arm in material.arms for line in _boot(material, arm).splitlines()]
-    first = f"until {until(material.run)}"
-    grid.add_column(first, no_wrap=True, min_width=max((len(line) for line in boots), default=0))
+    first = f"until\n{until(material.run)}"
+    grid.add_column(first, no_wrap=True, min_width=max(len(line) for line in (*first.splitlines(), *boots)))
     for quantity, state, title in shown:
         texts = [title, *(_value(material, quantity, arm, state) for arm in material.arms)]
         grid.add_column(title, justify="right", no_wrap=True, min_width=max(len(text) for text in texts))
@@ -106,6 +117,7 @@ def _boot(material: Material, arm: Arm) -> str:
     if value is not None:
         interval = format_interval(value.low, value.high, value.unit)
         against = compared(material, quantity, arm)
+        against = against.replace("×", f"× {material.baseline}")
         sure = f"n = {value.n}" if interval == "–" else f"{interval}, n = {value.n}"
         lines = [format_value(value.median, value.unit), sure, against, *lines]
     return "\n".join(lines)

@@ -30,7 +30,7 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     material = Material.read(run_folder)
     with writing(run_folder):
         drawn = list(draw_all(material, run_folder / PLOTS))
-        written = [path for each in drawn for path in (each.png, each.svg, each.csv)]
+        written = [path for each in drawn for path in each.files]
         for name, render in (("html", html), ("md", markdown)):
             if name in formats or (name == "html" and "pdf" in formats):
                 written.append(put(run_folder / f"report.{name}", render(material, drawn)))

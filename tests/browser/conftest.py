@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from synthetic import write_run
 from lab.analysis.data import load
 from lab.reports import density, ladder, noisy, style, surface
 from lab.reports.document import html
-from lab.reports.figures import Plot, draw_all, plots
+from lab.reports.figures import charts
 from lab.reports.material import Material
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
@@ -47,28 +46,16 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     """``sample``: the run that comes with lab. ``crowded``: a made-up one with failures, timeouts and 12 arms.
-    ``factorial``: one with factors. The pictures of both are the sample's: drawing them takes long, and only what the
-    script draws is looked at.
+    ``factorial``: one with factors.
     """
     root = tmp_path_factory.mktemp("reports")
-    sample = shutil.copytree(SAMPLE, root / "sample")
-    material = Material.read(sample)
-    drawn = list(draw_all(material, sample / "plots"))
-    page = sample / "report.html"
-    page.write_text(html(material, drawn))
-    found = {"sample": Report(page, material)}
-    for name, folder in (("crowded", _crowd(write_run(root).path)), ("factorial", write_factorial(root).path)):
-        made = Material.read(folder)
-        charts = {plot.name: plot.chart(made) for plot in plots() if plot.chart and is_drawn(plot, made)}
-        more = [replace(drawn[0], name=name) for name in charts if name not in {each.name for each in drawn}]
-        text = html(made, [replace(each, chart=charts.get(each.name)) for each in (*drawn, *more)])
-        found[name] = Report(root / f"{name}.html", made)
-        found[name].page.write_text(text)
+    found = {}
+    folders = {"sample": SAMPLE, "crowded": _crowd(write_run(root).path), "factorial": write_factorial(root).path}
+    for name, folder in folders.items():
+        material = Material.read(folder)
+        found[name] = Report(root / f"{name}.html", material)
+        found[name].page.write_text(html(material, list(charts(material))))
     return found
-
-
-def is_drawn(plot: Plot, material: Material) -> bool:
-    return material.has(plot.needs) and (plot.when is None or plot.when(material))
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +94,7 @@ def visit(browser: Browser, reports: dict[str, Report], studies: dict[str, Path]
         page.on("request", lambda request: is_fetched(request.url, address) and complain("fetched", request.url))
         page.goto(address)
         if name in reports and options.get("java_script_enabled", True):
-            page.locator("figure.live").last.locator(".panel svg").first.wait_for()
+            page.locator("figure.live").last.wait_for(state="attached")
         return page
 
     yield open_page

@@ -11,10 +11,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 from factorial import write_factorial
-from matplotlib.figure import Figure
 
 from lab.reports import exports, factors
 from lab.reports.document import html, markdown
+from lab.reports.drawing import composed, looks_of
 from lab.reports.figures import factors as figures
 from lab.reports.material import Material
 from lab.reports.terminal import show
@@ -59,15 +59,17 @@ def test_the_tables_hold_every_effect_and_what_it_depends_on(material: Material)
 
 
 def test_the_figures_draw_every_effect_and_the_lines_that_are_not_parallel(material: Material) -> None:
-    kept: list[Figure] = []
-    alt = figures.draw(material, kept.append)
-    assert len([axes for axes in kept[0].axes if axes.axison]) == 2 * 3
-    assert "firmware=ovmf on time until first correct answer of microvm: 2.46 ×." in alt
-    assert "memory=256M on time until first correct answer of container: 1.01 × (not claimed)." in alt
-    alt = figures.interactions(material, kept.append)
-    (axes,) = kept[1].axes
-    assert [len(line.get_xdata()) for line in axes.get_lines()] == [3, 3]
-    assert "cpus=0.5 with firmware=ovmf 3.98 s" in alt
+    chart = figures.main_effects(material)
+    assert len(chart.panels) == 2 * 3
+    assert "firmware=ovmf on time until first correct answer of microvm: 2.46 ×." in chart.alt
+    assert "memory=256M on time until first correct answer of container: 1.01 × (not claimed)." in chart.alt
+    crossing = figures.interactions(material)
+    (panel,) = crossing.panels
+    assert [len(row["points"]) for row in panel.rows] == [3, 3]
+    assert "cpus=0.5 with firmware=ovmf 3.98 s" in crossing.alt
+    for each in (chart, crossing):
+        with composed(each, looks_of(material.loaded.all_arms)) as picture:
+            assert len(picture.axes) == len(each.panels)
 
 
 def test_the_figures_data_are_what_they_show(material: Material) -> None:

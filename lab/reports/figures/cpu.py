@@ -1,63 +1,34 @@
-"""CPU: what the host spends to boot an instance, to answer, to do nothing, and for a fixed computation."""
+"""CPU: what the host spends to boot an instance, to answer, to do nothing; and how long a fixed computation takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from lab.analysis.quantities import format_value
-from lab.reports import style
 from lab.reports.charts import Chart, bars
-from lab.reports.figures.bars import panel
 from lab.reports.material import Material, stamped
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PANELS = {
-    "cpu.boot": "CPU seconds",
-    "cpu.per_1000_requests": "CPU seconds per 1,000 requests",
-    "cpu.idle": "CPU seconds per second",
-    "cpu.compute": "seconds",
+PANELS = {  # title, axis, the prefix that labels and axis share
+    "cpu.boot": ("to start it", "seconds of CPU time", (1.0, "s")),
+    "cpu.per_1000_requests": ("to answer 1,000 requests", "seconds of CPU time", (1.0, "s")),
+    "cpu.idle": ("to do nothing", "milliseconds of CPU time in each second", (1e-3, "ms/s")),
+    "cpu.compute": (
+        "a fixed computation, by the clock on the wall",
+        "seconds that pass: no CPU time, a processor waited for counts too",
+        (1.0, "s"),
+    ),
 }
 
 
-def draw(material: Material, keep: Callable[[Figure], None]) -> str:
-    """Up to four panels, each with its own linear scale from zero."""
-    shown = [quantity for quantity in PANELS if material.has(quantity)]
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
-    arms = material.arms
-    height = 1.7 + rows * (1.2 + 0.72 * len(arms))
-    with style.canvas(14.2, height, nrows=rows, ncols=columns, squeeze=False) as (figure, grid):
-        for index, quantity in enumerate(shown):
-            axes = grid[index // columns][index % columns]
-            panel(axes, material, arms, quantity)
-            style.backend_axis(axes, arms)
-            if index % columns:
-                axes.set_yticklabels([])
-            axes.set_title(f"{material.label(quantity)}: shorter is better")
-            axes.set_xlabel(PANELS[quantity])
-            axes.locator_params(axis="x", nbins=5)
-        for spare in grid.flat[len(shown) :]:
-            spare.set_axis_off()
-        style.headline(
-            figure, "What it costs the host in CPU",
-            "medians with 95 % intervals · a scale per panel · striped: TCG emulation, says nothing about KVM",
-        )  # fmt: skip
-        keep(figure)
-    return "CPU cost. " + " ".join(_sentence(material, quantity) for quantity in shown)
-
-
 def chart(material: Material) -> Chart:
-    """The same panels for the page's script."""
+    """Up to four panels, each with its own scale; labels and axis of one share a unit."""
+    shown = [quantity for quantity in PANELS if material.has(quantity)]
     return Chart(
-        title="What it costs the host in CPU", how="medians with 95 % intervals · a scale per panel",
+        title="What it costs the host in CPU",
+        how="shorter is better · medians with 95 % intervals · a scale per panel",
         panels=tuple(
-            bars(material, quantity, f"{material.label(quantity)}: shorter is better", axis=words)
-            for quantity, words in PANELS.items()
-            if material.has(quantity)
+            bars(material, quantity, PANELS[quantity][0], axis=PANELS[quantity][1], prefix=PANELS[quantity][2])
+            for quantity in shown
         ),
+        alt="CPU cost. " + " ".join(_sentence(material, quantity) for quantity in shown), columns=2,
     )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -13,16 +14,12 @@ from lab.analysis.estimate import MARGIN
 from lab.analysis.factors import BACKEND, EVERY
 from lab.analysis.judge import WITHIN
 from lab.analysis.quantities import format_ratio, format_value
-from lab.reports import style
-from lab.reports.factors import shown, subject
-from lab.reports.material import Material
+from lab.reports import factors as words
+from lab.reports.charts import Chart, Data, Panel, whose
+from lab.reports.factors import Record, between, chance, interacting_with, shown, subject
+from lab.reports.material import Material, stamp
 from lab.results.record import Arm
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-MOST_ACROSS = 3
 MOST_PICTURES = 4
 NARROWEST = 1.25
 """However small the effects, an axis reaches so far from 1: noise shall not look like a landslide."""
@@ -32,67 +29,127 @@ MARKERS = "osD^vP"
 Row = Mapping[str, Any]
 
 
-def draw(material: Material, keep: Callable[[Figure], None]) -> str:
-    """A panel per factor and headline quantity; a row per backend and level; ratios on a logarithmic axis."""
-    rows = [row for row in _records(material.effects) if not row["other"] and row["level"] != EVERY]
-    quantities = [pair for pair in shown(material) if any((row["quantity"], row["state"]) == pair for row in rows)]
-    factors = list(dict.fromkeys(row["factor"] for row in rows))
-    panels = [
-        (pair, factor, [row for row in rows if (row["quantity"], row["state"], row["factor"]) == (*pair, factor)])
-        for pair in quantities
-        for start in range(0, len(factors), MOST_ACROSS)
-        for factor in _filled(factors[start : start + MOST_ACROSS], min(MOST_ACROSS, len(factors)))
+@dataclass(frozen=True, slots=True)
+class _Of:
+    """What one panel is of: a factor's levels, and the quantity that they act on."""
+
+    material: Material
+    quantity: str
+    state: str
+    factor: str
+    rows: Sequence[Record]
+
+    @property
+    def name(self) -> str:
+        return subject(self.material, self.quantity, self.state)
+
+
+def main_effects(material: Material) -> Chart:
+    """A panel per headline quantity and factor, a row per backend and level."""
+    mains = [row for row in words.records(material) if not row["other"]]
+    panels = []
+    for quantity, state in shown(material):
+        for factor in dict.fromkeys(row["factor"] for row in mains):
+            rows = [
+                row for row in mains if (row["quantity"], row["state"], row["factor"]) == (quantity, state, factor)
+            ]
+            if rows:
+                panels.append(_panel(_Of(material, quantity, state, factor, rows)))
+    return Chart(
+        title="What each factor does",
+        how=f"ratio to the first level, averaged over the others · filled: claimed · grey: the same within {WITHIN}",
+        panels=tuple(panels), columns=min(2, max(1, len(panels))),
+        alt="Main effects of the factors. " + " ".join(
+            _sentence(material, row) for row in mains if row["level"] != EVERY
+        ),
+    )  # fmt: skip
+
+
+def _panel(of: _Of) -> Panel:
+    singles = [row for row in of.rows if row["level"] != EVERY]
+    reach = reach_of(singles)
+    against = list(dict.fromkeys(row["against"] for row in singles))
+    return Panel(
+        kind="effects", title=f"{of.factor} on {of.name}", unit="1",
+        axis=f"÷ {against[0] if len(against) == 1 else 'the first level'}",
+        ticks=tuple(f"{tick:g}" for tick in ticks_of(reach)), reach=reach, band=MARGIN,
+        rows=tuple(_row(of, row, several=len({each["level"] for each in singles}) > 1) for row in singles),
+    )  # fmt: skip
+
+
+def _row(of: _Of, row: Record, *, several: bool) -> Data:
+    arm = _arm(of.material, row["backend"])
+    named = (
+        {"label": f"{row['backend']} {row['level']}", "name": row["level"], "stamp": row["backend"]}
+        if several
+        else {}
+    )
+    ends = [end if math.isfinite(end) and end > 0 else None for end in (row["low"], row["high"])]
+    ratio = None if math.isnan(row["ratio"]) else row["ratio"]
+    return whose(arm) | named | {
+        "value": ratio, "low": ends[0], "high": ends[1], "claim": row["claim"],
+        "text": "" if ratio is None else format_ratio(ratio), "note": between(row), "tip": _tip(of, arm, row),
+    }  # fmt: skip
+
+
+def _tip(of: _Of, arm: Arm, row: Record) -> list[str]:
+    """What an effect answers: how large, how sure, on what it depends, and whether the levels differ at all."""
+    lines = [
+        f"{arm.label} · {stamp(arm)}",
+        f"{of.name}, {row['factor']} {row['level']} ÷ {row['against']}: {format_ratio(row['ratio'])}",
+        "no interval" if math.isnan(row["low"]) else f"95 % interval: {between(row)}",
+        f"n = {row['n']} blocks" + (f", {row['censored']} failed" if row["censored"] else ""),
+        "claimed" if row["claim"] else words.told(row),
     ]
-    columns = min(MOST_ACROSS, len(factors))
-    lines = [max(len(panel[2]) for panel in panels[at : at + columns]) for at in range(0, len(panels), columns)]
-    heights = [1.0 + 0.62 * count for count in lines]
-    with style.canvas(
-        14.2, 1.7 + sum(heights), nrows=len(lines), ncols=columns, squeeze=False, height_ratios=heights
-    ) as (figure, grid):
-        for axes, (pair, factor, effects) in zip(grid.flat, panels, strict=True):
-            if not effects:
-                axes.set_axis_off()
-                continue
-            _panel(axes, material, effects)
-            name = subject(material, *pair)
-            against = "the first" if len({row["against"] for row in effects}) > 1 else effects[0]["against"]
-            axes.set_title(f"{factor} on {name}\n÷ {against}", fontsize=14)
-        style.headline(
-            figure, "What each factor does",
-            "ratio to the factor's first level, averaged over the others · 95 % intervals · filled: claimed, "
-            f"hollow: not · grey: the same within {WITHIN}",
-        )  # fmt: skip
-        keep(figure)
-    return "Main effects of the factors. " + " ".join(
-        _sentence(material, row) for panel in panels for row in panel[2]
-    )
+    if depends := interacting_with(of.material, row):
+        lines.append(f"depends on {', '.join(depends)}: an average over what differs")
+    return lines + [
+        f"all levels together: {chance(each)}" + (", they differ" if each["claim"] else "")
+        for each in of.rows
+        if each["level"] == EVERY and each["backend"] == row["backend"]
+    ]
 
 
-def _filled(names: Sequence[str], width: int) -> list[str]:
-    return [*names, *[""] * (width - len(names))]
+def interactions(material: Material) -> Chart:
+    """A panel per claimed interaction, a line per level of the one factor over the levels of the other."""
+    found = claimed(material)
+    return Chart(
+        title="Where factors interact",
+        how="geometric means over blocks and the other factors · parallel lines would be effects that multiply",
+        panels=tuple(_crossing(material, cube, one, two) for cube, one, two in found),
+        columns=min(2, max(1, len(found))),
+        alt="Interactions. " + " ".join(
+            f"{cube.factors[one][0]} and {cube.factors[two][0]} on {subject(material, cube.quantity, cube.state)} of "
+            f"{cube.backend}: {_means_in_words(cube, one, two)}."
+            for cube, one, two in found
+        ),
+    )  # fmt: skip
 
 
-def _panel(axes: Axes, material: Material, effects: Sequence[Row]) -> None:
-    reach = reach_of(effects)
-    axes.axvspan(1 / MARGIN, MARGIN, color=style.RULE, alpha=0.5, linewidth=0)
-    axes.axvline(1, color=style.INK, linewidth=1.2)
-    for row, effect in enumerate(effects):
-        _effect(axes, row, effect, _arm(material, effect["backend"]), reach)
-    axes.set_xscale("log")
-    axes.set_xlim(1 / reach**1.25, reach**1.25)
-    ticks = [tick for tick in ticks_of(reach) if 1 / reach**1.25 <= tick <= reach**1.25]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.tick_params(axis="x", labelsize=13)
-    axes.minorticks_off()
-    several = len({row["level"] for row in effects}) > 1
-    axes.set_yticks(
-        range(len(effects)), [f"{row['backend']} {row['level']}" if several else row["backend"] for row in effects]
-    )
-    for tick, effect in zip(axes.get_yticklabels(), effects, strict=True):
-        tick.set_color(style.ink(_arm(material, effect["backend"])))
-        tick.set_fontweight("bold")
-    axes.tick_params(axis="y", length=0, labelsize=13)
-    axes.set_ylim(len(effects) - 0.35, -0.65)
+def _crossing(material: Material, cube: Cube, one: int, two: int) -> Panel:
+    (name, levels), (other, other_levels) = cube.factors[one], cube.factors[two]
+    arm, name_of = _arm(material, cube.backend), subject(material, cube.quantity, cube.state)
+    rows = []
+    for index, (level, values) in enumerate(zip(levels, cube.means(one, two), strict=True)):
+        colour = LINES[index % len(LINES)]
+        points = [
+            {
+                "at": at, "value": float(value),
+                "tip": [
+                    f"{arm.label} · {stamp(arm)}",
+                    f"{name_of}, {name}={level}, {other}={other_levels[at]}: {format_value(float(value), cube.unit)}",
+                ],
+            }
+            for at, value in enumerate(values)
+            if math.isfinite(value)
+        ]  # fmt: skip
+        look = {"fill": colour, "ink": colour, "marker": MARKERS[index % len(MARKERS)]}
+        if points:
+            rows.append(whose(arm) | {"text": f"{name}={level}", "look": look, "points": points})
+    return Panel(
+        kind="lines", title=f"{name_of} of {cube.backend}", unit=cube.unit, axis="", rows=tuple(rows),
+        ticks=tuple(f"{other}={level}" for level in other_levels),
+    )  # fmt: skip
 
 
 def ticks_of(reach: float) -> tuple[float, ...]:
@@ -114,48 +171,6 @@ def _reach(row: Row) -> float:
     return float(min(max([ratio, *ends]), max(4.0, ratio**2)))
 
 
-def _effect(axes: Axes, row: int, effect: Row, arm: Arm, reach: float) -> None:
-    if math.isnan(effect["ratio"]):
-        axes.text(1, row, "not measured", ha="center", va="center", color=style.QUIET, fontsize=12)
-        return
-    colour = style.colour(arm)
-    if not math.isnan(effect["low"]):
-        ends = [min(max(end, 1 / reach**1.25), reach**1.25) for end in (effect["low"], effect["high"])]
-        axes.plot(ends, [row, row], color=colour, linewidth=3, solid_capstyle="butt")
-    face = colour if effect["claim"] else style.PAPER
-    axes.plot(
-        effect["ratio"], row, marker=style.marker(arm), markersize=11, markerfacecolor=face, markeredgecolor=colour,
-        markeredgewidth=2, linestyle="none",
-    )  # fmt: skip
-    weight = "bold" if effect["claim"] else "normal"
-    axes.annotate(
-        format_ratio(effect["ratio"]), (effect["ratio"], row), xytext=(0, 9), textcoords="offset points", ha="center",
-        fontsize=12.5, fontweight=weight,
-    )  # fmt: skip
-
-
-def interactions(material: Material, keep: Callable[[Figure], None]) -> str:
-    """A panel per claimed interaction: a line per level of the one factor, over the levels of the other."""
-    found = claimed(material)
-    columns = min(2, len(found))
-    lines = -(-len(found) // columns)
-    with style.canvas(14.2, 1.6 + 4.2 * lines, nrows=lines, ncols=columns, squeeze=False) as (figure, grid):
-        for axes, (cube, one, two) in zip(grid.flat, found, strict=False):
-            _lines(axes, material, cube, one, two)
-        for spare in grid.flat[len(found) :]:
-            spare.set_axis_off()
-        style.headline(
-            figure, "Where factors interact",
-            "geometric means over blocks and the other factors · parallel lines would be effects that multiply",
-        )  # fmt: skip
-        keep(figure)
-    return "Interactions. " + " ".join(
-        f"{cube.factors[one][0]} and {cube.factors[two][0]} on {subject(material, cube.quantity, cube.state)} of "
-        f"{cube.backend}: {_means_in_words(cube, one, two)}."
-        for cube, one, two in found
-    )
-
-
 def claimed(material: Material) -> list[tuple[Cube, int, int]]:
     """The cubes in which two factors surely interact, and which two, the surest first."""
     table = material.effects
@@ -168,42 +183,6 @@ def claimed(material: Material) -> list[tuple[Cube, int, int]]:
                 pair = names.index(row["factor"]), names.index(row["other"])
                 found.setdefault((cube.backend, cube.quantity, cube.state, *pair), (cube, *pair))
     return list(found.values())[:MOST_PICTURES]
-
-
-def _lines(axes: Axes, material: Material, cube: Cube, one: int, two: int) -> None:
-    (name, levels), (other, other_levels) = cube.factors[one], cube.factors[two]
-    for index, values in enumerate(cube.means(one, two)):
-        colour = LINES[index % len(LINES)]
-        axes.plot(
-            range(len(values)),
-            values,
-            color=colour,
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=10,
-            linewidth=2.5,
-        )
-        axes.annotate(
-            f"{name}={levels[index]}", (len(values) - 1, values[-1]), xytext=(12, 0), textcoords="offset points",
-            va="center", color=colour, fontsize=13, fontweight="bold",
-        )  # fmt: skip
-    axes.set_yscale("log")
-    _round_ticks(axes, cube.unit)
-    axes.grid(True, axis="y")
-    axes.set_xticks(range(len(other_levels)), [f"{other}={level}" for level in other_levels])
-    axes.set_xlim(-0.25, len(other_levels) - 0.35)
-    axes.set_title(f"{subject(material, cube.quantity, cube.state)} of {cube.backend}")
-
-
-def _round_ticks(axes: Axes, unit: str) -> None:
-    """A few round numbers of the unit that the values are written in, on a logarithmic axis that spans little."""
-    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-
-    low, high = axes.get_ylim()
-    scale = 1024.0 ** int(math.log(high, 1024)) if unit == "bytes" and high >= 1024 else 1.0
-    ticks = [tick * scale for tick in MaxNLocator(nbins=5).tick_values(low / scale, high / scale)]
-    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, unit))
 
 
 def _means_in_words(cube: Cube, one: int, two: int) -> str:

@@ -1,27 +1,8 @@
 // What a page of a report can do where scripts run; without them it is complete, only still. Nothing is fetched.
 
-const { arms: known, charts } = JSON.parse(document.getElementById("charts").textContent);
+const known = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set();
 const drawings = [];
-
-function html(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-// Stripes mark what was emulated. They are defined once for the page, in a picture without any extent.
-function defineStripes() {
-  const definitions = svg("defs");
-  known.forEach((arm, index) => {
-    arm.pattern = arm.striped ? `url(#stripes-${index})` : arm.fill;
-    if (!arm.striped) return;
-    const look = { id: `stripes-${index}`, width: 9, height: 9, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
-    definitions.append(svg("pattern", look, box(0, 0, 9, 9, { fill: arm.fill }), box(0, 0, 2, 9, { fill: "var(--card)" })));
-  });
-  document.body.append(svg("svg", { width: 0, height: 0, class: "unseen", "aria-hidden": "true" }, definitions));
-}
 
 // ---- what a mark says when it is pointed at or focused
 
@@ -60,69 +41,24 @@ function listen() {
   });
 }
 
-// One mark of a chart can be reached by Tab; arrows, Home and End go on from there.
-function walk(event) {
-  const marks = [...event.currentTarget.querySelectorAll(".mark")];
-  const here = marks.indexOf(document.activeElement);
-  const steps = { ArrowRight: here + 1, ArrowDown: here + 1, ArrowLeft: here - 1, ArrowUp: here - 1, Home: 0, End: marks.length - 1 };
-  const next = marks[steps[event.key]];
-  if (here < 0 || !(event.key in steps)) return;
-  event.preventDefault();
-  if (!next) return;
-  marks[here].setAttribute("tabindex", -1);
-  next.setAttribute("tabindex", 0);
-  next.focus();
+// ---- the drawings
+
+function enliven(figure) {
+  figure.classList.add("live");
+  const panels = figure.querySelector(".panels");
+  const title = figure.querySelector(".title b").textContent;
+  panels.setAttribute("role", "group");
+  panels.setAttribute("aria-label", `${title}. Arrow keys move from mark to mark, Escape closes what a mark says.`);
+  panels.addEventListener("keydown", walk);
+  drawings.push(...[...panels.querySelectorAll("svg.chart")].map((picture) => new Drawing(picture)));
+  enter(panels);
 }
 
-// ---- the charts
-
-class Drawing {
-  constructor(figure, chart) {
-    this.arms = new Map(known.map((arm) => [arm.label, arm]));
-    this.panels = chart.panels.map((panel) => ({ panel, isLogarithmic: panel.logarithmic, place: html("div") }));
-    const title = html("p", { class: "title" }, html("b", {}, chart.title), html("small", {}, chart.how));
-    const label = `${chart.title}. Arrow keys move from mark to mark, Escape closes what a mark says.`;
-    this.chart = html("div", { class: "panels", role: "group", "aria-label": label });
-    this.chart.append(...this.panels.map((each) => this.frame(each)));
-    this.chart.addEventListener("keydown", walk);
-    figure.prepend(title, this.chart);
-    figure.classList.add("live");
-    new ResizeObserver(() => requestAnimationFrame(() => this.draw(false))).observe(this.chart);
-  }
-
-  frame(each) {
-    const { title, logarithmic: start, legend } = each.panel;
-    const head = html("div", { class: "head" }, html("b", {}, title));
-    if (start !== null) {
-      const name = `logarithmic axis: ${title}`;
-      const button = html("button", { type: "button", "aria-pressed": start, "aria-label": name }, "log");
-      button.addEventListener("click", () => {
-        each.isLogarithmic = !each.isLogarithmic;
-        button.setAttribute("aria-pressed", each.isLogarithmic);
-        this.draw(true);
-      });
-      head.append(button);
-    }
-    const words = legend.map(([fill, text]) => {
-      const swatch = html("i", fill === "diamond" ? { class: "diamond" } : {});
-      if (fill !== "diamond") swatch.style.background = fill;
-      return html("li", {}, swatch, text);
-    });
-    return html("div", { class: `panel ${each.panel.kind}` }, head, each.place, ...(words.length ? [html("ul", { class: "legend" }, ...words)] : []));
-  }
-
-  // `anew` when the width is the same but what is to be shown is not.
-  draw(anew) {
-    for (const { panel, isLogarithmic, place } of this.panels) {
-      const width = Math.floor(place.clientWidth);
-      if (!width || (!anew && place.drawnAt === width)) continue;
-      place.drawnAt = width;
-      const rows = panel.rows.filter((row) => !hidden.has(row.arm));
-      const picture = rows.length ? KINDS[panel.kind]({ ...panel, rows }, this.arms, width, isLogarithmic) : "";
-      place.replaceChildren(picture);
-    }
-    if (!this.chart.querySelector('.mark[tabindex="0"]')) this.chart.querySelector(".mark")?.setAttribute("tabindex", 0);
-  }
+// Some visible mark of each figure can be reached by Tab.
+function enter(panels) {
+  const marks = [...panels.querySelectorAll(".mark")].filter((mark) => mark.style.display !== "none");
+  if (marks.some((mark) => mark.getAttribute("tabindex") === "0")) return;
+  marks[0]?.setAttribute("tabindex", 0);
 }
 
 // ---- which backends are shown
@@ -131,8 +67,8 @@ function choose() {
   const says = html("span", { role: "status" });
   const all = html("button", { type: "button", hidden: "" }, "show all");
   const buttons = known.map((arm) => {
-    const swatch = svg("svg", { width: 18, height: 16, "aria-hidden": "true" },
-      shape(arm.marker, 9, 8, 6.5, { fill: arm.fill, stroke: arm.ink }));
+    const swatch = html("i", { "aria-hidden": "true" });
+    swatch.style.background = arm.fill;
     const button = html("button", { type: "button", "aria-pressed": "true", "data-for": arm.label }, swatch, arm.label);
     button.addEventListener("click", () => {
       if (hidden.has(arm.label)) hidden.delete(arm.label);
@@ -144,7 +80,8 @@ function choose() {
   function show() {
     for (const button of buttons) button.setAttribute("aria-pressed", !hidden.has(button.dataset.for));
     for (const cell of document.querySelectorAll("[data-arm]")) cell.hidden = hidden.has(cell.dataset.arm);
-    for (const drawing of drawings) drawing.draw(true);
+    for (const drawing of drawings) drawing.arrange(hidden);
+    for (const panels of document.querySelectorAll("figure.live .panels")) enter(panels);
     if (!hidden.size && document.activeElement === all) buttons[0].focus();
     all.hidden = !hidden.size;
     const shown = buttons.length - hidden.size;
@@ -155,8 +92,23 @@ function choose() {
     hidden.clear();
     show();
   });
-  const bar = html("div", { class: "bar", role: "group", "aria-label": "Backends shown" }, html("span", {}, "Show"), ...buttons, all, says);
-  document.querySelector("main").prepend(bar);
+  const shown = known.length > 1 ? [html("span", {}, "Show"), ...buttons, all, says] : [];
+  const bar = html("div", { class: "bar", role: "group", "aria-label": "What is shown" }, ...shown);
+  document.querySelector(".first").after(bar);
+  return bar;
+}
+
+// ---- sections that are folded: all at once, and for paper
+
+function foldAll(bar) {
+  const sections = [...document.querySelectorAll("details.section")];
+  const button = html("button", { type: "button", "aria-pressed": "false", class: "fold" }, "open all sections");
+  button.addEventListener("click", () => {
+    const isOpen = button.getAttribute("aria-pressed") === "false";
+    button.setAttribute("aria-pressed", isOpen);
+    for (const section of sections) section.open = isOpen;
+  });
+  bar.append(button);
 }
 
 // ---- the isolation matrix: by words, by group, by what was answered
@@ -173,10 +125,12 @@ const OUTCOMES = {
 
 function filterMatrix(matrix) {
   const bodies = [...matrix.tBodies];
-  const groups = ["every group", ...bodies.map((body) => body.rows[0].textContent.trim())];
+  const names = bodies.map((body) => body.rows[0].textContent.trim());
   const field = (label, control) => html("label", {}, label, control);
-  const select = (names) => html("select", {}, ...names.map((name) => html("option", {}, name)));
-  const [words, group, outcome] = [html("input", { type: "search" }), select(groups), select(Object.keys(OUTCOMES))];
+  const select = (choices) => html("select", {}, ...choices.map((name) => html("option", {}, name)));
+  const words = html("input", { type: "search" });
+  const [group, outcome] = [select(["every group", ...names]), select(Object.keys(OUTCOMES))];
+  const whose = select(["any backend", ...known.map((arm) => arm.label)]);
   const says = html("span", { role: "status" });
   const opener = html("button", { type: "button", "aria-pressed": "false" }, "open all");
 
@@ -186,7 +140,8 @@ function filterMatrix(matrix) {
     for (const [index, body] of bodies.entries()) {
       const rows = [...body.rows].slice(1);
       for (const row of rows) {
-        const cells = [...row.querySelectorAll("td:not([hidden]) > .cell")];
+        const cells = [...row.querySelectorAll("td:not([hidden]) > .cell")]
+          .filter((cell) => !whose.selectedIndex || cell.parentElement.dataset.arm === whose.value);
         const isMatch = !wanted || `${row.textContent} ${row.id}`.toLowerCase().includes(wanted);
         row.hidden = !(isMatch && [0, index + 1].includes(group.selectedIndex) && OUTCOMES[outcome.value](cells));
         shown += !row.hidden;
@@ -197,24 +152,38 @@ function filterMatrix(matrix) {
     says.textContent = shown === total ? `${total} questions` : `${shown} of ${total} questions`;
   }
 
+  // A bar of counts was pressed: show the questions that it counts.
+  function ask(mark) {
+    words.value = "";
+    outcome.value = { open: "reaches the host", own: "its own only", closed: "stopped", unknown: "not known" }[mark.dataset.opens];
+    whose.value = mark.dataset.of;
+    group.selectedIndex = names.findIndex((name) => name.toLowerCase() === (mark.dataset.group ?? "").toLowerCase()) + 1;
+    filter();
+    matrix.closest("details.section").open = true;
+    bar.scrollIntoView();
+    outcome.focus();
+  }
+
   opener.addEventListener("click", () => {
     const isOpen = opener.getAttribute("aria-pressed") === "false";
     opener.setAttribute("aria-pressed", isOpen);
     for (const cell of matrix.querySelectorAll("tr:not([hidden]) details")) cell.open = isOpen;
   });
   const bar = html("div", { class: "bar filter", role: "group", "aria-label": "Questions shown" },
-    field("Words", words), field("Group", group), field("Answer", outcome), opener, says);
-  for (const control of [words, group, outcome]) control.addEventListener("input", filter);
+    field("Words", words), field("Group", group), field("Answer", outcome), field("of", whose), opener, says);
+  for (const control of [words, group, outcome, whose]) control.addEventListener("input", filter);
   document.addEventListener("chosen", filter);
+  for (const mark of document.querySelectorAll(".mark[data-opens]")) {
+    mark.addEventListener("click", () => ask(mark));
+    mark.addEventListener("keydown", (event) => [" ", "Enter"].includes(event.key) && (event.preventDefault(), ask(mark)));
+  }
   matrix.closest(".scroll").before(bar);
   filter();
 }
 
-defineStripes();
 listen();
-for (const figure of document.querySelectorAll("figure[data-chart]")) {
-  if (charts[figure.dataset.chart]) drawings.push(new Drawing(figure, charts[figure.dataset.chart]));
-}
-if (known.length > 1) choose();
+document.querySelectorAll("figure.chart-of").forEach(enliven);
+foldAll(choose());
 document.querySelectorAll("table.matrix").forEach(filterMatrix);
 [...document.querySelectorAll("table.sortable")].filter((table) => table.tBodies[0].rows.length > 2).forEach(makeSortable);
+addEventListener("beforeprint", () => document.querySelectorAll("details.section, .mind > details").forEach((each) => { each.open = true; }));
