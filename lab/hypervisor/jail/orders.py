@@ -125,7 +125,7 @@ def _devices(spec: MachineSpec) -> Iterator[str]:
 
 
 def _limits(spec: MachineSpec) -> Iterator[str]:
-    largest = max(spec.memory_bytes, *(_size_bytes(disk.path) for disk in spec.disks if disk.backing))
+    largest = max([spec.memory_bytes, *(_size_bytes(disk.path) for disk in spec.disks if disk.backing)])
     yield f"limit {resource.RLIMIT_FSIZE} {largest + largest // 64 + SPARE_BYTES}"
     yield f"limit {resource.RLIMIT_NOFILE} {OPEN_FILES}"
     yield f"limit {resource.RLIMIT_NPROC} {THREADS}"
