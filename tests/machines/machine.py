@@ -182,7 +182,7 @@ def start(
     return machine
 
 
-def launch(disk: Disk, folder: Path, disks: int, processors: int, memory: str, outlives: bool, **known: str) -> bool:
+def launch(made: Disk, folder: Path, disks: int, processors: int, memory: str, outlives: bool, **known: str) -> bool:
     """Start QEMU; False when it ended at once, as when somebody else has just taken the port."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -191,7 +191,7 @@ def launch(disk: Disk, folder: Path, disks: int, processors: int, memory: str, o
         "qemu-system-x86_64", "-name", folder.name, "-nodefaults", "-no-user-config", "-display", "none",
         "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt",
         "-smp", str(processors), "-m", memory, "-no-reboot",
-        "-kernel", str(disk.folder / "vmlinuz"), "-initrd", str(disk.folder / "initrd.img"),
+        "-kernel", str(made.folder / "vmlinuz"), "-initrd", str(made.folder / "initrd.img"),
         "-append", KERNEL_WORDS, "-serial", f"file:{folder / CONSOLE}",
         "-netdev", f"user,id=net,hostfwd=tcp:{LOOPBACK}:{port}-:22", "-device", "virtio-net-pci,netdev=net",
         "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
