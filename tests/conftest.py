@@ -58,14 +58,20 @@ def pytest_configure(config: pytest.Config) -> None:
         hypothesis.settings.load_profile("lab")
     for privilege in PRIVILEGES:
         config.addinivalue_line("markers", f"{privilege}: lives in tests/{privilege}, set by itself")
+    config.addinivalue_line("markers", "nightly: takes long, and is run by -m nightly alone")
     config.addinivalue_line("markers", "alone: while it runs, no other test of container/ or vm/ does")
     if unknown := required() - set(PRIVILEGES):
         raise pytest.UsageError(f"LAB_REQUIRE names {', '.join(sorted(unknown))}; known: {', '.join(PRIVILEGES)}")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, and a marker per privilege, so that ``-m 'not vm'`` works."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Quick tests first, a marker per privilege, so that ``-m 'not vm'`` works; nightly ones only if asked for."""
+    if "nightly" not in (config.getoption("-m") or ""):
+        late = [item for item in items if item.get_closest_marker("nightly")]
+        if late:
+            config.hook.pytest_deselected(items=late)
+            items[:] = [item for item in items if item not in late]
     order = SHARED_ORDER if any(hasattr(item.config, "workerinput") for item in items[:1]) else ORDER
     for item in items:
         if (directory := directory_of(item)) in PRIVILEGES:

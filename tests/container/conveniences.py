@@ -23,7 +23,10 @@ from bundles import TIMEOUT_SECONDS, Bundle, program
 from oci import BASE_INTERPRETER, until
 
 THROUGH, HELD = "through", "held"
+VERSIONS = {"runc": "1.1.5", "crun": "1.8.1"}
+"""Those that were asked; another one may have mended what this one lets through."""
 WATCH_SECONDS = 2
+STARTS = 10
 TTL = "/proc/sys/net/ipv4/ip_default_ttl"
 
 
@@ -71,12 +74,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One row of docs/security.md. ``control`` is the same without what stops it, which must get through."""
+    """One row of docs/security.md. ``control`` is the same without what stops it: it must get through."""
 
     asks: str  # as the page says
     gets: str
     attempt: Callable[[Place], str]
     control: Callable[[Place], str] | None = None
+    through: tuple[str, ...] = ()  # the runtimes that let it through
+
+    def expected(self, runtime: str) -> str:
+        return THROUGH if runtime in self.through else HELD
 
 
 def judge(said: str) -> str:
@@ -92,7 +99,8 @@ def told(condition: str) -> str:
 
 MASKED = ["/proc/kcore", "/proc/interrupts"]
 LOCKED = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"]
-EVERYTHING = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT", "CAP_NET_ADMIN", "CAP_DAC_OVERRIDE"]
+EVERYTHING = """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER KILL SETGID SETUID SETPCAP SYS_ADMIN SYS_PTRACE SYS_CHROOT
+MKNOD NET_ADMIN SYS_RAWIO SYS_RESOURCE"""
 
 
 def grant(place: Place, *names: str) -> None:
@@ -208,6 +216,101 @@ def host_name(place: Place) -> str:
     return place.run()
 
 
+def opened(place: Place, count: int) -> tuple[str, ...]:
+    """Words in front of a runtime's: a folder of the host's is open as descriptors 3 to 5."""
+    names = " ".join(f"{number}<'{place.folder}'" for number in (3, 4, 5))
+    return "bash", "-c", f'exec {names} && exec "$@"', "bash"
+
+
+def one_descriptor_more(place: Place, count: int = 1) -> str:
+    place.canary()
+    place.bundle.script(told("cd /proc/self/fd/4 2>/dev/null && test -e canary"))
+    return place.run("--preserve-fds", str(count), prefix=opened(place, count))
+
+
+def directory_of_descriptor(place: Place) -> str:
+    """As CVE-2024-21626, with a descriptor that was handed over on purpose: to be used, not to begin in."""
+    place.canary()
+    place.bundle.value["process"]["cwd"] = "/proc/self/fd/3"
+    place.bundle.script(told("test -e canary || test -e ../canary"))
+    return place.run("--preserve-fds", "1", prefix=opened(place, 1))
+
+
+def all_capabilities(place: Place, *, control: bool = False) -> str:
+    """exec gives a process more than the container has: all of it ends at the container's root."""
+    place.bundle.script("sleep 1000")
+    name = place.started()
+    process = place.bundle.value["process"] | {"args": ["escape", "leave_chroot", str(place.canary())]}
+    everything = [f"CAP_{word}" for word in EVERYTHING.split()]
+    process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), everything)
+    process["noNewPrivileges"] = False
+    (place.folder / "process.json").write_text(json.dumps(process))
+    try:
+        if control:  # the same folder, entered by chroot(1)
+            words = ["chroot", str(place.bundle.root), "/bin/escape", "leave_chroot", str(place.canary())]
+            return judge(subprocess.run(words, capture_output=True, text=True, check=False).stdout)
+        return judge(place.verb("exec", "--process", str(place.folder / "process.json"), name, check=False))
+    finally:
+        place.verb("delete", "--force", name)
+
+
+def neighbour(place: Place) -> str:
+    """Another container that shares its pid namespace, by path, is started again and again."""
+
+    def come(place: Place, name: str) -> None:
+        value = json.loads(json.dumps(place.bundle.value))
+        spaces = value["linux"]["namespaces"]
+        path = f"/proc/{pid_of(place, name)}/ns/pid"
+        spaces[:] = [space for space in spaces if space["type"] != "pid"] + [{"type": "pid", "path": path}]
+        value["process"]["args"] = ["true"]
+        other = Bundle(folder=place.folder, value=value)
+        value["root"]["path"] = str(place.bundle.root)
+        other.run(place.runtime, check=False)
+
+    return watched(place, come)
+
+
+def hook_that_is_the_runtime(place: Place) -> str:
+    """As CVE-2019-5736: a hook of the image whose interpreter is /proc/self/exe."""
+    evil = place.bundle.root / "bin" / "evil"
+    evil.write_text("#!/proc/self/exe\nopen('/told', 'w').write('through\\n')\n")
+    evil.chmod(0o755)
+    place.bundle.value["hooks"] = {"startContainer": [{"path": "/bin/evil", "args": ["evil"]}]}
+    place.bundle.run(place.runtime, check=False)
+    found = place.bundle.root / "told"
+    return judge(found.read_text() if found.exists() else "")
+
+
+def open_files(place: Place) -> str:
+    """What the runtime has written of a container, its environment included, and others may read."""
+    place.bundle.script("sleep 1000")
+    place.bundle.value["process"]["env"].append("PASSWORD=secret")
+    before = os.umask(0)
+    try:
+        name = place.started()
+    finally:
+        os.umask(before)
+    state = place.bundle.folder / "state"
+    found = [path for path in state.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    place.verb("delete", "--force", name)
+    return THROUGH if any("secret" in path.read_text(errors="replace") for path in found) else HELD
+
+
+def swapped(place: Place) -> str:
+    """A folder of the image becomes a link to one of the host's while something is mounted below it."""
+    from test_escapes_at_start import Swapping
+
+    victim = place.folder / "victim"
+    victim.mkdir()
+    (place.bundle.root / "data").mkdir()
+    (place.bundle.root / "link").symlink_to(f"../../../../../../../../..{victim}")
+    place.bundle.mount("/data/below/it", type="bind", source=str(place.bundle.root / "bin"), options=["bind", "ro"])
+    with Swapping(place.bundle.root / "data", place.bundle.root / "link"):
+        for _ in range(STARTS):
+            place.bundle.run(place.runtime, check=False)
+    return THROUGH if list(victim.iterdir()) else HELD
+
+
 WITH_A_KEY = """
 import ctypes, os, sys
 call, key = ctypes.CDLL(None).syscall, sys.argv[1].encode()
@@ -254,12 +357,54 @@ ATTEMPTS = {
         asks="the host's network namespace by path, with a `net.*` sysctl",
         gets="a setting of the host's network",
         attempt=net_sysctl,
+        through=("crun",),
         control=net_sysctl_control,
     ),
     "hostname": Attempt(
         asks="the host's UTS namespace by path, with a hostname",
         gets="the host's name",
         attempt=host_name,
+        through=("runc", "crun"),
+    ),
+    "preserve-fds": Attempt(
+        asks="`--preserve-fds 1`",
+        gets="the second descriptor of the caller's, a folder of the host's",
+        attempt=one_descriptor_more,
+        control=lambda place: one_descriptor_more(place, 2),
+    ),
+    "cwd": Attempt(
+        asks="`--preserve-fds 1`, and a working directory that is /proc/self/fd/3",
+        gets="a place outside of the root to begin in (CVE-2024-21626)",
+        attempt=directory_of_descriptor,
+        through=("crun",),
+    ),
+    "exec with every capability": Attempt(
+        asks="`exec --process` with every capability",
+        gets="a root that can be left by chroot(2)",
+        attempt=all_capabilities,
+        control=lambda place: all_capabilities(place, control=True),
+    ),
+    "shared pid namespace": Attempt(
+        asks="a pid namespace by path, that of a container that has CAP_SYS_PTRACE",
+        gets="the runtime's program where it can be written to, or the host's root",
+        attempt=neighbour,
+        through=("lab-oci", "runc", "crun"),
+        control=host_tool,
+    ),
+    "hook": Attempt(
+        asks="a `startContainer` hook that begins with `#!/proc/self/exe`",
+        gets="the runtime's interpreter, inside, with the runtime's power",
+        attempt=hook_that_is_the_runtime,
+    ),
+    "files": Attempt(
+        asks="nothing: a container has its environment, and the caller's umask is 0",
+        gets="passwords in a file of the runtime's that everybody may read",
+        attempt=open_files,
+    ),
+    "swapped": Attempt(
+        asks="a mount below a folder of the image that is swapped for a link meanwhile",
+        gets="folders made on the host (CVE-2021-30465, CVE-2024-45310)",
+        attempt=swapped,
     ),
     "keyring": Attempt(
         asks="nothing: keys of whoever starts a container are in the session keyring",
