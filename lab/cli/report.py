@@ -14,8 +14,14 @@ def report(
     ] = None,
     formats: Annotated[
         str,
-        typer.Option("--format", metavar="A,B,…", help="Besides the plots: html, md, pdf, csv, parquet, json."),
-    ] = "html,md",
+        typer.Option(
+            "--format", metavar="A,B,…", help="html, md, slides, pdf, csv, parquet, json. Default: html,md."
+        ),
+    ] = "",
+    hide: Annotated[
+        str,
+        typer.Option("--hide", metavar="results", help="Write predict.html: axes, backends, questions, no result."),
+    ] = "",
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,7 +40,8 @@ def report(
     """
     from lab.analysis.data import load
     from lab.cli.conditions import check, read
-    from lab.reports import terminal, write
+    from lab.errors import UsageError
+    from lab.reports import FORMATS, terminal, write, write_hidden
     from lab.reports.density import is_density
     from lab.reports.density import write as write_density
     from lab.reports.ladder import is_ladder
@@ -53,18 +60,30 @@ def report(
         (is_surface, write_surface),
     )
     conditions = read(fail_if or [])
+    if hide not in ("", "results"):
+        raise UsageError(f"--hide {hide} is not known", hint="write --hide results")
+    if hide and fail_if:
+        raise UsageError("--fail-if tells a result, and --hide results tells none", hint="leave one away")
     wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
     folders = [locate(word, root) for word in runs or ["latest"]]
     for folder in folders:
         settings = RunFolder.open(folder).run.settings
         own = next((write_own for is_one, write_own in with_pages_of_their_own if is_one(settings)), None)
+        if own is not None and hide:
+            raise UsageError(
+                f"{folder.name} is a study with a page of its own", hint="--hide is for lab compare's runs"
+            )
+        if hide:
+            for path in write_hidden(folder, wanted or ["html"]):
+                typer.echo(path)
+            continue
         if own is not None:
             with writing(folder):
                 written = own(load(folder))
             for path in written:
                 typer.echo(path)
             continue
-        written = write(folder, wanted)
+        written = write(folder, wanted or FORMATS)
         terminal.show(folder)
         for path in written:
             if path.parent == folder:

@@ -85,7 +85,7 @@ def without_results(chart: Chart) -> Chart | None:
         return None
     arms = ", ".join(str(row["label"]) for row in panels[0].rows)
     titles = "; ".join(panel.title for panel in panels)
-    how = "Where will each bar end? Every tick is ten times the one before it, or two to five times."
+    how = "How far will each go? The axes are logarithmic: equal distances are equal multiples."
     return replace(chart, panels=tuple(panels), how=how, alt=f"To be filled in, for {arms}: {titles}.")
 
 

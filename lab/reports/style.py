@@ -64,6 +64,11 @@ DARK = {
     "#f9d5c3": "#6b2a0c", "#7a2600": "#ffe3d6", "#ececec": "#3a3a3a", "#404040": "#e6e6e6",
 }  # fmt: skip
 """What a colour becomes on a page read in the dark, where it would not be seen well; all others stay."""
+PROJECTED = {
+    "#595959": "#262626", "#e6e6e6": "#b8b8b8", "#d9d9d9": "#8c8c8c", "#cfe8dc": "#8fd6b4", "#d6e6f5": "#9ccbf0",
+    "#f9d5c3": "#f5ab86", "#ececec": "#cfcfcf", "#a9c6e8": "#86b0e0", "#fde725": "#f2dc00",
+}  # fmt: skip
+"""What a pale colour becomes where a lamp would wash it out."""
 HATCH = "////"
 """Marks what was emulated."""
 

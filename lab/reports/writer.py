@@ -16,6 +16,9 @@ FORMATS = ("html", "md")
 PLOTS = "plots"
 
 
+SLIDES = "slides"
+
+
 def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Everything is made from the folder alone; an older report is replaced. Returns what was written.
 
@@ -23,10 +26,7 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """
     from lab.reports.exports import EXPORTS
 
-    known = (*FORMATS, *EXPORTS)
-    unknown = sorted(set(formats) - set(known))
-    if unknown:
-        raise UsageError(f"unknown report format: {', '.join(unknown)}", hint=f"known: {', '.join(known)}")
+    _require(formats, (*FORMATS, SLIDES, *EXPORTS))
     material = Material.read(run_folder)
     with writing(run_folder):
         drawn = list(draw_all(material, run_folder / PLOTS))
@@ -34,7 +34,35 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
         for name, render in (("html", html), ("md", markdown)):
             if name in formats or (name == "html" and "pdf" in formats):
                 written.append(put(run_folder / f"report.{name}", render(material, drawn)))
+        if SLIDES in formats:
+            from lab.reports.slides import slides
+
+            written.append(put(run_folder / "slides.html", slides(material, [each.chart for each in drawn])))
         for name, export in EXPORTS.items():
             if name in formats:
                 written += export(material, run_folder)
     return written
+
+
+def write_hidden(run_folder: Path, formats: Sequence[str] = ("html",)) -> list[Path]:
+    """predict.html, and predict-slides.html where slides are asked for: axes, backends, questions, and no result.
+
+    What the folder holds already, stays. Raises as `write` does.
+    """
+    from lab.reports.predict import hidden, page
+    from lab.reports.slides import blank_slides
+
+    _require(formats, ("html", SLIDES), " without results")
+    material = Material.read(run_folder)
+    empty = hidden(material)
+    with writing(run_folder):
+        written = [put(run_folder / "predict.html", page(material, empty))] if "html" in formats else []
+        if SLIDES in formats:
+            written.append(put(run_folder / "predict-slides.html", blank_slides(material, empty)))
+    return written
+
+
+def _require(formats: Sequence[str], known: Sequence[str], what: str = "") -> None:
+    unknown = sorted(set(formats) - set(known))
+    if unknown:
+        raise UsageError(f"unknown report format{what}: {', '.join(unknown)}", hint=f"known: {', '.join(known)}")

@@ -25,7 +25,7 @@ def lines(sheet: Sheet) -> None:
     def place(value: float) -> float:
         return (log(high) - log(value)) / (log(high) - log(low)) * sheet.height
 
-    ticks = logarithmic(low, high, MOST_TICKS)
+    ticks = logarithmic(low, high, MOST_TICKS, sheet.panel.unit)
     axes.yaxis.set_major_locator(FixedLocator([place(tick) for tick in ticks]))
     axes.yaxis.set_minor_locator(NullLocator())
     names = [written(tick, sheet.panel.unit, sheet.panel.prefix) for tick in ticks]

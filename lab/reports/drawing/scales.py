@@ -57,14 +57,20 @@ def _ticks(sheet: Sheet) -> None:
     axes, panel = sheet.axes, sheet.panel
     axes.xaxis.set_minor_locator(NullLocator())
     most = max(2, int(sheet.width / (TICK_LETTERS * 0.5 * sheet.base)))
-    ticks = logarithmic(sheet.low, sheet.high, most) if sheet.is_logarithmic else linear(sheet, most)
+    ticks = logarithmic(sheet.low, sheet.high, most, panel.unit) if sheet.is_logarithmic else linear(sheet, most)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(lambda value, _: written(value, panel.unit, panel.prefix))
     axes.tick_params(axis="x", length=0, labelsize=0.82 * sheet.base, pad=0.3 * sheet.base)
 
 
-def logarithmic(low: float, high: float, most: int) -> list[float]:
-    """Round values between ``low`` and ``high``: 1, 2 and 5 of each decade, or fewer where these are too many."""
+def logarithmic(low: float, high: float, most: int, unit: str = "") -> list[float]:
+    """Round values between ``low`` and ``high``: 1, 2 and 5 of each decade, or fewer where these are too many; of
+    bytes, powers of two.
+    """
+    if unit.startswith("bytes"):
+        first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+        step = max(1, -(-(last - first + 1) // most))
+        return [2.0**power for power in range(-(-first // step) * step, last + 1, step)]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for steps in ((1, 2, 5), (1, 3), (1,)):

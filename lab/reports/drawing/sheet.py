@@ -78,6 +78,7 @@ class Sheet:
     is_logarithmic: bool = False
     alternative: bool = False  # whether the look for the other scale is drawn too
     said: dict[str, Data] = field(default_factory=dict)
+    tagged: int = 0
 
     @property
     def rows(self) -> Sequence[Data]:
@@ -106,7 +107,8 @@ class Sheet:
 
     def tag(self, artist: Artist, key: str, *, part: str = "", scaled: bool = False) -> None:
         """Say to which mark or name an artist belongs; ``scaled`` when its place depends on the axis."""
-        artist.set_gid(f"{key}.{'s' if scaled else 'f'}.{part}.{id(artist)}")
+        self.tagged += 1  # matplotlib wants every group id once
+        artist.set_gid(f"{key}.{'s' if scaled else 'f'}.{part}.{self.tagged}")
 
     def write(self, key: str, x: float, y: float, text: str, *, size: float = 1.0, **options: Any) -> None:
         """Words at ``x`` points from the axes' left edge."""

@@ -35,12 +35,19 @@ function linear(top, unit, prefix) {
   };
 }
 
-// From `low` to `high`, both above zero; ticks at 1, 2 and 5 of each decade, or fewer when they would be too many.
-function logarithmic(low, high) {
+// From `low` to `high`, both above zero; ticks at 1, 2 and 5 of each decade, or fewer when they would be too many;
+// of bytes, at powers of two.
+function logarithmic(low, high, unit) {
   const [first, span] = [Math.log(low), Math.log(high / low)];
   return {
     share: (value) => Math.min(1, Math.max(0, (Math.log(Math.max(value, low)) - first) / span)),
     ticks(most) {
+      if (unit.startsWith("bytes")) {
+        const [lowest, last] = [Math.ceil(Math.log2(low)), Math.floor(Math.log2(high))];
+        const step = Math.max(1, Math.ceil((last - lowest + 1) / most));
+        const start = Math.ceil(lowest / step) * step;
+        return Array.from({ length: Math.max(0, Math.floor((last - start) / step) + 1) }, (_, index) => 2 ** (start + index * step));
+      }
       let inside = [];
       for (const steps of [[1, 2, 5], [1, 3], [1]]) {
         const found = [];
