@@ -6,6 +6,8 @@ Nothing in them was measured. Every backend is at first the same thing; what dif
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +103,11 @@ def _line(quantity: str, state: str, arm: PlannedArm, block: int, position: int,
     )  # fmt: skip
 
 
+def scaled(trials: int) -> int:
+    """So many trials, times LAB_TRIALS where that is set: to look at something quickly, or for longer."""
+    return max(2, round(trials * float(os.environ.get("LAB_TRIALS", "1"))))
+
+
 def reports(root: Path, count: int, first_seed: int = 1, **settings: Any) -> Iterator[pd.DataFrame]:
     """The tables of so many runs, each as a user gets it."""
     for seed in range(first_seed, first_seed + count):
@@ -120,3 +127,9 @@ def is_below(hits: int, trials: int, rate: float) -> bool:
 def is_above(hits: int, trials: int, rate: float) -> bool:
     """Whether so many hits are compatible with ``rate`` or more, at 99 %."""
     return hits >= distributions.binom.ppf(0.01, trials, rate)
+
+
+def tell(what: str) -> None:
+    """Say it now, where pytest's -s lets it through."""
+    sys.stdout.write(f"\n{what}\n")
+    sys.stdout.flush()

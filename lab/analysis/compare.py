@@ -23,7 +23,7 @@ from lab.analysis.quantities import is_directed, is_headline, more_is_better
 
 COLUMNS = (
     "quantity", "state", "arm", "baseline", "unit", "n", "ratio", "low", "high", "delta", "family", "p", "adjusted",
-    "verdict", "claim", "why", "shows", "needs", "units", "per",
+    "verdict", "claim", "why", "shows", "needs", "units", "scatter", "per",
 )  # fmt: skip
 
 KEYS = ["quantity", "state", "arm"]

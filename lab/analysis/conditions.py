@@ -19,6 +19,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Protocol
 
@@ -29,8 +30,9 @@ from lab.analysis.compare import ratios
 from lab.analysis.data import TWIN, Loaded, sessions_of
 from lab.analysis.estimate import at_level, median_interval
 from lab.analysis.factors import EVERY
+from lab.analysis.host import HOST
 from lab.analysis.judge import ALPHA
-from lab.analysis.quantities import format_interval, format_ratio, format_value
+from lab.analysis.quantities import QUANTITIES, format_interval, format_ratio, format_value
 from lab.errors import UsageError
 from lab.host.units import parse_bytes
 
@@ -202,6 +204,23 @@ def require(condition: Condition, arms: Sequence[Named]) -> None:
                 f"--fail-if: this comparison has no effect of {condition.second} on {condition.first}",
                 hint=f"it has those of {', '.join(known)}" if known else "--factor varies something",
             )
+
+
+def require_quantity(condition: Condition, metrics: Sequence[str], figures: Sequence[str] | None) -> None:
+    """Refuse a quantity that ``metrics`` will not give; ``figures`` are the scenario's own, None without work of its
+    own. Raises UsageError.
+    """
+    name = condition.quantity
+    metric = {"teardown": "boot", "snapshot": "boot"}.get(name.partition(".")[0], name.partition(".")[0])
+    own = [] if figures is None else [f"work.{figure}" for figure in figures]
+    known = [each for each in QUANTITIES if not each.startswith((HOST, "work.", "ksm.", "caches."))]
+    known += own if figures is None else ["work.seconds", "work.cpu", *own]
+    if name not in known:
+        alike = get_close_matches(name, [*known, *SHORT], 3, 0.5)
+        hint = f"did you mean {' or '.join(alike)}?" if alike else f"quantities: {', '.join(sorted(known))}"
+        raise UsageError(f"--fail-if: no quantity is called {name}", hint=hint)
+    if metric not in metrics:
+        raise UsageError(f"--fail-if: {name} is not measured", hint=f"add {metric} to --metrics")
 
 
 def _label(arm: str, arms: Sequence[Named], run: str) -> str:

@@ -153,7 +153,7 @@ def at_level(ratio: float, low: float, high: float, units: float, level: float) 
 
 def shown(units: Floats, scatter: Floats, alpha: float) -> Floats:
     """The smallest ratio above 1 that is found `POWER` of the time, tested at ``alpha``; NaN with too few units."""
-    effects = _effects(float(f"{alpha:.3g}"))
+    effects = _effects(float(f"{alpha:.6g}"))
     whole = np.nan_to_num(units).astype(np.int64)
     places = np.clip(whole, FEWEST, MOST_BLOCKS) - FEWEST
     stretched = effects[places] * np.sqrt(np.minimum(1.0, MOST_BLOCKS / np.maximum(whole, 1)))
@@ -163,7 +163,7 @@ def shown(units: Floats, scatter: Floats, alpha: float) -> Floats:
 
 def needed(scatter: Floats, alpha: float, ratio: float) -> Floats:
     """How many units it takes to find ``ratio`` `POWER` of the time, tested at ``alpha``; NaN without a scatter."""
-    effects = _effects(float(f"{alpha:.3g}"))
+    effects = _effects(float(f"{alpha:.6g}"))
     with np.errstate(divide="ignore"):
         wanted = math.log(ratio) / scatter
     exact = FEWEST + np.searchsorted(-effects, -wanted, side="left")

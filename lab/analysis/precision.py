@@ -1,14 +1,18 @@
-"""How wide an interval is compared with its median: what ``--precision`` asks for, and what the report says of it."""
+"""How long to go on: until intervals are as narrow as ``--precision`` asks, or until ``--detect`` would be found."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
+from lab.analysis.data import Loaded
+from lab.analysis.estimate import needed
+from lab.analysis.judge import ALPHA, HEADLINE
 from lab.analysis.summary import summary
 
-HEADLINE = "boot.total"
+WATCHED = "boot.total"
 """The quantity whose intervals are watched: every instance of every run has it, each at most once."""
 
 
@@ -22,9 +26,23 @@ def widths(frame: pd.DataFrame, until: int | None = None) -> dict[str, float]:
 
     Of the blocks up to ``until``, if given. Infinite for an arm that has no interval: too few succeeded, or none did.
     """
-    boots = frame[frame["quantity"] == HEADLINE]
+    boots = frame[frame["quantity"] == WATCHED]
     if until is not None:
         boots = boots[boots["block"] <= until]
     table = summary(boots)
     found = ((table["high"] - table["low"]) / table["median"]).fillna(math.inf)
     return dict(zip(table["arm"].astype(str), found.astype(float), strict=True))
+
+
+def blocks_needed(loaded: Loaded, share: float) -> float:
+    """How many blocks find a difference of ``share`` four times in five, in whichever headline comparison scatters
+    most.
+
+    Tested as one of its family, as `lab.analysis.judge` does. Infinite where no comparison has a scatter yet.
+    """
+    table = loaded.ratios()
+    headlines = table[(table["family"] == HEADLINE) & table["scatter"].notna()]
+    if headlines.empty:
+        return math.inf
+    level = ALPHA / headlines.groupby("arm").size().max()
+    return float(needed(headlines["scatter"].to_numpy(dtype=np.float64), level, 1 + share).max())

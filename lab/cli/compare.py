@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab.cli.completion import complete_backends, complete_factor, complete_scenario
-from lab.cli.conditions import check, read, require
+from lab.cli.conditions import CONDITION_HOLDS, check, read, require
 from lab.cli.factors import host_levels, plan_arms, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
 from lab.cli.measuring import RESULTS, Out, choose_backends, limit, set_up
@@ -72,6 +72,14 @@ def compare(
             help="Stop before the budget ends when no interval of a median boot is wider than this share of it: 5%.",
         ),
     ] = "",
+    detect: Annotated[
+        str,
+        typer.Option(
+            "--detect",
+            metavar="SHARE",
+            help="Plan, from a pilot of six blocks, as many as find a difference of that share: 10%.",
+        ),
+    ] = "",
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
     ] = None,
@@ -119,7 +127,7 @@ def compare(
         typer.Option(
             "--fail-if",
             metavar="CONDITION",
-            help="End with exit code 1 when it surely holds: 'boot.ratio(container, process) > 2'.",
+            help="End with exit code 3 when it surely holds: 'boot.ratio(container, process) > 2'.",
         ),
     ] = None,
     resume: Annotated[
@@ -145,7 +153,9 @@ def compare(
             folder = _resume(site, resume, out, conditions)
         else:
             chosen = choose_backends(on), _metrics(metrics)
-            until = _until(blocks, budget, sessions, precision, exclude_noisy, chosen[1])
+            until = _until(blocks, budget, sessions, exclude_noisy) | _aim(
+                {"precision": precision, "detect": detect}, blocks, sessions, chosen[1]
+            )
             varied = read_factors(factor or [], chosen[0])
             require_single(varied, {"memory": memory, "cpus": cpus, "caches": caches})
             remark(varied, chosen[0])
@@ -156,7 +166,7 @@ def compare(
         _next_session(folder, fail_if or [])
     _report(folder)
     if check(conditions, folder.path):
-        raise typer.Exit(1)
+        raise typer.Exit(CONDITION_HOLDS)
 
 
 def _start(
@@ -188,7 +198,7 @@ def _start(
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
-    require(conditions, plan.arms)
+    require(conditions, plan.arms, metrics, scenario)
     setup = replace(set_up(site, scenario, limits, metrics, parse_seconds(idle)), host=host)
     require_budget(setup, plan, plan.budget_seconds)
     setup = with_factors(site, setup, plan)
@@ -231,10 +241,11 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition]) -> Ru
         blocks=None if run.blocks_planned is None else run.blocks_planned // sessions,
         budget_seconds=(run.budget_seconds or 0.0) / sessions,
         precision=run.settings.get("precision"),
+        detect=run.settings.get("detect"),
         exclude_noisy=run.settings.get("exclude_noisy"),
         factors=factors,
     )
-    require(conditions, plan.arms)
+    require(conditions, plan.arms, list(run.metrics), scenario)
     setup = with_factors(site, setup, plan)
     if {image.digest for image in setup.images} != ({*run.images} or {run.image["digest"]}):
         raise ResultsError(
@@ -250,7 +261,7 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
 
     try:
         with folder, watching(folder.run) as watch:
-            Experiment(site, setup, plan, folder, watch, _width_of(folder)).run()
+            Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder)).run()
     except KeyboardInterrupt:
         print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
         raise
@@ -265,27 +276,36 @@ def _next_session(folder: RunFolder, fail_if: list[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "lab.cli.main", *words])
 
 
-def _until(
-    blocks: int | None, budget: str, sessions: int, precision: str, exclude_noisy: float | None, metrics: list[str]
-) -> dict[str, Any]:
-    """What of a Plan says when to stop and what to leave out."""
-    from lab.host.units import parse_seconds, parse_share
+def _until(blocks: int | None, budget: str, sessions: int, exclude_noisy: float | None) -> dict[str, Any]:
+    """What of a Plan says how long it takes and what to leave out."""
+    from lab.host.units import parse_seconds
 
-    if precision and blocks is not None:
-        raise UsageError("--precision decides how many blocks there are, and so does --blocks", hint="leave one away")
-    if precision and "boot" not in metrics:
-        raise UsageError("--precision watches the intervals of boot", hint="add boot to --metrics")
     if exclude_noisy is not None and not 1 < exclude_noisy < math.inf:
         raise UsageError(f"--exclude-noisy {exclude_noisy:g} is not a factor above 1", hint="write for example 1.25")
-    if precision and sessions > 1:
-        raise UsageError("--precision can't end a run of several --sessions", hint="leave one away")
     return {
         "sessions": sessions,
         "blocks": blocks,
         "exclude_noisy": exclude_noisy,
         "budget_seconds": parse_seconds(budget) / sessions,
-        "precision": parse_share(precision) if precision else None,
     }
+
+
+def _aim(aims: dict[str, str], blocks: int | None, sessions: int, metrics: list[str]) -> dict[str, Any]:
+    """What of a Plan ends it before the budget does: ``precision`` or ``detect``, as they were typed."""
+    from lab.host.units import parse_share
+
+    asked = [f"--{name}" for name, share in aims.items() if share]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} each decide how many blocks there are", hint="leave one away")
+    alone = "leave one away"
+    for option in asked:
+        if blocks is not None:
+            raise UsageError(f"{option} decides how many blocks there are, and so does --blocks", hint=alone)
+        if "boot" not in metrics:
+            raise UsageError(f"{option} watches boots", hint="add boot to --metrics")
+        if sessions > 1:
+            raise UsageError(f"{option} can't end a run of several --sessions", hint=alone)
+    return {name: parse_share(share) if share else None for name, share in aims.items()}
 
 
 def _width_of(folder: RunFolder) -> Callable[[int], float]:
@@ -298,6 +318,18 @@ def _width_of(folder: RunFolder) -> Callable[[int], float]:
         return max(widths(load(folder.path).frame, done).values(), default=math.inf)
 
     return width
+
+
+def _needed_of(folder: RunFolder) -> Callable[[], float]:
+    """How many blocks find what the run is to detect, from what it has measured until now."""
+
+    def needed() -> float:
+        from lab.analysis.data import load
+        from lab.analysis.precision import blocks_needed
+
+        return blocks_needed(load(folder.path), float(folder.run.settings["detect"]))
+
+    return needed
 
 
 def _metrics(words: str) -> list[str]:

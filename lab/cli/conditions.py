@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab.analysis.conditions import Condition
     from lab.experiment.plan import PlannedArm
+    from lab.model import Scenario
+
+
+CONDITION_HOLDS = 3
+"""The exit code of a command of which a condition held; 1 is a failure, 2 a command that can't be meant."""
 
 
 def read(texts: Sequence[str]) -> list[Condition]:
@@ -21,13 +26,30 @@ def read(texts: Sequence[str]) -> list[Condition]:
     return [parse(text) for text in texts]
 
 
-def require(conditions: Sequence[Condition], arms: Sequence[PlannedArm]) -> None:
-    """Refuse conditions on what these arms will not tell, before they are run. Raises UsageError."""
+def require(
+    conditions: Sequence[Condition], arms: Sequence[PlannedArm], metrics: Sequence[str], scenario: Scenario
+) -> None:
+    """Refuse conditions on what these arms and metrics will not tell, before they are run. Raises UsageError."""
     if conditions:
         from lab.analysis.conditions import require as require_one
+        from lab.analysis.conditions import require_quantity
 
         for condition in conditions:
             require_one(condition, arms)
+            require_quantity(
+                condition, metrics, [figure.name for figure in scenario.work.figures] if scenario.work else None
+            )
+
+
+def require_of(conditions: Sequence[Condition], folder: Path) -> None:
+    """Refuse conditions on what a run does not tell, before a report is written. Raises UsageError."""
+    if conditions:
+        from lab.analysis.conditions import judge
+        from lab.analysis.data import load
+
+        loaded = load(folder)
+        for condition in conditions:
+            judge(condition, loaded)
 
 
 def check(conditions: Sequence[Condition], folder: Path) -> bool:
@@ -37,7 +59,8 @@ def check(conditions: Sequence[Condition], folder: Path) -> bool:
     from lab.analysis.conditions import Outcome, judge
     from lab.analysis.data import load
 
-    verdicts = [judge(condition, load(folder)) for condition in conditions]
+    loaded = load(folder)
+    verdicts = [judge(condition, loaded, conditions=len(conditions)) for condition in conditions]
     for verdict in verdicts:
         print(f"lab: --fail-if {verdict}", file=sys.stderr)
     return any(verdict.outcome is Outcome.HOLDS for verdict in verdicts)

@@ -27,7 +27,7 @@ def report(
         typer.Option(
             "--fail-if",
             metavar="CONDITION",
-            help="End with exit code 1 when it surely holds: 'boot.ratio(container, process) > 2'.",
+            help="End with exit code 3 when it surely holds: 'boot.ratio(container, process) > 2'.",
         ),
     ] = None,
     root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
@@ -39,7 +39,7 @@ def report(
     It needs no root, no hypervisor and no network.
     """
     from lab.analysis.data import load
-    from lab.cli.conditions import check, read
+    from lab.cli.conditions import CONDITION_HOLDS, check, read, require_of
     from lab.errors import UsageError
     from lab.reports import FORMATS, terminal, write, write_hidden
     from lab.reports.density import is_density
@@ -67,6 +67,8 @@ def report(
     wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
     folders = [locate(word, root) for word in runs or ["latest"]]
     for folder in folders:
+        require_of(conditions, folder)
+    for folder in folders:
         settings = RunFolder.open(folder).run.settings
         own = next((write_own for is_one, write_own in with_pages_of_their_own if is_one(settings)), None)
         if own is not None and hide:
@@ -90,4 +92,4 @@ def report(
                 typer.echo(path)
     held = [check(conditions, folder) for folder in folders]
     if any(held):
-        raise typer.Exit(1)
+        raise typer.Exit(CONDITION_HOLDS)

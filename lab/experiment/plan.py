@@ -70,6 +70,8 @@ class Plan:
     ``exclude_noisy`` is the rule by which blocks will be left out: see `lab.analysis.host`.
     ``factors`` are those that the arms were made of.
     ``precision`` ends it before the budget does: at most so wide shall an interval be, as a share of its median.
+    ``detect`` does so after as many blocks as it takes to show a difference of that share, which the first
+    `PRECISE_BLOCKS`, the pilot, tell.
     """
 
     arms: tuple[PlannedArm, ...]
@@ -77,6 +79,7 @@ class Plan:
     blocks: int | None
     budget_seconds: float
     precision: float | None = None
+    detect: float | None = None
     exclude_noisy: float | None = None
     sessions: int = 1
     factors: tuple[Factor, ...] = ()
@@ -95,13 +98,23 @@ class Plan:
         return self.ending(done, spent_seconds, longest_block_seconds) is None
 
     def ending(
-        self, done: int, spent_seconds: float, longest_block_seconds: float, width: float = math.inf
+        self,
+        done: int,
+        spent_seconds: float,
+        longest_block_seconds: float,
+        width: float = math.inf,
+        needed: float = math.inf,
     ) -> Ending | None:
-        """Why no further block is started, or None. ``width`` is that of the widest interval, as ``precision`` is."""
+        """Why no further block is started, or None.
+
+        ``width`` is that of the widest interval, as ``precision`` is; ``needed`` the blocks that ``detect`` takes.
+        """
         if self.blocks is not None:
             return Ending.BLOCKS if done >= self.blocks else None
         if self.precision is not None and done >= PRECISE_BLOCKS and width <= self.precision:
             return Ending.PRECISION
+        if self.detect is not None and done >= PRECISE_BLOCKS and done >= needed:
+            return Ending.DETECT
         if done >= MINIMUM_BLOCKS and spent_seconds + longest_block_seconds > self.budget_seconds:
             return Ending.BUDGET
         return None

@@ -54,14 +54,18 @@ class Experiment:
         folder: RunFolder,
         watch: Watch,
         width: Callable[[int], float] = lambda done: math.inf,
+        needed: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        """``width`` tells, for a plan with a precision, how wide the widest interval is after so many blocks."""
+        """``width`` tells, for a plan with a precision, how wide the widest interval is after so many blocks;
+        ``needed``, for one that shall detect something, how many blocks that takes, from those that are there.
+        """
         self.site = site
         self.setup = setup
         self.plan = plan
         self.folder = folder
         self.watch = watch
         self.width = width
+        self.needed = needed
         self.sentinel = Sentinel()
         ends = folder.run.settings.get("session_ends", [])  # the last block of each session that is complete
         self.session = len(ends) + 1
@@ -196,13 +200,34 @@ class Experiment:
         longest = 0.0
         for done in count():
             width = self.width(done) if self.plan.precision is not None and done >= PRECISE_BLOCKS else math.inf
-            if ending := self.plan.ending(done, now() - began, longest, width):
+            needed = self._plan_from_pilot(done, now() - began, longest)
+            if ending := self.plan.ending(done, now() - began, longest, width, needed):
                 return ending
             started = now()
             self.run_block(self.before + done + 1)
             longest = max(longest, now() - started)
             self.blocks_expected = self._foresee(done + 1, now() - began, longest)
         raise AssertionError("every plan ends")
+
+    def _plan_from_pilot(self, done: int, spent: float, longest: float) -> float:
+        """How many blocks it takes to show what the plan wants to; known, once and for all, after the pilot."""
+        share, settings = self.plan.detect, self.folder.run.settings
+        if share is None or done < PRECISE_BLOCKS:
+            return math.inf
+        if "pilot" not in settings:
+            needed = self.needed()
+            blocks = int(needed) if math.isfinite(needed) else None
+            self.folder.update(settings={**settings, "pilot": {"blocks": done, "needed": blocks}})
+            fitting = done + max(0, int((self.plan.budget_seconds - spent) / max(longest, 1e-3)))
+            enough = blocks is not None and blocks <= fitting
+            self.watch.note(
+                f"the pilot of {done} blocks says: a difference of {100 * share:g} % takes "
+                f"{'blocks that can not be told' if blocks is None else f'{blocks} blocks'}"
+                + ("" if enough else f"; the budget allows about {fitting}")
+            )
+            return needed
+        told = settings["pilot"]["needed"]
+        return math.inf if told is None else float(told)
 
     def end_session(self, ending: str) -> str:
         """Note where this session ended; returns why the run did, which it has not when a further session follows."""
@@ -230,7 +255,9 @@ class Experiment:
     def _foresee(self, done: int, spent: float, longest: float) -> int:
         """How many blocks it will be, if the others take as long as the longest until now."""
         further = 0
-        while self.plan.another(done + further, spent + further * longest, longest):
+        pilot = self.folder.run.settings.get("pilot") or {}
+        needed = float(pilot.get("needed") or math.inf)
+        while self.plan.ending(done + further, spent + further * longest, longest, needed=needed) is None:
             further += 1
         return done + further
 

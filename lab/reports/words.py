@@ -205,6 +205,8 @@ def _stopping(material: Material) -> str:
         return "merged from runs, each of which had ended: " + ", ".join(
             f"{each['run']} ({each['ended_because']})" for each in merged
         )
+    if run.settings.get("detect"):
+        return _detecting(material)
     if precision is None:
         return "after the planned blocks" if run.blocks_planned else "at the budget, after three blocks at the least"
     now = ", ".join(f"{arm} {in_percent(width)}" for arm, width in widths(material.loaded.frame).items())
@@ -213,6 +215,19 @@ def _stopping(material: Material) -> str:
         f"as soon as the interval of every arm's median boot is at most {in_percent(precision)} of it wide, looked "
         f"at after each block from the {PRECISE_BLOCKS}th on, or at the budget; {which}. Widths: {now}. Intervals "
         "that decided when to stop cover the truth 92 to 95 times in 100"
+    )
+
+
+def _detecting(material: Material) -> str:
+    """What the run was to find, and how many blocks its pilot said that takes."""
+    share, pilot = material.run.settings["detect"], material.run.settings.get("pilot") or {}
+    what = f"a difference of {in_percent(share)} in a headline quantity"
+    if not pilot.get("needed"):
+        return f"after as many blocks as {what} takes, or at the budget; the pilot could not tell how many"
+    reached = "so many were measured" if material.loaded.blocks >= pilot["needed"] else "the budget ended before"
+    return (
+        f"planned to find {what} four times in five, or at the budget: the first {pilot['blocks']} blocks, a pilot, "
+        f"said that it takes {pilot['needed']}; {reached}"
     )
 
 

@@ -69,6 +69,7 @@ def merge(folders: Sequence[RunFolder], out: Path) -> RunFolder:
                 **first.settings,
                 "sessions": sum(sessions),
                 "precision": None,
+                "detect": None,
                 "merged": [
                     {"run": each.run.name, "seed": each.run.seed, "ended_because": each.run.ended_because}
                     for each in folders

@@ -24,6 +24,7 @@ class Ending(StrEnum):
     BLOCKS = "blocks done"
     BUDGET = "budget"
     PRECISION = "precision"
+    DETECT = "enough to detect"
 
 
 class Status(StrEnum):

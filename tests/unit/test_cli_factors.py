@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lab.backends.registry import find
@@ -11,7 +13,7 @@ from lab.errors import UsageError
 from lab.experiment.factors import Factor, parse
 from lab.host.units import parse_bytes
 from lab.hypervisor.guest import loader
-from lab.model import Limits
+from lab.model import Limits, Scenario
 
 BACKENDS = ("container", "vm")
 
@@ -46,6 +48,9 @@ def test_one_line_says_what_a_backend_is_left_out_of(capsys: pytest.CaptureFixtu
         ("boot.effect(vm, firmware=direct) > 1", "no effect of firmware=direct on vm", "firmware=seabios"),
         ("boot.ratio(microvm, vm) > 1", "no backend microvm", "it has: container, vm"),
         ("boot.ratio(vm, vm[memory=1G]) > 1", "no arm vm.memory=1G", "memory=256M, memory=512M"),
+        ("boot.totl.median(vm) > 1s", "no quantity is called boot.totl", "did you mean boot.total"),
+        ("work.get.median(vm) > 1", "no quantity is called work.get", "did you mean"),
+        ("cpu.idle.median(vm) > 1", "cpu.idle is not measured", "add cpu to --metrics"),
     ],
 )
 def test_a_condition_on_what_will_not_be_run_is_refused_before_it_starts(
@@ -53,9 +58,10 @@ def test_a_condition_on_what_will_not_be_run_is_refused_before_it_starts(
 ) -> None:
     planned = plan_arms(BACKENDS, factors("memory=256M,512M", "firmware=direct,seabios"), Limits())
     meant = ("boot.ratio(vm[memory=512M], container) > 1", "boot.effect(vm, firmware=seabios) > 1")
-    require(read([*meant, "boot.median(container#aa) > 1s"]), planned)
+    idle = Scenario(name="s", title="t", directory=Path(), dockerfile=Path())
+    require(read([*meant, "boot.median(container#aa) > 1s"]), planned, ["boot"], idle)
     with pytest.raises(UsageError, match=says) as caught:
-        require(read([condition]), planned)
+        require(read([condition]), planned, ["boot", "load"], idle)
     assert remedy.split(", ")[0] in caught.value.hint
 
 

@@ -145,7 +145,7 @@ def test_lab_report_takes_conditions(run: RunFolder) -> None:
     command = typer.Typer()
     command.command()(report)
     wanted = [str(run.path), "--format", "md", "--fail-if", "boot.ratio(microvm, process) > 2"]
-    assert CliRunner().invoke(command, wanted).exit_code == 1
+    assert CliRunner().invoke(command, wanted).exit_code == 3
 
 
 # The difference of two runs
