@@ -4,10 +4,14 @@ unit/       anywhere, without root
 browser/    Chromium, without a window
 container/  root, namespaces and an overlay mount
 vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
+machines/   root, QEMU and what makes a Debian: lab in ordinary machines, and only where they are asked for
 
 Several processes may share them (``-n 2``, `sharing`). Those of container/ and vm/ that are marked ``alone`` then
 wait until no other such test runs, and keep the others waiting: because they compare instruments, or because any lab
 command removes what dead sessions left, so that one that looks at it must be the only one that runs lab.
+
+Those of machines/ take longer than all others: they run when the command line names them or their marker,
+``machines``. Those that are marked ``nightly`` take hours, and run when ``-m`` names them.
 
 Where the need is not met the tests are skipped, or, when ``LAB_REQUIRE=browser,container,vm`` names it, fail:
 a machine that is there to run them must not go green because it could not.
@@ -27,9 +31,16 @@ from pathlib import Path
 
 import pytest
 
-ORDER = ("unit", "fuzz", "browser", "container", "vm")
-SHARED_ORDER = ("unit", "fuzz", "browser", "vm", "container")  # one process goes on with vm, the others do the rest
-PRIVILEGES = ("browser", "container", "vm")
+ORDER = ("unit", "fuzz", "browser", "container", "vm", "machines")
+SHARED_ORDER = (
+    "unit",
+    "fuzz",
+    "browser",
+    "vm",
+    "container",
+    "machines",
+)  # one process goes on with vm, the others do the rest
+PRIVILEGES = ("browser", "container", "vm", "machines")
 
 TRY_CONTAINER = """
 mount -t tmpfs tmpfs "$1"
@@ -66,17 +77,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Quick tests first, a marker per privilege, so that ``-m 'not vm'`` works; nightly ones only if asked for."""
-    if "nightly" not in (config.getoption("-m") or ""):
-        late = [item for item in items if item.get_closest_marker("nightly")]
-        if late:
-            config.hook.pytest_deselected(items=late)
-            items[:] = [item for item in items if item not in late]
+    """Quick tests first, a marker per privilege, so that ``-m 'not vm'`` works, and none that has to be asked for."""
     order = SHARED_ORDER if any(hasattr(item.config, "workerinput") for item in items[:1]) else ORDER
     for item in items:
         if (directory := directory_of(item)) in PRIVILEGES:
             item.add_marker(directory)
+    left_out = [item for item in items if not is_asked_for(item, config)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: order.index(directory_of(item)) if directory_of(item) in order else 0)
+
+
+def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether a slow test is named, by its marker or by its place."""
+    expression = str(config.option.markexpr)
+    if item.get_closest_marker("nightly"):
+        return "nightly" in expression
+    if directory_of(item) != "machines" or "machines" in expression:
+        return True
+    return any("machines" in word.partition("::")[0].split("/") for word in config.args)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -167,6 +186,9 @@ def find_obstacle(privilege: str) -> str:
             return failure([*namespaces, "bash", "-ec", TRY_CONTAINER, "-", scratch])
         if shutil.which("qemu-system-x86_64") is None:
             return "needs qemu-system-x86_64"
+        if privilege == "machines":
+            lacking = [name for name in ("mmdebstrap", "mke2fs", "qemu-img", "ssh") if shutil.which(name) is None]
+            return f"needs {', '.join(lacking)}" if lacking else "" if os.geteuid() == 0 else "needs root"
         return failure([sys.executable, "-c", TRY_VM, scratch, str(os.geteuid())])
 
 

@@ -13,10 +13,11 @@ DOOR, ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist says nothing of its types
-    """A file at a time; those that need a guest go to one process, which makes the guest once in its LAB_HOME."""
+    """A file at a time; those that need a guest, or a machine, go to one process, which makes it once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "vm" if nodeid.startswith("tests/vm/") else str(super()._split_scope(nodeid))
+        folder = "/".join(nodeid.split("/")[:2])
+        return folder if folder in ("tests/vm", "tests/machines") else str(super()._split_scope(nodeid))
 
 
 class Turn:
