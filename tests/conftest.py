@@ -32,14 +32,8 @@ from pathlib import Path
 import pytest
 
 ORDER = ("unit", "fuzz", "browser", "container", "vm", "machines")
-SHARED_ORDER = (
-    "unit",
-    "fuzz",
-    "browser",
-    "vm",
-    "container",
-    "machines",
-)  # one process goes on with vm, the others do the rest
+SHARED_ORDER = ("unit", "fuzz", "browser", "vm", "container", "machines")
+"""One process goes on with vm, the others do the rest."""
 PRIVILEGES = ("browser", "container", "vm", "machines")
 
 TRY_CONTAINER = """
@@ -95,7 +89,9 @@ def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
         return "nightly" in expression
     if directory_of(item) != "machines" or "machines" in expression:
         return True
-    return any("machines" in word.partition("::")[0].split("/") for word in config.args)
+    folder = Path(__file__).parent / "machines"
+    named = (config.invocation_params.dir / word.partition("::")[0] for word in config.args)
+    return any(path.resolve().is_relative_to(folder) for path in named)
 
 
 @pytest.hookimpl(optionalhook=True)
