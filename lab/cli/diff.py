@@ -49,9 +49,10 @@ def _show(found: Difference, everything: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from lab.analysis.judge import Verdict
+    from lab.analysis.judge import WITHIN, Verdict
     from lab.analysis.quantities import format_ratio, format_ratios, format_value, is_key, label
 
+    short = {Verdict.SAME: f"the same within {WITHIN}", Verdict.OPEN: "not proven"}
     plain = Console()
     console = Console(highlight=False, width=None if plain.is_terminal else 110)
     for sentence in found.unlike:
@@ -76,11 +77,11 @@ def _show(found: Difference, everything: bool) -> None:
                 format_value(row["after"], row["unit"]),
                 format_ratio(row["ratio"]),
                 format_ratios(row["low"], row["high"]) or "–",
-                "[bold]changed[/bold]" if row["claim"] else f"[dim]{Verdict(row['verdict']).words}[/dim]",
+                "[bold]changed[/bold]" if row["claim"] else f"[dim]{short[Verdict(row['verdict'])]}[/dim]",
             )
     console.print(grid)
     console.print(
         f"\n{int(table['claim'].sum())} of {len(table)} changed. The ratio is that of the geometric means, which the "
-        "medians beside it are not. Not proven either way does not mean no change: only that these runs could show "
-        "none."
+        "medians beside it are not. Not proven does not mean no change: only that these runs could show neither a "
+        "change nor that there is none."
     )
