@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.host import criu, privilege, restrictions
+from lab.host import criu, delegation, privilege, restrictions
 from lab.host.command import run
 from lab.host.facts import count_range_list, memory, parse_os_release
 from lab.host.hierarchy import Hierarchies
@@ -93,6 +93,7 @@ def host_checks() -> list[Check]:
         processor,
         ground,
         cgroup,
+        owner_of_cgroups,
         namespaces,
         overlay,
         disk,
@@ -149,6 +150,24 @@ def cgroup(hierarchies: Hierarchies | None = None) -> Check:
         found=said + (f"; can't write below {', '.join(sealed)}" if sealed else ""),
         remedy=f"mount -o remount,rw {sealed[0] if sealed else ''}" if may_write else privilege.remedy(),
         required_by=ALL,
+    )
+
+
+def owner_of_cgroups(root: str = "/", hierarchies: Hierarchies | None = None) -> Check:
+    """Who else writes to the tree of control groups, and whether it can be asked for a part of it."""
+    booted = delegation.is_booted(root)
+    delegates = delegation.delegates(root, (hierarchies or Hierarchies.detect()).mounted())
+    if delegates:
+        found = "systemd, which delegates a scope to each session of lab's"
+    elif not booted:
+        found = "nobody: lab's lie below lab"
+    else:
+        found = "systemd, unasked: lab's lie below lab, and detached instances end with the unit that started them"
+    return Check(
+        name="owner of cgroups",
+        ok=delegates or not booted,
+        found=found,
+        remedy="apt-get install dbus && systemctl start dbus.socket, or boot with cgroup v2 alone",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CommandError
-from lab.host import checks, privilege
+from lab.host import checks, delegation, privilege
 from lab.host.checks import Resource, Tool
 from lab.host.hierarchy import Hierarchies
 
@@ -52,6 +52,19 @@ def test_cgroups_name_the_absent_controllers(tmp_path: Path) -> None:
     assert not check.ok
     assert "no cpu, pids" in check.found
     assert "cpu, pids" in check.remedy
+
+
+def test_systemd_is_named_as_the_owner_of_cgroups_and_whether_it_can_be_asked(tmp_path: Path) -> None:
+    v2 = Hierarchies(unified=tmp_path)
+    assert checks.owner_of_cgroups(str(tmp_path), v2).ok
+    (tmp_path / delegation.BOOTED).mkdir(parents=True)
+    unasked = checks.owner_of_cgroups(str(tmp_path), v2)
+    assert not unasked.ok
+    assert not unasked.required_by
+    assert "dbus" in unasked.remedy
+    (tmp_path / delegation.BUS).mkdir(parents=True)
+    assert checks.owner_of_cgroups(str(tmp_path), v2).ok
+    assert not checks.owner_of_cgroups(str(tmp_path), Hierarchies(unified=tmp_path, v1={"cpu": tmp_path})).ok
 
 
 def test_no_cgroups_at_all_say_how_to_mount_them() -> None:
