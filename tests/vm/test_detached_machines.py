@@ -40,7 +40,7 @@ for word in sys.argv[1:]:
     run_detached(
         Wanted(
             what="tiny", command=["sleep", "600"], backend=backend, ports=(), environment={}, memory="", cpus="",
-            pids=None, name=name, remove=False, knobs={},
+            pids=None, name=name, remove=False, knobs={}, volumes=(), wait=False,
         )
     )
 """
