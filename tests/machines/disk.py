@@ -40,6 +40,7 @@ UNFINISHED = ".unfinished"
 ROOT_BYTES = 24 << 30
 HOME_BYTES = 16 << 30
 SPARE_BYTES = 8 << 30  # a root takes 3
+CHUNK_BYTES = 1 << 20
 SECONDS = 900.0
 KEPT_DAYS = 7
 APPLICATION = "web-app"
@@ -99,7 +100,7 @@ def kept(folder: Path, make: Callable[[Path], dict[str, str]]) -> Disk:
             work.mkdir(mode=0o700)
             record = make(work)
             (work / DISK).chmod(0o400)
-            (work / RECORD).write_text(json.dumps({**record, "sha256": digest(work / DISK)}))
+            (work / RECORD).write_text(json.dumps({**record, "digest": digest(work / DISK)}))
             work.rename(folder)
         os.utime(folder)
     return Disk(folder=folder)
@@ -108,7 +109,7 @@ def kept(folder: Path, make: Callable[[Path], dict[str, str]]) -> Disk:
 def is_whole(folder: Path) -> bool:
     """Whether a finished disk is there, and is what it was when it was finished."""
     try:
-        recorded = json.loads((folder / RECORD).read_text())["sha256"]
+        recorded = json.loads((folder / RECORD).read_text())["digest"]
         return bool(digest(folder / DISK) == recorded)
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -211,21 +212,21 @@ def make_ext4(tree: Path, disk: Path, label: str, size_bytes: int) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 over what a sparse file holds, and where."""
+    """SHA-256 over what a sparse file holds, and where. A hole is as good as zeros: the kernel may take one for the
+    other until all is written back.
+    """
     whole = hashlib.sha256()
     with path.open("rb", buffering=0) as disk:
         size = os.fstat(disk.fileno()).st_size
-        end = 0
-        while (start := data_after(disk.fileno(), end)) < size:
-            end = os.lseek(disk.fileno(), start, os.SEEK_HOLE)
-            whole.update(f"{start} {end} ".encode())
-            disk.seek(start)
-            while start < end:
-                chunk = disk.read(min(1 << 20, end - start))
-                if not chunk:
-                    break
-                start += len(chunk)
+        offset = 0
+        while (offset := data_after(disk.fileno(), offset)) < size:
+            offset -= offset % CHUNK_BYTES
+            disk.seek(offset)
+            chunk = disk.read(CHUNK_BYTES)
+            if chunk != bytes(len(chunk)):
+                whole.update(f"{offset} ".encode())
                 whole.update(chunk)
+            offset += CHUNK_BYTES
         whole.update(str(size).encode())
     return whole.hexdigest()
 

@@ -43,6 +43,17 @@ def test_a_damaged_one_is_made_anew(made: list[Path], tmp_path: Path, at: int) -
     assert disk.read_bytes().startswith(b"begin")
 
 
+def test_zeros_in_place_of_a_hole_are_no_damage(made: list[Path], tmp_path: Path) -> None:
+    """The kernel may tell one for the other until everything is written back."""
+    disk = make_into(made, tmp_path)
+    disk.chmod(0o600)
+    with disk.open("rb+") as opened:
+        opened.seek(3 << 20)
+        opened.write(bytes(5 << 20))
+    make_into(made, tmp_path)
+    assert len(made) == 1
+
+
 def test_a_shortened_one_is_made_anew(made: list[Path], tmp_path: Path) -> None:
     disk = make_into(made, tmp_path)
     disk.chmod(0o600)
