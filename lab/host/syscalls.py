@@ -332,10 +332,10 @@ def join_session_keyring() -> None:
     system_call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
 
 
-def sched_setattr(**fields: int) -> None:
-    """sched_setattr(2) of the calling thread; ``fields`` of struct sched_attr, times in nanoseconds."""
+def sched_setattr(pid: int = 0, **fields: int) -> None:
+    """sched_setattr(2) of ``pid``, or the calling thread; ``fields`` of struct sched_attr, times in nanoseconds."""
     attributes = _SchedAttr(size=ctypes.sizeof(_SchedAttr), **fields)
-    system_call("sched_setattr", 0, ctypes.byref(attributes), 0)
+    system_call("sched_setattr", pid, ctypes.byref(attributes), 0)
 
 
 def ioprio_set(io_class: int, priority: int) -> None:

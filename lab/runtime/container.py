@@ -171,10 +171,22 @@ def start_beside(
     finally:
         ours.close()
         theirs.close()
-    if process.agent:
-        with suppress(ChannelClosed):
-            started.channel.send("NUMBERED", pid=started.pid)
+    if process.scheduler is not None or process.agent:
+        number(process, started)
     return started
+
+
+def number(process: ProcessPlan, started: Started) -> None:
+    """What takes its number, as only we know it, and a power that it has given up. Raises StepFailed."""
+    try:
+        if process.scheduler is not None:
+            syscalls.sched_setattr(started.pid, **process.scheduler)
+        started.channel.send("NUMBERED", pid=started.pid)
+    except ChannelClosed:
+        pass  # its own last words say why
+    except OSError as error:
+        abandon(started)
+        raise StepFailed(Step.LIMITS, error.errno or 0, error.strerror or "") from error
 
 
 def take_child_of(between: Started, channel: Channel) -> None:

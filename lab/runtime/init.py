@@ -139,8 +139,9 @@ def run_beside(
     """Join a running container, and let a child become one more process of it. Never returns.
 
     ``pidfd`` is its first process, ``namespaces`` what to join of it, ``root`` its root directory. A process shows
-    in a pid namespace from its birth on, so the child is born when nothing leads to the host any more: neither its
-    root nor a descriptor. It is the parent's (CLONE_PARENT), who is told its pidfd ``between``.
+    in a pid namespace from its birth on, to whoever may trace it there. So the child is born when nothing leads to
+    the host any more, neither its root nor a descriptor, and when it has no power left that the application won't
+    have. It is the parent's (CLONE_PARENT), who is told its pidfd ``between``.
     """
     progress = Progress(process.fail_at)
     try:
@@ -154,52 +155,67 @@ def run_beside(
         progress.enter(Step.ENTER)
         os.fchdir(root)
         os.chroot(".")
-        close_all_but(
-            *stdio, *range(3, 3 + process.preserve), status, channel.fileno(), between.fileno(), *agent_of(process)
-        )
-        pid, born = syscalls.clone_pidfd(syscalls.CLONE_PARENT)
-        if pid != 0:
-            between.send("BORN", descriptors=[born])
-            os._exit(0)
-        between.close()
-        die_with_the_launcher(channel, process)
-        learn_number(process, channel)
         if process.terminal:
             progress.enter(Step.CONSOLE)
             stdio = open_console(process, rooted.Root("/"), channel, stdio, bind=False)
-        become(process, progress, channel, stdio, status, -1)
+        progress.enter(Step.LIMITS)
+        set_limits(replace(process, scheduler=None))  # a process with a deadline may not fork: the parent sets it
+        progress.enter(Step.DESCRIPTORS)
+        preserved = range(3, 3 + process.preserve)
+        close_all_but(*stdio, *preserved, status, channel.fileno(), between.fileno(), *agent_of(process))
+        progress.enter(Step.DIRECTORY)
+        enter_directory(process)
+        give_up(process, progress, channel)
+        born, handle = syscalls.clone_pidfd(syscalls.CLONE_PARENT)
+        if born != 0:
+            between.send("BORN", descriptors=[handle])
+            os._exit(0)
+        between.close()
+        die_with_the_launcher(channel, process)
+        wait_until_numbered(process, channel)
+        execute(process, progress, channel, own_only(process, channel, stdio, status))
     except BaseException as error:
         report_and_exit(progress, channel, error)
 
 
 def become(
-    process: ProcessPlan,
-    progress: Progress,
-    channel: Channel,
-    stdio: list[int],
-    status: int,
-    label: int,
-    plan: Plan | None = None,
+    process: ProcessPlan, progress: Progress, channel: Channel, stdio: list[int], status: int, label: int, plan: Plan
 ) -> None:
-    """The steps that take privileges away, then execve(2). Behind the filter nothing of ours is called but that."""
+    """The steps that take privileges away, then execve(2)."""
     progress.enter(Step.LIMITS)
     set_limits(process)
     set_label(process, label)
     progress.enter(Step.DESCRIPTORS)
+    stub = own_only(process, channel, stdio, status)
+    progress.enter(Step.DIRECTORY)
+    enter_directory(process)
+    give_up(process, progress, channel)
+    if "startContainer" in plan.hooks:
+        progress.enter(Step.START_HOOKS)
+        run_start_hooks(plan, execution.spawn_hook(process, stub))
+    execute(process, progress, channel, stub)
+
+
+def own_only(process: ProcessPlan, channel: Channel, stdio: list[int], status: int) -> int:
+    """The descriptors that the application gets, and a session; what it is executed by way of is returned."""
     keep_only(channel, stdio, status, process)
     stub = -1 if process.init else trampoline.make()
     lead_session(process)
-    progress.enter(Step.DIRECTORY)
-    enter_directory(process)
+    return stub
+
+
+def give_up(process: ProcessPlan, progress: Progress, channel: Channel) -> None:
+    """All privileges that the application won't have; but for one, see `lab.runtime.execution`."""
     progress.enter(Step.CAPABILITIES)
     drop_privileges(process)
     die_with_the_launcher(channel, process)
     progress.enter(Step.NO_NEW_PRIVILEGES)
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    if plan and "startContainer" in plan.hooks:
-        progress.enter(Step.START_HOOKS)
-        run_start_hooks(plan, execution.spawn_hook(process, stub))
+
+
+def execute(process: ProcessPlan, progress: Progress, channel: Channel, stub: int) -> None:
+    """Behind the filter nothing of ours is called but execve(2)."""
     progress.enter(Step.SECCOMP)
     ready = look_up(process, progress, stub)
     restrict_files(process)
@@ -286,12 +302,14 @@ def agent_of(process: ProcessPlan) -> list[int]:
     return [listener.agent().fileno()]
 
 
-def learn_number(process: ProcessPlan, channel: Channel) -> None:
-    """Its agent is told which process asks, as the runtime numbers it: in here it has another number."""
-    if process.agent:
-        from lab.runtime import listener
+def wait_until_numbered(process: ProcessPlan, channel: Channel) -> None:
+    """The parent has something to do by its number, which is another one in here: the agent is told it as well."""
+    if process.scheduler is not None or process.agent:
+        pid = int(str(channel.expect("NUMBERED")["pid"]))
+        if process.agent:
+            from lab.runtime import listener
 
-        listener.agent().pid = int(str(channel.expect("NUMBERED")["pid"]))
+            listener.agent().pid = pid
 
 
 def die_with_the_launcher(channel: Channel, process: ProcessPlan) -> None:

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -36,6 +36,22 @@ from lab.model import Limits, Process, PublishedPort, Volume
 
 RECORD, EXIT, LOCK, SUPERVISOR_LOG = "instance.json", "exit.json", "lock", "supervisor.log"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")  # it is the hostname too (hostname(7))
+
+
+TEXTS = (
+    "name",
+    "id",
+    "backend",
+    "image",
+    "digest",
+    "boot_id",
+    "session",
+    "address",
+    "accelerator",
+    "error",
+    "health",
+)
+TIMES = ("created", "started", "ended")
 
 
 class State(StrEnum):
@@ -146,6 +162,9 @@ class Record:
     def from_json(cls, value: dict[str, Any]) -> Record:
         """Raises KeyError, TypeError or ValueError for what is no record."""
         known: dict[str, Any] = {one.name: value[one.name] for one in fields(cls) if one.name in value}
+        _check(known, TEXTS, str)
+        _check(known, TIMES, (int, float))
+        _check(known, ("process", "limits", "supervisor", "first", "knobs", "stamps", "source"), dict)
         process: dict[str, Any] = {
             name: tuple(part) if isinstance(part, list) else part for name, part in known["process"].items()
         }
@@ -158,6 +177,12 @@ class Record:
         for name in ("supervisor", "first"):
             known[name] = Pid(**known[name])
         return cls(**known)
+
+
+def _check(known: Mapping[str, object], names: Sequence[str], kind: type | tuple[type, ...]) -> None:
+    for name in names:
+        if name in known and not isinstance(known[name], kind):
+            raise TypeError(f"{name} is a {type(known[name]).__name__}")
 
 
 def root(home: Path | None = None) -> Path:

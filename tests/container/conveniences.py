@@ -134,9 +134,13 @@ def new_proc(place: Place, *, masked: bool) -> str:
 
 def watched(place: Place, come: Callable[[Place, str], object]) -> str:
     """A container that may trace looks at every process that comes: at its program, and at the root that it has."""
+    words = ["watch", str(place.canary()), str(place.program().stat().st_ino), str(WATCH_SECONDS)]
+    return looked_at(place, words, come)
+
+
+def looked_at(place: Place, words: list[str], come: Callable[[Place, str], object]) -> str:
     grant(place, "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-    words = [str(place.canary()), str(place.program().stat().st_ino), str(WATCH_SECONDS)]
-    place.bundle.script(f"escape watch {' '.join(words)} > /seen; echo end >> /seen; sleep 1000")
+    place.bundle.script(f"escape {' '.join(words)} > /seen; echo end >> /seen; sleep 1000")
     name = place.started()
     seen = place.bundle.root / "seen"
     while not seen.exists() or not seen.read_text().endswith("end\n"):
@@ -146,8 +150,23 @@ def watched(place: Place, come: Callable[[Place, str], object]) -> str:
     return judge(said)
 
 
+def execute(place: Place, name: str) -> None:
+    place.verb("exec", name, "true", check=False)
+
+
+def nsenter(place: Place, name: str) -> None:
+    """nsenter(1) brings a process of the host's along, with all that it has."""
+    words = ["nsenter", "--pid", "--target", str(pid_of(place, name)), "sleep", "0.2"]
+    subprocess.run(words, check=False, timeout=TIMEOUT_SECONDS)
+
+
 def executed(place: Place) -> str:
-    return watched(place, lambda place, name: place.verb("exec", name, "true", check=False))
+    return watched(place, execute)
+
+
+def seized(place: Place, come: Callable[[Place, str], object] = execute) -> str:
+    """A container that may trace traces what comes, while it has more power than it is going to have."""
+    return looked_at(place, ["seize", str(WATCH_SECONDS)], come)
 
 
 def pid_of(place: Place, name: str) -> int:
@@ -155,13 +174,8 @@ def pid_of(place: Place, name: str) -> int:
 
 
 def host_tool(place: Place) -> str:
-    """The control: nsenter(1) brings a process of the host's along, with all that it has."""
-
-    def come(place: Place, name: str) -> None:
-        words = ["nsenter", "--pid", "--target", str(pid_of(place, name)), "sleep", "0.2"]
-        subprocess.run(words, check=False, timeout=TIMEOUT_SECONDS)
-
-    return watched(place, come)
+    """The control."""
+    return watched(place, nsenter)
 
 
 def hook(place: Place, script: str) -> str:
@@ -346,6 +360,13 @@ ATTEMPTS = {
         gets="the runtime's program where it can be written to, or the host's root",
         attempt=executed,
         control=host_tool,
+    ),
+    "exec traced": Attempt(
+        asks="`exec` with no_new_privs into a container that has CAP_SYS_PTRACE",
+        gets="a process of the runtime's to trace while it has every capability",
+        attempt=seized,
+        through=("runc", "crun"),
+        control=lambda place: seized(place, nsenter),
     ),
     "startContainer": Attempt(
         asks="a `startContainer` hook, which is a program of the image",

@@ -37,6 +37,15 @@ def test_the_same_beside_the_first_process(runtime: Runtime) -> None:
     runtime.ok("delete", "-f", name)
 
 
+def test_one_more_process_is_scheduled_as_the_first(runtime: Runtime) -> None:
+    """Its parent sees to that, since it has no power left to do so when it is born."""
+    name = runtime.running(
+        edit=lambda config: config["process"].update(scheduler={"policy": "SCHED_BATCH", "nice": 3})
+    )
+    assert runtime.ok("exec", name, "awk", "{print $19, $41}", "/proc/self/stat").split() == ["3", "3"]
+    runtime.ok("delete", "-f", name)
+
+
 def test_a_waiting_process_can_not_be_looked_into(runtime: Runtime) -> None:
     """The interpreter is still in memory there: only who may trace any process of the host sees it."""
     name = runtime.new()

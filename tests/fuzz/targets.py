@@ -112,7 +112,8 @@ def oci_state(data: bytes) -> object:
 
 def instance_record(data: bytes) -> object:
     """A detached instance's record."""
-    return Record.from_json(json.loads(data))
+    found = Record.from_json(json.loads(data))
+    return found.condition, json.dumps(found.to_json())
 
 
 def session_ledger(data: bytes) -> object:

@@ -34,7 +34,9 @@ INTERESTING = (
     b"\\ud800",
 )
 
-FOUND: list[tuple[str, bytes]] = []
+FOUND: list[tuple[str, bytes]] = [
+    ("records", b'{"name": "w", "id": "0", "backend": "b", "image": "i", "digest": "d", "process": 1}'),
+]
 """Inputs that once crashed a target."""
 
 
