@@ -136,6 +136,13 @@ def compare(
             "--resume", metavar="RUN", help="Go on with a run that a crash or Ctrl-C ended. Its budget starts anew."
         ),
     ] = "",
+    shown: Annotated[
+        bool,
+        typer.Option(
+            "--open",
+            help="Show the report in a browser after the first block; it grows. Browser and figures share this host.",
+        ),
+    ] = False,
 ) -> None:
     """Measure one application behind every boundary."""
     if factors:
@@ -150,7 +157,7 @@ def compare(
     conditions = read(fail_if or [])
     with Site.open() as site:  # starts the launcher while this process is still small
         if resume:
-            folder = _resume(site, resume, out, conditions)
+            folder = _resume(site, resume, out, conditions, shown)
         else:
             chosen = choose_backends(on), _metrics(metrics)
             until = _until(blocks, budget, sessions, exclude_noisy) | _aim(
@@ -161,7 +168,7 @@ def compare(
             remark(varied, chosen[0])
             host = host_levels({"caches": caches}, varied)
             until |= {"factors": varied}
-            folder = _start(site, target, *chosen, until, seed, memory, cpus, host, idle, out, conditions)
+            folder = _start(site, target, *chosen, until, seed, memory, cpus, host, idle, out, conditions, shown)
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [])
     _report(folder)
@@ -182,6 +189,7 @@ def _start(
     idle: str,
     out: Path,
     conditions: list[Condition],
+    shown: bool,
 ) -> RunFolder:
     import secrets
 
@@ -203,10 +211,10 @@ def _start(
     require_budget(setup, plan, plan.budget_seconds)
     setup = with_factors(site, setup, plan)
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
-    return _run(site, setup, plan, folder)
+    return _run(site, setup, plan, folder, shown)
 
 
-def _resume(site: Site, word: str, out: Path, conditions: list[Condition]) -> RunFolder:
+def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown: bool) -> RunFolder:
     """Go on with the same plan, or refuse when the application or the host is another one."""
     from lab.experiment.factors import recorded
     from lab.experiment.plan import Plan
@@ -252,16 +260,18 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition]) -> Ru
             f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
         )
     folder.abandon_incomplete()
-    return _run(site, setup, plan, folder)
+    return _run(site, setup, plan, folder, shown)
 
 
-def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder) -> RunFolder:
+def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool) -> RunFolder:
+    from lab.cli.growing import Growing, open_page
     from lab.cli.watching import watching
     from lab.experiment.run import Experiment
 
     try:
         with folder, watching(folder.run) as watch:
-            Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder)).run()
+            with Growing(folder.path, watch, open_page if shown else None) as growing:
+                Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder), growing).run()
     except KeyboardInterrupt:
         print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
         raise

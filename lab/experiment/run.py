@@ -55,9 +55,11 @@ class Experiment:
         watch: Watch,
         width: Callable[[int], float] = lambda done: math.inf,
         needed: Callable[[], float] = lambda: math.inf,
+        after_block: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """``width`` tells, for a plan with a precision, how wide the widest interval is after so many blocks;
         ``needed``, for one that shall detect something, how many blocks that takes, from those that are there.
+        ``after_block`` is called with the seconds of the block that was done, when nothing is measured.
         """
         self.site = site
         self.setup = setup
@@ -66,6 +68,7 @@ class Experiment:
         self.watch = watch
         self.width = width
         self.needed = needed
+        self.after_block = after_block
         self.sentinel = Sentinel()
         ends = folder.run.settings.get("session_ends", [])  # the last block of each session that is complete
         self.session = len(ends) + 1
@@ -206,6 +209,7 @@ class Experiment:
             started = now()
             self.run_block(self.before + done + 1)
             longest = max(longest, now() - started)
+            self.after_block(now() - started)
             self.blocks_expected = self._foresee(done + 1, now() - began, longest)
         raise AssertionError("every plan ends")
 

@@ -28,9 +28,14 @@ WHOLE, NARROW = 1240.0, 300.0
 """How wide a figure may become there, and how wide a panel of the first screen is."""
 
 
-def html(material: Material, drawn: Sequence[Drawn]) -> str:
-    """One page: styles, pictures and script inside, nothing fetched; complete without the script too."""
-    context = _context(material) | {"figures": {each.name: _figure(material, each) for each in drawn}}
+def html(material: Material, drawn: Sequence[Drawn], growing: Mapping[str, int] | None = None) -> str:
+    """One page: styles, pictures and script inside, nothing fetched; complete without the script too. ``growing``
+    says of a run that is still measured how many blocks there are, when that was, and after how long to look again.
+    """
+    context = _context(material) | {
+        "growing": growing,
+        "figures": {each.name: _figure(material, each) for each in drawn},
+    }
     arms = [{"label": arm.label, "fill": adaptive(colour(arm)), "ink": adaptive(ink(arm))} for arm in material.arms]
     return render("report.html.j2", context, scripts=SCRIPTS, data=arms)
 

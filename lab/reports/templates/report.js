@@ -181,9 +181,33 @@ function filterMatrix(matrix) {
   filter();
 }
 
+// ---- a report that is still growing looks again, with what was open still open
+
+const GIVEN_UP = 1800;  // seconds without a new page: what measured has ended otherwise
+
+function grow() {
+  const key = `open ${location.pathname}`;
+  const sections = [...document.querySelectorAll("details.section")];
+  const ids = sections.map((section) => section.getAttribute("aria-labelledby"));
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(key) ?? "null");
+    for (const [index, section] of sections.entries()) section.open ||= kept?.includes(ids[index]) ?? false;
+    sessionStorage.removeItem(key);
+  } catch { /* a browser that keeps nothing for files: sections close */ }
+  const growing = document.querySelector(".growing");
+  if (!growing || Date.now() / 1000 - growing.dataset.written > GIVEN_UP) return;
+  setTimeout(() => {
+    try {
+      sessionStorage.setItem(key, JSON.stringify(ids.filter((_, index) => sections[index].open)));
+    } catch { /* see above */ }
+    location.reload();
+  }, growing.dataset.again * 1000);
+}
+
 listen();
 document.querySelectorAll("figure.chart-of").forEach(enliven);
 foldAll(choose());
 document.querySelectorAll("table.matrix").forEach(filterMatrix);
 [...document.querySelectorAll("table.sortable")].filter((table) => table.tBodies[0].rows.length > 2).forEach(makeSortable);
 addEventListener("beforeprint", () => document.querySelectorAll("details.section, .mind > details").forEach((each) => { each.open = true; }));
+grow();

@@ -1,0 +1,90 @@
+"""The page of a run that is still measured."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from synthetic import write_run
+
+from lab.cli import growing
+from lab.cli.growing import Growing, open_page
+from lab.reports.growing import write_growing
+
+
+class Notes:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def doing(self, what: str) -> None:
+        """Ignored."""
+
+    def progress(self, done: int, expected: int) -> None:
+        """Ignored."""
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def test_a_page_is_written_after_the_first_block_and_shown_once(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, blocks=1)
+    notes, shown = Notes(), []
+    with Growing(folder.path, notes, lambda page: bool(shown.append(page) or True)) as grow:
+        grow(30.0)
+        page = folder.path / "report.html"
+        assert 'data-again="30"' in page.read_text()
+        assert shown == [page]
+        grow.took = 0.0
+        page.unlink()
+        grow(30.0)
+        assert page.exists()
+        page.unlink()
+        grow.took = 1000.0  # it would cost more than a tenth of the time
+        grow(30.0)
+        assert not page.exists()
+    assert len(shown) == len(notes.notes) == 1
+
+
+def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path: Path) -> None:
+    folder, notes = write_run(tmp_path, blocks=1), Notes()
+    page = folder.path / "report.html"
+
+    def interrupted() -> None:
+        with Growing(folder.path, notes) as grow:
+            grow(30.0)
+            assert 'class="growing"' in page.read_text()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert 'class="growing"' not in (folder.path / "report.html").read_text()
+    (folder.path / "run.json").write_text("{")
+    with Growing(folder.path, notes) as grow:
+        grow(30.0)
+        grow(30.0)
+    assert sum("can't be written" in note for note in notes.notes) == 1
+
+
+def test_a_finished_report_takes_its_place_and_looks_no_more(tmp_path: Path) -> None:
+    from lab.reports import write
+
+    folder = write_run(tmp_path, blocks=1)
+    assert "still measur" in write_growing(folder.path, 5).read_text().lower()
+    write(folder.path, ["html"])
+    assert 'class="growing"' not in (folder.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("claimed", ["", "0", "no number", "-1", "4294967294"])
+def test_root_opens_no_browser_of_its_own(claimed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a browser was started")
+
+    monkeypatch.setattr(growing.subprocess, "Popen", refuse)
+    monkeypatch.setattr(growing.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("SUDO_UID", claimed)
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert not open_page(tmp_path)
