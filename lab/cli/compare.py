@@ -269,9 +269,12 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool) -
     from lab.experiment.run import Experiment
 
     try:
-        with folder, watching(folder.run) as watch:
-            with Growing(folder.path, watch, open_page if shown else None) as growing:
-                Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder), growing).run()
+        with (
+            folder,
+            watching(folder.run) as watch,
+            Growing(folder.path, watch, open_page if shown else None) as growing,
+        ):
+            Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder), growing).run()
     except KeyboardInterrupt:
         print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
         raise
