@@ -216,6 +216,8 @@ class Scenario:
     load: Load | None = None
     work: Work | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    build_arguments: Mapping[str, str] = field(default_factory=dict)
+    build_secrets: tuple[str, ...] = ()  # where to read each from, as ``lab build --secret`` has it; never the secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
         _clusters, _coarse, _restored, _host, _excluded,
     )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
-    found += _twin(loaded, ratios)
+    found += _twin(loaded, ratios) if loaded.blocks else ()
     return tuple(
         sorted(found, key=lambda finding: (finding.kind is not Kind.TWIN, list(Severity).index(finding.severity)))
     )
@@ -101,7 +101,7 @@ def _failed(loaded: Loaded) -> Iterator[Finding]:
     if bad.empty:
         return
     total = frame["instance"].nunique()
-    cases = [f"{row.arm} in block {row.block} ({row.status}{_because(str(row.text))})" for row in bad.itertuples()]
+    cases = [f"{row.arm} in {_when(row.block)} ({row.status}{_because(str(row.text))})" for row in bad.itertuples()]
     yield Finding(
         kind=Kind.FAILED,
         severity=Severity.SERIOUS,
@@ -126,6 +126,10 @@ def _inconclusive(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
+def _when(block: Any) -> str:
+    return f"block {block}" if block > 0 else "the warm-up"
+
+
 def _because(text: str) -> str:
     return f": {text}" if text else ""
 
@@ -138,7 +142,9 @@ def _interrupted(loaded: Loaded) -> Iterator[Finding]:
         kind=Kind.INTERRUPTED,
         severity=Severity.WARNING,
         sentence=f"The run is not complete: it ended with “{because}”." if because else "The run has not ended yet.",
-        advice=f"Continue it: lab compare --resume {loaded.run.name}",
+        advice="Read the logs, and mend what is wrong; then start a new run."
+        if because.startswith("error:") and not loaded.blocks
+        else f"Continue it: lab compare --resume {loaded.run.name}",
     )
 
 
@@ -150,8 +156,12 @@ def _few_blocks(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.FEW_BLOCKS,
             severity=Severity.WARNING,
-            sentence=f"{_count(blocks, 'block')} is too little for any interval.",
-            advice="Nothing is claimed. Repeat with --blocks 10 or a larger --budget.",
+            sentence=f"{_count(blocks, 'block')} is too little for any interval."
+            if blocks
+            else "Nothing was measured.",
+            advice="Nothing is claimed."
+            if not blocks
+            else "Nothing is claimed. Repeat with --blocks 10 or a larger --budget.",
         )
         return
     reach = 100 * st.reachable_level(blocks)

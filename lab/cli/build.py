@@ -76,7 +76,7 @@ def build(
     from lab.images.store import Store
 
     context, dockerfile = _where(target, file)
-    arguments = _arguments(build_arg or [], os.environ)
+    arguments = parse_arguments(build_arg or [], os.environ)
     if stamp := arguments.get("SOURCE_DATE_EPOCH"):
         os.environ["SOURCE_DATE_EPOCH"] = stamp  # as BuildKit has it: the time of all that is made
     require_root()
@@ -113,10 +113,11 @@ def build_scenario(
         scenario.directory,
         dockerfile=scenario.dockerfile,
         tag=from_folder(scenario.name) + (f":{tag}" if tag else ""),
-        build_args=arguments or {},
+        build_args={**scenario.build_arguments, **(arguments or {})},
         store=site.store,
         runner=ContainerSteps(site.launcher),
         progress=Failures() if Manner.quiet else Steps(sys.stderr, patient=True),
+        options=_options("", False, False, scenario.build_secrets, (), (), ()),
     )
 
 
@@ -154,7 +155,7 @@ def _options(
     from lab.images.mounts import Offer
 
     offer = Offer(
-        secrets=dict(_secret(text, os.environ) for text in secrets), agents=dict(_agent(text) for text in agents)
+        secrets=dict(parse_secret(text, os.environ) for text in secrets), agents=dict(_agent(text) for text in agents)
     )
     return Options(
         target=target,
@@ -166,7 +167,7 @@ def _options(
     )
 
 
-def _arguments(pairs: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+def parse_arguments(pairs: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
     """``K=V``; a lone ``K`` takes its value from the environment, as Docker has it."""
     arguments = {}
     for pair in pairs:
@@ -188,7 +189,7 @@ def _labels(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _secret(text: str, environment: Mapping[str, str]) -> tuple[str, bytes]:
+def parse_secret(text: str, environment: Mapping[str, str]) -> tuple[str, bytes]:
     """``id=ID,src=FILE`` or ``id=ID,env=VARIABLE``; without either, the variable or else the file called ID."""
     parts = dict(part.partition("=")[::2] for part in text.split(","))
     name, variable, file = parts.get("id", ""), parts.get("env", ""), parts.get("src") or parts.get("source", "")

@@ -18,15 +18,18 @@ from lab.cli.factors import host_levels, plan_arms, remark, require_budget, requ
 from lab.cli.factors import read as read_factors
 from lab.cli.measuring import RESULTS, Out, choose_backends, limit, set_up
 from lab.cli.privilege import require_root
-from lab.errors import ResultsError, UsageError
+from lab.cli.ready import BuildArgument, Port, Ready, Secret, asked
+from lab.errors import LabError, LaunchError, ResultsError, UsageError
 
 if TYPE_CHECKING:
     from lab.analysis.conditions import Condition
     from lab.backends.site import Site
     from lab.experiment.plan import Plan
     from lab.experiment.setup import Setup
+    from lab.model import Limits, Scenario
     from lab.results.store import RunFolder
 
+ARGUMENT = "arg."  # how a factor that varies a build argument is called
 DEFAULT_BUDGET = "5m"
 DEFAULT_IDLE = "10s"
 
@@ -90,6 +93,13 @@ def compare(
         str, typer.Option("--memory", metavar="SIZE", help="Memory limit of every instance, like 256M.")
     ] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="CPU limit of every instance, like 0.5.")] = "",
+    pids: Annotated[
+        int | None, typer.Option("--pids", min=1, metavar="N", help="Limit of processes of every instance.")
+    ] = None,
+    port: Port = None,
+    ready: Ready = "",
+    build_arg: BuildArgument = None,
+    secret: Secret = None,
     caches: Annotated[
         str,
         typer.Option(
@@ -152,6 +162,7 @@ def compare(
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     require_root()
     from lab.backends.site import Site
+    from lab.experiment.scenario import load
     from lab.results.record import Ending
 
     conditions = read(fail_if or [])
@@ -159,16 +170,21 @@ def compare(
         if resume:
             folder = _resume(site, resume, out, conditions, shown)
         else:
+            scenario = asked(load(target), port, ready, build_arg or [], secret or [])
             chosen = choose_backends(on), _metrics(metrics)
             until = _until(blocks, budget, sessions, exclude_noisy) | _aim(
                 {"precision": precision, "detect": detect}, blocks, sessions, chosen[1]
             )
             varied = read_factors(factor or [], chosen[0])
-            require_single(varied, {"memory": memory, "cpus": cpus, "caches": caches})
+            given = {f"{ARGUMENT}{name}": value for name, value in scenario.build_arguments.items()}
+            require_single(
+                varied, {"memory": memory, "cpus": cpus, "pids": str(pids or ""), "caches": caches, **given}
+            )
             remark(varied, chosen[0])
             host = host_levels({"caches": caches}, varied)
             until |= {"factors": varied}
-            folder = _start(site, target, *chosen, until, seed, memory, cpus, host, idle, out, conditions, shown)
+            limits = limit(scenario.limits, memory, cpus, pids)
+            folder = _start(site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown)
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [])
     _report(folder)
@@ -178,13 +194,12 @@ def compare(
 
 def _start(
     site: Site,
-    target: str,
+    scenario: Scenario,
+    limits: Limits,
     backends: list[str],
     metrics: list[str],
     until: dict[str, Any],
     seed: int | None,
-    memory: str,
-    cpus: str,
     host: dict[str, str],
     idle: str,
     out: Path,
@@ -195,19 +210,18 @@ def _start(
 
     from lab.experiment.plan import Plan
     from lab.experiment.provenance import describe
-    from lab.experiment.scenario import load
     from lab.host.units import parse_seconds
     from lab.results.store import RunFolder
 
-    scenario = load(target)
-    limits = limit(scenario.limits, memory, cpus)
     plan = Plan(
         arms=plan_arms(backends, until["factors"], limits),
         seed=secrets.randbelow(2**31) if seed is None else seed,
         **until,
     )
     require(conditions, plan.arms, metrics, scenario)
-    setup = replace(set_up(site, scenario, limits, metrics, parse_seconds(idle)), host=host)
+    loaded = bool({"cpu", "memory", "load"} & set(metrics))
+    setup = set_up(site, scenario, limits, metrics, parse_seconds(idle), backends=backends, loaded=loaded)
+    setup = replace(setup, host=host)
     require_budget(setup, plan, plan.budget_seconds)
     setup = with_factors(site, setup, plan)
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
@@ -218,6 +232,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     """Go on with the same plan, or refuse when the application or the host is another one."""
     from lab.experiment.factors import recorded
     from lab.experiment.plan import Plan
+    from lab.experiment.provenance import recalled
     from lab.experiment.scenario import load
     from lab.host import facts
     from lab.model import Limits
@@ -235,10 +250,11 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
         raise ResultsError(
             f"{run.name} was begun by an earlier lab, which treated the A/A twin otherwise", hint="start a new run"
         )
-    scenario = load(str(run.settings.get("directory") or run.scenario))
+    scenario = recalled(load(str(run.settings.get("directory") or run.scenario)), run.settings)
     idle_seconds = float(run.settings["idle_seconds"])
     setup = set_up(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)
-    setup = replace(setup, host=run.settings.get("host", {}))
+    linger = float(run.settings.get("linger_seconds", setup.linger_seconds))
+    setup = replace(setup, host=run.settings.get("host", {}), linger_seconds=linger)
     backends = list(dict.fromkeys(arm.backend for arm in run.arms))
     sessions = int(run.settings.get("sessions", 1))
     factors = recorded(run.settings)
@@ -275,6 +291,12 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool) -
             Growing(folder.path, watch, open_page if shown else None) as growing,
         ):
             Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder), growing).run()
+    except LabError as error:
+        if isinstance(error, LaunchError):
+            error.exit_code = 1  # the application's own is told; that of this command says that it failed
+        if next(folder.samples(), None) is not None:  # what failed is a result, and the report says how
+            _report(folder)
+        raise
     except KeyboardInterrupt:
         print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
         raise

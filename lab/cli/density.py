@@ -11,6 +11,7 @@ import typer
 from lab.cli.factors import host_levels
 from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, one_each, set_up
 from lab.cli.privilege import require_root
+from lab.cli.ready import Port, Ready, asked
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def density(
         str,
         typer.Option("--ksm", metavar="on|off", help="Let the host keep equal pages of all copies once."),
     ] = "",
+    port: Port = None,
+    ready: Ready = "",
     out: Out = RESULTS,
 ) -> None:
     """Find out how many copies fit.
@@ -73,8 +76,8 @@ def density(
         host = host_levels({"caches": caches} | ({"ksm": ksm} if ksm else {}))
         if ksm == "on":
             require_possible("ksm")
-        scenario = load(target)
-        setup = replace(set_up(site, scenario, scenario.limits, [], 0.0), host=host)
+        scenario = asked(load(target), port, ready)
+        setup = replace(set_up(site, scenario, scenario.limits, [], 0.0, backends=chosen), host=host)
         limits = Limits(
             copies=up_to,
             floor_bytes=floor or max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8),

@@ -9,6 +9,7 @@ import typer
 
 from lab.cli.measuring import RESULTS, Out, Seed, Target, drawn, set_up
 from lab.cli.privilege import require_root
+from lab.cli.ready import Port, Ready, asked
 from lab.cli.shape import say
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def ladder(
     probes: Annotated[
         bool, typer.Option("--probes/--no-probes", help="Ask the isolation probes on each rung.")
     ] = True,
+    port: Port = None,
+    ready: Ready = "",
     out: Out = RESULTS,
 ) -> None:
     """Add a container's mechanisms one at a time, measure each step.
@@ -72,8 +75,8 @@ def ladder(
         from lab.results.store import RunFolder
 
         climbed = _usable(choose(words), bool(words))
-        scenario = load(target)
-        setup = set_up(site, scenario, scenario.limits, METRICS, idle_seconds)
+        scenario = asked(load(target), port, ready)
+        setup = set_up(site, scenario, scenario.limits, METRICS, idle_seconds, backends=("container",))
         plan = Plan(
             arms=planned(climbed),
             seed=drawn(seed),

@@ -71,7 +71,7 @@ def choose_backends(on: str) -> list[str]:
     return sorted(set(usable), key=lambda name: classes[name].order)
 
 
-def limit(limits: Limits, memory: str, cpus: str) -> Limits:
+def limit(limits: Limits, memory: str, cpus: str, pids: int | None = None) -> Limits:
     """``limits`` with what the command line says instead. Raises UsageError for what is no size or number."""
     from lab.host.units import parse_bytes, parse_cpus
 
@@ -79,30 +79,50 @@ def limit(limits: Limits, memory: str, cpus: str) -> Limits:
         limits = replace(limits, memory_bytes=parse_bytes(memory))
     if cpus:
         limits = replace(limits, cpus=parse_cpus(cpus))
+    if pids is not None:
+        limits = replace(limits, pids=pids)
     return limits
 
 
-def set_up(site: Site, scenario: Scenario, limits: Limits, metrics: list[str], idle_seconds: float) -> Setup:
-    """Build the image, and decide with its EXPOSE, HEALTHCHECK and CMD what the scenario leaves open."""
+def set_up(
+    site: Site,
+    scenario: Scenario,
+    limits: Limits,
+    metrics: list[str],
+    idle_seconds: float,
+    *,
+    backends: Sequence[str] = (),
+    loaded: bool = False,
+) -> Setup:
+    """Build the image, and settle what the scenario leaves open by its EXPOSE, HEALTHCHECK and CMD, or by looking at
+    one copy on one of ``backends``; without any of these nothing is open. ``loaded`` says whether to offer a load.
+    """
     from lab.cli.build import build_scenario
+    from lab.cli.ready import settled
+    from lab.experiment.looking import Settled
     from lab.experiment.setup import Setup
     from lab.images.process import resolve
-    from lab.metrics.health import readiness_of
     from lab.metrics.registry import metrics as all_metrics
-    from lab.model import TcpReadiness
+    from lab.model import DoneReadiness
 
     image = build_scenario(site, scenario)
-    port = scenario.port or next(iter(image.config.exposed_ports), None)
-    readiness = scenario.readiness or readiness_of(image.config) or (TcpReadiness() if port else None)
-    scenario = replace(scenario, port=port, readiness=readiness)
+    process = resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment))
+    nothing_open = Settled(scenario=scenario)
+    known = settled(site, scenario, image, process, limits, backends, loaded=loaded) if backends else nothing_open
+    ends = isinstance(
+        known.scenario.readiness, DoneReadiness
+    )  # its headline is that of a job, whatever was asked for
+    wanted = {*metrics, "job"} if ends else {*metrics} - {"job"}
     return Setup(
-        scenario=scenario,
+        scenario=known.scenario,
         image=image,
-        process=resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment)),
+        process=process,
         limits=limits,
-        metrics=tuple(metric() for metric in all_metrics() if metric.name in metrics),
+        metrics=tuple(metric() for metric in all_metrics() if metric.name in wanted),
         isolation="isolation" in metrics,
         idle_seconds=idle_seconds,
+        found=known.found,
+        linger_seconds=known.linger_seconds,
     )
 
 

@@ -8,6 +8,7 @@ import typer
 
 from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, limit, one_each, set_up
 from lab.cli.privilege import require_root
+from lab.cli.ready import Port, Ready, asked
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def noisy(
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="The memory limit, where limits are.")] = "",
     cpus: Annotated[str, typer.Option("--cpus", metavar="N", help="The CPU limit, where limits are.")] = "",
     seed: Seed = None,
+    port: Port = None,
+    ready: Ready = "",
     out: Out = RESULTS,
 ) -> None:
     """Disturb an instance by a bad neighbour.
@@ -64,10 +67,10 @@ def noisy(
         from lab.results.store import RunFolder
 
         chosen, seed = choose_backends(on), drawn(seed)
-        scenario = load(target)
-        if scenario.load is None:
+        scenario = asked(load(target), port, ready)
+        setup = set_up(site, scenario, limit(scenario.limits, memory, cpus), [], 0.0, backends=chosen, loaded=True)
+        if setup.scenario.load is None:
             raise UsageError(f"{scenario.name} has no load for a victim", hint="a [load] table in its scenario.toml")
-        setup = set_up(site, scenario, limit(scenario.limits, memory, cpus), [], 0.0)
         plan = Plan(arms=one_each(chosen), seed=seed, blocks=blocks, budget_seconds=0.0)
         Bound.of_this_host(fill(setup.limits))  # refused before a folder is made
         wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed, confined=confined)

@@ -9,6 +9,7 @@ import typer
 
 from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, one_each, set_up
 from lab.cli.privilege import require_root
+from lab.cli.ready import Port, Ready, asked
 from lab.cli.shape import JsonTo, write_json
 from lab.errors import LabError
 
@@ -29,6 +30,8 @@ def surface(
     ] = True,
     calls: Annotated[bool, typer.Option("--calls", help="Print a line per system call, too.")] = False,
     as_json: JsonTo = "",
+    port: Port = None,
+    ready: Ready = "",
     out: Out = RESULTS,
 ) -> None:
     """Count the attack surface: what of the host's kernel can be reached, and what is.
@@ -51,8 +54,8 @@ def surface(
         from lab.results.store import RunFolder
 
         chosen = choose_backends(on)
-        scenario = load(target)
-        setup = set_up(site, scenario, scenario.limits, [], 0.0)
+        scenario = asked(load(target), port, ready)
+        setup = set_up(site, scenario, scenario.limits, [], 0.0, backends=chosen, loaded=True)
         seed = drawn(seed)
         plan = Plan(arms=one_each(chosen), seed=seed, blocks=blocks, budget_seconds=0.0)
         folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), kind=KIND))

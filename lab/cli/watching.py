@@ -30,6 +30,8 @@ def watching(run: Run) -> Iterator[Watch]:
         f"[bold]{run.title}[/bold]  image {str(run.image['digest'])[:19]}…, base from {_origin(run)}", highlight=False
     )
     console.print(_arms(run), highlight=False, soft_wrap=not console.is_terminal)
+    for line in _shape(run):
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if run.settings.get("factors"):
         console.print(_size(run), highlight=False)
     if run.emulated:
@@ -63,6 +65,21 @@ def _arms(run: Run) -> RenderableType:
     for factor in run.settings.get("factors", []):
         table.add_row(Text(f"  {factor['name']}"), Text(), Text(f"{', '.join(factor['levels'])} {_of(run, factor)}"))
     return table
+
+
+def _shape(run: Run) -> Iterator[str]:
+    """What shapes the numbers to come, in lines: what is waited for and asked, and what is emulated."""
+    from lab.analysis.readiness import until
+    from lab.reports.words import in_words
+
+    settings = run.settings
+    port = f" (port {settings['port']})" if settings.get("port") else ""
+    yield f"  measured until: {until(run)}{port}: {in_words(settings.get('readiness')) or 'it executes'}"
+    yield f"  load: {in_words(settings.get('load')) or 'none'}"
+    yield from (f"  {sentence}" for sentence in settings.get("found", ()))
+    emulated = [arm.label for arm in run.arms if arm.accelerator.value == "tcg"]
+    if emulated:
+        yield f"  emulated: {', '.join(emulated)} run under TCG; that says nothing about KVM"
 
 
 def _of(run: Run, factor: Mapping[str, Any]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from lab.backends.site import Site
 from lab.experiment.plan import Plan
@@ -14,7 +14,17 @@ from lab.experiment.setup import Setup
 from lab.host import facts
 from lab.host.virtualisation import Ground, platform
 from lab.images.store import Image
-from lab.model import Accelerator, Kernel, Milestone
+from lab.model import (
+    Accelerator,
+    Healthcheck,
+    HealthReadiness,
+    Kernel,
+    Load,
+    Milestone,
+    Readiness,
+    Scenario,
+    StartedReadiness,
+)
 from lab.results.record import Arm, Run
 
 WARM_UPS = 1
@@ -45,6 +55,9 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str], 
         versions=facts.versions(),
         settings={
             "until": milestone.value,
+            "build": {"arguments": dict(scenario.build_arguments), "secrets": list(scenario.build_secrets)},
+            "found": list(setup.found),
+            "linger_seconds": setup.linger_seconds,
             "readiness": _plain(scenario.readiness),
             "ready_timeout_seconds": scenario.ready_timeout_seconds,
             "load": _plain(scenario.load),
@@ -105,6 +118,37 @@ def _image(image: Image) -> dict[str, Any]:
         "size_bytes": image.size_bytes,
         "layers": len(image.layers),
     }
+
+
+def recalled(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
+    """``scenario`` as the run with these settings has it: what was found by looking is not looked for again."""
+    load, build = settings.get("load"), settings.get("build", {})
+    return dataclasses.replace(
+        scenario,
+        port=settings.get("port"),
+        readiness=_readiness(settings.get("readiness")),
+        ready_timeout_seconds=float(settings.get("ready_timeout_seconds", scenario.ready_timeout_seconds)),
+        load=None if load is None else Load(**_fields(load)),
+        build_arguments=build.get("arguments", {}),
+        build_secrets=tuple(build.get("secrets", ())),
+    )
+
+
+def _readiness(raw: Mapping[str, Any] | None) -> Readiness:
+    """The readiness of a run.json; a run that recorded none was content with an execve."""
+    if raw is None:
+        return StartedReadiness()
+    kinds = {kind.__name__: kind for kind in get_args(Readiness)}
+    given = _fields(raw)
+    if "check" in given:
+        check = Healthcheck(**{**given["check"], "test": tuple(given["check"]["test"])})
+        return HealthReadiness(check=check, shell=tuple(given.get("shell", ())))
+    found: Readiness = kinds[raw["kind"]](**given)
+    return found
+
+
+def _fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if name != "kind"}
 
 
 def _plain(value: Any) -> Any:

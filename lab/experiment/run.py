@@ -13,14 +13,15 @@ where it stopped. An instance that fails or never answers is recorded as that, n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 
 from lab.backends.site import Site
-from lab.errors import LabError, LaunchError, ParityError
+from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment import overhead
+from lab.experiment.applications import is_job, is_silent, linger, require_success, wait_done, waiting
 from lab.experiment.client import Client
 from lab.experiment.hostfactors.registry import host_factors
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
@@ -35,7 +36,7 @@ from lab.images.store import Image
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Observation, Subject
-from lab.metrics.readiness import log_tail, wait_ready
+from lab.metrics.readiness import wait_ready
 from lab.results.record import Run
 from lab.results.store import RunFolder
 
@@ -297,10 +298,16 @@ class Experiment:
             raise
         except LabError as error:
             self.watch.note(error.message if name in error.message else f"{name}: {error.message}")
-            self._append(stamp, [failure("boot.total", "seconds", error, kernel=backend.kernel.value)])
+            self._append(stamp, self._failures(error, backend))
             failures.append(error)
         self.folder.complete(block, arm.label)
         return failures
+
+    def _failures(self, error: LabError, backend: Backend) -> Iterator[Observation]:
+        """Of what there is no time now: the headline of a batch job too."""
+        exit_code = error.exit_code if isinstance(error, LaunchError) and not isinstance(error, NotReady) else None
+        for quantity in ("boot.total", *(["job.total"] if is_job(self.setup.scenario) else [])):
+            yield failure(quantity, "seconds", error, kernel=backend.kernel.value, exit_code=exit_code)
 
     def _note_host(self, block: int, position: int, seen: Iterable[Observation]) -> None:
         """What was observed of the host itself: of no arm, no backend and no instance."""
@@ -335,46 +342,79 @@ class Experiment:
         subject.launched(instance)
         wait_ready(subject)
         stamp.accelerator = instance.accelerator
-        try:
+        if is_job(self.setup.scenario):
+            self._accompany_job(backend, instance, subject, stamp, label)
+        elif is_silent(self.setup.scenario):
+            self._accompany_silent(backend, instance, subject, stamp, label)
+        else:
             stamp.kernel = self._kernel(backend, instance)
-            self._append(stamp, (o for metric in self.setup.metrics for o in metric.ready(subject)))
-            if stamp.block <= WARM_UP:
-                self._ask(backend, instance, stamp, label)
-            else:
-                self._work(subject, stamp, label)
+            self._append(stamp, self._ready(subject))
+            self._append(stamp, self._observe(backend, instance, subject, stamp, label))
+
+    def _accompany_silent(
+        self, backend: Backend, instance: Instance, subject: Subject, stamp: Stamp, label: str
+    ) -> None:
+        """One that is asked nothing: nothing counts before it is seen not to fail, its start included."""
+        ready = list(self._ready(subject))
+        try:
+            if linger(instance, self.setup.linger_seconds):
+                stamp.kernel = self._kernel(backend, instance)
+                seen = list(self._observe(backend, instance, subject, stamp, label))
+                require_success(instance, instance.wait(0.0))
+                self._append(stamp, (*ready, *seen))
+                return
         except (LabError, OSError):
-            self._require_an_orderly_end(instance)
-
-    def _require_an_orderly_end(self, instance: Instance) -> None:
-        """What could not be observed is no failure of an application that serves nobody and is done.
-
-        Called while an error is handled. Raises it, or LaunchError when the application has failed.
-        """
-        code = instance.wait(ENDING_SECONDS) if self.setup.scenario.readiness is None else None
-        if code is None:
-            raise
-        if code != 0:
-            logs = instance.request.log_directory
-            raise LaunchError(
-                f"{instance.name} ended with exit code {code}", hint=f"its logs are in {logs}", detail=log_tail(logs)
-            )
+            code = instance.wait(ENDING_SECONDS)
+            if code is None:
+                raise
+            require_success(instance, code)
         self.watch.note(f"{instance.name} ended by itself (exit code 0): only its start was measured")
+        self._append(stamp, ready)
 
-    def _ask(self, backend: Backend, instance: Instance, stamp: Stamp, label: str) -> None:
+    def _accompany_job(
+        self, backend: Backend, instance: Instance, subject: Subject, stamp: Stamp, label: str
+    ) -> None:
+        """One that ends by itself: its time counts once it has. Another copy, which waits, is asked in its place."""
+        ready = list(self._ready(subject))
+        self.watch.doing(f"{label}: until it is done")
+        wait_done(instance, self.setup.scenario.ready_timeout_seconds)
+        self._append(stamp, (*ready, *(o for metric in self.setup.metrics for o in metric.done(subject))))
+        if stamp.block <= WARM_UP:
+            treatment = waiting(self.setup.treatment(stamp.arm))
+            request = self._request(f"asked-{stamp.instance}", treatment)
+            with backend.launch(replace(request, knobs=backend.carrying(request.knobs))) as asked:
+                asked.wait_executed()
+                stamp.kernel = self._kernel(backend, asked)
+                self._append(stamp, self._ask(backend, asked, stamp, label))
+
+    def _ready(self, subject: Subject) -> Iterator[Observation]:
+        return (o for metric in self.setup.metrics for o in metric.ready(subject))
+
+    def _observe(
+        self, backend: Backend, instance: Instance, subject: Subject, stamp: Stamp, label: str
+    ) -> Iterator[Observation]:
+        """What is observed of one that runs: of a warm-up what it answers, else how it idles and works."""
+        if stamp.block <= WARM_UP:
+            return self._ask(backend, instance, stamp, label)
+        return self._work(subject, label)
+
+    def _ask(self, backend: Backend, instance: Instance, stamp: Stamp, label: str) -> Iterator[Observation]:
         """What is asked once: of each arm its limits as they are seen, of each backend the isolation probes."""
         self._note_parity(stamp.arm.label, limits=limits_seen(instance, backend.kernel))
         if self.setup.isolation and self.session == 1 and stamp.arm.is_reference:  # every session answers alike
             self.watch.doing(f"{label}: isolation probes")
             began = now()
-            self._append(stamp, ask_all(instance, backend))
+            yield from ask_all(instance, backend)
             self.asked_seconds += now() - began
 
-    def _work(self, subject: Subject, stamp: Stamp, label: str) -> None:
+    def _work(self, subject: Subject, label: str) -> Iterator[Observation]:
         """Idle, load, after load."""
         self.watch.doing(f"{label}: idle")
-        self._append(stamp, (o for metric in self.setup.metrics for o in metric.idle(subject)))
+        for metric in self.setup.metrics:
+            yield from metric.idle(subject)
         self.watch.doing(f"{label}: under load")
-        self._append(stamp, (o for metric in self.setup.metrics for o in metric.loaded(subject)))
+        for metric in self.setup.metrics:
+            yield from metric.loaded(subject)
 
     def _append(self, stamp: Stamp, observations: Iterable[Observation]) -> None:
         for observation in observations:

@@ -3,9 +3,9 @@
 scenario.toml, every key optional::
 
     title = "A small web application"
-    port = 5000                      # default: the image's first EXPOSE
+    port = 5000                      # default: the image's first EXPOSE, or what it is seen to listen on
 
-    [readiness]                      # one of http, tcp, log, send; default: tcp on the port
+    [readiness]                      # one of http, tcp, log, send, started, done; default: see `looking`
     http = "/health"
     status = 200
     body = "ok"
@@ -16,7 +16,7 @@ scenario.toml, every key optional::
     cpus = 1.0
     pids = 128
 
-    [load]                           # what wrk asks for; default: none
+    [load]                           # what wrk asks for; default: GET on its HTTP port, where it has no work
     path = "/"
     connections = 4
     duration_seconds = 3.0
@@ -40,18 +40,21 @@ from lab.errors import ScenarioError, UsageError
 from lab.experiment import work
 from lab.host.units import parse_bytes, parse_cpus
 from lab.model import (
+    DoneReadiness,
     HttpReadiness,
     Limits,
     Load,
     LogReadiness,
     Readiness,
     Scenario,
+    StartedReadiness,
     TalkReadiness,
     TcpReadiness,
 )
 
 SHIPPED = Path(lab.__file__).resolve().parent.parent / "scenarios"
 
+KINDS = ("http", "tcp", "log", "send", "started", "done")
 KEYS: Mapping[str, type | tuple[type, ...]] = {
     "title": str,
     "port": int,
@@ -67,6 +70,8 @@ TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "status": int,
         "body": str,
         "tcp": bool,
+        "started": bool,
+        "done": bool,
         "log": str,
         "send": str,
         "expect": str,
@@ -154,9 +159,9 @@ def _check(data: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]],
 
 
 def _readiness(table: Mapping[str, Any], path: Path) -> Readiness | None:
-    chosen = [kind for kind in ("http", "tcp", "log", "send") if kind in table]
+    chosen = [kind for kind in KINDS if kind in table]
     if len(chosen) > 1:
-        raise ScenarioError(f"{path}: readiness has {' and '.join(chosen)}", hint="keep one of http, tcp, log, send")
+        raise ScenarioError(f"{path}: readiness has {' and '.join(chosen)}", hint=f"keep one of {', '.join(KINDS)}")
     if "http" in table:
         if not table["http"].startswith("/"):
             raise ScenarioError(f"{path}: readiness.http = {table['http']!r} is no path", hint='like "/health"')
@@ -173,7 +178,8 @@ def _readiness(table: Mapping[str, Any], path: Path) -> Readiness | None:
         if not table.get("expect"):
             raise ScenarioError(f"{path}: readiness.send without expect", hint='like expect = "+PONG"')
         return TalkReadiness(send=table["send"], expect=table["expect"])
-    return TcpReadiness() if table.get("tcp") else None
+    plain: dict[str, Readiness] = {"tcp": TcpReadiness(), "started": StartedReadiness(), "done": DoneReadiness()}
+    return next((readiness for kind, readiness in plain.items() if table.get(kind)), None)
 
 
 def _limits(table: Mapping[str, Any], path: Path) -> Limits:

@@ -10,7 +10,7 @@ from lab.experiment.factors import ENVIRONMENT, Factor, Scope, limited
 from lab.experiment.plan import AA_SUFFIX, PlannedArm
 from lab.images.store import Image
 from lab.metrics.base import Metric
-from lab.model import Limits, Process, Scenario
+from lab.model import DoneReadiness, Limits, Process, Scenario
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,9 @@ class Setup:
     """What is run, apart from the plan of when.
 
     ``image``, ``process``, ``limits`` and ``host``, a level of some host factors, are those of every arm without a
-    treatment of its own in ``treatments``.
+    treatment of its own in ``treatments``. ``found`` says in sentences where readiness, port and load come from that
+    the scenario left open, and an application that is asked nothing is watched for ``linger_seconds`` before its
+    start counts as one (`lab.experiment.looking`).
     """
 
     scenario: Scenario
@@ -41,6 +43,8 @@ class Setup:
     idle_seconds: float
     host: Mapping[str, str] = field(default_factory=dict, hash=False)
     treatments: Mapping[str, Treatment] = field(default_factory=dict)
+    found: tuple[str, ...] = ()
+    linger_seconds: float = 1.0
 
     def treatment(self, arm: PlannedArm) -> Treatment:
         """How the instances of ``arm`` are started; the A/A twin's as those it repeats."""
@@ -61,6 +65,8 @@ class Setup:
     @property
     def seconds_watched(self) -> float:
         """How long an instance is watched at the least once it is up: idle, then under load. Of the A/A twin, not."""
+        if isinstance(self.scenario.readiness, DoneReadiness):
+            return 0.0
         measured = {metric.name for metric in self.metrics}
         idle = self.idle_seconds if measured & {"cpu", "memory"} else 0.0
         load = self.scenario.load if measured & {"cpu", "memory", "load"} else None

@@ -1,7 +1,8 @@
 """What a metric is, and the subject it observes.
 
 A metric is one file below ``lab/metrics/`` with one class. The experiment calls its hooks for each instance in
-this order: `ready`, `idle`, `loaded`, `ended`. It never knows which backend made the instance.
+this order: `ready`, `idle`, `loaded`, `ended`; of a batch job `ready`, `done`, `ended`. It never knows which backend
+made the instance.
 """
 
 from __future__ import annotations
@@ -182,6 +183,10 @@ class Metric(ABC):
 
     def loaded(self, subject: Subject) -> Iterable[Observation]:
         """During and after the load; `Subject.load` runs it for whoever asks first."""
+        return ()
+
+    def done(self, subject: Subject) -> Iterable[Observation]:
+        """A batch job has ended by itself with exit code 0; what it was in, a cgroup, is still there."""
         return ()
 
     def ended(self, subject: Subject) -> Iterable[Observation]:

@@ -48,7 +48,8 @@ class Boot(Metric):
         stamps = timeline.stamps()
         resolutions = {phase: timeline.resolution_seconds(phase) for phase in BOOT_PHASES}
         yield from segments(stamps, resolutions, answered=not isinstance(subject.scenario.readiness, SILENT))
-        if (fetched := fetched_by(subject.instance)) is not None:
+        ends = isinstance(subject.scenario.readiness, DoneReadiness)  # perhaps it has ended: nobody is left to count
+        if not ends and (fetched := fetched_by(subject.instance)) is not None:
             yield Observation(quantity="boot.read", value=fetched, unit="bytes")
         if (size := subject.instance.snapshot_bytes) is not None:
             yield Observation(quantity="snapshot.size", value=size, unit="bytes")

@@ -118,7 +118,8 @@ class _Watch:
             if (code := self.instance.wait(0.0)) is not None:
                 what = f"ended with exit code {code} before it became ready"
                 hint, detail = self._evidence()
-                raise LaunchError(f"{self.instance.name} {what}", hint=hint, detail=detail)
+                last = f": {detail.splitlines()[-1].strip()}" if detail else ""
+                raise LaunchError(f"{self.instance.name} {what}{last}", hint=hint, detail=detail, exit_code=code)
 
     def _evidence(self) -> tuple[str, str]:
         """Where the logs are, and their tail."""
@@ -306,11 +307,13 @@ def listeners(instance: Instance, port: int | None) -> str:
     return f"nothing listens on port {port} inside" + (f", but on {', '.join(map(str, others))}" if others else "")
 
 
-def listening_sockets(table: str) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
-    """Addresses and ports in state TCP_LISTEN of /proc/net/tcp or tcp6: words in host order (proc_net(5))."""
+def listening_sockets(table: str, state: str = "0A") -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
+    """Addresses and ports in a state, TCP_LISTEN unless given, of /proc/net/tcp, tcp6, udp or udp6: words in host
+    order (proc_net(5)).
+    """
     for line in table.splitlines()[1:]:
         words = line.split()
-        if len(words) < 4 or words[3] != "0A":
+        if len(words) < 4 or words[3] != state:
             continue
         text, _, port = words[1].partition(":")
         raw = b"".join(bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8))

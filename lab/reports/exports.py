@@ -44,7 +44,9 @@ def figure_data(material: Material, needs: str) -> str:
     loaded = material.loaded
     frame = loaded.frame.loc[sorted(loaded.measured.index.union(loaded.answers.index))]
     names = frame["quantity"].astype(str)
-    chosen = names.str.startswith(needs) if needs else names.map(is_key) | names.str.startswith("isolation.")
+    chosen = (
+        names.str.startswith(needs) if needs else names.map(is_key).astype(bool) | names.str.startswith("isolation.")
+    )
     return str(frame.loc[chosen, FIGURE_COLUMNS].to_csv(index=False))
 
 

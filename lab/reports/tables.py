@@ -62,7 +62,7 @@ MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
 CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
 SHARES = ("host.steal", "host.pressure.")
-JOB = ("job.seconds", "job.total", "job.cpu")
+JOB = ("job.seconds", "job.total", "job.cpu", "job.memory")
 BOOT = (*SEGMENTS, "boot.total", *JOB, "boot.read", "caches.resident", "teardown.total")
 
 

@@ -11,13 +11,13 @@ from lab.analysis.estimate import ENOUGH_FOR_ORDER, FEWEST
 from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
-from lab.analysis.readiness import boots_until, leading, phrase, until, until_ready
+from lab.analysis.readiness import boots_until, leading, phrase, title, until, until_ready
 from lab.experiment.plan import PRECISE_BLOCKS
 from lab.model import Accelerator, Milestone
 from lab.reports import emulation
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
-from lab.results.record import Ending
+from lab.results.record import Ending, Status
 
 STORY = (
     "A virtual machine is a computer within a computer: it has a kernel and an operating system of its own, like an "
@@ -47,7 +47,25 @@ def statements(material: Material) -> list[Statement]:
     """One for every headline quantity, then one per kind of kernel."""
     first = (leading(material.run), "", f"Time from the request until {phrase(material.run)}")
     compared = (_compare(material, *subject) for subject in (first, *SUBJECTS))
-    return [*(each for each in compared if each is not None), *_isolation(material)]
+    return [*_nothing(material), *(each for each in compared if each is not None), *_isolation(material)]
+
+
+def _nothing(material: Material) -> list[Statement]:
+    """That the application came up nowhere, which no table shows."""
+    if material.loaded.blocks:
+        return []
+    frame = material.loaded.frame
+    failed = frame[(frame["arm"] != "") & (frame["status"] != Status.OK)].drop_duplicates("instance")
+    said = dict.fromkeys(str(row.text) for row in failed.itertuples())
+    if not said:
+        return []
+    return [
+        Statement(
+            sentence="Nothing was measured: the application came up behind none of these boundaries.",
+            sure="; ".join(said),
+            claim=False,
+        )
+    ]
 
 
 def _compare(material: Material, quantity: str, state: str, subject: str) -> Statement | None:
@@ -251,8 +269,9 @@ def _twin(material: Material) -> str:
     label = f"{twin.label} repeats {twin.backend} under a second label"
     if not material.loaded.twin_alike:
         return f"{label}, but was treated otherwise: {material.run.settings['twin']}"
-    boot = material.ratio("boot.total", twin.label)
-    seen = f"; its boots are {format_ratio(boot.ratio)} those of the first ({boot.range})" if boot else ""
+    boot = material.ratio(leading(material.run), twin.label)
+    what = title(material.run)
+    seen = f"; its {what} is {format_ratio(boot.ratio)} that of the first ({boot.range})" if boot else ""
     return f"{label}, treated the same in everything: a second observation of it in each block{seen}"
 
 

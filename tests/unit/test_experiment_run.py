@@ -21,7 +21,7 @@ from lab.experiment.watch import Silent
 from lab.host.clock import Timeline
 from lab.instance import NO_KNOBS, LaunchRequest
 from lab.metrics.base import Metric, Observation, Subject
-from lab.model import Accelerator, Kernel, Limits, Process, Scenario
+from lab.model import Accelerator, DoneReadiness, Kernel, Limits, Process, Scenario
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
 
@@ -39,6 +39,12 @@ class FakeInstance:
     @property
     def name(self) -> str:
         return self.request.name
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        return None
+
+    def wait_executed(self) -> None:
+        pass
 
     def __enter__(self) -> FakeInstance:
         return self
@@ -70,7 +76,7 @@ class FakeBackend:
         self.rehearsed.append(request.name)
 
     def launch(self, request: LaunchRequest) -> FakeInstance:
-        assert request.name in self.rehearsed
+        assert request.name in self.rehearsed or request.name.startswith("asked-")
         self.trouble(request.name)
         self.launched.append(request.name)
         self.knobs[request.name], self.limits[request.name] = request.knobs, request.limits
@@ -115,6 +121,9 @@ class Counting(Metric):
 
     def idle(self, subject: Subject) -> Iterator[Observation]:
         yield Observation(quantity="counting.idle", value=subject.idle_seconds, unit="1", state="idle")
+
+    def done(self, subject: Subject) -> Iterator[Observation]:
+        yield Observation(quantity="counting.done", value=1.0, unit="1")
 
     def loaded(self, subject: Subject) -> Iterator[Observation]:
         yield Observation(quantity="counting.loaded", value=1.0, unit="1", state="after-load")
@@ -378,23 +387,58 @@ def test_an_application_that_comes_up_nowhere_ends_the_run_in_the_warm_up(site: 
     assert folder.run.ended_because.startswith("error: warmup-process ended")
 
 
-@pytest.mark.parametrize(("code", "statuses"), [(0, {Status.OK}), (3, {Status.FAILED})])
-def test_a_program_that_ends_by_itself_is_measured_until_then(
-    site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, statuses: set[Status]
+@pytest.mark.parametrize("during", ["the first second", "idle"])
+@pytest.mark.parametrize(("code", "seen"), [(0, {"counting.ready", "counting.ended"}), (3, {"boot.total"})])
+def test_of_a_program_that_ends_by_itself_the_start_counts_if_it_has_not_failed(
+    site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, seen: set[str], during: str
 ) -> None:
-    def gone(instance: FakeInstance, path: str) -> str:
-        if instance.name.startswith("b"):
-            raise LaunchError("the container has ended")
-        return "6.1.0\n"
+    """One that crashes has no boot time, and nothing else that was seen of it before counts."""
+    ended: set[str] = set()
 
-    monkeypatch.setattr(FakeInstance, "wait", lambda self, timeout: code, raising=False)
-    monkeypatch.setattr(Counting, "idle", lambda self, subject: gone(subject.instance, ""))
+    def wait(instance: FakeInstance, timeout_seconds: float | None = None) -> int | None:
+        if instance.name.startswith("b") and (during != "idle" or instance.name in ended):
+            return code
+        return None
+
+    def idle(self: Counting, subject: Subject) -> Iterator[Observation]:
+        yield Observation(quantity="counting.idle", value=1.0, unit="1", state="idle")
+        ended.add(subject.instance.name)
+        raise LaunchError("the container has ended")
+
+    monkeypatch.setattr(FakeInstance, "wait", wait)
+    monkeypatch.setattr(Counting, "idle", idle)
     folder = make_folder(tmp_path)
     experiment(site, folder).run()
     measured = [sample for sample in folder.samples() if sample.arm and not sample.warmup]
-    assert {sample.status for sample in measured if sample.quantity != "counting.ready"} == statuses
-    assert {"counting.ready"} < {sample.quantity for sample in measured}
+    assert {sample.quantity for sample in measured} == seen
+    assert {sample.status for sample in measured} == ({Status.FAILED} if code else {Status.OK})
+    if code:
+        assert {sample.detail["exit_code"] for sample in measured} == {code}
     assert folder.run.ended_because == "blocks done"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_batch_job_is_measured_until_it_is_done_and_another_copy_is_asked(
+    site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    waited: list[str] = []
+
+    def wait(instance: FakeInstance, timeout_seconds: float | None = None) -> int | None:
+        assert timeout_seconds, "a job may take its time, and not for ever"
+        waited.append(instance.name)
+        return code if instance.name.startswith("b") else 0
+
+    monkeypatch.setattr(FakeInstance, "wait", wait)
+    folder = make_folder(tmp_path)
+    whole = experiment(site, folder)
+    whole.setup = replace(whole.setup, scenario=replace(whole.setup.scenario, readiness=DoneReadiness()))
+    whole.run()
+    measured = [sample for sample in folder.samples() if sample.arm and not sample.warmup]
+    done = {"counting.ready", "counting.done", "counting.ended"}
+    assert {sample.quantity for sample in measured} == (done if code == 0 else {"boot.total", "job.total"})
+    asked = {name for name in site.launched if name.startswith("asked-")}
+    assert asked == {"asked-warmup-process", "asked-warmup-container"}
+    assert not asked & set(waited)
 
 
 def test_what_is_left_is_known_from_the_first_instance_on(site: FakeSite, tmp_path: Path) -> None:

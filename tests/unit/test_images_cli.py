@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.build import _agent, _arguments, _labels, _secret
+from lab.cli.build import _agent, _labels, parse_arguments, parse_secret
 from lab.cli.buildview import Live, Steps
 from lab.errors import UsageError
 from lab.images.progress import Note, Output, StepFinished, StepStarted, Warned
@@ -56,10 +56,14 @@ def test_the_next_step_starts_on_a_line_of_its_own() -> None:
 
 
 def test_build_arguments() -> None:
-    assert _arguments(["A=1", "B=x=y", "C"], {"C": "from outside"}) == {"A": "1", "B": "x=y", "C": "from outside"}
+    assert parse_arguments(["A=1", "B=x=y", "C"], {"C": "from outside"}) == {
+        "A": "1",
+        "B": "x=y",
+        "C": "from outside",
+    }
     for wrong in ("NONE", "=x"):
         with pytest.raises(UsageError, match="has no value"):
-            _arguments([wrong], {})
+            parse_arguments([wrong], {})
 
 
 def test_stages_side_by_side_are_told_apart() -> None:
@@ -96,12 +100,12 @@ def test_labels_secrets_and_agents(tmp_path: Path) -> None:
     assert _labels(["a=b=c", "d"]) == {"a": "b=c", "d": ""}
     file = tmp_path / "token"
     file.write_bytes(b"\0secret")
-    assert _secret(f"id=s,src={file}", {}) == ("s", b"\0secret")
-    assert _secret("id=s,env=V", {"V": "x"}) == ("s", b"x")
-    assert _secret("id=V", {"V": "x"}) == ("V", b"x")
+    assert parse_secret(f"id=s,src={file}", {}) == ("s", b"\0secret")
+    assert parse_secret("id=s,env=V", {"V": "x"}) == ("s", b"x")
+    assert parse_secret("id=V", {"V": "x"}) == ("V", b"x")
     for wrong in ("src=f", "id=s,env=V", "id=s,src=/no/such/file", "id=s,env=V,src=f", "id=s,what=1"):
         with pytest.raises(UsageError, match="--secret"):
-            _secret(wrong, {})
+            parse_secret(wrong, {})
     with pytest.raises(UsageError, match="--label"):
         _labels(["=x"])
     with pytest.raises(UsageError, match="no agent's socket"):

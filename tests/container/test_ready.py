@@ -1,0 +1,142 @@
+"""Folders about which nobody says anything: what is measured of each, and that the report says no more than that."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from applications import make, make_introduction
+from comparing import compare, only_run
+from host_state import assert_unchanged, snapshot
+
+from lab.analysis import Loaded, load
+from lab.model import Milestone
+from lab.results.record import Status
+
+QUICK = ("--on", "container", "--blocks", "1", "--idle", "0.2")
+ANSWERED = re.compile(r"first (correct )?(answer|response)")
+
+
+@pytest.fixture(autouse=True)
+def same_host() -> Iterator[None]:
+    before = snapshot()
+    yield
+    assert_unchanged(before, within_seconds=10)
+
+
+def measured(folder: Path, results: Path, *words: str, code: int = 0) -> tuple[Loaded, str, str]:
+    """The run, what was said before it started, and the whole report as text."""
+    done = compare(folder, *QUICK, *words, "--out", results)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    run = only_run(results)
+    assert (run / "report.html").stat().st_size > 1000
+    return load(run), done.stderr, (run / "report.md").read_text() + done.stdout
+
+
+def test_the_introduction_of_every_introduction(tmp_path: Path) -> None:
+    """FROM python, pip install, no EXPOSE: its port is found, asked, and put under load."""
+    loaded, said, report = measured(make_introduction(tmp_path), tmp_path / "runs", "--metrics", "boot,load")
+    assert "port 5000 found by looking; GET / answered 200" in said
+    settings = loaded.run.settings
+    assert (settings["port"], settings["until"]) == (5000, Milestone.ANSWER)
+    quantities = set(loaded.measured["quantity"])
+    assert {"boot.listening", "boot.responded", "load.requests_per_second"} <= quantities
+    assert "time until first answer" in report
+    assert "first correct answer" not in report
+    assert "port 5000 found by looking" in report
+
+
+@pytest.mark.parametrize("name", ["slow", "everywhere"])
+def test_a_port_is_found_wherever_and_whenever_it_opens(name: str, tmp_path: Path) -> None:
+    words = ("--ready", "http:/index.html", "--metrics", "boot,load")
+    loaded, said, _ = measured(make(tmp_path, name), tmp_path / "runs", *words)
+    assert "port 8000 found by looking; GET /index.html answered 200" in said
+    assert loaded.run.settings["load"]["path"] == "/index.html"
+    boots = loaded.measured[loaded.measured["quantity"] == "boot.total"]["value"]
+    assert (boots > 5).all() == (name == "slow")
+
+
+def test_an_application_that_crashes_has_no_boot_time(tmp_path: Path) -> None:
+    loaded, said, report = measured(make(tmp_path, "crash"), tmp_path / "runs", code=1)
+    (failed,) = loaded.frame[(loaded.frame["arm"] != "") & (loaded.frame["status"] != Status.OK)].to_dict("records")
+    assert failed["quantity"] == "boot.total"
+    assert failed["detail"]["exit_code"] == 3
+    assert "flask" in failed["detail"]["tail"]
+    values = loaded.frame[(loaded.frame["arm"] != "") & loaded.frame["value"].notna()]
+    assert set(values["metric"]) <= {"caches"}, "nothing that was seen of it counts"
+    for told in (said, report):
+        assert "ended with exit code 3: No module named flask" in told
+    assert not ANSWERED.search(report)
+
+
+def test_a_batch_job_is_measured_until_it_is_done(tmp_path: Path) -> None:
+    loaded, said, report = measured(make(tmp_path, "batch"), tmp_path / "runs")
+    assert "a batch job" in said
+    assert loaded.run.settings["until"] == Milestone.DONE
+    jobs = loaded.measured[loaded.measured["quantity"] == "job.seconds"]["value"]
+    assert len(jobs) == 2  # the twin's too
+    assert (jobs >= 1).all()
+    answers = loaded.answers
+    assert len(answers) > 90
+    assert (answers["status"] == Status.OK).mean() > 0.5, "a copy that waits was asked"
+    assert "time until done" in report
+    assert not ANSWERED.search(report)
+
+
+def test_what_only_runs_is_called_started(tmp_path: Path) -> None:
+    words = ("--ready", "started", "--metrics", "boot")
+    loaded, _, report = measured(make(tmp_path, "quiet"), tmp_path / "runs", *words)
+    assert loaded.run.settings["until"] == Milestone.STARTED
+    assert "boot.responded" not in set(loaded.measured["quantity"])
+    assert "time until started" in report
+    assert not ANSWERED.search(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code", "says"),
+    [
+        ("several", (), 2, "--port 8000 or --port 8001"),
+        ("loopback", (), 2, "127.0.0.1:8000"),
+    ],
+)
+def test_what_is_not_clear_is_asked_back(
+    name: str, words: tuple[str, ...], code: int, says: str, tmp_path: Path
+) -> None:
+    done = compare(make(tmp_path, name), *QUICK, *words, "--out", tmp_path / "runs")
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_line_says_what_nobody_else_does(tmp_path: Path) -> None:
+    """A port, a limit, a build argument and a secret, and a resumed run knows them still."""
+    folder = make(tmp_path, "several")
+    (folder / "Dockerfile").write_text(
+        (folder / "Dockerfile").read_text()
+        + "ARG PAGE\nRUN --mount=type=secret,id=word test -s /run/secrets/word && echo $PAGE > /srv/page.html\n"
+    )
+    (tmp_path / "word").write_text("hidden")
+    words = (
+        "--port", "8001", "--ready", "http:/page.html", "--pids", "32", "--metrics", "boot",
+        "--build-arg", "PAGE=one", "--secret", f"id=word,src={tmp_path / 'word'}",
+    )  # fmt: skip
+    loaded, _, report = measured(folder, tmp_path / "runs", *words)
+    assert loaded.run.settings["port"] == 8001
+    assert loaded.run.limits["pids"] == 32
+    assert {seen["limits"]["pids"] for seen in loaded.run.parity.values()} == {32}
+    assert "first answer: GET /page.html is answered with status 200" in report
+    raw = json.loads((loaded.path / "run.json").read_text())
+    raw["ended_because"] = "interrupted"
+    raw["blocks_planned"] = 2
+    (loaded.path / "run.json").write_text(json.dumps(raw))
+    done = compare("--resume", loaded.path)
+    assert done.returncode == 0, done.stderr
+    assert "looking" not in done.stderr
+    again = load(loaded.path)
+    assert again.run.settings["port"] == 8001
+    assert set(again.measured[again.measured["quantity"] == "boot.total"]["block"]) == {1, 2}
