@@ -544,3 +544,21 @@ def test_the_twin_is_treated_like_what_it_repeats(site: FakeSite, tmp_path: Path
     idled = {(sample.arm, sample.value) for sample in folder.samples() if sample.quantity == "counting.idle"}
     assert {arm for arm, _ in idled} >= {"container", "container#aa"}
     assert {seconds for _, seconds in idled} == {0.01}
+
+
+def test_a_pilot_plans_how_many_blocks_there_are(site: FakeSite, tmp_path: Path) -> None:
+    """Asked once, after six blocks; a run that is resumed keeps to what its own pilot said."""
+    folder, asked = make_folder(tmp_path), []
+
+    def needed() -> float:
+        asked.append(len({block for block, _ in folder.completed()}) - 1)  # less the warm-up
+        return 8.0
+
+    planned = experiment(site, folder)
+    planned.plan = replace(planned.plan, blocks=None, budget_seconds=600.0, detect=0.1)
+    planned.needed = needed
+    planned.run()
+    assert asked == [6]
+    assert {block for block, _ in folder.completed()} == set(range(9))
+    assert folder.run.settings["pilot"] == {"blocks": 6, "needed": 8}
+    assert folder.run.ended_because == "enough to detect"
