@@ -149,7 +149,7 @@ class Machine:
 def remote(argv: Sequence[str], directory: Path | None) -> str:
     """What a login shell there is to execute."""
     line = argv[0] if len(argv) == 1 else f"exec {shlex.join(argv)}"
-    return f"cd {shlex.quote(str(directory))} && {line}" if directory else line
+    return f"cd {shlex.quote(str(directory))} || exit\n{line}" if directory else line
 
 
 def start(
