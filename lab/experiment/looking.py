@@ -235,21 +235,26 @@ def settle(scenario: Scenario, config: ImageConfig, looks: Sequence[Seen] = (), 
     if not looks:
         return _with_load(Settled(scenario=replace(scenario, port=port, readiness=readiness)), None, loaded)
     seen = looks[-1]
-    linger = min(LONGEST_LINGER_SECONDS, max(1.0, 1.5 * max(look.seconds for look in looks)))
     if seen.has_failed:
-        ended = "; ".join(f"on {each.backend} within {each.seconds:.1f} s" for each in looks)
-        found = (f"looked at before the run, it ended with exit code {seen.exit_code}: {ended}",)
+        ended = ", ".join(each.backend for each in looks)
+        found = (f"looked at before the run, it ended with exit code {seen.exit_code} on {ended}",)
         asked = replace(scenario, port=port, readiness=readiness or StartedReadiness())
-        return Settled(scenario=asked, found=found, linger_seconds=linger)
+        return Settled(scenario=asked, found=found, linger_seconds=_linger_seconds(looks))
     if seen.exit_code == 0:
         return _batch(scenario, seen, readiness, port)
     chosen = _choose(scenario, config, seen)
     if chosen is None:
-        return _silent(scenario, seen, readiness, port)
+        return replace(_silent(scenario, seen, readiness, port), linger_seconds=_linger_seconds(looks))
     if chosen != port:
         whose = "found by looking" if port is None else f"found by looking, since nobody listens on {port}, {whose}"
     settled = replace(scenario, port=chosen, readiness=readiness or _readiness(seen, chosen))
     return _with_load(Settled(scenario=settled, found=(_told(seen, chosen, whose),)), seen, loaded)
+
+
+def _linger_seconds(looks: Sequence[Seen]) -> float:
+    """Half as long again as the copies lived that failed: others that fail are not to look alive before."""
+    longest = max((look.seconds for look in looks if look.has_failed), default=0.0)
+    return min(LONGEST_LINGER_SECONDS, max(1.0, 1.5 * longest))
 
 
 def _readiness(seen: Seen, port: int) -> Readiness:
@@ -303,7 +308,7 @@ def _why_not(seen: Seen) -> str:
 
 def _batch(scenario: Scenario, seen: Seen, readiness: Readiness | None, port: int | None) -> Settled:
     """It has ended by itself and is content: a batch job, unless somebody says what to wait for."""
-    told = f"it ended by itself with exit code 0 within {seen.seconds:.1f} s: a batch job, measured until it is done"
+    told = "it ended by itself with exit code 0: a batch job, measured until it is done"
     if readiness is not None:
         return Settled(scenario=replace(scenario, port=port, readiness=readiness))
     limit = max(scenario.ready_timeout_seconds, 30 * seen.seconds)

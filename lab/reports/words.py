@@ -327,7 +327,7 @@ def boot_story(material: Material) -> str:
         told.append("Nothing was asked of it: when it is able to do its work is not known.")
     if until(run) is Milestone.DONE:
         told.append("It is a job that ends by itself: the second clock runs on until then, with exit code 0.")
-    return " ".join([*told, "It is the same for every backend, so every bar means the same."])
+    return " ".join([*told, "The clock is the same for every backend, so every bar means the same."])
 
 
 def _load(setting: object) -> str:
