@@ -13,6 +13,7 @@ from pathlib import Path
 from tiny import GREETING
 
 from lab.backends.site import Site
+from lab.experiment.looking import observe
 from lab.images.process import resolve
 from lab.images.store import Image
 from lab.instance import Instance, LaunchRequest
@@ -76,6 +77,12 @@ def serve(site: Site, backend: str, image: Image, logs: Path) -> Instance:
     """The image's web server, with its port published on one that the kernel chooses."""
     port = PublishedPort(host_port=0, instance_port=PORT)
     return site.backend(backend).launch(request(site, image, "web", logs=logs, published=(port,)))
+
+
+def check_port_is_found(site: Site, backend: str, instance: Instance) -> None:
+    """Nobody says where it listens: its sockets are asked inside, and the port from outside."""
+    seen = observe(instance, site.backend(backend), site.network, frozenset(), "/")
+    assert (seen.ports, dict(seen.answers), seen.exit_code) == ((PORT,), {PORT: 200}, None), seen
 
 
 def check_serves(site: Site, instance: Instance) -> None:

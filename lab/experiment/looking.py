@@ -122,14 +122,15 @@ def look(
     try:
         with backend.launch(request) as instance:
             instance.wait_executed()
-            return _watch(instance, backend, network, frozenset(ports), path)
+            return observe(instance, backend, network, frozenset(ports), path)
     except LaunchError as error:
         if error.exit_code not in (126, 127):  # of a program that can't be executed, as in a shell
             raise
         return Seen(backend=backend.name, seconds=0.0, exit_code=error.exit_code, tail=error.message)
 
 
-def _watch(instance: Instance, backend: Backend, network: Reachable, wanted: frozenset[int], path: str) -> Seen:
+def observe(instance: Instance, backend: Backend, network: Reachable, wanted: frozenset[int], path: str) -> Seen:
+    """See what becomes of an instance whose application executes: see `look`, whose ``ports`` are ``wanted`` here."""
     began = now()
     limit = LOOK_SECONDS if backend.kernel is Kernel.HOST else EMULATED_LOOK_SECONDS
     outer: set[int] = set()

@@ -56,6 +56,7 @@ def test_a_server_for_the_client_and_through_a_published_port(
     site: Site, backend: str, image: Image, tmp_path: Path
 ) -> None:
     with contract.serve(site, backend, image, tmp_path) as instance:
+        contract.check_port_is_found(site, backend, instance)
         contract.check_serves(site, instance)
         contract.check_commands(instance)
         contract.check_a_child_left_behind(instance)

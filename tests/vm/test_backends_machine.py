@@ -59,6 +59,7 @@ def test_a_server_for_the_client_and_through_a_published_port(
 ) -> None:
     with contract.serve(site, backend, image, tmp_path) as instance:
         assert instance.accelerator in (Accelerator.KVM, Accelerator.TCG)
+        contract.check_port_is_found(site, backend, instance)
         contract.check_serves(site, instance)
         contract.check_commands(instance)
         contract.check_limits(site, backend, instance)
