@@ -17,6 +17,7 @@ from host_state import RUNTIME, wait_until
 from tiny import GREETING
 
 from lab.host.cgroup import ControlGroup
+from lab.host.delegation import group_of
 from lab.host.home import home
 from lab.supervisor import record as records
 from lab.supervisor.record import Record
@@ -124,7 +125,7 @@ def what_is_left(record: Record) -> list[str]:
         return left
     with suppress(AssertionError):
         left.append(f"launcher {launcher_of(record)}")
-    if ControlGroup.open(f"lab/{record.session}").exists():
+    if ControlGroup.open(group_of(record.session)).exists():
         left.append(f"cgroup lab/{record.session}")
     return left + [str(path) for path in (RUNTIME / record.session, home() / "tmp" / record.session) if path.exists()]
 

@@ -22,6 +22,7 @@ from lab.backends.base import SiteBackend
 from lab.backends.site import Site
 from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup import ControlGroup
+from lab.host.delegation import group_of
 from lab.host.home import home
 from lab.images.store import Origin, Store
 from lab.instance import Survivor
@@ -134,7 +135,7 @@ def test_the_machine_is_restarted(instances: Detached, emptied: bool) -> None:
         path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "the one before"}))
     assert instances.status("old") == "Exited (?)"
     kill(record.first.number)  # it would not have survived
-    ControlGroup.open(f"lab/{record.session}").remove()
+    ControlGroup.open(group_of(record.session)).remove()
     if emptied:
         shutil.rmtree(RUNTIME / record.session)
     scratch = home() / "tmp" / record.session

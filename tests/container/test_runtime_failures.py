@@ -181,8 +181,9 @@ def zombie(pid: int) -> bool:
 
 def remove_groups(session: str) -> None:
     from lab.host.cgroup import ControlGroup
+    from lab.host.delegation import group_of
 
-    group = ControlGroup.open(f"lab/{session}")
+    group = ControlGroup.open(group_of(session))
     group.kill()
     group.remove()
 

@@ -26,6 +26,7 @@ from host_state import wait_until
 from tiny import tiny_image
 
 from lab.host.cgroup import ControlGroup
+from lab.host.delegation import group_of
 from lab.host.home import home
 from lab.hypervisor.snapshot import STATE
 from lab.images.store import Store
@@ -79,7 +80,7 @@ def test_the_supervisor_is_killed_while_its_machine_is_saved(instances: Detached
         session = stored_session(name)
         state = home() / "tmp" / session / "microvm-saved-1.d" / STATE
         assert wait_until(lambda: state.exists() and state.stat().st_size, 120)
-        for pid in ControlGroup.open(f"lab/{session}/microvm-saved-1").processes():
+        for pid in ControlGroup.open(group_of(session, "microvm-saved-1")).processes():
             os.kill(pid, signal.SIGSTOP)  # it does not get any further
         record = records.stored(name)
         assert record is not None
