@@ -70,7 +70,7 @@ class Links:
     def make_tap(self, name: str, bridge: int) -> None:
         """A persistent tap, up, on the bridge, that is opened by its name for a VMM.
 
-        It is root's: one that is nobody's is anybody's, if no one has it open (tun_not_capable of drivers/net/tun.c).
+        It is root's: one that is nobody's is anybody's on many kernels (tun_not_capable of drivers/net/tun.c).
         """
         with _told(f"tap {name}", hint="modprobe tun; ls -l /dev/net/tun"):
             route = self._own_thread()
