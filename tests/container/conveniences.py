@@ -22,6 +22,9 @@ import pytest
 from bundles import TIMEOUT_SECONDS, Bundle, program
 from oci import BASE_INTERPRETER, until
 
+from lab.host.cgroup import ControlGroup
+from lab.host.hierarchy import Hierarchies, Unused
+
 THROUGH, HELD = "through", "held"
 VERSIONS = {"runc": "1.1.5", "crun": "1.8.1"}
 """Those that were asked; another one may have mended what this one lets through."""
@@ -65,6 +68,12 @@ class Place:
         self.verb("create", "--bundle", str(self.bundle.folder), name)
         self.verb("start", name)
         return name
+
+    def end(self, name: str) -> None:
+        """Remove it, and the groups above its own."""
+        self.verb("delete", "--force", name)
+        for tree in (Hierarchies.detect(), Unused.detect()):
+            ControlGroup.open(f"lab/test-{name}/one", hierarchies=tree).prune_parents()
 
     def program(self) -> Path:
         """The program that the host executes as the runtime."""
@@ -146,7 +155,7 @@ def looked_at(place: Place, words: list[str], come: Callable[[Place, str], objec
     while not seen.exists() or not seen.read_text().endswith("end\n"):
         come(place, name)
     said = seen.read_text().removesuffix("end\n")
-    place.verb("delete", "--force", name)
+    place.end(name)
     return judge(said)
 
 
@@ -265,7 +274,7 @@ def all_capabilities(place: Place, *, control: bool = False) -> str:
             return judge(subprocess.run(words, capture_output=True, text=True, check=False).stdout)
         return judge(place.verb("exec", "--process", str(place.folder / "process.json"), name, check=False))
     finally:
-        place.verb("delete", "--force", name)
+        place.end(name)
 
 
 def neighbour(place: Place) -> str:
@@ -306,7 +315,7 @@ def open_files(place: Place) -> str:
         os.umask(before)
     state = place.bundle.folder / "state"
     found = [path for path in state.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
-    place.verb("delete", "--force", name)
+    place.end(name)
     return THROUGH if any("secret" in path.read_text(errors="replace") for path in found) else HELD
 
 
