@@ -97,10 +97,10 @@ def _cost(material: Material, subject: Subject) -> str:
         if value is not None and arm.label != material.baseline:
             others.append((arm, format_value(value.median, value.unit), material.ratio(quantity, arm.label, state)))
     parts = [subject.base.format(arm=material.baseline, value=format_value(base.median, base.unit))]
-    same = [f"{_named(arm)} ({value})" for arm, value, ratio in others if _is(ratio, Verdict.SAME)]
+    same = [_named(arm, value) for arm, value, ratio in others if _is(ratio, Verdict.SAME)]
     if same:
         parts.append(f"{_and(same)} {'is' if len(same) == 1 else 'are'} proven to be the same within {WITHIN}")
-    alike = [f"{_named(arm)} ({value})" for arm, value, ratio in others if ratio is None or _is(ratio, Verdict.OPEN)]
+    alike = [_named(arm, value) for arm, value, ratio in others if ratio is None or _is(ratio, Verdict.OPEN)]
     if alike:
         parts.append(f"for {_and(alike)} no difference from that is proven")
     claimed = [
@@ -122,8 +122,8 @@ def _isolation(material: Material) -> str:
     counts = [(arm, count) for arm in material.arms if (count := _reached(probes, arm)) is not None]
     if not counts:
         return ""
-    some = [f"{count} from {_named(arm, stamped=False)}" for arm, count in counts if count]
-    none = [_named(arm, stamped=False) for arm, count in counts if not count]
+    some = [f"{count} from {arm.label}" for arm, count in counts if count]
+    none = [arm.label for arm, count in counts if not count]
     asked = f"Of {len(probes)} questions asked from inside"
     reached = f"{_and(some)} met something of the host's" if some else ""
     if not reached:
@@ -137,8 +137,11 @@ def _reached(probes: Sequence[Probe], arm: Arm) -> int | None:
     return sum(cell.reach == "open" for cell in asked) if asked else None
 
 
-def _named(arm: Arm, *, stamped: bool = True) -> str:
-    return f"{arm.label} (emulated)" if stamped and (arm.nested or arm.accelerator is Accelerator.TCG) else arm.label
+def _named(arm: Arm, value: str = "") -> str:
+    """``vm (emulated, 10.3 s)``: what must be known of the arm whenever a time of it is told, and its value."""
+    emulated = "emulated" if arm.nested or arm.accelerator is Accelerator.TCG else ""
+    aside = ", ".join(filter(None, (emulated, value)))
+    return f"{arm.label} ({aside})" if aside else arm.label
 
 
 def _and(texts: Sequence[str], word: str = "and") -> str:
