@@ -62,14 +62,9 @@ class Experiment:
         ``needed``, for one that shall detect something, how many blocks that takes, from those that are there.
         ``after_block`` is called with the seconds of the block that was done, when nothing is measured.
         """
-        self.site = site
-        self.setup = setup
-        self.plan = plan
-        self.folder = folder
-        self.watch = watch
-        self.width = width
-        self.needed = needed
-        self.after_block = after_block
+        self.site, self.setup, self.plan = site, setup, plan
+        self.folder, self.watch = folder, watch
+        self.width, self.needed, self.after_block = width, needed, after_block
         self.sentinel = Sentinel()
         ends = folder.run.settings.get("session_ends", [])  # the last block of each session that is complete
         self.session = len(ends) + 1
