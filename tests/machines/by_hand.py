@@ -92,7 +92,7 @@ def up(root: Root, folder: Path, options: argparse.Namespace) -> machine.Machine
             return here
         if folder.exists():
             here.stop()
-        say(f"starting Debian {VERSIONS[root.suite]}, about a minute and a half: see {folder}/{machine.CONSOLE}")
+        say(f"starting Debian {VERSIONS[root.suite]}, about a minute: see {folder}/{machine.CONSOLE}")
         return machine.start(root, folder, processors=options.cpus, memory=options.memory, outlives=True)
 
 
