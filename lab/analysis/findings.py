@@ -194,7 +194,7 @@ def _emulated(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.EMULATED,
             severity=Severity.SERIOUS,
-            sentence=f"The host itself was {loaded.run.host['platform']['title']}: {NESTED}, and neither do those of "
+            sentence=f"The host itself was {loaded.run.host['platform']['title']}. {NESTED}, and neither do those of "
             "bare processes.",
             advice="Sizes, counts and answers are right. For times, repeat on hardware or in a virtual machine under "
             "KVM.",
