@@ -174,10 +174,14 @@ def _cgroups() -> Iterable[str]:
         for directory, _, _ in os.walk(root / "lab"):
             if directory != str(root / "lab"):  # the common parent may stay
                 yield directory
+    for scope in CGROUPS.glob("lab-*.scope"):
+        for directory, _, _ in os.walk(scope):
+            yield directory
 
 
 def _session_of(cgroup: str) -> str:
-    return cgroup.partition("/lab/")[2].partition("/")[0]
+    """The name behind ``lab/``, or in ``lab-….scope``."""
+    return re.sub(r"^.*/lab[/-]([^/.]+).*$", r"\1", cgroup)
 
 
 def _processes(foreign: set[str]) -> Iterable[str]:
