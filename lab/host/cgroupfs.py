@@ -41,6 +41,8 @@ def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -
             if attempt == ATTEMPTS - 1:
                 raise
         else:
+            if delegate and delegation.units_of(os.fspath(path)) == os.fspath(path).count("/") > 0:
+                pass_down(os.path.dirname(whole), DELEGATED)  # a unit's group, which nobody of ours has made
             return
         with passing(mount):
             _make_parents(mount, path, delegate=delegate, weigh=weigh)

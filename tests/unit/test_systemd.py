@@ -175,6 +175,13 @@ def test_nothing_above_a_scopes_own_group_is_made_or_written(tree: Path) -> None
     assert not (tree / "lab-deadbeef.scope").exists()
 
 
+def test_a_group_right_below_a_scope_has_the_scopes_controllers(tree: Path) -> None:
+    """As `lab noisy` makes one, to bound all instances of a session together."""
+    cgroupfs.make(tree, f"{SCOPE}/instances", delegate=True)
+    assert (tree / SCOPE / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    assert (tree / "cgroup.subtree_control").read_text() == ""
+
+
 def test_a_scopes_own_group_is_systemds_to_remove(tree: Path) -> None:
     gone = tree / "lab-00000002.scope"
     (gone / "instances" / "a").mkdir(parents=True)
