@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from lab.errors import LabError
 from lab.experiment.watch import Watch
+from lab.host import privilege
 from lab.host.clock import now
 from lab.host.command import run
 from lab.host.units import format_seconds
@@ -79,10 +80,10 @@ def open_page(page: Path) -> bool:
     called by sudo, it is the caller's, on the caller's display.
     """
     opener = shutil.which("xdg-open")
-    identity = _caller() if os.geteuid() == 0 else {}
+    identity = _caller() if privilege.is_system_wide() else {}
     if opener is None or identity is None:
         return False
-    uid = int(identity.get("user", os.getuid()))
+    uid = int(identity.get("user", privilege.user_id()))
     display = _display(uid)
     if not display or not _can_read(page, identity):
         return False
