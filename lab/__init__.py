@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # every module imports this one, those of `lab-oci` too, 
 if TYPE_CHECKING:
     from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(path: str) -> Any:
