@@ -69,6 +69,17 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"LAB_REQUIRE names {', '.join(sorted(unknown))}; known: {', '.join(PRIVILEGES)}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes share whole folders of tests where there are two processors; a file runs in this process.
+
+    ``-n auto`` is pyproject.toml's; ``-n 0`` makes one process do all. A machine of tests/machines needs both.
+    """
+    folders = [Path(word) for word in config.args]
+    shared = all(folder.is_dir() and "machines" not in folder.parts for folder in folders)
+    return 2 if shared and (os.cpu_count() or 1) > 1 else 0
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first, a marker per privilege, so that ``-m 'not vm'`` works, and none that has to be asked for."""

@@ -185,6 +185,8 @@ def _rewritten(command: Any, path: str, ctx: Any, words: Sequence[str]) -> list[
         if name in old:
             print(f"lab: {name} is called {old[name]} now; the old name goes with the next release", file=sys.stderr)
             rest.append(f"{old[name]}{equals}{value}")
+            rest += left[:1] if not equals else []
+            del left[: 0 if equals else 1]
         elif word in EVERYWHERE and word not in known:
             speak(**{word.removeprefix("--").replace("-", "_"): True})
         elif name == LENDING and LENDING not in known:
@@ -195,6 +197,14 @@ def _rewritten(command: Any, path: str, ctx: Any, words: Sequence[str]) -> list[
             rest.append(f"--json={_file_behind(command, known.values(), left)}")
         else:
             rest.append(word)
+            if (
+                word in known
+                and word != "--json"
+                and known[word].param_type_name == "option"
+                and not known[word].is_flag
+            ):
+                rest += left[:1]  # its value, whatever it looks like
+                del left[:1]
     return rest
 
 

@@ -33,7 +33,7 @@ from corpus import (
     plain_config,
 )  # fmt: skip
 
-from lab.cli.build import _arguments, _labels, _secret
+from lab.cli.build import _labels, parse_arguments, parse_secret
 from lab.cli.steps import ContainerSteps
 from lab.errors import LabError
 from lab.images.build import Options, build
@@ -119,9 +119,9 @@ def _understood(text: str) -> tuple[dict[str, str], Options]:
         return [value for option, value in given if option == name]
 
     target = "".join(values("--target"))
-    secrets = dict(_secret(word, {}) for word in values("--secret"))
+    secrets = dict(parse_secret(word, {}) for word in values("--secret"))
     options = Options(target=target, offer=Offer(secrets=secrets), labels=_labels(values("--label")))
-    return _arguments(values("--build-arg"), {}), options
+    return parse_arguments(values("--build-arg"), {}), options
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,8 @@ def test_the_host_stays_responsive(done: Done) -> None:
 
 
 def test_a_scenario_without_load_has_no_victim(tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCMD ["/absent"]\n')
+    (tmp_path / "scenario.toml").write_text('title = "idle"\n[readiness]\nstarted = true\n')
     done = subprocess.run([*LAB, "noisy", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "has no load for a victim" in done.stderr

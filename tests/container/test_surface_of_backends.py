@@ -120,8 +120,8 @@ def test_a_start_is_counted_from_its_first_call(made: dict[tuple[str, str, str],
     """What only the processes that put a container up ever call, and what only the application does."""
     up, application = made["container", "start", "setup"]["calls"], made["container", "start", "instance"]["calls"]
     assert up["pivot_root"] == up["sethostname"] == up["seccomp"] == 1
-    assert up["mount"] > 10
-    assert not {"pivot_root", "mount", "seccomp", "capset"} & set(application)
+    assert up["move_mount"] > 10
+    assert not {"pivot_root", "mount", "move_mount", "fsopen", "seccomp", "capset"} & set(application)
     assert application["listen"] == application["bind"] == 1
     assert "listen" not in up
     bare = made["process", "start", "setup"]["calls"]

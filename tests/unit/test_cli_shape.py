@@ -153,6 +153,14 @@ def test_an_old_name_is_understood_and_warned_of(capsys: pytest.CaptureFixture[s
             assert f"{old} is called {new}" in capsys.readouterr().err
 
 
+def test_an_options_value_is_no_command_of_a_group_and_no_option_of_labs(commands: dict[str, Any]) -> None:
+    group = commands["isolation"]
+    context = group.make_context("x", [], resilient_parsing=True)
+    words = ["--on", "container", "--group", "ls", "--probe", "--quiet", "--json"]
+    assert shape._rewritten(group, "isolation", context, words) == [*words[:-1], "--json=-"]
+    assert shape._rewritten(group, "isolation", context, ["ls", "--json"]) == ["ls", "--json"]
+
+
 def test_what_a_command_is_to_run_is_left_alone(commands: dict[str, Any]) -> None:
     command = commands["exec"]
     context = command.make_context("x", [], resilient_parsing=True)
