@@ -18,6 +18,7 @@ from lab.analysis.data import TWIN, Loaded, sessions_of
 from lab.analysis.estimate import by_session, estimates_apart
 from lab.analysis.judge import EXPLORATORY, HEADLINE, judge
 from lab.analysis.quantities import is_headline
+from lab.analysis.readiness import until
 from lab.errors import ResultsError
 
 COLUMNS = (
@@ -39,13 +40,20 @@ class Difference:
 def difference(before: Loaded, after: Loaded, *, across_hosts: bool = False) -> Difference:
     """Compare two runs of one scenario.
 
-    Raises ResultsError when they are of different scenarios or share nothing, and, unless ``across_hosts``, when
-    they were measured on different hosts: then every number would say more about the hosts.
+    Raises ResultsError when they are of different scenarios, waited for different things or share nothing, and,
+    unless ``across_hosts``, when they were measured on different hosts: then every number would say more about those.
     """
     if before.run.scenario != after.run.scenario:
         raise ResultsError(
             f"{before.run.name} measured {before.run.scenario}, {after.run.name} measured {after.run.scenario}",
             hint="compare two runs of one scenario",
+        )
+    waited = until(before.run), until(after.run)
+    if waited[0] != waited[1]:
+        raise ResultsError(
+            f"{before.run.name} waited for “{waited[0]}”, {after.run.name} for “{waited[1]}”: their times are of "
+            "different things",
+            hint="measure one of them anew, with the --ready of the other",
         )
     hosts = before.run.host.get("identity"), after.run.host.get("identity")
     if hosts[0] != hosts[1] and not across_hosts:

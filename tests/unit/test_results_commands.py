@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,13 @@ def test_other_hosts_are_refused_or_labelled(run: RunFolder, tmp_path: Path) -> 
         difference(load(run.path), other)
     found = difference(load(run.path), other, across_hosts=True)
     assert "hosts differ" in found.unlike[0]
+
+
+def test_times_of_different_things_are_not_compared(run: RunFolder) -> None:
+    before, after = load(run.path), load(run.path)
+    after.run = replace(after.run, settings={**after.run.settings, "until": "port open"})
+    with pytest.raises(ResultsError, match="port open"):
+        difference(before, after)
 
 
 def test_the_command_prints_both(run: RunFolder, tmp_path: Path) -> None:
