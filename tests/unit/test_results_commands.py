@@ -184,8 +184,8 @@ def test_other_hosts_are_refused_or_labelled(run: RunFolder, tmp_path: Path) -> 
 
 
 def test_times_of_different_things_are_not_compared(run: RunFolder) -> None:
-    before, after = load(run.path), load(run.path)
-    after.run = replace(after.run, settings={**after.run.settings, "until": "port open"})
+    before = load(run.path)
+    after = replace(before, run=replace(before.run, settings={**before.run.settings, "until": "port open"}))
     with pytest.raises(ResultsError, match="port open"):
         difference(before, after)
 
