@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
         one.add_argument("--fresh", action="store_true", help="with nothing of lab's on its disk")
         one.add_argument("--name", default="", help="for a second one of the same kind")
         if verb != "down":
-            one.add_argument("--cpus", type=int, default=2)
+            one.add_argument("--cpus", type=int, default=1)
             one.add_argument("--memory", default="4G")
             one.add_argument("--no-push", action="store_true", help="leave the files that are there")
         if verb in ("shell", "run"):
