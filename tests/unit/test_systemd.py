@@ -180,6 +180,12 @@ def test_a_group_right_below_a_scope_has_the_scopes_controllers(tree: Path) -> N
     cgroupfs.make(tree, f"{SCOPE}/instances", delegate=True)
     assert (tree / SCOPE / "cgroup.subtree_control").read_text() == "+cpu +memory"
     assert (tree / "cgroup.subtree_control").read_text() == ""
+    group(tree / SCOPE / "instances")
+    cgroupfs.make(tree, f"{SCOPE}/instances/victim", delegate=True)
+    assert (tree / SCOPE / "instances" / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    group(tree / "machine.slice")
+    cgroupfs.make(tree, "machine.slice/of-others", delegate=True)
+    assert (tree / "machine.slice" / "cgroup.subtree_control").read_text() == "", "a parent of others is theirs"
 
 
 def test_a_scopes_own_group_is_systemds_to_remove(tree: Path) -> None:
