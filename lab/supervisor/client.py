@@ -62,7 +62,10 @@ def start_again(record: Record) -> Record:
         started=0.0, ended=0.0, address="", published=(), accelerator="", stamps={}, exit_code=None, error="",
         health="", again=True,
     )  # fmt: skip
-    with records.supervising(record.name):  # nobody else begins it between the look and the writing
+    with records.supervising(record.name):
+        now = records.read(record.name)  # another command may have begun it since the look
+        if now is None or now.id != record.id or now.condition is not Condition.EXITED:
+            raise LabError(f"instance {record.name} is being started, or was removed", hint="lab ps -a")
         (records.folder(record.name) / records.EXIT).unlink(missing_ok=True)
         records.write(anew)
     try:

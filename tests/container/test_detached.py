@@ -21,10 +21,12 @@ from detached import LAB, Detached, assert_nothing_left, check_every_verb, detac
 from host_state import wait_until
 from tiny import tiny_image
 
+from lab.errors import LabError
 from lab.images.store import Origin, Store
 from lab.model import Healthcheck, PublishedPort
+from lab.supervisor import client
 from lab.supervisor import record as records
-from lab.supervisor.record import Condition
+from lab.supervisor.record import Condition, Pid, State
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,6 +107,17 @@ def test_wait_tells_of_one_that_ends_first_and_of_nothing_to_wait_for(instances:
     words = ["run", "-d", "--wait", "-p", "0:8000", "--name", instances.name("brief"), "tiny", "--", "false"]
     assert "exit code 1" in instances.lab(*words, code=1).stderr
     instances.lab("rm", instances.name("brief"))
+
+
+def test_what_another_command_starts_again_meanwhile_is_left_to_it(instances: Detached) -> None:
+    record = instances.run("twice", "tiny", "--", "sleep", "60")
+    instances.lab("stop", "-t", "0", record.name)
+    ended = instances.record("twice")
+    begun = records.write(replace(ended, state=State.CREATED, supervisor=Pid.of(os.getpid()), again=True))
+    with pytest.raises(LabError, match="being started"):
+        client.start_again(ended)  # it looked before the other wrote
+    assert records.stored(record.name) == begun
+    records.write(ended)
 
 
 def test_what_fails_to_start_again_is_as_it_was(instances: Detached) -> None:
