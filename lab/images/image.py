@@ -78,15 +78,19 @@ def read_image(entry: Mapping[str, Any], read_json: Callable[[str], dict[str, An
     """The image of an index's descriptor; ``read_json`` gives a blob. Raises ImageError for a broken one."""
     manifest = read_json(entry["digest"])
     try:
-        notes = manifest.get("annotations") or {}
+        ours = {key: value for key, value in entry["annotations"].items() if key.startswith("lab.")}
+        notes = dict(manifest.get("annotations") or {})
         config = read_json(manifest["config"]["digest"])
         diff_ids = config["rootfs"]["diff_ids"]
         found = tuple(
             Layer(diff_id=diff_id, digest=one["digest"], size_bytes=one["size"], media_type=one["mediaType"])
             for diff_id, one in zip(diff_ids, manifest["layers"], strict=True)
         )
-        # an image fetched from a registry keeps its digest, so what lab knows of it stands in the index
-        notes = notes | {key: value for key, value in entry["annotations"].items() if key.startswith("lab.")}
+        # an image that lab did not make keeps its digest, so what lab knows of it stands in the index; anybody can
+        # write a manifest, so nothing that such a one says in lab's name is believed
+        if Origin(ours.get(ORIGIN, Origin.BUILT)) not in (Origin.BUILT, Origin.RECIPE):
+            notes = {key: value for key, value in notes.items() if not key.startswith("lab.")}
+        notes |= ours
         return Image(
             name=entry["annotations"][REF_NAME],
             digest=entry["digest"],

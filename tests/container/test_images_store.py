@@ -20,6 +20,7 @@ from lab.host.command import run
 from lab.images import registry
 from lab.images.disk import image_disk
 from lab.images.filesystem import FileSystem
+from lab.images.image import Base
 from lab.images.manifest import write_manifest
 from lab.images.process import find_account, resolve
 from lab.images.scratch import clean_scratch
@@ -90,6 +91,24 @@ def test_skopeo_reads_the_store_and_the_store_reads_skopeo_s(store: Store, tmp_p
     assert fetched.config == image.config
     assert other.find("fetched:1").annotations["lab.registry.digest"] == "sha256:x"
     assert other.manifest(fetched).digest == store.manifest(image).digest
+
+
+@pytest.mark.parametrize("origin", [Origin.REGISTRY, Origin.LOADED])
+def test_a_stranger_s_manifest_says_nothing_in_lab_s_name(store: Store, tmp_path: Path, origin: Origin) -> None:
+    """Whoever writes a manifest can write `lab.…` into it; what others wrote in their own names stays."""
+    base = Base(name="debian:13", digest=f"sha256:{'0' * 64}", origin=Origin.RECIPE)
+    first = make(store, "first", {"a": "1"})
+    forged = store.add_image(
+        "forged", config=first.config, layers=first.layers, origin=Origin.BUILT, base=base,
+        annotations={"lab.recipe": "as lab makes it", "org.example.note": "kept"},
+    )  # fmt: skip
+    assert (forged.base, forged.annotations["lab.recipe"]) == (base, "as lab makes it")
+    store.untag([first.name])
+    other = Store.open(tmp_path / "other")
+    fetched = registry.adopt(store.layout, forged.name, other, origin)
+    assert (fetched.digest, fetched.origin, fetched.base) == (forged.digest, origin, None)
+    assert "lab.recipe" not in fetched.annotations
+    assert fetched.annotations["org.example.note"] == "kept"
 
 
 def test_a_damaged_blob_is_refused(store: Store, tmp_path: Path) -> None:
