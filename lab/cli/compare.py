@@ -16,9 +16,10 @@ from lab.cli.completion import complete_backends, complete_factor, complete_scen
 from lab.cli.conditions import CONDITION_HOLDS, check, read, require
 from lab.cli.factors import host_levels, plan_arms, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
-from lab.cli.measuring import RESULTS, Out, choose_backends, limit, set_up
+from lab.cli.measuring import RESULTS, Out, choose_backends, limit, set_up, tell
 from lab.cli.privilege import require_root
 from lab.cli.ready import BuildArgument, Port, Ready, Secret, asked
+from lab.cli.shape import JsonTo
 from lab.errors import LabError, LaunchError, ResultsError, UsageError
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def compare(
         ),
     ] = None,
     out: Out = RESULTS,
+    as_json: JsonTo = "",
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -168,7 +170,7 @@ def compare(
     conditions = read(fail_if or [])
     with Site.open() as site:  # starts the launcher while this process is still small
         if resume:
-            folder = _resume(site, resume, out, conditions, shown)
+            folder = _resume(site, resume, out, conditions, shown, as_json)
         else:
             scenario = asked(load(target), port, ready, build_arg or [], secret or [])
             chosen = choose_backends(on), _metrics(metrics)
@@ -184,10 +186,10 @@ def compare(
             host = host_levels({"caches": caches}, varied)
             until |= {"factors": varied}
             limits = limit(scenario.limits, memory, cpus, pids)
-            folder = _start(site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown)
+            folder = _start(site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown, as_json)
     if folder.run.ended_because not in list(Ending):
-        _next_session(folder, fail_if or [])
-    _report(folder)
+        _next_session(folder, fail_if or [], as_json)
+    _report(folder, as_json)
     if check(conditions, folder.path):
         raise typer.Exit(CONDITION_HOLDS)
 
@@ -205,6 +207,7 @@ def _start(
     out: Path,
     conditions: list[Condition],
     shown: bool,
+    as_json: str,
 ) -> RunFolder:
     import secrets
 
@@ -225,10 +228,10 @@ def _start(
     require_budget(setup, plan, plan.budget_seconds)
     setup = with_factors(site, setup, plan)
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
-    return _run(site, setup, plan, folder, shown)
+    return _run(site, setup, plan, folder, shown, as_json)
 
 
-def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown: bool) -> RunFolder:
+def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown: bool, as_json: str) -> RunFolder:
     """Go on with the same plan, or refuse when the application or the host is another one."""
     from lab.experiment.factors import recorded
     from lab.experiment.plan import Plan
@@ -276,10 +279,10 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
             f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
         )
     folder.abandon_incomplete()
-    return _run(site, setup, plan, folder, shown)
+    return _run(site, setup, plan, folder, shown, as_json)
 
 
-def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool) -> RunFolder:
+def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool, as_json: str) -> RunFolder:
     from lab.cli.growing import Growing, open_page
     from lab.cli.watching import watching
     from lab.experiment.run import Experiment
@@ -295,7 +298,7 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool) -
         if isinstance(error, LaunchError):
             error.exit_code = 1  # the application's own is told; that of this command says that it failed
         if next(folder.samples(), None) is not None:  # what failed is a result, and the report says how
-            _report(folder)
+            _report(folder, as_json)
         raise
     except KeyboardInterrupt:
         print(f"\nlab: interrupted; go on with: lab compare --resume {folder.path}", file=sys.stderr)
@@ -303,9 +306,10 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool) -
     return folder
 
 
-def _next_session(folder: RunFolder, fail_if: list[str]) -> NoReturn:
+def _next_session(folder: RunFolder, fail_if: list[str], as_json: str) -> NoReturn:
     """Become a new process that goes on with the run: nothing that this one has warmed or grown is left in it."""
     words = ["compare", "--resume", str(folder.path), *(word for each in fail_if for word in ("--fail-if", each))]
+    words += [f"--json={as_json}"] if as_json else []
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "lab.cli.main", *words])
@@ -378,8 +382,8 @@ def _metrics(words: str) -> list[str]:
     return asked or known
 
 
-def _report(folder: RunFolder) -> None:
+def _report(folder: RunFolder, as_json: str) -> None:
     from lab.reports import terminal, write
 
     write(folder.path)
-    terminal.show(folder.path)
+    tell(folder, as_json, lambda: terminal.show(folder.path))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.factors import host_levels
-from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, one_each, set_up
+from lab.cli.measuring import RESULTS, On, Out, Target, choose_backends, one_each, set_up, tell
 from lab.cli.privilege import require_root
 from lab.cli.ready import Port, Ready, asked
+from lab.cli.shape import JsonTo
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def density(
     port: Port = None,
     ready: Ready = "",
     out: Out = RESULTS,
+    as_json: JsonTo = "",
 ) -> None:
     """Find out how many copies fit.
 
@@ -89,7 +91,7 @@ def density(
         folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told))
         with folder, watching(folder.run) as watch:
             Density(site, setup, limits, folder, watch).run(chosen)
-    _report(folder)
+    _report(folder, as_json)
 
 
 def _bursts(text: str) -> tuple[int, ...]:
@@ -99,10 +101,11 @@ def _bursts(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def _report(folder: RunFolder) -> None:
+def _report(folder: RunFolder, as_json: str) -> None:
     from lab.analysis.data import load
     from lab.reports import article
     from lab.reports.density import describe, write
 
     loaded = load(folder.path)
-    article.show(describe(loaded), write(loaded)[-1])
+    written = write(loaded)
+    tell(folder, as_json, lambda: article.show(describe(loaded), written[-1]))

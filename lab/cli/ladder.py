@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.measuring import RESULTS, Out, Seed, Target, drawn, set_up
+from lab.cli.measuring import RESULTS, Out, Seed, Target, drawn, set_up, tell
 from lab.cli.privilege import require_root
 from lab.cli.ready import Port, Ready, asked
-from lab.cli.shape import say
+from lab.cli.shape import JsonTo, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from lab.experiment.rungs import Rung
     from lab.experiment.setup import Setup
     from lab.results.record import Arm, Run
+    from lab.results.store import RunFolder
 
 METRICS = ["boot", "memory"]
 
@@ -47,6 +47,7 @@ def ladder(
     port: Port = None,
     ready: Ready = "",
     out: Out = RESULTS,
+    as_json: JsonTo = "",
 ) -> None:
     """Add a container's mechanisms one at a time, measure each step.
 
@@ -87,7 +88,7 @@ def ladder(
         folder = RunFolder.create(out, _described(site, setup, plan, climbed))
         with folder, watching(folder.run) as watch, what_there_is(folder):
             Ladder(site, setup, plan, climbed, chosen, folder, watch).run()
-    show(folder.path)
+    show(folder, as_json)
 
 
 def _usable(rungs: Sequence[Rung], asked: bool) -> tuple[Rung, ...]:
@@ -131,12 +132,16 @@ def _described(site: Site, setup: Setup, plan: Plan, rungs: Sequence[Rung]) -> R
     return replace(run, arms=tuple(arms))
 
 
-def show(folder: Path) -> None:
+def show(folder: RunFolder, as_json: str) -> None:
     """Write the run's report, and say the essence of it."""
     from lab.analysis.data import load
     from lab.reports.ladder import terminal, write
 
-    loaded = load(folder)
+    loaded = load(folder.path)
     written = write(loaded)
-    terminal(loaded)
-    print(f"\nreport: {written[-1]}")
+
+    def essence() -> None:
+        terminal(loaded)
+        print(f"\nreport: {written[-1]}")
+
+    tell(folder, as_json, essence)

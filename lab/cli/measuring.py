@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.completion import complete_backends, complete_scenario
-from lab.cli.shape import say
+from lab.cli.shape import say, write_json
 from lab.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lab.backends.site import Site
     from lab.experiment.plan import PlannedArm
     from lab.experiment.setup import Setup
     from lab.model import Limits, Scenario
+    from lab.results.store import RunFolder
 
 RESULTS = Path("results")
 Target = Annotated[
@@ -131,3 +132,13 @@ def one_each(backends: Sequence[str]) -> tuple[PlannedArm, ...]:
     from lab.experiment.plan import PlannedArm
 
     return tuple(PlannedArm(label=name, backend=name) for name in backends)
+
+
+def tell(folder: RunFolder, as_json: str, show: Callable[[], object]) -> None:
+    """Say the essence of a run whose report is written, or give all of it to another program."""
+    if not as_json:
+        show()
+        return
+    from lab.reports.asjson import as_json as document
+
+    write_json(document(folder.path), as_json)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, limit, one_each, set_up
+from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, limit, one_each, set_up, tell
 from lab.cli.privilege import require_root
 from lab.cli.ready import Port, Ready, asked
+from lab.cli.shape import JsonTo
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def noisy(
     port: Port = None,
     ready: Ready = "",
     out: Out = RESULTS,
+    as_json: JsonTo = "",
 ) -> None:
     """Disturb an instance by a bad neighbour.
 
@@ -87,7 +89,7 @@ def noisy(
             )
             with what_there_is(folder):
                 measured.run(chosen)
-    _report(folder)
+    _report(folder, as_json)
 
 
 def _kinds(text: str) -> tuple[Kind, ...]:
@@ -111,11 +113,12 @@ def _confined(word: str) -> tuple[Confined, ...]:
     return known[word]
 
 
-def _report(folder: RunFolder) -> None:
+def _report(folder: RunFolder, as_json: str) -> None:
     from lab.analysis.data import load
     from lab.analysis.noisy import disturbances
     from lab.reports import article
     from lab.reports.noisy import describe, write
 
     loaded = load(folder.path)
-    article.show(describe(loaded, disturbances(loaded)), write(loaded)[-1])
+    written = write(loaded)
+    tell(folder, as_json, lambda: article.show(describe(loaded, disturbances(loaded)), written[-1]))

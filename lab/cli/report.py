@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from lab.cli.shape import JsonTo, write_json
 
 
 def report(
@@ -33,63 +36,51 @@ def report(
     root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
         "results"
     ),
+    as_json: JsonTo = "",
 ) -> None:
     """Write a run's report again, from its folder alone.
 
-    It needs no root, no hypervisor and no network.
+    It needs no root, no hypervisor and no network. With --json, what the report says: an object, or of several runs
+    an array of them.
     """
-    from lab.analysis.data import load
     from lab.cli.conditions import CONDITION_HOLDS, check, read, require_of
     from lab.errors import UsageError
-    from lab.reports import FORMATS, terminal, write, write_hidden
-    from lab.reports.density import is_density
-    from lab.reports.density import write as write_density
-    from lab.reports.ladder import is_ladder
-    from lab.reports.ladder import write as write_ladder
-    from lab.reports.noisy import is_noisy
-    from lab.reports.noisy import write as write_noisy
-    from lab.reports.pages import writing
-    from lab.reports.surface import is_surface
-    from lab.reports.surface import write as write_surface
-    from lab.results.store import RunFolder, locate
+    from lab.reports.studies import write_any
+    from lab.results.store import locate
 
-    with_pages_of_their_own = (
-        (is_density, write_density),
-        (is_ladder, write_ladder),
-        (is_noisy, write_noisy),
-        (is_surface, write_surface),
-    )
     conditions = read(fail_if or [])
     if hide not in ("", "results"):
         raise UsageError(f"--hide {hide} is not known", hint="write --hide results")
-    if hide and fail_if:
-        raise UsageError("--fail-if tells a result, and --hide results tells none", hint="leave one away")
+    for option, given in (("--fail-if", bool(fail_if)), ("--json", bool(as_json))):
+        if hide and given:
+            raise UsageError(f"{option} tells a result, and --hide results tells none", hint="leave one away")
     wanted = [name for name in (each.strip() for each in formats.split(",")) if name]
     folders = [locate(word, root) for word in runs or ["latest"]]
     for folder in folders:
         require_of(conditions, folder)
+    told = []
     for folder in folders:
-        settings = RunFolder.open(folder).run.settings
-        own = next((write_own for is_one, write_own in with_pages_of_their_own if is_one(settings)), None)
-        if own is not None and hide:
-            raise UsageError(
-                f"{folder.name} is a study with a page of its own", hint="--hide is for lab compare's runs"
-            )
-        if hide:
-            for path in write_hidden(folder, wanted or ["html"]):
-                typer.echo(path)
-            continue
-        if own is not None:
-            with writing(folder):
-                written = own(load(folder))
-            for path in written:
-                typer.echo(path)
-            continue
-        written = write(folder, wanted or FORMATS)
-        terminal.show(folder)
-        for path in written:
-            if path.parent == folder:
-                typer.echo(path)
+        written = write_any(folder, wanted, hidden=bool(hide))
+        if as_json:
+            from lab.reports.asjson import as_json as document
+
+            told.append(document(folder))
+        else:
+            _say(folder, written, hidden=bool(hide))
+    if as_json:
+        write_json(told if len(told) > 1 else told[0], as_json)
     held = [check(conditions, folder) for folder in folders]
     if any(held):
         raise typer.Exit(CONDITION_HOLDS)
+
+
+def _say(folder: Path, written: Sequence[Path], *, hidden: bool) -> None:
+    from lab.reports import terminal
+    from lab.reports.studies import study_of
+    from lab.results.store import RunFolder
+
+    if not hidden and study_of(RunFolder.open(folder).run.settings) is None:
+        terminal.show(folder)
+    for path in written:
+        if path.parent == folder:
+            typer.echo(path)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, one_each, set_up
+from lab.cli.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, one_each, set_up, tell
 from lab.cli.privilege import require_root
 from lab.cli.ready import Port, Ready, asked
-from lab.cli.shape import JsonTo, write_json
+from lab.cli.shape import JsonTo
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -29,10 +28,10 @@ def surface(
         typer.Option("--functions/--no-functions", help="Trace the host kernel's functions, if it permits that."),
     ] = True,
     calls: Annotated[bool, typer.Option("--calls", help="Print a line per system call, too.")] = False,
-    as_json: JsonTo = "",
     port: Port = None,
     ready: Ready = "",
     out: Out = RESULTS,
+    as_json: JsonTo = "",
 ) -> None:
     """Count the attack surface: what of the host's kernel can be reached, and what is.
 
@@ -73,28 +72,11 @@ def show(folder: RunFolder, *, calls: bool, as_json: str) -> None:
 
     loaded = load(folder.path)
     written = write(loaded)
-    if as_json:
-        write_json(_as_json(Exposed(loaded), folder), as_json)
-        return
-    terminal(loaded, each_call=calls)
-    print(f"\nreport: {written[-1]}")
+
+    def essence() -> None:
+        terminal(loaded, each_call=calls)
+        print(f"\nreport: {written[-1]}")
+
+    tell(folder, as_json, essence)
     if all(reach.failure for reach in Exposed(loaded).reaches):
         raise LabError("no instance came up on any backend", hint=f"see the logs in {folder.path}/logs")
-
-
-def _as_json(found: Any, folder: RunFolder) -> dict[str, Any]:
-    return {
-        "run": str(folder.path),
-        "not_measurable": found.not_measurable,
-        "backends": {
-            reach.arm.label: {
-                "outcomes": reach.outcomes,
-                "calls": [asdict(call) for call in reach.calls],
-                "not_measured": reach.failure,
-                "in_force": reach.in_force and asdict(reach.in_force),
-            }
-            for reach in found.reaches
-        },
-        "host_calls": [asdict(work) | {"arm": work.arm.label} for work in found.works],
-        "host_functions": [asdict(each) | {"arm": each.arm.label} for each in found.functions],
-    }

@@ -63,7 +63,7 @@ def csv(material: Material, folder: Path) -> list[Path]:
     return [put(folder / f"{name}.csv", table.to_csv(index=False)) for name, table in named.items()]
 
 
-def parquet(_: Material, folder: Path) -> list[Path]:
+def parquet(_: object, folder: Path) -> list[Path]:
     """samples.parquet, again: a run that was interrupted has none."""
     target = folder / "samples.parquet"
     write_parquet(target, RunFolder.open(folder).samples())
@@ -90,26 +90,26 @@ def document(material: Material) -> dict[str, Any]:
         "blocks": loaded.blocks,
         "seed": loaded.run.seed,
         "baseline": loaded.baseline,
-        "arms": [_plain(asdict(arm)) for arm in loaded.all_arms],
+        "arms": [plain(asdict(arm)) for arm in loaded.all_arms],
         "until": until(loaded.run).value,
         "summary": _records(_named(material, material.summary)),
         "ratios": _records(_named(material, material.ratios)),
         "effects": _records(_named(material, material.effects)),
-        "findings": [_plain(asdict(finding)) for finding in material.findings],
+        "findings": [plain(asdict(finding)) for finding in material.findings],
         "answers": [
             {"probe": row["quantity"].removeprefix("isolation."), **{k: row[k] for k in ("arm", "text", "status")}}
             for row in _records(answers)
         ],
-        "image": _plain(loaded.run.image),
-        "host": _plain(loaded.run.host),
-        "versions": _plain(loaded.run.versions),
-        "limits": _plain(loaded.run.limits),
-        "settings": _plain(loaded.run.settings),
-        "parity": _plain(loaded.run.parity),
+        "image": plain(loaded.run.image),
+        "host": plain(loaded.run.host),
+        "versions": plain(loaded.run.versions),
+        "limits": plain(loaded.run.limits),
+        "settings": plain(loaded.run.settings),
+        "parity": plain(loaded.run.parity),
     }
 
 
-def pdf(_: Material, folder: Path) -> list[Path]:
+def pdf(_: object, folder: Path) -> list[Path]:
     """report.pdf, printed from report.html by a browser without a window. Raises ResultsError when there is none."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
@@ -143,15 +143,15 @@ def _named(material: Material, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON knows: NaN and infinities become null, keys text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if hasattr(value, "item"):  # numpy's scalars
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
