@@ -1,6 +1,6 @@
 """What a run's report says, for other programs: what ``--json`` of each command that measures prints.
 
-A run of `lab compare` gives what ``report.json`` holds. The studies begin with the same keys and go on with their own.
+`lab compare` gives what ``report.json`` holds. The studies begin with the same keys, and go on with their own.
 """
 
 from __future__ import annotations
