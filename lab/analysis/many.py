@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lab.analysis.readiness import until_of
 from lab.errors import LabError, ResultsError
 from lab.results.columns import COLUMNS
 from lab.results.record import Status
@@ -51,6 +52,7 @@ SUMMARISED = ("quantity", "value", "unit", "arm", "status", "state", "warmup")
 TREND = (
     "run",
     "scenario",
+    "until",
     "started",
     "arm",
     "backend",
@@ -133,7 +135,8 @@ def _join(tables: Sequence[pa.Table], numbers: Sequence[int], wanted: pa.Array) 
 def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], None] | None = None) -> pd.DataFrame:
     """One quantity over the runs: a row per run, arm and state, with the columns of TREND, by the time of the run.
 
-    ``n`` counts the good observations, ``failed`` the others; warm-ups count as neither. ``started`` is a UTC
+    ``n`` counts the good observations, ``failed`` the others; warm-ups count as neither. ``until`` says what the
+    instances of the run were waited for: times that waited otherwise are of another thing. ``started`` is a UTC
     timestamp. Raises ResultsError when no run has that quantity.
     """
     frame = load_many(runs, quantities=(quantity,), columns=SUMMARISED, skipped=skipped)
@@ -153,6 +156,7 @@ def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], 
     known = set(table["run"])
     about = {path.name: _about(path) for path in runs if path.name in known}
     table["scenario"] = [about[name].scenario for name in table["run"]]
+    table["until"] = [about[name].until for name in table["run"]]
     table["started"] = pd.to_datetime([about[name].started for name in table["run"]], utc=True)
     arms = [about[run].arms.get(arm, (arm, "")) for run, arm in zip(table["run"], table["arm"], strict=True)]
     table["backend"], table["accelerator"] = [arm[0] for arm in arms], [arm[1] for arm in arms]
@@ -228,6 +232,7 @@ class _About:
     """Of a run's provenance what a trend needs; backend and accelerator by arm."""
 
     scenario: str
+    until: str
     started: datetime
     arms: dict[str, tuple[str, str]]
 
@@ -238,8 +243,9 @@ def _about(path: Path) -> _About:
         started = datetime.fromisoformat(str(raw["started"]))
         return _About(
             scenario=str(raw["scenario"]),
+            until=str(until_of(raw.get("settings", {}))),
             started=started if started.tzinfo else started.replace(tzinfo=UTC),
             arms={str(arm["label"]): (str(arm["backend"]), str(arm["accelerator"])) for arm in raw["arms"]},
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path / RUN} can't be read: {error}", hint="lab results ls") from error

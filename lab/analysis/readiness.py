@@ -41,8 +41,13 @@ NOTHING_SAID = (Milestone.PORT_OPEN, Milestone.STARTED, Milestone.DONE)
 
 def until(run: Run) -> Milestone:
     """What the run's headline time is the time of; for a run that does not record it, as its readiness implies."""
-    stated = run.settings.get("until")
-    return Milestone(stated) if stated in list(Milestone) else _implied(run.settings.get("readiness"))
+    return until_of(run.settings)
+
+
+def until_of(settings: Mapping[str, Any]) -> Milestone:
+    """The same by the run's settings alone."""
+    stated = settings.get("until")
+    return Milestone(stated) if stated in list(Milestone) else _implied(settings.get("readiness"))
 
 
 def _implied(readiness: Any) -> Milestone:

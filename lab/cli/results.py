@@ -122,10 +122,12 @@ def show_trend(
         Path | None, typer.Option("--out", metavar="DIR", help="Write CSV, PNG and SVG there. Default: --results.")
     ] = None,
     scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help="Only its runs.")] = "",
+    as_json: JsonTo = "",
 ) -> None:
     """Draw a quantity over all runs, a line per scenario and backend, and write its table.
 
-    Runs of different hosts are not comparable for being drawn together: the CSV names each run.
+    Runs that waited for different things (first answer, port open, …) have lines of their own, too. Runs of different
+    hosts are not comparable for being drawn together: the CSV names each run.
     """
     from lab.analysis.many import folders, trend
     from lab.reports.trend import write_trend
@@ -138,7 +140,11 @@ def show_trend(
         table = table[table["scenario"] == scenario]
         if table.empty:
             raise ResultsError(f"no run of {scenario} has an observation of {quantity}", hint="lab results ls")
-    for path in write_trend(table, quantity, out or root):
+    written = write_trend(table, quantity, out or root)
+    if as_json:
+        write_json(json.loads(table.to_json(orient="records", date_format="iso")), as_json)
+        return
+    for path in written:
         print(path)
 
 

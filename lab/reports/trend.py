@@ -10,7 +10,7 @@ from lab.analysis.quantities import label
 from lab.reports import style
 
 DASHES = ("-", "--", ":", "-.")
-"""A scenario's, when several are drawn."""
+"""Of a scenario and of what was waited for, when several are drawn."""
 
 MARKED = 400
 """Up to so many runs each gets a marker; beyond, a line alone is drawn."""
@@ -20,7 +20,8 @@ def write_trend(table: pd.DataFrame, quantity: str, directory: Path) -> list[Pat
     """``trend-QUANTITY.csv``, ``.png`` and ``.svg`` below ``directory``, from `lab.analysis.many.trend`'s table.
 
     A line per scenario, arm and state through the runs' medians, by the time at which they were started: what one
-    application takes says nothing of another. A/A twins are in the data alone.
+    application takes says nothing of another. Runs whose instances were waited for differently have lines of their
+    own, since even the rest of what was measured began at another moment. A/A twins are in the data alone.
     """
     directory.mkdir(parents=True, exist_ok=True)
     name = f"trend-{quantity.replace('/', '-')}"
@@ -29,13 +30,14 @@ def write_trend(table: pd.DataFrame, quantity: str, directory: Path) -> list[Pat
     unit = str(table["unit"].iloc[0])
     drawn = table[~table["arm"].str.endswith("#aa") & table["median"].notna()]
     with style.canvas(14.2, 7.0) as (figure, axes):
-        scenarios = list(dict.fromkeys(drawn["scenario"]))
-        for (scenario, arm, state), line in drawn.groupby(["scenario", "arm", "state"], sort=False):
+        kinds = list(dict.fromkeys(zip(drawn["scenario"], drawn["until"], strict=True)))
+        several = [len({kind[place] for kind in kinds}) > 1 for place in (0, 1)]
+        for (scenario, waited, arm, state), line in drawn.groupby(["scenario", "until", "arm", "state"], sort=False):
             colour, _, marker = style.BACKENDS.get(str(line["backend"].iloc[0]), style.OTHER)
-            words = (scenario if len(scenarios) > 1 else "", arm, state)
+            words = (scenario if several[0] else "", arm, state, f"until {waited}" if several[1] else "")
             axes.plot(
                 line["started"], line["median"], color=colour, linewidth=1.4, markersize=7,
-                linestyle=DASHES[scenarios.index(scenario) % len(DASHES)],
+                linestyle=DASHES[kinds.index((scenario, waited)) % len(DASHES)],
                 marker=marker if len(line) <= MARKED else "", label=", ".join(str(word) for word in words if word),
             )  # fmt: skip
         if not drawn.empty:

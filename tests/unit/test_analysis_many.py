@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from lab.analysis.data import load
 from lab.analysis.many import folders, load_many, trend
+from lab.analysis.readiness import until
 from lab.cli.results import app
 from lab.errors import LabError, ResultsError
 from lab.results.store import PARQUET, SAMPLES
@@ -96,6 +97,21 @@ def test_the_command_draws_and_writes(tmp_path: Path) -> None:
     assert boots[-5:].mean() > boots[:5].mean(), "they were made 1 % slower from file to file"
     with pytest.raises(ResultsError, match="no run has an observation"):
         CliRunner().invoke(app, ["trend", "boot.none", *words[2:]], catch_exceptions=False)
+
+
+def test_runs_that_waited_for_different_things_are_not_one_line(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "results", blocks=2, seed=seed) for seed in (1, 2)]
+    folders[1].update(settings={**folders[1].run.settings, "until": "port open"})
+    words = ["trend", "boot.total", "--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    words.append("--json=-")
+    rows = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    assert {row["run"]: row["until"] for row in rows} == {
+        folders[0].path.name: str(until(folders[0].run)),
+        folders[1].path.name: "port open",
+    }
+    drawn = (tmp_path / "out" / "trend-boot.total.svg").read_text()
+    for waited in ("port open", str(until(folders[0].run))):
+        assert drawn.count(f"container, until {waited}") == 1
 
 
 @pytest.mark.slow

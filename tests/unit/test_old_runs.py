@@ -84,7 +84,7 @@ def test_it_is_not_gone_on_with(old: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(facts, "provenance", lambda: {"identity": folder.run.host["identity"]})
     monkeypatch.setattr(RunFolder, "open", lambda _: replace_run(folder))
     with pytest.raises(ResultsError, match="earlier lab"):
-        _resume(None, str(old), old.parent, [], False)  # type: ignore[arg-type]
+        _resume(None, str(old), old.parent, [], False, "")  # type: ignore[arg-type]
 
 
 def replace_run(folder: RunFolder) -> RunFolder:
