@@ -1,8 +1,9 @@
 """What an OCI configuration's resources mean in the files of cgroup v1 and of v2. Pure: files by name, with values.
 
 Each value of the configuration becomes a `Setting`, or a LimitError that names it, where the version in use has
-nothing like it: what can't be carried out is refused, never ignored. As with runc, 0 means "not set" for a memory
-limit, shares, a quota, a period, a number of processes and a weight; -1 means "no limit".
+nothing like it: what can't be carried out is refused, never ignored, but for the two limits of the kernel's own
+memory (`ignored`). As with runc, 0 means "not set" for a memory limit, shares, a quota, a period, a number of
+processes and a weight; -1 means "no limit".
 
 Sources: runtime-spec config-linux.md, cgroup-v1/*.rst, cgroup-v2.rst.
 """
@@ -40,6 +41,7 @@ class Setting(Record):
     controller: str
     ways: tuple[tuple[str, str], ...]  # file and value; of several the first whose file there is
     optional: bool = False  # a kernel without the file does as well
+    within_parents: bool = False  # no parent may have less
 
 
 def settings(resources: Resources, host: Mounted) -> list[Setting]:
@@ -85,6 +87,19 @@ def check(resources: Resources) -> None:
                 raise UsageError(f"linux.resources.blockIO.weightDevice[{number}]: neither weight nor leafWeight")
 
 
+def ignored(resources: Resources) -> list[str]:
+    """What is asked for and not carried out, a warning each. The specification advises against both limits; the
+    kernel has given up the first (cgroup-v1/memory.rst, "Kernel Memory Extension"); runc and crun ignore both.
+    """
+    memory = resources.memory
+    values = {"kernel": memory.kernel, "kernelTCP": memory.kernel_tcp} if memory else {}
+    return [
+        f"linux.resources.memory.{name} is ignored: limit counts the kernel's memory, too"
+        for name, value in values.items()
+        if value and value != UNLIMITED
+    ]
+
+
 # Version 1
 
 
@@ -96,8 +111,6 @@ def _v1_memory(memory: MemoryResources) -> Iterator[Setting]:
         ("limit", memory.limit, "memory.limit_in_bytes"),
         ("swap", swap, "memory.memsw.limit_in_bytes"),
         ("reservation", memory.reservation, "memory.soft_limit_in_bytes"),
-        ("kernel", memory.kernel, "memory.kmem.limit_in_bytes"),
-        ("kernelTCP", memory.kernel_tcp, "memory.kmem.tcp.limit_in_bytes"),
     ):
         if value:
             absent = value == UNLIMITED and name != "limit"
@@ -121,7 +134,8 @@ def _v1_cpu(cpu: CpuResources) -> Iterator[Setting]:
         ("realtimeRuntime", cpu.realtime_runtime, "cpu.rt_runtime_us"),
     ):
         if value or (name == "burst" and value is not None):
-            yield _one(f"cpu.{name}", "cpu", file, value)
+            within = name == "realtimeRuntime"
+            yield Setting(name=f"cpu.{name}", controller="cpu", ways=((file, str(value)),), within_parents=within)
     if cpu.idle is not None:
         yield _one("cpu.idle", "cpu", "cpu.idle", cpu.idle)
 
@@ -150,9 +164,6 @@ def _v1_block_io(block_io: BlockIoResources) -> Iterator[Setting]:
 
 
 def _v2_memory(memory: MemoryResources) -> Iterator[Setting]:
-    for name, value in (("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp)):
-        if value and value != UNLIMITED:
-            raise _nothing_like(f"memory.{name}")
     if memory.swappiness is not None:
         raise _nothing_like("memory.swappiness")
     if memory.disable_oom_killer:

@@ -10,6 +10,7 @@ import errno
 import os
 
 from lab.errors import LimitError, UsageError
+from lab.host import cgroupfs
 from lab.host.group import DOCTOR, Group
 from lab.record import replace
 from lab.runtime import devices, limits
@@ -113,12 +114,25 @@ def _write(group: Group, setting: Setting) -> None:
     """Write it and see whether it holds. Raises OSError as the kernel does, LimitError."""
     for file, value in setting.ways:
         if os.path.exists(group.file(setting.controller, file)):
+            if setting.within_parents:
+                _raise_parents(group, setting.controller, file, int(value))
             group.write(setting.controller, file, value)
             _verify(setting, file, value, group)
             return
     if not setting.optional:
         file, _ = setting.ways[0]
         raise LimitError(f"linux.resources.{setting.name}: this kernel's cgroups have no {file}", hint=DOCTOR)
+
+
+def _raise_parents(group: Group, controller: str, file: str, value: int) -> None:
+    """Let no parent have less than ``value``, from the top on: a new group begins with no time for realtime
+    (cgroup-v1, sched-rt-group.rst). Raises OSError.
+    """
+    names = group.path.split("/")
+    for count in range(1, len(names)):
+        path = Group("/".join(names[:count]), group.host, group.places).file(controller, file)
+        if 0 <= int(cgroupfs.read(path)) < value:
+            cgroupfs.write(path, str(value))
 
 
 def _verify(setting: Setting, file: str, value: str, group: Group) -> None:

@@ -46,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
     "memory": {
         "memory": {
             "limit": 64 * MIB, "swap": 128 * MIB, "reservation": 32 * MIB, "swappiness": 7,
-            "disableOOMKiller": True,
+            "disableOOMKiller": True, "kernel": 8 * MIB, "kernelTCP": 8 * MIB,
         },
     },
     "no limit": {"memory": {"limit": -1, "swap": -1}, "pids": {"limit": -1}, "cpu": {"quota": -1}},
@@ -148,9 +148,14 @@ def test_what_runc_writes_we_write(case: str, path: str, group: Group, tmp_path:
     assert ours.keys() >= {"memory.limit_in_bytes", "cpu.shares", "pids.max", "devices.list"}
 
 
-def test_kernel_memory_that_runc_ignores(group: Group) -> None:
-    resources.create(group, of({"memory": {"limit": 64 * MIB, "kernelTCP": 8 * MIB, "kernel": -1}}))
-    assert shown(group.path)["memory.kmem.tcp.limit_in_bytes"] == f"{8 * MIB}\n"
+def test_time_for_realtime_reaches_the_parents_first(group: Group) -> None:
+    """A new group has none, and none can have more than its parent: runc fails here."""
+    if not Path(group.host.mount_of("cpu"), "cpu.rt_runtime_us").exists():
+        pytest.skip("this kernel shares out no time for realtime (CONFIG_RT_GROUP_SCHED)")
+    resources.create(group, of({"cpu": {"realtimeRuntime": 1_000, "realtimePeriod": 1_000_000}}))
+    assert group.read("cpu", "cpu.rt_runtime_us") == "1000"
+    above = Path(group.file("cpu", "cpu.rt_runtime_us")).parents[1] / "cpu.rt_runtime_us"
+    assert int(above.read_text()) >= 1_000
 
 
 def test_huge_pages_of_either_version(group: Group) -> None:

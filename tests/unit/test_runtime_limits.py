@@ -39,7 +39,7 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
         {"memory": {"limit": 4096, "swap": -1, "reservation": -1, "kernel": -1, "useHierarchy": True}},
         [
             "memory.limit_in_bytes 4096", "memory.memsw.limit_in_bytes -1", "memory.soft_limit_in_bytes -1",
-            "memory.kmem.limit_in_bytes -1", "memory.use_hierarchy 1",
+            "memory.use_hierarchy 1",
         ],
         ["memory.swap.max max", "memory.max 4096", "memory.low max"],
     ),
@@ -106,10 +106,20 @@ def test_what_one_version_has_alone() -> None:
     ]
     unified = {"unified": {"io.max": "259:0 rbps=2097152\n253:0 wiops=120", "memory.high": "max"}}
     assert written(unified, V2) == ["io.max 259:0 rbps=2097152", "io.max 253:0 wiops=120", "memory.high max"]
-    v1_alone = {"kernelTCP": 5, "swappiness": 0, "disableOOMKiller": True}
-    assert written({"memory": v1_alone}, V1) == [
-        "memory.kmem.tcp.limit_in_bytes 5", "memory.swappiness 0", "memory.oom_control 1",
+    v1_alone = {"swappiness": 0, "disableOOMKiller": True}
+    assert written({"memory": v1_alone}, V1) == ["memory.swappiness 0", "memory.oom_control 1"]
+
+
+@pytest.mark.parametrize("host", [V1, V2], ids=["v1", "v2"])
+def test_the_kernels_own_memory_is_not_limited_and_that_is_told(host: Mounted) -> None:
+    value = {"memory": {"kernel": 5, "kernelTCP": 5, "limit": 7}}
+    assert len(written(value, host)) == 1, "the limit's"
+    found = schema.read(Resources, value, "", schema.refuse)
+    assert [line.split()[0] for line in limits.ignored(found)] == [
+        "linux.resources.memory.kernel", "linux.resources.memory.kernelTCP",
     ]  # fmt: skip
+    none = schema.read(Resources, {"memory": {"kernel": -1, "kernelTCP": 0}}, "", schema.refuse)
+    assert limits.ignored(none) == [], "no limit is what there is"
 
 
 def test_in_hybrid_mode_each_controller_speaks_its_version() -> None:
@@ -124,8 +134,6 @@ def test_in_hybrid_mode_each_controller_speaks_its_version() -> None:
     ("value", "complaint"),
     [
         ({"memory": {"swappiness": 3}}, "memory.swappiness: cgroup v2 has nothing like it"),
-        ({"memory": {"kernel": 5}}, "memory.kernel: cgroup v2"),
-        ({"memory": {"kernelTCP": 5}}, "memory.kernelTCP: cgroup v2"),
         ({"memory": {"disableOOMKiller": True}}, "memory.disableOOMKiller: cgroup v2"),
         ({"memory": {"useHierarchy": False}}, "memory.useHierarchy: false: cgroup v2"),
         ({"memory": {"swap": 5}}, "memory.swap: it counts memory too"),

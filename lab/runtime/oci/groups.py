@@ -57,12 +57,14 @@ def resume(call: Call) -> int:
 
 def update(call: Call) -> int:
     """``update ID``: new limits, from ``--resources FILE`` (- is standard input), else from the options."""
-    from lab.runtime import config, resources, schema
+    from lab.runtime import config, limits, resources, schema
 
     group = group_in(call, store.RUNNING, store.CREATED, store.PAUSED)
     value = wanted(call.given)
     found = schema.read(config.Resources, value, "linux.resources", call.ignored)
     assert isinstance(found, config.Resources)
+    for warning in limits.ignored(found):
+        call.log.warn(warning)
     resources.update(group, found)
     return 0
 

@@ -81,7 +81,7 @@ def create(call: Call) -> int:
 
 def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     """All of it but the application; ``undo`` takes it apart again."""
-    from lab.runtime import validate
+    from lab.runtime import limits, validate
     from lab.runtime.oci.blueprint import Blueprint, refuse_populated
 
     steps.enter("read the bundle")
@@ -93,7 +93,7 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
 
         main.stand_on_read_only()
     made = Made(entry, wanted.state(entry.id, group))
-    for warning in validate.warnings(wanted.config):
+    for warning in (*validate.warnings(wanted.config), *limits.ignored(wanted.config.linux.resources)):
         call.log.warn(warning)
     steps.enter("claim the name")
     undo.callback(entry.unlock)
