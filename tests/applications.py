@@ -10,6 +10,8 @@ COMMANDS = {
     "slow": "sleep 5; exec httpd -f -p 8000 -h /srv",
     "crash": "sleep 0.4; echo 'No module named flask' >&2; exit 3",
     "batch": "sleep 1; echo all done",
+    "brief": "echo all done",
+    "broken": "echo 'No module named flask' >&2; exit 3",
     "everywhere": "exec httpd -f -p [::]:8000 -h /srv",
     "several": "httpd -p 8000 -h /srv; exec httpd -f -p 8001 -h /srv",
     "loopback": "exec httpd -f -p 127.0.0.1:8000 -h /srv",

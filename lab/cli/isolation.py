@@ -11,7 +11,7 @@ from lab.cli.completion import complete_groups, complete_probes, complete_scenar
 from lab.cli.ladder import ladder
 from lab.cli.measuring import On, choose_backends
 from lab.cli.privilege import require_root
-from lab.cli.shape import JsonTo, Manner, write_json
+from lab.cli.shape import JsonTo, Manner, say, write_json
 from lab.cli.surface import surface
 from lab.errors import UsageError
 
@@ -57,8 +57,8 @@ def isolation(
     """Ask from inside what each boundary stops, show the answers.
 
     Starts one instance per backend, and asks each in turn; see lab isolation ls for the questions.
-    Exit code 1 when an answer is not the one expected of its kind of boundary, 0 otherwise. What can't be told
-    on this host is neither.
+    Of an application that ends by itself a copy that waits is asked. Exit code 1 when an answer is not the one that
+    is expected of its kind of boundary, 0 otherwise. What can't be told on this host is neither.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -157,14 +157,16 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
 
     backends = choose_backends(on)
     with Site.open() as site:
-        image, process, limits = None, None, LIMITS
+        image, process, limits, ends = None, None, LIMITS, False
         if scenario:
             from lab.cli.build import build_scenario
             from lab.experiment.scenario import load
             from lab.images.process import resolve
+            from lab.model import DoneReadiness
 
             loaded = load(scenario)
             image, limits = build_scenario(site, loaded), loaded.limits
+            ends = isinstance(loaded.readiness, DoneReadiness)
             environment = dict(loaded.environment)
             process = resolve(image, site.store.lower_directories(image), environment=environment)
         with Console(stderr=True, quiet=Manner.quiet).status("") as status:
@@ -179,6 +181,7 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
                     image=image,
                     process=process,
                     limits=limits,
+                    ends=ends,
                 )
             )
 
@@ -196,7 +199,7 @@ class _Status:
         """Nothing to count."""
 
     def note(self, sentence: str) -> None:
-        self._show(sentence)
+        say(f"lab: {sentence}")
 
 
 def _record(asked: Asked, seen: Observation) -> dict[str, Any]:

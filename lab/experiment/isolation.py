@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.backends.site import Site
+from lab.errors import LabError, LaunchError
+from lab.experiment.applications import WAIT as WAIT_BESIDE
+from lab.experiment.applications import require_success
 from lab.experiment.watch import Watch
 from lab.images.process import resolve
 from lab.images.store import Image, Origin
@@ -25,6 +28,8 @@ from lab.results.observation import Observation
 LIMITS = Limits(memory_bytes=256 << 20, cpus=1.0, pids=64)
 """So that there are some to be tried; large enough for every backend, small enough to be tried in a second."""
 
+ENDING_SECONDS = 1.0
+"""From when it can't be asked any more until its end is known."""
 SHARED_BYTES = 1 << 20
 DIRECTORIES = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var/tmp")
 WAIT = ("/inside", "call", "ppoll", "0", "0", "0", "0")  # nothing to wait for, and no end: until a signal
@@ -69,11 +74,13 @@ def ask_backends(
     image: Image | None = None,
     process: Process | None = None,
     limits: Limits = LIMITS,
+    ends: bool = False,
 ) -> Iterator[Asked]:
     """Launch one instance per backend, the thinnest boundary first, and ask it; it is gone when its answers come.
 
     ``chosen`` are the probes, all unless given. ``process`` is what the ``image`` runs, its own command unless given.
-    Raises LabError when an instance can't be started; a probe that fails is an inconclusive answer.
+    Of one that ends by itself, as ``ends`` says beforehand or is seen, another copy is asked, which waits. Raises
+    LabError when an instance can't be started or fails; a probe that fails is an inconclusive answer.
     """
     image = image or image_of_nothing(site)
     process = process or resolve(image, site.store.lower_directories(image))
@@ -85,9 +92,33 @@ def ask_backends(
         request = LaunchRequest(
             name=f"asked-{backend.name}", image=image, process=process, limits=limits, log_directory=directory
         )
-        watch.doing(f"{backend.name}: starting")
-        with backend.launch(request) as instance:
-            watch.doing(f"{backend.name}: asking")
-            answers = tuple(ask_all(instance, backend, chosen=chosen))
-            accelerator = instance.accelerator
-        yield Asked(backend=backend, accelerator=accelerator, answers=answers)
+        asked = None if ends else _ask(backend, request, watch, chosen)
+        if asked is None:
+            if not ends:
+                watch.note("the application ended by itself: a copy of its image that waits is asked in its place")
+            ends = True
+            waits = replace(process, argv=WAIT_BESIDE, working_directory="/")
+            waiting = replace(request, process=waits, knobs=backend.carrying(request.knobs))
+            asked = _ask(backend, waiting, watch, chosen)
+            assert asked is not None
+        yield asked
+
+
+def _ask(backend: Backend, request: LaunchRequest, watch: Watch, chosen: Sequence[Probe] | None) -> Asked | None:
+    """What one instance answers; None when it ended meanwhile, and was content. Raises LaunchError when it failed."""
+    watch.doing(f"{backend.name}: starting")
+    with backend.launch(request) as instance:
+        watch.doing(f"{backend.name}: asking")
+        try:
+            answers, code = tuple(ask_all(instance, backend, chosen=chosen)), instance.wait(0.0)
+        except (LabError, OSError):  # of one that has ended neither /proc nor an agent answers
+            answers, code = (), instance.wait(ENDING_SECONDS)
+            if code is None:
+                raise
+        accelerator = instance.accelerator
+        try:
+            require_success(instance, code)
+        except LaunchError as error:
+            error.hint, error.exit_code = "lab run starts it alone, and shows what it says", 1
+            raise
+    return None if code is not None else Asked(backend=backend, accelerator=accelerator, answers=answers)

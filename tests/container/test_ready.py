@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +87,27 @@ def test_a_batch_job_is_measured_until_it_is_done(tmp_path: Path) -> None:
     assert (answers["status"] == Status.OK).mean() > 0.5, "a copy that waits was asked"
     assert "time until done" in report
     assert not ANSWERED.search(report)
+
+
+def asked(folder: Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "lab.cli.main", "isolation", "--on", "container", "--scenario", folder, "--json"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_questions_of_a_batch_job_are_asked_of_a_copy_that_waits(tmp_path: Path) -> None:
+    done = asked(make(tmp_path, "brief"))
+    assert done.returncode == 0, done.stderr
+    assert "a copy of its image that waits" in done.stderr
+    answers = [each["answer"] for each in json.loads(done.stdout)]
+    assert len(answers) > 90
+    assert answers.count("inconclusive") < len(answers) / 2
+
+
+def test_nothing_is_told_of_an_application_that_fails_meanwhile(tmp_path: Path) -> None:
+    done = asked(make(tmp_path, "broken"))
+    assert done.returncode == 1
+    assert "ended with exit code 3: No module named flask" in done.stderr
+    assert done.stdout == ""
 
 
 def test_what_only_runs_is_called_started(tmp_path: Path) -> None:
