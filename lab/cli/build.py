@@ -152,7 +152,7 @@ def _options(
     cache_from: Sequence[str],
 ) -> Options:
     from lab.images.build import Options
-    from lab.images.mounts import Offer
+    from lab.images.stages.mounts import Offer
 
     offer = Offer(
         secrets=dict(parse_secret(text, os.environ) for text in secrets), agents=dict(_agent(text) for text in agents)

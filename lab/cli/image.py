@@ -14,8 +14,8 @@ from lab.cli.shape import JsonTo, write_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab.images.prune import Collected
     from lab.images.store import Image
+    from lab.images.upkeep.prune import Collected
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -62,8 +62,8 @@ def inspect(
 ) -> None:
     """Show all about images as JSON: configuration, layers, sizes, where they are used."""
     from lab.cli.template import render
-    from lab.images.describe import describe
     from lab.images.store import Store
+    from lab.images.upkeep.describe import describe
 
     store = Store.view()
     found = [describe(store, store.find(name)) for name in images]
@@ -83,8 +83,8 @@ def history(
     """Show what made an image: its steps, the newest first, with the size of what each added."""
     from lab.cli.template import render
     from lab.host.units import format_bytes
-    from lab.images.describe import steps
     from lab.images.store import Store
+    from lab.images.upkeep.describe import steps
 
     store = Store.view()
     found = steps(store, store.find(name))
@@ -111,8 +111,8 @@ def diff(
     as_json: JsonTo = "",
 ) -> None:
     """Show how two images differ: files added (A), changed (C), deleted (D), and the configuration."""
-    from lab.images.diff import compare
     from lab.images.store import Store
+    from lab.images.upkeep.diff import compare
 
     store = Store.view()
     found = compare(store, store.find(old), store.find(new))
@@ -127,8 +127,8 @@ def diff(
 @app.command()
 def rm(images: Annotated[list[str], IMAGE]) -> None:
     """Take names away, and remove what no other name leads to. An image that runs is kept."""
-    from lab.images.prune import remove
     from lab.images.store import Store
+    from lab.images.upkeep.prune import remove
 
     store = Store.open()
     names = list(dict.fromkeys(name for word in images for name in store.select(word)))
@@ -145,8 +145,8 @@ def prune(
 ) -> None:
     """Remove what no name, no build cache and no running instance leads to."""
     from lab.host.units import format_bytes
-    from lab.images.prune import cache_only, collect
     from lab.images.store import Store
+    from lab.images.upkeep.prune import cache_only, collect
 
     store = Store.open()
     verb = "would be removed" if dry_run else "removed"
@@ -168,8 +168,8 @@ def verify(
     """Prove every digest in the store, and every unpacked layer against its archive."""
     from dataclasses import asdict
 
-    from lab.images import verify as proof
     from lab.images.store import Store
+    from lab.images.upkeep import verify as proof
 
     if mend:
         require_root()

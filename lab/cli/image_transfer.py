@@ -15,8 +15,8 @@ from lab.cli.privilege import require_root
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from lab.images.registry import Access
     from lab.images.store import Image
+    from lab.images.transfer.registry import Access
 
 STANDARD = "-"
 STORED = typer.Argument(metavar="IMAGE", autocompletion=complete_image)
@@ -32,8 +32,8 @@ def pull(
     tls_verify: Annotated[str, VERIFY_TLS] = "",
 ) -> None:
     """Fetch an image from a registry, whether the store has it or not."""
-    from lab.images.registry import pull as fetch
     from lab.images.store import Store
+    from lab.images.transfer.registry import pull as fetch
 
     _conclude(fetch(name, Store.open(), access=_access(authfile, creds, tls_verify)))
 
@@ -47,8 +47,8 @@ def push(
 ) -> None:
     """Copy an image to a registry; it keeps its digest."""
     from lab.images.reference import normalise
-    from lab.images.registry import push as send
     from lab.images.store import Store
+    from lab.images.transfer.registry import push as send
 
     store = Store.open()
     image = store.find(name)
@@ -67,8 +67,8 @@ def save(
     ] = "oci-archive",
 ) -> None:
     """Write images into one file, for lab image load, skopeo, podman or docker load."""
-    from lab.images import archive
     from lab.images.store import Store
+    from lab.images.transfer import archive
 
     try:
         chosen = archive.Format(form)
@@ -85,8 +85,8 @@ def load(
     name: Annotated[str, typer.Option("--name", "-t", metavar="NAME", help="For an archive that has none.")] = "",
 ) -> None:
     """Take in the images of an OCI or Docker archive."""
-    from lab.images import archive
     from lab.images.store import Store
+    from lab.images.transfer import archive
 
     with _read(source) as reader:
         for image in archive.load(reader, Store.open(), name):
@@ -98,9 +98,9 @@ def import_(
     name: Annotated[str, typer.Argument(metavar="NAME")],
 ) -> None:
     """Make an image of one layer from a tar of a root file system."""
-    from lab.images.export import import_tar
     from lab.images.reference import normalise
     from lab.images.store import Store
+    from lab.images.transfer.export import import_tar
 
     require_root()
     normalise(name)
@@ -118,8 +118,8 @@ def export(
     ] = "",
 ) -> None:
     """Write an image's files as one tar, or as a bundle that any OCI runtime runs."""
-    from lab.images.export import export_tar
     from lab.images.store import Store
+    from lab.images.transfer.export import export_tar
 
     if output and bundle:
         raise UsageError("-o and --bundle exclude each other", hint="choose one of the two")
@@ -153,7 +153,7 @@ def disk(
 
 
 def _access(authfile: Path | None, creds: str, tls_verify: str) -> Access:
-    from lab.images.registry import Access
+    from lab.images.transfer.registry import Access
 
     if tls_verify not in ("", "true", "false"):
         raise UsageError(

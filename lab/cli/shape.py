@@ -81,7 +81,7 @@ def speak(*, quiet: bool = False, no_color: bool = False, verbose: bool = False)
 
 def lend(file: str) -> None:
     """Take up ``--ca FILE``. Raises UsageError for a file that holds no certificate."""
-    from lab.images import trust
+    from lab.images.transfer import trust
 
     trust.use(file)
 

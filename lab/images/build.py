@@ -1,7 +1,7 @@
 """THE STORY OF A BUILD: read → find the stages the target needs → build them, side by side → one image.
 
-A stage is `lab.images.stage`'s story. RUN needs a container runtime, which is above this package: the caller hands in
-a `StepRunner`.
+A stage is `lab.images.stages.stage`'s story. RUN needs a container runtime, which is above this package: the caller
+hands in a `StepRunner`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from lab.errors import DockerfileError, ImageError, UsageError
 from lab.host import privilege
-from lab.images import ignore, lint
-from lab.images.cache import Cache, keys_of
-from lab.images.dockerfile import Dockerfile, parse, read
-from lab.images.instructions import Arg
-from lab.images.job import Built, Job, Options
+from lab.images.dockerfile import ignore, lint
+from lab.images.dockerfile.graph import Stages, global_arguments, is_proxy, platform_arguments
+from lab.images.dockerfile.instructions import Arg
+from lab.images.dockerfile.parse import Dockerfile, parse, read
 from lab.images.layers import Layer
-from lab.images.places import Place
 from lab.images.progress import Event, Note, Output, Progress, StepFinished, StepStarted, Warned, silent
 from lab.images.reference import normalise
-from lab.images.run import StepFailed
 from lab.images.runner import StepRunner
-from lab.images.stage import build_stage
-from lab.images.stages import Stages, global_arguments, is_proxy, platform_arguments
+from lab.images.stages.cache import Cache, keys_of
+from lab.images.stages.job import Built, Job, Options
+from lab.images.stages.places import Place
+from lab.images.stages.run_step import StepFailed
+from lab.images.stages.stage import build_stage
 from lab.images.store import Image, Origin, Store
 from lab.images.tree import Tree
 
@@ -122,7 +122,7 @@ def _imported(store: Store, options: Options, progress: Progress) -> dict[str, L
     found: dict[str, Layer] = {}
     if not options.cache_from:
         return found
-    from lab.images import registry
+    from lab.images.transfer import registry
 
     for name in options.cache_from:
         try:

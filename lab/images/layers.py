@@ -1,7 +1,7 @@
 """Layers: overlayfs directories to OCI layer blobs and back (OCI image-spec, layer.md).
 
 `pack` makes equal tars of equal directories: sorted, numeric owners, no atime or ctime, fixed times for fresh files.
-`unpack` treats a tar as hostile: see extract.py.
+`unpack` treats a tar as hostile: see tar/extract.py.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import IO, cast
 import zstandard
 
 from lab.errors import ImageError
-from lab.images.bounds import Bounds
-from lab.images.compression import Ahead
-from lab.images.extract import OPAQUE_MARKER, WHITEOUT, unpack_archive
-from lab.images.inodes import keeps_xattr
 from lab.images.manifest import excluded
+from lab.images.tar.bounds import Bounds
+from lab.images.tar.compression import Ahead
+from lab.images.tar.extract import OPAQUE_MARKER, WHITEOUT, unpack_archive
+from lab.images.tar.inodes import keeps_xattr
 from lab.images.tree import is_opaque, is_whiteout
 
 TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"

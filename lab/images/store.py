@@ -311,7 +311,7 @@ class Store:
         return image
 
     def untag(self, names: Collection[str]) -> None:
-        """Let these names, in `normalise`'s form, mean nothing any more. What they meant stays: see prune.py."""
+        """Let these names, in `normalise`'s form, mean nothing any more. What they meant stays: `upkeep.prune`."""
         with self._locked():
             self._write_index([one for one in self.entries() if one["annotations"][REF_NAME] not in names])
 

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.images.export import export_tree
 from lab.images.image import Image
 from lab.images.process import resolve
 from lab.images.store import Store
+from lab.images.transfer.export import export_tree
 from lab.runtime import bundle
 
 

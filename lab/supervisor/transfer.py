@@ -22,10 +22,10 @@ from typing import IO
 
 from lab.errors import LabError, UsageError
 from lab.host import privilege
-from lab.images import tarstream
-from lab.images.bounds import Bounds
-from lab.images.extract import Extractor
-from lab.images.tarstream import TarStream
+from lab.images.tar import tarstream
+from lab.images.tar.bounds import Bounds
+from lab.images.tar.extract import Extractor
+from lab.images.tar.tarstream import TarStream
 from lab.instance import INSIDE
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.supervisor import client

@@ -37,8 +37,8 @@ from lab.cli.build import _labels, parse_arguments, parse_secret
 from lab.cli.steps import ContainerSteps
 from lab.errors import LabError
 from lab.images.build import Options, build
-from lab.images.mounts import Offer
 from lab.images.ociconfig import config_to_oci
+from lab.images.stages.mounts import Offer
 from lab.images.store import Store
 from lab.images.tree import Tree
 from lab.runtime.launcher import Launcher

@@ -13,12 +13,12 @@ import pytest
 from chroot_runner import ChrootRunner
 
 from lab.host.command import run
-from lab.images import registry
-from lab.images.apt import sources_for
 from lab.images.build import build
+from lab.images.debian.apt import sources_for
 from lab.images.process import resolve
 from lab.images.progress import Progress
 from lab.images.store import Image, Origin, Store
+from lab.images.transfer import registry
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,7 @@ def test_an_interrupted_bootstrap_leaves_nothing(tmp_path: Path) -> None:
     if not sources_for("bookworm"):
         pytest.skip("this host's apt has no Debian bookworm")
     script = (
-        "import sys, pathlib\nfrom lab.images.bootstrap import RECIPES\nfrom lab.images.store import Store\n"
+        "import sys, pathlib\nfrom lab.images.debian.recipes import RECIPES\nfrom lab.images.store import Store\n"
         "store = Store.open(pathlib.Path(sys.argv[1]))\n"
         "RECIPES['debian:bookworm-slim'].make('x', store=store, progress=print, build_recipe=None, resolve=None)\n"
     )

@@ -326,7 +326,7 @@ def test_a_failing_step_shows_its_exit_code_and_the_end_of_its_output(
 
 
 def test_a_base_that_can_t_be_had_names_the_remedies(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.images.registry.ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("lab.images.transfer.registry.ANSWER_SECONDS", 2.0)
     with pytest.raises(ImageError, match="no base image") as caught:
         builds("FROM registry.invalid/nobody/has-this:1\n")
     for remedy in ("lab build DIR -t", "skopeo inspect", "debian:bookworm-slim"):

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.errors import ImageError
-from lab.images import diff
-from lab.images.bounds import Bounds
-from lab.images.contents import Records, read_directory, read_layer
-from lab.images.extract import unpack_archive
 from lab.images.layers import Layer, pack, unpack
 from lab.images.store import Origin, Store
+from lab.images.tar.bounds import Bounds
+from lab.images.tar.contents import Records, read_directory, read_layer
+from lab.images.tar.extract import unpack_archive
 from lab.images.tree import OPAQUE
-from lab.images.verify import differences
+from lab.images.upkeep import diff
+from lab.images.upkeep.verify import differences
 from lab.model import ImageConfig
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"..", b".", b"", b".wh.a", b".wh.b", b".wh..wh..opq", b"\xff\n"])

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.errors import ImageError
-from lab.images.extract import unpack_archive
 from lab.images.layers import pack, unpack
 from lab.images.manifest import Manifest, write_manifest
+from lab.images.tar.extract import unpack_archive
 from lab.images.tree import OPAQUE, Tree
 
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")

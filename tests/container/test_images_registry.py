@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CommandError, ImageError
-from lab.images import registry
-from lab.images.bases import resolve_base
 from lab.images.progress import silent
+from lab.images.stages.bases import resolve_base
 from lab.images.store import Image, Origin, Store
+from lab.images.transfer import registry
 from lab.model import ImageConfig
 
 

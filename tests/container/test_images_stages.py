@@ -22,9 +22,9 @@ from corpus import BASE, make_base
 from lab.cli.steps import ContainerSteps
 from lab.errors import DockerfileError, LabError, UsageError
 from lab.images.build import Event, Note, Options, Output, StepFinished, Warned, build
-from lab.images.mounts import Offer
-from lab.images.registry import adopt
+from lab.images.stages.mounts import Offer
 from lab.images.store import MANIFEST_TYPE, Image, Origin, Store
+from lab.images.transfer.registry import adopt
 from lab.images.tree import Tree
 from lab.runtime.launcher import Launcher
 

@@ -17,7 +17,6 @@ import pytest
 
 from lab.errors import ImageError, UsageError
 from lab.host.command import run
-from lab.images import registry
 from lab.images.disk import image_disk
 from lab.images.filesystem import FileSystem
 from lab.images.image import Base
@@ -25,6 +24,7 @@ from lab.images.manifest import write_manifest
 from lab.images.process import find_account, resolve
 from lab.images.scratch import clean_scratch
 from lab.images.store import Image, Origin, Store
+from lab.images.transfer import registry
 from lab.images.tree import Tree
 from lab.model import ImageConfig
 

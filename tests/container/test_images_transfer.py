@@ -23,15 +23,15 @@ from hostile import Entry, archive, compressed, digest
 from tiny import GREETING, tiny_image
 
 from lab.errors import ImageError
-from lab.images import archive as archives
-from lab.images import registry
-from lab.images.archive import Format
-from lab.images.diff import compare
-from lab.images.export import export_tar, import_tar
 from lab.images.ociconfig import architecture
-from lab.images.registry import Access
 from lab.images.store import Image, Origin, Store
-from lab.images.verify import verify
+from lab.images.transfer import archive as archives
+from lab.images.transfer import registry
+from lab.images.transfer.archive import Format
+from lab.images.transfer.export import export_tar, import_tar
+from lab.images.transfer.registry import Access
+from lab.images.upkeep.diff import compare
+from lab.images.upkeep.verify import verify
 
 LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
 # htpasswd -bnB user secret

@@ -14,8 +14,8 @@ import pytest
 from test_images_stages import Site, base, runner, site  # noqa: F401 - fixtures
 
 from lab.errors import DockerfileError, UsageError
-from lab.images import trust
-from lab.images.run import StepFailed
+from lab.images.stages.run_step import StepFailed
+from lab.images.transfer import trust
 from lab.images.tree import Tree
 
 LIES = 64  # bytes that a server promises and does not send

@@ -15,11 +15,12 @@ import pytest
 from tiny import tiny_image
 
 from lab.errors import ImageError
-from lab.images import disk, prune
+from lab.images import disk
 from lab.images.locks import holders
-from lab.images.prune import Busy, collect, remove
 from lab.images.store import Image, Layer, Origin, Store
-from lab.images.verify import repair, verify
+from lab.images.upkeep import prune
+from lab.images.upkeep.prune import Busy, collect, remove
+from lab.images.upkeep.verify import repair, verify
 from lab.model import ImageConfig
 
 LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]

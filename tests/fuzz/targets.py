@@ -21,10 +21,10 @@ from typing import Any
 from lab import lean
 from lab.errors import DockerfileError, ImageError, LabError, UsageError
 from lab.host import ledger
-from lab.images import dockerfile
-from lab.images.bounds import Bounds
-from lab.images.extract import unpack_archive
-from lab.images.tarstream import TarStream
+from lab.images.dockerfile import parse as dockerfile
+from lab.images.tar.bounds import Bounds
+from lab.images.tar.extract import unpack_archive
+from lab.images.tar.tarstream import TarStream
 from lab.model import Limits, Process
 from lab.runtime import bundle, config, mountoptions, translate, validate
 from lab.runtime.channel import BadMessage, parsed

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.host.command import run
-from lab.images import apt
-from lab.images.mmdebstrap import mmdebstrap
+from lab.images.debian import apt
+from lab.images.debian.mmdebstrap import mmdebstrap
 
 from . import checkout
 

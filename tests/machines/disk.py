@@ -169,7 +169,9 @@ def home_recipe() -> str:
     """What decides what takes long to make; lab's helper is compiled in a machine if it is another by then."""
     sources = [path for path in sorted((checkout.ROOT / "scenarios" / APPLICATION).rglob("*")) if path.is_file()]
     sources += [Path(str(module.__file__)) for module in (guest_debian, osdisk, trim)]
-    sources += [checkout.ROOT / "lab/images" / name for name in ("bootstrap.py", "disk.py", "layers.py", "store.py")]
+    sources += [
+        checkout.ROOT / "lab/images" / name for name in ("debian/recipes.py", "disk.py", "layers.py", "store.py")
+    ]
     return "\0".join([inspect.getsource(make_home), *(path.read_text("utf-8", "replace") for path in sources)])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import ImageError, ResultsError
-from lab.images import mmdebstrap
+from lab.images.debian import mmdebstrap
 from lab.reports import writer
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.images import apt, bootstrap
-from lab.images.apt import sources_for
+from lab.images.debian import apt, recipes
+from lab.images.debian.apt import sources_for
 
 DEB822 = """
 Types: deb deb-src
@@ -95,7 +95,7 @@ def test_only_what_reaching_an_archive_needs_is_carried(monkeypatch: pytest.Monk
     assert apt.settings() == 'Acquire::http::Proxy "http://proxy.invalid";\nAcquire::Check-Date "false";\n'
 
 
-def test_leftovers_of_a_bootstrap_are_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_recipe_are_removed(tmp_path: Path) -> None:
     kept = ("etc/passwd", "var/lib/apt/extended_states", "var/log/apt/.keep", "usr/bin/sh")
     gone = (
         "etc/machine-id",
@@ -109,7 +109,7 @@ def test_leftovers_of_a_bootstrap_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "run" / "lock").mkdir(parents=True)
-    bootstrap.clean(tmp_path)
+    recipes.clean(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left >= set(kept[:2])
     assert not left & set(gone)

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import DockerfileError
-from lab.images.dockerfile import parse
-from lab.images.instructions import (
+from lab.images.dockerfile.instructions import (
     Arg,
     Cmd,
     Copy,
@@ -30,7 +29,8 @@ from lab.images.instructions import (
     Volume,
     Workdir,
 )  # fmt: skip
-from lab.images.lint import findings
+from lab.images.dockerfile.lint import findings
+from lab.images.dockerfile.parse import parse
 from lab.model import Healthcheck
 
 EVERYTHING = r"""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.errors import ImageError
-from lab.images import apt, mmdebstrap
+from lab.images.debian import apt, mmdebstrap
 from lab.model import Completed
 
 SOURCES = "Types: deb\nURIs: http://archive.example/debian\nSuites: bookworm\nComponents: main\n"

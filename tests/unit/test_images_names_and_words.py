@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import DockerfileError, UsageError
-from lab.images import globs, ignore
-from lab.images.expand import expand, expand_words
+from lab.images.dockerfile import globs, ignore
+from lab.images.dockerfile.expand import expand, expand_words
 from lab.images.manifest import escape, excluded, unescape
 from lab.images.reference import from_folder, normalise
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import ImageError, UsageError
-from lab.images import tarstream
-from lab.images.bounds import Bounds
-from lab.images.compression import Ahead
-from lab.images.contents import manifest_lines, merge, read_layer
-from lab.images.tarstream import Member, TarStream
+from lab.images.tar import tarstream
+from lab.images.tar.bounds import Bounds
+from lab.images.tar.compression import Ahead
+from lab.images.tar.contents import manifest_lines, merge, read_layer
+from lab.images.tar.tarstream import Member, TarStream
 
 
 def members(data: bytes, chunk: int = 1 << 20, bounds: Bounds | None = None) -> list[tuple[Member, bytes]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lab.images.instructions import Run
-from lab.images.run import StepFailed
-from lab.images.trouble import find
+from lab.images.dockerfile.instructions import Run
+from lab.images.stages.run_step import StepFailed
+from lab.images.transfer.trouble import find
 
 PIP = """Looking in indexes: https://index.example/simple
 WARNING: Retrying (Retry(total=4)) after connection broken by 'SSLError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]

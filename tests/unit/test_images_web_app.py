@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab.experiment.scenario import load
-from lab.images.dockerfile import Copy, read
+from lab.images.dockerfile.parse import Copy, read
 from lab.model import HttpReadiness
 
 APPLICATION = Path(__file__).parents[2] / "scenarios" / "web-app"

@@ -13,9 +13,9 @@ from lab.cli.template import render
 from lab.errors import UsageError
 from lab.hypervisor.guest.bootdisk import application, boot_command, hostname
 from lab.hypervisor.guest.grub import partition_entry
-from lab.images.archive import full_name
 from lab.images.image import Image, Origin
 from lab.images.reference import registry_of
+from lab.images.transfer.archive import full_name
 from lab.model import Accelerator, ImageConfig, Process
 
 

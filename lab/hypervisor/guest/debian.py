@@ -1,7 +1,7 @@
 """One small Debian, made once by mmdebstrap: the guest's kernel, its modules and its user space come from it.
 
 Always the same suite of Debian, whatever the host is. Out of scope: how its packages are reached
-(images/mmdebstrap.py), what of them is left out (trim.py), what lab adds for one machine (handover.py).
+(images/debian/mmdebstrap.py), what of them is left out (trim.py), what lab adds for one machine (handover.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 
-from lab.images.mmdebstrap import mmdebstrap
+from lab.images.debian.mmdebstrap import mmdebstrap
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Archives and layer blobs that nobody vouches for: read as streams, bounded, unpacked below descriptors."""

@@ -1,0 +1,1 @@
+"""Looking after the store: what is in it, what differs, what is damaged, what may go."""
