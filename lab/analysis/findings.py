@@ -101,7 +101,10 @@ def _failed(loaded: Loaded) -> Iterator[Finding]:
     if bad.empty:
         return
     total = frame["instance"].nunique()
-    cases = [f"{row.arm} in {_when(row.block)} ({row.status}{_because(str(row.text))})" for row in bad.itertuples()]
+    cases = [
+        f"{row.arm} in {_when(row.block)} ({row.status}{_because(own_words(str(row.text), str(row.instance)))})"
+        for row in bad.itertuples()
+    ]
     yield Finding(
         kind=Kind.FAILED,
         severity=Severity.SERIOUS,
@@ -124,6 +127,11 @@ def _inconclusive(loaded: Loaded) -> Iterator[Finding]:
             sentence=f"{_count(len(where), 'isolation question')} could not be answered everywhere: {some(cases)}.",
             advice="Such a cell says nothing, neither good nor bad. Its evidence tells why.",
         )
+
+
+def own_words(text: str, instance: str) -> str:
+    """What was recorded of an instance's failure without its name, which the reader is told anyway."""
+    return text.removeprefix(f"{instance} ")
 
 
 def _when(block: Any) -> str:

@@ -96,8 +96,14 @@ class Judgement:
         """``could show differences from 12 % on; 10 % takes 14 blocks``; "" where the scatter is not known."""
         if not math.isfinite(self.shows):
             return ""
-        return f"could show differences from {in_percent(self.shows)} on; 10 % takes {self.needs:,.0f} {self.per}"
+        shows = f"could show differences from {in_percent(self.shows)} on"
+        if self.shows > VAST:
+            shows = f"could show differences of {in_percent(self.shows)} alone"
+        return f"{shows}; 10 % takes {self.needs:,.0f} {self.per}"
 
+
+VAST = 100
+"""A difference of more times than that is told as such: nobody asks how much more."""
 
 JUDGED = tuple(each.name for each in fields(Judgement))
 """The columns that `judge` adds to a table, besides ``claim``."""
@@ -109,7 +115,11 @@ def judgement(row: Mapping[Any, Any]) -> Judgement:
 
 
 def in_percent(ratio: float) -> str:
-    """How much more a ratio above 1 is: ``12 %``, ``0.4 %``; ``1.5 ×`` from a doubling on as a multiple."""
+    """How much more a ratio above 1 is: ``12 %``, ``0.4 %``; from a doubling on a multiple, ``2.5 ×``. What is beyond
+    `VAST` is all the same.
+    """
+    if ratio > VAST:
+        return f"more than {VAST} ×"
     if ratio >= 2:
         return f"{ratio:.2g} ×"
     return f"{100 * (ratio - 1):.2g} %"

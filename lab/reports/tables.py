@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.analysis.host import HOST, observations
-from lab.analysis.judge import WITHIN, Verdict, in_percent
+from lab.analysis.judge import VAST, WITHIN, Verdict, in_percent
 from lab.analysis.quantities import (
     KEY,
     QUANTITIES,
@@ -206,7 +206,11 @@ def _compared(found: Ratio | None) -> Cell:
         return Cell(text="–")
     judged = found.judged
     delta = "" if math.isnan(found.delta) else f"δ {found.delta:+.2f}"
-    shows = f"≥ {in_percent(judged.shows)}" if math.isfinite(judged.shows) and not judged.claim else ""
+    shows = (
+        f"{'≥ ' * (judged.shows <= VAST)}{in_percent(judged.shows)}"
+        if math.isfinite(judged.shows) and not judged.claim
+        else ""
+    )
     parts = [format_ratios(found.low, found.high), delta, shows]
     text = f"{format_ratio(found.ratio)} {VERDICTS[judged.verdict]}".rstrip()
     return Cell(

@@ -16,6 +16,7 @@ from lab.model import Accelerator
 from lab.reports.answers import Probe, matrix
 from lab.reports.material import Material, Ratio
 from lab.reports.readiness import achieves
+from lab.reports.words import nothing
 from lab.results.record import Arm
 
 SENTENCES = 3
@@ -46,6 +47,7 @@ def gravest_first(found: Sequence[Finding]) -> list[Finding]:
 def verdict(material: Material) -> list[str]:
     """At most three plain sentences: time, memory, isolation, and what else there is where one is missing."""
     told = [
+        *(f"{each.sentence} {each.sure}" for each in nothing(material)),
         _cost(material, _start(material)), _cost(material, MEMORY), _isolation(material),
         *(_cost(material, subject) for subject in _others(material)),
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lab.analysis import caches
 from lab.analysis.estimate import ENOUGH_FOR_ORDER, FEWEST
+from lab.analysis.findings import own_words
 from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
@@ -47,22 +48,22 @@ def statements(material: Material) -> list[Statement]:
     """One for every headline quantity, then one per kind of kernel."""
     first = (leading(material.run), "", f"Time from the request until {phrase(material.run)}")
     compared = (_compare(material, *subject) for subject in (first, *SUBJECTS))
-    return [*_nothing(material), *(each for each in compared if each is not None), *_isolation(material)]
+    return [*nothing(material), *(each for each in compared if each is not None), *_isolation(material)]
 
 
-def _nothing(material: Material) -> list[Statement]:
-    """That the application came up nowhere, which no table shows."""
+def nothing(material: Material) -> list[Statement]:
+    """That the application came up nowhere, which no table shows; of a run in which it did, nothing."""
     if material.loaded.blocks:
         return []
     frame = material.loaded.frame
     failed = frame[(frame["arm"] != "") & (frame["status"] != Status.OK)].drop_duplicates("instance")
-    said = dict.fromkeys(str(row.text) for row in failed.itertuples())
+    said = dict.fromkeys(own_words(str(row.text), str(row.instance)) for row in failed.itertuples())
     if not said:
         return []
     return [
         Statement(
             sentence="Nothing was measured: the application came up behind none of these boundaries.",
-            sure="; ".join(said),
+            sure=f"What it did instead: it {'; it '.join(said)}.",
             claim=False,
         )
     ]

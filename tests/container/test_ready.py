@@ -47,6 +47,7 @@ def test_the_introduction_of_every_introduction(tmp_path: Path) -> None:
     assert (settings["port"], settings["until"]) == (5000, Milestone.ANSWER)
     quantities = set(loaded.measured["quantity"])
     assert {"boot.listening", "boot.responded", "load.requests_per_second"} <= quantities
+    assert (loaded.measured["status"] == Status.OK).all(), "its answers have no length, and end with their connection"
     assert "time until first answer" in report
     assert "first correct answer" not in report
     assert "port 5000 found by looking" in report
@@ -72,6 +73,7 @@ def test_an_application_that_crashes_has_no_boot_time(tmp_path: Path) -> None:
     assert set(values["metric"]) <= {"caches"}, "nothing that was seen of it counts"
     for told in (said, report):
         assert "ended with exit code 3: No module named flask" in told
+    assert report.index("Nothing was measured: the application came up behind none") < report.index("## What")
     assert not ANSWERED.search(report)
 
 

@@ -15,6 +15,7 @@ from host_state import wait_until
 from local_instance import LOOPBACK, LocalInstance
 
 from lab.errors import LabError, LaunchError, NotReady
+from lab.metrics import wrk
 from lab.metrics.base import Metric, Subject
 from lab.metrics.cpu import Cpu
 from lab.metrics.memory import Memory
@@ -247,6 +248,37 @@ def test_wrong_answers_are_no_throughput(port: int, tmp_path: Path) -> None:
     assert seen["load.requests_per_second"].status is Status.FAILED
     assert seen["load.requests_per_second"].detail["errors"]["status"] > 0
     assert seen["cpu.per_1000_requests"].status is Status.FAILED
+
+
+# its answers say no length: they end when their connection does
+CLOSING = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"hello")
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+def test_an_answer_that_ends_with_its_connection_is_one(port: int, tmp_path: Path) -> None:
+    wanted = scenario(port, TcpReadiness(), load=Load(connections=2, duration_seconds=1.0))
+    with LocalInstance([sys.executable, "-c", CLOSING, str(port)], tmp_path) as instance:
+        subject = subject_of(instance, wanted)
+        wait_ready(subject)
+        rate = observe(subject, "loaded")["load.requests_per_second"]
+    assert rate.status is Status.OK, rate.text
+    assert rate.detail["requests"] > 10
+
+
+def test_a_connection_that_ends_without_an_answer_is_none_all_the_same() -> None:
+    latency = dict.fromkeys((*wrk.PERCENTILES, "max"), 0.001)
+    errors = dict.fromkeys(wrk.ERRORS, 0) | {"read": 130}
+    seen = wrk.LoadResult(
+        requests=100, duration_seconds=1.0, received_bytes=1, latency_seconds=latency, errors=errors
+    )
+    assert wrk.forgiven(seen).failed == 30
 
 
 def test_without_load_there_is_nothing_to_say_about_it(tmp_path: Path) -> None:
