@@ -36,10 +36,8 @@ class LocalGroup:
         return {self.pid}
 
     def cpu(self) -> CpuUsage:
-        total = time.clock_gettime(~self.pid << 3 | PROCESS_CPU_CLOCK)
-        return CpuUsage(
-            total_seconds=total, user_seconds=total, system_seconds=0.0, throttled_seconds=0.0, throttled_periods=0
-        )
+        total = time.clock_gettime_ns(~self.pid << 3 | PROCESS_CPU_CLOCK)
+        return CpuUsage(total_nanoseconds=total, user_nanoseconds=total, system_nanoseconds=0)
 
     def memory(self) -> MemoryUsage:
         return MemoryUsage(

@@ -16,6 +16,7 @@ from lab.host.cgroup import ControlGroup
 from lab.host.delegation import group_of
 from lab.instance import LaunchRequest
 from lab.model import Limits, PublishedPort
+from lab.runtime.limited import limited
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
@@ -72,7 +73,7 @@ class Holdings:
 
     def make_control_group(self, limits: Limits) -> ControlGroup:
         """The instance's cgroup, with ``limits`` set and read back. Raises LimitError."""
-        group = ControlGroup.create(group_of(self._site.session.id, self.name), limits)
+        group = limited(group_of(self._site.session.id, self.name), limits)
         self.stack.callback(_end_group, group)
         return group
 

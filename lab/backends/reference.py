@@ -42,11 +42,12 @@ from lab.images.store import Image
 from lab.instance import INSIDE, NO_KNOBS, Survivor
 from lab.model import Check, Completed, Phase, Process, TerminalSize
 from lab.record import replace
-from lab.runtime import bundle, roots, translate
+from lab.runtime import bundle, resources, roots
 from lab.runtime.beside import beside, resolved
 from lab.runtime.config import Config, ProcessConfig, User, to_json
 from lab.runtime.descriptors import memory_file, pipe
 from lab.runtime.handle import collect
+from lab.runtime.limited import limited
 from lab.runtime.mounts import DirectoryRoot, OverlayRoot
 from lab.runtime.plan import Before
 from lab.runtime.spec import Spec, with_helper
@@ -162,12 +163,12 @@ class ReferenceContainer:
     ) -> ReferenceContainer:
         """Start it and return once the application has been executed; see `lab.runtime.launcher.Launcher.launch`."""
         with ExitStack() as undo:
-            path, limits = group_of(site.session.id, spec.name), translate.limits(spec.config)
+            path, wanted = group_of(site.session.id, spec.name), spec.config.linux.resources
             with timeline.step("lab", Before.CGROUP):
-                cgroup = ControlGroup.create(path, limits)
+                cgroup = limited(path, wanted)
             undo.callback(cgroup.remove, keep_parents=True)
             undo.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
-            held = cgroup.effective_limits()
+            held = resources.held(cgroup.group, wanted)
             place = site.launcher.scratch / runtime.tool.program / spec.name
             place.mkdir(parents=True)
             undo.callback(shutil.rmtree, place)
@@ -186,8 +187,8 @@ class ReferenceContainer:
                 container._create(site, root, [*stdio, status_end])
             finally:
                 os.close(status_end)
-            if cgroup.effective_limits() != held:
-                raise LimitError(f"{container.runtime} set other limits than {held}: {cgroup.effective_limits()}")
+            if (theirs := resources.held(cgroup.group, wanted)) != held:
+                raise LimitError(f"{container.runtime} set other limits than {held}: {theirs}")
             container._start(status, null)
             container._owned = undo.pop_all()
         return container

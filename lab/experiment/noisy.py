@@ -40,8 +40,12 @@ from lab.metrics import wrk
 from lab.metrics.base import Observation
 from lab.metrics.wrk import LoadResult
 from lab.model import Kernel, Limits, Load
+from lab.record import replace as replace_record
 from lab.results.record import Status
 from lab.results.store import RunFolder
+from lab.runtime import resources
+from lab.runtime.config import Resources
+from lab.runtime.limited import limited
 
 MIB = 1 << 20
 RATE, LATENCY, SURVIVED, WOKEN = "noisy.rate", "noisy.latency.p99", "noisy.survived", "noisy.host_delay"
@@ -205,10 +209,10 @@ class Noisy(Study):
     @contextmanager
     def _bounded(self) -> Iterator[ControlGroup]:
         """The cgroup around all instances of the session, limited. It stays while one below it does."""
-        around = ControlGroup.create(group_of(self.site.session.id), self.bound.limits)
+        around = limited(group_of(self.site.session.id), _around_others(self.bound.limits))
         with ExitStack() as stack:
             stack.callback(around.remove)
-            keeper = ControlGroup.create(group_of(self.site.session.id, "keeper"), Limits())
+            keeper = limited(group_of(self.site.session.id, "keeper"), Limits())
             stack.callback(keeper.remove, keep_parents=True)
             yield around
 
@@ -354,6 +358,12 @@ def warm_up(rate: Callable[[], float]) -> None:
         if found <= FASTER * best:
             return
         best = found
+
+
+def _around_others(limits: Limits) -> Resources:
+    """Limits that bind groups below, too: old kernels of v1 want to be told."""
+    wanted = resources.of_limits(limits)
+    return replace_record(wanted, memory=wanted.memory and replace_record(wanted.memory, use_hierarchy=True))
 
 
 def fill(limits: Limits) -> Limits:

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 DELEGATED = ("cpu", "memory", "pids", "io")
 """The v2 controllers that lab passes down to its groups through cgroup.subtree_control."""
 
-OURS = ("lab/", "lab-")
-"""How the path of a group begins whose parent is lab's to write to: see `lab.host.delegation`."""
-
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 LINKS_OF_A_LEAF = 2  # its name and its own "."; each folder in it adds its ".."
+SURELY_ALL = 2048
+"""Bytes. A read(2) ends early only before a line for which its page had no room (seq_file.rst), and none of these
+files has lines of half a page: less than that is all there is.
+"""
 ATTEMPTS = 100  # each lost to another session that removed an empty parent just then
 
 
@@ -35,7 +36,6 @@ def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -
     """Make ``path``, and its parents where there are none. Raises FileExistsError, or OSError.
 
     Whoever removes the last group of a parent removes the parent too, maybe between our making it and our using it.
-    A parent of ours passes its controllers down, also one that is a unit of systemd's, or was made as a leaf itself.
     """
     whole = os.path.join(mount, path)
     for attempt in range(ATTEMPTS):
@@ -45,9 +45,6 @@ def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -
             if attempt == ATTEMPTS - 1:
                 raise
         else:
-            if delegate and os.fspath(path).startswith(OURS):
-                with suppress(OSError):  # then it has what its parent gives it, and a limit says what it lacks
-                    pass_down(os.path.dirname(whole), DELEGATED)
             return
         with passing(mount):
             _make_parents(mount, path, delegate=delegate, weigh=weigh)
@@ -134,13 +131,25 @@ def weigh_as_many(parent: str) -> None:
 
 
 def read(path: StrPath) -> str:
-    """The whole file, in one read(2) where a page holds it."""
+    """The whole file, in one read(2) where half a page holds it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
         while part := os.read(descriptor, 1 << 16):
             parts.append(part)
+            if len(part) < SURELY_ALL:
+                break
         return b"".join(parts).decode().strip()
+    finally:
+        os.close(descriptor)
+
+
+def write_and_read(path: StrPath, value: str) -> str:
+    """As `write`, and what the file, a short one, says then: whether the kernel has made something else of it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _write(descriptor, value, path)
+        return os.pread(descriptor, 1 << 12, 0).decode().strip()
     finally:
         os.close(descriptor)
 
@@ -149,11 +158,16 @@ def write(path: StrPath, value: str) -> None:
     """One write(2), as the kernel's files want it; never creates."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
+        _write(descriptor, value, path)
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, value: str, path: StrPath) -> None:
+    try:
         os.write(descriptor, value.encode())
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror} (writing {value!r})", os.fspath(path)) from error
-    finally:
-        os.close(descriptor)
 
 
 def children(directory: StrPath) -> list[str]:

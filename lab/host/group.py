@@ -1,7 +1,7 @@
 """A control group as paths and files: made, entered, frozen, killed, removed (cgroups(7)).
 
-It is one relative path that exists below several hierarchies. What its limits mean is said elsewhere: for lab's own
-instances by `lab.host.cgroup`, for an OCI configuration by `lab.runtime.resources`.
+It is one relative path that exists below several hierarchies. Its limits are written by `lab.runtime.resources`, and
+what it uses is read by `lab.host.accounting`.
 Imports little: every verb of `lab-oci` needs it.
 """
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from lab.host.mounted import Mounted
 
 DOCTOR = "lab doctor shows which controllers this host offers"
-OWN = "lab/"
-"""Where lab's own groups begin, as far as systemd doesn't own the tree."""
+OWN = ("lab/", "lab-")
+"""How the path of a group of lab's own begins: see `lab.host.delegation`."""
 ABSENT = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)  # ENODEV: removed while its file was open (kernfs)
 
 
@@ -85,7 +85,8 @@ class Group:
         self.places = ()
         try:
             for place in host.places(wanted):
-                cgroupfs.make(place, self.path, delegate=False, weigh=self.path.startswith(OWN))
+                ours = self.path.startswith(OWN)
+                cgroupfs.make(place, self.path, delegate=place == host.unified and host.is_v2 and ours, weigh=ours)
                 self.places += (place,)
                 self._prepare(place, wanted)
         except OSError as error:
@@ -119,9 +120,17 @@ class Group:
                 above, parent = parent, f"{parent}/{name}"
                 cgroupfs.fill_cpuset(parent, above)
         elif place == self.host.unified:
-            wanted = [*cgroupfs.DELEGATED, *controllers]
-            offered = [name for name in dict.fromkeys(wanted) if self.host.on_v2(name)]
-            for count in range(delegation.units_of(self.path), len(names)) if offered else ():
+            self._have_passed_down([*cgroupfs.DELEGATED, *controllers])
+
+    def _have_passed_down(self, controllers: Iterable[str]) -> None:
+        """Let it have the v2 tree's ``controllers``. What no parent can give, a limit will say is missing."""
+        known = [name for name in controllers if self.host.on_v2(name) and self.host.mount_of(name)]
+        offered = list(dict.fromkeys(known))
+        place, names = self.host.unified, self.path.split("/")
+        if not offered or set(offered) <= set(cgroupfs.read(f"{place}/{self.path}/cgroup.controllers").split()):
+            return
+        for count in range(delegation.units_of(self.path), len(names)):
+            with suppress(OSError):
                 cgroupfs.pass_down("/".join([place, *names[:count]]), offered)
 
     def remove(self, timeout_seconds: float = 10.0, *, keep_parents: bool = True) -> None:

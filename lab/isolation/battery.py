@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from lab.errors import LabError
-from lab.host.cgroup import ControlGroup
 from lab.host.command import run
 from lab.host.home import home
 from lab.images.store import Store
@@ -26,6 +25,7 @@ from lab.isolation.registry import probes
 from lab.model import Completed, Limits
 from lab.results.observation import Observation
 from lab.results.record import Status
+from lab.runtime.limited import limited
 
 Ask = Callable[[bytes, float], Completed]
 """Runs ``inside batch`` somewhere with this standard input and this timeout in seconds."""
@@ -127,7 +127,7 @@ class InLimits:
         self._limits = limits
 
     def __call__(self, lines: bytes, timeout_seconds: float) -> Completed:
-        group = ControlGroup.create(self._path, self._limits)
+        group = limited(self._path, self._limits)
         try:
             entrances = [directory / "cgroup.procs" for directory in group.directories]
             words: list[str | Path] = ["/bin/sh", "-c", ENTER, build.program(), *entrances]

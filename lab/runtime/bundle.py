@@ -14,20 +14,15 @@ from pathlib import Path
 
 from lab.model import Limits, Process
 from lab.record import replace
-from lab.runtime import capabilities, devices, profile
+from lab.runtime import capabilities, devices, profile, resources
 from lab.runtime.config import (
     Capabilities,
     Config,
-    CpuResources,
-    DeviceRule,
     IdMapping,
     Linux,
-    MemoryResources,
     MountConfig,
     Namespace,
-    PidsResources,
     ProcessConfig,
-    Resources,
     Rlimit,
     RootConfig,
     User,
@@ -42,7 +37,6 @@ SUBORDINATE_IDS = (IdMapping(container_id=0, host_id=100_000, size=65_536),)
 out (subuid(5)).
 """
 
-CPU_PERIOD_MICROSECONDS = 100_000
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OPEN_FILES = 1_048_576  # as Docker's service allows; less where the host's hard limit is lower
 
@@ -121,7 +115,7 @@ def container_config(
             namespaces=tuple(namespaces),
             uid_mappings=id_mappings,
             gid_mappings=id_mappings,
-            resources=_resources(limits or Limits(), DEVICE_RULES),
+            resources=resources.of_limits(limits or Limits(), DEVICE_RULES),
             sysctl=SYSCTLS_OF_OWN_NETWORK if network_namespace is None and not id_mappings else {},
             seccomp=profile.default_profile(),
             masked_paths=masked_paths(),
@@ -161,7 +155,7 @@ def process_config(
         process=_process(process, capabilities.held(), no_new_privileges=False),
         root=RootConfig(path="rootfs"),
         mounts=(*host, *extra_mounts),
-        linux=Linux(namespaces=tuple(namespaces), resources=_resources(limits or Limits(), ())),
+        linux=Linux(namespaces=tuple(namespaces), resources=resources.of_limits(limits or Limits(), ())),
     )
 
 
@@ -197,15 +191,4 @@ def _process(process: Process, granted: tuple[str, ...], *, no_new_privileges: b
         capabilities=Capabilities(bounding=granted, effective=effective, permitted=effective),
         rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=files, hard=files),),
         no_new_privileges=no_new_privileges,
-    )
-
-
-def _resources(limits: Limits, devices: tuple[DeviceRule, ...]) -> Resources:
-    memory, cpus = limits.memory_bytes, limits.cpus
-    quota = None if cpus is None else round(cpus * CPU_PERIOD_MICROSECONDS)
-    return Resources(
-        devices=devices,
-        memory=None if memory is None else MemoryResources(limit=memory, swap=memory),
-        cpu=None if quota is None else CpuResources(quota=quota, period=CPU_PERIOD_MICROSECONDS),
-        pids=None if limits.pids is None else PidsResources(limit=limits.pids),
     )

@@ -161,7 +161,7 @@ class Hooks(Record):
     poststop: tuple[Hook, ...] = ()
 
 
-# Resources: carried out by `lab.host.cgroup` and `lab.runtime.devices`
+# Resources: carried out by `lab.runtime.resources` and `lab.runtime.devices`
 
 
 class DeviceRule(Record):

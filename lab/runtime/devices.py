@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab.host.cgroup import ControlGroup
     from lab.host.group import Group
 
 # struct bpf_insn (linux/bpf.h): code, destination and source register, offset, immediate
@@ -54,15 +53,14 @@ def with_defaults(rules: Sequence[DeviceRule]) -> tuple[DeviceRule, ...]:
     return (DeviceRule(allow=False), *rules, *DEFAULTS)
 
 
-def guard(cgroup: Group | ControlGroup, rules: Sequence[DeviceRule]) -> None:
-    """Apply ``rules``, the last one that matches deciding, to everything in ``cgroup``.
+def guard(group: Group, rules: Sequence[DeviceRule]) -> None:
+    """Apply ``rules``, the last one that matches deciding, to everything in ``group``.
 
     No rules, no guard. Again for the same group: the new rules take the old ones' place. Raises LaunchError when
     this host can't guard: never without saying so.
     """
     if not rules:
         return
-    group = cgroup if not hasattr(cgroup, "group") else cgroup.group
     rules = tuple(_normal(rule) for rule in rules)
     try:
         if group.unified and ("devices" not in group.controllers or not held_by_v1(rules)):

@@ -27,12 +27,13 @@ from lab.host.clock import Timeline
 from lab.host.command import tail
 from lab.host.delegation import group_of
 from lab.model import Completed, Phase, Process, TerminalSize
-from lab.runtime import beside, checkpoint, devices, readonly, roots, translate
+from lab.runtime import beside, checkpoint, devices, readonly, roots
 from lab.runtime.beside import Beside
 from lab.runtime.channel import BadMessage, Channel, ChannelClosed
 from lab.runtime.config import Config, User
 from lab.runtime.descriptors import null_unless
 from lab.runtime.handle import Handle
+from lab.runtime.limited import limited
 from lab.runtime.plan import Before, CgroupsPlan
 from lab.runtime.roots import Directory, Overlay
 from lab.runtime.spec import Spec, explained, placement, plan_of, refuse_callers_share, with_helper
@@ -230,11 +231,11 @@ class Launcher:
         timeline.mark(Phase.REQUESTED)
         with ExitStack() as undo:
             with timeline.step("lab", Before.CGROUP):
-                cgroup = ControlGroup.create(group_of(self.session, spec.name), translate.limits(spec.config))
+                cgroup = limited(group_of(self.session, spec.name), spec.config.linux.resources)
                 undo.callback(cgroup.remove, keep_parents=True)
             if rules := spec.config.linux.resources.devices:
                 with timeline.step("lab", Before.DEVICES):
-                    devices.guard(cgroup, rules)
+                    devices.guard(cgroup.group, rules)
             with timeline.step("lab", Before.WRITES):
                 config = with_helper(spec)
                 root = roots.prepare(spec.root, spec.name, config.mounts, self.scratch, undo)

@@ -3,7 +3,8 @@
 Each value of the configuration becomes a `Setting`, or a LimitError that names it, where the version in use has
 nothing like it: what can't be carried out is refused, never ignored, but for the two limits of the kernel's own
 memory (`ignored`). As with runc, 0 means "not set" for a memory limit, shares, a quota, a period, a number of
-processes and a weight; -1 means "no limit".
+processes and a weight; -1 means "no limit". "No swap on top" and "no limit on it" need no file for swap, which a
+kernel that doesn't account for it hasn't got.
 
 Sources: runtime-spec config-linux.md, cgroup-v1/*.rst, cgroup-v2.rst.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 UNLIMITED = -1
 USUAL_PERIOD = 100_000  # microseconds
+SMALLEST_QUOTA = 1_000
 
 
 class Setting(Record):
@@ -113,7 +115,7 @@ def _v1_memory(memory: MemoryResources) -> Iterator[Setting]:
         ("reservation", memory.reservation, "memory.soft_limit_in_bytes"),
     ):
         if value:
-            absent = value == UNLIMITED and name != "limit"
+            absent = (value == UNLIMITED and name != "limit") or (name == "swap" and value == memory.limit)
             ways = ((file, str(value)),)
             yield Setting(name=f"memory.{name}", controller="memory", ways=ways, optional=absent)
     if memory.swappiness is not None:
@@ -174,7 +176,8 @@ def _v2_memory(memory: MemoryResources) -> Iterator[Setting]:
     if swap and swap != UNLIMITED:
         if not memory.limit or memory.limit == UNLIMITED:
             raise UsageError("linux.resources.memory.swap: it counts memory too, so memory.limit is needed with it")
-        yield _one("memory.swap", "memory", "memory.swap.max", swap - memory.limit)
+        ways = (("memory.swap.max", str(swap - memory.limit)),)
+        yield Setting(name="memory.swap", controller="memory", ways=ways, optional=swap == memory.limit)
     elif swap or memory.limit == UNLIMITED:
         yield Setting(name="memory.swap", controller="memory", ways=(("memory.swap.max", "max"),), optional=True)
     if memory.limit:

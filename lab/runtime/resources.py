@@ -1,7 +1,9 @@
-"""Carrying out an OCI configuration's resources: on a new group, on a running container's.
+"""Carrying out an OCI configuration's resources, the one model of them: on a new group, on a running container's.
 
-`lab.runtime.limits` says what is to be written; here it is written, and read back. Whatever this host can't do is a
-LimitError with the name it has in the configuration, and a group that was made for it is gone again.
+Every limit on every group that lab makes is written here: those of `lab-oci`, of `lab run`'s containers and bare
+processes, and of what runc, crun and QEMU run in. `lab.runtime.limits` says what is to be written; here it is
+written, and read back. Whatever this host can't do is a LimitError with the name it has in the configuration, and a
+group that was made for it is gone again.
 """
 
 from __future__ import annotations
@@ -9,40 +11,80 @@ from __future__ import annotations
 import errno
 import os
 
-from lab.errors import LimitError, UsageError
-from lab.host import cgroupfs
+from lab.errors import GroupGone, LimitError, UsageError
+from lab.host import accounting, cgroupfs
+from lab.host.accounting import V1_UNLIMITED
 from lab.host.group import DOCTOR, Group
 from lab.record import replace
 from lab.runtime import devices, limits
+from lab.runtime.config import CpuResources, MemoryResources, PidsResources, Resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lab.runtime.config import Resources
+    from collections.abc import Iterable
+
+    from lab.model import Limits
+    from lab.runtime.config import DeviceRule
     from lab.runtime.limits import Setting
 
 ALWAYS = ("devices", "blkio")
 """The v1 controllers that are joined beside the usual ones: to guard devices, to account for reads and writes."""
 
-V1_UNLIMITED = 1 << 62  # v1 shows "no limit" as the largest multiple of a page below 2^63
 ROUNDED = "memory."  # its files hold whole pages
 NOT_SHOWN_AS_SET = ("memory.oom_control",)
 
 
 def create(group: Group, resources: Resources) -> None:
-    """Make ``group``, limit it and guard its devices, before anything runs in it.
+    """Make ``group``, limit it and guard its devices, before anything runs in it, as `lab-oci` does.
 
     Raises LimitError, LaunchError, UsageError or LabError; nothing is left behind then.
     """
-    settings = limits.settings(resources, group.host)
     rules = devices.with_defaults(resources.devices)
-    _refuse_what_is_missing(group, settings)
-    group.make([*(setting.controller for setting in settings), *ALWAYS])
+    make(group, resources, ALWAYS)
     try:
-        _carry_out(group, settings)
         devices.guard(group, rules)
     except BaseException:
         group.remove()
         raise
+
+
+def make(group: Group, resources: Resources, controllers: Iterable[str] = ()) -> None:
+    """Make ``group``, in the hierarchies of ``controllers`` too, and limit it. Devices are for `lab.runtime.devices`.
+
+    Raises LimitError, UsageError or LabError; nothing is left behind then.
+    """
+    settings = limits.settings(resources, group.host)
+    _refuse_what_is_missing(group, settings)
+    group.make([*(setting.controller for setting in settings), *controllers])
+    try:
+        _carry_out(group, settings)
+    except BaseException:
+        group.remove()
+        raise
+
+
+def of_limits(wanted: Limits, rules: tuple[DeviceRule, ...] = ()) -> Resources:
+    """An instance's limits. Memory gets no swap on top: a limit means the same whether or not the host has any.
+
+    Raises LimitError for what no kernel holds.
+    """
+    memory, period = wanted.memory_bytes, limits.USUAL_PERIOD
+    quota = None if wanted.cpus is None else round(wanted.cpus * period)
+    if quota is not None and quota < limits.SMALLEST_QUOTA:
+        raise LimitError(f"{wanted.cpus:g} CPUs is below the kernel's smallest quota, 0.01")
+    return Resources(
+        devices=rules,
+        memory=None if memory is None else MemoryResources(limit=memory, swap=memory),
+        cpu=None if quota is None else CpuResources(quota=quota, period=period),
+        pids=None if wanted.pids is None else PidsResources(limit=wanted.pids),
+    )
+
+
+def held(group: Group, resources: Resources) -> dict[str, str]:
+    """What the files that ``resources`` goes into say now, by name. Raises GroupGone."""
+    settings = limits.settings(resources, group.host)
+    found = {file: group.look(setting.controller, file) for setting in settings for file, _ in setting.ways}
+    return {file: text for file, text in found.items() if text is not None}
 
 
 def update(group: Group, resources: Resources) -> None:
@@ -55,7 +97,8 @@ def update(group: Group, resources: Resources) -> None:
     _refuse_what_is_missing(group, settings)
     memory = resources.memory
     if group.host.on_v2("memory") and memory and memory.check_before_update and memory.limit and memory.limit > 0:
-        used = int(group.read("memory", "memory.current"))
+        counter = accounting.memory_counter(group, "memory")
+        used = counter.usage_bytes if counter else 0
         if used > memory.limit:
             raise LimitError(f"linux.resources.memory.limit: {memory.limit} bytes are fewer than the {used} in use")
     for controller in dict.fromkeys(setting.controller for setting in settings):
@@ -71,13 +114,12 @@ def _completed(group: Group, resources: Resources) -> Resources:
     """
     cpu, memory = resources.cpu, resources.memory
     if cpu and group.host.on_v2("cpu") and bool(cpu.quota) is not bool(cpu.period):
-        quota, period = group.read("cpu", "cpu.max").split()
-        held = limits.UNLIMITED if quota == "max" else int(quota)
-        resources = replace(resources, cpu=replace(cpu, quota=cpu.quota or held, period=cpu.period or int(period)))
+        quota, period = accounting.cpu_quota(group) or (None, limits.USUAL_PERIOD)
+        cpu = replace(cpu, quota=cpu.quota or quota or limits.UNLIMITED, period=cpu.period or period)
+        resources = replace(resources, cpu=cpu)
     if memory and group.host.on_v2("memory") and memory.swap and memory.swap > 0 and not memory.limit:
-        text = group.read("memory", "memory.max")
-        held = limits.UNLIMITED if text == "max" else int(text)
-        resources = replace(resources, memory=replace(memory, limit=held))
+        limit = accounting.memory_held(group)
+        resources = replace(resources, memory=replace(memory, limit=limits.UNLIMITED if limit is None else limit))
         limits.check(resources)
     return resources
 
@@ -111,14 +153,21 @@ def _carry_out(group: Group, settings: list[Setting]) -> None:
 
 
 def _write(group: Group, setting: Setting) -> None:
-    """Write it and see whether it holds. Raises OSError as the kernel does, LimitError."""
+    """Write it and see whether it holds. Raises OSError as the kernel does, LimitError, GroupGone."""
     for file, value in setting.ways:
-        if os.path.exists(group.file(setting.controller, file)):
+        path = group.file(setting.controller, file)
+        try:
             if setting.within_parents:
                 _raise_parents(group, setting.controller, file, int(value))
-            group.write(setting.controller, file, value)
-            _verify(setting, file, value, group)
-            return
+            if _is_shown(setting, file, value):
+                _verify(setting, file, value, cgroupfs.write_and_read(path, value))
+            else:
+                cgroupfs.write(path, value)
+        except FileNotFoundError:
+            continue
+        return
+    if not group.exists():
+        raise GroupGone(f"there is no cgroup {group.path}")
     if not setting.optional:
         file, _ = setting.ways[0]
         raise LimitError(f"linux.resources.{setting.name}: this kernel's cgroups have no {file}", hint=DOCTOR)
@@ -135,19 +184,28 @@ def _raise_parents(group: Group, controller: str, file: str, value: int) -> None
             cgroupfs.write(path, str(value))
 
 
-def _verify(setting: Setting, file: str, value: str, group: Group) -> None:
+def _is_shown(setting: Setting, file: str, value: str) -> bool:
+    """Whether the file then says what was written: a number, or that there is no limit."""
+    return (
+        (value == "max" or value.lstrip("-").isdecimal() or file == "cpu.max")
+        and file not in NOT_SHOWN_AS_SET
+        and setting.controller != "hugetlb"
+    )
+
+
+def _verify(setting: Setting, file: str, value: str, held: str) -> None:
     """The kernel takes some values and holds others: a share out of its range, memory in whole pages."""
-    if not value.lstrip("-").isdecimal() or file in NOT_SHOWN_AS_SET or setting.controller == "hugetlb":
+    if held == value or (file == "cpu.max" and held.startswith(f"{value} ")):
         return
-    held = group.read(setting.controller, file)
-    if not held.isdecimal():  # "max", or a list
-        return
-    wanted = int(value)
-    if wanted < 0:
-        if int(held) >= V1_UNLIMITED:
+    if value.lstrip("-").isdecimal():
+        wanted = int(value)
+        if held.isdecimal() and int(held) == wanted:
             return
-    elif int(held) == wanted or (file.startswith(ROUNDED) and _pages(int(held)) == _pages(wanted)):
-        return
+        if wanted < 0 or wanted >= V1_UNLIMITED:
+            if held == "max" or (held.isdecimal() and int(held) >= V1_UNLIMITED):
+                return
+        elif file.startswith(ROUNDED) and held.isdecimal() and _pages(int(held)) == _pages(wanted):
+            return
     raise LimitError(f"linux.resources.{setting.name}: {value} did not hold: the kernel made it {held}")
 
 

@@ -13,14 +13,13 @@ from lab.runtime.files import masks, operations
 from lab.runtime.mounts import Bind
 from lab.runtime.plan import CgroupsPlan, Enter, Plan, ProcessPlan
 
-__all__ = ["joined_flags", "limits", "masks", "operations", "plan", "process_plan"]
+__all__ = ["joined_flags", "masks", "operations", "plan", "process_plan"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from lab.model import Limits
     from lab.runtime.config import Config, IoPriority, Linux, Personality, ProcessConfig, Scheduler, Seccomp
     from lab.runtime.mounts import Operation
 
@@ -178,30 +177,6 @@ def state(config: Config, name: str, bundle: str) -> dict[str, object]:
 def joined_flags(config: Config) -> int:
     """The namespaces that are not lab's own: what a further process has to join."""
     return sum(NAMESPACES[space.type] for space in config.linux.namespaces)
-
-
-LIMITS = {"devices": (), "memory": ("limit", "swap"), "cpu": ("quota", "period"), "pids": ("limit",)}
-
-
-def limits(config: Config) -> Limits:
-    """The configuration's resources in lab's terms. Raises UsageError for any that have none: `lab.runtime.resources`
-    carries out all of them.
-    """
-    from lab.model import Limits
-
-    resources = config.linux.resources
-    for name, value in schema.write(resources).items():
-        beyond = [f".{each}" for each in value if each not in LIMITS[name]] if name in LIMITS else [""]
-        if beyond and name != "devices":
-            what = f"linux.resources.{name}{beyond[0]}"
-            raise UsageError(f"config.json: {what} is not one of lab's limits", hint="lab-oci carries it out")
-    cpu, memory = resources.cpu, resources.memory
-    cpus = cpu.quota / (cpu.period or 100_000) if cpu and cpu.quota and cpu.quota > 0 else None
-    return Limits(
-        memory_bytes=memory.limit if memory and memory.limit and memory.limit > 0 else None,
-        cpus=cpus,
-        pids=resources.pids.limit if resources.pids and resources.pids.limit > 0 else None,
-    )
 
 
 def _given(linux: Linux, *, but: tuple[str, ...] = (), only: str = "") -> list[list[Any]]:

@@ -7,18 +7,16 @@ processes are QEMU's threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from lab.errors import LabError
+from lab.errors import GroupGone
+from lab.host import accounting
 from lab.host.cgroup import ControlGroup
 from lab.host.delegation import group_of
 from lab.supervisor.record import Record
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +45,20 @@ class Usage:
 
 def usage(record: Record) -> Usage | None:
     """What it uses now; None when it has just ended."""
-    group = ControlGroup.open(group_of(record.session, record.name))
-    if not group.exists():
+    cgroup = ControlGroup.open(group_of(record.session, record.name))
+    try:
+        memory, cpu = accounting.memory(cgroup.group), accounting.cpu(cgroup.group)
+        pids = accounting.pids(cgroup.group)
+    except GroupGone:
         return None
-    memory = _or_none(group.memory)
-    cpu = _or_none(group.cpu)
-    counts = [_io(pid) for pid in group.processes()]
+    counts = [_io(pid) for pid in cgroup.processes()]
     return Usage(
         record=record,
         at=time.monotonic(),
         cpu_seconds=cpu.total_seconds if cpu else None,
         memory_bytes=memory.working_set_bytes if memory else None,
         memory_limit_bytes=record.limits.memory_bytes,
-        pids=_or_none(group.pids_current),
+        pids=pids,
         read_bytes=sum(read for read, _ in counts),
         written_bytes=sum(written for _, written in counts),
     )
@@ -69,12 +68,6 @@ def usages(records: Sequence[Record]) -> dict[str, Usage]:
     """By id, of those that run."""
     found = ((record.id, usage(record)) for record in records if record.runs)
     return {identity: one for identity, one in found if one is not None}
-
-
-def _or_none(read: Callable[[], T]) -> T | None:
-    with suppress(LabError, OSError):
-        return read()
-    return None
 
 
 def _io(pid: int) -> tuple[int, int]:

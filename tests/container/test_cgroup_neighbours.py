@@ -8,10 +8,10 @@ import uuid
 
 LOOP = """
 import sys
-from lab.host.cgroup import ControlGroup
 from lab.model import Limits
+from lab.runtime.limited import limited
 for number in range(250):
-    ControlGroup.create(f"lab/{sys.argv[1]}/{sys.argv[2]}", Limits(pids=8)).remove()
+    limited(f"lab/{sys.argv[1]}/{sys.argv[2]}", Limits(pids=8)).remove()
 """
 
 ROOM = """

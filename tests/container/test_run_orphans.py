@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab.host import orphans
-from lab.host.cgroup import ControlGroup
 from lab.model import Limits
+from lab.runtime.limited import limited
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def found(sessions: Path) -> set[str]:
 
 
 def test_an_empty_group_without_a_session_is_an_orphan(name: str, tmp_path: Path) -> None:
-    group = ControlGroup.create(f"lab/{name}/one", Limits())
+    group = limited(f"lab/{name}/one", Limits())
     try:
         assert name in found(tmp_path)
         (tmp_path / name).mkdir()
@@ -39,7 +39,7 @@ def test_an_empty_group_without_a_session_is_an_orphan(name: str, tmp_path: Path
 def test_a_group_with_a_process_or_a_young_one_is_left_alone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = ControlGroup.create(f"lab/{name}/one", Limits())
+    group = limited(f"lab/{name}/one", Limits())
     sleeper = subprocess.Popen(["sleep", "100"])
     try:
         group.add(sleeper.pid)

@@ -16,6 +16,7 @@ from lab.host.cgroup import ControlGroup
 from lab.host.hierarchy import Hierarchies, Mode, host_hierarchies
 from lab.model import Limits
 from lab.runtime import bundle, devices
+from lab.runtime.limited import limited
 
 LIMITS = Limits(memory_bytes=64 << 20, cpus=0.5, pids=20)
 
@@ -32,7 +33,7 @@ def hierarchies(request: pytest.FixtureRequest) -> Hierarchies:
 
 @pytest.fixture
 def group(hierarchies: Hierarchies) -> Iterator[ControlGroup]:
-    made = ControlGroup.create(f"lab/{uuid.uuid4().hex[:8]}/one", LIMITS, hierarchies=hierarchies)
+    made = limited(f"lab/{uuid.uuid4().hex[:8]}/one", LIMITS, hierarchies=hierarchies)
     yield made
     made.kill()
     made.remove()
@@ -75,7 +76,7 @@ def test_a_living_process_does(group: ControlGroup, sleeper: subprocess.Popen[by
 
 def test_a_group_is_made_once(group: ControlGroup) -> None:
     with pytest.raises(LabError, match="exists"):
-        ControlGroup.create(group.path, Limits(), hierarchies=group.hierarchies)
+        limited(group.path, Limits(), hierarchies=group.hierarchies)
     assert group.effective_limits() == LIMITS, "the first one is none the worse"
 
 
@@ -110,7 +111,7 @@ def test_reclaim_takes_page_cache_back(group: ControlGroup, tmp_path: object) ->
 
 
 def test_devices_are_guarded(group: ControlGroup) -> None:
-    devices.guard(group, bundle.DEVICE_RULES)
+    devices.guard(group.group, bundle.DEVICE_RULES)
     script = "read go; head -c 1 /dev/zero >/dev/null && echo zero; head -c 0 /dev/loop-control 2>&1; : </dev/kmsg"
     process = subprocess.Popen(["sh", "-c", script], stdin=-1, stdout=-1, stderr=subprocess.STDOUT)
     group.add(process.pid)

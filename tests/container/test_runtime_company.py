@@ -16,13 +16,13 @@ import pytest
 from running import Start
 
 from lab.errors import LaunchError
-from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime import bundle, roots
 from lab.runtime.handle import Handle
 from lab.runtime.launcher import Launcher, Overlay, Spec
+from lab.runtime.limited import limited
 from lab.runtime.plan import Plan
 from lab.runtime.spec import plan_of
 
@@ -35,7 +35,7 @@ def plan(launcher: Launcher, busybox_root: Path, tmp_path: Path) -> Iterator[Pla
     config = bundle.container_config(Process(argv=("true",)))
     spec = Spec(name=uuid.uuid4().hex[:8], config=config, root=Overlay(lower=(busybox_root,)), init=False)
     with ExitStack() as undo:
-        cgroup = ControlGroup.create(f"lab/{launcher.session}/{spec.name}", Limits())
+        cgroup = limited(f"lab/{launcher.session}/{spec.name}", Limits())
         undo.callback(cgroup.remove, keep_parents=True)
         root = roots.prepare(spec.root, spec.name, config.mounts, launcher.scratch, undo)
         yield plan_of(spec, config, root, cgroup)

@@ -14,6 +14,7 @@ from lab.host.group import Group
 from lab.host.hierarchy import Hierarchies, Mode, Unused
 from lab.model import Limits
 from lab.runtime import stats
+from lab.runtime.limited import limited
 
 V1_CONTROLLERS = ("memory", "cpu,cpuacct", "pids", "freezer", "devices")
 
@@ -78,7 +79,7 @@ def test_no_cgroups_at_all(tmp_path: Path) -> None:
     found = Hierarchies.detect(host(tmp_path, v1=False, v2=False))
     assert found.mode is Mode.NONE
     with pytest.raises(LabError, match="no cgroup hierarchy"):
-        ControlGroup.create("lab/s/i", Limits(), hierarchies=found)
+        limited("lab/s/i", Limits(), hierarchies=found)
 
 
 @pytest.mark.parametrize("path", ["/lab", "../lab", "lab/../..", ""])
@@ -90,7 +91,7 @@ def test_a_path_stays_below_the_root(tmp_path: Path, path: str) -> None:
 def test_a_missing_controller_is_an_error_and_makes_nothing(tmp_path: Path) -> None:
     found = Hierarchies.detect(host(tmp_path, v1=False, v2=True, controllers="cpu io"))
     with pytest.raises(LimitError, match="no memory cgroup controller"):
-        ControlGroup.create("lab/s/i", Limits(memory_bytes=1 << 20), hierarchies=found)
+        limited("lab/s/i", Limits(memory_bytes=1 << 20), hierarchies=found)
     assert not (tmp_path / "sys/fs/cgroup/lab").exists()
 
 
@@ -101,11 +102,11 @@ def test_controllers_are_passed_down_to_the_leafs_parent(tmp_path: Path, monkeyp
 
     def mkdir(path: str, *arguments: int) -> None:
         real(path, *arguments)
-        (Path(path) / "cgroup.controllers").write_text("cpu memory pids")
+        (Path(path) / "cgroup.controllers").write_text("" if str(path).endswith("/one") else "cpu memory pids")
         (Path(path) / "cgroup.subtree_control").write_text("")
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    ControlGroup.create("lab/session/one", Limits(), hierarchies=found)
+    limited("lab/session/one", Limits(), hierarchies=found)
     top = tmp_path / "sys/fs/cgroup"
     assert (top / "cgroup.subtree_control").read_text() == "+cpu +memory +pids +io"
     for parent in ("lab", "lab/session"):
@@ -159,18 +160,21 @@ def test_memory_of_v2(tmp_path: Path) -> None:
 
 
 def test_cpu_of_both_versions_is_in_seconds(tmp_path: Path) -> None:
-    wanted = CpuUsage(
-        total_seconds=3.0, user_seconds=2.0, system_seconds=1.0, throttled_seconds=0.5, throttled_periods=4
-    )
+    wanted = (3.0, 2.0, 1.0, 0.5, 4)
+
+    def seconds(used: CpuUsage) -> tuple[float, ...]:
+        times = (used.total_seconds, used.user_seconds, used.system_seconds, used.throttled_seconds)
+        return (*times, used.throttled_periods)
+
     v2 = "usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\nnr_throttled 4\nthrottled_usec 500000\n"
-    assert group(tmp_path / "v2", v1=False, v2=True, files={"@/cpu.stat": v2}).cpu() == wanted
+    assert seconds(group(tmp_path / "v2", v1=False, v2=True, files={"@/cpu.stat": v2}).cpu()) == wanted
     v1 = {
         "cpu,cpuacct/@/cpuacct.usage": "3000000000\n",
         "cpu,cpuacct/@/cpuacct.usage_user": "2000000000\n",
         "cpu,cpuacct/@/cpuacct.usage_sys": "1000000000\n",
         "cpu,cpuacct/@/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 500000000\n",
     }
-    assert group(tmp_path / "v1", v1=True, v2=False, files=v1).cpu() == wanted
+    assert seconds(group(tmp_path / "v1", v1=True, v2=False, files=v1).cpu()) == wanted
 
 
 def test_pressure(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lab.errors import UsageError
 from lab.model import Limits, Process
 from lab.record import replace
-from lab.runtime import bundle, capabilities, config, devices, translate
-from lab.runtime.config import Config, DeviceRule, MountConfig, Namespace, ProcessConfig
+from lab.runtime import bundle, capabilities, config, devices, resources, translate
+from lab.runtime.config import Config, DeviceRule, MountConfig, Namespace, ProcessConfig, Resources
 from lab.runtime.mounts import Bind, CgroupView, DefaultDevices, DirectoryRoot, FileSystem, from_json
 from lab.runtime.plan import CgroupsPlan, Plan, Progress, Step
 from lab.runtime.rooted import Root
@@ -121,9 +121,14 @@ def test_no_annotation_changes_what_is_done(annotations: dict[str, str]) -> None
     assert replace(with_them, state={}) == replace(without, state={})
 
 
-def test_limits_survive_the_round_trip() -> None:
-    assert translate.limits(bundle.container_config(PROCESS, LIMITS)) == LIMITS
-    assert translate.limits(bundle.container_config(PROCESS)) == Limits()
+def test_limits_become_resources_that_survive_the_round_trip() -> None:
+    container, process = bundle.container_config(PROCESS, LIMITS), bundle.process_config(PROCESS, LIMITS)
+    for made, rules in ((container, bundle.DEVICE_RULES), (process, ())):
+        read = config.from_json(config.to_json(made)).linux.resources
+        assert read == resources.of_limits(LIMITS, rules)
+        assert read.memory is not None
+        assert (read.memory.limit, read.memory.swap) == (LIMITS.memory_bytes, LIMITS.memory_bytes)
+    assert bundle.process_config(PROCESS).linux.resources == Resources()
 
 
 def with_process(**fields: object) -> Config:

@@ -13,10 +13,12 @@ import pytest
 
 import lab
 from lab.errors import LimitError, UsageError
+from lab.host import accounting, cgroupfs
 from lab.host.group import Group
 from lab.host.mounted import Mounted
-from lab.runtime import devices, limits, resources, schema, stats, translate
-from lab.runtime.config import Config, Linux, ProcessConfig, Resources
+from lab.model import Limits
+from lab.runtime import devices, limits, resources, schema, stats
+from lab.runtime.config import Resources
 
 V1 = Mounted(
     {name: f"/{name}" for name in ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "net_cls")}, "", ()
@@ -29,6 +31,11 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
         {"memory": {"limit": 1000, "swap": 3000, "reservation": 500}},
         ["memory.limit_in_bytes 1000", "memory.memsw.limit_in_bytes 3000", "memory.soft_limit_in_bytes 500"],
         ["memory.swap.max 2000", "memory.max 1000", "memory.low 500"],
+    ),
+    (
+        {"memory": {"limit": 4096, "swap": 4096}},
+        ["memory.limit_in_bytes 4096", "memory.memsw.limit_in_bytes 4096"],
+        ["memory.swap.max 0", "memory.max 4096"],
     ),
     (
         {"memory": {"limit": -1}},
@@ -179,7 +186,8 @@ def v2_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
 
         def mkdir(path: str, *arguments: int) -> None:
             real(path, *arguments)
-            for name, text in everywhere.items():
+            given = {"cgroup.controllers": ""} if str(path).endswith("/one") else {}
+            for name, text in (everywhere | given).items():
                 (Path(path) / name).write_text(text)
 
         monkeypatch.setattr(os, "mkdir", mkdir)
@@ -210,12 +218,33 @@ def test_controllers_are_passed_down_as_they_are_needed(v2_tree: Tree) -> None:
     assert not (root / "machine/cpu.weight").exists(), "a parent that is not lab's keeps its weight"
 
 
-def test_a_limit_that_does_not_hold_leaves_nothing(v2_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = v2_tree({"pids.max": "max"})
-    monkeypatch.setattr(Group, "read", lambda *_: "7")
-    with pytest.raises(LimitError, match=r"pids\.limit: 5 did not hold: the kernel made it 7"):
-        resources.create(group, of({"pids": {"limit": 5}}))
+@pytest.mark.parametrize(
+    ("value", "made"),
+    [
+        ({"pids": {"limit": 5}}, "7"),
+        ({"pids": {"limit": 5}}, "max"),
+        ({"memory": {"limit": 8192}}, "12288"),
+        ({"memory": {"limit": -1}}, "8192"),
+        ({"cpu": {"quota": 50_000}}, "40000 100000"),
+    ],
+)
+def test_a_limit_that_does_not_hold_leaves_nothing(
+    v2_tree: Tree, monkeypatch: pytest.MonkeyPatch, value: dict[str, Any], made: str
+) -> None:
+    group = v2_tree({})
+    monkeypatch.setattr(cgroupfs, "write_and_read", lambda *_: made)
+    with pytest.raises(LimitError, match=rf"did not hold: the kernel made it {made}$"):
+        resources.create(group, of(value))
     assert not group.exists()
+
+
+def test_no_swap_on_top_needs_no_account_of_swap(v2_tree: Tree) -> None:
+    """Kernels without it have no file for that; more swap than none is a limit that can't be held."""
+    group = v2_tree({"memory.max": "max"})
+    resources.create(group, resources.of_limits(Limits(memory_bytes=8192)))
+    assert group.read("memory", "memory.max") == "8192"
+    with pytest.raises(LimitError, match=r"memory\.swap: this kernel's cgroups have no memory\.swap\.max"):
+        resources.update(group, of({"memory": {"limit": 8192, "swap": 12_288}}))
 
 
 def test_an_update_keeps_what_it_does_not_name(v2_tree: Tree) -> None:
@@ -259,19 +288,8 @@ def test_statistics_of_v2_have_the_names_of_v1(v2_tree: Tree) -> None:
 
 
 def test_lists_of_numbers() -> None:
-    assert stats._numbers("0-2,5,7-8") == [0, 1, 2, 5, 7, 8]
-    assert stats._numbers("") == []
-
-
-@pytest.mark.parametrize(
-    ("value", "complaint"),
-    [({"cpu": {"shares": 5, "quota": 5}}, r"cpu\.shares"), ({"unified": {"memory.high": "1"}}, "unified")],
-)
-def test_labs_own_limits_are_few_and_say_so(value: dict[str, Any], complaint: str) -> None:
-    """The launcher behind `lab run` writes memory, CPU and pids: it must not swallow the rest."""
-    config = Config(process=ProcessConfig(args=("true",)), linux=Linux(resources=of(value)))
-    with pytest.raises(UsageError, match=rf"linux\.resources\.{complaint} is not one of lab's limits"):
-        translate.limits(config)
+    assert accounting.numbers("0-2,5,7-8") == [0, 1, 2, 5, 7, 8]
+    assert accounting.numbers("") == []
 
 
 def test_carrying_out_imports_nothing_that_costs() -> None:

@@ -22,7 +22,6 @@ from uuid import uuid4
 import pytest
 
 from lab.backends.vmm import vmm_filter
-from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
@@ -33,6 +32,7 @@ from lab.hypervisor.parts import MachineRequest
 from lab.hypervisor.session import Hypervisor
 from lab.inside import build as inside
 from lab.model import Limits, Process
+from lab.runtime.limited import limited
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SECONDS = 500.0  # for a busy host; a quiet one takes a fifth of it
@@ -116,7 +116,7 @@ def run_to_its_end(hypervisor: Hypervisor, home: Path, disk: Path, directory: Pa
         handover=Handover(design=MICROVM, hostname="v2", process=process),
         directory=directory,
         log_directory=logs,
-        cgroup=ControlGroup.create(f"lab/test-{os.getpid()}/v2", Limits()),
+        cgroup=limited(f"lab/test-{os.getpid()}/v2", Limits()),
         limits=Limits(memory_bytes=1 << 30),
     )
     with Machine.start(hypervisor, prepare_guest(home), request, Timeline()) as machine:

@@ -17,7 +17,6 @@ from tiny import fill
 
 from lab.backends.vmm import vmm_filter
 from lab.errors import LaunchError, LimitError
-from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor import machine as machine_module
 from lab.hypervisor.accelerator import find_accelerator
@@ -30,6 +29,7 @@ from lab.hypervisor.parts import MachineRequest
 from lab.hypervisor.session import Hypervisor
 from lab.inside.build import program
 from lab.model import Limits, Phase, Process
+from lab.runtime.limited import limited
 
 BOOT_SECONDS = 240.0  # emulated, on a host that does other things too
 MEMORY_BYTES = 256 << 20
@@ -91,7 +91,7 @@ def start(site: Site, lab_home: Path, tmp_path_factory: pytest.TempPathFactory) 
                 handover=Handover(design=design, hostname=name, process=process, pids=limits.pids),
                 directory=site.root / name,
                 log_directory=logs,
-                cgroup=ControlGroup.create(f"lab/test-{os.getpid()}/{name}", Limits()),
+                cgroup=limited(f"lab/test-{os.getpid()}/{name}", Limits()),
                 limits=limits,
             ),
             Timeline(),
@@ -270,7 +270,7 @@ def test_a_guest_that_never_gets_to_its_application_is_given_up(
 
 def test_too_little_memory_is_refused_and_leaves_nothing(site: Site, start: Callable[..., Machine]) -> None:
     name = f"small-{uuid4().hex[:6]}"
-    group = ControlGroup.create(f"lab/test-{os.getpid()}/{name}", Limits())
+    group = limited(f"lab/test-{os.getpid()}/{name}", Limits())
     request = MachineRequest(
         name=name,
         design=PC,

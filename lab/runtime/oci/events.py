@@ -88,9 +88,10 @@ class Watch:
         else:
             os.eventfd_read(self._memory)
 
-    def _killed(self) -> str:
-        name = "memory.events" if self._group.host.is_v2 else "memory.oom_control"
-        return self._group.look("memory", name) or ""
+    def _killed(self) -> int | None:
+        from lab.host import accounting
+
+        return accounting.oom_kills(self._group)
 
 
 def seconds(word: str) -> float:
