@@ -33,7 +33,7 @@ def each(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from lab.cli.main import report_error
+    from lab.cli.app import report_error
     from lab.supervisor.record import find
 
     def find_and_do(name: str) -> None:

@@ -1,251 +1,47 @@
-"""``lab``: the commands and what happens when one fails.
+"""``lab``: what runs first. The help of all commands is a page that lies ready; anything else is `lab.cli.app`'s.
 
-A command's module is imported when the command is asked for, and imports what is heavy only inside its
-function: ``lab --help`` answers before pandas could have been found on disk.
+A command line is parsed by typer, whose import takes longer than the interpreter's start: whoever asks which commands
+there are need not wait for it. A test compares the page with what typer would print.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from importlib import import_module
-from typing import Annotated, Any
+from pathlib import Path
 
-import typer
-from typer.core import TyperGroup
-from typer.main import get_command
-
-from lab import __version__
-from lab.cli import coercion, completion, shape
-from lab.cli.interrupt import Interruptible
-from lab.errors import LabError, UsageError
-from lab.host import privilege
-
-COMMANDS = {
-    "Measure": {
-        "compare": ("lab.cli.compare:compare", "Measure one application behind every boundary."),
-        "density": ("lab.cli.density:density", "Find out how many copies fit."),
-        "isolation": ("lab.cli.isolation:app", "Ask from inside what each boundary stops, show the answers."),
-        "noisy": ("lab.cli.noisy:noisy", "Disturb an instance by a bad neighbour."),
-    },
-    "Run instances": {
-        "run": ("lab.cli.run:run", "Run one copy on any backend, in the foreground or with -d."),
-        "start": ("lab.cli.ending:start", "Start instances that have ended anew, from their image."),
-        "ps": ("lab.cli.ps:ps", "List detached instances, the newest first, as they really are."),
-        "logs": ("lab.cli.logs:logs", "Print what an instance has written."),
-        "exec": ("lab.cli.execute:execute", "Run a command in an instance, and end with its exit code."),
-        "cp": ("lab.cli.cp:cp", "Copy files between a running instance and this host."),
-        "top": ("lab.cli.top:top", "Show what instances use: CPU, memory, processes, disk."),
-        "port": ("lab.cli.ps:port", "List an instance's published ports."),
-        "inspect": ("lab.cli.ps:inspect", "Print everything that is known of instances, as JSON."),
-        "wait": ("lab.cli.ending:wait", "Wait until instances have ended, and print their exit codes."),
-        "stop": ("lab.cli.ending:stop", "Stop instances: their stop signal, time to obey, SIGKILL."),
-        "kill": ("lab.cli.ending:kill", "Send instances a signal, SIGKILL unless another is named."),
-        "rm": ("lab.cli.ending:rm", "Remove instances that have ended: record and logs."),
-    },
-    "Images and scenarios": {
-        "build": ("lab.cli.build:build", "Build an image from a Dockerfile and keep it in lab's store."),
-        "image": ("lab.cli.image:app", "Images: look at them, move them, remove them."),
-        "scenario": ("lab.cli.scenario:app", "Look at the scenarios, and start one of your own."),
-    },
-    "Results": {
-        "report": ("lab.cli.report:report", "Write a run's report again, from its folder alone."),
-        "results": ("lab.cli.results:app", "Look at the runs that were measured; remove some."),
-        "diff": ("lab.cli.diff:diff", "Say what changed between two runs, and how sure that is."),
-    },
-    "This host, and lab itself": {
-        "doctor": ("lab.cli.doctor:doctor", "Check this host, and print what to do about each lack."),
-        "clean": ("lab.cli.clean:clean", "Remove what killed lab processes left behind."),
-        "bench": ("lab.cli.bench:app", "Measure lab itself, beside what it is made of."),
-    },
-}
-"""Every command, below the heading of ``lab --help``: the function or typer app behind it, and its first sentence.
-
-The sentence stands here, too, so that the help imports none of them.
-"""
-
-NAMES = {name: target for group in COMMANDS.values() for name, (target, _) in group.items()}
-
-ELSEWHERE = {
-    "images": "image ls",
-    "rmi": "image rm",
-    "ladder": "isolation ladder",
-    "surface": "isolation surface",
-    "runs": "results ls",
-    "ls": "ps",
-    "trend": "results trend",
-    "merge": "results merge",
-    "attach": "logs -f",
-    "create": "run -d",
-    "restart": "stop",
-    "stats": "top",
-    "info": "doctor",
-    "prune": "image prune",
-    **{name: f"image {name}" for name in ("pull", "push", "save", "load", "import", "export", "history", "verify")},
-}
-"""What people type who know Docker, or forget the group, and the command that does it here."""
-
-
-SETTINGS = {"exec": {"allow_interspersed_args": False}}  # what follows the name is the command's own
-
-
-class Escaped(Exception):
-    """Carries what typer would turn into an exit code of its own, out to `main`."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class LazyGroup(TyperGroup):
-    """A group whose commands are imported when they are needed."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (KeyboardInterrupt, OSError) as error:
-            raise Escaped(error) from error
-
-    def get_params(self, ctx: Any) -> Any:
-        return coercion.spared(super().get_params(ctx))
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(NAMES)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        for heading, group in COMMANDS.items():
-            with formatter.section(heading):
-                rows = [(name.ljust(max(map(len, NAMES))), sentence) for name, (_, sentence) in group.items()]
-                formatter.write_dl(rows)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Raises UsageError for a name that no command has, with the one that may be meant."""
-        name = args[0]
-        if name not in NAMES and not name.startswith("-"):
-            known = {**dict.fromkeys(NAMES), **ELSEWHERE}
-            hint = f"lab {ELSEWHERE[name]}" if name in ELSEWHERE else shape.near(name, known) or "lab --help"
-            raise UsageError(f"there is no command lab {name}", hint=hint)
-        return super().resolve_command(ctx, args)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in NAMES:
-            return None
-        module, _, attribute = NAMES[cmd_name].partition(":")
-        target: typer.Typer | Callable[..., Any] = getattr(import_module(module), attribute)
-        if not isinstance(target, typer.Typer):
-            single = typer.Typer(add_completion=False, rich_markup_mode=None)
-            single.command(context_settings=SETTINGS.get(cmd_name))(target)
-            target = single
-        command = get_command(target)
-        command.name = cmd_name
-        shape.shape(command, cmd_name)
-        coercion.spare(command)
-        return command
-
-
-app = typer.Typer(
-    cls=LazyGroup,
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"lab {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def lab(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every external command to stderr.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours, as NO_COLOR in the environment.")] = False,
-    ca: Annotated[
-        str,
-        typer.Option(
-            "--ca", metavar="FILE", help="Certificates (PEM) to lend to what is fetched, and to RUN; or LAB_CA."
-        ),
-    ] = "",
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """The same application behind different isolation boundaries, measured.
-
-    Start with: lab compare web-app
-    """
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
-    shape.speak(quiet=quiet, no_color=no_color, verbose=verbose)
-    if ca:
-        shape.lend(ca)
+HELP = Path(__file__).with_name("help.txt")
+COLUMNS = 80  # no line of help is longer, and on a narrower terminal typer breaks them anew
 
 
 def main() -> None:
-    """Run the command line; turn lab's errors into one clear line, the remedy, and an exit code.
-
-    A signal that asks lab to end is an orderly end for every command: it unwinds once, and the exit code is
-    128 + n. Whoever repeats it is told that cleaning up goes on.
-    """
+    """Run the command line, and end with its exit code."""
     _open_standard_streams()
-    if os.environ.get("_LAB_COMPLETE") == "complete_bash" and "\n" in os.environ.get("COMP_WORDS", ""):
-        completion.join_words(os.environ)
-    interruptible = Interruptible()
-    interruptible.when_impatient = _say_patience
-    interruptible.arm()  # for good: the last moments of the process are no better to be torn apart
-    code = _run()
-    if interruptible.interrupted_by is not None:
-        code = 128 + interruptible.interrupted_by
-    sys.exit(code)
+    if sys.argv[1:] in (["--help"], ["-h"]) and _columns() >= COLUMNS and "_LAB_COMPLETE" not in os.environ:
+        sys.exit(_print_help())
+    from lab.cli import app
+
+    app.main()
 
 
-def _run() -> int:
+def _print_help() -> int:
     try:
-        code = app(prog_name="lab", standalone_mode=False)
+        sys.stdout.write(HELP.read_text())
         sys.stdout.flush()
-    except Escaped as escaped:
-        return _exit_code_of(escaped.error)
-    except Exception as error:
-        return _exit_code_of(error)
-    return code if isinstance(code, int) else 0
+    except OSError as error:
+        from lab.cli import app
+
+        return app.exit_code_of(error)
+    return 0
 
 
-def _exit_code_of(error: BaseException) -> int:
-    """Say what went wrong, if it has to be said."""
-    match error:
-        case LabError():
-            return report_error(error)
-        case KeyboardInterrupt():
-            return 130
-        case BrokenPipeError() if _reader_is_gone():
-            # not an error, and nothing more may be flushed to it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        case OSError():
-            return report_error(_from_os_error(error))
-        case typer.TyperException():
-            return _report_usage(error)
-        case Exception():
-            return report_error(_from_bug(error))
-        case _:
-            raise error
-
-
-def _report_usage(error: Any) -> int:
-    """What the command line's parser refused: one line, and where to read on."""
-    text = str(error.format_message())
-    if "\n" in text:  # the help itself, which no arguments at all ask for
-        print(text)
-    else:
-        path = error.ctx.command_path if getattr(error, "ctx", None) else "lab"
-        report_error(UsageError(text[:1].lower() + text[1:].rstrip("."), hint=f"{path} --help"))
-    return int(error.exit_code)
+def _columns() -> int:
+    """As shutil.get_terminal_size, which takes a while to import, and typer with it."""
+    try:
+        columns = int(os.environ.get("COLUMNS", 0))
+        return columns if columns > 0 else os.get_terminal_size(1).columns or COLUMNS
+    except (ValueError, OSError):
+        return COLUMNS
 
 
 def _open_standard_streams() -> None:
@@ -263,55 +59,6 @@ def _open_standard_streams() -> None:
                 os.dup2(opened, number)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - it lives as long as the process
-
-
-def _reader_is_gone() -> bool:
-    """Whether it is our own output that nobody reads: a pipe inside lab can break too, and that is an error."""
-    import select
-
-    poll = select.poll()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            poll.register(stream.fileno(), select.POLLOUT)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _say_patience() -> None:
-    with suppress(OSError):  # a signal handler: no buffered stream may be touched
-        os.write(2, b"lab: stopping; what was made is being removed\n")
-
-
-def report_error(error: LabError) -> int:
-    """Print ``error`` to stderr: evidence first, then what, then the remedy. Returns the exit code."""
-    if error.detail:
-        print("\n".join(f"  | {line}" for line in error.detail.splitlines()), file=sys.stderr)
-    print(f"lab: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"     {error.hint}", file=sys.stderr)
-    return error.exit_code
-
-
-def _from_os_error(error: OSError) -> LabError:
-    """What the operating system refused, with the remedy where there is an obvious one."""
-    import errno
-
-    hints = {
-        errno.ENOSPC: "free some disk space (lab clean; df -h), or set LAB_HOME to a larger disk",
-        errno.EPERM: privilege.remedy("…"),
-        errno.EACCES: privilege.remedy("…"),
-        errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
-    }
-    if logging.getLogger("lab").isEnabledFor(logging.DEBUG):
-        logging.getLogger().exception("the failing call")
-    return LabError(str(error), hint=hints.get(error.errno or 0, "lab doctor checks this host; lab -v shows more"))
-
-
-def _from_bug(error: Exception) -> LabError:
-    """Anything lab did not foresee: one line for whoever uses it, the traceback for whoever mends it."""
-    if logging.getLogger("lab").isEnabledFor(logging.DEBUG):
-        logging.getLogger().exception("the traceback")
-    where = "lab -v COMMAND … shows the traceback; please report it with that"
-    return LabError(f"a bug in lab: {type(error).__name__}: {error}", hint=where)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 
 from lab.backends.registry import available
 from lab.cli import completion
-from lab.cli.main import app
+from lab.cli.app import app
 from lab.experiment import scenario
 
 COMPLETE = [sys.executable, "-c", "from lab.cli.main import main; main()"]

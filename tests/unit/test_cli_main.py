@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.main import COMMANDS, NAMES
+from lab.cli.app import COMMANDS, NAMES
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
 

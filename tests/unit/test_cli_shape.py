@@ -15,7 +15,8 @@ import pytest
 from typer.main import get_command
 
 from lab.cli import shape
-from lab.cli.main import COMMANDS, ELSEWHERE, NAMES, LazyGroup, app
+from lab.cli.app import COMMANDS, ELSEWHERE, NAMES, LazyGroup, app
+from lab.cli.main import HELP
 from lab.cli.watching import _Lines
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
@@ -73,6 +74,25 @@ def test_the_page_lists_every_command_and_option(commands: dict[str, Any]) -> No
     for path, command in commands.items():
         told = re.findall(r"`(--[a-z-]+)`", rows[path])
         assert told == own_options(command), f"docs/commands.md, lab {path}"
+
+
+def test_the_help_that_lies_ready_is_what_typer_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``LAB_WRITE_PAGES=1`` puts it there first."""
+    monkeypatch.setenv("COLUMNS", "120")
+    group = get_command(app)
+    said = group.make_context("lab", [], resilient_parsing=True).get_help() + "\n"
+    if os.environ.get("LAB_WRITE_PAGES"):
+        HELP.write_text(said)
+    assert HELP.read_text() == said
+
+
+@pytest.mark.parametrize(("columns", "imported"), [("80", False), ("60", True)])
+def test_help_is_printed_without_typer_but_for_a_narrow_terminal(columns: str, imported: bool) -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "lab.cli.main", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"COLUMNS": columns}, check=True)
+    assert ("typer" in done.stderr) is imported
+    assert (done.stdout == HELP.read_text()) is not imported
+    assert {name in done.stdout for name in NAMES} == {True}
 
 
 def write_page(commands: dict[str, Any]) -> None:

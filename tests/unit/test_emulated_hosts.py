@@ -12,7 +12,7 @@ from synthetic import write_run
 from typer.testing import CliRunner
 
 from lab.analysis.findings import Kind, Severity
-from lab.cli.main import app
+from lab.cli.app import app
 from lab.host import facts, virtualisation
 from lab.host.virtualisation import NESTED
 from lab.reports.material import Material

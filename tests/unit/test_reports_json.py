@@ -12,7 +12,7 @@ from studies import density_run, ladder_run, noisy_run, surface_run
 from synthetic import write_run
 from typer.testing import CliRunner
 
-from lab.cli.main import app
+from lab.cli.app import app
 from lab.results.store import RunFolder
 
 KINDS: dict[str, tuple[Callable[[Path], RunFolder], str]] = {

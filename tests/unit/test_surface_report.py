@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lab.analysis.data import Loaded, load
 from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START, SUBSYSTEMS, Exposed, medians, scaled
-from lab.cli.main import app
+from lab.cli.app import app
 from lab.cli.surface import show
 from lab.errors import LabError
 from lab.experiment import exposure
