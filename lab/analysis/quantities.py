@@ -11,7 +11,8 @@ from importlib.resources import files
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """A quantity's name for people and its definition in a line; ``key`` ones have figures and checks of their own.
+    """A quantity's name for people, its definition in a line, and its samples' unit; ``key`` ones have figures and
+    checks of their own.
 
     ``headline`` names the states in which it belongs to the declared family of `lab.analysis.judge`; "" is none.
     """
@@ -19,6 +20,7 @@ class Quantity:
     name: str
     label: str
     definition: str
+    unit: str
     key: bool = False
     headline: tuple[str, ...] = ()
 

@@ -98,7 +98,8 @@ def called(quantity: str, run: Run) -> Quantity | None:
             definition = f"CPU seconds the host spent from the request until {PHRASES[reached]}"
         case _:
             return known
-    return Quantity(name=quantity, label=label, definition=definition, key=known.key if known else False)
+    key = known.key if known else False
+    return Quantity(name=quantity, label=label, definition=definition, unit="seconds", key=key)
 
 
 def is_empty_segment(quantity: str, run: Run) -> bool:

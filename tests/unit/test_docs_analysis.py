@@ -10,6 +10,7 @@ import pytest
 
 import lab
 from lab.analysis.compare import COLUMNS as RATIOS
+from lab.analysis.quantities import QUANTITIES
 from lab.analysis.summary import COLUMNS as SUMMARY
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +32,10 @@ def test_every_column_is_explained() -> None:
     told = set(re.findall(r"`(\w+)`", text))
     keys = {"quantity", "state", "arm", "metric", "baseline", "seems"}
     assert {*SUMMARY, *RATIOS} - keys <= told
+
+
+def test_every_quantity_has_the_unit_that_the_list_says() -> None:
+    seen = lab.load(str(ROOT / "results/sample")).frame.groupby("quantity")["unit"].agg(set)
+    known = {name: units for name, units in seen.items() if name in QUANTITIES}
+    assert len(known) > 30
+    assert known == {name: {QUANTITIES[name].unit} for name in known}

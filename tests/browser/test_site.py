@@ -1,0 +1,92 @@
+"""The documents as a site, in a browser: light and dark, narrow and wide, and without a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+from test_report_page import RULES
+
+ROOT = Path(__file__).parents[2]
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder]
+    subprocess.run(words, cwd=ROOT, check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture
+def look(browser: Browser, site: Path) -> Iterator[Open]:
+    """``look("docs/images.html", width=400)``. What is fetched from outside the site, or fails, fails the test."""
+    contexts, complaints = [], []
+
+    def watched(url: str) -> None:
+        if not url.startswith((site.as_uri(), "data:")):
+            complaints.append(f"fetched: {url}")
+
+    def open_page(place: str, width: int = 1366, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: watched(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{site.as_uri()}/{place}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def test_every_page_fetches_nothing_from_elsewhere_and_fits_a_telephone(look: Open, site: Path) -> None:
+    page = look("index.html", width=400)
+    places = sorted(each for each in site.rglob("*.html") if "search.js" in each.read_text())
+    assert len(places) > 40
+    wide = []
+    for place in places:
+        page.goto(place.as_uri())
+        if page.evaluate("document.documentElement.scrollWidth") > 400:
+            wide.append(str(place.relative_to(site)))
+    assert wide == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("place", ["index.html", "docs/api.html", "docs/architecture.html"])
+def test_it_can_be_read_by_everybody(look: Open, place: str, scheme: str) -> None:
+    page = look(place, color_scheme=scheme)
+    rules = {
+        "runOnly": RULES,
+        "resultTypes": ["violations"],
+        "preload": False,
+    }  # it would fetch the style sheets again
+    found = Axe().run(page, options=rules).response
+    assert len(found["passes"]) >= 20, "axe has looked at the page"
+    assert [f"{each['id']}: {node['html'][:120]}" for each in found["violations"] for node in each["nodes"]] == []
+
+
+def test_a_search_leads_to_the_section(look: Open) -> None:
+    page = look("docs/images.html")
+    page.keyboard.press("/")
+    page.keyboard.type("hostile layers")
+    page.locator("#found").get_by_role("link", name="Layers are hostile input").click()
+    expect(page.get_by_role("heading", name="Layers are hostile input")).to_be_in_viewport()
+    page.fill("#search", "qzxqzx")
+    expect(page.locator("#found")).to_have_text("Nothing found.")
+
+
+def test_the_site_can_be_read_without_scripts(look: Open) -> None:
+    page = look("index.html", java_script_enabled=False)
+    page.get_by_role("link", name="Architecture", exact=True).first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Architecture")
