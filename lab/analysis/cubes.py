@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.analysis import statistics as st
-from lab.analysis.data import TWIN, Loaded
+from lab.analysis.data import TWIN, Observed
 from lab.analysis.quantities import is_key
 
 
@@ -60,7 +60,7 @@ class Cube:
         return result
 
 
-def cubes(loaded: Loaded) -> Iterator[Cube]:
+def cubes(loaded: Observed) -> Iterator[Cube]:
     """Every judged quantity of every backend that has a factor, in the order of the backends."""
     measured = loaded.measured
     blocks = np.sort(measured["block"].unique())
@@ -95,7 +95,7 @@ def cubes(loaded: Loaded) -> Iterator[Cube]:
                 )  # fmt: skip
 
 
-def _levels(loaded: Loaded, backend: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _levels(loaded: Observed, backend: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The factors that vary for a backend, and its levels of each in the order in which they were named."""
     recorded = {raw["name"]: raw["levels"] for raw in loaded.run.settings.get("factors", [])}
     seen: dict[str, dict[str, None]] = {}

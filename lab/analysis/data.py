@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,16 +18,16 @@ from lab.errors import ResultsError
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
 
-if TYPE_CHECKING:
-    from lab.analysis.findings import Finding
-
 TWIN = "#aa"
 """How the second label of an A/A pair ends."""
 
 
+Which = TypeVar("Which", bound="Observed")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A run and its observations.
+class Observed:
+    """A run and its observations; `lab.analysis.loaded.Loaded` adds what is computed from them.
 
     ``frame`` has a column ``excluded`` (True in blocks that a rule declared beforehand leaves out: see
     `lab.analysis.host.noisy_blocks`) and one per field of Sample (``value`` float with NaN where there was none,
@@ -84,24 +84,6 @@ class Loaded:
         """The observations that count: numbers of instances, without the declared warm-ups and exclusions."""
         return counted(self.frame)
 
-    def summary(self) -> pd.DataFrame:
-        """Absolute values: see `lab.analysis.summary.summary`."""
-        from lab.analysis.summary import summary
-
-        return summary(self.frame)
-
-    def ratios(self, baseline: str = "") -> pd.DataFrame:
-        """Each backend against ``baseline`` (the run's own unless named): see `lab.analysis.compare.ratios`.
-
-        Of a run with factors the reference arms; what the factors do is in `effects`.
-        """
-        from lab.analysis.compare import ratios
-
-        twins = {arm.label for arm in self.all_arms if arm.label.endswith(TWIN)}
-        alike = {*(arm.label for arm in self.references), *twins, baseline}
-        chosen = self.frame[self.frame["arm"].isin(alike)]
-        return ratios(chosen, baseline or self.baseline, twin_alike=self.twin_alike, wanted=self.wanted)
-
     @property
     def twin_alike(self) -> bool:
         """Whether the A/A twin was treated like what it repeats; that of schema 1 did not idle."""
@@ -114,26 +96,14 @@ class Loaded:
         figures = work.get("figures", []) if isinstance(work, dict) else []
         return tuple(f"work.{each['name']}" for each in figures if each.get("more_is_better"))
 
-    def effects(self) -> pd.DataFrame:
-        """What each factor does to each backend, and which interact: see `lab.analysis.factors.effects`."""
-        from lab.analysis.factors import effects
-
-        return effects(self)
-
-    def findings(self) -> tuple[Finding, ...]:
-        """What to mind before believing it: see `lab.analysis.findings.findings`."""
-        from lab.analysis.findings import findings
-
-        return findings(self, self.ratios())
-
     @property
     def answers(self) -> pd.DataFrame:
         """The isolation probes' answers. A warm-up's count too: a boundary does not warm up."""
         return self.frame[self.frame["unit"] == "answer"]
 
 
-def load(path: Path | str) -> Loaded:
-    """Read a run folder: one row per observation, each with its unit.
+def read(path: Path | str, kind: type[Which]) -> Which:
+    """A run folder, as ``kind``: one row per observation, each with its unit.
 
     Raises ResultsError when it is none, is too new, or holds no observation.
     """
@@ -148,7 +118,7 @@ def load(path: Path | str) -> Loaded:
     factor = folder.run.settings.get("exclude_noisy")
     noisy = noisy_blocks(frame, float(factor)) if factor else ()
     frame["excluded"] = frame["block"].isin(noisy) & ~frame["warmup"] & (frame["metric"] != HOST)
-    return Loaded(path=path, run=folder.run, frame=frame)
+    return kind(path=path, run=folder.run, frame=frame)
 
 
 def counted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from lab.analysis import statistics as st
-from lab.analysis.data import Loaded
+from lab.analysis.data import Observed
 from lab.analysis.judge import ALPHA, adjusted
 from lab.analysis.quantities import format_interval, format_value
 
@@ -87,7 +87,7 @@ class Growth:
         return f"{self.slope} a copy ({self.interval}), {self.shape}" if self.slope else self.shape
 
 
-def growths(loaded: Loaded) -> list[Growth]:
+def growths(loaded: Observed) -> list[Growth]:
     """Every density quantity of every backend, bursts left out."""
     frame = loaded.frame
     frame = frame[(frame["metric"] == "density") & (frame["quantity"] != "density.burst") & frame["value"].notna()]

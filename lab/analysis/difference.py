@@ -14,9 +14,10 @@ import pandas as pd
 
 from lab.analysis import statistics as st
 from lab.analysis.compare import Series, bar
-from lab.analysis.data import TWIN, Loaded, sessions_of
+from lab.analysis.data import TWIN, sessions_of
 from lab.analysis.estimate import by_session, estimates_apart
 from lab.analysis.judge import EXPLORATORY, HEADLINE, judge
+from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import is_headline
 from lab.analysis.readiness import until
 from lab.errors import ResultsError

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from lab.analysis import overall
 from lab.analysis import statistics as st
 from lab.analysis.cubes import Cube, cubes
-from lab.analysis.data import Loaded, sessions_of
+from lab.analysis.data import Observed, sessions_of
 from lab.analysis.estimate import FEWEST, Sessions, by_session, estimates
 from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, judge
 from lab.analysis.quantities import is_headline
@@ -65,7 +65,7 @@ class _Contrast:
     censored: tuple[int, int]
 
 
-def effects(loaded: Loaded) -> pd.DataFrame:
+def effects(loaded: Observed) -> pd.DataFrame:
     """A row per effect of a key quantity; none for a run without factors.
 
     Columns: backend, quantity, state, unit; factor, level and against (the factor's first level); other, other_level

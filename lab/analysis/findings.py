@@ -15,7 +15,7 @@ import pandas as pd
 
 from lab.analysis import caches, merging
 from lab.analysis import statistics as st
-from lab.analysis.data import TWIN, Loaded, detail
+from lab.analysis.data import TWIN, Observed, detail
 from lab.analysis.estimate import FEWEST
 from lab.analysis.host import HOST, remarks
 from lab.analysis.judge import TWIN as FAMILY_OF_TWIN
@@ -78,7 +78,7 @@ class Finding:
     advice: str
 
 
-def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
+def findings(loaded: Observed, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     """Everything there is to warn of: a backend that differs from itself before all else, then the most serious
     first.
 
@@ -95,7 +95,7 @@ def findings(loaded: Loaded, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     )
 
 
-def _failed(loaded: Loaded) -> Iterator[Finding]:
+def _failed(loaded: Observed) -> Iterator[Finding]:
     frame = loaded.frame[loaded.frame["metric"] != HOST]
     bad = frame[(frame["status"] != Status.OK) & (frame["unit"] != "answer")].drop_duplicates("instance")
     if bad.empty:
@@ -113,7 +113,7 @@ def _failed(loaded: Loaded) -> Iterator[Finding]:
     )
 
 
-def _inconclusive(loaded: Loaded) -> Iterator[Finding]:
+def _inconclusive(loaded: Observed) -> Iterator[Finding]:
     answers = loaded.answers
     bad = answers[answers["status"] != Status.OK]
     if not bad.empty:
@@ -142,7 +142,7 @@ def _because(text: str) -> str:
     return f": {text}" if text else ""
 
 
-def _interrupted(loaded: Loaded) -> Iterator[Finding]:
+def _interrupted(loaded: Observed) -> Iterator[Finding]:
     because = loaded.run.ended_because
     if because in list(Ending):
         return
@@ -156,7 +156,7 @@ def _interrupted(loaded: Loaded) -> Iterator[Finding]:
     )
 
 
-def _few_blocks(loaded: Loaded) -> Iterator[Finding]:
+def _few_blocks(loaded: Observed) -> Iterator[Finding]:
     blocks = loaded.blocks
     if blocks >= 6:
         return
@@ -182,7 +182,7 @@ def _few_blocks(loaded: Loaded) -> Iterator[Finding]:
     )
 
 
-def _imprecise(loaded: Loaded) -> Iterator[Finding]:
+def _imprecise(loaded: Observed) -> Iterator[Finding]:
     asked = loaded.run.settings.get("precision")
     if asked is None or loaded.run.ended_because == Ending.PRECISION:
         return
@@ -197,7 +197,7 @@ def _imprecise(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _emulated(loaded: Loaded) -> Iterator[Finding]:
+def _emulated(loaded: Observed) -> Iterator[Finding]:
     if loaded.run.emulated:
         yield Finding(
             kind=Kind.EMULATED,
@@ -219,7 +219,7 @@ def _emulated(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _noise(loaded: Loaded) -> Iterator[Finding]:
+def _noise(loaded: Observed) -> Iterator[Finding]:
     cases = []
     for quantity, state, arm, values in _key_series(loaded):
         middle = float(np.median(values))
@@ -235,7 +235,7 @@ def _noise(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _drift(loaded: Loaded) -> Iterator[Finding]:
+def _drift(loaded: Observed) -> Iterator[Finding]:
     cases = []
     for quantity, state, arm, values in _key_series(loaded):
         middle = float(np.median(values))
@@ -253,7 +253,7 @@ def _drift(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _clusters(loaded: Loaded) -> Iterator[Finding]:
+def _clusters(loaded: Observed) -> Iterator[Finding]:
     cases = [
         f"{_series_name(quantity, state)} of {arm}"
         for quantity, state, arm, values in _key_series(loaded)
@@ -268,7 +268,7 @@ def _clusters(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _coarse(loaded: Loaded) -> Iterator[Finding]:
+def _coarse(loaded: Observed) -> Iterator[Finding]:
     measured = loaded.measured
     polled = measured[(measured["resolution"] > COARSE * measured["value"].abs()) & measured["value"].notna()]
     if not polled.empty:
@@ -281,14 +281,14 @@ def _coarse(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _host(loaded: Loaded) -> Iterator[Finding]:
+def _host(loaded: Observed) -> Iterator[Finding]:
     for remark in (*remarks(loaded.frame), *caches.remarks(loaded.frame), *merging.remarks(loaded.frame)):
         yield Finding(
             kind=Kind(remark.kind), severity=Severity.WARNING, sentence=remark.sentence, advice=remark.advice
         )
 
 
-def _excluded(loaded: Loaded) -> Iterator[Finding]:
+def _excluded(loaded: Observed) -> Iterator[Finding]:
     factor = loaded.run.settings.get("exclude_noisy")
     if factor and loaded.excluded:
         blocks = some([str(block) for block in loaded.excluded])
@@ -302,7 +302,7 @@ def _excluded(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _restored(loaded: Loaded) -> Iterator[Finding]:
+def _restored(loaded: Observed) -> Iterator[Finding]:
     frame = loaded.measured
     sizes = frame[frame["quantity"] == "snapshot.size"].groupby("arm")["value"].median()
     if len(sizes):
@@ -317,7 +317,7 @@ def _restored(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _parity(loaded: Loaded) -> Iterator[Finding]:
+def _parity(loaded: Observed) -> Iterator[Finding]:
     for arm in loaded.arms:
         mismatch = parity_mismatch(loaded, arm)
         if mismatch:
@@ -337,7 +337,7 @@ def _parity(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def parity_mismatch(loaded: Loaded, arm: Arm) -> str:
+def parity_mismatch(loaded: Observed, arm: Arm) -> str:
     """How the files seen inside ``arm`` differ from the image; empty when they are the same or were not checked."""
     seen = loaded.run.parity.get(arm.label)
     digest = seen if isinstance(seen, str) else _digest(seen)
@@ -354,7 +354,7 @@ def _digest(raw: Any) -> str:
     return ""
 
 
-def _isolation(loaded: Loaded) -> Iterator[Finding]:
+def _isolation(loaded: Observed) -> Iterator[Finding]:
     seen: dict[str, None] = {}
     for row in loaded.answers.itertuples():
         raw: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
@@ -380,7 +380,7 @@ def differs(raw: dict[str, Any], answer: str) -> bool:
     return bool(expected) and expected != answer
 
 
-def _twin(loaded: Loaded, ratios: pd.DataFrame) -> Iterator[Finding]:
+def _twin(loaded: Observed, ratios: pd.DataFrame) -> Iterator[Finding]:
     if not loaded.measured["arm"].str.endswith(TWIN).any():
         yield Finding(
             kind=Kind.NO_TWIN,
@@ -414,7 +414,7 @@ def _twin(loaded: Loaded, ratios: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _key_series(loaded: Loaded) -> Iterator[tuple[str, str, str, st.Floats]]:
+def _key_series(loaded: Observed) -> Iterator[tuple[str, str, str, st.Floats]]:
     """Every key quantity's successful values per state and arm, in the order they were made."""
     frame = loaded.measured
     frame = frame[frame["quantity"].map(is_key).astype(bool) & frame["value"].notna()]

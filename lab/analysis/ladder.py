@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lab.analysis import estimate
-from lab.analysis.data import Loaded, detail
+from lab.analysis.data import Observed, detail
 from lab.analysis.judge import EXPLORATORY, HEADLINE, Judgement, judge, judgement
 from lab.analysis.quantities import format_interval, format_value
 from lab.results.record import Arm, Status
@@ -105,7 +105,7 @@ class Row:
     stopped_by: str | None
 
 
-def costs(loaded: Loaded) -> dict[tuple[str, str], Cost]:
+def costs(loaded: Observed) -> dict[tuple[str, str], Cost]:
     """By rung and quantity. The steps of `JUDGED` are one headline family, those of the others are exploratory."""
     frame = loaded.measured
     tables = {
@@ -178,7 +178,7 @@ def _cost(
     )
 
 
-def rows(loaded: Loaded) -> tuple[Row, ...]:
+def rows(loaded: Observed) -> tuple[Row, ...]:
     """Every probe that was asked, in the order of the rungs that stop them; what nothing stops comes last."""
     arms = loaded.all_arms
     asked: dict[str, dict[str, tuple[str, str, str]]] = {}

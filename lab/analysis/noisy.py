@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.analysis.data import Loaded
+from lab.analysis.data import Observed
 from lab.analysis.estimate import estimates
 from lab.analysis.judge import EXPLORATORY, HEADLINE, Judgement, judge, judgement
 from lab.analysis.statistics import Floats
@@ -107,7 +107,7 @@ class Disturbance:
         return f"{self.factor} ({self.sure})" if self.sure else self.factor
 
 
-def disturbances(loaded: Loaded) -> list[Disturbance]:
+def disturbances(loaded: Observed) -> list[Disturbance]:
     """Every kind beside every backend, in both conditions; the quiet ones are what they are compared with."""
     frame = loaded.frame[loaded.frame["metric"] == "noisy"].copy()
     for key in ("kind", "limits"):
@@ -136,7 +136,7 @@ class Quiet:
     latency_seconds: float
 
 
-def quiets(loaded: Loaded) -> list[Quiet]:
+def quiets(loaded: Observed) -> list[Quiet]:
     """What every slowdown is relative to, in the order of the backends, without limits first."""
     frame = loaded.frame[loaded.frame["metric"] == "noisy"]
     quiet = frame[frame["detail"].map(lambda detail: detail.get("kind") == QUIET)]
@@ -154,7 +154,7 @@ def quiets(loaded: Loaded) -> list[Quiet]:
     return sorted(found, key=lambda each: (order.index(each.arm), each.limits == "with limits"))
 
 
-def fallen(loaded: Loaded) -> list[str]:
+def fallen(loaded: Observed) -> list[str]:
     """Pairs that did not come up, or whose victim did not come up again: a line each, with the reason."""
     frame = loaded.frame[(loaded.frame["quantity"] == RATE) & (loaded.frame["status"] != Status.OK)]
     rows = ((row, row["detail"]) for _, row in frame.iterrows())

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 
-from lab.analysis.data import Loaded
 from lab.analysis.estimate import needed
 from lab.analysis.judge import ALPHA, HEADLINE
 from lab.analysis.summary import summary
@@ -34,14 +33,13 @@ def widths(frame: pd.DataFrame, until: int | None = None) -> dict[str, float]:
     return dict(zip(table["arm"].astype(str), found.astype(float), strict=True))
 
 
-def blocks_needed(loaded: Loaded, share: float) -> float:
-    """How many blocks find a difference of ``share`` four times in five, in whichever headline comparison scatters
-    most.
+def blocks_needed(ratios: pd.DataFrame, share: float) -> float:
+    """How many blocks find a difference of ``share`` four times in five, in the headline that scatters most.
 
-    Tested as one of its family, as `lab.analysis.judge` does. Infinite where no comparison has a scatter yet.
+    ``ratios`` is the table of `lab.analysis.loaded.Loaded.ratios`. Each is tested as one of its family, as
+    `lab.analysis.judge` does. Infinite where no comparison has a scatter yet.
     """
-    table = loaded.ratios()
-    headlines = table[(table["family"] == HEADLINE) & table["scatter"].notna()]
+    headlines = ratios[(ratios["family"] == HEADLINE) & ratios["scatter"].notna()]
     if headlines.empty:
         return math.inf
     level = ALPHA / headlines.groupby("arm").size().max()

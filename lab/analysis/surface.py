@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.analysis.data import Loaded
+from lab.analysis.data import Observed
 from lab.results.record import Arm, Status
 
 CALLS, HOST_CALLS, EXITS, FUNCTIONS = "surface.calls", "surface.host_calls", "surface.exits", "surface.functions"
@@ -211,7 +211,7 @@ class Reached:
 class Exposed:
     """A loaded surface run and what it says, each part computed once."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Observed) -> None:
         self.loaded = loaded
         self.settings: Mapping[str, Any] = loaded.run.settings
         frame = loaded.frame.copy()

@@ -351,7 +351,7 @@ def _width_of(folder: RunFolder) -> Callable[[int], float]:
     """How wide the widest interval of a median boot is, as a share of it, after so many blocks."""
 
     def width(done: int) -> float:
-        from lab.analysis.data import load
+        from lab.analysis.loaded import load
         from lab.analysis.precision import widths
 
         return max(widths(load(folder.path).frame, done).values(), default=math.inf)
@@ -363,10 +363,10 @@ def _needed_of(folder: RunFolder) -> Callable[[], float]:
     """How many blocks find what the run is to detect, from what it has measured until now."""
 
     def needed() -> float:
-        from lab.analysis.data import load
+        from lab.analysis.loaded import load
         from lab.analysis.precision import blocks_needed
 
-        return blocks_needed(load(folder.path), float(folder.run.settings["detect"]))
+        return blocks_needed(load(folder.path).ratios(), float(folder.run.settings["detect"]))
 
     return needed
 

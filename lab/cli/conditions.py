@@ -45,7 +45,7 @@ def require_of(conditions: Sequence[Condition], folder: Path) -> None:
     """Refuse conditions on what a run does not tell, before a report is written. Raises UsageError."""
     if conditions:
         from lab.analysis.conditions import judge
-        from lab.analysis.data import load
+        from lab.analysis.loaded import load
 
         loaded = load(folder)
         for condition in conditions:
@@ -57,7 +57,7 @@ def check(conditions: Sequence[Condition], folder: Path) -> bool:
     if not conditions:
         return False
     from lab.analysis.conditions import Outcome, judge
-    from lab.analysis.data import load
+    from lab.analysis.loaded import load
 
     loaded = load(folder)
     verdicts = [judge(condition, loaded, conditions=len(conditions)) for condition in conditions]

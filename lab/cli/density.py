@@ -102,7 +102,7 @@ def _bursts(text: str) -> tuple[int, ...]:
 
 
 def _report(folder: RunFolder, as_json: str) -> None:
-    from lab.analysis.data import load
+    from lab.analysis.loaded import load
     from lab.reports import article
     from lab.reports.density import describe, write
 

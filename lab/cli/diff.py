@@ -32,8 +32,8 @@ def diff(
 
     Exit code 0 either way; for a condition that fails a build see lab report --fail-if.
     """
-    from lab.analysis.data import load
     from lab.analysis.difference import difference
+    from lab.analysis.loaded import load
     from lab.results.store import locate
 
     found = difference(load(locate(before, root)), load(locate(after, root)), across_hosts=across_hosts)

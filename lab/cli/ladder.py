@@ -134,7 +134,7 @@ def _described(site: Site, setup: Setup, plan: Plan, rungs: Sequence[Rung]) -> R
 
 def show(folder: RunFolder, as_json: str) -> None:
     """Write the run's report, and say the essence of it."""
-    from lab.analysis.data import load
+    from lab.analysis.loaded import load
     from lab.reports.ladder import terminal, write
 
     loaded = load(folder.path)

@@ -114,7 +114,7 @@ def _confined(word: str) -> tuple[Confined, ...]:
 
 
 def _report(folder: RunFolder, as_json: str) -> None:
-    from lab.analysis.data import load
+    from lab.analysis.loaded import load
     from lab.analysis.noisy import disturbances
     from lab.reports import article
     from lab.reports.noisy import describe, write

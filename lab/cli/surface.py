@@ -65,7 +65,7 @@ def surface(
 
 def show(folder: RunFolder, *, calls: bool, as_json: str) -> None:
     """Write the run's report, and say the essence of it, or all."""
-    from lab.analysis.data import load
+    from lab.analysis.loaded import load
     from lab.analysis.surface import Exposed
     from lab.reports.surface import write
     from lab.reports.surfaceterminal import terminal

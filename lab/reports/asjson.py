@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab.analysis.data import Loaded, load
 from lab.analysis.density import growths
 from lab.analysis.ladder import costs, rows, stops
+from lab.analysis.loaded import Loaded, load
 from lab.analysis.noisy import disturbances, fallen, quiets
 from lab.analysis.surface import Exposed
 from lab.reports import density, ladder, noisy, surface

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.analysis.caches import COLD, RESIDENT
-from lab.analysis.data import Loaded
 from lab.analysis.density import Growth, growths
+from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import format_value
 from lab.analysis.readiness import boots_until, until_ready
 from lab.host.ksm import PASSES

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lab.analysis.data import Loaded
 from lab.analysis.estimate import FEWEST
 from lab.analysis.ladder import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, signed, stops
+from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import until_ready
 from lab.model import Accelerator

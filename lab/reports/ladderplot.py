@@ -9,8 +9,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from lab.analysis.data import Loaded
 from lab.analysis.ladder import MEMORY, START, Cost, Row
+from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator
 from lab.reports import style

@@ -11,10 +11,11 @@ from typing import TypeVar
 import pandas as pd
 
 from lab.analysis.cubes import Cube, cubes
-from lab.analysis.data import TWIN, Loaded, load
+from lab.analysis.data import TWIN
 from lab.analysis.factors import effects
 from lab.analysis.findings import Finding, findings
 from lab.analysis.judge import Judgement, judgement
+from lab.analysis.loaded import Loaded, load
 from lab.analysis.quantities import format_ratios, label
 from lab.analysis.readiness import called
 from lab.analysis.summary import summary

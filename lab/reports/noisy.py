@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.analysis.data import Loaded
+from lab.analysis.loaded import Loaded
 from lab.analysis.noisy import Disturbance, disturbances, fallen, quiets
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.analysis.data import Loaded, load
+from lab.analysis.loaded import Loaded, load
 from lab.errors import UsageError
 from lab.reports import density, exports, ladder, noisy, surface, writer
 from lab.reports.pages import put, writing

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.analysis.data import Loaded
+from lab.analysis.loaded import Loaded
 from lab.analysis.readiness import until_ready
 from lab.analysis.surface import (
     INSTANCE,

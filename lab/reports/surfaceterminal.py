@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab.analysis.data import Loaded
+from lab.analysis.loaded import Loaded
 from lab.analysis.surface import INSTANCE, OUTCOMES, PER, STATES, Exposed
 from lab.reports.surface import SIDE_NAMES, number
 

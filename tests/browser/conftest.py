@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from studies import density_run, ladder_run, noisy_run, surface_run
 from synthetic import write_run
 
-from lab.analysis.data import load
+from lab.analysis.loaded import load
 from lab.reports import density, ladder, noisy, style, surface
 from lab.reports.document import html
 from lab.reports.figures import charts

@@ -16,7 +16,7 @@ from crowd import SAMPLES_PER_RUN, write_crowd
 from synthetic import write_run
 from typer.testing import CliRunner
 
-from lab.analysis.data import load
+from lab.analysis.loaded import load
 from lab.analysis.many import folders, load_many, trend
 from lab.analysis.readiness import until
 from lab.cli.results import app

@@ -12,7 +12,7 @@ import pytest
 from synthetic import write_run
 
 from lab.analysis import estimate, load, ratios, summary
-from lab.analysis.data import Loaded
+from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import QUANTITIES, format_interval, format_ratio, format_ratios, format_value
 from lab.analysis.summary import one
 from lab.errors import ResultsError

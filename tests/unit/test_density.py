@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from studies import density_run, density_sample
 from typer.testing import CliRunner
 
-from lab.analysis.data import load
 from lab.analysis.density import growth
+from lab.analysis.loaded import load
 from lab.cli.density import _bursts
 from lab.errors import UsageError
 from lab.reports import article

@@ -18,10 +18,11 @@ from lab.results.record import Ending
 
 def test_a_noisier_application_takes_more_blocks(tmp_path: Path) -> None:
     quiet, noisy = (
-        blocks_needed(lab.load(str(write(tmp_path / str(own), 1, blocks=6, own=own))), 0.10) for own in (0.02, 0.10)
+        blocks_needed(lab.load(str(write(tmp_path / str(own), 1, blocks=6, own=own))).ratios(), 0.10)
+        for own in (0.02, 0.10)
     )
     assert 3 <= quiet < 10 < noisy
-    assert blocks_needed(lab.load(str(tmp_path / "0.1")), 0.5) < noisy
+    assert blocks_needed(lab.load(str(tmp_path / "0.1")).ratios(), 0.5) < noisy
 
 
 def test_blocks_that_a_pilot_plans_find_what_they_were_planned_for() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.analysis.data import load
+from lab.analysis.loaded import load
 from lab.analysis.quantities import format_value
 
 ROOT = Path(__file__).parents[2]

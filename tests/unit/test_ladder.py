@@ -10,8 +10,8 @@ import typer
 from studies import KIB, ladder_run
 from typer.testing import CliRunner
 
-from lab.analysis.data import load
 from lab.analysis.ladder import MEMORY, START, costs, rows, stops
+from lab.analysis.loaded import load
 from lab.errors import UsageError
 from lab.experiment.rungs import RUNGS, choose, configuration
 from lab.images.store import Image, Origin

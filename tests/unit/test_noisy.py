@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from studies import noisy_run, noisy_sample
 
-from lab.analysis.data import Loaded, load
+from lab.analysis.loaded import Loaded, load
 from lab.analysis.noisy import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen, quiets
 from lab.cli.noisy import _confined, _kinds
 from lab.errors import LabError, UsageError

@@ -15,8 +15,8 @@ from synthetic import write_run
 from typer.testing import CliRunner
 
 from lab.analysis.conditions import Condition, Outcome, judge, parse
-from lab.analysis.data import Loaded, load
 from lab.analysis.difference import difference
+from lab.analysis.loaded import Loaded, load
 from lab.cli.conditions import check, read
 from lab.cli.diff import diff
 from lab.cli.report import report

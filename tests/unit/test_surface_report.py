@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from studies import surface_run, surface_sample
 from typer.testing import CliRunner
 
-from lab.analysis.data import Loaded, load
+from lab.analysis.loaded import Loaded, load
 from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START, SUBSYSTEMS, Exposed, medians, scaled
 from lab.cli.app import app
 from lab.cli.surface import show
