@@ -18,6 +18,7 @@ from lab.runtime.kinds import (
     Cpus,
     DeviceKind,
     Domain,
+    FileMode,
     Int32,
     Int64,
     IoClass,
@@ -148,7 +149,7 @@ class MountConfig(Record):
 class Hook(Record):
     path: AbsolutePath
     args: tuple[Text, ...] = ()
-    env: tuple[Variable, ...] = ()
+    env: tuple[Variable, ...] | None = None  # whose program it is, his: see `lab.runtime.hooks`
     timeout: Seconds | None = None
 
 
@@ -308,7 +309,7 @@ class Device(Record):
     path: AbsolutePath
     major: Int64 | None = None
     minor: Int64 | None = None
-    file_mode: Mode | None = None
+    file_mode: FileMode | None = None  # the kind of file may be in it, as podman has it
     uid: Uint32 = 0
     gid: Uint32 = 0
 

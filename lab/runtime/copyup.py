@@ -1,7 +1,7 @@
 """Copy a directory's tree into another, by descriptors: what the mount option tmpcopyup asks for.
 
 Modes, owners, times, links, nodes and extended attributes are kept. Both trees are the container's, so nothing is
-opened by a path that could lead out of them.
+opened by a path that could lead out of them. What is mounted below the one is left out: /proc has no end.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ BLOCK_BYTES = 1 << 20
 
 def copy(source: int, target: int) -> None:
     """Everything in the directory open as ``source`` into the one open as ``target``, and its own metadata."""
+    device = os.fstat(source).st_dev
     for name in os.listdir(source):
-        _copy_entry(name, source, target)
+        _copy_entry(name, source, target, device)
     _copy_metadata(source, target)
 
 
-def _copy_entry(name: str, source: int, target: int) -> None:
+def _copy_entry(name: str, source: int, target: int, device: int) -> None:
     found = os.stat(name, dir_fd=source, follow_symlinks=False)
     if stat.S_ISLNK(found.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
         os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)
     elif stat.S_ISDIR(found.st_mode):
-        os.mkdir(name, 0o700, dir_fd=target)
-        _with_both(name, source, target, os.O_RDONLY | os.O_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY, copy)
+        os.mkdir(name, 0o700 if found.st_dev == device else 0o755, dir_fd=target)
+        if found.st_dev == device:
+            _with_both(name, source, target, os.O_RDONLY | os.O_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY, copy)
     elif stat.S_ISREG(found.st_mode):
         _with_both(name, source, target, os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _copy_file)
     else:

@@ -48,10 +48,19 @@ def ready(process: ProcessPlan, stub: int) -> Ready:
     host's interpreter. Raises OSError for a program that is not there, or may not be executed.
     """
     environment = variables(process.environment)
+    if not has_home(process):
+        from lab.runtime import account  # callers mostly say it
+
+        environment["HOME"] = account.home(process.uid)
     if process.init:
         words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
         return Ready(INSIDE, words, environment)
     return Ready(*trampoline.way(stub, process.argv[0], process.argv, environment), environment)
+
+
+def has_home(process: ProcessPlan) -> bool:
+    """Whether its environment says where it is at home."""
+    return any(len(entry) > len("HOME=") and entry.startswith("HOME=") for entry in process.environment)
 
 
 def variables(entries: list[str]) -> dict[str, str]:
@@ -87,7 +96,8 @@ def spawn_hook(process: ProcessPlan, stub: int) -> Spawn:
 
     def spawn(hook: Hook, given: int, heard: int) -> int:
         words = list(hook.get("args") or ()) or [hook["path"]]
-        environment = variables(list(hook.get("env") or ()))
+        own = hook.get("env")
+        environment = variables(process.environment if own is None else list(own))
         target, words = trampoline.way(stub, hook["path"], words, environment)
         install = prepare_filter(replace(process, agent=None, seccomp_flags=process.seccomp_flags & ~OF_AGENTS))
         pid = syscalls.clone(signal.SIGCHLD)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NODE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 DEVICE_MODE = 0o666
+ELSEWHERE = ("/dev/ptmx",)  # comes with the default devices, as a link to the container's own
 
 
 def operations(
@@ -56,7 +57,8 @@ def operations(
             found.append(_operation(config, mount, path, bundle))
         if _destination(mount) == "/dev" and mount.type == "tmpfs":
             found.append(DefaultDevices(target="/dev", bind="user" in kinds))
-    return found + [_node(device, bind="user" in kinds) for device in config.linux.devices]
+    nodes = [_node(device, bind="user" in kinds) for device in config.linux.devices]
+    return found + [node for node in nodes if node.target not in ELSEWHERE]
 
 
 def masks(config: Config) -> list[Operation]:
@@ -100,9 +102,6 @@ def _operation(config: Config, mount: MountConfig, path: str, bundle: str) -> Op
 
 
 def _bind(config: Config, mount: MountConfig, options: Options, path: str, bundle: str) -> Bind:
-    if options.misplaced:
-        words = ", ".join(options.misplaced)
-        raise schema.error(f"{path}.options", f"has {words}, which means nothing for a bind mount")
     if options.copy_up:
         raise schema.error(f"{path}.options", "has tmpcopyup, which is for a tmpfs")
     if not mount.source:
@@ -146,12 +145,12 @@ def _cgroup_view(
 
 def _node(device: Device, *, bind: bool) -> DeviceNode:
     return DeviceNode(
-        target=device.path,
+        target="/" + "/".join([name for name in device.path.split("/") if name]),
         kind=NODE_KINDS[device.type],
         major=device.major or 0,
         minor=device.minor or 0,
-        mode=DEVICE_MODE if device.file_mode is None else device.file_mode,
+        mode=DEVICE_MODE if device.file_mode is None else stat.S_IMODE(device.file_mode),
         uid=device.uid,
         gid=device.gid,
-        bind=bind,
+        bind=bind and device.type != "p",
     )

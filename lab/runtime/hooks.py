@@ -9,8 +9,11 @@
     poststop         runtime  everything has been removed                                  failure is only told
 
 Each gets the container's state on its standard input, the environment it was given and no other, and is killed with
-its process group when its time is over. `lab.runtime.container` and `lab.runtime.init` run the first four, the owner
-of the container's life the last two. Standard library only, and no subprocess module: see `lab.runtime.spawner`.
+its process group when its time is over. One without an environment inherits: a program of the host's the runtime's,
+a program of the container's the application's. Never the other way round, as an image's LD_PRELOAD in a
+createContainer hook would be (CVE-2025-23266). `lab.runtime.container` and `lab.runtime.init` run the first four,
+the owner of the container's life the last two. Standard library only, and no subprocess module: see
+`lab.runtime.spawner`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ MOST_OUTPUT_BYTES = 400  # of a hook that failed, in its error
 RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)  # what lab's small processes ignore
 
 Hook = dict[str, "Any"]
-"""``path``, ``args``, ``env``, ``timeout`` (seconds or None), as config.json has them."""
+"""``path``, ``args``, ``env`` (None to inherit), ``timeout`` (seconds or None), as config.json has them."""
 
 
 def run(name: str, hooks: Sequence[Hook], state: Mapping[str, object], spawn: Spawn | None = None) -> None:
@@ -80,7 +83,10 @@ def _run_one(name: str, hook: Hook, state: bytes, spawn: Spawn) -> None:
 def _spawn(hook: Hook, given: int, heard: int) -> int:
     """In a process group of its own; posix_spawn(3) tells of a program that can't be executed."""
     words = list(hook.get("args") or ()) or [hook["path"]]
-    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
+    given_environment = hook.get("env")
+    environment = dict(os.environ)
+    if given_environment is not None:
+        environment = dict(entry.partition("=")[::2] for entry in given_environment)
     descriptors = [(os.POSIX_SPAWN_DUP2, old, new) for old, new in ((given, 0), (heard, 1), (heard, 2))]
     return os.posix_spawn(
         hook["path"],

@@ -16,13 +16,14 @@ from __future__ import annotations
 import errno
 import os
 import select
+import stat
 
 from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.record import replace
 from lab.runtime import execution, rooted, trampoline
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.plan import Plan, ProcessPlan, Progress, Step
+from lab.runtime.plan import Enter, Plan, ProcessPlan, Progress, Step
 from lab.runtime.privileges import drop_privileges, leave_keyring, restore_signals, set_limits
 from lab.runtime.surroundings import (
     apply,
@@ -159,6 +160,7 @@ def run_beside(
             progress.enter(Step.CONSOLE)
             stdio = open_console(process, rooted.Root("/"), channel, stdio, bind=False)
         progress.enter(Step.LIMITS)
+        give_pipes(process, stdio)
         set_limits(replace(process, scheduler=None))  # a process with a deadline may not fork: the parent sets it
         progress.enter(Step.DESCRIPTORS)
         preserved = range(3, 3 + process.preserve)
@@ -183,6 +185,7 @@ def become(
 ) -> None:
     """The steps that take privileges away, then execve(2)."""
     progress.enter(Step.LIMITS)
+    give_pipes(process, stdio)
     set_limits(process)
     set_label(process, label)
     progress.enter(Step.DESCRIPTORS)
@@ -266,8 +269,12 @@ def wait_for_ids(plan: Plan, channel: Channel) -> list[int]:
 
 
 def open_place_of_root(plan: Plan) -> int:
-    """While this is still the host's root, who may pass folders that root of a user namespace may not."""
-    return os.open(plan.mount_point, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.own_users else -1
+    """While this is still the host's root, who may pass folders that root of a user namespace may not; and while
+    this is still the runtime's mount namespace, if another is to be joined.
+    """
+    if not plan.own_users and plan.enter != Enter.IN_PLACE:
+        return -1
+    return os.open(plan.mount_point, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def prepare(process: ProcessPlan) -> int:
@@ -277,6 +284,8 @@ def prepare(process: ProcessPlan) -> int:
     if process.oom_score_adj is not None:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(process.oom_score_adj))
+    if not execution.has_home(process):
+        from lab.runtime import account  # noqa: F401
     if process.read_only_by_landlock:
         from lab.runtime import landlock  # noqa: F401
     if process.agent:
@@ -373,13 +382,36 @@ def lead_session(process: ProcessPlan) -> None:
         os.setsid()
 
 
+def give_pipes(process: ProcessPlan, stdio: list[int]) -> None:
+    """Standard streams that are pipes become the user's, who may open them by their names then: /dev/stdout.
+
+    Pipes alone, and those without a name: a file, a terminal or a FIFO of the host's stays whose it is. In a user
+    namespace the owner may have no number, and that is that (EPERM, EINVAL).
+    """
+    nameless = -1  # the file system of pipes, once somebody wants to know
+    for descriptor in stdio[:3]:
+        found = os.fstat(descriptor)
+        if not stat.S_ISFIFO(found.st_mode) or found.st_uid == process.uid:
+            continue
+        if nameless < 0:
+            read, write = os.pipe2(os.O_CLOEXEC)
+            nameless = os.fstat(read).st_dev
+            os.close(read)
+            os.close(write)
+        if found.st_dev == nameless:
+            with suppress(PermissionError):
+                try:
+                    os.fchown(descriptor, process.uid, -1)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+
+
 def enter_directory(process: ProcessPlan) -> None:
-    """Make it if it is missing, as Docker does, and verify that it lies below the root."""
-    try:
-        os.chdir(process.directory)
-    except FileNotFoundError:
-        os.makedirs(process.directory, exist_ok=True)
-        os.chdir(process.directory)
+    """Verify that it lies below the root. That of a first process has been made, if it was missing; one that is
+    missing for a further process is an error, and nothing is made.
+    """
+    os.chdir(process.directory)
     if not os.getcwd().startswith("/"):  # getcwd(3): "(unreachable)", or ENOENT
         raise OSError(errno.EXDEV, "the working directory lies outside the root", process.directory)
 

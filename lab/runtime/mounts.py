@@ -287,7 +287,9 @@ class DefaultDevices(Operation):
 
 
 class DeviceNode(Operation):
-    """A node of linux.devices. ``kind`` is a file type of mknod(2); ``bind`` as for `DefaultDevices`."""
+    """A node of linux.devices. ``kind`` is a file type of mknod(2). ``bind`` takes the host's node with these
+    numbers, wherever that is, with its mode and its owner.
+    """
 
     kind: int
     major: int
@@ -302,7 +304,7 @@ class DeviceNode(Operation):
 
     def apply(self, root: Root) -> None:
         if self.bind:
-            Bind(target=self.target, source=self.target).apply(root)
+            Bind(target=self.target, source=self._of_the_host()).apply(root)
             return
         parent, _, name = self.target.rpartition("/")
         directory = root.ensure(parent or "/", directory=True)
@@ -319,6 +321,20 @@ class DeviceNode(Operation):
         os.chown(f"/proc/self/fd/{opened}", self.uid, self.gid)
         os.chmod(f"/proc/self/fd/{opened}", self.mode)
         os.close(opened)
+
+    def _of_the_host(self) -> str:
+        """Where the host has a node with the same numbers: where the kernel says, or at the same path."""
+        numbers = f"{self.major}:{self.minor}"
+        names = [self.target]
+        known = f"/sys/dev/{'block' if self.kind == stat.S_IFBLK else 'char'}/{numbers}/uevent"
+        with suppress(FileNotFoundError), open(known) as file:
+            names += [f"/dev/{line[8:].rstrip()}" for line in file if line.startswith("DEVNAME=")]
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found = os.stat(name)
+                if (stat.S_IFMT(found.st_mode), found.st_rdev) == (self.kind, os.makedev(self.major, self.minor)):
+                    return name
+        raise FileNotFoundError(errno.ENOENT, f"the host has no node for device {numbers}")
 
 
 class Mask(Operation):

@@ -71,6 +71,7 @@ class Enter(metaclass=Names):
     PIVOT_ROOT = "pivot_root"
     MOVE = "move"  # the root's mount over /, where pivot_root(2) can't: on a ramfs
     CHROOT = "chroot"
+    IN_PLACE = "in place"  # chroot where the files are: without a mount namespace of its own, nothing is mounted
 
 
 class ProcessPlan(Record):

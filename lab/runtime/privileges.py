@@ -24,7 +24,7 @@ with open("/proc/sys/kernel/cap_last_cap") as _file:
 def set_limits(process: ProcessPlan) -> None:
     """rlimits, and what else is the process's own and needs privileges: scheduling, personality."""
     for number, soft, hard in process.rlimits:
-        resource.setrlimit(number, (soft, hard))
+        _set_rlimit(number, soft, hard)
     if process.scheduler is not None:
         syscalls.sched_setattr(**process.scheduler)
     if process.io_priority is not None:
@@ -33,6 +33,17 @@ def set_limits(process: ProcessPlan) -> None:
         syscalls.personality(process.persona)
     if process.mergeable:
         syscalls.prctl(syscalls.PR_SET_MEMORY_MERGE, 1)  # stays over fork(2), and since Linux 6.7 over execve(2)
+
+
+def _set_rlimit(number: int, soft: int, hard: int) -> None:
+    """setrlimit(2). Python tells of a failure without the errno, and nobody which limit it was: raises OSError."""
+    try:
+        resource.setrlimit(number, (soft, hard))
+    except (ValueError, OverflowError, OSError) as error:
+        reason = errno.EPERM if "not allowed" in f"{error}" else getattr(error, "errno", None) or errno.EINVAL
+        found = [name for name in dir(resource) if name.startswith("RLIMIT_") and getattr(resource, name) == number]
+        name = (found or ["RLIMIT_LOCKS"])[0]  # which Python leaves out
+        raise OSError(reason, f"{os.strerror(reason)}: soft {soft}, hard {hard}", name) from error
 
 
 def leave_keyring(process: ProcessPlan) -> None:

@@ -91,7 +91,7 @@ class Root:
         """Put the mount ``tree`` on the open ``place``, and close that.
 
         ``target`` is its path, if that has no links and leads to a directory: the mount is then remembered, and
-        closed with the root. Without, it is closed here.
+        closed with the root. Without, it is closed here. On / it is the root from now on.
         """
         try:
             syscalls.move_mount(tree, place)
@@ -104,6 +104,9 @@ class Root:
             for hidden in [each for each in self._mounted if each == target or each.startswith(f"{target}/")]:
                 os.close(self._mounted.pop(hidden))
             self._mounted[target] = tree
+        elif target:
+            self.close()
+            self._descriptor, self.scratch = tree, -1
         else:
             os.close(tree)
 
@@ -122,6 +125,17 @@ class Root:
 def has_links(error: OSError) -> bool:
     """Whether a path was refused because of a symbolic link."""
     return error.errno == errno.ELOOP
+
+
+def make_directory(path: str) -> None:
+    """In the root that this process has entered. A link that leads out of it, to a descriptor of the host's by its
+    number, is refused (CVE-2024-21626). Raises OSError.
+    """
+    inside = Root("/")
+    try:
+        os.close(inside.ensure(path, directory=True, follow=True))
+    finally:
+        inside.close()
 
 
 def make_read_only(path: str) -> None:

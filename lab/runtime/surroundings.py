@@ -27,9 +27,10 @@ def join_namespaces(plan: Plan) -> None:
     if plan.own_users:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    for path, flag in plan.joins:
-        descriptor = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
-        syscalls.setns(descriptor, int(str(flag)))
+    # All paths are the runtime's: they are opened before a mount namespace is entered where they may mean another.
+    opened = [(os.open(str(path), os.O_RDONLY | os.O_CLOEXEC), int(str(flag))) for path, flag in plan.joins]
+    for descriptor, flag in opened:
+        syscalls.setns(descriptor, flag)
         os.close(descriptor)
     if plan.cgroup_namespace:
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
@@ -49,8 +50,11 @@ def bring_loopback_up() -> None:
 def mount_root(plan: Plan, place: int, trees: list[int]) -> rooted.Root:
     """From here on nothing mounted shows on the host; what the host mounts shows at most in what is bound of it.
 
-    Unless linux.rootfsPropagation says otherwise. But whatever that says, the root itself is ours alone.
+    Unless linux.rootfsPropagation says otherwise. But whatever that says, the root itself is ours alone. Without a
+    mount namespace of its own, nothing is mounted at all.
     """
+    if plan.enter == Enter.IN_PLACE:
+        return rooted.Root(place)
     syscalls.mount("none", "/", "", plan.propagation)
     if plan.own_users:
         syscalls.move_mount(trees[0], place)
@@ -78,7 +82,11 @@ def make_private_around(place: str) -> None:
 def apply(operations: list[dict[str, object]], root: rooted.Root, progress: Progress) -> None:
     for value in operations:
         operation = mounts.from_json(value)
-        operation.apply(root)
+        try:
+            operation.apply(root)
+        except OSError as error:
+            about = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            raise OSError(error.errno, f"{about}{error.strerror or error}", operation.describe()) from error
         progress.did(operation.describe)
 
 
@@ -136,7 +144,7 @@ def enter_root(plan: Plan, root: rooted.Root) -> None:
     old = os.open("/", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root.fileno())
     root.close()
-    if plan.enter == Enter.CHROOT:
+    if plan.enter in (Enter.CHROOT, Enter.IN_PLACE):
         os.chroot(".")
     elif plan.enter == Enter.MOVE:
         syscalls.mount(".", "/", "", syscalls.MS_MOVE)
@@ -150,6 +158,7 @@ def enter_root(plan: Plan, root: rooted.Root) -> None:
     os.chdir("/")
     if plan.root_propagation:
         syscalls.mount("none", "/", "", plan.root_propagation)
+    rooted.make_directory(plan.process.directory)
     if plan.read_only_root:
         rooted.make_read_only("/")
 

@@ -10,7 +10,7 @@ from lab.host import syscalls
 from lab.host.syscalls import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
 from lab.runtime import capabilities, files, lsm, mountoptions, schema, validate
 from lab.runtime.files import masks, operations
-from lab.runtime.mounts import Bind
+from lab.runtime.mounts import Bind, DirectoryRoot
 from lab.runtime.plan import CgroupsPlan, Enter, Plan, ProcessPlan
 
 __all__ = ["joined_flags", "masks", "operations", "plan", "process_plan"]
@@ -76,6 +76,10 @@ def plan(
     lsm.mount_label(config, "")
     linux = config.linux
     own_users = any(space.type == "user" for space in linux.namespaces)
+    if not validate.own_mounts(linux):
+        if not isinstance(root, DirectoryRoot):
+            raise schema.error("linux.namespaces", "has no new mount namespace, in which the layers are put together")
+        enter = Enter.IN_PLACE
     made = {space.type for space in linux.namespaces if not space.path}
     mounted = operations(config, cgroup_controllers, bundle=bundle, cgroup_directories=cgroup_directories)
     return Plan(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from lab.runtime import capabilities, schema
+from lab.runtime import capabilities, mountoptions, schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def check(config: Config) -> None:
     """Raises UsageError for the first rule that is broken."""
     kinds = _namespaces(config.linux)
     check_process(config.process)
+    _mounts(config)
     _names(config, kinds)
     _user_namespace(config.linux, kinds)
     _clocks(config.linux, kinds)
@@ -50,7 +51,8 @@ def check_process(process: ProcessConfig) -> None:
         if limit.soft > limit.hard:
             raise schema.error(f"process.rlimits[{number}].soft", f"is more than hard: {limit.soft} > {limit.hard}")
     sets = process.capabilities
-    _within("process.capabilities.effective", sets.effective, "permitted", sets.permitted)
+    known = [name for name in sets.effective if name in capabilities.NAMES]
+    _within("process.capabilities.effective", known, "permitted", sets.permitted)
     if process.apparmor_profile and process.selinux_label:
         raise schema.error("process.selinuxLabel", "is given beside apparmorProfile: a host has one of them")
     if process.io_priority and not 0 <= process.io_priority.priority <= 7:
@@ -60,16 +62,25 @@ def check_process(process: ProcessConfig) -> None:
 
 
 def warnings(config: Config) -> list[str]:
-    """What is asked for and can't be granted: the specification wants it logged, and no failure (config.md).
+    """What is asked for and can't be had, or means nothing: it is told, and no failure (runtime.md, "Warnings")."""
+    found = warnings_of(config.process, own_users=any(space.type == "user" for space in config.linux.namespaces))
+    for number, mount in enumerate(config.mounts):
+        if mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options:
+            words = ", ".join(mountoptions.parse(mount.options).misplaced)
+            if words:
+                found.append(f"mounts[{number}].options: {words}: left out, means nothing for a bind mount")
+    return found
 
-    `grantable` are the sets without it.
+
+def warnings_of(process: ProcessConfig, *, own_users: bool) -> list[str]:
+    """The same for one process: capabilities that can't be granted, or that nobody knows. `grantable` are the sets
+    without them.
     """
-    own_users = any(space.type == "user" for space in config.linux.namespaces)
-    granted = grantable(config.process, own_users=own_users)
+    granted = grantable(process, own_users=own_users)
     return [
         f"process.capabilities.{name}: {capability} can't be granted"
         for name in type(granted).fields
-        for capability in sorted(set(getattr(config.process.capabilities, name)) - set(getattr(granted, name)))
+        for capability in sorted(set(getattr(process.capabilities, name)) - set(getattr(granted, name)))
     ]
 
 
@@ -96,13 +107,33 @@ def _namespaces(linux: Linux) -> set[str]:
         path = f"linux.namespaces[{number}]"
         if space.path and not space.path.startswith("/"):
             raise schema.error(f"{path}.path", f"is not an absolute path: {schema.short(space.path)}")
-        if space.path and space.type == "mount":
-            raise schema.error(f"{path}.path", "is not supported: the mount namespace is always a new one")
-    if "mount" not in kinds:
-        raise schema.error(
-            "linux.namespaces", "has no mount namespace: one is needed to keep the host's mounts clean"
-        )
     return set(kinds)
+
+
+def own_mounts(linux: Linux) -> bool:
+    """Whether there is a new mount namespace. Without, the container is in the runtime's, or in the one given."""
+    return any(space.type == "mount" and not space.path for space in linux.namespaces)
+
+
+def _mounts(config: Config) -> None:
+    """Nothing may be mounted in a mount namespace that others are in: it would be theirs, and stay when the container
+    is gone.
+    """
+    linux = config.linux
+    if own_mounts(linux):
+        return
+    own_users = any(space.type == "user" for space in linux.namespaces)
+    for name, given in (
+        ("mounts", config.mounts),
+        ("root.readonly", config.root.readonly),
+        ("process.terminal", config.process.terminal),
+        ("linux.maskedPaths", linux.masked_paths),
+        ("linux.readonlyPaths", linux.readonly_paths),
+        ("linux.rootfsPropagation", linux.rootfs_propagation),
+        ("linux.devices", linux.devices if own_users else ()),
+    ):
+        if given:
+            raise schema.error(name, "takes a new mount namespace: in another one it would be everybody's")
 
 
 def _names(config: Config, kinds: set[str]) -> None:
@@ -147,6 +178,8 @@ def _sysctls(config: Config, kinds: set[str]) -> None:
             wanted, other = "uts", plain.removeprefix("kernel.")
             if other == "hostname":
                 raise schema.error(path, "is not set this way: hostname does it")
+            if config.domainname and config.domainname != config.linux.sysctl[name]:
+                raise schema.error(path, f"is not what domainname says: {schema.short(config.domainname)}")
         elif plain.startswith("net."):
             wanted = "network"
         elif plain in OF_IPC or plain.startswith("fs.mqueue."):
@@ -175,7 +208,7 @@ def _is_our_own(path: str, kind: str) -> bool:
 
 
 def _devices(linux: Linux) -> None:
-    _distinct("linux.devices", [device.path for device in linux.devices])
+    _distinct("linux.devices", [device.path.rstrip("/") for device in linux.devices])
     for number, device in enumerate(linux.devices):
         for name, value in (("major", device.major), ("minor", device.minor)):
             if value is None and device.type != "p":

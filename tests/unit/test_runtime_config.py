@@ -13,17 +13,28 @@ from lab.errors import UsageError
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime import bundle, capabilities, config, devices, resources, translate
-from lab.runtime.config import Config, DeviceRule, MountConfig, Namespace, ProcessConfig, Resources
-from lab.runtime.mounts import Bind, CgroupView, DefaultDevices, DirectoryRoot, FileSystem, from_json
-from lab.runtime.plan import CgroupsPlan, Plan, Progress, Step
+from lab.runtime.config import Config, DeviceRule, Namespace, ProcessConfig, Resources
+from lab.runtime.mounts import (
+    Bind,
+    CgroupView,
+    DefaultDevices,
+    DirectoryRoot,
+    FileSystem,
+    Operation,
+    OverlayRoot,
+    from_json,
+)
+from lab.runtime.plan import CgroupsPlan, Enter, Plan, Progress, Step
 from lab.runtime.rooted import Root
 
 PROCESS = Process(argv=("/bin/app", "x"), environment={"A": "b"}, working_directory="/srv", uid=5, gid=6)
 LIMITS = Limits(memory_bytes=64 << 20, cpus=1.5, pids=50)
 
 
-def plan_of(whole: Config) -> Plan:
-    root = DirectoryRoot(target="/root", source="/source")
+ROOT = DirectoryRoot(target="/root", source="/source")
+
+
+def plan_of(whole: Config, root: Operation = ROOT) -> Plan:
     return translate.plan(
         whole,
         root,
@@ -137,11 +148,11 @@ def with_process(**fields: object) -> Config:
     )  # fmt: skip
 
 
-def test_what_lab_can_not_carry_out_is_refused() -> None:
+def test_layers_take_a_mount_namespace() -> None:
+    bare = Config(process=ProcessConfig(args=("a",)))
+    assert plan_of(bare).enter == Enter.IN_PLACE
     with pytest.raises(UsageError, match="mount namespace"):
-        plan_of(Config(process=ProcessConfig(args=("a",))))
-    with pytest.raises(UsageError, match=r"mounts\[0\].options has size=1, which means nothing for a bind mount"):
-        plan_of(with_process(mounts=(MountConfig(destination="/x", source="/y", options=("bind", "size=1")),)))
+        plan_of(bare, OverlayRoot(target="/root", lower=("/l",), upper="/u", work="/w"))
 
 
 def test_mounts_are_described_and_survive_json() -> None:

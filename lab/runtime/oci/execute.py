@@ -45,6 +45,7 @@ OPTIONS = {
 
 def execute(call: Call) -> int:
     """``exec ID COMMAND…``: its exit code, 128 + n after signal n; with ``--detach`` 0 once it is executed."""
+    from lab.runtime import validate
     from lab.runtime.oci import blueprint, conversation, foreground, life
 
     detach = call.given.flag("detach")
@@ -55,6 +56,9 @@ def execute(call: Call) -> int:
         state = running(call, entry)
         config = read_config(entry)
         process = process_of(call, config, words)
+        own_users = any(space.type == "user" for space in config.linux.namespaces)
+        for warning in validate.warnings_of(process, own_users=own_users):
+            call.log.warn(warning)
         steps.enter("plan")
         known = life.describe(state, entry.status(state))
         plan = blueprint.beside(config, process, call.given.number("preserve-fds") or 0, known)

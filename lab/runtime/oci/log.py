@@ -16,7 +16,7 @@ MODE = 0o600  # with --debug, the environment that `exec` was told is in it
 
 
 class Log:
-    """Appends to a file, or to standard error when there is none and ``debug`` is on."""
+    """Appends to a file, or to standard error when there is none: warnings, and with ``debug`` all of it."""
 
     def __init__(self, path: str = "", form: str = "text", *, debug: bool = False) -> None:
         if form not in FORMATS:
@@ -35,17 +35,19 @@ class Log:
             self._write("debug", text)
 
     def warn(self, text: str) -> None:
-        self._write("warning", text)
+        self._write("warning", text, 2)
 
     def error(self, text: str) -> None:
         self._write("error", text)
 
-    def _write(self, level: str, text: str) -> None:
-        if self._descriptor < 0:
+    def _write(self, level: str, text: str, otherwise: int = -1) -> None:
+        """``otherwise`` is where it goes when there is no log."""
+        descriptor = self._descriptor if self._descriptor >= 0 else otherwise
+        if descriptor < 0:
             return
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._form == "json":
             line = dumps({"level": level, "msg": text, "time": at})
         else:
             line = f"time={dumps(at)} level={level} msg={dumps(text)}"
-        os.write(self._descriptor, f"{line}\n".encode())
+        os.write(descriptor, f"{line}\n".encode())

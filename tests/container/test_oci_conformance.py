@@ -1,0 +1,333 @@
+"""What callers are used to, item by item: the same bundle under lab-oci and under runc, where both can."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bundles import RUNTIMES, Bundle, Ended, configuration, installed
+from conftest import fill, open_folder
+
+
+@pytest.fixture
+def bundle() -> Iterator[Bundle]:
+    with open_folder() as folder:
+        (folder / "rootfs").mkdir()
+        fill(folder / "rootfs")
+        yield Bundle(folder=folder, value=configuration())
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    if not installed(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
+def capabilities(bundle: Bundle, *names: str) -> None:
+    for held in bundle.value["process"]["capabilities"].values():
+        held.extend(names)
+
+
+class TestDevices:
+    def test_a_mode_may_say_what_kind_of_file_it_is(self, bundle: Bundle, runtime: str) -> None:
+        """podman's --device: st_mode as stat(2) tells it, S_IFCHR included."""
+        node = {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o20640}
+        bundle.value["linux"]["devices"] = [node]
+        bundle.script("busybox stat -c '%a %F' /dev/fuse")
+        assert bundle.run(runtime).output == "640 character special file\n"
+
+    def test_a_path_may_end_with_a_slash(self, bundle: Bundle, runtime: str) -> None:
+        node = {"path": "/dev/below//it/", "type": "c", "major": 1, "minor": 3}
+        bundle.value["linux"]["devices"] = [node]
+        bundle.script("busybox stat -c '%t:%T' /dev/below/it")
+        assert bundle.run(runtime).output == "1:3\n"
+
+    def test_in_a_user_namespace_the_numbers_count(self, bundle: Bundle) -> None:
+        """runc binds whatever the host has at that path."""
+        in_user_namespace(bundle)
+        bundle.value["linux"]["devices"] = [
+            {"path": "/dev/other", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666},
+            {"path": "/dev/pipe", "type": "p", "fileMode": 0o644},
+        ]
+        bundle.script("busybox stat -c '%t:%T %F' /dev/other /dev/pipe; head -c 3 /dev/other | od -An -tx1")
+        assert bundle.run("lab-oci").output.splitlines() == ["1:5 character special file", "0:0 fifo", " 00 00 00"]
+
+    def test_in_a_user_namespace_a_node_that_the_host_has_not_is_told(self, bundle: Bundle) -> None:
+        in_user_namespace(bundle)
+        bundle.value["linux"]["devices"] = [{"path": "/dev/null2", "type": "c", "major": 240, "minor": 77}]
+        ended = bundle.run("lab-oci", check=False)
+        assert "240:77" in ended.errors
+        assert "/dev/null2" in ended.errors
+
+
+def in_user_namespace(bundle: Bundle) -> None:
+    for name in ("proc", "dev"):
+        (bundle.root / name).mkdir()
+    linux = bundle.value["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 200_000, "size": 70_000}]
+
+
+class TestMounts:
+    def test_data_of_a_bind_mount_is_left_out_with_a_warning(self, bundle: Bundle, runtime: str) -> None:
+        source = bundle.folder / "source"
+        source.mkdir()
+        (source / "file").touch()
+        bundle.mount("/bound", source="source", options=["bind", "ro", "size=4k", "sync"])
+        bundle.script("ls /bound; touch /bound/x 2>&1")
+        ended = bundle.run(runtime, check=False)
+        assert ended.output.splitlines()[0] == "file"
+        assert "Read-only file system" in ended.output
+        if runtime == "lab-oci":
+            assert "mounts[3].options: sync, size=4k" in ended.log
+
+    def test_a_tmpfs_on_the_root_takes_along_what_it_covers(self, bundle: Bundle, runtime: str) -> None:
+        options = ["tmpcopyup", "size=64m", "mode=755"]
+        bundle.value["mounts"].insert(0, {"destination": "/", "type": "tmpfs", "source": "tmpfs", "options": options})
+        (bundle.root / "tmp" / "kept").write_text("kept\n")
+        bundle.script("cat /tmp/kept; touch /written; awk '$2 == \"/\" {print $3}' /proc/mounts | tail -n 1")
+        assert bundle.run(runtime).output == "kept\ntmpfs\n"
+        assert not (bundle.root / "written").exists()
+
+    def test_which_mount_failed_is_told(self, bundle: Bundle) -> None:
+        (bundle.root / "file").write_text("")
+        bundle.mount("/file/below", type="tmpfs", source="tmpfs")
+        ended = bundle.run("lab-oci", check=False)
+        assert "tmpfs on /file/below" in ended.errors
+
+
+class TestProcess:
+    def test_an_unknown_capability_is_left_out_with_a_warning(self, bundle: Bundle) -> None:
+        """Since 1.1 of the specification; runc 1.1 does the same."""
+        capabilities(bundle, "CAP_TIME_TRAVEL")
+        bundle.script("grep CapPrm /proc/self/status")
+        ended = bundle.run("lab-oci")
+        assert "CAP_TIME_TRAVEL" in ended.log
+        del bundle.value["process"]["capabilities"]["permitted"][-1]
+        assert bundle.run("lab-oci").output == ended.output
+
+    def test_home_is_the_users(self, bundle: Bundle, runtime: str) -> None:
+        (bundle.root / "etc").mkdir()
+        lines = "root:x:0:0::/root:/bin/sh\nbroken\nsomebody:x:1000:1000::/home/somebody:/bin/sh\n"
+        (bundle.root / "etc" / "passwd").write_text(lines)
+        for uid, home in ((0, "/root"), (1000, "/home/somebody"), (77, "/")):
+            bundle.value["process"]["user"] = {"uid": uid, "gid": uid}
+            bundle.script("echo $HOME")
+            assert bundle.run(runtime).output == f"{home}\n"
+        bundle.value["process"]["env"].append("HOME=/elsewhere")
+        assert bundle.run(runtime).output == "/elsewhere\n"
+
+    @pytest.mark.parametrize("trap", ["fifo", "device", "link", "endless"])
+    def test_home_can_not_be_made_a_trap(self, bundle: Bundle, trap: str) -> None:
+        """The file is the image's: it may be a pipe that nobody writes to, or have no end."""
+        (bundle.root / "etc").mkdir()
+        passwd = bundle.root / "etc" / "passwd"
+        if trap == "fifo":
+            os.mkfifo(passwd)
+        elif trap == "device":
+            passwd.symlink_to("/dev/zero")
+        elif trap == "link":
+            passwd.symlink_to("passwd")
+        else:
+            with passwd.open("w") as file:
+                file.truncate(1 << 40)
+        bundle.script("echo $HOME")
+        assert bundle.run("lab-oci").output == "/\n"
+
+    def test_a_first_process_gets_its_directory_though_the_root_is_read_only(
+        self, bundle: Bundle, runtime: str
+    ) -> None:
+        bundle.value["root"]["readonly"] = True
+        bundle.value["process"]["cwd"] = "/made/for/it"
+        bundle.script("pwd; touch x 2>&1")
+        ended = bundle.run(runtime, check=False)
+        assert ended.output.splitlines()[0] == "/made/for/it"
+        assert "Read-only" in ended.output
+
+    def test_the_directory_is_not_made_behind_a_link_to_the_hosts_files(self, bundle: Bundle) -> None:
+        """As CVE-2024-21626: a descriptor of the host's folders, by its number."""
+        bundle.value["process"]["cwd"] = "/proc/self/fd/3/made"
+        bundle.script("pwd")
+        folder = bundle.folder / "hosts"
+        folder.mkdir()
+        words = ["bash", "-c", f'exec 3<"{folder}" && exec "$@"', "bash"]
+        ended = bundle.run("lab-oci", "--preserve-fds", "1", prefix=words, check=False)
+        assert ended.exit_code != 0
+        assert not list(folder.iterdir())
+
+    def test_the_rlimit_that_failed_is_named(self, bundle: Bundle) -> None:
+        bundle.value["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 40}]
+        ended = bundle.run("lab-oci", check=False)
+        assert "RLIMIT_NOFILE" in ended.errors
+        assert "Operation not permitted" in ended.errors
+        assert "ValueError" not in ended.errors
+
+
+class TestStreams:
+    @pytest.mark.parametrize("uid", [0, 1000])
+    def test_a_pipe_can_be_opened_by_its_name(self, bundle: Bundle, runtime: str, uid: int) -> None:
+        """/dev/stdout, as nginx and many others write their logs to; `docker run -u 1000 … | cat`."""
+        bundle.value["process"]["user"] = {"uid": uid, "gid": uid}
+        bundle.script("echo out > /dev/stdout; echo err > /dev/stderr")
+        ended = bundle.run(runtime)
+        assert (ended.output, ended.errors) == ("out\n", "err\n")
+
+    def test_a_file_stays_the_hosts(self, bundle: Bundle) -> None:
+        """runc gives away whatever it is started with: `< /etc/passwd` would be the user's."""
+        bundle.value["process"]["user"] = {"uid": 1000, "gid": 1000}
+        bundle.script("cat")
+        file = bundle.folder / "file"
+        file.write_text("text")
+        bundle.run("lab-oci", prefix=["bash", "-c", f'exec "$@" < "{file}"', "bash"])
+        assert file.stat().st_uid == 0
+
+    def test_warnings_go_to_standard_error_where_there_is_no_log(self, bundle: Bundle) -> None:
+        bundle.value["process"]["capabilities"]["ambient"] = ["CAP_KILL"]
+        ended = without_log(bundle)
+        assert "CAP_KILL can't be granted" in ended.stderr
+        assert "level=warning" in ended.stderr
+        assert not ended.stdout
+
+
+def without_log(bundle: Bundle) -> subprocess.CompletedProcess[str]:
+    """``lab-oci run`` without ``--log``."""
+    log = bundle.folder / "runtime.log"
+    log.touch()
+    drop = 'words=(); while [ $# -gt 0 ]; do [ "$1" = --log ] && shift 2 || { words+=("$1"); shift; }; done; '
+    ended = bundle.run("lab-oci", prefix=["bash", "-c", f'{drop} exec "${{words[@]}}"', "bash"])
+    return subprocess.CompletedProcess([], ended.exit_code, ended.output, ended.errors)
+
+
+class TestNamespaces:
+    def test_a_domain_name_given_twice(self, bundle: Bundle) -> None:
+        bundle.value["domainname"] = "example.test"
+        bundle.value["linux"]["sysctl"] = {"kernel.domainname": "example.test"}
+        bundle.script("cat /proc/sys/kernel/domainname")
+        assert bundle.run("lab-oci").output == "example.test\n"
+        bundle.value["linux"]["sysctl"] = {"kernel.domainname": "another.test"}
+        ended = bundle.run("lab-oci", check=False)
+        assert ended.exit_code == 2
+        assert "linux.sysctl.kernel.domainname" in ended.errors
+        assert "domainname" in ended.errors
+
+    def test_without_a_mount_namespace_the_callers_is_kept(self, bundle: Bundle) -> None:
+        bundle.value["mounts"] = []
+        spaces = bundle.value["linux"]["namespaces"]
+        bundle.value["linux"]["namespaces"] = [space for space in spaces if space["type"] != "mount"]
+        (bundle.root / "proc").mkdir()
+        bundle.script("ls /; echo made > /tmp/made")
+        ended = bundle.run("lab-oci", prefix=in_own_mounts(bundle))
+        before, after = (bundle.folder / name for name in ("before", "after"))
+        assert ended.output.split() == ["bin", "proc", "tmp"]
+        assert (bundle.root / "tmp" / "made").read_text() == "made\n"
+        assert before.read_text() == after.read_text(), "no mount was made, or left behind"
+
+    @pytest.mark.parametrize(
+        ("part", "value"),
+        [
+            ("mounts", [{"destination": "/proc", "type": "proc", "source": "proc"}]),
+            ("root", {"path": "rootfs", "readonly": True}),
+            ("maskedPaths", ["/proc/kcore"]),
+            ("readonlyPaths", ["/proc/sys"]),
+            ("rootfsPropagation", "shared"),
+        ],
+    )
+    def test_what_takes_a_mount_namespace_is_refused_without(self, bundle: Bundle, part: str, value: object) -> None:
+        spaces = bundle.value["linux"]["namespaces"]
+        bundle.value["linux"]["namespaces"] = [space for space in spaces if space["type"] != "mount"]
+        bundle.value["mounts"] = []
+        where = bundle.value if part in ("mounts", "root") else bundle.value["linux"]
+        where[part] = value
+        ended = bundle.run("lab-oci", check=False)
+        assert ended.exit_code == 2
+        assert "mount namespace" in ended.errors
+        assert part in ended.errors
+
+    def test_a_mount_namespace_given_by_path(self, bundle: Bundle) -> None:
+        with subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo $$; exec sleep 100"],
+            stdout=subprocess.PIPE,
+        ) as holder:
+            assert holder.stdout is not None
+            place = Path(f"/proc/{int(holder.stdout.readline())}/ns/mnt")
+            try:
+                spaces = bundle.value["linux"]["namespaces"]
+                others = [space for space in spaces if space["type"] != "mount"]
+                bundle.value["linux"]["namespaces"] = [*others, {"type": "mount", "path": str(place)}]
+                bundle.value["mounts"] = []
+                (bundle.root / "tmp" / "wait").touch()
+                bundle.script("ls /; while [ -e /tmp/wait ]; do sleep 0.1; done")
+                before = (place.parents[1] / "mountinfo").read_text()
+                looked = look_at_first(bundle, "mnt")
+                assert looked == str(place.readlink())
+                assert (place.parents[1] / "mountinfo").read_text() == before
+            finally:
+                holder.kill()
+
+
+def look_at_first(bundle: Bundle, kind: str) -> str:
+    """The namespace that the first process is in, as the host sees it."""
+    import threading
+
+    found: list[Ended] = []
+    thread = threading.Thread(target=lambda: found.append(bundle.run("lab-oci", check=False)))
+    thread.start()
+    seen = ""
+    try:
+        while thread.is_alive() and not seen:
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdecimal() and _root_of(entry) == str(bundle.root):
+                    seen = str((entry / "ns" / kind).readlink())
+    finally:
+        (bundle.root / "tmp" / "wait").unlink(missing_ok=True)
+        thread.join()
+    assert found[0].exit_code == 0, found[0].errors
+    return seen
+
+
+def _root_of(process: Path) -> str:
+    try:
+        return str((process / "root").readlink()) if (process / "comm").read_text() == "sh\n" else ""
+    except OSError:
+        return ""
+
+
+def in_own_mounts(bundle: Bundle) -> list[str]:
+    """Words in front of a command: in mounts of its own, which are told before and after."""
+    around = f'cat /proc/self/mountinfo > {bundle.folder}/before; "$@"; code=$?; '
+    around += f"cat /proc/self/mountinfo > {bundle.folder}/after; exit $code"
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", around, "sh"]
+
+
+class TestHooks:
+    @pytest.mark.parametrize("name", ["prestart", "createRuntime", "poststart", "poststop"])
+    def test_without_an_environment_the_runtimes_is_inherited(self, bundle: Bundle, runtime: str, name: str) -> None:
+        told = bundle.folder / "told"
+        words = ["sh", "-c", f'echo "$MARK" > {told}']
+        bundle.value["hooks"] = {name: [{"path": shutil.which("sh"), "args": words}]}
+        bundle.run(runtime, prefix=["env", "MARK=inherited"])
+        assert told.read_text() == "inherited\n"
+        bundle.value["hooks"][name][0]["env"] = []
+        bundle.run(runtime, prefix=["env", "MARK=inherited"])
+        assert told.read_text() == "\n"
+
+    def test_a_program_of_the_hosts_gets_no_variable_of_the_images(self, bundle: Bundle) -> None:
+        """createContainer runs inside, but is the host's: an image's LD_PRELOAD would be loaded there."""
+        told = bundle.folder / "told"
+        words = ["sh", "-c", f'echo "$MARK $OF_IMAGE" > {told}']
+        bundle.value["hooks"] = {"createContainer": [{"path": shutil.which("sh"), "args": words}]}
+        bundle.value["process"]["env"].append("OF_IMAGE=yes")
+        bundle.run("lab-oci", prefix=["env", "MARK=inherited"])
+        assert told.read_text() == "inherited \n"
+
+    def test_a_program_of_the_images_gets_the_applications(self, bundle: Bundle, runtime: str) -> None:
+        bundle.value["process"]["env"].append("OF_IMAGE=yes")
+        words = ["sh", "-c", 'echo "$MARK $OF_IMAGE" > /tmp/told']
+        bundle.value["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": words}]}
+        bundle.run(runtime, prefix=["env", "MARK=inherited"])
+        assert (bundle.root / "tmp" / "told").read_text() == " yes\n"
