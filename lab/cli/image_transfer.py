@@ -143,13 +143,14 @@ def disk(
 ) -> None:
     """Make a disk that boots by itself in any virtual machine, and runs the image's command."""
     from lab.host.units import parse_bytes
+    from lab.hypervisor.accelerator import find_accelerator
     from lab.hypervisor.guest.bootdisk import make_boot_disk
     from lab.images.store import Store
 
     require_root()
     store = Store.open()
     made = make_boot_disk(store, store.find(name), output, free_bytes=parse_bytes(free))
-    print(made.command)
+    print(made.command(find_accelerator(store.home)))
 
 
 def _access(authfile: Path | None, creds: str, tls_verify: str) -> Access:

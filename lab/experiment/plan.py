@@ -24,11 +24,9 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from lab.experiment.factors import Factor
-from lab.results.record import Ending
+from lab.results.record import PRECISE_BLOCKS, Ending
 
 MINIMUM_BLOCKS = 3
-PRECISE_BLOCKS = 6
-"""Before so many blocks no interval is trusted to be as narrow as it looks."""
 AA_SUFFIX = "#aa"
 AA_PREFERENCE = ("container", "process")
 """Which backend is paired with itself: the cheapest to repeat among those that matter most."""

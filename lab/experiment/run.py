@@ -25,7 +25,7 @@ from lab.experiment.applications import is_job, is_silent, linger, require_succe
 from lab.experiment.client import Client
 from lab.experiment.hostfactors.registry import host_factors
 from lab.experiment.parity import limits_seen, read_inside, verify_manifest
-from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, PlannedArm
+from lab.experiment.plan import MINIMUM_BLOCKS, Plan, PlannedArm
 from lab.experiment.sentinel import Sentinel
 from lab.experiment.setup import Setup, Treatment
 from lab.experiment.stamp import WARM_UP, Stamp, failure
@@ -37,7 +37,7 @@ from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Observation, Subject
 from lab.metrics.readiness import wait_ready
-from lab.results.record import Run
+from lab.results.record import PRECISE_BLOCKS, Run
 from lab.results.store import RunFolder
 
 MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image

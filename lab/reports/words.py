@@ -13,12 +13,11 @@ from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
 from lab.analysis.readiness import boots_until, leading, phrase, title, until, until_ready
-from lab.experiment.plan import PRECISE_BLOCKS
 from lab.model import Accelerator, Milestone
 from lab.reports import emulation
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
-from lab.results.record import Ending, Status
+from lab.results.record import PRECISE_BLOCKS, Ending, Status
 
 STORY = (
     "A virtual machine is a computer within a computer: it has a kernel and an operating system of its own, like an "

@@ -16,6 +16,8 @@ from lab.host.virtualisation import Ground
 from lab.model import Accelerator
 
 SCHEMA = 2
+PRECISE_BLOCKS = 6
+"""Before so many blocks no interval is trusted to be as narrow as it looks."""
 
 
 class Ending(StrEnum):

@@ -12,8 +12,8 @@ import lab
 from lab.analysis.estimate import estimates, needed
 from lab.analysis.judge import ALPHA
 from lab.analysis.precision import blocks_needed
-from lab.experiment.plan import PRECISE_BLOCKS, Plan
-from lab.results.record import Ending
+from lab.experiment.plan import Plan
+from lab.results.record import PRECISE_BLOCKS, Ending
 
 
 def test_a_noisier_application_takes_more_blocks(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.analysis.estimate import median_interval
-from lab.experiment.plan import MINIMUM_BLOCKS, PRECISE_BLOCKS, Plan, arms
-from lab.results.record import Ending
+from lab.experiment.plan import MINIMUM_BLOCKS, Plan, arms
+from lab.results.record import PRECISE_BLOCKS, Ending
 
 BACKENDS = ("process", "container", "microvm", "vm")
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from lab.errors import LabError, UsageError
 from lab.host.command import run
-from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.guest import cpio, grub
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import NETWORK_MODULES, TRANSPORT_MODULES
@@ -39,7 +38,12 @@ class BootDisk:
     """A disk, and the line that boots it."""
 
     path: Path
-    command: str
+    image: Image
+    form: str
+
+    def command(self, accelerator: Accelerator) -> str:
+        """A line for a shell that starts QEMU with the disk."""
+        return shlex.join(boot_command(self.image, self.path, self.form, accelerator))
 
 
 def make_boot_disk(store: Store, image: Image, target: Path, *, free_bytes: int = FREE_BYTES) -> BootDisk:
@@ -69,7 +73,7 @@ def make_boot_disk(store: Store, image: Image, target: Path, *, free_bytes: int 
             unfinished.rename(target)  # it has its name once it is whole
         finally:
             unfinished.unlink(missing_ok=True)
-    return BootDisk(path=target, command=shlex.join(boot_command(image, target, form, find_accelerator(store.home))))
+    return BootDisk(path=target, image=image, form=form)
 
 
 def _make_whole(
