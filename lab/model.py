@@ -33,6 +33,7 @@ class Phase(StrEnum):
     INIT = "init"  # its first user-space process runs
     EXECUTED = "executed"  # the application's execve has happened
     RESTORED = "restored"  # instead of the last three: one that was saved with its application goes on
+    ADDRESSED = "addressed"  # of a system that lab did not make: it was given its address by DHCP
     LISTENING = "listening"  # its port accepts a connection
     RESPONDED = "responded"  # it is ready: what was waited for was seen, a `Milestone`
     DONE = "done"  # it ended by itself

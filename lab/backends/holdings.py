@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -106,6 +107,14 @@ class Holdings:
         tap = self.stack.enter_context(network.tap())
         self._publish(network, tap)
         return tap
+
+    def lease(self, tap: TapEndpoint, given: Callable[[float], None]) -> None:
+        """Let a system behind ``tap`` get its address by DHCP; ``given`` is then called, from another thread."""
+        from lab.network.dhcp import Card
+
+        server = self._site.dhcp
+        server.expect(Card(tap.mac, tap.address, given))
+        self.stack.callback(server.forget, tap.mac)
 
     def _publish(self, network: Network, endpoint: Endpoint | TapEndpoint) -> None:
         """Open the ports asked for. Raises LabError when one is in use."""

@@ -8,10 +8,12 @@ from lab.backends.saving import START
 from lab.hypervisor.kinds import MICROVM, MachineType
 from lab.instance import Parity
 
+MEMORY_UNDER_TCG = "Memory under TCG: up to 64 MiB more are QEMU's translated code, which doesn't exist under KVM."
+VIRTUAL_CPU = "CPU: one virtual CPU is one thread of the host, not a quota: QEMU's other threads run beside it."
 SHARED_DIFFERENCES = (
     "Memory: the limit is the guest's RAM, which holds its kernel too; a cgroup limit holds the application alone.",
-    "Memory under TCG: up to 64 MiB more are QEMU's translated code, which doesn't exist under KVM.",
-    "CPU: one virtual CPU is one thread of the host, not a quota: QEMU's other threads run beside it.",
+    MEMORY_UNDER_TCG,
+    VIRTUAL_CPU,
     "Processes: the limit is a cgroup of the guest's own kernel.",
     "Disk: reads and writes go through a virtual disk and are cached twice, by the guest and by the host.",
     "Network: packets pass a virtio card and a tap where the others have a veth pair.",

@@ -11,6 +11,16 @@ import lab.backends
 from lab.backends.base import SiteBackend
 from lab.errors import UsageError
 
+_admitted: dict[str, type[SiteBackend]] = {}
+"""Those that no module defines: made in this process, from what the user has."""
+
+
+def admit(kind: type[SiteBackend]) -> None:
+    """Let ``kind``, made in this process, be found like the others. Raises TypeError when its name is taken."""
+    if kind.name in _admitted:
+        raise TypeError(f"two backends are called {kind.name}")
+    _admitted[kind.name] = kind
+
 
 def available() -> list[type[SiteBackend]]:
     """Every backend, from the thinnest boundary to the thickest; whether this host can run it, `check` says."""
@@ -20,7 +30,7 @@ def available() -> list[type[SiteBackend]]:
             if kind.name in found:
                 raise TypeError(f"two backends are called {kind.name}: {found[kind.name]} and {kind}")
             found[kind.name] = kind
-    return sorted(found.values(), key=lambda kind: kind.order)
+    return sorted((found | _admitted).values(), key=lambda kind: kind.order)
 
 
 def find(name: str) -> type[SiteBackend]:
@@ -28,6 +38,8 @@ def find(name: str) -> type[SiteBackend]:
 
     It is looked for in the module of that name first: a command that needs one need not import them all.
     """
+    if name in _admitted:
+        return _admitted[name]
     if name.isidentifier() and importlib.util.find_spec(f"{lab.backends.__name__}.{name}"):
         for kind in _defined_in(name):
             if kind.name == name:

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -28,6 +29,7 @@ from lab.model import Accelerator
 if TYPE_CHECKING:  # imported when needed: the launcher starts while this process is still small
     from lab.hypervisor.session import Hypervisor
     from lab.images.store import Store
+    from lab.network.dhcp import DhcpServer
     from lab.network.network import Network
     from lab.runtime.launcher import Launcher
 
@@ -46,6 +48,7 @@ class Site:
         self._launcher: Launcher | None = None
         self._store: Store | None = None
         self._network: Network | None = None
+        self._dhcp: DhcpServer | None = None
         self._hypervisor: Hypervisor | None = None
         self._accelerator: Accelerator | None = None
         self._backends: dict[str, SiteBackend] = {}
@@ -168,6 +171,18 @@ class Site:
 
                 self._network = self._stack.enter_context(Network.create())
             return self._network
+
+    @property
+    def dhcp(self) -> DhcpServer:
+        """What gives addresses to systems that lab did not make."""
+        with self._lock:
+            if self._dhcp is None:
+                from lab.network.dhcp import GROUP, DhcpServer
+                from lab.runtime.limited import limited
+
+                server = DhcpServer(self.network, partial(limited, delegation.group_of(self.session.id, GROUP)))
+                self._dhcp = self._stack.enter_context(server)
+            return self._dhcp
 
     @property
     def hypervisor(self) -> Hypervisor:

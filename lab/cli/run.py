@@ -13,7 +13,9 @@ import typer
 
 from lab.cli.completion import complete_backend, complete_knob, complete_runnable
 from lab.cli.interrupt import Interrupted, Interruptible
+from lab.cli.owndisk import Backing, DiskFormat, Waited, is_meant, refuse, require_vm, run_disk
 from lab.cli.privilege import require_root
+from lab.cli.ready import parse_ready
 from lab.cli.shape import patience, say
 from lab.errors import BackendUnavailable, UsageError
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.images.store import Image, Store
     from lab.instance import Backend, Instance, LaunchRequest
-    from lab.model import Limits, PublishedPort, Scenario, Volume
+    from lab.model import Limits, PublishedPort, Readiness, Scenario, Volume
 
 GRACE_SECONDS = 10.0
 NOT_EXECUTED = (126, 127)  # as a shell says of a program that is none, or is not there
@@ -35,8 +37,8 @@ def run(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="IMAGE|SCENARIO",
-            help="An image, a scenario, or its folder.",
+            metavar="IMAGE|SCENARIO|DISK",
+            help="An image, a scenario or its folder; with --on vm a bootable disk of yours, too.",
             autocompletion=complete_runnable,
         ),
     ],
@@ -87,6 +89,15 @@ def run(
     wait: Annotated[
         bool, typer.Option("--wait", help="With -d: return when its HEALTHCHECK or its first published port answers.")
     ] = False,
+    ready: Annotated[
+        str,
+        typer.Option("--ready", metavar="HOW", help="Say when it is ready: http:/path, tcp, log:REGEX."),
+    ] = "",
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, metavar="N", help="The TCP port that --ready asks.")
+    ] = None,
+    disk_format: DiskFormat = "",
+    backing: Backing = None,
     name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print each step of its start, where to read on, how long it took.")
@@ -99,12 +110,14 @@ def run(
     With -d it goes on by itself; see lab ps, logs, exec, stop.
 
     A scenario, or any folder with a Dockerfile, is built first.
+    A disk is never written to, and ends with its system; its serial port is the output, and with -it the terminal.
     """
     from lab.backends.site import Site
     from lab.backends.streams import DEFAULT_TERM
     from lab.cli.build import build_scenario
     from lab.cli.detached import Wanted, run_detached
     from lab.cli.terminal import wanted_size
+    from lab.model import Limits
 
     ports = tuple(parse_port(word) for word in publish or [])
     volumes = tuple(parse_volume(word) for word in volume or [])
@@ -112,6 +125,14 @@ def run(
     knobs = parse_knobs(knob or [])
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
+    wanted = parse_waited(ready, port)
+    disk = is_meant(what, disk_format)
+    if disk:
+        require_vm(what, on)
+        inside = {"CMD": command, "-v": volumes, "-e": env, "--pids": pids, "-d": detach, "--explain": explain}
+        refuse(what, inside)
+    elif backing:
+        raise UsageError(f"--backing is about disks, and {what} is none", hint="leave it out")
     require_root()
     size = wanted_size(interactive=interactive) if tty else None
     if detach and (interactive or tty):
@@ -119,6 +140,8 @@ def run(
     if wait and not detach:
         raise UsageError("--wait is for what goes on in the background", hint="add -d")
     if detach:
+        if wanted:
+            raise UsageError("--ready needs the foreground", hint="leave out -d, or: --wait")
         if explain:
             raise UsageError("--explain needs the foreground", hint="leave out -d")
         print(
@@ -144,7 +167,16 @@ def run(
     try:
         with Interruptible() as interruptible, Site.open() as site:
             try:
-                backend = _usable(site, on)
+                waited = Waited(site, *wanted) if wanted else None
+                if disk:
+                    limits = merge(Limits(), memory, cpus, None)
+                    code = run_disk(
+                        site, what, interruptible, form=disk_format, backing=backing or [], knobs=knobs,
+                        limits=limits, name=name or "run", ports=ports, interactive=interactive, size=size,
+                        waited=waited,
+                    )  # fmt: skip
+                    raise typer.Exit(code)
+                backend = require_usable(site.backend(on))
                 backend.settle(knobs)
                 backend.check_volumes(volumes)
                 image, given, limits = find_image(site.store, what, lambda one: build_scenario(site, one))
@@ -164,7 +196,7 @@ def run(
                     from lab.cli.explain import explained
 
                     request = explained(request, backend.kernel)
-                code = _in_foreground(backend, request, interruptible)
+                code = _in_foreground(backend, request, interruptible, waited)
             finally:
                 interruptible.disarm()  # closing the site is what leaves nothing behind
     except Interrupted as interrupted:
@@ -261,12 +293,28 @@ def merge(limits: Limits, memory: str, cpus: str, pids: int | None) -> Limits:
     )
 
 
-def _usable(site: Site, name: str) -> Backend:
+def parse_waited(ready: str, port: int | None) -> tuple[Readiness, int | None] | None:
+    """What ``--ready`` and ``--port`` say, None where they say nothing. Raises UsageError."""
+    from lab.model import HttpReadiness, LogReadiness, TcpReadiness
+
+    if not ready:
+        if port:
+            raise UsageError("--port is what --ready asks", hint="--ready tcp, or --ready http:/path")
+        return None
+    readiness = parse_ready(ready)
+    if not isinstance(readiness, HttpReadiness | TcpReadiness | LogReadiness):
+        raise UsageError(f"--ready {ready} tells nothing here", hint="http:/path, tcp or log:REGEX")
+    if isinstance(readiness, LogReadiness) == bool(port):
+        wrong = "asks no port" if port else "asks a port"
+        raise UsageError(f"--ready {ready} {wrong}", hint="leave out --port" if port else "--port N")
+    return readiness, port
+
+
+def require_usable(backend: Backend) -> Backend:
     """The backend, refused before anything is built when this host can't run it."""
-    backend = site.backend(name)
     for check in backend.check():
         if not check.ok:
-            raise BackendUnavailable(f"{name} can't run here: {check.name}: {check.found}", hint=check.remedy)
+            raise BackendUnavailable(f"{backend.name} can't run here: {check.name}: {check.found}", hint=check.remedy)
     return backend
 
 
@@ -320,7 +368,9 @@ def _request(
     )
 
 
-def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Interruptible) -> int:
+def _in_foreground(
+    backend: Backend, request: LaunchRequest, interruptible: Interruptible, waited: Waited | None
+) -> int:
     """Launch, wait, stop. A signal is passed on; who sends a second one wants it dead now."""
     import signal
     from threading import Thread
@@ -334,7 +384,9 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     with place as terminal, backend.launch(request) as instance:
         try:
             interruptible.release()
-            _announce(instance)
+            announce(instance)
+            if waited is not None:
+                waited.begin(instance)
             if terminal is not None:
                 instance.wait_executed()  # until then ^C is for lab: a guest boots
                 terminal.hand_over(instance.resize)
@@ -355,7 +407,8 @@ def _in_foreground(backend: Backend, request: LaunchRequest, interruptible: Inte
     return code
 
 
-def _announce(instance: Instance) -> None:
+def announce(instance: Instance) -> None:
+    """Say where its published ports are."""
     for port in instance.published:
         say(f"lab: {instance.name} listens on http://{port.host} (its port {port.instance_port}){_reach(port)}")
 

@@ -115,6 +115,15 @@ def load(word: str) -> Scenario:
     return _scenario(folder, _read(settings) if settings.is_file() else {}, settings)
 
 
+def asked_alone(name: str, readiness: Readiness | None, port: int | None, timeout_seconds: float) -> Scenario:
+    """No folder, no image: what is asked of something that is there already."""
+    nowhere = Path("/nonexistent")
+    return Scenario(
+        name=name, title=name, directory=nowhere, dockerfile=nowhere / "Dockerfile", port=port, readiness=readiness,
+        ready_timeout_seconds=timeout_seconds,
+    )  # fmt: skip
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -61,6 +61,7 @@ TOOLS = (
     Tool(program="mkfs.erofs", package="erofs-utils"),
     Tool(program="mcopy", package="mtools"),
     Tool(program="skopeo", package="skopeo"),
+    Tool(program="dnsmasq", package="dnsmasq-base"),
     Tool(program="wrk", package="wrk"),
     Tool(program="runc", package="runc"),
     Tool(program="crun", package="crun"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -108,13 +108,21 @@ class Timeline:
         """When the application was seen to run here, or None until then: its execve(2), or, of a machine that was
         saved with it, the first sign after it was restored.
         """
-        with self._changed:
-            return next((self._stamps[phase] for phase in RUNNING if phase in self._stamps), None)
+        return self.first_of(RUNNING)
 
     def wait_running(self, timeout_seconds: float) -> bool:
         """Block until `running`; False when the time ran out first."""
+        return self.wait_first_of(RUNNING, timeout_seconds)
+
+    def first_of(self, phases: Sequence[Phase]) -> float | None:
+        """When the first of ``phases`` that has happened did, or None."""
         with self._changed:
-            return self._changed.wait_for(lambda: any(phase in self._stamps for phase in RUNNING), timeout_seconds)
+            return next((self._stamps[phase] for phase in phases if phase in self._stamps), None)
+
+    def wait_first_of(self, phases: Sequence[Phase], timeout_seconds: float) -> bool:
+        """Block until one of ``phases`` is marked; False when the time ran out first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: any(phase in self._stamps for phase in phases), timeout_seconds)
 
     def stamps(self) -> dict[Phase, float]:
         """A copy of every mark."""

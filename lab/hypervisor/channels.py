@@ -43,11 +43,15 @@ class Channels:
         owner: int | None = None,
         kernel_sign: bytes | None = b"",
         restored: bool = False,
+        console_alone: bool = False,
     ) -> None:
         """Listen. ``stdout`` and ``stderr`` get the application's output besides the logs; they stay the caller's.
 
         ``kernel_sign`` is what the console shows when the kernel starts: b"" if its very first byte is the kernel's,
         None if nothing tells. The console of a ``restored`` guest tells of no phase: its kernel started long ago.
+
+        With ``console_alone`` there are no ports: the console is all that a system which is not lab's says, and it
+        tells of no phase either.
 
         ``vmm`` is a pidfd of a VMM that runs already, and shall connect again; it is this object's from now on. Its
         user is ``owner``, who alone may connect besides root. (One that is yet to start is given the sockets then.)
@@ -55,7 +59,7 @@ class Channels:
         self._directory = directory
         self._timeline = timeline
         self._kernel_sign = kernel_sign
-        self._restored = restored
+        self._tells = not restored and not console_alone
         self._selector = selectors.DefaultSelector()
         self._changed = threading.Condition()
         self._open = 0
@@ -66,16 +70,16 @@ class Channels:
         self.ended = False
         self.connections: dict[str, socket.socket] = {}
         self._logs: list[BinaryIO] = []
-        output = self._copier(log_directory / "stdout.log", stdout)
-        errors = self._copier(log_directory / "stderr.log", stderr)
+        self._console_copy = stdout if console_alone else None
         self._console_log = self._log(log_directory / "console.log")
-        receivers: dict[str, Callable[[bytes, float], None]] = {
-            CONSOLE: self._receive_console,
-            Port.MARKS.name.lower(): self._receive_marks,
-            Port.OUTPUT.name.lower(): output,
-            Port.ERRORS.name.lower(): errors,
-        }
-        for name in (CONSOLE, *(port.name.lower() for port in Port)):
+        receivers: dict[str, Callable[[bytes, float], None]] = {CONSOLE: self._receive_console}
+        if not console_alone:
+            receivers |= {
+                Port.MARKS.name.lower(): self._receive_marks,
+                Port.OUTPUT.name.lower(): self._copier(log_directory / "stdout.log", stdout),
+                Port.ERRORS.name.lower(): self._copier(log_directory / "stderr.log", stderr),
+            }
+        for name in (CONSOLE, *(port.name.lower() for port in Port if not console_alone)):
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             (directory / name).unlink(missing_ok=True)
             listener.bind(str(directory / name))
@@ -191,12 +195,15 @@ class Channels:
             self._changed.notify_all()
 
     def _receive_console(self, data: bytes, at: float) -> None:
-        if not self._restored:
+        if self._tells:
             self._timeline.mark(Phase.ISOLATED, at)  # the byte may be here before libvirt has returned
         self._console_log.write(data)
+        if self._console_copy is not None:
+            with suppress(OSError):
+                _write_all(self._console_copy, data)
         with self._changed:
             self._tail += data
-            if not self._restored:
+            if self._tells:
                 self._mark_boot(at)
             del self._tail[:-TAIL_BYTES]
 

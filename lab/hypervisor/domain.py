@@ -11,7 +11,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from lab.hypervisor.emulator import INCOMING, JAIL_VARIABLE
-from lab.hypervisor.kinds import MachineType
+from lab.hypervisor.kinds import Devices, MachineType
 from lab.model import Accelerator
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -53,17 +53,27 @@ class DiskFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """A disk of the machine; the guest finds it by ``serial``. Writable only with a ``backing`` file below."""
+    """A disk of the machine; the guest finds it by ``serial``. Writable only with a file below."""
 
     serial: str
     path: Path
     backing: Path | None = None  # a raw file; the disk itself is then a qcow2 layer over it
     boot_order: int | None = None  # 1 for what the firmware boots from, then what its boot loader reads as well
     between: Path | None = None  # a layer between the two, of a machine that was saved
+    chain: tuple[tuple[Path, DiskFormat], ...] = ()  # instead of both: what is below, each above the next
+    data: tuple[Path, ...] = ()  # files in which some of the chain keep their data
 
     @property
     def format(self) -> DiskFormat:
-        return DiskFormat.QCOW2 if self.backing else DiskFormat.RAW
+        return DiskFormat.QCOW2 if self.below else DiskFormat.RAW
+
+    @property
+    def below(self) -> tuple[tuple[Path, DiskFormat], ...]:
+        """The files below the disk itself, which is then a layer over the first of them."""
+        if self.backing is None:
+            return self.chain
+        between = ((self.between, DiskFormat.QCOW2),) if self.between else ()
+        return (*between, (self.backing, DiskFormat.RAW))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +115,12 @@ class MachineSpec:
     interactive: bool = False
     incoming: Path | None = None  # a saved machine's state: it goes on instead of booting
     reconnect: bool = False  # QEMU connects again when who listened at its sockets has died and another listens
+    foreign: Devices | None = None  # of a system that is not lab's: it has no ports, and may restart by itself
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Those over which the guest talks to lab."""
+        return () if self.foreign else ports(interactive=self.interactive)
 
 
 def domain_xml(spec: MachineSpec) -> str:
@@ -119,7 +135,7 @@ def domain_xml(spec: MachineSpec) -> str:
     # Under TCG "max" is all that QEMU can emulate, the nearest thing to the host's CPU there is.
     _add(domain, "cpu", mode="host-passthrough" if spec.accelerator is Accelerator.KVM else "maximum")
     for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _add(domain, event, "destroy")
+        _add(domain, event, "restart" if spec.foreign and event == "on_reboot" else "destroy")
     _add_devices(_add(domain, "devices"), spec)
     _add_command_line(domain, spec)
     # Otherwise libvirt asks QEMU for each of some 400 CPU properties, one by one, before the vCPUs run: it would
@@ -144,6 +160,8 @@ def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:
     if spec.uefi:
         # Its settings last as long as the machine: no file is needed for them. (libvirt before 8.6 makes one.)
         _add(system, "loader", str(spec.uefi), readonly="yes", type="pflash", stateless="yes")
+    elif spec.foreign:
+        _add(system, "bios", useserial="yes")  # what it and a boot loader say through it is on the console, too
     if spec.direct:
         _add(system, "kernel", str(spec.direct.kernel))
         _add(system, "initrd", str(spec.direct.initramfs))
@@ -160,20 +178,23 @@ def _add_features(domain: Xml.Element, spec: MachineSpec) -> None:
 def _add_devices(devices: Xml.Element, spec: MachineSpec) -> None:
     _add(devices, "emulator", str(spec.emulator))
     _add(devices, "controller", type="usb", model="none")
-    _on_bus(_add(devices, "controller", type="virtio-serial", index="0"), spec)
+    if spec.ports:
+        _on_bus(_add(devices, "controller", type="virtio-serial", index="0"), spec)
     for index, disk in enumerate(spec.disks):
-        _add_disk(devices, disk, f"vd{chr(ord('a') + index)}", spec)
+        _add_disk(devices, disk, f"{'sd' if spec.foreign is Devices.PLAIN else 'vd'}{chr(ord('a') + index)}", spec)
     if spec.interface:
         _add_interface(devices, spec.interface, spec)
     console = _add(devices, "serial", type="unix")
     _add_socket(console, CONSOLE, spec)
     _add(console, "target", type="isa-serial", port="0")
-    for port in ports(interactive=spec.interactive):
+    for port in spec.ports:
         name = port.name.lower()
         channel = _add(devices, "channel", type="unix")
         _add_socket(channel, name, spec)
         _add(channel, "target", type="virtio", name=f"lab.{name}")
         _add(channel, "address", type="virtio-serial", controller="0", bus="0", port=str(port.value))
+    if spec.foreign is Devices.PLAIN:
+        _add(_add(devices, "video"), "model", type="vga")
     _add(devices, "memballoon", model="none")
 
 
@@ -187,18 +208,17 @@ def _add_disk(devices: Xml.Element, disk: Disk, target: str, spec: MachineSpec) 
     element = _add(devices, "disk", type="file", device="disk")
     _add(element, "driver", name="qemu", type=disk.format)
     _add(element, "source", file=str(disk.path))
-    if disk.backing:
+    if disk.below:
         # Named here, not read from the layer's header: a layer is copied from a template.
         below = element
-        for path, disk_format in ((disk.between, DiskFormat.QCOW2), (disk.backing, DiskFormat.RAW)):
-            if path:
-                below = _add(below, "backingStore", type="file")
-                _add(below, "format", type=disk_format)
-                _add(below, "source", file=str(path))
+        for path, disk_format in disk.below:
+            below = _add(below, "backingStore", type="file")
+            _add(below, "format", type=disk_format)
+            _add(below, "source", file=str(path))
         _add(below, "backingStore")
     else:
         _add(element, "readonly")
-    _add(element, "target", dev=target, bus="virtio")
+    _add(element, "target", dev=target, bus="sata" if spec.foreign is Devices.PLAIN else "virtio")
     _add(element, "serial", disk.serial)
     if disk.boot_order:
         _add(element, "boot", order=str(disk.boot_order))
@@ -209,7 +229,7 @@ def _add_interface(devices: Xml.Element, interface: Interface, spec: MachineSpec
     element = _add(devices, "interface", type="ethernet")
     _add(element, "mac", address=interface.mac)
     _add(element, "target", dev=interface.tap, managed="no")
-    _add(element, "model", type="virtio")
+    _add(element, "model", type="e1000e" if spec.foreign is Devices.PLAIN else "virtio")
     if spec.machine is MachineType.Q35:  # what PXE firmware would be read from; virtio-mmio has no such thing
         _add(element, "rom", enabled="no")
     _on_bus(element, spec)

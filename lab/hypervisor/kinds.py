@@ -41,6 +41,13 @@ class Console(StrEnum):
     VERBOSE = "verbose"  # all that it logs, as a kernel does that nobody told otherwise
 
 
+class Devices(StrEnum):
+    """The disk and the network card of a machine whose system is somebody else's."""
+
+    VIRTIO = "virtio"  # made for virtual machines; every Linux of today knows them
+    PLAIN = "plain"  # an AHCI disk, an e1000e card and a VGA card: what a system without virtio knows
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
     """How a machine is built, apart from its size and its application."""

@@ -204,6 +204,12 @@ def _let_settle(connection: Any) -> None:
 
 
 SAVE_SECONDS = 120.0
+GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+SWITCHED_OFF = (
+    (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST),
+    (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN),
+)
+LOG_LINES = 8
 SAVE_STEP_SECONDS = 0.02
 
 
@@ -214,6 +220,8 @@ class Domain:
         self._domain = domain
         self.name: str = domain.name()
         self.process = hypervisor.process_of(self.name)
+        self._switched_off = threading.Event()
+        self._log = hypervisor.root / "log" / "qemu" / f"{self.name}.log"
 
     def write_state(self, target: int) -> None:
         """Pause the vCPUs, and write RAM and the devices' state to the file ``target`` as QEMU's migration stream.
@@ -245,12 +253,45 @@ class Domain:
             raise LabError(f"QEMU of {self.name} refuses {command}: {reply['error'].get('desc', reply['error'])}")
         return reply["return"]
 
+    def press_power_button(self) -> None:
+        """What a system takes as the wish to end; one that knows no ACPI does not notice. Fine when it has gone."""
+        try:
+            self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in GONE:
+                raise LabError(f"libvirt can't press the power button of {self.name}: {error}") from error
+
+    def watch_ending(self) -> None:
+        """From now on `switched_off` tells. The guest's wish is heard of before QEMU ends by it."""
+        connection = self._domain.connect()
+        _guarded(
+            lambda: connection.domainEventRegisterAny(
+                self._domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._note_event, None
+            ),
+            f"libvirt does not tell of {self.name}",
+        )
+
+    def switched_off(self, timeout_seconds: float) -> bool:
+        """Whether its own system has switched it off; waits that long to hear of it."""
+        return self._switched_off.wait(timeout_seconds)
+
+    def _note_event(self, _connection: Any, _domain: Any, event: int, detail: int, _opaque: Any) -> None:
+        """https://libvirt.org/html/libvirt-libvirt-domain.html, virDomainEventType."""
+        if (event, detail) in SWITCHED_OFF:
+            self._switched_off.set()
+
+    def log_tail(self) -> str:
+        """The last lines of what QEMU itself has said."""
+        return (
+            "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if self._log.exists() else ""
+        )
+
     def destroy(self) -> None:
         """Pull the plug; fine when it has gone by itself."""
         try:
             self._domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
         except libvirt.libvirtError as error:
-            if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            if error.get_error_code() not in GONE:
                 raise LabError(f"libvirt can't stop {self.name}: {error}") from error
 
 

@@ -33,6 +33,7 @@ class Origin(StrEnum):
     RECIPE = "recipe"
     LOADED = "loaded"
     IMPORTED = "imported"
+    DISK = "disk"  # a disk of the user's, which is in no store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +57,12 @@ class Image:
     created: datetime
     base: Base | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    file_bytes: int = 0  # of a disk, which has no layers
 
     @property
     def size_bytes(self) -> int:
         """The sum of the layers' compressed blobs."""
-        return sum(layer.size_bytes for layer in self.layers)
+        return self.file_bytes + sum(layer.size_bytes for layer in self.layers)
 
     @property
     def chain(self) -> str:

@@ -16,6 +16,7 @@ BOOT_PHASES = (
     Phase.INIT,
     Phase.EXECUTED,
     Phase.RESTORED,
+    Phase.ADDRESSED,
     Phase.LISTENING,
     Phase.RESPONDED,
 )
@@ -36,6 +37,9 @@ class Boot(Metric):
 
     Of an instance that is restored instead of booted, ``boot.restored`` takes the place of the segments from kernel
     to execve, and ``snapshot.size`` is what the saved one takes of the host's disk.
+
+    Of a disk of the user's, ``boot.addressed`` takes the place of those from kernel to execve: until its system
+    was given an address by DHCP.
 
     Left out: what is done once per image (build, disk, guest kernel, snapshot), and the client's choice to look.
     """

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from lab.errors import GroupGone, LabError, LaunchError, NotReady
-from lab.host.clock import now
+from lab.host.clock import RUNNING, now
 from lab.instance import Instance
 from lab.metrics.base import Subject
 from lab.metrics.health import Health
@@ -49,6 +49,9 @@ ALIVE_STEP_SECONDS = 0.1
 LOG_TAIL_LINES = 15
 LOGS = ("stdout.log", "stderr.log", "console.log")
 SOCKETS_AT_ONCE = 32
+CONSOLE_STEP_SECONDS = 0.01  # a whole system says much
+KEPT_BYTES = 1 << 16
+REACHABLE = (*RUNNING, Phase.ADDRESSED)
 
 
 def wait_ready(subject: Subject) -> None:
@@ -63,12 +66,17 @@ def wait_ready(subject: Subject) -> None:
     instance, scenario = subject.instance, subject.scenario
     watch = _Watch(instance, scenario.ready_timeout_seconds, scenario.port)
     match scenario.readiness:
-        case None | StartedReadiness() | DoneReadiness():
+        case None | StartedReadiness() | DoneReadiness() if not instance.opaque:
             _wait_executed(watch)
         case LogReadiness(pattern=pattern):
             _wait_log(watch, re.compile(pattern.encode()))
-        case HealthReadiness() as readiness:
+        case HealthReadiness() as readiness if not instance.opaque:
             _wait_healthy(watch, Health(instance, readiness))
+        case None | StartedReadiness() | DoneReadiness() | HealthReadiness():
+            raise NotReady(
+                f"{instance.name} can't be seen to be ready: nothing of lab's is inside",
+                hint="--ready tcp or http:/path with --port, or --ready log:REGEX, a line on its serial console",
+            )
         case readiness:
             if scenario.port is None:
                 raise NotReady(f"{scenario.name} has no port to ask", hint='set "port" in scenario.toml')
@@ -91,12 +99,15 @@ class _Watch:
         self.last_answer = ""
 
     @property
-    def is_running(self) -> bool:
-        return self.timeline.running() is not None
+    def began(self) -> float | None:
+        """When there began to be somebody who may answer: its application's execve, or, of a system that lab did not
+        make, the moment when it got its address.
+        """
+        return self.timeline.first_of(REACHABLE)
 
     def step_seconds(self) -> float:
         """How long until the next attempt."""
-        running = self.timeline.running()
+        running = self.began
         if running is None:
             return PATIENT_STEP_SECONDS
         return STEP_SECONDS if now() - running < LATER_SECONDS else LATER_STEP_SECONDS
@@ -166,12 +177,34 @@ def _wait_executed(watch: _Watch) -> None:
 
 
 def _wait_log(watch: _Watch, pattern: re.Pattern[bytes]) -> None:
-    directory = watch.instance.request.log_directory
+    opaque = watch.instance.opaque
+    names = LOGS[2:] if opaque else LOGS[:2]
+    step = CONSOLE_STEP_SECONDS if opaque else STEP_SECONDS
+    logs = [_Growing(watch.instance.request.log_directory / name) for name in names]
     # Of a machine that is restored the log has a beginning before it runs.
-    while watch.timeline.running() is None or not any(pattern.search(_read(directory / name)) for name in LOGS[:2]):
+    while (watch.timeline.running() is None and not opaque) or not any(log.matches(pattern) for log in logs):
         watch.check()
-        time.sleep(STEP_SECONDS)
-    watch.timeline.mark(Phase.RESPONDED, resolution_seconds=STEP_SECONDS)
+        time.sleep(step)
+    watch.timeline.mark(Phase.RESPONDED, resolution_seconds=step)
+
+
+class _Growing:
+    """A log, of which only what is new is read; what precedes it is kept as far as a match may have begun there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._kept = b""
+
+    def matches(self, pattern: re.Pattern[bytes]) -> bool:
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+            if new or not self._offset:
+                self._offset += len(new)
+                self._kept = self._kept[-KEPT_BYTES:] + new
+                return pattern.search(self._kept) is not None
+        return False
 
 
 def _wait_healthy(watch: _Watch, health: Health) -> None:
@@ -224,8 +257,8 @@ def _knock(address: tuple[str, int], sockets: _Sockets, step_seconds: float, wat
     sockets.pending.append(fresh)
     if len(sockets.pending) > MOST_PENDING:
         sockets.pending.popleft().close()
-    if not watch.is_running:
-        watch.timeline.wait_running(step_seconds)  # that ends the patient step at once
+    if watch.began is None:
+        watch.timeline.wait_first_of(REACHABLE, step_seconds)  # that ends the patient step at once
         step_seconds = 0.0
     return _first_connected(sockets.pending, step_seconds)
 
@@ -291,7 +324,9 @@ def ask_bytes(connected: socket.socket, readiness: TalkReadiness, patience_secon
 
 def listeners(instance: Instance, port: int | None) -> str:
     """Why nobody answers at ``port``: what listens inside instead; "" when there is no port, or no telling."""
-    if port is None:
+    if instance.opaque and instance.timeline.at(Phase.ADDRESSED) is None:
+        return "it has asked for no address by DHCP"
+    if port is None or instance.opaque:
         return ""
     try:
         tables = [json.loads(instance.inside("read", f"/proc/net/{name}").stdout)["text"] for name in ("tcp", "tcp6")]

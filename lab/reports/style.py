@@ -42,6 +42,7 @@ PHASES = {
     "boot.init": ("#22a884", BLACK),
     "boot.executed": ("#2a788e", WHITE),
     "boot.restored": ("#355f8d", WHITE),
+    "boot.addressed": ("#31688e", WHITE),
     "boot.listening": ("#414487", WHITE),
     "boot.responded": ("#440154", WHITE),
     "job.seconds": ("#16041c", WHITE),

@@ -29,6 +29,7 @@ GRUB_SCRIPT = "linux /vmlinuz console=tty0 console=ttyS0 panic=-1 quiet\ninitrd 
 FREE_BYTES = 1 << 30
 MEMORY_MIB = 512
 SCRIPT = Path(__file__).parent / "bootdisk.sh"
+LEASED = Path(__file__).parent / "leased.sh"
 RAW = "raw"
 FORMATS = {".qcow2": "qcow2", ".raw": RAW, ".img": RAW}
 
@@ -101,6 +102,7 @@ def _initramfs(guest: Guest, image: Image, process: Process) -> bytes:
     settings = {"NAME": image.name, "HOSTNAME": hostname(image), "MODULES": " ".join(modules)}
     entries = [
         cpio.file("init", SCRIPT.read_bytes(), 0o755),
+        cpio.file("lab/leased", LEASED.read_bytes(), 0o755),
         cpio.file("bin/busybox", (parts / "busybox").read_bytes(), 0o755),
         cpio.file("lab/inside", program().read_bytes(), 0o755),
         cpio.file("lab/settings", _assignments(settings).encode()),

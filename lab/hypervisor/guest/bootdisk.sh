@@ -45,13 +45,17 @@ mount -o remount,ro /root/.lab
 
 hostname "$HOSTNAME"
 ip link set lo up
-if [ -e /sys/class/net/eth0 ]; then # QEMU's user network, which gives everybody the same addresses (qemu(1), -nic user)
-    ip address add 10.0.2.15/24 dev eth0
+echo "nameserver 10.0.2.3" >resolv.conf
+if [ -e /sys/class/net/eth0 ]; then
     ip link set eth0 up
-    ip route add default via 10.0.2.2
+    # Where nobody answers: what QEMU's user network, without its own DHCP, gives to everybody (qemu(1), -nic user).
+    udhcpc -i eth0 -n -q -t 3 -T 1 -s /lab/leased >/dev/null 2>&1 || {
+        ip address add 10.0.2.15/24 dev eth0
+        ip route add default via 10.0.2.2
+    }
 fi
 if [ -d /root/etc ]; then
-    [ -s /root/etc/resolv.conf ] || { rm -f /root/etc/resolv.conf; echo "nameserver 10.0.2.3" >/root/etc/resolv.conf; }
+    [ -s /root/etc/resolv.conf ] || { rm -f /root/etc/resolv.conf; cp resolv.conf /root/etc/resolv.conf; }
     [ -s /root/etc/hosts ] || { rm -f /root/etc/hosts; printf '127.0.0.1\tlocalhost\n' >/root/etc/hosts; }
     [ -s /root/etc/hostname ] || { rm -f /root/etc/hostname; echo "$HOSTNAME" >/root/etc/hostname; }
 fi

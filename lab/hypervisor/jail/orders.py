@@ -66,7 +66,7 @@ def write_orders(spec: MachineSpec, qemu: Path, driver: Path, seccomp: bytes) ->
     ``seccomp`` is the program that decides about QEMU's system calls, an array of struct sock_filter.
     """
     for path in _read_only(spec):
-        _let_read(path)
+        _let_read(path, foreign=spec.foreign is not None)
     path = spec.sockets / ORDERS
     path.parent.mkdir(mode=0o700)
     (path.parent / ROOT).mkdir()
@@ -94,9 +94,14 @@ def _system(qemu: Path) -> Iterator[str]:
 
 def _machine(spec: MachineSpec) -> Iterator[str]:
     yield f"read {spec.sockets}"
-    yield from (f"socket {spec.sockets / name}" for name in (CONSOLE, *(port.name.lower() for port in Port)))
+    yield from (f"socket {spec.sockets / name}" for name in _sockets(spec))
     yield from (f"read {path}" for path in _read_only(spec))
-    yield from (f"write {disk.path}" for disk in spec.disks if disk.backing)
+    yield from (f"write {disk.path}" for disk in spec.disks if disk.below)
+
+
+def _sockets(spec: MachineSpec) -> tuple[str, ...]:
+    """Those that lab listens at."""
+    return (CONSOLE,) if spec.foreign else (CONSOLE, *(port.name.lower() for port in Port))
 
 
 def _read_only(spec: MachineSpec) -> list[Path]:
@@ -107,7 +112,7 @@ def _read_only(spec: MachineSpec) -> list[Path]:
 
 def _below(disk: Disk) -> list[Path]:
     """The files of a disk that nobody writes to."""
-    return [path for path in (disk.between, disk.backing) if path] if disk.backing else [disk.path]
+    return [*(path for path, _ in disk.below), *disk.data] if disk.below else [disk.path]
 
 
 def _of_libvirt(spec: MachineSpec, driver: Path) -> Iterator[str]:
@@ -125,7 +130,7 @@ def _devices(spec: MachineSpec) -> Iterator[str]:
 
 
 def _limits(spec: MachineSpec) -> Iterator[str]:
-    largest = max([spec.memory_bytes, *(_size_bytes(disk.path) for disk in spec.disks if disk.backing)])
+    largest = max([spec.memory_bytes, *(_size_bytes(disk.path) for disk in spec.disks if disk.below)])
     yield f"limit {resource.RLIMIT_FSIZE} {largest + largest // 64 + SPARE_BYTES}"
     yield f"limit {resource.RLIMIT_NOFILE} {OPEN_FILES}"
     yield f"limit {resource.RLIMIT_NPROC} {THREADS}"
@@ -139,11 +144,18 @@ def _size_bytes(layer: Path) -> int:
     return int(QCOW2_SIZE.unpack_from(head, QCOW2_SIZE_OFFSET)[0]) if head.startswith(QCOW2_MAGIC) else 0
 
 
-def _let_read(path: Path) -> None:
-    """QEMU's user is nobody that the file knows. Who may get at it on the host is up to the folders above."""
+def _let_read(path: Path, *, foreign: bool) -> None:
+    """QEMU's user is nobody that the file knows. Who may get at it on the host is up to the folders above.
+
+    What is somebody else's is left as it is.
+    """
     status = path.stat()
     if status.st_mode & stat.S_IROTH:
         return
+    if foreign:
+        raise LabError(
+            f"{path.name} can't be read by QEMU, which runs as a user of its own", hint=f"chmod o+r {path}"
+        )
     closed = any(not folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
     if status.st_uid != privilege.user_id() or not closed:  # somebody else's, or somebody else would be let in
         raise LabError(f"{path} can't be read by QEMU, which runs as a user of its own", hint=f"chmod o+r {path}")

@@ -1,0 +1,261 @@
+"""A disk of the user's in an ordinary PC: any system that boots there, of which lab knows nothing.
+
+Each disk is a backend of its own, made by `backend_of` and found by its name from then on: ``vm:debian12``. Nothing
+of lab's is inside, so nobody can be asked there; what is seen from outside is measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from signal import SIGKILL
+from typing import TYPE_CHECKING, ClassVar
+
+from lab.backends import registry
+from lab.backends.base import SiteBackend, raise_as_launch_error
+from lab.backends.holdings import Holdings
+from lab.backends.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
+from lab.backends.microvm import MEMORY_UNDER_TCG, VIRTUAL_CPU
+from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError
+from lab.host import checks, privilege
+from lab.host.clock import Timeline
+from lab.hypervisor.kinds import Devices, Firmware
+from lab.images.image import Image, Origin
+from lab.instance import NO_KNOBS, Instance, Knob, LaunchRequest, Parity
+from lab.model import Check, Completed, ImageConfig, Kernel, Limits, Phase, Process
+
+if TYPE_CHECKING:
+    from lab.backends.site import Site
+    from lab.hypervisor.disks.machine import DiskMachine
+    from lab.hypervisor.disks.own import OwnDisk
+
+PREFIX = "vm:"
+FIRST_ORDER = 51  # right behind lab's own vm
+DEFAULT_MEMORY_BYTES = 1 << 30
+LEAST_MEMORY_BYTES = {Firmware.SEABIOS: 16 << 20, Firmware.OVMF: 256 << 20}
+LONGEST_NAME = 16
+FIRMWARE = Knob(
+    name="firmware",
+    levels=(Firmware.SEABIOS, Firmware.OVMF),
+    tells="what of a boot is the firmware's: a BIOS, or UEFI",
+)
+DEVICES = Knob(
+    name="devices",
+    levels=tuple(Devices),
+    tells="what devices cost that are made like real ones, for a system without virtio",
+)
+NOBODY = "nothing of lab's is in there that could be asked"
+DIFFERENCES = (
+    "User space: a whole system that lab did not make. Which application answers, and what else runs, is not known: "
+    "figures compare two systems, not two boundaries.",
+    "Not asked inside: files, limits as they are seen there, memory as its kernel counts it, the fixed computation, "
+    "the isolation questions.",
+    "Memory: the limit is the guest's RAM, which holds its kernel and all of its system; without one it is 1 GiB.",
+    MEMORY_UNDER_TCG,
+    VIRTUAL_CPU,
+    "Processes: no limit, since nobody is inside who could set it.",
+    "Disk: what it writes goes to an overlay over the disk, and is cached twice, by the guest and by the host.",
+    "Start: firmware and boot loader of the disk run, the latter as long as it waits for a key.",
+    "Stop: its power button is pressed; a system that has not switched itself off after 10 s is unplugged.",
+)
+OF_LEVEL = {
+    ("firmware", Firmware.OVMF.value): "Firmware: OVMF (UEFI, no settings kept), which starts EFI/BOOT/BOOTX64.EFI.",
+    (
+        "devices",
+        Devices.VIRTIO.value,
+    ): "Network: packets pass a virtio card and a tap where the others have a veth pair.",
+    (
+        "devices",
+        Devices.PLAIN.value,
+    ): "Devices: an AHCI disk, an e1000e and a VGA card, emulated register by register.",
+}
+
+
+class DiskInstance(Instance):
+    """One machine that boots the disk."""
+
+    opaque = True
+
+    def __init__(self, backend: str, request: LaunchRequest, machine: DiskMachine, holdings: Holdings) -> None:
+        self.name = request.name
+        self.backend = backend
+        self.request = request
+        self.timeline = machine.timeline
+        self.address = holdings.address
+        self.published = holdings.published
+        self.accelerator = machine.request.accelerator
+        self.cgroup = machine.request.cgroup
+        self.machine = machine
+        self._holdings = holdings
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        raise LabError(f"{argv[0]} can't be run in {self.name}: {NOBODY}", hint="ask over its network")
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """0 once its system has switched it off."""
+        return self.machine.wait(timeout_seconds)
+
+    def signal(self, number: int) -> None:
+        """SIGKILL pulls the plug, any other signal presses the power button."""
+        if number == SIGKILL:
+            self.machine.pull_the_plug()
+        else:
+            self.machine.press_power_button()
+
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        self.machine.stop(grace_seconds, release=self._holdings.release)
+
+
+class DiskBackend(SiteBackend):
+    """What the backends of all disks have in common; ``disk`` is the one that a class of its own boots."""
+
+    kernel = Kernel.OWN
+    opaque = True
+    disk: ClassVar[OwnDisk]
+    image: ClassVar[Image]
+    knobs: ClassVar[tuple[Knob, ...]] = (FIRMWARE, DEVICES)
+    parity = Parity(differences=DIFFERENCES, of_level=OF_LEVEL)
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        levels = super().settle(knobs)
+        if levels["firmware"] == Firmware.OVMF and not checks.OVMF.exists():
+            raise BackendUnavailable(
+                "firmware=ovmf can't be had here: it is not installed", hint="apt-get install ovmf"
+            )
+        return levels
+
+    @classmethod
+    def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:
+        least = LEAST_MEMORY_BYTES[Firmware(cls.settle(knobs)["firmware"])]
+        if limits.memory_bytes is not None and limits.memory_bytes < least:
+            raise LimitError(
+                f"no system boots from a disk in {limits.memory_bytes >> 20} MiB",
+                hint=f"--memory {least >> 20}M or more",
+            )
+
+    @classmethod
+    def check(cls) -> list[Check]:
+        programs = ("qemu-system-x86_64", "qemu-img", "dnsmasq")
+        tools = [checks.tool(tool) for tool in checks.TOOLS if tool.program in programs]
+        return [privilege.check(), checks.cgroup(), *tools, libvirt(), tun()]
+
+    def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
+        """What runs the vCPUs, libvirt's look at QEMU, the network. Of the disk nothing is made."""
+        self.settle(knobs)
+        self.disk.require_unchanged()
+        _ = self.site.accelerator, self.site.hypervisor, self.site.network
+
+    def files(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> list[Path]:
+        """The disk's own."""
+        return list(self.disk.paths)
+
+    def launch(self, request: LaunchRequest) -> DiskInstance:
+        from lab.hypervisor.parts import vcpus
+
+        timeline = Timeline(request.listener)
+        timeline.mark(Phase.REQUESTED)
+        levels = self.settle(request.knobs)
+        holdings = Holdings(self.site, request)
+        try:
+            self.check_limits(request.limits, request.knobs)
+            machine = self._start(request, levels, holdings, timeline, vcpus(request.limits))
+        except BaseException as error:
+            holdings.release()
+            raise_as_launch_error(error)
+            raise
+        return DiskInstance(self.name, request, machine, holdings)
+
+    def _start(
+        self, request: LaunchRequest, levels: Mapping[str, str], holdings: Holdings, timeline: Timeline, vcpus: int
+    ) -> DiskMachine:
+        from lab.hypervisor.disks.machine import DiskMachine, DiskRequest
+        from lab.hypervisor.domain import Interface
+        from lab.runtime.plan import Before
+
+        with timeline.step("lab", Before.NETWORK):
+            tap = holdings.make_tap()
+            holdings.lease(tap, lambda at: timeline.mark(Phase.ADDRESSED, at))
+        # The guest is as large as the limits say; QEMU's own needs come on top and are measured.
+        with timeline.step("lab", Before.CGROUP):
+            group = holdings.make_control_group(Limits())
+        directory = self.site.scratch / request.name
+        if len(os.fsencode(directory)) > LONGEST_DIRECTORY_BYTES:
+            raise LaunchError(
+                f"{directory} is too long a path for QEMU's sockets", hint="set LAB_HOME to a shorter one"
+            )
+        wanted = DiskRequest(
+            name=f"lab-{self.site.session.id}-{next(self._numbers)}d{self.order - FIRST_ORDER}",
+            disk=self.disk,
+            accelerator=self.site.accelerator,
+            memory_bytes=request.limits.memory_bytes or DEFAULT_MEMORY_BYTES,
+            vcpus=vcpus,
+            uefi=levels["firmware"] == Firmware.OVMF,
+            devices=Devices(levels["devices"]),
+            directory=directory,
+            log_directory=request.log_directory,
+            cgroup=group,
+            interface=Interface(tap=tap.tap, mac=tap.mac),
+            network_namespace=self.site.network.namespace.descriptor,
+            console=request.stdout,
+        )
+        return DiskMachine.start(self.site.hypervisor, wanted, timeline)
+
+
+def backend_of(disk: OwnDisk, levels: Mapping[str, str] = NO_KNOBS) -> type[DiskBackend]:
+    """The backend of a disk, found by its name from now on; ``levels`` are what its knobs are at when nobody
+    sets them.
+
+    Raises UsageError for levels that don't exist.
+    """
+    others = [kind for kind in registry.available() if issubclass(kind, DiskBackend)]
+    members = {
+        "name": name_of(disk.name, [kind.name for kind in others]),
+        "title": f"virtual machine (QEMU) from {disk.name}",
+        "mechanism": f"a virtual PC that boots {disk.name}: a kernel and a system of its own, made by others",
+        "order": FIRST_ORDER + len(others),
+        "disk": disk,
+        "image": placeholder(disk),
+        "__doc__": f"The disk {disk.name}.",
+        "__module__": __name__,
+    }
+    kind: type[DiskBackend] = type("Own", (DiskBackend,), members)
+    kind.settle(levels)
+    kind.knobs = tuple(
+        Knob(name=knob.name, levels=_first(levels.get(knob.name), knob.levels), tells=knob.tells)
+        for knob in DiskBackend.knobs
+    )
+    registry.admit(kind)
+    return kind
+
+
+def name_of(file: str, taken: Collection[str] = ()) -> str:
+    """``vm:debian12`` for ``debian12.qcow2``; for a further one of that name ``vm:debian12-2``."""
+    stem = file.rpartition(".")[0] or file
+    short = re.sub(r"[^A-Za-z0-9.-]+", "-", stem).strip("-.")[:LONGEST_NAME].rstrip("-.") or "disk"
+    tried = itertools.chain((short,), (f"{short}-{number}" for number in itertools.count(2)))
+    return next(f"{PREFIX}{each}" for each in tried if f"{PREFIX}{each}" not in taken)
+
+
+def placeholder(disk: OwnDisk, digest: str = "") -> Image:
+    """What stands where another backend's image does: an image without layers that is called like the disk."""
+    return Image(
+        name=disk.name, digest=digest, config=ImageConfig(), layers=(), origin=Origin.DISK,
+        created=datetime.fromtimestamp(disk.stamps[0][3] / 1e9, UTC), file_bytes=disk.file_bytes,
+    )  # fmt: skip
+
+
+NO_PROCESS = Process(argv=())
+"""What is executed there, its disk knows."""
+
+
+def _first(level: str | None, levels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(levels) if level is None else (level, *(each for each in levels if each != level))

@@ -1,0 +1,52 @@
+"""Small disks that boot: GRUB and nothing else, no operating system, but it boots as one does, in a second."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from pathlib import Path
+
+from lab.hypervisor.disks.qcow2 import BACKING_FORMAT, DATA_FILE, EXTERNAL_DATA, FIXED, MAGIC, MORE
+from lab.hypervisor.guest import grub
+
+DISK_BYTES = 4 << 20
+GREETING = "a line from the disk"
+SPEAK = f"serial --unit=0\nterminal_output serial\nterminal_input serial\necho '{GREETING}'\n"
+MODULES = ("serial", "terminal", "echo", "sleep", "halt", "read", "reboot")
+
+
+def grub_disk(path: Path, script: str = "halt\n", *, platform: grub.Platform = grub.BIOS) -> Path:
+    """A raw disk whose GRUB says the greeting on the serial port and goes on with ``script``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        core = grub.core_image(platform, SPEAK + script, Path(scratch), modules=MODULES)
+        with path.open("wb") as disk:
+            disk.truncate(DISK_BYTES * (1 if platform is grub.BIOS else 4))
+            if platform is grub.BIOS:
+                disk.write(grub.boot_record(core, b""))
+                return path
+            size = 8 << 20
+            disk.write(grub.plain_record(grub.partition_entry(1 << 20, size, kind=grub.EFI_SYSTEM)))
+        grub.make_efi_partition(core, Path(scratch), path, offset_bytes=1 << 20, size_bytes=size)
+    return path
+
+
+def qcow2_header(
+    *,
+    size_bytes: int = DISK_BYTES,
+    backing: str = "",
+    backing_format: str = "",
+    data_file: str = "",
+    encrypted: int = 0,
+) -> bytes:
+    """The header of a qcow2 file (version 3) that claims so much, as a stranger may have written it."""
+    length = FIXED.size + MORE.size
+    extensions = b""
+    for kind, text in ((BACKING_FORMAT, backing_format), (DATA_FILE, data_file)):
+        if text:
+            raw = text.encode()
+            extensions += struct.pack(">II", kind, len(raw)) + raw.ljust(-(-len(raw) // 8) * 8, b"\0")
+    extensions += struct.pack(">II", 0, 0)
+    name_at = length + len(extensions) if backing else 0
+    fixed = FIXED.pack(MAGIC, 3, name_at, len(backing), 16, size_bytes, encrypted, 1, 0x30000, 0x10000, 1, 0, 0)
+    more = MORE.pack(EXTERNAL_DATA if data_file else 0, 0, 0, 4, length)
+    return (fixed + more + extensions + backing.encode()).ljust(1 << 16, b"\0")

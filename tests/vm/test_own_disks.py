@@ -1,0 +1,271 @@
+"""Disks that lab did not make boot, are seen to be ready from outside, stay as they are, and leave nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from bootable import DISK_BYTES, GREETING, grub_disk
+from host_state import assert_unchanged, snapshot, wait_until
+from tiny import GREETING as PAGE
+from tiny import tiny_image
+
+from lab.backends.owndisk import NO_PROCESS, DiskInstance, backend_of
+from lab.backends.site import Site
+from lab.errors import LabError, LaunchError, NotReady
+from lab.experiment.scenario import asked_alone
+from lab.host.checks import OVMF
+from lab.hypervisor.disks.own import examine
+from lab.hypervisor.guest.bootdisk import make_boot_disk
+from lab.hypervisor.guest.grub import BIOS, UEFI
+from lab.hypervisor.jail.confinement import Confinement
+from lab.images.store import Store
+from lab.instance import LaunchRequest
+from lab.metrics.base import Subject
+from lab.metrics.readiness import wait_ready
+from lab.model import HttpReadiness, Limits, LogReadiness, Phase, Readiness, StartedReadiness
+from lab.network.dhcp import FIRST_USER
+
+LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
+BOOT_SECONDS = 240.0  # emulated, on a busy host
+NET_BIND_SERVICE, NET_ADMIN = 1 << 10, 1 << 12  # linux/capability.h
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needed() -> None:
+    if BIOS.missing:
+        pytest.skip("GRUB for BIOS is not installed")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with Site.open() as opened:
+        yield opened
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """A file as it was."""
+
+    path: Path
+    digest: bytes
+    changed_ns: int
+    mode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Untouched:
+        status = path.stat()
+        return cls(path, hashlib.sha256(path.read_bytes()).digest(), status.st_mtime_ns, status.st_mode)
+
+    def check(self) -> None:
+        assert Untouched.of(self.path) == self
+
+
+def booted(
+    site: Site, path: Path, logs: Path, *, backing: tuple[Path, ...] = (), knobs: dict[str, str] | None = None
+) -> DiskInstance:
+    kind = backend_of(examine(path, backing=backing))
+    logs.mkdir()
+    request = LaunchRequest(
+        name=f"m{kind.order}", image=kind.image, process=NO_PROCESS, limits=Limits(memory_bytes=256 << 20),
+        log_directory=logs, knobs=knobs or {},
+    )  # fmt: skip
+    backend = site.backend(kind.name)
+    backend.prepare(kind.image, request.knobs)
+    instance = backend.launch(request)
+    assert isinstance(instance, DiskInstance)
+    return instance
+
+
+def wait_for(site: Site, instance: DiskInstance, readiness: Readiness, port: int | None = None) -> None:
+    scenario = asked_alone("disk", readiness, port, BOOT_SECONDS)
+    subject = Subject.before_launch(scenario=scenario, network=site.network, idle_seconds=0.0)
+    subject.launched(instance)
+    wait_ready(subject)
+
+
+@pytest.mark.parametrize("devices", ["virtio", "plain"])
+@pytest.mark.parametrize("firmware", ["seabios", "ovmf"])
+def test_a_disk_boots_speaks_and_switches_itself_off(
+    site: Site, tmp_path: Path, firmware: str, devices: str, missing: Callable[[str], None]
+) -> None:
+    """Readiness is a line on the serial console; nobody has to have an address."""
+    if firmware == "ovmf" and (UEFI.missing or not OVMF.exists()):
+        missing("UEFI firmware, and GRUB for it")
+    platform = UEFI if firmware == "ovmf" else BIOS
+    before = Untouched.of(grub_disk(tmp_path / "grub.raw", "sleep 2\nhalt\n", platform=platform))
+    with booted(site, before.path, tmp_path / "logs", knobs={"firmware": firmware, "devices": devices}) as instance:
+        wait_for(site, instance, LogReadiness(pattern=GREETING))
+        assert instance.wait(BOOT_SECONDS) == 0
+    assert GREETING in (tmp_path / "logs/console.log").read_text(errors="replace")
+    assert instance.timeline.at(Phase.ADDRESSED) is None
+    before.check()
+
+
+def test_a_restart_of_its_system_is_no_end(site: Site, tmp_path: Path) -> None:
+    disk = grub_disk(tmp_path / "again.raw", "reboot\n")
+    log = tmp_path / "logs/console.log"
+    with booted(site, disk, tmp_path / "logs") as instance:
+        assert wait_until(lambda: log.read_bytes().count(GREETING.encode()) > 1, BOOT_SECONDS)
+        assert instance.wait(0.0) is None
+        instance.stop(grace_seconds=0)
+
+
+def test_layers_over_a_disk_boot_and_none_is_written_to(site: Site, tmp_path: Path) -> None:
+    """Two files below, one of which keeps its data elsewhere."""
+    base = grub_disk(tmp_path / "base.raw")
+    middle, data, top = tmp_path / "middle.qcow2", tmp_path / "data.raw", tmp_path / "top.qcow2"
+    for words in (
+        ["create", "-f", "qcow2", "-b", base.name, "-F", "raw", "-o", f"data_file={data}", middle],
+        ["create", "-f", "qcow2", "-b", middle.name, "-F", "qcow2", top],
+    ):
+        made = subprocess.run(["qemu-img", *map(str, words)], cwd=tmp_path, check=False, capture_output=True)
+        if made.returncode:  # a file for its data and a backing file: not every QEMU has both
+            subprocess.run(
+                ["qemu-img", "convert", "-O", "qcow2", "-o", f"data_file={data}", base, middle], check=True
+            )
+    below = (middle, data) if b"base.raw" not in middle.read_bytes()[:4096] else (base, middle, data)
+    before = [Untouched.of(path) for path in (top, *below)]
+    with booted(site, top, tmp_path / "logs", backing=below) as instance:
+        assert instance.wait(BOOT_SECONDS) == 0
+    assert GREETING in (tmp_path / "logs/console.log").read_text(errors="replace")
+    for each in before:
+        each.check()
+
+
+def test_what_fails_is_told_with_its_last_words(site: Site, tmp_path: Path) -> None:
+    disk = grub_disk(tmp_path / "stays.raw", "sleep 1000\n")
+    with booted(site, disk, tmp_path / "logs") as instance:
+        wait_for(site, instance, LogReadiness(pattern=GREETING))
+        with pytest.raises(LabError, match="can't be run in"):
+            instance.execute(["true"])
+        with pytest.raises(NotReady, match="can't be seen to be ready"):
+            wait_for(site, instance, StartedReadiness())
+        os.kill(instance.machine.process or 0, signal.SIGKILL)
+        with pytest.raises(LaunchError, match="has failed") as told:
+            instance.wait(30)
+        assert GREETING in told.value.detail
+
+
+def test_a_disk_that_qemu_may_not_read_is_refused_and_left_as_it_is(site: Site, tmp_path: Path) -> None:
+    disk = grub_disk(tmp_path / "mine.raw")
+    disk.chmod(0o600)
+    before = Untouched.of(disk)
+    with pytest.raises(LaunchError, match=re.escape("chmod o+r")):
+        booted(site, disk, tmp_path / "logs")
+    before.check()
+
+
+def test_a_disk_that_was_changed_meanwhile_is_refused(site: Site, tmp_path: Path) -> None:
+    disk = grub_disk(tmp_path / "changed.raw")
+    kind = backend_of(examine(disk))
+    os.utime(disk)
+    with pytest.raises(LabError, match="was changed"):
+        site.backend(kind.name).prepare(kind.image)
+
+
+@pytest.fixture(scope="module")
+def web(lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk with Linux and the tiny image, which serves a page on port 8000."""
+    store = Store.open(lab_home)
+    path = tmp_path_factory.mktemp("disks") / "web.qcow2"
+    make_boot_disk(store, tiny_image(store), path, free_bytes=32 << 20)
+    return path
+
+
+def test_its_system_gets_an_address_and_answers(site: Site, web: Path, tmp_path: Path) -> None:
+    """… from a server that may do nothing else, in lab's network alone."""
+    before = Untouched.of(web)
+    with booted(site, web, tmp_path / "logs") as instance:
+        pid = site.dhcp.pid
+        assert pid is not None
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert f"Uid:\t{FIRST_USER + pid}\t" in status
+        assert Confinement.of(pid).capabilities == NET_BIND_SERVICE | NET_ADMIN
+        assert Confinement.of(pid).no_new_privs
+        own, hosts = (Path(f"/proc/{each}/ns/net").readlink() for each in (pid, "self"))
+        assert own != hosts
+        assert "/dhcp_" in Path(f"/proc/{pid}/cgroup").read_text()
+        assert pid not in instance.cgroup.processes(), "it is lab's, and charged to nobody"
+        wait_for(site, instance, HttpReadiness(path="/", body=PAGE.strip()), 8000)
+        stamps = instance.timeline.stamps()
+        assert stamps[Phase.ISOLATED] < stamps[Phase.ADDRESSED] < stamps[Phase.LISTENING] <= stamps[Phase.RESPONDED]
+        assert isinstance(instance.address, IPv4Address)
+        instance.stop(grace_seconds=0)
+    assert site.dhcp.pid is None, "nobody is left to ask"
+    before.check()
+
+
+def test_nothing_is_left_of_a_run_that_was_killed(web: Path, lab_home: Path, tmp_path: Path) -> None:
+    before, host = Untouched.of(web), snapshot(lab_home)
+    words = [*LAB, "run", "--on", "vm", str(web), "--ready", "tcp", "--port", "8000", "-p", "8000"]
+    errors = tmp_path / "errors"
+    with errors.open("wb") as told:
+        lab = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=told)
+    try:
+        assert wait_until(lambda: b"is ready (port open)" in errors.read_bytes(), BOOT_SECONDS), errors.read_text()
+        assert b"listens on http://127.0.0.1:" in errors.read_bytes()
+        servers = [pid for pid in _processes("dnsmasq") if "/dhcp_" in Path(f"/proc/{pid}/cgroup").read_text()]
+        assert len(servers) == 1, "the control: there is something to be left"
+    finally:
+        lab.kill()
+        lab.wait()
+    assert wait_until(lambda: not Path(f"/proc/{servers[0]}").exists(), 20)
+    subprocess.run([*LAB, "clean"], check=True, capture_output=True)
+    assert_unchanged(host, home=lab_home)
+    before.check()
+
+
+def _processes(name: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if path.read_text().strip() == name:
+                found.append(int(path.parent.name))
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def test_the_command_ends_as_the_system_does(tmp_path: Path) -> None:
+    disk = grub_disk(tmp_path / "halt.img", "sleep 1\nhalt\n")
+    assert disk.stat().st_size == DISK_BYTES
+    words = [*LAB, "run", "--on", "vm", str(disk), "--ready", f"log:{GREETING}", "--memory", "64M"]
+    done = subprocess.run(words, capture_output=True, check=False, timeout=BOOT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert GREETING.encode() in done.stdout
+    assert b"is ready (log line)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--on", "container", "{}"], 2, "--on vm"),
+        (["--on", "microvm", "{}"], 2, "--on vm"),
+        (["--on", "vm", "{}", "-d"], 2, "leave out -d"),
+        (["--on", "vm", "{}", "-e", "A=b"], 2, "leave out -e"),
+        (["--on", "vm", "{}", "--", "sh"], 2, "leave out CMD"),
+        (["--on", "vm", "{}", "--backing", "/etc/hostname"], 2, "does not refer to it"),
+        (["--on", "vm", "{}.qcow2"], 2, "there is no file"),
+        (["--on", "vm", "{}", "--disk-format", "qcow2"], 1, "--disk-format raw"),
+        (["--on", "vm", "{}", "--knob", "devices=none"], 2, "levels: virtio, plain"),
+        (["--on", "vm", "{}", "--memory", "1M"], 1, "--memory 16M"),
+    ],
+)
+def test_what_can_t_be_had_is_said_in_a_line(tmp_path: Path, words: list[str], code: int, told: str) -> None:
+    disk = grub_disk(tmp_path / "a.raw")
+    done = subprocess.run(
+        [*LAB, "run", *(word.format(disk) for word in words)], capture_output=True, check=False, timeout=60, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
