@@ -1,0 +1,1 @@
+"""How a virtual machine starts: libvirt, QEMU, its jail, and the guest."""

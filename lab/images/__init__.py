@@ -1,0 +1,1 @@
+"""OCI images: their store, Dockerfile builds, transfers, and disks."""

@@ -1,0 +1,1 @@
+"""What is asked from inside: a probe for each question, with its controls."""

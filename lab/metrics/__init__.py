@@ -1,0 +1,1 @@
+"""What is measured: a metric for each thing, which knows no backend."""

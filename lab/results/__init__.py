@@ -1,0 +1,1 @@
+"""Samples and runs on disk: the only thing that joins measuring and reporting."""

@@ -1,0 +1,1 @@
+"""How a container starts: by a launcher, from an OCI configuration."""

@@ -76,6 +76,27 @@ def test_it_can_be_read_by_everybody(look: Open, place: str, scheme: str) -> Non
     assert [f"{each['id']}: {node['html'][:120]}" for each in found["violations"] for node in each["nodes"]] == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_picture_of_the_rooms_can_be_read_in_its_page(look: Open, site: Path, scheme: str) -> None:
+    page = look("docs/architecture.html", color_scheme=scheme)
+    shown = page.locator("img[src$='rooms.svg']").bounding_box()
+    page.goto(f"{site.as_uri()}/docs/rooms.svg")
+    found = page.evaluate("""() => [...document.querySelectorAll('.room')].flatMap(room => {
+        const box = room.querySelector('rect').getBBox();
+        return [...room.querySelectorAll('text')].map(text => {
+            const each = text.getBBox();
+            const [right, bottom] = [each.x + each.width, each.y + each.height];
+            const fits = box.x <= each.x && right <= box.x + box.width && bottom <= box.y + box.height;
+            return [fits, each.height, text.textContent];
+        });
+    })""")
+    assert len(found) > 40
+    assert [words for fits, _, words in found if not fits] == []
+    assert shown is not None
+    drawn = page.evaluate("document.documentElement.viewBox.baseVal.width")
+    assert min(height for _, height, _ in found) * shown["width"] / drawn >= 10, "letters as they are seen, in pixels"
+
+
 def test_a_search_leads_to_the_section(look: Open) -> None:
     page = look("docs/images.html")
     page.keyboard.press("/")
