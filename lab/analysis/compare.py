@@ -132,8 +132,9 @@ class Series:
         return result
 
     def middle(self, quantity: str, state: str, arm: str) -> float:
-        """The geometric mean of the arm's own blocks."""
-        return math.exp(np.nanmean(self._logs[quantity, state, arm]))
+        """The geometric mean of the arm's own blocks; NaN where a value is not positive."""
+        logs = self._logs[quantity, state, arm]
+        return math.exp(np.nanmean(logs)) if np.isfinite(logs).any() else math.nan
 
     def resolution(self, quantity: str, state: str, arm: str) -> float:
         """The coarsest that it was polled, in the quantity's unit; 0 for what was seen as an event."""

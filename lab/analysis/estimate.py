@@ -194,7 +194,7 @@ def median_interval(values: Floats, level: float = LEVEL, *, sessions: Sessions 
 
     With ``sessions``, of the medians of the sessions: independent are then these. Between order statistics, which
     assumes nothing about the distribution. Fewer than ``ENOUGH_FOR_ORDER`` values can't do that: then Student's t, on
-    logarithms where all values are positive.
+    logarithms where all values are positive. Where none is negative the interval is not either.
     """
     values = values[np.isfinite(values)] if sessions is None else _medians_of_sessions(values, sessions)
     if len(values) < FEWEST:
@@ -207,7 +207,8 @@ def median_interval(values: Floats, level: float = LEVEL, *, sessions: Sessions 
         warnings.simplefilter("ignore", RuntimeWarning)  # of values that hardly vary
         found = distributions.ttest_1samp(np.log(values) if positive else values, 0.0).confidence_interval(level)
         low, high = (np.exp(found.low), np.exp(found.high)) if positive else (found.low, found.high)
-    return float(low), float(high)
+    least = 0.0 if bool((values >= 0).all()) else -math.inf
+    return max(float(low), least), float(high)
 
 
 def _medians_of_sessions(values: Floats, sessions: NDArray[np.int64]) -> Floats:

@@ -21,6 +21,7 @@ from lab.analysis.host import HOST, remarks
 from lab.analysis.judge import TWIN as FAMILY_OF_TWIN
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value, is_key, label, some
+from lab.analysis.readiness import called
 from lab.host.virtualisation import NESTED
 from lab.model import Accelerator
 from lab.results.record import Arm, Ending, Status
@@ -272,13 +273,19 @@ def _coarse(loaded: Observed) -> Iterator[Finding]:
     measured = loaded.measured
     polled = measured[(measured["resolution"] > COARSE * measured["value"].abs()) & measured["value"].notna()]
     if not polled.empty:
-        cases = sorted({f"{label(str(row.quantity))} of {row.arm}" for row in polled.itertuples()})
+        cases = sorted({f"{_called(str(row.quantity), loaded)} of {row.arm}" for row in polled.itertuples()})
         yield Finding(
             kind=Kind.COARSE,
             severity=Severity.WARNING,
             sentence=f"Polling was coarser than {100 * COARSE:.0f} % of the value: {some(cases)}.",
             advice="Read these values with the resolution printed beside them.",
         )
+
+
+def _called(quantity: str, loaded: Observed) -> str:
+    """Its name in this run: ``first answer``, ``port open``, as what was waited for has it."""
+    known = called(quantity, loaded.run)
+    return known.label if known else label(quantity)
 
 
 def _host(loaded: Observed) -> Iterator[Finding]:

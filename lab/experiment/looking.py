@@ -159,7 +159,7 @@ def observe(instance: Instance, backend: Backend, network: Reachable, wanted: fr
         ports=tuple(sorted(port for port, status in asked.items() if status is not None)),
         answers={port: status for port, status in asked.items() if status},
         path=path,
-        inner=(*inner, *(f"port {port}" for port, status in asked.items() if status is None)),
+        inner=(*inner, *(f"{UNREACHED}{port}" for port, status in asked.items() if status is None)),
         udp=_udp(instance) if not outer else (),
     )
 
@@ -297,14 +297,21 @@ def _choose(scenario: Scenario, config: ImageConfig, seen: Seen) -> int | None:
     return speaking[0] if speaking else None
 
 
-HINT = "let it listen on 0.0.0.0 (for example Flask: host='0.0.0.0'), or measure its start alone: --ready started"
+HINT = (
+    "let it listen on 0.0.0.0 (Flask: host='0.0.0.0') or on both (:: without IPV6_V6ONLY), or measure without asking: "
+    "--ready log:REGEX, --ready started"
+)
+UNREACHED = "port "
+"""How a port in `Seen.inner` begins that is nobody's loopback, and accepts nothing all the same."""
 
 
 def _why_not(seen: Seen) -> str:
     if not seen.inner:
         return "it listens on no TCP port"
-    ipv6 = any(text.startswith("port ") for text in seen.inner)
-    return f"it listens on {', '.join(seen.inner)} alone" + (", which accepts nothing over IPv4" if ipv6 else "")
+    where = f"it listens on {', '.join(seen.inner)} alone"
+    if any(text.startswith(UNREACHED) for text in seen.inner):
+        where += ", for IPv6 and not for IPv4 (IPV6_V6ONLY), and lab's network has IPv4 alone"
+    return where
 
 
 def _batch(scenario: Scenario, seen: Seen, readiness: Readiness | None, port: int | None) -> Settled:

@@ -47,8 +47,9 @@ def show(run_folder: Path, console: Console | None = None) -> None:
     for finding in first:
         _tell(out, finding)
     out.print(grid)
-    key = "✗ reaches or shares the host's · ◐ its own only · ✓ stopped, or a limit that holds"
-    out.print(Text(f"{key}. Counts of answers, not a score.", style="dim"))
+    if not material.loaded.answers.empty:
+        key = "✗ reaches or shares the host's · ◐ its own only · ✓ stopped, or a limit that holds"
+        out.print(Text(f"{key}. Counts of answers, not a score.", style="dim"))
     out.print()
     for finding in found[len(first) :]:
         _tell(out, finding)

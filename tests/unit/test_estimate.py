@@ -188,3 +188,10 @@ def test_trend_and_slope_are_kendalls_and_theil_sens() -> None:
     spread = math.sqrt(20 * 19 * 45 / 18)
     assert statistics.kendall_z(values) == pytest.approx(tau * 20 * 19 / 2 / spread)
     assert statistics.slope(values) == pytest.approx(published.theilslopes(values).slope)
+
+
+def test_an_interval_of_what_is_never_negative_is_not_either() -> None:
+    low, high = estimate.median_interval(np.array([0.0, 0.014, 0.05]))
+    assert low == 0.0
+    assert high > 0.05
+    assert estimate.median_interval(np.array([-0.01, 0.014, 0.05]))[0] < 0, "a change may be one"

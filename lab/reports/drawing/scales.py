@@ -9,7 +9,7 @@ from typing import Any
 from lab.analysis.quantities import format_value
 from lab.reports import style
 from lab.reports.charts import Data, Panel
-from lab.reports.drawing.sheet import Sheet
+from lab.reports.drawing.sheet import Sheet, width_of
 
 TICK_LETTERS = 9
 """The room of a tick, in letters."""
@@ -61,6 +61,17 @@ def _ticks(sheet: Sheet) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(lambda value, _: written(value, panel.unit, panel.prefix))
     axes.tick_params(axis="x", length=0, labelsize=0.82 * sheet.base, pad=0.3 * sheet.base)
+    _keep_inside(sheet, ticks)
+
+
+def _keep_inside(sheet: Sheet, ticks: list[float]) -> None:
+    """The words of a tick so near to the end of the picture that it would cut them end at the tick."""
+    whole = sheet.axes.get_figure().get_figwidth() * 72
+    for tick, place in zip(sheet.axes.xaxis.get_major_ticks(), ticks, strict=False):
+        words = written(place, sheet.panel.unit, sheet.panel.prefix)
+        middle = sheet.axes.transData.transform((place, 0))[0] * 72 / sheet.axes.get_figure().dpi
+        if middle + width_of(words, 0.82 * sheet.base) / 2 > whole:
+            tick.label1.set_horizontalalignment("right")
 
 
 def logarithmic(low: float, high: float, most: int, unit: str = "") -> list[float]:

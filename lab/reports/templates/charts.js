@@ -117,7 +117,10 @@ class Drawing {
     for (const tick of axis.querySelectorAll(".tick")) tick.remove();
     for (const value of scale.ticks(Math.max(2, Math.floor((right - left) / (4.5 * base))))) {
       const x = left + scale.share(value) * (right - left);
-      const words = svg("text", { x, y: bottom + 1.2 * base, "text-anchor": "middle", "font-size": 0.82 * base }, format(value, unit, prefix));
+      const said = format(value, unit, prefix);
+      const inside = x + 0.23 * said.length * base < this.picture.viewBox.baseVal.width; // else the picture would cut it
+      const anchor = inside ? "middle" : "end";
+      const words = svg("text", { x, y: bottom + 1.2 * base, "text-anchor": anchor, "font-size": 0.82 * base }, said);
       axis.append(svg("g", { class: "tick" }, svg("line", { x1: x, x2: x, y1: top, y2: bottom }), words));
     }
   }
