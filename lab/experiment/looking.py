@@ -298,8 +298,8 @@ def _choose(scenario: Scenario, config: ImageConfig, seen: Seen) -> int | None:
 
 
 HINT = (
-    "let it listen on 0.0.0.0 (Flask: host='0.0.0.0') or on both (:: without IPV6_V6ONLY), or measure without asking: "
-    "--ready log:REGEX, --ready started"
+    "let it listen on 0.0.0.0 (Flask: host='0.0.0.0') or on both (:: without IPV6_V6ONLY), or measure without "
+    "asking: --ready log:REGEX, --ready started"
 )
 UNREACHED = "port "
 """How a port in `Seen.inner` begins that is nobody's loopback, and accepts nothing all the same."""
