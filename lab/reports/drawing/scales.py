@@ -66,10 +66,12 @@ def _ticks(sheet: Sheet) -> None:
 
 def _keep_inside(sheet: Sheet, ticks: list[float]) -> None:
     """The words of a tick so near to the end of the picture that it would cut them end at the tick."""
-    whole = sheet.axes.get_figure().get_figwidth() * 72
+    figure = sheet.axes.get_figure(root=True)
+    assert figure is not None
+    whole = figure.get_figwidth() * 72
     for tick, place in zip(sheet.axes.xaxis.get_major_ticks(), ticks, strict=False):
         words = written(place, sheet.panel.unit, sheet.panel.prefix)
-        middle = sheet.axes.transData.transform((place, 0))[0] * 72 / sheet.axes.get_figure().dpi
+        middle = sheet.axes.transData.transform((place, 0))[0] * 72 / figure.dpi
         if middle + width_of(words, 0.82 * sheet.base) / 2 > whole:
             tick.label1.set_horizontalalignment("right")
 
