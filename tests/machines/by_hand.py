@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lab.errors import LabError
+
 from . import checkout, machine
 from .debian import CHECKOUT, HOME, USER, VERSIONS, Root
 from .disk import cache
@@ -25,7 +27,7 @@ def main() -> int:
         sys.exit("machine: needs root: sudo ./bootstrap tests/machines/ordinary …")
     try:
         return act(parse())
-    except machine.MachineError as error:
+    except (machine.MachineError, LabError) as error:
         sys.exit(f"machine: {error}")
     except KeyboardInterrupt:
         return 130
