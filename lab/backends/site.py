@@ -201,9 +201,10 @@ class Site:
         """What runs the guests of this host: proven by booting one, remembered for this host boot."""
         with self._lock:
             if self._accelerator is None:
+                from lab.backends.vmm import vmm_filter
                 from lab.hypervisor.accelerator import find_accelerator
 
-                self._accelerator = find_accelerator(self.home)
+                self._accelerator = find_accelerator(self.home, vmm_filter())
             return self._accelerator
 
     def backend(self, name: str) -> SiteBackend:

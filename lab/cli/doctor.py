@@ -94,6 +94,7 @@ def _concerns(check: Check, backend: str, own: set[str]) -> bool:
 
 def _accelerate(verdicts: Sequence[Verdict], *, again: bool = False) -> tuple[Accelerator | None, str]:
     """What runs guests here, proven by booting one; None, and why, when none can be booted at all."""
+    from lab.backends.vmm import vmm_filter
     from lab.errors import LabError
     from lab.host.home import home
     from lab.host.virtualisation import NESTED, Ground, platform
@@ -103,7 +104,7 @@ def _accelerate(verdicts: Sequence[Verdict], *, again: bool = False) -> tuple[Ac
         return None, "no backend with a kernel of its own is usable"
     try:
         with _saying("booting a guest to see what runs it"):
-            verdict = choose_accelerator(home(), again=again)
+            verdict = choose_accelerator(home(), vmm_filter(), again=again)
     except LabError as error:
         return None, str(error)
     if verdict.accelerator is not Accelerator.KVM:

@@ -27,11 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+BUS = "DBUS_SYSTEM_BUS_ADDRESS"
+THE_BUS = "unix:path=/run/dbus/system_bus_socket"  # the D-Bus specification's, where nobody says otherwise
+NO_BUS = "unix:path=/dev/null"
+"""An address at which nobody answers."""
 UNLIMITED = str((1 << 64) - 1)
 CALL_SECONDS = 30.0
 START_SECONDS = 30.0
 GRACE_SECONDS = 2.0
 END_SECONDS = 10.0
+
+_address = os.environ.get(BUS, THE_BUS)
+if _address == NO_BUS:  # of a lab that has started this one
+    _address = THE_BUS
 
 
 def start_scope(
@@ -94,12 +102,17 @@ def await_end(path: str) -> None:
         raise LabError(f"{name} is left; living processes in it: {living}", hint=f"systemctl stop {name}")
 
 
+def keep_off_the_bus() -> None:
+    """Let no library in this process find the system's bus from now on. The calls of this module still do."""
+    os.environ[BUS] = NO_BUS
+
+
 def _call(method: str, signature: str, *arguments: str) -> None:
     """One call of systemd's manager. What follows ``--`` is no option, whatever it begins with."""
     from lab.host.command import run  # for those who do call
 
     words = ["busctl", "--quiet", "--", "call", *MANAGER, method, signature, *arguments]
-    run(words, timeout_seconds=CALL_SECONDS, hint="systemctl status dbus.socket")
+    run(words, timeout_seconds=CALL_SECONDS, environment={BUS: _address}, hint="systemctl status dbus.socket")
 
 
 def _group_of_process(pid: int) -> str:

@@ -1,9 +1,9 @@
 """KVM must be proven: whether lab's own guest kernel really boots under it on this host.
 
 /dev/kvm may open, answer and create machines, and still no kernel ever boots: QEMU asserts, or the guest hangs
-before its first instruction of ours. So a small machine is started with a deadline; the first line of lab's
-init is the proof. A success and a refusal hold for this boot of this host; that the time was too short, or that
-something was lacking just then, holds for ten minutes only. Kept in ``<home>/cache/kvm.json``.
+before its first instruction of ours. So a small machine is started with a deadline, in a jail as every machine is;
+the first line of lab's init is the proof. A success and a refusal hold for this boot of this host; that the time was
+too short, or that something was lacking just then, holds for ten minutes only. Kept in ``<home>/cache/kvm.json``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import select
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -21,11 +20,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.errors import UsageError
+from lab.host import privilege
+from lab.host.ledger import Session
 from lab.host.virtualisation import Ground, platform
 from lab.hypervisor.channels import INIT_LINE
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.emulator import QEMU
+from lab.hypervisor.emulator import JAIL_VARIABLE, find_qemu, install_emulator
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
+from lab.hypervisor.jail.confinement import require_confined
+from lab.hypervisor.jail.orders import lone_orders
 from lab.hypervisor.kinds import MICROVM
 from lab.model import Accelerator
 
@@ -40,7 +43,9 @@ DOUBT_SECONDS = 600.0
 CONSOLE_CHARACTERS = 4096
 LACKING = ("Cannot allocate memory", "Device or resource busy")  # errno(3), in QEMU's last words: it may pass
 AGAIN = "lab doctor --prove asks again"
-PROOF_MEMORY = "128M"
+MACHINE = ("-machine", "microvm,accel=kvm", "-cpu", "host", "-m", "128M")
+# QEMU's own filter, in the words in which libvirt asks for it.
+SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +62,17 @@ class Verdict:
     console: str = ""
 
 
-def find_accelerator(home: Path) -> Accelerator:
+def find_accelerator(home: Path, seccomp: bytes) -> Accelerator:
     """KVM where it is proven, otherwise TCG. See `choose_accelerator`."""
-    return choose_accelerator(home).accelerator
+    return choose_accelerator(home, seccomp).accelerator
 
 
-def choose_accelerator(home: Path, *, again: bool = False) -> Verdict:
+def choose_accelerator(home: Path, seccomp: bytes, *, again: bool = False) -> Verdict:
     """The verdict for this boot of this host; up to `DEADLINE_SECONDS`, the first time, or if it is to be had again.
 
+    ``seccomp`` is the program that decides about QEMU's system calls, an array of struct sock_filter.
     ``$LAB_ACCELERATOR`` set to kvm or tcg decides without proof. Raises UsageError for any other value, and what
-    `prepare_guest` raises if there is no guest kernel to boot.
+    `prepare_guest` and `install_emulator` raise if there is no guest kernel to boot, or nothing to boot it with.
     """
     if wish := os.environ.get(OVERRIDE):
         if wish not in (Accelerator.KVM, Accelerator.TCG):
@@ -77,7 +83,7 @@ def choose_accelerator(home: Path, *, again: bool = False) -> Verdict:
     kept = home / "cache" / "kvm.json"
     verdict = None if again else _remembered(kept)
     if verdict is None:
-        verdict = prove(prepare_guest(home))
+        verdict = prove(prepare_guest(home), home, seccomp)
         _remember(kept, verdict)
     return verdict
 
@@ -87,12 +93,16 @@ def last_proof(home: Path) -> Verdict | None:
     return _remembered(home / "cache" / "kvm.json")
 
 
-def prove(guest: Guest) -> Verdict:
-    """Boot the guest's kernel under KVM until its init speaks, or the deadline passes."""
+def prove(guest: Guest, home: Path, seccomp: bytes) -> Verdict:
+    """Boot the guest's kernel under KVM until its init speaks, or the deadline passes.
+
+    QEMU is what `Machine` starts, in the jail that it starts it in: a host may let root at /dev/kvm and not QEMU's
+    user. Who may not make that jail gets a QEMU of his own, and can start no machine.
+    """
     deadline_seconds = DEADLINE_SECONDS[platform().ground]
     log.info("booting a guest to see whether KVM runs it, for %g s at most", deadline_seconds)
     console = bytearray()
-    failure, final = _boot(guest, deadline_seconds, console)
+    failure, final = _boot(guest, home, seccomp, deadline_seconds, console)
     return Verdict(
         accelerator=Accelerator.TCG if failure else Accelerator.KVM,
         reason=failure or "lab's guest kernel booted under KVM",
@@ -113,28 +123,42 @@ def _obstacle() -> str:
     return ""
 
 
-def _boot(guest: Guest, deadline_seconds: float, console: bytearray) -> tuple[str, bool]:
-    """Why it did not boot, "" when it did; and whether that is final. QEMU directly: there is nothing to manage, only
-    to kill. What its console shows is added to ``console``.
+def _boot(guest: Guest, home: Path, seccomp: bytes, deadline_seconds: float, console: bytearray) -> tuple[str, bool]:
+    """Why it did not boot, "" when it did; and whether that is final. QEMU without libvirt: there is nothing to
+    manage, only to kill. What its console shows is added to ``console``.
     """
+    jailed = privilege.granted(privilege.Need.CONTAIN)
+    program = install_emulator(home) if jailed else find_qemu()
     with (
-        tempfile.TemporaryDirectory(prefix="lab-kvm-") as folder,
+        Session.open() as session,
         socket.socket(socket.AF_UNIX) as listener,
         tempfile.TemporaryFile() as complaints,
     ):
-        port = Path(folder) / "console"
+        folder = session.directory / "kvm"
+        folder.mkdir(mode=0o700)
+        port = folder / "console"
         listener.bind(str(port))
         listener.listen(1)
         argv = [
-            "setpriv", "--pdeathsig=KILL", shutil.which(QEMU) or QEMU,
-            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", "microvm,accel=kvm", "-cpu", "host", "-m", PROOF_MEMORY,
+            str(program), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *SANDBOX, *MACHINE,
             "-kernel", str(guest.kernel), "-initrd", str(guest.initramfs), "-append", command_line(MICROVM),
             "-serial", f"unix:{port}",
         ]  # fmt: skip
-        qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints)
+        environment = dict(os.environ)
+        if jailed:
+            reads = (guest.kernel, guest.initramfs)
+            environment[JAIL_VARIABLE] = str(
+                lone_orders(folder, find_qemu(), seccomp=seccomp, reads=reads, socket=port, devices=(DEVICE,))
+            )
+        else:
+            argv = ["setpriv", "--pdeathsig=KILL", *argv]
+        qemu = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, env=environment
+        )
         try:
             failure, final = _await_init(listener, qemu, deadline_seconds, console)
+            if jailed and not failure:
+                require_confined(qemu.pid, "the proof of KVM")
         finally:
             qemu.kill()
             qemu.wait()

@@ -31,6 +31,7 @@ import libvirt_qemu
 
 from lab.errors import BackendUnavailable, LabError
 from lab.host.ledger import Session
+from lab.host.systemd import keep_off_the_bus
 from lab.hypervisor.emulator import find_qemu, install_emulator
 from lab.model import Check
 
@@ -127,6 +128,7 @@ class Hypervisor:
             raise LabError(f"{root} is too long a path for libvirt's sockets", hint="use a shorter runtime folder")
         _make_root(root, home / "cache" / "libvirt")
         uri = f"qemu:///embed?root={root}"
+        keep_off_the_bus()  # there libvirt would have systemd-machined register each QEMU, and give it a group
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
         _start_event_loop()
         connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)

@@ -1,9 +1,9 @@
 """A newcomer's Debian with nothing of lab's: a clean clone, and README's two commands as they are typed.
 
-apt and pip go through QEMU's user network. Both commands are asked for less than they would do, for as typed they take
-hours under emulation: the first for one block of two metrics instead of at least three of all (`test_nightly` asks for
-all), the second for some tests of `tests/unit` and `tests/container` (the part that needs a machine runs in
-`test_nightly`). One Debian is used by root, the other by an ordinary user with sudo: a newcomer's hour each.
+apt and pip go through QEMU's user network. Both commands are asked for less than they would do, since as typed they
+take hours under emulation: the first for one block of two metrics instead of at least three of all (`test_nightly`
+asks for all), the second for some tests of `tests/unit` and `tests/container` (the part that needs a machine runs in
+`test_nightly`). One Debian is used by root, the other by an ordinary user with sudo.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ pytestmark = pytest.mark.nightly
 SECONDS = 9000.0
 PLACES = {"root": Path("/root/lab"), USER: Path(f"/home/{USER}/lab")}
 TESTS = (
-    "tests/unit/test_bootstrap.py", "tests/unit/test_cgroup.py", "tests/unit/test_checks.py", "tests/unit/test_doctor.py",
-    "tests/unit/test_runtime_config.py", "tests/unit/test_systemd.py", "tests/container/test_runtime_life.py",
-)  # fmt: skip
+    "tests/unit/test_bootstrap.py",
+    "tests/unit/test_cgroup.py",
+    "tests/unit/test_checks.py",
+    "tests/unit/test_doctor.py",
+    "tests/unit/test_runtime_config.py",
+    "tests/unit/test_systemd.py",
+    "tests/container/test_runtime_life.py",
+)
 COMMANDS = ("lab compare web-app --blocks 1 --metrics boot,memory --idle 1s", f"pytest {' '.join(TESTS)}")
 
 

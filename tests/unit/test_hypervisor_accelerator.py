@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab.errors import BackendUnavailable, UsageError
+from lab.host import privilege
 from lab.host.virtualisation import Ground
 from lab.hypervisor import accelerator
 from lab.hypervisor.accelerator import Verdict, choose_accelerator
@@ -28,7 +29,7 @@ def proofs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """A /dev/kvm that opens, and a proof that counts how often it was asked for and says KVM works."""
     asked: list[int] = []
 
-    def prove(_guest: object) -> Verdict:
+    def prove(_guest: object, _home: Path, _seccomp: bytes) -> Verdict:
         asked.append(1)
         found = Verdict(accelerator=Accelerator.KVM, reason="it booted", boot_id=accelerator._boot_id())
         return replace(found, kernel=os.uname().release)
@@ -43,15 +44,15 @@ def proofs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
 
 
 def test_a_proof_holds_for_this_boot_of_this_kernel(proofs: list[int], tmp_path: Path) -> None:
-    assert choose_accelerator(tmp_path).accelerator is Accelerator.KVM
-    assert choose_accelerator(tmp_path).reason == "it booted"
+    assert choose_accelerator(tmp_path, b"").accelerator is Accelerator.KVM
+    assert choose_accelerator(tmp_path, b"").reason == "it booted"
     assert len(proofs) == 1
     kept = tmp_path / "cache/kvm.json"
     kept.write_text(kept.read_text().replace(accelerator._boot_id(), "another boot"))
-    choose_accelerator(tmp_path)
+    choose_accelerator(tmp_path, b"")
     assert len(proofs) == 2
     kept.write_text("{broken")
-    choose_accelerator(tmp_path)
+    choose_accelerator(tmp_path, b"")
     assert len(proofs) == 3
 
 
@@ -61,13 +62,13 @@ def test_a_doubt_holds_for_ten_minutes_and_can_be_asked_again(
     doubt = Verdict(accelerator=Accelerator.TCG, reason="too slow", boot_id=accelerator._boot_id())
     doubt = replace(doubt, kernel=os.uname().release, until=accelerator._now() + accelerator.DOUBT_SECONDS)
     accelerator._remember(tmp_path / "cache/kvm.json", doubt)
-    assert choose_accelerator(tmp_path) == doubt
+    assert choose_accelerator(tmp_path, b"") == doubt
     later = accelerator._now() + accelerator.DOUBT_SECONDS + 1
     with monkeypatch.context() as patch:
         patch.setattr(accelerator, "_now", lambda: later)
-        assert choose_accelerator(tmp_path).accelerator is Accelerator.KVM
+        assert choose_accelerator(tmp_path, b"").accelerator is Accelerator.KVM
     assert len(proofs) == 1
-    choose_accelerator(tmp_path, again=True)
+    choose_accelerator(tmp_path, b"", again=True)
     assert len(proofs) == 2
 
 
@@ -94,8 +95,9 @@ def test_success_and_refusal_last_until_the_next_boot_and_a_time_out_does_not(
     qemu.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(accelerator, "DEADLINE_SECONDS", dict.fromkeys(Ground, 1.0))
+    monkeypatch.setattr(privilege, "_is_root", lambda: False)  # a jail would hold no Python
     guest: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initramfs=tmp_path / "initramfs")
-    verdict = accelerator.prove(guest)
+    verdict = accelerator.prove(guest, tmp_path, b"")
     assert (verdict.accelerator is Accelerator.KVM) is boots
     assert (verdict.until is None) is lasts
     assert ("lab doctor --prove" in verdict.reason) is not lasts
@@ -103,7 +105,7 @@ def test_success_and_refusal_last_until_the_next_boot_and_a_time_out_does_not(
 
 def test_without_a_device_nothing_is_booted(proofs: list[int], tmp_path: Path) -> None:
     accelerator.DEVICE.unlink()
-    verdict = choose_accelerator(tmp_path)
+    verdict = choose_accelerator(tmp_path, b"")
     assert verdict.accelerator is Accelerator.TCG
     assert "does not exist" in verdict.reason
     assert not proofs
@@ -111,10 +113,10 @@ def test_without_a_device_nothing_is_booted(proofs: list[int], tmp_path: Path) -
 
 def test_the_environment_decides(proofs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_ACCELERATOR", "tcg")
-    assert choose_accelerator(tmp_path).accelerator is Accelerator.TCG
+    assert choose_accelerator(tmp_path, b"").accelerator is Accelerator.TCG
     monkeypatch.setenv("LAB_ACCELERATOR", "hvf")
     with pytest.raises(UsageError, match="hvf"):
-        choose_accelerator(tmp_path)
+        choose_accelerator(tmp_path, b"")
     assert not proofs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -218,3 +219,19 @@ def test_a_ledger_names_no_other_sessions_scope(tree: Path, tmp_path: Path, monk
         session.close()
     assert caught.value.detail.count("of this session") == 2
     assert (tree / SCOPE).is_dir()
+
+
+def test_libraries_do_not_find_the_bus_that_systemd_is_asked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(systemd.BUS, "unix:path=/a/bus")
+    asked: list[str] = []
+
+    def run(_words: object, *, environment: dict[str, str], **_: object) -> None:
+        asked.append(environment[systemd.BUS])
+
+    monkeypatch.setattr(command, "run", run)
+    systemd.keep_off_the_bus()
+    assert os.environ[systemd.BUS] == systemd.NO_BUS
+    systemd.attach(SCOPE, "launcher", 1)
+    with pytest.raises(OSError), socket.socket(socket.AF_UNIX) as client:  # whatever the kernel says
+        client.connect(systemd.NO_BUS.removeprefix("unix:path="))
+    assert asked == [systemd.THE_BUS]

@@ -111,7 +111,7 @@ def run_to_its_end(hypervisor: Hypervisor, home: Path, disk: Path, directory: Pa
     request = MachineRequest(
         name=f"v2-{uuid4().hex[:6]}",
         design=MICROVM,
-        accelerator=find_accelerator(home),
+        accelerator=find_accelerator(home, vmm_filter()),
         image_disk=disk,
         handover=Handover(design=MICROVM, hostname="v2", process=process),
         directory=directory,

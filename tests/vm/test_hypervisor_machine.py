@@ -86,7 +86,7 @@ def start(site: Site, lab_home: Path, tmp_path_factory: pytest.TempPathFactory) 
             MachineRequest(
                 name=name,
                 design=design,
-                accelerator=find_accelerator(lab_home),
+                accelerator=find_accelerator(lab_home, vmm_filter()),
                 image_disk=image_disk,
                 handover=Handover(design=design, hostname=name, process=process, pids=limits.pids),
                 directory=site.root / name,
@@ -274,7 +274,7 @@ def test_too_little_memory_is_refused_and_leaves_nothing(site: Site, start: Call
     request = MachineRequest(
         name=name,
         design=PC,
-        accelerator=find_accelerator(Path(os.environ["LAB_HOME"])),
+        accelerator=find_accelerator(Path(os.environ["LAB_HOME"]), vmm_filter()),
         image_disk=site.image_disk,
         handover=Handover(design=PC, hostname=name, process=Process(argv=("true",))),
         directory=site.root / name,

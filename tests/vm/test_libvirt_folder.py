@@ -1,9 +1,10 @@
-"""The folder of libvirt's driver lasts as long as its process, whichever session used it first, and no longer."""
+"""What libvirt's driver leaves outside its process: a folder that lasts as long, and no word on the system's bus."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,35 @@ def wait_for_end(pid: int) -> None:
         assert select.select([descriptor], [], [], 30)[0], "the launcher lives on"
     finally:
         os.close(descriptor)
+
+
+ASKS_WHAT_THE_HOST_CAN_DO = """
+import sys
+from lab.backends.site import Site
+from lab.hypervisor import session
+if sys.argv[1] == "as libvirt would":
+    session.keep_off_the_bus = lambda: None
+with Site.open() as site:
+    site.hypervisor._connection.getCapabilities()
+"""
+
+
+@pytest.mark.parametrize("manner", ["as libvirt would", "as lab does"])
+def test_it_is_not_on_the_systems_bus(lab_home: Path, tmp_path: Path, manner: str) -> None:
+    """There it would have systemd-machined register each QEMU, for as long as it takes to find no group for it."""
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(str(tmp_path / "bus"))
+        bus.listen()
+        environment = {"LAB_HOME": str(lab_home), "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
+        asking = [sys.executable, "-c", ASKS_WHAT_THE_HOST_CAN_DO, manner]
+        with subprocess.Popen(asking, env={**os.environ, **environment}) as process:
+            bus.settimeout(0.1)
+            called = False
+            while process.poll() is None:
+                try:
+                    bus.accept()[0].close()
+                    called = True
+                except TimeoutError:
+                    pass
+        assert process.returncode == 0
+        assert called is (manner == "as libvirt would")

@@ -12,6 +12,8 @@ import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,15 +29,26 @@ from lab.backends.machine import MachineInstance
 from lab.backends.site import Site
 from lab.backends.vmm import vmm_filter
 from lab.errors import LabError
-from lab.host import filters, syscalls
+from lab.host import filters, ledger, syscalls
+from lab.host.home import runtime_root
+from lab.host.virtualisation import Ground
+from lab.hypervisor import accelerator
+from lab.hypervisor.commandline import command_line
+from lab.hypervisor.emulator import find_qemu
+from lab.hypervisor.guest.artefacts import prepare_guest
 from lab.hypervisor.jail import confinement
 from lab.hypervisor.jail.confinement import Confinement, require_confined
+from lab.hypervisor.kinds import MICROVM
+from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator
 from lab.network.links import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, TUNSETIFF, TUNSETOWNER, TUNSETPERSIST
 
 NAMESPACES = ("mnt", "net", "ipc", "uts", "cgroup")
 TUN = "/dev/net/tun"
 DISK = "lab-scratch.qcow2"
+EMULATED = ("-machine", "microvm,accel=tcg", "-cpu", "max", "-m", "128M")
+PROOF_SECONDS = 300.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,3 +350,64 @@ def _serves(pair: Pair) -> bool:
     with closing(pair.site.network.socket()) as client:
         client.settimeout(1)
         return client.connect_ex((str(pair.other.address), contract.PORT)) == 0
+
+
+# The proof of KVM, in which no libvirt has a part; emulated here, so that it can be had on any host
+
+
+@pytest.fixture
+def emulated_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = command_line(MICROVM, tsc_khz=tsc_khz())
+    monkeypatch.setattr(accelerator, "command_line", lambda _design: words)
+    monkeypatch.setattr(accelerator, "MACHINE", EMULATED)
+    monkeypatch.setattr(accelerator, "DEVICE", Path("/dev/zero"))
+    monkeypatch.setattr(accelerator, "DEADLINE_SECONDS", dict.fromkeys(Ground, PROOF_SECONDS))
+
+
+@pytest.mark.usefixtures("emulated_proof")
+def test_the_proof_of_kvm_is_run_in_a_jail(lab_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = prepare_guest(lab_home)
+    verdict = accelerator.prove(guest, lab_home, vmm_filter())
+    assert verdict.accelerator is Accelerator.KVM, verdict
+    monkeypatch.setattr(accelerator, "install_emulator", lambda _home: find_qemu())
+    with pytest.raises(LabError, match="not confined"):
+        accelerator.prove(guest, lab_home, vmm_filter())
+
+
+@pytest.mark.usefixtures("emulated_proof")
+def test_what_qemus_user_may_not_open_is_not_proven(lab_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may: a proof outside would boot."""
+    monkeypatch.setattr(accelerator, "MACHINE", (*EMULATED, "-drive", "if=none,id=d,format=raw,file=/dev/full"))
+    verdict = accelerator.prove(prepare_guest(lab_home), lab_home, vmm_filter())
+    assert verdict.accelerator is Accelerator.TCG
+    assert "/dev/full" in verdict.reason
+
+
+PROVES = """
+import sys
+from pathlib import Path
+from lab.backends.vmm import vmm_filter
+from lab.hypervisor import accelerator
+from lab.hypervisor.commandline import command_line
+from lab.hypervisor.guest.artefacts import prepare_guest
+accelerator.MACHINE, accelerator.DEVICE = sys.argv[2:], Path("/dev/zero")
+home = Path(sys.argv[1])
+accelerator.prove(prepare_guest(home), home, vmm_filter())
+"""
+
+
+def test_nothing_stays_of_a_proof_that_is_killed(lab_home: Path) -> None:
+    before = {folder.name for folder in runtime_root().iterdir()}
+    with subprocess.Popen([sys.executable, "-c", PROVES, str(lab_home), *EMULATED, "-S"]) as proving:
+        children = Path(f"/proc/{proving.pid}/task/{proving.pid}/children")
+        assert wait_until(lambda: any(is_confined(int(pid)) for pid in children.read_text().split()), SECONDS)
+        (qemu,) = map(int, children.read_text().split())
+        proving.kill()
+        proving.wait()
+        assert wait_until(lambda: not Path(f"/proc/{qemu}").exists(), SECONDS)
+    ledger.clean_stale()
+    assert not [folder for folder in runtime_root().glob("*/kvm") if folder.parent.name not in before]
+
+
+def is_confined(pid: int) -> bool:
+    return Confinement.of(pid).holds_for(pid)

@@ -22,6 +22,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,7 @@ enum {
 
 static char root[PATH_MAX];
 static struct sock_fprog filter;
+static pid_t parent; /* with whose end QEMU's comes, 0 for nobody's */
 
 __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...) {
     int number = errno;
@@ -195,6 +197,8 @@ static void obey(const char *word, char *about) {
         read_from(about);
     else if (!strcmp(word, "limit"))
         limit(about);
+    else if (!strcmp(word, "parent"))
+        parent = atoi(about);
     else if (!strcmp(word, "filter"))
         read_filter(about);
     else if (!strcmp(word, "root"))
@@ -291,6 +295,9 @@ static void drop(void) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         fail("no_new_privs");
     umask(077);
+    /* A change of user has taken back what was asked for before: prctl(2). */
+    if (parent && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+        fail("parent");
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
         fail("seccomp");
 }

@@ -14,7 +14,7 @@ import os
 import resource
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab.errors import LabError
@@ -47,17 +47,47 @@ def orders(spec: MachineSpec, qemu: Path, driver: Path) -> str:
     lines = [
         *(f"join {directory / 'cgroup.procs'}" for directory in spec.cgroups),
         *([f"stdin {spec.incoming}"] if spec.incoming else []),
-        *_limits(spec),
+        *_limits(_largest_file(spec)),
         f"filter {jail / FILTER}",
         f"root {jail / ROOT}",
         *_system(qemu),
         *_machine(spec),
         *_of_libvirt(spec, driver),
-        *_devices(spec),
+        *_nodes((*DEVICES, *([KVM] if spec.accelerator is Accelerator.KVM else []))),
     ]
     if any("\n" in line for line in lines):
         raise LabError(f"a path of {spec.name} holds a line break", hint="set LAB_HOME to one without")
     return "\n".join(lines) + "\n"
+
+
+def lone_orders(
+    folder: Path, qemu: Path, *, seccomp: bytes, reads: Sequence[Path], socket: Path, devices: Sequence[Path]
+) -> Path:
+    """Write the orders for a QEMU that no libvirt starts and that ends with this process, its parent: one without
+    disks, with one ``socket`` in ``folder``. ``folder`` is root's, and made ready.
+    """
+    for path in reads:
+        _let_read(path)
+    jail = folder / ORDERS.parent
+    jail.mkdir(mode=0o700)
+    (jail / ROOT).mkdir()
+    (jail / FILTER).write_bytes(seccomp)
+    folder.chmod(0o711)  # QEMU's user goes through
+    lines = [
+        f"parent {os.getpid()}",
+        *_limits(SPARE_BYTES),
+        f"filter {jail / FILTER}",
+        f"root {jail / ROOT}",
+        *_system(qemu),
+        f"read {folder}",
+        f"socket {socket}",
+        *(f"read {path}" for path in reads),
+        *_nodes((*DEVICES, *devices)),
+    ]
+    path = folder / ORDERS
+    path.touch(mode=0o600)
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def write_orders(spec: MachineSpec, qemu: Path, driver: Path, seccomp: bytes) -> None:
@@ -123,18 +153,23 @@ def _of_libvirt(spec: MachineSpec, driver: Path) -> Iterator[str]:
         yield f"variables {folder}/nvram/{name}_VARS*"
 
 
-def _devices(spec: MachineSpec) -> Iterator[str]:
-    for path in (*DEVICES, *([KVM] if spec.accelerator is Accelerator.KVM else [])):
+def _nodes(devices: Sequence[Path]) -> Iterator[str]:
+    for path in devices:
         number = path.stat().st_rdev
         yield f"device {os.major(number)} {os.minor(number)} {path}"
 
 
-def _limits(spec: MachineSpec) -> Iterator[str]:
-    largest = max([spec.memory_bytes, *(_size_bytes(disk.path) for disk in spec.disks if disk.below)])
-    yield f"limit {resource.RLIMIT_FSIZE} {largest + largest // 64 + SPARE_BYTES}"
+def _limits(largest_file_bytes: int) -> Iterator[str]:
+    yield f"limit {resource.RLIMIT_FSIZE} {largest_file_bytes}"
     yield f"limit {resource.RLIMIT_NOFILE} {OPEN_FILES}"
     yield f"limit {resource.RLIMIT_NPROC} {THREADS}"
     yield f"limit {resource.RLIMIT_CORE} 0"
+
+
+def _largest_file(spec: MachineSpec) -> int:
+    """In bytes."""
+    largest = max([spec.memory_bytes, *(_size_bytes(disk.path) for disk in spec.disks if disk.below)])
+    return largest + largest // 64 + SPARE_BYTES
 
 
 def _size_bytes(layer: Path) -> int:
