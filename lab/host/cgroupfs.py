@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DELEGATED = ("cpu", "memory", "pids", "io")
 """The v2 controllers that lab passes down to its groups through cgroup.subtree_control."""
 
+OURS = ("lab/", "lab-")
+"""How the path of a group begins whose parent is lab's to write to: see `lab.host.delegation`."""
+
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 LINKS_OF_A_LEAF = 2  # its name and its own "."; each folder in it adds its ".."
 SURELY_ALL = 2048
@@ -36,6 +39,7 @@ def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -
     """Make ``path``, and its parents where there are none. Raises FileExistsError, or OSError.
 
     Whoever removes the last group of a parent removes the parent too, maybe between our making it and our using it.
+    A parent of ours passes its controllers down, also one that is a unit of systemd's, or was made as a leaf itself.
     """
     whole = os.path.join(mount, path)
     for attempt in range(ATTEMPTS):
@@ -45,6 +49,9 @@ def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -
             if attempt == ATTEMPTS - 1:
                 raise
         else:
+            if delegate and os.fspath(path).startswith(OURS):
+                with suppress(OSError):  # then it has what its parent gives it, and a limit says what it lacks
+                    pass_down(os.path.dirname(whole), DELEGATED)
             return
         with passing(mount):
             _make_parents(mount, path, delegate=delegate, weigh=weigh)

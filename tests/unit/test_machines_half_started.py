@@ -46,7 +46,7 @@ def test_a_qemu_that_nobody_has_noted_yet_is_ended_and_no_other(
     folder.mkdir()
     of_it, of_another = stand_in(folder), stand_in(another)
     Machine(folder).stop()
-    assert of_it.wait(10) == -9
+    assert of_it.poll() is not None  # what it ended with, stop has found out
     assert of_another.poll() is None
 
 

@@ -67,7 +67,7 @@ def lone_orders(
     disks, with one ``socket`` in ``folder``. ``folder`` is root's, and made ready.
     """
     for path in reads:
-        _let_read(path)
+        _let_read(path, foreign=False)
     jail = folder / ORDERS.parent
     jail.mkdir(mode=0o700)
     (jail / ROOT).mkdir()
