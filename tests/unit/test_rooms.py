@@ -1,15 +1,13 @@
-"""The picture of lab's packages fits today's imports, and would not if these were others."""
+"""The picture of the packages shows their imports, and would not if these were others; test_style.py compares it."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from test_style import loaded
 
 TOOL = Path(__file__).parents[2] / "tools" / "rooms.py"
 ROWS = [["lab.top"], ["lab.left", "lab.right"], ["lab.low"]]
@@ -21,30 +19,13 @@ IMPORTS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rooms() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rooms", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "rooms", module)  # where dataclasses look
-        spec.loader.exec_module(module)
-    return module
+    return loaded(TOOL)
 
 
 def arrows(picture: str) -> set[str]:
     return set(re.findall(r"<title>(\S+ → \S+)</title>", picture))
-
-
-def test_the_picture_is_that_of_todays_imports(rooms: ModuleType) -> None:
-    """``LAB_WRITE_PAGES=1`` draws it first."""
-    if os.environ.get("LAB_WRITE_PAGES"):
-        rooms.PICTURE.write_text(rooms.today(), encoding="utf-8")
-    committed, today = rooms.PICTURE.read_text(encoding="utf-8"), rooms.today()
-    assert arrows(committed) == arrows(today), "LAB_WRITE_PAGES=1 pytest tests/unit/test_rooms.py"
-    assert committed == today, "LAB_WRITE_PAGES=1 pytest tests/unit/test_rooms.py"
-    assert len(arrows(today)) > 20
 
 
 def test_imports_are_those_of_the_sources(rooms: ModuleType) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import os
 import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -84,6 +87,32 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (ROOT / path.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_every_document_is_in_the_menu_of_the_site() -> None:
+    menu = set(re.findall(r": (docs/[\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {str(path) for path in tracked() if path.parent == Path("docs") and path.suffix == ".md"}
+    assert menu == pages, "each has one line below nav in mkdocs.yml"
+
+
+def test_the_picture_of_the_packages_is_that_of_todays_imports() -> None:
+    """``LAB_WRITE_PAGES=1`` draws it first."""
+    tool = ROOT / "tools" / "rooms.py"
+    if os.environ.get("LAB_WRITE_PAGES"):
+        subprocess.run([sys.executable, tool], check=True, timeout=60)
+    committed, today = (ROOT / "docs" / "rooms.svg").read_text(), loaded(tool).today()
+    assert committed == today, "run: LAB_WRITE_PAGES=1 ./bootstrap pytest tests/unit/test_style.py"
+
+
+@cache
+def loaded(tool: Path) -> ModuleType:
+    """A program of ``tools/`` as a module; these are in no package."""
+    spec = importlib.util.spec_from_file_location(tool.stem, tool)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[tool.stem] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @cache
