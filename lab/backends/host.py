@@ -153,19 +153,19 @@ class HostInstance(Savable["Checkpoint"]):
 
 
 def _volumes(request: LaunchRequest) -> list[MountConfig]:
-    """The host's files: with whatever is mounted below them, or, read-only, without it, as that would stay writable.
+    """The host's files with whatever is mounted below them, which is as read-only as they are.
 
     Programs that would change their user and device nodes are inert there.
     """
     from lab.runtime.config import MountConfig
 
-    kinds = {False: ("rbind", "rprivate"), True: ("bind", "rprivate", "ro")}
+    read_only = {False: (), True: ("rro",)}
     return [
         MountConfig(
             destination=volume.target,
             type="none",
             source=volume.source,
-            options=(*kinds[volume.read_only], "nosuid", "nodev"),
+            options=("rbind", "rprivate", *read_only[volume.read_only], "rnosuid", "rnodev"),
         )
         for volume in request.volumes
     ]

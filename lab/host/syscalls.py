@@ -20,12 +20,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # Numbers from the kernel's asm/unistd_64.h and asm-generic/unistd.h, for calls glibc 2.35 has no wrapper for.
 _NUMBERS = {
     "x86_64": {
-        "clone": 56, "pivot_root": 155, "keyctl": 250, "ioprio_set": 251, "sched_setattr": 314, "seccomp": 317,
-        "bpf": 321,
+        "clone": 56, "pivot_root": 155, "set_mempolicy": 238, "keyctl": 250, "ioprio_set": 251, "sched_setattr": 314,
+        "seccomp": 317, "bpf": 321,
     },
     "aarch64": {
-        "clone": 220, "ioprio_set": 30, "pivot_root": 41, "keyctl": 219, "sched_setattr": 274, "seccomp": 277,
-        "bpf": 280,
+        "clone": 220, "ioprio_set": 30, "pivot_root": 41, "keyctl": 219, "set_mempolicy": 237, "sched_setattr": 274,
+        "seccomp": 277, "bpf": 280,
     },
 }  # fmt: skip
 _EVERYWHERE = {
@@ -336,6 +336,13 @@ def sched_setattr(pid: int = 0, **fields: int) -> None:
     """sched_setattr(2) of ``pid``, or the calling thread; ``fields`` of struct sched_attr, times in nanoseconds."""
     attributes = _SchedAttr(size=ctypes.sizeof(_SchedAttr), **fields)
     system_call("sched_setattr", pid, ctypes.byref(attributes), 0)
+
+
+def set_mempolicy(mode: int, nodes: int) -> None:
+    """set_mempolicy(2) of the calling thread; ``nodes`` is a mask with bit n for node n, ``mode`` with its flags."""
+    words = (nodes.bit_length() + 63) // 64
+    mask = nodes.to_bytes(words * 8, "little") if words else None
+    system_call("set_mempolicy", mode, mask, words * 64 + 1 if words else 0)  # the kernel takes one off
 
 
 def ioprio_set(io_class: int, priority: int) -> None:

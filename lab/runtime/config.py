@@ -1,4 +1,4 @@
-"""The OCI runtime configuration, typed: runtime-spec 1.0.2 to 1.2, config.md and config-linux.md.
+"""The OCI runtime configuration, typed: runtime-spec 1.0 to 1.3, config.md and config-linux.md.
 
 Every property that Linux containers use is here, in the specification's order and in our spelling; the annotations
 are what a value has to be (`lab.runtime.kinds`). What the specification knows and lab does not do stands in
@@ -22,9 +22,12 @@ from lab.runtime.kinds import (
     Int32,
     Int64,
     IoClass,
+    MemoryFlag,
+    MemoryMode,
     Mode,
     NamespaceKind,
     Nanoseconds,
+    Numbers,
     OomScore,
     Operator,
     Percent,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSION = "1.0.2"
+"""Of the bundles that lab writes for itself and other runtimes: none asks for more than that version has."""
 
 
 # The process
@@ -103,9 +107,16 @@ class IoPriority(Record):
     priority: Int32 = 0
 
 
+class CpuAffinity(Record):
+    """Where a further process runs, before it is in the container's control group and from then on."""
+
+    initial: Numbers = ""
+    final: Numbers = ""
+
+
 class ProcessConfig(Record):
     REQUIRED = ("cwd",)
-    REFUSED = {"commandLine": "it is for Windows", "execCPUAffinity": "lab leaves affinity to linux.resources.cpu"}
+    REFUSED = {"commandLine": "it is for Windows"}
     args: tuple[Text, ...]
     cwd: AbsolutePath = "/"
     terminal: bool = False
@@ -120,6 +131,14 @@ class ProcessConfig(Record):
     selinux_label: Text = ""
     scheduler: Scheduler | None = None
     io_priority: IoPriority | None = None
+    exec_cpu_affinity: CpuAffinity | None = None
+
+
+class Absent(ProcessConfig):
+    """No process: the container can be created, and other processes executed in it, but not started."""
+
+
+NO_PROCESS = Absent(args=())
 
 
 # Files and hooks
@@ -319,12 +338,33 @@ class Personality(Record):
     flags: tuple[str, ...] = ()
 
 
+class MemoryPolicy(Record):
+    """set_mempolicy(2)."""
+
+    mode: MemoryMode
+    nodes: Numbers = ""
+    flags: tuple[MemoryFlag, ...] = ()
+
+
+class IntelRdt(Record):
+    """Carried out by `lab.runtime.resctrl`."""
+
+    clos_id: Text = ""
+    l3_cache_schema: Text = ""
+    mem_bw_schema: Text = ""
+    schemata: tuple[Text, ...] = ()
+    enable_monitoring: bool = False
+    enable_cmt: bool = False  # both of 1.1 and 1.2 alone, where nobody knew what they mean
+    enable_mbm: bool = False
+
+
+class NetDevice(Record):
+    """Carried out by `lab.runtime.netdevices`."""
+
+    name: Text = ""  # inside; the host's when empty
+
+
 class Linux(Record):
-    REFUSED = {
-        "intelRdt": "Intel RDT is a feature of servers that lab has no way to test",
-        "netDevices": "network devices are not moved; join a network namespace that has them",
-        "memoryPolicy": "linux.resources.cpu.mems confines memory to nodes",
-    }
     namespaces: tuple[Namespace, ...] = ()
     uid_mappings: tuple[IdMapping, ...] = ()
     gid_mappings: tuple[IdMapping, ...] = ()
@@ -339,6 +379,9 @@ class Linux(Record):
     readonly_paths: tuple[AbsolutePath, ...] = ()
     mount_label: Text = ""
     personality: Personality | None = None
+    memory_policy: MemoryPolicy | None = None
+    intel_rdt: IntelRdt | None = None
+    net_devices: Mapping[str, NetDevice] = {}
 
 
 ELSEWHERE = "lab runs Linux containers"
@@ -349,7 +392,7 @@ class Config(Record):
 
     REQUIRED = ("ociVersion", "root")
     REFUSED = dict.fromkeys(("solaris", "windows", "vm", "zos", "freebsd"), ELSEWHERE)
-    process: ProcessConfig
+    process: ProcessConfig = NO_PROCESS
     oci_version: Version = VERSION
     root: RootConfig = RootConfig()
     hostname: Text = ""

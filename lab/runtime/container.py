@@ -158,6 +158,8 @@ def start_beside(
     try:
         progress.enter(Step.CLONE)
         joined = namespaces & (JOINED | syscalls.CLONE_NEWPID)
+        if process.affinity is not None and process.affinity[0]:
+            os.sched_setaffinity(0, process.affinity[0])  # inherited, and ours as well (config.md "execCPUAffinity")
         started = fork(
             0,
             cgroups,

@@ -101,7 +101,8 @@ def released(channel: Channel, process: ProcessPlan, progress: Progress) -> tupl
     if message["message"] != "WAIT":
         raise ValueError(f"expected EXEC_NOW or WAIT, received {message['message']}")
     progress.enter(Step.EXECVE)
-    refuse_missing(process)
+    if process.argv:
+        refuse_missing(process)
     for number in message["close"] if isinstance(message["close"], list) else ():
         os.close(number)
     channel.send("WAITING")

@@ -41,13 +41,21 @@ Architecture = str
 SeccompAction = str
 SeccompFlag = str
 Operator = str
+MemoryMode = str
+MemoryFlag = str
 Cpus = str
+Numbers = str
 
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 RLIMITS = (
     "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS", "RTPRIO",
     "RTTIME", "SIGPENDING", "STACK",
 )  # fmt: skip
+MEMORY_MODES = (
+    "MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+)  # fmt: skip
+MEMORY_FLAGS = ("MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES")
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
 IO_CLASSES = ("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
 POLICIES = (
@@ -113,6 +121,19 @@ def _is_list_of_numbers(value: str) -> bool:
     return all(end.isdecimal() for part in parts for end in part.split("-", 1)) or value == ""
 
 
+MOST_NUMBERS = 8192  # processors of a kernel, CONFIG_NR_CPUS; nodes are fewer
+
+
+def _is_plain_list(value: str) -> bool:
+    """Numbers and ranges, without cpuset(7)'s strides; each one that there may be."""
+    for part in value.split(",") if value else ():
+        first, _, last = part.strip().partition("-")
+        last = last or first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < MOST_NUMBERS):
+            return False
+    return True
+
+
 KINDS: dict[str, Kind] = {
     "str": Kind(str, "a string"),
     "int": Kind(int, "an integer"),
@@ -149,5 +170,8 @@ KINDS: dict[str, Kind] = {
     "SeccompAction": _one_of(ACTIONS),
     "SeccompFlag": _one_of(SECCOMP_FLAGS),
     "Operator": _one_of(OPERATORS),
+    "Numbers": Kind(str, f"a list of numbers below {MOST_NUMBERS} and ranges, as 0-3,7", _is_plain_list),
+    "MemoryMode": _one_of(MEMORY_MODES),
+    "MemoryFlag": _one_of(MEMORY_FLAGS),
     "Cpus": Kind(str, "a list of numbers and ranges (cpuset(7))", _is_list_of_numbers),
 }

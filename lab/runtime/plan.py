@@ -100,6 +100,8 @@ class ProcessPlan(Record):
     scheduler: dict[str, int] | None = None  # fields of sched_setattr(2)
     io_priority: list[int] | None = None  # class, priority
     persona: int | None = None  # of personality(2)
+    memory_policy: list[int] | None = None  # of set_mempolicy(2): the mode with its flags, the nodes
+    affinity: list[list[int]] | None = None  # processors before it is in its cgroup, and then; none: all there are
     exec_label: tuple[str, ...] | list[str] = ()  # a file of proc_pid_attr(5), and what to write there
     fail_at: str = ""  # as `Plan` has it, for a process beside the first
     leads: bool = False  # a session of its own (setsid(2)), as one that is to be saved must

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lab.runtime.plan import ProcessPlan
 
+MOST_PROCESSORS = 8192  # CONFIG_NR_CPUS
 ADMIN = 1 << 21  # CAP_SYS_ADMIN
 
 with open("/proc/sys/kernel/cap_last_cap") as _file:
@@ -31,6 +32,13 @@ def set_limits(process: ProcessPlan) -> None:
         syscalls.ioprio_set(*process.io_priority)
     if process.persona is not None:
         syscalls.personality(process.persona)
+    if process.memory_policy is not None:
+        try:
+            syscalls.set_mempolicy(*process.memory_policy)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), "linux.memoryPolicy") from error
+    if process.affinity is not None:
+        os.sched_setaffinity(0, process.affinity[1] or range(MOST_PROCESSORS))
     if process.mergeable:
         syscalls.prctl(syscalls.PR_SET_MEMORY_MERGE, 1)  # stays over fork(2), and since Linux 6.7 over execve(2)
 

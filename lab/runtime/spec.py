@@ -63,8 +63,13 @@ def refuse_callers_share(config: Config) -> None:
 
     Raises UsageError.
     """
-    if config.process.terminal or config.hooks != Hooks():
-        name = "process.terminal" if config.process.terminal else "hooks"
+    asked = {
+        "process.terminal": config.process.terminal,
+        "hooks": config.hooks != Hooks(),
+        "linux.intelRdt": config.linux.intel_rdt,
+        "linux.netDevices": config.linux.net_devices,
+    }
+    for name in [name for name, value in asked.items() if value]:
         raise UsageError(f"config.json: {name} is not for lab's own instances", hint="lab-oci carries it out")
 
 

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from lab.runtime.config import Config, IoPriority, Linux, Personality, ProcessConfig, Scheduler, Seccomp
+    from lab.runtime.config import (
+        Config,
+        CpuAffinity,
+        IoPriority,
+        Linux,
+        MemoryPolicy,
+        Personality,
+        ProcessConfig,
+        Scheduler,
+        Seccomp,
+    )
     from lab.runtime.mounts import Operation
 
 NAMESPACES = {
@@ -47,6 +57,11 @@ POLICY_FLAGS = {
     "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
 }  # fmt: skip
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+MEMORY_MODES = {
+    "MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
+}  # fmt: skip
+MEMORY_FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_NUMA_BALANCING": 1 << 13}
 PERSONAS = {"LINUX": 0x0000, "LINUX32": 0x0008}  # personality(2)
 
 
@@ -129,6 +144,7 @@ def process_plan(
     ``known`` is the container's `state`, for the agent that is notified of system calls; a profile with one can't do
     without it.
     """
+    beside = process is not None
     process = process or config.process
     own_users = any(space.type == "user" for space in config.linux.namespaces)
     sets, size = validate.grantable(process, own_users=own_users), process.console_size
@@ -158,6 +174,8 @@ def process_plan(
         io_priority=_io_priority(process.io_priority) if process.io_priority else None,
         persona=_persona(config.linux.personality) if config.linux.personality else None,
         exec_label=lsm.exec_label(process),
+        memory_policy=_memory_policy(config.linux.memory_policy) if config.linux.memory_policy else None,
+        affinity=_affinity(process.exec_cpu_affinity) if beside and process.exec_cpu_affinity else None,
     )
 
 
@@ -245,6 +263,24 @@ def _scheduler(wanted: Scheduler) -> dict[str, int]:
 
 def _io_priority(wanted: IoPriority) -> list[int]:
     return [IO_CLASSES[wanted.io_class], wanted.priority]
+
+
+def _memory_policy(wanted: MemoryPolicy) -> list[int]:
+    mode = MEMORY_MODES[wanted.mode] | sum({MEMORY_FLAGS[flag] for flag in wanted.flags})
+    return [mode, sum(1 << node for node in numbers(wanted.nodes))]
+
+
+def _affinity(wanted: CpuAffinity) -> list[list[int]]:
+    return [numbers(wanted.initial), numbers(wanted.final)]
+
+
+def numbers(text: str) -> list[int]:
+    """Those of a list: ``0-2,7`` → 0, 1, 2, 7."""
+    found: set[int] = set()
+    for part in text.split(",") if text else ():
+        first, _, last = part.strip().partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return sorted(found)
 
 
 def _persona(wanted: Personality) -> int:

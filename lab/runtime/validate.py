@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from lab.runtime import capabilities, mountoptions, schema
+from lab.runtime import capabilities, mountoptions, schema, versions
+from lab.runtime.config import NO_PROCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ OF_IPC = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kern
 def check(config: Config) -> None:
     """Raises UsageError for the first rule that is broken."""
     kinds = _namespaces(config.linux)
-    check_process(config.process)
+    if config.process != NO_PROCESS:
+        check_process(config.process)
     _mounts(config)
     _names(config, kinds)
     _user_namespace(config.linux, kinds)
@@ -36,6 +38,9 @@ def check(config: Config) -> None:
     _devices(config.linux)
     _seccomp(config.linux)
     _resources(config.linux)
+    _memory_policy(config.linux)
+    _intel_rdt(config.linux)
+    _net_devices(config.linux, kinds)
     if config.linux.personality and config.linux.personality.flags:
         raise schema.error("linux.personality.flags", "is not empty: the specification defines none")
 
@@ -64,6 +69,10 @@ def check_process(process: ProcessConfig) -> None:
 def warnings(config: Config) -> list[str]:
     """What is asked for and can't be had, or means nothing: it is told, and no failure (runtime.md, "Warnings")."""
     found = warnings_of(config.process, own_users=any(space.type == "user" for space in config.linux.namespaces))
+    if not versions.reaches(versions.NEWEST, config.oci_version):
+        found.append(f"ociVersion {config.oci_version} is later than {versions.NEWEST}: what it adds is unknown here")
+    if config.linux.intel_rdt and (config.linux.intel_rdt.enable_cmt or config.linux.intel_rdt.enable_mbm):
+        found.append("linux.intelRdt.enableCMT and enableMBM are ignored: since 1.3 it is enableMonitoring")
     for number, mount in enumerate(config.mounts):
         if mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options:
             words = ", ".join(mountoptions.parse(mount.options).misplaced)
@@ -240,6 +249,49 @@ def _resources(linux: Linux) -> None:
     for name, content in linux.resources.unified.items():
         if "/" in name or "." not in name:
             raise schema.error(f"linux.resources.unified.{name}", f"is no file of cgroup v2: {schema.short(content)}")
+
+
+def _memory_policy(linux: Linux) -> None:
+    """set_mempolicy(2)."""
+    policy = linux.memory_policy
+    if policy is None:
+        return
+    if policy.mode in ("MPOL_DEFAULT", "MPOL_LOCAL") and policy.nodes:
+        raise schema.error("linux.memoryPolicy.nodes", f"is given for {policy.mode}, which has none")
+    if policy.mode not in ("MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED") and not policy.nodes:
+        raise schema.error("linux.memoryPolicy.nodes", f"is missing: {policy.mode} needs at least one")
+    if {"MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"} <= set(policy.flags):
+        raise schema.error("linux.memoryPolicy.flags", "has both of STATIC_NODES and RELATIVE_NODES")
+
+
+def _intel_rdt(linux: Linux) -> None:
+    wanted = linux.intel_rdt
+    if wanted is None:
+        return
+    name = wanted.clos_id
+    if name != "/" and ("/" in name or name in (".", "..", "info", "mon_groups", "mon_data")):
+        raise schema.error("linux.intelRdt.closID", f"is not the name of a class: {schema.short(name)}")
+    if wanted.mem_bw_schema and (not wanted.mem_bw_schema.startswith("MB:") or "\n" in wanted.mem_bw_schema):
+        raise schema.error("linux.intelRdt.memBwSchema", "is not one line that begins with MB:")
+    for number, line in enumerate(wanted.schemata):
+        if not line or "\n" in line:
+            raise schema.error(f"linux.intelRdt.schemata[{number}]", "is not one line")
+
+
+def _net_devices(linux: Linux, kinds: set[str]) -> None:
+    if not linux.net_devices:
+        return
+    if "network" not in kinds:
+        raise schema.error("linux.netDevices", "is given without a network namespace: they are there already")
+    inside = [device.name or name for name, device in linux.net_devices.items()]
+    for name, new in zip(linux.net_devices, inside, strict=True):
+        path = f"linux.netDevices.{name}"
+        for word in (name, new):
+            if not 0 < len(word.encode()) < 16 or word in (".", "..") or set(word) & set("/: \t\n"):
+                raise schema.error(path, f"is not a network device's name of at most 15 bytes: {schema.short(word)}")
+        if "%" in name or new.count("%") > 1 or new.count("%") != new.count("%d"):
+            raise schema.error(path, "has a % that is not the one %d for the kernel to fill in")
+    _distinct("linux.netDevices", [name for name in inside if "%" not in name])
 
 
 def _distinct(path: str, names: list[str]) -> None:

@@ -19,7 +19,7 @@ from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
 from lab.experiment.parity import verify_manifest
 from lab.images.store import Image, Origin
-from lab.model import ImageConfig, Kernel, Limits, PublishedPort
+from lab.model import ImageConfig, Kernel, Limits, PublishedPort, Volume
 from lab.runtime.launcher import Launcher
 
 ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST]
@@ -50,6 +50,23 @@ def backend(request: pytest.FixtureRequest, site: Site, image: Image, missing: C
 
 def test_output_and_exit_code(site: Site, backend: str, image: Image, tmp_path: Path) -> None:
     contract.check_exit_code_and_output(site, backend, image, tmp_path)
+
+
+def test_a_read_only_volume_is_so_with_all_that_is_mounted_below(
+    site: Site, backend: str, image: Image, tmp_path: Path
+) -> None:
+    """/sys is a folder with mounts below it: its cgroups, that root may write to."""
+    below = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    nested = [place for place in below if place.startswith("/sys/")]
+    volume = Volume(source="/sys", target="/data", read_only=True)
+    script = "cat /proc/self/mountinfo"
+    wanted = contract.request(site, image, "volume", "sh", "-c", script, logs=tmp_path, volumes=(volume,))
+    with site.backend(backend).launch(wanted) as instance:
+        assert instance.wait(60) == 0
+    fields = [line.split() for line in (tmp_path / "stdout.log").read_text().splitlines()]
+    found = {each[4]: set(each[5].split(",")) for each in fields if each[4].startswith("/data")}
+    assert len(found) >= len(set(nested)) > 1, "they show"  # crun is shown no cgroup v2 beside v1
+    assert all(options >= {"ro", "nosuid", "nodev"} for options in found.values()), found
 
 
 def test_a_server_for_the_client_and_through_a_published_port(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from bundles import RUNTIMES, Bundle, Ended, configuration, installed
 from conftest import fill, open_folder
+
+from lab.runtime import versions
 
 
 @pytest.fixture
@@ -331,3 +334,107 @@ class TestHooks:
         bundle.value["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": words}]}
         bundle.run(runtime, prefix=["env", "MARK=inherited"])
         assert (bundle.root / "tmp" / "told").read_text() == " yes\n"
+
+
+class TestLaterVersions:
+    """Of 1.2 and 1.3: the runc of Debian 12 is older."""
+
+    def test_memory_comes_from_the_nodes_that_the_policy_says(self, bundle: Bundle) -> None:
+        if not Path("/proc/self/numa_maps").exists():
+            pytest.skip("this kernel has no NUMA policies")
+        bundle.value["linux"]["memoryPolicy"] = {
+            "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"],
+        }  # fmt: skip
+        bundle.script("head -n 1 /proc/self/numa_maps")
+        assert bundle.run("lab-oci").output.split()[1] == "bind=static:0"
+
+    def test_a_policy_that_the_host_can_not_have_is_told_by_its_name(self, bundle: Bundle) -> None:
+        bundle.value["linux"]["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "1000"}
+        ended = bundle.run("lab-oci", check=False)
+        assert ended.exit_code != 0
+        assert "linux.memoryPolicy: Invalid argument" in ended.errors
+
+    @pytest.mark.parametrize(
+        ("version", "ends"), [("1.0.2", False), ("1.2.1", False), ("1.3.0-rc.1", True), ("1.3.0", True)]
+    )
+    def test_a_poststart_hook_that_fails_ends_a_container_of_today(
+        self, bundle: Bundle, version: str, ends: bool
+    ) -> None:
+        told = bundle.folder / "told"
+        after = {"path": shutil.which("sh"), "args": ["sh", "-c", f"echo stopped > {told}"]}
+        broken = {"path": shutil.which("sh"), "args": ["sh", "-c", "echo broken >&2; exit 7"]}
+        bundle.value["ociVersion"] = version
+        bundle.value["hooks"] = {"poststart": [broken], "poststop": [after]}
+        bundle.script("sleep 2; echo went on")
+        ended = bundle.run("lab-oci", check=False)
+        assert ("went on" in ended.output) != ends
+        assert (ended.exit_code != 0) == ends
+        assert "broken" in ended.log
+        assert told.read_text() == "stopped\n", "it is deleted in either way"
+        assert not list((bundle.folder / "state").glob("*"))
+
+    def test_network_devices_are_moved_with_their_addresses(self, bundle: Bundle) -> None:
+        bundle.value["linux"]["netDevices"] = {"one": {"name": "inside"}, "two": {"name": "new%d"}}
+        bundle.script("ip addr; ip route")
+        ended = bundle.run("lab-oci", prefix=with_devices(), check=False)
+        assert ended.exit_code == 0, ended.errors
+        assert re.search(r"inside@?.*UP.*mtu 1400", ended.output)
+        assert re.search(r"new0@?.*UP", ended.output)
+        assert "inet 192.0.2.5/24" in ended.output
+        assert "inet6 2001:db8::5/64" in ended.output
+        assert "192.0.2.0/24 dev inside" in ended.output
+
+    @pytest.mark.parametrize(
+        ("devices", "complaint"),
+        [
+            ({"two": {}, "absent": {}}, "absent: there is no such network device"),
+            ({"two": {}, "one": {"name": "lo"}}, "one: the container has a network device lo"),
+        ],
+    )
+    def test_devices_are_moved_back_when_one_can_not_be(
+        self, bundle: Bundle, devices: dict[str, object], complaint: str
+    ) -> None:
+        bundle.value["linux"]["netDevices"] = devices
+        after = ["sh", "-c", '"$@"; code=$?; ip addr show two; exit $code', "sh"]
+        ended = bundle.run("lab-oci", prefix=[*with_devices(), *after], check=False)
+        assert ended.exit_code != 0
+        assert complaint in ended.errors
+        assert "two" in ended.output, "the host has it again"
+
+    def test_network_devices_take_a_network_namespace(self, bundle: Bundle) -> None:
+        spaces = bundle.value["linux"]["namespaces"]
+        bundle.value["linux"] |= {
+            "namespaces": [space for space in spaces if space["type"] != "network"],
+            "netDevices": {"one": {}},
+        }
+        assert "linux.netDevices is given without a network namespace" in bundle.run("lab-oci", check=False).errors
+
+    def test_a_class_of_service_takes_a_resctrl_file_system(self, bundle: Bundle) -> None:
+        if " resctrl " in Path("/proc/mounts").read_text():
+            pytest.skip("this host has one")
+        bundle.value["linux"]["intelRdt"] = {"closID": "x"}
+        ended = bundle.run("lab-oci", check=False)
+        assert ended.exit_code == 1
+        assert "no resctrl file system is mounted" in ended.errors
+        assert not list((bundle.folder / "state").glob("*"))
+
+    @pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.1.0", "1.2.1", versions.NEWEST])
+    def test_bundles_of_every_version_run(self, bundle: Bundle, version: str) -> None:
+        bundle.value["ociVersion"] = version
+        assert "ociVersion" not in bundle.run("lab-oci").log
+
+    def test_a_bundle_of_a_later_version_is_run_and_told(self, bundle: Bundle) -> None:
+        bundle.value["ociVersion"] = "1.9.0"
+        assert "ociVersion 1.9.0 is later than" in bundle.run("lab-oci").log
+
+    def test_a_user_namespace_without_mappings_is_refused(self, bundle: Bundle, runtime: str) -> None:
+        """Nobody has a number in there: the configured user can't be set, which is an error (runtime.md "Create")."""
+        bundle.value["linux"]["namespaces"].append({"type": "user"})
+        assert bundle.run(runtime, check=False).exit_code != 0
+
+
+def with_devices() -> list[str]:
+    """Words in front of a command: in a network of its own, with a pair of devices."""
+    make = "ip link add one type veth peer name two && ip link set one mtu 1400 && ip link set two up && "
+    make += "ip addr add 192.0.2.5/24 dev one && ip addr add 2001:db8::5/64 dev one nodad && ip link set one up"
+    return ["unshare", "--net", "sh", "-c", f'{make} && exec "$@"', "sh"]

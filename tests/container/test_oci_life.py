@@ -114,10 +114,35 @@ class TestLife:
         runtime.ok("delete", "--force", name)
         assert runtime.left() == []
 
-    def test_a_created_container_is_deleted(self, runtime: Runtime) -> None:
+    def test_a_created_container_is_deleted_by_force_alone(self, runtime: Runtime) -> None:
+        """As the specification says (runtime.md, "Delete"); runc deletes it either way."""
         name = runtime.new()
         runtime.ok("create", "-b", runtime.bundle("true"), name)
-        runtime.ok("delete", name)
+        if runtime.name == "lab-oci":
+            assert "is not stopped: created" in runtime("delete", name).err
+            assert runtime.status(name) == "created"
+        runtime.ok("delete", "--force", name)
+        assert runtime.left() == []
+
+    def test_a_bundle_without_a_process_is_created_and_not_started(self, runtime: Runtime) -> None:
+        """runc can't create one."""
+        if runtime.name == "runc":
+            pytest.skip("runc 1.1 refuses it at create")
+
+        def without(config: dict[str, Any]) -> None:
+            del config["process"]
+
+        bundle, name = runtime.bundle(edit=without), runtime.new()
+        runtime.ok("create", "-b", bundle, name)
+        done = runtime("start", name)
+        assert done.code == 1
+        assert "has no process" in done.err
+        assert runtime.status(name) == "created", "nothing has happened to it"
+        assert runtime.ok("exec", "--env", "PATH=/bin", name, "pwd") == "/\n"
+        runtime.ok("delete", "--force", name)
+        done = runtime("run", "-b", bundle, runtime.new())
+        assert done.code == 2
+        assert "process is missing" in done.err
         assert runtime.left() == []
 
     def test_signals(self, runtime: Runtime) -> None:
@@ -269,6 +294,36 @@ class TestExec:
         assert pid in json.loads(runtime.ok("ps", "-f", "json", name))
         os.kill(pid, signal.SIGKILL)
 
+    def test_a_missing_directory_is_an_error_and_is_not_made(self, runtime: Runtime, name: str) -> None:
+        done = runtime("exec", "--cwd", "/not/there", name, "true")
+        assert done.code == 255
+        assert "/not/there" in done.err
+        assert not (runtime.rootfs / "not").exists()
+
+    def test_processors_before_it_is_in_the_container_and_then(
+        self, runtime: Runtime, name: str, tmp_path: Path
+    ) -> None:
+        """``execCPUAffinity``, of 1.2.1: the runtime itself runs on the initial ones."""
+        if runtime.name == "runc":
+            pytest.skip("runc 1.1 does not know it")
+        if len(os.sched_getaffinity(0)) < 2:
+            pytest.skip("this host has one processor")
+        first, *_, last = sorted(os.sched_getaffinity(0))
+        script = "grep Cpus_allowed_list /proc/self/status; echo; exec sleep 1000"
+        process = {"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"]}
+        for affinity, expected in (
+            ({"initial": f"{first}", "final": f"{last}"}, f"{last}"),
+            ({"initial": f"{first}"}, ""),
+        ):
+            (tmp_path / "process.json").write_text(json.dumps(process | {"execCPUAffinity": affinity}))
+            words = runtime.words("exec", "--process", str(tmp_path / "process.json"), name)
+            with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as command:
+                assert command.stdout is not None
+                inside = command.stdout.readline().split()[-1]
+                assert os.sched_getaffinity(command.pid) == {first}
+                command.kill()
+            assert inside == (expected or allowed()), affinity
+
     def test_it_is_behind_the_same_boundary(self, runtime: Runtime, name: str) -> None:
         first = runtime.state(name)["pid"]
         spaces = ("pid", "mnt", "net", "ipc", "uts", "cgroup")
@@ -283,6 +338,11 @@ class TestExec:
         assert runtime("exec", name, "true").code == 255
         runtime.ok("delete", name)
         assert runtime("exec", name, "true").code == 255
+
+
+def allowed() -> str:
+    """The processors of this test, as the kernel lists them."""
+    return Path("/proc/self/status").read_text().partition("Cpus_allowed_list:")[2].split()[0]
 
 
 class TestDescriptors:

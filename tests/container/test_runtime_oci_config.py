@@ -375,7 +375,7 @@ def test_a_hook_that_takes_too_long_is_killed(hooked: Bundle) -> None:
         ({"hostname": 5}, "hostname is not a string"),
         ({"process": {"args": [], "cwd": "/"}}, "process.args is empty"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "mount"}]}}, "linux.namespaces[1] is there twice"),
-        ({"linux": {"namespaces": [{"type": "mount"}], "intelRdt": {}}}, "linux.intelRdt is not supported"),
+        ({"linux": {"namespaces": [{"type": "mount"}], "memoryPolicy": {}}}, "linux.memoryPolicy.mode is missing"),
     ],
 )
 def test_a_wrong_configuration_is_told_before_anything_is_made(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError, UsageError
-from lab.runtime import trampoline
+from lab.runtime import config, trampoline, versions
 from lab.runtime.oci import events, groups, install, main, options, signals, store
 from lab.runtime.oci.log import Log
 from lab.runtime.oci.options import FLAG, LIST, VALUE
@@ -141,9 +141,30 @@ def test_every_verb_tells_its_options() -> None:
 def test_what_this_runtime_can_do() -> None:
     done = subprocess.run([*install.command(), "features"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert found["ociVersionMax"] == store.OCI_VERSION
+    assert (found["ociVersionMin"], found["ociVersionMax"]) == (versions.OLDEST, versions.NEWEST)
+    linux = found["linux"]
+    assert linux["apparmor"] == linux["selinux"] == {"enabled": True}, "whatever this host has"
+    assert linux["intelRdt"] == {"enabled": True, "schemata": True, "monitoring": True}
+    assert "MPOL_BIND" in linux["memoryPolicy"]["modes"]
+    assert linux["netDevices"] == {"enabled": True}
     assert {"ro", "rbind", "rprivate", "tmpcopyup"} <= set(found["mountOptions"])
     assert "SCMP_ACT_ERRNO" in found["linux"]["seccomp"]["actions"]
+
+
+def test_one_range_of_versions_is_told_everywhere(tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        done = subprocess.run([*install.command(), *words], capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout
+
+    assert f"runtime-spec {versions.RANGE}" in said("--help")
+    assert f"spec: {versions.NEWEST}" in said("--version")
+    said("spec")
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["ociVersion"] == versions.NEWEST
+    config.from_json(written)
+    docs = Path(__file__).parents[2] / "docs"
+    for page in ("lab-oci.md", "oci-configuration.md", "resources.md"):
+        assert f"{versions.RANGE}" in (docs / page).read_text(), page
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the stub is for x86-64")

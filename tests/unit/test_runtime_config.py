@@ -69,7 +69,7 @@ WHOLE = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": {"args": 
     [
         ({"bogus": {}}, "bogus is not supported"),
         ({"windows": {}}, "windows is not supported: lab runs Linux containers"),
-        ({"linux": {"intelRdt": {}}}, "linux.intelRdt is not supported: "),
+        ({"linux": {"intelRdt": {"closID": 5}}}, "linux.intelRdt.closID is not a string"),
         ({"mounts": [{"destination": "/a"}, {"destination": "/b", "idMap": []}]}, r"mounts\[1\].idMap is not"),
         ({"process": {"cwd": "/"}}, "process.args is missing: a list"),
         ({"process": {"args": ["a"], "cwd": "x"}}, 'process.cwd is not an absolute path: "x"'),

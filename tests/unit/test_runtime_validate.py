@@ -43,6 +43,9 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "SeccompFlag": st.sampled_from(kinds.SECCOMP_FLAGS),
     "Operator": st.sampled_from(kinds.OPERATORS),
     "Cpus": st.sampled_from(("", "0", "0-3,7", "1,2")),
+    "Numbers": st.sampled_from(("", "0", "0-3,7", "1,2")),
+    "MemoryMode": st.sampled_from(kinds.MEMORY_MODES),
+    "MemoryFlag": st.sampled_from(kinds.MEMORY_FLAGS),
 }
 EDGES = [
     0,
@@ -143,7 +146,8 @@ BROKEN: list[tuple[dict[str, object], str]] = [
         "process.ioPriority.priority is not from 0 to 7",
     ),
     (process(scheduler={"policy": "SCHED_OTHER", "nice": 20}), "process.scheduler.nice is not from -20 to 19"),
-    (process(execCPUAffinity={}), "process.execCPUAffinity is not supported"),
+    (process(execCPUAffinity={"initial": "0-9:2"}), "process.execCPUAffinity.initial is not a list of numbers"),
+    (process(execCPUAffinity={"final": "3-1"}), "process.execCPUAffinity.final is not a list of numbers"),
     ({"hostname": "h"}, "hostname is given without a uts namespace"),
     ({"domainname": "d"}, "domainname is given without a uts namespace"),
     ({"hooks": {"prestart": [{"path": "x"}]}}, "hooks.prestart[0].path is not an absolute path"),
@@ -199,7 +203,31 @@ BROKEN: list[tuple[dict[str, object], str]] = [
         ),
         "linux.seccomp.syscalls[0].args[0].index is not from 0 to 5",
     ),
-    (linux(netDevices={}), "linux.netDevices is not supported"),
+    (linux(netDevices={"a": {}}), "linux.netDevices is given without a network namespace"),
+    (
+        linux(namespaces=[MOUNT, {"type": "network"}], netDevices={"a": {"name": "x/y"}}),
+        "linux.netDevices.a is not a network device's name",
+    ),
+    (
+        linux(namespaces=[MOUNT, {"type": "network"}], netDevices={"a": {"name": "x%s"}}),
+        "linux.netDevices.a has a % that",
+    ),
+    (
+        linux(namespaces=[MOUNT, {"type": "network"}], netDevices={"a": {"name": "x"}, "b": {"name": "x"}}),
+        "linux.netDevices[1] is there twice: x",
+    ),
+    (linux(memoryPolicy={"mode": "MPOL_BIND"}), "linux.memoryPolicy.nodes is missing"),
+    (linux(memoryPolicy={"mode": "MPOL_LOCAL", "nodes": "0"}), "linux.memoryPolicy.nodes is given for MPOL_LOCAL"),
+    (
+        linux(
+            memoryPolicy={
+                "mode": "MPOL_BIND",
+                "nodes": "0",
+                "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"],
+            }
+        ),
+        "linux.memoryPolicy.flags has both",
+    ),
     ({"zos": {}}, "zos is not supported: lab runs Linux containers"),
 ]
 

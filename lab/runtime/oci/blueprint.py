@@ -51,6 +51,11 @@ class Blueprint:
         return cls(bundle, text, config)
 
     @property
+    def startable(self) -> bool:
+        """Whether there is a process."""
+        return self.config.process != configuration.NO_PROCESS
+
+    @property
     def root(self) -> str:
         """The root file system, an absolute path without links. Raises LabError if there is none."""
         path = os.path.realpath(os.path.join(self.bundle, self.config.root.path))
@@ -81,6 +86,7 @@ class Blueprint:
                 "namespaces": translate.joined_flags(self.config),
                 "pid": 0,
                 "birth": 0,
+                "startable": self.startable,
             }
         )
 

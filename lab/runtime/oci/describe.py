@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError, UsageError
+from lab.runtime import versions
 from lab.runtime.oci.options import FLAG, VALUE
-from lab.runtime.oci.store import OCI_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from lab.runtime.oci.main import Call
 
 OPTIONS = {"spec": {"bundle b": VALUE, "rootless": FLAG}, "features": {}}
-OLDEST_VERSION = "1.0.0"
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
@@ -32,7 +31,7 @@ def spec(call: Call) -> int:
         raise UsageError("--rootless: root is needed to make cgroups and mounts")
     path = os.path.join(call.given.value("bundle", "."), "config.json")
     config = container_config(Process(argv=("sh",), environment={"TERM": "xterm"}), hostname="lab-oci")
-    terminal = replace(config, process=replace(config.process, terminal=True))
+    terminal = replace(config, oci_version=versions.NEWEST, process=replace(config.process, terminal=True))
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(dumps(to_json(terminal), indent=2) + "\n")
@@ -42,13 +41,13 @@ def spec(call: Call) -> int:
 
 
 def features(call: Call) -> int:
-    """``features``: runtime-spec, features.md and features-linux.md."""
+    """``features``: runtime-spec, features.md and features-linux.md. What lab can do, whatever this host can."""
     from lab import __version__
 
     return call.say_json(
         {
-            "ociVersionMin": OLDEST_VERSION,
-            "ociVersionMax": OCI_VERSION,
+            "ociVersionMin": versions.OLDEST,
+            "ociVersionMax": versions.NEWEST,
             "hooks": list(HOOKS),
             "mountOptions": mount_options(),
             "linux": linux(),
@@ -67,7 +66,7 @@ def mount_options() -> list[str]:
 
 
 def linux() -> dict[str, Any]:
-    from lab.runtime import capabilities, kinds, lsm
+    from lab.runtime import capabilities, kinds
     from lab.runtime.calls import TABLES
 
     return {
@@ -82,8 +81,10 @@ def linux() -> dict[str, Any]:
             "knownFlags": sorted(kinds.SECCOMP_FLAGS),
             "supportedFlags": sorted(kinds.SECCOMP_FLAGS),
         },
-        "apparmor": {"enabled": lsm.apparmor()},
-        "selinux": {"enabled": lsm.selinux()},
-        "intelRdt": {"enabled": False},
+        "apparmor": {"enabled": True},
+        "selinux": {"enabled": True},
+        "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+        "memoryPolicy": {"modes": sorted(kinds.MEMORY_MODES), "flags": sorted(kinds.MEMORY_FLAGS)},
         "mountExtensions": {"idmap": {"enabled": True}},
+        "netDevices": {"enabled": True},
     }

@@ -67,6 +67,8 @@ def execute(call: Call) -> int:
         steps.enter("start the process")
         with foreground.signals_held(not detach):
             started = begin(state, plan, terminal, steps, undo)
+            if (rdt := life.class_of(config, identity)) is not None:
+                rdt.enter(started.pid)
             steps.enter("write the pid file")
             call.write_pid(started.pid)
             undo.pop_all()

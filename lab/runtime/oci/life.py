@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lab.host.group import Group
+    from lab.runtime.config import Config
     from lab.runtime.container import Started
     from lab.runtime.oci.blueprint import Blueprint
     from lab.runtime.oci.main import Call
     from lab.runtime.oci.store import Entry, State
     from lab.runtime.plan import Plan
+    from lab.runtime.resctrl import Class
 
 OWN_PARENT = "lab/oci/"
 """Where a container's group goes whose configuration doesn't say; emptied, it goes too."""
@@ -87,6 +89,8 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     steps.enter("read the bundle")
     entry = call.entry()
     wanted = Blueprint.read(call.given.value("bundle", "."), call.ignored)
+    if call.given.verb == "run" and not wanted.startable:
+        raise UsageError("config.json: process is missing: run needs one")
     group, unit = wanted.place(entry.id, by_systemd=call.by_systemd)
     if wanted.can_be_watched:
         from lab.runtime.oci import main
@@ -109,6 +113,10 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
         holder = unit.start(entry.id)
         undo.callback(holder.end)
     wanted.make_group(group)
+    rdt = class_of(wanted.config, entry.id)
+    if rdt is not None:
+        undo.callback(rdt.remove)
+        rdt.make()
     steps.enter("plan")
     plan = wanted.plan(
         entry.id,
@@ -120,9 +128,32 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     )
     steps.enter("start the first process")
     begin(call, made, plan, wanted, undo)
+    if rdt is not None:
+        rdt.enter(made.started.pid)
+    if wanted.config.linux.net_devices:
+        move_devices(wanted.config, made.started.pid, undo)
     if unit is not None:
         holder.end()
     return made
+
+
+def class_of(config: Config, identity: str) -> Class | None:
+    """Its class of service, if it wants one. Raises LabError on a host without any."""
+    if config.linux.intel_rdt is None:
+        return None
+    from lab.runtime.resctrl import Class
+
+    return Class(config.linux.intel_rdt, identity)
+
+
+def move_devices(config: Config, pid: int, undo: ExitStack) -> None:
+    """Into the network namespace of the first process, which waits; back again if the rest of create fails."""
+    from lab.runtime import netdevices
+
+    wanted = {name: device.name for name, device in config.linux.net_devices.items()}
+    inside = f"/proc/{pid}/ns/net"
+    moved = netdevices.move(wanted, "/proc/self/ns/net", inside)
+    undo.callback(netdevices.move, moved, inside, "/proc/self/ns/net")
 
 
 def begin(call: Call, made: Made, plan: Plan, wanted: Blueprint, undo: ExitStack) -> None:
@@ -191,6 +222,8 @@ def start(call: Call) -> int:
                 else f"cannot start a {status} container"
             )
             raise LabError(complaint)
+        if not state.startable:
+            raise LabError("cannot start a container whose configuration has no process")
         channel = Channel.connected(entry.start_address)
         opened.callback(channel.close)
         steps.enter("let it go")
@@ -202,8 +235,26 @@ def start(call: Call) -> int:
 
 
 def poststart(call: Call, entry: Entry, state: State) -> None:
-    """The hooks behind a start; one that fails is only told."""
-    call.tell_hooks("poststart", entry.hooks("poststart"), describe(state, store.RUNNING))
+    """The hooks behind a start. Since 1.3 of the specification one that fails ends the container: raises LabError.
+    Before, it is only told.
+    """
+    hooks = entry.hooks("poststart")
+    if not hooks:
+        return
+    from lab.runtime import versions
+
+    found = describe(state, store.RUNNING)
+    if not versions.reaches(state.version, "1.3"):
+        call.tell_hooks("poststart", hooks, found)
+        return
+    from lab.host.group import Group
+    from lab.runtime import hooks as running
+
+    try:
+        running.run("poststart", hooks, found)
+    except OSError as error:
+        Group(state.group).kill()
+        raise LabError(error.strerror or f"{error}") from error
 
 
 def describe(state: State, status: str) -> dict[str, object]:
@@ -239,7 +290,7 @@ def delete(call: Call) -> int:
             remove_damaged(steps, entry)
             return 0
         status = entry.status(state)
-        if not force and status not in (store.STOPPED, store.CREATED):
+        if not force and status != store.STOPPED:
             raise LabError(f"cannot delete container {entry.id} that is not stopped: {status}")
         remove(call, steps, entry, state)
     return 0
@@ -254,10 +305,22 @@ def remove(call: Call, steps: Steps, entry: Entry, state: State) -> None:
     group.kill()
     steps.enter("remove the cgroup")
     remove_group(group)
+    remove_class(entry)
     steps.enter("forget")
     poststop = entry.hooks("poststop")
     entry.remove()
     call.tell_hooks("poststop", poststop, describe(state, store.STOPPED))
+
+
+def remove_class(entry: Entry) -> None:
+    """The class that was made for this container alone; nothing, where the configuration asks for none."""
+    value = entry.linux("intelRdt")
+    if isinstance(value, dict):
+        from lab.runtime import config, schema
+        from lab.runtime.resctrl import Class
+
+        with suppress(LabError):  # no such file system any more
+            Class(schema.read(config.IntelRdt, value, "linux.intelRdt", lambda _path: None), entry.id).remove()
 
 
 def remove_damaged(steps: Steps, entry: Entry) -> None:
@@ -296,7 +359,11 @@ def run(call: Call) -> int:
         made.started.channel.send("EXEC_NOW", **made.added)
         conversation.until_executed(made.started.channel)
         undo.pop_all()
-        poststart(call, made.entry, made.state)
+        try:
+            poststart(call, made.entry, made.state)
+        except LabError:
+            remove(call, Steps("delete"), made.entry, made.state)
+            raise
         made.entry.unlock()
         if detach:
             return 0

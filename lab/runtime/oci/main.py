@@ -11,9 +11,10 @@ import sys
 
 from lab.errors import LabError, UsageError
 from lab.lean import signal
+from lab.runtime import versions
 from lab.runtime.oci.log import Log
 from lab.runtime.oci.options import FLAG, VALUE, parse
-from lab.runtime.oci.store import DEFAULT_ROOT, OCI_VERSION, Entry
+from lab.runtime.oci.store import DEFAULT_ROOT, Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def usage() -> str:
     lines = [
         "usage: lab-oci [global options] VERB [options] …",
         "",
-        "An OCI runtime (runtime-spec 1.0.2 to 1.2).",
+        f"An OCI runtime (runtime-spec {versions.RANGE}).",
         "",
     ]
     lines += [f"  {verb:<9} {what}" for verb, (_, what) in VERBS.items() if what]
@@ -235,7 +236,7 @@ def options_of(known: dict[str, str]) -> list[str]:
 def version() -> str:
     from lab import __version__
 
-    return f"lab-oci version {__version__}\nspec: {OCI_VERSION}\n"
+    return f"lab-oci version {__version__}\nspec: {versions.NEWEST}\n"
 
 
 def say(text: str) -> int:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEFAULT_ROOT = "/run/lab-oci"
-OCI_VERSION = "1.1.0"
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 
@@ -69,6 +68,7 @@ class State:
         self.namespaces: int = facts["namespaces"]  # CLONE_NEW* flags of what a further process joins
         self.pid: int = facts["pid"]  # of its first process, 0 as long as there is none
         self.birth: int = facts["birth"]  # when that was started, in clock ticks: a pid may be used again
+        self.startable = facts.get("startable") is not False  # there is a process to start
 
     def facts(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -178,10 +178,14 @@ class Entry:
 
     def group(self) -> str:
         """The path of its control group as the configuration has it, "" for the default or where nobody knows."""
+        return str(self.linux("cgroupsPath") or "")
+
+    def linux(self, name: str) -> Any:
+        """A property of ``linux`` as the configuration has it; None where there is none, or nobody knows."""
         try:
-            return str((self.read_config().get("linux") or {}).get("cgroupsPath") or "")
+            return (self.read_config().get("linux") or {}).get(name)
         except (OSError, Damaged, AttributeError):
-            return ""
+            return None
 
     def write_config(self, text: str) -> None:
         self._replace(CONFIG, text)
