@@ -16,12 +16,11 @@ from __future__ import annotations
 import errno
 import os
 import select
-import stat
 
 from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.record import replace
-from lab.runtime import execution, rooted, trampoline
+from lab.runtime import execution, rooted, streams, trampoline
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import Enter, Plan, ProcessPlan, Progress, Step
 from lab.runtime.privileges import drop_privileges, leave_keyring, restore_signals, set_limits
@@ -161,7 +160,7 @@ def run_beside(
             progress.enter(Step.CONSOLE)
             stdio = open_console(process, rooted.Root("/"), channel, stdio, bind=False)
         progress.enter(Step.LIMITS)
-        give_pipes(process, stdio)
+        streams.give_pipes(process, stdio)
         set_limits(replace(process, scheduler=None))  # a process with a deadline may not fork: the parent sets it
         progress.enter(Step.DESCRIPTORS)
         preserved = range(3, 3 + process.preserve)
@@ -186,7 +185,7 @@ def become(
 ) -> None:
     """The steps that take privileges away, then execve(2)."""
     progress.enter(Step.LIMITS)
-    give_pipes(process, stdio)
+    streams.give_pipes(process, stdio)
     set_limits(process)
     set_label(process, label)
     progress.enter(Step.DESCRIPTORS)
@@ -354,6 +353,7 @@ def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessP
         others.append(listener.agent().move_to(rest))
     for number, descriptor in enumerate(wanted):
         os.dup2(descriptor, number, inheritable=True)
+    streams.take_own_null(len(stdio))
     for kept in sorted([channel.fileno(), *others]):
         if kept > rest:
             syscalls.close_range(rest, kept - 1)
@@ -381,31 +381,6 @@ def lead_session(process: ProcessPlan) -> None:
         console.control()
     elif process.survives or process.leads:
         os.setsid()
-
-
-def give_pipes(process: ProcessPlan, stdio: list[int]) -> None:
-    """Standard streams that are pipes become the user's, who may open them by their names then: /dev/stdout.
-
-    Pipes alone, and those without a name: a file, a terminal or a FIFO of the host's stays whose it is. In a user
-    namespace the owner may have no number, and that is that (EPERM, EINVAL).
-    """
-    nameless = -1  # the file system of pipes, once somebody wants to know
-    for descriptor in stdio[:3]:
-        found = os.fstat(descriptor)
-        if not stat.S_ISFIFO(found.st_mode) or found.st_uid == process.uid:
-            continue
-        if nameless < 0:
-            read, write = os.pipe2(os.O_CLOEXEC)
-            nameless = os.fstat(read).st_dev
-            os.close(read)
-            os.close(write)
-        if found.st_dev == nameless:
-            with suppress(PermissionError):
-                try:
-                    os.fchown(descriptor, process.uid, -1)
-                except OSError as error:
-                    if error.errno != errno.EINVAL:
-                        raise
 
 
 def enter_directory(process: ProcessPlan) -> None:

@@ -338,7 +338,11 @@ class DeviceNode(Operation):
 
 
 class Mask(Operation):
-    """Hide what the kernel shows: a file below /dev/null, a directory below an empty read-only tmpfs."""
+    """Hide what the kernel shows: a file below /dev/null, a directory below an empty read-only tmpfs.
+
+    That null device is the host's, whose owner is the root of a container too: a read-only mount keeps its mode from
+    being changed, and is written to as before.
+    """
 
     def describe(self) -> str:
         return f"mask {self.target}"
@@ -349,7 +353,13 @@ class Mask(Operation):
         except FileNotFoundError:
             return  # this kernel has no such file: nothing to hide
         directory = stat.S_ISDIR(os.fstat(opened).st_mode)
-        root.attach(_nothing(root) if directory else trees.copy("/dev/null"), opened)
+        root.attach(_nothing(root) if directory else _null(), opened)
+
+
+def _null() -> int:
+    tree = trees.copy("/dev/null")
+    trees.dress(tree, (MOUNT_ATTR_RDONLY, 0))
+    return tree
 
 
 def _nothing(root: Root) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +64,19 @@ def test_a_waiting_process_can_not_be_looked_into(runtime: Runtime) -> None:
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     runtime.ok("delete", name)
+
+
+def test_the_hosts_null_device_can_not_be_changed(runtime: Runtime) -> None:
+    """Its owner is the container's root as well, who would shut it to everybody: chmod 0 /proc/self/fd/0."""
+    script = "for name in /dev/stdin /dev/stdout /dev/stderr /proc/keys /proc/timer_list; do chmod 666 $name; done"
+
+    def ask(words: list[str]) -> None:
+        with Path("/dev/null").open("r+b", buffering=0) as null:
+            subprocess.run(runtime.words(*words), stdin=null, stdout=null, stderr=null, check=False, timeout=30)
+
+    before = Path("/dev/null").stat()
+    ask(["run", "-b", runtime.bundle(script), runtime.new()])
+    name = runtime.running()
+    ask(["exec", name, "sh", "-c", script])
+    runtime.ok("delete", "-f", name)
+    assert Path("/dev/null").stat().st_ctime_ns == before.st_ctime_ns, "666 is what it was, and yet it was written"

@@ -79,4 +79,6 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror.lower() if error.strerror[1:2].islower() else error.strerror
         return f"{os.fsdecode(error.filename)}: {text}" if error.filename else text
+    if hasattr(error, "step"):  # lab.runtime.plan.StepFailed: it names a step of the container's own
+        return f"{error}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
