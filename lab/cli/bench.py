@@ -69,11 +69,16 @@ def _measure(site: Site, results: Results, watch: Watch) -> None:
     from lab.errors import LabError
     from lab.experiment.selfbench import measure_containers, measure_help
     from lab.experiment.selfbench_builds import measure_builds
+    from lab.experiment.selfbench_docker import measure_docker
     from lab.experiment.selfbench_images import measure_images
     from lab.experiment.selfbench_machine import measure_machines
 
     measure_containers(site, results, watch)
     measure_help(results, watch)
+    try:
+        measure_docker(site, results, watch)
+    except LabError as error:
+        results.absent["docker lab-oci"] = str(error)
     try:
         measure_images(site.store, results, min(results.rounds, MOST_IMAGE_RUNS), watch)
     except LabError as error:

@@ -95,6 +95,10 @@ class Parent:
 GOALS = (
     Goal(sentence="a container, of what runc needs", ours="container", theirs="runc", at_most=0.3),
     Goal(sentence="lab-oci run, of runc run", ours="lab-oci", theirs="runc", at_most=0.7),
+    Goal(
+        sentence="docker run with lab-oci, of the same with runc",
+        ours="docker lab-oci", theirs="docker runc", at_most=1.0,
+    ),
     Goal(sentence="a container, of what unshare needs", ours="container", theirs="unshare", at_most=3.0),
     Goal(
         sentence="a microvm's init, of QEMU by hand", ours="microvm", theirs="qemu", at_most=1.25
@@ -255,7 +259,7 @@ class Reference:
             if each is not None:
                 bundle.write(each, self._place / name, root=str(root), cgroups_path=f"/{self._group}")
         site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=group_of(site.session.id)))
-        stack.callback(_remove_groups, self._group)
+        stack.callback(remove_groups, self._group)
         make_room(self._group)
         try:
             run(self._words("true"), timeout_seconds=TIMEOUT_SECONDS)
@@ -286,8 +290,8 @@ class Reference:
         return [*self._program, "--root", str(place / "state"), "run", "--bundle", str(place / bundle_name), name]
 
 
-def _remove_groups(group: str) -> None:
-    """A reference removes its own group, as long as nobody kills it; and never the parents it made."""
+def remove_groups(group: str) -> None:
+    """Of a reference. It removes its own group, as long as nobody kills it; and never the parents it made."""
     ours = ControlGroup.open(group)
     ours.kill()
     ours.remove(keep_parents=True)

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dockering
 import pytest
+from dockering import Docker, Engine
 from escaping import Ask
 from running import Output, Ran, Run, Start
 
+from lab.experiment import dockerd
 from lab.host.cgroup import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.hierarchy import Hierarchies, Unused, make_room
@@ -173,3 +176,24 @@ def either(request: pytest.FixtureRequest) -> Run:
     """The same test under lab's runtime and under runc's: what holds for one must hold for the other."""
     found: Run = request.getfixturevalue("run" if request.param == "lab" else "runc_run")
     return found
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine | None]:
+    """A Docker Engine for all tests of a file; None where it is not installed."""
+    if dockerd.lacking():
+        yield None
+        return
+    with dockering.opened() as found:
+        yield found
+
+
+@pytest.fixture(params=dockering.RUNTIMES)
+def docker(request: pytest.FixtureRequest, engine: Engine | None, missing: Callable[[str], None]) -> Iterator[Docker]:
+    """The same test with lab-oci and with runc: what runc does not pass is not asked of lab-oci."""
+    if engine is None:
+        missing(f"{dockerd.lacking()}, which is Debian's docker.io")
+        return
+    found = Docker(engine, request.param)
+    yield found
+    found.close()

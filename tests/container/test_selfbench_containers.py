@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 from lab.backends.site import Site
+from lab.experiment import dockerd
 from lab.experiment.selfbench import EDGE, Results, measure_containers
+from lab.experiment.selfbench_docker import measure_docker
 from lab.experiment.watch import Silent
 
 
@@ -32,3 +35,16 @@ def test_containers_are_measured_beside_their_references() -> None:
     assert set(results.parents) == {"lab-oci", "runc", "crun"} - set(results.absent)
     assert all(0 < parent.pss_bytes <= parent.rss_bytes for parent in results.parents.values())
     assert median(series["nothing"].seconds) < median(series["container"].seconds)
+
+
+def test_docker_is_measured_with_both_runtimes(missing: Callable[[str], None]) -> None:
+    if dockerd.lacking():
+        missing(f"{dockerd.lacking()}, which is Debian's docker.io")
+    results = Results(rounds=2, seed=1)
+    with Site.open() as site:
+        measure_docker(site, results, Silent())
+        session, scratch = site.session.id, site.scratch
+        assert not (scratch / "docker").exists()
+    assert list(Path("/sys/fs/cgroup").glob(f"**/*{session}*")) == []
+    assert {name: len(one.seconds) for name, one in results.series.items()} == {"docker lab-oci": 2, "docker runc": 2}
+    assert str(scratch) not in Path("/proc/self/mountinfo").read_text()

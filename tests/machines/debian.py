@@ -36,7 +36,7 @@ ORDINARY = (
 )  # fmt: skip
 """What any Debian has that somebody clones a project on."""
 
-NOT_THERE = frozenset({"chromium", "podman", "buildah", "docker-registry"})
+NOT_THERE = frozenset({"chromium", "podman", "buildah", "docker-registry", "docker.io", "docker-cli"})
 """Of lab's packages, those that take long to install, and that no test of tests/machines asks for."""
 
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")

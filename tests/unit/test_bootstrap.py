@@ -23,7 +23,8 @@ SYSTEMS = ("debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04")
 TOOLS = {
     "apt-get": 'echo "apt-get $*" >> "$CALLS"; exit ${APT_EXIT:-0}',
     "dpkg": "exit ${DPKG_EXIT:-0}",
-    "dpkg-query": 'shift 2; for name; do [[ " $MISSING " == *" $name "* ]] || echo "installed $name"; done',
+    "dpkg-query": 'shift 3; (( $# )) || echo "installed ${PROVIDED:-}"\n'
+    'for name; do [[ " $MISSING " == *" $name "* ]] || echo "installed $name"; done',
     "getent": "exit 0",
     "uname": "echo ${MACHINE:-x86_64}",
 }
@@ -143,7 +144,46 @@ def test_only_missing_packages_are_installed(checkout: Checkout) -> None:
     assert checkout.run("true", MISSING="wrk qemu-utils").returncode == 0
     apt = [line for line in checkout.calls.read_text().splitlines() if line.startswith("apt-get")]
     assert len(apt) == 1
-    assert apt[0].endswith("install --yes --no-install-recommends qemu-utils wrk")
+    assert apt[0].endswith("install --yes --no-remove --no-install-recommends qemu-utils wrk")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")
+def test_what_another_package_provides_is_not_missing(checkout: Checkout) -> None:
+    """Docker's own containerd.io conflicts with runc, since it has that in it."""
+    checkout.outdate()
+    assert checkout.run("true", MISSING="runc wrk", PROVIDED="containerd (= 1.7), runc (= 1.2)").returncode == 0
+    assert checkout.calls.read_text().splitlines()[0].endswith("--no-install-recommends wrk")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")
+def test_what_tests_alone_need_is_installed_where_they_are_required(checkout: Checkout) -> None:
+    missing = {"MISSING": "docker.io", "LAB_REQUIRE": ""}
+    checkout.outdate()
+    assert checkout.run("true", **missing).returncode == 0
+    assert "apt-get" not in checkout.calls.read_text()
+    checkout.calls.write_text("")
+    assert checkout.run("true", **missing | {"LAB_REQUIRE": "container"}).returncode == 0
+    assert "--no-install-recommends docker.io" in checkout.calls.read_text()
+    checkout.calls.write_text("")
+    for required in ("", "container"):
+        assert checkout.run("true", **missing | {"LAB_REQUIRE": required}).returncode == 0
+        assert checkout.calls.read_text() == "", "what is there for tests is there for all"
+
+
+def test_services_that_come_with_a_package_are_masked(tmp_path: Path) -> None:
+    """But for those that somebody has installed, or has decided about."""
+    units, of_packages = tmp_path / "etc", tmp_path / "lib"
+    units.mkdir()
+    of_packages.mkdir()
+    (units / "docker.socket").write_text("mine")
+    (of_packages / "containerd.service").write_text("")
+    places = f"units={units}; units_of_packages={of_packages}"
+    script = f"source {ROOT / 'bootstrap'}; {places}; apt() {{ :; }}; apt_install docker.io wrk"
+    subprocess.run(["bash", "-euc", script], check=True)
+    assert {path.name: path.is_symlink() for path in units.iterdir()} == {
+        "docker.socket": False,
+        "docker.service": True,
+    }
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")
@@ -180,18 +220,27 @@ def test_on_another_system_it_prints_what_to_install(checkout: Checkout, machine
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_conditions_select_one_python_per_system(system: str) -> None:
     script = f"source {ROOT / 'bootstrap'}; system={system}; packages"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    names = done.stdout.split()
+
+    def packages(required: str) -> list[str]:
+        words = ["bash", "-c", f"LAB_REQUIRE={required}; {script}"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+    names = packages("")
     assert len(names) == len(set(names)) > 20
     assert "qemu-system-x86" in names
     assert ("python3.11-venv" in names) == (system == "ubuntu-22.04")
     assert ("python3-venv" in names) == (system != "ubuntu-22.04")
     assert ("chromium" in names) == system.startswith("debian-")
+    assert "docker.io" not in names
+    added = {"docker.io"} | ({"docker-cli"} if system == "debian-13" else set())
+    assert set(packages("container")) == {*names} | added
 
 
 def test_every_system_package_says_why() -> None:
     for line in (ROOT / "packages.apt").read_text().splitlines():
-        assert not line or re.fullmatch(r"#.*|[a-z0-9.+-]+( \[(!?[a-z]+-[0-9.]+|[a-z]+)\])? +# \S.*", line), line
+        assert not line or re.fullmatch(
+            r"#.*|[a-z0-9.+-]+( \[(!?[a-z]+-[0-9.]+|[a-z]+)( required)?\])? +# \S.*", line
+        ), line
 
 
 def test_every_dependency_is_pinned_by_name_and_version_alone() -> None:

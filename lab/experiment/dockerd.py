@@ -1,0 +1,112 @@
+"""A Docker Engine in namespaces of its own, so that nothing of the host's is touched, and nothing of it is left.
+
+What it mounts, its bridge and its addresses are in namespaces that end with it; so are, where it has one of processes
+as well, all that it started. Its images lie on a tmpfs. Of the host's it uses a folder, for its socket, and a control
+group, for its containers. No rule of a packet filter is made.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PROGRAMS = ("dockerd", "containerd", "docker", "docker-init")
+PATH = "/usr/bin:/usr/sbin:/bin:/sbin"  # the distribution's programs come first, whatever else is installed
+PACKAGE = "docker.io"
+
+NAMESPACES = ("--mount", "--net", "--ipc", "--uts", "--propagation", "private")
+PROCESSES = ("--pid", "--fork", "--kill-child=KILL", "--mount-proc")
+
+# What it writes outside of its folder is its own; systemd's sockets stay where they are.
+START = """
+mkdir "$1/run" "$1/data"
+mount --rbind /run "$1/run"
+mount -t tmpfs tmpfs /run
+mount --make-rshared /run
+for kept in dbus systemd; do
+    if [ -d "$1/run/$kept" ]; then mkdir "/run/$kept"; mount --rbind "$1/run/$kept" "/run/$kept"; fi
+done
+umount --lazy "$1/run"
+mount -t tmpfs tmpfs /etc/docker
+mount -t tmpfs tmpfs "$1/data"
+ip link set lo up
+exec docker-init -sg -- dockerd --config-file "$1/daemon.json"
+"""
+
+
+def lacking() -> str:
+    """The name of a program that this needs and the host has not got; empty if there is none."""
+    return next((name for name in PROGRAMS if shutil.which(name, path=PATH) is None), "")
+
+
+def start(
+    folder: Path,
+    *,
+    cgroup_parent: str,
+    runtimes: Mapping[str, str],
+    by_systemd: bool = False,
+    begin: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
+    """Its first process, which ends with the thread that called this, and everything else with it.
+
+    ``folder`` holds its socket and its log; ``begin`` are words in front of the command. ``by_systemd``: control
+    groups are asked of systemd, who has to know the processes by their numbers. There are no own ones then, and what
+    the daemon has started may outlive it.
+    """
+    driver = "systemd" if by_systemd else "cgroupfs"
+    settings = {
+        "data-root": str(folder / "data"), "exec-root": "/run/docker", "pidfile": "/run/docker.pid",
+        "hosts": [address(folder)], "iptables": False, "ip6tables": False, "storage-driver": "overlay2",
+        "exec-opts": [f"native.cgroupdriver={driver}"], "cgroup-parent": cgroup_parent, "shutdown-timeout": 2,
+        "runtimes": {name: {"path": path} for name, path in runtimes.items()},
+    }  # fmt: skip
+    (folder / "daemon.json").write_text(json.dumps(settings))
+    namespaces = NAMESPACES if by_systemd else (*NAMESPACES, *PROCESSES)
+    words = ["setpriv", "--pdeathsig=KILL", "unshare", *namespaces, "sh", "-euc", START, "-", str(folder)]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [*begin, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PATH": PATH}
+        )
+
+
+def address(folder: Path) -> str:
+    return f"unix://{folder}/socket"
+
+
+def client(folder: Path, *arguments: str) -> list[str]:
+    """The command line of ``docker …`` for it."""
+    return [shutil.which("docker", path=PATH) or "docker", "--host", address(folder), *arguments]
+
+
+def pack(archive: Path, folders: Mapping[str, int], files: Mapping[str, str], applets: Sequence[str] | None) -> None:
+    """The only layer of an image: busybox under the names of ``applets``, or of all it has; folders with their modes;
+    text files.
+    """
+    busybox = shutil.which("busybox") or "/bin/busybox"
+    if applets is None:
+        listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+        applets = [applet for applet in listed.stdout.split() if applet != "busybox"]
+    with tarfile.open(archive, "w") as tar:
+        for name, mode in folders.items():
+            tar.addfile(_member(name, tarfile.DIRTYPE, mode))
+        tar.add(busybox, "bin/busybox")
+        for applet in applets:
+            link = _member(f"bin/{applet}", tarfile.SYMTYPE, 0o777)
+            link.linkname = "busybox"
+            tar.addfile(link)
+        for name, text in files.items():
+            file = _member(name, tarfile.REGTYPE, 0o644)
+            file.size = len(text.encode())
+            tar.addfile(file, io.BytesIO(text.encode()))
+
+
+def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.mode = kind, mode
+    return found
