@@ -221,7 +221,7 @@ class CpuResources(Record):
 
 
 class PidsResources(Record):
-    limit: Int64
+    limit: Int64 | None = None
 
 
 class WeightDevice(Record):

@@ -241,7 +241,7 @@ def io_weight(weight: int) -> int:
 # Alike in both
 
 
-def _pids(limit: int) -> Iterator[Setting]:
+def _pids(limit: int | None) -> Iterator[Setting]:
     if limit:
         yield _one("pids.limit", "pids", "pids.max", _or_max(limit))
 

@@ -41,6 +41,8 @@ def check(config: Config) -> None:
     _memory_policy(config.linux)
     _intel_rdt(config.linux)
     _net_devices(config.linux, kinds)
+    if "" in config.annotations:
+        raise schema.error("annotations", "has an empty key")
     if config.linux.personality and config.linux.personality.flags:
         raise schema.error("linux.personality.flags", "is not empty: the specification defines none")
 

@@ -133,12 +133,19 @@ def annotations(place: Place) -> str:
 
 
 def new_proc(place: Place, *, masked: bool) -> str:
+    """On a host with a second whole /proc, as a chroot of anybody's has one: crun hides /proc and /sys by these names
+    alone, so what became of it hung on what else the host was doing.
+    """
+    second = place.folder / "second"
+    second.mkdir()
+    mount = f'mount -t proc proc "{second}" && exec "$@"'
+    with_it = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
     if masked:
         place.bundle.value["linux"] |= {"maskedPaths": MASKED, "readonlyPaths": LOCKED}
     grant(place, "CAP_SETFCAP")  # to map root to itself, since Linux 5.12; Docker's defaults have it
     opened = told("(: >> /tmp/sys/kernel/core_pattern) 2>/dev/null")
     place.bundle.script(f"unshare -Urmpf sh -c 'mount -t proc proc /tmp; {opened}' || echo {HELD}")
-    return place.run("--no-pivot")
+    return place.run("--no-pivot", prefix=with_it)
 
 
 def watched(place: Place, come: Callable[[Place, str], object]) -> str:
@@ -359,9 +366,10 @@ ATTEMPTS = {
         attempt=annotations,
     ),
     "no-pivot": Attempt(
-        asks="`--no-pivot`",
+        asks="`--no-pivot`, where the host has a second /proc mounted, as for a chroot",
         gets="a /proc without masks, in a user namespace of its own",
         attempt=lambda place: new_proc(place, masked=True),
+        through=("crun",),
         control=lambda place: new_proc(place, masked=False),
     ),
     "exec": Attempt(

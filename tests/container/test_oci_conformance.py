@@ -438,3 +438,56 @@ def with_devices() -> list[str]:
     make = "ip link add one type veth peer name two && ip link set one mtu 1400 && ip link set two up && "
     make += "ip addr add 192.0.2.5/24 dev one && ip addr add 2001:db8::5/64 dev one nodad && ip link set one up"
     return ["unshare", "--net", "sh", "-c", f'{make} && exec "$@"', "sh"]
+
+
+class TestWhatTheSpecificationAsks:
+    """Sentences of it that no other test holds."""
+
+    def test_the_score_of_the_oom_killer_stays_if_nobody_asks(self, bundle: Bundle, runtime: str) -> None:
+        bundle.script("cat /proc/self/oom_score_adj")
+        words = ["sh", "-c", 'echo 77 > /proc/self/oom_score_adj; exec "$@"', "sh"]
+        assert bundle.run(runtime, prefix=words).output == "77\n"
+
+    def test_mounts_are_made_in_order_and_from_the_root(self, bundle: Bundle, runtime: str) -> None:
+        source = bundle.folder / "source"
+        source.mkdir()
+        (source / "file").touch()
+        bundle.mount("over", type="tmpfs", source="tmpfs")
+        bundle.mount("/over/below", source="source", options=["bind"])
+        bundle.script("ls /over /over/below; awk '$2 ~ /^.over/ {print $2, $3}' /proc/mounts | head -n 1")
+        assert bundle.run(runtime).output.split() == ["/over:", "below", "/over/below:", "file", "/over", "tmpfs"]
+
+    def test_a_namespace_of_another_kind_is_refused(self, bundle: Bundle, runtime: str) -> None:
+        spaces = bundle.value["linux"]["namespaces"]
+        others = [space for space in spaces if space["type"] != "ipc"]
+        bundle.value["linux"]["namespaces"] = [*others, {"type": "ipc", "path": "/proc/self/ns/uts"}]
+        assert bundle.run(runtime, check=False).exit_code != 0
+
+    def test_a_device_is_not_put_over_something_else(self, bundle: Bundle) -> None:
+        (bundle.root / "taken").write_text("text")
+        bundle.value["linux"]["devices"] = [{"path": "/taken", "type": "c", "major": 1, "minor": 3}]
+        ended = bundle.run("lab-oci", check=False)
+        assert ended.exit_code != 0
+        assert "/taken" in ended.errors
+        assert (bundle.root / "taken").read_text() == "text"
+
+    def test_a_size_without_a_terminal_is_ignored(self, bundle: Bundle, runtime: str) -> None:
+        bundle.value["process"]["consoleSize"] = {"height": 10, "width": 20}
+        bundle.script("echo ran")
+        assert bundle.run(runtime).output == "ran\n"
+
+    @pytest.mark.parametrize("option", ["idmap", "ridmap"])
+    def test_ids_of_a_mount_are_mapped_as_far_as_it_says(self, bundle: Bundle, option: str) -> None:
+        """ridmap reaches what is mounted below."""
+        source = bundle.folder / "source"
+        (source / "below").mkdir(parents=True)
+        mapping = [{"containerID": 0, "hostID": 5000, "size": 1000}]
+        bundle.mount("/bound", source="source", options=["rbind", option], uidMappings=mapping, gidMappings=mapping)
+        bundle.script("busybox stat -c %u /bound /bound/below")
+        made = f"mount -t tmpfs -o mode=755 none {source}/below"
+        ended = bundle.run("lab-oci", prefix=["unshare", "--mount", "sh", "-c", f'{made} && exec "$@"', "sh"])
+        assert ended.output.split() == ["5000", "5000" if option == "ridmap" else "0"]
+
+    def test_a_mapping_without_a_map_is_refused(self, bundle: Bundle) -> None:
+        bundle.mount("/bound", source="rootfs", options=["bind", "idmap"])
+        assert "mounts[3] maps ids, but says not how" in bundle.run("lab-oci", check=False).errors

@@ -145,6 +145,21 @@ class TestLife:
         assert "process is missing" in done.err
         assert runtime.left() == []
 
+    def test_a_bundle_that_changes_after_create_does_not_matter(self, runtime: Runtime) -> None:
+        name, bundle = runtime.new(), runtime.bundle("echo first > /tmp/which")
+        runtime.ok("create", "-b", bundle, name)
+        file = Path(bundle) / "config.json"
+        file.write_text(file.read_text().replace("echo first", "echo second"))
+        runtime.ok("start", name)
+        runtime.wait_until(name, "stopped")
+        assert (runtime.rootfs / "tmp/which").read_text() == "first\n"
+        runtime.ok("delete", name)
+
+    @pytest.mark.parametrize("verb", ["create", "start", "state", "kill", "delete", "exec", "pause", "resume"])
+    def test_every_verb_wants_a_name(self, runtime: Runtime, verb: str) -> None:
+        assert runtime(verb).code != 0
+        assert runtime.left() == []
+
     def test_signals(self, runtime: Runtime) -> None:
         name = runtime.running("trap 'exit 0' USR1; touch /tmp/trapped; while :; do sleep 0.01; done")
         until((runtime.rootfs / "tmp/trapped").exists, "the trap")

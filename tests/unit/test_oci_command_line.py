@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError, UsageError
-from lab.runtime import config, trampoline, versions
+from lab.runtime import config, mountoptions, trampoline, versions
 from lab.runtime.oci import events, groups, install, main, options, signals, store
 from lab.runtime.oci.log import Log
 from lab.runtime.oci.options import FLAG, LIST, VALUE
@@ -148,6 +148,10 @@ def test_what_this_runtime_can_do() -> None:
     assert "MPOL_BIND" in linux["memoryPolicy"]["modes"]
     assert linux["netDevices"] == {"enabled": True}
     assert {"ro", "rbind", "rprivate", "tmpcopyup"} <= set(found["mountOptions"])
+    assert mountoptions.parse(found["mountOptions"]).data == (), "one of them would be left to the file system"
+    for name in found["hooks"]:
+        hooks = {name: [{"path": "/x"}]}
+        config.from_json({"ociVersion": "1.0.0", "root": {"path": "r"}, "hooks": hooks})
     assert "SCMP_ACT_ERRNO" in found["linux"]["seccomp"]["actions"]
 
 

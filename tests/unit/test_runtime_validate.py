@@ -228,6 +228,7 @@ BROKEN: list[tuple[dict[str, object], str]] = [
         ),
         "linux.memoryPolicy.flags has both",
     ),
+    ({"annotations": {"": "x"}}, "annotations has an empty key"),
     ({"zos": {}}, "zos is not supported: lab runs Linux containers"),
 ]
 
