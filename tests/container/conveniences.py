@@ -359,6 +359,27 @@ def keyring(place: Place, *options: str) -> str:
     return place.run(*options, prefix=(sys.executable, "-c", WITH_A_KEY, name))
 
 
+def given_file(place: Place, stdin: str = "< '{}'") -> str:
+    """Standard input is opened anew, for writing, by a user who does not own it."""
+    canary = place.canary()
+    canary.chmod(0o600)
+    place.bundle.value["process"]["user"] = {"uid": 1000, "gid": 1000}
+    place.bundle.script(told("(: >> /proc/self/fd/0) 2>/dev/null"))
+    words = f'"$@" {stdin}' if "<" in stdin else f'{stdin} | "$@"'
+    return place.run(prefix=("bash", "-c", words.format(canary), "bash"))
+
+
+def environment_of_the_image(place: Place, **hook: object) -> str:
+    """A hook that runs inside and is the host's program, without an environment of its own."""
+    told_at = place.folder / "told"
+    place.bundle.value["process"]["env"].append(f"OF_IMAGE={THROUGH}")
+    words = ["sh", "-c", f'echo "$OF_IMAGE" > "{told_at}"']
+    value = {"path": shutil.which("sh"), "args": words, **hook}
+    place.bundle.value["hooks"] = {"createContainer": [value]}
+    place.bundle.run(place.runtime, check=False)
+    return judge(told_at.read_text())
+
+
 ATTEMPTS = {
     "annotations": Attempt(
         asks="annotations, an image's among them",
@@ -433,6 +454,20 @@ ATTEMPTS = {
         asks="a `startContainer` hook that begins with `#!/proc/self/exe`",
         gets="the runtime's interpreter, inside, with the runtime's power",
         attempt=hook_that_is_the_runtime,
+    ),
+    "environment": Attempt(
+        asks="a `createContainer` hook without `env`: the host's program, run inside",
+        gets="it an environment of the image's, LD_PRELOAD and all (CVE-2025-23266)",
+        attempt=environment_of_the_image,
+        through=("runc",),
+        control=lambda place: environment_of_the_image(place, env=[f"OF_IMAGE={THROUGH}"]),
+    ),
+    "given file": Attempt(
+        asks="standard input from a file of the host's, and another user than root",
+        gets="that file, to write to",
+        attempt=given_file,
+        through=("runc", "crun"),
+        control=lambda place: given_file(place, "true"),
     ),
     "files": Attempt(
         asks="nothing: a container has its environment, and the caller's umask is 0",
