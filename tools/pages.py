@@ -113,11 +113,30 @@ def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) 
             target += ".md"
         return f"{start}{target}{end}"
 
-    text = LINK.sub(to_page, text)
+    text = nested(LINK.sub(to_page, text))
     try:
         return re.sub(r"^::: ([\w.]+)$", lambda asked: docstrings.markdown(asked[1]), text, flags=re.MULTILINE)
     except LookupError as error:
         raise PluginError(f"{page.file.src_uri}: {error.args[0]}") from error
+
+
+def nested(text: str) -> str:
+    """What belongs to an item of a list, behind a blank line, indented as Python's Markdown wants it: by four, or by
+    eight for code. GitHub's wants it below the item's first letter.
+    """
+    fenced, blank, more = False, False, 0
+    lines = []
+    for line in text.split("\n"):
+        if line.startswith("```"):
+            fenced = not fenced
+        indented = len(line) - len(line.lstrip())
+        if not line or fenced:
+            more = 0
+        elif blank:
+            more = {2: 2, 3: 1, 6: 2, 7: 1}.get(indented, 0)
+        lines.append(" " * more + line)
+        blank = not line and not fenced
+    return "\n".join(lines)
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -51,6 +51,9 @@ def test_every_document_is_in_the_site_and_the_contracts_say_what_the_source_doe
     assert len(pages) > 20
     assert [page.stem for page in pages if not (site / "docs" / f"{page.stem}.html").is_file()] == []
     text = re.sub(r"<[^>]+>", "", (site / "docs" / "api.html").read_text())
+    contributing = (site / "CONTRIBUTING.html").read_text()
+    assert "git fetch &amp;&amp; git rebase" in "".join(re.findall(r"<pre.*?</pre>", contributing, re.DOTALL))
+    assert len(re.findall("<ol>", contributing.partition("<main")[2].partition("</main>")[0])) == 1
     assert ":::" not in text.partition("<main")[2]
     for said in (
         "def launch(self, request: LaunchRequest)",

@@ -7,6 +7,9 @@ const MOST = 12;
 
 if (matchMedia("(max-width: 50rem)").matches) document.querySelector(".menu details").open = false;
 
+const menu = document.querySelector(".menu"), here = menu.querySelector("[aria-current]");
+if (here) menu.scrollTop = Math.max(0, here.offsetTop - menu.clientHeight / 2);
+
 function ranked(words) {
   const hits = [];
   for (const section of WORDS) {

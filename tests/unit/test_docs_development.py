@@ -1,0 +1,38 @@
+"""The table of the usual questions: each has its answer in at most two files, and these are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
+QUESTIONS = [
+    "how a container starts", "how a virtual machine starts", "where a limit is written", "where a layer is unpacked",
+    "where a claim is judged", "what a number means",
+    *(f"how to add a {what}" for what in ("backend", "metric", "probe", "figure", "command", "study")),
+]  # fmt: skip
+
+
+def test_twelve_questions_have_their_answers_in_two_files_at_most() -> None:
+    page = (DOCS / "development.md").read_text(encoding="utf-8")
+    table = page.split("## Where things are")[1].split("\n\n")[1]
+    rows = [re.split(r" \| ", line.strip("| ")) for line in table.splitlines()[2:]]
+    assert [question for question, _ in rows] == QUESTIONS
+    for question, answer in rows:
+        files = re.findall(r"\]\(([^)]+)\)", answer)
+        assert 1 <= len(files) <= 2, question
+        assert all((DOCS / file).is_file() for file in files), question
+
+
+def test_what_the_table_says_is_in_the_files_that_it_names() -> None:
+    """A file that is there but is about something else answers nothing."""
+    page = (DOCS / "development.md").read_text(encoding="utf-8")
+    told = {
+        "where a limit is written": "Every limit",
+        "where a layer is unpacked": "def unpack(",
+        "where a claim is judged": "def judge(",
+    }
+    for question, word in told.items():
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {question} |"))
+        first = re.findall(r"\]\(([^)]+)\)", line)[0]
+        assert word in (DOCS / first).read_text(encoding="utf-8"), question
