@@ -86,7 +86,7 @@ def findings(loaded: Observed, ratios: pd.DataFrame) -> tuple[Finding, ...]:
     ``ratios`` is lab.analysis.compare.ratios()'s.
     """
     detectors = (
-        _failed, _inconclusive, _interrupted, _parity, _isolation, _emulated, _few_blocks, _imprecise, _noise, _drift,
+        _failed, _inconclusive, _interrupted, _parity, _isolation, emulated, few_blocks, _imprecise, _noise, _drift,
         _clusters, _coarse, _restored, _host, _excluded,
     )  # fmt: skip
     found = [finding for detect in detectors for finding in detect(loaded)]
@@ -157,7 +157,8 @@ def _interrupted(loaded: Observed) -> Iterator[Finding]:
     )
 
 
-def _few_blocks(loaded: Observed) -> Iterator[Finding]:
+def few_blocks(loaded: Observed) -> Iterator[Finding]:
+    """How little may be claimed from so few repetitions."""
     blocks = loaded.blocks
     if blocks >= 6:
         return
@@ -198,7 +199,8 @@ def _imprecise(loaded: Observed) -> Iterator[Finding]:
         )
 
 
-def _emulated(loaded: Observed) -> Iterator[Finding]:
+def emulated(loaded: Observed) -> Iterator[Finding]:
+    """That times of an emulated host, or of emulated machines, say nothing about hardware."""
     if loaded.run.emulated:
         yield Finding(
             kind=Kind.EMULATED,
@@ -339,7 +341,8 @@ def _parity(loaded: Observed) -> Iterator[Finding]:
         yield Finding(
             kind=Kind.PARITY,
             severity=Severity.NOTE,
-            sentence=f"Not everything could be made equal: {some(different)} list what differs all the same.",
+            sentence=f"Not everything could be made equal: {some(different)} "
+            f"{'list' if len(different) > 1 else 'lists'} what differs all the same.",
             advice="Read it under “Were they the same?” before you explain a result by the boundary alone.",
         )
 

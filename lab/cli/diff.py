@@ -79,9 +79,12 @@ def _show(found: Difference, everything: bool) -> None:
                 format_ratios(row["low"], row["high"]) or "–",
                 "[bold]changed[/bold]" if row["claim"] else f"[dim]{short[Verdict(row['verdict'])]}[/dim]",
             )
+    changed, of = int(table["claim"].sum()), f"{len(table)} quantit{'y' if len(table) == 1 else 'ies'}"
+    verdict = f"{changed} of {of} changed." if changed else f"Of {of} none is proven to have changed."
+    console.print(f"[bold]{verdict}[/bold]\n")
     console.print(grid)
     console.print(
-        f"\n{int(table['claim'].sum())} of {len(table)} changed. The ratio is that of the geometric means, which the "
+        "\nThe ratio is that of the geometric means, which the "
         "medians beside it are not. Not proven does not mean no change: only that these runs could show neither a "
         "change nor that there is none."
     )

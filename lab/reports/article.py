@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.reports.opening import MOST_SENTENCES, Opening, lines
 from lab.reports.pages import embedded, put, render
 from lab.reports.tables import Cell, Table
 from lab.results.record import Run
@@ -22,9 +23,10 @@ NOT_TO_CONCLUDE = "What you may not conclude"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading with any of paragraphs, a table and points."""
+    """A heading with any of paragraphs, a table and points; ``gist`` says beside it what one finds there."""
 
     title: str
+    gist: str = ""
     paragraphs: tuple[str, ...] = ()
     table: Table | None = None
     points: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class Article:
     run: Run
     title: str
     lead: str
+    opening: Opening
     picture: str
     alt: str
     sections: tuple[Section, ...]
@@ -59,12 +62,13 @@ def html(article: Article, folder: Path) -> str:
         "data": embedded("image/svg+xml", folder / "plots" / f"{article.picture}.svg"),
         "csv": embedded("text/csv", folder / f"{article.picture}.csv"),
     }
-    return render("article.html.j2", {"article": article, "run": article.run, "figures": {article.picture: figure}})
+    context = {"article": article, "run": article.run}
+    return render("article.html.j2", context | article.opening.context(article.picture, figure))
 
 
 def markdown(article: Article) -> str:
     """The same in Markdown, its picture linked under ``plots/``."""
-    said = [f"# {article.title}", "", article.lead, ""]
+    said = [f"# {article.title}", "", article.lead, "", *article.opening.markdown(), ""]
     said += [
         f"![{article.alt}](plots/{article.picture}.png)",
         "",
@@ -75,22 +79,10 @@ def markdown(article: Article) -> str:
         for paragraph in section.paragraphs:
             said += ["", paragraph]
         if section.table is not None:
-            said += ["", *_rows(section.table)]
+            said += ["", *lines(section.table)]
         if section.points:
             said += ["", *(f"- {point}" for point in section.points)]
     return "\n".join([*said, "", f"Repeat it: `{article.repeat}`"]) + "\n"
-
-
-def _rows(table: Table) -> list[str]:
-    """A Markdown table, a line each."""
-    head = [table.corner, *(_line(column) for column in table.columns)]
-    rows = [[_line(Cell(text=f"**{row.header}**", note=row.note)), *map(_line, row.cells)] for row in table.rows]
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]
-
-
-def _line(cell: Cell) -> str:
-    return "<br>".join(filter(None, (cell.text, cell.note)))
 
 
 def show(article: Article, report: Path) -> None:
@@ -104,6 +96,13 @@ def show(article: Article, report: Path) -> None:
     wide = min(console.width, WIDTH)
     console.print()
     console.print(Text(article.title, style="bold"), Text(article.lead, style="dim"), sep="\n", width=wide)
+    console.print()
+    for each in article.opening.warnings:
+        console.print(
+            Text(f"{each.severity}: {each.sentence}", style="yellow"), Text(each.advice, style="dim"), width=wide
+        )
+    for sentence in article.opening.verdict[:MOST_SENTENCES]:
+        console.print(Text(f"• {sentence}"), width=wide)
     for section in article.sections:
         console.print()
         console.print(Text(section.title, style="bold"), width=wide)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,14 @@ from lab.model import Accelerator
 from lab.reports import article, emulation, style
 from lab.reports.article import Article, Section
 from lab.reports.material import stamp
+from lab.reports.opening import Opening, warnings_of
 from lab.reports.tables import Cell, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KIND = "density"
+ENDED = "ended by"
 NOT_TO_CONCLUDE = (
     "That so many copies do their work: they stand idle. Under load they would compete for the CPUs long before.",
     "That memory charged and memory gone are one number: shared pages are charged once, to whoever was first, and "
@@ -57,9 +61,9 @@ def describe(loaded: Loaded) -> Article:
     floor = format_value(float(run.settings.get("floor_bytes", 0)), "bytes")
     copies, bursts = _copies(loaded), _bursts(loaded)
     emulated = any(arm.accelerator is Accelerator.TCG for arm in loaded.all_arms)
-    sections = [Section(title="Copy after copy", table=copies)]
+    sections = [Section(title="Copy after copy", gist="how it grew, and how sure that is", table=copies)]
     if bursts.rows:
-        sections.append(Section(title="Started at once", table=bursts))
+        sections.append(Section(title="Started at once", gist="several at the same moment", table=bursts))
     if loaded.run.host_levels["caches"] == COLD:
         sections.append(Section(title="How cold", paragraphs=(COLD_STARTS,), table=_residence(loaded)))
     points = (*emulation.not_to_conclude(run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else []))
@@ -68,6 +72,13 @@ def describe(loaded: Loaded) -> Article:
         title=f"How many copies of {run.title or run.scenario} fit",
         lead=f"One backend after the other, each copy until {until_ready(run)}. "
         f"{_merging(loaded)}Floor of free memory: {floor}; {run.started[:16].replace('T', ' ')} UTC.",
+        opening=Opening(
+            warnings=warnings_of(loaded, by_blocks=False),
+            verdict=tuple(_verdict(loaded)),
+            table=_glance(copies),
+            note="Memory is what the host's kernel charges to all copies together. What one more costs is the slope "
+            "over all copies, where it grows in a way that is more than scatter.",
+        ),
         picture="density",
         alt="Memory and start time against the number of copies. "
         + " ".join(
@@ -75,6 +86,33 @@ def describe(loaded: Loaded) -> Article:
         ),
         sections=(*sections, Section(title=article.NOT_TO_CONCLUDE, points=points)),
     )
+
+
+def _verdict(loaded: Loaded) -> Iterator[str]:
+    """A sentence per backend: how many stood, what ended it, what one more takes."""
+    stopped: dict[str, Any] = dict(loaded.run.settings.get("stopped_by", {}))
+    by = {(each.arm, each.quantity): each for each in growths(loaded)}
+    for arm in loaded.all_arms:
+        charged, why = by.get((arm.label, "density.charged")), str(stopped.get(arm.label, ""))
+        if charged is None:
+            yield f"{arm.label}: no copy stood{f' ({why})' if why else ''}."
+            continue
+        stood = f"{charged.copies} cop{'y' if charged.copies == 1 else 'ies'} stood"
+        ended = f"; what ended it was {why}" if why else "; the run was interrupted"
+        more = charged.slope or charged.on_average
+        takes = f"; one more takes {more} of the host's memory" if more else ""
+        yield f"{arm.label}: {stood}{takes}{ended}."
+
+
+def _glance(copies: Table) -> Table:
+    """The table of the first screen: the same without its small print, and without what the sentences say."""
+
+    def kept(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+        return tuple(Cell(text=cell.text) for column, cell in zip(copies.columns, cells, strict=True)
+                     if column.text != ENDED)  # fmt: skip
+
+    rows = tuple(Row(header=row.header, note=row.note, cells=kept(row.cells)) for row in copies.rows)
+    return replace(copies, caption="At a glance", columns=kept(copies.columns), rows=rows)
 
 
 def _merging(loaded: Loaded) -> str:
@@ -111,7 +149,7 @@ def _copies(loaded: Loaded) -> Table:
             )
         cells = tuple(Cell(text=text, note=note) for text, note in texts)
         rows.append(Row(header=arm.label, note=stamp(arm), cells=cells))
-    columns = ("copies", "ended by", "memory of all", "the next copy costs", "the n-th start")
+    columns = ("copies", ENDED, "memory of all", "the next copy costs", "the n-th start")
     return Table(
         caption="How many stood, what ended it, and what one more cost",
         corner="backend",

@@ -88,6 +88,7 @@ def _context(material: Material) -> dict[str, Any]:
         "story": words.STORY,
         "verdict": verdict(material),
         "headline": tables.headline(material),
+        "first_figure": "overview",
         "headline_note": tables.headline_note(material),
         "statements": words.statements(material),
         "warnings": gravest_first(material.findings),

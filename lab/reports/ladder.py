@@ -14,9 +14,10 @@ from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import until_ready
 from lab.model import Accelerator
-from lab.reports import emulation, ladderplot
+from lab.reports import emulation, ladderplot, tables
 from lab.reports.answers import WORDS
 from lab.reports.material import stamp
+from lab.reports.opening import Opening, quoted, warnings_of
 from lab.reports.pages import embedded, put, render
 from lab.reports.style import REACH
 
@@ -164,8 +165,6 @@ def page(climb: Climb, picture: Path) -> str:
     context = {
         "run": climb.loaded.run,
         "until_ready": until_ready(climb.loaded.run),
-        "picture": embedded("image/svg+xml", picture),
-        "story": climb.story,
         "steps": climb.steps,
         "groups": climb.grouped(),
         "key": [(name, REACH[name][2], word) for name, word in WORDS.items()],
@@ -176,7 +175,44 @@ def page(climb: Climb, picture: Path) -> str:
         "interval": format_interval,
         "signed": signed,
     }
+    figure = {
+        "alt": "Rungs as columns: time and memory above, below which probe reaches the host on which rung. The "
+        "tables on this page hold the same.",
+        "data": embedded("image/svg+xml", picture),
+        "csv": embedded("text/csv", climb.loaded.path / "ladder.csv"),
+    }
+    context |= opening(climb).context("ladder", figure)
     return render("ladder.html.j2", context, styles=("report.css", "ladder.css"))
+
+
+def opening(climb: Climb) -> Opening:
+    """The first screen."""
+    rows_ = [
+        tables.Row(
+            header=f"{step.number} {step.title}",
+            cells=tuple(
+                tables.Cell(text=text, note=note)
+                for text, note in (
+                    (_short(step.start), step.start.glance),
+                    (_short(step.memory), step.memory.glance),
+                    (str(len(step.stopped) or "·"), ""),
+                    (str(_open(climb.rows, step.number - 1)), ""),
+                )
+            ),
+        )
+        for step in climb.steps
+    ]
+    columns = ("app runs after", "memory of its own", "stops", "still open")
+    return Opening(
+        warnings=warnings_of(climb.loaded, by_blocks=True),
+        verdict=tuple(climb.story),
+        table=tables.Table(
+            caption="The rungs", corner="rung", columns=tuple(tables.Cell(text=text) for text in columns),
+            rows=tuple(rows_),
+        ),
+        note="Below a value stands what the rung adds to the one above; ≈: not proven either way, or the same. "
+        "stops: questions that no longer reach the host from here on.",
+    )  # fmt: skip
 
 
 def _not_to_conclude(climb: Climb) -> tuple[str, ...]:
@@ -192,9 +228,10 @@ def markdown(climb: Climb) -> list[str]:
         f"{run.started[:16].replace('T', ' ')} UTC, {climb.loaded.blocks} rounds in random order, seed {run.seed}. "
         "Each rung adds one mechanism to the one before.",
         "",
-        "![What stops what, and what it costs](plots/ladder.png)",
-        "",
+        *quoted(warnings_of(climb.loaded, by_blocks=True)),
         *(f"- {each}" for each in climb.story),
+        "",
+        "![What stops what, and what it costs](plots/ladder.png)",
         "",
         "| rung | adds | until the application runs | step | memory of its own | step | stops |",
         "| --- | --- | --- | --- | --- | --- | ---: |",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from lab.model import Accelerator
 from lab.reports import article, emulation, style
 from lab.reports.article import Article, Section
 from lab.reports.material import stamp
-from lab.reports.tables import Cell, Row, Table
+from lab.reports.opening import Opening, warnings_of
+from lab.reports.tables import VERDICTS, Cell, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,9 +78,7 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
     kinds = tuple(dict.fromkeys(each.kind for each in found))
     worst = max((each.host_delay_seconds for each in found), default=math.nan)
     emulated = any(arm.accelerator is Accelerator.TCG for arm in loaded.all_arms)
-    sections = [
-        Section(title=f"{kind}: {MEANINGS.get(kind, kind)}", table=_table(loaded, kind, found)) for kind in kinds
-    ]
+    sections = [Section(title=kind, gist=MEANINGS.get(kind, ""), table=_table(loaded, kind, found)) for kind in kinds]
     return Article(
         run=run,
         title=f"Noisy neighbours of {run.title or run.scenario}",
@@ -87,11 +86,18 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
         f"UTC. Around both, with limits and without, a bound of lab's: {memory}, {bound.get('cpus', 0):g} CPUs, "
         f"{bound.get('pids', 0)} processes. Slowdown: requests per second in quiet over those beside the neighbour, "
         "with its interval of 95 %.",
+        opening=Opening(
+            warnings=warnings_of(loaded, by_blocks=True),
+            verdict=tuple(_verdict(loaded, found)),
+            table=_glance(loaded, kinds, found),
+            note="Times fewer requests per second than beside a neighbour that does nothing; “≠”: a difference is "
+            "proven, “≈”: the same within 5 % is, no mark: neither.",
+        ),
         picture="noisy",
         alt="The victim's slowdown beside each neighbour. "
         + " ".join(f"{each.kind}, {each.arm} {each.limits}: {each.says}." for each in found),
         sections=(
-            Section(title="quiet: what the slowdowns are relative to", table=_alone(loaded)),
+            Section(title="quiet", gist="what the slowdowns are relative to", table=_alone(loaded)),
             *sections,
             *_about_machines(loaded),
             *(Section(title="What did not stand", points=tuple(fell)) for fell in [fallen(loaded)] if fell),
@@ -107,6 +113,69 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
                 points=(*emulation.not_to_conclude(run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else [])),
             ),
         ),
+    )
+
+
+def _verdict(loaded: Loaded, found: Sequence[Disturbance]) -> Iterator[str]:
+    """A sentence per backend: the worst neighbour in each condition, as far as harm is proven, and what killed it."""
+    for arm in loaded.all_arms:
+        parts = [
+            f"{limits} {_worst(these)}"
+            for limits in dict.fromkeys(each.limits for each in found)
+            if (
+                these := [
+                    each for each in found if (each.arm, each.limits) == (arm.label, limits) and not each.undone
+                ]
+            )
+        ]
+        if parts:
+            emulated = " (emulated)" if arm.nested or arm.accelerator is Accelerator.TCG else ""
+            yield f"A victim on {arm.label}{emulated}: {'; '.join(parts)}."
+
+
+def _worst(found: Sequence[Disturbance]) -> str:
+    silenced = [each.kind for each in found if math.isinf(each.slowdown)]
+    slowed = [each for each in found if each.judged and each.judged.claim and 1 < each.slowdown < math.inf]
+    died = [each.kind for each in found if each.times and each.survived < each.times and each.kind not in silenced]
+    said = []
+    if silenced:
+        said.append(f"it answers nothing beside {_quoted(silenced)}")
+    elif slowed:
+        worst = max(slowed, key=lambda each: each.slowdown)
+        said.append(f"“{worst.kind}” is the worst neighbour, beside which it answers {worst.factor} slower")
+    else:
+        said.append("no neighbour is proven to slow it")
+    if died:
+        said.append(f"it did not always survive {_quoted(died)}")
+    return ", and ".join(said)
+
+
+def _quoted(kinds: Sequence[str]) -> str:
+    return " and ".join(f"“{kind}”" for kind in kinds)
+
+
+def _glance(loaded: Loaded, kinds: Sequence[str], found: Sequence[Disturbance]) -> Table:
+    """A row per kind of neighbour, a column per backend: the first condition large, the other below it."""
+    conditions = list(dict.fromkeys(each.limits for each in found))
+    by = {(each.kind, each.arm, each.limits): each for each in found}
+    arms = [arm for arm in loaded.all_arms if any(each.arm == arm.label for each in found)]
+
+    def cell(kind: str, arm: str) -> Cell:
+        marks = [_mark(by.get((kind, arm, limits))) for limits in conditions]
+        return Cell(text=marks[0], note="; ".join(marks[1:]))
+
+    rows = [Row(header=kind, cells=tuple(cell(kind, arm.label) for arm in arms)) for kind in kinds]
+    columns = tuple(Cell(text=arm.label, note="; below: ".join(conditions)) for arm in arms)
+    return Table(caption="The victim's slowdown", corner="neighbour", columns=columns, rows=tuple(rows))
+
+
+def _mark(each: Disturbance | None) -> str:
+    if each is None:
+        return "–"
+    if math.isinf(each.slowdown) and not each.undone:
+        return "no answer"
+    return (
+        f"{each.factor} {VERDICTS[each.judged.verdict]}".rstrip() if each.judged and not each.undone else each.factor
     )
 
 

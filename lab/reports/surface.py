@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.analysis.loaded import Loaded
-from lab.analysis.readiness import until_ready
+from lab.analysis.readiness import boots_until, until_ready
 from lab.analysis.surface import (
     INSTANCE,
     KERNEL,
@@ -25,11 +25,13 @@ from lab.analysis.surface import (
     Reached,
     Work,
 )
-from lab.model import Accelerator
+from lab.model import Accelerator, Milestone
 from lab.reports import emulation, surfaceplot
 from lab.reports.anchors import published
 from lab.reports.material import stamp
-from lab.reports.pages import embedded, put, render
+from lab.reports.opening import Opening, quoted, warnings_of
+from lab.reports.pages import embedded, embedded_text, put, render
+from lab.reports.tables import Cell, Row, Table
 
 KIND = "surface"
 SIDES = {
@@ -123,6 +125,8 @@ def story(found: Exposed) -> list[str]:
             )
     base, ready = arms.get(found.loaded.baseline), until_ready(found.loaded.run)
     bare = found.work(base, START) if base else None
+    asked = boots_until(found.loaded.run) is not Milestone.STARTED
+    then = f"from its execve until {ready}" if asked else "from then on"
     for arm in arms.values():
         work, setup = found.work(arm, START), found.work(arm, START, SETUP)
         if work and setup and work.n and setup.n:
@@ -131,7 +135,7 @@ def story(found: Exposed) -> list[str]:
                 beside = f" (the bare application: {bare.total:,.0f})"
             said.append(
                 f"{arm.title}: putting it up took {setup.total:,.0f} system calls, {setup.distinct} different ones; "
-                f"from its execve until {ready} it made {work.total:,.0f} of the host{beside}."
+                f"{then} it made {work.total:,.0f} of the host{beside}."
             )
     return said
 
@@ -147,8 +151,6 @@ def page(found: Exposed, picture: Path) -> str:
     context = {
         "run": found.loaded.run,
         "until_ready": until_ready(found.loaded.run),
-        "picture": embedded("image/svg+xml", picture),
-        "story": story(found),
         "reaches": found.reaches,
         "chapters": chapters(found),
         "looks": LOOKS,
@@ -168,7 +170,50 @@ def page(found: Exposed, picture: Path) -> str:
         "rounds": found.loaded.blocks,
         "baseline": found.loaded.baseline,
     }
+    calls = found.loaded.path / "surface-calls.csv"
+    figure = {
+        "alt": "Bars: system calls by outcome for each backend; system calls made of the host for a start and per "
+        "request. The tables on this page hold the same.",
+        "data": embedded("image/svg+xml", picture),
+        "csv": embedded("text/csv", calls) if calls.is_file() else embedded_text("text/csv", ""),
+    }
+    context |= opening(found).context("surface", figure)
     return render("surface.html.j2", context, styles=("report.css", "surface.css"))
+
+
+def opening(found: Exposed) -> Opening:
+    """The first screen."""
+    rows = []
+    for reach in found.reaches:
+        works = {state: found.work(reach.arm, state) for state in STATES}
+        through = "–" if reach.failure else str(sum(reach.outcomes[outcome] for outcome in THROUGH))
+        stopped = "–" if reach.failure else str(reach.outcomes["refused"] + reach.outcomes["killed"])
+        made = [Cell(text=number(work.total) if work and work.n else "–") for work in works.values()]
+        kernel = "its own kernel" if reach.own_kernel else "the host's kernel"
+        rows.append(
+            Row(
+                header=reach.arm.title,
+                note=f"{kernel} · {stamp(reach.arm)}",
+                cells=(Cell(text=through), Cell(text=stopped), *made),
+            )
+        )
+    columns = [
+        ("get through", "of all system calls"),
+        ("stopped", "by its filter"),
+        *((f"made: {state}", PER[state]) for state in STATES),
+    ]
+    return Opening(
+        warnings=warnings_of(found.loaded, by_blocks=True),
+        verdict=tuple(story(found)),
+        table=Table(
+            caption="System calls",
+            corner="backend",
+            columns=tuple(Cell(text=text, note=note) for text, note in columns),
+            rows=tuple(rows),
+        ),
+        note="What gets through reaches the code of the kernel that serves the instance: the host's, or its own. "
+        "Made: system calls that the instance's processes, or the monitor of a machine, made of the host. No score.",
+    )
 
 
 LOOKS: Mapping[str, tuple[str, str]] = {
@@ -225,9 +270,10 @@ def markdown(found: Exposed) -> list[str]:
     said += [
         f"{run.started[:16].replace('T', ' ')} UTC, {rounds} in random order, seed {run.seed}.",
         "",
-        "![System calls by outcome, and what each backend makes of the host](plots/surface.png)",
-        "",
+        *quoted(warnings_of(found.loaded, by_blocks=True)),
         *(f"- {each}" for each in story(found)),
+        "",
+        "![System calls by outcome, and what each backend makes of the host](plots/surface.png)",
         "",
         "## System calls: what becomes of them",
         "",

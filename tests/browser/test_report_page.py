@@ -105,6 +105,25 @@ def test_a_study_s_page_is_for_everybody_too(visit: Visit, name: str) -> None:
     assert violations(page, only=["color-contrast"]) == []
 
 
+@pytest.mark.parametrize("name", ["density", "ladder", "noisy", "surface"])
+def test_a_study_s_first_screen_is_as_that_of_a_comparison(visit: Visit, name: str) -> None:
+    page = visit(name, height=768)
+    for selector in (".mind", ".verdict li:first-child", "table.headline tbody tr:first-child"):
+        box = page.locator(selector).first.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 768, selector
+    picture = page.locator(".glance figure img").bounding_box()
+    assert picture is not None
+    assert picture["y"] < 500, "its most part is on the first screen"
+    first = page.locator(".mind").bounding_box()
+    verdict = page.locator(".verdict").bounding_box()
+    assert first is not None
+    assert verdict is not None
+    assert first["y"] < verdict["y"], "what weighs most comes before any multiple"
+    assert page.evaluate("document.documentElement.scrollHeight") < 3 * 768
+    assert not any(visible(page, "details.section > :not(summary)"))
+
+
 def test_axe_can_find_one(visit: Visit) -> None:
     page = visit("sample")
     page.evaluate("document.querySelector('main').innerHTML = '<button></button>'")
