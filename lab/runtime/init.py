@@ -27,6 +27,7 @@ from lab.runtime.privileges import drop_privileges, leave_keyring, restore_signa
 from lab.runtime.surroundings import (
     apply,
     enter_root,
+    import_no_more,
     join_namespaces,
     mount_root,
     name_host,
@@ -56,6 +57,8 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         trees = wait_for_ids(plan, channel)
         die_with_the_launcher(channel, plan.process)
         progress.enter(Step.JOIN)
+        if plan.hooks:
+            from lab.runtime import hooks  # noqa: F401  # before somebody else's files may be ours
         place_of_root = open_place_of_root(plan)
         join_namespaces(plan)
         leave_keyring(plan.process)
@@ -151,6 +154,7 @@ def run_beside(
         set_label(process, prepare(process))
         progress.enter(Step.JOIN)
         die_with_the_launcher(channel, process)
+        import_no_more()
         syscalls.setns(pidfd, namespaces)
         leave_keyring(process)
         progress.enter(Step.ENTER)

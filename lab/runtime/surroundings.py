@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 
 from lab.host import syscalls
 from lab.runtime import mounts, rooted
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # netdevice(7)
 
 
+def import_no_more() -> None:
+    """From here on files are strangers': a module that is not there yet is missed, and never read from them."""
+    sys.meta_path.clear()
+
+
 def join_namespaces(plan: Plan) -> None:
     if plan.own_users:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     # All paths are the runtime's: they are opened before a mount namespace is entered where they may mean another.
     opened = [(os.open(str(path), os.O_RDONLY | os.O_CLOEXEC), int(str(flag))) for path, flag in plan.joins]
+    if any(flag & syscalls.CLONE_NEWNS for _, flag in opened):
+        import_no_more()
     for descriptor, flag in opened:
         syscalls.setns(descriptor, flag)
         os.close(descriptor)
@@ -141,6 +149,7 @@ def enter_root(plan: Plan, root: rooted.Root) -> None:
         from lab.runtime import nopivot  # few ask for it
 
         nopivot.hide_the_hosts(plan.mount_point)
+    import_no_more()
     old = os.open("/", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root.fileno())
     root.close()

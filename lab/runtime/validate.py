@@ -134,6 +134,9 @@ def _mounts(config: Config) -> None:
     if own_mounts(linux):
         return
     own_users = any(space.type == "user" for space in linux.namespaces)
+    given_by_path = any(space.type == "mount" for space in linux.namespaces)
+    if given_by_path and config.hooks.create_container:  # it would be looked up among that one's files
+        raise schema.error("hooks.createContainer", "is a program of the host's, which another mount namespace hides")
     for name, given in (
         ("mounts", config.mounts),
         ("root.readonly", config.root.readonly),

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import oci
 import pytest
 from bundles import RUNTIMES, Bundle, Ended, configuration, installed
 from conftest import fill, open_folder
@@ -271,6 +272,25 @@ class TestNamespaces:
                 assert (place.parents[1] / "mountinfo").read_text() == before
             finally:
                 holder.kill()
+
+    def test_in_the_mount_namespace_of_another_container_nothing_of_it_is_executed(self, bundle: Bundle) -> None:
+        """Its files are strangers': what the runtime needs, a hook's code among it, comes from its own."""
+        with oci.opened("lab-oci") as runtime:
+            other = runtime.running()
+            spaces = bundle.value["linux"]["namespaces"]
+            path = f"/proc/{runtime.state(other)['pid']}/ns/mnt"
+            others = [space for space in spaces if space["type"] != "mount"]
+            bundle.value["linux"]["namespaces"] = [*others, {"type": "mount", "path": path}]
+            bundle.value["mounts"] = []
+            (bundle.root / "proc").mkdir()
+            hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo ran > /tmp/hook"]}
+            bundle.value["hooks"] = {"startContainer": [hook]}
+            bundle.script("cat /tmp/hook")
+            assert bundle.run("lab-oci").output == "ran\n"
+            bundle.value["hooks"] = {"createContainer": [hook]}
+            ended = bundle.run("lab-oci", check=False)
+            assert ended.exit_code == 2
+            assert "hooks.createContainer" in ended.errors
 
 
 def look_at_first(bundle: Bundle, kind: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import oci
 import pytest
 from oci import Runtime
+
+import lab
+from lab.runtime import init, surroundings
 
 EVIL = "#!/proc/self/exe\nprint('the interpreter of the host')\n"
 
@@ -63,7 +66,7 @@ def test_a_waiting_process_can_not_be_looked_into(runtime: Runtime) -> None:
             os._exit(0)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    runtime.ok("delete", name)
+    runtime.ok("delete", "--force", name)
 
 
 def test_the_hosts_null_device_can_not_be_changed(runtime: Runtime) -> None:
@@ -80,3 +83,29 @@ def test_the_hosts_null_device_can_not_be_changed(runtime: Runtime) -> None:
     ask(["exec", name, "sh", "-c", script])
     runtime.ok("delete", "-f", name)
     assert Path("/dev/null").stat().st_ctime_ns == before.st_ctime_ns, "666 is what it was, and yet it was written"
+
+
+LATE = """
+import sys
+sys.path.append({source!r})
+from lab.runtime import surroundings
+surroundings.import_no_more()
+try:
+    import colorsys
+except ImportError:
+    print("missed")
+"""
+
+
+def test_no_module_is_read_from_the_containers_files() -> None:
+    """An image may hold files by the names of the interpreter's own. A start takes this step before its new root."""
+    code = LATE.format(source=str(Path(lab.__file__).parents[1]))
+    words = [oci.BASE_INTERPRETER, "-I", "-S", "-c"]
+    assert subprocess.run([*words, code], capture_output=True, text=True, check=True).stdout == "missed\n"
+    control = code.replace("surroundings.import_no_more()", "")
+    assert subprocess.run([*words, control], capture_output=True, text=True, check=True).stdout == ""
+
+
+@pytest.mark.parametrize("function", [surroundings.enter_root, surroundings.join_namespaces, init.run_beside])
+def test_who_enters_takes_it(function: Callable[..., None]) -> None:
+    assert "import_no_more" in function.__code__.co_names
