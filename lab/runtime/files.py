@@ -6,7 +6,7 @@ import os
 import stat
 
 from lab.host import syscalls
-from lab.runtime import lsm, mountoptions, schema
+from lab.runtime import lsm, mountoptions, schema, validate
 from lab.runtime.mounts import (
     Bind,
     CgroupView,
@@ -57,6 +57,9 @@ def operations(
             found.append(_operation(config, mount, path, bundle))
         if _destination(mount) == "/dev" and mount.type == "tmpfs":
             found.append(DefaultDevices(target="/dev", bind="user" in kinds))
+    covered = any(_destination(mount) == "/dev" for mount in config.mounts)
+    if bundle and not covered and validate.own_mounts(config.linux):
+        found.append(DefaultDevices(target="/dev", bind="user" in kinds))  # in the root's own, as in runc
     nodes = [_node(device, bind="user" in kinds) for device in config.linux.devices]
     return found + [node for node in nodes if node.target not in ELSEWHERE]
 

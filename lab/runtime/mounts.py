@@ -261,7 +261,8 @@ DEVICE_LINKS = {
 class DefaultDevices(Operation):
     """The nodes and links that OCI runtime-spec, config-linux.md, wants below /dev.
 
-    ``bind`` takes the host's nodes instead of making them: mknod(2) is refused in a user namespace.
+    ``bind`` takes the host's nodes instead of making them: mknod(2) is refused in a user namespace. In a /dev that is
+    the root's own something may be there; it is left as it is.
     """
 
     bind: bool
@@ -270,17 +271,19 @@ class DefaultDevices(Operation):
         return f"{' '.join(DEVICES)} below {self.target}"
 
     def apply(self, root: Root) -> None:
-        directory = root.open(self.target)
+        directory = root.ensure(self.target, directory=True)
         before = os.umask(0)
         try:
             for name, (major, minor) in DEVICES.items():
                 if self.bind:
                     Bind(target=f"{self.target}/{name}", source=f"/dev/{name}").apply(root)
                 else:
-                    os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
+                    with suppress(FileExistsError):
+                        os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
             for name, destination in DEVICE_LINKS.items():
                 if name != "core" or os.path.exists(destination):  # CONFIG_PROC_KCORE
-                    os.symlink(destination, name, dir_fd=directory)
+                    with suppress(FileExistsError):
+                        os.symlink(destination, name, dir_fd=directory)
         finally:
             os.umask(before)
             os.close(directory)

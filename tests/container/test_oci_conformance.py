@@ -483,6 +483,25 @@ class TestWhatTheSpecificationAsks:
         bundle.value["linux"]["namespaces"] = [*others, {"type": "ipc", "path": "/proc/self/ns/uts"}]
         assert bundle.run(runtime, check=False).exit_code != 0
 
+    @pytest.mark.parametrize("prepared", [False, True])
+    def test_the_default_devices_are_there_without_a_mount_on_dev(
+        self, bundle: Bundle, runtime: str, prepared: bool
+    ) -> None:
+        """In the root's own /dev, where they stay; what is there is left as it is."""
+        bundle.value["mounts"] = bundle.value["mounts"][:1]  # /proc
+        if prepared:
+            (bundle.root / "dev").mkdir()
+            (bundle.root / "dev" / "zero").write_text("of the image's")
+            (bundle.root / "dev" / "stdin").symlink_to("null")
+        nodes = "busybox stat -c '%n %t:%T %a' null full random urandom tty"
+        bundle.script(f"cd /dev; {nodes}; for each in ptmx fd stdout stderr; do readlink $each; done")
+        expected = ["null 1:3 666", "full 1:7 666", "random 1:8 666", "urandom 1:9 666", "tty 5:0 666"]
+        links = ["pts/ptmx", "/proc/self/fd", "/proc/self/fd/1", "/proc/self/fd/2"]
+        assert bundle.run(runtime).output.splitlines() == expected + links
+        assert bundle.run(runtime).output.splitlines() == expected + links, "again, with what is left of the first"
+        if prepared:
+            assert (bundle.root / "dev" / "zero").read_text() == "of the image's"
+
     def test_a_device_is_not_put_over_something_else(self, bundle: Bundle) -> None:
         (bundle.root / "taken").write_text("text")
         bundle.value["linux"]["devices"] = [{"path": "/taken", "type": "c", "major": 1, "minor": 3}]

@@ -124,7 +124,9 @@ def test_the_control_has_nothing_of_it() -> None:
     assert [path for path, _ in plan.joins] == ["/proc/1/ns/net"]
 
 
-@given(st.dictionaries(st.text() | st.sampled_from(["lab.enter", "lab.init", "run.oci.handler"]), st.text()))
+@given(
+    st.dictionaries(st.text(min_size=1) | st.sampled_from(["lab.enter", "lab.init", "run.oci.handler"]), st.text())
+)
 @example({"lab.enter": "chroot"})
 def test_no_annotation_changes_what_is_done(annotations: dict[str, str]) -> None:
     """An image's annotations arrive in the configuration (podman): hooks are told of them, and nothing else."""

@@ -15,7 +15,7 @@ from lab.host import syscalls
 from lab.record import Record, items, replace
 from lab.runtime import capabilities, config, files, kinds, mountoptions, schema, translate, validate
 from lab.runtime.config import Capabilities, Config, ProcessConfig
-from lab.runtime.mounts import Bind, DeviceNode, FileSystem, Remount
+from lab.runtime.mounts import Bind, DefaultDevices, DeviceNode, FileSystem, Remount
 from lab.runtime.plan import CgroupsPlan, Plan
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=6)
@@ -305,7 +305,8 @@ def test_what_can_not_be_granted_is_left_out_and_told(monkeypatch: pytest.Monkey
 
 def operation_of(**mount: object) -> object:
     whole = config.from_json({**WHOLE, "mounts": [{"destination": "/x", **mount}]})
-    (found,) = files.operations(whole, (), bundle="/bundle")
+    found, default_devices = files.operations(whole, (), bundle="/bundle")
+    assert isinstance(default_devices, DefaultDevices), "as nothing is mounted on /dev"
     return found
 
 
