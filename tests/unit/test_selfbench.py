@@ -55,9 +55,9 @@ def test_every_contender_runs_once_a_round_in_changing_order() -> None:
 
 
 def test_a_ratio_is_judged_with_its_interval() -> None:
-    found = results(container=[0.003] * 10, runc=[0.010 + step / 1000 for step in range(10)])
+    found = results(container=[0.002] * 10, runc=[0.010 + step / 1000 for step in range(10)])
     outcome = next(one for one in bench.judge(found) if one.goal.theirs == "runc")
-    assert outcome.value == pytest.approx(0.003 / 0.01421, rel=0.001), "over the geometric mean"
+    assert outcome.value == pytest.approx(0.002 / 0.01421, rel=0.001), "over the geometric mean"
     assert outcome.low < outcome.value < outcome.high
     assert outcome.met is True
 
