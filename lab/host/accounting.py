@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from lab.host import cgroupfs
+from lab.host.cgroupfs import V1_UNLIMITED
 from lab.record import Record
 
 TYPE_CHECKING = False
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 NANOSECONDS = 1_000_000_000
 MICROSECOND = 1_000  # nanoseconds
-V1_UNLIMITED = 1 << 62  # v1 shows "no limit" as the largest multiple of a page below 2^63
 LARGEST_FOLIO_BYTES = 2 << 20
 
 

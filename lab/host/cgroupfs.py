@@ -26,6 +26,7 @@ DELEGATED = ("cpu", "memory", "pids", "io")
 OURS = ("lab/", "lab-")
 """How the path of a group begins whose parent is lab's to write to: see `lab.host.delegation`."""
 
+V1_UNLIMITED = 1 << 62  # v1 shows "no limit" as the largest multiple of a page below 2^63
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 LINKS_OF_A_LEAF = 2  # its name and its own "."; each folder in it adds its ".."
 SURELY_ALL = 2048

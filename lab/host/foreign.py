@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         c_uint64,
         c_ulong,
         c_ushort,
+        c_void_p,
         create_string_buffer,
         get_errno,
         sizeof,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         "c_uint64",
         "c_ulong",
         "c_ushort",
+        "c_void_p",
         "create_string_buffer",
         "get_errno",
         "sizeof",
@@ -72,6 +74,7 @@ else:
         c_uint32 = _simple("c_uint32", "I")
         c_long = _simple("c_long", "l")
         c_ulong = c_size_t = c_uint64 = _simple("c_ulong", "L")
+        c_void_p = _simple("c_void_p", "P")
 
         class _Function(CFuncPtr):
             _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO

@@ -175,20 +175,25 @@ class _SockFprog(ctypes.Structure):
 def _check(result: int, name: str, *about: object) -> int:
     if result < 0:
         number = ctypes.get_errno()
-        where = " ".join(str(word) for word in about if word)
+        where = " ".join(os.fsdecode(word) if isinstance(word, bytes) else str(word) for word in about if word)
         raise OSError(number, f"{name}({where}): {os.strerror(number)}")
     return result
 
 
-def system_call(name: str, *arguments: object, about: str = "") -> int:
-    """syscall(2) by name; integers go as 64-bit so that none is cut."""
+def system_call(name: str, *arguments: object, about: object = "") -> int:
+    """syscall(2) by name, with up to six integers, bytes, None or references, each as wide as a register.
+
+    A start makes some two hundred: nothing is converted here that the C part of ctypes converts by itself.
+    """
     if name not in _NR:
         raise OSError(38, f"lab knows no number for {name} on {_MACHINE}")
-    wide = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
-    return _check(_libc.syscall(ctypes.c_long(_NR[name]), *wide), name, about)
+    result: int = _libc.syscall(_NR[name], *arguments, *_ZEROS[len(arguments) :])
+    return result if result >= 0 else _check(result, name, about)
 
 
+_ZEROS = (0,) * 6
 _libc.syscall.restype = ctypes.c_long
+_libc.syscall.argtypes = (ctypes.c_long, *(ctypes.c_void_p,) * len(_ZEROS))
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
@@ -283,7 +288,7 @@ def mount_setattr(
     """mount_setattr(2) on the mount whose root is open as ``mount``, and those below it (Linux 5.12)."""
     attributes = _MountAttr(attr_set=attr_set, attr_clr=attr_clr, propagation=propagation, userns_fd=userns_fd)
     flags, size = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), ctypes.sizeof(attributes)
-    system_call("mount_setattr", mount, b"", flags, ctypes.byref(attributes), size, about=hex(attr_set))
+    system_call("mount_setattr", mount, b"", flags, ctypes.byref(attributes), size, about=f"{attr_set:#x}")
 
 
 def open_tree(path: str, *, recursive: bool, directory: int = AT_FDCWD) -> int:
@@ -427,6 +432,11 @@ def pidfd_getfd(process: int, descriptor: int) -> int:
 
 def openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:
     """openat2(2) without a mode; the descriptor is close-on-exec."""
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
-    size = ctypes.sizeof(how)
-    return system_call("openat2", directory, os.fsencode(path), ctypes.byref(how), size, about=os.fsdecode(path))
+    key = flags | os.O_CLOEXEC, resolve
+    if key not in _hows:
+        _hows[key] = _OpenHow(key[0], 0, resolve)
+    return system_call("openat2", directory, os.fsencode(path), ctypes.byref(_hows[key]), _HOW_BYTES, about=path)
+
+
+_hows: dict[tuple[int, int], _OpenHow] = {}  # as few as there are ways to look something up
+_HOW_BYTES = ctypes.sizeof(_OpenHow)

@@ -33,5 +33,6 @@ def program(home: Path | None = None) -> Path:
     return compiler.compiled(finished, (*COMPILE, stamp), _sources(".c"), libraries=("-lm",))
 
 
+@cache
 def _sources(suffix: str) -> list[Path]:
     return sorted(SOURCES.glob(f"*{suffix}"))

@@ -81,10 +81,13 @@ def names(bits: int) -> tuple[str, ...]:
     return tuple(name for number, name in enumerate(NAMES) if bits >> number & 1)
 
 
+_held: list[tuple[str, ...]] = []
+
+
 def held() -> tuple[str, ...]:
-    """The capabilities this process could pass on: a host may itself be confined."""
-    with open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith("CapPrm:"):
-                return names(int(line.split()[1], 16))
-    return ()
+    """The capabilities this process could pass on, found out once: a host may itself be confined."""
+    if not _held:
+        with open("/proc/self/status") as file:
+            sets = dict(line.split(":") for line in file)
+        _held.append(names(int(sets["CapPrm"], 16)))
+    return _held[0]

@@ -12,8 +12,8 @@ import errno
 import os
 
 from lab.errors import GroupGone, LimitError, UsageError
-from lab.host import accounting, cgroupfs
-from lab.host.accounting import V1_UNLIMITED
+from lab.host import cgroupfs
+from lab.host.cgroupfs import V1_UNLIMITED
 from lab.host.group import DOCTOR, Group
 from lab.record import replace
 from lab.runtime import devices, limits
@@ -92,6 +92,8 @@ def update(group: Group, resources: Resources) -> None:
 
     Device rules are changed only if there are some. Raises as `create` does; what was changed before stays so.
     """
+    from lab.host import accounting  # starts and deletions have no use for it
+
     resources = _completed(group, resources)
     settings = limits.settings(resources, group.host)
     _refuse_what_is_missing(group, settings)
@@ -112,6 +114,8 @@ def _completed(group: Group, resources: Resources) -> Resources:
     """v2 keeps a quota with its period in one file, and swap apart from memory: what is not to be changed is
     taken from there.
     """
+    from lab.host import accounting
+
     cpu, memory = resources.cpu, resources.memory
     if cpu and group.host.on_v2("cpu") and bool(cpu.quota) is not bool(cpu.period):
         quota, period = accounting.cpu_quota(group) or (None, limits.USUAL_PERIOD)

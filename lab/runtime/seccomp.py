@@ -81,7 +81,7 @@ BAD_ARCHITECTURE = Action.KILL_THREAD
 NO_CALL = 0xFFFFFFFF
 
 
-_compiled: dict[tuple[Seccomp, str], bytes] = {}
+_compiled: dict[tuple[int, str], tuple[Seccomp, bytes]] = {}  # by a profile's id, which is its own while it is kept
 
 
 def compile(profile: Seccomp, machine: str | None = None) -> bytes:
@@ -91,10 +91,11 @@ def compile(profile: Seccomp, machine: str | None = None) -> bytes:
     call the first whose conditions hold decides; libseccomp leaves that order open. Raises UsageError for what
     can't be: an unknown action or operator, an errno for an action without one, rules that contradict each other.
     """
-    key = profile, machine or os.uname().machine
+    machine = machine or os.uname().machine
+    key = id(profile), machine
     if key not in _compiled:
-        _compiled[key] = _compile(*key)
-    return _compiled[key]
+        _compiled[key] = profile, _compile(profile, machine)
+    return _compiled[key][1]
 
 
 def native() -> dict[str, int]:

@@ -61,8 +61,9 @@ def execute(call: Call) -> int:
             call.log.warn(warning)
         steps.enter("plan")
         known = life.describe(state, entry.status(state))
+        config, kept = without_filter(config, entry)
         plan = blueprint.beside(config, process, call.given.number("preserve-fds") or 0, known)
-        plan = replace(plan, fail_at=steps.fail_at)
+        plan = replace(plan, fail_at=steps.fail_at, **kept)
         terminal = conversation.Terminal(process.terminal, call.given.value("console-socket"), undo, detached=detach)
         steps.enter("start the process")
         with foreground.signals_held(not detach):
@@ -90,6 +91,15 @@ def read_config(entry: store.Entry) -> Config:
     from lab.runtime import config
 
     return config.from_json(entry.read_config(), lambda _path: None)
+
+
+def without_filter(config: Config, entry: store.Entry) -> tuple[Config, dict[str, object]]:
+    """The configuration without a system-call filter, and the one that was compiled when the container was created;
+    as it is, and nothing, where none was kept.
+    """
+    profile = config.linux.seccomp
+    kept = entry.filter() if profile and not profile.listener_path else {}
+    return (replace(config, linux=replace(config.linux, seccomp=None)) if kept else config), kept
 
 
 def begin(state: store.State, plan: ProcessPlan, terminal: Terminal, steps: Steps, undo: ExitStack) -> Started:

@@ -168,6 +168,8 @@ def begin(call: Call, made: Made, plan: Plan, wanted: Blueprint, undo: ExitStack
     made.started = container.start(plan, [0, 1, 2])
     undo.callback(conversation.end, made.started)
     made.added = wanted.filter()  # while the other makes its mounts
+    if detached and made.added:
+        made.entry.write_filter(made.added["filter"])
     conversation.expect(made.started, "ISOLATED", terminal)
     made.master = terminal.master
 

@@ -34,7 +34,7 @@ FACTS = {
     "annotations": dict, "namespaces": int, "pid": int, "birth": int,
 }  # fmt: skip
 
-STATE, CONFIG, START = "state.json", "config.json", "start"
+STATE, CONFIG, FILTER, START = "state.json", "config.json", "filter.json", "start"
 LONGEST_ID = 1024
 ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -189,6 +189,19 @@ class Entry:
 
     def write_config(self, text: str) -> None:
         self._replace(CONFIG, text)
+
+    def write_filter(self, fields: object) -> None:
+        """Keep what its system-call filter was compiled to, for `exec`, whose caller waits."""
+        self._replace(FILTER, dumps(fields))
+
+    def filter(self) -> dict[str, object]:
+        """The same, fields of a `ProcessPlan`; empty where nobody has kept it whole, and it has to be compiled."""
+        try:
+            value = loads(_read(f"{self.folder}/{FILTER}"))
+            kept = {"seccomp": value["seccomp"], "seccomp_flags": value["seccomp_flags"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return kept if kept["seccomp"] and isinstance(kept["seccomp"], str) else {}
 
     def remove(self) -> None:
         """The folder with all that is known. Idempotent."""
