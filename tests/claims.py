@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats as distributions
-from synthetic import ARMS, _run
+from synthetic import BACKENDS, _run
 
 import lab
 from lab.analysis.quantities import QUANTITIES
-from lab.experiment.plan import Plan, PlannedArm
+from lab.experiment.plan import Plan, PlannedArm, arms
 from lab.results.codec import encode_run
 from lab.results.record import Ending
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Any]
 
-NOT_COMPARED = ("host.", "caches.", "ksm.", "snapshot.", "work.")
+NOT_COMPARED = ("host.", "caches.", "ksm.", "snapshot.", "work.", "job.", "boot.restored", "boot.addressed")
 SERIES = tuple(
     (name, state)
     for name in QUANTITIES
@@ -37,7 +37,7 @@ SERIES = tuple(
 
 HEADLINES = ("boot.total", "memory.pss", "load.requests_per_second")
 PAIRS = ("container", "microvm", "vm")
-"""The arms that are compared with the process; the twin is the container's."""
+"""The arms that are compared with the process, which has the twin."""
 
 
 def lognormal(generator: np.random.Generator, shape: tuple[int, ...]) -> Any:
@@ -72,21 +72,23 @@ def write(
     """
     generator = np.random.default_rng(seed)
     plan = Plan(
-        arms=tuple(PlannedArm(label=label, backend=label.removesuffix("#aa")) for label in ARMS), seed=seed,
-        blocks=blocks, budget_seconds=0.0,
+        arms=arms(tuple(BACKENDS)), seed=seed, blocks=blocks, budget_seconds=0.0,
     )  # fmt: skip
-    logs = own * noise(generator, (len(SERIES), len(ARMS), blocks))
+    labels = [arm.label for arm in plan.arms]
+    logs = own * noise(generator, (len(SERIES), len(plan.arms), blocks))
     logs += shared * generator.normal(0.0, 1.0, (len(SERIES), 1, blocks))
     lines = []
     for block in range(1, blocks + 1):
         for position, arm in enumerate(plan.order(block)):
-            place = ARMS.index(arm.label)
+            place = labels.index(arm.label)
             for number, (quantity, state) in enumerate(SERIES):
-                late = by_position * position / (len(ARMS) - 1)
+                late = by_position * position / (len(plan.arms) - 1)
                 factor = (effects or {}).get((arm.backend, quantity), 1.0)
                 value = factor * float(np.exp(logs[number, place, block - 1] + late))
                 lines.append(_line(quantity, state, arm, block, position, value))
     run = _run(blocks, seed)
+    known = {arm.label: arm for arm in run.arms}
+    run = replace(run, arms=tuple(replace(known[arm.backend], label=arm.label) for arm in plan.arms))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(encode_run(replace(run, ended_because=Ending.BLOCKS)))
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")

@@ -272,6 +272,8 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
         exclude_noisy=run.settings.get("exclude_noisy"),
         factors=factors,
     )
+    if {arm.label for arm in plan.arms} != {arm.label for arm in run.arms}:
+        raise ResultsError(f"{run.name} was planned by an earlier lab, of other arms", hint="start a new run")
     require(conditions, plan.arms, list(run.metrics), scenario)
     setup = with_factors(site, setup, plan)
     if {image.digest for image in setup.images} != ({*run.images} or {run.image["digest"]}):

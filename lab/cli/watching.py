@@ -77,7 +77,7 @@ def _shape(run: Run) -> Iterator[str]:
     yield f"  measured until: {until(run)}{port}: {in_words(settings.get('readiness')) or 'it executes'}"
     yield f"  load: {in_words(settings.get('load')) or 'none'}"
     yield from (f"  {sentence}" for sentence in settings.get("found", ()))
-    emulated = [arm.label for arm in run.arms if arm.accelerator.value == "tcg"]
+    emulated = [arm.label for arm in run.arms if arm.accelerator.value == "tcg" and not arm.label.endswith("#aa")]
     if emulated:
         yield f"  emulated: {', '.join(emulated)} run under TCG; that says nothing about KVM"
 

@@ -209,6 +209,9 @@ class Noisy(Study):
     @contextmanager
     def _bounded(self) -> Iterator[ControlGroup]:
         """The cgroup around all instances of the session, limited. It stays while one below it does."""
+        left = ControlGroup.open(group_of(self.site.session.id))
+        if left.exists():  # by the copy that was looked at beforehand, and empty now
+            left.remove()
         around = limited(group_of(self.site.session.id), _around_others(self.bound.limits))
         with ExitStack() as stack:
             stack.callback(around.remove)

@@ -28,8 +28,8 @@ from lab.results.record import PRECISE_BLOCKS, Ending
 
 MINIMUM_BLOCKS = 3
 AA_SUFFIX = "#aa"
-AA_PREFERENCE = ("container", "process")
-"""Which backend is paired with itself: the cheapest to repeat among those that matter most."""
+BASELINE = "process"
+"""What all others are compared with, where it is there; else the first, which has the thinnest boundary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +129,11 @@ def arms(
 ) -> tuple[PlannedArm, ...]:
     """Every backend at every combination of levels of the factors that apply to it, and the A/A twin of one of them.
 
-    Combinations that are not ``possible`` are left out; those of first levels must be. The twin repeats a reference
-    arm.
+    Combinations that are not ``possible`` are left out; those of first levels must be. The twin repeats the baseline,
+    which is in every ratio: as its second observation in each block it makes all of them surer.
     """
     planned = [arm for name in backends for arm in _combinations(name, factors) if possible(arm)]
-    twin = next((name for name in (*AA_PREFERENCE, *backends) if name in backends), None)
+    twin = next((name for name in (BASELINE, *backends) if name in backends), None)
     if twin is not None:
         repeated = next(arm for arm in planned if arm.label == twin)
         planned.append(PlannedArm(label=twin + AA_SUFFIX, backend=twin, factors=repeated.factors))

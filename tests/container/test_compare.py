@@ -15,7 +15,7 @@ from host_state import assert_unchanged, snapshot
 from lab.analysis import load
 from lab.analysis.caches import starts
 
-ARMS = {"process", "container", "container#aa"}
+ARMS = {"process", "process#aa", "container"}
 QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed", "7", "--idle", "0.2")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from applications import make
 from comparing import LAB, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
@@ -102,6 +104,17 @@ def test_the_host_stays_responsive(done: Done) -> None:
     assert max(late) < RESPONSIVE_SECONDS
     told = loaded.frame[loaded.frame["quantity"] == "noisy.host_delay"]["value"]
     assert 0 <= told.max() < RESPONSIVE_SECONDS
+
+
+def test_a_folder_of_one_s_own_is_looked_at_before_it_is_disturbed(tmp_path: Path) -> None:
+    """The copy that is looked at leaves its session's group behind, which the bound is to be put on."""
+    words = ["--on", "container", "--kind", "cpu", "--limits", "with", "--blocks", "1", "--seconds", "1"]
+    argv = [*LAB, "noisy", str(make(tmp_path, "everywhere")), *words, "--out", str(tmp_path / "out"), "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "port 8000 found by looking" in done.stderr
+    told = json.loads(done.stdout)
+    assert [each["kind"] for each in told["disturbances"]] == ["cpu"]
 
 
 def test_a_scenario_without_load_has_no_victim(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lab.analysis.judge import EXPLORATORY, HEADLINE
 from lab.experiment.plan import Plan, PlannedArm
 
 REPORTS = 20
+ORDER = ("process", "container", "microvm", "vm")
 
 
 def keeps_its_promise(root: Path, **settings: float) -> bool:
@@ -46,10 +47,10 @@ def test_it_is_seen_when_nothing_is_corrected(tmp_path: Path, monkeypatch: pytes
 
 
 def test_it_is_seen_when_the_order_is_not_shuffled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def as_planned(plan: Plan, block: int) -> tuple[PlannedArm, ...]:
-        return plan.arms
+    def by_boundary(plan: Plan, block: int) -> tuple[PlannedArm, ...]:
+        return tuple(sorted(plan.arms, key=lambda arm: ORDER.index(arm.backend)))
 
-    monkeypatch.setattr(Plan, "order", as_planned)
+    monkeypatch.setattr(Plan, "order", by_boundary)
     assert not keeps_its_promise(tmp_path, blocks=6, by_position=0.1)
 
 

@@ -62,15 +62,12 @@ def test_where_nothing_differs(tmp_path: Path, blocks: int, noise: Noise) -> Non
     [(10, 0.10, 1.20, 0.80), (15, 0.065, 1.15, 0.90), (16, 0.065, 1.15, 0.90), (20, 0.065, 1.15, 0.95)],
 )
 def test_what_differs_is_found(tmp_path: Path, blocks: int, own: float, effect: float, share: float) -> None:
-    """The vm differs in one headline quantity, and has no twin."""
-    trials, found, paired = scaled(300), 0, 0
+    """The vm differs from the process, which has the twin, in one headline quantity."""
+    trials, found = scaled(300), 0
     for table in reports(tmp_path, trials, blocks=blocks, own=own, effects={("vm", "boot.total"): effect}):
         found += bool(row(table, "boot.total", "vm")["claim"])
-    for table in reports(tmp_path, trials, blocks=blocks, own=own, effects={("container", "boot.total"): effect}):
-        paired += bool(row(table, "boot.total", "container")["claim"])
-    tell(f"{effect}, {blocks} blocks, own {own}: found in {found / trials:.3f}, with a twin {paired / trials:.3f}")
+    tell(f"{effect}, {blocks} blocks, own {own}: found in {found / trials:.3f}")
     assert is_above(found, trials, share)
-    assert is_above(paired, trials, share)
 
 
 @pytest.mark.parametrize("noise", [skewed, contaminated])

@@ -180,9 +180,9 @@ def test_what_does_not_go_together_is_left_out() -> None:
 def test_the_pair_repeats_a_reference_arm() -> None:
     planned = arms(("process", "container"), parse(["cpus=2,1"], KINDS[:1]))
     assert planned == arms(("process", "container"), ())  # thin's factor is nothing to these
-    factor = Factor(name="cpus", scope=Scope.LIMIT, levels=("2", "1"), tells="", of={"container": ("2", "1")})
+    factor = Factor(name="cpus", scope=Scope.LIMIT, levels=("2", "1"), tells="", of={"process": ("2", "1")})
     twin = next(arm for arm in arms(("process", "container"), (factor,)) if arm.is_twin)
-    assert (twin.label, twin.factors) == ("container#aa", {"cpus": "2"})
+    assert (twin.label, twin.factors) == ("process#aa", {"cpus": "2"})
 
 
 def test_names_of_instances_are_short_and_fit_for_files_and_hosts() -> None:

@@ -41,7 +41,7 @@ def test_each_arm_visits_each_position_about_equally_often() -> None:
 
 
 def test_the_pair_is_a_container_where_there_is_one() -> None:
-    assert [arm.label for arm in arms(BACKENDS)] == [*BACKENDS, "container#aa"]
+    assert [arm.label for arm in arms(BACKENDS)] == [*BACKENDS, "process#aa"]
     assert [arm.label for arm in arms(("microvm", "vm"))] == ["microvm", "vm", "microvm#aa"]
     assert [arm.label for arm in arms(("vm", "process")) if arm.is_twin] == ["process#aa"]
     assert arms(()) == ()

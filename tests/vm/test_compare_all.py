@@ -23,7 +23,7 @@ def test_four_backends_run_the_same_files(tmp_path: Path) -> None:
     )
     done = compare(scenario, *words, "--out", tmp_path / "results", timeout_seconds=280)
     assert done.returncode == 0, done.stderr
-    arms = {"process", "container", "container#aa", "microvm", "vm"}
+    arms = {"process", "process#aa", "container", "microvm", "vm"}
     loaded = check_run(only_run(tmp_path / "results"), arms, 1)
     kernels = {arm.label: arm.kernel for arm in loaded.run.arms}
     assert kernels["microvm"] == kernels["vm"] != kernels["process"] == kernels["container"]
