@@ -110,6 +110,7 @@ class Instance(ABC):
     published: tuple[PublishedPort, ...]  # as asked for, host port 0 replaced by the one chosen
     accelerator: Accelerator
     cgroup: ControlGroup  # holds every host process of this instance, a VMM included
+    given: Limits | None = None  # of one that can't be asked inside: the limits that it was made with
     opaque: bool = False  # True: nothing of lab's is inside, so that `execute` always raises
     snapshot_bytes: int | None = None  # of the saved one that it was restored from, on the host's disk
 
@@ -213,6 +214,7 @@ class Backend(ABC):
     confines: ClassVar[bool] = True  # False for the control that has a root directory and limits, and no boundary
     own_ids: ClassVar[bool] = False  # True: on the host's kernel, its root is not the host's root
     opaque: ClassVar[bool] = False  # True: its instances boot what lab did not make, and can't be asked inside
+    own_image: ClassVar[Image | None] = None  # what its instances run, whatever they are asked to
     reference: ClassVar[bool] = False  # True: to compare lab with, so nothing runs on it unless it is named
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]

@@ -53,7 +53,7 @@ def in_words(frame: pd.DataFrame) -> str:
     for level in (level for level in (WARM, COLD) if level in set(found["level"])):
         group = found[found["level"] == level]
         share = float(group["share"].min())
-        of = f"of the {_range(group['data_bytes'])} that lab made for it to read"
+        of = f"of the {_range(group['data_bytes'])} that lab knows it to read"
         text = f"{level}, looked at before each of {len(group)} requests: "
         if level == COLD:
             text += f"{_range(group['resident_bytes'])} {of} was in the host's page cache"

@@ -55,8 +55,8 @@ SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0}
 
 _FORM = re.compile(
     r"""\s* (?P<quantity>[a-z][\w.-]*?) \. (?P<function>ratio|median|effect) \s*
-    \( \s* (?P<first>[\w#.-]+(?:\[[^]]*\])?) \s*
-    (?:, \s* (?P<second>[\w#.-]+(?:\[[^]]*\]|=[\w.+:/@%-]+)?) \s*)? \) \s*
+    \( \s* (?P<first>[\w#.:-]+(?:\[[^]]*\])?) \s*
+    (?:, \s* (?P<second>[\w#.:-]+(?:\[[^]]*\]|=[\w.+:/@%-]+)?) \s*)? \) \s*
     (?P<comparison>[<>]=?) \s*
     (?P<number>[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?) \s* (?P<unit>[a-zA-Zµ]*) \s*""",
     re.VERBOSE,

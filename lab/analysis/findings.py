@@ -336,6 +336,16 @@ def _parity(loaded: Observed) -> Iterator[Finding]:
                 sentence=f"{arm.label} did not run what the others ran: {mismatch}.",
                 advice="Don't compare it. Build the image again and repeat the run.",
             )
+    if foreign := [arm.label for arm in loaded.references if arm.foreign]:
+        mixed = len(foreign) < len(loaded.references)
+        own = " What the boundary costs, lab's own vm shows, which runs the same image." if mixed else ""
+        yield Finding(
+            kind=Kind.PARITY,
+            severity=Severity.SERIOUS if mixed else Severity.WARNING,
+            sentence=f"{some(foreign)} {'boots a system' if len(foreign) == 1 else 'boot systems'} that lab did not "
+            "make, and nothing of lab's is inside: whether the same application answers there is not known.",
+            advice=f"Read their figures as those of whole systems.{own}",
+        )
     different = [arm.label for arm in loaded.references if arm.differences]
     if different:
         yield Finding(

@@ -89,6 +89,7 @@ class DiskInstance(Instance):
         self.published = holdings.published
         self.accelerator = machine.request.accelerator
         self.cgroup = machine.request.cgroup
+        self.given = Limits(memory_bytes=machine.request.memory_bytes, cpus=machine.request.vcpus)
         self.machine = machine
         self._holdings = holdings
 
@@ -116,7 +117,6 @@ class DiskBackend(SiteBackend):
     kernel = Kernel.OWN
     opaque = True
     disk: ClassVar[OwnDisk]
-    image: ClassVar[Image]
     knobs: ClassVar[tuple[Knob, ...]] = (FIRMWARE, DEVICES)
     parity = Parity(differences=DIFFERENCES, of_level=OF_LEVEL)
 
@@ -223,7 +223,7 @@ def backend_of(disk: OwnDisk, levels: Mapping[str, str] = NO_KNOBS) -> type[Disk
         "mechanism": f"a virtual PC that boots {disk.name}: a kernel and a system of its own, made by others",
         "order": FIRST_ORDER + len(others),
         "disk": disk,
-        "image": placeholder(disk),
+        "own_image": placeholder(disk),
         "__doc__": f"The disk {disk.name}.",
         "__module__": __name__,
     }
@@ -243,6 +243,11 @@ def name_of(file: str, taken: Collection[str] = ()) -> str:
     short = re.sub(r"[^A-Za-z0-9.-]+", "-", stem).strip("-.")[:LONGEST_NAME].rstrip("-.") or "disk"
     tried = itertools.chain((short,), (f"{short}-{number}" for number in itertools.count(2)))
     return next(f"{PREFIX}{each}" for each in tried if f"{PREFIX}{each}" not in taken)
+
+
+def identify(kind: type[DiskBackend]) -> None:
+    """Read the whole disk, so that a run can tell which one it was."""
+    kind.own_image = placeholder(kind.disk, kind.disk.digest())
 
 
 def placeholder(disk: OwnDisk, digest: str = "") -> Image:

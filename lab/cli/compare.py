@@ -17,6 +17,7 @@ from lab.cli.conditions import CONDITION_HOLDS, check, read, require
 from lab.cli.factors import host_levels, plan_arms, remark, require_budget, require_single, show, with_factors
 from lab.cli.factors import read as read_factors
 from lab.cli.measuring import RESULTS, Out, choose_backends, limit, set_up, tell
+from lab.cli.owndisk import Backing, DiskFormat, Disks
 from lab.cli.privilege import require_root
 from lab.cli.ready import BuildArgument, Port, Ready, Secret, asked
 from lab.cli.shape import JsonTo
@@ -49,7 +50,8 @@ def compare(
         typer.Option(
             "--on",
             metavar="A,B,…",
-            help="Backends to compare. Default: every one usable here but the references: userns, runc, crun.",
+            help="Backends to compare, vm:DISK for a bootable disk of yours. Default: every one usable here but the "
+            "references: userns, runc, crun.",
             autocompletion=complete_backends,
         ),
     ] = "",
@@ -101,6 +103,8 @@ def compare(
     ready: Ready = "",
     build_arg: BuildArgument = None,
     secret: Secret = None,
+    disk_format: DiskFormat = "",
+    backing: Backing = None,
     caches: Annotated[
         str,
         typer.Option(
@@ -157,10 +161,15 @@ def compare(
     ] = False,
 ) -> None:
     """Measure one application behind every boundary."""
+    disks = Disks.admitted(on, disk_format, backing or [])
     if factors:
-        show(on)
+        show(disks.on)
         raise typer.Exit
-    if bool(target) == bool(resume):
+    if target and disks.alone:
+        raise UsageError(
+            f"{target} runs on none of these: they are disks", hint=f"leave {target} out, or: --on vm,{on}"
+        )
+    if bool(target or disks.alone) == bool(resume):
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     require_root()
     from lab.backends.site import Site
@@ -172,8 +181,9 @@ def compare(
         if resume:
             folder = _resume(site, resume, out, conditions, shown, as_json)
         else:
-            scenario = asked(load(target), port, ready, build_arg or [], secret or [])
-            chosen = choose_backends(on), _metrics(metrics)
+            application = disks.application() if disks.alone else load(target)
+            scenario = disks.patient(asked(application, port, ready, build_arg or [], secret or []))
+            chosen = choose_backends(disks.on), _metrics(metrics)
             until = _until(blocks, budget, sessions, exclude_noisy) | _aim(
                 {"precision": precision, "detect": detect}, blocks, sessions, chosen[1]
             )
@@ -186,7 +196,9 @@ def compare(
             host = host_levels({"caches": caches}, varied)
             until |= {"factors": varied}
             limits = limit(scenario.limits, memory, cpus, pids)
-            folder = _start(site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown, as_json)
+            folder = _start(
+                site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown, as_json, disks
+            )
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [], as_json)
     _report(folder, as_json)
@@ -208,9 +220,11 @@ def _start(
     conditions: list[Condition],
     shown: bool,
     as_json: str,
+    disks: Disks,
 ) -> RunFolder:
     import secrets
 
+    from lab.experiment.disks import require_from_outside, treated
     from lab.experiment.plan import Plan
     from lab.experiment.provenance import describe
     from lab.host.units import parse_seconds
@@ -222,17 +236,22 @@ def _start(
         **until,
     )
     require(conditions, plan.arms, metrics, scenario)
+    if disks.alone:
+        require_from_outside(scenario, disks.kinds)
+    disks.identify()
     loaded = bool({"cpu", "memory", "load"} & set(metrics))
     setup = set_up(site, scenario, limits, metrics, parse_seconds(idle), backends=backends, loaded=loaded)
     setup = replace(setup, host=host)
     require_budget(setup, plan, plan.budget_seconds)
-    setup = with_factors(site, setup, plan)
-    folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:])))
+    require_from_outside(setup.scenario, disks.kinds)
+    setup = treated(site, with_factors(site, setup, plan), plan)
+    folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **disks.recorded))
     return _run(site, setup, plan, folder, shown, as_json)
 
 
 def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown: bool, as_json: str) -> RunFolder:
     """Go on with the same plan, or refuse when the application or the host is another one."""
+    from lab.experiment.disks import treated
     from lab.experiment.factors import recorded
     from lab.experiment.plan import Plan
     from lab.experiment.provenance import recalled
@@ -253,9 +272,13 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
         raise ResultsError(
             f"{run.name} was begun by an earlier lab, which treated the A/A twin otherwise", hint="start a new run"
         )
-    scenario = recalled(load(str(run.settings.get("directory") or run.scenario)), run.settings)
+    disks = Disks.again(run.settings)
+    disks.identify()
+    where = str(run.settings.get("directory") or run.scenario)
+    scenario = recalled(disks.application() if disks.alone else load(where), run.settings)
     idle_seconds = float(run.settings["idle_seconds"])
-    setup = set_up(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds)
+    own = [kind.name for kind in disks.kinds] if disks.alone else []
+    setup = set_up(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds, backends=own)
     linger = float(run.settings.get("linger_seconds", setup.linger_seconds))
     setup = replace(setup, host=run.settings.get("host", {}), linger_seconds=linger)
     backends = list(dict.fromkeys(arm.backend for arm in run.arms))
@@ -275,7 +298,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     if {arm.label for arm in plan.arms} != {arm.label for arm in run.arms}:
         raise ResultsError(f"{run.name} was planned by an earlier lab, of other arms", hint="start a new run")
     require(conditions, plan.arms, list(run.metrics), scenario)
-    setup = with_factors(site, setup, plan)
+    setup = treated(site, with_factors(site, setup, plan), plan)
     if {image.digest for image in setup.images} != ({*run.images} or {run.image["digest"]}):
         raise ResultsError(
             f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"

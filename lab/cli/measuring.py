@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.completion import complete_backends, complete_scenario
+from lab.cli.owndisk import PREFIX
 from lab.cli.shape import say, write_json
 from lab.errors import BackendUnavailable, UsageError
 
@@ -54,6 +55,8 @@ def choose_backends(on: str) -> list[str]:
     classes = {backend.name: backend for backend in available()}
     asked = [name.strip() for name in on.split(",") if name.strip()]
     for name in asked:
+        if name not in classes and name.startswith(PREFIX):
+            raise UsageError(f"{name}: disks are run and compared, and nothing else", hint=f"lab compare --on {name}")
         if name not in classes:
             raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
     usable = []
@@ -98,18 +101,25 @@ def set_up(
     """Build the image, and settle what the scenario leaves open by its EXPOSE, HEALTHCHECK and CMD, or by looking at
     one copy on one of ``backends``; without any of these nothing is open. ``loaded`` says whether to offer a load.
     """
+    from lab.backends.owndisk import NO_PROCESS
     from lab.cli.build import build_scenario
     from lab.cli.ready import settled
     from lab.experiment.looking import Settled
+    from lab.experiment.scenario import NOWHERE
     from lab.experiment.setup import Setup
     from lab.images.process import resolve
     from lab.metrics.registry import metrics as all_metrics
     from lab.model import DoneReadiness
 
-    image = build_scenario(site, scenario)
-    process = resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment))
+    own = next((image for name in backends if (image := site.backend(name).own_image) is not None), None)
+    if scenario.directory == NOWHERE and own is not None:
+        image, process = own, NO_PROCESS
+    else:
+        image = build_scenario(site, scenario)
+        process = resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment))
     nothing_open = Settled(scenario=scenario)
-    known = settled(site, scenario, image, process, limits, backends, loaded=loaded) if backends else nothing_open
+    looked_at = [name for name in backends if not site.backend(name).opaque]
+    known = settled(site, scenario, image, process, limits, looked_at, loaded=loaded) if backends else nothing_open
     ends = isinstance(
         known.scenario.readiness, DoneReadiness
     )  # its headline is that of a job, whatever was asked for

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.shape import say
+from lab.cli.shape import patience, say
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from lab.backends.owndisk import DiskBackend, DiskInstance
     from lab.backends.site import Site
     from lab.cli.interrupt import Interruptible
     from lab.instance import Instance, LaunchRequest
-    from lab.model import Limits, PublishedPort, Readiness, TerminalSize
+    from lab.model import Limits, PublishedPort, Readiness, Scenario, TerminalSize
 
 READY_SECONDS = 300.0
 LEAVE = b"\x1d"  # Ctrl-], as in telnet(1) and virsh(1)
+PREFIX = "vm:"
 WORDS_BETWEEN = ":"  # of vm:DISK:firmware=ovmf
 
 DiskFormat = Annotated[
@@ -76,7 +77,7 @@ def run_disk(
     waited: Waited | None,
 ) -> int:
     """Boot a disk in the foreground until it switches itself off; its serial port is the output."""
-    from lab.backends.owndisk import NO_PROCESS, backend_of
+    from lab.backends.owndisk import NO_PROCESS, backend_of, placeholder
     from lab.cli.run import require_usable
     from lab.hypervisor.disks.own import examine, require_used
     from lab.instance import LaunchRequest
@@ -92,7 +93,7 @@ def run_disk(
     logs.mkdir(parents=True)
     request = LaunchRequest(
         name=name,
-        image=kind.image,
+        image=placeholder(disk),
         process=NO_PROCESS,
         limits=limits,
         log_directory=logs,
@@ -191,33 +192,98 @@ def _type(instance: DiskInstance, leaves: bool) -> None:
             return
 
 
-def admit_disks(on: str, form: str, backing: Sequence[Path]) -> tuple[str, list[type[DiskBackend]]]:
-    """``on`` with each ``vm:DISK`` replaced by the name of the backend made for it, and these backends.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disks:
+    """Those among the backends of a comparison. ``on`` are all backends by name, ``recorded`` is what a run keeps."""
 
-    ``vm:DISK:firmware=ovmf:devices=plain`` sets its knobs, ``format=raw`` its format. Raises UsageError, LabError.
-    """
-    from lab.backends.owndisk import PREFIX, backend_of
-    from lab.hypervisor.disks.own import examine, require_used
+    on: str
+    kinds: tuple[type[DiskBackend], ...] = ()
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
-    names, kinds = [], []
-    for word in (each.strip() for each in on.split(",")):
-        if not word.startswith(PREFIX):
-            names.append(word)
-            continue
-        path, levels = _parts(word.removeprefix(PREFIX))
-        kind = backend_of(examine(Path(path), form=levels.pop("format", form), backing=backing), levels)
-        kinds.append(kind)
-        names.append(kind.name)
-    if kinds:
+    @property
+    def alone(self) -> bool:
+        """Whether there is nothing else, so that no application has to be built."""
+        return bool(self.kinds) and len(self.kinds) == len(_words(self.on))
+
+    @classmethod
+    def admitted(cls, on: str, form: str, backing: Sequence[Path]) -> Disks:
+        """``on`` with each ``vm:DISK`` replaced by the name of the backend that is made for it.
+
+        ``vm:DISK:firmware=ovmf:devices=plain`` sets its knobs, ``format=raw`` its format. Raises LabError.
+        """
+        from lab.backends.owndisk import backend_of
+        from lab.hypervisor.disks.own import examine, require_used
+
+        names: list[str] = []
+        kinds: list[type[DiskBackend]] = []
+        for word in _words(on):
+            found = _parts(word)
+            if found is None:
+                names.append(word)
+                continue
+            path, levels = found
+            disk = examine(Path(path), form=levels.pop("format", form), backing=backing)
+            if any(disk.files == kind.disk.files for kind in kinds):
+                raise UsageError(f"{word}: the same disk is named twice", hint="--factor varies one; once is enough")
+            kinds.append(backend_of(disk, levels))
+            names.append(kinds[-1].name)
+        if not kinds:
+            if form or backing:
+                raise UsageError("--disk-format and --backing are about disks", hint="--on container,vm:./disk.qcow2")
+            return cls(on=on)
         require_used(backing, [kind.disk for kind in kinds])
-    elif form or backing:
-        raise UsageError("--disk-format and --backing are about disks", hint="--on container,vm:./disk.qcow2")
-    return ",".join(names), kinds
+        again = {"on": _from_anywhere(on), "format": form, "backing": [str(each.absolute()) for each in backing]}
+        return cls(on=",".join(names), kinds=tuple(kinds), recorded={"disks": again})
+
+    @classmethod
+    def again(cls, settings: Mapping[str, Any]) -> Disks:
+        """Those of a run that is gone on with."""
+        known = settings.get("disks")
+        if not known:
+            return cls(on="")
+        return cls.admitted(known["on"], known["format"], [Path(each) for each in known["backing"]])
+
+    def identify(self) -> None:
+        """Read each once, for its digest."""
+        from lab.backends.owndisk import identify
+
+        for kind in self.kinds:
+            with patience(f"lab: reading {kind.disk.name}, for its digest"):
+                identify(kind)
+
+    def patient(self, scenario: Scenario) -> Scenario:
+        """``scenario`` with time for a whole system to boot, which an emulated one needs."""
+        if not self.kinds:
+            return scenario
+        return replace(scenario, ready_timeout_seconds=max(scenario.ready_timeout_seconds, READY_SECONDS))
+
+    def application(self) -> Scenario:
+        """What is compared where nothing else is."""
+        from lab.experiment.scenario import asked_alone
+
+        return asked_alone("-".join(kind.name.removeprefix(PREFIX) for kind in self.kinds), None, None, READY_SECONDS)
 
 
-def _parts(word: str) -> tuple[str, dict[str, str]]:
-    """A path, and what follows it as NAME=LEVEL."""
-    path, *rest = word.split(WORDS_BETWEEN)
+def _from_anywhere(on: str) -> str:
+    """``on`` with the absolute path of each disk, for a process that may be started elsewhere."""
+    found = ((word, _parts(word)) for word in _words(on))
+    return ",".join(
+        word
+        if parts is None
+        else PREFIX + word.removeprefix(PREFIX).replace(parts[0], str(Path(parts[0]).absolute()), 1)
+        for word, parts in found
+    )
+
+
+def _words(on: str) -> list[str]:
+    return [word for each in on.split(",") if (word := each.strip())]
+
+
+def _parts(word: str) -> tuple[str, dict[str, str]] | None:
+    """Of ``vm:DISK`` the path, and what follows it as NAME=LEVEL; None of another backend."""
+    if not word.startswith(PREFIX):
+        return None
+    path, *rest = word.removeprefix(PREFIX).split(WORDS_BETWEEN)
     if not path:
         raise UsageError("vm: without a disk", hint="vm:./disk.qcow2")
     levels = {}
@@ -225,7 +291,7 @@ def _parts(word: str) -> tuple[str, dict[str, str]]:
         name, equals, level = each.partition("=")
         if not (name and equals and level):
             raise UsageError(
-                f"vm:{word}: {each!r} is not NAME=LEVEL",
+                f"{word}: {each!r} is not NAME=LEVEL",
                 hint="vm:./disk.qcow2:firmware=ovmf:devices=plain:format=raw",
             )
         levels[name] = level

@@ -103,7 +103,7 @@ def settled(
     from lab.instance import LaunchRequest
     from lab.model import HttpReadiness
 
-    if not looking.is_needed(scenario, image.config, loaded=loaded):
+    if not backends or not looking.is_needed(scenario, image.config, loaded=loaded):
         return looking.settle(scenario, image.config, loaded=loaded)
     ports = image.config.exposed_ports if scenario.port is None else (scenario.port,)
     path = scenario.readiness.path if isinstance(scenario.readiness, HttpReadiness) else "/"

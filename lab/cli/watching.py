@@ -97,6 +97,8 @@ def _size(run: Run) -> str:
 
 def _origin(run: Run) -> str:
     base = run.image.get("base") or {}
+    if run.image.get("origin") == "disk":
+        return "no image, a disk"
     return f"{base['name']} ({base['origin']})" if base else "scratch"
 
 

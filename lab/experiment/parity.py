@@ -61,6 +61,13 @@ def limits_seen(instance: Instance, kernel: Kernel) -> Mapping[str, Any]:
     Keys: memory_bytes, cpus, pids (None: unlimited or not a number there) and, for own kernels, ``as``: what
     these numbers are. Whether they take effect is for the isolation probes to show.
     """
+    if instance.given is not None:
+        return {
+            "memory_bytes": instance.given.memory_bytes,
+            "cpus": instance.given.cpus,
+            "pids": None,
+            "as": "what its machine was made with; nobody could be asked inside",
+        }
     if kernel is Kernel.HOST:
         held = instance.cgroup.effective_limits()
         return {"memory_bytes": held.memory_bytes, "cpus": held.cpus, "pids": held.pids, "as": "cgroup limits"}

@@ -57,7 +57,7 @@ class PlannedArm:
     @property
     def instance(self) -> str:
         """What its instances' names end with."""
-        return self.slug or self.label.replace("#", "-")
+        return self.slug or re.sub(r"[^A-Za-z0-9.-]", "-", self.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,12 +146,12 @@ def _combinations(backend: str, factors: Sequence[Factor]) -> list[PlannedArm]:
         dict(zip([factor.name for factor in applying], levels, strict=True))
         for levels in product(*(factor.of[backend] for factor in applying))
     ]
+    named = re.sub(r"[^A-Za-z0-9.-]", "-", backend)
     slugs = [
-        "-".join([backend, *(re.sub(r"[^A-Za-z0-9.]", "", level) for level in each.values())])
-        for each in combinations
+        "-".join([named, *(re.sub(r"[^A-Za-z0-9.]", "", level) for level in each.values())]) for each in combinations
     ]
     if len(set(slugs)) < len(slugs) or max(len(slug) for slug in slugs) > LONGEST_SLUG:
-        slugs = [f"{backend}-{number}" for number in range(1, len(slugs) + 1)]
+        slugs = [f"{named}-{number}" for number in range(1, len(slugs) + 1)]
     return [
         PlannedArm(
             label=label(backend, each, {factor.name: factor.of[backend][0] for factor in applying}),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from lab.backends.site import Site
 from lab.experiment.plan import Plan
-from lab.experiment.scenario import SHIPPED
+from lab.experiment.scenario import NOWHERE, SHIPPED
 from lab.experiment.setup import Setup
 from lab.host import facts
 from lab.host.virtualisation import Ground, platform
@@ -64,7 +64,9 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str], 
             "work": None if scenario.work is None else dataclasses.asdict(scenario.work),
             "port": scenario.port,
             # a shipped scenario is found again by its name, on any machine
-            "directory": "" if scenario.directory.parent == SHIPPED else str(scenario.directory),
+            "directory": ""
+            if NOWHERE in (scenario.directory, scenario.directory.parent) or scenario.directory.parent == SHIPPED
+            else str(scenario.directory),
             "idle_seconds": setup.idle_seconds,
             "warm_ups": WARM_UPS,
             "sessions": plan.sessions,
@@ -102,6 +104,7 @@ def _arms(site: Site, setup: Setup, plan: Plan) -> tuple[Arm, ...]:
                 differences=backend.parity.at(backend.settle(setup.treatment(arm).knobs)),
                 factors=dict(arm.factors),
                 image=setup.treatment(arm).image.digest if len(setup.images) > 1 else "",
+                foreign=backend.opaque,
                 nested=platform().ground is Ground.EMULATED,
             )
         )

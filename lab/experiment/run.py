@@ -32,7 +32,7 @@ from lab.experiment.stamp import WARM_UP, Stamp, failure
 from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.host.units import format_seconds
-from lab.images.store import Image
+from lab.images.image import Image, Origin
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Observation, Subject
@@ -122,8 +122,8 @@ class Experiment:
         )
 
     def _manifest_facts(self, image: Image) -> dict[str, object]:
-        manifest = self.site.store.manifest(image)
-        return {"manifest_digest": manifest.digest, "files": manifest.file_count}
+        manifest = None if image.origin is Origin.DISK else self.site.store.manifest(image)
+        return {"manifest_digest": manifest.digest, "files": manifest.file_count} if manifest else {}
 
     def _ways(self) -> list[tuple[Backend, Treatment, list[PlannedArm]]]:
         """Each way in which a backend carries an image, and the arms that have it in common."""
@@ -139,8 +139,8 @@ class Experiment:
     def check_parity(self) -> None:
         """Refuse to compare instances that don't see the same files. Raises ParityError."""
         for backend, treatment, arms in self._ways():
-            if all("manifest_digest" in self.folder.run.parity.get(arm.label, {}) for arm in arms):
-                continue  # verified before this run was interrupted
+            if backend.opaque or all("manifest_digest" in self.folder.run.parity.get(arm.label, {}) for arm in arms):
+                continue  # nobody inside could tell; or verified before this run was interrupted
             self.watch.doing(f"{arms[0].label}: verifying every file from inside")
             seen = verify_manifest(
                 backend,
@@ -396,7 +396,8 @@ class Experiment:
     def _ask(self, backend: Backend, instance: Instance, stamp: Stamp, label: str) -> Iterator[Observation]:
         """What is asked once: of each arm its limits as they are seen, of each backend the isolation probes."""
         self._note_parity(stamp.arm.label, limits=limits_seen(instance, backend.kernel))
-        if self.setup.isolation and self.session == 1 and stamp.arm.is_reference:  # every session answers alike
+        # every session answers alike
+        if self.setup.isolation and not backend.opaque and self.session == 1 and stamp.arm.is_reference:
             self.watch.doing(f"{label}: isolation probes")
             began = now()
             yield from ask_all(instance, backend)
@@ -426,9 +427,10 @@ class Experiment:
         )
 
     def _kernel(self, backend: Backend, instance: Instance) -> str:
-        """The release of the kernel that serves the instance; asked once per backend, from inside."""
+        """The release of the kernel that serves the instance; asked once per backend, where that can be asked."""
         if backend.name not in self.kernels:
-            self.kernels[backend.name] = read_inside(instance, "/proc/sys/kernel/osrelease").strip()
+            asked = "" if backend.opaque else read_inside(instance, "/proc/sys/kernel/osrelease")
+            self.kernels[backend.name] = asked.strip()
             arms = tuple(
                 replace(arm, kernel=self.kernels[backend.name], accelerator=instance.accelerator)
                 if arm.backend == backend.name

@@ -54,6 +54,7 @@ from lab.model import (
 
 SHIPPED = Path(lab.__file__).resolve().parent.parent / "scenarios"
 
+NOWHERE = Path("/nonexistent")  # what has no folder
 KINDS = ("http", "tcp", "log", "send", "started", "done")
 KEYS: Mapping[str, type | tuple[type, ...]] = {
     "title": str,
@@ -117,9 +118,8 @@ def load(word: str) -> Scenario:
 
 def asked_alone(name: str, readiness: Readiness | None, port: int | None, timeout_seconds: float) -> Scenario:
     """No folder, no image: what is asked of something that is there already."""
-    nowhere = Path("/nonexistent")
     return Scenario(
-        name=name, title=name, directory=nowhere, dockerfile=nowhere / "Dockerfile", port=port, readiness=readiness,
+        name=name, title=name, directory=NOWHERE, dockerfile=NOWHERE / "Dockerfile", port=port, readiness=readiness,
         ready_timeout_seconds=timeout_seconds,
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ class Cpu(Metric):
     ``cpu.boot``: from the cgroup's making until it is ready. ``cpu.idle``: per second of the idle
     window. ``cpu.per_1000_requests``: the window around the load by its answered requests. ``cpu.compute``: wall
     seconds by the host's clock for the fixed computation, the way in and out included; that way alone is in
-    its detail (``way_seconds``).
+    its detail (``way_seconds``); of a disk of the user's there is none, since nobody is inside who could compute it.
 
     Left out: interrupts and kernel threads (vhost apart, when in the cgroup), which no cgroup is charged for.
     """
@@ -59,7 +59,8 @@ class Cpu(Metric):
                 state="idle",
                 detail=_detail(window),
             )
-        yield self._compute(subject)
+        if not subject.instance.opaque:
+            yield self._compute(subject)
 
     def loaded(self, subject: Subject) -> Iterator[Observation]:
         result, window = subject.load(), subject.load_window()

@@ -41,8 +41,9 @@ class Memory(Metric):
     ``memory.pss``, ``rss``, ``mapped``: summed over all host processes of the instance, a VMM included; a
     page shared with processes outside counts in parts only in PSS. ``memory.cgroup.*`` and ``working_set``: what
     the kernel charges to its cgroup. ``memory.guest.*``: its own kernel's view, for own kernels only; taken
-    last, since asking inside disturbs. ``memory.host.available_change``: by how much the host's MemAvailable
-    fell since before the launch; noisy, since other programs of the host move it too.
+    last, since asking inside disturbs, and not of a disk of the user's, where nobody can be asked.
+    ``memory.host.available_change``: by how much the host's MemAvailable fell since before the launch; noisy, since
+    other programs of the host move it too.
 
     ``memory.ksm.merged``, while KSM runs on the host: its pages that are kept together with equal ones. Its detail
     says how many passes ksmd made since the launch (the second merges a page at the earliest) and in what CPU time.
@@ -90,7 +91,7 @@ class Memory(Metric):
             since = _since(subject.ksm_before, merging)
             yield row("ksm.merged", pages * PAGE_BYTES if told else None, processes_that_offer=offered, **since)
         yield row("host.available_change", subject.host_available_before_bytes - host["available_bytes"])
-        if subject.has_own_kernel:
+        if not subject.instance.opaque and subject.has_own_kernel:
             seen = guest_view(facts.parse_meminfo(subject.read_inside("/proc/meminfo")))
             yield row("guest.used", seen["used"], total_bytes=seen["total"])
             yield row("guest.cache", seen["cache"])

@@ -85,7 +85,7 @@ def _context(material: Material) -> dict[str, Any]:
         "stamp": stamp,
         "baseline": material.baseline,
         "subtitle": _subtitle(material),
-        "story": words.STORY,
+        "story": words.story(material),
         "verdict": verdict(material),
         "headline": tables.headline(material),
         "first_figure": "overview",
@@ -150,8 +150,17 @@ def _subtitle(material: Material) -> str:
         else ""
     )
     how = "Cold starts. " if run.host_levels.get("caches") == "cold" else ""
-    boundaries = "one boundary" if len(material.arms) == 1 else f"{len(material.arms)} boundaries"
-    return f"{how}The same image behind {boundaries}: {arms}. {blocks} block{'s' * (blocks != 1)}, {when} UTC.{at}"
+    return f"{how}{_compared(material)}: {arms}. {blocks} block{'s' * (blocks != 1)}, {when} UTC.{at}"
+
+
+def _compared(material: Material) -> str:
+    """What the arms have in common: the image, but for disks that lab did not make."""
+    same = sum(not arm.foreign for arm in material.arms)
+    disks = len(material.arms) - same
+    of_disks = f"{disks} system{'s' * (disks != 1)} from disks" if disks else ""
+    boundaries = "one boundary" if same == 1 else f"{same} boundaries"
+    behind = f"The same image behind {boundaries}" if same else ""
+    return " and ".join(filter(None, (behind, of_disks)))
 
 
 def provenance(material: Material) -> list[tuple[str, str]]:

@@ -247,7 +247,8 @@ def own_kernel(arm: Arm) -> bool:
 def stamp(arm: Arm) -> str:
     """What executes its instructions, in the words every table and plot uses."""
     words = {Accelerator.NATIVE: "native", Accelerator.KVM: "KVM", Accelerator.TCG: "TCG emulation"}[arm.accelerator]
-    return f"{words} on an emulated host" if arm.nested else words
+    where = f"{words} on an emulated host" if arm.nested else words
+    return f"{where}, another system" if arm.foreign else where
 
 
 def stamped(arm: Arm) -> str:

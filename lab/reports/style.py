@@ -36,6 +36,8 @@ BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
     "vm": ("#d55e00", "#a84a00", "D"),
 }
 OTHER = ("#009e73", "#006b4e", "v")
+DISKS = (OTHER, ("#882255", "#882255", "<"), ("#44aa99", "#2a6b60", ">"), ("#999933", "#62621f", "h"))
+"""Disks of the user's, in their order."""
 PHASES = {
     "boot.isolated": ("#fde725", BLACK),
     "boot.kernel": ("#7ad151", BLACK),
@@ -61,7 +63,8 @@ REACH = {  # fill, ink, symbol
 DARK = {
     "#6e6e6e": "#a3a3a3", "#555555": "#b8b8b8", "#0072b2": "#3f9fdc", "#005f94": "#6db9e8", "#332288": "#8f83e0",
     "#1d6d9c": "#7cc4ee", "#96416f": "#e29cc3", "#8a5f00": "#f0b73f", "#d55e00": "#f0802f", "#a84a00": "#ff9d5c",
-    "#006b4e": "#4cc79e", "#cfe8dc": "#0f4a37", "#00503a": "#d8f5e8", "#d6e6f5": "#14405f", "#003f66": "#dceefc",
+    "#006b4e": "#4cc79e", "#882255": "#d77aa6", "#2a6b60": "#6cc7b8", "#62621f": "#b9b95a",
+    "#cfe8dc": "#0f4a37", "#00503a": "#d8f5e8", "#d6e6f5": "#14405f", "#003f66": "#dceefc",
     "#f9d5c3": "#6b2a0c", "#7a2600": "#ffe3d6", "#ececec": "#3a3a3a", "#404040": "#e6e6e6",
 }  # fmt: skip
 """What a colour becomes on a page read in the dark, where it would not be seen well; all others stay."""
@@ -76,17 +79,22 @@ HATCH = "////"
 
 def colour(arm: Arm) -> str:
     """The same for a backend in every figure and table."""
-    return BACKENDS.get(arm.backend, OTHER)[0]
+    return _look(arm)[0]
 
 
 def ink(arm: Arm) -> str:
     """The backend's colour for text: at least 4.5 : 1 on white."""
-    return BACKENDS.get(arm.backend, OTHER)[1]
+    return _look(arm)[1]
 
 
 def marker(arm: Arm) -> str:
     """The same for a backend in every figure."""
-    return BACKENDS.get(arm.backend, OTHER)[2]
+    return _look(arm)[2]
+
+
+def _look(arm: Arm) -> tuple[str, str, str]:
+    """Several disks are told apart by the last digit of their order, which counts them."""
+    return DISKS[(arm.order - 1) % len(DISKS)] if arm.foreign else BACKENDS.get(arm.backend, OTHER)
 
 
 def adaptive(colour: str) -> str:

@@ -269,9 +269,17 @@ def parity(material: Material) -> Table:
         seen = material.run.parity.get(arm.label) or material.run.parity.get(arm.backend) or {}
         digest = str(seen.get("manifest_digest", "")) if isinstance(seen, dict) else str(seen)
         limits = seen.get("limits", {}) if isinstance(seen, dict) else {}
-        same = "not verified" if not digest else "same, verified inside" if digest == wanted else "DIFFERENT"
+        same = (
+            "another system"
+            if arm.foreign
+            else "not verified"
+            if not digest
+            else "same, verified inside"
+            if digest == wanted
+            else "DIFFERENT"
+        )
         cells = (
-            Cell(text=same, note=shorten_digest(digest)),
+            Cell(text=same, note=shorten_digest(arm.image if arm.foreign else digest)),
             Cell(text=_limit(limits, "memory_bytes", "bytes")),
             Cell(text=_limit(limits, "cpus", "1")),
             Cell(text=_limit(limits, "pids", "1")),
@@ -280,7 +288,9 @@ def parity(material: Material) -> Table:
         rows.append(Row(header=arm.label, note=stamp(arm), arm=arm.label, cells=cells))
     heads = ("files of the image", "memory", "CPUs", "processes", "what differs all the same")
     return Table(
-        caption="Same image, same limits: what every backend saw", corner="backend",
+        caption="Same image, same limits: what every backend saw"
+        + ("; of another system, what is known of it" if any(arm.foreign for arm in material.loaded.arms) else ""),
+        corner="backend",
         columns=tuple(Cell(text=head) for head in heads), rows=tuple(rows),
     )  # fmt: skip
 

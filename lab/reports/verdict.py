@@ -142,7 +142,7 @@ def _reached(probes: Sequence[Probe], arm: Arm) -> int | None:
 def _named(arm: Arm, value: str = "") -> str:
     """``vm (emulated, 10.3 s)``: what must be known of the arm whenever a time of it is told, and its value."""
     emulated = "emulated" if arm.nested or arm.accelerator is Accelerator.TCG else ""
-    aside = ", ".join(filter(None, (emulated, value)))
+    aside = ", ".join(filter(None, ("another system" if arm.foreign else "", emulated, value)))
     return f"{arm.label} ({aside})" if aside else arm.label
 
 

@@ -26,12 +26,25 @@ STORY = (
     "This report starts the same application, file for file, behind each of these walls, and asks two things of "
     "every wall: what does it cost, and what does it stop?",
 )
+ANOTHER_SYSTEM = (
+    "In {arms} somebody's own disk boots: to run another operating system is what a virtual machine can do and a "
+    "container can't. Such figures are those of whole systems, and no measure of the wall around them."
+)
 SUBJECTS = (
     ("memory.pss", "idle", "Host memory at idle (PSS)"),
     ("cpu.per_1000_requests", "", "CPU that the host spends on 1,000 requests"),
     ("load.requests_per_second", "", "Answers per second"),
     ("cpu.compute", "", "Time for a fixed computation"),
 )
+
+
+def story(material: Material) -> tuple[str, ...]:
+    """What a reader is told who has never heard of any of it."""
+    foreign = [arm.label for arm in material.arms if arm.foreign]
+    if not foreign:
+        return STORY
+    same = STORY if len(foreign) < len(material.arms) else STORY[:1]
+    return (*same, ANOTHER_SYSTEM.format(arms=" and ".join(foreign)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +152,11 @@ def not_to_conclude(material: Material) -> list[str]:
         said.append(
             f"How fast virtual machines are. {' and '.join(emulated)} ran under TCG, which emulates every "
             "instruction; with KVM the processor itself executes most of the guest's instructions."
+        )
+    if foreign := [arm.label for arm in material.arms if arm.foreign]:
+        said.append(
+            f"What a boundary costs, from {' and '.join(foreign)}. Each boots a system that lab did not make: which "
+            "application answers there, how it is set up, and what else runs, is another matter than the boundary's."
         )
     said += [
         "How fast containers or virtual machines are in general: this is one host, one application, one load, one "

@@ -77,7 +77,8 @@ class Arm:
 
     ``factors`` has the level of each factor that applies to its backend; of all arms of a backend the one at the
     first level of each, its reference, is called like the backend. ``image`` is the digest of the image that it runs,
-    when not all run the same. ``nested``: its host is a machine that was emulated itself.
+    when not all run the same. ``foreign``: it boots a system that lab did not make. ``nested``: its host is a machine
+    that was emulated itself.
     """
 
     label: str
@@ -91,6 +92,7 @@ class Arm:
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)
     image: str = ""
     nested: bool = False
+    foreign: bool = False
 
     @property
     def is_reference(self) -> bool:

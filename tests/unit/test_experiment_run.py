@@ -19,6 +19,7 @@ from lab.experiment.run import Experiment
 from lab.experiment.setup import Setup, Treatment, treat
 from lab.experiment.watch import Silent
 from lab.host.clock import Timeline
+from lab.images.image import Origin
 from lab.instance import NO_KNOBS, LaunchRequest
 from lab.metrics.base import Metric, Observation, Subject
 from lab.model import Accelerator, DoneReadiness, Kernel, Limits, Process, Scenario
@@ -58,6 +59,7 @@ class FakeBackend:
     name: str
     order: int
     kernel: Kernel = Kernel.HOST
+    opaque: bool = False
     launched: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     prepared: int = 0
@@ -142,6 +144,7 @@ class FakeSentinel:
 
 class FakeImage:
     digest = "sha256:" + "d" * 64
+    origin = Origin.BUILT
 
 
 def make_folder(root: Path, planned: tuple[PlannedArm, ...] = arms(BACKENDS)) -> RunFolder:
@@ -226,6 +229,39 @@ def test_every_arm_is_observed_once_per_block(site: FakeSite, tmp_path: Path) ->
     assert folder.run.ended_because == "blocks done"
     assert folder.run.noop == {"nothing": 0.001}
     assert folder.run.parity["process"] == {"manifest_digest": FakeManifest.digest, "limits": {"pids": 1}}
+
+
+@pytest.mark.parametrize("opaque", ["container", "process"])
+def test_nobody_is_asked_in_what_can_t_be_asked(
+    site: FakeSite, tmp_path: Path, opaque: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """… and everybody in the other: the control."""
+    asked: dict[str, set[str]] = {"manifest": set(), "isolation": set(), "kernel": set()}
+
+    def verify(backend: FakeBackend, *_: object) -> str:
+        asked["manifest"].add(backend.name)
+        return FakeManifest.digest
+
+    def ask(instance: FakeInstance, *_: object) -> Iterator[Observation]:
+        asked["isolation"].add(instance.backend)
+        yield from ()
+
+    def read(instance: FakeInstance, path: str) -> str:
+        asked["kernel"].add(instance.backend)
+        return "6.1.0\n"
+
+    monkeypatch.setattr(story, "verify_manifest", verify)
+    monkeypatch.setattr(story, "ask_all", ask)
+    monkeypatch.setattr(story, "read_inside", read)
+    site.backends[opaque].opaque = True
+    folder = make_folder(tmp_path)
+    run = experiment(site, folder)
+    run.setup = replace(run.setup, isolation=True)
+    run.run()
+    assert all(names == {*BACKENDS} - {opaque} for names in asked.values()), asked
+    assert {sample.kernel for sample in folder.samples() if sample.backend == opaque} == {""}
+    assert folder.run.parity[opaque] == {"limits": {"pids": 1}}
+    assert folder.run.ended_because == "blocks done"
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import xml.etree.ElementTree as Xml
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bootable import DISK_BYTES, qcow2_header
 
+from lab.backends import registry
 from lab.backends.owndisk import name_of
-from lab.cli.owndisk import admit_disks
+from lab.cli.owndisk import Disks
 from lab.cli.run import parse_waited
 from lab.errors import LabError, UsageError
+from lab.experiment.disks import require_from_outside
 from lab.host.cgroup import ControlGroup
 from lab.hypervisor.disks.machine import DiskRequest, specification
-from lab.hypervisor.disks.own import OwnDisk, examine, is_disk, require_used
+from lab.hypervisor.disks.own import DiskFile, OwnDisk, examine, is_disk, require_used
 from lab.hypervisor.domain import CONSOLE, DiskFormat, Interface, domain_xml
 from lab.hypervisor.jail.orders import orders
 from lab.hypervisor.kinds import Devices
-from lab.model import Accelerator
+from lab.model import Accelerator, LogReadiness, TcpReadiness
+
+
+@pytest.fixture(autouse=True)
+def none_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_admitted", {})
+
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 BOOT_SECTOR = b"\xfa\x31\xc0".ljust(510, b"\0") + b"\x55\xaa"
@@ -177,7 +187,46 @@ def test_a_backend_s_name_is_short_and_its_own() -> None:
 )
 def test_what_is_wrong_with_an_arm_is_said(tmp_path: Path, on: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        admit_disks(on.format(disk(tmp_path / "a.raw")), "", [])
+        Disks.admitted(on.format(disk(tmp_path / "a.raw")), "", [])
+
+
+def test_disks_are_found_among_the_backends_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("here.raw", "there"):
+        disk(tmp_path / name)
+    found = Disks.admitted("container, vm:./here.raw,vm:there:format=raw:devices=plain", "", [])
+    assert found.on == "container,vm:here,vm:there"
+    assert not found.alone
+    assert [kind.settle()["devices"] for kind in found.kinds] == ["virtio", "plain"]
+    assert [kind.disk.name for kind in found.kinds] == ["here.raw", "there"]
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(registry, "_admitted", {})
+    again = Disks.again(json.loads(json.dumps(found.recorded)))
+    assert again.on == found.on
+    assert [kind.disk for kind in again.kinds] == [kind.disk for kind in found.kinds]
+    assert Disks.again({}).on == ""
+
+
+def test_disks_alone_are_an_application_of_their_own(tmp_path: Path) -> None:
+    found = Disks.admitted(f"vm:{disk(tmp_path / 'one.raw')},vm:{disk(tmp_path / 'two.raw')}", "", [])
+    assert found.alone
+    assert found.application().name == "one-two"
+    assert not Disks.admitted("container", "", []).alone
+    with pytest.raises(UsageError, match="--ready"):
+        require_from_outside(found.application(), found.kinds)
+    with pytest.raises(UsageError, match="--port"):
+        require_from_outside(replace(found.application(), readiness=TcpReadiness()), found.kinds)
+    require_from_outside(replace(found.application(), readiness=TcpReadiness(), port=22), found.kinds)
+    require_from_outside(replace(found.application(), readiness=LogReadiness(pattern="x")), found.kinds)
+
+
+def test_one_disk_is_one_arm(tmp_path: Path) -> None:
+    path = disk(tmp_path / "one.raw")
+    with pytest.raises(UsageError, match="twice"):
+        Disks.admitted(f"vm:{path},vm:{path}:firmware=seabios", "", [])
+    for form, backing in (("raw", []), ("", [path])):
+        with pytest.raises(UsageError, match="about disks"):
+            Disks.admitted("container", form, backing)
 
 
 def test_what_to_wait_for_is_complete() -> None:
@@ -194,8 +243,6 @@ def test_what_to_wait_for_is_complete() -> None:
 
 def request(*, devices: Devices = Devices.VIRTIO, uefi: bool = False, monkeypatch: pytest.MonkeyPatch) -> DiskRequest:
     monkeypatch.setattr(ControlGroup, "directories", (Path("/sys/fs/cgroup/memory/lab/s/m"),))
-    from lab.hypervisor.disks.own import DiskFile
-
     files = (
         DiskFile(path=Path("/disks/top.qcow2"), format=DiskFormat.QCOW2),
         DiskFile(path=Path("/disks/base.raw"), format=DiskFormat.RAW),
@@ -251,8 +298,6 @@ def test_the_jail_holds_the_disk_to_read_and_the_overlay_to_write(
     wanted = specification(request(monkeypatch=monkeypatch), Path("/qemu"))
     overlay = tmp_path / "overlay.qcow2"
     overlay.write_bytes(qcow2_header())
-    from dataclasses import replace
-
     wanted = replace(wanted, sockets=tmp_path, disks=(replace(wanted.disks[0], path=overlay),))
     lines = orders(wanted, Path("/usr/bin/qemu-system-x86_64"), tmp_path).splitlines()
     assert {"read /disks/top.qcow2", "read /disks/base.raw", f"write {overlay}"} <= set(lines)

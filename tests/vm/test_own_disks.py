@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from bootable import DISK_BYTES, GREETING, grub_disk
-from host_state import assert_unchanged, snapshot, wait_until
+from host_state import assert_unchanged, descendants, snapshot, wait_until
 from tiny import GREETING as PAGE
 from tiny import tiny_image
 
@@ -214,7 +216,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(web: Path, lab_home: Path, tmp
     try:
         assert wait_until(lambda: b"is ready (port open)" in errors.read_bytes(), BOOT_SECONDS), errors.read_text()
         assert b"listens on http://127.0.0.1:" in errors.read_bytes()
-        servers = [pid for pid in _processes("dnsmasq") if "/dhcp_" in Path(f"/proc/{pid}/cgroup").read_text()]
+        servers = [pid for pid in descendants(lab.pid) if "/dhcp_" in Path(f"/proc/{pid}/cgroup").read_text()]
         assert len(servers) == 1, "the control: there is something to be left"
     finally:
         lab.kill()
@@ -225,15 +227,51 @@ def test_nothing_is_left_of_a_run_that_was_killed(web: Path, lab_home: Path, tmp
     before.check()
 
 
-def _processes(name: str) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if path.read_text().strip() == name:
-                found.append(int(path.parent.name))
-        except OSError:  # it has just ended
-            continue
-    return found
+DOCKERFILE = """FROM scratch
+COPY busybox /bin/busybox
+COPY index.html /srv/index.html
+EXPOSE 8000
+CMD ["/bin/busybox", "httpd", "-f", "-p", "8000", "-h", "/srv"]
+"""
+
+
+@pytest.mark.slow
+def test_disks_are_compared_beside_a_container(web: Path, tmp_path: Path, missing: Callable[[str], None]) -> None:
+    """Two of one name and of two formats; what can't be asked inside is left out, and said."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        missing("busybox-static")
+    before = Untouched.of(web)
+    page, other = tmp_path / "page", tmp_path / "web.disk"
+    page.mkdir()
+    (page / "Dockerfile").write_text(DOCKERFILE)
+    shutil.copy(str(busybox), page / "busybox")
+    (page / "index.html").write_text(PAGE)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", web, other], check=True)
+    words = [
+        *LAB, "compare", str(page), "--on", f"container,vm:{web},vm:{other}:format=raw", "--ready", "http:/",
+        "--metrics", "boot,memory,isolation", "--blocks", "1", "--idle", "1s", "--memory", "256M",
+        "--out", str(tmp_path / "results"),
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=2 * BOOT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    run = json.loads((folder / "run.json").read_text())
+    arms = {arm["label"]: arm for arm in run["arms"]}
+    assert set(arms) == {"container", "vm:web", "vm:web-2", "container#aa"}
+    assert {label for label, arm in arms.items() if arm["foreign"]} == {"vm:web", "vm:web-2"}
+    assert arms["vm:web"]["image"] == f"sha256:{before.digest.hex()}"
+    assert run["images"][arms["vm:web"]["image"]]["name"] == "web.qcow2"
+    assert run["images"][arms["vm:web"]["image"]]["origin"] == "disk"
+    assert run["parity"]["vm:web"]["limits"]["memory_bytes"] == 256 << 20
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    of_disk = {sample["quantity"] for sample in samples if sample["arm"] == "vm:web" and not sample["warmup"]}
+    assert {"boot.addressed", "boot.total", "memory.pss", "teardown.total"} <= of_disk
+    assert not any("guest" in quantity or quantity.startswith("isolation") for quantity in of_disk)
+    assert all(sample["status"] == "ok" for sample in samples if sample["metric"] != "isolation")
+    assert any(sample["metric"] == "isolation" for sample in samples), "the container was asked"
+    assert "did not make" in done.stdout
+    before.check()
 
 
 def test_the_command_ends_as_the_system_does(tmp_path: Path) -> None:

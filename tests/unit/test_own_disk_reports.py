@@ -1,0 +1,93 @@
+"""A report on disks that lab did not make says so wherever a reader may take their figures for a boundary's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from synthetic import write_run
+
+from lab.analysis import Kind, load
+from lab.analysis.conditions import parse
+from lab.analysis.findings import Severity
+from lab.experiment.plan import PlannedArm, arms
+from lab.reports import words, write
+from lab.reports.material import Material
+from lab.reports.verdict import verdict
+
+RENAMED = {"vm": "vm:debian12", "microvm": "vm:debian13"}
+
+
+def written(root: Path, renamed: dict[str, str]) -> Path:
+    """A run in which some arms are disks instead: a report knows of them by what the run says alone."""
+    folder = write_run(root, blocks=6)
+    run = json.loads((folder.path / "run.json").read_text())
+    for order, arm in enumerate(run["arms"], start=51):
+        if (own := renamed.get(arm["backend"])) is not None:
+            arm |= {"label": arm["label"].replace(arm["backend"], own), "backend": own, "order": order}
+            arm |= {"foreign": True, "title": "virtual machine (QEMU) from a.qcow2", "kernel": ""}
+    (folder.path / "run.json").write_text(json.dumps(run))
+    samples = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
+    kept = []
+    for sample in samples:
+        if (own := renamed.get(sample["backend"])) is not None:
+            sample |= {"backend": own, "arm": sample["arm"].replace(sample["backend"], own)}
+            if sample["metric"] == "isolation" or ".guest." in sample["quantity"]:
+                continue
+        kept.append(sample)
+    (folder.path / "samples.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in kept))
+    return folder.path
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("results"), RENAMED)
+
+
+def test_the_gravest_finding_is_that_they_are_other_systems(mixed: Path) -> None:
+    found = [each for each in load(mixed).findings() if each.kind is Kind.PARITY and "did not make" in each.sentence]
+    assert [each.severity for each in found] == [Severity.SERIOUS]
+    assert all(label in found[0].sentence for label in RENAMED.values())
+    plain = load(written(mixed.parent, {}))
+    assert not any("did not make" in each.sentence for each in plain.findings()), "the control"
+
+
+def test_no_sentence_names_one_without_saying_what_it_is(mixed: Path) -> None:
+    material = Material(load(mixed))
+    told = [*verdict(material), *(each.sentence for each in words.statements(material))]
+    assert any("vm:debian12" in each for each in told)
+    for sentence in told:
+        for label in RENAMED.values():
+            for _, _, after in (sentence[at:].partition(label) for at in _places(sentence, label)):
+                assert "another system" in after.partition(")")[0], sentence
+
+
+def _places(text: str, word: str) -> list[int]:
+    return [at for at in range(len(text)) if text.startswith(word, at)]
+
+
+def test_the_page_says_what_is_compared(mixed: Path) -> None:
+    write(mixed)
+    text = (mixed / "report.md").read_text()
+    assert "The same image behind 2 boundaries and 2 systems from disks" in text
+    assert "somebody's own disk boots" in text
+    assert "What a boundary costs, from vm:debian13 and vm:debian12" in text
+    assert (mixed / "report.html").exists()
+    alone = written(mixed.parent, {name: f"vm:{name}" for name in ("process", "container", "microvm", "vm")})
+    write(alone)
+    text = (alone / "report.md").read_text()
+    assert "The same image" not in text.partition("## What others")[0]
+    assert "file for file" not in text
+
+
+def test_a_condition_can_name_one() -> None:
+    condition = parse("boot.ratio(vm:debian13, vm:debian12) > 1.5")
+    assert (condition.first, condition.second) == ("vm:debian13", "vm:debian12")
+
+
+def test_its_instances_have_names_that_hosts_may_have() -> None:
+    planned = arms(["container", "vm:debian12"])
+    assert [arm.label for arm in planned] == ["container", "vm:debian12", "container#aa"]
+    assert PlannedArm(label="vm:debian12", backend="vm:debian12").instance == "vm-debian12"
+    assert planned[1].is_reference
