@@ -90,23 +90,33 @@ def heading(node: ast.ClassDef | Function) -> str:
 
 def signature(node: Function) -> str:
     """On one line, or one line for each argument where that is too long."""
-    arguments = ast.unparse(node.args)
+    listed = arguments(node.args)
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    line = f"def {node.name}({arguments}){returns}"
+    line = f"def {node.name}({', '.join(listed)}){returns}"
     if len(line) <= LONGEST_LINE:
         return line
-    return f"def {node.name}(\n    " + ",\n    ".join(split(arguments)) + f",\n){returns}"
+    return f"def {node.name}(\n    " + ",\n    ".join(listed) + f",\n){returns}"
 
 
-def split(words: str) -> list[str]:
-    """At the commas that are in no brackets."""
-    depth, start, parts = 0, 0, []
-    for at, character in enumerate(words):
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts.append(words[start:at].strip())
-            start = at + 1
-    return [*parts, words[start:].strip()]
+def arguments(given: ast.arguments) -> list[str]:
+    """Each as it stands in a formatted source."""
+    ordinary = [*given.posonlyargs, *given.args]
+    missing = [None] * (len(ordinary) - len(given.defaults))
+    listed = [argument(each, default) for each, default in zip(ordinary, [*missing, *given.defaults], strict=True)]
+    if given.posonlyargs:
+        listed.insert(len(given.posonlyargs), "/")
+    if given.vararg:
+        listed.append(f"*{argument(given.vararg)}")
+    elif given.kwonlyargs:
+        listed.append("*")
+    listed += [argument(each, default) for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
+    return [*listed, f"**{argument(given.kwarg)}"] if given.kwarg else listed
+
+
+def argument(given: ast.arg, default: ast.expr | None = None) -> str:
+    kind = f": {ast.unparse(given.annotation)}" if given.annotation else ""
+    equals = " = " if kind else "="
+    return f"{given.arg}{kind}" + (f"{equals}{ast.unparse(default)}" if default else "")
 
 
 def fields(node: ast.ClassDef, lines: list[str]) -> list[str]:

@@ -136,11 +136,11 @@ def middle(place: Place, others: Sequence[Place]) -> float:
 
 def spread(row: Sequence[Place], wanted: Sequence[float]) -> None:
     """Put the places of a layer, in their order, as near to where they want to be as the others and the paper let."""
-    left = MARGIN
+    left = float(MARGIN)
     for place, x in zip(row, wanted, strict=True):
         place.x = max(x, left + place.width / 2)
         left = place.x + place.width / 2 + GAP
-    right = WIDTH - MARGIN
+    right = float(WIDTH - MARGIN)
     for place in reversed(row):
         place.x = min(place.x, right - place.width / 2)
         right = place.x - place.width / 2 - GAP

@@ -58,6 +58,8 @@ def test_every_document_is_in_the_site_and_the_contracts_say_what_the_source_doe
     for said in (
         "def launch(self, request: LaunchRequest)",
         "Marks REQUESTED first.",
+        "positive when the arm",
+        "twin_alike: bool = True",
         "memory.pss",
         "seconds since the epoch",
     ):
