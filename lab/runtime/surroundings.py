@@ -167,9 +167,18 @@ def enter_root(plan: Plan, root: rooted.Root) -> None:
     os.chdir("/")
     if plan.root_propagation:
         syscalls.mount("none", "/", "", plan.root_propagation)
-    rooted.make_directory(plan.process.directory)
+    make_working_directory(plan.process.directory)
     if plan.read_only_root:
         rooted.make_read_only("/")
+
+
+def make_working_directory(path: str) -> None:
+    """If it is missing, while the root may still be written to."""
+    try:
+        rooted.make_directory(path)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise OSError(error.errno, f"the working directory can't be made: {reason}", path) from error
 
 
 def name_host(plan: Plan) -> None:
