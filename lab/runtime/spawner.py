@@ -27,10 +27,13 @@ import time
 
 from lab.host import syscalls
 from lab.lean import signal, suppress
-from lab.runtime import container
+from lab.runtime import account, container
 from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
 from lab.runtime.container import Started
 from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
+
+INHERITED = (account,)
+"""Modules that most children need and find imported: nobody says HOME for lab's own containers."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

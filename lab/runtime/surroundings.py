@@ -101,10 +101,11 @@ def apply(operations: list[dict[str, object]], root: rooted.Root, progress: Prog
 def set_sysctls(plan: Plan, root: rooted.Root) -> None:
     """Through the container's own /proc, which shows its own namespaces."""
     for name, value in plan.sysctls.items():
-        opened = root.open(f"/proc/sys/{name.replace('.', '/')}")
-        with open(f"/proc/self/fd/{opened}", "w") as file:
-            file.write(value)
-        os.close(opened)
+        opened = root.open(f"/proc/sys/{name.replace('.', '/')}", flags=os.O_WRONLY)
+        try:
+            os.write(opened, value.encode())
+        finally:
+            os.close(opened)
 
 
 def run_hooks(plan: Plan, channel: Channel) -> None:

@@ -104,9 +104,10 @@ def test_the_small_process_imports_little() -> None:
     ours = {name for name in loaded if name.startswith("lab.")}
     assert ours == {
         "lab.host", "lab.host.foreign", "lab.host.syscalls", "lab.lean", "lab.record", "lab.runtime",
-        "lab.runtime.channel", "lab.runtime.container", "lab.runtime.execution", "lab.runtime.init",
-        "lab.runtime.mounts", "lab.runtime.plan", "lab.runtime.privileges", "lab.runtime.rooted",
-        "lab.runtime.spawner", "lab.runtime.surroundings", "lab.runtime.trees", "lab.runtime.trampoline",
+        "lab.runtime.account", "lab.runtime.channel", "lab.runtime.container", "lab.runtime.execution",
+        "lab.runtime.init", "lab.runtime.mounts", "lab.runtime.plan", "lab.runtime.privileges",
+        "lab.runtime.rooted", "lab.runtime.spawner", "lab.runtime.streams", "lab.runtime.surroundings",
+        "lab.runtime.trampoline", "lab.runtime.trees",
     }  # fmt: skip
 
 
