@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import unicodedata
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -115,9 +116,12 @@ def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) 
 
     text = nested(LINK.sub(to_page, text))
     try:
-        return re.sub(r"^::: ([\w.]+)$", lambda asked: docstrings.markdown(asked[1]), text, flags=re.MULTILINE)
+        text = re.sub(r"^::: ([\w.]+)$", lambda asked: docstrings.markdown(asked[1]), text, flags=re.MULTILINE)
     except LookupError as error:
         raise PluginError(f"{page.file.src_uri}: {error.args[0]}") from error
+    # in a table GitHub's Markdown wants a backslash before an upright stroke in code, and Python's shows it
+    bare = partial(re.sub, r"`[^`]+`", lambda code: code[0].replace("\\|", "|"))
+    return "\n".join(bare(line) if line.startswith("|") else line for line in text.split("\n"))
 
 
 def nested(text: str) -> str:

@@ -60,6 +60,7 @@ def test_every_document_is_in_the_site_and_the_contracts_say_what_the_source_doe
         "Marks REQUESTED first.",
         "positive when the arm",
         "twin_alike: bool = True",
+        "float | None",
         "memory.pss",
         "seconds since the epoch",
     ):
