@@ -36,6 +36,7 @@ INTERESTING = (
 
 FOUND: list[tuple[str, bytes]] = [
     ("records", b'{"name": "w", "id": "0", "backend": "b", "image": "i", "digest": "d", "process": 1}'),
+    ("Dockerfiles", "FROM a\nHEALTHCHECK --interval=5s à\n".encode()),
 ]
 """Inputs that once crashed a target."""
 

@@ -121,6 +121,9 @@ def _commands(text: str) -> Any:
     except buildkit.GoParseError as error:
         what = re.sub(r"^.*parse error (on|at) line \d+: ", "", " ".join(str(error).split()), flags=re.IGNORECASE)
         raise DockerfileError(what, line=_failing_line(text), hint=REFERENCE) from None
+    except UnicodeDecodeError:  # the parser takes a byte for a space, and gives half a letter: HEALTHCHECK à
+        what = "a word can't be read: HEALTHCHECK begins with CMD, NONE or an option"
+        raise DockerfileError(what, line=_failing_line(text), hint=REFERENCE) from None
 
 
 def _failing_line(text: str) -> int | None:
@@ -130,7 +133,7 @@ def _failing_line(text: str) -> int | None:
     for count in range(len(lines), 0, -1):
         try:
             buildkit.parse_string("".join(lines[:count]))
-        except buildkit.GoParseError:
+        except (buildkit.GoParseError, UnicodeDecodeError):
             failing = count
         else:
             break
