@@ -21,6 +21,7 @@ from typing import Any
 from lab import lean
 from lab.errors import DockerfileError, ImageError, LabError, UsageError
 from lab.host import ledger
+from lab.hypervisor.disks import qcow2
 from lab.images.dockerfile import parse as dockerfile
 from lab.images.tar.bounds import Bounds
 from lab.images.tar.extract import unpack_archive
@@ -105,6 +106,24 @@ def build_file(data: bytes) -> object:
     return dockerfile.parse(data.decode("utf-8", "replace"))
 
 
+def disk_header(data: bytes) -> object:
+    """The header of a disk of the user's."""
+    return qcow2.read_header(io.BytesIO(data), "disk")
+
+
+def disk_headers() -> list[bytes]:
+    """Version 3 with a backing file, its format and a data file; version 2 with neither."""
+    extensions = b"".join(
+        qcow2.EXTENSION.pack(kind, len(text)) + text.ljust(-(-len(text) // 8) * 8, b"\0")
+        for kind, text in [(qcow2.BACKING_FORMAT, b"raw"), (qcow2.DATA_FILE, b"data.img"), (qcow2.END, b"")]
+    )
+    begin = qcow2.FIXED.size + qcow2.MORE.size
+    at = begin + len(extensions)
+    third = qcow2.FIXED.pack(qcow2.MAGIC, 3, at, 8, 16, 1 << 20, 0, *[0] * 6)
+    third += qcow2.MORE.pack(qcow2.EXTERNAL_DATA, 0, 0, 4, begin) + extensions + b"base.img"
+    return [third, qcow2.FIXED.pack(qcow2.MAGIC, 2, 0, 0, 9, 1 << 20, 0, *[0] * 6)]
+
+
 def oci_state(data: bytes) -> object:
     """lab-oci's state.json."""
     return store.State(lean.loads(data))
@@ -187,6 +206,7 @@ TARGETS = {
     "layers": Target(function=read_layer, allowed=(ImageError,), seeds=layers),
     "layers unpacked": Target(function=unpack_layer, allowed=(ImageError,), seeds=layers),
     "Dockerfiles": Target(function=build_file, allowed=(DockerfileError,), seeds=lambda: list(DOCKERFILES)),
+    "qcow2 headers": Target(function=disk_header, allowed=(LabError,), seeds=disk_headers),
     "lab-oci's state": Target(
         function=oci_state, allowed=(ValueError, KeyError, TypeError), seeds=lambda: [json.dumps(STATE).encode()]
     ),
