@@ -238,7 +238,7 @@ def exit_code_of(error: BaseException) -> int:
 
 def _report_usage(error: Any) -> int:
     """What the command line's parser refused: one line, and where to read on."""
-    text = str(error.format_message())
+    text = shape.plain(str(error.format_message()))
     if "\n" in text:  # the help itself, which no arguments at all ask for
         print(text)
     else:

@@ -90,7 +90,8 @@ def compare(
         int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option("--metrics", metavar="A,B,…", help="boot, memory, cpu, load, isolation. Default: all.")
+        str,
+        typer.Option("--metrics", metavar="A,B,…", help="boot, memory, cpu, load, work, isolation. Default: all."),
     ] = "",
     memory: Annotated[
         str, typer.Option("--memory", metavar="SIZE", help="Memory limit of every instance, like 256M.")
@@ -399,7 +400,7 @@ def _needed_of(folder: RunFolder) -> Callable[[], float]:
 def _metrics(words: str) -> list[str]:
     from lab.metrics.registry import metrics as all_metrics
 
-    known = [*(metric.name for metric in all_metrics()), "isolation"]
+    known = [*(metric.name for metric in all_metrics() if metric.name != "job"), "isolation"]  # job is of its own
     asked = [name.strip() for name in words.split(",") if name.strip()]
     for name in asked:
         if name not in known:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.shape import JsonTo, Manner, write_json
+from lab.cli.shape import JsonTo, Manner, patience, write_json
 from lab.host.checks import ALL
 from lab.model import Accelerator, Check, Kernel
 
@@ -55,9 +55,10 @@ def doctor(
 
     if report is not None:
         bugreport.require_new(report)
-    host = host_checks()
     kinds = available()
-    own = {kind.name: kind.check() for kind in kinds}
+    with _saying("looking at this host"):
+        host = host_checks()
+        own = {kind.name: kind.check() for kind in kinds}
     checks = merge([*host, *(check for each in own.values() for check in each)])
     verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
     accelerator, accelerator_note = _accelerate(verdicts, again=prove)
@@ -114,10 +115,11 @@ def _accelerate(verdicts: Sequence[Verdict], *, again: bool = False) -> tuple[Ac
 
 
 def _saying(text: str) -> AbstractContextManager[object]:
-    """A line on a terminal's standard error while something takes its time."""
+    """A line on standard error while something takes its time; of a terminal's it goes when that is done."""
     from rich.console import Console
 
-    return Console(stderr=True, quiet=Manner.quiet).status(text)
+    console = Console(stderr=True, quiet=Manner.quiet)
+    return console.status(text) if console.is_terminal else patience(f"lab: {text}")
 
 
 def _everything(

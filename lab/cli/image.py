@@ -182,7 +182,8 @@ def verify(
         for problem in verdict.problems:
             print(f"{'✗' if problem in left else 'removed'} {problem.what}\n    {problem.where}")
         skipped = f"; {verdict.skipped} unpacked layers need root to be read" if verdict.skipped else ""
-        print(f"{verdict.images} images, {verdict.blobs} blobs, {verdict.unpacked} unpacked layers{skipped}")
+        counted = (verdict.images, "image"), (verdict.blobs, "blob"), (verdict.unpacked, "unpacked layer")
+        print(", ".join(f"{count} {noun}{'s' * (count != 1)}" for count, noun in counted) + skipped)
     if left:
         raise typer.Exit(1)
 

@@ -126,6 +126,7 @@ def run(
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
     wanted = parse_waited(ready, port)
+    merge(Limits(), memory, cpus, pids)  # refused before anything is built
     disk = is_meant(what, disk_format)
     if disk:
         require_vm(what, on)
@@ -332,7 +333,7 @@ def find_image(
         try:
             return store.find(what), {}, Limits()
         except ImageError:
-            if "/" in what and Path(what).is_dir():
+            if Path(what).is_dir():
                 raise no_scenario from None
             raise ImageError(
                 f"no image, scenario or folder is called {what}",

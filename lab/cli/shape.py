@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -212,6 +213,22 @@ def _file_behind(command: Any, parameters: Iterable[Any], left: list[str]) -> st
     """``--json FILE`` is understood where FILE can't be anything else, since the command takes no arguments."""
     free = not hasattr(command, "commands") and all(one.param_type_name != "argument" for one in parameters)
     return left.pop(0) if free and left and not left[0].startswith("-") else "-"
+
+
+PLAIN = (
+    (r"Input should be greater than or equal to ([-\d.]+)", r"it is \1 at least"),
+    (r"Input should be less than or equal to ([-\d.]+)", r"it is \1 at most"),
+    (r"Input should be a valid (integer|number).*", r"not a number"),
+    (r" \(Possible options?: (.*)\)", r"; did you mean \1?"),
+)
+"""What the command line's parser says in a program's words, and in a reader's."""
+
+
+def plain(text: str) -> str:
+    """What the command line's parser says, in words for who typed it."""
+    for words, better in PLAIN:
+        text = re.sub(words, better, text)
+    return text
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -294,7 +294,7 @@ def locate(text: str, root: Path) -> Path:
     for path in (Path(text), root / text):
         if (path / RUN).is_file():
             return path
-    raise ResultsError(f"no run folder {text!r}", hint=f"ls {root}")
+    raise ResultsError(f"no run is called {text!r}, and no folder is one", hint=f"lab results ls --results {root}")
 
 
 def _started(path: Path) -> str:

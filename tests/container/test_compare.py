@@ -123,7 +123,7 @@ def test_factors_are_varied_verified_and_reported(scenario: Path, tmp_path: Path
         ((".", "--metrics", "smell"), 2, "no metric is called smell"),
         ((".", "--budget", "soon"), 2, "'soon' is not a duration"),
         ((".", "--on", "process", "--factor", "firmware=direct,ovmf"), 2, "it is a factor of vm"),
-        (("--resume", "never"), 1, "no run folder 'never'"),
+        (("--resume", "never"), 1, "no run is called 'never'"),
         ((), 2, "wants a scenario"),
     ],
 )

@@ -264,7 +264,7 @@ def test_the_commands_say_what_they_do(store: Store, image: Image) -> None:
     assert "there is no field .Nothing" in lab(store, "inspect", "tiny", "--format", "{{.Nothing}}", code=2)
     assert image.layers[0].digest[:19] in lab(store, "history", "tiny")
     assert lab(store, "diff", "tiny", "tiny") == ""
-    assert lab(store, "verify") == "1 images, 3 blobs, 1 unpacked layers\n"
+    assert lab(store, "verify") == "1 image, 3 blobs, 1 unpacked layer\n"
     with process(store, USE) as user:
         assert json.loads(lab(store, "inspect", "tiny"))[0]["UsedBy"]["Processes"] == [user.pid]
         assert f"used by process {user.pid}" in lab(store, "rm", "tiny", code=1)

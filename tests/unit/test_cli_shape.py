@@ -208,3 +208,19 @@ def test_quiet_says_nothing_and_colours_can_be_had_without(capsys: pytest.Captur
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("compare", "web-app", "--blocks", "0"), "it is 1 at least"),
+        (("compare", "web-app", "--port", "99999"), "it is 65535 at most"),
+        (("bench", "self", "--blocks", "x"), "not a number"),
+        (("compare", "web-app", "--blok", "3"), "did you mean"),
+    ],
+)
+def test_what_the_parser_refuses_is_said_in_a_reader_s_words(words: tuple[str, ...], says: str) -> None:
+    done = subprocess.run([*LAB, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Input should" not in done.stderr
