@@ -206,6 +206,7 @@ def become(
 def own_only(process: ProcessPlan, channel: Channel, stdio: list[int], status: int) -> int:
     """The descriptors that the application gets, and a session; what it is executed by way of is returned."""
     keep_only(channel, stdio, status, process)
+    streams.take_own_null()
     stub = -1 if process.init else trampoline.make()
     lead_session(process)
     return stub
@@ -357,7 +358,6 @@ def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessP
         others.append(listener.agent().move_to(rest))
     for number, descriptor in enumerate(wanted):
         os.dup2(descriptor, number, inheritable=True)
-    streams.take_own_null(len(stdio))
     for kept in sorted([channel.fileno(), *others]):
         if kept > rest:
             syscalls.close_range(rest, kept - 1)

@@ -23,7 +23,7 @@ from lab.host.syscalls import (
 )
 from lab.lean import suppress
 from lab.record import Record, items
-from lab.runtime import rooted, trees
+from lab.runtime import rooted, streams, trees
 from lab.runtime.rooted import MODE_DIRECTORY, Root
 from lab.runtime.trees import UNTOUCHED
 
@@ -341,11 +341,7 @@ class DeviceNode(Operation):
 
 
 class Mask(Operation):
-    """Hide what the kernel shows: a file below /dev/null, a directory below an empty read-only tmpfs.
-
-    That null device is the host's, whose owner is the root of a container too: a read-only mount keeps its mode from
-    being changed, and is written to as before.
-    """
+    """Hide what the kernel shows: a file below a null device, a directory below an empty read-only tmpfs."""
 
     def describe(self) -> str:
         return f"mask {self.target}"
@@ -356,10 +352,20 @@ class Mask(Operation):
         except FileNotFoundError:
             return  # this kernel has no such file: nothing to hide
         directory = stat.S_ISDIR(os.fstat(opened).st_mode)
-        root.attach(_nothing(root) if directory else _null(), opened)
+        root.attach(_nothing(root) if directory else _null(root), opened)
 
 
-def _null() -> int:
+def _null(root: Root) -> int:
+    """The container's own, if that is one. Root of a container owns the host's as well, and could change its mode but
+    for a read-only mount.
+    """
+    with suppress(OSError):
+        own = root.open("/dev/null")
+        try:
+            if streams.is_null(own):
+                return trees.copy_of(own)
+        finally:
+            os.close(own)
     tree = trees.copy("/dev/null")
     trees.dress(tree, (MOUNT_ATTR_RDONLY, 0))
     return tree

@@ -23,6 +23,7 @@ import fcntl
 import os
 
 from lab.host import syscalls
+from lab.runtime import streams
 from lab.runtime.init import die_with_the_launcher, keep_only, place, report_and_exit, teller
 from lab.runtime.plan import Instead, Progress, Step
 from lab.runtime.privileges import restore_signals
@@ -50,14 +51,15 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         progress.enter(Step.JOIN)
         join_namespaces(plan)
         progress.enter(Step.ROOT)
+        stdio = [streams.guarded(one) for one in stdio]
         mount_root(plan, -1, [])
         tell_criu(plan.criu_knows)
         progress.enter(Step.HOSTNAME)
         name_host(plan)
         channel.send("ISOLATED")
         progress.enter(Step.DESCRIPTORS)
-        streams = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) for one in (*stdio, 2, 2)]
-        keep_only(channel, [streams[0], *streams[3:], *streams[:3]], status, plan.process)
+        opened = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) for one in (*stdio, 2, 2)]
+        keep_only(channel, [opened[0], *opened[3:], *opened[:3]], status, plan.process)
         progress.enter(Step.NO_NEW_PRIVILEGES)
         if plan.process.no_new_privileges:
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)

@@ -9,7 +9,9 @@ import errno
 import os
 import stat
 
+from lab.host import syscalls
 from lab.lean import suppress
+from lab.runtime import trees
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,19 +45,36 @@ def give_pipes(process: ProcessPlan, stdio: list[int]) -> None:
                         raise
 
 
-def take_own_null(count: int) -> None:
-    """Where one of the first descriptors is the host's null device, the container's: by the other one, root could
-    change the mode of the host's file. What isn't a null device in the container's /dev is left alone.
+def take_own_null() -> None:
+    """Where a standard stream is the host's null device, the container's: by the other one, root could change the
+    mode of the host's file. What isn't a null device in the container's /dev is left alone.
+
+    No O_NOFOLLOW, which would stay with the open file: criu(8) opens it anew by such a link as /proc has.
     """
-    streams = [number for number in range(count) if is_null(number)]
-    if streams:
+    nulls = [number for number in range(3) if is_null(number)]
+    if nulls:
         with suppress(OSError):
-            own = os.open("/dev/null", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
+            own = syscalls.openat2(syscalls.AT_FDCWD, "/dev/null", flags, syscalls.RESOLVE_NO_SYMLINKS)
             if is_null(own):
                 os.set_blocking(own, True)
-                for number in streams:
+                for number in nulls:
                     os.dup2(own, number, inheritable=True)
             os.close(own)
+
+
+def guarded(stream: int) -> int:
+    """For a container whose own device is not there yet: where the stream is the host's null device, the same on a
+    read-only mount, by which its mode can't be changed.
+    """
+    if not is_null(stream):
+        return stream
+    tree = trees.copy("/dev/null")
+    trees.dress(tree, (syscalls.MOUNT_ATTR_RDONLY, 0))
+    try:
+        return os.open(f"/proc/self/fd/{tree}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.close(tree)
 
 
 def is_null(descriptor: int) -> bool:

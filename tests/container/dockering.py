@@ -203,7 +203,7 @@ def opened() -> Iterator[Engine]:
 def start(folder: Path, name: str, group: str) -> subprocess.Popen[bytes]:
     """The daemon's first process. What has to be removed of it is noted before it is made."""
     by_systemd = delegation.here()
-    parent = f"lab-docker-{name}.slice" if by_systemd else f"/{group}"
+    parent = f"labdocker{name}.slice" if by_systemd else f"/{group}"  # with a - it would be in slices of its own
     (folder / "group").write_text(delegation.group_of_slice(parent) if by_systemd else group)
     begin: list[str] = []
     if by_systemd:

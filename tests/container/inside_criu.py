@@ -174,6 +174,13 @@ def test_it_has_the_walls_of_one_that_was_booted(pair: tuple[Instance, Instance]
     assert {kind for kind in first if first[kind] == second[kind]} == {"user"}
 
 
+def test_the_hosts_null_device_can_not_be_changed(pair: tuple[Instance, Instance]) -> None:
+    """Standard input is, and so is what masks a file: root of a container could shut both to everybody."""
+    before = Path(os.devnull).stat()
+    pair[0].execute(["chmod", "666", "/proc/1/fd/0", "/proc/keys"])  # the mode that they have
+    assert Path(os.devnull).stat().st_ctime_ns == before.st_ctime_ns
+
+
 def processes(instance: Instance) -> list[int]:
     """lab's helper and the shell: the host's numbers, in the order of the container's."""
     found = {}
