@@ -61,7 +61,7 @@ def guard(group: Group, rules: Sequence[DeviceRule]) -> None:
     """
     if not rules:
         return
-    rules = tuple(_normal(rule) for rule in rules)
+    rules = that_matter([_normal(rule) for rule in rules])
     try:
         if group.unified and ("devices" not in group.controllers or not held_by_v1(rules)):
             _attach(group.unified, rules)
@@ -90,6 +90,23 @@ def _normal(rule: DeviceRule) -> DeviceRule:
         minor=None if rule.minor == -1 else rule.minor,
         access=rule.access or EVERY_ACCESS,
     )
+
+
+def that_matter(rules: Sequence[DeviceRule]) -> tuple[DeviceRule, ...]:
+    """Without those before the last that is about everything, and without what was said since rules last turned from
+    allowing to denying, or back: callers list the defaults too, and each rule is a write(2) on v1.
+    """
+    found: list[DeviceRule] = []
+    since: set[DeviceRule] = set()
+    for rule in rules:
+        if _is_everything(rule):
+            found.clear()
+        if not found or found[-1].allow != rule.allow:
+            since.clear()
+        if rule not in since:
+            found.append(rule)
+            since.add(rule)
+    return tuple(found)
 
 
 def _is_everything(rule: DeviceRule) -> bool:
@@ -210,11 +227,22 @@ def _overlap(one: tuple[str, int | None, int | None], other: tuple[str, int | No
 
 
 def _write_v1(group: Group, rules: Sequence[DeviceRule]) -> None:
-    for rule in rules:
-        name = "devices.allow" if rule.allow else "devices.deny"
-        if _is_everything(rule):
-            group.write("devices", name, "a")
-            continue
-        numbers = ":".join("*" if number is None else str(number) for number in (rule.major, rule.minor))
-        for kind in _kinds(rule):
-            group.write("devices", name, f"{kind} {numbers} {rule.access}")
+    """One write(2) a rule, as the kernel wants it."""
+    opened: dict[bool, int] = {}
+    try:
+        for rule in rules:
+            if rule.allow not in opened:
+                path = group.file("devices", "devices.allow" if rule.allow else "devices.deny")
+                opened[rule.allow] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            for line in _v1_lines(rule):
+                os.write(opened[rule.allow], line.encode())
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+def _v1_lines(rule: DeviceRule) -> list[str]:
+    if _is_everything(rule):
+        return ["a"]
+    numbers = ":".join("*" if number is None else str(number) for number in (rule.major, rule.minor))
+    return [f"{kind} {numbers} {rule.access}" for kind in _kinds(rule)]

@@ -20,6 +20,12 @@ RULES = st.lists(
     ),
     max_size=6,
 )
+WIDE = (
+    DeviceRule(allow=True),
+    DeviceRule(allow=False, type="c", major=1),
+    DeviceRule(allow=True, type="c", major=1, minor=3),
+    DeviceRule(allow=False, type="b", access="w"),
+)
 ASKED = st.tuples(st.sampled_from("bc"), st.sampled_from([1, 3, 4]), st.sampled_from([1, 3, 4]), ACCESS)
 
 
@@ -42,6 +48,21 @@ def test_what_v1_holds_means_the_same(rules: list[DeviceRule], asked: tuple[str,
     if devices.held_by_v1(rules):
         for letter in access:
             assert v1(rules, kind, major, minor, letter) == reading(rules, kind, major, minor, letter)
+
+
+@given(st.lists(st.sampled_from([*devices.with_defaults(()), *WIDE]), max_size=12), ASKED)
+@settings(deadline=None, max_examples=500)
+def test_rules_that_are_left_out_mean_nothing(rules: list[DeviceRule], asked: tuple[str, int, int, str]) -> None:
+    kind, major, minor, access = asked
+    left = devices.that_matter(rules)
+    for letter in access:
+        assert reading(list(left), kind, major, minor, letter) == reading(rules, kind, major, minor, letter)
+
+
+def test_defaults_that_a_caller_lists_too_are_written_once() -> None:
+    once = devices.with_defaults(())
+    assert devices.that_matter(devices.with_defaults(once)) == once
+    assert devices.that_matter(devices.with_defaults(WIDE)) == (WIDE[0], *WIDE[1:], *devices.DEFAULTS)
 
 
 def test_v1_can_not_take_one_device_off_all() -> None:

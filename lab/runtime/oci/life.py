@@ -306,7 +306,7 @@ def remove(call: Call, steps: Steps, entry: Entry, state: State) -> None:
     steps.enter("kill")
     group.kill()
     steps.enter("remove the cgroup")
-    remove_group(group)
+    remove_empty(group)
     remove_class(entry)
     steps.enter("forget")
     poststop = entry.hooks("poststop")
@@ -339,6 +339,11 @@ def remove_damaged(steps: Steps, entry: Entry) -> None:
 def remove_group(group: Group) -> None:
     """Kill what is left in it, and remove it; parents that others made stay. Idempotent."""
     group.kill()
+    remove_empty(group)
+
+
+def remove_empty(group: Group) -> None:
+    """The same where nothing is left to be killed."""
     group.remove(keep_parents=not group.path.startswith(OWN_PARENT))
     await_end(group)
 

@@ -85,6 +85,7 @@ class Entry:
         self.id = validated(identity)
         self.folder = f"{root}/{self.id}"
         self.lock_descriptor = -1  # while this command holds it
+        self._config: dict[str, Any] | None = None  # read once while this command holds it
 
     def make(self) -> None:
         """Claim the name, and hold its lock. Raises LabError if it is taken."""
@@ -98,6 +99,7 @@ class Entry:
 
     def lock(self) -> None:
         """Wait until no other command changes this container. Raises LabError if there is none (any more)."""
+        self._config = None
         while True:
             try:
                 descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -160,12 +162,16 @@ class Entry:
 
     def read_config(self) -> Any:
         """The configuration it was created from, parsed. Raises OSError if there is none, Damaged for no JSON."""
+        if self._config is not None:
+            return self._config
         try:
             value = loads(_read(f"{self.folder}/{CONFIG}"))
         except ValueError as error:
             raise Damaged(f"{self.folder}/{CONFIG} is damaged: {error}") from error
         if not isinstance(value, dict):
             raise Damaged(f"{self.folder}/{CONFIG} is damaged: no object")
+        if self.lock_descriptor >= 0:
+            self._config = value
         return value
 
     def hooks(self, name: str) -> list[dict[str, Any]]:
