@@ -53,8 +53,9 @@ class booted:  # noqa: N801  # used as a function is
         self._folder = throwaway_folder()
         try:
             self._machine = start(self._root, self._folder)
-        except MachineError:
-            keep(self._folder, f"{self._root.name} did not boot")
+        except BaseException as error:  # Ctrl-C, too
+            if isinstance(error, MachineError):
+                keep(self._folder, f"{self._root.name} did not boot")
             self.__exit__()
             raise
         return self._machine

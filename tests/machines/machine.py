@@ -33,7 +33,12 @@ LOOPBACK = "127.0.0.1"
 TRIES = 5
 
 # hpet, which Linux takes otherwise, is emulated by one lock that both processors queue for
-KERNEL_WORDS = "root=LABEL=root rw console=ttyS0 tsc=reliable panic=-1"  # a panic ends QEMU: -no-reboot
+# A panic ends QEMU (-no-reboot). On a busy host a disk takes longer to appear than the minute and a half after which
+# systemd goes into emergency mode, where no command comes in.
+KERNEL_WORDS = (
+    "root=LABEL=root rw console=ttyS0 tsc=reliable panic=-1 "
+    "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
+)
 
 # Files that are gone here go there, too. The disk was made from the same lists of packages, whatever else has changed
 # in those files: ./bootstrap has nothing to install.
