@@ -85,6 +85,15 @@ def test_the_hosts_null_device_can_not_be_changed(runtime: Runtime) -> None:
     assert Path("/dev/null").stat().st_ctime_ns == before.st_ctime_ns, "666 is what it was, and yet it was written"
 
 
+def test_its_own_null_device_is_open_as_anybody_would_open_it(runtime: Runtime) -> None:
+    """O_NOFOLLOW would stay with the descriptor, and criu open it so again, by a link: no saved container went on."""
+    words = runtime.words("run", "-b", runtime.bundle("grep flags /proc/self/fdinfo/0"), runtime.new())
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=30)
+    flags = int(done.stdout.split()[1], 8)
+    assert flags & (os.O_NOFOLLOW | os.O_NONBLOCK) == 0
+    assert flags & os.O_ACCMODE == os.O_RDWR, "it is the container's, no more the caller's"
+
+
 LATE = """
 import sys
 sys.path.append({source!r})
