@@ -116,6 +116,7 @@ def begin(plan: Plan, stdio: list[int], tell: Tell | None) -> Started:
         progress.enter(Step.CLONE)
         with ChildrenIn(plan.born_in, plan.time_offsets if plan.new_time else None):
             become = _restorer() if plan.criu else init.run
+            init.import_early(plan.process, plan)
             started = fork(plan.clone_flags, plan.cgroups, lambda *ends: become(plan, stdio, *ends), plan.users)
         progress.finish()
     except Exception as error:
@@ -157,6 +158,7 @@ def start_beside(
     started = None
     try:
         progress.enter(Step.CLONE)
+        init.import_early(process)
         joined = namespaces & (JOINED | syscalls.CLONE_NEWPID)
         if process.affinity is not None and process.affinity[0]:
             os.sched_setaffinity(0, process.affinity[0])  # inherited, and ours as well (config.md "execCPUAffinity")

@@ -57,8 +57,6 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         trees = wait_for_ids(plan, channel)
         die_with_the_launcher(channel, plan.process)
         progress.enter(Step.JOIN)
-        if plan.hooks:
-            from lab.runtime import hooks  # noqa: F401  # before somebody else's files may be ours
         place_of_root = open_place_of_root(plan)
         join_namespaces(plan)
         leave_keyring(plan.process)
@@ -282,17 +280,33 @@ def open_place_of_root(plan: Plan) -> int:
     return os.open(plan.mount_point, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def prepare(process: ProcessPlan) -> int:
-    """What takes the host's files: a module, the score, an agent, and the file for a label, open; -1 without one."""
+def import_early(process: ProcessPlan, plan: Plan | None = None) -> None:
+    """By the parent: modules that few have a use for. A child can't import its own: in a user namespace it may not
+    read what belongs to others than root, and behind the new root there are other files.
+    """
     if process.terminal:
         from lab.runtime import console  # noqa: F401
-    if process.oom_score_adj is not None:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(process.oom_score_adj))
     if not execution.has_home(process):
         from lab.runtime import account  # noqa: F401
     if process.read_only_by_landlock:
         from lab.runtime import landlock  # noqa: F401
+    if process.agent:
+        from lab.runtime import listener  # noqa: F401
+    if plan is None:
+        return
+    if plan.hooks:
+        from lab.runtime import hooks  # noqa: F401
+    if plan.enter == Enter.MOVE:
+        from lab.runtime import nopivot  # noqa: F401
+    if any(operation.get("copy_up") for operation in plan.mounts):
+        from lab.runtime import copyup  # noqa: F401
+
+
+def prepare(process: ProcessPlan) -> int:
+    """What takes the host's files: the score, an agent, and the file for a label, open; -1 without one."""
+    if process.oom_score_adj is not None:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(process.oom_score_adj))
     if process.agent:
         from lab.runtime import listener
 

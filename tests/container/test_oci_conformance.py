@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import bundles
 import oci
 import pytest
 from bundles import RUNTIMES, Bundle, Ended, configuration, installed
 from conftest import fill, open_folder
 
+import lab
 from lab.runtime import versions
 
 
@@ -60,6 +62,24 @@ class TestDevices:
         ]
         bundle.script("busybox stat -c '%t:%T %F' /dev/other /dev/pipe; head -c 3 /dev/other | od -An -tx1")
         assert bundle.run("lab-oci").output.splitlines() == ["1:5 character special file", "0:0 fifo", " 00 00 00"]
+
+    def test_in_a_user_namespace_labs_own_files_need_not_be_readable(
+        self, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A checkout in somebody's home: root of the namespace is not the host's, and can't import from there."""
+        source = Path(lab.__file__).parent
+        shutil.copytree(source, tmp_path / "home" / "lab", ignore=shutil.ignore_patterns("__pycache__"))
+        os.chown(tmp_path / "home", 1000, 1000)
+        (tmp_path / "home").chmod(0o700)
+        monkeypatch.setattr(bundles, "LAB_OCI", tmp_path / "home" / "lab" / "runtime" / "oci" / "lab-oci")
+        in_user_namespace(bundle)
+        (bundle.root / "kept").mkdir()
+        (bundle.root / "kept" / "file").touch()
+        bundle.mount("/kept", type="tmpfs", source="tmpfs", options=["tmpcopyup"])
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", "exit 0"]}
+        bundle.value["hooks"] = {"startContainer": [hook]}
+        bundle.script("ls /kept; echo $HOME")
+        assert bundle.run("lab-oci").output.split() == ["file", "/"]
 
     def test_in_a_user_namespace_a_node_that_the_host_has_not_is_told(self, bundle: Bundle) -> None:
         in_user_namespace(bundle)
