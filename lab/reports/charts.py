@@ -69,18 +69,23 @@ def is_wide(values: Iterable[float]) -> bool:
     return bool(found) and max(found) > WIDE * min(found)
 
 
+TO_BE_FILLED_IN = ("bars", "dots", "parts")
+"""Kinds whose rows are lengths along an axis: of these one can guess how far each goes."""
+
+
 def without_results(chart: Chart) -> Chart | None:
     """The chart with its axes and rows, and nothing in them; None when nothing would be left to fill in."""
     panels = []
     for panel in chart.panels:
-        if panel.kind != "bars" or not panel.rows:
+        if panel.kind not in TO_BE_FILLED_IN or not panel.rows:
             continue
         rows = tuple(
             {key: row[key] for key in ("arm", "label", "twin")} | {"value": None, "text": "?", "note": ""}
             for row in panel.rows
         )
         span = SPANS.get(panel.unit, (1.0, 1e5))
-        panels.append(replace(panel, rows=rows, logarithmic=True, span=span, prefix=None))
+        axis = panel.axis.partition(",")[0]  # what follows says how the values made it
+        panels.append(replace(panel, kind="bars", rows=rows, logarithmic=True, span=span, prefix=None, axis=axis))
     if not panels:
         return None
     arms = ", ".join(str(row["label"]) for row in panels[0].rows)

@@ -12,6 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lab.analysis.readiness import is_empty_segment
+from lab.reports import tables
 from lab.reports.answers import matrix
 from lab.reports.charts import Chart, without_results
 from lab.reports.drawing import inline, looks_of
@@ -19,6 +21,7 @@ from lab.reports.figures import charts
 from lab.reports.material import Material, own_kernel, stamp
 from lab.reports.pages import render
 from lab.reports.readiness import achieves
+from lab.reports.tables import Cell, Row, Table
 
 WIDTH, BASE = 600.0, 13.0
 
@@ -38,7 +41,10 @@ def page(material: Material, empty: Sequence[Chart]) -> str:
             Markup(inline(panel, looks, f"p{number}-{index}", chart.alt, width=WIDTH, base=BASE))
             for index, panel in enumerate(chart.panels)
         ]
-        panels = [{"title": panel.title, "svg": svg} for panel, svg in zip(chart.panels, drawn, strict=True)]
+        panels = [
+            {"title": panel.title, "svg": svg, "legend": [words for _, words in panel.legend]}
+            for panel, svg in zip(chart.panels, drawn, strict=True)
+        ]
         figures.append({"title": chart.title, "how": chart.how, "panels": panels, "columns": chart.columns})
     probes = sorted({(probe.group, probe.name, probe.question) for probe in matrix(material)})
     questions = [
@@ -46,6 +52,30 @@ def page(material: Material, empty: Sequence[Chart]) -> str:
     ]
     context = {
         "run": material.run, "arms": material.arms, "stamp": stamp, "own_kernel": own_kernel, "figures": figures,
-        "questions": questions, "achieves": achieves(material.run), "baseline": material.baseline,
+        "questions": questions, "numbers": _numbers(material), "achieves": achieves(material.run),
+        "baseline": material.baseline,
     }  # fmt: skip
     return render("predict.html.j2", context)
+
+
+def _numbers(material: Material) -> list[Table]:
+    """The report's tables with a row for each quantity that was looked at, and nothing in their cells."""
+    wanted = [
+        ("Boot", tables.BOOT, ""),
+        *((f"Memory, {state.replace('-', ' ')}", tables.MEMORY, state) for state in ("idle", "after-load")),
+        ("CPU", tables.CPU, ""),
+        ("Load", tables.LOAD, ""),
+        ("The scenario's own work", tables.work_names(material), ""),
+    ]
+    columns = tables.arm_columns(material)
+    blank = tuple(Cell(text="") for _ in columns)
+    found = []
+    for caption, names, state in wanted:
+        rows = tuple(
+            Row(header=material.label(name), note=material.definition(name), cells=blank)
+            for name in names
+            if not is_empty_segment(name, material.run)
+            and any(material.attempts(name, arm.label, state) is not None for arm in material.arms)
+        )
+        found += [Table(caption=caption, corner="quantity", columns=columns, rows=rows)] if rows else []
+    return found

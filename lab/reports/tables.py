@@ -81,10 +81,14 @@ def quantities(material: Material, names: Sequence[str], caption: str, state: st
     return Table(caption=caption, corner="quantity", columns=arm_columns(material), rows=tuple(rows))
 
 
+def work_names(material: Material) -> list[str]:
+    """The quantities of the scenario's own client or job."""
+    return [*(name for name in QUANTITIES if name.startswith("work.")), *material.figures]
+
+
 def work(material: Material) -> Table:
     """What the scenario's own client or job said, in the order in which the scenario declares it."""
-    names = [*(name for name in QUANTITIES if name.startswith("work.")), *material.figures]
-    return quantities(material, names, "The scenario's own work: medians over blocks, 95 % intervals")
+    return quantities(material, work_names(material), "The scenario's own work: medians over blocks, 95 % intervals")
 
 
 def _cell(material: Material, name: str, arm: Arm, state: str) -> Cell:

@@ -43,7 +43,15 @@ def test_no_value_reaches_a_hidden_report_in_any_form(tmp_path: Path) -> None:
     assert shown[0] == shown[1]
     text = shown[0][0].decode()
     material = Material.read(one.path)
-    for words in (*(arm.label for arm in material.arms), "Can it mount a file system?", "CPU for 1,000 requests"):
+    for words in (
+        *(arm.label for arm in material.arms),
+        "Can it mount a file system?",
+        "CPU for 1,000 requests",
+        "Every start",
+        "latency p50",
+        "anonymous",
+        "init runs",
+    ):
         assert words in text
     assert "data-reach" not in text
     assert "n = " not in text
