@@ -81,7 +81,7 @@ def without_results(chart: Chart) -> Chart | None:
             continue
         rows = tuple(
             {key: row[key] for key in ("arm", "label", "twin")} | {"value": None, "text": "?", "note": ""}
-            for row in panel.rows
+            for row in {row["label"]: row for row in panel.rows}.values()  # one of each, whatever its state
         )
         span = SPANS.get(panel.unit, (1.0, 1e5))
         axis = panel.axis.partition(",")[0]  # what follows says how the values made it

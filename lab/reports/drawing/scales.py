@@ -65,15 +65,18 @@ def _ticks(sheet: Sheet) -> None:
 
 
 def _keep_inside(sheet: Sheet, ticks: list[float]) -> None:
-    """The words of a tick so near to the end of the picture that it would cut them end at the tick."""
+    """The words of a tick so near to an end of the picture that it would cut them end, or begin, at the tick."""
     figure = sheet.axes.get_figure(root=True)
     assert figure is not None
     whole = figure.get_figwidth() * 72
     for tick, place in zip(sheet.axes.xaxis.get_major_ticks(), ticks, strict=False):
         words = written(place, sheet.panel.unit, sheet.panel.prefix)
         middle = sheet.axes.transData.transform((place, 0))[0] * 72 / figure.dpi
-        if middle + width_of(words, 0.82 * sheet.base) / 2 > whole:
+        half = width_of(words, 0.82 * sheet.base) / 2
+        if middle + half > whole:
             tick.label1.set_horizontalalignment("right")
+        elif middle - half < 0 and place > 0:
+            tick.label1.set_horizontalalignment("left")
 
 
 def logarithmic(low: float, high: float, most: int, unit: str = "") -> list[float]:
