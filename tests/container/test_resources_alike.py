@@ -17,7 +17,8 @@ from tiny import tiny_image
 
 from lab.backends.registry import find
 from lab.backends.site import Site
-from lab.host.hierarchy import Hierarchies
+from lab.host.cgroup import ControlGroup
+from lab.host.hierarchy import Hierarchies, Unused
 from lab.images.store import Image
 from lab.model import Limits
 from lab.runtime import resources, schema
@@ -80,6 +81,9 @@ def by_lab_oci(tmp_path_factory: pytest.TempPathFactory, busybox_root: Path) -> 
         yield held(group)
     finally:
         subprocess.run([*words, "delete", "--force", name], check=True, timeout=60)
+        for tree in (Hierarchies.detect(), Unused.detect()):
+            ControlGroup.open(group, hierarchies=tree).prune_parents()
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{Path(group).parent}"))
 
 
 def test_lab_oci_holds_them(by_lab_oci: dict[str, str]) -> None:
