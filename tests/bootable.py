@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.hypervisor.disks.qcow2 import BACKING_FORMAT, DATA_FILE, EXTERNAL_DATA, FIXED, MAGIC, MORE
@@ -50,3 +52,21 @@ def qcow2_header(
     fixed = FIXED.pack(MAGIC, 3, name_at, len(backing), 16, size_bytes, encrypted, 1, 0x30000, 0x10000, 1, 0, 0)
     more = MORE.pack(EXTERNAL_DATA if data_file else 0, 0, 0, 4, length)
     return (fixed + more + extensions + backing.encode()).ljust(1 << 16, b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """A file as it was."""
+
+    path: Path
+    digest: bytes
+    changed_ns: int
+    mode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Untouched:
+        status = path.stat()
+        return cls(path, hashlib.sha256(path.read_bytes()).digest(), status.st_mtime_ns, status.st_mode)
+
+    def check(self) -> None:
+        assert Untouched.of(self.path) == self

@@ -237,8 +237,7 @@ def _start(
         **until,
     )
     require(conditions, plan.arms, metrics, scenario)
-    if disks.alone:
-        require_from_outside(scenario, disks.kinds)
+    require_from_outside(scenario, disks.kinds, settled=disks.alone)
     disks.identify()
     loaded = bool({"cpu", "memory", "load"} & set(metrics))
     setup = set_up(site, scenario, limits, metrics, parse_seconds(idle), backends=backends, loaded=loaded)

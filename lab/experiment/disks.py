@@ -15,18 +15,21 @@ from lab.model import HttpReadiness, LogReadiness, Place, Scenario, TalkReadines
 FROM_OUTSIDE = (HttpReadiness, TcpReadiness, LogReadiness, TalkReadiness)
 
 
-def require_from_outside(scenario: Scenario, backends: Iterable[type[Backend]]) -> None:
-    """Raises UsageError when some of ``backends`` can't be asked inside, and the scenario needs that."""
+def require_from_outside(scenario: Scenario, backends: Iterable[type[Backend]], *, settled: bool = True) -> None:
+    """Raises UsageError when some of ``backends`` can't be asked inside, and the scenario needs that. Before it is
+    ``settled``, what it leaves open may still be found.
+    """
     names = [kind.name for kind in backends if kind.opaque]
     if not names:
         return
     who = " and ".join(names)
-    if not isinstance(scenario.readiness, FROM_OUTSIDE):
+    found_later = scenario.readiness is None and not settled
+    if not isinstance(scenario.readiness, FROM_OUTSIDE) and not found_later:
         raise UsageError(
             f"{who}: nothing of lab's is inside, so how it is seen to be ready has to be said",
             hint="--ready tcp or http:/path with --port, or log:REGEX, a line on its serial port",
         )
-    if not isinstance(scenario.readiness, LogReadiness) and scenario.port is None:
+    if settled and not isinstance(scenario.readiness, LogReadiness) and scenario.port is None:
         raise UsageError(f"{who}: which port shall be asked?", hint="--port N")
     if scenario.work is not None and scenario.work.place is Place.INSIDE:
         raise UsageError(

@@ -17,6 +17,7 @@ from lab.cli.owndisk import Disks
 from lab.cli.run import parse_waited
 from lab.errors import LabError, UsageError
 from lab.experiment.disks import require_from_outside
+from lab.experiment.scenario import load
 from lab.host.cgroup import ControlGroup
 from lab.hypervisor.disks.machine import DiskRequest, specification
 from lab.hypervisor.disks.own import DiskFile, OwnDisk, examine, is_disk, require_used
@@ -218,6 +219,18 @@ def test_disks_alone_are_an_application_of_their_own(tmp_path: Path) -> None:
         require_from_outside(replace(found.application(), readiness=TcpReadiness()), found.kinds)
     require_from_outside(replace(found.application(), readiness=TcpReadiness(), port=22), found.kinds)
     require_from_outside(replace(found.application(), readiness=LogReadiness(pattern="x")), found.kinds)
+
+
+def test_what_has_to_be_asked_inside_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    (kind,) = Disks.admitted(f"container,vm:{disk(tmp_path / 'one.raw')}", "", []).kinds
+    require_from_outside(load("web-app"), [kind], settled=False)
+    require_from_outside(load("batch-python"), [], settled=False)
+    for name in ("batch-python", "idle"):
+        with pytest.raises(UsageError, match="--ready"):
+            require_from_outside(load(name), [kind], settled=False)
+    inside = replace(load("disk-io"), readiness=TcpReadiness(), port=1)
+    with pytest.raises(UsageError, match="does its work inside"):
+        require_from_outside(inside, [kind], settled=False)
 
 
 def test_one_disk_is_one_arm(tmp_path: Path) -> None:

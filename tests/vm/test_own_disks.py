@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,12 +10,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from bootable import DISK_BYTES, GREETING, grub_disk
+from bootable import DISK_BYTES, GREETING, Untouched, grub_disk
 from host_state import assert_unchanged, descendants, snapshot, wait_until
 from tiny import GREETING as PAGE
 from tiny import tiny_image
@@ -26,6 +24,7 @@ from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady
 from lab.experiment.scenario import asked_alone
 from lab.host.checks import OVMF
+from lab.host.virtualisation import Ground, platform
 from lab.hypervisor.disks.own import examine
 from lab.hypervisor.guest.bootdisk import make_boot_disk
 from lab.hypervisor.guest.grub import BIOS, UEFI
@@ -52,24 +51,6 @@ def needed() -> None:
 def site() -> Iterator[Site]:
     with Site.open() as opened:
         yield opened
-
-
-@dataclass(frozen=True, slots=True)
-class Untouched:
-    """A file as it was."""
-
-    path: Path
-    digest: bytes
-    changed_ns: int
-    mode: int
-
-    @classmethod
-    def of(cls, path: Path) -> Untouched:
-        status = path.stat()
-        return cls(path, hashlib.sha256(path.read_bytes()).digest(), status.st_mtime_ns, status.st_mode)
-
-    def check(self) -> None:
-        assert Untouched.of(self.path) == self
 
 
 def booted(
@@ -103,8 +84,10 @@ def test_a_disk_boots_speaks_and_switches_itself_off(
     """Readiness is a line on the serial console; nobody has to have an address."""
     if firmware == "ovmf" and (UEFI.missing or not OVMF.exists()):
         missing("UEFI firmware, and GRUB for it")
-    platform = UEFI if firmware == "ovmf" else BIOS
-    before = Untouched.of(grub_disk(tmp_path / "grub.raw", "sleep 2\nhalt\n", platform=platform))
+    if firmware == "ovmf" and platform().ground is Ground.EMULATED:
+        pytest.skip("UEFI under KVM aborts the QEMU that emulates this host")
+    grub = UEFI if firmware == "ovmf" else BIOS
+    before = Untouched.of(grub_disk(tmp_path / "grub.raw", "sleep 2\nhalt\n", platform=grub))
     with booted(site, before.path, tmp_path / "logs", knobs={"firmware": firmware, "devices": devices}) as instance:
         wait_for(site, instance, LogReadiness(pattern=GREETING))
         assert instance.wait(BOOT_SECONDS) == 0
