@@ -19,7 +19,7 @@ from host_state import assert_unchanged, descendants, snapshot, wait_until
 from tiny import GREETING as PAGE
 from tiny import tiny_image
 
-from lab.backends.owndisk import NO_PROCESS, DiskInstance, backend_of
+from lab.backends.owndisk import NO_PROCESS, DiskInstance, backend_of, placeholder
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady
 from lab.experiment.scenario import asked_alone
@@ -59,11 +59,11 @@ def booted(
     kind = backend_of(examine(path, backing=backing))
     logs.mkdir()
     request = LaunchRequest(
-        name=f"m{kind.order}", image=kind.image, process=NO_PROCESS, limits=Limits(memory_bytes=256 << 20),
-        log_directory=logs, knobs=knobs or {},
+        name=f"m{kind.order}", image=placeholder(kind.disk), process=NO_PROCESS, log_directory=logs,
+        limits=Limits(memory_bytes=256 << 20), knobs=knobs or {},
     )  # fmt: skip
     backend = site.backend(kind.name)
-    backend.prepare(kind.image, request.knobs)
+    backend.prepare(request.image, request.knobs)
     instance = backend.launch(request)
     assert isinstance(instance, DiskInstance)
     return instance
@@ -155,7 +155,7 @@ def test_a_disk_that_was_changed_meanwhile_is_refused(site: Site, tmp_path: Path
     kind = backend_of(examine(disk))
     os.utime(disk)
     with pytest.raises(LabError, match="was changed"):
-        site.backend(kind.name).prepare(kind.image)
+        site.backend(kind.name).prepare(placeholder(kind.disk))
 
 
 @pytest.fixture(scope="module")
