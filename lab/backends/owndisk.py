@@ -38,6 +38,7 @@ FIRST_ORDER = 51  # right behind lab's own vm
 DEFAULT_MEMORY_BYTES = 1 << 30
 LEAST_MEMORY_BYTES = {Firmware.SEABIOS: 16 << 20, Firmware.OVMF: 256 << 20}
 LONGEST_NAME = 16
+LAST_SECOND = 253_402_300_799  # of the year 9999; file systems know later ones
 FIRMWARE = Knob(
     name="firmware",
     levels=(Firmware.SEABIOS, Firmware.OVMF),
@@ -254,7 +255,8 @@ def placeholder(disk: OwnDisk, digest: str = "") -> Image:
     """What stands where another backend's image does: an image without layers that is called like the disk."""
     return Image(
         name=disk.name, digest=digest, config=ImageConfig(), layers=(), origin=Origin.DISK,
-        created=datetime.fromtimestamp(disk.stamps[0][3] / 1e9, UTC), file_bytes=disk.file_bytes,
+        created=datetime.fromtimestamp(min(max(0, disk.stamps[0][3] / 1e9), LAST_SECOND), UTC),
+        file_bytes=disk.file_bytes,
     )  # fmt: skip
 
 

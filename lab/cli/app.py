@@ -266,10 +266,10 @@ def _say_patience() -> None:
 def report_error(error: LabError) -> int:
     """Print ``error`` to stderr: evidence first, then what, then the remedy. Returns the exit code."""
     if error.detail:
-        print("\n".join(f"  | {line}" for line in error.detail.splitlines()), file=sys.stderr)
-    print(f"lab: {error.message}", file=sys.stderr)
+        print("\n".join(f"  | {shape.harmless(line)}" for line in error.detail.splitlines()), file=sys.stderr)
+    print(f"lab: {shape.harmless(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"     {error.hint}", file=sys.stderr)
+        print(f"     {shape.harmless(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 

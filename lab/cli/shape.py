@@ -90,7 +90,14 @@ def lend(file: str) -> None:
 def say(sentence: str) -> None:
     """A remark on standard error, unless ``--quiet`` was given."""
     if not Manner.quiet:
-        print(sentence, file=sys.stderr, flush=True)
+        print(harmless(sentence), file=sys.stderr, flush=True)
+
+
+def harmless(text: str) -> str:
+    """``text`` without what a terminal would obey, or could not show. Files' names, and what a guest or a strange
+    file says, stand in errors.
+    """
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class Disk:
     between: Path | None = None  # a layer between the two, of a machine that was saved
     chain: tuple[tuple[Path, DiskFormat], ...] = ()  # instead of both: what is below, each above the next
     data: tuple[Path, ...] = ()  # files in which some of the chain keep their data
+    known: tuple[tuple[Path, int, int], ...] = ()  # device and inode of each that somebody else could exchange
 
     @property
     def format(self) -> DiskFormat:

@@ -50,7 +50,8 @@ LOG_TAIL_LINES = 15
 LOGS = ("stdout.log", "stderr.log", "console.log")
 SOCKETS_AT_ONCE = 32
 CONSOLE_STEP_SECONDS = 0.01  # a whole system says much
-KEPT_BYTES = 1 << 16
+LOOKED_AT_BYTES = 1 << 18
+LONGEST_LINE_BYTES = 4096
 REACHABLE = (*RUNNING, Phase.ADDRESSED)
 
 
@@ -189,7 +190,12 @@ def _wait_log(watch: _Watch, pattern: re.Pattern[bytes]) -> None:
 
 
 class _Growing:
-    """A log, of which only what is new is read; what precedes it is kept as far as a match may have begun there."""
+    """A log, of which only what is new is read, some at a time; of its last line what precedes it is kept.
+
+    Lines are strangers', and so long as they like: one that is longer than `LONGEST_LINE_BYTES` is looked at in parts
+    of that length, each of which begins in the middle of the one before. To look for ``a.*b`` takes a time that grows
+    with the square of the length, and the whole process waits for it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -199,12 +205,19 @@ class _Growing:
     def matches(self, pattern: re.Pattern[bytes]) -> bool:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
             file.seek(self._offset)
-            new = file.read()
+            new = file.read(LOOKED_AT_BYTES)
             if new or not self._offset:
                 self._offset += len(new)
-                self._kept = self._kept[-KEPT_BYTES:] + new
-                return pattern.search(self._kept) is not None
+                lines = re.findall(rb"[^\n]*\n|[^\n]+", self._kept + new) or [b""]
+                self._kept = b"" if lines[-1].endswith(b"\n") else lines[-1][-LONGEST_LINE_BYTES:]
+                return any(_holds(line, pattern) for line in lines)
         return False
+
+
+def _holds(line: bytes, pattern: re.Pattern[bytes]) -> bool:
+    line, step = line.replace(b"\r\n", b"\n"), LONGEST_LINE_BYTES // 2
+    parts = range(0, max(len(line) - step, 1), step)
+    return any(pattern.search(line, begin, begin + LONGEST_LINE_BYTES) is not None for begin in parts)
 
 
 def _wait_healthy(watch: _Watch, health: Health) -> None:

@@ -47,7 +47,7 @@ def move(devices: Mapping[str, str], source: str, target: str) -> dict[str, str]
     try:
         for name, wanted in devices.items():
             try:
-                moved[_move_one(here, there, name, wanted or name, target)] = name
+                moved[_move_one(here, there, name, wanted or name, source, target)] = name
             except OSError as error:
                 raise OSError(error.errno, error.strerror, name) from error
     except OSError:
@@ -60,7 +60,7 @@ def move(devices: Mapping[str, str], source: str, target: str) -> dict[str, str]
     return moved
 
 
-def _move_one(here: _Routes, there: _Routes, name: str, wanted: str, target: str) -> str:
+def _move_one(here: _Routes, there: _Routes, name: str, wanted: str, source: str, target: str) -> str:
     index = here.links().get(name)
     if index is None:
         raise OSError(errno.ENODEV, "there is no such network device")
@@ -70,10 +70,19 @@ def _move_one(here: _Routes, there: _Routes, name: str, wanted: str, target: str
     addresses = [address for address in here.addresses(index) if _is_lasting(address)]
     here.hand_over(index, wanted, target)
     now, index = next((name, each) for name, each in there.links().items() if before.get(name) != each)
-    for address in addresses:
-        there.add(index, address)
-    there.set_up(index)
+    try:
+        _bring_up(there, index, addresses)
+    except OSError:
+        there.hand_over(index, name, source)  # with the container's namespace a virtual device would end
+        _bring_up(here, here.links()[name], addresses)
+        raise
     return now
+
+
+def _bring_up(routes: _Routes, index: int, addresses: list[Address]) -> None:
+    for address in addresses:
+        routes.add(index, address)
+    routes.set_up(index)
 
 
 def _is_lasting(address: Address) -> bool:

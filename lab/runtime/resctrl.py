@@ -46,19 +46,33 @@ class Class:
         self._monitor = f"{self._folder}/{MONITORS}/{identity}" if wanted.enable_monitoring else ""
 
     def make(self) -> None:
-        """The folder, with its schemata; that of a class that exists is compared. Raises LabError, OSError."""
+        """The folder, with its schemata; that of a class that exists is compared.
+
+        Raises LabError, OSError; what was made is gone again then, and what was there before stays.
+        """
+        made: list[str] = []
+        try:
+            self._make(made)
+        except BaseException:
+            for folder in reversed(made):
+                os.rmdir(folder)
+            raise
+
+    def _make(self, made: list[str]) -> None:
         lines = self._lines()
         if not self._own and not lines:
             if not os.path.isdir(self._folder):
                 raise LabError(f"linux.intelRdt.closID: there is no class {self._wanted.clos_id}")
         elif self._own or not os.path.isdir(self._folder):
             os.mkdir(self._folder)
+            made.append(self._folder)
             for line in lines:
                 _write(f"{self._folder}/schemata", f"{line}\n")
         else:
             self._compare(lines)
         if self._monitor:
             os.mkdir(self._monitor)
+            made.append(self._monitor)
 
     def _lines(self) -> list[str]:
         """Of schemata, in the order in which they are written."""

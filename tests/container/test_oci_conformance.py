@@ -441,6 +441,18 @@ class TestLaterVersions:
         assert complaint in ended.errors
         assert "two" in ended.output, "the host has it again"
 
+    def test_a_device_whose_address_is_refused_inside_comes_back_with_all_of_them(self, bundle: Bundle) -> None:
+        """With the container's namespace it would end."""
+        bundle.value["linux"]["netDevices"] = {"one": {"name": "inside"}}
+        bundle.value["linux"]["sysctl"] = {f"net.ipv6.conf.{name}.disable_ipv6": "1" for name in ("all", "default")}
+        after = ["sh", "-c", '"$@"; code=$?; ip addr show one; exit $code', "sh"]
+        ended = bundle.run("lab-oci", prefix=[*with_devices(), *after], check=False)
+        assert ended.exit_code != 0
+        assert "one: " in ended.errors
+        assert re.search(r"one@.*UP", ended.output)
+        assert "inet 192.0.2.5/24" in ended.output
+        assert "inet6 2001:db8::5/64" in ended.output
+
     def test_network_devices_take_a_network_namespace(self, bundle: Bundle) -> None:
         spaces = bundle.value["linux"]["namespaces"]
         bundle.value["linux"] |= {

@@ -125,6 +125,15 @@ def test_closed_streams_are_no_obstacle_and_are_not_taken_by_files() -> None:
     assert done.returncode == 0
 
 
+def test_a_terminal_is_told_nothing_by_what_strangers_say() -> None:
+    """Names of files and a guest's last words stand in errors; one that is no UTF-8 is told as well."""
+    said = "'\\x1b]0;title\\x07 \\x9b2J \\udcff'"
+    done = perform(f"from lab.errors import LabError; raise LabError({said}, hint={said}, detail={said})")
+    assert done.returncode == 1
+    assert done.stderr == "  | ?]0;title? ?2J ?\nlab: ?]0;title? ?2J ?\n     ?]0;title? ?2J ?\n"
+    assert perform(f"from lab.cli.shape import say; say({said})").stderr == "?]0;title? ?2J ?\n"
+
+
 def test_an_unforeseen_exception_is_one_line() -> None:
     done = perform("{}['no such key']")
     assert done.returncode == 1

@@ -12,7 +12,7 @@ import pytest
 from bootable import DISK_BYTES, qcow2_header
 
 from lab.backends import registry
-from lab.backends.owndisk import name_of
+from lab.backends.owndisk import name_of, placeholder
 from lab.cli.owndisk import Disks
 from lab.cli.run import parse_waited
 from lab.errors import LabError, UsageError
@@ -75,6 +75,24 @@ def test_what_contradicts_the_name_is_refused_in_a_line(tmp_path: Path, name: st
     assert name in refused.value.message
     assert refused.value.hint
     assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["a\nb.raw", "a\x1b[2J.raw", "a\udcff.raw"])
+def test_a_name_that_can_not_be_printed_is_refused(tmp_path: Path, name: str) -> None:
+    """No XML holds it, nor a report."""
+    disk(tmp_path / name)
+    with pytest.raises(UsageError, match="can't be printed"):
+        examine(tmp_path / name)
+    (tmp_path / "link.raw").symlink_to(tmp_path / name)
+    with pytest.raises(UsageError, match="can't be printed"):
+        examine(tmp_path / "link.raw")
+
+
+def test_a_disk_of_any_time_is_taken(tmp_path: Path) -> None:
+    found = examine(disk(tmp_path / "a.raw"))
+    for seconds, year in ((10**13, 9999), (-(10**12), 1970), (10**9, 2001)):
+        stamp = (*found.stamps[0][:3], seconds * 10**9)
+        assert placeholder(replace(found, stamps=(stamp,))).created.year == year
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -144,6 +162,16 @@ def test_a_file_with_its_data_is_treated_like_a_backing_file(tmp_path: Path) -> 
     assert examine(top, backing=[data]).paths == (top, data)
 
 
+def test_a_line_to_type_is_one_for_the_shell(tmp_path: Path) -> None:
+    """The name is the header's, whose author may not be a friend."""
+    name = "$(touch gone);.raw"
+    disk(tmp_path / name)
+    top = disk(tmp_path / "top.qcow2", qcow2_header(backing=name, backing_format="raw"))
+    with pytest.raises(UsageError) as refused:
+        examine(top)
+    assert refused.value.hint.startswith(f"--backing '{tmp_path / name}'")
+
+
 def test_a_change_is_noticed(tmp_path: Path) -> None:
     found = examine(disk(tmp_path / "a.raw"))
     found.require_unchanged()
@@ -157,6 +185,7 @@ def test_which_words_mean_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("web.raw", "web", "web.iso"):
         disk(tmp_path / name)
     assert is_disk("web.raw")
+    assert not is_disk("long" * 100)
     assert is_disk("./web")
     assert is_disk("web.iso", "raw")
     assert not is_disk("web"), "an image's name"
@@ -262,7 +291,7 @@ def request(*, devices: Devices = Devices.VIRTIO, uefi: bool = False, monkeypatc
     )
     return DiskRequest(
         name="lab-s-1d0",
-        disk=OwnDisk(name="top.qcow2", files=files, size_bytes=1 << 30, stamps=()),
+        disk=OwnDisk(name="top.qcow2", files=files, size_bytes=1 << 30, stamps=((8, 12, 0, 0), (8, 13, 0, 0))),
         accelerator=Accelerator.TCG,
         memory_bytes=1 << 30,
         vcpus=1,
@@ -313,6 +342,6 @@ def test_the_jail_holds_the_disk_to_read_and_the_overlay_to_write(
     overlay.write_bytes(qcow2_header())
     wanted = replace(wanted, sockets=tmp_path, disks=(replace(wanted.disks[0], path=overlay),))
     lines = orders(wanted, Path("/usr/bin/qemu-system-x86_64"), tmp_path).splitlines()
-    assert {"read /disks/top.qcow2", "read /disks/base.raw", f"write {overlay}"} <= set(lines)
+    assert {"same 8 12 /disks/top.qcow2", "same 8 13 /disks/base.raw", f"write {overlay}"} <= set(lines)
     assert [line for line in lines if line.startswith("write ")] == [f"write {overlay}"]
     assert [line for line in lines if line.startswith("socket ")] == [f"socket {tmp_path / CONSOLE}"]

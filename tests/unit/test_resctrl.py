@@ -5,6 +5,7 @@ No machine of ours has the real one: it makes ``schemata`` and ``tasks`` in each
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -56,6 +57,24 @@ def test_a_class_of_its_own_goes_with_the_container(root: Path) -> None:
     made.remove()
     assert not (root / "c1").exists()
     made.remove()
+
+
+def test_what_was_there_before_outlives_a_container_that_can_not_be_made(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator's class may be called as a container is."""
+    (root / "c1").mkdir()
+    with pytest.raises(FileExistsError):
+        Class(wanted(schemata=["L3:0=f"]), "c1").make()
+    assert (root / "c1").exists()
+
+    def refuse(path: str, _text: str) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument", path)
+
+    monkeypatch.setattr(resctrl, "_write", refuse)
+    with pytest.raises(OSError, match="Invalid"):
+        Class(wanted(schemata=["L3:0=f"]), "c2").make()
+    assert not (root / "c2").exists(), "what was made is gone"
 
 
 def test_a_class_with_a_name_stays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

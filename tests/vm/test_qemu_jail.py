@@ -34,9 +34,9 @@ from lab.host.home import runtime_root
 from lab.host.virtualisation import Ground
 from lab.hypervisor import accelerator
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.emulator import find_qemu
+from lab.hypervisor.emulator import find_qemu, install_emulator
 from lab.hypervisor.guest.artefacts import prepare_guest
-from lab.hypervisor.jail import confinement
+from lab.hypervisor.jail import confinement, orders
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.hypervisor.kinds import MICROVM
 from lab.hypervisor.tsc import tsc_khz
@@ -407,6 +407,32 @@ def test_nothing_stays_of_a_proof_that_is_killed(lab_home: Path) -> None:
         assert wait_until(lambda: not Path(f"/proc/{qemu}").exists(), SECONDS)
     ledger.clean_stale()
     assert not [folder for folder in runtime_root().glob("*/kvm") if folder.parent.name not in before]
+
+
+def test_a_file_of_somebody_else_is_the_one_that_was_looked_at(lab_home: Path, tmp_path: Path) -> None:
+    """Who owns a disk's folder can put a link there, while lab starts, to what nobody else is let in to."""
+    disk, secret, folder = tmp_path / "disk.raw", tmp_path / "secret", tmp_path / "machine"
+    folder.mkdir()
+    (folder / "socket").touch()
+    for path in (disk, secret):
+        path.write_text(path.name)
+    seen = disk.stat()
+    order = f"same {seen.st_dev} {seen.st_ino} {disk}\n"
+    emulator = install_emulator(lab_home)
+    reads = {"reads": [], "socket": folder / "socket", "devices": []}
+    path = orders.lone_orders(folder, find_qemu(), seccomp=vmm_filter(), **reads)  # type: ignore[arg-type]
+    path.write_text(path.read_text() + order)
+
+    def jailed() -> subprocess.CompletedProcess[str]:
+        words, environment = [str(emulator), "--version"], {"LAB_JAIL": str(path)}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    assert "QEMU emulator version" in jailed().stdout, "as long as it is the same"
+    disk.unlink()
+    disk.symlink_to(secret)
+    ended = jailed()
+    assert ended.returncode == 1
+    assert f"{disk} is another file than lab has looked at" in ended.stderr
 
 
 def is_confined(pid: int) -> bool:

@@ -180,13 +180,14 @@ class DiskMachine:
 
 def specification(request: DiskRequest, emulator: Path) -> MachineSpec:
     """What QEMU shall be told."""
-    files = request.disk.files
+    files, paths = request.disk.files, request.disk.paths
     disk = Disk(
         serial=SERIAL,
         path=request.directory / OVERLAY,
         boot_order=1,
         chain=tuple((file.path, file.format) for file in files),
         data=tuple(file.data for file in files if file.data),
+        known=tuple((path, stamp[0], stamp[1]) for path, stamp in zip(paths, request.disk.stamps, strict=True)),
     )
     return MachineSpec(
         name=request.name,

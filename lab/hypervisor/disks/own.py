@@ -10,8 +10,10 @@ named it as well.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +94,9 @@ class OwnDisk:
 def is_disk(word: str, form: str = "") -> bool:
     """Whether ``word`` names a disk and no image: a file that is there, with a path, a disk's suffix or a format."""
     path = Path(word)
-    return path.is_file() and bool(form or "/" in word or path.suffix in SUFFIXES)
+    with suppress(OSError):  # longer than any file's name
+        return path.is_file() and bool(form or "/" in word or path.suffix in SUFFIXES)
+    return False
 
 
 def examine(path: Path, *, form: str = "", backing: Sequence[Path] = ()) -> OwnDisk:
@@ -154,8 +158,8 @@ def _found(path: Path) -> Path:
         raise UsageError(f"there is no file {path}", hint="the path of a disk: ./debian.qcow2") from None
     if not stat.S_ISREG(found.stat().st_mode):
         raise UsageError(f"{path} is no regular file", hint="lab boots disks that are files")
-    if "\n" in str(found):
-        raise UsageError("a disk's path holds a line break", hint="rename it")
+    if not f"{path}{found}".isprintable():  # a line break, a sign that no XML holds, bytes that are no UTF-8
+        raise UsageError(f"{path}: a disk's path holds signs that can't be printed", hint="rename it")
     return found
 
 
@@ -208,7 +212,8 @@ def _named(word: str, owner: Path, allowed: dict[Path, Path], relation: str) -> 
     if found not in allowed:
         raise UsageError(
             f"{owner.name} {relation} {word}: a disk gets no file of this host that you have not named",
-            hint=f"--backing {found}, if it is meant to; or make one file of both: qemu-img convert -O qcow2",
+            hint=f"--backing {shlex.quote(str(found))}, if it is meant to; or make one file of both: "
+            "qemu-img convert -O qcow2",
         )
     return _found(found)
 

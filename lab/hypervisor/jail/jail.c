@@ -102,6 +102,26 @@ static void show(const char *path, unsigned long flags) {
     free(target);
 }
 
+/* The same of a file whose folder may be somebody else's, who can put another one there at any time, or a link to one in
+ * a folder that is closed to all: it has to be the one that lab has looked at, by its device and inode.
+ */
+static void show_same(const char *words) {
+    unsigned long long device, inode;
+    int path;
+    struct stat status;
+    if (sscanf(words, "%llu %llu %n", &device, &inode, &path) != 2)
+        fail("same %s", words);
+    show(words + path, MS_RDONLY | DATA);
+    char *target = inside(words + path);
+    if (stat(target, &status) < 0)
+        fail("%s", target);
+    if (status.st_dev != device || status.st_ino != inode) {
+        errno = ESTALE;
+        fail("%s is another file than lab has looked at", words + path);
+    }
+    free(target);
+}
+
 static void give(const char *path, mode_t mode) {
     if (lchown(path, user(), user()) < 0 || chmod(path, mode) < 0)
         fail("give %s", path);
@@ -211,6 +231,8 @@ static void obey(const char *word, char *about) {
         show(about, MS_RDONLY | MS_NOSUID | MS_NODEV);
     else if (!strcmp(word, "read"))
         show(about, MS_RDONLY | DATA);
+    else if (!strcmp(word, "same"))
+        show_same(about);
     else if (!strcmp(word, "write")) {
         give(about, 0600);
         show(about, DATA);

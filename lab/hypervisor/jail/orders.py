@@ -125,7 +125,9 @@ def _system(qemu: Path) -> Iterator[str]:
 def _machine(spec: MachineSpec) -> Iterator[str]:
     yield f"read {spec.sockets}"
     yield from (f"socket {spec.sockets / name}" for name in _sockets(spec))
-    yield from (f"read {path}" for path in _read_only(spec))
+    known = {path: numbers for disk in spec.disks for path, *numbers in disk.known}
+    for path in _read_only(spec):
+        yield "same {} {} {}".format(*known[path], path) if path in known else f"read {path}"
     yield from (f"write {disk.path}" for disk in spec.disks if disk.below)
 
 

@@ -115,8 +115,8 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
     wanted.make_group(group)
     rdt = class_of(wanted.config, entry.id)
     if rdt is not None:
-        undo.callback(rdt.remove)
         rdt.make()
+        undo.callback(rdt.remove)
     steps.enter("plan")
     plan = wanted.plan(
         entry.id,
