@@ -17,6 +17,7 @@ from lab.host import syscalls
 from lab.host.syscalls import MOUNT_ATTR_IDMAP
 from lab.lean import signal
 from lab.runtime import mounts
+from lab.runtime import trees as trees_of_mounts
 from lab.runtime.channel import Channel, ChannelClosed
 
 TYPE_CHECKING = False
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from lab.runtime.mounts import Bind, OverlayRoot
     from lab.runtime.plan import Plan
 
+APART = (syscalls.MS_REC | syscalls.MS_SLAVE,)
+"""Made in the host's mount namespace, a copy of a mount that is shared is one of its peers, and what is mounted below
+the one would be below the other. The child's own copies are slaves as well.
+"""
 SECBIT_NO_SETUID_FIXUP = 4  # capabilities(7): a change of ids leaves the capabilities alone
 
 
@@ -50,7 +55,9 @@ def trees(plan: Plan, pid: int) -> list[int]:
 def _root(plan: Plan, pid: int) -> int:
     operation = mounts.from_json(plan.root)
     if isinstance(operation, mounts.DirectoryRoot):
-        return syscalls.open_tree(operation.source, recursive=True)
+        tree = syscalls.open_tree(operation.source, recursive=True)
+        trees_of_mounts.dress(tree, propagation=APART)
+        return tree
     assert isinstance(operation, mounts.OverlayRoot)
     namespace = _open(f"/proc/{pid}/ns/user")
     try:
@@ -60,7 +67,7 @@ def _root(plan: Plan, pid: int) -> int:
 
 
 def _bound(operation: Bind, pid: int) -> int:
-    tree = operation.made()
+    tree = operation.made(APART)
     if not operation.idmap:
         return tree
     if operation.uid_map:

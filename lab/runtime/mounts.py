@@ -192,11 +192,11 @@ class Bind(Operation):
             place, remembered = root.ensure(self.target, directory=directory, follow=True), ""
         root.attach(tree, place, remembered if directory else "")
 
-    def made(self) -> int:
-        """The mount with all its attributes, before it is anywhere."""
+    def made(self, first: tuple[int, ...] = ()) -> int:
+        """The mount with all its attributes, before it is anywhere; ``first`` is how it propagates unless it says."""
         tree = trees.copy(self.source, recursive=self.whole)
         try:
-            trees.dress(tree, self.attributes, self.recursive, self.propagation)
+            trees.dress(tree, self.attributes, self.recursive, (*first, *self.propagation))
         except OSError:
             os.close(tree)
             raise

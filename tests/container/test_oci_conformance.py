@@ -98,6 +98,18 @@ def in_user_namespace(bundle: Bundle) -> None:
 
 
 class TestMounts:
+    def test_in_a_user_namespace_nothing_is_shared_with_a_host_that_shares(self, bundle: Bundle) -> None:
+        """As systemd makes every host: what the container mounts would show there, and its root not be entered."""
+        in_user_namespace(bundle)
+        for folder in (bundle.folder / "source", bundle.root / "bound"):
+            folder.mkdir()
+        bundle.mount("/bound", source="source", options=["bind"])
+        bundle.script("cat /proc/self/mountinfo")
+        words = ["unshare", "--mount", "sh", "-c", 'mount --make-rshared / && exec "$@"', "sh"]
+        told = bundle.run("lab-oci", prefix=words).output
+        assert " /bound " in told
+        assert " shared:" not in told
+
     def test_data_of_a_bind_mount_is_left_out_with_a_warning(self, bundle: Bundle, runtime: str) -> None:
         source = bundle.folder / "source"
         source.mkdir()
