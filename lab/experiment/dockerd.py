@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -18,6 +17,10 @@ from pathlib import Path
 
 PROGRAMS = ("dockerd", "containerd", "docker", "docker-init")
 PATH = "/usr/bin:/usr/sbin:/bin:/sbin"  # the distribution's programs come first, whatever else is installed
+ENVIRONMENT = {
+    "PATH": PATH,
+    "HOME": "/root",
+}  # no XDG_RUNTIME_DIR, which the caller's session may have: it hides /run
 PACKAGE = "docker.io"
 
 NAMESPACES = ("--mount", "--net", "--ipc", "--uts", "--propagation", "private")
@@ -70,9 +73,7 @@ def start(
     namespaces = NAMESPACES if by_systemd else (*NAMESPACES, *PROCESSES)
     words = ["setpriv", "--pdeathsig=KILL", "unshare", *namespaces, "sh", "-euc", START, "-", str(folder)]
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen(
-            [*begin, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PATH": PATH}
-        )
+        return subprocess.Popen([*begin, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT)
 
 
 def address(folder: Path) -> str:
