@@ -221,8 +221,12 @@ def start(folder: Path, name: str, group: str) -> subprocess.Popen[bytes]:
 
 
 def remove_abandoned() -> None:
-    """What tests that were killed have left: folders of this name that nobody has locked."""
+    """What tests that were killed have left: folders of this name that nobody has locked. Only our own: anybody may
+    make one there, with the name of a group that is not ours to kill.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if folder.lstat().st_uid != os.geteuid():
+            continue
         with suppress(OSError), (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(folder)

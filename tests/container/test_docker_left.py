@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import dockering
+import pytest
 from oci import until
 
 from lab.experiment import dockerd
@@ -92,3 +95,19 @@ def test_what_killed_tests_leave_the_next_ones_remove(missing: Callable[[str], N
         until(lambda: not processes(folder), "the end of the daemon and its containers", 30)
     dockering.remove_abandoned()
     assert left(folder, group) == []
+
+
+def test_what_somebody_else_has_put_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could name any control group of the host's, or any unit of systemd's, to be killed by root."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    removed: list[Path] = []
+    monkeypatch.setattr(dockering, "remove", removed.append)
+    ours, theirs, link = (tmp_path / f"{dockering.PREFIX}{name}" for name in ("ours", "theirs", "link"))
+    for folder in (ours, theirs):
+        folder.mkdir()
+        (folder / "lock").touch()
+    link.symlink_to(ours)
+    for path in (theirs, link):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    dockering.remove_abandoned()
+    assert removed == [ours]
