@@ -97,6 +97,8 @@ class Machine:
             undo.pop_all()
         machine = cls(request, timeline, channels, domain)
         if request.snapshot is not None:
+            with suppress(LabError):  # it has died: whoever waits for its application is told
+                domain.go_on()
             machine._wake()
         return machine
 

@@ -205,7 +205,7 @@ def _let_settle(connection: Any) -> None:
             time.sleep(SETTLE_STEP_SECONDS)
 
 
-SAVE_SECONDS = 120.0
+SAVE_SECONDS = RESTORE_SECONDS = 120.0
 GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 SWITCHED_OFF = (
     (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST),
@@ -224,6 +224,20 @@ class Domain:
         self.process = hypervisor.process_of(self.name)
         self._switched_off = threading.Event()
         self._log = hypervisor.root / "log" / "qemu" / f"{self.name}.log"
+
+    def go_on(self) -> None:
+        """Have the vCPUs of a restored machine run as soon as its state has been read. Raises LabError.
+
+        libvirt's own order is lost when it comes before that: the machine was paused when it was saved, and QEMU
+        makes it again what the stream says it was.
+        """
+        deadline = time.monotonic() + RESTORE_SECONDS
+        while (status := self._ask("query-status")["status"]) != "running":
+            if status == "paused":
+                self._ask("cont")
+            if time.monotonic() > deadline:
+                raise LabError(f"QEMU does not restore {self.name}: its machine is {status}")
+            time.sleep(SAVE_STEP_SECONDS)
 
     def write_state(self, target: int) -> None:
         """Pause the vCPUs, and write RAM and the devices' state to the file ``target`` as QEMU's migration stream.
