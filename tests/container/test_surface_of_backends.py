@@ -140,7 +140,7 @@ def test_a_boundary_adds_no_system_call_to_an_application(made: dict[tuple[str, 
 
 
 def test_there_is_a_page_with_its_tables(told: dict[str, Any], measured: dict[str, dict[str, Any]]) -> None:
-    folder = Path(told["run"])
+    folder = Path(told["folder"])
     assert "both agree" in (folder / "report.html").read_text()
     assert (folder / "surface-calls.csv").read_text().count("\n") == 1 + sum(map(len, measured.values()))
 

@@ -150,6 +150,8 @@ def test_what_listens_is_read_from_the_kernels_tables() -> None:
 class Tables:
     """An instance as far as `listeners` asks."""
 
+    opaque = False
+
     def inside(self, verb: str, path: str) -> Completed:
         text = TCP6 if path.endswith("6") else TCP
         return Completed(exit_code=0, stdout=json.dumps({"text": text}).encode(), stderr=b"")
