@@ -226,7 +226,6 @@ PLAIN = (
     (r"Input should be greater than or equal to ([-\d.]+)", r"it is \1 at least"),
     (r"Input should be less than or equal to ([-\d.]+)", r"it is \1 at most"),
     (r"Input should be a valid (integer|number).*", r"not a number"),
-    (r" \(Possible options?: (.*)\)", r"; did you mean \1?"),
 )
 """What the command line's parser says in a program's words, and in a reader's."""
 
@@ -235,7 +234,16 @@ def plain(text: str) -> str:
     """What the command line's parser says, in words for who typed it."""
     for words, better in PLAIN:
         text = re.sub(words, better, text)
-    return text
+    return re.sub(r"(-\S+) \(Possible options?: (.*)\)", _alike, text)
+
+
+def _alike(found: re.Match[str]) -> str:
+    """An option that is none, and which was meant; the parser takes two for alike that share but their dashes."""
+    names = {name.lstrip("-"): name for name in re.split(r",\s*", found[2])}
+    meant = near(found[1].lstrip("-"), names)
+    for plain_name, name in names.items():
+        meant = re.sub(rf"\b{re.escape(plain_name)}\b", name, meant)
+    return f"{found[1]}; {meant}" if meant else found[1]
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -217,6 +217,7 @@ def test_quiet_says_nothing_and_colours_can_be_had_without(capsys: pytest.Captur
         (("compare", "web-app", "--port", "99999"), "it is 65535 at most"),
         (("bench", "self", "--blocks", "x"), "not a number"),
         (("compare", "web-app", "--blok", "3"), "did you mean"),
+        (("isolation", "ladder", "web-app", "--results", "x"), "no such option: --results\n"),
     ],
 )
 def test_what_the_parser_refuses_is_said_in_a_reader_s_words(words: tuple[str, ...], says: str) -> None:
