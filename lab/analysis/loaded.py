@@ -1,4 +1,4 @@
-"""What ``lab.load`` returns: a run's observations, and the tables, intervals and findings made of them."""
+"""The object that ``lab.load`` returns: a run's observations, and the tables, intervals and findings made of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.analysis.summary import summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded(Observed):
-    """A run, its observations (``frame``: see `lab.analysis.data.Observed`), and what they say."""
+    """A run, its observations (``frame``: see `lab.analysis.data.Observed`), and the tables made of them."""
 
     def summary(self) -> pd.DataFrame:
         """Absolute values: see `lab.analysis.summary.summary`."""

@@ -1,1 +1,1 @@
-"""Building: a stage's story (`stage`), what its instructions do (`…_step`), and what stages share meanwhile."""
+"""Building: the story of a stage (`stage`), its instructions (`…_step`), and the parts that stages share."""

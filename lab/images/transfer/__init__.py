@@ -1,1 +1,1 @@
-"""Images on their way in and out: registries, archives, tars, downloads, and what networks and proxies get wrong."""
+"""Images on their way in and out: registries, archives, tars, downloads, and the troubles of networks and proxies."""

@@ -1,1 +1,1 @@
-"""Looking after the store: what is in it, what differs, what is damaged, what may go."""
+"""Looking after the store: its contents, differences, damage, and the removal of images."""
