@@ -14,11 +14,11 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 EXPECTED = {
-    "01-first-look": ["boot.isolated", "container#aa", "'blocks': 6", "boot.total", "adjusted"],
+    "01-first-look": ["boot.isolated", "#aa", "'blocks': 6", "boot.total", "adjusted"],
     "02-boot": ["boot.kernel", "boot.listening", "microvm"],
     "03-memory": ["memory.working_set", "memory.host.available_change", "rest"],
     "04-isolation": ["kernel-release", "inconclusive", "guest", "CAP_SYS_ADMIN|errno|EPERM"],
-    "05-design-of-experiments": ["container#aa", r"3: \(", r"20: \("],
+    "05-design-of-experiments": ["process#aa", r"3: \(", r"20: \("],
     "06-your-own-scenario": ["HttpReadiness", "is not a size", "81300.8", "key-value"],
 }
 
