@@ -44,6 +44,7 @@ from lab.lean import signal, suppress
 from lab.runtime import init
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step, StepFailed
+from lab.runtime.within import ChildrenIn, clone, clone_within, outside, pid_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +62,6 @@ JOINED = (
     | syscalls.CLONE_NEWCGROUP
     | syscalls.CLONE_NEWTIME
 )
-
-
-OF_CHILDREN = {syscalls.CLONE_NEWPID: "pid", syscalls.CLONE_NEWTIME: "time"}
 
 
 class Started:
@@ -117,7 +115,7 @@ def begin(plan: Plan, stdio: list[int], tell: Tell | None) -> Started:
         with ChildrenIn(plan.born_in, plan.time_offsets if plan.new_time else None):
             become = _restorer() if plan.criu else init.run
             init.import_early(plan.process, plan)
-            started = fork(plan.clone_flags, plan.cgroups, lambda *ends: become(plan, stdio, *ends), plan.users)
+            started = fork(plan.clone_flags, plan.cgroups, lambda *ends: become(plan, stdio, *ends), outside(plan))
         progress.finish()
     except Exception as error:
         raise progress.failure(error) from error
@@ -205,60 +203,6 @@ def take_child_of(between: Started, channel: Channel) -> None:
     between.pid, between.pidfd = pid_of(pidfd), pidfd
 
 
-class ChildrenIn:
-    """Processes forked within are born in these namespaces, and with these offsets of their clocks.
-
-    A process can't change its own pid namespace, nor can a clock be offset once a process goes by it: what
-    setns(2) and unshare(2) change is where children will be (pid_namespaces(7), time_namespaces(7)).
-    """
-
-    def __init__(self, namespaces: Sequence[Sequence[Any]], time_offsets: str | None = None) -> None:
-        """Each of ``namespaces`` is a path or a pidfd, and a CLONE_NEW flag."""
-        self._namespaces = namespaces
-        self._time_offsets = time_offsets
-        self._own: list[tuple[int, int]] = []
-
-    def __enter__(self) -> None:
-        try:
-            for where, flag in self._namespaces:
-                self._remember(flag)
-                enter(where, flag)
-            if self._time_offsets is not None:
-                self._remember(syscalls.CLONE_NEWTIME)
-                syscalls.unshare(syscalls.CLONE_NEWTIME)
-                offset_clocks(self._time_offsets)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def _remember(self, flag: int) -> None:
-        self._own.append((os.open(f"/proc/self/ns/{OF_CHILDREN[flag]}", os.O_RDONLY | os.O_CLOEXEC), flag))
-
-    def __exit__(self, *_error: object) -> None:
-        for descriptor, flag in self._own:
-            syscalls.setns(descriptor, flag)
-            os.close(descriptor)
-
-
-def offset_clocks(text: str) -> None:
-    """Of the time namespace that children will be in; all in one write(2)."""
-    if text:
-        with open("/proc/self/timens_offsets", "w") as file:
-            file.write(text)
-
-
-def enter(where: str | int, flag: int) -> None:
-    """setns(2) into the namespace at a path, or into that of a pidfd's process."""
-    if isinstance(where, int):
-        syscalls.setns(where, flag)
-        return
-    descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.setns(descriptor, flag)
-    finally:
-        os.close(descriptor)
-
-
 def run_hooks(plan: Plan, started: Started, tell: Tell | None) -> None:
     """The hooks of this side, between the child's mounts and its new root. Raises StepFailed, OSError."""
     from lab.runtime import hooks
@@ -279,21 +223,24 @@ def run_hooks(plan: Plan, started: Started, tell: Tell | None) -> None:
 
 
 def fork(
-    namespaces: int, cgroups: CgroupsPlan, child: Callable[[Channel, int, list[int]], None], users: str = ""
+    namespaces: int,
+    cgroups: CgroupsPlan,
+    child: Callable[[Channel, int, list[int]], None],
+    within: Sequence[Sequence[Any]] = (),
 ) -> Started:
     """clone(2) into new ``namespaces``; the child gets its ends of the channel and of the status pipe, and the v1
-    tasks files, opened here because root in a user namespace may not. ``users`` is one to be born in, by path.
+    tasks files, opened here because root in a user namespace may not. ``within`` others, as `outside` has them.
     """
     ours, theirs = Channel.pair()
     status_read, status_write = os.pipe2(os.O_CLOEXEC)
     tasks: list[int] = []
     try:
         tasks.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroups.tasks)
-        if users:
-            pid, pidfd = clone_within(users, namespaces, cgroups.unified)
+        if within:
+            pid, pidfd = clone_within(within, namespaces, cgroups.unified)
         else:
             pid, pidfd = clone(namespaces, cgroups.unified)
-    except OSError:
+    except (OSError, StepFailed):
         ours.close()
         os.close(status_read)
         raise
@@ -309,66 +256,6 @@ def fork(
         theirs.close()
         for descriptor in (status_write, *tasks):
             os.close(descriptor)
-
-
-def clone(namespaces: int, cgroup: str) -> tuple[int, int]:
-    """A child born in its v2 group, where there is one: moving it there would wait for an RCU grace period.
-
-    Its pid and its pidfd, which come together or not at all; 0 and -1 in the child.
-    """
-    ends_with = 0 if namespaces & syscalls.CLONE_PARENT else signal.SIGCHLD  # the parent's wish counts already
-    if not cgroup:
-        return syscalls.clone_pidfd(namespaces | ends_with)
-    directory = os.open(cgroup, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return syscalls.clone3(namespaces, ends_with, directory)
-    finally:
-        os.close(directory)
-
-
-def clone_within(users: str, namespaces: int, cgroup: str) -> tuple[int, int]:
-    """`clone` inside the user namespace at ``users``, which the new ones then belong to: pid, 0 in the child; pidfd.
-
-    Who enters a user namespace can't return: a go-between does, and has the child for its parent (CLONE_PARENT).
-    """
-    ours, theirs = Channel.pair()
-    between = syscalls.clone(signal.SIGCHLD)
-    if between == 0:
-        ours.close()
-        if go_between(theirs, users, namespaces, cgroup):
-            os._exit(0)
-        theirs.close()
-        return 0, -1
-    theirs.close()
-    try:
-        message, descriptors = ours.receive()
-    except ChannelClosed:
-        raise OSError(0, "the go-between died", users) from None
-    finally:
-        ours.close()
-        os.waitpid(between, 0)
-    if not descriptors:
-        raise OSError(int(str(message["number"])), str(message["text"]), users)
-    return pid_of(descriptors[0]), descriptors[0]
-
-
-def go_between(channel: Channel, users: str, namespaces: int, cgroup: str) -> bool:
-    """True in the go-between, when it has told what became of it; False in the child."""
-    try:
-        enter(users, syscalls.CLONE_NEWUSER)
-        pid, pidfd = clone(namespaces | syscalls.CLONE_PARENT, cgroup)
-    except OSError as error:
-        channel.send("FAILED", number=error.errno or 0, text=error.strerror)
-        return True
-    if pid != 0:
-        channel.send("BORN", descriptors=[pidfd])
-    return pid != 0
-
-
-def pid_of(pidfd: int) -> int:
-    """As our own pid namespace numbers it (pidfd_open(2))."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
 
 
 def map_ids(started: Started, plan: Plan) -> None:

@@ -22,12 +22,14 @@ from lab.runtime.mounts import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from lab.runtime.config import Config, Device, IdMapping, MountConfig
     from lab.runtime.mountoptions import Options
 
 NODE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 DEVICE_MODE = 0o666
+SHOWS = {"sysfs": "network", "mqueue": "ipc"}  # file systems, and the namespace that each shows
 ELSEWHERE = ("/dev/ptmx",)  # comes with the default devices, as a link to the container's own
 
 
@@ -101,7 +103,19 @@ def _operation(config: Config, mount: MountConfig, path: str, bundle: str) -> Op
         recursive=options.recursive,
         propagation=options.propagation,
         copy_up=options.copy_up,
+        **_made_by_parent(config, mount.type),
     )
+
+
+def _made_by_parent(config: Config, kind: str) -> dict[str, Any]:
+    """A file system that shows a namespace can be mounted by whoever has power over that: by root of a new user
+    namespace only if the other one is new as well (sysfs(5), mq_overview(7)).
+    """
+    given = {space.type: space.path for space in config.linux.namespaces}
+    shown = SHOWS.get(kind, "")
+    if not shown or "user" not in given or given.get(shown) == "":
+        return {}
+    return {"tree": True, "within": given.get(shown, "")}
 
 
 def _bind(config: Config, mount: MountConfig, options: Options, path: str, bundle: str) -> Bind:

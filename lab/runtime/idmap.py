@@ -22,7 +22,9 @@ from lab.runtime.channel import Channel, ChannelClosed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lab.runtime.mounts import Bind, OverlayRoot
+    from collections.abc import Callable
+
+    from lab.runtime.mounts import Bind, FileSystem, Operation, OverlayRoot
     from lab.runtime.plan import Plan
 
 APART = (syscalls.MS_REC | syscalls.MS_SLAVE,)
@@ -45,6 +47,8 @@ def trees(plan: Plan, pid: int) -> list[int]:
             operation = mounts.from_json(value)
             if isinstance(operation, mounts.Bind) and operation.tree:
                 found.append(_bound(operation, pid))
+            elif isinstance(operation, mounts.FileSystem) and operation.tree:
+                found.append(_shown(operation))
     except BaseException:
         for descriptor in found:
             os.close(descriptor)
@@ -61,9 +65,23 @@ def _root(plan: Plan, pid: int) -> int:
     assert isinstance(operation, mounts.OverlayRoot)
     namespace = _open(f"/proc/{pid}/ns/user")
     try:
-        return _overlay(operation, namespace, _host_id(f"/proc/{pid}/uid_map"), _host_id(f"/proc/{pid}/gid_map"))
+        uid, gid = _host_id(f"/proc/{pid}/uid_map"), _host_id(f"/proc/{pid}/gid_map")
+        return _made_by_another(operation, lambda: _overlay(operation, namespace, uid, gid), syscalls.CLONE_NEWNS)
     finally:
         os.close(namespace)
+
+
+def _shown(operation: FileSystem) -> int:
+    """A file system that shows what its maker sees. It's made by a process that is in the container's namespace."""
+
+    def make() -> int:
+        if operation.within:
+            namespace = _open(operation.within)
+            syscalls.setns(namespace, 0)
+            os.close(namespace)
+        return operation.made(operation.data, -1)
+
+    return _made_by_another(operation, make)
 
 
 def _bound(operation: Bind, pid: int) -> int:
@@ -101,13 +119,13 @@ def _namespace_with(uid_map: str, gid_map: str) -> int:
         os.waitpid(pid, 0)
 
 
-def _overlay(operation: OverlayRoot, namespace: int, uid: int, gid: int) -> int:
-    """The overlay over mapped layers, mounted nowhere. Made by a process with a mount namespace of its own."""
+def _made_by_another(operation: Operation, make: Callable[[], int], namespaces: int = 0) -> int:
+    """The mount that a process in new ``namespaces`` has made, mounted nowhere."""
     ours, theirs = Channel.pair()
-    pid = syscalls.clone(syscalls.CLONE_NEWNS | signal.SIGCHLD)
+    pid = syscalls.clone(namespaces | signal.SIGCHLD)
     if pid == 0:
         try:
-            _send_overlay(theirs, operation, namespace, uid, gid)
+            theirs.send("MOUNTED", descriptors=[make()])
         except OSError as error:
             theirs.send("FAILED", number=error.errno or 0, text=error.strerror)
         finally:
@@ -116,17 +134,19 @@ def _overlay(operation: OverlayRoot, namespace: int, uid: int, gid: int) -> int:
     try:
         message, descriptors = ours.receive()
     except ChannelClosed:
-        raise OSError(0, "the process that mounts the overlay died") from None
+        raise OSError(0, "the process that makes it died", operation.describe()) from None
     finally:
         ours.close()
         os.waitpid(pid, 0)
     if not descriptors:
-        raise OSError(int(str(message["number"])), str(message["text"]))
+        raise OSError(int(str(message["number"])), str(message["text"]), operation.describe())
     return descriptors[0]
 
 
-def _send_overlay(channel: Channel, operation: OverlayRoot, namespace: int, uid: int, gid: int) -> None:
-    """Layers are given to overlayfs by short names in a scratch tmpfs: a page of options holds a thousand.
+def _overlay(operation: OverlayRoot, namespace: int, uid: int, gid: int) -> int:
+    """The overlay over mapped layers, by a process with a mount namespace of its own.
+
+    Layers are given to overlayfs by short names in a scratch tmpfs: a page of options holds a thousand.
 
     The overlay keeps the credentials it was mounted with for what it does to the upper layer. They have to have a
     place in the map, so they are root's inside; the capabilities stay those of the host's root.
@@ -149,7 +169,7 @@ def _send_overlay(channel: Channel, operation: OverlayRoot, namespace: int, uid:
     lower = ":".join(str(place) for place in range(len(operation.lower)))
     upper, work = (os.path.join("w", os.path.relpath(each, common)) for each in (operation.upper, operation.work))
     syscalls.mount("overlay", "merged", "overlay", 0, mounts.overlay_options(lower, upper, work))
-    channel.send("MOUNTED", descriptors=[syscalls.open_tree("merged", recursive=False)])
+    return syscalls.open_tree("merged", recursive=False)
 
 
 def _host_id(path: str) -> int:

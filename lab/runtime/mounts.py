@@ -100,7 +100,10 @@ class DirectoryRoot(Operation):
 
 
 class FileSystem(Operation):
-    """A new file system: proc, tmpfs, devpts, … ``copy_up`` takes along what the directory held (tmpfs)."""
+    """A new file system: proc, tmpfs, devpts, … ``copy_up`` takes along what the directory held (tmpfs).
+
+    A ``tree`` is made by the parent, see `lab.runtime.idmap`, in the namespace at the path ``within`` or its own.
+    """
 
     kind: str
     source: str
@@ -109,6 +112,8 @@ class FileSystem(Operation):
     recursive: tuple[int, int] = UNTOUCHED
     propagation: tuple[int, ...] = ()
     copy_up: bool = False
+    tree: bool = False
+    within: str = ""
 
     def describe(self) -> str:
         return f"{self.kind} on {self.target}{' read-only' if self.flags & MS_RDONLY else ''}"
@@ -122,13 +127,17 @@ class FileSystem(Operation):
                 data = f"{data},{mode}"
         except FileNotFoundError:
             place = root.ensure(self.target, directory=True)
+        root.attach(root.next_tree() if self.tree else self.made(data, place), place, self.target)
+
+    def made(self, data: str, place: int) -> int:
+        """The mount with all its attributes, before it is anywhere; ``place`` is what it will cover."""
         tree = trees.file_system(self.kind, self.source, self.flags, data, writable=self.copy_up)
         own = UNTOUCHED
         if self.copy_up:
             _copy_up(place, tree)
             own = (trees.attributes(self.flags & MS_RDONLY), 0)
         trees.dress(tree, own, self.recursive, self.propagation)
-        root.attach(tree, place, self.target)
+        return tree
 
 
 def _copy_up(place: int, tree: int) -> None:

@@ -146,6 +146,7 @@ class Plan(Record):
     new_time: bool = False
     own_users: bool = False  # a user namespace, new or given
     users: str = ""  # the path of a given one
+    joined_first: tuple[()] | list[list[Any]] = ()  # as joins, of those joined before a user namespace is entered
     trees: bool = False  # some mounts are made by the parent, see lab.runtime.idmap
     propagation: int = MS_REC | MS_SLAVE  # between the host's mounts and the namespace's copies of them
     root_propagation: int = 0  # of the container's root once it is entered

@@ -81,7 +81,7 @@ def _groups(plan: Plan) -> str:
 
 
 def _joined(plan: Plan) -> Remark:
-    joined = [f"the {_names(int(str(flag)))} namespace made before" for _, flag in plan.joins]
+    joined = [f"the {_names(int(str(flag)))} namespace made before" for _, flag in [*plan.joined_first, *plan.joins]]
     if plan.cgroup_namespace:
         joined.append("an own view of the control groups")
     return Remark(", ".join(joined)) if joined else NO_JOIN

@@ -10,7 +10,7 @@ from lab.host import syscalls
 from lab.host.syscalls import MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
 from lab.runtime import capabilities, files, lsm, mountoptions, schema, validate
 from lab.runtime.files import masks, operations
-from lab.runtime.mounts import Bind, DirectoryRoot
+from lab.runtime.mounts import Bind, DirectoryRoot, FileSystem
 from lab.runtime.plan import CgroupsPlan, Enter, Plan, ProcessPlan
 
 __all__ = ["joined_flags", "masks", "operations", "plan", "process_plan"]
@@ -43,6 +43,7 @@ NAMESPACES = {
     "cgroup": syscalls.CLONE_NEWCGROUP,
     "time": syscalls.CLONE_NEWTIME,
 }
+JOINED = ("uts", "ipc", "network", "cgroup", "time")  # by setns(2), see `lab.runtime.container.outside`
 NOT_BY_CLONE = ("cgroup", "time")  # made in other ways, see `lab.runtime.container` and `lab.runtime.init`
 
 INFINITE = (1 << 64) - 1  # an rlimit in JSON; RLIM_INFINITY is -1 in Python
@@ -101,8 +102,9 @@ def plan(
         name=name,
         clone_flags=sum(NAMESPACES[kind] for kind in made if kind not in NOT_BY_CLONE),
         cgroup_namespace="cgroup" in made,
-        joins=_given(linux, but=("pid", "user")),
-        born_in=_given(linux, only="pid"),
+        joins=_given(linux, "mount", *(() if own_users else JOINED)),
+        joined_first=_given(linux, *JOINED) if own_users else (),
+        born_in=_given(linux, "pid"),
         new_time="time" in made,
         time_offsets="\n".join(f"{kind} {each.secs} {each.nanosecs}" for kind, each in linux.time_offsets.items()),
         uid_map=files.id_map(linux.uid_mappings) if "user" in made else "",
@@ -113,7 +115,7 @@ def plan(
         mounts=[operation.to_json() for operation in mounted],
         own_users=own_users,
         users="".join([space.path for space in linux.namespaces if space.type == "user"]),
-        trees=own_users or any(isinstance(operation, Bind) and operation.tree for operation in mounted),
+        trees=own_users or any(isinstance(operation, Bind | FileSystem) and operation.tree for operation in mounted),
         masks=[operation.to_json() for operation in masks(config)],
         propagation=_propagation(linux),
         root_propagation=mountoptions.PROPAGATION[linux.rootfs_propagation] if linux.rootfs_propagation else 0,
@@ -201,13 +203,9 @@ def joined_flags(config: Config) -> int:
     return sum(NAMESPACES[space.type] for space in config.linux.namespaces)
 
 
-def _given(linux: Linux, *, but: tuple[str, ...] = (), only: str = "") -> list[list[Any]]:
-    """The namespaces given by path, with their flags."""
-    return [
-        [space.path, NAMESPACES[space.type]]
-        for space in linux.namespaces
-        if space.path and space.type not in but and only in ("", space.type)
-    ]
+def _given(linux: Linux, *kinds: str) -> list[list[Any]]:
+    """The namespaces of these kinds that are given by path, with their flags."""
+    return [[space.path, NAMESPACES[space.type]] for space in linux.namespaces if space.path and space.type in kinds]
 
 
 def _propagation(linux: Linux) -> int:
