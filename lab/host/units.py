@@ -29,14 +29,21 @@ def parse_bytes(text: str) -> int:
     return size
 
 
+MOST_CPUS = 8192  # NR_CPUS on x86-64: no kernel has more
+LEAST_CPUS = 0.01  # 1 ms in each 100 ms is the smallest quota that the kernel takes (kernel/sched/core.c)
+
+
 def parse_cpus(text: str) -> float:
-    """``1``, ``0.5`` or ``2.25`` CPUs. Raises UsageError for anything that is not a finite number above zero."""
+    """``1``, ``0.5`` or ``2.25`` CPUs. Raises UsageError for any other text, and for what no kernel grants."""
     try:
         cpus = float(text)
     except ValueError:
         cpus = math.nan
     if not math.isfinite(cpus) or cpus <= 0:
         raise UsageError(f"{text!r} is not a number of CPUs", hint="write for example 1 or 0.5")
+    if not LEAST_CPUS <= cpus <= MOST_CPUS:
+        hint = f"write a number from {LEAST_CPUS:g} to {MOST_CPUS}, for example 1 or 0.5"
+        raise UsageError(f"{text!r} CPUs is more or less than a kernel can grant", hint=hint)
     return cpus
 
 

@@ -56,7 +56,7 @@ def test_any_text_is_a_cpu_count_or_a_usage_error(text: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "two", ""])
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "two", "", "1e30", "8193", "0.009"])
 def test_what_is_no_cpu_count_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_cpus(text)

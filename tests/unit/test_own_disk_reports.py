@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -19,14 +21,14 @@ from lab.reports.verdict import verdict
 RENAMED = {"vm": "vm:debian12", "microvm": "vm:debian13"}
 
 
-def written(root: Path, renamed: dict[str, str]) -> Path:
+def written(root: Path, renamed: dict[str, str], file: str = "a.qcow2") -> Path:
     """A run in which some arms are disks instead: a report knows of them by what the run says alone."""
     folder = write_run(root, blocks=6)
     run = json.loads((folder.path / "run.json").read_text())
     for order, arm in enumerate(run["arms"], start=51):
         if (own := renamed.get(arm["backend"])) is not None:
             arm |= {"label": arm["label"].replace(arm["backend"], own), "backend": own, "order": order}
-            arm |= {"foreign": True, "title": "virtual machine (QEMU) from a.qcow2", "kernel": ""}
+            arm |= {"foreign": True, "title": f"virtual machine (QEMU) from {file}", "kernel": ""}
     (folder.path / "run.json").write_text(json.dumps(run))
     samples = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
     kept = []
@@ -91,3 +93,31 @@ def test_its_instances_have_names_that_hosts_may_have() -> None:
     assert [arm.label for arm in planned] == ["container", "vm:debian12", "container#aa"]
     assert PlannedArm(label="vm:debian12", backend="vm:debian12").instance == "vm-debian12"
     assert planned[1].is_reference
+
+
+class Elements(HTMLParser):
+    """What a browser would make of a page: the names of its elements with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_a_disks_name_is_text_wherever_it_stands(tmp_path: Path) -> None:
+    """The file's name is somebody else's, and an arm's may be in a run that somebody else made."""
+    bad = "<img src=x onerror=alert(1)>"
+    run = written(tmp_path, {"vm": f"vm:{bad}"}, file=f"{bad}`|</script>.qcow2")
+    write(run)
+    page = (run / "report.html").read_text()
+    elements = Elements()
+    elements.feed(page)
+    assert page.count("onerror=alert(1)") > 3, "the control: it is told"
+    assert not any("onerror" in attributes for _, attributes in elements.seen)
+    assert not any(attributes.get("src") == "x" for _, attributes in elements.seen)
+    named = written(tmp_path / "named", {"vm": "vm:disk"}, file=f"{bad}`|.qcow2")
+    write(named)
+    for line in (named / "report.md").read_text().splitlines():
+        assert bad not in re.sub(r"`[^`]*`", "", line), line

@@ -19,6 +19,7 @@ from lab.backends.holdings import Holdings
 from lab.backends.registry import available
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
+from lab.host import delegation
 from lab.host.cgroup import ControlGroup
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.snapshot import STATE
@@ -97,7 +98,7 @@ def test_too_little_memory_is_refused_with_the_remedy(site: Site, image: Image, 
 def readers_of_a_state(session: str) -> set[int]:
     """The processes in a session's cgroups that have a saved machine open to read."""
     found = set()
-    for pid in ControlGroup.open(f"lab/{session}").processes():
+    for pid in ControlGroup.open(delegation.group_of(session)).processes():
         with suppress(OSError):
             if Path(f"/proc/{pid}/fd/0").readlink().name == STATE:
                 found.add(pid)

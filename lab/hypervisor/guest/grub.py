@@ -28,10 +28,13 @@ MAKE_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """A firmware that GRUB runs on. ``modules`` are those that it needs there to read the boot partition."""
+    """A firmware that GRUB runs on. ``modules`` are those that it needs there to read the boot partition, ``linux``
+    those that load a kernel: the first that this GRUB has is taken.
+    """
 
     name: str
     modules: tuple[str, ...]
+    linux: tuple[str, ...]
     package: str
 
     @property
@@ -39,12 +42,23 @@ class Platform:
         return GRUB / self.name
 
     @property
+    def loader(self) -> str:
+        """The module, and the command of that name, which loads a kernel."""
+        has = (name for name in self.linux if (self.directory / f"{name}.mod").exists())
+        return next(has, self.linux[-1])
+
+    @property
     def missing(self) -> bool:
         return not self.directory.exists()
 
 
-BIOS = Platform(name="i386-pc", modules=("biosdisk", "part_msdos", "ext2", "linux"), package="grub-pc-bin")
-UEFI = Platform(name="x86_64-efi", modules=("part_msdos", "ext2", "fat", "linuxefi"), package="grub-efi-amd64-bin")
+BIOS = Platform(name="i386-pc", modules=("biosdisk", "part_msdos", "ext2"), linux=("linux",), package="grub-pc-bin")
+UEFI = Platform(  # Debian's GRUB 2.06 has both, and 2.12 one that does what linuxefi did
+    name="x86_64-efi",
+    modules=("part_msdos", "ext2", "fat"),
+    linux=("linuxefi", "linux"),
+    package="grub-efi-amd64-bin",
+)
 
 
 def core_image(platform: Platform, script: str, scratch: Path, *, modules: Sequence[str] = ()) -> bytes:
@@ -56,7 +70,7 @@ def core_image(platform: Platform, script: str, scratch: Path, *, modules: Seque
     config.write_text(script)
     run(
         ["grub-mkimage", "-O", platform.name, "-d", platform.directory, "-c", config, "-p", "(,msdos1)/", "-o", core,
-         *platform.modules, *modules],
+         *platform.modules, platform.loader, *modules],
         timeout_seconds=60, hint=hint,
     )  # fmt: skip
     return core.read_bytes()

@@ -44,8 +44,8 @@ echo {line}
 boot
 """,
     Firmware.OVMF: """\
-linuxefi /vmlinuz {command_line}
-initrdefi /initramfs ($own)0+{sectors}
+$load_kernel /vmlinuz {command_line}
+$load_initrd /initramfs ($own)0+{sectors}
 echo {line}
 boot
 """,
@@ -66,6 +66,11 @@ def require(firmware: Firmware) -> None:
         )
 
 
+def _names(platform: grub.Platform) -> str:
+    """What this GRUB calls the commands, for the orders: they are written later, maybe beside another GRUB."""
+    return f"set load_kernel={platform.loader}\nset load_initrd={platform.loader.replace('linux', 'initrd')}\n"
+
+
 def make_loader_disk(firmware: Firmware, kernel: Path, initramfs: Path, scratch: Path, target: Path) -> None:
     """The disk that every machine with this firmware boots from. ``scratch`` is an empty folder."""
     require(firmware)
@@ -79,7 +84,7 @@ def make_loader_disk(firmware: Firmware, kernel: Path, initramfs: Path, scratch:
         )
         record = grub.boot_record(core, table)
     else:
-        core = grub.core_image(grub.UEFI, SCRIPTS[firmware], scratch, modules=MODULES)
+        core = grub.core_image(grub.UEFI, _names(grub.UEFI) + SCRIPTS[firmware], scratch, modules=MODULES)
         with target.open("rb+") as disk:
             disk.truncate(efi_at + EFI_BYTES)
         grub.make_efi_partition(core, scratch, target, offset_bytes=efi_at, size_bytes=EFI_BYTES)
