@@ -117,7 +117,7 @@ def test_uefi_and_a_boot_loader_start_the_same_kernel(
         assert order == sorted(order)
         assert "vendor" in words(instance, "sh", "-c", "ls /sys/firmware/efi")
         assert "earlyprintk=ttyS0" in words(instance, "cat", "/proc/cmdline")
-        before, after = (tmp_path / "console.log").read_bytes().split(b"lab: kernel")  # said by GRUB, as it was told to
+        before, after = (tmp_path / "console.log").read_bytes().split(b"lab: kernel")  # said by GRUB
         assert b"Linux version" in after
         assert b"BdsDxe: starting" in before, "said by the firmware; not every GRUB names itself"
         assert b"Linux version" not in before
