@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from lab.errors import LabError, UsageError
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Listener, Timeline
-from lab.host.execution import Execution as Execution
+from lab.host.execution.contract import Execution as Execution
 from lab.images.store import Image
 from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort, TerminalSize, Volume
 

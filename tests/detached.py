@@ -16,8 +16,8 @@ from pathlib import Path
 from host_state import RUNTIME, wait_until
 from tiny import GREETING
 
-from lab.host.cgroup import ControlGroup
-from lab.host.delegation import group_of
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
 from lab.host.home import home
 from lab.supervisor import record as records
 from lab.supervisor.record import Record

@@ -130,7 +130,7 @@ def _stat(pid: int) -> list[str] | None:
 
 def _of_libvirt() -> set[str]:
     """The folder of libvirt's driver in this very process, which stays until the process ends."""
-    session = sys.modules.get("lab.hypervisor.session")
+    session = sys.modules.get("lab.hypervisor.connection")
     root: Path | None = session._driver.root if session is not None else None
     return set() if root is None else {root.parent.name}
 
@@ -165,7 +165,7 @@ def _command_line(pid: int) -> list[str]:
 
 
 def _is_ours(session: str, foreign: set[str]) -> bool:
-    """Whether a session's name is one that `lab.host.ledger` gives, and not that of another living lab."""
+    """Whether a session's name is one that `lab.host.session.ledger` gives, and not that of another living lab."""
     return SESSION.fullmatch(session) is not None and session not in foreign
 
 

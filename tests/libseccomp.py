@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from lab.runtime.config import Seccomp
-from lab.runtime.seccomp import word
+from lab.runtime.config.model import Seccomp
+from lab.runtime.seccomp.compiler import word
 
 ARCHITECTURES = {
     "SCMP_ARCH_X86_64": 0xC000003E,

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from lab.host.cgroup import ControlGroup, CpuUsage, MemoryUsage
+from lab.host.cgroup.control import ControlGroup, CpuUsage, MemoryUsage
 from lab.host.clock import Timeline, now
 from lab.host.command import run
 from lab.inside import build

@@ -18,7 +18,7 @@ from lab.experiment.surface import Call, Outcome
 from lab.model import Accelerator
 from lab.results.record import Arm, Sample, Status
 from lab.results.store import RunFolder
-from lab.runtime.bpf import Action
+from lab.runtime.seccomp.bpf import Action
 
 MIB = 1 << 20
 

@@ -22,7 +22,7 @@ from lab.analysis.judge import TWIN as FAMILY_OF_TWIN
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value, is_key, label, some
 from lab.analysis.readiness import called
-from lab.host.virtualisation import NESTED
+from lab.host.survey.virtualisation import NESTED
 from lab.model import Accelerator
 from lab.results.record import Arm, Ending, Status
 

@@ -22,7 +22,7 @@ class SiteBackend(Backend):
 
     def adopt(self, request: LaunchRequest, survivor: Survivor) -> Instance:
         """What works for every backend: to watch it, signal it, stop it. Commands inside are for others to add."""
-        from lab.backends.survivor import BareInstance
+        from lab.backends.support.survivor import BareInstance
 
         return BareInstance(self.name, self.site, request, survivor, stop_signal=stop_signal_of(request.image))
 

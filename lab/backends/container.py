@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.backends.host import HostBackend, HostInstance
-from lab.backends.saving import BOOT, RESTORE, START, Snapshots
+from lab.backends.support.host import HostBackend, HostInstance
+from lab.backends.support.saving import BOOT, RESTORE, START, Snapshots
 from lab.errors import BackendUnavailable, LaunchError
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity
 
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.images.store import Image
-    from lab.runtime.checkpoint import Checkpoint
-    from lab.runtime.config import Config, MountConfig
+    from lab.runtime.config.model import Config, MountConfig
+    from lab.runtime.launcher.checkpoint import Checkpoint
 
 
 class Container(HostBackend):
@@ -40,7 +40,7 @@ class Container(HostBackend):
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
-        from lab.host import criu
+        from lab.host.survey import criu
 
         levels = super().settle(knobs)
         if levels.get(START.name) == RESTORE and (why := criu.obstacle()):
@@ -51,7 +51,7 @@ class Container(HostBackend):
 
     @classmethod
     def lacking(cls) -> dict[tuple[str, str], str]:
-        from lab.host import criu
+        from lab.host.survey import criu
 
         why = criu.obstacle() if START in cls.knobs else ""
         return {(START.name, RESTORE): why} if why else {}

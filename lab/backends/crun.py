@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lab.backends.container import Container
 from lab.backends.reference import SHARED_DIFFERENCES, Reference, Runtime
-from lab.host.checks import Tool
+from lab.host.survey.checks import Tool
 from lab.instance import Parity
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lab.backends.knobs import CONSOLE, DISK, machine
-from lab.backends.machine import MachineBackend
-from lab.backends.saving import START
+from lab.backends.support.knobs import CONSOLE, DISK, machine
+from lab.backends.support.machine import MachineBackend
+from lab.backends.support.saving import START
 from lab.hypervisor.kinds import MICROVM, MachineType
 from lab.instance import Parity
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends import registry
 from lab.backends.base import SiteBackend, raise_as_launch_error
-from lab.backends.holdings import Holdings
-from lab.backends.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
 from lab.backends.microvm import MEMORY_UNDER_TCG, VIRTUAL_CPU
+from lab.backends.support.holdings import Holdings
+from lab.backends.support.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
 from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError
-from lab.host import checks, privilege
+from lab.host import privilege
 from lab.host.clock import Timeline
+from lab.host.survey import checks
 from lab.hypervisor.kinds import Devices, Firmware
 from lab.images.image import Image, Origin
 from lab.instance import NO_KNOBS, Instance, Knob, LaunchRequest, Parity

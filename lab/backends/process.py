@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.host import HostBackend
+from lab.backends.support.host import HostBackend
 from lab.instance import LaunchRequest, Parity
 
 if TYPE_CHECKING:
-    from lab.runtime.config import Config, MountConfig
+    from lab.runtime.config.model import Config, MountConfig
 
 
 class Process(HostBackend):

@@ -29,33 +29,38 @@ from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.backends.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child, adopt, reap, spawn, wait_child
 from lab.backends.container import Container
+from lab.backends.support import children
+from lab.backends.support.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
 from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
-from lab.host import checks, syscalls, terminals
-from lab.host.cgroup import ControlGroup
+from lab.host import syscalls
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
+from lab.host.cgroup.hierarchy import Mode, Unused, host_hierarchies, make_room
 from lab.host.clock import Timeline, now
-from lab.host.delegation import group_of
-from lab.host.hierarchy import Mode, Unused, host_hierarchies, make_room
-from lab.host.ledger import Kind, Resource
+from lab.host.execution import terminals
+from lab.host.session.ledger import Kind, Resource
+from lab.host.survey import checks
 from lab.images.store import Image
 from lab.instance import INSIDE, NO_KNOBS, Survivor
 from lab.model import Check, Completed, Phase, Process, TerminalSize
 from lab.record import replace
-from lab.runtime import bundle, resources, roots
-from lab.runtime.beside import beside, resolved
-from lab.runtime.config import Config, ProcessConfig, User, to_json
-from lab.runtime.descriptors import memory_file, pipe
-from lab.runtime.handle import collect
-from lab.runtime.limited import limited
-from lab.runtime.mounts import DirectoryRoot, OverlayRoot
+from lab.runtime import bundle
+from lab.runtime.cgroup import resources
+from lab.runtime.cgroup.instances import limited
+from lab.runtime.config.model import Config, ProcessConfig, User, to_json
+from lab.runtime.launcher.descriptors import memory_file, pipe
+from lab.runtime.launcher.execs import beside, resolved
+from lab.runtime.launcher.handle import collect
+from lab.runtime.launcher.spec import Spec, with_helper
 from lab.runtime.plan import Before
-from lab.runtime.spec import Spec, with_helper
+from lab.runtime.rootfs import layers
+from lab.runtime.rootfs.mounts import DirectoryRoot, OverlayRoot
 
 if TYPE_CHECKING:
-    from lab.backends.holdings import Holdings
-    from lab.backends.host import Contained
     from lab.backends.site import Site
+    from lab.backends.support.holdings import Holdings
+    from lab.backends.support.host import Contained
 
 STATUS = 3  # in the container: the first descriptor that --preserve-fds lets through
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -137,7 +142,7 @@ class Reference(Container):
 
 
 class ReferenceContainer:
-    """One container of another's: what `lab.runtime.launcher.Container` is for lab's own runtime."""
+    """One container of another's: what `lab.runtime.launcher.launcher.Container` is for lab's own runtime."""
 
     def __init__(
         self, runtime: Runtime, spec: Spec, config: Config, place: Path, cgroup: ControlGroup, timeline: Timeline
@@ -161,7 +166,9 @@ class ReferenceContainer:
     def launch(
         cls, runtime: Runtime, site: Site, spec: Spec, stdio: Sequence[int], timeline: Timeline
     ) -> ReferenceContainer:
-        """Start it and return once the application has been executed; see `lab.runtime.launcher.Launcher.launch`."""
+        """Start it and return once the application has been executed; see
+        `lab.runtime.launcher.launcher.Launcher.launch`.
+        """
         with ExitStack() as undo:
             path, wanted = group_of(site.session.id, spec.name), spec.config.linux.resources
             with timeline.step("lab", Before.CGROUP):
@@ -174,7 +181,7 @@ class ReferenceContainer:
             undo.callback(shutil.rmtree, place)
             with timeline.step("lab", Made.BUNDLE):
                 config = with_helper(spec)
-                root = roots.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
+                root = layers.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
                 supervised = replace(config, process=_supervised(config.process, spec.terminal))
                 bundle.write(supervised, place, root=root.target, cgroups_path=f"/{path}")
             container = cls(runtime, spec, config, place, cgroup, timeline)
@@ -221,7 +228,7 @@ class ReferenceContainer:
             return pid
 
         with self.timeline.step(self.runtime, Made.CREATE):
-            code, at, self._pidfd = adopt(create, self._place / "pid")
+            code, at, self._pidfd = children.adopt(create, self._place / "pid")
         if code != 0 or self._pidfd < 0:
             raise LaunchError(
                 f"{self.runtime} can't create container {self.name}: {self._complaint()}", exit_code=RUNTIME_FAILED
@@ -241,7 +248,7 @@ class ReferenceContainer:
         ``contains``: what it leaves is a process of the container.
         """
         if root is None and self._hidden is None:
-            return spawn(words, descriptors)
+            return children.spawn(words, descriptors)
 
         def in_mounts_of_its_own() -> int:
             """What a thread unshares is its own (unshare(2)), and what it starts inherits that."""
@@ -250,9 +257,9 @@ class ReferenceContainer:
             if root is not None:
                 os.close(root.mount())
             if self._hidden is None:
-                return spawn(words, descriptors)
+                return children.spawn(words, descriptors)
             syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)
-            return self._spawn_in_group(words, descriptors, procs) if contains else spawn(words, descriptors)
+            return self._spawn_in_group(words, descriptors, procs) if contains else children.spawn(words, descriptors)
 
         with ExitStack() as opened, ThreadPoolExecutor(1, f"lab-{self.runtime}") as thread:
             procs = self._open_group(opened)
@@ -268,7 +275,7 @@ class ReferenceContainer:
 
     def _spawn_in_group(self, words: list[str], descriptors: list[int], procs: int) -> int:
         entering = ["/bin/sh", "-c", ENTERING.format(len(descriptors)), "sh"]
-        return spawn([*entering, *words], [*descriptors, procs])
+        return children.spawn([*entering, *words], [*descriptors, procs])
 
     def _start(self, status: int, null: int) -> None:
         """``start``; the helper's status pipe reaches its end when the application is executed."""
@@ -280,7 +287,7 @@ class ReferenceContainer:
                 at = now()
             finally:
                 os.close(starting)
-                code = wait_child(pid, TIMEOUT_SECONDS)
+                code = children.wait_child(pid, TIMEOUT_SECONDS)
         if text:
             raise self._not_executed(self.config.process.args[0], int(text))
         if code != 0 or self._errors():
@@ -332,7 +339,7 @@ class ReferenceContainer:
         return Completed(exit_code=code, stdout=output[0], stderr=output[1])
 
     def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Child:
-        """Start one more process; see `lab.runtime.beside.start`, whose terminal it makes in the same way."""
+        """Start one more process; see `lab.runtime.launcher.execs.start`, whose terminal it makes in the same way."""
         return self._exec(resolved(self.config, process), stdio, terminal)
 
     def _exec(self, process: ProcessConfig, stdio: Sequence[int], terminal: TerminalSize | None = None) -> Child:
@@ -347,7 +354,7 @@ class ReferenceContainer:
             options = ("--detach", "--preserve-fds=1", "--process", folder / "process.json")
             words = self._words("exec", *options, "--pid-file", folder / "pid", self.name, log=folder / "log")
             try:
-                code, _, pidfd = adopt(
+                code, _, pidfd = children.adopt(
                     lambda: self._spawn(words, [*stdio, status_end], contains=True), folder / "pid"
                 )
             finally:
@@ -380,7 +387,7 @@ class ReferenceContainer:
     def _reap(self, ended: bool) -> None:
         if self._exit_code is None and self._pidfd >= 0:
             try:
-                self._exit_code = reap(self._pidfd)
+                self._exit_code = children.reap(self._pidfd)
             except ChildProcessError:
                 self._unknown = ended
 
@@ -408,7 +415,9 @@ class ReferenceContainer:
                 self._pidfd = -1
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            code = wait_child(self._spawn(self._words("delete", "--force", self.name), [null] * 3), TIMEOUT_SECONDS)
+            code = children.wait_child(
+                self._spawn(self._words("delete", "--force", self.name), [null] * 3), TIMEOUT_SECONDS
+            )
         finally:
             os.close(null)
         if code != 0:

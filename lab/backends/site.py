@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Self
 
 from lab.backends.base import SiteBackend
 from lab.errors import LabError
-from lab.host import delegation
+from lab.host.cgroup import delegation
+from lab.host.cgroup.systemd import Scope
 from lab.host.home import home as lab_home
-from lab.host.ledger import Kind, Resource, Session, clean_stale
-from lab.host.systemd import Scope
+from lab.host.session.ledger import Kind, Resource, Session, clean_stale
 from lab.model import Accelerator
 
 if TYPE_CHECKING:  # imported when needed: the launcher starts while this process is still small
-    from lab.hypervisor.session import Hypervisor
+    from lab.hypervisor.connection import Hypervisor
     from lab.images.store import Store
     from lab.network.dhcp import DhcpServer
     from lab.network.network import Network
-    from lab.runtime.launcher import Launcher
+    from lab.runtime.launcher.launcher import Launcher
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ class Site:
         ``namespace`` is a descriptor of its network, if somebody has saved one; it is the site's from now on.
         Raises LabError when the session can't be taken over.
         """
-        from lab.runtime.adoption import reconnect
-        from lab.runtime.keeper import SOCKET
+        from lab.runtime.launcher.adoption import reconnect
+        from lab.runtime.spawner.detached import SOCKET
 
         # Nothing is unwound on a failure: what was not made here must stay, and the rest ends with the process.
         session, stack = Session.take_over(directory), ExitStack()
@@ -132,7 +132,7 @@ class Site:
 
     def _start_launcher(self) -> None:
         """First of all parts: a small parent makes small, quick children, and its own end cleans up after us."""
-        from lab.runtime.launcher import Launcher
+        from lab.runtime.launcher.launcher import Launcher
 
         self._launcher = self._stack.enter_context(
             Launcher.start(self.session.id, self.scratch / "containers", cleanup=self.session.cleaner)
@@ -178,7 +178,7 @@ class Site:
         with self._lock:
             if self._dhcp is None:
                 from lab.network.dhcp import GROUP, DhcpServer
-                from lab.runtime.limited import limited
+                from lab.runtime.cgroup.instances import limited
 
                 server = DhcpServer(self.network, partial(limited, delegation.group_of(self.session.id, GROUP)))
                 self._dhcp = self._stack.enter_context(server)
@@ -189,8 +189,8 @@ class Site:
         """The connection to libvirt; made at the first use. Raises BackendUnavailable."""
         with self._lock:
             if self._hypervisor is None:
-                from lab.backends.vmm import vmm_filter
-                from lab.hypervisor.session import Hypervisor
+                from lab.backends.support.vmm import vmm_filter
+                from lab.hypervisor.connection import Hypervisor
 
                 opened = Hypervisor.open(home=self.home, seccomp=vmm_filter())
                 self._hypervisor = self._stack.enter_context(opened)
@@ -201,7 +201,7 @@ class Site:
         """What runs the guests of this host: proven by booting one, remembered for this host boot."""
         with self._lock:
             if self._accelerator is None:
-                from lab.backends.vmm import vmm_filter
+                from lab.backends.support.vmm import vmm_filter
                 from lab.hypervisor.accelerator import find_accelerator
 
                 self._accelerator = find_accelerator(self.home, vmm_filter())

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.container import Container
-from lab.host import checks
+from lab.host.survey import checks
 from lab.instance import LaunchRequest, Parity
 from lab.model import Check
 
 if TYPE_CHECKING:
-    from lab.backends.holdings import Holdings
-    from lab.backends.host import Contained
+    from lab.backends.support.holdings import Holdings
+    from lab.backends.support.host import Contained
     from lab.host.clock import Timeline
-    from lab.runtime.config import Config, MountConfig
-    from lab.runtime.launcher import Spec
+    from lab.runtime.config.model import Config, MountConfig
+    from lab.runtime.launcher.launcher import Spec
 
 
 class UserNamespace(Container):

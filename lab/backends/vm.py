@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lab.backends.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
-from lab.backends.machine import MachineBackend
 from lab.backends.microvm import SHARED_DIFFERENCES, SHARED_OF_LEVEL
-from lab.backends.saving import START
+from lab.backends.support.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
+from lab.backends.support.machine import MachineBackend
+from lab.backends.support.saving import START
 from lab.hypervisor.kinds import PC, MachineType
 from lab.instance import Parity
 

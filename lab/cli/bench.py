@@ -183,7 +183,7 @@ def _goal_row(outcome: Outcome) -> tuple[str, str, str, str, str]:
 def _write(where: str, results: Results, outcomes: list[Outcome], accelerator: str) -> None:
     from dataclasses import asdict
 
-    from lab.host.facts import provenance, versions
+    from lab.host.survey.facts import provenance, versions
 
     found = {
         "rounds": results.rounds,

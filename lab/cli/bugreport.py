@@ -25,7 +25,7 @@ def require_new(path: Path) -> None:
 
 def write(path: Path, found: Mapping[str, Any]) -> None:
     """Write what `lab doctor --json` found, and the console of the proof. Only the owner may read the file."""
-    from lab.host.anonymous import anonymous
+    from lab.host.survey.anonymous import anonymous
 
     text = anonymous("\n".join(_lines(found)) + "\n")
     try:
@@ -85,7 +85,7 @@ def _console() -> Iterator[str]:
 def _more_versions() -> dict[str, str]:
     from lab.errors import CommandError
     from lab.host.command import run
-    from lab.host.facts import find_version
+    from lab.host.survey.facts import find_version
 
     found = {}
     for name, words in MORE_VERSIONS.items():

@@ -21,8 +21,8 @@ def clean(
     """
     from lab.host import privilege
     from lab.host.home import home
-    from lab.host.ledger import Kind, Resource, clean_stale, leftovers, stale_sessions
-    from lab.host.orphans import describe, orphan_groups, orphan_scratch
+    from lab.host.session.ledger import Kind, Resource, clean_stale, leftovers, stale_sessions
+    from lab.host.session.orphans import describe, orphan_groups, orphan_scratch
     from lab.images.scratch import clean_scratch, stale_scratch
     from lab.supervisor.record import mend
 

@@ -256,7 +256,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     from lab.experiment.plan import Plan
     from lab.experiment.provenance import recalled
     from lab.experiment.scenario import load
-    from lab.host import facts
+    from lab.host.survey import facts
     from lab.model import Limits
     from lab.results.record import SCHEMA, Ending
     from lab.results.store import RunFolder, locate

@@ -71,7 +71,7 @@ def density(
         from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
-        from lab.host import facts
+        from lab.host.survey import facts
         from lab.results.store import RunFolder
 
         chosen = choose_backends(on)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli.shape import JsonTo, Manner, patience, write_json
-from lab.host.checks import ALL
+from lab.host.survey.checks import ALL
 from lab.model import Accelerator, Check, Kernel
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def doctor(
     """
     from lab.backends.registry import available
     from lab.cli import bugreport
-    from lab.host.checks import host_checks
+    from lab.host.survey.checks import host_checks
 
     if report is not None:
         bugreport.require_new(report)
@@ -95,10 +95,10 @@ def _concerns(check: Check, backend: str, own: set[str]) -> bool:
 
 def _accelerate(verdicts: Sequence[Verdict], *, again: bool = False) -> tuple[Accelerator | None, str]:
     """What runs guests here, proven by booting one; None, and why, when none can be booted at all."""
-    from lab.backends.vmm import vmm_filter
+    from lab.backends.support.vmm import vmm_filter
     from lab.errors import LabError
     from lab.host.home import home
-    from lab.host.virtualisation import NESTED, Ground, platform
+    from lab.host.survey.virtualisation import NESTED, Ground, platform
     from lab.hypervisor.accelerator import choose_accelerator
 
     if not any(verdict.usable and verdict.kernel is Kernel.OWN for verdict in verdicts):
@@ -125,7 +125,7 @@ def _saying(text: str) -> AbstractContextManager[object]:
 def _everything(
     checks: Sequence[Check], verdicts: Sequence[Verdict], accelerator: Accelerator | None, note: str
 ) -> dict[str, Any]:
-    from lab.host.facts import provenance, versions
+    from lab.host.survey.facts import provenance, versions
 
     return {
         "usable": all(verdict.usable for verdict in verdicts),

@@ -142,7 +142,7 @@ def disk(
     free: Annotated[str, typer.Option("--free", metavar="SIZE", help="Room for the application to fill.")] = "1G",
 ) -> None:
     """Make a disk that boots by itself in any virtual machine, and runs the image's command."""
-    from lab.backends.vmm import vmm_filter
+    from lab.backends.support.vmm import vmm_filter
     from lab.host.units import parse_bytes
     from lab.hypervisor.accelerator import find_accelerator
     from lab.hypervisor.guest.bootdisk import make_boot_disk

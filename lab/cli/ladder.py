@@ -96,7 +96,7 @@ def _usable(rungs: Sequence[Rung], asked: bool) -> tuple[Rung, ...]:
 
     from lab.backends.registry import find
     from lab.errors import BackendUnavailable
-    from lab.runtime import landlock
+    from lab.runtime.process import landlock
 
     found = []
     for rung in rungs:

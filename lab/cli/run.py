@@ -113,7 +113,7 @@ def run(
     A disk is never written to, and ends with its system; its serial port is the output, and with -it the terminal.
     """
     from lab.backends.site import Site
-    from lab.backends.streams import DEFAULT_TERM
+    from lab.backends.support.streams import DEFAULT_TERM
     from lab.cli.build import build_scenario
     from lab.cli.detached import Wanted, run_detached
     from lab.cli.terminal import wanted_size

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from lab.errors import LabError
-from lab.host.ledger import clean_stale
+from lab.host.session.ledger import clean_stale
 from lab.model import Process
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from lab.images.runner import BindMount, StepMount, TmpfsMount
 from lab.images.tree import Tree
 from lab.model import Process
 from lab.runtime import bundle
-from lab.runtime.config import MountConfig
-from lab.runtime.launcher import Container, Launcher, Overlay, Spec
+from lab.runtime.config.model import MountConfig
+from lab.runtime.launcher.launcher import Container, Launcher, Overlay, Spec
 
 NOT_EXECUTABLE = (126, 127)  # Docker's exit codes for a program that can't be run, or is not there
 NETWORK_FILES = (Path("/etc/resolv.conf"), Path("/etc/hosts"))

@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from lab.errors import UsageError
-from lab.host.terminals import size_of
+from lab.host.execution.terminals import size_of
 from lab.model import TerminalSize
 
 INPUT = 0

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab.cli.shape import Manner, say
-from lab.host.virtualisation import NESTED
+from lab.host.survey.virtualisation import NESTED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -31,8 +31,9 @@ from lab.experiment.setup import Setup
 from lab.experiment.stamp import failure
 from lab.experiment.study import Study
 from lab.experiment.watch import Watch
-from lab.host import facts, ksm
+from lab.host import ksm
 from lab.host.clock import now
+from lab.host.survey import facts
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.metrics.base import Observation
 from lab.metrics.boot import fetched_by

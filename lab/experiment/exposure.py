@@ -39,15 +39,15 @@ from lab.experiment.surface import (
 )
 from lab.experiment.tracing import Counts, Observer, TooSlow, Window, own_threads, threads_of
 from lab.experiment.watch import Watch
-from lab.host.ledger import start_time
-from lab.host.tracing import Tracing
+from lab.host.session.ledger import start_time
+from lab.host.tracing.recording import Tracing
 from lab.instance import Backend, Instance
 from lab.metrics.base import Observation
 from lab.metrics.wrk import LoadResult, offer
 from lab.model import Kernel, Phase
 from lab.results.store import RunFolder
-from lab.runtime.profile import default_profile
-from lab.runtime.seccomp import native
+from lab.runtime.seccomp.compiler import native
+from lab.runtime.seccomp.profile import default_profile
 
 KIND = "surface"
 CALLS, HOST_CALLS, EXITS, FUNCTIONS = "surface.calls", "surface.host_calls", "surface.exits", "surface.functions"

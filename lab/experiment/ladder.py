@@ -19,9 +19,9 @@ from itertools import count
 from pathlib import Path
 
 from lab.backends.base import SiteBackend
-from lab.backends.holdings import Holdings
-from lab.backends.host import Contained, HostBackend
 from lab.backends.site import Site
+from lab.backends.support.holdings import Holdings
+from lab.backends.support.host import Contained, HostBackend
 from lab.errors import LabError
 from lab.experiment.plan import Plan, PlannedArm
 from lab.experiment.rungs import Rung, configuration, stay_in_chroot
@@ -38,8 +38,8 @@ from lab.model import Phase, Process
 from lab.network.network import Endpoint
 from lab.results.store import RunFolder
 from lab.runtime.bundle import HOST
-from lab.runtime.config import Config, MountConfig
-from lab.runtime.launcher import Spec
+from lab.runtime.config.model import Config, MountConfig
+from lab.runtime.launcher.launcher import Spec
 
 KIND = "ladder"
 START = "ladder.start"

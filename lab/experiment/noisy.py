@@ -31,10 +31,10 @@ from lab.experiment.setup import Setup
 from lab.experiment.stamp import failure
 from lab.experiment.study import Study
 from lab.experiment.watch import Watch
-from lab.host import facts
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
 from lab.host.command import run as run_command
-from lab.host.delegation import group_of
+from lab.host.survey import facts
 from lab.instance import INSIDE, Backend, Instance
 from lab.metrics import wrk
 from lab.metrics.base import Observation
@@ -43,9 +43,9 @@ from lab.model import Kernel, Limits, Load
 from lab.record import replace as replace_record
 from lab.results.record import Status
 from lab.results.store import RunFolder
-from lab.runtime import resources
-from lab.runtime.config import Resources
-from lab.runtime.limited import limited
+from lab.runtime.cgroup import resources
+from lab.runtime.cgroup.instances import limited
+from lab.runtime.config.model import Resources
 
 MIB = 1 << 20
 RATE, LATENCY, SURVIVED, WOKEN = "noisy.rate", "noisy.latency.p99", "noisy.survived", "noisy.host_delay"

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline, now
 from lab.host.command import run
-from lab.host.delegation import group_of
 from lab.inside.build import program
 from lab.instance import Instance, LaunchRequest
 from lab.metrics.base import Subject

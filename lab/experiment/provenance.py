@@ -11,8 +11,8 @@ from lab.backends.site import Site
 from lab.experiment.plan import Plan
 from lab.experiment.scenario import NOWHERE, SHIPPED
 from lab.experiment.setup import Setup
-from lab.host import facts
-from lab.host.virtualisation import Ground, platform
+from lab.host.survey import facts
+from lab.host.survey.virtualisation import Ground, platform
 from lab.images.store import Image
 from lab.model import (
     Accelerator,

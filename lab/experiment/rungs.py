@@ -16,7 +16,7 @@ from lab.errors import UsageError
 from lab.instance import LaunchRequest
 from lab.record import replace
 from lab.runtime import bundle
-from lab.runtime.config import Config, MountConfig, Namespace, to_json
+from lab.runtime.config.model import Config, MountConfig, Namespace, to_json
 
 Change = Callable[[Config, Config], Config]
 """From the configuration so far, and the one that has everything, to the next."""
@@ -37,7 +37,7 @@ class Rung:
     manual: str  # where it is explained
     backend: str = "container"
     change: Change = lambda config, _: config
-    read_only: tuple[str, ...] = ()  # names in / for `lab.runtime.landlock`
+    read_only: tuple[str, ...] = ()  # names in / for `lab.runtime.process.landlock`
 
     @property
     def is_machine(self) -> bool:

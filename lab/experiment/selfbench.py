@@ -24,16 +24,16 @@ from lab.backends.site import Site
 from lab.errors import CommandError, LabError
 from lab.experiment.watch import Watch
 from lab.host import syscalls
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
+from lab.host.cgroup.hierarchy import Mode, Unused, host_hierarchies, make_room
 from lab.host.clock import now
-from lab.host.delegation import group_of
-from lab.host.hierarchy import Mode, Unused, host_hierarchies, make_room
-from lab.host.ledger import Kind, Resource
+from lab.host.session.ledger import Kind, Resource
 from lab.model import Phase, Process
 from lab.record import replace
 from lab.runtime import bundle
-from lab.runtime.config import Config
-from lab.runtime.launcher import Directory, Overlay, Spec
+from lab.runtime.config.model import Config
+from lab.runtime.launcher.launcher import Directory, Overlay, Spec
 from lab.runtime.oci.install import command as lab_oci
 
 WARM_UPS = 2

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from lab.errors import CommandError, LabError
 from lab.experiment import dockerd
 from lab.experiment.selfbench import APPLICATION, Results, interleave, remove_groups, spawn
-from lab.host.delegation import group_of
-from lab.host.hierarchy import make_room
-from lab.host.ledger import Kind, Resource
+from lab.host.cgroup.delegation import group_of
+from lab.host.cgroup.hierarchy import make_room
+from lab.host.session.ledger import Kind, Resource
 from lab.runtime.oci.install import EXECUTABLE
 
 if TYPE_CHECKING:

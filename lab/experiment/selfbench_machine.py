@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.machine import MachineInstance
 from lab.backends.site import Site
+from lab.backends.support.machine import MachineInstance
 from lab.errors import LabError
 from lab.experiment.selfbench import APPLICATION, Results, interleave, make_root
 from lab.experiment.watch import Watch
@@ -89,7 +89,7 @@ class _ByHand:
 
     def launch(self) -> float:
         """Seconds from starting QEMU to the guest's init; QEMU is killed and reaped then."""
-        from lab.hypervisor.channels import Channels
+        from lab.hypervisor.channels.ports import Channels
         from lab.hypervisor.guest.artefacts import prepare_guest
         from lab.hypervisor.parts import make_parts
 

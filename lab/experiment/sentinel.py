@@ -14,8 +14,8 @@ import resource
 from collections.abc import Iterator
 
 from lab.errors import LabError
-from lab.host import quiet
 from lab.host.command import run
+from lab.host.survey import quiet
 from lab.inside.build import program
 from lab.metrics.base import Observation
 from lab.metrics.cpu import COMPUTE_CHECKSUM, COMPUTE_ROUNDS, COMPUTE_TIMEOUT_SECONDS

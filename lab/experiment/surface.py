@@ -18,14 +18,14 @@ from enum import StrEnum
 
 from lab.errors import LabError
 from lab.host.command import run
-from lab.host.filters import installed
+from lab.host.kernel.filters import installed
 from lab.inside import build
 from lab.instance import Instance
 from lab.model import Completed
-from lab.runtime import seccomp
-from lab.runtime.bpf import Action, evaluate, possible
-from lab.runtime.config import Seccomp
-from lab.runtime.seccomp import native
+from lab.runtime.config.model import Seccomp
+from lab.runtime.seccomp import compiler
+from lab.runtime.seccomp.bpf import Action, evaluate, possible
+from lab.runtime.seccomp.compiler import native
 
 SECONDS = 120.0
 IMPOSSIBLE = (1 << 64) - 1
@@ -156,7 +156,7 @@ def compare(profile: Seccomp | None, seen: Sequence[int | None], bare: Sequence[
     ``profile`` is the filter in force inside, None for none; ``seen`` is `observe`'s. ``bare`` is what the kernel
     that answers inside says without a boundary: `observe_host`'s for the host's, ``seen`` itself for one of its own.
     """
-    program = seccomp.compile(profile) if profile else b""
+    program = compiler.compile(profile) if profile else b""
     by_argument = _by_argument(profile, program) if profile else frozenset()
     found = []
     for name, number in sorted(native().items(), key=lambda item: item[1]):

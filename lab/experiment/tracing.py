@@ -20,9 +20,9 @@ from tempfile import TemporaryFile
 
 from lab.errors import LabError
 from lab.experiment.lineage import CLONE_THREAD, Born, Executed, Lineage, Side, Step, find_becoming
-from lab.host.ringbuffer import COMMON, Run, runs
-from lab.host.tracing import FUNCTION, KALLSYMS, Recording, Tracing
-from lab.runtime.seccomp import native
+from lab.host.tracing.recording import FUNCTION, KALLSYMS, Recording, Tracing
+from lab.host.tracing.ringbuffer import COMMON, Run, runs
+from lab.runtime.seccomp.compiler import native
 
 CALL, EXIT = "raw_syscalls/sys_enter", "kvm/kvm_exit"
 BORN, EXECUTED = "task/task_newtask", "sched/sched_process_exec"

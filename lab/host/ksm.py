@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import settings, syscalls
-from lab.host.ledger import Kind, Resource, Session
+from lab.host import syscalls
+from lab.host.kernel import settings
+from lab.host.session.ledger import Kind, Resource, Session
 
 FOLDER = Path("/sys/kernel/mm/ksm")
 RUNNING = "1"

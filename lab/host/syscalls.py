@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from lab.host import foreign as ctypes
+from lab.host import leanctypes as ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

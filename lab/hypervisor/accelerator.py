@@ -21,9 +21,9 @@ from pathlib import Path
 
 from lab.errors import UsageError
 from lab.host import privilege
-from lab.host.ledger import Session
-from lab.host.virtualisation import Ground, platform
-from lab.hypervisor.channels import INIT_LINE
+from lab.host.session.ledger import Session
+from lab.host.survey.virtualisation import Ground, platform
+from lab.hypervisor.channels.ports import INIT_LINE
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.emulator import JAIL_VARIABLE, find_qemu, install_emulator
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest

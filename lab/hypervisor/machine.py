@@ -27,19 +27,19 @@ from uuid import uuid4
 
 from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline, now
-from lab.hypervisor.agent import BUSYBOX, GuestAgent
 from lab.hypervisor.boot import Boot, kernel_sign, remarks
-from lab.hypervisor.channels import Channels
+from lab.hypervisor.channels.agent import BUSYBOX, GuestAgent
+from lab.hypervisor.channels.commands import Session, Sessions
+from lab.hypervisor.channels.keyboard import Keyboard
+from lab.hypervisor.channels.ports import Channels
+from lab.hypervisor.connection import Domain, Hypervisor
 from lab.hypervisor.domain import Port, domain_xml, ports
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.guest.handover import ENTER
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.hypervisor.jail.orders import write_orders
-from lab.hypervisor.keyboard import Keyboard
 from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
-from lab.hypervisor.session import Domain, Hypervisor
-from lab.hypervisor.sessions import Session, Sessions
 from lab.hypervisor.snapshot import STATE, Snapshot, keep, wake_order
 from lab.model import Completed, Phase, Process, TerminalSize
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.errors import LimitError
-from lab.host.cgroup import ControlGroup
-from lab.host.checks import OVMF
+from lab.host.cgroup.control import ControlGroup
+from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.domain import DirectBoot, Disk, Interface, MachineSpec
 from lab.hypervisor.guest.artefacts import Guest, Layered

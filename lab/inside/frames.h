@@ -1,5 +1,5 @@
 /* The protocol between a guest's sessions and the host, and the bytes it is made of. Its other half is
- * lab/hypervisor/frames.py.
+ * lab/hypervisor/channels/frames.py.
  *
  * A frame is session, kind and length of the payload, each 32 bits, most significant byte first, then the payload.
  * The host numbers the sessions, from 1 on. A connection begins with the word that the host asked for and a line

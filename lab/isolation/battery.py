@@ -25,7 +25,7 @@ from lab.isolation.registry import probes
 from lab.model import Completed, Limits
 from lab.results.observation import Observation
 from lab.results.record import Status
-from lab.runtime.limited import limited
+from lab.runtime.cgroup.instances import limited
 
 Ask = Callable[[bytes, float], Completed]
 """Runs ``inside batch`` somewhere with this standard input and this timeout in seconds."""

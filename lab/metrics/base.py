@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from lab.errors import LabError
-from lab.host import facts, ksm
-from lab.host.cgroup import CpuUsage
+from lab.host import ksm
+from lab.host.cgroup.control import CpuUsage
 from lab.host.clock import now
+from lab.host.survey import facts
 from lab.instance import Instance
 from lab.metrics import wrk
 from lab.metrics.jobs import Beside, Done, run_inside

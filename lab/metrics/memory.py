@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.host import facts, ksm
+from lab.host import ksm
+from lab.host.survey import facts
 from lab.metrics.base import Metric, Observation, Subject
 
 PROC = Path("/proc")

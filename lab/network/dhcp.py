@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from lab.errors import BackendUnavailable, LabError
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import now
 from lab.model import Limits
 from lab.network.network import BRIDGE, SUBNET, Network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.host.virtualisation import NESTED
+from lab.host.survey.virtualisation import NESTED
 from lab.results.record import Run
 
 

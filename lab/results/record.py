@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from lab.host.virtualisation import Ground
+from lab.host.survey.virtualisation import Ground
 from lab.model import Accelerator
 
 SCHEMA = 2
@@ -116,7 +116,7 @@ class Run:
     metrics: tuple[str, ...]
     arms: tuple[Arm, ...]
     image: Mapping[str, Any]  # name, digest, manifest digest, origin, size in bytes, file count
-    host: Mapping[str, Any]  # lab.host.facts.provenance()
+    host: Mapping[str, Any]  # lab.host.survey.facts.provenance()
     versions: Mapping[str, str]  # lab, python, qemu, libvirt, runc, …, git revision
     settings: Mapping[str, Any] = field(default_factory=dict)  # load, readiness, warm-ups, resolution, excluded
     noop: Mapping[str, float] = field(default_factory=dict)  # the harness's own overhead: median seconds per kind

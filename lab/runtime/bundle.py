@@ -14,8 +14,9 @@ from pathlib import Path
 
 from lab.model import Limits, Process
 from lab.record import replace
-from lab.runtime import capabilities, devices, profile, resources
-from lab.runtime.config import (
+from lab.runtime.cgroup import devices, resources
+from lab.runtime.config import capabilities
+from lab.runtime.config.model import (
     Capabilities,
     Config,
     IdMapping,
@@ -28,6 +29,7 @@ from lab.runtime.config import (
     User,
     to_json,
 )
+from lab.runtime.seccomp import profile
 
 HOST = "host"
 """As a network namespace: the host's own, as RUN in a Dockerfile gets it."""
@@ -137,8 +139,8 @@ def process_config(
     network_namespace: str | Path | None = HOST,
     extra_mounts: Sequence[MountConfig] = (),
 ) -> Config:
-    """The control: what no isolation costs. For a root entered by chroot alone (`lab.runtime.spec.Spec.enter`), with
-    all capabilities and no filter.
+    """The control: what no isolation costs. For a root entered by chroot alone
+    (`lab.runtime.launcher.spec.Spec.enter`), with all capabilities and no filter.
 
     It sees the host's processes, devices and kernel interfaces. The mount namespace only keeps the host's mount
     table clean; the network namespace, when one is given, only makes the client's path the same as for the others.

@@ -32,7 +32,7 @@ It is in its cgroups before it does any work, so that its memory is charged to i
 cannot outgrow its limits in the meantime. Whatever fails is answered by one FAILED message with the step's name,
 and the child is gone; what the parent had made, the parent removes.
 
-Standard library only; see `lab.runtime.spawner`.
+Standard library only; see `lab.runtime.spawner.spawner`.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def fork(
 
 def map_ids(started: Started, plan: Plan) -> None:
     """Which ids of the host stand behind those of the user namespace (user_namespaces(7)), and behind mounts' own."""
-    from lab.runtime import idmap
+    from lab.runtime.rootfs import idmap
 
     if plan.uid_map:
         idmap.write(f"/proc/{started.pid}/uid_map", plan.uid_map)

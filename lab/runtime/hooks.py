@@ -13,7 +13,7 @@ its process group when its time is over. One without an environment inherits: a 
 a program of the container's the application's. Never the other way round, as an image's LD_PRELOAD in a
 createContainer hook would be (CVE-2025-23266). `lab.runtime.container` and `lab.runtime.init` run the first four,
 the owner of the container's life the last two. Standard library only, and no subprocess module: see
-`lab.runtime.spawner`.
+`lab.runtime.spawner.spawner`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ only rely on those before it, hence the order:
    capabilities go before no_new_privs, since dropping them is still a privilege; the seccomp filter comes last,
    because it forbids most of what the steps before it do.
 
-Standard library only; see `lab.runtime.spawner`.
+Standard library only; see `lab.runtime.spawner.spawner`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import select
 from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.record import replace
-from lab.runtime import execution, rooted, streams, trampoline
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import Enter, Plan, ProcessPlan, Progress, Step
-from lab.runtime.privileges import drop_privileges, leave_keyring, restore_signals, set_limits
-from lab.runtime.surroundings import (
+from lab.runtime.process import execve, trampoline
+from lab.runtime.process.privileges import drop_privileges, leave_keyring, restore_signals, set_limits
+from lab.runtime.rootfs import rootpath, streams
+from lab.runtime.rootfs.setup import (
     apply,
     enter_root,
     import_no_more,
@@ -160,7 +161,7 @@ def run_beside(
         os.chroot(".")
         if process.terminal:
             progress.enter(Step.CONSOLE)
-            stdio = open_console(process, rooted.Root("/"), channel, stdio, bind=False)
+            stdio = open_console(process, rootpath.Root("/"), channel, stdio, bind=False)
         progress.enter(Step.LIMITS)
         streams.give_pipes(process, stdio)
         set_limits(replace(process, scheduler=None))  # a process with a deadline may not fork: the parent sets it
@@ -197,7 +198,7 @@ def become(
     give_up(process, progress, channel)
     if "startContainer" in plan.hooks:
         progress.enter(Step.START_HOOKS)
-        run_start_hooks(plan, execution.spawn_hook(process, stub))
+        run_start_hooks(plan, execve.spawn_hook(process, stub))
     execute(process, progress, channel, stub)
 
 
@@ -211,7 +212,7 @@ def own_only(process: ProcessPlan, channel: Channel, stdio: list[int], status: i
 
 
 def give_up(process: ProcessPlan, progress: Progress, channel: Channel) -> None:
-    """All privileges that the application won't have; but for one, see `lab.runtime.execution`."""
+    """All privileges that the application won't have; but for one, see `lab.runtime.process.execve`."""
     progress.enter(Step.CAPABILITIES)
     drop_privileges(process)
     die_with_the_launcher(channel, process)
@@ -226,17 +227,17 @@ def execute(process: ProcessPlan, progress: Progress, channel: Channel, stub: in
     ready = look_up(process, progress, stub)
     restrict_files(process)
     restore_signals()
-    install = execution.prepare_filter(process)
+    install = execve.prepare_filter(process)
     channel.send("EXECUTING")
     install()
     progress.enter(Step.EXECVE)
     ready.execute()
 
 
-def look_up(process: ProcessPlan, progress: Progress, stub: int) -> execution.Ready:
+def look_up(process: ProcessPlan, progress: Progress, stub: int) -> execve.Ready:
     """What is to be executed, while every call is still allowed. Nothing there is told as execve(2)'s failure."""
     try:
-        return execution.ready(process, stub)
+        return execve.ready(process, stub)
     except OSError:
         progress.step = Step.EXECVE
         raise
@@ -245,7 +246,7 @@ def look_up(process: ProcessPlan, progress: Progress, stub: int) -> execution.Re
 def restrict_files(process: ProcessPlan) -> None:
     """Landlock, for whom it is asked for: like a filter it takes no_new_privs, or CAP_SYS_ADMIN."""
     if process.read_only_by_landlock:
-        from lab.runtime import landlock
+        from lab.runtime.process import landlock
 
         landlock.restrict(process.read_only_by_landlock)
 
@@ -285,21 +286,21 @@ def import_early(process: ProcessPlan, plan: Plan | None = None) -> None:
     read what belongs to others than root, and behind the new root there are other files.
     """
     if process.terminal:
-        from lab.runtime import console  # noqa: F401
-    if not execution.has_home(process):
-        from lab.runtime import account  # noqa: F401
+        from lab.runtime.rootfs import console  # noqa: F401
+    if not execve.has_home(process):
+        from lab.runtime.process import account  # noqa: F401
     if process.read_only_by_landlock:
-        from lab.runtime import landlock  # noqa: F401
+        from lab.runtime.process import landlock  # noqa: F401
     if process.agent:
-        from lab.runtime import listener  # noqa: F401
+        from lab.runtime.seccomp import listener  # noqa: F401
     if plan is None:
         return
     if plan.hooks:
         from lab.runtime import hooks  # noqa: F401
     if plan.enter == Enter.MOVE:
-        from lab.runtime import nopivot  # noqa: F401
+        from lab.runtime.rootfs import nopivot  # noqa: F401
     if any(operation.get("copy_up") for operation in plan.mounts):
-        from lab.runtime import copyup  # noqa: F401
+        from lab.runtime.rootfs import copyup  # noqa: F401
 
 
 def prepare(process: ProcessPlan) -> int:
@@ -308,7 +309,7 @@ def prepare(process: ProcessPlan) -> int:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(process.oom_score_adj))
     if process.agent:
-        from lab.runtime import listener
+        from lab.runtime.seccomp import listener
 
         listener.meet(process.agent)
     return os.open(process.exec_label[0], os.O_WRONLY | os.O_CLOEXEC) if process.exec_label else -1
@@ -325,7 +326,7 @@ def agent_of(process: ProcessPlan) -> list[int]:
     """The descriptor of the connection to the agent, if there is one."""
     if not process.agent:
         return []
-    from lab.runtime import listener
+    from lab.runtime.seccomp import listener
 
     return [listener.agent().fileno()]
 
@@ -335,7 +336,7 @@ def wait_until_numbered(process: ProcessPlan, channel: Channel) -> None:
     if process.scheduler is not None or process.agent:
         pid = int(str(channel.expect("NUMBERED")["pid"]))
         if process.agent:
-            from lab.runtime import listener
+            from lab.runtime.seccomp import listener
 
             listener.agent().pid = pid
 
@@ -367,7 +368,7 @@ def keep_only(channel: Channel, stdio: list[int], status: int, process: ProcessP
     channel.move_to(rest)
     others = []
     if process.agent:
-        from lab.runtime import listener
+        from lab.runtime.seccomp import listener
 
         others.append(listener.agent().move_to(rest))
     for number, descriptor in enumerate(wanted):
@@ -394,7 +395,7 @@ def lead_session(process: ProcessPlan) -> None:
     whose leader is outside can't be saved (criu(8), --shell-job).
     """
     if process.terminal:
-        from lab.runtime import console
+        from lab.runtime.rootfs import console
 
         console.control()
     elif process.survives or process.leads:

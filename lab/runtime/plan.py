@@ -1,8 +1,8 @@
 """What is to be done to start a container: the OCI configuration boiled down to plain numbers and strings.
 
-Made in the big process by `lab.runtime.translate`, where libraries may be used; carried out in the small one
+Made in the big process by `lab.runtime.planning.translate`, where libraries may be used; carried out in the small one
 by `lab.runtime.container` and `lab.runtime.init`. Everything survives a trip through JSON.
-Standard library only; see `lab.runtime.spawner`.
+Standard library only; see `lab.runtime.spawner.spawner`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ class ProcessPlan(Record):
     seccomp_flags: int = 0  # for seccomp(2)
     agent: dict[str, object] | None = None  # who is notified: its path, metadata, and the container's state
     own_keyring: bool = True  # a session keyring of its own, see keyrings(7)
-    read_only_by_landlock: tuple[str, ...] | list[str] = ()  # names in /, see lab.runtime.landlock; none: no rules
+    read_only_by_landlock: (
+        tuple[str, ...] | list[str]
+    ) = ()  # names in /, see lab.runtime.process.landlock; none: no rules
 
 
 class CgroupsPlan(Record):
@@ -132,7 +134,7 @@ class Plan(Record):
     gid_map: str
     cgroups: CgroupsPlan
     mount_point: str  # where the root is put together, in the container's own mount namespace
-    root: dict[str, object]  # a mount operation as JSON, see lab.runtime.mounts
+    root: dict[str, object]  # a mount operation as JSON, see lab.runtime.rootfs.mounts
     mounts: list[dict[str, object]]
     masks: list[dict[str, object]]
     read_only_root: bool
@@ -147,7 +149,7 @@ class Plan(Record):
     own_users: bool = False  # a user namespace, new or given
     users: str = ""  # the path of a given one
     joined_first: tuple[()] | list[list[Any]] = ()  # as joins, of those joined before a user namespace is entered
-    trees: bool = False  # some mounts are made by the parent, see lab.runtime.idmap
+    trees: bool = False  # some mounts are made by the parent, see lab.runtime.rootfs.idmap
     propagation: int = MS_REC | MS_SLAVE  # between the host's mounts and the namespace's copies of them
     root_propagation: int = 0  # of the container's root once it is entered
     domainname: str = ""

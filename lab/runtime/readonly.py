@@ -4,7 +4,7 @@ A process of lab's that is about to become a container's shows there as ``/proc/
 container's pid namespace to its execve(2). Whoever may trace it (CAP_SYS_PTRACE) can open that file, and write to it
 once nobody executes it any more: it must not be the host's interpreter on the host's own mount. So the interpreter
 is executed from a copy of the mount that is read-only, and that is nowhere any more as soon as it is executed: nobody
-can find it to make it writable. Standard library only; see `lab.runtime.spawner`.
+can find it to make it writable. Standard library only; see `lab.runtime.spawner.spawner`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def interpreter() -> int:
     Raises OSError, EPERM for whoever may not mount.
     """
     from lab.host.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY
-    from lab.runtime import trees
+    from lab.runtime.rootfs import mounttrees
 
-    tree = trees.copy(os.path.realpath(INTERPRETER))
+    tree = mounttrees.copy(os.path.realpath(INTERPRETER))
     try:
-        trees.dress(tree, (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, 0))
+        mounttrees.dress(tree, (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, 0))
     except OSError:
         os.close(tree)
         raise

@@ -2,7 +2,7 @@
 
 What each instance has of its own is made as for any other, by the same steps, and then criu works inside of it: it
 takes these for its own surroundings, and what it makes is born in them. The parent's half is `lab.runtime.container`,
-and who told criu to save and to restore is `lab.runtime.checkpoint`.
+and who told criu to save and to restore is `lab.runtime.launcher.checkpoint`.
 
     made here, before criu                     restored by criu
     control groups, their namespace            pid, ipc, mount and time namespaces
@@ -14,7 +14,7 @@ and who told criu to save and to restore is `lab.runtime.checkpoint`.
 So its memory is charged to its own group from the first page on, and criu's is too, until it ends; and no process of
 it ever sees the host's groups. criu's child takes criu's parent for its own (CLONE_PARENT): our parent.
 
-Standard library only; see `lab.runtime.spawner`.
+Standard library only; see `lab.runtime.spawner.spawner`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import fcntl
 import os
 
 from lab.host import syscalls
-from lab.runtime import streams
 from lab.runtime.init import die_with_the_launcher, keep_only, place, report_and_exit, teller
 from lab.runtime.plan import Instead, Progress, Step
-from lab.runtime.privileges import restore_signals
-from lab.runtime.surroundings import join_namespaces, mount_root, name_host
+from lab.runtime.process.privileges import restore_signals
+from lab.runtime.rootfs import streams
+from lab.runtime.rootfs.setup import join_namespaces, mount_root, name_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lab.runtime.channel import Channel
     from lab.runtime.plan import Plan
 
-RUN, CACHE = "/run", "/run/criu.kdat"  # as `lab.host.criu` has them
+RUN, CACHE = "/run", "/run/criu.kdat"  # as `lab.host.survey.criu` has them
 FIRST_STREAM = 3
 """The number at which criu finds the application's standard input; output and errors follow. 0, 1, 2 are its own."""
 OUT_OF_THE_WAY = 16

@@ -1,6 +1,6 @@
 """Children that are born in namespaces which the launcher is not in: by path, or of a process (setns(2)).
 
-Standard library only; see `lab.runtime.spawner`.
+Standard library only; see `lab.runtime.spawner.spawner`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import replace
 from lab.errors import LabError, LaunchError
 from lab.host import private, privilege
 from lab.host.command import tail
-from lab.host.ledger import boot_id
+from lab.host.session.ledger import boot_id
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.supervisor import record as records

@@ -3,7 +3,7 @@
 ``<home>/instances/<name>/`` holds
 
 instance.json     this record, replaced as a whole by rename(2)
-exit.json         the exit code, by the process that reaped the application; see `lab.runtime.spawner`
+exit.json         the exit code, by the process that reaped the application; see `lab.runtime.spawner.spawner`
 stdout.log, …     what the application wrote; a guest's console.log
 supervisor.log    what its supervisor had to complain about
 lock              held (flock(2)) by whoever supervises it: two never do
@@ -31,7 +31,7 @@ from lab.errors import LabError, NoInstance, UsageError
 from lab.host import private
 from lab.host.home import home as lab_home
 from lab.host.home import runtime_root
-from lab.host.ledger import boot_id, start_time
+from lab.host.session.ledger import boot_id, start_time
 from lab.model import Limits, Process, PublishedPort, Volume
 
 RECORD, EXIT, LOCK, SUPERVISOR_LOG = "instance.json", "exit.json", "lock", "supervisor.log"

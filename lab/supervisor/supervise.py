@@ -31,7 +31,7 @@ from lab.host.home import runtime_root
 from lab.instance import Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Phase
 from lab.runtime.channel import Channel, ChannelClosed
-from lab.runtime.keeper import SOCKET as SPAWNER_SOCKET
+from lab.runtime.spawner.detached import SOCKET as SPAWNER_SOCKET
 from lab.supervisor import record as records
 from lab.supervisor.control import SOCKET, Answer, listen, pack
 from lab.supervisor.health import watch_health
@@ -228,8 +228,8 @@ def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> 
 
 def _leave_libvirt() -> None:
     """What its driver wrote ends with this program, however that ends."""
-    if "lab.hypervisor.session" in sys.modules:
-        from lab.hypervisor.session import leave_driver
+    if "lab.hypervisor.connection" in sys.modules:
+        from lab.hypervisor.connection import leave_driver
 
         leave_driver()
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import GroupGone
-from lab.host import accounting
-from lab.host.cgroup import ControlGroup
-from lab.host.delegation import group_of
+from lab.host.cgroup import accounting
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
 from lab.supervisor.record import Record
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import lab
-from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Hierarchies, Mode, Unused, make_room
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import Hierarchies, Mode, Unused, make_room
 
 LAB_OCI = Path(lab.__file__).parent / "runtime" / "oci" / "lab-oci"
 RUNTIMES = ("lab-oci", "runc")

@@ -18,13 +18,13 @@ from escaping import Ask
 from running import Output, Ran, Run, Start
 
 from lab.experiment import dockerd
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import Hierarchies, Unused, make_room
 from lab.host.clock import Timeline
-from lab.host.hierarchy import Hierarchies, Unused, make_room
 from lab.model import Limits, Process
 from lab.runtime import bundle
-from lab.runtime.config import Config
-from lab.runtime.launcher import Container, Directory, Launcher, Overlay, Spec
+from lab.runtime.config.model import Config
+from lab.runtime.launcher.launcher import Container, Directory, Launcher, Overlay, Spec
 
 BUSYBOX = Path("/bin/busybox")
 NAMES = itertools.count()

@@ -22,8 +22,8 @@ import pytest
 from bundles import TIMEOUT_SECONDS, Bundle, program
 from oci import BASE_INTERPRETER, until
 
-from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Hierarchies, Unused
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import Hierarchies, Unused
 
 THROUGH, HELD = "through", "held"
 VERSIONS = {"runc": "1.1.5", "crun": "1.8.1"}

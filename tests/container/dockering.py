@@ -24,10 +24,10 @@ from pathlib import Path
 from oci import LAB_OCI, until
 
 from lab.experiment import dockerd
-from lab.host import delegation
-from lab.host.group import Group
-from lab.host.hierarchy import Unused, make_room
-from lab.host.mounted import host
+from lab.host.cgroup import delegation
+from lab.host.cgroup.group import Group
+from lab.host.cgroup.hierarchy import Unused, make_room
+from lab.host.cgroup.mounted import host
 
 RUNTIMES = ("lab-oci", "runc")
 IMAGE = "tiny"

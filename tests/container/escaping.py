@@ -10,7 +10,7 @@ import pytest
 from lab.model import Process
 from lab.record import replace
 from lab.runtime import bundle
-from lab.runtime.config import Capabilities, Config, DeviceRule
+from lab.runtime.config.model import Capabilities, Config, DeviceRule
 
 SUCCEEDED = "succeeded"
 READS = ("open_to_write", "read_some", "list_some")

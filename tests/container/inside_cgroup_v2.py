@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from lab.errors import GroupGone, LimitError
-from lab.host import mounted
-from lab.host.cgroup import ControlGroup
-from lab.host.group import Group
-from lab.runtime import resources, schema, stats
-from lab.runtime.config import Resources
+from lab.host.cgroup import mounted
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.group import Group
+from lab.runtime.cgroup import resources, stats
+from lab.runtime.config import schema
+from lab.runtime.config.model import Resources
 
 MIB = 1 << 20
 

@@ -25,18 +25,19 @@ from conftest import open_folder
 from contract import LIMITS
 from tiny import tiny_image
 
-from lab.backends.saving import START
 from lab.backends.site import Site
+from lab.backends.support.saving import START
 from lab.cli.explain import Explainer
 from lab.errors import LaunchError
-from lab.host import criu
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
+from lab.host.survey import criu
 from lab.images.store import Image
 from lab.instance import Instance, LaunchRequest
 from lab.model import Kernel, Phase, Process
-from lab.runtime import bundle, checkpoint
-from lab.runtime.checkpoint import Checkpoint
-from lab.runtime.launcher import Container, Launcher, Overlay, Spec
+from lab.runtime import bundle
+from lab.runtime.launcher import checkpoint
+from lab.runtime.launcher.checkpoint import Checkpoint
+from lab.runtime.launcher.launcher import Container, Launcher, Overlay, Spec
 from lab.runtime.plan import Instead, Step
 
 # It serves, holds a file that has no name any more and a lock, has written to its root and to a tmpfs, and says what

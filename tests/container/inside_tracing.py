@@ -19,13 +19,13 @@ import pytest
 from lab.errors import LabError
 from lab.experiment.lineage import Side
 from lab.experiment.tracing import Counts, Observer, TooSlow, own_threads, threads_of
-from lab.host import tracefs
 from lab.host.clock import Timeline, now
-from lab.host.ledger import Session
-from lab.host.tracing import Tracing
+from lab.host.kernel import tracefs
+from lab.host.session.ledger import Session
+from lab.host.tracing.recording import Tracing
 from lab.model import Process
 from lab.runtime import bundle
-from lab.runtime.launcher import Launcher, Overlay, Spec
+from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
 
 APPLICATION = "echo up; read word; cat /proc/self/stat >/dev/null; echo $word; read word"
 SECONDS = 60.0

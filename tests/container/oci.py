@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import lab
-from lab.host.group import Group
-from lab.host.hierarchy import make_room
+from lab.host.cgroup.group import Group
+from lab.host.cgroup.hierarchy import make_room
 from lab.model import Process
 from lab.runtime import bundle
 

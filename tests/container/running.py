@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.model import Phase
-from lab.runtime.launcher import Container
+from lab.runtime.launcher.launcher import Container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

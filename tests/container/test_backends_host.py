@@ -11,16 +11,16 @@ import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
-from lab.backends import host
-from lab.backends.holdings import Holdings
 from lab.backends.reference import Reference, ReferenceContainer
 from lab.backends.registry import available
 from lab.backends.site import Site
+from lab.backends.support import host
+from lab.backends.support.holdings import Holdings
 from lab.errors import LabError, LaunchError
 from lab.experiment.parity import verify_manifest
 from lab.images.store import Image, Origin
 from lab.model import ImageConfig, Kernel, Limits, PublishedPort, Volume
-from lab.runtime.launcher import Launcher
+from lab.runtime.launcher.launcher import Launcher
 
 ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST]
 

@@ -9,15 +9,15 @@ import uuid
 LOOP = """
 import sys
 from lab.model import Limits
-from lab.runtime.limited import limited
+from lab.runtime.cgroup.instances import limited
 for number in range(250):
     limited(f"lab/{sys.argv[1]}/{sys.argv[2]}", Limits(pids=8)).remove()
 """
 
 ROOM = """
 import sys
-from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Unused, host_hierarchies, make_room
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import Unused, host_hierarchies, make_room
 for number in range(150):
     name = f"lab/{sys.argv[1]}-{sys.argv[2]}-{number}/one"
     make_room(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from host_state import assert_unchanged, snapshot
 
-from lab.host import criu
+from lab.host.survey import criu
 
 CAN = '#!/bin/sh\n[ "$1" = check ] && echo known >/run/criu.kdat\n'
 CAN_NOT = f"{CAN}echo 'Error (criu/vdso.c:381): vdso: as no other' >&2\nexit 1\n"

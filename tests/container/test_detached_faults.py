@@ -21,8 +21,8 @@ from tiny import tiny_image
 from lab.backends.base import SiteBackend
 from lab.backends.site import Site
 from lab.errors import ExitUnknown, LabError
-from lab.host.cgroup import ControlGroup
-from lab.host.delegation import group_of
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
 from lab.host.home import home
 from lab.images.store import Origin, Store
 from lab.instance import Survivor

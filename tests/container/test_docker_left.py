@@ -15,8 +15,8 @@ import pytest
 from oci import until
 
 from lab.experiment import dockerd
-from lab.host import delegation
-from lab.host.mounted import host
+from lab.host.cgroup import delegation
+from lab.host.cgroup.mounted import host
 
 ALONE = """
 import sys

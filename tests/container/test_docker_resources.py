@@ -10,7 +10,7 @@ import pytest
 from dockering import Docker
 from oci import until
 
-from lab.host.mounted import host
+from lab.host.cgroup.mounted import host
 
 V2 = host().is_v2
 FILES = (

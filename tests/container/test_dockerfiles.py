@@ -41,7 +41,7 @@ from lab.images.ociconfig import config_to_oci
 from lab.images.stages.mounts import Offer
 from lab.images.store import Store
 from lab.images.tree import Tree
-from lab.runtime.launcher import Launcher
+from lab.runtime.launcher.launcher import Launcher
 
 AT_ONCE = 3  # builds of buildah's beside each other: it waits a lot
 DOCUMENT = FOLDER.parents[1] / "docs" / "dockerfile.md"

@@ -22,7 +22,7 @@ from running import Run, Start
 from lab.errors import LaunchError
 from lab.model import Process
 from lab.runtime import bundle as defaults
-from lab.runtime.launcher import Directory, Overlay
+from lab.runtime.launcher.launcher import Directory, Overlay
 from lab.runtime.plan import Enter
 
 STARTS = 40

@@ -33,8 +33,8 @@ from running import Run, Start
 
 from lab.record import replace
 from lab.runtime import bundle
-from lab.runtime.config import Config
-from lab.runtime.launcher import Overlay
+from lab.runtime.config.model import Config
+from lab.runtime.launcher.launcher import Overlay
 
 MOST_HANDLE_BYTES = 128
 

@@ -13,7 +13,7 @@ from lab.errors import LaunchError
 from lab.host.clock import Remark, Taken, Timeline
 from lab.model import Phase, Process
 from lab.runtime import bundle
-from lab.runtime.launcher import Launcher, Overlay, Spec
+from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
 from lab.runtime.plan import Before, Step
 
 USUAL = [str(step) for step in Step if step not in (Step.HOOKS, Step.CONSOLE, Step.START_HOOKS)]

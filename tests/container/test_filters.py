@@ -11,17 +11,17 @@ from host_state import wait_until
 
 from lab.errors import LabError
 from lab.experiment.surface import Outcome, in_force, tell_answer
-from lab.host.filters import installed
-from lab.runtime import seccomp
-from lab.runtime.profile import default_profile
+from lab.host.kernel.filters import installed
+from lab.runtime.seccomp import compiler
+from lab.runtime.seccomp.profile import default_profile
 
 FILTERED = """
 import os
 from lab.host import syscalls
-from lab.runtime import seccomp
-from lab.runtime.profile import default_profile
+from lab.runtime.seccomp import compiler
+from lab.runtime.seccomp.profile import default_profile
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-syscalls.seccomp_set_filter(seccomp.compile(default_profile()))
+syscalls.seccomp_set_filter(compiler.compile(default_profile()))
 os.execvp("cat", ["cat"])
 """
 
@@ -30,7 +30,7 @@ def test_what_was_installed_is_read_back_and_the_process_goes_on() -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", FILTERED], **pipes, text=True) as process:
         assert wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "cat\n", 20)
-        assert installed(process.pid) == (seccomp.compile(default_profile()),)
+        assert installed(process.pid) == (compiler.compile(default_profile()),)
         found = in_force(process.pid)
         assert process.communicate("still here", timeout=20)[0] == "still here"
     assert found.outcomes["keyctl"] is Outcome.REFUSED

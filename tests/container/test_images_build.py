@@ -20,7 +20,7 @@ from lab.images.build import Event, Note, Output, StepFinished, StepRunner, buil
 from lab.images.process import resolve
 from lab.images.store import Image, Origin, Store
 from lab.images.tree import Tree
-from lab.runtime.launcher import Launcher
+from lab.runtime.launcher.launcher import Launcher
 
 BASE = """
 FROM scratch

@@ -26,7 +26,7 @@ from lab.images.stages.mounts import Offer
 from lab.images.store import MANIFEST_TYPE, Image, Origin, Store
 from lab.images.transfer.registry import adopt
 from lab.images.tree import Tree
-from lab.runtime.launcher import Launcher
+from lab.runtime.launcher.launcher import Launcher
 
 LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
 

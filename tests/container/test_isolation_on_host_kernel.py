@@ -26,8 +26,9 @@ from lab.model import Kernel
 from lab.record import replace
 from lab.results.observation import Observation
 from lab.results.record import Status
-from lab.runtime import bundle, capabilities
-from lab.runtime.config import Capabilities, Config
+from lab.runtime import bundle
+from lab.runtime.config import capabilities
+from lab.runtime.config.model import Capabilities, Config
 
 # On any host where these tests run at all, these can be told.
 CERTAIN = {"boot-id", "kernel-release", "host-processes", "kill-host-process", "trace-host-process", "namespaces"}

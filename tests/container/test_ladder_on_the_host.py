@@ -12,7 +12,7 @@ from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
 from lab.analysis.ladder import START, costs, rows
-from lab.runtime import landlock
+from lab.runtime.process import landlock
 
 PROBES = "host-processes,core-pattern,mount,keyrings,boot-id"
 STEPS = ("mounts", "pid", "net", "ipc-uts", "user", "cgroup", "limits", "capabilities", "seccomp", "masks")

@@ -17,8 +17,8 @@ from host_state import assert_unchanged, snapshot
 from lab.analysis import Loaded, load
 from lab.analysis.noisy import disturbances
 from lab.experiment.noisy import feel_pulse
-from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import host_hierarchies
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import host_hierarchies
 
 KINDS = "cpu,memory,forks,cache"
 RESPONSIVE_SECONDS = 1.0

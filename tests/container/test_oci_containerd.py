@@ -13,8 +13,8 @@ import oci
 import pytest
 from oci import until
 
-from lab.host.group import Group
-from lab.host.hierarchy import make_room
+from lab.host.cgroup.group import Group
+from lab.host.cgroup.hierarchy import make_room
 
 pytestmark = pytest.mark.alone  # containerd mounts in the host's own namespace
 

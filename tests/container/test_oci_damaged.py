@@ -8,7 +8,7 @@ import oci
 import pytest
 from oci import Runtime
 
-from lab.host.group import Group
+from lab.host.cgroup.group import Group
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import pytest
 from oci import Runtime
 
 import lab
-from lab.runtime import init, surroundings
+from lab.runtime import init
+from lab.runtime.rootfs import setup
 
 EVIL = "#!/proc/self/exe\nprint('the interpreter of the host')\n"
 
@@ -97,8 +98,8 @@ def test_its_own_null_device_is_open_as_anybody_would_open_it(runtime: Runtime) 
 LATE = """
 import sys
 sys.path.append({source!r})
-from lab.runtime import surroundings
-surroundings.import_no_more()
+from lab.runtime.rootfs import setup
+setup.import_no_more()
 try:
     import colorsys
 except ImportError:
@@ -111,10 +112,10 @@ def test_no_module_is_read_from_the_containers_files() -> None:
     code = LATE.format(source=str(Path(lab.__file__).parents[1]))
     words = [oci.BASE_INTERPRETER, "-I", "-S", "-c"]
     assert subprocess.run([*words, code], capture_output=True, text=True, check=True).stdout == "missed\n"
-    control = code.replace("surroundings.import_no_more()", "")
+    control = code.replace("setup.import_no_more()", "")
     assert subprocess.run([*words, control], capture_output=True, text=True, check=True).stdout == ""
 
 
-@pytest.mark.parametrize("function", [surroundings.enter_root, surroundings.join_namespaces, init.run_beside])
+@pytest.mark.parametrize("function", [setup.enter_root, setup.join_namespaces, init.run_beside])
 def test_who_enters_takes_it(function: Callable[..., None]) -> None:
     assert "import_no_more" in function.__code__.co_names

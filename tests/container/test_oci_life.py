@@ -20,7 +20,7 @@ import oci
 import pytest
 from oci import Runtime, until
 
-from lab.host.group import Group
+from lab.host.cgroup.group import Group
 
 
 @pytest.fixture(scope="module", params=list(oci.PROGRAMS))

@@ -17,11 +17,12 @@ from tiny import tiny_image
 
 from lab.backends.registry import find
 from lab.backends.site import Site
-from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Hierarchies, Unused
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import Hierarchies, Unused
 from lab.images.store import Image
 from lab.model import Limits
-from lab.runtime import resources, schema
+from lab.runtime.cgroup import resources
+from lab.runtime.config import schema
 
 MIB = 1 << 20
 LIMITS = Limits(memory_bytes=96 * MIB, cpus=0.75, pids=57)

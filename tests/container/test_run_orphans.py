@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.host import orphans
+from lab.host.session import orphans
 from lab.model import Limits
-from lab.runtime.limited import limited
+from lab.runtime.cgroup.instances import limited
 
 
 @pytest.fixture

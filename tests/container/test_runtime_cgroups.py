@@ -12,11 +12,12 @@ from dataclasses import replace
 import pytest
 
 from lab.errors import LabError
-from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Hierarchies, Mode, host_hierarchies
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import Hierarchies, Mode, host_hierarchies
 from lab.model import Limits
-from lab.runtime import bundle, devices
-from lab.runtime.limited import limited
+from lab.runtime import bundle
+from lab.runtime.cgroup import devices
+from lab.runtime.cgroup.instances import limited
 
 LIMITS = Limits(memory_bytes=64 << 20, cpus=0.5, pids=20)
 

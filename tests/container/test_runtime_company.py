@@ -19,12 +19,13 @@ from lab.errors import LaunchError
 from lab.host.clock import Timeline
 from lab.model import Limits, Process
 from lab.record import replace
-from lab.runtime import bundle, roots
-from lab.runtime.handle import Handle
-from lab.runtime.launcher import Launcher, Overlay, Spec
-from lab.runtime.limited import limited
+from lab.runtime import bundle
+from lab.runtime.cgroup.instances import limited
+from lab.runtime.launcher.handle import Handle
+from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
+from lab.runtime.launcher.spec import plan_of
 from lab.runtime.plan import Plan
-from lab.runtime.spec import plan_of
+from lab.runtime.rootfs import layers
 
 HOOK_SECONDS = 3
 
@@ -37,7 +38,7 @@ def plan(launcher: Launcher, busybox_root: Path, tmp_path: Path) -> Iterator[Pla
     with ExitStack() as undo:
         cgroup = limited(f"lab/{launcher.session}/{spec.name}", Limits())
         undo.callback(cgroup.remove, keep_parents=True)
-        root = roots.prepare(spec.root, spec.name, config.mounts, launcher.scratch, undo)
+        root = layers.prepare(spec.root, spec.name, config.mounts, launcher.scratch, undo)
         yield plan_of(spec, config, root, cgroup)
 
 

@@ -15,12 +15,12 @@ from host_state import assert_unchanged, snapshot
 from running import Run, Start
 
 from lab.errors import LabError, LaunchError, LimitError, UsageError
-from lab.host.hierarchy import host_hierarchies
+from lab.host.cgroup.hierarchy import host_hierarchies
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime import bundle
-from lab.runtime.config import Hook, Hooks
-from lab.runtime.launcher import Launcher, Overlay, Spec
+from lab.runtime.config.model import Hook, Hooks
+from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
 from lab.runtime.plan import Step
 
 
@@ -97,7 +97,7 @@ import os, sys, threading, time
 from pathlib import Path
 from lab.model import Process
 from lab.runtime import bundle
-from lab.runtime.launcher import Launcher, Overlay, Spec
+from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
 
 session, scratch, root, witness = sys.argv[1:]
 launcher = Launcher.start(session, Path(scratch), cleanup=["/bin/sh", "-c", f"echo cleaned > {witness}"])
@@ -180,8 +180,8 @@ def zombie(pid: int) -> bool:
 
 
 def remove_groups(session: str) -> None:
-    from lab.host.cgroup import ControlGroup
-    from lab.host.delegation import group_of
+    from lab.host.cgroup.control import ControlGroup
+    from lab.host.cgroup.delegation import group_of
 
     group = ControlGroup.open(group_of(session))
     group.kill()

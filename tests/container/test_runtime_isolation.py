@@ -13,9 +13,10 @@ from running import Ran, Run, Start
 from lab.errors import LaunchError
 from lab.model import Process
 from lab.record import replace
-from lab.runtime import bundle, capabilities
-from lab.runtime.config import Capabilities, Config, IdMapping, Namespace
-from lab.runtime.launcher import Directory, Overlay
+from lab.runtime import bundle
+from lab.runtime.config import capabilities
+from lab.runtime.config.model import Capabilities, Config, IdMapping, Namespace
+from lab.runtime.launcher.launcher import Directory, Overlay
 
 
 def status(ran: Ran, field: str) -> str:

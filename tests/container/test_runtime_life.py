@@ -12,7 +12,8 @@ from running import Run, Start
 
 from lab.errors import LabError, LaunchError
 from lab.model import Limits, Phase, Process
-from lab.runtime import bundle, capabilities
+from lab.runtime import bundle
+from lab.runtime.config import capabilities
 
 MIB = 1 << 20
 

@@ -20,7 +20,7 @@ from lab.errors import LaunchError
 from lab.model import Process
 from lab.record import replace
 from lab.runtime import bundle
-from lab.runtime.config import Config, Seccomp, SeccompRule
+from lab.runtime.config.model import Config, Seccomp, SeccompRule
 
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif with its struct seccomp_data (linux/seccomp.h)
 RESPONSE = struct.Struct("=QqiI")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.runtime.mounts import Bind, CgroupView, FileSystem, MakeReadOnly, Mask, Operation
-from lab.runtime.trees import parameters
+from lab.runtime.rootfs.mounts import Bind, CgroupView, FileSystem, MakeReadOnly, Mask, Operation
+from lab.runtime.rootfs.mounttrees import parameters
 
 APPLY = """
 import ctypes, json, os, socket, sys
 from lab.host import syscalls
-from lab.runtime import mounts, rooted
+from lab.runtime.rootfs import mounts, rootpath
 
 os.chdir(sys.argv[1])
 ours, theirs = socket.socketpair()
@@ -38,7 +38,7 @@ for name in ("mount", "move_mount"):
         ours.send(b"?")
         assert ours.recv(1) == b"."
     setattr(syscalls, name, and_then_swap)
-root = rooted.Root(os.path.abspath("root"))
+root = rootpath.Root(os.path.abspath("root"))
 for value in json.loads(sys.argv[2]):
     mounts.from_json(value).apply(root)
 """
@@ -119,7 +119,7 @@ def test_the_words_of_a_file_system(data: str, expected: list[tuple[str, str | N
 LAYERED = """
 import os, sys
 from lab.host import syscalls
-from lab.runtime import trees
+from lab.runtime.rootfs import mounttrees
 
 os.chdir(sys.argv[1])
 syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -127,11 +127,11 @@ syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
 here = os.getcwd()
 lower = ":".join(f"{here}/layers/{number}".replace("with:colon", r"with\\:colon") for number in sys.argv[2:])
 before = len(os.listdir("/proc/self/fd"))
-tree = trees.file_system("overlay", "overlay", 0, f"lowerdir={lower},upperdir={here}/upper,workdir={here}/work")
+tree = mounttrees.file_system("overlay", "overlay", 0, f"lowerdir={lower},upperdir={here}/upper,workdir={here}/work")
 assert (os.getcwd(), len(os.listdir("/proc/self/fd"))) == (here, before + 1)
 print(sorted(os.listdir(f"/proc/self/fd/{tree}")))
 try:
-    trees.file_system("overlay", "overlay", 0, f"lowerdir={lower}:{here}/absent")
+    mounttrees.file_system("overlay", "overlay", 0, f"lowerdir={lower}:{here}/absent")
 except FileNotFoundError:
     assert (os.getcwd(), len(os.listdir("/proc/self/fd"))) == (here, before + 1)
     print("refused")

@@ -15,8 +15,8 @@ from bundles import RUNTIMES, Bundle, configuration, installed, program
 from conftest import fill, open_folder
 from host_state import assert_unchanged, snapshot
 
-from lab.host.cgroup import ControlGroup
-from lab.host.hierarchy import Hierarchies, Unused
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.hierarchy import Hierarchies, Unused
 from lab.runtime.plan import Step
 
 SECONDS = 20

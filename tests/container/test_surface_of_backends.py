@@ -19,7 +19,7 @@ from host_state import RUNTIME, assert_unchanged, snapshot
 
 from lab.errors import LabError
 from lab.experiment.surface import SKIPPED
-from lab.host import tracefs
+from lab.host.kernel import tracefs
 
 
 @pytest.fixture(autouse=True, scope="module")

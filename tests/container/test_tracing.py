@@ -17,10 +17,12 @@ from host_state import assert_unchanged, snapshot, wait_until
 from lab.errors import LabError
 from lab.experiment.lineage import Side
 from lab.experiment.tracing import Observer, own_threads, threads_of
-from lab.host import ledger, tracefs, tracing
-from lab.host.ledger import Session
-from lab.host.tracing import Tracing
-from lab.runtime.seccomp import native
+from lab.host.kernel import tracefs
+from lab.host.session import ledger
+from lab.host.session.ledger import Session
+from lab.host.tracing import recording
+from lab.host.tracing.recording import Tracing
+from lab.runtime.seccomp.compiler import native
 
 KNOWN = """
 import os, sys, threading
@@ -41,11 +43,11 @@ os.execv(sys.executable, [sys.executable, "-S", "-c", "import os; [os.getppid() 
 """
 DIES = """
 import os, sys, tempfile, time
-from lab.host.ledger import Session
-from lab.host.tracing import Tracing
-from lab.runtime.seccomp import native
+from lab.host.session.ledger import Session
+from lab.host.tracing.recording import Tracing
+from lab.runtime.seccomp.compiler import native
 with Session.open() as session, Tracing.make(session) as tracing, tempfile.TemporaryFile() as spool:
-    with tracing.record(["raw_syscalls/sys_enter"], [os.getpid()], spool):
+    with recording.record(["raw_syscalls/sys_enter"], [os.getpid()], spool):
         print(session.id, flush=True)
         while True:
             time.sleep(0.01)
@@ -104,14 +106,14 @@ def test_who_does_nothing_makes_no_call(observer: Observer) -> None:
 
 def test_what_found_no_place_in_the_trace_is_counted(observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody reads until the end, and the buffer is small."""
-    drain = tracing._Reader._drain
+    drain = recording._Reader._drain
 
-    def later(reader: tracing._Reader) -> None:
+    def later(reader: recording._Reader) -> None:
         if select.select([reader._stop], [], [], 1)[0]:
             drain(reader)
 
-    monkeypatch.setattr(tracing._Reader, "_drain", later)
-    monkeypatch.setattr(tracing, "BUFFER_KIB", 16)
+    monkeypatch.setattr(recording._Reader, "_drain", later)
+    monkeypatch.setattr(recording, "BUFFER_KIB", 16)
     process = known()
     with observer.window(threads_of([process.pid])) as window:
         process.communicate(b"go\n", timeout=60)

@@ -20,19 +20,21 @@ from typing import Any
 
 from lab import lean
 from lab.errors import DockerfileError, ImageError, LabError, UsageError
-from lab.host import ledger
+from lab.host.session import ledger
 from lab.hypervisor.disks import qcow2
 from lab.images.dockerfile import parse as dockerfile
 from lab.images.tar.bounds import Bounds
 from lab.images.tar.extract import unpack_archive
 from lab.images.tar.tarstream import TarStream
 from lab.model import Limits, Process
-from lab.runtime import bundle, config, mountoptions, translate, validate
+from lab.runtime import bundle
 from lab.runtime.channel import BadMessage, parsed
-from lab.runtime.mounts import DirectoryRoot
+from lab.runtime.config import model, mountoptions, validate
 from lab.runtime.oci import blueprint, store
 from lab.runtime.plan import CgroupsPlan
-from lab.runtime.trees import parameters
+from lab.runtime.planning import translate
+from lab.runtime.rootfs.mounts import DirectoryRoot
+from lab.runtime.rootfs.mounttrees import parameters
 from lab.supervisor.record import Record
 
 NAMES = itertools.count()
@@ -55,7 +57,7 @@ class Target:
 
 def configuration(data: bytes) -> object:
     """A bundle's config.json, as far as a plan."""
-    found = config.from_json(blueprint.parsed(data.decode("utf-8", "surrogateescape"), "config.json"), lambda _: None)
+    found = model.from_json(blueprint.parsed(data.decode("utf-8", "surrogateescape"), "config.json"), lambda _: None)
     validate.check(found)
     validate.warnings(found)
     return translate.plan(
@@ -152,7 +154,7 @@ def configurations() -> list[bytes]:
         bundle.container_config(small, Limits(memory_bytes=1 << 26, cpus=1.0, pids=9)),
         bundle.process_config(small),
     ]
-    texts = [json.dumps(config.to_json(each)).encode() for each in made]
+    texts = [json.dumps(model.to_json(each)).encode() for each in made]
     bare = {"ociVersion": "1.0.2", "root": {"path": "r"}, "process": {"args": ["a"], "cwd": "/"}}
     spaces = {"linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}]}}
     more = {"hooks": {"poststop": [{"path": "/a", "timeout": 1}]}, "annotations": {"a": "b"}}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.host import anonymous as module
-from lab.host.anonymous import anonymous
+from lab.host.survey import anonymous as module
+from lab.host.survey.anonymous import anonymous
 
 ENVIRONMENT = {
     "HOME": "/home/planted-alice", "USER": "planted-alice", "SUDO_USER": "bob.planted", "PATH": "/usr/bin:/bin",

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from lab.backends.container import Container
-from lab.backends.knobs import designed
-from lab.backends.machine import MachineBackend
 from lab.backends.microvm import MicroVm
 from lab.backends.process import Process
 from lab.backends.registry import available
+from lab.backends.support.knobs import designed
+from lab.backends.support.machine import MachineBackend
 from lab.backends.userns import UserNamespace
 from lab.backends.vm import VirtualMachine
 from lab.cli.run import parse_knobs
 from lab.errors import BackendUnavailable, LimitError, UsageError
-from lab.host import criu
+from lab.host.survey import criu
 from lab.hypervisor.boot import kernel_sign
 from lab.hypervisor.guest import grub, loader
 from lab.hypervisor.kinds import MICROVM, PC, Firmware, MachineType

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lab.backends.output import Output
+from lab.backends.support.output import Output
 
 
 def test_without_a_second_place_it_is_the_log_itself(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pytest
 
-from lab.backends import saving
 from lab.backends.container import Container
-from lab.backends.saving import START, Snapshots
+from lab.backends.support import saving
+from lab.backends.support.saving import START, Snapshots
 from lab.errors import LabError, LaunchError
 from lab.instance import LaunchRequest
 from lab.model import Limits, Process

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from lab.errors import GroupGone, LabError, LimitError
-from lab.host import cgroupfs
-from lab.host.cgroup import ControlGroup, CpuUsage
-from lab.host.group import Group
-from lab.host.hierarchy import Hierarchies, Mode, Unused
+from lab.host.cgroup import cgroupfs
+from lab.host.cgroup.control import ControlGroup, CpuUsage
+from lab.host.cgroup.group import Group
+from lab.host.cgroup.hierarchy import Hierarchies, Mode, Unused
 from lab.model import Limits
-from lab.runtime import stats
-from lab.runtime.limited import limited
+from lab.runtime.cgroup import stats
+from lab.runtime.cgroup.instances import limited
 
 V1_CONTROLLERS = ("memory", "cpu,cpuacct", "pids", "freezer", "devices")
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CommandError
-from lab.host import checks, delegation, privilege
-from lab.host.checks import Resource, Tool
-from lab.host.hierarchy import Hierarchies
+from lab.host import privilege
+from lab.host.cgroup import delegation
+from lab.host.cgroup.hierarchy import Hierarchies
+from lab.host.survey import checks
+from lab.host.survey.checks import Resource, Tool
 
 
 def test_every_check_says_what_it_found_and_how_to_repair_it() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from lab.errors import CommandError, LaunchError
-from lab.host import criu
-from lab.host.criu import reason
+from lab.host.survey import criu
+from lab.host.survey.criu import reason
 from lab.model import Completed, Process
-from lab.runtime import bundle, checkpoint
-from lab.runtime.checkpoint import Checkpoint
+from lab.runtime import bundle
+from lab.runtime.launcher import checkpoint
+from lab.runtime.launcher.checkpoint import Checkpoint
 
 TOO_NEW = """\
 Error (criu/util.c:642): exited, status=1

@@ -11,7 +11,7 @@ import typer
 
 from lab.backends import registry
 from lab.cli import doctor
-from lab.host import checks
+from lab.host.survey import checks
 from lab.model import Accelerator, Check, Kernel
 
 GOOD = Check(name="root", ok=True, found="user id 0", required_by=checks.ALL)

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from lab.analysis.findings import Kind, Severity
 from lab.cli.app import app
-from lab.host import facts, virtualisation
-from lab.host.virtualisation import NESTED
+from lab.host.survey import facts, virtualisation
+from lab.host.survey.virtualisation import NESTED
 from lab.reports.material import Material
 from lab.results.store import RunFolder
 

@@ -13,7 +13,7 @@ from synthetic import write_run
 
 from lab.analysis import Kind, Loaded, load
 from lab.analysis.host import noisy_blocks
-from lab.host import quiet
+from lab.host.survey import quiet
 from lab.results.record import Sample
 
 STAT = "cpu  1000 200 300 4000 500 60 40 900 70 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n"

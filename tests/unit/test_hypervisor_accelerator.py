@@ -15,10 +15,10 @@ import pytest
 
 from lab.errors import BackendUnavailable, UsageError
 from lab.host import privilege
-from lab.host.virtualisation import Ground
+from lab.host.survey.virtualisation import Ground
 from lab.hypervisor import accelerator
 from lab.hypervisor.accelerator import Verdict, choose_accelerator
-from lab.hypervisor.channels import INIT_LINE
+from lab.hypervisor.channels.ports import INIT_LINE
 from lab.hypervisor.emulator import JAIL_VARIABLE, install_emulator
 from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator

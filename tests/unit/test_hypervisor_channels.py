@@ -15,8 +15,8 @@ import pytest
 
 from lab.errors import LabError
 from lab.host.clock import Timeline, now
-from lab.hypervisor.agent import GuestAgent
-from lab.hypervisor.channels import Channels
+from lab.hypervisor.channels.agent import GuestAgent
+from lab.hypervisor.channels.ports import Channels
 from lab.model import Phase
 
 NAMES = ("console", "marks", "orders", "output", "errors", "agent")

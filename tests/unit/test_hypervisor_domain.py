@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.host.checks import OVMF
+from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.domain import DirectBoot, Disk, Interface, MachineSpec, Port, domain_xml, ports
 from lab.hypervisor.kinds import MICROVM, PC, Console, Design, Firmware, MachineType

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
-from lab.hypervisor import session
-from lab.hypervisor.session import Domain
+from lab.hypervisor import connection
+from lab.hypervisor.connection import Domain
 
 
 def domain(monkeypatch: pytest.MonkeyPatch, states: list[str]) -> tuple[Domain, list[str]]:
@@ -43,7 +43,7 @@ def test_it_is_told_again_if_it_has_forgotten(
 
 
 def test_one_that_never_runs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "RESTORE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "RESTORE_SECONDS", 0.1)
     found, _ = domain(monkeypatch, ["inmigrate"])
     with pytest.raises(LabError, match="inmigrate"):
         found.go_on()

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.host.execution import Execution
-from lab.hypervisor import frames
-from lab.hypervisor.frames import CHUNK_BYTES, FROM_THE_GUEST, HEADER, Frame, Kind, Malformed, Parser
-from lab.hypervisor.sessions import Sessions
+from lab.host.execution.contract import Execution
+from lab.hypervisor.channels import frames
+from lab.hypervisor.channels.commands import Sessions
+from lab.hypervisor.channels.frames import CHUNK_BYTES, FROM_THE_GUEST, HEADER, Frame, Kind, Malformed, Parser
 from lab.inside import build
 from lab.instance import Instance
 from lab.model import TerminalSize

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from streams import Screen
 
-from lab.hypervisor.frames import SIZE, Kind, frame
+from lab.hypervisor.channels.frames import SIZE, Kind, frame
 from lab.inside import build
 
 SECONDS = 20.0

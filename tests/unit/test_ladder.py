@@ -18,9 +18,10 @@ from lab.images.store import Image, Origin
 from lab.instance import LaunchRequest
 from lab.model import ImageConfig, Limits, Process
 from lab.reports.ladder import Climb, is_ladder, markdown, terminal, write
-from lab.runtime import bundle, validate
+from lab.runtime import bundle
 from lab.runtime.bundle import container_config, process_config
-from lab.runtime.config import to_json
+from lab.runtime.config import validate
+from lab.runtime.config.model import to_json
 
 
 def request() -> LaunchRequest:

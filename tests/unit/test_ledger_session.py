@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.host import ledger, settings, trees
-from lab.host.ledger import Kind, Resource, Session
+from lab.host import trees
+from lab.host.kernel import settings
+from lab.host.session import ledger
+from lab.host.session.ledger import Kind, Resource, Session
 
 OWNER_THAT_DIES = """
 import sys
 from pathlib import Path
-from lab.host import ledger
+from lab.host.session import ledger
 ledger.runtime_root = lambda: Path(sys.argv[1])
 session = ledger.Session.open()
 scratch = session.make_directory(Path(sys.argv[2]))

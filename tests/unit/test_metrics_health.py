@@ -11,7 +11,7 @@ import pytest
 from local_instance import LOOPBACK, LocalInstance
 
 from lab.errors import LaunchError, NotReady
-from lab.host.execution import Execution
+from lab.host.execution.contract import Execution
 from lab.metrics.base import Subject
 from lab.metrics.health import Health, State, readiness_of
 from lab.metrics.readiness import wait_ready

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.host.facts import parse_meminfo
+from lab.host.survey.facts import parse_meminfo
 from lab.metrics import wrk
 from lab.metrics.base import Metric
 from lab.metrics.boot import BOOT_PHASES, segments

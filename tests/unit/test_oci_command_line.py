@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError, UsageError
-from lab.runtime import config, mountoptions, trampoline, versions
-from lab.runtime.oci import events, groups, install, main, options, signals, store
+from lab.runtime import versions
+from lab.runtime.config import model, mountoptions
+from lab.runtime.oci import install, main, options, store
 from lab.runtime.oci.log import Log
 from lab.runtime.oci.options import FLAG, LIST, VALUE
 from lab.runtime.oci.steps import Steps
+from lab.runtime.oci.verbs import events, groups, signals
+from lab.runtime.process import trampoline
 
 KNOWN = {"bundle b": VALUE, "force f": FLAG, "env e": LIST}
 
@@ -151,7 +154,7 @@ def test_what_this_runtime_can_do() -> None:
     assert mountoptions.parse(found["mountOptions"]).data == (), "one of them would be left to the file system"
     for name in found["hooks"]:
         hooks = {name: [{"path": "/x"}]}
-        config.from_json({"ociVersion": "1.0.0", "root": {"path": "r"}, "hooks": hooks})
+        model.from_json({"ociVersion": "1.0.0", "root": {"path": "r"}, "hooks": hooks})
     assert "SCMP_ACT_ERRNO" in found["linux"]["seccomp"]["actions"]
 
 
@@ -165,7 +168,7 @@ def test_one_range_of_versions_is_told_everywhere(tmp_path: Path) -> None:
     said("spec")
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["ociVersion"] == versions.NEWEST
-    config.from_json(written)
+    model.from_json(written)
     docs = Path(__file__).parents[2] / "docs"
     for page in ("lab-oci.md", "oci-configuration.md", "resources.md"):
         assert f"{versions.RANGE}" in (docs / page).read_text(), page

@@ -16,22 +16,22 @@ HEAVY = {
     "threading", "traceback", "typing",
 }  # fmt: skip
 ON_THE_WAY = (
-    "lab.host.group",
+    "lab.host.cgroup.group",
     "lab.runtime.container",
     "lab.runtime.hooks",
     "lab.runtime.oci.blueprint",
     "lab.runtime.oci.conversation",
-    "lab.runtime.oci.events",
-    "lab.runtime.oci.execute",
+    "lab.runtime.oci.verbs.events",
+    "lab.runtime.oci.verbs.execute",
     "lab.runtime.oci.foreground",
-    "lab.runtime.oci.groups",
-    "lab.runtime.oci.life",
+    "lab.runtime.oci.verbs.groups",
+    "lab.runtime.oci.verbs.life",
     "lab.runtime.oci.main",
-    "lab.runtime.oci.signals",
+    "lab.runtime.oci.verbs.signals",
     "lab.runtime.oci.steps",
-    "lab.runtime.oci.tables",
-    "lab.runtime.seccomp",
-    "lab.runtime.stats",
+    "lab.runtime.oci.verbs.tables",
+    "lab.runtime.seccomp.compiler",
+    "lab.runtime.cgroup.stats",
 )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import UsageError
-from lab.host import cgroupfs, delegation, mounted
-from lab.host.mounted import Mounted
+from lab.host.cgroup import cgroupfs, delegation, mounted
+from lab.host.cgroup.mounted import Mounted
 from lab.runtime.oci.unit import Holder, Unit
 
 

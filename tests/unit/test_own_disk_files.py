@@ -18,7 +18,7 @@ from lab.cli.run import parse_waited
 from lab.errors import LabError, UsageError
 from lab.experiment.disks import require_from_outside
 from lab.experiment.scenario import load
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup.control import ControlGroup
 from lab.hypervisor.disks.machine import DiskRequest, specification
 from lab.hypervisor.disks.own import DiskFile, OwnDisk, examine, is_disk, require_used
 from lab.hypervisor.domain import CONSOLE, DiskFormat, Interface, domain_xml

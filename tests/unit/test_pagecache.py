@@ -16,8 +16,8 @@ from lab.cli.factors import host_levels
 from lab.errors import LabError, UsageError
 from lab.experiment.factors import Factor, Scope
 from lab.experiment.hostfactors.caches import COLD, WARM, Caches
-from lab.host import pagecache
-from lab.host.pagecache import PAGE_BYTES, evict, fill, find, look
+from lab.host.kernel import pagecache
+from lab.host.kernel.pagecache import PAGE_BYTES, evict, fill, find, look
 from lab.metrics.base import Observation
 from lab.metrics.boot import fetched_bytes
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.backends.output import Output
+from lab.backends.support.output import Output
 from lab.errors import LabError
 from lab.host import home, private, privilege
-from lab.host.ledger import Session
+from lab.host.session.ledger import Session
 from lab.images import locks
 from lab.inside import build
 from lab.model import Limits, Process

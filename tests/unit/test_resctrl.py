@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from lab.errors import LabError, UsageError
-from lab.runtime import resctrl, schema, validate
-from lab.runtime.config import Config, IntelRdt, Linux, Namespace
-from lab.runtime.resctrl import Class
+from lab.runtime.cgroup import resctrl
+from lab.runtime.cgroup.resctrl import Class
+from lab.runtime.config import schema, validate
+from lab.runtime.config.model import Config, IntelRdt, Linux, Namespace
 
 SCHEMATA = "    L3:0=7ff;1=7ff\n    MB:0=100;1=100\n"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.host import restrictions
-from lab.host.restrictions import restriction_checks
+from lab.host.survey import restrictions
+from lab.host.survey.restrictions import restriction_checks
 
 ENABLED, LABEL = "sys/module/apparmor/parameters/enabled", "proc/self/attr/apparmor/current"
 USERNS = "proc/sys/kernel/apparmor_restrict_unprivileged_userns"

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.host.ringbuffer import PADDING, TIME_EXTEND, TIME_STAMP, Run, has_lost, page_size, read_format, records, runs
+from lab.host.tracing.ringbuffer import (
+    PADDING,
+    TIME_EXTEND,
+    TIME_STAMP,
+    Run,
+    has_lost,
+    page_size,
+    read_format,
+    records,
+    runs,
+)
 
 EXEC = """name: sched_process_exec
 ID: 365

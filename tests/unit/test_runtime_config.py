@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from lab.errors import UsageError
 from lab.model import Limits, Process
 from lab.record import replace
-from lab.runtime import bundle, capabilities, config, devices, resources, translate
-from lab.runtime.config import Config, DeviceRule, Namespace, ProcessConfig, Resources
-from lab.runtime.mounts import (
+from lab.runtime import bundle
+from lab.runtime.cgroup import devices, resources
+from lab.runtime.config import capabilities, model
+from lab.runtime.config.model import Config, DeviceRule, Namespace, ProcessConfig, Resources
+from lab.runtime.plan import CgroupsPlan, Enter, Plan, Progress, Step
+from lab.runtime.planning import translate
+from lab.runtime.rootfs.mounts import (
     Bind,
     CgroupView,
     DefaultDevices,
@@ -24,8 +28,7 @@ from lab.runtime.mounts import (
     OverlayRoot,
     from_json,
 )
-from lab.runtime.plan import CgroupsPlan, Enter, Plan, Progress, Step
-from lab.runtime.rooted import Root
+from lab.runtime.rootfs.rootpath import Root
 
 PROCESS = Process(argv=("/bin/app", "x"), environment={"A": "b"}, working_directory="/srv", uid=5, gid=6)
 LIMITS = Limits(memory_bytes=64 << 20, cpus=1.5, pids=50)
@@ -47,12 +50,12 @@ def plan_of(whole: Config, root: Operation = ROOT) -> Plan:
 
 def test_what_is_written_is_read_again() -> None:
     for made in (bundle.container_config(PROCESS, LIMITS, hostname="h"), bundle.process_config(PROCESS, LIMITS)):
-        text = json.dumps(config.to_json(made))
-        assert config.from_json(json.loads(text)) == made
+        text = json.dumps(model.to_json(made))
+        assert model.from_json(json.loads(text)) == made
 
 
 def test_names_are_the_specifications() -> None:
-    value = config.to_json(bundle.container_config(PROCESS, LIMITS))
+    value = model.to_json(bundle.container_config(PROCESS, LIMITS))
     assert value["ociVersion"] == "1.0.2"
     assert value["process"]["noNewPrivileges"] is True
     assert value["linux"]["resources"]["memory"] == {"limit": 64 << 20, "swap": 64 << 20}
@@ -83,12 +86,12 @@ WHOLE = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": {"args": 
 )
 def test_what_is_wrong_or_not_supported_is_told_by_its_path(change: dict[str, object], complaint: str) -> None:
     with pytest.raises(UsageError, match=f"^config.json: {complaint}"):
-        config.from_json({**WHOLE, **change})
+        model.from_json({**WHOLE, **change})
 
 
 def test_what_the_specification_does_not_know_is_the_callers_to_judge() -> None:
     told: list[str] = []
-    assert config.from_json({**WHOLE, "root": {"path": "r", "colour": 1}}, told.append).root.path == "r"
+    assert model.from_json({**WHOLE, "root": {"path": "r", "colour": 1}}, told.append).root.path == "r"
     assert told == ["root.colour"]
 
 
@@ -99,7 +102,7 @@ def test_what_the_specification_does_not_know_is_the_callers_to_judge() -> None:
 )
 def test_anything_else_is_a_usage_error(value: object) -> None:
     with pytest.raises(UsageError):
-        config.from_json(value)
+        model.from_json(value)
 
 
 def test_the_default_is_dockers() -> None:
@@ -137,7 +140,7 @@ def test_no_annotation_changes_what_is_done(annotations: dict[str, str]) -> None
 def test_limits_become_resources_that_survive_the_round_trip() -> None:
     container, process = bundle.container_config(PROCESS, LIMITS), bundle.process_config(PROCESS, LIMITS)
     for made, rules in ((container, bundle.DEVICE_RULES), (process, ())):
-        read = config.from_json(config.to_json(made)).linux.resources
+        read = model.from_json(model.to_json(made)).linux.resources
         assert read == resources.of_limits(LIMITS, rules)
         assert read.memory is not None
         assert (read.memory.limit, read.memory.swap) == (LIMITS.memory_bytes, LIMITS.memory_bytes)
@@ -146,7 +149,7 @@ def test_limits_become_resources_that_survive_the_round_trip() -> None:
 
 def with_process(**fields: object) -> Config:
     return Config(
-        process=ProcessConfig(args=("a",)), linux=config.Linux(namespaces=(Namespace(type="mount"),)), **fields  # type: ignore[arg-type]
+        process=ProcessConfig(args=("a",)), linux=model.Linux(namespaces=(Namespace(type="mount"),)), **fields  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
-from lab.host.group import Group
-from lab.host.mounted import Mounted
-from lab.runtime import devices
-from lab.runtime.config import DeviceRule
+from lab.host.cgroup.group import Group
+from lab.host.cgroup.mounted import Mounted
+from lab.runtime.cgroup import devices
+from lab.runtime.config.model import DeviceRule
 
 NUMBERS = st.sampled_from([None, 1, 3, 5])
 ACCESS = st.sets(st.sampled_from("rwm"), min_size=1).map("".join)

@@ -12,8 +12,10 @@ import platform
 import pytest
 
 from lab.model import Process
-from lab.runtime import bundle, calls, capabilities, profile, seccomp
-from lab.runtime.bpf import AUDIT_ARCHITECTURES, Action, evaluate
+from lab.runtime import bundle
+from lab.runtime.config import capabilities
+from lab.runtime.seccomp import calls, compiler, profile
+from lab.runtime.seccomp.bpf import AUDIT_ARCHITECTURES, Action, evaluate
 
 WITH_A_CAPABILITY = {
     "CAP_DAC_READ_SEARCH": "open_by_handle_at",
@@ -42,7 +44,7 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="system-c
 
 
 def decided(name: str, arguments: tuple[int, ...] = ()) -> int:
-    program = seccomp.compile(profile.default_profile())
+    program = compiler.compile(profile.default_profile())
     return evaluate(program, calls.numbers("SCMP_ARCH_X86_64")[name], arguments)
 
 
@@ -73,7 +75,7 @@ def test_address_families_are_dockers(family: int) -> None:
 
 def test_every_door_of_i386_is_as_closed() -> None:
     """A program of 64 bits may make i386's calls: what is refused by one number must be by the other."""
-    program = seccomp.compile(profile.default_profile())
+    program = compiler.compile(profile.default_profile())
     wide, narrow = calls.numbers("SCMP_ARCH_X86_64"), calls.numbers("SCMP_ARCH_X86")
     audited = AUDIT_ARCHITECTURES["i386"]
     refused = [name for name in wide if evaluate(program, wide[name]) != Action.ALLOW]

@@ -13,12 +13,13 @@ import pytest
 
 import lab
 from lab.errors import LimitError, UsageError
-from lab.host import accounting, cgroupfs
-from lab.host.group import Group
-from lab.host.mounted import Mounted
+from lab.host.cgroup import accounting, cgroupfs
+from lab.host.cgroup.group import Group
+from lab.host.cgroup.mounted import Mounted
 from lab.model import Limits
-from lab.runtime import devices, limits, resources, schema, stats
-from lab.runtime.config import Resources
+from lab.runtime.cgroup import devices, limits, resources, stats
+from lab.runtime.config import schema
+from lab.runtime.config.model import Resources
 
 V1 = Mounted(
     {name: f"/{name}" for name in ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "net_cls")}, "", ()
@@ -294,7 +295,9 @@ def test_lists_of_numbers() -> None:
 
 def test_carrying_out_imports_nothing_that_costs() -> None:
     source = str(Path(lab.__file__).parent.parent)
-    code = f"import sys; sys.path.insert(0, {source!r}); import lab.runtime.resources, lab.runtime.stats; "
+    code = (
+        f"import sys; sys.path.insert(0, {source!r}); import lab.runtime.cgroup.resources, lab.runtime.cgroup.stats; "
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code + "print(*sys.modules)"], check=True, capture_output=True, text=True
     )

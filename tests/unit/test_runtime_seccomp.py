@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 import lab
 from lab.errors import UsageError
-from lab.runtime import calls, capabilities, profile, seccomp
-from lab.runtime.bpf import AUDIT_ARCHITECTURES, INSTRUCTION, RETURN, Action, Assembler, evaluate, possible
-from lab.runtime.calls import X32_BIT
-from lab.runtime.config import Seccomp, SeccompArgument, SeccompRule
+from lab.runtime.config import capabilities
+from lab.runtime.config.model import Seccomp, SeccompArgument, SeccompRule
+from lab.runtime.seccomp import calls, compiler, profile
+from lab.runtime.seccomp.bpf import AUDIT_ARCHITECTURES, INSTRUCTION, RETURN, Action, Assembler, evaluate, possible
+from lab.runtime.seccomp.calls import X32_BIT
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="system-call numbers of x86-64")
 
@@ -42,7 +43,7 @@ BY_NOW = {"futex_waitv", "io_pgetevents", "vmsplice"}
 
 @pytest.fixture(scope="module")
 def program() -> bytes:
-    return seccomp.compile(profile.default_profile())
+    return compiler.compile(profile.default_profile())
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_a_foreign_architecture_is_killed(program: bytes) -> None:
 
 
 def test_an_architecture_that_is_not_listed_is_killed_but_the_machines_own() -> None:
-    alone = seccomp.compile(filter_of("SCMP_ACT_ERRNO", (rule("SCMP_ACT_ALLOW", "read"),), architectures=()))
+    alone = compiler.compile(filter_of("SCMP_ACT_ERRNO", (rule("SCMP_ACT_ALLOW", "read"),), architectures=()))
     assert evaluate(alone, 0) == ALLOW
     assert evaluate(alone, X32_BIT) == Action.KILL_THREAD
     assert evaluate(alone, 0xFFFFFFFF) == EPERM, "a call that a tracer skips"
@@ -142,7 +143,7 @@ def test_arm_has_its_own_calls() -> None:
     mine = profile.default_profile("aarch64")
     assert {"cacheflush", "set_tls"} <= set(mine.syscalls[0].names)
     assert "arch_prctl" not in mine.syscalls[0].names
-    program = seccomp.compile(mine, "aarch64")
+    program = compiler.compile(mine, "aarch64")
     assert evaluate(program, 63, architecture=AUDIT_ARCHITECTURES["aarch64"]) == ALLOW  # read
     assert evaluate(program, 40, architecture=AUDIT_ARCHITECTURES["aarch64"]) == EPERM  # mount
     assert evaluate(program, 0xF0002, architecture=AUDIT_ARCHITECTURES["arm"]) == ALLOW  # cacheflush
@@ -150,7 +151,7 @@ def test_arm_has_its_own_calls() -> None:
 
 
 def test_a_profile_is_compiled_once() -> None:
-    assert seccomp.compile(profile.default_profile()) is seccomp.compile(profile.default_profile())
+    assert compiler.compile(profile.default_profile()) is compiler.compile(profile.default_profile())
 
 
 # The numbers, against libseccomp and the kernel's header
@@ -204,7 +205,7 @@ def of_podman() -> Seccomp:
 @pytest.mark.parametrize("which", ["podman's", "lab's"])
 def test_every_call_is_decided_as_libseccomp_does(which: str) -> None:
     known = of_podman() if which == "podman's" else profile.default_profile()
-    ours, theirs = seccomp.compile(known), libseccomp.compile(known)
+    ours, theirs = compiler.compile(known), libseccomp.compile(known)
     assert len(ours) < len(theirs) * 0.6
     library = libseccomp.load()
     newest = {name: libseccomp.newest(library, known, name) for name in ALL}
@@ -222,7 +223,7 @@ def test_every_call_is_decided_as_libseccomp_does(which: str) -> None:
                 assert evaluate(ours, number, (word,), architecture=audited) == expected, (architecture, number, word)
 
 
-ACTIONS = st.sampled_from(sorted(set(seccomp.ACTIONS) - {"SCMP_ACT_NOTIFY"}))
+ACTIONS = st.sampled_from(sorted(set(compiler.ACTIONS) - {"SCMP_ACT_NOTIFY"}))
 VALUES = st.sampled_from((*WORDS, 3, 5, 0x80000000, (1 << 32) + 3, (1 << 64) - 1)) | st.integers(0, (1 << 64) - 1)
 ARGUMENTS = st.lists(
     st.builds(
@@ -230,7 +231,7 @@ ARGUMENTS = st.lists(
         index=st.integers(0, 3),
         value=VALUES,
         value_two=VALUES,
-        op=st.sampled_from([f"SCMP_CMP_{name}" for name in seccomp.OPERATORS]),
+        op=st.sampled_from([f"SCMP_CMP_{name}" for name in compiler.OPERATORS]),
     ),
     max_size=3,
 ).map(tuple)
@@ -250,7 +251,7 @@ def test_every_comparison_is_libseccomps(
     """One rule for each call: with several, libseccomp 2.5.4 compares with whatever argument it loaded last."""
     rules = tuple(rule(action, name, *arguments) for name, arguments in asked if distinct(arguments))
     made = filter_of(default, rules)
-    ours = seccomp.compile(made)
+    ours = compiler.compile(made)
     architecture = data.draw(st.sampled_from(ALL))
     theirs = libseccomp.compile(made, architecture)
     table, audited = calls.numbers(architecture), AUDIT_ARCHITECTURES[AUDITED[architecture]]
@@ -272,26 +273,26 @@ def test_the_first_rule_that_holds_decides(
     made = filter_of(default, tuple(rule(action, name, *arguments) for action, name, arguments in asked))
     if contradicts(made):
         with pytest.raises(UsageError, match="two actions under the same conditions"):
-            seccomp.compile(made)
+            compiler.compile(made)
         return
-    program = seccomp.compile(made)
+    program = compiler.compile(made)
     values = data.draw(st.tuples(VALUES, VALUES, VALUES, VALUES))
     table = calls.numbers("SCMP_ARCH_X86_64")
     for name in (name for name in CALLS if name in table):
         verdict = evaluate(program, table[name], values)
         assert verdict in (reading(made, name, values), ENOSYS)
         if verdict == ENOSYS:
-            assert default not in seccomp.LETTING_PASS
+            assert default not in compiler.LETTING_PASS
             assert all(table[name] > table[each] for _, each, _ in asked if each in table)
 
 
 def reading(made: Seccomp, name: str, values: tuple[int, ...]) -> int:
-    default = seccomp.word(made.default_action, None)
-    found = [each for each in made.syscalls if name in each.names and seccomp.word(each.action, None) != default]
+    default = compiler.word(made.default_action, None)
+    found = [each for each in made.syscalls if name in each.names and compiler.word(each.action, None) != default]
     for each in sorted(found, key=lambda each: bool(each.args)):  # one without conditions decides
         held = [holds(argument, values[argument.index]) for argument in each.args]
         if all(held) if distinct(each.args) else any(held):
-            return seccomp.word(each.action, None)
+            return compiler.word(each.action, None)
     return default
 
 
@@ -306,11 +307,11 @@ def holds(argument: SeccompArgument, value: int) -> bool:
 
 def contradicts(made: Seccomp) -> bool:
     """libseccomp says EEXIST then."""
-    default = seccomp.word(made.default_action, None)
+    default = compiler.word(made.default_action, None)
     certain: set[str] = set()
     held: dict[object, int] = {}
     for each in made.syscalls:
-        word = seccomp.word(each.action, None)
+        word = compiler.word(each.action, None)
         for name in each.names if word != default else ():
             alternatives = [each.args] if distinct(each.args) else [(argument,) for argument in each.args]
             if not each.args:
@@ -333,7 +334,7 @@ def test_an_errno_of_ones_own_and_a_tracer_that_is_told_a_number() -> None:
         "SCMP_ACT_ALLOW",
         (rule("SCMP_ACT_ERRNO", "read", errno_ret=0), rule("SCMP_ACT_TRACE", "write", errno_ret=7)),
     )
-    program = seccomp.compile(made)
+    program = compiler.compile(made)
     assert evaluate(program, 0) == Action.ERRNO
     assert evaluate(program, 1) == Action.TRACE | 7
     assert evaluate(program, 999) == ALLOW, "a default that lets pass lets newer calls pass too"
@@ -342,12 +343,12 @@ def test_an_errno_of_ones_own_and_a_tracer_that_is_told_a_number() -> None:
 def test_a_call_that_is_named_is_none_that_nobody_could_know() -> None:
     """Even where the profile says of it what happens anyway."""
     rules = (rule("SCMP_ACT_ALLOW", "read"), rule("SCMP_ACT_ERRNO", "listmount"))
-    program = seccomp.compile(filter_of("SCMP_ACT_ERRNO", rules))
+    program = compiler.compile(filter_of("SCMP_ACT_ERRNO", rules))
     assert [evaluate(program, number) for number in (0, 1, 457, 458, 459)] == [ALLOW, EPERM, EPERM, EPERM, ENOSYS]
 
 
 def test_a_call_through_socketcall_is_filtered_like_the_call_itself() -> None:
-    program = seccomp.compile(filter_of("SCMP_ACT_ALLOW", (rule("SCMP_ACT_ERRNO", "connect", "semop"),)))
+    program = compiler.compile(filter_of("SCMP_ACT_ALLOW", (rule("SCMP_ACT_ERRNO", "connect", "semop"),)))
     i386 = AUDIT_ARCHITECTURES["i386"]
     assert evaluate(program, 362, architecture=i386) == EPERM
     assert evaluate(program, 102, (3,), architecture=i386) == EPERM
@@ -366,22 +367,22 @@ def test_a_call_through_socketcall_is_filtered_like_the_call_itself() -> None:
 )
 def test_what_can_not_be_is_refused(made: Seccomp, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        seccomp.compile(made)
+        compiler.compile(made)
 
 
 def test_flags_and_who_is_notified() -> None:
-    every = tuple(seccomp.FLAGS)
+    every = tuple(compiler.FLAGS)
     asked = (rule("SCMP_ACT_NOTIFY", "mkdir"),)
     made = Seccomp(default_action="SCMP_ACT_ALLOW", flags=every, listener_path="/run/agent", syscalls=asked)
-    assert seccomp.flags(made) == 1 | 2 | 4 | 8 | 16 | 32
-    assert seccomp.flags(Seccomp(default_action="SCMP_ACT_ALLOW", flags=every[:3])) == 1 | 2 | 4 | 16
+    assert compiler.flags(made) == 1 | 2 | 4 | 8 | 16 | 32
+    assert compiler.flags(Seccomp(default_action="SCMP_ACT_ALLOW", flags=every[:3])) == 1 | 2 | 4 | 16
     for wrong, complaint in (
         (Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=asked), "listenerPath is missing"),
         (Seccomp(default_action="SCMP_ACT_ALLOW", listener_metadata="x"), "means nothing without listenerPath"),
         (Seccomp(default_action="SCMP_ACT_ALLOW", flags=every[3:]), "needs SCMP_ACT_NOTIFY"),
     ):
         with pytest.raises(UsageError, match=complaint):
-            seccomp.flags(wrong)
+            compiler.flags(wrong)
 
 
 def test_jumps_farther_than_eight_bits() -> None:
@@ -390,7 +391,7 @@ def test_jumps_farther_than_eight_bits() -> None:
     rules = tuple(
         rule("SCMP_ACT_ALLOW", name, *many[number:]) for number, name in enumerate(("read", "open", "ioctl"))
     )
-    program = seccomp.compile(filter_of("SCMP_ACT_ERRNO", rules))
+    program = compiler.compile(filter_of("SCMP_ACT_ERRNO", rules))
     assert len(program) // INSTRUCTION.size > 1000
     for number in (0, 2, 16):
         assert evaluate(program, number, (100 << 32,)) == ALLOW
@@ -407,7 +408,7 @@ def test_one_return_serves_all_that_are_near() -> None:
 
 def test_compiling_imports_nothing_that_costs() -> None:
     source = str(Path(lab.__file__).parent.parent)
-    code = f"import sys; sys.path.insert(0, {source!r}); import lab.runtime.seccomp; print(*sys.modules)"
+    code = f"import sys; sys.path.insert(0, {source!r}); import lab.runtime.seccomp.compiler; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True)
     costly = {"typing", "dataclasses", "enum", "re", "inspect", "pathlib", "contextlib", "functools", "ctypes"}
     assert not set(done.stdout.split()) & costly
@@ -432,9 +433,9 @@ def kind(program: bytes, number: int) -> str:
     return "by argument" if len(answers) > 1 else "allowed" if answers == {ALLOW} else "refused"
 
 
-@given(st.sampled_from(sorted(seccomp.native().items())), st.lists(st.integers(0, (1 << 64) - 1), max_size=6))
+@given(st.sampled_from(sorted(compiler.native().items())), st.lists(st.integers(0, (1 << 64) - 1), max_size=6))
 def test_what_a_filter_returns_is_among_what_it_may(call: tuple[str, int], arguments: list[int]) -> None:
-    program = seccomp.compile(profile.default_profile())
+    program = compiler.compile(profile.default_profile())
     may = possible(program, call[1])
     assert evaluate(program, call[1], arguments) in may
     if len(may) > 1:

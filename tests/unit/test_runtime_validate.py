@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from lab.errors import UsageError
 from lab.host import syscalls
 from lab.record import Record, items, replace
-from lab.runtime import capabilities, config, files, kinds, mountoptions, schema, translate, validate
-from lab.runtime.config import Capabilities, Config, ProcessConfig
-from lab.runtime.mounts import Bind, DefaultDevices, DeviceNode, FileSystem, Remount
+from lab.runtime.config import capabilities, model, mountoptions, scalars, schema, validate
+from lab.runtime.config.model import Capabilities, Config, ProcessConfig
 from lab.runtime.plan import CgroupsPlan, Plan
+from lab.runtime.planning import files, translate
+from lab.runtime.rootfs.mounts import Bind, DefaultDevices, DeviceNode, FileSystem, Remount
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=6)
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
@@ -28,24 +29,24 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "Variable": TEXT.map(lambda text: f"NAME={text}"),
     "Version": st.sampled_from(("1.0.2", "1.1.0+dev", "1.0.2-rc1")),
     "Capability": st.sampled_from(capabilities.NAMES),
-    "NamespaceKind": st.sampled_from(kinds.NAMESPACES),
-    "RlimitKind": st.sampled_from(kinds.RLIMITS).map(lambda name: f"RLIMIT_{name}"),
-    "Propagation": st.sampled_from(kinds.PROPAGATIONS),
+    "NamespaceKind": st.sampled_from(scalars.NAMESPACES),
+    "RlimitKind": st.sampled_from(scalars.RLIMITS).map(lambda name: f"RLIMIT_{name}"),
+    "Propagation": st.sampled_from(scalars.PROPAGATIONS),
     "DeviceKind": st.sampled_from("cbup"),
     "RuleKind": st.sampled_from("acbup"),
     "Access": st.sampled_from(("", "r", "rw", "rwm")),
     "Domain": st.sampled_from(("LINUX", "LINUX32")),
-    "IoClass": st.sampled_from(kinds.IO_CLASSES),
-    "Policy": st.sampled_from(kinds.POLICIES),
-    "PolicyFlag": st.sampled_from(kinds.POLICY_FLAGS),
-    "Architecture": st.sampled_from(kinds.ARCHITECTURES),
-    "SeccompAction": st.sampled_from(kinds.ACTIONS),
-    "SeccompFlag": st.sampled_from(kinds.SECCOMP_FLAGS),
-    "Operator": st.sampled_from(kinds.OPERATORS),
+    "IoClass": st.sampled_from(scalars.IO_CLASSES),
+    "Policy": st.sampled_from(scalars.POLICIES),
+    "PolicyFlag": st.sampled_from(scalars.POLICY_FLAGS),
+    "Architecture": st.sampled_from(scalars.ARCHITECTURES),
+    "SeccompAction": st.sampled_from(scalars.ACTIONS),
+    "SeccompFlag": st.sampled_from(scalars.SECCOMP_FLAGS),
+    "Operator": st.sampled_from(scalars.OPERATORS),
     "Cpus": st.sampled_from(("", "0", "0-3,7", "1,2")),
     "Numbers": st.sampled_from(("", "0", "0-3,7", "1,2")),
-    "MemoryMode": st.sampled_from(kinds.MEMORY_MODES),
-    "MemoryFlag": st.sampled_from(kinds.MEMORY_FLAGS),
+    "MemoryMode": st.sampled_from(scalars.MEMORY_MODES),
+    "MemoryFlag": st.sampled_from(scalars.MEMORY_FLAGS),
 }
 EDGES = [
     0,
@@ -69,7 +70,7 @@ def scalar(name: str) -> st.SearchStrategy[Any]:
     """Values of a kind; of a number, the edges of the ranges that there are."""
     if name in SCALARS:
         return SCALARS[name]
-    return st.sampled_from([number for number in EDGES if kinds.KINDS[name].accepts(number)])
+    return st.sampled_from([number for number in EDGES if scalars.KINDS[name].accepts(number)])
 
 
 def values(text: str) -> st.SearchStrategy[Any]:
@@ -80,7 +81,7 @@ def values(text: str) -> st.SearchStrategy[Any]:
         return st.lists(values(text[6:-6]), max_size=2).map(tuple)
     if text.startswith("Mapping[str, "):
         return st.dictionaries(TEXT, values(text[13:-1]), max_size=2)
-    return scalar(text) if text in kinds.KINDS else records(getattr(sys.modules[config.__name__], text))
+    return scalar(text) if text in scalars.KINDS else records(getattr(sys.modules[model.__name__], text))
 
 
 def records(kind: type[Record]) -> st.SearchStrategy[Any]:
@@ -90,12 +91,12 @@ def records(kind: type[Record]) -> st.SearchStrategy[Any]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(records(Config))
 def test_every_property_survives_json(made: Config) -> None:
-    assert config.from_json(json.loads(json.dumps(config.to_json(made)))) == made
+    assert model.from_json(json.loads(json.dumps(model.to_json(made)))) == made
 
 
 def test_every_annotation_is_understood() -> None:
     """A misspelled kind would be found only by the first document that has the property."""
-    for kind in vars(config).values():
+    for kind in vars(model).values():
         if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record:
             schema._prepare(kind)
 
@@ -235,15 +236,15 @@ BROKEN: list[tuple[dict[str, object], str]] = [
 
 @pytest.mark.parametrize(("change", "complaint"), BROKEN, ids=[complaint.split(" is ")[0] for _, complaint in BROKEN])
 def test_a_broken_rule_is_told_by_its_path(change: dict[str, object], complaint: str) -> None:
-    validate.check(config.from_json(WHOLE))
+    validate.check(model.from_json(WHOLE))
     with pytest.raises(UsageError) as caught:
-        validate.check(config.from_json({**WHOLE, **change}))
+        validate.check(model.from_json({**WHOLE, **change}))
     assert caught.value.message.startswith(f"config.json: {complaint}")
 
 
 def planned(**change: object) -> Plan:
     return translate.plan(
-        config.from_json({**WHOLE, **change}),
+        model.from_json({**WHOLE, **change}),
         FileSystem(target="/root", kind="", source="", flags=0, data=""),
         name="c",
         cgroups=CgroupsPlan(unified="", tasks=[]),
@@ -304,7 +305,7 @@ def test_what_can_not_be_granted_is_left_out_and_told(monkeypatch: pytest.Monkey
 
 
 def operation_of(**mount: object) -> object:
-    whole = config.from_json({**WHOLE, "mounts": [{"destination": "/x", **mount}]})
+    whole = model.from_json({**WHOLE, "mounts": [{"destination": "/x", **mount}]})
     found, default_devices = files.operations(whole, (), bundle="/bundle")
     assert isinstance(default_devices, DefaultDevices), "as nothing is mounted on /dev"
     return found
@@ -364,16 +365,14 @@ def test_a_mount_that_can_not_be_meant(mount: dict[str, object], complaint: str)
 
 def test_devices_come_after_the_mounts() -> None:
     device = {"type": "b", "path": "/dev/x", "major": 7, "minor": 1}
-    whole = config.from_json(
-        {**WHOLE, **linux(devices=[device]), "mounts": [{"destination": "dev", "type": "tmpfs"}]}
-    )
+    whole = model.from_json({**WHOLE, **linux(devices=[device]), "mounts": [{"destination": "dev", "type": "tmpfs"}]})
     *_, last = files.operations(whole, ())
     assert last == DeviceNode(target="/dev/x", kind=0o060000, major=7, minor=1, mode=0o666, uid=0, gid=0, bind=False)
 
 
 def test_labels_are_refused_where_the_host_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.runtime.lsm.apparmor", lambda: False)
-    monkeypatch.setattr("lab.runtime.lsm.selinux", lambda: False)
+    monkeypatch.setattr("lab.runtime.planning.lsm.apparmor", lambda: False)
+    monkeypatch.setattr("lab.runtime.planning.lsm.selinux", lambda: False)
     for change, complaint in (
         (process(apparmorProfile="p"), "process.apparmorProfile: this host has no AppArmor"),
         (process(selinuxLabel="l"), "process.selinuxLabel: this host has no SELinux"),

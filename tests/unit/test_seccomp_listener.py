@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from lab.errors import UsageError
-from lab.runtime import listener, seccomp
-from lab.runtime.calls import numbers
-from lab.runtime.config import Seccomp, SeccompRule
+from lab.runtime.config.model import Seccomp, SeccompRule
+from lab.runtime.seccomp import compiler, listener
+from lab.runtime.seccomp.calls import numbers
 
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif with its struct seccomp_data (linux/seccomp.h)
 RESPONSE = struct.Struct("=QqiI")
@@ -27,8 +27,8 @@ SEND = 0xC0000000 | RESPONSE.size << 16 | ord("!") << 8 | 1
 CHILD = """
 import os, sys
 from lab.host import syscalls
-from lab.runtime import listener, seccomp
-from lab.runtime.config import Seccomp, SeccompRule
+from lab.runtime.seccomp import compiler, listener
+from lab.runtime.config.model import Seccomp, SeccompRule
 rules = (SeccompRule(names=("mkdir",), action="SCMP_ACT_NOTIFY"),)
 profile = Seccomp(default_action="SCMP_ACT_ALLOW", listener_path=sys.argv[1], listener_metadata="m", syscalls=rules)
 state = {"ociVersion": "1.0.2", "id": "one", "status": "creating", "bundle": "/b"}
@@ -37,7 +37,7 @@ listener.meet({"path": profile.listener_path, "metadata": profile.listener_metad
 agent = listener.agent()
 assert agent.move_to(20) == 20
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-agent.prepare(seccomp.compile(profile), seccomp.flags(profile))()
+agent.prepare(compiler.compile(profile), compiler.flags(profile))()
 try:
     os.mkdir("/nowhere/at/all")
 except OSError as error:
@@ -80,4 +80,4 @@ def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_filter_that_forbids_the_handing_over_is_refused() -> None:
     rules = (SeccompRule(names=("sendmsg", "mkdir"), action="SCMP_ACT_NOTIFY"),)
     with pytest.raises(UsageError, match="sendmsg is not allowed"):
-        seccomp.flags(Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/run/agent", syscalls=rules))
+        compiler.flags(Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/run/agent", syscalls=rules))

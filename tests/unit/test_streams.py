@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from lab.host.streams import Lane
+from lab.host.execution.relay import Lane
 
 SECONDS = 10.0
 

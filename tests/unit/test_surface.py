@@ -11,10 +11,10 @@ import pytest
 
 from lab.experiment.surface import SKIPPED, ZEROED, Call, Outcome, compare, count, disagreements, tell
 from lab.inside.build import program
-from lab.runtime.bpf import Action
-from lab.runtime.config import Seccomp, SeccompArgument, SeccompRule
-from lab.runtime.profile import default_profile
-from lab.runtime.seccomp import native
+from lab.runtime.config.model import Seccomp, SeccompArgument, SeccompRule
+from lab.runtime.seccomp.bpf import Action
+from lab.runtime.seccomp.compiler import native
+from lab.runtime.seccomp.profile import default_profile
 
 
 def call(filtered: Outcome, answer: int, seen: int | None, bare: int | None) -> Call:

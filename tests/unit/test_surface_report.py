@@ -30,8 +30,8 @@ from lab.model import Phase
 from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story, write
 from lab.results.record import Status
 from lab.results.store import RunFolder
-from lab.runtime.calls import numbers
-from lab.runtime.seccomp import native
+from lab.runtime.seccomp.calls import numbers
+from lab.runtime.seccomp.compiler import native
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_clone_forks() -> None:
 ALLOW_NO_UNAME = """
 import errno, os
 from lab.host import syscalls
-from lab.runtime.bpf import Action, instruction
+from lab.runtime.seccomp.bpf import Action, instruction
 program = instruction(0x20, 0) + instruction(0x15, {number}, 0, 1)
 program += instruction(0x06, Action.ERRNO | errno.EDOM) + instruction(0x06, Action.ALLOW)
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
@@ -96,18 +96,19 @@ def test_the_small_process_imports_little() -> None:
     """Everything it imports is copied with every container, so heavy libraries are a fault, not a style."""
     code = (
         f"import sys; sys.path.insert(0, {str(Path(syscalls.__file__).parents[2])!r});"
-        "from lab.runtime import spawner; print(*sys.modules)"
+        "from lab.runtime.spawner import spawner; print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"typing", "pathlib", "subprocess", "shutil", "lzma", "threading", "logging", "asyncio"}
     ours = {name for name in loaded if name.startswith("lab.")}
     assert ours == {
-        "lab.host", "lab.host.foreign", "lab.host.syscalls", "lab.lean", "lab.record", "lab.runtime",
-        "lab.runtime.account", "lab.runtime.channel", "lab.runtime.container", "lab.runtime.execution",
-        "lab.runtime.init", "lab.runtime.mounts", "lab.runtime.plan", "lab.runtime.privileges",
-        "lab.runtime.rooted", "lab.runtime.spawner", "lab.runtime.streams", "lab.runtime.surroundings",
-        "lab.runtime.trampoline", "lab.runtime.trees",
+        "lab.host", "lab.host.leanctypes", "lab.host.syscalls", "lab.lean", "lab.record", "lab.runtime",
+        "lab.runtime.process.account", "lab.runtime.channel", "lab.runtime.container", "lab.runtime.process.execve",
+        "lab.runtime.init", "lab.runtime.rootfs.mounts", "lab.runtime.plan", "lab.runtime.process.privileges",
+        "lab.runtime.rootfs.rootpath", "lab.runtime.spawner.spawner", "lab.runtime.rootfs.streams",
+        "lab.runtime.rootfs.setup", "lab.runtime.process", "lab.runtime.rootfs", "lab.runtime.spawner",
+        "lab.runtime.process.trampoline", "lab.runtime.rootfs.mounttrees", "lab.runtime.within",
     }  # fmt: skip
 
 

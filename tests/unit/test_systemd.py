@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from lab.errors import CommandError, LabError
-from lab.host import cgroupfs, command, delegation, ledger, mounted, systemd
-from lab.host.group import Group
-from lab.host.ledger import Kind, Resource, Session
-from lab.host.mounted import Mounted
+from lab.host import command
+from lab.host.cgroup import cgroupfs, delegation, mounted, systemd
+from lab.host.cgroup.group import Group
+from lab.host.cgroup.mounted import Mounted
+from lab.host.session import ledger
+from lab.host.session.ledger import Kind, Resource, Session
 from lab.model import Completed
 
 SESSION = "1f2e3d4c"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.host import virtualisation
-from lab.host.virtualisation import Ground
+from lab.host.survey import virtualisation
+from lab.host.survey.virtualisation import Ground
 
 CLOCKS = "sys/devices/system/clocksource/clocksource0/available_clocksource"
 PROCESSOR = "proc/cpuinfo"

@@ -7,12 +7,12 @@ import socket
 
 import pytest
 
-from lab.backends.vmm import LEFT_OUT, LEFT_OUT_GROUPS, vmm_filter
-from lab.runtime import seccomp
-from lab.runtime.bpf import AUDIT_ARCHITECTURES, Action, evaluate
-from lab.runtime.profile import ALLOWED, default_profile
+from lab.backends.support.vmm import LEFT_OUT, LEFT_OUT_GROUPS, vmm_filter
+from lab.runtime.seccomp import compiler
+from lab.runtime.seccomp.bpf import AUDIT_ARCHITECTURES, Action, evaluate
+from lab.runtime.seccomp.profile import ALLOWED, default_profile
 
-NATIVE = seccomp.native()
+NATIVE = compiler.native()
 REFUSED = Action.ERRNO | errno.EPERM
 CLONE_OF_A_THREAD = 0x3D0F00  # what pthread_create(3) of glibc asks for
 CLONE_NEWUSER = 0x10000000
@@ -39,7 +39,7 @@ def test_what_it_has_no_use_for_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ptrace", "process_vm_readv", "shmget", "setresuid", "chroot", "mknod", "fork"])
 def test_it_may_less_than_a_container(name: str) -> None:
-    assert decide(seccomp.compile(default_profile()), name) == Action.ALLOW
+    assert decide(compiler.compile(default_profile()), name) == Action.ALLOW
     assert decide(vmm_filter(), name) == REFUSED
 
 

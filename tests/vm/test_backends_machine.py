@@ -15,12 +15,12 @@ from detached import LAB, session_of
 from host_state import assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
-from lab.backends.holdings import Holdings
 from lab.backends.registry import available
 from lab.backends.site import Site
+from lab.backends.support.holdings import Holdings
 from lab.errors import LabError, LaunchError
-from lab.host import delegation
-from lab.host.cgroup import ControlGroup
+from lab.host.cgroup import delegation
+from lab.host.cgroup.control import ControlGroup
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.snapshot import STATE
 from lab.images.store import Image

@@ -21,18 +21,18 @@ from uuid import uuid4
 
 import pytest
 
-from lab.backends.vmm import vmm_filter
+from lab.backends.support.vmm import vmm_filter
 from lab.host.clock import Timeline
 from lab.hypervisor.accelerator import find_accelerator
+from lab.hypervisor.connection import Hypervisor
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.kinds import MICROVM
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.parts import MachineRequest
-from lab.hypervisor.session import Hypervisor
 from lab.inside import build as inside
 from lab.model import Limits, Process
-from lab.runtime.limited import limited
+from lab.runtime.cgroup.instances import limited
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SECONDS = 500.0  # for a busy host; a quiet one takes a fifth of it
@@ -76,7 +76,7 @@ RUN = """
 set -e
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /tmp  # the root is an overlay, which can't be an overlay's upper layer again
-test "$(python3 -c 'from lab.host.hierarchy import host_hierarchies; print(host_hierarchies().mode)')" = v2
+test "$(python3 -c 'from lab.host.cgroup.hierarchy import host_hierarchies; print(host_hierarchies().mode)')" = v2
 for module in $MODULES; do insmod "/modules/${module##*/}.ko"; done
 exec chroot /proc/1/root /bin/busybox unshare -m /bin/busybox sh -ec "$IN_ITS_ROOT" - "$TEST"
 """

@@ -25,8 +25,8 @@ from detached import (
 from host_state import wait_until
 from tiny import tiny_image
 
-from lab.host.cgroup import ControlGroup
-from lab.host.delegation import group_of
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
 from lab.host.home import home
 from lab.hypervisor.snapshot import STATE
 from lab.images.store import Store

@@ -15,21 +15,21 @@ from uuid import uuid4
 import pytest
 from tiny import fill
 
-from lab.backends.vmm import vmm_filter
+from lab.backends.support.vmm import vmm_filter
 from lab.errors import LaunchError, LimitError
 from lab.host.clock import Timeline
 from lab.hypervisor import machine as machine_module
 from lab.hypervisor.accelerator import find_accelerator
+from lab.hypervisor.connection import Hypervisor
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.grub import BIOS
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.kinds import MICROVM, PC, Design, Firmware, MachineType
 from lab.hypervisor.machine import Machine
 from lab.hypervisor.parts import MachineRequest
-from lab.hypervisor.session import Hypervisor
 from lab.inside.build import program
 from lab.model import Limits, Phase, Process
-from lab.runtime.limited import limited
+from lab.runtime.cgroup.instances import limited
 
 BOOT_SECONDS = 240.0  # emulated, on a host that does other things too
 MEMORY_BYTES = 256 << 20

@@ -13,7 +13,7 @@ import pytest
 from known import Parts, known_image
 
 from lab.backends.site import Site
-from lab.host import facts
+from lab.host.survey import facts
 from lab.hypervisor.machine import Machine
 from lab.instance import Instance
 from lab.metrics.memory import guest_view

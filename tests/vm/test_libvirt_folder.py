@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lab.host import ledger
+from lab.host.session import ledger
 
 LAB = Path(sys.executable).with_name("lab")
 
 TWO_SITES = """
 import sys
 from lab.backends.site import Site
-from lab.hypervisor.session import _driver
+from lab.hypervisor.connection import _driver
 with Site.open() as first:
     first.hypervisor
     second = Site.open()
@@ -103,9 +103,9 @@ def wait_for_end(pid: int) -> None:
 ASKS_WHAT_THE_HOST_CAN_DO = """
 import sys
 from lab.backends.site import Site
-from lab.hypervisor import session
+from lab.hypervisor import connection
 if sys.argv[1] == "as libvirt would":
-    session.keep_off_the_bus = lambda: None
+    connection.keep_off_the_bus = lambda: None
 with Site.open() as site:
     site.hypervisor._connection.getCapabilities()
 """

@@ -23,8 +23,8 @@ from lab.backends.owndisk import NO_PROCESS, DiskInstance, backend_of, placehold
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady
 from lab.experiment.scenario import asked_alone
-from lab.host.checks import OVMF
-from lab.host.virtualisation import Ground, platform
+from lab.host.survey.checks import OVMF
+from lab.host.survey.virtualisation import Ground, platform
 from lab.hypervisor.disks.own import examine
 from lab.hypervisor.guest.bootdisk import make_boot_disk
 from lab.hypervisor.guest.grub import BIOS, UEFI

@@ -25,13 +25,15 @@ import pytest
 from host_state import wait_until
 from tiny import tiny_image
 
-from lab.backends.machine import MachineInstance
 from lab.backends.site import Site
-from lab.backends.vmm import vmm_filter
+from lab.backends.support.machine import MachineInstance
+from lab.backends.support.vmm import vmm_filter
 from lab.errors import LabError
-from lab.host import filters, ledger, syscalls
+from lab.host import syscalls
 from lab.host.home import runtime_root
-from lab.host.virtualisation import Ground
+from lab.host.kernel import filters
+from lab.host.session import ledger
+from lab.host.survey.virtualisation import Ground
 from lab.hypervisor import accelerator
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.emulator import find_qemu, install_emulator
@@ -386,7 +388,7 @@ def test_what_qemus_user_may_not_open_is_not_proven(lab_home: Path, monkeypatch:
 PROVES = """
 import sys
 from pathlib import Path
-from lab.backends.vmm import vmm_filter
+from lab.backends.support.vmm import vmm_filter
 from lab.hypervisor import accelerator
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.guest.artefacts import prepare_guest

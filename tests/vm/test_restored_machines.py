@@ -14,8 +14,8 @@ from host_state import assert_unchanged, snapshot
 from test_backends_machine import MACHINES
 from tiny import tiny_image
 
-from lab.backends.saving import START
 from lab.backends.site import Site
+from lab.backends.support.saving import START
 from lab.hypervisor import machine as machine_module
 from lab.images.store import Image
 from lab.instance import Instance

@@ -64,7 +64,7 @@ class HostFactor(ABC):
         Entering is not part of any measured time. It yields what proves the level, as observations whose quantity
         starts with the factor's name (``caches.resident``); they become samples of the instance's arm. Raises
         LabError when the level can't be set or does not hold: the instance then counts as failed. What a SIGKILL
-        would leave behind belongs into the ledger (`lab.host.ledger`).
+        would leave behind belongs into the ledger (`lab.host.session.ledger`).
         """
 
     def close(self) -> None:

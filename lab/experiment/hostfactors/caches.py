@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.experiment.hostfactors.base import HostFactor
-from lab.host import pagecache
+from lab.host.kernel import pagecache
 from lab.host.units import format_bytes
 from lab.instance import Backend, LaunchRequest
 from lab.metrics.base import Observation

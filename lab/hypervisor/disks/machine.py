@@ -18,19 +18,19 @@ from signal import SIGKILL
 from typing import Self
 
 from lab.errors import LabError, LaunchError
-from lab.host.cgroup import ControlGroup
-from lab.host.checks import OVMF
+from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.command import run
+from lab.host.survey.checks import OVMF
 from lab.hypervisor.boot import Boot
-from lab.hypervisor.channels import Channels
+from lab.hypervisor.channels.ports import Channels
+from lab.hypervisor.connection import Domain, Hypervisor
 from lab.hypervisor.disks.own import OwnDisk
 from lab.hypervisor.domain import CONSOLE, Disk, Interface, MachineSpec, domain_xml
 from lab.hypervisor.jail.confinement import require_confined
 from lab.hypervisor.jail.orders import write_orders
 from lab.hypervisor.kinds import Devices, MachineType
 from lab.hypervisor.launch import launch
-from lab.hypervisor.session import Domain, Hypervisor
 from lab.model import Accelerator, Phase
 
 OVERLAY = "overlay.qcow2"

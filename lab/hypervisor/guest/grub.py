@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import CommandError, LabError, UsageError
-from lab.host.checks import GRUB
 from lab.host.command import run
+from lab.host.survey.checks import GRUB
 
 SECTOR_BYTES = 512
 ALIGNMENT_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from itertools import chain
 
-from lab.host import terminals
+from lab.host.execution import terminals
 from lab.hypervisor.domain import Port, ports
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.kinds import Design, MachineType, UserSpace

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.errors import BackendUnavailable
-from lab.host.checks import OVMF
+from lab.host.survey.checks import OVMF
 from lab.hypervisor.guest import cpio, grub
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.kinds import Firmware

@@ -8,19 +8,21 @@ import time
 from lab.errors import LabError, UsageError
 from lab.lean import loads
 from lab.record import replace
-from lab.runtime import config as configuration
-from lab.runtime import resources, translate, validate
-from lab.runtime.mounts import DirectoryRoot
+from lab.runtime.cgroup import resources
+from lab.runtime.config import model as configuration
+from lab.runtime.config import validate
 from lab.runtime.oci.store import State
 from lab.runtime.oci.unit import Unit
 from lab.runtime.plan import CgroupsPlan, Enter
+from lab.runtime.planning import translate
+from lab.runtime.rootfs.mounts import DirectoryRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lab.host.group import Group
-    from lab.runtime.config import Config, ProcessConfig
+    from lab.host.cgroup.group import Group
+    from lab.runtime.config.model import Config, ProcessConfig
     from lab.runtime.plan import Plan, ProcessPlan
 
     Ignored = Callable[[str], None]  # is told the path of a property the specification doesn't know

@@ -10,7 +10,6 @@ import os
 import sys
 
 from lab.lean import signal, suppress
-from lab.runtime.oci.options import FLAG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from lab.runtime.container import Started
     from lab.runtime.oci.main import Call
 
-OPTIONS = {"await": {"keep": FLAG}}
 PATIENCE_SECONDS = 1.0
 
 SIGNALED = 128  # an exit code above says which signal ended a program (bash(1), EXIT STATUS)
@@ -85,17 +83,6 @@ def start_again(call: Call, identity: str, started: Started, *, keep: bool) -> N
     with suppress(OSError):
         os.execv(sys.executable, [*words, *given, identity, str(started.pid), str(started.pidfd)])
     os.set_inheritable(started.pidfd, False)
-
-
-def await_child(call: Call) -> int:
-    """``await ID PID PIDFD``: what `run` does when it has waited for a while. Of use to nobody else."""
-    identity, pid, pidfd = call.given.words
-    code = until_ended(int(pid), int(pidfd))
-    if not call.given.flag("keep"):
-        from lab.runtime.oci import life
-
-        life.forget(call, identity)
-    return code
 
 
 def reaped(pid: int) -> int | None:

@@ -52,7 +52,7 @@ VERBS = {  # verb: its module, and what it does
     "resume": ("groups", "ID  let them go on"),
     "update": ("groups", "ID  change its limits"),
     "events": ("events", "ID  its resource usage, again and again; --stats, once"),
-    "await": ("foreground", ""),  # `run` itself, after a while
+    "await": ("awaiting", ""),  # `run` itself, after a while
     "spec": ("describe", "write a config.json to begin with"),
     "features": ("describe", "what this runtime can do, as the runtime specification's JSON"),
 }
@@ -166,7 +166,7 @@ def refuse(given: Arguments) -> None:
     if manager not in ("cgroupfs", "systemd"):
         raise UsageError(f"--cgroup-manager {manager}: neither cgroupfs nor systemd")
     if asks_systemd(given):
-        from lab.host import delegation
+        from lab.host.cgroup import delegation
 
         if not delegation.here():
             raise UsageError(
@@ -188,7 +188,7 @@ def carry_out(verb: str, words: list[str], root: str, log: Log, *, by_systemd: b
         raise UsageError(f"there is no verb {verb}", hint="lab-oci --help")
     if verb == "exec":
         stand_on_read_only()
-    name = f"lab.runtime.oci.{VERBS[verb][0]}"
+    name = f"lab.runtime.oci.verbs.{VERBS[verb][0]}"
     __import__(name)
     module = sys.modules[name]
     known = module.OPTIONS[verb] | {"help h": FLAG}

@@ -273,7 +273,7 @@ def birth_of(pid: int) -> int:
 
 
 def _is_frozen(group: str) -> bool:
-    from lab.host.group import Group
+    from lab.host.cgroup.group import Group
 
     try:
         return Group(group).is_frozen()

@@ -18,8 +18,8 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError, UsageError
-from lab.host import cgroupfs, delegation
-from lab.host.group import Group
+from lab.host.cgroup import cgroupfs, delegation
+from lab.host.cgroup.group import Group
 from lab.lean import signal, suppress
 
 CONTAINER, HOLDER = "container", "holder"
@@ -69,7 +69,7 @@ class Unit:
 
     def start(self, identity: str) -> Holder:
         """Have systemd make it. Raises LabError, also when there is one of that name."""
-        from lab.host import systemd
+        from lab.host.cgroup import systemd
 
         systemd.ends_within(self.path, systemd.GRACE_SECONDS)  # a container of this name has just been deleted
         holder = Holder()
@@ -128,6 +128,6 @@ def await_end(group: Group) -> None:
     """Once nothing of a container is left: wait until its scope is gone, if it had one. Raises LabError."""
     scope, _, last = group.path.rpartition("/")
     if last == CONTAINER and delegation.units_of(group.path):
-        from lab.host import systemd
+        from lab.host.cgroup import systemd
 
         systemd.await_end(scope)

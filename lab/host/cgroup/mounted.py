@@ -1,0 +1,92 @@
+"""The cgroup file systems of this host, as cheaply as a process that lives for milliseconds wants to know them.
+
+`lab.host.cgroup.hierarchy` says the same in pathlib's terms. Source: cgroups(7), proc_pid_mountinfo(5).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+KNOWN_V1 = frozenset(
+    {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls"}
+    | {"net_prio", "perf_event", "pids", "rdma"}
+)
+
+JOINED = ("memory", "cpu", "cpuacct", "pids")
+"""The v1 controllers that limit or account for every group; freezer and devices only without a v2 tree."""
+
+JOINED_WITHOUT_V2 = ("freezer", "devices")
+
+
+class Mounted:
+    """The mount points: ``v1`` by controller name, ``unified`` for cgroup2, "" where there is none."""
+
+    def __init__(self, v1: Mapping[str, str], unified: str, unified_controllers: Iterable[str]) -> None:
+        self.v1 = dict(v1)
+        self.unified = unified
+        self.unified_controllers = frozenset(unified_controllers)
+
+    @classmethod
+    def detect(cls, root: str = "/") -> Mounted:
+        """Read ``root``/proc/self/mountinfo; mount points are taken below ``root``."""
+        v1: dict[str, str] = {}
+        unified = ""
+        for place, kind, options in mounts(root):
+            if kind == "cgroup2" and not unified:
+                unified = place
+            elif kind == "cgroup":
+                for controller in options.split(","):
+                    if controller in KNOWN_V1:
+                        v1.setdefault(controller, place)
+        offered: list[str] = []
+        if unified:
+            with open(f"{unified}/cgroup.controllers") as file:
+                offered = file.read().split()
+        return cls(v1, unified, offered)
+
+    @property
+    def is_v2(self) -> bool:
+        """Whether the v2 tree has the controllers. In hybrid mode it has none, yet it kills and freezes."""
+        return bool(self.unified) and not self.v1
+
+    def on_v2(self, controller: str) -> bool:
+        """Whether ``controller`` speaks v2: in hybrid mode the v2 tree has those that v1 left to it."""
+        return self.is_v2 or (controller not in self.v1 and controller in self.unified_controllers)
+
+    def mount_of(self, controller: str) -> str:
+        """Where ``controller`` lives, "" when this host doesn't offer it."""
+        if controller in self.v1:
+            return self.v1[controller]
+        return self.unified if controller in self.unified_controllers else ""
+
+    def places(self, controllers: Iterable[str]) -> tuple[str, ...]:
+        """The mount points of ``controllers``, each once, with the v2 tree at the end if there is one."""
+        found = [self.v1[name] for name in controllers if name in self.v1]
+        return tuple(dict.fromkeys([*found, self.unified] if self.unified else found))
+
+    def joined(self) -> tuple[str, ...]:
+        """The mount points under which every group gets a directory."""
+        return self.places(JOINED if self.unified else JOINED + JOINED_WITHOUT_V2)
+
+
+def mounts(root: str = "/") -> Iterator[tuple[str, str, str]]:
+    """Every mount by its place below ``root``, file system type and super block options."""
+    below = root.rstrip("/")
+    with open(f"{below}/proc/self/mountinfo") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        place, _, source = line.partition(" - ")
+        kind, _, options = source.split(" ", 2)
+        yield below + place.split(" ")[4].replace("\\040", " "), kind, options
+
+
+_host: list[Mounted] = []
+
+
+def host() -> Mounted:
+    """This host's, read once per process."""
+    if not _host:
+        _host.append(Mounted.detect())
+    return _host[0]

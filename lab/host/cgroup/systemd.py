@@ -1,0 +1,168 @@
+"""Asking systemd for a control group: a scope, which is a unit made of processes that somebody else has started.
+
+With ``Delegate=yes`` what is below the scope's own group is the asker's alone: neither a daemon-reload nor the end of
+the session in which somebody typed `lab run -d` touches it. A scope ends with its last process, and systemd removes
+what is left of it. Where in the tree it lies, and why, is said in `lab.host.cgroup.delegation`.
+
+The program that asks is busctl, a part of systemd: it is there wherever it is needed, and a library would be imported
+by every command on the hosts without systemd, too.
+
+Sources: systemd's docs/CGROUP_DELEGATION.md and CONTROL_GROUP_INTERFACE.md, org.freedesktop.systemd1(5),
+systemd.scope(5), busctl(1).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from lab.errors import LabError
+from lab.host.cgroup import cgroupfs, mounted
+from lab.host.cgroup.delegation import LAUNCHER, ROOT_SLICE, scope_of
+from lab.host.cgroup.group import Group
+from lab.lean import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+BUS = "DBUS_SYSTEM_BUS_ADDRESS"
+THE_BUS = "unix:path=/run/dbus/system_bus_socket"  # the D-Bus specification's, where nobody says otherwise
+NO_BUS = "unix:path=/dev/null"
+"""An address at which nobody answers."""
+UNLIMITED = str((1 << 64) - 1)
+CALL_SECONDS = 30.0
+START_SECONDS = 30.0
+GRACE_SECONDS = 2.0
+END_SECONDS = 10.0
+
+_address = os.environ.get(BUS, THE_BUS)
+if _address == NO_BUS:  # of a lab that has started this one
+    _address = THE_BUS
+
+
+def start_scope(
+    name: str,
+    pids: Sequence[int],
+    description: str,
+    *,
+    parent: str = ROOT_SLICE,
+    properties: Sequence[tuple[str, ...]] = (),
+) -> None:
+    """Have systemd make the scope ``name`` of the processes ``pids`` in the slice ``parent``, delegated, without a
+    limit of its own. They are in its group on return. ``properties`` are more of them, as busctl(1) has a(sv).
+
+    Raises LabError when systemd refuses, or does not get it done in time.
+    """
+    properties = [
+        *properties,
+        ("PIDs", "au", str(len(pids)), *map(str, pids)),
+        ("Slice", "s", parent),
+        ("Description", "s", description),
+        ("Delegate", "b", "true"),
+        ("CollectMode", "s", "inactive-or-failed"),  # nothing of it stays, however it ended
+        ("TasksMax", "t", UNLIMITED),
+    ]
+    words = [word for one in properties for word in one]
+    _call("StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", str(len(properties)), *words, "0")
+    deadline = time.monotonic() + START_SECONDS
+    while not all(holds(name, pid) for pid in pids):
+        if time.monotonic() > deadline:
+            raise LabError(f"systemd did not start {name} within {START_SECONDS:g} s", hint="systemctl list-jobs")
+        time.sleep(0.001)
+
+
+def attach(name: str, subgroup: str, pid: int) -> None:
+    """Have systemd move a process into a group of a scope that runs. Raises LabError."""
+    _call("AttachProcessesToUnit", "ssau", name, f"/{subgroup}", "1", str(pid))
+
+
+def holds(name: str, pid: int) -> bool:
+    """Whether the process is in that scope."""
+    return f"/{name}/" in f"/{_group_of_process(pid)}/"
+
+
+def ends_within(path: str, timeout_seconds: float) -> bool:
+    """Whether a scope's group is gone, or goes in time: systemd removes it after its last process has ended."""
+    deadline, pause = time.monotonic() + timeout_seconds, 0.001
+    while os.path.isdir(f"{mounted.host().unified}/{path}"):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return True
+
+
+def await_end(path: str) -> None:
+    """Wait until a scope whose last process has ended, or is about to, is gone. Raises LabError when it stays."""
+    if not ends_within(path, END_SECONDS):
+        living = ", ".join(map(str, sorted(Group(path).processes()))) or "none"
+        name = os.path.basename(path)
+        raise LabError(f"{name} is left; living processes in it: {living}", hint=f"systemctl stop {name}")
+
+
+def keep_off_the_bus() -> None:
+    """Let no library in this process find the system's bus from now on. The calls of this module still do."""
+    os.environ[BUS] = NO_BUS
+
+
+def _call(method: str, signature: str, *arguments: str) -> None:
+    """One call of systemd's manager. What follows ``--`` is no option, whatever it begins with."""
+    from lab.host.command import run  # for those who do call
+
+    words = ["busctl", "--quiet", "--", "call", *MANAGER, method, signature, *arguments]
+    run(words, timeout_seconds=CALL_SECONDS, environment={BUS: _address}, hint="systemctl status dbus.socket")
+
+
+def _group_of_process(pid: int) -> str:
+    """Its group in the v2 tree, relative to the root; "" when it has ended."""
+    with suppress(OSError), open(f"/proc/{pid}/cgroup") as file:
+        for line in file:
+            if line.startswith("0::"):
+                return line.removeprefix("0::").strip().strip("/")
+    return ""
+
+
+class Scope:
+    """The unit of one session of lab's."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @classmethod
+    def of(cls, session: str) -> Scope:
+        return cls(scope_of(session))
+
+    @property
+    def directory(self) -> str:
+        return f"{mounted.host().unified}/{self.name}"
+
+    def start(self, pids: Sequence[int], description: str) -> None:
+        """Make it of these processes, in a group of their own below it. Raises LabError."""
+        # As heavy as one ordinary task per CPU: see `cgroupfs.weigh_as_many`.
+        weight = ("CPUWeight", "t", str(min(100 * (os.cpu_count() or 1), 10_000)))
+        start_scope(self.name, pids, description, properties=[weight])
+        try:
+            os.mkdir(f"{self.directory}/{LAUNCHER}")
+            for pid in pids:
+                cgroupfs.write(f"{self.directory}/{LAUNCHER}/cgroup.procs", str(pid))
+        except OSError as error:
+            raise LabError(f"the processes of {self.name} can't be placed: {error}") from error
+
+    def enter(self) -> None:
+        """Have this process, and what it will start, in it, if it is there and this isn't so already."""
+        if os.path.isdir(f"{self.directory}/{LAUNCHER}") and not holds(self.name, os.getpid()):
+            attach(self.name, LAUNCHER, os.getpid())
+
+    def exists(self) -> bool:
+        """Whether it is there, for others than those in it: it ends with them."""
+        return os.path.isdir(self.directory) and not holds(self.name, os.getpid())
+
+    def remove(self) -> None:
+        """Once its instances have ended: wait until systemd has removed it. A small process that does not end by
+        itself is killed. Raises LabError.
+        """
+        if not ends_within(self.name, GRACE_SECONDS):
+            Group(f"{self.name}/{LAUNCHER}").kill(END_SECONDS)
+        await_end(self.name)

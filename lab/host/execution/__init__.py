@@ -1,0 +1,1 @@
+"""One more command in an instance: the contract, its streams, its terminal."""

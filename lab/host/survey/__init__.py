@@ -1,0 +1,1 @@
+"""What this host is and what it lacks: facts, checks, restrictions, how quiet it is."""

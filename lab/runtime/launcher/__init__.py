@@ -1,0 +1,1 @@
+"""The side of lab: it asks the small process for containers, and owns what was made for each."""

@@ -1,0 +1,121 @@
+"""One more process in a running container, behind the same boundary: namespaces, cgroups, root, rlimits,
+capabilities, no_new_privs, seccomp.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from lab.errors import LabError
+from lab.host.clock import Timeline
+from lab.host.execution import terminals
+from lab.model import Completed, Process, TerminalSize
+from lab.record import items, replace
+from lab.runtime.config.model import Capabilities, Config, ProcessConfig, User
+from lab.runtime.launcher.descriptors import memory_file, pipe
+from lab.runtime.launcher.handle import Handle, collect
+from lab.runtime.planning import translate
+
+if TYPE_CHECKING:
+    from lab.runtime.launcher.launcher import Container, Launcher
+
+END_TIMEOUT_SECONDS = 10.0
+
+
+class Beside:
+    """A process that was started in a running container. Its streams are whoever's gave them."""
+
+    def __init__(self, launcher: Launcher, handle: Handle) -> None:
+        self._launcher = launcher
+        self._handle = handle
+
+    @property
+    def pidfd(self) -> int:
+        """Readable once it has ended (pidfd_open(2))."""
+        return self._handle.pidfd
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """Its exit code (128 + n after signal n), or None when the time ran out first."""
+        return self._handle.wait(timeout_seconds)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal. No error if it has ended."""
+        self._handle.send_signal(number)
+
+    def close(self) -> None:
+        """Kill it if it still runs. Idempotent."""
+        self.signal(signal.SIGKILL)
+        self.wait(END_TIMEOUT_SECONDS)
+        self._launcher.forget(self._handle)
+
+
+def start(
+    container: Container, process: ProcessConfig, stdio: Sequence[int], *, terminal: TerminalSize | None = None
+) -> Beside:
+    """Start ``process`` with the three descriptors of ``stdio``, which stay the caller's; return once it is executed.
+
+    With ``terminal`` the first of them is a socket: over it lab's helper sends the master of the terminal that it
+    has made for the process. Raises LaunchError with exit code 126 or 127 when it can't be executed.
+    """
+    launcher, config = container.launcher, container.spec.config
+    helper = terminals.as_option(terminal) if terminal else ()
+    plan = translate.process_plan(config, init=container.spec.init, process=process, helper=helper)
+    plan = replace(plan, read_only_by_landlock=container.spec.read_only_by_landlock)
+    handle = launcher.register(container.name_execution(), Timeline())
+    started = Beside(launcher, handle)
+    with ExitStack() as undo:
+        undo.callback(started.close)
+        root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            launcher.send(
+                "EXECUTE",
+                id=handle.identity,
+                process=items(plan),
+                namespaces=translate.joined_flags(config),
+                cgroups=items(container.placement()),
+                descriptors=[*stdio, container.pidfd, root],
+            )
+        finally:
+            os.close(root)
+        handle.wait_started(isolated_is_enough=False)
+        undo.pop_all()
+    return started
+
+
+def run(container: Container, process: ProcessConfig, *, stdin: bytes, timeout_seconds: float) -> Completed:
+    """Run ``process`` to its end. Raises as `start` does, and LabError when it does not end in time."""
+    with ExitStack() as opened:
+        source = memory_file(stdin, opened)
+        (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
+        try:
+            started = start(container, process, [source, out_end, err_end])
+        finally:
+            os.close(out_end)
+            os.close(err_end)
+        opened.callback(started.close)
+        output = collect([out, err], started.pidfd, timeout_seconds)
+        if output is None:
+            started.signal(signal.SIGKILL)
+        code = started.wait(END_TIMEOUT_SECONDS)
+    if output is None or code is None:
+        raise LabError(f"{process.args[0]} in container {container.name} did not end within {timeout_seconds:g} s")
+    return Completed(exit_code=code, stdout=output[0], stderr=output[1])
+
+
+def beside(config: Config, argv: Sequence[str], user: User, directory: str) -> ProcessConfig:
+    """Another process of the same container: root gets the container's bounding set, another user nothing."""
+    bounding = config.process.capabilities.bounding
+    granted = bounding if user.uid == 0 else ()
+    sets = Capabilities(bounding=bounding, effective=granted, permitted=granted)
+    return replace(config.process, args=tuple(argv), user=user, capabilities=sets, cwd=directory)
+
+
+def resolved(config: Config, process: Process) -> ProcessConfig:
+    """`beside` for a process with everything said about it."""
+    user = User(uid=process.uid, gid=process.gid, additional_gids=process.additional_gids)
+    environment = tuple(f"{name}={value}" for name, value in process.environment.items())
+    return replace(beside(config, process.argv, user, process.working_directory), env=environment)

@@ -1,0 +1,1 @@
+"""The small process: it forks containers for a big threaded one."""
