@@ -6,9 +6,9 @@ container/  root, namespaces and an overlay mount
 vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
 machines/   root, QEMU and what makes a Debian: lab in ordinary machines, and only where they are asked for
 
-Several processes may share them (``-n 2``, `sharing`). Those of container/ and vm/ that are marked ``alone`` then
-wait until no other such test runs, and keep the others waiting: because they compare instruments, or because any lab
-command removes what dead sessions left, so that one that looks at it must be the only one that runs lab.
+Several processes may share them (``-n 3``, `sharing`). Those that are marked ``alone`` then wait until no other test
+runs, and keep the others waiting: because they compare instruments, or because any lab command removes what dead
+sessions left, so that one that looks at it must be the only one that runs lab.
 
 Those of machines/ take longer than all others: they run when the command line names them or their marker,
 ``machines``. Those that are marked ``nightly`` take hours, and run when ``-m`` names them.
@@ -32,8 +32,11 @@ from pathlib import Path
 import pytest
 
 ORDER = ("unit", "fuzz", "browser", "container", "vm", "machines")
-SHARED_ORDER = ("unit", "fuzz", "browser", "vm", "container", "machines")
-"""One process goes on with vm, the others do the rest."""
+SHARED_ORDER = ("vm", "unit", "fuzz", "browser", "container", "machines")
+"""One process does all of vm, which takes longest, the others the rest."""
+LONGEST = ("test_ready.py", "test_compare.py", "test_detached.py", "test_dockerfiles.py", "test_noisy_neighbour.py")
+"""Files of container/ that take half a minute or more. Begun last, one would keep a process when the others are done.
+"""
 PRIVILEGES = ("browser", "container", "vm", "machines")
 
 TRY_CONTAINER = """
@@ -64,33 +67,41 @@ def pytest_configure(config: pytest.Config) -> None:
     for privilege in PRIVILEGES:
         config.addinivalue_line("markers", f"{privilege}: lives in tests/{privilege}, set by itself")
     config.addinivalue_line("markers", "nightly: takes long, and is run by -m nightly alone")
-    config.addinivalue_line("markers", "alone: while it runs, no other test of container/ or vm/ does")
+    config.addinivalue_line("markers", "alone: while it runs, no other test does")
     if unknown := required() - set(PRIVILEGES):
         raise pytest.UsageError(f"LAB_REQUIRE names {', '.join(sorted(unknown))}; known: {', '.join(PRIVILEGES)}")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes share whole folders of tests where there are two processors; a file runs in this process.
+    """Three processes share whole folders of tests where there are two processors; a file runs in this process.
 
+    Most tests of container/ and vm/ wait for something half of their time: hence one more than there are processors.
     ``-n auto`` is pyproject.toml's; ``-n 0`` makes one process do all. A machine of tests/machines needs both.
     """
     folders = [Path(word) for word in config.args]
     shared = all(folder.is_dir() and "machines" not in folder.parts for folder in folders)
-    return 2 if shared and (os.cpu_count() or 1) > 1 else 0
+    return 3 if shared and (os.cpu_count() or 1) > 1 else 0
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first, a marker per privilege, so that ``-m 'not vm'`` works, and none that has to be asked for."""
-    order = SHARED_ORDER if any(hasattr(item.config, "workerinput") for item in items[:1]) else ORDER
+    is_shared = hasattr(config, "workerinput")
     for item in items:
         if (directory := directory_of(item)) in PRIVILEGES:
             item.add_marker(directory)
     left_out = [item for item in items if not is_asked_for(item, config)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: order.index(directory_of(item)) if directory_of(item) in order else 0)
+    items.sort(key=functools.partial(turn_of, is_shared=is_shared))
+
+
+def turn_of(item: pytest.Item, *, is_shared: bool) -> tuple[int, int]:
+    """What a test is sorted by: its folder, and where processes share them whether its file takes long."""
+    order, directory = SHARED_ORDER if is_shared else ORDER, directory_of(item)
+    is_long = is_shared and item.path.name in LONGEST
+    return order.index(directory) if directory in order else 0, 0 if is_long else 1
 
 
 def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
@@ -118,7 +129,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
     Those that run alone and follow one another are waited for once.
     """
-    if directory_of(item) not in ("container", "vm") or not hasattr(item.config, "workerinput"):
+    if not hasattr(item.config, "workerinput"):
         return (yield)
     from sharing import TURN
 

@@ -190,7 +190,7 @@ def engine() -> Iterator[Engine | None]:
 
 @pytest.fixture(params=dockering.RUNTIMES)
 def docker(request: pytest.FixtureRequest, engine: Engine | None, missing: Callable[[str], None]) -> Iterator[Docker]:
-    """The same test with lab-oci and with runc: what runc does not pass is not asked of lab-oci."""
+    """The same test with lab-oci and, by night, with runc: what runc does not pass is not asked of lab-oci."""
     if engine is None:
         missing(f"{dockerd.lacking()}, which is Debian's docker.io")
         return

@@ -13,6 +13,7 @@ A case is ``NAME.Dockerfile``; all share one context, made by `make_context`. Li
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import os
@@ -243,8 +244,10 @@ def make_context(context: Path) -> None:
     for name in (b"caf\xe9", "é".encode(), b"n" * 200, b"new\nline"):
         (context / "special" / os.fsdecode(name)).write_bytes(name)
     os.mkfifo(context / "special" / "fifo", 0o644)
-    for name, mode in (("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")):
+    for name, mode in (("tar", "w"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")):
         _archive(context / f"archive.{name}", mode)
+    packed = gzip.compress((context / "archive.tar").read_bytes(), mtime=0)  # else it says when it was made
+    (context / "archive.tar.gz").write_bytes(packed)
     shutil.copy(context / "archive.tar.gz", context / "archive.renamed")
 
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from oci import LAB_OCI, until
 
 from lab.experiment import dockerd
@@ -29,7 +30,8 @@ from lab.host.cgroup.group import Group
 from lab.host.cgroup.hierarchy import Unused, make_room
 from lab.host.cgroup.mounted import host
 
-RUNTIMES = ("lab-oci", "runc")
+RUNTIMES = ("lab-oci", pytest.param("runc", marks=pytest.mark.nightly))
+"""runc shows that a test asks for nothing that Docker does not give; it changes with Debian's package alone."""
 IMAGE = "tiny"
 PREFIX = "lab-docker-"
 SECONDS = 60.0

@@ -1,4 +1,4 @@
-"""lab-oci beside runc: the same assertions on both, verb by verb."""
+"""lab-oci, verb by verb; by night the same assertions on runc, which show that they ask for nothing unusual."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from oci import Runtime, until
 from lab.host.cgroup.group import Group
 
 
-@pytest.fixture(scope="module", params=list(oci.PROGRAMS))
+@pytest.fixture(scope="module", params=["lab-oci", pytest.param("runc", marks=pytest.mark.nightly)])
 def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     if request.param != "lab-oci" and shutil.which(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
@@ -59,14 +59,22 @@ class TestLife:
         assert runtime("state", name).code == 1
         assert runtime.left() == []
 
-    @pytest.mark.parametrize(
-        ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$; exit 3", 3)]
-    )
+    @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("sh -c 'kill -9 $$'; exit $?", 137)])
     def test_run_ends_as_the_application_does(self, runtime: Runtime, script: str, code: int) -> None:
-        bundle = runtime.bundle(f"trap exit\\ 3 TERM; sh -c '{script}'" if "TERM" not in script else script)
-        if "TERM" in script:  # the first process of a pid namespace ignores what it has no handler for
-            code = 3
-        assert runtime("run", "-b", bundle, runtime.new()).code == code
+        """In the last, what was killed is a child, and its shell says so by its own exit code."""
+        assert runtime("run", "-b", runtime.bundle(script), runtime.new()).code == code
+        assert runtime.left() == []
+
+    def test_run_ends_as_an_application_that_a_signal_ended(self, runtime: Runtime) -> None:
+        """From outside: within its pid namespace, nothing kills the first process."""
+        name = runtime.new()
+        words = runtime.words("run", "-b", runtime.bundle("kill -9 $$; kill -TERM $$; echo > /tmp/lives; sleep 1000"))
+        lives = runtime.rootfs / "tmp/lives"
+        with subprocess.Popen([*words, name], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as running:
+            until(lives.exists, "the first process behind its own signals")
+            runtime.ok("kill", name, "KILL")
+            assert running.wait(10) == 128 + signal.SIGKILL
+        lives.unlink()
         assert runtime.left() == []
 
     def test_a_missing_program_is_told_at_create(self, runtime: Runtime) -> None:
