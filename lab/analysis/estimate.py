@@ -99,8 +99,8 @@ def _apart(above: Floats, below: Floats) -> Floats:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         freedom = float(distributions.ttest_ind(above, below, equal_var=False).df)
-    units = 1 + (freedom if math.isfinite(freedom) else len(above) + len(below) - 2)
     error = math.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    units = 1 + (freedom if error > 0 else len(above) + len(below) - 2)  # scipy says 1 of what never varies
     row: Floats = _tested(
         np.array([above.mean() - below.mean()]),
         np.array([error * math.sqrt(units)]),

@@ -27,8 +27,6 @@ from lab.runtime.launcher.spec import plan_of
 from lab.runtime.plan import Plan
 from lab.runtime.rootfs import layers
 
-HOOK_SECONDS = 3
-
 
 @pytest.fixture
 def plan(launcher: Launcher, busybox_root: Path, tmp_path: Path) -> Iterator[Plan]:
@@ -58,14 +56,17 @@ def with_hook(plan: Plan, *words: str) -> Plan:
     return replace(plan, hooks={"createRuntime": [{"path": words[0], "args": list(words)}]})
 
 
-def test_a_slow_hook_keeps_nobody_waiting(launcher: Launcher, plan: Plan, start: Start) -> None:
+def test_a_slow_hook_keeps_nobody_waiting(launcher: Launcher, plan: Plan, start: Start, tmp_path: Path) -> None:
     """The other is started and ended while the hook still runs; and then that one is started as well."""
-    with launched(launcher, with_hook(plan, "/bin/sleep", str(HOOK_SECONDS))) as slow:
+    os.mkfifo(tmp_path / "go-on")
+    hook = ("/bin/sh", "-c", f"read word < {tmp_path}/go-on")
+    with launched(launcher, with_hook(plan, *hook)) as slow:
         container, output = start("echo other")
         assert container.wait(20) == 0
-        assert not slow.executed, "the hook was over before"
+        assert not slow.executed
         container.close()
         assert output.text() == "other\n"
+        (tmp_path / "go-on").write_text("now\n")
         slow.wait_started(isolated_is_enough=False)
         assert slow.wait(20) == 0
 

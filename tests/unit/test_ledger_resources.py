@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -248,13 +249,14 @@ def test_its_first_descriptor_may_be_0(tmp_path: Path) -> None:
 
 
 def test_when_a_process_started_is_kept_with_it() -> None:
-    with Session.open() as session:
-        session.process(os.getppid())
-        session.record(Resource(kind=Kind.FILE, name="/var/tmp/x"))
-        process, file = ledger.resources(session.directory)
-        assert process.started == ledger.start_time(os.getppid())
-        assert file.started == 0
-        (session.directory / ledger.LEDGER).write_text("")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        with Session.open() as session:
+            session.process(process.pid)
+            session.record(Resource(kind=Kind.FILE, name="/var/tmp/x"))
+            written, file = ledger.resources(session.directory)
+            assert written.started == ledger.start_time(process.pid) != 0
+            assert file.started == 0
+        assert process.wait(5) == -signal.SIGKILL
 
 
 def test_where_no_session_ever_was_none_is_stale() -> None:
