@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.host import delegation, ledger
-from lab.host.hierarchy import Unused
-from lab.host.ledger import Kind, Resource, Session
+from lab.host.cgroup import delegation
+from lab.host.cgroup.hierarchy import Unused
+from lab.host.session import ledger
+from lab.host.session.ledger import Kind, Resource, Session
 
 
 @pytest.fixture(autouse=True)
@@ -358,7 +359,7 @@ def test_the_launchers_last_act(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with dead(sessions[2]), dead(sessions[2]):
         pass
     interpreter, *_, module, folder = sessions[0].cleaner
-    assert (interpreter, module, folder) == (sys.executable, "lab.host.ledger", str(sessions[0].directory))
+    assert (interpreter, module, folder) == (sys.executable, ledger.__name__, str(sessions[0].directory))
     assert ledger.main([folder]) == 0
     assert [scratch.exists() for scratch in scratches] == [False, False, True]
     sessions[2].record(Resource(kind=Kind.FILE, name="/etc/passwd"))
