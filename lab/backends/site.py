@@ -73,9 +73,7 @@ class Site:
                 session.record(Resource(kind=Kind.SCOPE, name=delegation.scope_of(session.id)))
             session.record(Resource(kind=Kind.CGROUP, name=delegation.group_of(session.id)))
             session.make_directory(site.scratch)
-            site._start_launcher()
-            if delegation.here():
-                site._start_scope(detached)
+            site._start_launcher(detached)
             site._stack = stack.pop_all()
         return site
 
@@ -97,7 +95,7 @@ class Site:
         site = cls(lab_home(), session, stack)
         found = reconnect(session.id, site.scratch / "containers", directory / SOCKET)
         if found is None:
-            site._start_launcher()
+            site._start_launcher(session.id)
         else:
             site._launcher, held = stack.enter_context(found[0]), found[1]
             site.reconnected = True
@@ -130,21 +128,22 @@ class Site:
             own = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if tap is None else tap
             self._find_network(own)
 
-    def _start_launcher(self) -> None:
-        """First of all parts: a small parent makes small, quick children, and its own end cleans up after us."""
+    def _start_launcher(self, detached: str = "") -> None:
+        """First of all parts: a small parent makes small, quick children, and its own end cleans up after us.
+
+        A supervisor goes with it where it goes. A command that somebody waits for stays where it was typed.
+        """
         from lab.runtime.launcher.launcher import Launcher
 
         self._launcher = self._stack.enter_context(
-            Launcher.start(self.session.id, self.scratch / "containers", cleanup=self.session.cleaner)
+            Launcher.start(
+                self.session.id,
+                self.scratch / "containers",
+                cleanup=self.session.cleaner,
+                company=[os.getpid()] if detached else [],
+                description=f"lab instance {detached}" if detached else "",
+            )
         )
-
-    def _start_scope(self, detached: str) -> None:
-        """The launcher, and a supervisor, leave the unit that they were started in: they end neither with it nor by
-        its limits. A command that somebody waits for stays where it was typed.
-        """
-        pids = [self.launcher.pid, *([os.getpid()] if detached else [])]
-        what = f"lab instance {detached}" if detached else f"lab session {self.session.id}"
-        Scope.of(self.session.id).start(pids, what)
 
     @property
     def launcher(self) -> Launcher:

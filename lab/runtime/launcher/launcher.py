@@ -22,8 +22,10 @@ from typing import Protocol, Self
 
 import lab
 from lab.errors import ExitUnknown, LabError, LaunchError
+from lab.host.cgroup import delegation
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
+from lab.host.cgroup.systemd import Scope, holds
 from lab.host.clock import Timeline
 from lab.host.command import tail
 from lab.model import Completed, Phase, Process, TerminalSize
@@ -183,11 +185,23 @@ class Launcher:
         self._reader.start()
 
     @classmethod
-    def start(cls, session: str, scratch: Path, *, cleanup: Sequence[str] = ()) -> Launcher:
+    def start(
+        cls,
+        session: str,
+        scratch: Path,
+        *,
+        cleanup: Sequence[str] = (),
+        company: Sequence[int] = (),
+        description: str = "",
+    ) -> Launcher:
         """Start the small process; it is ready some 40 ms later, and requests wait for it meanwhile.
 
         ``scratch`` is a folder of the session's own, made here and removed at the end. ``cleanup`` is a command
         (its first word an absolute path) that the small process runs if this process dies without `close`.
+
+        Where systemd owns the cgroups the small process leaves the unit that it was started in for the session's own
+        scope, called ``description``, in which the containers' groups will lie, and so do the processes ``company``:
+        they end neither with that unit nor by its limits. Raises LabError when systemd refuses that.
         """
         (scratch / "root").mkdir(parents=True, exist_ok=True)
         ours, theirs = Channel.pair()
@@ -208,7 +222,15 @@ class Launcher:
                 start_new_session=True,
             )
         theirs.close()
-        return cls(session, scratch, process, ours)
+        launcher = cls(session, scratch, process, ours)
+        scope = Scope.of(session)
+        if delegation.here() and not holds(scope.name, process.pid):  # unless we are there ourselves
+            try:
+                scope.start([process.pid, *company], description or f"lab session {session}")
+            except BaseException:
+                launcher.close()
+                raise
+        return launcher
 
     @property
     def pid(self) -> int:
