@@ -43,9 +43,10 @@ KERNEL_WORDS = (
 # Files that are gone here go there, too. The disk was made from the same lists of packages, whatever else has changed
 # in those files: ./bootstrap has nothing to install.
 RECEIVE = f"""
+set -e
 cd {CHECKOUT}
 find . -path ./.venv -prune -o -path ./.bootstrap -prune -o -path ./results -prune -o -name __pycache__ -prune \\
-    -o -name '*.egg-info' -prune -o -type f -delete
+    -o -name '*.egg-info' -prune -o -type f -exec rm -f {{}} +
 tar -xz --no-same-owner -f -
 chown -R {USER}: .
 . ./bootstrap
