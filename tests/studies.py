@@ -10,15 +10,15 @@ from typing import Any
 
 from synthetic import write_run
 
-from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START
-from lab.experiment.exposure import described
-from lab.experiment.ladder import START as LADDER_START
-from lab.experiment.rungs import RUNGS
-from lab.experiment.surface import Call, Outcome
 from lab.model import Accelerator
 from lab.results.record import Arm, Sample, Status
 from lab.results.store import RunFolder
 from lab.runtime.seccomp.bpf import Action
+from lab.studies.ladder.measure import START as LADDER_START
+from lab.studies.ladder.rungs import RUNGS
+from lab.studies.surface.analyse import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START
+from lab.studies.surface.measure import described
+from lab.studies.surface.reach import Call, Outcome
 
 MIB = 1 << 20
 

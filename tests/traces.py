@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cli.explanations import EXPLANATIONS
+from lab.cli.instances.explanations import EXPLANATIONS
 
 STEP = re.compile(
     r"^ *(?P<at>[\d.]+) +(?P<took>[\d.]+)  (?P<side>\w+) +(?P<number>\d+)? +(?P<step>\S(?:.*?\S)?) {2,}(?P<page>\S+)"

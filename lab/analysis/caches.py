@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lab.analysis.data import counted, detail
-from lab.analysis.host import Remark
+from lab.analysis.noise import Remark
 from lab.analysis.quantities import format_value
 
 RESIDENT, FETCHED = "caches.resident", "boot.read"

@@ -1,7 +1,7 @@
 """How arms differ: the ratio of each to a baseline, within blocks, and what may be said of it.
 
-Estimated in `lab.analysis.estimate`, judged in `lab.analysis.judge`. The A/A twin is its backend once more, treated
-the same in everything: a second observation of it in each block.
+Estimated in `lab.analysis.inference.estimate`, judged in `lab.analysis.inference.judge`. The A/A twin is its backend
+once more, treated the same in everything: a second observation of it in each block.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.analysis import statistics as st
 from lab.analysis.data import TWIN, counted, sessions_of
-from lab.analysis.estimate import estimates
-from lab.analysis.judge import EXPLORATORY, HEADLINE, judge
-from lab.analysis.judge import TWIN as FAMILY_OF_TWIN
+from lab.analysis.inference import statistics as st
+from lab.analysis.inference.estimate import estimates
+from lab.analysis.inference.judge import EXPLORATORY, HEADLINE, judge
+from lab.analysis.inference.judge import TWIN as FAMILY_OF_TWIN
 from lab.analysis.quantities import is_directed, is_headline, more_is_better
 
 COLUMNS = (
@@ -39,10 +39,10 @@ def ratios(
 
     Columns: n (blocks in which both succeeded), ratio (the geometric mean of the blocks' ratios), low and high (its
     interval of 95 %), delta (Cliff's, positive when the arm's values are larger), and those of
-    `lab.analysis.judge.Judgement`, and units (independent observations: blocks or, where there are three or more,
-    sessions; ``per`` says which). ``claim`` is True for a proven difference. The A/A twin's own rows are the ratio
-    to the arm that it repeats. Unless ``twin_alike`` it is no second observation, and compared in nothing that comes
-    after a boot. ``wanted`` names quantities that more of is better.
+    `lab.analysis.inference.judge.Judgement`, and units (independent observations: blocks or, where there are three or
+    more, sessions; ``per`` says which). ``claim`` is True for a proven difference. The A/A twin's own rows are the
+    ratio to the arm that it repeats. Unless ``twin_alike`` it is no second observation, and compared in nothing that
+    comes after a boot. ``wanted`` names quantities that more of is better.
     """
     measured = counted(frame)
     if measured["value"].isna().all():

@@ -28,11 +28,11 @@ import pandas as pd
 
 from lab.analysis.compare import ratios
 from lab.analysis.data import TWIN, sessions_of
-from lab.analysis.estimate import at_level, median_interval
-from lab.analysis.factors import EVERY
-from lab.analysis.host import HOST
-from lab.analysis.judge import ALPHA
+from lab.analysis.factors.effects import EVERY
+from lab.analysis.inference.estimate import at_level, median_interval
+from lab.analysis.inference.judge import ALPHA
 from lab.analysis.loaded import Loaded
+from lab.analysis.noise import HOST
 from lab.analysis.quantities import QUANTITIES, format_interval, format_ratio, format_value
 from lab.errors import UsageError
 from lab.host.units import parse_bytes

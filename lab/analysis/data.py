@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.analysis.estimate import FEWEST
-from lab.analysis.host import HOST, noisy_blocks
+from lab.analysis.inference.estimate import FEWEST
+from lab.analysis.noise import HOST, noisy_blocks
 from lab.errors import ResultsError
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
@@ -30,7 +30,7 @@ class Observed:
     """A run and its observations; `lab.analysis.loaded.Loaded` adds what is computed from them.
 
     ``frame`` has a column ``excluded`` (True in blocks that a rule declared beforehand leaves out: see
-    `lab.analysis.host.noisy_blocks`) and one per field of Sample (``value`` float with NaN where there was none,
+    `lab.analysis.noise.noisy_blocks`) and one per field of Sample (``value`` float with NaN where there was none,
     ``block`` and ``position`` int, ``warmup`` bool, ``detail`` dict) in the order they were recorded.
     """
 

@@ -1,7 +1,8 @@
 """Two runs of the same thing, before and after: what changed, and how sure that is.
 
 The runs share no blocks, so nothing is paired: Welch's t on the logarithms takes the place of the paired one, and the
-ratio is that of the geometric means. All else is as within a run: `lab.analysis.estimate`, `lab.analysis.judge`.
+ratio is that of the geometric means. All else is as within a run: `lab.analysis.inference.estimate`,
+`lab.analysis.inference.judge`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.analysis import statistics as st
 from lab.analysis.compare import Series, bar
 from lab.analysis.data import TWIN, sessions_of
-from lab.analysis.estimate import by_session, estimates_apart
-from lab.analysis.judge import EXPLORATORY, HEADLINE, judge
+from lab.analysis.inference import statistics as st
+from lab.analysis.inference.estimate import by_session, estimates_apart
+from lab.analysis.inference.judge import EXPLORATORY, HEADLINE, judge
 from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import is_headline
 from lab.analysis.readiness import until

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from lab.analysis import caches, merging
-from lab.analysis import statistics as st
 from lab.analysis.data import TWIN, Observed, detail
-from lab.analysis.estimate import FEWEST
-from lab.analysis.host import HOST, remarks
-from lab.analysis.judge import TWIN as FAMILY_OF_TWIN
+from lab.analysis.inference import statistics as st
+from lab.analysis.inference.estimate import FEWEST
+from lab.analysis.inference.judge import TWIN as FAMILY_OF_TWIN
+from lab.analysis.noise import HOST, remarks
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value, is_key, label, some
 from lab.analysis.readiness import called

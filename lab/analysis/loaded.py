@@ -9,7 +9,7 @@ import pandas as pd
 
 from lab.analysis.compare import ratios
 from lab.analysis.data import TWIN, Observed, read
-from lab.analysis.factors import effects
+from lab.analysis.factors.effects import effects
 from lab.analysis.findings import Finding, findings
 from lab.analysis.summary import summary
 
@@ -33,7 +33,7 @@ class Loaded(Observed):
         return ratios(chosen, baseline or self.baseline, twin_alike=self.twin_alike, wanted=self.wanted)
 
     def effects(self) -> pd.DataFrame:
-        """What each factor does to each backend, and which interact: see `lab.analysis.factors.effects`."""
+        """What each factor does to each backend, and which interact: see `lab.analysis.factors.effects.effects`."""
         return effects(self)
 
     def findings(self) -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lab.analysis.data import counted
-from lab.analysis.host import Remark
+from lab.analysis.noise import Remark
 from lab.analysis.quantities import some
 from lab.host.ksm import PASSES
 

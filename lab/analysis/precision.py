@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from lab.analysis.estimate import needed
-from lab.analysis.judge import ALPHA, HEADLINE
+from lab.analysis.inference.estimate import needed
+from lab.analysis.inference.judge import ALPHA, HEADLINE
 from lab.analysis.summary import summary
 
 WATCHED = "boot.total"
@@ -37,7 +37,7 @@ def blocks_needed(ratios: pd.DataFrame, share: float) -> float:
     """How many blocks find a difference of ``share`` four times in five, in the headline that scatters most.
 
     ``ratios`` is the table of `lab.analysis.loaded.Loaded.ratios`. Each is tested as one of its family, as
-    `lab.analysis.judge` does. Infinite where no comparison has a scatter yet.
+    `lab.analysis.inference.judge` does. Infinite where no comparison has a scatter yet.
     """
     headlines = ratios[(ratios["family"] == HEADLINE) & ratios["scatter"].notna()]
     if headlines.empty:

@@ -14,7 +14,8 @@ class Quantity:
     """A quantity's name for people, its definition in a line, and its samples' unit; ``key`` ones have figures and
     checks of their own.
 
-    ``headline`` names the states in which it belongs to the declared family of `lab.analysis.judge`; "" is none.
+    ``headline`` names the states in which it belongs to the declared family of `lab.analysis.inference.judge`; "" is
+    none.
     """
 
     name: str
@@ -44,7 +45,7 @@ def is_key(name: str) -> bool:
 
 
 def is_headline(name: str, state: str = "") -> bool:
-    """Whether a quantity belongs, in that state, to the declared family: see `lab.analysis.judge`."""
+    """Whether a quantity belongs, in that state, to the declared family: see `lab.analysis.inference.judge`."""
     return name in QUANTITIES and state in QUANTITIES[name].headline
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.analysis import estimate
-from lab.analysis import statistics as st
 from lab.analysis.data import counted, sessions_of
+from lab.analysis.inference import estimate
+from lab.analysis.inference import statistics as st
 from lab.results.record import Status
 
 KEYS = ["quantity", "state", "arm"]
@@ -27,8 +27,8 @@ CENSORED = "boot.total"
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per (quantity, state, arm), in the order they first appear.
 
-    Columns, values in ``unit``: metric, quantity, state, arm, unit, n (observations that succeeded), median,
-    low and high (interval of the median over blocks, 95 %, see `lab.analysis.estimate.median_interval`), p95,
+    Columns, values in ``unit``: metric, quantity, state, arm, unit, n (observations that succeeded), median, low and
+    high (interval of the median over blocks, 95 %, see `lab.analysis.inference.estimate.median_interval`), p95,
     minimum, maximum, mad, resolution (the largest error bar of polling), failed and timeout (counts). Warm-ups,
     excluded blocks, probes' answers and what was observed of the host itself are left out. An arm that never
     succeeded has n = 0 and NaN. Failures and timeouts of a boot are censored: they count as longer than all that

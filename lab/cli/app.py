@@ -19,55 +19,57 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from lab import __version__
-from lab.cli import coercion, completion, shape
-from lab.cli.interrupt import Interruptible
+from lab.cli import coercion, help
+from lab.commands import completion
+from lab.commands.interrupt import Interruptible
+from lab.commands.output import harmless
 from lab.errors import LabError, UsageError
 from lab.host import privilege
+from lab.studies.registry import studies
 
 COMMANDS = {
     "Measure": {
-        "compare": ("lab.cli.compare:compare", "Measure one application behind every boundary."),
-        "density": ("lab.cli.density:density", "Find out how many copies fit."),
         "isolation": ("lab.cli.isolation:app", "Ask from inside what each boundary stops, show the answers."),
-        "noisy": ("lab.cli.noisy:noisy", "Disturb an instance by a bad neighbour."),
     },
     "Run instances": {
-        "run": ("lab.cli.run:run", "Run one copy on any backend, in the foreground or with -d."),
-        "start": ("lab.cli.ending:start", "Start instances that have ended anew, from their image."),
-        "ps": ("lab.cli.ps:ps", "List detached instances, the newest first, as they really are."),
-        "logs": ("lab.cli.logs:logs", "Print what an instance has written."),
-        "exec": ("lab.cli.execute:execute", "Run a command in an instance, and end with its exit code."),
-        "cp": ("lab.cli.cp:cp", "Copy files between a running instance and this host."),
-        "top": ("lab.cli.top:top", "Show what instances use: CPU, memory, processes, disk."),
-        "port": ("lab.cli.ps:port", "List an instance's published ports."),
-        "inspect": ("lab.cli.ps:inspect", "Print everything that is known of instances, as JSON."),
-        "wait": ("lab.cli.ending:wait", "Wait until instances have ended, and print their exit codes."),
-        "stop": ("lab.cli.ending:stop", "Stop instances: their stop signal, time to obey, SIGKILL."),
-        "kill": ("lab.cli.ending:kill", "Send instances a signal, SIGKILL unless another is named."),
-        "rm": ("lab.cli.ending:rm", "Remove instances that have ended: record and logs."),
+        "run": ("lab.cli.instances.run:run", "Run one copy on any backend, in the foreground or with -d."),
+        "start": ("lab.cli.instances.ending:start", "Start instances that have ended anew, from their image."),
+        "ps": ("lab.cli.instances.ps:ps", "List detached instances, the newest first, as they really are."),
+        "logs": ("lab.cli.instances.logs:logs", "Print what an instance has written."),
+        "exec": ("lab.cli.instances.execute:execute", "Run a command in an instance, and end with its exit code."),
+        "cp": ("lab.cli.instances.cp:cp", "Copy files between a running instance and this host."),
+        "top": ("lab.cli.instances.top:top", "Show what instances use: CPU, memory, processes, disk."),
+        "port": ("lab.cli.instances.ps:port", "List an instance's published ports."),
+        "inspect": ("lab.cli.instances.ps:inspect", "Print everything that is known of instances, as JSON."),
+        "wait": ("lab.cli.instances.ending:wait", "Wait until instances have ended, and print their exit codes."),
+        "stop": ("lab.cli.instances.ending:stop", "Stop instances: their stop signal, time to obey, SIGKILL."),
+        "kill": ("lab.cli.instances.ending:kill", "Send instances a signal, SIGKILL unless another is named."),
+        "rm": ("lab.cli.instances.ending:rm", "Remove instances that have ended: record and logs."),
     },
     "Images and scenarios": {
-        "build": ("lab.cli.build:build", "Build an image from a Dockerfile and keep it in lab's store."),
-        "image": ("lab.cli.image:app", "Images: look at them, move them, remove them."),
-        "scenario": ("lab.cli.scenario:app", "Look at the scenarios, and start one of your own."),
+        "build": ("lab.cli.images.build:build", "Build an image from a Dockerfile and keep it in lab's store."),
+        "image": ("lab.cli.images.image:app", "Images: look at them, move them, remove them."),
+        "scenario": ("lab.cli.images.scenario:app", "Look at the scenarios, and start one of your own."),
     },
     "Results": {
-        "report": ("lab.cli.report:report", "Write a run's report again, from its folder alone."),
-        "results": ("lab.cli.results:app", "Look at the runs that were measured; remove some."),
-        "diff": ("lab.cli.diff:diff", "Say what changed between two runs, and how sure that is."),
+        "report": ("lab.cli.results.report:report", "Write a run's report again, from its folder alone."),
+        "results": ("lab.cli.results.results:app", "Look at the runs that were measured; remove some."),
+        "diff": ("lab.cli.results.diff:diff", "Say what changed between two runs, and how sure that is."),
     },
     "This host, and lab itself": {
-        "doctor": ("lab.cli.doctor:doctor", "Check this host, and print what to do about each lack."),
-        "clean": ("lab.cli.clean:clean", "Remove what killed lab processes left behind."),
-        "bench": ("lab.cli.bench:app", "Measure lab itself, beside what it is made of."),
+        "doctor": ("lab.cli.host.doctor:doctor", "Check this host, and print what to do about each lack."),
+        "clean": ("lab.cli.host.clean:clean", "Remove what killed lab processes left behind."),
+        "bench": ("lab.cli.host.bench:app", "Measure lab itself, beside what it is made of."),
     },
 }
-"""Every command, below the heading of ``lab --help``: the function or typer app behind it, and its first sentence.
+"""Every command but the studies', below the heading of ``lab --help``: the function or typer app behind it, and its
+first sentence.
 
 The sentence stands here, too, so that the help imports none of them.
 """
 
-NAMES = {name: target for group in COMMANDS.values() for name, (target, _) in group.items()}
+GROUP_OF_STUDIES = "Measure"
+"""The heading below which the studies' own commands stand, too."""
 
 ELSEWHERE = {
     "images": "image ls",
@@ -92,6 +94,24 @@ ELSEWHERE = {
 SETTINGS = {"exec": {"allow_interspersed_args": False}}  # what follows the name is the command's own
 
 
+def commands() -> dict[str, dict[str, tuple[str, str]]]:
+    """Every command below its heading: those of the table, and those of the studies, by name."""
+    found = {heading: dict(group) for heading, group in COMMANDS.items()}
+    own = {each.command: (each.function, each.sentence) for each in studies() if " " not in each.command}
+    found[GROUP_OF_STUDIES] = dict(sorted((found[GROUP_OF_STUDIES] | own).items()))
+    return found
+
+
+def names() -> dict[str, str]:
+    """Where the function or typer app of every command is."""
+    return {name: target for group in commands().values() for name, (target, _) in group.items()}
+
+
+def target_of(name: str) -> str:
+    """The same of one command, "" of none."""
+    return names().get(name, "")
+
+
 class Escaped(Exception):
     """Carries what typer would turn into an exit code of its own, out to `main`."""
 
@@ -113,27 +133,28 @@ class LazyGroup(TyperGroup):
         return coercion.spared(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(NAMES)
+        return list(names())
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        for heading, group in COMMANDS.items():
+        longest = max(map(len, names()))
+        for heading, group in commands().items():
             with formatter.section(heading):
-                rows = [(name.ljust(max(map(len, NAMES))), sentence) for name, (_, sentence) in group.items()]
+                rows = [(name.ljust(longest), sentence) for name, (_, sentence) in group.items()]
                 formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Raises UsageError for a name that no command has, with the one that may be meant."""
         name = args[0]
-        if name not in NAMES and not name.startswith("-"):
-            known = {**dict.fromkeys(NAMES), **ELSEWHERE}
-            hint = f"lab {ELSEWHERE[name]}" if name in ELSEWHERE else shape.near(name, known) or "lab --help"
+        if not target_of(name) and not name.startswith("-"):
+            known = {**names(), **ELSEWHERE}
+            hint = f"lab {ELSEWHERE[name]}" if name in ELSEWHERE else help.near(name, known) or "lab --help"
             raise UsageError(f"there is no command lab {name}", hint=hint)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in NAMES:
+        module, _, attribute = target_of(cmd_name).partition(":")
+        if not module:
             return None
-        module, _, attribute = NAMES[cmd_name].partition(":")
         target: typer.Typer | Callable[..., Any] = getattr(import_module(module), attribute)
         if not isinstance(target, typer.Typer):
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -141,7 +162,7 @@ class LazyGroup(TyperGroup):
             target = single
         command = get_command(target)
         command.name = cmd_name
-        shape.shape(command, cmd_name)
+        help.shape(command, cmd_name)
         coercion.spare(command)
         return command
 
@@ -182,9 +203,9 @@ def lab(
     Start with: lab compare web-app
     """
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
-    shape.speak(quiet=quiet, no_color=no_color, verbose=verbose)
+    help.speak(quiet=quiet, no_color=no_color, verbose=verbose)
     if ca:
-        shape.lend(ca)
+        help.lend(ca)
 
 
 def main() -> None:
@@ -238,7 +259,7 @@ def exit_code_of(error: BaseException) -> int:
 
 def _report_usage(error: Any) -> int:
     """What the command line's parser refused: one line, and where to read on."""
-    text = shape.plain(str(error.format_message()))
+    text = help.plain(str(error.format_message()))
     if "\n" in text:  # the help itself, which no arguments at all ask for
         print(text)
     else:
@@ -266,10 +287,10 @@ def _say_patience() -> None:
 def report_error(error: LabError) -> int:
     """Print ``error`` to stderr: evidence first, then what, then the remedy. Returns the exit code."""
     if error.detail:
-        print("\n".join(f"  | {shape.harmless(line)}" for line in error.detail.splitlines()), file=sys.stderr)
-    print(f"lab: {shape.harmless(error.message)}", file=sys.stderr)
+        print("\n".join(f"  | {harmless(line)}" for line in error.detail.splitlines()), file=sys.stderr)
+    print(f"lab: {harmless(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"     {shape.harmless(error.hint)}", file=sys.stderr)
+        print(f"     {harmless(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 

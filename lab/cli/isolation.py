@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.completion import complete_groups, complete_probes, complete_scenario
-from lab.cli.ladder import ladder
-from lab.cli.measuring import On, choose_backends
-from lab.cli.privilege import require_root
-from lab.cli.shape import JsonTo, Manner, say, write_json
-from lab.cli.surface import surface
-from lab.errors import UsageError
+from lab.commands.completion import complete_groups, complete_probes, complete_scenario
+from lab.commands.measuring import On, choose_backends
+from lab.commands.output import JsonTo, Manner, say, write_json
+from lab.commands.privilege import require_root
+from lab.studies.registry import studies
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +61,8 @@ def isolation(
     """
     if ctx.invoked_subcommand is not None:
         return
+    from lab.isolation.registry import choose
+
     chosen = choose(group, probe)
     require_root()
     asked = _ask(on, chosen, scenario)
@@ -77,6 +78,8 @@ def isolation(
 @app.command("ls")
 def list_probes(group: Annotated[str, GROUP] = "", as_json: JsonTo = "") -> None:
     """List the probes, by group."""
+    from lab.isolation.registry import choose
+
     chosen = choose(group, "")
     if as_json:
         write_json([described(each) for each in chosen], as_json)
@@ -101,6 +104,8 @@ def explain(
     as_json: JsonTo = "",
 ) -> None:
     """Explain a probe, and what its answers would mean."""
+    from lab.isolation.registry import choose
+
     found = choose("", probe)[0]
     if as_json:
         write_json(described(found), as_json)
@@ -110,43 +115,10 @@ def explain(
     print(explanation(found))
 
 
-app.command()(ladder)
-app.command()(surface)
-
-
-def choose(groups: str, names: str) -> list[Probe]:
-    """The probes of these groups and names, or all. Raises UsageError for a word that means none."""
-    from lab.isolation.base import Group
-    from lab.isolation.registry import probes
-
-    wanted = set(_words(names))
-    known = {probe.id: probe for probe in probes()}
-    for name in wanted - known.keys():
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=3)
-        raise UsageError(
-            f"no probe is called {name}", hint=f"perhaps {' or '.join(near)}" if near else "lab isolation ls"
-        )
-    headings: set[str] = set()
-    for word in _words(groups):
-        matching = [str(group) for group in Group if str(group).startswith(word.lower())]
-        if not matching:
-            raise UsageError(f"no group is called {word}", hint=f"groups: {', '.join(Group)}")
-        headings.update(matching)
-    return [
-        probe
-        for probe in probes()
-        if (probe.id in wanted or not wanted) and (probe.group in headings or not headings)
-    ] or _nothing(names, groups)
-
-
-def _nothing(names: str, groups: str) -> list[Probe]:
-    raise UsageError(f"no probe of {names} is in {groups}", hint="lab isolation ls")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+for study in studies():
+    if study.command.startswith("isolation "):
+        module, _, name = study.function.partition(":")
+        app.command()(getattr(import_module(module), name))
 
 
 def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
@@ -159,7 +131,7 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
     with Site.open() as site:
         image, process, limits, ends = None, None, LIMITS, False
         if scenario:
-            from lab.cli.build import build_scenario
+            from lab.commands.building.images import build_scenario
             from lab.experiment.scenario import load
             from lab.images.process import resolve
             from lab.model import DoneReadiness

@@ -65,7 +65,7 @@ class Plan:
     """Arms and blocks of one run. ``blocks`` None: as many as the budget allows, at least three.
 
     Both are those of one session; there are ``sessions`` of them, each in a process of its own.
-    ``exclude_noisy`` is the rule by which blocks will be left out: see `lab.analysis.host`.
+    ``exclude_noisy`` is the rule by which blocks will be left out: see `lab.analysis.noise`.
     ``factors`` are those that the arms were made of.
     ``precision`` ends it before the budget does: at most so wide shall an interval be, as a share of its median.
     ``detect`` does so after as many blocks as it takes to show a difference of that share, which the first

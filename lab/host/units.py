@@ -12,6 +12,11 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 MIB = 1024 * 1024
 
 
+def parse_words(text: str) -> list[str]:
+    """The words of ``a, b,c``; of nothing there are none."""
+    return [word for each in text.split(",") if (word := each.strip())]
+
+
 def parse_bytes(text: str) -> int:
     """``256M``, ``256MiB``, ``1.5g`` or ``4096`` as bytes; units are powers of 1024, as Docker reads them.
 

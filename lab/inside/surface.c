@@ -1,4 +1,4 @@
-/* Which system calls get past whatever filters them. For lab/experiment/surface.py, which knows what they are.
+/* Which system calls get past whatever filters them. For lab/studies/surface/reach.py, which knows what they are.
  *
  * Each is made in a process of its own, with arguments that no call accepts: what gets through fails inside the
  * kernel. Those that would do something even so are left out by who asks.

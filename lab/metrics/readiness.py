@@ -83,7 +83,7 @@ def wait_ready(subject: Subject) -> None:
                 raise NotReady(f"{scenario.name} has no port to ask", hint='set "port" in scenario.toml')
             with _Sockets(subject.network.run_in) as sockets:
                 _wait_port(watch, readiness, (str(instance.address), scenario.port), sockets)
-    with suppress(GroupGone):  # it ended right then, or was never in a group: `lab.experiment.overhead`
+    with suppress(GroupGone):  # it ended right then, or was never in a group: `lab.studies.compare.measure.overhead`
         subject.cpu_at_response = instance.cgroup.cpu()
 
 

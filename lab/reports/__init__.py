@@ -1,5 +1,1 @@
-"""Reports, rebuilt from a run folder alone: anywhere, without root, without a hypervisor, without a network."""
-
-from lab.reports.writer import FORMATS, write, write_hidden
-
-__all__ = ["FORMATS", "write", "write_hidden"]
+"""What every page is made of: tables, charts, figures, words, exports, and the page itself."""

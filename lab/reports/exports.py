@@ -23,7 +23,7 @@ from lab.analysis.readiness import until
 from lab.errors import CommandError, ResultsError
 from lab.host.command import run
 from lab.reports.material import Material
-from lab.reports.pages import put
+from lab.reports.page.render import put
 from lab.results.columns import write_parquet
 from lab.results.store import RunFolder
 

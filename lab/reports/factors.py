@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.analysis.factors import BACKEND, EVERY
-from lab.analysis.judge import Verdict
+from lab.analysis.factors.effects import BACKEND, EVERY
+from lab.analysis.inference.judge import Verdict
 from lab.analysis.quantities import KEY, format_ratio, format_ratios
 from lab.reports.material import Material, stamp, stamped
 from lab.reports.tables import Cell, Row, Table

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import pandas as pd
 
-from lab.analysis.cubes import Cube, cubes
 from lab.analysis.data import TWIN
-from lab.analysis.factors import effects
+from lab.analysis.factors.cubes import Cube, cubes
+from lab.analysis.factors.effects import effects
 from lab.analysis.findings import Finding, findings
-from lab.analysis.judge import Judgement, judgement
+from lab.analysis.inference.judge import Judgement, judgement
 from lab.analysis.loaded import Loaded, load
 from lab.analysis.quantities import format_ratios, label
 from lab.analysis.readiness import called
@@ -64,7 +64,7 @@ class Value:
 class Ratio:
     """An arm over the baseline, within blocks (the paired figure), with its interval, and what may be said of it.
 
-    ``judged`` is the one judge's answer: see `lab.analysis.judge.Judgement`.
+    ``judged`` is the one judge's answer: see `lab.analysis.inference.judge.Judgement`.
     """
 
     ratio: float
@@ -142,7 +142,7 @@ class Material:
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """What the factors do, in the order in which they were named: see `lab.analysis.factors.effects`."""
+        """What the factors do, in the order in which they were named: see `lab.analysis.factors.effects.effects`."""
         table = effects(self.loaded)
         declared = [raw["name"] for raw in self.run.settings.get("factors", [])]
         return table.sort_values(

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.analysis.host import HOST, observations
-from lab.analysis.judge import VAST, WITHIN, Verdict, in_percent
+from lab.analysis.inference.judge import VAST, WITHIN, Verdict, in_percent
+from lab.analysis.noise import HOST, observations
 from lab.analysis.quantities import (
     KEY,
     QUANTITIES,

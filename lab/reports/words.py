@@ -7,16 +7,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lab.analysis import caches
-from lab.analysis.estimate import ENOUGH_FOR_ORDER, FEWEST
 from lab.analysis.findings import own_words
-from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict
+from lab.analysis.inference.estimate import ENOUGH_FOR_ORDER, FEWEST
+from lab.analysis.inference.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
 from lab.analysis.readiness import boots_until, leading, phrase, title, until, until_ready
 from lab.model import Accelerator, Milestone
-from lab.reports import emulation
 from lab.reports.answers import matrix
 from lab.reports.material import Material, Ratio, own_kernel, stamped
+from lab.reports.page import emulation
 from lab.results.record import PRECISE_BLOCKS, Ending, Status
 
 STORY = (

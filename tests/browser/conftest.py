@@ -14,20 +14,16 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from studies import density_run, ladder_run, noisy_run, surface_run
 from synthetic import write_run
 
-from lab.analysis.loaded import load
-from lab.reports import density, ladder, noisy, style, surface
-from lab.reports.document import html
+from lab.reports import style
 from lab.reports.figures import charts
 from lab.reports.material import Material
+from lab.studies.compare.report.document import html
+from lab.studies.registry import COMPARISON
+from lab.studies.registry import studies as studies_of_lab
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 VARIANTS = ("memory=128M", "memory=512M")
-STUDIES = {
-    "density": (density_run, density.write),
-    "ladder": (ladder_run, ladder.write),
-    "noisy": (noisy_run, noisy.write),
-    "surface": (surface_run, surface.write),
-}
+MADE_UP = {"density": density_run, "ladder": ladder_run, "noisy": noisy_run, "surface": surface_run}
 
 
 class Report(NamedTuple):
@@ -64,7 +60,9 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "save", save_nothing)
         return {
-            name: write(load(make(tmp_path_factory.mktemp(name)).path))[-1] for name, (make, write) in STUDIES.items()
+            study.kind: study.report().write(MADE_UP[study.kind](tmp_path_factory.mktemp(study.kind)).path)[-1]
+            for study in studies_of_lab()
+            if study.kind != COMPARISON
         }
 
 

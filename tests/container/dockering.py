@@ -1,7 +1,8 @@
 """A Docker Engine of the tests' own, with lab-oci and runc as its runtimes, and one way to ask it for something.
 
-It is the one of `lab bench self` (`lab.experiment.dockerd`), which leaves nothing behind. Where systemd owns the
-control groups, the daemon asks it for them (``native.cgroupdriver=systemd``), and a scope holds what belongs to it.
+It is the one of `lab bench self` (`lab.experiment.selfbench.dockerd`), which leaves nothing behind. Where systemd
+owns the control groups, the daemon asks it for them (``native.cgroupdriver=systemd``), and a scope holds what belongs
+to it.
 
 Whoever starts an engine holds its folder's lock. A folder whose lock nobody holds belongs to tests that were killed:
 the next engine removes it, its control group and its scope first.
@@ -24,7 +25,7 @@ from pathlib import Path
 import pytest
 from oci import LAB_OCI, until
 
-from lab.experiment import dockerd
+from lab.experiment.selfbench import dockerd
 from lab.host.cgroup import delegation
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.hierarchy import Unused, make_room

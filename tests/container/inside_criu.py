@@ -27,7 +27,7 @@ from tiny import tiny_image
 
 from lab.backends.site import Site
 from lab.backends.support.saving import START
-from lab.cli.explain import Explainer
+from lab.cli.instances.explain import Explainer
 from lab.errors import LaunchError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.survey import criu

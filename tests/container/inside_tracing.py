@@ -17,8 +17,6 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.experiment.lineage import Side
-from lab.experiment.tracing import Counts, Observer, TooSlow, own_threads, threads_of
 from lab.host.clock import Timeline, now
 from lab.host.kernel import tracefs
 from lab.host.session.ledger import Session
@@ -26,6 +24,8 @@ from lab.host.tracing.recording import Tracing
 from lab.model import Process
 from lab.runtime import bundle
 from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
+from lab.studies.surface.lineage import Side
+from lab.studies.surface.tracing import Counts, Observer, TooSlow, own_threads, threads_of
 
 APPLICATION = "echo up; read word; cat /proc/self/stat >/dev/null; echo $word; read word"
 SECONDS = 60.0

@@ -17,10 +17,10 @@ from lab.backends.site import Site
 from lab.backends.support import host
 from lab.backends.support.holdings import Holdings
 from lab.errors import LabError, LaunchError
-from lab.experiment.parity import verify_manifest
 from lab.images.store import Image, Origin
 from lab.model import ImageConfig, Kernel, Limits, PublishedPort, Volume
 from lab.runtime.launcher.launcher import Launcher
+from lab.studies.compare.measure.parity import verify_manifest
 
 ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST]
 

@@ -20,10 +20,10 @@ from lab.backends.reference import ReferenceContainer
 from lab.backends.registry import find
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError
-from lab.experiment.parity import verify_manifest
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Unused
 from lab.images.store import Image
+from lab.studies.compare.measure.parity import verify_manifest
 
 SAME_LINES = ("Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 

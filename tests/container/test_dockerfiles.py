@@ -41,8 +41,8 @@ from corpus import (
     plain_config,
 )  # fmt: skip
 
-from lab.cli.build import _labels, parse_arguments, parse_secret
-from lab.cli.steps import ContainerSteps
+from lab.commands.building.container_steps import ContainerSteps
+from lab.commands.building.images import _labels, parse_arguments, parse_secret
 from lab.errors import LabError
 from lab.images.build import Options, build
 from lab.images.ociconfig import config_to_oci

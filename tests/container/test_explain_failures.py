@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.explanations import number
+from lab.cli.instances.explanations import number
 from lab.errors import LaunchError
 from lab.host.clock import Remark, Taken, Timeline
 from lab.model import Phase, Process

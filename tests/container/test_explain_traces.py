@@ -16,7 +16,7 @@ from tiny import tiny_image
 from traces import Line, parse, sentences, shown_in
 
 from lab.backends.reference import Made
-from lab.cli.explanations import EXPLANATIONS, HELPER, SURROUNDINGS
+from lab.cli.instances.explanations import EXPLANATIONS, HELPER, SURROUNDINGS
 from lab.images.store import Store
 from lab.runtime import container
 from lab.runtime.plan import Before, Step

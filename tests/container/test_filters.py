@@ -10,10 +10,10 @@ import pytest
 from host_state import wait_until
 
 from lab.errors import LabError
-from lab.experiment.surface import Outcome, in_force, tell_answer
 from lab.host.kernel.filters import installed
 from lab.runtime.seccomp import compiler
 from lab.runtime.seccomp.profile import default_profile
+from lab.studies.surface.reach import Outcome, in_force, tell_answer
 
 FILTERED = """
 import os

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from chroot_runner import ChrootRunner
 
-from lab.cli.steps import ContainerSteps
+from lab.commands.building.container_steps import ContainerSteps
 from lab.errors import DockerfileError, ImageError, LabError, UsageError
 from lab.host.command import run
 from lab.images.build import Event, Note, Output, StepFinished, StepRunner, build

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from corpus import BASE, make_base
 
-from lab.cli.steps import ContainerSteps
+from lab.commands.building.container_steps import ContainerSteps
 from lab.errors import DockerfileError, LabError, UsageError
 from lab.images.build import Event, Note, Options, Output, StepFinished, Warned, build
 from lab.images.stages.mounts import Offer

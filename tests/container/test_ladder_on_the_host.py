@@ -11,8 +11,8 @@ from comparing import LAB, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
-from lab.analysis.ladder import START, costs, rows
 from lab.runtime.process import landlock
+from lab.studies.ladder.analyse import START, costs, rows
 
 PROBES = "host-processes,core-pattern,mount,keyrings,boot-id"
 STEPS = ("mounts", "pid", "net", "ipc-uts", "user", "cgroup", "limits", "capabilities", "seccomp", "masks")

@@ -15,10 +15,10 @@ from comparing import LAB, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
 from lab.analysis import Loaded, load
-from lab.analysis.noisy import disturbances
-from lab.experiment.noisy import feel_pulse
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import host_hierarchies
+from lab.studies.noisy.analyse import disturbances
+from lab.studies.noisy.measure import feel_pulse
 
 KINDS = "cpu,memory,forks,cache"
 RESPONSIVE_SECONDS = 1.0

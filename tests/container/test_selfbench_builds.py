@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from corpus import make_base
 
-from lab.cli.sessionsteps import SessionSteps
+from lab.commands.building.session_steps import SessionSteps
 from lab.errors import CommandError
-from lab.experiment.selfbench import Results
-from lab.experiment.selfbench_builds import BASE, measure_builds
+from lab.experiment.selfbench.builds import BASE, measure_builds
+from lab.experiment.selfbench.containers import Results
 from lab.experiment.watch import Silent
 from lab.images.build import build
 from lab.images.store import Store

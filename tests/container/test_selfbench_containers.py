@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import median
 
 from lab.backends.site import Site
-from lab.experiment import dockerd
-from lab.experiment.selfbench import EDGE, Results, measure_containers
-from lab.experiment.selfbench_docker import measure_docker
+from lab.experiment.selfbench import dockerd
+from lab.experiment.selfbench.containers import EDGE, Results, measure_containers
+from lab.experiment.selfbench.docker import measure_docker
 from lab.experiment.watch import Silent
 
 

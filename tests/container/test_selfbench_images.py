@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.experiment.selfbench import Results
-from lab.experiment.selfbench_images import measure_images
+from lab.experiment.selfbench.containers import Results
+from lab.experiment.selfbench.images import measure_images
 from lab.experiment.watch import Silent
 from lab.images.store import Store
 

@@ -18,8 +18,8 @@ from comparing import LAB, make_scenario
 from host_state import RUNTIME, assert_unchanged, snapshot
 
 from lab.errors import LabError
-from lab.experiment.surface import SKIPPED
 from lab.host.kernel import tracefs
+from lab.studies.surface.reach import SKIPPED
 
 
 @pytest.fixture(autouse=True, scope="module")

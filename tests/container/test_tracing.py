@@ -15,14 +15,14 @@ import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 
 from lab.errors import LabError
-from lab.experiment.lineage import Side
-from lab.experiment.tracing import Observer, own_threads, threads_of
 from lab.host.kernel import tracefs
 from lab.host.session import ledger
 from lab.host.session.ledger import Session
 from lab.host.tracing import recording
 from lab.host.tracing.recording import Tracing
 from lab.runtime.seccomp.compiler import native
+from lab.studies.surface.lineage import Side
+from lab.studies.surface.tracing import Observer, own_threads, threads_of
 
 KNOWN = """
 import os, sys, threading

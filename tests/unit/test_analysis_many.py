@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from lab.analysis.loaded import load
 from lab.analysis.many import folders, load_many, trend
 from lab.analysis.readiness import until
-from lab.cli.results import app
+from lab.cli.results.results import app
 from lab.errors import LabError, ResultsError
 from lab.results.store import PARQUET, SAMPLES
 

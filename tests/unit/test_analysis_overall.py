@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats as published
 
-from lab.analysis import overall
-from lab.analysis.statistics import Floats
+from lab.analysis.inference import overall
+from lab.analysis.inference.statistics import Floats
 
 Noise = Callable[[np.random.Generator, tuple[int, int]], Floats]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import kendalltau, median_abs_deviation, theilslopes
 
-from lab.analysis import statistics as stats
-from lab.analysis.estimate import ENOUGH_FOR_ORDER
+from lab.analysis.inference import statistics as stats
+from lab.analysis.inference.estimate import ENOUGH_FOR_ORDER
 
 FINITE = st.floats(-1e6, 1e6)
 

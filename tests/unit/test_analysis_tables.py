@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from synthetic import write_run
 
-from lab.analysis import estimate, load, ratios, summary
+from lab.analysis import load, ratios, summary
+from lab.analysis.inference import estimate
 from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import QUANTITIES, format_interval, format_ratio, format_ratios, format_value
 from lab.analysis.summary import one

@@ -15,7 +15,7 @@ from lab.backends.support.knobs import designed
 from lab.backends.support.machine import MachineBackend
 from lab.backends.userns import UserNamespace
 from lab.backends.vm import VirtualMachine
-from lab.cli.run import parse_knobs
+from lab.cli.instances.request import parse_knobs
 from lab.errors import BackendUnavailable, LimitError, UsageError
 from lab.host.survey import criu
 from lab.hypervisor.boot import kernel_sign

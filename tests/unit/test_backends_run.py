@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.cli.interrupt import Interrupted, Interruptible
-from lab.cli.run import merge, parse_environment, parse_port, parse_volume
+from lab.cli.instances.request import merge, parse_environment, parse_port, parse_volume
+from lab.commands.interrupt import Interrupted, Interruptible
 from lab.errors import UsageError
 from lab.model import Limits, PublishedPort, Volume
 

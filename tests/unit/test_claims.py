@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from claims import PAIRS, is_above, is_below, reports, row
 
-from lab.analysis import judge
-from lab.analysis.judge import EXPLORATORY, HEADLINE
+from lab.analysis.inference import judge
+from lab.analysis.inference.judge import EXPLORATORY, HEADLINE
 from lab.experiment.plan import Plan, PlannedArm
 
 REPORTS = 20

@@ -26,7 +26,7 @@ from claims import (
     tell,
 )
 
-from lab.analysis.judge import EXPLORATORY, HEADLINE
+from lab.analysis.inference.judge import EXPLORATORY, HEADLINE
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(0)]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lab.backends.registry import available
-from lab.cli import completion
 from lab.cli.app import app
+from lab.commands import completion
 from lab.experiment import scenario
 
 COMPLETE = [sys.executable, "-c", "from lab.cli.main import main; main()"]
@@ -88,7 +88,7 @@ def test_a_shell_completes(completed: Callable[[str], list[str]], line: str, wor
 def test_completion_knows_what_there_is_and_imports_nothing_heavy() -> None:
     assert set(completion.complete_backend("")) == {kind.name for kind in available()}
     assert completion.complete_scenario("") == sorted(scenario.names())
-    code = "import sys; from lab.cli import completion as i; i.complete_runnable(''); i.complete_instance(''); "
+    code = "import sys; from lab.commands import completion as i; i.complete_runnable(''); i.complete_instance(''); "
     code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

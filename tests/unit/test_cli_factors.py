@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from lab.backends.registry import find
-from lab.cli.conditions import read, require
-from lab.cli.factors import plan_arms
+from lab.commands.conditions import read, require
 from lab.errors import UsageError
 from lab.experiment.factors import Factor, parse
 from lab.host.units import parse_bytes
 from lab.hypervisor.guest import loader
 from lab.model import Limits, Scenario
+from lab.studies.compare.factors import plan_arms
 
 BACKENDS = ("container", "vm")
 

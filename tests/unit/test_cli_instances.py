@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.cli.ending import parse_signal
-from lab.cli.logs import _start_of_last
+from lab.cli.instances.ending import parse_signal
+from lab.cli.instances.logs import _start_of_last
 from lab.errors import UsageError
 
 

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.app import COMMANDS, NAMES
+from lab.cli.app import COMMANDS, names
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
 
 # A command of the test's own in place of `report`: it does what the argument says.
 STAND_IN = """
 import os, signal, sys, time
-from lab.cli import main, report
+from lab.cli import main
+from lab.cli.results import report
 
 def report_(what: str) -> None:
     exec(what)
@@ -65,7 +66,7 @@ def test_a_wrong_command_line_gets_one_line_and_where_to_read_on(
 def test_the_help_fits_a_narrow_terminal() -> None:
     done = lab("--help", env={**os.environ, "COLUMNS": "80"})
     commands = done.stdout.partition(f"{next(iter(COMMANDS))}:")[2].splitlines()
-    assert len([line for line in commands if line.startswith("  ")]) == len(NAMES)
+    assert len([line for line in commands if line.startswith("  ")]) == len(names())
     assert not [line for line in commands if line.endswith("...")]
     assert lab("-h").stdout == lab("--help").stdout
 
@@ -131,7 +132,7 @@ def test_a_terminal_is_told_nothing_by_what_strangers_say() -> None:
     done = perform(f"from lab.errors import LabError; raise LabError({said}, hint={said}, detail={said})")
     assert done.returncode == 1
     assert done.stderr == "  | ?]0;title? ?2J ?\nlab: ?]0;title? ?2J ?\n     ?]0;title? ?2J ?\n"
-    assert perform(f"from lab.cli.shape import say; say({said})").stderr == "?]0;title? ?2J ?\n"
+    assert perform(f"from lab.commands.output import say; say({said})").stderr == "?]0;title? ?2J ?\n"
 
 
 def test_an_unforeseen_exception_is_one_line() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab.cli.scenario import app
+from lab.cli.images.scenario import app
 from lab.errors import ScenarioError, UsageError
 from lab.experiment import scenario
 from lab.model import HttpReadiness, Load

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from lab.cli import shape
-from lab.cli.app import COMMANDS, ELSEWHERE, NAMES, LazyGroup, app
+from lab.cli import app as command_line
+from lab.cli import help as shape
+from lab.cli.app import ELSEWHERE, LazyGroup, app
 from lab.cli.main import HELP
-from lab.cli.watching import _Lines
+from lab.commands.progress import _Lines
+from lab.studies.registry import studies
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 LAB = [sys.executable, "-m", "lab.cli.main"]
@@ -39,7 +41,7 @@ def every() -> Iterator[tuple[str, Any]]:
     group = get_command(app)
     assert isinstance(group, LazyGroup)
     context = group.make_context("lab", [], resilient_parsing=True)
-    for name in NAMES:
+    for name in command_line.names():
         yield from below(name, group.get_command(context, name))
 
 
@@ -92,7 +94,7 @@ def test_help_is_printed_without_typer_but_for_a_narrow_terminal(columns: str, i
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"COLUMNS": columns}, check=True)
     assert ("typer" in done.stderr) is imported
     assert (done.stdout == HELP.read_text()) is not imported
-    assert {name in done.stdout for name in NAMES} == {True}
+    assert {name in done.stdout for name in command_line.names()} == {True}
 
 
 def write_page(commands: dict[str, Any]) -> None:
@@ -111,10 +113,13 @@ def write_page(commands: dict[str, Any]) -> None:
 def test_a_groups_sentence_is_its_commands_own(commands: dict[str, Any]) -> None:
     group = get_command(app)
     context = group.make_context("lab", [], resilient_parsing=True)
-    for names in COMMANDS.values():
-        for name, (_, sentence) in names.items():
+    for below in command_line.commands().values():
+        for name, (_, sentence) in below.items():
             command = group.get_command(context, name)
             assert command.get_short_help_str(200) == sentence
+    for study in studies():
+        command = commands[study.command]
+        assert command.get_short_help_str(200) == study.sentence
 
 
 def test_options_mean_the_same_everywhere_and_show_no_type_of_pythons(commands: dict[str, Any]) -> None:
@@ -138,7 +143,7 @@ def test_what_measures_in_random_order_takes_a_seed_and_blocks(commands: dict[st
 
 def test_what_leads_elsewhere_leads_to_a_command(commands: dict[str, Any]) -> None:
     for name, there in ELSEWHERE.items():
-        assert name not in NAMES
+        assert name not in command_line.names()
         assert there.partition(" -")[0] in commands
 
 
@@ -202,8 +207,9 @@ def test_a_log_gets_a_line_per_instance(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_quiet_says_nothing_and_colours_can_be_had_without(capsys: pytest.CaptureFixture[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    code = "from lab.cli import shape; shape.speak(quiet=True, no_color=True); shape.say('x'); import os; "
-    code += "assert os.environ['NO_COLOR'] and shape.Manner.quiet"
+    code = "import os; from lab.cli import help; from lab.commands import output; "
+    code += "help.speak(quiet=True, no_color=True); output.say('x'); "
+    code += "assert os.environ['NO_COLOR'] and output.Manner.quiet"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )

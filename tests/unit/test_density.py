@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from studies import density_run, density_sample
 from typer.testing import CliRunner
 
-from lab.analysis.density import growth
 from lab.analysis.loaded import load
-from lab.cli.density import _bursts
 from lab.errors import UsageError
-from lab.reports import article
-from lab.reports.density import describe, is_density, write
+from lab.reports.page import article
 from lab.results.store import RunFolder
+from lab.studies.density.analyse import growth
+from lab.studies.density.command import _bursts
+from lab.studies.density.report import REPORT, describe
+from lab.studies.registry import study_of
 
 
 def curve(values: list[float], unit: str = "bytes") -> pd.DataFrame:
@@ -52,7 +53,7 @@ def test_few_copies_tell_nothing() -> None:
 
 def test_the_report_says_how_many_stood_and_what_ended_it(tmp_path: Path) -> None:
     loaded = load(density_run(tmp_path).path)
-    assert is_density(loaded.run.settings)
+    assert study_of(loaded.run.settings).kind == "density"
     text = article.markdown(describe(loaded))
     for words in (
         "| **container**<br>native | 12 | the floor of free memory |",
@@ -63,7 +64,7 @@ def test_the_report_says_how_many_stood_and_what_ended_it(tmp_path: Path) -> Non
         "| **vm**<br>TCG emulation | 0 | not measured |",
     ):
         assert words in text, words
-    names = {path.name for path in write(loaded)}
+    names = {path.name for path in REPORT.write(loaded.path)}
     assert names == {"density.png", "density.svg", "density.csv", "report.md", "report.html"}
     page = (loaded.path / "report.html").read_text()
     for words in (
@@ -79,7 +80,7 @@ def test_the_report_says_how_many_stood_and_what_ended_it(tmp_path: Path) -> Non
 def test_lab_report_rebuilds_it(tmp_path: Path) -> None:
     import typer
 
-    from lab.cli.report import report
+    from lab.cli.results.report import report
 
     command = typer.Typer()
     command.command()(report)

@@ -9,8 +9,8 @@ import pytest
 from claims import write
 
 import lab
-from lab.analysis.estimate import estimates, needed
-from lab.analysis.judge import ALPHA
+from lab.analysis.inference.estimate import estimates, needed
+from lab.analysis.inference.judge import ALPHA
 from lab.analysis.precision import blocks_needed
 from lab.experiment.plan import Plan
 from lab.results.record import PRECISE_BLOCKS, Ending

@@ -10,7 +10,7 @@ import pytest
 
 from lab.errors import ImageError, ResultsError
 from lab.images.debian import mmdebstrap
-from lab.reports import writer
+from lab.studies.compare.report import writer
 
 
 def test_a_debian_is_not_begun_without_the_space_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

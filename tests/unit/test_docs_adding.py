@@ -17,6 +17,10 @@ from lab.model import HttpReadiness, Place
 Done = subprocess.CompletedProcess[str]
 
 
+HELP = "from lab.cli.app import app; app(['--help'], prog_name='lab')"
+CONTRACTS = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+
+
 def run(copy: Path, *words: str | Path, **environment: str) -> Done:
     """Python in the copy, which comes before the checkout."""
     return subprocess.run(
@@ -78,6 +82,21 @@ def test_a_command_is_there_as_the_page_tells(tmp_path: Path) -> None:
     assert "no quantities of a metric colour" in refused.stderr
     assert "teardown" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_study_is_there_as_the_page_tells(tmp_path: Path) -> None:
+    """tests/container/test_study_documented.py measures with it."""
+    copy = checkout(tmp_path, "lab", "pyproject.toml")
+    names = follow("adding-a-study.md", copy)
+    assert_in_style(copy, names)
+    assert "again      Start the same copy again and again." in run(copy, "-c", HELP).stdout
+    assert "Starts on each backend." in run(copy, "-m", "lab.cli.main", "again", "-h").stdout
+    done = run(copy, "-m", "mypy", "--no-incremental", "lab/studies/again")
+    assert done.returncode == 0, done.stdout
+    assert run(copy, "-c", CONTRACTS).returncode == 0
+    with (copy / names[-1]).open("a") as file:
+        file.write("from lab.studies.again import measure\n")
+    assert run(copy, "-c", CONTRACTS).returncode == 1, "measuring and analysing meet only through results"
 
 
 def test_a_scenario_is_one_as_the_page_tells(tmp_path: Path) -> None:

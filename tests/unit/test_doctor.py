@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from lab.backends import registry
-from lab.cli import doctor
+from lab.cli.host import doctor
 from lab.host.survey import checks
 from lab.model import Accelerator, Check, Kernel
 

@@ -13,8 +13,8 @@ from scipy import stats as published
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
-from lab.analysis import estimate, statistics
-from lab.analysis.judge import ALPHA, EXPLORATORY, HEADLINE, Verdict, adjusted, judge, judgement
+from lab.analysis.inference import estimate, statistics
+from lab.analysis.inference.judge import ALPHA, EXPLORATORY, HEADLINE, Verdict, adjusted, judge, judgement
 
 BLOCKS = [3, 4, 6, 10, 15, 16, 20, 40]
 

@@ -10,7 +10,7 @@ from scipy import stats as published
 from scipy.stats import mstats
 from statsmodels.stats.power import TTestPower
 
-from lab.analysis import estimate
+from lab.analysis.inference import estimate
 
 MARGIN = math.log(1.05)
 

@@ -11,11 +11,9 @@ from typing import Any, ClassVar
 import pytest
 
 from lab.errors import LaunchError, NotReady, ParityError
-from lab.experiment import run as story
 from lab.experiment.factors import Factor, Scope
 from lab.experiment.hostfactors.base import HostFactor
 from lab.experiment.plan import Plan, PlannedArm, arms
-from lab.experiment.run import Experiment
 from lab.experiment.setup import Setup, Treatment, treat
 from lab.experiment.watch import Silent
 from lab.host.clock import Timeline
@@ -25,6 +23,8 @@ from lab.metrics.base import Metric, Observation, Subject
 from lab.model import Accelerator, DoneReadiness, Kernel, Limits, Process, Scenario
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
+from lab.studies.compare.measure import experiment as story
+from lab.studies.compare.measure.experiment import Experiment
 
 BACKENDS = ("process", "container")
 

@@ -10,9 +10,9 @@ import pytest
 from traces import parse
 
 from lab.backends.reference import Made
-from lab.cli import explain
-from lab.cli.explain import INDENT, WIDTH, Explainer
-from lab.cli.explanations import CONTAINER, EXPLANATIONS, Explanation, number
+from lab.cli.instances import explain
+from lab.cli.instances.explain import INDENT, WIDTH, Explainer
+from lab.cli.instances.explanations import CONTAINER, EXPLANATIONS, Explanation, number
 from lab.host.clock import Part, Remark, Taken, Timeline
 from lab.hypervisor.boot import Boot
 from lab.model import Kernel, Phase

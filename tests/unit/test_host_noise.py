@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import write_run
 
 from lab.analysis import Kind, Loaded, load
-from lab.analysis.host import noisy_blocks
+from lab.analysis.noise import noisy_blocks
 from lab.host.survey import quiet
 from lab.results.record import Sample
 

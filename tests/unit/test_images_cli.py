@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.build import _agent, _labels, parse_arguments, parse_secret
-from lab.cli.buildview import Live, Steps
+from lab.commands.building.images import _agent, _labels, parse_arguments, parse_secret
+from lab.commands.building.view import Live, Steps
 from lab.errors import UsageError
 from lab.images.progress import Note, Output, StepFinished, StepStarted, Warned
 

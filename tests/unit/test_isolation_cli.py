@@ -14,7 +14,7 @@ from lab.errors import UsageError
 from lab.experiment.isolation import Asked
 from lab.instance import Backend
 from lab.isolation.base import Group
-from lab.isolation.registry import probes
+from lab.isolation.registry import choose, probes
 from lab.model import Accelerator
 from lab.results.observation import Observation
 
@@ -33,13 +33,13 @@ def asked(*answers: Observation) -> Asked:
 
 
 def test_without_a_choice_all_are_asked() -> None:
-    assert tuple(isolation.choose("", "")) == probes()
+    assert tuple(choose("", "")) == probes()
 
 
 def test_a_group_is_meant_by_its_beginning() -> None:
-    chosen = isolation.choose("time, Net", "")
+    chosen = choose("time, Net", "")
     assert {probe.group for probe in chosen} == {Group.TIME, Group.NETWORK}
-    assert [probe.id for probe in isolation.choose("priv", "mount,reboot")] == ["mount", "reboot"]
+    assert [probe.id for probe in choose("priv", "mount,reboot")] == ["mount", "reboot"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_group_is_meant_by_its_beginning() -> None:
 )
 def test_what_is_no_probe_is_told_with_what_may_be_meant(groups: str, names: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        isolation.choose(groups, names)
+        choose(groups, names)
     assert caught.value.message == message
     assert hint in caught.value.hint
 
@@ -61,7 +61,7 @@ def test_what_is_no_probe_is_told_with_what_may_be_meant(groups: str, names: str
 def test_a_list_and_an_explanation_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     isolation.list_probes(group="devices", as_json="-")
     listed = json.loads(capsys.readouterr().out)
-    assert [each["probe"] for each in listed] == [probe.id for probe in isolation.choose("devices", "")]
+    assert [each["probe"] for each in listed] == [probe.id for probe in choose("devices", "")]
     isolation.explain("kvm", as_json="-")
     (kvm,) = (each for each in listed if each["probe"] == "kvm")
     assert json.loads(capsys.readouterr().out) == kvm
@@ -76,7 +76,7 @@ def test_a_list_has_every_question_in_its_own_line(capsys: pytest.CaptureFixture
 
 
 def test_a_surprise_is_marked_and_told_with_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
-    mount = isolation.choose("", "mount")
+    mount = choose("", "mount")
     isolation._print_matrix([asked(answer("yes", "open", as_expected=False))], mount)
     shown = capsys.readouterr().out
     assert "✗ yes !" in shown
@@ -89,7 +89,7 @@ def test_a_surprise_is_marked_and_told_with_what_it_means(capsys: pytest.Capture
 
 def test_what_cant_be_told_is_no_tick_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     unclear = answer("inconclusive", "unknown", as_expected=None, evidence="inconclusive: the host too")
-    isolation._print_matrix([asked(unclear), asked(unclear)], isolation.choose("", "mount"))
+    isolation._print_matrix([asked(unclear), asked(unclear)], choose("", "mount"))
     shown = capsys.readouterr().out
     assert shown.count("? unclear") == 2
     assert "? mount (made, made): inconclusive: the host too" in shown

@@ -35,11 +35,11 @@ from lab.isolation.base import (
 from lab.isolation.budgets import InotifyInstances
 from lab.isolation.channels import PageCacheChannel, leave_signal
 from lab.isolation.explain import explanation, how, mechanism_of, surprise
+from lab.isolation.interface import Capabilities
 from lab.isolation.kernel import BootId, SlabCaches
 from lab.isolation.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
 from lab.isolation.privilege import LoadModule, MountTmpfs
 from lab.isolation.registry import probes
-from lab.isolation.surface import Capabilities
 from lab.isolation.visibility import HostProcesses, KillHostProcess, Namespaces
 from lab.model import Completed, Kernel, Limits
 from lab.results.observation import Observation

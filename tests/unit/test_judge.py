@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.analysis import estimate
-from lab.analysis.judge import (
+from lab.analysis.inference import estimate
+from lab.analysis.inference.judge import (
     ALPHA,
     DETECTED,
     EXPLORATORY,

@@ -10,18 +10,19 @@ import typer
 from studies import KIB, ladder_run
 from typer.testing import CliRunner
 
-from lab.analysis.ladder import MEMORY, START, costs, rows, stops
 from lab.analysis.loaded import load
 from lab.errors import UsageError
-from lab.experiment.rungs import RUNGS, choose, configuration
 from lab.images.store import Image, Origin
 from lab.instance import LaunchRequest
 from lab.model import ImageConfig, Limits, Process
-from lab.reports.ladder import Climb, is_ladder, markdown, terminal, write
 from lab.runtime import bundle
 from lab.runtime.bundle import container_config, process_config
 from lab.runtime.config import validate
 from lab.runtime.config.model import to_json
+from lab.studies.ladder.analyse import MEMORY, START, costs, rows, stops
+from lab.studies.ladder.report import REPORT, Climb, markdown, terminal
+from lab.studies.ladder.rungs import RUNGS, choose, configuration
+from lab.studies.registry import study_of
 
 
 def request() -> LaunchRequest:
@@ -65,7 +66,7 @@ def test_every_rung_is_a_valid_configuration(count: int) -> None:
 
 
 def test_each_step_changes_something() -> None:
-    from lab.experiment.rungs import changes
+    from lab.studies.ladder.rungs import changes
 
     told = changes(RUNGS, request())
     assert {name for name, changed in told.items() if not changed} == {"chroot", "landlock", "microvm", "vm"}
@@ -128,7 +129,7 @@ def test_a_probe_is_stopped_by_the_step_behind_the_last_on_which_it_is_open(tmp_
 
 def test_the_report_says_what_stops_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(ladder_run(tmp_path).path)
-    assert is_ladder(loaded.run.settings)
+    assert study_of(loaded.run.settings).kind == "ladder"
     text = "\n".join(markdown(Climb(loaded)))
     for words in (
         "| + pid namespace | What of host-processes? | ✗ | **✓** | ✓ | ✓ |",
@@ -138,7 +139,7 @@ def test_the_report_says_what_stops_what(tmp_path: Path, capsys: pytest.CaptureF
         "TCG emulated",
     ):
         assert words in text, words
-    written = write(loaded)
+    written = REPORT.write(loaded.path)
     assert {path.name for path in written} == {"ladder.png", "ladder.svg", "ladder.csv", "report.md", "report.html"}
     page = (loaded.path / "report.html").read_text()
     assert "stopped by: + user namespace" in page
@@ -152,7 +153,7 @@ def test_the_report_says_what_stops_what(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_lab_report_rebuilds_it(tmp_path: Path) -> None:
-    from lab.cli.report import report
+    from lab.cli.results.report import report
 
     command = typer.Typer()
     command.command()(report)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.experiment.lineage import Born, Executed, Lineage, Side, Step, find_becoming
-from lab.experiment.tracing import Symbols, Traced, attribute
+from lab.studies.surface.lineage import Born, Executed, Lineage, Side, Step, find_becoming
+from lab.studies.surface.tracing import Symbols, Traced, attribute
 
 LAB, TOOL, SHIM, APP, WORKER, THREAD = 10, 20, 30, 40, 50, 60
 STEPS: list[Step] = [

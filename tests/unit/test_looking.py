@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.ready import parse_ready
+from lab.commands.application import parse_ready
 from lab.errors import LabError, ScenarioError, UsageError
 from lab.experiment import looking
 from lab.experiment.looking import Seen, is_needed, settle

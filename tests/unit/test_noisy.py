@@ -14,16 +14,17 @@ import pytest
 from studies import noisy_run, noisy_sample
 
 from lab.analysis.loaded import Loaded, load
-from lab.analysis.noisy import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen, quiets
-from lab.cli.noisy import _confined, _kinds
 from lab.errors import LabError, UsageError
-from lab.experiment.noisy import MOST_PIDS, Bound, Confined, Kind, feel_pulse, fill, observations, warm_up
 from lab.inside import build
 from lab.model import Limits
-from lab.reports import article
-from lab.reports import noisy as report
+from lab.reports.page import article
 from lab.results.record import Status
 from lab.results.store import RunFolder
+from lab.studies.noisy import report
+from lab.studies.noisy.analyse import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen, quiets
+from lab.studies.noisy.command import _confined, _kinds
+from lab.studies.noisy.measure import MOST_PIDS, Bound, Confined, Kind, feel_pulse, fill, observations, warm_up
+from lab.studies.registry import study_of
 
 MIB = 1 << 20
 
@@ -118,8 +119,8 @@ def test_a_pair_that_did_not_stand_is_told_and_not_counted(loaded: Loaded) -> No
 
 
 def test_the_report_says_all_of_it(loaded: Loaded) -> None:
-    assert report.is_noisy(loaded.run.settings)
-    written = report.write(loaded)
+    assert study_of(loaded.run.settings).kind == "noisy"
+    written = report.REPORT.write(loaded.path)
     assert {path.name for path in written} == {"noisy.png", "noisy.svg", "noisy.csv", "report.md", "report.html"}
     for page in ("report.md", "report.html"):
         text = (loaded.path / page).read_text()

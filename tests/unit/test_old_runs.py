@@ -77,8 +77,8 @@ def test_it_is_not_merged_with_a_new_one(old: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_not_gone_on_with(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lab.cli.compare import _resume
     from lab.host.survey import facts
+    from lab.studies.compare.command import _resume
 
     folder = RunFolder.open(old)
     monkeypatch.setattr(facts, "provenance", lambda: {"identity": folder.run.host["identity"]})

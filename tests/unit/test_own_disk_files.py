@@ -13,10 +13,9 @@ from bootable import DISK_BYTES, qcow2_header
 
 from lab.backends import registry
 from lab.backends.owndisk import name_of, placeholder
-from lab.cli.owndisk import Disks
-from lab.cli.run import parse_waited
+from lab.cli.instances.request import parse_waited
+from lab.commands.disks import Disks
 from lab.errors import LabError, UsageError
-from lab.experiment.disks import require_from_outside
 from lab.experiment.scenario import load
 from lab.host.cgroup.control import ControlGroup
 from lab.hypervisor.disks.machine import DiskRequest, specification
@@ -25,6 +24,7 @@ from lab.hypervisor.domain import CONSOLE, DiskFormat, Interface, domain_xml
 from lab.hypervisor.jail.orders import orders
 from lab.hypervisor.kinds import Devices
 from lab.model import Accelerator, LogReadiness, TcpReadiness
+from lab.studies.compare.measure.disks import require_from_outside
 
 
 @pytest.fixture(autouse=True)

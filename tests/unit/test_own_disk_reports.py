@@ -14,9 +14,10 @@ from lab.analysis import Kind, load
 from lab.analysis.conditions import parse
 from lab.analysis.findings import Severity
 from lab.experiment.plan import PlannedArm, arms
-from lab.reports import words, write
+from lab.reports import words
 from lab.reports.material import Material
-from lab.reports.verdict import verdict
+from lab.studies.compare.report.verdict import verdict
+from lab.studies.compare.report.writer import write
 
 RENAMED = {"vm": "vm:debian12", "microvm": "vm:debian13"}
 

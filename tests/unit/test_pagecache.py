@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lab.cli.factors import host_levels
 from lab.errors import LabError, UsageError
-from lab.experiment.factors import Factor, Scope
 from lab.experiment.hostfactors.caches import COLD, WARM, Caches
+from lab.experiment.hostfactors.registry import host_levels
 from lab.host.kernel import pagecache
 from lab.host.kernel.pagecache import PAGE_BYTES, evict, fill, find, look
 from lab.metrics.base import Observation
@@ -167,8 +166,7 @@ def observed(level: str, backend: Any, *, shared: bool = False) -> Observation:
 def test_a_level_for_all_is_the_first_unless_named() -> None:
     assert host_levels({"caches": ""}) == {"caches": WARM}
     assert host_levels({"caches": COLD}) == {"caches": COLD}
-    varied = Factor(name="caches", scope=Scope.HOST, levels=(WARM, COLD), tells="", of={})
-    assert host_levels({"caches": ""}, [varied]) == {}
+    assert host_levels({"caches": ""}, {"caches"}) == {}
     with pytest.raises(UsageError, match="--caches lukewarm is no level of it") as caught:
         host_levels({"caches": "lukewarm"})
     assert "warm, cold" in caught.value.hint

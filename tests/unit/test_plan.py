@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.analysis.estimate import median_interval
+from lab.analysis.inference.estimate import median_interval
 from lab.experiment.plan import MINIMUM_BLOCKS, Plan, arms
 from lab.results.record import PRECISE_BLOCKS, Ending
 

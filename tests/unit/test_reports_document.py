@@ -16,8 +16,8 @@ import pytest
 from synthetic import PROBES, keep_only, write_run
 
 from lab.errors import LabError, ResultsError, UsageError
-from lab.reports import write
 from lab.results.store import RunFolder
+from lab.studies.compare.report.writer import write
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 

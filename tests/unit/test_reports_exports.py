@@ -15,9 +15,10 @@ import pytest
 from synthetic import write_run
 
 from lab.errors import ResultsError
-from lab.reports import exports, write
+from lab.reports import exports
 from lab.reports.material import Material
 from lab.results.store import RunFolder
+from lab.studies.compare.report.writer import write
 
 
 @pytest.fixture(scope="module")

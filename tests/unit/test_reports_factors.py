@@ -13,11 +13,11 @@ import pytest
 from factorial import write_factorial
 
 from lab.reports import exports, factors
-from lab.reports.document import html, markdown
 from lab.reports.drawing import composed, looks_of
 from lab.reports.figures import factors as figures
 from lab.reports.material import Material
-from lab.reports.terminal import show
+from lab.studies.compare.report.document import html, markdown
+from lab.studies.compare.report.terminal import show
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from synthetic import write_run
 
-from lab.cli import growing
-from lab.cli.growing import Growing, open_page
-from lab.reports.growing import write_growing
+from lab.studies.compare import live as growing
+from lab.studies.compare.live import Growing, open_page
+from lab.studies.compare.report.growing import write_growing
 
 
 class Notes:
@@ -69,7 +69,7 @@ def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path
 
 
 def test_a_finished_report_takes_its_place_and_looks_no_more(tmp_path: Path) -> None:
-    from lab.reports import write
+    from lab.studies.compare.report.writer import write
 
     folder = write_run(tmp_path, blocks=1)
     assert "still measur" in write_growing(folder.path, 5).read_text().lower()

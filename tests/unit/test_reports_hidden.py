@@ -9,11 +9,12 @@ import typer
 from synthetic import write_run
 from typer.testing import CliRunner
 
-from lab.cli.report import report
+from lab.cli.results.report import report
 from lab.errors import UsageError
-from lab.reports import style, write, write_hidden
+from lab.reports import style
 from lab.reports.material import Material
 from lab.results.store import RunFolder
+from lab.studies.compare.report.writer import write, write_hidden
 
 OTHER = {"host": "own", "yes": "no", "no": "yes", "own": "host", "guest": "no", "effective": "ignored"}
 

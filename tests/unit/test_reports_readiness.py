@@ -24,8 +24,9 @@ from lab.model import (
     StartedReadiness,
     TcpReadiness,
 )
-from lab.reports import terminal, write
 from lab.results.store import RunFolder
+from lab.studies.compare.report import terminal
+from lab.studies.compare.report.writer import write
 
 KINDS: dict[Milestone, Readiness] = {
     Milestone.CORRECT_ANSWER: HttpReadiness(path="/health", body="ok"),

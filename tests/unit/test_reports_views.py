@@ -16,14 +16,15 @@ from synthetic import ARMS, keep_only, write_run
 from typer.testing import CliRunner
 
 from lab.analysis.quantities import QUANTITIES
-from lab.cli.report import report
-from lab.reports import style, terminal
+from lab.cli.results.report import report
+from lab.reports import style
 from lab.reports.answers import classify, matrix
 from lab.reports.figures.boot import _segments
 from lab.reports.figures.factors import LINES
 from lab.reports.material import Material, Value
 from lab.reports.tables import sureness
 from lab.results.store import RunFolder
+from lab.studies.compare.report import terminal
 
 
 @pytest.fixture(scope="module")

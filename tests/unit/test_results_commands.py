@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from lab.analysis.conditions import Condition, Outcome, judge, parse
 from lab.analysis.difference import difference
 from lab.analysis.loaded import Loaded, load
-from lab.cli.conditions import check, read
-from lab.cli.diff import diff
-from lab.cli.report import report
-from lab.cli.results import app
+from lab.cli.results.diff import diff
+from lab.cli.results.report import report
+from lab.cli.results.results import app
+from lab.commands.conditions import check, read
 from lab.errors import ResultsError, UsageError
 from lab.results.store import RunFolder
 

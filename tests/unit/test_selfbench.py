@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli import bench
+from lab.cli.host import bench
 from lab.errors import CommandError
-from lab.experiment import selfbench
-from lab.experiment.selfbench import GOALS, Results
-from lab.experiment.selfbench_machine import by_hand
+from lab.experiment.selfbench import containers as selfbench
+from lab.experiment.selfbench.containers import GOALS, Results
+from lab.experiment.selfbench.machines import by_hand
 
 LIBVIRT_ARGV = [
     "/usr/bin/qemu-system-x86_64", "-name", "guest=lab-a-b,debug-threads=on", "-S",

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from synthetic import write_run
 
-from lab.analysis import estimate, load
-from lab.analysis import statistics as st
+from lab.analysis import load
+from lab.analysis.inference import estimate
+from lab.analysis.inference import statistics as st
 from lab.errors import ResultsError
 from lab.reports.material import Material
 from lab.reports.words import clock

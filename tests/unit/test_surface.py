@@ -9,12 +9,12 @@ import subprocess
 
 import pytest
 
-from lab.experiment.surface import SKIPPED, ZEROED, Call, Outcome, compare, count, disagreements, tell
 from lab.inside.build import program
 from lab.runtime.config.model import Seccomp, SeccompArgument, SeccompRule
 from lab.runtime.seccomp.bpf import Action
 from lab.runtime.seccomp.compiler import native
 from lab.runtime.seccomp.profile import default_profile
+from lab.studies.surface.reach import SKIPPED, ZEROED, Call, Outcome, compare, count, disagreements, tell
 
 
 def call(filtered: Outcome, answer: int, seen: int | None, bare: int | None) -> Call:

@@ -15,23 +15,35 @@ from studies import surface_run, surface_sample
 from typer.testing import CliRunner
 
 from lab.analysis.loaded import Loaded, load
-from lab.analysis.surface import IDLE, INSTANCE, KERNEL, LOADED, SETUP, START, SUBSYSTEMS, Exposed, medians, scaled
 from lab.cli.app import app
-from lab.cli.surface import show
 from lab.errors import LabError
-from lab.experiment import exposure
-from lab.experiment.exposure import assert_answered
-from lab.experiment.lineage import Side
-from lab.experiment.surface import Outcome
-from lab.experiment.tracing import Counts, TooSlow
 from lab.experiment.watch import Silent
 from lab.metrics.wrk import LoadResult
 from lab.model import Phase
-from lab.reports.surface import LOOKS, is_surface, not_to_conclude, story, write
 from lab.results.record import Status
 from lab.results.store import RunFolder
 from lab.runtime.seccomp.calls import numbers
 from lab.runtime.seccomp.compiler import native
+from lab.studies.registry import study_of
+from lab.studies.surface import measure as exposure
+from lab.studies.surface.analyse import (
+    IDLE,
+    INSTANCE,
+    KERNEL,
+    LOADED,
+    SETUP,
+    START,
+    SUBSYSTEMS,
+    Exposed,
+    medians,
+    scaled,
+)
+from lab.studies.surface.lineage import Side
+from lab.studies.surface.measure import assert_answered
+from lab.studies.surface.reach import Outcome
+from lab.studies.surface.report import REPORT, SurfaceReport, not_to_conclude, story
+from lab.studies.surface.tracing import Counts, TooSlow
+from lab.studies.surface.words import LOOKS
 
 
 @pytest.fixture
@@ -95,7 +107,7 @@ def test_a_machine_has_its_guest_s_calls_and_its_monitor_s(loaded: Loaded) -> No
 
 
 def test_the_page_says_all_of_it_and_ranks_nothing(loaded: Loaded) -> None:
-    assert is_surface(loaded.run.settings)
+    assert study_of(loaded.run.settings).kind == "surface"
     done = CliRunner().invoke(app, ["report", str(loaded.path)])
     assert done.exit_code == 0, done.output
     page, text = (loaded.path / "report.html").read_text(), (loaded.path / "report.md").read_text()
@@ -106,7 +118,7 @@ def test_the_page_says_all_of_it_and_ranks_nothing(loaded: Loaded) -> None:
     assert any("ranking of security" in each for each in not_to_conclude(Exposed(loaded)))
     assert any("TCG" in each for each in not_to_conclude(Exposed(loaded)))
     assert any("stops 2 of 3 system calls" in each for each in story(Exposed(loaded)))
-    write(load(loaded.path))
+    REPORT.write(loaded.path)
     assert (loaded.path / "report.html").read_text() == page, "rebuilt from the folder alone"
     names = {path.name for path in loaded.path.iterdir()}
     assert {"surface-calls.csv", "surface-host-calls.csv", "surface-functions.csv"} <= names
@@ -121,7 +133,7 @@ def test_a_run_of_which_nothing_came_up_says_so(loaded: Loaded) -> None:
         folder.append(surface_sample("process", 0, "surface.calls", "", None))
         folder.append(surface_sample("process", 1, "surface.host_calls", START, None, side=INSTANCE))
     with pytest.raises(LabError, match="no instance came up"):
-        show(RunFolder.open(loaded.path), calls=True, as_json=False)
+        SurfaceReport(each_call=True).conclude(RunFolder.open(loaded.path), "")
     assert "3 of 9 requests" in (loaded.path / "report.html").read_text()
 
 

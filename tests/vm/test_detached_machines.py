@@ -35,7 +35,7 @@ from lab.supervisor import record as records
 CROWD, MACHINES, STARTERS = 50, 3, 8
 STARTER = """
 import sys
-from lab.cli.detached import Wanted, run_detached
+from lab.cli.instances.detached import Wanted, run_detached
 for word in sys.argv[1:]:
     backend, name = word.split("=")
     run_detached(

@@ -15,8 +15,8 @@ from host_state import assert_unchanged, snapshot
 from tiny import tiny_image
 from traces import parse, sentences, shown_in
 
-from lab.cli.explanations import EXPLANATIONS
-from lab.cli.run import GRACE_SECONDS
+from lab.cli.instances.explanations import EXPLANATIONS
+from lab.cli.instances.request import GRACE_SECONDS
 from lab.hypervisor.boot import Boot
 from lab.images.store import Store
 from lab.runtime.plan import Before

@@ -13,11 +13,11 @@ import tiny
 
 from lab.backends.site import Site
 from lab.errors import BackendUnavailable
-from lab.experiment.parity import verify_manifest
 from lab.images.store import Image, Origin
 from lab.instance import Instance
 from lab.metrics.boot import BOOT_PHASES, segments
 from lab.model import ImageConfig, Phase
+from lab.studies.compare.measure.parity import verify_manifest
 
 BOOT_SECONDS = 180.0
 CAPABILITY = b"\x01\0\0\x02\0\4\0\0" + bytes(12)  # cap_net_bind_service=ep, as capabilities(7) stores it

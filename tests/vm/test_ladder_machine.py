@@ -8,7 +8,7 @@ from pathlib import Path
 from comparing import LAB, make_scenario, only_run
 
 from lab.analysis import load
-from lab.analysis.ladder import MEMORY, START, costs, rows
+from lab.studies.ladder.analyse import MEMORY, START, costs, rows
 
 
 def test_a_microvm_is_a_rung(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from comparing import LAB, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
 from lab.analysis import Loaded, load
-from lab.analysis.noisy import OF_A_MACHINE, disturbances
-from lab.experiment.noisy import feel_pulse
+from lab.studies.noisy.analyse import OF_A_MACHINE, disturbances
+from lab.studies.noisy.measure import feel_pulse
 
 RESPONSIVE_SECONDS = 1.0
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lab.backends.site import Site
-from lab.experiment.selfbench import Results
-from lab.experiment.selfbench_machine import measure_machines
+from lab.experiment.selfbench.containers import Results
+from lab.experiment.selfbench.machines import measure_machines
 from lab.experiment.watch import Silent
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from lab.analysis.cubes import Cube
-from lab.analysis.estimate import MARGIN
-from lab.analysis.factors import BACKEND, EVERY
-from lab.analysis.judge import WITHIN
+from lab.analysis.factors.cubes import Cube
+from lab.analysis.factors.effects import BACKEND, EVERY
+from lab.analysis.inference.estimate import MARGIN
+from lab.analysis.inference.judge import WITHIN
 from lab.analysis.quantities import format_ratio, format_value
 from lab.reports import factors as words
 from lab.reports.charts import Chart, Data, Panel, whose

@@ -1,0 +1,153 @@
+"""``lab run -d``: reserve a name, have a supervisor launch the instance, print the name."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab.commands.output import patience
+from lab.errors import BackendUnavailable, LabError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lab.images.store import Image
+    from lab.model import Limits, Process, PublishedPort, Scenario, Volume
+    from lab.supervisor.record import Record
+
+ATTEMPTS = 20  # at a name that nobody has
+WAIT_SECONDS = 300.0  # a machine that is emulated and has five seconds of work before it listens
+PAUSE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the command line asks for."""
+
+    what: str
+    command: list[str]
+    backend: str
+    ports: tuple[PublishedPort, ...]
+    volumes: tuple[Volume, ...]
+    wait: bool
+    environment: Mapping[str, str]
+    memory: str
+    cpus: str
+    pids: int | None
+    name: str
+    remove: bool
+    knobs: Mapping[str, str]
+
+
+def run_detached(wanted: Wanted) -> str:
+    """Start it and return its name. Raises what `lab run` in the foreground would raise, and then nothing is left."""
+    from lab.backends.registry import find
+    from lab.cli.instances.request import find_image, merge
+    from lab.images.process import resolve
+    from lab.images.store import Store
+    from lab.metrics.health import readiness_of
+    from lab.supervisor import client
+
+    for check in find(wanted.backend).check():
+        if not check.ok:
+            raise BackendUnavailable(
+                f"{wanted.backend} can't run here: {check.name}: {check.found}", hint=check.remedy
+            )
+    find(wanted.backend).settle(wanted.knobs)
+    find(wanted.backend).check_volumes(wanted.volumes)
+    _refuse_taken(wanted.name)
+    store = Store.open()
+    image, given, limits = find_image(store, wanted.what, _build)
+    process = resolve(
+        image,
+        store.lower_directories(image),
+        argv=wanted.command,
+        environment={**given, **wanted.environment},
+    )
+    limits = merge(limits, wanted.memory, wanted.cpus, wanted.pids)
+    checked = readiness_of(image.config) is not None
+    if wanted.wait and not (wanted.ports or checked):
+        raise UsageError(
+            "--wait has nothing to wait for: the image has no HEALTHCHECK, and no port is published",
+            hint="add -p HOST_PORT:PORT",
+        )
+    reserved = _reserve(wanted, image, process, limits)
+    with patience(f"lab: preparing {image.name} for {wanted.backend}, and starting {reserved.name}"):
+        started = client.start(reserved)
+    if wanted.wait:
+        await_answer(started, checked=checked)
+    return started.name
+
+
+def await_answer(record: Record, *, checked: bool) -> None:
+    """Wait until its HEALTHCHECK, or else its first published port, answers. Raises LabError when it ends first."""
+    from lab.supervisor import record as records
+    from lab.supervisor.answering import answers
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        now = records.read(record.name)
+        if now is None or now.id != record.id or not now.runs:
+            code = "" if now is None or now.exit_code is None else f" with exit code {now.exit_code}"
+            raise LabError(f"{record.name} ended{code} before it answered", hint=f"lab logs {record.name}")
+        if answers(now, checked=checked):
+            return
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"{record.name} runs, but did not answer within {WAIT_SECONDS:g} s", hint=f"lab logs {record.name}"
+            )
+        time.sleep(PAUSE_SECONDS)
+
+
+def _build(scenario: Scenario) -> Image:
+    """In a session of its own, which ends here: the supervisor will have another."""
+    from lab.backends.site import Site
+    from lab.commands.building.images import build_scenario
+
+    with Site.open() as site:
+        return build_scenario(site, scenario)
+
+
+def _refuse_taken(name: str) -> None:
+    """Before anything is built; `reserve` is what decides."""
+    from lab.supervisor import record
+
+    if name and record.stored(name) is not None:
+        raise record.taken(name)
+
+
+def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> Record:
+    from lab.supervisor import record
+    from lab.supervisor.client import new_id
+    from lab.supervisor.names import random_name
+    from lab.supervisor.source import pack
+
+    for _ in range(ATTEMPTS):
+        one = record.Record(
+            name=wanted.name or random_name(),
+            id=new_id(),
+            backend=wanted.backend,
+            image=image.name,
+            digest=image.digest,
+            source=pack(image),
+            process=process,
+            limits=limits,
+            wanted=wanted.ports,
+            volumes=wanted.volumes,
+            remove=wanted.remove,
+            knobs=dict(wanted.knobs),
+            created=time.time(),
+            supervisor=record.Pid.of(os.getpid()),
+        )
+        try:
+            record.reserve(one)
+        except UsageError:
+            raise
+        except LabError:
+            if wanted.name:
+                raise
+        else:
+            return one
+    raise LabError("no free name was found", hint="--name NAME")

@@ -1,0 +1,90 @@
+"""``lab diff``: what changed between two runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.commands.output import JsonTo, write_json
+
+if TYPE_CHECKING:
+    from lab.analysis.difference import Difference
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="RUN", help="The earlier run: a name, a folder, or latest.")],
+    after: Annotated[str, typer.Argument(metavar="RUN", help="The later run.")],
+    across_hosts: Annotated[
+        bool, typer.Option("--across-hosts", help="Compare runs of different hosts all the same.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every quantity, not only those that are judged.")
+    ] = False,
+    as_json: JsonTo = "",
+    root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Say what changed between two runs, and how sure that is.
+
+    Exit code 0 either way; for a condition that fails a build see lab report --fail-if.
+    """
+    from lab.analysis.difference import difference
+    from lab.analysis.loaded import load
+    from lab.results.store import locate
+
+    found = difference(load(locate(before, root)), load(locate(after, root)), across_hosts=across_hosts)
+    if as_json:
+        rows = json.loads(found.table.to_json(orient="records"))
+        write_json({"unlike": list(found.unlike), "rows": rows}, as_json)
+    else:
+        _show(found, everything)
+
+
+def _show(found: Difference, everything: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lab.analysis.inference.judge import WITHIN, Verdict
+    from lab.analysis.quantities import format_ratio, format_ratios, format_value, is_key, label
+
+    short = {Verdict.SAME: f"the same within {WITHIN}", Verdict.OPEN: "not proven"}
+    plain = Console()
+    console = Console(highlight=False, width=None if plain.is_terminal else 110)
+    for sentence in found.unlike:
+        console.print(f"[yellow]note:[/yellow] {escape(sentence)}", soft_wrap=True)
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("what")
+    blocks = found.before.blocks, found.after.blocks
+    for title in (f"before (n = {blocks[0]})", f"after (n = {blocks[1]})", "after ÷ before", "95 %"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    grid.add_column("")
+    table = found.table if everything else found.table[found.table["quantity"].map(is_key).astype(bool)]
+    for arm in found.before.arms:
+        group = table[table["arm"] == arm.label]
+        if group.empty:
+            continue
+        grid.add_row(f"[bold]{escape(arm.label)}[/bold]")
+        for row in group.to_dict("records"):
+            name = label(str(row["quantity"])) + (f", {row['state'].replace('-', ' ')}" if row["state"] else "")
+            grid.add_row(
+                f"  {name}",
+                format_value(row["before"], row["unit"]),
+                format_value(row["after"], row["unit"]),
+                format_ratio(row["ratio"]),
+                format_ratios(row["low"], row["high"]) or "–",
+                "[bold]changed[/bold]" if row["claim"] else f"[dim]{short[Verdict(row['verdict'])]}[/dim]",
+            )
+    changed, of = int(table["claim"].sum()), f"{len(table)} quantit{'y' if len(table) == 1 else 'ies'}"
+    verdict = f"{changed} of {of} changed." if changed else f"Of {of} none is proven to have changed."
+    console.print(f"[bold]{verdict}[/bold]\n")
+    console.print(grid)
+    console.print(
+        "\nThe ratio is that of the geometric means, which the "
+        "medians beside it are not. Not proven does not mean no change: only that these runs could show neither a "
+        "change nor that there is none."
+    )

@@ -1,0 +1,159 @@
+"""What the commands that measure have in common: of which application, on which backends, into which folder."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.commands.completion import complete_backends, complete_scenario
+from lab.commands.disks import PREFIX
+from lab.commands.interrupt import what_there_is
+from lab.commands.output import say
+from lab.errors import BackendUnavailable, UsageError
+from lab.host.units import parse_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lab.backends.site import Site
+    from lab.experiment.plan import PlannedArm
+    from lab.experiment.setup import Setup
+    from lab.experiment.watch import Watch
+    from lab.model import Limits, Scenario
+    from lab.results.record import Run
+    from lab.results.store import RunFolder
+
+RESULTS = Path("results")
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENARIO|DIR", help="A scenario's name, or any folder.", autocompletion=complete_scenario
+    ),
+]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")]
+
+
+def drawn(seed: int | None) -> int:
+    """The seed that was given, or a new one."""
+    import secrets
+
+    return secrets.randbelow(2**31) if seed is None else seed
+
+
+def choose_backends(on: str) -> list[str]:
+    """The backends asked for, or all that are usable and no references; says which ones are not usable, and why."""
+    from lab.backends.registry import available
+
+    classes = {backend.name: backend for backend in available()}
+    asked = parse_words(on)
+    for name in asked:
+        if name not in classes and name.startswith(PREFIX):
+            raise UsageError(f"{name}: disks are run and compared, and nothing else", hint=f"lab compare --on {name}")
+        if name not in classes:
+            raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
+    usable = []
+    for name in asked or [name for name, kind in classes.items() if not kind.reference]:
+        missing = [check for check in classes[name].check() if not check.ok]
+        if not missing:
+            usable.append(name)
+        elif asked:
+            raise BackendUnavailable(
+                f"{name} can't run here: {missing[0].name}: {missing[0].found}", hint=missing[0].remedy
+            )
+        else:
+            say(f"lab: without {name}: {missing[0].name}: {missing[0].found} ({missing[0].remedy})")
+    if not usable:
+        raise BackendUnavailable("no backend can run here", hint="lab doctor")
+    return sorted(set(usable), key=lambda name: classes[name].order)
+
+
+def limit(limits: Limits, memory: str, cpus: str, pids: int | None = None) -> Limits:
+    """``limits`` with what the command line says instead. Raises UsageError for what is no size or number."""
+    from lab.host.units import parse_bytes, parse_cpus
+
+    if memory:
+        limits = replace(limits, memory_bytes=parse_bytes(memory))
+    if cpus:
+        limits = replace(limits, cpus=parse_cpus(cpus))
+    if pids is not None:
+        limits = replace(limits, pids=pids)
+    return limits
+
+
+def set_up(
+    site: Site,
+    scenario: Scenario,
+    limits: Limits,
+    metrics: list[str],
+    idle_seconds: float,
+    *,
+    backends: Sequence[str] = (),
+    loaded: bool = False,
+) -> Setup:
+    """Build the image, and settle what the scenario leaves open by its EXPOSE, HEALTHCHECK and CMD, or by looking at
+    one copy on one of ``backends``; without any of these nothing is open. ``loaded`` says whether to offer a load.
+    """
+    from lab.backends.owndisk import NO_PROCESS
+    from lab.commands.application import settled
+    from lab.commands.building.images import build_scenario
+    from lab.experiment.looking import Settled
+    from lab.experiment.scenario import NOWHERE
+    from lab.experiment.setup import Setup
+    from lab.images.process import resolve
+    from lab.metrics.registry import metrics as all_metrics
+    from lab.model import DoneReadiness
+
+    own = next((image for name in backends if (image := site.backend(name).own_image) is not None), None)
+    if scenario.directory == NOWHERE and own is not None:
+        image, process = own, NO_PROCESS
+    else:
+        image = build_scenario(site, scenario)
+        process = resolve(image, site.store.lower_directories(image), environment=dict(scenario.environment))
+    nothing_open = Settled(scenario=scenario)
+    looked_at = [name for name in backends if not site.backend(name).opaque]
+    known = settled(site, scenario, image, process, limits, looked_at, loaded=loaded) if backends else nothing_open
+    ends = isinstance(
+        known.scenario.readiness, DoneReadiness
+    )  # its headline is that of a job, whatever was asked for
+    wanted = {*metrics, "job"} if ends else {*metrics} - {"job"}
+    return Setup(
+        scenario=known.scenario,
+        image=image,
+        process=process,
+        limits=limits,
+        metrics=tuple(metric() for metric in all_metrics() if metric.name in wanted),
+        isolation="isolation" in metrics,
+        idle_seconds=idle_seconds,
+        found=known.found,
+        linger_seconds=known.linger_seconds,
+    )
+
+
+def one_each(backends: Sequence[str]) -> tuple[PlannedArm, ...]:
+    """An arm per backend, and no A/A pair: for what is counted, not compared."""
+    from lab.experiment.plan import PlannedArm
+
+    return tuple(PlannedArm(label=name, backend=name) for name in backends)
+
+
+@contextmanager
+def measuring(out: Path, run: Run) -> Iterator[tuple[RunFolder, Watch]]:
+    """A new folder below ``out`` for ``run``, and what is seen while it fills. After Ctrl-C, how to look at it."""
+    from lab.commands.progress import watching
+    from lab.results.store import RunFolder
+
+    with RunFolder.create(out, run) as folder, watching(folder.run) as watch, what_there_is(folder):
+        yield folder, watch

@@ -1,0 +1,47 @@
+"""A page for each figure, to be thrown onto a wall: slides.html, which is printed as slides too."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+from lab.reports import style
+from lab.reports.charts import Chart
+from lab.reports.drawing import composed, looks_of
+from lab.reports.material import Material
+from lab.reports.page.render import render
+from lab.studies.compare.report.verdict import gravest_first, verdict
+
+HEIGHT = 575.0
+"""Of a slide in points, as it is 1,022 wide: nine by sixteen."""
+
+
+def slides(material: Material, charts: Sequence[Chart]) -> str:
+    """The verdict, then a slide for each chart. Raises nothing that drawing them doesn't."""
+    found = gravest_first(material.findings)
+    return _page(material, charts, {"warning": found[0] if found else None, "verdict": verdict(material)})
+
+
+def blank_slides(material: Material, charts: Sequence[Chart]) -> str:
+    """The same of charts that tell no result: see `lab.studies.compare.report.predict`."""
+    return _page(material, charts, {"warning": None, "verdict": ()})
+
+
+def _page(material: Material, charts: Sequence[Chart], told: dict[str, Any]) -> str:
+    run = material.run
+    pictures = [{"src": _drawn(material, chart), "alt": chart.alt, "title": chart.title} for chart in charts]
+    context = {"run": run, "arms": [arm.label for arm in material.arms], "pictures": pictures} | told
+    return render("slides.html.j2", context, styles=("slides.css",), scripts=("slides.js",))
+
+
+def _drawn(material: Material, chart: Chart) -> str:
+    """The picture as a data: URL, in colours that a projector's lamp doesn't wash out."""
+    raw = io.StringIO()
+    with composed(chart, looks_of(material.loaded.all_arms), HEIGHT) as figure:
+        figure.savefig(raw, format="svg", metadata={"Date": None})
+    text = raw.getvalue()
+    for pale, strong in style.PROJECTED.items():
+        text = text.replace(pale, strong)
+    return f"data:image/svg+xml;base64,{b64encode(text.encode()).decode()}"

@@ -1,0 +1,102 @@
+"""``lab density``: how many copies fit, and what the next one costs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.commands.application import Port, Ready, asked
+from lab.commands.measuring import RESULTS, On, Out, Target, choose_backends, measuring, one_each, set_up
+from lab.commands.output import JsonTo
+from lab.commands.privilege import require_root
+from lab.errors import UsageError
+from lab.experiment.hostfactors.registry import host_levels
+from lab.host.units import parse_words
+from lab.studies.density import STUDY
+
+if TYPE_CHECKING:
+    pass
+
+LEAST_FLOOR = 1 << 30
+
+
+def density(
+    target: Target,
+    up_to: Annotated[int, typer.Option("--up-to", min=1, max=10_000, metavar="N", help="Copies per backend.")] = 20,
+    on: On = "",
+    burst: Annotated[
+        str, typer.Option("--burst", metavar="K,…", help="Also start K copies at once, for each K: 1,4,16.")
+    ] = "",
+    budget: Annotated[str, typer.Option("--budget", metavar="TIME", help="Time for each backend's stack.")] = "5m",
+    keep_free: Annotated[
+        str,
+        typer.Option("--keep-free", metavar="SIZE", help="What stays free. Default: 1/8, 1G at least."),
+    ] = "",
+    caches: Annotated[
+        str,
+        typer.Option(
+            "--caches",
+            metavar="warm|cold",
+            help="Whether the host has in memory what a copy reads; verified before each. Default: warm.",
+        ),
+    ] = "",
+    ksm: Annotated[
+        str,
+        typer.Option("--ksm", metavar="on|off", help="Let the host keep equal pages of all copies once."),
+    ] = "",
+    port: Port = None,
+    ready: Ready = "",
+    out: Out = RESULTS,
+    as_json: JsonTo = "",
+) -> None:
+    """Find out how many copies fit.
+
+    One copy after the other is started on each backend, until N stand, memory runs short, or one does not come up.
+    Measures what each more copy costs in memory and in time until it is ready, and says how that grows.
+    The host keeps a floor of free memory.
+    """
+    from lab.host.units import parse_bytes, parse_seconds
+
+    require_root()
+    bursts = _bursts(burst)
+    seconds = parse_seconds(budget)
+    floor = parse_bytes(keep_free) if keep_free else 0
+    from lab.backends.site import Site
+
+    with Site.open() as site:
+        from lab.experiment.factors import require_possible
+        from lab.experiment.plan import Plan
+        from lab.experiment.provenance import describe
+        from lab.experiment.scenario import load
+        from lab.host.survey import facts
+        from lab.studies.density.measure import Density, Limits
+
+        chosen = choose_backends(on)
+        host = host_levels({"caches": caches} | ({"ksm": ksm} if ksm else {}))
+        if ksm == "on":
+            require_possible("ksm")
+        scenario = asked(load(target), port, ready)
+        setup = replace(set_up(site, scenario, scenario.limits, [], 0.0, backends=chosen), host=host)
+        limits = Limits(
+            copies=up_to,
+            floor_bytes=floor or max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8),
+            seconds=seconds,
+            bursts=bursts,
+        )
+        plan = Plan(arms=one_each(chosen), seed=0, blocks=None, budget_seconds=seconds)
+        told = {"kind": STUDY.kind, "floor_bytes": limits.floor_bytes, "copies": up_to}
+        with measuring(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told)) as (folder, watch):
+            Density(site, setup, limits, folder, watch).run(chosen)
+    from lab.studies.density.report import REPORT
+
+    REPORT.conclude(folder, as_json)
+
+
+def _bursts(text: str) -> tuple[int, ...]:
+    words = parse_words(text)
+    if not all(word.isascii() and word.isdigit() and 0 < int(word) <= 1000 for word in words):
+        raise UsageError(f"--burst {text}: not numbers of copies", hint="write for example --burst 1,4,16")
+    return tuple(int(word) for word in words)

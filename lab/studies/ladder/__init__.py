@@ -1,0 +1,9 @@
+"""A container's mechanisms added one at a time: what each step stops, and what it costs."""
+
+from lab.studies.base import Study
+
+STUDY = Study(
+    kind="ladder",
+    command="isolation ladder",
+    sentence="Add a container's mechanisms one at a time, measure each step.",
+)
