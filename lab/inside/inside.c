@@ -18,6 +18,7 @@
  *               work and pressure of a known size                      burden.c
  *   disturb     be a bad neighbour, bounded                            disturb.c
  *   renew       go on after having been saved                          renew.c
+ *   begin       bear containers, outside of all of them                begin.c
  *   batch       read verbs from standard input, a line each            below
  *   version     print what this program was built from
  *
@@ -106,7 +107,7 @@ static const struct {
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
     {"resident", resident_pages}, {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
     {"fork", fork_many},       {"spin", spin},               {"disturb", disturb},
-    {"renew", renew},          {"version", version},
+    {"renew", renew},          {"begin", begin},             {"version", version},
 };
 
 static int run_verb(int count, char **arguments) {

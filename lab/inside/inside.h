@@ -26,6 +26,7 @@ verb pack, unpack;                                                   /* pack.c, 
 verb compute, allocate, fork_many, open_many, spin;                  /* burden.c */
 verb disturb;                                                        /* disturb.c */
 verb renew;                                                          /* renew.c */
+verb begin;                                                          /* begin.c */
 
 /* A program to execute, and as what; init.c. */
 struct application {

@@ -54,9 +54,13 @@ def ready(process: ProcessPlan, stub: int) -> Ready:
 
         environment["HOME"] = account.home(process.uid)
     if process.init:
-        words = [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
-        return Ready(INSIDE, words, environment)
+        return Ready(INSIDE, helper_words(process), environment)
     return Ready(*trampoline.way(stub, process.argv[0], process.argv, environment), environment)
+
+
+def helper_words(process: ProcessPlan) -> list[str]:
+    """The command line of lab's helper as the first process."""
+    return [INSIDE, "init", "--status-fd", str(STATUS_DESCRIPTOR), *process.helper, "--", *process.argv]
 
 
 def has_home(process: ProcessPlan) -> bool:

@@ -23,11 +23,24 @@ NULL = os.makedev(1, 3)
 def give_pipes(process: ProcessPlan, stdio: list[int]) -> None:
     """Standard streams that are pipes become the user's, who may open them by their names then: /dev/stdout.
 
-    Pipes alone, and those without a name: a file, a terminal or a FIFO of the host's stays whose it is. In a user
-    namespace the owner may have no number, and that is that (EPERM, EINVAL).
+    In a user namespace the owner may have no number, and that is that (EPERM, EINVAL).
     """
+    for stream in to_give(process, stdio):
+        with suppress(PermissionError):
+            try:
+                os.fchown(stdio[stream], process.uid, -1)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+
+
+def to_give(process: ProcessPlan, stdio: list[int]) -> list[int]:
+    """Which of the standard streams those are. Pipes alone, and those without a name: a file, a terminal or a FIFO of
+    the host's stays whose it is.
+    """
+    found_pipes = []
     nameless = -1  # the file system of pipes, once somebody wants to know
-    for descriptor in stdio[:3]:
+    for stream, descriptor in enumerate(stdio[:3]):
         found = os.fstat(descriptor)
         if not stat.S_ISFIFO(found.st_mode) or found.st_uid == process.uid:
             continue
@@ -37,12 +50,8 @@ def give_pipes(process: ProcessPlan, stdio: list[int]) -> None:
             os.close(read)
             os.close(write)
         if found.st_dev == nameless:
-            with suppress(PermissionError):
-                try:
-                    os.fchown(descriptor, process.uid, -1)
-                except OSError as error:
-                    if error.errno != errno.EINVAL:
-                        raise
+            found_pipes.append(stream)
+    return found_pipes
 
 
 def take_own_null() -> None:

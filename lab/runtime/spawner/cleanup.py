@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lab.runtime.spawner.spawner import Child
+    from lab.runtime.spawner.child import Child
 
 
 def clean_up(children: Iterable[Child], session: str, scratch: str, command: list[str]) -> None:

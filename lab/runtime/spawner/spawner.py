@@ -19,6 +19,7 @@ poll(2) returned.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import select
@@ -29,9 +30,10 @@ from lab.host import syscalls
 from lab.lean import signal, suppress
 from lab.runtime import container
 from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
-from lab.runtime.container import Started
 from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
 from lab.runtime.process import account
+from lab.runtime.scripts.bearer import Bearer
+from lab.runtime.spawner.child import Child
 
 INHERITED = (account,)
 """Modules that most children need and find imported: nobody says HOME for lab's own containers."""
@@ -50,30 +52,6 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-class Child:
-    """One process started here, until it has ended and been reaped."""
-
-    def __init__(self, identity: str, started: Started, process: ProcessPlan, plan: Plan | None = None) -> None:
-        self.identity = identity
-        self.started = started
-        self.hold = plan is not None and plan.hold
-        self.explain = plan is not None and plan.explain
-        self.pid_file = plan.pid_file if plan is not None else ""  # it is criu, and tells there whom it restored
-        self.program = process.argv[0]
-        self.init = process.init  # lab's helper comes first, so execve of the application is told by the status pipe
-        self.executing = False  # it announced its execve: the end of the channel is that, and not its death
-        self.executed = False
-        self.companion: Companion | None = None  # who sees the start through, where that may take time
-        self.failure: Message | None = None
-        self.status_text = b""
-
-    def kill(self) -> None:
-        """SIGKILL, to whoever sees its start through as well."""
-        self.started.kill()
-        if self.companion is not None:
-            self.companion.kill()
-
-
 class Spawner:
     """The event loop: a table from descriptor to what to do when it is readable."""
 
@@ -85,6 +63,7 @@ class Spawner:
         self.keeper: Keeper | None = None
         self.abandoned = False  # the client is gone, what it told us to keep is not
         self.finished = False
+        self.bearer = Bearer()
         self.watch(client.fileno(), self.on_request)
 
     def watch(self, descriptor: int, handler: Callable[[float], None]) -> None:
@@ -155,6 +134,22 @@ class Spawner:
         assert isinstance(value, dict)
         plan = Plan.from_json(value)
         identity = str(message["id"])
+        borne = self.bearer.bear(plan, descriptors)
+        if borne is None:
+            self.start(identity, plan, descriptors)
+            return
+        child = Child(identity, borne, plan.process, plan)
+        try:
+            for number in descriptors:
+                child.kept.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
+        except OSError:
+            child.let_go()
+            container.abandon(borne)
+            raise
+        self.adopt(child)
+
+    def start(self, identity: str, plan: Plan, descriptors: list[int]) -> None:
+        """The story of `lab.runtime.container`, which is for every plan. Raises StepFailed."""
         tell = self.teller(identity) if plan.explain else None
         started = container.begin(plan, descriptors, tell)
         child = self.children[identity] = Child(identity, started, plan.process, plan)
@@ -233,6 +228,7 @@ class Spawner:
         self.unwatch(self.client.fileno())
         self.client.close()
         self.abandoned = True
+        self.bearer.close()
         if self.keeper is None or self.keeper.exit is not None:
             self.finished = True
             return
@@ -298,6 +294,8 @@ class Spawner:
             return
         if message["message"] == "FAILED":
             child.failure = message
+        elif message["message"] == "UNFIT":
+            child.unfit = True
         elif message["message"] == "EXECUTING":
             child.executing = True
         elif message["message"] == "STEP":
@@ -327,6 +325,7 @@ class Spawner:
     def on_executed(self, child: Child, at: float) -> None:
         if not child.executed:
             child.executed = True
+            child.let_go()
             started = child.started
             started.stamps["executed"] = at
             self.tell(child, "EXECUTED", descriptors=[started.pidfd], pid=started.pid, stamps=started.stamps)
@@ -341,6 +340,10 @@ class Spawner:
             self.unwatch(descriptor)
         _, status = os.waitpid(started.pid, 0)
         code = os.waitstatus_to_exitcode(status)
+        if child.unfit:
+            self.start_anew(child)
+            return
+        child.let_go()
         if child.pid_file and child.failure is None:
             complaint = f"criu ended with {code}"
             try:
@@ -364,6 +367,21 @@ class Spawner:
         else:
             self.tell(child, "EXITED", code=code, at=at)
         started.close()
+
+    def start_anew(self, child: Child) -> None:
+        """Its script did not work out. Whatever the reason was, it will be told by the way that tells reasons."""
+        sys.stderr.write(f"the script for {child.identity} failed\n")
+        sys.stderr.flush()
+        del self.children[child.identity]
+        child.started.close()
+        assert child.plan is not None
+        try:
+            self.start(child.identity, child.plan, child.kept)
+        except StepFailed as failure:
+            step, number, text = failure.step, failure.number, failure.text
+            self.send("FAILED", id=child.identity, code=125, step=step, number=number, text=text)
+        finally:
+            child.let_go()
 
     def on_restored(self, child: Child, at: float) -> None:
         """criu has ended well; the first of those that it restored is our child now, and may have ended as well."""

@@ -1,0 +1,1 @@
+"""A container's start as a program of system calls, and the process that carries it out."""

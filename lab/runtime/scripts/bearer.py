@@ -1,0 +1,129 @@
+"""The launcher's side of the process that bears containers by scripts (inside/begin.c, `lab.runtime.scripts.child`).
+
+An interpreter's copy works slowly: it copies each page that it touches, five hundred until a container stands.
+So a plan of the common case is written down, and a copy of a small process carries it out. What is not common, what
+fails, and whoever wants to watch takes the way of `lab.runtime.init`.
+Standard library only; see `lab.runtime.spawner.spawner`.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import struct
+import sys
+
+from lab.host import syscalls
+from lab.lean import ExitStack, signal, suppress
+from lab.runtime.channel import INT_BYTES, Channel
+from lab.runtime.container import Started
+from lab.runtime.plan import INSIDE, Step, StepFailed
+from lab.runtime.rootfs import mounttrees
+from lab.runtime.scripts import child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lab.runtime.plan import Plan
+
+ROOM_BYTES = 1 << 19  # as inside/begin.c has for a request
+ANSWER = struct.Struct("<ii")
+UNIX = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
+
+
+class Bearer:
+    """Started for the first plan that it is of use for. It ends with this process, or by `close`."""
+
+    def __init__(self) -> None:
+        self._socket: _socket.socket | None = None
+        self._pid = -1
+        self._is_of_use = os.uname().machine == "x86_64"  # what scripts are written for
+
+    def bear(self, plan: Plan, stdio: list[int]) -> Started | None:
+        """Step 1, and the child goes on by itself; None for a plan that is not for this way.
+
+        Raises StepFailed if nobody knows what has become of the child.
+        """
+        if not self._is_of_use or not child.can_be(plan):
+            return None
+        try:
+            with ExitStack() as opened:
+                return self._bear(plan, stdio, opened)
+        except (OSError, ValueError, OverflowError, struct.error) as error:
+            sys.stderr.write(f"no script for {plan.name}: {error}\n")
+            sys.stderr.flush()
+            return None
+
+    def _bear(self, plan: Plan, stdio: list[int], opened: ExitStack) -> Started:
+        if self._socket is None:
+            self._begin(plan)
+        assert self._socket is not None
+        ours, theirs = Channel.pair()
+        opened.callback(theirs.close)
+        undo = opened.enter_context(ExitStack())
+        undo.callback(ours.close)
+        status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        opened.callback(os.close, status_write)
+        undo.callback(os.close, status_read)
+        given = [theirs.fileno(), status_write, *stdio]
+        for path in plan.cgroups.tasks:
+            given.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+            opened.callback(os.close, given[-1])
+        group = -1
+        if plan.cgroups.unified:
+            group = len(given)
+            given.append(os.open(plan.cgroups.unified, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            opened.callback(os.close, given[-1])
+        script = child.script_of(plan, stdio, len(plan.cgroups.tasks))
+        pid, pidfd = self._ask(script.packed(plan.clone_flags, group, child.CHANNEL), given)
+        undo.pop_all()
+        return Started(pid, pidfd, ours, status_read)
+
+    def _begin(self, plan: Plan) -> None:
+        """Execute the helper, from a read-only copy of its mount as the interpreter (`lab.runtime.readonly`)."""
+        program = child.helper(plan)
+        ours, theirs = _socket.socketpair(*UNIX)
+        tree = mounttrees.copy(program)
+        try:
+            mounttrees.dress(tree, (syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV, 0))
+            given = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
+            self._pid = os.posix_spawn(f"/proc/self/fd/{tree}", [INSIDE, "begin"], {}, file_actions=given)
+        except OSError:
+            self._is_of_use = False
+            raise
+        finally:
+            os.close(tree)
+            theirs.close()
+        ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, ROOM_BYTES)
+        self._socket = ours
+
+    def _ask(self, request: bytes, descriptors: list[int]) -> tuple[int, int]:
+        """The child's pid and its pidfd. Raises OSError if there is none, StepFailed if nobody knows."""
+        assert self._socket is not None
+        if len(request) > ROOM_BYTES:
+            raise ValueError(f"a script of {len(request)} bytes")
+        rights = b"".join([number.to_bytes(INT_BYTES, sys.byteorder) for number in descriptors])
+        self._socket.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        room = _socket.CMSG_LEN(INT_BYTES)
+        answer, ancillary, _, _ = self._socket.recvmsg(ANSWER.size, room, _socket.MSG_CMSG_CLOEXEC)
+        if len(answer) != ANSWER.size:
+            self.close()
+            raise StepFailed(Step.CLONE, 0, "the process that bears containers died")
+        number, pid = ANSWER.unpack(answer)
+        if number != 0:
+            self._is_of_use = number not in (errno.ENOSYS, errno.EPERM)  # clone3(2), where a filter forbids that
+            raise OSError(number, os.strerror(number))
+        if not ancillary:  # there is no room for one more descriptor: nobody would hear of the child
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pid, int.from_bytes(ancillary[0][2], sys.byteorder)
+
+    def close(self) -> None:
+        """It ends when it has nobody to listen to. Idempotent; there will be no other one."""
+        self._is_of_use = False
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)

@@ -1,0 +1,47 @@
+"""A process that the launcher's small process has started, as that knows it.
+
+Standard library only; see `lab.runtime.spawner.spawner`.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lab.runtime.channel import Message
+    from lab.runtime.container import Started
+    from lab.runtime.plan import Plan, ProcessPlan
+    from lab.runtime.spawner.companion import Companion
+
+
+class Child:
+    """One process started here, until it has ended and been reaped."""
+
+    def __init__(self, identity: str, started: Started, process: ProcessPlan, plan: Plan | None = None) -> None:
+        self.identity = identity
+        self.started = started
+        self.hold = plan is not None and plan.hold
+        self.explain = plan is not None and plan.explain
+        self.pid_file = plan.pid_file if plan is not None else ""  # it is criu, and tells there whom it restored
+        self.program = process.argv[0]
+        self.init = process.init  # lab's helper comes first, so execve of the application is told by the status pipe
+        self.executing = False  # it announced its execve: the end of the channel is that, and not its death
+        self.executed = False
+        self.unfit = False  # a call of its script has failed: it is to be started in the other way
+        self.companion: Companion | None = None  # who sees the start through, where that may take time
+        self.failure: Message | None = None
+        self.status_text = b""
+        self.plan = plan
+        self.kept: list[int] = []  # its standard streams, while it may have to be started anew
+
+    def let_go(self) -> None:
+        """It will not be started anew. Idempotent."""
+        while self.kept:
+            os.close(self.kept.pop())
+
+    def kill(self) -> None:
+        """SIGKILL, to whoever sees its start through as well."""
+        self.started.kill()
+        if self.companion is not None:
+            self.companion.kill()
