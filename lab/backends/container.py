@@ -12,7 +12,7 @@ from lab.errors import BackendUnavailable, LaunchError
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
+    from lab.backends.support.shared import SharedParts
     from lab.images.store import Image
     from lab.runtime.config.model import Config, MountConfig
     from lab.runtime.launcher.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ class Container(HostBackend):
     )
     knobs: ClassVar[tuple[Knob, ...]] = (START,)
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
         self._snapshots: Snapshots[Checkpoint] = Snapshots(
             site, self.name, lambda request: self._launch(request, savable=True)

@@ -16,8 +16,8 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends import registry
-from lab.backends.base import SiteBackend, raise_as_launch_error
 from lab.backends.microvm import MEMORY_UNDER_TCG, VIRTUAL_CPU
+from lab.backends.support.base import SiteBackend, raise_as_launch_error
 from lab.backends.support.holdings import Holdings
 from lab.backends.support.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
 from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError
@@ -30,7 +30,7 @@ from lab.instance import NO_KNOBS, Instance, Knob, LaunchRequest, Parity
 from lab.model import Check, Completed, ImageConfig, Kernel, Limits, Phase, Process
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
+    from lab.backends.support.shared import SharedParts
     from lab.hypervisor.disks.machine import DiskMachine
     from lab.hypervisor.disks.own import OwnDisk
 
@@ -122,7 +122,7 @@ class DiskBackend(SiteBackend):
     knobs: ClassVar[tuple[Knob, ...]] = (FIRMWARE, DEVICES)
     parity = Parity(differences=DIFFERENCES, of_level=OF_LEVEL)
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
         self._numbers = itertools.count(1)
 

@@ -58,9 +58,9 @@ from lab.runtime.rootfs import layers
 from lab.runtime.rootfs.mounts import DirectoryRoot, OverlayRoot
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
     from lab.backends.support.holdings import Holdings
     from lab.backends.support.host import Contained
+    from lab.backends.support.shared import SharedParts
 
 STATUS = 3  # in the container: the first descriptor that --preserve-fds lets through
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -108,7 +108,7 @@ class Reference(Container):
     knobs = ()  # these save and restore in their own ways
     runtime: ClassVar[Runtime]
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
         self._listed = False
         self._lock = threading.Lock()
@@ -164,7 +164,7 @@ class ReferenceContainer:
 
     @classmethod
     def launch(
-        cls, runtime: Runtime, site: Site, spec: Spec, stdio: Sequence[int], timeline: Timeline
+        cls, runtime: Runtime, site: SharedParts, spec: Spec, stdio: Sequence[int], timeline: Timeline
     ) -> ReferenceContainer:
         """Start it and return once the application has been executed; see
         `lab.runtime.launcher.launcher.Launcher.launch`.
@@ -201,7 +201,7 @@ class ReferenceContainer:
         return container
 
     @classmethod
-    def take_over(cls, runtime: Runtime, site: Site, spec: Spec, survivor: Survivor) -> ReferenceContainer:
+    def take_over(cls, runtime: Runtime, site: SharedParts, spec: Spec, survivor: Survivor) -> ReferenceContainer:
         """What a process has launched that was killed: it was the parent, and alone would know the exit code."""
         path = group_of(site.session.id, spec.name)
         cgroup, place = ControlGroup.open(path), site.launcher.scratch / runtime.tool.program / spec.name
@@ -216,7 +216,7 @@ class ReferenceContainer:
         container._owned.callback(container._end)
         return container
 
-    def _create(self, site: Site, root: OverlayRoot | DirectoryRoot, descriptors: list[int]) -> None:
+    def _create(self, site: SharedParts, root: OverlayRoot | DirectoryRoot, descriptors: list[int]) -> None:
         """``create``: when it has ended, the container exists and waits, and is a child of this process."""
         words = self._words(
             "create", "--bundle", self._place, "--pid-file", self._place / "pid", "--preserve-fds=1", self.name

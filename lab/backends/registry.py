@@ -8,7 +8,7 @@ import pkgutil
 from importlib import import_module
 
 import lab.backends
-from lab.backends.base import SiteBackend
+from lab.backends.support.base import SiteBackend
 from lab.errors import UsageError
 
 _admitted: dict[str, type[SiteBackend]] = {}

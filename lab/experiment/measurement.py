@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.backends.base import SiteBackend
 from lab.backends.site import Site
+from lab.backends.support.base import SiteBackend
 from lab.experiment.plan import PlannedArm
 from lab.experiment.setup import Setup
 from lab.experiment.stamp import Stamp

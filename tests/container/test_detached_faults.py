@@ -18,8 +18,8 @@ from detached import LAB, Detached, assert_nothing_left, check_survival, detache
 from host_state import RUNTIME, wait_until
 from tiny import tiny_image
 
-from lab.backends.base import SiteBackend
 from lab.backends.site import Site
+from lab.backends.support.base import SiteBackend
 from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of

@@ -20,7 +20,7 @@ from lab.model import Limits, PublishedPort
 from lab.runtime.cgroup.instances import limited
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
+    from lab.backends.support.shared import SharedParts
     from lab.network.network import Endpoint, Network, TapEndpoint
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Holdings:
     this process, so none needs a line of its own.
     """
 
-    def __init__(self, site: Site, request: LaunchRequest) -> None:
+    def __init__(self, site: SharedParts, request: LaunchRequest) -> None:
         self.name = request.name
         self.stack = ExitStack()
         self.address = IPv4Address(0)  # until an endpoint is made
@@ -42,7 +42,7 @@ class Holdings:
         self._request = request
 
     @classmethod
-    def adopt(cls, site: Site, request: LaunchRequest, address: IPv4Address) -> Holdings:
+    def adopt(cls, site: SharedParts, request: LaunchRequest, address: IPv4Address) -> Holdings:
         """What an instance holds that another process has launched. Its ports are opened anew: one that somebody
         else has taken meanwhile stays closed, and is only complained about.
         """

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
+from lab.backends.support.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.support.holdings import Holdings
 from lab.backends.support.output import DRAIN_SECONDS, Output
 from lab.backends.support.saving import Savable

@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.base import SiteBackend, raise_as_launch_error, stop_signal_of
+from lab.backends.support.base import SiteBackend, raise_as_launch_error, stop_signal_of
 from lab.backends.support.holdings import Holdings
 from lab.backends.support.knobs import designed
 from lab.backends.support.saving import Savable, Snapshots
@@ -29,7 +29,7 @@ from lab.instance import NO_KNOBS, Execution, LaunchRequest, Survivor
 from lab.model import Accelerator, Check, Completed, Kernel, Limits, Phase, TerminalSize
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
+    from lab.backends.support.shared import SharedParts
     from lab.hypervisor.guest.artefacts import Guest
     from lab.hypervisor.machine import Machine
     from lab.hypervisor.parts import MachineRequest
@@ -111,7 +111,7 @@ class MachineBackend(SiteBackend):
     kernel = Kernel.OWN
     design: Design
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
         self._guests: dict[Design, Guest] = {}
         self._numbers = itertools.count(1)

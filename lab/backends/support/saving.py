@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from lab.backends.base import raise_as_launch_error
+from lab.backends.support.base import raise_as_launch_error
 from lab.errors import LabError, LaunchError
 from lab.instance import Instance, Knob, LaunchRequest
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
+    from lab.backends.support.shared import SharedParts
 
 
 class Saved(Protocol):
@@ -60,7 +60,7 @@ KNOCK_SECONDS = 0.5
 class Snapshots(Generic[S]):
     """The saved instances of one backend in one session. Thread-safe: whoever needs one that is being made waits."""
 
-    def __init__(self, site: Site, backend: str, launch: Callable[[LaunchRequest], Savable[S]]) -> None:
+    def __init__(self, site: SharedParts, backend: str, launch: Callable[[LaunchRequest], Savable[S]]) -> None:
         self._site = site
         self._backend = backend
         self._launch = launch

@@ -18,14 +18,14 @@ from lab.instance import Instance, LaunchRequest, Survivor
 from lab.model import Completed, Phase
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
+    from lab.backends.support.shared import SharedParts
 
 
 class BareInstance(Instance):
     """What `SiteBackend.adopt` makes of a survivor: it can be watched, signalled, stopped and removed."""
 
     def __init__(
-        self, backend: str, site: Site, request: LaunchRequest, survivor: Survivor, *, stop_signal: int
+        self, backend: str, site: SharedParts, request: LaunchRequest, survivor: Survivor, *, stop_signal: int
     ) -> None:
         """Raises LabError when it has ended."""
         try:

@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lab.errors import CommandError, LabError, LaunchError
 from lab.host import syscalls
@@ -30,9 +30,6 @@ from lab.record import replace
 from lab.runtime.config.model import Config, MountConfig
 from lab.runtime.plan import Plan
 from lab.runtime.restorer import FIRST_STREAM
-
-if TYPE_CHECKING:
-    from lab.runtime.launcher.launcher import Container
 
 STREAMS = range(3)
 SAVE_SECONDS = 120.0
@@ -75,7 +72,18 @@ class Checkpoint:
         return sum(path.lstat().st_blocks * 512 for top in self.files for path in (top, *top.rglob("*")))
 
 
-def save(container: Container, directory: Path) -> Checkpoint:
+class Savable(Protocol):
+    """As much of a running container as saving it takes."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def config(self) -> Config: ...
+    def wait(self, timeout_seconds: float | None = None) -> int | None: ...
+    def keep_writes(self, target: Path) -> None: ...
+
+
+def save(container: Savable, directory: Path) -> Checkpoint:
     """Write the container into ``directory`` and end it. Raises LabError with criu's reason when it can't."""
     images, kernel, upper = (directory / name for name in ("images", "kernel", "upper"))
     images.mkdir()
@@ -91,7 +99,7 @@ def save(container: Container, directory: Path) -> Checkpoint:
     return Checkpoint(images=images, kernel=kernel, upper=upper, streams=streams)
 
 
-def dump_command(container: Container, streams: Sequence[str], images: Path, kernel: Path) -> list[str]:
+def dump_command(container: Savable, streams: Sequence[str], images: Path, kernel: Path) -> list[str]:
     """criu in the container's network and under its name, which ends if lab does."""
     inside = f"/proc/{container.pid}/ns"
     external = [*streams, *(f"mnt[{place}]:{name}" for name, place in _places(container))]
@@ -146,7 +154,7 @@ def _bound(config: Config) -> list[MountConfig]:
     return [mount for mount in config.mounts if {"bind", "rbind"} & set(mount.options)]
 
 
-def _places(container: Container) -> Iterator[tuple[str, str]]:
+def _places(container: Savable) -> Iterator[tuple[str, str]]:
     """Each bound mount's destination, and where that lies: a link of the image's may have led elsewhere."""
     lines = Path(f"/proc/{container.pid}/mountinfo").read_text().splitlines()
     found = {_identity(f"/proc/{container.pid}/root{place}"): place for place in (line.split()[4] for line in lines)}

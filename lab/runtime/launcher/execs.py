@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lab.errors import LabError
 from lab.host.clock import Timeline
@@ -18,18 +18,41 @@ from lab.record import items, replace
 from lab.runtime.config.model import Capabilities, Config, ProcessConfig, User
 from lab.runtime.launcher.descriptors import memory_file, pipe
 from lab.runtime.launcher.handle import Handle, collect
+from lab.runtime.launcher.spec import Spec
+from lab.runtime.plan import CgroupsPlan
 from lab.runtime.planning import translate
 
-if TYPE_CHECKING:
-    from lab.runtime.launcher.launcher import Container, Launcher
-
 END_TIMEOUT_SECONDS = 10.0
+
+
+class Spawning(Protocol):
+    """The client of the small process, as an exec sees it."""
+
+    def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None: ...
+    def register(self, identity: str, timeline: Timeline) -> Handle: ...
+    def forget(self, handle: Handle) -> None: ...
+
+
+class Running(Protocol):
+    """As much of a running container as one more process in it takes."""
+
+    name: str
+    spec: Spec
+
+    @property
+    def launcher(self) -> Spawning: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def pidfd(self) -> int: ...
+    def placement(self) -> CgroupsPlan: ...
+    def name_execution(self) -> str: ...
 
 
 class Beside:
     """A process that was started in a running container. Its streams are whoever's gave them."""
 
-    def __init__(self, launcher: Launcher, handle: Handle) -> None:
+    def __init__(self, launcher: Spawning, handle: Handle) -> None:
         self._launcher = launcher
         self._handle = handle
 
@@ -54,7 +77,7 @@ class Beside:
 
 
 def start(
-    container: Container, process: ProcessConfig, stdio: Sequence[int], *, terminal: TerminalSize | None = None
+    container: Running, process: ProcessConfig, stdio: Sequence[int], *, terminal: TerminalSize | None = None
 ) -> Beside:
     """Start ``process`` with the three descriptors of ``stdio``, which stay the caller's; return once it is executed.
 
@@ -86,7 +109,7 @@ def start(
     return started
 
 
-def run(container: Container, process: ProcessConfig, *, stdin: bytes, timeout_seconds: float) -> Completed:
+def run(container: Running, process: ProcessConfig, *, stdin: bytes, timeout_seconds: float) -> Completed:
     """Run ``process`` to its end. Raises as `start` does, and LabError when it does not end in time."""
     with ExitStack() as opened:
         source = memory_file(stdin, opened)

@@ -18,8 +18,8 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from lab.backends.base import SiteBackend
 from lab.backends.site import Site
+from lab.backends.support.base import SiteBackend
 from lab.backends.support.holdings import Holdings
 from lab.backends.support.host import Contained, HostBackend
 from lab.errors import LabError

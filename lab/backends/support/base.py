@@ -11,13 +11,13 @@ from lab.images.tree import Tree
 from lab.instance import Backend, Instance, LaunchRequest, Survivor
 
 if TYPE_CHECKING:
-    from lab.backends.site import Site
+    from lab.backends.support.shared import SharedParts
 
 
 class SiteBackend(Backend):
     """A backend that makes instances on one site: in its session, its network, from its image store."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SharedParts) -> None:
         self.site = site
 
     def adopt(self, request: LaunchRequest, survivor: Survivor) -> Instance:
