@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar
 from lab.backends import registry
 from lab.backends.microvm import MEMORY_UNDER_TCG, VIRTUAL_CPU
 from lab.backends.support.base import SiteBackend, raise_as_launch_error
-from lab.backends.support.holdings import Holdings
 from lab.backends.support.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
+from lab.backends.support.resources import InstanceResources
 from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError
 from lab.host import privilege
 from lab.host.clock import Timeline
@@ -82,18 +82,20 @@ class DiskInstance(Instance):
 
     opaque = True
 
-    def __init__(self, backend: str, request: LaunchRequest, machine: DiskMachine, holdings: Holdings) -> None:
+    def __init__(
+        self, backend: str, request: LaunchRequest, machine: DiskMachine, resources: InstanceResources
+    ) -> None:
         self.name = request.name
         self.backend = backend
         self.request = request
         self.timeline = machine.timeline
-        self.address = holdings.address
-        self.published = holdings.published
+        self.address = resources.address
+        self.published = resources.published
         self.accelerator = machine.request.accelerator
         self.cgroup = machine.request.cgroup
         self.given = Limits(memory_bytes=machine.request.memory_bytes, cpus=machine.request.vcpus)
         self.machine = machine
-        self._holdings = holdings
+        self._resources = resources
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         raise LabError(f"{argv[0]} can't be run in {self.name}: {NOBODY}", hint="ask over its network")
@@ -110,7 +112,7 @@ class DiskInstance(Instance):
             self.machine.press_power_button()
 
     def stop(self, grace_seconds: float = 10.0) -> None:
-        self.machine.stop(grace_seconds, release=self._holdings.release)
+        self.machine.stop(grace_seconds, release=self._resources.release)
 
 
 class DiskBackend(SiteBackend):
@@ -166,29 +168,34 @@ class DiskBackend(SiteBackend):
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
         levels = self.settle(request.knobs)
-        holdings = Holdings(self.site, request)
+        resources = InstanceResources(self.site, request)
         try:
             self.check_limits(request.limits, request.knobs)
-            machine = self._start(request, levels, holdings, timeline, vcpus(request.limits))
+            machine = self._start(request, levels, resources, timeline, vcpus(request.limits))
         except BaseException as error:
-            holdings.release()
+            resources.release()
             raise_as_launch_error(error)
             raise
-        return DiskInstance(self.name, request, machine, holdings)
+        return DiskInstance(self.name, request, machine, resources)
 
     def _start(
-        self, request: LaunchRequest, levels: Mapping[str, str], holdings: Holdings, timeline: Timeline, vcpus: int
+        self,
+        request: LaunchRequest,
+        levels: Mapping[str, str],
+        resources: InstanceResources,
+        timeline: Timeline,
+        vcpus: int,
     ) -> DiskMachine:
         from lab.hypervisor.disks.machine import DiskMachine, DiskRequest
         from lab.hypervisor.domain import Interface
         from lab.runtime.plan import Before
 
         with timeline.step("lab", Before.NETWORK):
-            tap = holdings.make_tap()
-            holdings.lease(tap, lambda at: timeline.mark(Phase.ADDRESSED, at))
+            tap = resources.make_tap()
+            resources.lease(tap, lambda at: timeline.mark(Phase.ADDRESSED, at))
         # The guest is as large as the limits say; QEMU's own needs come on top and are measured.
         with timeline.step("lab", Before.CGROUP):
-            group = holdings.make_control_group(Limits())
+            group = resources.make_control_group(Limits())
         directory = self.site.scratch / request.name
         if len(os.fsencode(directory)) > LONGEST_DIRECTORY_BYTES:
             raise LaunchError(

@@ -39,7 +39,7 @@ from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Mode, Unused, host_hierarchies, make_room
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
-from lab.host.session.ledger import Kind, Resource
+from lab.host.session.ledger import Resource, ResourceKind
 from lab.host.survey import checks
 from lab.images.store import Image
 from lab.instance import INSIDE, NO_KNOBS, Survivor
@@ -50,7 +50,7 @@ from lab.runtime.cgroup import resources
 from lab.runtime.cgroup.instances import limited
 from lab.runtime.config.model import Config, ProcessConfig, User, to_json
 from lab.runtime.launcher.descriptors import memory_file, pipe
-from lab.runtime.launcher.execs import beside, resolved
+from lab.runtime.launcher.execs import exec_process, resolved
 from lab.runtime.launcher.handle import collect
 from lab.runtime.launcher.spec import Spec, with_helper
 from lab.runtime.plan import Before
@@ -58,8 +58,8 @@ from lab.runtime.rootfs import layers
 from lab.runtime.rootfs.mounts import DirectoryRoot, OverlayRoot
 
 if TYPE_CHECKING:
-    from lab.backends.support.holdings import Holdings
     from lab.backends.support.host import Contained
+    from lab.backends.support.resources import InstanceResources
     from lab.backends.support.shared import SharedParts
 
 STATUS = 3  # in the container: the first descriptor that --preserve-fds lets through
@@ -121,7 +121,7 @@ class Reference(Container):
         super().prepare(image, knobs)
         self._list_groups()
 
-    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, resources: InstanceResources) -> Contained:
         self._list_groups()
         return ReferenceContainer.launch(self.runtime, self.site, spec, stdio, timeline)
 
@@ -136,7 +136,7 @@ class Reference(Container):
         with self._lock:
             if not self._listed:
                 path = group_of(self.site.session.id)
-                self.site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=path))
+                self.site.session.record(Resource(kind=ResourceKind.OTHER_CGROUP, name=path))
                 make_room(f"{path}/any")
                 self._listed = True
 
@@ -327,7 +327,9 @@ class ReferenceContainer:
             source = memory_file(stdin, opened)
             (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
             try:
-                begun = self._exec(beside(self.config, argv, User(uid=0, gid=0), "/"), [source, out_end, err_end])
+                begun = self._exec(
+                    exec_process(self.config, argv, User(uid=0, gid=0), "/"), [source, out_end, err_end]
+                )
             finally:
                 os.close(out_end)
                 os.close(err_end)

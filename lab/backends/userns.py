@@ -17,8 +17,8 @@ from lab.instance import LaunchRequest, Parity
 from lab.model import Check
 
 if TYPE_CHECKING:
-    from lab.backends.support.holdings import Holdings
     from lab.backends.support.host import Contained
+    from lab.backends.support.resources import InstanceResources
     from lab.host.clock import Timeline
     from lab.runtime.config.model import Config, MountConfig
     from lab.runtime.launcher.launcher import Spec
@@ -59,16 +59,16 @@ class UserNamespace(Container):
             id_mappings=SUBORDINATE_IDS,
         )
 
-    def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
+    def _surroundings(self, request: LaunchRequest, resources: InstanceResources) -> list[MountConfig]:
         from lab.runtime.bundle import SUBORDINATE_IDS
 
-        mounts = super()._surroundings(request, holdings)
+        mounts = super()._surroundings(request, resources)
         for mount in mounts:  # its own, to write to, as a container's are
             os.chown(mount.source, SUBORDINATE_IDS[0].host_id, SUBORDINATE_IDS[0].host_id)
         return mounts
 
-    def _connect(self, holdings: Holdings) -> Path:
+    def _connect(self, resources: InstanceResources) -> Path:
         return Path()  # a network namespace that stood before would belong to the host's root
 
-    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
-        return self._contain_and_connect(spec, stdio, timeline, holdings)
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, resources: InstanceResources) -> Contained:
+        return self._contain_and_connect(spec, stdio, timeline, resources)

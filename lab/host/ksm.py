@@ -18,7 +18,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.host import syscalls
 from lab.host.kernel import settings
-from lab.host.session.ledger import Kind, Resource, Session
+from lab.host.session.ledger import Resource, ResourceKind, Session
 
 FOLDER = Path("/sys/kernel/mm/ksm")
 RUNNING = "1"
@@ -112,7 +112,7 @@ def on(session: Session) -> Iterator[State]:
     run, pages_to_scan = str(FOLDER / "run"), str(FOLDER / "pages_to_scan")
     former = [(path, Path(path).read_text().strip()) for path in (pages_to_scan, run)]
     file = session.directory / SAVED
-    session.record(Resource(kind=Kind.SETTINGS, name=str(file)))
+    session.record(Resource(kind=ResourceKind.SETTINGS, name=str(file)))
     settings.save(file, [(run, STOP_AND_UNMERGE), *former])
     try:
         settings.write(pages_to_scan, str(PAGES_TO_SCAN))

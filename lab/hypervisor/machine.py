@@ -29,7 +29,7 @@ from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline, now
 from lab.hypervisor.boot import Boot, kernel_sign, remarks
 from lab.hypervisor.channels.agent import BUSYBOX, GuestAgent
-from lab.hypervisor.channels.commands import Session, Sessions
+from lab.hypervisor.channels.commands import GuestCommand, GuestCommands
 from lab.hypervisor.channels.keyboard import Keyboard
 from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.connection import Domain, Hypervisor
@@ -136,7 +136,7 @@ class Machine:
         self._domain = domain
         self._started = now()
         self._agent: GuestAgent | None = None
-        self._sessions: Sessions | None = None
+        self._commands: GuestCommands | None = None
         self._keyboard = Keyboard(request.stdin, self._input) if request.handover.interactive else None
         self._lock = threading.Lock()
         self._stopped = False
@@ -204,10 +204,10 @@ class Machine:
 
     def begin(
         self, process: Process, *, stdin: int | None, stdout: int, stderr: int, terminal: TerminalSize | None
-    ) -> Session:
+    ) -> GuestCommand:
         """Start a command with streams or a terminal of its own, with the image as its root.
 
-        Starts the guest's server of such commands the first time. Raises as `Sessions.begin` does.
+        Starts the guest's server of such commands the first time. Raises as `GuestCommands.begin` does.
         """
         return self._served().begin(
             process.argv,
@@ -306,14 +306,14 @@ class Machine:
                 self._agent = GuestAgent(connection)
             return self._agent
 
-    def _served(self) -> Sessions:
+    def _served(self) -> GuestCommands:
         with self._lock:
-            if self._sessions is None or not self._sessions.lives:
+            if self._commands is None or not self._commands.lives:
                 connection = self._connection(Port.SESSIONS)
                 word = f"lab-{uuid4().hex}"
                 self._channels.order(f"sessions {word}")
-                self._sessions = Sessions(connection, word)
-            return self._sessions
+                self._commands = GuestCommands(connection, word)
+            return self._commands
 
     def _connection(self, port: Port) -> socket.socket:
         channels = self._channels
@@ -330,7 +330,7 @@ class Machine:
             return None
 
     def _close_streams(self) -> None:
-        for streams in (self._sessions, self._keyboard):
+        for streams in (self._commands, self._keyboard):
             if streams is not None:
                 streams.close()
 

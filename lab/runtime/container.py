@@ -143,7 +143,7 @@ def _restorer() -> Callable[..., None]:
     return restorer.run
 
 
-def start_beside(
+def start_exec(
     process: ProcessPlan, pidfd: int, root: int, namespaces: int, cgroups: CgroupsPlan, stdio: list[int]
 ) -> Started:
     """One more process in the container whose first process is ``pidfd``: setns(2) instead of clone's flags.
@@ -163,7 +163,7 @@ def start_beside(
         started = fork(
             0,
             cgroups,
-            lambda *ends: init.run_beside(process, pidfd, joined, root, stdio, theirs, *ends),
+            lambda *ends: init.run_exec(process, pidfd, joined, root, stdio, theirs, *ends),
         )
         theirs.close()
         take_child_of(started, ours)

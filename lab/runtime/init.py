@@ -128,7 +128,7 @@ def refuse_missing(process: ProcessPlan) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
 
 
-def run_beside(
+def run_exec(
     process: ProcessPlan,
     pidfd: int,
     namespaces: int,

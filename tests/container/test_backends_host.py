@@ -15,7 +15,7 @@ from lab.backends.reference import Reference, ReferenceContainer
 from lab.backends.registry import available
 from lab.backends.site import Site
 from lab.backends.support import host
-from lab.backends.support.holdings import Holdings
+from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError
 from lab.images.store import Image, Origin
 from lab.model import ImageConfig, Kernel, Limits, PublishedPort, Volume
@@ -148,9 +148,9 @@ def test_a_failure_at_any_step_leaves_nothing(
     site: Site, backend: str, image: Image, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: dict[str, tuple[object, str]] = {
-        "endpoint": (Holdings, "plug_into" if backend == "userns" else "make_endpoint"),
-        "publish": (Holdings, "_publish"),
-        "scratch": (Holdings, "make_scratch"),
+        "endpoint": (InstanceResources, "plug_into" if backend == "userns" else "make_endpoint"),
+        "publish": (InstanceResources, "_publish"),
+        "scratch": (InstanceResources, "make_scratch"),
         "surroundings": (type(site.backend(backend)), "_surroundings"),
         "output": (host, "Output"),
         "config": (type(site.backend(backend)), "config"),

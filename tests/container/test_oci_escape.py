@@ -116,6 +116,6 @@ def test_no_module_is_read_from_the_containers_files() -> None:
     assert subprocess.run([*words, control], capture_output=True, text=True, check=True).stdout == ""
 
 
-@pytest.mark.parametrize("function", [setup.enter_root, setup.join_namespaces, init.run_beside])
+@pytest.mark.parametrize("function", [setup.enter_root, setup.join_namespaces, init.run_exec])
 def test_who_enters_takes_it(function: Callable[..., None]) -> None:
     assert "import_no_more" in function.__code__.co_names

@@ -154,4 +154,4 @@ def test_killed_it_stops_at_once_and_the_next_lab_removes_it(session: Session, o
 
 def test_a_ledger_removes_no_trace_but_its_own(session: Session) -> None:
     with pytest.raises(LabError, match="not a trace of this session"):
-        ledger._refuse_foreign(session.directory, ledger.Resource(kind=ledger.Kind.TRACE, name="of-the-host"))
+        ledger._refuse_foreign(session.directory, ledger.Resource(kind=ledger.ResourceKind.TRACE, name="of-the-host"))

@@ -1,4 +1,4 @@
-"""Sessions over their protocol: both halves for real, the guest's on this host, without a boundary and a machine."""
+"""Commands in guests over their protocol: both halves for real, the guest's on this host, without a boundary."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from lab.errors import LabError
 from lab.host.execution.contract import Execution
 from lab.hypervisor.channels import frames
-from lab.hypervisor.channels.commands import Sessions
-from lab.hypervisor.channels.frames import CHUNK_BYTES, FROM_THE_GUEST, HEADER, Frame, Kind, Malformed, Parser
+from lab.hypervisor.channels.commands import GuestCommands
+from lab.hypervisor.channels.frames import CHUNK_BYTES, FROM_THE_GUEST, HEADER, Frame, FrameKind, Malformed, Parser
 from lab.inside import build
 from lab.instance import Instance
 from lab.model import TerminalSize
@@ -34,7 +34,7 @@ GREETING = b"word\n"
 class Served:
     """As much of an Instance as the checks of streams need."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: GuestCommands) -> None:
         self.sessions = sessions
 
     def begin(
@@ -59,18 +59,18 @@ class Served:
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[Instance, Sessions, subprocess.Popen[bytes]]]:
+def server() -> Iterator[tuple[Instance, GuestCommands, subprocess.Popen[bytes]]]:
     ours, theirs = socket.socketpair()
     with ours, subprocess.Popen([build.program(), "serve", "word", "-"], stdin=theirs) as process:
         theirs.close()
-        sessions = Sessions(ours, "word")
+        sessions = GuestCommands(ours, "word")
         yield cast(Instance, Served(sessions)), sessions, process
         sessions.close()
         ours.close()
         assert process.wait(SECONDS) == 0
 
 
-def test_streams_and_exit_codes(server: tuple[Instance, Sessions, object]) -> None:
+def test_streams_and_exit_codes(server: tuple[Instance, GuestCommands, object]) -> None:
     instance = server[0]
     script = "cat; echo to stderr >&2; exit 3"
     read, write = os.pipe()
@@ -83,11 +83,11 @@ def test_streams_and_exit_codes(server: tuple[Instance, Sessions, object]) -> No
     streams.check_errors(instance)
 
 
-def test_much_data_both_ways(server: tuple[Instance, Sessions, object]) -> None:
+def test_much_data_both_ways(server: tuple[Instance, GuestCommands, object]) -> None:
     streams.check_much(server[0])
 
 
-def test_a_reader_that_is_stuck_holds_up_nobody(server: tuple[Instance, Sessions, object]) -> None:
+def test_a_reader_that_is_stuck_holds_up_nobody(server: tuple[Instance, GuestCommands, object]) -> None:
     instance = server[0]
     read, write = os.pipe()
     with instance.begin(["yes"], stdin=None, stdout=write, stderr=write) as stuck:
@@ -100,7 +100,7 @@ def test_a_reader_that_is_stuck_holds_up_nobody(server: tuple[Instance, Sessions
     os.close(write)
 
 
-def test_many_at_once(server: tuple[Instance, Sessions, object]) -> None:
+def test_many_at_once(server: tuple[Instance, GuestCommands, object]) -> None:
     def outcome(number: int) -> tuple[int, bytes, bytes]:
         return streams.outcome(server[0], "sh", "-c", f"echo {number}; exit {number}")
 
@@ -119,7 +119,7 @@ def test_many_at_once(server: tuple[Instance, Sessions, object]) -> None:
 
 
 def test_the_end_of_the_connection_is_the_end_of_its_commands(
-    server: tuple[Instance, Sessions, subprocess.Popen[bytes]],
+    server: tuple[Instance, GuestCommands, subprocess.Popen[bytes]],
 ) -> None:
     instance, _, process = server
     read, write = os.pipe()
@@ -154,18 +154,20 @@ class Hostile:
         """Wait for an OPEN, and say that it was executed."""
         self.end.sendall(b"what was left on the line" + GREETING)
         self.end.recv(1 << 16)
-        self.end.sendall(whole(1, Kind.STARTED, b""))
+        self.end.sendall(whole(1, FrameKind.STARTED, b""))
 
 
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        ([(1, Kind.DATA, bytes(CHUNK_BYTES))] * 20, "more than its window"),
-        ([(1, Kind.OPEN, b"")], "unknown kind"),
-        ([(1, Kind.ENDED, b"")], "ENDED of 0 bytes"),
+        ([(1, FrameKind.DATA, bytes(CHUNK_BYTES))] * 20, "more than its window"),
+        ([(1, FrameKind.OPEN, b"")], "unknown kind"),
+        ([(1, FrameKind.ENDED, b"")], "ENDED of 0 bytes"),
     ],
 )
-def test_a_guest_that_breaks_the_rules_loses_its_sessions(sent: list[tuple[int, Kind, bytes]], message: str) -> None:
+def test_a_guest_that_breaks_the_rules_loses_its_sessions(
+    sent: list[tuple[int, FrameKind, bytes]], message: str
+) -> None:
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
     os.write(write, bytes(fcntl.fcntl(write, fcntl.F_GETPIPE_SZ)))  # nobody reads: nothing of it is passed on
@@ -175,7 +177,7 @@ def test_a_guest_that_breaks_the_rules_loses_its_sessions(sent: list[tuple[int, 
         guest = Hostile(theirs)
         greeter = threading.Thread(target=guest.greet)
         greeter.start()
-        sessions = Sessions(ours, "word")
+        sessions = GuestCommands(ours, "word")
         opened.callback(sessions.close)
         served = cast(Instance, Served(sessions))
         with served.begin(["any"], stdin=None, stdout=write, stderr=write) as execution:
@@ -192,7 +194,7 @@ def test_a_guest_that_breaks_the_rules_loses_its_sessions(sent: list[tuple[int, 
 # The parser
 
 
-def whole(session: int, kind: Kind, payload: bytes) -> bytes:
+def whole(session: int, kind: FrameKind, payload: bytes) -> bytes:
     return HEADER.pack(session, kind, len(payload)) + payload
 
 
@@ -209,7 +211,7 @@ payloads = st.sampled_from(sorted(FROM_THE_GUEST)).flatmap(
 
 @given(st.lists(payloads, max_size=8), st.binary(max_size=100), st.data())
 def test_frames_come_out_whole_however_they_are_cut(
-    sent: list[tuple[int, Kind, bytes]], before: bytes, data: st.DataObject
+    sent: list[tuple[int, FrameKind, bytes]], before: bytes, data: st.DataObject
 ) -> None:
     stream = before.replace(GREETING, b"") + b"\xff" + GREETING + b"".join(whole(*each) for each in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from streams import Screen
 
-from lab.hypervisor.channels.frames import SIZE, Kind, frame
+from lab.hypervisor.channels.frames import SIZE, FrameKind, frame
 from lab.inside import build
 
 SECONDS = 20.0
@@ -49,8 +49,8 @@ def test_input_to_its_end(port: int, start: Start) -> None:
     process, _ = start("sh", "-c", "cat; exit 7")
     for part in (b"one\n", b"two\n" * 10_000):
         for at in range(0, len(part), 1000):
-            os.write(port, frame(0, Kind.DATA, part[at : at + 1000]))
-    os.write(port, frame(0, Kind.END))
+            os.write(port, frame(0, FrameKind.DATA, part[at : at + 1000]))
+    os.write(port, frame(0, FrameKind.END))
     assert process.stdout
     assert process.stdout.read() == b"one\n" + b"two\n" * 10_000
     assert process.wait(SECONDS) == 7
@@ -59,15 +59,15 @@ def test_input_to_its_end(port: int, start: Start) -> None:
 def test_a_terminal(port: int, start: Start) -> None:
     words = (str(build.program()), "init", "--terminal", "33x101", "--", "sh")
     process, screen = start(*words, options=("--terminal",))
-    os.write(port, frame(0, Kind.DATA, b"stty size\n"))
+    os.write(port, frame(0, FrameKind.DATA, b"stty size\n"))
     screen.until("33 101\r\n")
-    os.write(port, frame(0, Kind.RESIZE, SIZE.pack(12, 34)))
-    os.write(port, frame(0, Kind.DATA, b"stty size; sh -c 'echo foreground; exec sleep 100'\n"))
+    os.write(port, frame(0, FrameKind.RESIZE, SIZE.pack(12, 34)))
+    os.write(port, frame(0, FrameKind.DATA, b"stty size; sh -c 'echo foreground; exec sleep 100'\n"))
     screen.until("12 34\r\nforeground\r\n")
-    os.write(port, frame(0, Kind.DATA, b"\x03"))
-    os.write(port, frame(0, Kind.DATA, b"echo interrupted $?\n"))
+    os.write(port, frame(0, FrameKind.DATA, b"\x03"))
+    os.write(port, frame(0, FrameKind.DATA, b"echo interrupted $?\n"))
     screen.until("interrupted 130\r\n")
-    os.write(port, frame(0, Kind.DATA, b"exit 9\n"))
+    os.write(port, frame(0, FrameKind.DATA, b"exit 9\n"))
     assert process.wait(SECONDS) == 9
 
 

@@ -21,7 +21,7 @@ from lab.errors import LabError
 from lab.host.cgroup import delegation
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.session import ledger
-from lab.host.session.ledger import Kind, Resource, Session
+from lab.host.session.ledger import Resource, ResourceKind, Session
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +73,10 @@ def locked(directory: Path) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-@pytest.mark.parametrize("kind", [Kind.CGROUP, Kind.OTHER_CGROUP])
-def test_a_group_is_killed_and_then_removed(kind: Kind, is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [ResourceKind.CGROUP, ResourceKind.OTHER_CGROUP])
+def test_a_group_is_killed_and_then_removed(
+    kind: ResourceKind, is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     group, trees = Made(is_there), []
 
     def opened(name: str, hierarchies: object = None) -> Made:
@@ -89,7 +91,7 @@ def test_a_group_is_killed_and_then_removed(kind: Kind, is_there: bool, monkeypa
     (killed, seconds), (removed, again) = group.done[1:]
     assert (killed, removed) == ("kill", "remove")
     assert seconds == again == ledger.KILL_TIMEOUT_SECONDS
-    assert trees == 2 * [type(Unused.detect()) if kind is Kind.OTHER_CGROUP else type(None)]
+    assert trees == 2 * [type(Unused.detect()) if kind is ResourceKind.OTHER_CGROUP else type(None)]
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -97,7 +99,10 @@ def test_a_scope_and_a_trace_are_asked_for_by_their_names(is_there: bool, monkey
     scope, trace, named = Made(is_there), Made(is_there), []
     monkeypatch.setattr(ledger, "Scope", lambda name: named.append(name) or scope)
     monkeypatch.setattr(ledger, "tracefs", trace)
-    for resource in (Resource(kind=Kind.SCOPE, name="one.scope"), Resource(kind=Kind.TRACE, name="lab-one")):
+    for resource in (
+        Resource(kind=ResourceKind.SCOPE, name="one.scope"),
+        Resource(kind=ResourceKind.TRACE, name="lab-one"),
+    ):
         assert resource.exists() is is_there
         resource.remove()
     assert named == ["one.scope", "one.scope"]
@@ -107,7 +112,7 @@ def test_a_scope_and_a_trace_are_asked_for_by_their_names(is_there: bool, monkey
 
 def test_a_file_is_unlinked_and_may_be_gone_already(tmp_path: Path) -> None:
     (tmp_path / "socket").touch()
-    resource = Resource(kind=Kind.FILE, name=str(tmp_path / "socket"))
+    resource = Resource(kind=ResourceKind.FILE, name=str(tmp_path / "socket"))
     assert resource.exists()
     resource.remove()
     assert not resource.exists()
@@ -117,9 +122,9 @@ def test_a_file_is_unlinked_and_may_be_gone_already(tmp_path: Path) -> None:
 def test_the_cleaner_is_no_leftover_of_itself() -> None:
     """A launcher is listed in the session that it removes."""
     mine, parents = (ledger.start_time(pid) or 0 for pid in (os.getpid(), os.getppid()))
-    assert not Resource(kind=Kind.PROCESS, name=str(os.getpid()), started=mine).exists()
-    assert Resource(kind=Kind.PROCESS, name=str(os.getppid()), started=parents).exists()
-    assert not Resource(kind=Kind.PROCESS, name=str(os.getppid()), started=parents - 1).exists()
+    assert not Resource(kind=ResourceKind.PROCESS, name=str(os.getpid()), started=mine).exists()
+    assert Resource(kind=ResourceKind.PROCESS, name=str(os.getppid()), started=parents).exists()
+    assert not Resource(kind=ResourceKind.PROCESS, name=str(os.getppid()), started=parents - 1).exists()
 
 
 def test_a_process_that_survives_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,27 +132,27 @@ def test_a_process_that_survives_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     with subprocess.Popen(["sleep", "60"]) as process:
         monkeypatch.setattr(ledger, "start_time", lambda pid: 7)  # as one in the midst of a system call that hangs
         with pytest.raises(LabError, match="SIGKILL"):
-            Resource(kind=Kind.PROCESS, name=str(process.pid), started=7).remove()
+            Resource(kind=ResourceKind.PROCESS, name=str(process.pid), started=7).remove()
 
 
 def test_a_process_that_is_gone_needs_no_killing() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
-    Resource(kind=Kind.PROCESS, name=str(process.pid), started=7).remove()
+    Resource(kind=ResourceKind.PROCESS, name=str(process.pid), started=7).remove()
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (Kind.SCOPE, "sshd.service"),
-        (Kind.TRACE, "lab-otherone"),
-        (Kind.FILE, "/etc/passwd"),
-        (Kind.DIRECTORY, "/etc/../var/tmp/x"),
-        (Kind.FILE, "var/tmp/lab/x"),
+        (ResourceKind.SCOPE, "sshd.service"),
+        (ResourceKind.TRACE, "lab-otherone"),
+        (ResourceKind.FILE, "/etc/passwd"),
+        (ResourceKind.DIRECTORY, "/etc/../var/tmp/x"),
+        (ResourceKind.FILE, "var/tmp/lab/x"),
     ],
 )
 def test_what_a_session_can_not_have_made_stays(
-    kind: Kind, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: ResourceKind, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Resource, "exists", lambda self: True)
     monkeypatch.setattr(Resource, "remove", lambda self: pytest.fail(f"{self.name} was removed"))
@@ -166,11 +171,11 @@ def test_what_a_session_has_made_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session.open()
     scope = delegation.scope_of(session.id)
     made = [
-        Resource(kind=Kind.SCOPE, name=scope),
-        Resource(kind=Kind.TRACE, name=f"lab-{session.id}"),
-        Resource(kind=Kind.FILE, name="/var/tmp/x"),
-        Resource(kind=Kind.CGROUP, name=f"lab/{session.id}/web"),
-        Resource(kind=Kind.OTHER_CGROUP, name=f"{scope}/{delegation.INSTANCES}/web"),
+        Resource(kind=ResourceKind.SCOPE, name=scope),
+        Resource(kind=ResourceKind.TRACE, name=f"lab-{session.id}"),
+        Resource(kind=ResourceKind.FILE, name="/var/tmp/x"),
+        Resource(kind=ResourceKind.CGROUP, name=f"lab/{session.id}/web"),
+        Resource(kind=ResourceKind.OTHER_CGROUP, name=f"{scope}/{delegation.INSTANCES}/web"),
     ]
     for resource in made:
         session.record(resource)
@@ -227,7 +232,7 @@ def test_a_closed_one_records_nothing_and_closes_no_more(tmp_path: Path) -> None
         session.close()
         other.write("x")
     with pytest.raises(LabError, match=session.id):
-        session.record(Resource(kind=Kind.FILE, name=str(tmp_path / "x")))
+        session.record(Resource(kind=ResourceKind.FILE, name=str(tmp_path / "x")))
 
 
 def test_its_first_descriptor_may_be_0(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_its_first_descriptor_may_be_0(tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             written: list[int] = []
             patch.setattr(os, "write", lambda descriptor, line: written.append(descriptor))
-            session.record(Resource(kind=Kind.FILE, name=str(tmp_path / "x")))
+            session.record(Resource(kind=ResourceKind.FILE, name=str(tmp_path / "x")))
             closed: list[int] = []
             patch.setattr(os, "close", lambda descriptor: closed.append(descriptor) if descriptor == 0 else None)
             session.close()
@@ -253,7 +258,7 @@ def test_when_a_process_started_is_kept_with_it() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         with Session.open() as session:
             session.process(process.pid)
-            session.record(Resource(kind=Kind.FILE, name="/var/tmp/x"))
+            session.record(Resource(kind=ResourceKind.FILE, name="/var/tmp/x"))
             written, file = ledger.resources(session.directory)
             assert written.started == ledger.start_time(process.pid) != 0
             assert file.started == 0
@@ -320,7 +325,7 @@ def test_one_that_is_kept_is_not_stale_and_its_new_owner_is_written_down() -> No
 def test_what_would_be_removed_is_told_newest_first(tmp_path: Path) -> None:
     with Session.open() as session:
         first, second = (session.make_directory(tmp_path / "home" / name) for name in ("first", "second"))
-        session.record(Resource(kind=Kind.FILE, name=str(tmp_path / "home" / "gone")))
+        session.record(Resource(kind=ResourceKind.FILE, name=str(tmp_path / "home" / "gone")))
         told = ledger.leftovers(session.directory)
     assert [line.rpartition(" ")[2] for line in told] == [str(second), str(first), str(session.directory)]
     assert all(session.id in line for line in told)
@@ -329,7 +334,7 @@ def test_what_would_be_removed_is_told_newest_first(tmp_path: Path) -> None:
 def test_what_can_not_be_removed_is_told_and_the_rest_is_removed(tmp_path: Path) -> None:
     sessions = [Session.open(), Session.open()]
     scratch = sessions[1].make_directory(tmp_path / "home" / "scratch")
-    sessions[0].record(Resource(kind=Kind.DIRECTORY, name="/etc"))
+    sessions[0].record(Resource(kind=ResourceKind.DIRECTORY, name="/etc"))
     with dead(sessions[0]), dead(sessions[1]), pytest.raises(LabError) as caught:
         ledger.clean_stale()
     assert "/etc" in caught.value.detail
@@ -362,6 +367,6 @@ def test_the_launchers_last_act(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (interpreter, module, folder) == (sys.executable, ledger.__name__, str(sessions[0].directory))
     assert ledger.main([folder]) == 0
     assert [scratch.exists() for scratch in scratches] == [False, False, True]
-    sessions[2].record(Resource(kind=Kind.FILE, name="/etc/passwd"))
+    sessions[2].record(Resource(kind=ResourceKind.FILE, name="/etc/passwd"))
     assert ledger.main([str(sessions[2].directory)]) == 1
     assert "/etc/passwd" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.host import trees
 from lab.host.kernel import settings
 from lab.host.session import ledger
-from lab.host.session.ledger import Kind, Resource, Session
+from lab.host.session.ledger import Resource, ResourceKind, Session
 
 OWNER_THAT_DIES = """
 import sys
@@ -120,7 +120,7 @@ def test_after_a_reboot_only_files_are_removed(tmp_path: Path, monkeypatch: pyte
     session = Session.open()
     scratch = session.make_directory(tmp_path / "home" / "scratch")
     session.process(os.getppid())
-    session.record(Resource(kind=Kind.CGROUP, name=f"lab/{session.id}/web-1"))
+    session.record(Resource(kind=ResourceKind.CGROUP, name=f"lab/{session.id}/web-1"))
     monkeypatch.setattr(ledger, "boot_id", lambda: "another boot")
     monkeypatch.setattr(ledger, "_kill", lambda *_: pytest.fail("a process of another boot was killed"))
     monkeypatch.setattr(ledger.ControlGroup, "open", lambda *_: pytest.fail("a cgroup of another boot was removed"))
@@ -131,7 +131,7 @@ def test_a_recorded_process_is_killed_and_its_successor_is_not() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         started = ledger.start_time(process.pid)
         assert started
-        Resource(kind=Kind.PROCESS, name=str(process.pid), started=started - 1).remove()
+        Resource(kind=ResourceKind.PROCESS, name=str(process.pid), started=started - 1).remove()
         assert process.poll() is None
         with Session.open() as session:
             session.process(process.pid)
@@ -172,7 +172,7 @@ def test_two_cleaners_share_the_work(tmp_path: Path, runtime: Path) -> None:
 )
 def test_a_ledger_cannot_name_what_lab_never_makes(line: dict[str, str]) -> None:
     session = Session.open()
-    session.record(Resource(kind=Kind(line["kind"]), name=line["name"]))
+    session.record(Resource(kind=ResourceKind(line["kind"]), name=line["name"]))
     with pytest.raises(LabError, match="left something behind") as caught:
         session.close()
     assert line["name"] in caught.value.detail
@@ -182,7 +182,7 @@ def test_a_ledger_cannot_name_what_lab_never_makes(line: dict[str, str]) -> None
 def test_one_failure_does_not_keep_the_rest(tmp_path: Path) -> None:
     session = Session.open()
     first = session.make_directory(tmp_path / "home" / "first")
-    session.record(Resource(kind=Kind.DIRECTORY, name="/etc"))
+    session.record(Resource(kind=ResourceKind.DIRECTORY, name="/etc"))
     last = session.make_directory(tmp_path / "home" / "last")
     with pytest.raises(LabError):
         session.close()
@@ -204,7 +204,7 @@ def test_what_another_cleaner_removes_meanwhile_keeps_nothing_else(
         unlink(*path, **options)
 
     monkeypatch.setattr(os, "unlink", too_late)
-    Resource(kind=Kind.DIRECTORY, name=str(tmp_path / "scratch")).remove()
+    Resource(kind=ResourceKind.DIRECTORY, name=str(tmp_path / "scratch")).remove()
     assert not (tmp_path / "scratch").exists()
 
 
@@ -213,7 +213,7 @@ def test_a_symbolic_link_is_never_followed(tmp_path: Path) -> None:
     precious.mkdir()
     (precious / "file").write_text("keep")
     session = Session.open()
-    session.record(Resource(kind=Kind.DIRECTORY, name=str(tmp_path / "home" / "link")))
+    session.record(Resource(kind=ResourceKind.DIRECTORY, name=str(tmp_path / "home" / "link")))
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "link").symlink_to(precious)
     with pytest.raises(LabError):
@@ -324,7 +324,7 @@ def test_settings_are_written_back_once_and_only_those_of_lab(
     setting.write_text("1")
     session = Session.open()
     file = session.directory / "ksm.settings"
-    session.record(Resource(kind=Kind.SETTINGS, name=str(file)))
+    session.record(Resource(kind=ResourceKind.SETTINGS, name=str(file)))
     settings.save(file, [(str(setting), "2"), (str(setting), "0")])
     settings.put_back(file)
     assert setting.read_text() == "0"
@@ -340,7 +340,7 @@ def test_settings_of_a_dead_session_are_written_back(tmp_path: Path, monkeypatch
     setting.write_text("1")
     session = Session.open()
     file = session.directory / "ksm.settings"
-    session.record(Resource(kind=Kind.SETTINGS, name=str(file)))
+    session.record(Resource(kind=ResourceKind.SETTINGS, name=str(file)))
     settings.save(file, [(str(setting), "0")])
     session.close()
     assert setting.read_text() == "0"
@@ -350,7 +350,7 @@ def test_settings_of_a_dead_session_are_written_back(tmp_path: Path, monkeypatch
 def test_no_other_settings_are_written(where: str) -> None:
     session = Session.open()
     file = session.directory / "ksm.settings"
-    session.record(Resource(kind=Kind.SETTINGS, name=str(file)))
+    session.record(Resource(kind=ResourceKind.SETTINGS, name=str(file)))
     settings.save(file, [(where, "x")])
     with pytest.raises(LabError) as caught:
         session.close()
@@ -359,7 +359,7 @@ def test_no_other_settings_are_written(where: str) -> None:
 
 def test_a_file_of_settings_from_elsewhere_is_not_obeyed(tmp_path: Path) -> None:
     session = Session.open()
-    session.record(Resource(kind=Kind.SETTINGS, name=str(tmp_path / "ksm.settings")))
+    session.record(Resource(kind=ResourceKind.SETTINGS, name=str(tmp_path / "ksm.settings")))
     settings.save(tmp_path / "ksm.settings", [])
     with pytest.raises(LabError) as caught:
         session.close()

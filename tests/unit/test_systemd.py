@@ -17,7 +17,7 @@ from lab.host.cgroup import cgroupfs, delegation, mounted, systemd
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.mounted import Mounted
 from lab.host.session import ledger
-from lab.host.session.ledger import Kind, Resource, Session
+from lab.host.session.ledger import Resource, ResourceKind, Session
 from lab.model import Completed
 
 SESSION = "1f2e3d4c"
@@ -204,19 +204,19 @@ def test_an_end_is_waited_for_and_what_stays_is_named(tree: Path, monkeypatch: p
     leaving.mkdir()
     threading.Timer(0.05, leaving.rmdir).start()
     before = time.monotonic()
-    Resource(kind=Kind.SCOPE, name=leaving.name).remove()
+    Resource(kind=ResourceKind.SCOPE, name=leaving.name).remove()
     assert time.monotonic() - before < systemd.GRACE_SECONDS
     monkeypatch.setattr(systemd, "GRACE_SECONDS", 0.01)
     monkeypatch.setattr(systemd, "END_SECONDS", 0.05)
     with pytest.raises(LabError, match=SCOPE):
-        Resource(kind=Kind.SCOPE, name=SCOPE).remove()
+        Resource(kind=ResourceKind.SCOPE, name=SCOPE).remove()
 
 
 def test_a_ledger_names_no_other_sessions_scope(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "runtime_root", lambda: tmp_path / "run")
     session = Session.open()
-    session.record(Resource(kind=Kind.SCOPE, name=SCOPE))
-    session.record(Resource(kind=Kind.CGROUP, name=f"{SCOPE}/instances"))
+    session.record(Resource(kind=ResourceKind.SCOPE, name=SCOPE))
+    session.record(Resource(kind=ResourceKind.CGROUP, name=f"{SCOPE}/instances"))
     with pytest.raises(LabError) as caught:
         session.close()
     assert caught.value.detail.count("of this session") == 2

@@ -17,7 +17,7 @@ from tiny import tiny_image
 
 from lab.backends.registry import available
 from lab.backends.site import Site
-from lab.backends.support.holdings import Holdings
+from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup import delegation
 from lab.host.cgroup.control import ControlGroup
@@ -80,7 +80,7 @@ def test_a_failure_at_any_step_leaves_nothing(
         raise LabError("injected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Machine if step == "start" else Holdings, step, fail)
+        patch.setattr(Machine if step == "start" else InstanceResources, step, fail)
         with pytest.raises(LaunchError, match="injected"):
             site.backend("microvm").launch(contract.request(site, image, "broken", logs=tmp_path))
     assert_unchanged(before)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error, stop_signal_of
-from lab.backends.support.holdings import Holdings
 from lab.backends.support.output import DRAIN_SECONDS, Output
+from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable
 from lab.backends.support.streams import Begun, HostExecution, Streams, another_process
 from lab.errors import ExitUnknown, LabError
@@ -61,7 +61,7 @@ class HostInstance(Savable["Checkpoint"]):
         backend: str,
         request: LaunchRequest,
         container: Contained,
-        holdings: Holdings,
+        resources: InstanceResources,
         outputs: ExitStack,
         streams: Streams,
         layers: Tree,
@@ -70,11 +70,11 @@ class HostInstance(Savable["Checkpoint"]):
         self.backend = backend
         self.request = request
         self.timeline = container.timeline
-        self.address = holdings.address
-        self.published = holdings.published
+        self.address = resources.address
+        self.published = resources.published
         self.cgroup = container.cgroup
         self.container = container
-        self._holdings = holdings
+        self._resources = resources
         self._outputs = outputs
         self._streams = streams
         self._layers = layers
@@ -131,7 +131,7 @@ class HostInstance(Savable["Checkpoint"]):
                 self.container.wait(grace_seconds)
         with ExitStack() as each:  # in reverse order, whatever the others raise
             each.callback(self._verify_gone)
-            each.callback(self._holdings.release)
+            each.callback(self._resources.release)
             each.callback(self._outputs.close)
             each.callback(self._streams.drain, DRAIN_SECONDS)
             each.callback(self.container.close)
@@ -217,16 +217,16 @@ class HostBackend(SiteBackend):
         """One that goes on from ``checkpoint``, or one that is executed, and can be saved if it is ``savable``."""
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
-        holdings, outputs, streams = Holdings(self.site, request), ExitStack(), Streams()
+        resources, outputs, streams = InstanceResources(self.site, request), ExitStack(), Streams()
         try:
-            container = self._start(request, holdings, outputs, streams, timeline, checkpoint, savable=savable)
+            container = self._start(request, resources, outputs, streams, timeline, checkpoint, savable=savable)
         except BaseException as error:
             outputs.close()
-            holdings.release()
+            resources.release()
             raise_as_launch_error(error)
             raise
         layers = Tree(self.site.store.lower_directories(request.image))
-        instance = HostInstance(self.name, request, container, holdings, outputs, streams, layers)
+        instance = HostInstance(self.name, request, container, resources, outputs, streams, layers)
         instance.snapshot_bytes = checkpoint.size_bytes if checkpoint else None
         return instance
 
@@ -240,12 +240,12 @@ class HostBackend(SiteBackend):
             survives=True,
         )
         lost = self.site.network_lost
-        holdings = Holdings.adopt(self.site, request, survivor.address)
+        resources = InstanceResources.adopt(self.site, request, survivor.address)
         if lost:
-            holdings.reconnect(survivor.pid)
+            resources.reconnect(survivor.pid)
         container = self._take_over(spec, survivor)
         streams, layers = Streams(), self.files_left(request)
-        return HostInstance(self.name, request, container, holdings, ExitStack(), streams, layers)
+        return HostInstance(self.name, request, container, resources, ExitStack(), streams, layers)
 
     def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
         """What `_contain` made in another process."""
@@ -256,7 +256,7 @@ class HostBackend(SiteBackend):
     def _start(
         self,
         request: LaunchRequest,
-        holdings: Holdings,
+        resources: InstanceResources,
         outputs: ExitStack,
         streams: Streams,
         timeline: Timeline,
@@ -268,8 +268,8 @@ class HostBackend(SiteBackend):
         from lab.runtime.plan import Before, Enter
 
         with timeline.step("lab", Before.NETWORK):
-            network = self._connect(holdings)
-        mounts = [*self._surroundings(request, holdings), *_volumes(request)]
+            network = self._connect(resources)
+        mounts = [*self._surroundings(request, resources), *_volumes(request)]
         for log in checkpoint.logs if checkpoint else ():
             shutil.copy(log, request.log_directory)  # what it goes on with has a beginning
         stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
@@ -292,7 +292,7 @@ class HostBackend(SiteBackend):
         else:
             stdio = [streams.input(request.stdin), stdout.descriptor, stderr.descriptor]
         with ExitStack() as undo:
-            container = self._contain(spec, stdio, timeline, holdings)
+            container = self._contain(spec, stdio, timeline, resources)
             undo.callback(container.close)
             stdout.handed_over()
             stderr.handed_over()
@@ -300,16 +300,18 @@ class HostBackend(SiteBackend):
             undo.pop_all()
         return container
 
-    def _connect(self, holdings: Holdings) -> Path:
+    def _connect(self, resources: InstanceResources) -> Path:
         """The network namespace that the instance will live in."""
-        return holdings.make_endpoint().path
+        return resources.make_endpoint().path
 
-    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, resources: InstanceResources) -> Contained:
         """Start it. It brings its own cgroup and writable layer, both of the session's, and removes them itself."""
         stdin, stdout, stderr = stdio
         return self.site.launcher.launch(spec, stdin=stdin, stdout=stdout, stderr=stderr, timeline=timeline)
 
-    def _contain_and_connect(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
+    def _contain_and_connect(
+        self, spec: Spec, stdio: list[int], timeline: Timeline, resources: InstanceResources
+    ) -> Contained:
         """Start what makes its network namespace itself, so that its user namespace owns it, and hold it until that
         is connected.
         """
@@ -321,12 +323,12 @@ class HostBackend(SiteBackend):
             container = self.site.launcher.launch(held, stdin=stdin, stdout=stdout, stderr=stderr, timeline=timeline)
             undo.callback(container.close)
             with timeline.step("lab", Before.NETWORK):
-                holdings.plug_into(container.pid)
+                resources.plug_into(container.pid)
             container.proceed()
             undo.pop_all()
         return container
 
-    def _surroundings(self, request: LaunchRequest, holdings: Holdings) -> list[MountConfig]:
+    def _surroundings(self, request: LaunchRequest, resources: InstanceResources) -> list[MountConfig]:
         """The three files of /etc that say where an instance is, the same text as a guest gets.
 
         An image without /etc gets none: a mount point made for them would be a file the image does not hold.
@@ -335,10 +337,10 @@ class HostBackend(SiteBackend):
 
         if not any((lower / "etc").is_dir() for lower in self.site.store.lower_directories(request.image)):
             return []
-        folder = holdings.make_scratch()
+        folder = resources.make_scratch()
         texts = {
             "hostname": f"{request.name}\n",
-            "hosts": holdings.hosts(),
+            "hosts": resources.hosts(),
             "resolv.conf": "# lab gives its instances no name server\n",
         }
         for name, text in texts.items():

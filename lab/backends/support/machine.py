@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error, stop_signal_of
-from lab.backends.support.holdings import Holdings
 from lab.backends.support.knobs import designed
+from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable, Snapshots
 from lab.backends.support.streams import another_process
 from lab.errors import LaunchError
@@ -47,19 +47,19 @@ class MachineInstance(Savable["Snapshot"]):
     """One virtual machine that runs one application."""
 
     def __init__(
-        self, backend: str, request: LaunchRequest, machine: Machine, holdings: Holdings, layers: Tree
+        self, backend: str, request: LaunchRequest, machine: Machine, resources: InstanceResources, layers: Tree
     ) -> None:
         self.name = request.name
         self.backend = backend
         self.request = request
         self.timeline = machine.timeline
-        self.address = holdings.address
-        self.published = holdings.published
+        self.address = resources.address
+        self.published = resources.published
         self.accelerator = machine.request.accelerator
         self.cgroup = machine.request.cgroup
         self.machine = machine
         self.snapshot_bytes = machine.request.snapshot.size_bytes if machine.request.snapshot else None
-        self._holdings = holdings
+        self._resources = resources
         self._layers = layers
         self._stop_signal = stop_signal_of(request.image)
 
@@ -99,10 +99,10 @@ class MachineInstance(Savable["Snapshot"]):
         self.machine.signal(number)
 
     def stop(self, grace_seconds: float = 10.0) -> None:
-        self.machine.stop(grace_seconds, self._stop_signal, release=self._holdings.release)
+        self.machine.stop(grace_seconds, self._stop_signal, release=self._resources.release)
 
     def save(self, directory: Path) -> Snapshot:
-        return self.machine.save(directory, release=self._holdings.release)
+        return self.machine.save(directory, release=self._resources.release)
 
 
 class MachineBackend(SiteBackend):
@@ -171,21 +171,21 @@ class MachineBackend(SiteBackend):
         timeline.mark(Phase.REQUESTED)
         if self._designed(request.knobs) not in self._guests:
             self.prepare(request.image, request.knobs)
-        holdings = Holdings(self.site, request)
+        resources = InstanceResources(self.site, request)
         try:
-            machine = self._start(request, holdings, timeline, snapshot)
+            machine = self._start(request, resources, timeline, snapshot)
         except BaseException as error:
-            holdings.release()
+            resources.release()
             raise_as_launch_error(error)
             raise
-        return MachineInstance(self.name, request, machine, holdings, self._layers(request))
+        return MachineInstance(self.name, request, machine, resources, self._layers(request))
 
     def adopt(self, request: LaunchRequest, survivor: Survivor) -> MachineInstance:
         from lab.hypervisor.machine import Machine
         from lab.network.network import SUBNET, mac_of
 
         self.site.adopt_network_of(survivor.pid)  # a VMM has its tap, and so has kept it
-        holdings = Holdings.adopt(self.site, request, survivor.address)
+        resources = InstanceResources.adopt(self.site, request, survivor.address)
         group = ControlGroup.open(group_of(self.site.session.id, request.name))
         address = IPv4Interface(f"{survivor.address}/{SUBNET.prefixlen}")
         machine = Machine.adopt(
@@ -200,7 +200,7 @@ class MachineBackend(SiteBackend):
             survivor.pid,
             survivor.timeline,
         )
-        return MachineInstance(self.name, request, machine, holdings, self.files_left(request))
+        return MachineInstance(self.name, request, machine, resources, self.files_left(request))
 
     def _designed(self, knobs: Mapping[str, str]) -> Design:
         return designed(self.design, self.settle(knobs))
@@ -209,7 +209,7 @@ class MachineBackend(SiteBackend):
         return Tree(self.site.store.lower_directories(request.image))
 
     def _start(
-        self, request: LaunchRequest, holdings: Holdings, timeline: Timeline, snapshot: Snapshot | None
+        self, request: LaunchRequest, resources: InstanceResources, timeline: Timeline, snapshot: Snapshot | None
     ) -> Machine:
         from lab.hypervisor.domain import Interface
         from lab.hypervisor.machine import Machine
@@ -218,10 +218,10 @@ class MachineBackend(SiteBackend):
 
         design = self._designed(request.knobs)
         with timeline.step("lab", Before.NETWORK):
-            tap = holdings.make_tap()
+            tap = resources.make_tap()
         # Limits bind the guest, which is as large as they say; QEMU's own needs come on top and are measured.
         with timeline.step("lab", Before.CGROUP):
-            group = holdings.make_control_group(Limits())
+            group = resources.make_control_group(Limits())
         address = IPv4Interface(f"{tap.address}/{tap.prefix_length}")
         disk = image_disk(self.site.store, request.image, design.disk)
         wanted = self._request(request, group, address, tap.mac, accelerator=self.site.accelerator, disk=disk)

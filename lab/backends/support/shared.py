@@ -20,7 +20,7 @@ from lab.errors import LabError
 from lab.host.cgroup import delegation
 from lab.host.cgroup.systemd import Scope
 from lab.host.home import home as lab_home
-from lab.host.session.ledger import Kind, Resource, Session, clean_stale
+from lab.host.session.ledger import Resource, ResourceKind, Session, clean_stale
 from lab.model import Accelerator
 
 if TYPE_CHECKING:  # imported when needed: the launcher starts while this process is still small
@@ -66,8 +66,8 @@ class SharedParts:
             session = stack.enter_context(Session.open())
             site = cls(lab_home(), session, stack)
             if delegation.here():
-                session.record(Resource(kind=Kind.SCOPE, name=delegation.scope_of(session.id)))
-            session.record(Resource(kind=Kind.CGROUP, name=delegation.group_of(session.id)))
+                session.record(Resource(kind=ResourceKind.SCOPE, name=delegation.scope_of(session.id)))
+            session.record(Resource(kind=ResourceKind.CGROUP, name=delegation.group_of(session.id)))
             session.make_directory(site.scratch)
             site._start_launcher(detached)
             site._stack = stack.pop_all()

@@ -27,7 +27,7 @@ DEFAULT_TERM = "xterm"
 
 
 class Begun(Protocol):
-    """A process in a container. The methods are those of `lab.runtime.launcher.execs.Beside`."""
+    """A process in a container. The methods are those of `lab.runtime.launcher.execs.Exec`."""
 
     def wait(self, timeout_seconds: float | None = None) -> int | None: ...
     def signal(self, number: int) -> None: ...

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lab.backends.support.holdings import Holdings
+from lab.backends.support.resources import InstanceResources
 from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
@@ -35,11 +35,11 @@ class BareInstance(Instance):
         with suppress(LabError):
             site.adopt_network_of(survivor.pid)
         published = () if site.network_lost else request.published  # a port that leads nowhere is worse
-        self._holdings = Holdings.adopt(site, replace(request, published=published), survivor.address)
+        self._resources = InstanceResources.adopt(site, replace(request, published=published), survivor.address)
         self._stop_signal = stop_signal
         self.name, self.backend, self.request = request.name, backend, request
         self.timeline, self.accelerator, self.address = survivor.timeline, survivor.accelerator, survivor.address
-        self.published = self._holdings.published
+        self.published = self._resources.published
         self.cgroup = ControlGroup.open(group_of(site.session.id, request.name))
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
@@ -66,7 +66,7 @@ class BareInstance(Instance):
             self._ended(grace_seconds)
         with ExitStack() as each:  # in reverse order, whatever the others raise
             each.callback(self._let_go)
-            each.callback(self._holdings.release)
+            each.callback(self._resources.release)
             each.callback(self.cgroup.remove)
             each.callback(self.cgroup.kill)
         self.timeline.mark(Phase.GONE)

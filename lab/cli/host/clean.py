@@ -21,7 +21,7 @@ def clean(
     """
     from lab.host import privilege
     from lab.host.home import home
-    from lab.host.session.ledger import Kind, Resource, clean_stale, leftovers, stale_sessions
+    from lab.host.session.ledger import Resource, ResourceKind, clean_stale, leftovers, stale_sessions
     from lab.host.session.orphans import describe, orphan_groups, orphan_scratch
     from lab.images.scratch import clean_scratch, stale_scratch
     from lab.supervisor.record import mend
@@ -36,7 +36,7 @@ def clean(
             group.remove()
             lines.append(describe(group))
         for folder in orphan_scratch(home()):
-            Resource(kind=Kind.DIRECTORY, name=str(folder)).remove()
+            Resource(kind=ResourceKind.DIRECTORY, name=str(folder)).remove()
             lines.append(f"scratch {folder}")
         lines += [f"scratch {folder}" for folder in clean_scratch(home())]
     for line in lines:

@@ -28,7 +28,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Mode, Unused, host_hierarchies, make_room
 from lab.host.clock import now
-from lab.host.session.ledger import Kind, Resource
+from lab.host.session.ledger import Resource, ResourceKind
 from lab.model import Phase, Process
 from lab.record import replace
 from lab.runtime import bundle
@@ -263,7 +263,7 @@ class Reference:
             (self._place / name).mkdir(parents=True)
             if each is not None:
                 bundle.write(each, self._place / name, root=str(root), cgroups_path=f"/{self._group}")
-        site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=group_of(site.session.id)))
+        site.session.record(Resource(kind=ResourceKind.OTHER_CGROUP, name=group_of(site.session.id)))
         stack.callback(remove_groups, self._group)
         make_room(self._group)
         self._elsewhere = _shown_v1_alone(stack) if runtime in REFUSES_HYBRID else None

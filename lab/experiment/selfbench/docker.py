@@ -19,7 +19,7 @@ from lab.experiment.selfbench import dockerd
 from lab.experiment.selfbench.containers import APPLICATION, Results, interleave, remove_groups, spawn
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import make_room
-from lab.host.session.ledger import Kind, Resource
+from lab.host.session.ledger import Resource, ResourceKind
 from lab.runtime.oci.install import EXECUTABLE
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _engine(site: Site) -> Iterator[Path]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        site.session.record(Resource(kind=Kind.OTHER_CGROUP, name=group_of(site.session.id)))
+        site.session.record(Resource(kind=ResourceKind.OTHER_CGROUP, name=group_of(site.session.id)))
         stack.callback(remove_groups, group)
         make_room(f"{group}/any")
         process = dockerd.start(folder, cgroup_parent=f"/{group}", runtimes={"lab-oci": str(EXECUTABLE)})

@@ -50,7 +50,7 @@ SESSION = re.compile("[0-9a-f]{8}")
 KILL_TIMEOUT_SECONDS = 10.0
 
 
-class Kind(StrEnum):
+class ResourceKind(StrEnum):
     """What a ledger can hold, and how its removal works."""
 
     CGROUP = "cgroup"  # a path below every hierarchy: everything in it is killed, then it is removed
@@ -67,7 +67,7 @@ class Kind(StrEnum):
 class Resource:
     """One line of a ledger. ``name`` is a path, or a pid; ``started`` is a process's start time in ticks."""
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     started: int = 0
 
@@ -77,38 +77,38 @@ class Resource:
     def exists(self) -> bool:
         """Whether it is still there."""
         match self.kind:
-            case Kind.CGROUP:
+            case ResourceKind.CGROUP:
                 return ControlGroup.open(self.name).exists()
-            case Kind.OTHER_CGROUP:
+            case ResourceKind.OTHER_CGROUP:
                 return ControlGroup.open(self.name, hierarchies=Unused.detect()).exists()
-            case Kind.SCOPE:
+            case ResourceKind.SCOPE:
                 return Scope(self.name).exists()
-            case Kind.PROCESS:  # the cleaner itself, a launcher for one, may be listed: it is about to end
+            case ResourceKind.PROCESS:  # the cleaner itself, a launcher for one, may be listed: it is about to end
                 return int(self.name) != os.getpid() and start_time(int(self.name)) == self.started
-            case Kind.FILE | Kind.DIRECTORY | Kind.SETTINGS:
+            case ResourceKind.FILE | ResourceKind.DIRECTORY | ResourceKind.SETTINGS:
                 return os.path.lexists(self.name)
-            case Kind.TRACE:
+            case ResourceKind.TRACE:
                 return tracefs.exists(self.name)
 
     def remove(self) -> None:
         """Remove it; nothing happens when it is gone already. Raises LabError or OSError when it stays."""
         match self.kind:
-            case Kind.CGROUP | Kind.OTHER_CGROUP:
-                hierarchies = Unused.detect() if self.kind is Kind.OTHER_CGROUP else None
+            case ResourceKind.CGROUP | ResourceKind.OTHER_CGROUP:
+                hierarchies = Unused.detect() if self.kind is ResourceKind.OTHER_CGROUP else None
                 group = ControlGroup.open(self.name, hierarchies=hierarchies)
                 group.kill(KILL_TIMEOUT_SECONDS)
                 group.remove(KILL_TIMEOUT_SECONDS)
-            case Kind.SCOPE:
+            case ResourceKind.SCOPE:
                 Scope(self.name).remove()
-            case Kind.PROCESS:
+            case ResourceKind.PROCESS:
                 _kill(int(self.name), self.started)
-            case Kind.FILE:
+            case ResourceKind.FILE:
                 Path(self.name).unlink(missing_ok=True)
-            case Kind.DIRECTORY:
+            case ResourceKind.DIRECTORY:
                 remove_tree(Path(self.name))
-            case Kind.TRACE:
+            case ResourceKind.TRACE:
                 tracefs.remove(self.name)
-            case Kind.SETTINGS:
+            case ResourceKind.SETTINGS:
                 settings.put_back(Path(self.name))
 
 
@@ -201,14 +201,14 @@ class Session:
 
     def make_directory(self, path: Path) -> Path:
         """Record ``path`` and make it, with its parents, for root alone."""
-        self.record(Resource(kind=Kind.DIRECTORY, name=str(path)))
+        self.record(Resource(kind=ResourceKind.DIRECTORY, name=str(path)))
         path.mkdir(mode=0o700, parents=True)
         return path
 
     def process(self, pid: int) -> None:
         """Record a process just started. It can't be recorded before; keep it in a recorded cgroup if it matters."""
         if started := start_time(pid):
-            self.record(Resource(kind=Kind.PROCESS, name=str(pid), started=started))
+            self.record(Resource(kind=ResourceKind.PROCESS, name=str(pid), started=started))
 
     def close(self) -> None:
         """Remove everything in reverse order, and verify. Idempotent; does nothing in a forked child.
@@ -252,11 +252,8 @@ def resources(directory: Path) -> list[Resource]:
         for line in (directory / LEDGER).read_bytes().split(b"\n"):
             with suppress(ValueError, KeyError, TypeError):
                 fields = json.loads(line)
-                found.append(
-                    Resource(
-                        kind=Kind(fields["kind"]), name=str(fields["name"]), started=int(fields.get("started", 0))
-                    )
-                )
+                kind, started = ResourceKind(fields["kind"]), int(fields.get("started", 0))
+                found.append(Resource(kind=kind, name=str(fields["name"]), started=started))
     return found
 
 
@@ -375,7 +372,7 @@ def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[s
     errors: list[str] = []
     rebooted = owner is not None and owner.boot_id != boot_id()
     for resource in dict.fromkeys(reversed(resources(directory))):
-        if rebooted and resource.kind not in (Kind.FILE, Kind.DIRECTORY):
+        if rebooted and resource.kind not in (ResourceKind.FILE, ResourceKind.DIRECTORY):
             continue  # the reboot removed it, and its name may mean something else now
         try:
             _refuse_foreign(directory, resource)
@@ -395,19 +392,19 @@ def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[s
 def _refuse_foreign(directory: Path, resource: Resource) -> None:
     """A ledger is only a file: what it could not have recorded itself is not removed in its name."""
     scope = delegation.scope_of(directory.name)
-    if resource.kind in (Kind.CGROUP, Kind.OTHER_CGROUP) and not f"{resource.name}/".startswith(
+    if resource.kind in (ResourceKind.CGROUP, ResourceKind.OTHER_CGROUP) and not f"{resource.name}/".startswith(
         (f"lab/{directory.name}/", f"{scope}/{delegation.INSTANCES}/")
     ):
         raise LabError("is not a cgroup of this session")
-    if resource.kind is Kind.SCOPE and resource.name != scope:
+    if resource.kind is ResourceKind.SCOPE and resource.name != scope:
         raise LabError("is not the scope of this session")
-    if resource.kind is Kind.TRACE and resource.name != f"lab-{directory.name}":
+    if resource.kind is ResourceKind.TRACE and resource.name != f"lab-{directory.name}":
         raise LabError("is not a trace of this session")
-    if resource.kind in (Kind.FILE, Kind.DIRECTORY):
+    if resource.kind in (ResourceKind.FILE, ResourceKind.DIRECTORY):
         path = Path(resource.name)
         if not path.is_absolute() or ".." in path.parts or len(path.parts) < 4:
             raise LabError("is not a path that lab makes")
-    if resource.kind is Kind.SETTINGS and Path(resource.name).parent != directory:
+    if resource.kind is ResourceKind.SETTINGS and Path(resource.name).parent != directory:
         raise LabError("is not a file of this session")
 
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, Self
 
 from lab.errors import LabError
 from lab.host.kernel.tracefs import open_root, remove
-from lab.host.session.ledger import Kind, Resource, Session
+from lab.host.session.ledger import Resource, ResourceKind, Session
 from lab.host.tracing.ringbuffer import Format, page_size, read_format
 
 FUNCTION = "ftrace/function"
@@ -72,7 +72,7 @@ class Tracing:
         with ExitStack() as undo:
             made = cls(open_root(), f"lab-{session.id}")
             undo.callback(os.close, made._root)
-            session.record(Resource(kind=Kind.TRACE, name=made.name))
+            session.record(Resource(kind=ResourceKind.TRACE, name=made.name))
             try:
                 os.mkdir(f"instances/{made.name}", dir_fd=made._root)
                 undo.callback(remove, made.name)

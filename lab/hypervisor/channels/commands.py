@@ -20,7 +20,7 @@ from lab.errors import LabError, LaunchError
 from lab.host.execution.contract import Execution
 from lab.host.execution.relay import STOP_SECONDS, Lane
 from lab.hypervisor.channels import frames
-from lab.hypervisor.channels.frames import CHUNK_BYTES, CREDIT, NUMBER, SIZE, WINDOW_BYTES, Frame, Kind, Parser
+from lab.hypervisor.channels.frames import CHUNK_BYTES, CREDIT, NUMBER, SIZE, WINDOW_BYTES, Frame, FrameKind, Parser
 from lab.model import TerminalSize
 
 START_SECONDS = 60.0  # emulated and under load, a program takes a while to come from the disk
@@ -47,10 +47,10 @@ class _Outlet:
         self.pending.clear()
 
 
-class Session(Execution):
+class GuestCommand(Execution):
     """One command, over a guest's port."""
 
-    def __init__(self, sessions: Sessions, number: int, name: str) -> None:
+    def __init__(self, sessions: GuestCommands, number: int, name: str) -> None:
         self.number = number
         self.name = name
         self.credit = WINDOW_BYTES
@@ -61,7 +61,7 @@ class Session(Execution):
         self.closed = False
         self.source = -1  # the pipe that leads here from the user's standard input
         self.outlets: list[_Outlet] = []
-        self._sessions = sessions
+        self._commands = sessions
         self._input: Lane | None = None
 
     def connect(self, stdin: int | None, stdout: int, stderr: int | None) -> None:
@@ -81,7 +81,7 @@ class Session(Execution):
         out first. Raises LabError when the machine has ended before it.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        if not self._sessions.wait(lambda: self.over and not self.unsent, timeout_seconds):
+        if not self._commands.wait(lambda: self.over and not self.unsent, timeout_seconds):
             return None
         if self.exit_code is None:
             raise LabError(f"{self.name} did not come to its end: {self.lost or 'it was closed'}")
@@ -100,23 +100,23 @@ class Session(Execution):
 
     def signal(self, number: int) -> None:
         """Send it a signal. No error if it has ended."""
-        self._sessions.send(frames.frame(self.number, Kind.SIGNAL, NUMBER.pack(number)))
+        self._commands.send(frames.frame(self.number, FrameKind.SIGNAL, NUMBER.pack(number)))
 
     def resize(self, size: TerminalSize) -> None:
         """Give its terminal another size."""
-        self._sessions.send(
-            frames.frame(self.number, Kind.RESIZE, SIZE.pack(size.rows & 0xFFFF, size.columns & 0xFFFF))
+        self._commands.send(
+            frames.frame(self.number, FrameKind.RESIZE, SIZE.pack(size.rows & 0xFFFF, size.columns & 0xFFFF))
         )
 
     def close(self) -> None:
         """Kill it if it still runs, and let go of the descriptors. Idempotent."""
-        self._sessions.forget(self)
+        self._commands.forget(self)
         for lane in (self._input, *(outlet.lane for outlet in self.outlets)):
             if lane is not None:
                 lane.stop()
 
 
-class Sessions:
+class GuestCommands:
     """One connection to a guest's server. Thread-safe; `close` ends every session."""
 
     def __init__(self, connection: socket.socket, word: str) -> None:
@@ -124,7 +124,7 @@ class Sessions:
         self._connection = connection
         self._parser = Parser(word.encode() + b"\n")
         self._changed = threading.Condition()
-        self._sessions: dict[int, Session] = {}
+        self._commands: dict[int, GuestCommand] = {}
         self._next = 1
         self._outgoing = bytearray()
         self._lost = ""
@@ -148,21 +148,21 @@ class Sessions:
         stdout: int,
         stderr: int,
         terminal: TerminalSize | None,
-    ) -> Session:
+    ) -> GuestCommand:
         """Start a command and return once it is executed. Raises LaunchError with exit code 126 or 127 when it
         can't be, LabError when the guest does not answer.
         """
         with self._changed:
-            session = Session(self, self._next, argv[0])
+            session = GuestCommand(self, self._next, argv[0])
             self._next += 1
         opening = frames.opening(session.number, argv, environment, user=user, directory=directory, terminal=terminal)
         session.connect(stdin, stdout, None if terminal else stderr)
         with self._changed:
-            self._sessions[session.number] = session
+            self._commands[session.number] = session
             if self._lost:
                 session.lost = self._lost
                 self._drop(session)
-        self.send(opening + (b"" if stdin is not None else frames.frame(session.number, Kind.END)))
+        self.send(opening + (b"" if stdin is not None else frames.frame(session.number, FrameKind.END)))
         try:
             if not self.wait(lambda: session.started or session.over, START_SECONDS):
                 raise LabError(f"the guest did not start {argv[0]} within {START_SECONDS:g} s")
@@ -191,15 +191,15 @@ class Sessions:
                 self._outgoing += data
         self._nudge()
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: GuestCommand) -> None:
         """Kill what runs and let go of its pipes, which only the thread may close while it lives."""
         with self._changed:
             if session.exit_code is None and not session.errno and not session.closed:
-                self._outgoing += frames.frame(session.number, Kind.CLOSE)
+                self._outgoing += frames.frame(session.number, FrameKind.CLOSE)
             session.closed = True
             self._changed.notify_all()
         self._nudge()
-        self.wait(lambda: session.number not in self._sessions, STOP_SECONDS)
+        self.wait(lambda: session.number not in self._commands, STOP_SECONDS)
 
     def close(self) -> None:
         """End every session. Idempotent."""
@@ -226,14 +226,14 @@ class Sessions:
         except OSError:  # the port's socket was reset, or has been closed
             self._lose("the machine has ended")
         with self._changed:
-            for session in list(self._sessions.values()):
+            for session in list(self._commands.values()):
                 self._drop(session)
             self._changed.notify_all()
 
     def _lose(self, why: str) -> None:
         with self._changed:
             self._lost = self._lost or why
-            for session in self._sessions.values():
+            for session in self._commands.values():
                 session.lost = session.lost or self._lost
             self._changed.notify_all()
 
@@ -241,12 +241,12 @@ class Sessions:
         """One round: wait until something can be done, and do it."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        sources: dict[int, Session] = {}
-        sinks: dict[int, tuple[Session, int]] = {}
+        sources: dict[int, GuestCommand] = {}
+        sinks: dict[int, tuple[GuestCommand, int]] = {}
         with self._changed:
             line = select.POLLIN | (select.POLLOUT if self._outgoing and self._parser.greeted else 0)
             crowded = len(self._outgoing) > WINDOW_BYTES
-            for session in self._sessions.values():
+            for session in self._commands.values():
                 if session.source >= 0 and session.credit > 0 and session.started and not crowded:
                     sources[session.source] = session
                 for stream, outlet in enumerate(session.outlets):
@@ -269,7 +269,7 @@ class Sessions:
             if descriptor == self._connection.fileno() and event & ~select.POLLOUT:
                 self._receive()
         with self._changed:
-            for session in [each for each in self._sessions.values() if each.closed]:
+            for session in [each for each in self._commands.values() if each.closed]:
                 self._drop(session)
             self._changed.notify_all()
 
@@ -285,26 +285,26 @@ class Sessions:
         if not data:
             raise LabError("the machine has ended")
         for frame in self._parser.feed(data):
-            session = self._sessions.get(frame.session)
+            session = self._commands.get(frame.session)
             if session is not None:  # else it was closed while this was on its way
                 self._hear(session, frame)
 
-    def _hear(self, session: Session, frame: Frame) -> None:
+    def _hear(self, session: GuestCommand, frame: Frame) -> None:
         with self._changed:
             match frame.kind:
-                case Kind.DATA | Kind.ERRORS:
-                    self._take(session, 0 if frame.kind is Kind.DATA else 1, frame.payload)
-                case Kind.CREDIT:
+                case FrameKind.DATA | FrameKind.ERRORS:
+                    self._take(session, 0 if frame.kind is FrameKind.DATA else 1, frame.payload)
+                case FrameKind.CREDIT:
                     session.credit = min(WINDOW_BYTES, session.credit + frame.credit)
-                case Kind.STARTED:
+                case FrameKind.STARTED:
                     session.started = True
-                case Kind.FAILED:
+                case FrameKind.FAILED:
                     session.errno = min(frame.number, LARGEST_ERRNO) or EIO
-                case Kind.ENDED:
+                case FrameKind.ENDED:
                     session.exit_code = min(frame.number, 255)
             self._changed.notify_all()
 
-    def _take(self, session: Session, stream: int, data: bytes) -> None:
+    def _take(self, session: GuestCommand, stream: int, data: bytes) -> None:
         """Raises Malformed when the guest sends more than it was allowed to, or what it has no stream for."""
         if stream >= len(session.outlets):
             raise frames.Malformed("the guest sent errors of a terminal")
@@ -317,7 +317,7 @@ class Sessions:
         outlet.pending += data
         self._flush(session, stream)
 
-    def _flush(self, session: Session, stream: int) -> None:
+    def _flush(self, session: GuestCommand, stream: int) -> None:
         outlet = session.outlets[stream]
         with self._changed:
             try:
@@ -329,29 +329,29 @@ class Sessions:
                 pass
             except OSError:  # nobody reads it any more, and the command shall know
                 outlet.close()
-                self._outgoing += frames.frame(session.number, Kind.SHUT, NUMBER.pack(stream))
+                self._outgoing += frames.frame(session.number, FrameKind.SHUT, NUMBER.pack(stream))
             if outlet.unreported >= WINDOW_BYTES // 4 or not outlet.pending:
                 self._report(session, stream, outlet.unreported)
                 outlet.unreported = 0
 
-    def _report(self, session: Session, stream: int, size: int) -> None:
+    def _report(self, session: GuestCommand, stream: int, size: int) -> None:
         if size and not session.over:
-            self._outgoing += frames.frame(session.number, Kind.CREDIT, CREDIT.pack(stream, size))
+            self._outgoing += frames.frame(session.number, FrameKind.CREDIT, CREDIT.pack(stream, size))
 
-    def _read_source(self, session: Session) -> None:
+    def _read_source(self, session: GuestCommand) -> None:
         try:
             data = os.read(session.source, min(CHUNK_BYTES, session.credit))
         except BlockingIOError:
             return
         with self._changed:
             session.credit -= len(data)
-            self._outgoing += frames.frame(session.number, Kind.DATA if data else Kind.END, data)
+            self._outgoing += frames.frame(session.number, FrameKind.DATA if data else FrameKind.END, data)
             if not data:
                 os.close(session.source)
                 session.source = -1
 
-    def _drop(self, session: Session) -> None:
-        self._sessions.pop(session.number, None)
+    def _drop(self, session: GuestCommand) -> None:
+        self._commands.pop(session.number, None)
         for outlet in session.outlets:
             outlet.close()
         if session.source >= 0:

@@ -26,7 +26,7 @@ MOST_ANSWER_BYTES = CHUNK_BYTES
 GREETING_BYTES = 1 << 22  # what may be left on the line before a connection's first word
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """As in lab/inside/frames.h."""
 
     OPEN = 1
@@ -44,12 +44,12 @@ class Kind(IntEnum):
 
 
 FROM_THE_GUEST = {  # and the length of each, None for any up to MOST_ANSWER_BYTES
-    Kind.DATA: None,
-    Kind.ERRORS: None,
-    Kind.CREDIT: CREDIT.size,
-    Kind.STARTED: 0,
-    Kind.FAILED: NUMBER.size,
-    Kind.ENDED: NUMBER.size,
+    FrameKind.DATA: None,
+    FrameKind.ERRORS: None,
+    FrameKind.CREDIT: CREDIT.size,
+    FrameKind.STARTED: 0,
+    FrameKind.FAILED: NUMBER.size,
+    FrameKind.ENDED: NUMBER.size,
 }
 
 
@@ -62,7 +62,7 @@ class Frame:
     """One that came from a guest; its payload has the length that its kind asks for."""
 
     session: int
-    kind: Kind
+    kind: FrameKind
     payload: bytes
 
     @property
@@ -78,7 +78,7 @@ class Frame:
         return value
 
 
-def frame(session: int, kind: Kind, payload: bytes = b"") -> bytes:
+def frame(session: int, kind: FrameKind, payload: bytes = b"") -> bytes:
     """One for the guest."""
     return HEADER.pack(session, kind, len(payload)) + payload
 
@@ -102,7 +102,7 @@ def opening(
     payload = numbers + b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)
     if len(payload) > MOST_OPENING_BYTES:
         raise LabError(f"{argv[0]}: its arguments and environment are longer than {MOST_OPENING_BYTES >> 20} MiB")
-    return frame(session, Kind.OPEN, payload)
+    return frame(session, FrameKind.OPEN, payload)
 
 
 class Parser:
@@ -129,13 +129,13 @@ class Parser:
                 raise Malformed(f"the guest sent a frame of the unknown kind {kind}")
             wanted = FROM_THE_GUEST[kind]
             if length > MOST_ANSWER_BYTES if wanted is None else length != wanted:
-                raise Malformed(f"the guest sent a frame {Kind(kind).name} of {length} bytes")
+                raise Malformed(f"the guest sent a frame {FrameKind(kind).name} of {length} bytes")
             end = HEADER.size + length
             if len(self._buffer) < end:
                 return
             payload = bytes(self._buffer[HEADER.size : end])
             del self._buffer[:end]
-            yield Frame(session=session, kind=Kind(kind), payload=payload)
+            yield Frame(session=session, kind=FrameKind(kind), payload=payload)
 
     def _find_greeting(self) -> bool:
         at = self._buffer.find(self._greeting)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from lab.host.execution.relay import STOP_SECONDS, Lane
-from lab.hypervisor.channels.frames import CHUNK_BYTES, SIZE, Kind, frame
+from lab.hypervisor.channels.frames import CHUNK_BYTES, SIZE, FrameKind, frame
 from lab.model import TerminalSize
 
 
@@ -51,7 +51,7 @@ class Keyboard:
     def _send_size(self) -> None:
         if self._connection is not None and self._size is not None:
             with suppress(OSError):  # the machine has ended
-                self._connection.sendall(frame(0, Kind.RESIZE, SIZE.pack(self._size.rows, self._size.columns)))
+                self._connection.sendall(frame(0, FrameKind.RESIZE, SIZE.pack(self._size.rows, self._size.columns)))
 
     def _send_all(self) -> None:
         connection = self._connect()
@@ -60,8 +60,8 @@ class Keyboard:
             self._send_size()
         with os.fdopen(self._read, "rb", 0) as source:
             while data := source.read(CHUNK_BYTES):
-                self._send(frame(0, Kind.DATA, data))
-        self._send(frame(0, Kind.END))
+                self._send(frame(0, FrameKind.DATA, data))
+        self._send(frame(0, FrameKind.END))
 
     def _send(self, data: bytes) -> None:
         with self._sending:

@@ -81,7 +81,7 @@ SECCOMP_FLAGS = tuple(f"SECCOMP_FILTER_FLAG_{name}" for name in ("TSYNC", "LOG",
 OPERATORS = tuple(f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
 
 
-class Kind:
+class Scalar:
     """A JSON type, what else holds of its values, and the words for both."""
 
     def __init__(self, base: type, words: str, test: Callable[..., bool] | None = None) -> None:
@@ -96,13 +96,13 @@ class Kind:
         return self.test is None or self.test(value)
 
 
-def _range(least: int, most: int, words: str = "") -> Kind:
-    return Kind(int, words or f"an integer from {least} to {most}", lambda value: least <= value <= most)
+def _range(least: int, most: int, words: str = "") -> Scalar:
+    return Scalar(int, words or f"an integer from {least} to {most}", lambda value: least <= value <= most)
 
 
-def _one_of(names: Iterable[str]) -> Kind:
+def _one_of(names: Iterable[str]) -> Scalar:
     known = tuple(names)
-    return Kind(str, f"one of {', '.join(known)}", lambda value: value in known)
+    return Scalar(str, f"one of {', '.join(known)}", lambda value: value in known)
 
 
 def _is_text(value: str) -> bool:
@@ -134,10 +134,10 @@ def _is_plain_list(value: str) -> bool:
     return True
 
 
-KINDS: dict[str, Kind] = {
-    "str": Kind(str, "a string"),
-    "int": Kind(int, "an integer"),
-    "bool": Kind(bool, "true or false"),
+KINDS: dict[str, Scalar] = {
+    "str": Scalar(str, "a string"),
+    "int": Scalar(int, "an integer"),
+    "bool": Scalar(bool, "true or false"),
     "Uint16": _range(0, (1 << 16) - 1),
     "Uint32": _range(0, (1 << 32) - 1),
     "Uint64": _range(0, (1 << 64) - 1),
@@ -150,18 +150,18 @@ KINDS: dict[str, Kind] = {
     "Weight": _range(0, 1000),  # 10 to 1000, 0 for what the kernel has
     "Seconds": _range(1, (1 << 31) - 1, "a positive number of seconds"),
     "Nanoseconds": _range(0, 999_999_999),
-    "Text": Kind(str, "a string without a null character", _is_text),
-    "Word": Kind(str, "a string that is not empty", lambda value: _is_text(value) and value != ""),
-    "AbsolutePath": Kind(str, "an absolute path", lambda value: _is_text(value) and value.startswith("/")),
-    "Variable": Kind(str, "NAME=value", lambda value: _is_text(value) and value.find("=") > 0),
-    "Version": Kind(str, "a version 1.x.y of the specification", _is_version),
-    "Capability": Kind(str, "the name of a capability (capabilities(7))", _is_text),  # an unknown one is left out
+    "Text": Scalar(str, "a string without a null character", _is_text),
+    "Word": Scalar(str, "a string that is not empty", lambda value: _is_text(value) and value != ""),
+    "AbsolutePath": Scalar(str, "an absolute path", lambda value: _is_text(value) and value.startswith("/")),
+    "Variable": Scalar(str, "NAME=value", lambda value: _is_text(value) and value.find("=") > 0),
+    "Version": Scalar(str, "a version 1.x.y of the specification", _is_version),
+    "Capability": Scalar(str, "the name of a capability (capabilities(7))", _is_text),  # an unknown one is left out
     "NamespaceKind": _one_of(NAMESPACES),
     "RlimitKind": _one_of(f"RLIMIT_{name}" for name in RLIMITS),
     "Propagation": _one_of(PROPAGATIONS),
     "DeviceKind": _one_of(("c", "b", "u", "p")),
     "RuleKind": _one_of(("a", "c", "b", "u", "p")),
-    "Access": Kind(str, "letters out of r, w and m", lambda value: set(value) <= set("rwm")),
+    "Access": Scalar(str, "letters out of r, w and m", lambda value: set(value) <= set("rwm")),
     "Domain": _one_of(("LINUX", "LINUX32")),
     "IoClass": _one_of(IO_CLASSES),
     "Policy": _one_of(POLICIES),
@@ -170,8 +170,8 @@ KINDS: dict[str, Kind] = {
     "SeccompAction": _one_of(ACTIONS),
     "SeccompFlag": _one_of(SECCOMP_FLAGS),
     "Operator": _one_of(OPERATORS),
-    "Numbers": Kind(str, f"a list of numbers below {MOST_NUMBERS} and ranges, as 0-3,7", _is_plain_list),
+    "Numbers": Scalar(str, f"a list of numbers below {MOST_NUMBERS} and ranges, as 0-3,7", _is_plain_list),
     "MemoryMode": _one_of(MEMORY_MODES),
     "MemoryFlag": _one_of(MEMORY_FLAGS),
-    "Cpus": Kind(str, "a list of numbers and ranges (cpuset(7))", _is_list_of_numbers),
+    "Cpus": Scalar(str, "a list of numbers and ranges (cpuset(7))", _is_list_of_numbers),
 }

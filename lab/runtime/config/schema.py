@@ -11,7 +11,7 @@ import sys
 
 from lab.errors import UsageError
 from lab.record import Record
-from lab.runtime.config.scalars import KINDS, Kind
+from lab.runtime.config.scalars import KINDS, Scalar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _make(module: str, text: str) -> Reader:
     return lambda value, path, unknown: read(record, value, path, unknown)
 
 
-def _scalar(kind: Kind) -> Reader:
+def _scalar(kind: Scalar) -> Reader:
     def reader(value: Any, path: str, _: object) -> Any:
         if not kind.accepts(value):
             raise error(path, f"is not {kind.words}: {short(value)}")

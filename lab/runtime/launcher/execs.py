@@ -49,7 +49,7 @@ class Running(Protocol):
     def name_execution(self) -> str: ...
 
 
-class Beside:
+class Exec:
     """A process that was started in a running container. Its streams are whoever's gave them."""
 
     def __init__(self, launcher: Spawning, handle: Handle) -> None:
@@ -78,7 +78,7 @@ class Beside:
 
 def start(
     container: Running, process: ProcessConfig, stdio: Sequence[int], *, terminal: TerminalSize | None = None
-) -> Beside:
+) -> Exec:
     """Start ``process`` with the three descriptors of ``stdio``, which stay the caller's; return once it is executed.
 
     With ``terminal`` the first of them is a socket: over it lab's helper sends the master of the terminal that it
@@ -89,7 +89,7 @@ def start(
     plan = translate.process_plan(config, init=container.spec.init, process=process, helper=helper)
     plan = replace(plan, read_only_by_landlock=container.spec.read_only_by_landlock)
     handle = launcher.register(container.name_execution(), Timeline())
-    started = Beside(launcher, handle)
+    started = Exec(launcher, handle)
     with ExitStack() as undo:
         undo.callback(started.close)
         root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -129,7 +129,7 @@ def run(container: Running, process: ProcessConfig, *, stdin: bytes, timeout_sec
     return Completed(exit_code=code, stdout=output[0], stderr=output[1])
 
 
-def beside(config: Config, argv: Sequence[str], user: User, directory: str) -> ProcessConfig:
+def exec_process(config: Config, argv: Sequence[str], user: User, directory: str) -> ProcessConfig:
     """Another process of the same container: root gets the container's bounding set, another user nothing."""
     bounding = config.process.capabilities.bounding
     granted = bounding if user.uid == 0 else ()
@@ -138,7 +138,7 @@ def beside(config: Config, argv: Sequence[str], user: User, directory: str) -> P
 
 
 def resolved(config: Config, process: Process) -> ProcessConfig:
-    """`beside` for a process with everything said about it."""
+    """`exec_process` for a process with everything said about it."""
     user = User(uid=process.uid, gid=process.gid, additional_gids=process.additional_gids)
     environment = tuple(f"{name}={value}" for name, value in process.environment.items())
-    return replace(beside(config, process.argv, user, process.working_directory), env=environment)
+    return replace(exec_process(config, process.argv, user, process.working_directory), env=environment)

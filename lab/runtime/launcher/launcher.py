@@ -36,7 +36,7 @@ from lab.runtime.channel import BadMessage, Channel, ChannelClosed
 from lab.runtime.config.model import Config, User
 from lab.runtime.launcher import checkpoint, execs
 from lab.runtime.launcher.descriptors import null_unless
-from lab.runtime.launcher.execs import Beside
+from lab.runtime.launcher.execs import Exec
 from lab.runtime.launcher.handle import Handle
 from lab.runtime.launcher.spec import Spec, explained, placement, plan_of, refuse_callers_share, with_helper
 from lab.runtime.plan import Before, CgroupsPlan
@@ -128,10 +128,10 @@ class Container:
         """
         if self._handle.exit_code is not None:
             raise LabError(f"container {self.name} has ended")
-        process = execs.beside(self.spec.config, argv, User(uid=uid, gid=gid), directory)
+        process = execs.exec_process(self.spec.config, argv, User(uid=uid, gid=gid), directory)
         return execs.run(self, process, stdin=stdin, timeout_seconds=timeout_seconds)
 
-    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Beside:
+    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Exec:
         """Start one more process behind the same boundary; see `lab.runtime.launcher.execs.start`."""
         if self._handle.exit_code is not None:
             raise LabError(f"container {self.name} has ended")

@@ -177,7 +177,7 @@ def surviving(process: ProcessPlan, preserve: int) -> ProcessPlan:
     return replace(process, survives=True, preserve=preserve)
 
 
-def beside(config: Config, process: ProcessConfig, preserve: int, known: dict[str, object]) -> ProcessPlan:
+def exec_plan(config: Config, process: ProcessConfig, preserve: int, known: dict[str, object]) -> ProcessPlan:
     """One more process in a container of ``config`` and of state ``known``. Raises UsageError."""
     validate.check_process(process)
     return surviving(translate.process_plan(config, init=False, process=process, known=known), preserve)

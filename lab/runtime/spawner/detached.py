@@ -17,7 +17,7 @@ from lab.lean import suppress
 SOCKET = "spawner"  # in the session's folder, whose path is short
 
 
-class Keeper:
+class DetachedInstance:
     """One instance. Descriptors are this object's own.
 
     ``identity`` is the child that is the instance; it may be no child at all: a machine's VMM, another runtime's

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from lab.runtime.plan import Tell
     from lab.runtime.spawner.companion import Companion
-    from lab.runtime.spawner.detached import Keeper
+    from lab.runtime.spawner.detached import DetachedInstance
 
 
 def now() -> float:
@@ -60,7 +60,7 @@ class Spawner:
         self.poll = select.poll()
         self.handlers: dict[int, Callable[[float], None]] = {}
         self.children: dict[str, Child] = {}
-        self.keeper: Keeper | None = None
+        self.detached: DetachedInstance | None = None
         self.abandoned = False  # the client is gone, what it told us to keep is not
         self.finished = False
         self.bearer = Bearer()
@@ -191,7 +191,7 @@ class Spawner:
         namespaces, placement = int(str(message["namespaces"])), message["cgroups"]
         assert isinstance(placement, dict)
         cgroups = CgroupsPlan(**placement)
-        started = container.start_beside(process, pidfd, root, namespaces, cgroups, stdio)
+        started = container.start_exec(process, pidfd, root, namespaces, cgroups, stdio)
         self.adopt(Child(str(message["id"]), started, process))
 
     def proceed(self, message: Message) -> None:
@@ -206,14 +206,14 @@ class Spawner:
 
         Told again, it is to be kept with what is said then: a network that was made anew.
         """
-        from lab.runtime.spawner.detached import Keeper  # few have any use for it
+        from lab.runtime.spawner.detached import DetachedInstance  # few have any use for it
 
-        if self.keeper is not None:
-            self.unwatch(self.keeper.first)
-            self.keeper.close()
+        if self.detached is not None:
+            self.unwatch(self.detached.first)
+            self.detached.close()
         locks = message["locks"]
         assert isinstance(locks, list)
-        self.keeper = Keeper(
+        self.detached = DetachedInstance(
             str(message["id"]),
             descriptors[0],
             descriptors[1:],
@@ -221,7 +221,7 @@ class Spawner:
             socket_path=str(message["socket_path"]),
             exit_path=str(message["exit_path"]),
         )
-        self.watch(self.keeper.first, self.on_kept_end)
+        self.watch(self.detached.first, self.on_kept_end)
 
     def lose_client(self) -> None:
         """End, or wait for a new client; a command that ran for the old one has lost whoever wanted its result."""
@@ -229,24 +229,24 @@ class Spawner:
         self.client.close()
         self.abandoned = True
         self.bearer.close()
-        if self.keeper is None or self.keeper.exit is not None:
+        if self.detached is None or self.detached.exit is not None:
             self.finished = True
             return
         for child in self.children.values():
-            if child.identity != self.keeper.identity:
+            if child.identity != self.detached.identity:
                 child.kill()
-        self.watch(self.keeper.listener.fileno(), self.on_client)
+        self.watch(self.detached.listener.fileno(), self.on_client)
 
     def on_client(self, _at: float) -> None:
         """A new supervisor: it gets the network, and on CLAIM the child."""
-        assert self.keeper is not None
-        self.unwatch(self.keeper.listener.fileno())
-        end, _ = self.keeper.listener.accept()
+        assert self.detached is not None
+        self.unwatch(self.detached.listener.fileno())
+        end, _ = self.detached.listener.accept()
         self.client = Channel(end)
         self.client.allow_large_messages()
         self.abandoned = False
         self.watch(self.client.fileno(), self.on_request)
-        self.send("READY", id="", pid=os.getpid(), descriptors=self.keeper.held)
+        self.send("READY", id="", pid=os.getpid(), descriptors=self.detached.held)
 
     def claim(self, identity: str) -> None:
         """Tell a new client of a child what the old one was told."""
@@ -254,17 +254,17 @@ class Spawner:
         if child is not None:
             started = child.started
             self.tell(child, "EXECUTED", descriptors=[started.pidfd], pid=started.pid, stamps=started.stamps)
-        elif self.keeper is not None and self.keeper.identity == identity and self.keeper.exit is not None:
-            self.send("EXITED", id=identity, code=self.keeper.exit["code"])
+        elif self.detached is not None and self.detached.identity == identity and self.detached.exit is not None:
+            self.send("EXITED", id=identity, code=self.detached.exit["code"])
         else:
             self.send("FAILED", id=identity, step="claim", number=0, text="no such child", code=125)
 
     def on_kept_end(self, _at: float) -> None:
         """The instance has ended. A child's exit code `on_exit` knows, and nobody that of another's child."""
-        assert self.keeper is not None
-        self.unwatch(self.keeper.first)
-        if self.keeper.identity not in self.children:
-            self.keeper.ended(None)
+        assert self.detached is not None
+        self.unwatch(self.detached.first)
+        if self.detached.identity not in self.children:
+            self.detached.ended(None)
             self.finished = self.abandoned
 
     # What children do
@@ -356,8 +356,8 @@ class Spawner:
             code = 125
         del self.children[child.identity]
         code = 128 - code if code < 0 else code
-        if self.keeper is not None and self.keeper.identity == child.identity:
-            self.keeper.ended(code)
+        if self.detached is not None and self.detached.identity == child.identity:
+            self.detached.ended(code)
             self.finished = self.abandoned
         if child.failure is not None:
             step, number, text = (child.failure[name] for name in ("step", "number", "text"))

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from lab.backends.site import Site
 from lab.backends.support.base import SiteBackend
-from lab.backends.support.holdings import Holdings
 from lab.backends.support.host import Contained, HostBackend
+from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError
 from lab.experiment.measurement import Measurement, request
 from lab.experiment.plan import Plan, PlannedArm
@@ -70,18 +70,18 @@ class Step(HostBackend):
     def stays_in_chroot(self) -> bool:
         return stay_in_chroot(self.climbed)
 
-    def _connect(self, holdings: Holdings) -> Path:
+    def _connect(self, resources: InstanceResources) -> Path:
         if self.shared is None:
             return Path()
-        holdings.address = self.shared.address
+        resources.address = self.shared.address
         return self.shared.path
 
-    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, holdings: Holdings) -> Contained:
+    def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, resources: InstanceResources) -> Contained:
         landlock = tuple(name for rung in self.climbed for name in rung.read_only)
         spec = replace(spec, read_only_by_landlock=landlock)
         makes_one = any(space.type == "network" and not space.path for space in spec.config.linux.namespaces)
         contain = self._contain_and_connect if makes_one else super()._contain
-        return contain(spec, stdio, timeline, holdings)
+        return contain(spec, stdio, timeline, resources)
 
 
 class Ladder(Measurement):

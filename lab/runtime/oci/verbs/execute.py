@@ -63,7 +63,7 @@ def execute(call: Call) -> int:
         steps.enter("plan")
         known = life.describe(state, entry.status(state))
         config, kept = without_filter(config, entry)
-        plan = blueprint.beside(config, process, call.given.number("preserve-fds") or 0, known)
+        plan = blueprint.exec_plan(config, process, call.given.number("preserve-fds") or 0, known)
         plan = replace(plan, fail_at=steps.fail_at, **kept)
         terminal = conversation.Terminal(process.terminal, call.given.value("console-socket"), undo, detached=detach)
         steps.enter("start the process")
@@ -117,7 +117,7 @@ def begin(state: store.State, plan: ProcessPlan, terminal: Terminal, steps: Step
         if not state.lives():
             raise LabError("cannot exec in a stopped container")
         placement = blueprint.placement(Group(state.group))
-        started = container.start_beside(plan, pidfd, root, state.namespaces, placement, [0, 1, 2])
+        started = container.start_exec(plan, pidfd, root, state.namespaces, placement, [0, 1, 2])
         undo.callback(conversation.end, started)
         conversation.until_executed(started.channel, terminal)
     return started

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Holdings:
+class InstanceResources:
     """The cgroup, scratch space, network endpoint and published ports of one instance.
 
     All lie below what the session's ledger lists (``lab/<session>`` and ``<home>/tmp/<session>``) or end with
@@ -42,19 +42,19 @@ class Holdings:
         self._request = request
 
     @classmethod
-    def adopt(cls, site: SharedParts, request: LaunchRequest, address: IPv4Address) -> Holdings:
+    def adopt(cls, site: SharedParts, request: LaunchRequest, address: IPv4Address) -> InstanceResources:
         """What an instance holds that another process has launched. Its ports are opened anew: one that somebody
         else has taken meanwhile stays closed, and is only complained about.
         """
-        holdings = cls(site, request)
-        holdings.address = address
-        holdings.stack.callback(shutil.rmtree, site.scratch / request.name, ignore_errors=True)
+        resources = cls(site, request)
+        resources.address = address
+        resources.stack.callback(shutil.rmtree, site.scratch / request.name, ignore_errors=True)
         for wanted in request.published:
             try:
-                holdings._open(site.network, wanted)
+                resources._open(site.network, wanted)
             except LabError as error:
                 log.warning("port %d of %s is not published again: %s", wanted.instance_port, request.name, error)
-        return holdings
+        return resources
 
     def reconnect(self, pid: int) -> None:
         """Give the namespace of process ``pid`` the endpoint that it lost with the session's network."""
