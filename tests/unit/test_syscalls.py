@@ -109,6 +109,8 @@ def test_the_small_process_imports_little() -> None:
         "lab.runtime.rootfs.rootpath", "lab.runtime.spawner.spawner", "lab.runtime.rootfs.streams",
         "lab.runtime.rootfs.setup", "lab.runtime.process", "lab.runtime.rootfs", "lab.runtime.spawner",
         "lab.runtime.process.trampoline", "lab.runtime.rootfs.mounttrees", "lab.runtime.within",
+        "lab.runtime.scripts", "lab.runtime.scripts.bearer", "lab.runtime.scripts.child",
+        "lab.runtime.scripts.rootfs", "lab.runtime.scripts.script", "lab.runtime.spawner.child",
     }  # fmt: skip
 
 
