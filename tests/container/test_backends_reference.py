@@ -15,12 +15,13 @@ import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
-from lab.backends import reference
 from lab.backends.reference import ReferenceContainer
 from lab.backends.registry import find
 from lab.backends.site import Site
+from lab.backends.support import children
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.images.store import Image
 from lab.studies.compare.measure.parity import verify_manifest
@@ -155,13 +156,13 @@ def test_a_failure_leaves_nothing(
     site: Site, image: Image, other: str, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = snapshot()
-    name = f"lab/{site.session.id}/broken"
+    name = group_of(site.session.id, "broken")
 
     def fail(*_: object) -> None:
         raise LabError("injected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reference if step == "spawn" else ReferenceContainer, step, fail)
+        patch.setattr(children if step == "spawn" else ReferenceContainer, step, fail)
         with pytest.raises(LaunchError, match="injected"):
             site.backend(other).launch(contract.request(site, image, "broken", logs=tmp_path))
     assert_unchanged(before)
@@ -205,7 +206,7 @@ def test_a_killed_lab_leaves_nothing_of_it(image: Image, other: str, tmp_path: P
         assert lab.stdout
         session = lab.stdout.readline().strip()
         assert session
-        everywhere = [ControlGroup.open(f"lab/{session}"), groups_elsewhere(f"lab/{session}")]
+        everywhere = [ControlGroup.open(group_of(session)), groups_elsewhere(group_of(session))]
         assert everywhere[0].processes()
         lab.send_signal(signal.SIGKILL)
 

@@ -16,6 +16,7 @@ import pytest
 from running import Start
 
 from lab.errors import LaunchError
+from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
 from lab.model import Limits, Process
 from lab.record import replace
@@ -34,7 +35,7 @@ def plan(launcher: Launcher, busybox_root: Path, tmp_path: Path) -> Iterator[Pla
     config = bundle.container_config(Process(argv=("true",)))
     spec = Spec(name=uuid.uuid4().hex[:8], config=config, root=Overlay(lower=(busybox_root,)), init=False)
     with ExitStack() as undo:
-        cgroup = limited(f"lab/{launcher.session}/{spec.name}", Limits())
+        cgroup = limited(group_of(launcher.session, spec.name), Limits())
         undo.callback(cgroup.remove, keep_parents=True)
         root = layers.prepare(spec.root, spec.name, config.mounts, launcher.scratch, undo)
         yield plan_of(spec, config, root, cgroup)
