@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -278,6 +279,7 @@ static void stop_ignoring_secret_signals(void) {
 
 int begin(int count, char **arguments) {
     (void)count, (void)arguments;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* the launcher's; others may hold the other end of the socket */
     stop_ignoring_secret_signals();
     while (open("/dev/null", O_RDWR | O_CLOEXEC) < RESERVED) /* what comes will have other numbers than it is to get */
         ;

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import open_folder
 from running import Start
 
 from lab.errors import LaunchError
@@ -78,6 +79,26 @@ def test_a_hook_that_fails_is_told_and_nothing_is_left(launcher: Launcher, plan:
     with launched(launcher, with_hook(plan, "/bin/false")) as handle, failed:
         handle.wait_started(isolated_is_enough=False)
     assert children(launcher) == before, "the child, or its companion"
+
+
+def test_a_hook_keeps_the_small_process_from_nothing(plan: Plan, busybox_root: Path) -> None:
+    """When its client has gone it ends, whoever has copies of its descriptors."""
+    config = bundle.container_config(Process(argv=("true",)))
+    null = os.open(os.devnull, os.O_RDWR)
+    with open_folder() as folder, Launcher.start(uuid.uuid4().hex[:8], folder / "own") as own:
+        with own.launch(
+            Spec(name="one", config=config, root=Overlay(lower=(busybox_root,))), stdout=null, stderr=null
+        ) as container:
+            container.wait(20)
+        bearer = children(own)
+        assert bearer
+        with launched(own, with_hook(plan, "/bin/sleep", "60")):
+            deadline = time.monotonic() + 10
+            while children(own) == bearer and time.monotonic() < deadline:
+                threading.Event().wait(0.05)
+            own._channel.hang_up()
+            assert own._process.wait(20) is not None
+    os.close(null)
 
 
 def settled(launcher: Launcher, start: Start) -> str:

@@ -123,6 +123,7 @@ class Bearer:
         """It ends when it has nobody to listen to. Idempotent; there will be no other one."""
         self._is_of_use = False
         if self._socket is not None:
+            self._socket.shutdown(_socket.SHUT_RDWR)  # a hook's companion may have a copy of this end
             self._socket.close()
             self._socket = None
             with suppress(ChildProcessError):
