@@ -34,6 +34,7 @@ from lab.hypervisor.channels.keyboard import Keyboard
 from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.connection import Domain, Hypervisor
 from lab.hypervisor.domain import Port, domain_xml, ports
+from lab.hypervisor.ending import take_down
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.guest.handover import ENTER
 from lab.hypervisor.jail.confinement import Confinement, require_confined
@@ -263,15 +264,7 @@ class Machine:
                 return
             self.timeline.mark(Phase.STOPPING)
             self._ask_to_end(grace_seconds, stop_signal)
-            with ExitStack() as cleanup:  # each of them happens, whatever the others raise
-                cleanup.callback(self._verify_gone)
-                if release is not None:
-                    cleanup.callback(release)
-                cleanup.callback(self.request.cgroup.remove)
-                cleanup.callback(shutil.rmtree, self.request.directory, ignore_errors=True)
-                cleanup.callback(self._channels.close)
-                cleanup.callback(self._close_streams)
-                cleanup.callback(self._pull_the_plug)
+            take_down(self.request, [self._pull_the_plug, self._close_streams, self._channels.close], release)
             self._stopped = True
             self.timeline.mark(Phase.GONE)
 
@@ -353,12 +346,6 @@ class Machine:
         self.request.cgroup.kill()
         if not self._channels.wait(lambda: self._channels.ended, END_TIMEOUT_SECONDS):
             self._domain.destroy()
-
-    def _verify_gone(self) -> None:
-        left = [str(self.request.directory)] if self.request.directory.exists() else []
-        left += [f"cgroup {self.request.cgroup.path}"] if self.request.cgroup.exists() else []
-        if left:
-            raise LabError(f"{self.request.name} left behind: {', '.join(left)}", hint="lab clean")
 
 
 def _until(deadline: float) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.host.session.ledger import start_time
+from lab.host.procstat import start_time
 
 
 def _owner(pid: int) -> str | None:

@@ -31,7 +31,8 @@ from lab.errors import LabError, NoInstance, UsageError
 from lab.host import private
 from lab.host.home import home as lab_home
 from lab.host.home import runtime_root
-from lab.host.session.ledger import boot_id, start_time
+from lab.host.procstat import start_time
+from lab.host.session.ledger import boot_id
 from lab.model import Limits, Process, PublishedPort, Volume
 
 RECORD, EXIT, LOCK, SUPERVISOR_LOG = "instance.json", "exit.json", "lock", "supervisor.log"

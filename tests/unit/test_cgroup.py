@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import GroupGone, LabError, LimitError
-from lab.host.cgroup import cgroupfs
+from lab.host import procstat
 from lab.host.cgroup.control import ControlGroup, CpuUsage
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.hierarchy import Hierarchies, Mode, Unused
@@ -234,6 +234,6 @@ def test_zombies_and_threads_of_the_kernel_are_nobodys_processes(
 ) -> None:
     """The last is kvm-nx-lpage-recovery's, which KVM puts into the group of each QEMU."""
     line = f"7 (kvm) nx (lpage) {state} 2 0 0 0 -1 {flags} 0 0 0 0 0 0 0\n".encode()
-    monkeypatch.setattr(cgroupfs, "read_bytes", lambda path: line)
+    monkeypatch.setattr(procstat, "line", lambda pid: line)
     held = group(tmp_path, v1=False, v2=True, files={"@/cgroup.procs": "7\n"})
     assert held.processes() == ({7} if lives else set())

@@ -11,6 +11,7 @@ import select
 import time
 
 from lab.errors import LabError
+from lab.host import procstat
 from lab.host.cgroup import delegation
 from lab.lean import suppress
 
@@ -235,20 +236,10 @@ def lives(pid: int) -> bool:
     nothing, obeys no signal, and is nobody's process.
     """
     try:
-        stat = read_bytes(f"/proc/{pid}/stat")
+        state, *rest = procstat.fields(pid)
     except OSError:
         return False
-    state, *rest = stat[stat.rindex(b")") + 2 :].split(b" ", 7)
-    return state not in (b"Z", b"X") and not int(rest[5]) & PF_KTHREAD
-
-
-def read_bytes(path: str) -> bytes:
-    """The first 4 KiB of a file of /proc."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
+    return state not in procstat.ENDED and not int(rest[5]) & PF_KTHREAD
 
 
 def wait_dead(pids: set[int], timeout_seconds: float) -> None:

@@ -40,6 +40,7 @@ from lab.host.cgroup.hierarchy import Unused
 from lab.host.cgroup.systemd import Scope
 from lab.host.home import home, runtime_root
 from lab.host.kernel import settings, tracefs
+from lab.host.procstat import start_time
 from lab.host.trees import remove_tree
 
 OWNER = "owner.json"
@@ -290,16 +291,6 @@ def clean_session(directory: Path) -> tuple[list[str], list[str]]:
             return [], []
         removed, errors = _remove_all(directory, _owner_of(directory))
     return [f"session {directory.name}: {line}" for line in removed], errors
-
-
-def start_time(pid: int) -> int | None:
-    """When the living process ``pid`` started, in clock ticks since boot (proc_pid_stat(5), field 22)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def boot_id() -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Self
 
-from lab.errors import LabError, LaunchError
+from lab.errors import LaunchError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.command import run
@@ -27,6 +27,7 @@ from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.connection import Domain, Hypervisor
 from lab.hypervisor.disks.own import OwnDisk
 from lab.hypervisor.domain import CONSOLE, Disk, Interface, MachineSpec, domain_xml
+from lab.hypervisor.ending import take_down
 from lab.hypervisor.jail.confinement import require_confined
 from lab.hypervisor.jail.orders import write_orders
 from lab.hypervisor.kinds import Devices, MachineType
@@ -154,14 +155,7 @@ class DiskMachine:
             if grace_seconds > 0 and not self._channels.ended:
                 self.press_power_button()
                 self._channels.wait(lambda: self._channels.ended, grace_seconds)
-            with ExitStack() as cleanup:  # each of them happens, whatever the others raise
-                cleanup.callback(self._verify_gone)
-                if release is not None:
-                    cleanup.callback(release)
-                cleanup.callback(self.request.cgroup.remove)
-                cleanup.callback(shutil.rmtree, self.request.directory, ignore_errors=True)
-                cleanup.callback(self._channels.close)
-                cleanup.callback(self.pull_the_plug)
+            take_down(self.request, [self.pull_the_plug, self._channels.close], release)
             self._stopped = True
             self.timeline.mark(Phase.GONE)
 
@@ -170,12 +164,6 @@ class DiskMachine:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
-
-    def _verify_gone(self) -> None:
-        left = [str(self.request.directory)] if self.request.directory.exists() else []
-        left += [f"cgroup {self.request.cgroup.path}"] if self.request.cgroup.exists() else []
-        if left:
-            raise LabError(f"{self.request.name} left behind: {', '.join(left)}", hint="lab clean")
 
 
 def specification(request: DiskRequest, emulator: Path) -> MachineSpec:

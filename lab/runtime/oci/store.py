@@ -13,11 +13,11 @@ what may exist.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 
 from lab.errors import LabError, UsageError
+from lab.host import procstat
 from lab.lean import dumps, loads, suppress
 
 TYPE_CHECKING = False
@@ -261,15 +261,8 @@ def validated(identity: str) -> str:
 
 
 def birth_of(pid: int) -> int:
-    """When process ``pid`` was started, in clock ticks after boot; 0 if it has ended (proc_pid_stat(5))."""
-    try:
-        stat = _read(f"/proc/{pid}/stat")
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESRCH):
-            raise
-        return 0
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return 0 if fields[0] in ("Z", "X") else int(fields[19])
+    """When process ``pid`` was started, in clock ticks after boot; 0 if it has ended."""
+    return procstat.start_time(pid) or 0
 
 
 def _is_frozen(group: str) -> bool:

@@ -27,7 +27,7 @@ from lab.experiment.measurement import Measurement
 from lab.experiment.setup import Setup
 from lab.experiment.stamp import WARM_UP, failure
 from lab.experiment.watch import Watch
-from lab.host.session.ledger import start_time
+from lab.host.procstat import start_time
 from lab.host.tracing.recording import Tracing
 from lab.instance import Backend, Instance
 from lab.metrics.base import Observation

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from lab.errors import LabError
+from lab.host import procstat
 from lab.host.tracing.recording import FUNCTION, KALLSYMS, Recording, Tracing
 from lab.host.tracing.ringbuffer import COMMON, Run, runs
 from lab.runtime.seccomp.compiler import native
@@ -251,8 +252,8 @@ def kernel_threads() -> frozenset[int]:
     return frozenset({0, *(pid for pid, fields in _stats() if int(fields[6]) & PF_KTHREAD)})
 
 
-def _stats() -> Iterator[tuple[int, list[str]]]:
+def _stats() -> Iterator[tuple[int, list[bytes]]]:
     """Every process with what /proc/PID/stat says after its name: state, parent, … (proc_pid_stat(5))."""
     for pid in filter(str.isdigit, (entry.name for entry in Path("/proc").iterdir())):
         with suppress(OSError):
-            yield int(pid), Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            yield int(pid), procstat.fields(int(pid))
