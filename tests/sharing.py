@@ -12,12 +12,17 @@ DOOR, ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
 """Two files that all processes have in common and that are there anyway, to lock."""
 
 
+APART = ("tests/vm/test_own_disks.py",)
+"""It takes a quarter of all that machines take, and little of that for the guest."""
+
+
 class ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist says nothing of its types
     """A file at a time; those that need a guest, or a machine, go to one process, which makes it once."""
 
     def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
         folder = "/".join(nodeid.split("/")[:2])
-        return folder if folder in ("tests/vm", "tests/machines") else str(super()._split_scope(nodeid))
+        return folder if folder in ("tests/vm", "tests/machines") and file not in APART else file
 
 
 class Turn:

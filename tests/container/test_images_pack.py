@@ -73,8 +73,9 @@ def test_what_each_instance_gets_from_its_backend_is_left_out(upper: Path, tmp_p
     for name in ("proc/1/x", "dev/shm", "home/proc/y"):
         (upper / name).mkdir(parents=True)
     (upper / "sys").write_text("no folder")
+    (upper / "tool").touch()
     pack(upper, tmp_path / "blob")
-    assert set(members(tmp_path / "blob")) == {".", "proc", "dev", "home", "home/proc", "home/proc/y"}
+    assert set(members(tmp_path / "blob")) == {".", "proc", "dev", "home", "home/proc", "home/proc/y", "tool"}
 
 
 def test_deletions_become_files_with_names(upper: Path, tmp_path: Path) -> None:
@@ -138,12 +139,26 @@ def test_a_file_of_several_names_is_packed_once(upper: Path, tmp_path: Path) -> 
 
 def test_attributes_are_kept_as_bytes(upper: Path, tmp_path: Path) -> None:
     (upper / "file").touch()
+    (upper / "link").symlink_to("file")
     os.setxattr(upper / "file", "user.lab", b"\xff\x00v")
     os.setxattr(upper / "file", "trusted.overlay.origin", b"of this host")
     pack(upper, tmp_path / "blob")
     headers = members(tmp_path / "blob")["file"].pax_headers
     attributes = {name: value for name, value in headers.items() if name.startswith("SCHILY")}
     assert attributes == {"SCHILY.xattr.user.lab": b"\xff\x00v".decode("utf-8", "surrogateescape")}
+    assert members(tmp_path / "blob")["link"].pax_headers == {}, "they are the file's"
+
+
+def test_a_file_system_without_attributes_has_none(
+    upper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> list[str]:
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr(os, "listxattr", refuse)
+    (upper / "file").touch()
+    pack(upper, tmp_path / "blob")
+    assert members(tmp_path / "blob")["file"].pax_headers == {}
 
 
 @pytest.mark.parametrize(("since", "kept"), [(1000.0, False), (1000.5, True), (None, False)])

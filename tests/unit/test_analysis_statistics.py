@@ -69,6 +69,10 @@ def test_by_block_keeps_every_value(pairs: list[tuple[float, int]]) -> None:
     assert matrix.shape == (6, max(1, *np.bincount(blocks, minlength=6)))
 
 
+def test_the_median_of_two_lies_between_them() -> None:
+    assert stats.medians(np.array([[1.0, 3.0], [5.0, np.nan]])).tolist() == [2.0, 5.0]
+
+
 def test_a_row_has_its_blocks_values_in_their_order() -> None:
     matrix = stats.by_block(np.array([1.0, 2.0, 3.0]), np.array([4, 7, 4]), np.array([7, 4]))
     np.testing.assert_array_equal(matrix, [[2.0, np.nan], [1.0, 3.0]])

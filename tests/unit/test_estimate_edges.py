@@ -14,6 +14,8 @@ from lab.analysis.inference import estimate
 
 MARGIN = math.log(1.05)
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # which would stand on a reader's terminal
+
 
 def drawn(count: int, seed: int = 7, mean: float = 0.1, scatter: float = 0.2) -> estimate.Floats:
     return np.random.default_rng(seed).normal(mean, scatter, count)

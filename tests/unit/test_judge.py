@@ -81,7 +81,9 @@ def test_at_five_percent_a_difference_is_claimed() -> None:
 def test_rows_keep_their_order_whatever_their_index() -> None:
     table = rows(0.9, 0.001).set_index(pd.Index([7, 3]))
     families = pd.Series([EXPLORATORY, HEADLINE], index=[7, 3])
-    assert judge(table, families)["claim"].tolist() == [False, True]
+    found = judge(table, families)
+    assert found["claim"].tolist() == [False, True]
+    assert set(found) == {*table, *JUDGED, "claim"}
 
 
 def test_the_collector_of_garbage_is_as_before() -> None:
@@ -101,6 +103,7 @@ def test_the_collector_of_garbage_is_as_before() -> None:
         (EXPLORATORY, [0.5, 0.5, 0.5, 0.5], ALPHA / 4),
         (EXPLORATORY, [0.001, 0.5, 0.5, 0.5], 2 * ALPHA / 4),
         (EXPLORATORY, [0.001, 0.001], ALPHA),
+        (EXPLORATORY, [0.9, 0.025], ALPHA),  # which is 0.05, corrected
         (EXPLORATORY, [math.nan], ALPHA),
     ],
 )

@@ -356,6 +356,22 @@ def test_a_call_through_socketcall_is_filtered_like_the_call_itself() -> None:
     assert evaluate(program, 117, (1,), architecture=i386) == EPERM
 
 
+def test_conditions_of_a_call_through_another_are_kept_but_that_of_its_first_argument() -> None:
+    """ipc(2) has the call's number there, and the call's own first argument elsewhere."""
+    asked = [SeccompArgument(index=index, value=5, op="SCMP_CMP_EQ") for index in (0, 1)]
+    program = compiler.compile(filter_of("SCMP_ACT_ALLOW", (rule("SCMP_ACT_ERRNO", "semop", *asked),)))
+    i386 = AUDIT_ARCHITECTURES["i386"]
+    verdicts = [
+        evaluate(program, 117, arguments, architecture=i386) for arguments in ((1, 5), (1, 6), (2, 5), (5, 5))
+    ]
+    assert verdicts == [EPERM, ALLOW, ALLOW, ALLOW]
+
+
+def test_errnos_at_the_edge() -> None:
+    made = filter_of("SCMP_ACT_ALLOW", (rule("SCMP_ACT_ERRNO", "read", errno_ret=4095),))
+    assert evaluate(compiler.compile(made), 0) == Action.ERRNO | 4095
+
+
 @pytest.mark.parametrize(
     ("made", "complaint"),
     [
@@ -376,7 +392,10 @@ def test_flags_and_who_is_notified() -> None:
     made = Seccomp(default_action="SCMP_ACT_ALLOW", flags=every, listener_path="/run/agent", syscalls=asked)
     assert compiler.flags(made) == 1 | 2 | 4 | 8 | 16 | 32
     assert compiler.flags(Seccomp(default_action="SCMP_ACT_ALLOW", flags=every[:3])) == 1 | 2 | 4 | 16
+    found = {name: compiler.flags(Seccomp(default_action="SCMP_ACT_ALLOW", flags=(name,))) for name in every[:3]}
+    assert found == {every[0]: 1 | 16, every[1]: 2, every[2]: 4}
     for wrong, complaint in (
+        (Seccomp(default_action="SCMP_ACT_ALLOW", flags=("SECCOMP_FILTER_FLAG_NONE",)), "FLAG_NONE is not one of"),
         (Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=asked), "listenerPath is missing"),
         (Seccomp(default_action="SCMP_ACT_ALLOW", listener_metadata="x"), "means nothing without listenerPath"),
         (Seccomp(default_action="SCMP_ACT_ALLOW", flags=every[3:]), "needs SCMP_ACT_NOTIFY"),
