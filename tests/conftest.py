@@ -1,6 +1,8 @@
 """Tests by privilege: the directory says what a test needs, and the need is tried, never guessed.
 
 unit/       anywhere, without root
+fuzz/       anywhere; by night a million inputs
+mutation/   anywhere; by night each small mistake in what everything rests on
 browser/    Chromium, without a window
 container/  root, namespaces and an overlay mount
 vm/         QEMU and libvirt's QEMU driver (the accelerator does not matter)
@@ -31,8 +33,8 @@ from pathlib import Path
 
 import pytest
 
-ORDER = ("unit", "fuzz", "browser", "container", "vm", "machines")
-SHARED_ORDER = ("vm", "unit", "fuzz", "browser", "container", "machines")
+ORDER = ("unit", "fuzz", "mutation", "browser", "container", "vm", "machines")
+SHARED_ORDER = ("vm", "unit", "fuzz", "mutation", "browser", "container", "machines")
 """One process does all of vm, which takes longest, the others the rest."""
 LONGEST = ("test_ready.py", "test_compare.py", "test_detached.py", "test_dockerfiles.py", "test_noisy_neighbour.py")
 """Files of container/ that take half a minute or more. Begun last, one would keep a process when the others are done.

@@ -52,11 +52,16 @@ class Target:
 
 
 TARGETS = {
-    "statistics": Target(module="lab.analysis.statistics", tests=("tests/unit/test_analysis_statistics.py",)),
-    "estimate": Target(
-        module="lab.analysis.estimate", tests=("tests/unit/test_estimate_edges.py", "tests/unit/test_estimate.py")
+    "statistics": Target(
+        module="lab.analysis.inference.statistics", tests=("tests/unit/test_analysis_statistics.py",)
     ),
-    "judge": Target(module="lab.analysis.judge", tests=("tests/unit/test_judge.py", "tests/unit/test_estimate.py")),
+    "estimate": Target(
+        module="lab.analysis.inference.estimate",
+        tests=("tests/unit/test_estimate_edges.py", "tests/unit/test_estimate.py"),
+    ),
+    "judge": Target(
+        module="lab.analysis.inference.judge", tests=("tests/unit/test_judge.py", "tests/unit/test_estimate.py")
+    ),
     "seccomp": Target(
         module="lab.runtime.seccomp.compiler",
         tests=("tests/unit/test_runtime_seccomp.py", "tests/unit/test_seccomp_listener.py"),
