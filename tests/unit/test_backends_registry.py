@@ -21,6 +21,7 @@ def test_from_the_thinnest_boundary_to_the_thickest() -> None:
 
 
 def test_each_says_what_it_is_and_what_it_cannot_make_equal() -> None:
+    assert len(available()) > 2
     for kind in available():
         assert kind.title
         assert kind.mechanism

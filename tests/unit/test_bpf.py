@@ -106,10 +106,11 @@ def test_an_argument_may_be_negative_as_in_c() -> None:
 def test_only_tests_say_how_far_to_jump() -> None:
     assembler = Assembler()
     first, second = assembler.answer(1), assembler.answer(2)
+    goal = assembler.mask(1, second)
     place = assembler.load(0, assembler.mask(1, first))
     for _ in range(260):
         place = assembler.mask(1, place)
-    assembler.test(bpf.JUMP_EQUAL, 5, second, place)
+    assembler.test(bpf.JUMP_EQUAL, 5, goal, place)
     for code, yes, no, _ in bpf.INSTRUCTION.iter_unpack(assembler.assemble()):
         assert code == bpf.JUMP_EQUAL or (yes, no) == (0, 0)
 

@@ -367,6 +367,25 @@ def test_conditions_of_a_call_through_another_are_kept_but_that_of_its_first_arg
     assert verdicts == [EPERM, ALLOW, ALLOW, ALLOW]
 
 
+@pytest.mark.parametrize(("index", "operator", "word"), [(0, "EQUAL", "EQUAL"), (6, "EQ", "6"), (-1, "EQ", "-1")])
+def test_a_condition_that_can_not_be_is_refused(index: int, operator: str, word: str) -> None:
+    asked = SeccompArgument(index=index, value=1, op=f"SCMP_CMP_{operator}")
+    with pytest.raises(UsageError, match=word):
+        compiler.compile(filter_of("SCMP_ACT_ALLOW", (rule("SCMP_ACT_ERRNO", "read", asked),)))
+
+
+def test_two_actions_under_the_same_conditions_are_refused() -> None:
+    asked = SeccompArgument(index=5, value=1, op="SCMP_CMP_EQ")
+    rules = tuple(rule(action, "read", asked) for action in ("SCMP_ACT_ERRNO", "SCMP_ACT_LOG"))
+    with pytest.raises(UsageError, match="read"):
+        compiler.compile(filter_of("SCMP_ACT_ALLOW", rules))
+    assert compiler.compile(filter_of("SCMP_ACT_ALLOW", rules[:1] * 2))
+
+
+def test_the_machines_own_calls() -> None:
+    assert compiler.native() == calls.numbers("SCMP_ARCH_X86_64")
+
+
 def test_errnos_at_the_edge() -> None:
     made = filter_of("SCMP_ACT_ALLOW", (rule("SCMP_ACT_ERRNO", "read", errno_ret=4095),))
     assert evaluate(compiler.compile(made), 0) == Action.ERRNO | 4095
