@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.instances.disk import Waited, refuse, require_vm, run_disk
+from lab.cli.instances.disk import refuse, require_vm, run_disk
+from lab.cli.instances.foreground import Waited, foreground
 from lab.cli.instances.request import (
     GRACE_SECONDS,
     NAME,
-    announce,
     find_image,
     merge,
     parse_environment,
@@ -34,11 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lab.backends.site import Site
+    from lab.commands.terminal import Terminal
     from lab.images.store import Image
-    from lab.instance import Backend, LaunchRequest
+    from lab.instance import Instance, LaunchRequest
     from lab.model import Limits, PublishedPort
-
-NOT_EXECUTED = (126, 127)  # as a shell says of a program that is none, or is not there
 
 
 def run(
@@ -205,7 +203,11 @@ def run(
                     from lab.cli.instances.explain import explained
 
                     request = explained(request, backend.kernel)
-                code = _in_foreground(backend, request, interruptible, waited)
+                with patience(f"lab: preparing {image.name} for {backend.name}; what is made now is kept"):
+                    backend.prepare(request.image, request.knobs)
+                code = foreground(
+                    backend, request, interruptible, waited, interactive=interactive, attend=_attend, end=_end
+                )
             finally:
                 interruptible.disarm()  # closing the site is what leaves nothing behind
     except Interrupted as interrupted:
@@ -239,40 +241,13 @@ def _request(
     )
 
 
-def _in_foreground(
-    backend: Backend, request: LaunchRequest, interruptible: Interruptible, waited: Waited | None
-) -> int:
-    """Launch, wait, stop. A signal is passed on; who sends a second one wants it dead now."""
-    import signal
-    from threading import Thread
+def _attend(instance: Instance, terminal: Terminal | None) -> None:
+    if terminal is not None:
+        instance.wait_executed()  # until then ^C is for lab: a guest boots
+        terminal.hand_over(instance.resize)
 
-    from lab.commands.terminal import Terminal
 
-    with patience(f"lab: preparing {request.image.name} for {backend.name}; what is made now is kept"):
-        backend.prepare(request.image, request.knobs)
-    interruptible.hold()
-    place = Terminal(interactive=request.stdin is not None) if request.terminal else nullcontext()
-    with place as terminal, backend.launch(request) as instance:
-        try:
-            interruptible.release()
-            announce(instance)
-            if waited is not None:
-                waited.begin(instance)
-            if terminal is not None:
-                instance.wait_executed()  # until then ^C is for lab: a guest boots
-                terminal.hand_over(instance.resize)
-            code = instance.wait()
-            assert code is not None, "waiting without a limit ends with the instance"
-            if code in NOT_EXECUTED and instance.timeline.running() is None:
-                instance.wait_executed()  # it raises, and says what could not be executed
-        except Interrupted as interrupted:
-            # from a thread: the handler may have interrupted the holder of a lock that sending needs
-            kill = Thread(target=instance.signal, args=(signal.SIGKILL,), daemon=True)
-            interruptible.when_impatient = lambda: None if kill.ident else kill.start()
-            if instance.timeline.running() is not None:  # else nobody is there to hear it: a guest boots
-                instance.signal(interrupted.number)
-                instance.wait(GRACE_SECONDS)
-            raise
-        finally:
-            interruptible.disarm()
-    return code
+def _end(instance: Instance, number: int) -> None:
+    if instance.timeline.running() is not None:  # else nobody is there to hear it: a guest boots
+        instance.signal(number)
+        instance.wait(GRACE_SECONDS)
