@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from lab.analysis.quantities import format_value
 from lab.model import Accelerator
-from lab.reports.material import stamp
 from lab.results.record import Arm
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.ticker import Locator
@@ -143,17 +141,6 @@ def save(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
     figure.savefig(png, dpi=110, metadata={"Software": None})
     figure.savefig(svg, metadata={"Date": None})
     return png, svg
-
-
-def backend_axis(axes: Axes, arms: Sequence[Arm], rows: Sequence[float] | None = None) -> None:
-    """Name the rows: the label in the backend's colour, the accelerator below it; the thinnest boundary on top."""
-    positions = list(rows if rows is not None else range(len(arms)))
-    axes.set_yticks(positions, [f"{arm.label}\n{stamp(arm)}" for arm in arms])
-    for tick, arm in zip(axes.get_yticklabels(), arms, strict=True):
-        tick.set_color(ink(arm))
-        tick.set_fontweight("bold")
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(max(positions) + 0.6, min(positions) - 0.6)
 
 
 def logarithmic(axis: Axis, unit: str) -> None:

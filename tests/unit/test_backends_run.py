@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.cli.instances.request import merge, parse_environment, parse_port, parse_volume
+from lab.cli.instances.request import parse_environment, parse_port, parse_volume
 from lab.commands.interrupt import Interrupted, Interruptible
+from lab.commands.measuring import limit
 from lab.errors import UsageError
 from lab.model import Limits, PublishedPort, Volume
 
@@ -76,9 +77,9 @@ def test_environment_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_command_line_replaces_single_limits() -> None:
     given_limits = Limits(memory_bytes=1, cpus=1.0, pids=1)
-    assert merge(given_limits, "", "", None) == given_limits
-    assert merge(given_limits, "256M", "", 64) == Limits(memory_bytes=256 * 1024**2, cpus=1.0, pids=64)
-    assert merge(given_limits, "", "0.5", None) == Limits(memory_bytes=1, cpus=0.5, pids=1)
+    assert limit(given_limits, "", "", None) == given_limits
+    assert limit(given_limits, "256M", "", 64) == Limits(memory_bytes=256 * 1024**2, cpus=1.0, pids=64)
+    assert limit(given_limits, "", "0.5", None) == Limits(memory_bytes=1, cpus=0.5, pids=1)
 
 
 def test_the_first_signal_interrupts_and_the_next_is_only_impatient() -> None:

@@ -23,7 +23,7 @@ from lab.results.store import RunFolder
 from lab.studies.noisy import report
 from lab.studies.noisy.analyse import OF_A_MACHINE, OTHERWISE, Disturbance, _met, disturbances, fallen, quiets
 from lab.studies.noisy.command import _confined, _kinds
-from lab.studies.noisy.measure import MOST_PIDS, Bound, Confined, Kind, feel_pulse, fill, observations, warm_up
+from lab.studies.noisy.measure import MOST_PIDS, Bound, Confined, Neighbour, feel_pulse, fill, observations, warm_up
 from lab.studies.registry import study_of
 
 MIB = 1 << 20
@@ -135,10 +135,10 @@ def test_the_bound_leaves_something_to_the_host() -> None:
     assert bound.limits.memory_bytes is not None
     assert bound.limits.memory_bytes >= 2 * limits.memory_bytes
     assert bound.limits.pids == MOST_PIDS
-    assert bound.amount(Kind.MEMORY, machine=False) > bound.limits.memory_bytes, "else it would not be exhausted"
-    assert bound.amount(Kind.FORKS, machine=False) < MOST_PIDS
-    assert bound.amount(Kind.FULL, machine=False) == 64 * MIB, "a bare process sees the host's /dev/shm"
-    assert bound.amount(Kind.FULL, machine=True) >= bound.limits.memory_bytes / 2, "a guest's default"
+    assert bound.amount(Neighbour.MEMORY, machine=False) > bound.limits.memory_bytes, "else it would not be exhausted"
+    assert bound.amount(Neighbour.FORKS, machine=False) < MOST_PIDS
+    assert bound.amount(Neighbour.FULL, machine=False) == 64 * MIB, "a bare process sees the host's /dev/shm"
+    assert bound.amount(Neighbour.FULL, machine=True) >= bound.limits.memory_bytes / 2, "a guest's default"
     with pytest.raises(LabError, match="more than half of the free memory"):
         Bound.of_this_host(Limits(memory_bytes=1 << 50))
 
@@ -201,18 +201,18 @@ def test_unknown_kinds_are_named(text: str) -> None:
 
 
 def test_kinds() -> None:
-    assert _kinds("all") == tuple(Kind)
-    assert _kinds("disk, cpu,disk") == (Kind.DISK, Kind.CPU)
+    assert _kinds("all") == tuple(Neighbour)
+    assert _kinds("disk, cpu,disk") == (Neighbour.DISK, Neighbour.CPU)
 
 
-AMOUNTS = {Kind.MEMORY: 8 * MIB, Kind.DISK: 2 * MIB, Kind.CACHE: 8 * MIB, Kind.FORKS: 8}
+AMOUNTS = {Neighbour.MEMORY: 8 * MIB, Neighbour.DISK: 2 * MIB, Neighbour.CACHE: 8 * MIB, Neighbour.FORKS: 8}
 
 
 def test_the_helper_disturbs_for_as_long_as_it_is_told() -> None:
     began = time.monotonic()
     running = {}
-    for kind in set(Kind) - {Kind.RECEIVE, Kind.FULL}:
-        words = [str(kind), "1", str(AMOUNTS.get(kind, 2)), *(["127.0.0.1"] if kind is Kind.SEND else [])]
+    for kind in set(Neighbour) - {Neighbour.RECEIVE, Neighbour.FULL}:
+        words = [str(kind), "1", str(AMOUNTS.get(kind, 2)), *(["127.0.0.1"] if kind is Neighbour.SEND else [])]
         running[kind] = subprocess.Popen([build.program(), "disturb", *words], stdout=subprocess.PIPE)
     for kind, process in running.items():
         output, _ = process.communicate(timeout=60)

@@ -1,0 +1,1 @@
+"""What the levels of factors do, and which of them interact."""

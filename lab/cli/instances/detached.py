@@ -44,7 +44,8 @@ class Wanted:
 def run_detached(wanted: Wanted) -> str:
     """Start it and return its name. Raises what `lab run` in the foreground would raise, and then nothing is left."""
     from lab.backends.registry import find
-    from lab.cli.instances.request import find_image, merge
+    from lab.cli.instances.request import find_image
+    from lab.commands.measuring import limit
     from lab.images.process import resolve
     from lab.images.store import Store
     from lab.metrics.health import readiness_of
@@ -66,7 +67,7 @@ def run_detached(wanted: Wanted) -> str:
         argv=wanted.command,
         environment={**given, **wanted.environment},
     )
-    limits = merge(limits, wanted.memory, wanted.cpus, wanted.pids)
+    limits = limit(limits, wanted.memory, wanted.cpus, wanted.pids)
     checked = readiness_of(image.config) is not None
     if wanted.wait and not (wanted.ports or checked):
         raise UsageError(

@@ -99,18 +99,6 @@ def parse_knobs(words: list[str]) -> dict[str, str]:
     return found
 
 
-def merge(limits: Limits, memory: str, cpus: str, pids: int | None) -> Limits:
-    """The scenario's limits, replaced by those of the command line. Raises UsageError."""
-    from lab.host.units import parse_bytes, parse_cpus
-    from lab.model import Limits
-
-    return Limits(
-        memory_bytes=parse_bytes(memory) if memory else limits.memory_bytes,
-        cpus=parse_cpus(cpus) if cpus else limits.cpus,
-        pids=limits.pids if pids is None else pids,
-    )
-
-
 def parse_waited(ready: str, port: int | None) -> tuple[Readiness, int | None] | None:
     """What ``--ready`` and ``--port`` say, None where they say nothing. Raises UsageError."""
     from lab.model import HttpReadiness, LogReadiness, TcpReadiness

@@ -14,7 +14,6 @@ from lab.cli.instances.request import (
     GRACE_SECONDS,
     NAME,
     find_image,
-    merge,
     parse_environment,
     parse_knobs,
     parse_port,
@@ -25,6 +24,7 @@ from lab.cli.instances.request import (
 from lab.commands.completion import complete_backend, complete_knob, complete_runnable
 from lab.commands.disks import Backing, DiskFormat, is_meant
 from lab.commands.interrupt import Interrupted, Interruptible
+from lab.commands.measuring import limit
 from lab.commands.output import patience
 from lab.commands.privilege import require_root
 from lab.errors import UsageError
@@ -132,7 +132,7 @@ def run(
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
     wanted = parse_waited(ready, port)
-    merge(Limits(), memory, cpus, pids)  # refused before anything is built
+    limit(Limits(), memory, cpus, pids)  # refused before anything is built
     disk = is_meant(what, disk_format)
     if disk:
         require_vm(what, on)
@@ -176,7 +176,7 @@ def run(
             try:
                 waited = Waited(site, *wanted) if wanted else None
                 if disk:
-                    limits = merge(Limits(), memory, cpus, None)
+                    limits = limit(Limits(), memory, cpus, None)
                     code = run_disk(
                         site, what, interruptible, form=disk_format, backing=backing or [], knobs=knobs,
                         limits=limits, name=name or "run", ports=ports, interactive=interactive, size=size,
@@ -192,7 +192,7 @@ def run(
                     image,
                     command or [],
                     {**({"TERM": DEFAULT_TERM} if tty else {}), **given, **environment},
-                    merge(limits, memory, cpus, pids),
+                    limit(limits, memory, cpus, pids),
                     name or "run",
                     ports,
                 )

@@ -1,0 +1,1 @@
+"""lab measured beside what it is made of."""

@@ -1,0 +1,1 @@
+"""The page itself: the first screen, an article, templates as HTML."""

@@ -1,6 +1,6 @@
-"""Pages of HTML from the templates beside this module: self-contained, styles and script inside, nothing fetched.
+"""Pages of HTML from `lab/reports/templates`: self-contained, styles and script inside, nothing fetched.
 
-Every page extends ``page.html.j2``. A report's sections are files of their own below ``templates/report``.
+Every page extends ``base.html.j2``. A report's sections are files of their own below ``templates/report``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lab.errors import ResultsError
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def render(
@@ -25,8 +26,10 @@ def render(
     styles: Sequence[str] = ("report.css",),
     scripts: Sequence[str] = (),
     data: Any = None,
+    beside: Path | None = None,
 ) -> str:
-    """The template ``name`` as a page with these style sheets and scripts, all of them files in ``templates``.
+    """The template ``name`` as a page with these style sheets and scripts, all of them files in ``templates``, or in
+    the folder ``beside``, which comes first.
 
     The scripts become one module, which finds ``data`` in the page as JSON. The page's own Content-Security-Policy
     lets that script run, by its digest, and nothing else.
@@ -39,10 +42,10 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        loader=jinja2.PackageLoader("lab.reports"),
+        loader=jinja2.FileSystemLoader([*([beside] if beside else []), TEMPLATES]),
     )
     # style sheets and scripts are lab's own text, and quotes in them must stay quotes
-    css = Markup("\n".join(read(name) for name in styles))
+    css = Markup("\n".join(read(name, beside) for name in styles))
     script = "\n".join(read(name) for name in scripts)
     page: str = environment.get_template(name).render(
         context, css=css, script=Markup(script), script_digest=_digest(script), data=Markup(_json(data))
@@ -91,6 +94,7 @@ def embedded_text(kind: str, text: str) -> str:
     return f"data:{kind};base64,{b64encode(text.encode()).decode()}"
 
 
-def read(name: str) -> str:
-    """The text of a file in ``templates``."""
-    return files("lab.reports").joinpath("templates", name).read_text(encoding="utf-8")
+def read(name: str, beside: Path | None = None) -> str:
+    """The text of a file in ``templates``, or in the folder ``beside``, which comes first."""
+    own = beside / name if beside else None
+    return (own if own and own.exists() else TEMPLATES / name).read_text(encoding="utf-8")

@@ -72,7 +72,7 @@ def density(
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
         from lab.host.survey import facts
-        from lab.studies.density.measure import Density, Limits
+        from lab.studies.density.measure import Density, Until
 
         chosen = choose_backends(on)
         host = host_levels({"caches": caches} | ({"ksm": ksm} if ksm else {}))
@@ -80,16 +80,16 @@ def density(
             require_possible("ksm")
         scenario = asked(load(target), port, ready)
         setup = replace(set_up(site, scenario, scenario.limits, [], 0.0, backends=chosen), host=host)
-        limits = Limits(
+        until = Until(
             copies=up_to,
             floor_bytes=floor or max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8),
             seconds=seconds,
             bursts=bursts,
         )
         plan = Plan(arms=one_each(chosen), seed=0, blocks=None, budget_seconds=seconds)
-        told = {"kind": STUDY.kind, "floor_bytes": limits.floor_bytes, "copies": up_to}
+        told = {"kind": STUDY.kind, "floor_bytes": until.floor_bytes, "copies": up_to}
         with measuring(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told)) as (folder, watch):
-            Density(site, setup, limits, folder, watch).run(chosen)
+            Density(site, setup, until, folder, watch).run(chosen)
     from lab.studies.density.report import REPORT
 
     REPORT.conclude(folder, as_json)

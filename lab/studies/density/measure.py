@@ -51,7 +51,7 @@ READ = "density.read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Until:
     """How far to go: copies of each backend, bytes that stay free, seconds for each backend."""
 
     copies: int
@@ -75,9 +75,9 @@ class _Stack:
 class Density(Measurement):
     """One measurement of density."""
 
-    def __init__(self, site: Site, setup: Setup, limits: Limits, folder: RunFolder, watch: Watch) -> None:
+    def __init__(self, site: Site, setup: Setup, until: Until, folder: RunFolder, watch: Watch) -> None:
         super().__init__(site, setup, folder, watch)
-        self.limits = limits
+        self.until = until
         self.caches = Caches(site)
 
     def run(self, backends: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ class Density(Measurement):
     def _pile_up(self, backend: Backend, *, merging: bool) -> str:
         """The bursts and the stack of one backend that is prepared; returns what ended it."""
         self._burst(backend, 1, record=False)  # what is made at a first start is there
-        for size in self.limits.bursts:
+        for size in self.until.bursts:
             self.watch.doing(f"{backend.name}: {size} at once")
             self._burst(backend, size)
         available = int(facts.memory()["available_bytes"])
@@ -115,20 +115,20 @@ class Density(Measurement):
 
     def _why_stop(self, stack: _Stack) -> str:
         """Empty while one more copy may be started."""
-        if len(stack.instances) >= self.limits.copies:
+        if len(stack.instances) >= self.until.copies:
             return "the number asked for"
-        if now() - stack.began > self.limits.seconds:
+        if now() - stack.began > self.until.seconds:
             return "the time for one backend"
         available = int(facts.memory()["available_bytes"])
         expected = int(statistics.median(stack.costs[-RECENT:])) if stack.costs else 0
-        if available - expected < self.limits.floor_bytes:
+        if available - expected < self.until.floor_bytes:
             return "the floor of free memory"
         return ""
 
     def _one_more(self, stack: _Stack, standing: ExitStack) -> str:
         """Start one, wait for its answer, look at what all of them hold; returns what broke, or ""."""
         number = len(stack.instances) + 1
-        self.watch.progress(number - 1, self.limits.copies)
+        self.watch.progress(number - 1, self.until.copies)
         self.watch.doing(f"{stack.backend.name}: copy {number}")
         name = f"{stack.backend.name}-{number}"
         before = int(facts.memory()["available_bytes"])

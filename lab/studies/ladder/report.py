@@ -163,7 +163,7 @@ def page(climb: Climb, drawing: Path) -> str:
         "csv": embedded("text/csv", climb.loaded.path / "ladder.csv"),
     }
     context |= opening(climb).context("ladder", figure)
-    return render("ladder.html.j2", context, styles=("report.css", "ladder.css"))
+    return render("page.html.j2", context, styles=("report.css", "page.css"), beside=Path(__file__).parent)
 
 
 def opening(climb: Climb) -> Opening:

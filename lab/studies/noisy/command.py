@@ -27,7 +27,7 @@ from lab.host.units import parse_words
 from lab.studies.noisy import STUDY
 
 if TYPE_CHECKING:
-    from lab.studies.noisy.measure import Confined, Kind
+    from lab.studies.noisy.measure import Confined, Neighbour
 
 FIRST = "cpu,memory,forks,disk,cache"
 MOST_SECONDS = 60
@@ -102,16 +102,16 @@ def noisy(
     REPORT.conclude(folder, as_json)
 
 
-def _kinds(text: str) -> tuple[Kind, ...]:
-    from lab.studies.noisy.measure import Kind
+def _kinds(text: str) -> tuple[Neighbour, ...]:
+    from lab.studies.noisy.measure import Neighbour
 
     words = parse_words(text)
     if words == ["all"]:
-        return tuple(Kind)
-    unknown = [word for word in words if word not in tuple(Kind)]
+        return tuple(Neighbour)
+    unknown = [word for word in words if word not in tuple(Neighbour)]
     if unknown or not words:
-        raise UsageError(f"--kind {text}: no kind of neighbour", hint=f"all, or some of {','.join(Kind)}")
-    return tuple(Kind(word) for word in dict.fromkeys(words))
+        raise UsageError(f"--kind {text}: no kind of neighbour", hint=f"all, or some of {','.join(Neighbour)}")
+    return tuple(Neighbour(word) for word in dict.fromkeys(words))
 
 
 def _confined(word: str) -> tuple[Confined, ...]:

@@ -83,7 +83,7 @@ print(json.dumps({"p99": late[len(late) * 99 // 100], "most": late[-1], "times":
 """
 
 
-class Kind(StrEnum):
+class Neighbour(StrEnum):
     """What the aggressor does; the words are those of ``inside disturb``, but for RECEIVE: it is flooded itself."""
 
     CPU = "cpu"
@@ -128,23 +128,23 @@ class Bound:
         memory = max(memory, 2 * (wanted.memory_bytes or 0) + LEAST_MEMORY_BYTES)
         return cls(limits=Limits(memory_bytes=memory, cpus=cpus, pids=MOST_PIDS))
 
-    def amount(self, kind: Kind, *, machine: bool) -> int:
+    def amount(self, kind: Neighbour, *, machine: bool) -> int:
         """How much of it the aggressor wants: more than any limit allows, less than would hurt the host. A machine's
         /dev/shm is in its own RAM, which the bound holds.
         """
         memory = self.limits.memory_bytes or LEAST_MEMORY_BYTES
         return {
-            Kind.CPU: 2 * (os.cpu_count() or 1),
-            Kind.MEMORY: memory * 5 // 4,
-            Kind.FORKS: MOST_PIDS // 2,
-            Kind.DISK: 256 * MIB,
-            Kind.CACHE: memory * 5 // 4,
-            Kind.INODES: 20_000,
-            Kind.FULL: memory if machine else 64 * MIB,
-            Kind.FILES: 20_000,
-            Kind.WATCHES: 32,
-            Kind.SEND: 1,
-            Kind.RECEIVE: 1,
+            Neighbour.CPU: 2 * (os.cpu_count() or 1),
+            Neighbour.MEMORY: memory * 5 // 4,
+            Neighbour.FORKS: MOST_PIDS // 2,
+            Neighbour.DISK: 256 * MIB,
+            Neighbour.CACHE: memory * 5 // 4,
+            Neighbour.INODES: 20_000,
+            Neighbour.FULL: memory if machine else 64 * MIB,
+            Neighbour.FILES: 20_000,
+            Neighbour.WATCHES: 32,
+            Neighbour.SEND: 1,
+            Neighbour.RECEIVE: 1,
         }[kind]
 
 
@@ -152,7 +152,7 @@ class Bound:
 class Wishes:
     """What to do: kinds of disturbance, how long each is looked at, and how often all of it is repeated."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Neighbour, ...]
     seconds: int
     blocks: int
     seed: int
@@ -265,7 +265,7 @@ class Noisy(Measurement):
             return Limits()
         return Limits(memory_bytes=self.limits.memory_bytes, cpus=float(os.cpu_count() or 1))
 
-    def _observe(self, pair: _Pair, kind: Kind | None, around: ControlGroup) -> bool:
+    def _observe(self, pair: _Pair, kind: Neighbour | None, around: ControlGroup) -> bool:
         """The load, maybe beside a disturbance; whether the victim answers afterwards."""
         for group in (pair.aggressor.cgroup, around):
             group.forget_peak()
@@ -301,14 +301,14 @@ class Noisy(Measurement):
         self._append(pair.backend, pair.block, pair.victim.name, detail, *observed)
         return survived and pair.aggressor.wait(0) is None
 
-    def _disturb(self, pair: _Pair, kind: Kind) -> Mapping[str, object]:
+    def _disturb(self, pair: _Pair, kind: Neighbour) -> Mapping[str, object]:
         """What the aggressor says it could do; a failure is an answer, since limits may kill it or refuse it."""
         seconds = self.wishes.seconds + 1
-        if kind is Kind.RECEIVE:
+        if kind is Neighbour.RECEIVE:
             return self._flood(pair.aggressor, seconds)
         amount = self.bound.amount(kind, machine=pair.backend.kernel is Kernel.OWN)
         words = [str(kind), str(seconds), str(amount)]
-        if kind is Kind.SEND:
+        if kind is Neighbour.SEND:
             words.append(str(pair.victim.address))
         try:
             done = pair.aggressor.inside("disturb", *words, timeout_seconds=seconds + SPARE_SECONDS)
@@ -322,7 +322,7 @@ class Noisy(Measurement):
     def _flood(self, receiver: Instance, seconds: int) -> Mapping[str, object]:
         """Datagrams to the aggressor, from a third instance without a boundary; inside the bound around all."""
         name = f"sender-{self._done}"
-        words = (INSIDE, "disturb", str(Kind.SEND), str(seconds), "1", str(receiver.address))
+        words = (INSIDE, "disturb", str(Neighbour.SEND), str(seconds), "1", str(receiver.address))
         process = replace(self.setup.process, argv=words)
         wanted = replace(self.request(name), process=process, limits=Limits())
         try:

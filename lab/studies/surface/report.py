@@ -154,7 +154,7 @@ def page(found: Exposed, drawing: Path) -> str:
         "csv": embedded("text/csv", calls) if calls.is_file() else embedded_text("text/csv", ""),
     }
     context |= opening(found).context("surface", figure)
-    return render("surface.html.j2", context, styles=("report.css", "surface.css"))
+    return render("page.html.j2", context, styles=("report.css", "page.css"), beside=Path(__file__).parent)
 
 
 def opening(found: Exposed) -> Opening:
