@@ -111,6 +111,7 @@ def test_only_tests_say_how_far_to_jump() -> None:
     for _ in range(260):
         place = assembler.mask(1, place)
     assembler.test(bpf.JUMP_EQUAL, 5, goal, place)
+    assembler.test(bpf.JUMP_EQUAL, 5, second, place)  # an answer, which is given anew
     for code, yes, no, _ in bpf.INSTRUCTION.iter_unpack(assembler.assemble()):
         assert code == bpf.JUMP_EQUAL or (yes, no) == (0, 0)
 
