@@ -173,7 +173,7 @@ def test_after_sigkill_of_everything_the_next_command_cleans_up() -> None:
         process.communicate(timeout=30)
     assert session.is_dir(), "the test is worth nothing if something has cleaned up already"
     shown = lab("clean", "--dry-run")
-    assert f"would remove session {session.name}: cgroup lab/{session.name}" in shown.stdout
+    assert f"would remove session {session.name}" in shown.stdout
     assert session.is_dir(), "a dry run changes nothing"
     cleaned = lab("clean")
     assert cleaned.returncode == 0

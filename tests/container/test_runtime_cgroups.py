@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -97,8 +98,10 @@ def test_cpu_time_is_charged(group: ControlGroup) -> None:
     assert used.total_seconds == pytest.approx(used.user_seconds + used.system_seconds, rel=0.2, abs=0.02)
 
 
-def test_reclaim_takes_page_cache_back(group: ControlGroup, tmp_path: object) -> None:
-    script = f"read go; dd if=/dev/zero of={tmp_path}/file bs=1M count=16 2>/dev/null; sync {tmp_path}/file"
+def test_reclaim_takes_page_cache_back(group: ControlGroup, request: pytest.FixtureRequest) -> None:
+    folder = TemporaryDirectory(dir="/var/tmp")  # on a disk: what is in a tmpfs, as /tmp may be, can't be taken back
+    request.addfinalizer(folder.cleanup)
+    script = f"read go; dd if=/dev/zero of={folder.name}/file bs=1M count=16 2>/dev/null; sync {folder.name}/file"
     process = subprocess.Popen(["sh", "-c", script], stdin=-1)
     group.add(process.pid)
     process.communicate(b"\n", timeout=60)

@@ -15,6 +15,7 @@ from host_state import assert_unchanged, snapshot
 from running import Run, Start
 
 from lab.errors import LabError, LaunchError, LimitError, UsageError
+from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import host_hierarchies
 from lab.model import Limits, Process
 from lab.record import replace
@@ -25,7 +26,8 @@ from lab.runtime.plan import Step
 
 
 def session_groups(session: str) -> list[Path]:
-    return [mount / "lab" / session for mount in host_hierarchies().joined() if (mount / "lab" / session).exists()]
+    path = group_of(session)
+    return [mount / path for mount in host_hierarchies().joined() if (mount / path).exists()]
 
 
 def layers(launcher: Launcher) -> list[str]:
@@ -181,7 +183,6 @@ def zombie(pid: int) -> bool:
 
 def remove_groups(session: str) -> None:
     from lab.host.cgroup.control import ControlGroup
-    from lab.host.cgroup.delegation import group_of
 
     group = ControlGroup.open(group_of(session))
     group.kill()

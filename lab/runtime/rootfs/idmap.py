@@ -60,7 +60,7 @@ def _root(plan: Plan, pid: int) -> int:
     operation = mounts.from_json(plan.root)
     if isinstance(operation, mounts.DirectoryRoot):
         tree = syscalls.open_tree(operation.source, recursive=True)
-        trees_of_mounts.dress(tree, propagation=APART)
+        trees_of_mounts.dress(tree, propagation=(*APART, *trees_of_mounts.DEAF))
         return tree
     assert isinstance(operation, mounts.OverlayRoot)
     namespace = _open(f"/proc/{pid}/ns/user")

@@ -91,6 +91,7 @@ class DirectoryRoot(Operation):
     def mount(self) -> int:
         """Bind it on ``target``; its root, open, which is the caller's to close."""
         tree = mounttrees.copy(self.source, recursive=True)
+        mounttrees.dress(tree, propagation=mounttrees.DEAF)
         place = os.open(self.target, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             syscalls.move_mount(tree, place)

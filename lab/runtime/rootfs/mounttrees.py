@@ -28,6 +28,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+DEAF = (syscalls.MS_PRIVATE,)
+"""A root that is a copy of one of the host's mounts: what the host mounts there later is not for the container."""
+
 UNTOUCHED = (0, 0)  # attributes to set, and to clear
 
 OF_MOUNTS = {  # flags of mount(2) that belong to the mount, as attributes

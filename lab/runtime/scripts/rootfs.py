@@ -59,6 +59,7 @@ class RootfsScript:
             return
         assert isinstance(operation, mounts.DirectoryRoot)
         self.copy(text(operation.source), recursive=True, to=self.root)
+        self.dress(self.root, mounttrees.UNTOUCHED, mounttrees.UNTOUCHED, mounttrees.DEAF)
         place = self.script.register()
         self.script.call("openat", AT_FDCWD, text(operation.target), DIRECTORY, to=place)
         self.script.call("move_mount", self.root, b"", place, b"", MOVE_OPENED)
