@@ -283,9 +283,12 @@ int begin(int count, char **arguments) {
     stop_ignoring_secret_signals();
     while (open("/dev/null", O_RDWR | O_CLOEXEC) < RESERVED) /* what comes will have other numbers than it is to get */
         ;
-    for (;;) {
+    for (ssize_t before = 0;;) {
         int descriptors[MOST_DESCRIPTORS], received;
         ssize_t size = receive(descriptors, &received);
+        if (size > 0 && size < before) /* a child has no part of what another was sent */
+            explicit_bzero(packet + size, (size_t)(before - size));
+        before = size;
         const struct head *head = (const struct head *)packet;
         if (size == 0)
             return 0;

@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import open_folder
 from running import Output, Start
 
 from lab.errors import LaunchError
@@ -241,3 +245,64 @@ def test_the_callers_keys_stay_the_callers(told: Tell, busybox_root: Path, *, wa
     output = told(Spec(name="keys", config=config, root=Overlay(lower=(busybox_root,))), watched=watched)
     own = [line.split()[0] for line in output.splitlines() if " _ses:" in line and line.split()[0] not in before]
     assert len(own) == 1, output
+
+
+def test_what_another_was_sent_is_not_in_the_memory_that_a_child_begins_with(
+    launcher: Launcher, told: Tell, busybox_root: Path
+) -> None:
+    """A child is a copy of the process that bears it, which keeps requests in one place."""
+    secret = "x" * 20_000 + uuid.uuid4().hex
+    for environment in ({"SECRET": secret}, {}):
+        config = bundle.container_config(Process(argv=("true",), environment=environment))
+        assert "exit code 0" in told(
+            Spec(name="one", config=config, root=Overlay(lower=(busybox_root,))), watched=False
+        )
+    (bearer,) = children(launcher.pid)
+    assert uuid.UUID(secret[-32:]).hex.encode() not in memory_of(bearer)
+
+
+def memory_of(pid: str) -> bytes:
+    """What it may write to."""
+    found = b""
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in maps:
+            place, access = line.split()[:2]
+            if "w" in access:
+                first, end = (int(each, 16) for each in place.split("-"))
+                memory.seek(first)
+                found += memory.read(end - first)
+    assert found
+    return found
+
+
+def test_a_bearer_that_is_stopped_keeps_the_launcher_from_nothing(busybox_root: Path) -> None:
+    """When its client has gone, the launcher ends it; it does not ask."""
+    config = bundle.container_config(Process(argv=("true",)))
+    null = os.open(os.devnull, os.O_RDWR)
+    with open_folder() as folder, Launcher.start(uuid.uuid4().hex[:8], folder / "own") as own:
+        spec = Spec(name="one", config=config, root=Overlay(lower=(busybox_root,)))
+        with own.launch(spec, stdout=null, stderr=null) as container:
+            container.wait(20)
+        (bearer,) = map(int, children(own.pid))
+        handle = os.pidfd_open(bearer)
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGSTOP)
+            own._channel.hang_up()
+            assert own._process.wait(20) is not None
+        finally:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGCONT)
+            os.close(handle)
+    os.close(null)
+
+
+@pytest.mark.parametrize("open_files", [1, 3, 4, 5, 64])
+def test_a_limit_that_a_script_does_not_survive_is_told_as_the_reference_tells_it(
+    open_files: int, told: Tell, busybox_root: Path
+) -> None:
+    """It fails after the boundary stands, and begins anew."""
+    config = bundle.container_config(Process(argv=("true",)))
+    limit = Rlimit(type="RLIMIT_NOFILE", soft=open_files, hard=open_files)
+    config = replace(config, process=replace(config.process, rlimits=(limit,)))
+    spec = Spec(name="few", config=config, root=Overlay(lower=(busybox_root,)))
+    assert told(spec, watched=False) == told(spec, watched=True)

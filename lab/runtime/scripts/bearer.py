@@ -120,11 +120,13 @@ class Bearer:
         return pid, int.from_bytes(ancillary[0][2], sys.byteorder)
 
     def close(self) -> None:
-        """It ends when it has nobody to listen to. Idempotent; there will be no other one."""
+        """End it, which needs no answer: it may be stopped, and then would give none. Idempotent; there will be no
+        other one.
+        """
         self._is_of_use = False
         if self._socket is not None:
-            self._socket.shutdown(_socket.SHUT_RDWR)  # a hook's companion may have a copy of this end
             self._socket.close()
             self._socket = None
             with suppress(ChildProcessError):
+                os.kill(self._pid, signal.SIGKILL)  # nobody else waits for it: the number is its own
                 os.waitpid(self._pid, 0)
