@@ -296,6 +296,28 @@ def test_a_bearer_that_is_stopped_keeps_the_launcher_from_nothing(busybox_root: 
     os.close(null)
 
 
+def test_a_bearer_that_was_killed_is_replaced(busybox_root: Path) -> None:
+    """The start after that goes by the reference, and the next one by another bearer."""
+    config = bundle.container_config(Process(argv=("true",)))
+    null = os.open(os.devnull, os.O_RDWR)
+    bearers = []
+    with open_folder() as folder, Launcher.start(uuid.uuid4().hex[:8], folder / "own") as own:
+        for _ in range(3):
+            spec = Spec(name="one", config=config, root=Overlay(lower=(busybox_root,)))
+            with own.launch(spec, stdout=null, stderr=null) as container:
+                assert container.wait(20) == 0
+            bearers.append([int(each) for each in children(own.pid)])
+            for bearer in bearers[-1]:
+                handle = os.pidfd_open(bearer)
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                os.close(handle)
+    os.close(null)
+    first, none, other = bearers
+    assert len(first) == len(other) == 1, "and no zombie"
+    assert none == []
+    assert first != other
+
+
 @pytest.mark.parametrize("open_files", [1, 3, 4, 5, 64])
 def test_a_limit_that_a_script_does_not_survive_is_told_as_the_reference_tells_it(
     open_files: int, told: Tell, busybox_root: Path

@@ -103,11 +103,15 @@ class Bearer:
         if len(request) > ROOM_BYTES:
             raise ValueError(f"a script of {len(request)} bytes")
         rights = b"".join([number.to_bytes(INT_BYTES, sys.byteorder) for number in descriptors])
-        self._socket.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
         room = _socket.CMSG_LEN(INT_BYTES)
-        answer, ancillary, _, _ = self._socket.recvmsg(ANSWER.size, room, _socket.MSG_CMSG_CLOEXEC)
+        try:
+            self._socket.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+            answer, ancillary, _, _ = self._socket.recvmsg(ANSWER.size, room, _socket.MSG_CMSG_CLOEXEC)
+        except (BrokenPipeError, ConnectionResetError):  # it has died, and has not read it: another one can be begun
+            self._end()
+            raise
         if len(answer) != ANSWER.size:
-            self.close()
+            self._end()
             raise StepFailed(Step.CLONE, 0, "the process that bears containers died")
         number, pid = ANSWER.unpack(answer)
         if number != 0:
@@ -124,6 +128,9 @@ class Bearer:
         other one.
         """
         self._is_of_use = False
+        self._end()
+
+    def _end(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
