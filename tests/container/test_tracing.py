@@ -45,9 +45,8 @@ DIES = """
 import os, sys, tempfile, time
 from lab.host.session.ledger import Session
 from lab.host.tracing.recording import Tracing
-from lab.runtime.seccomp.compiler import native
 with Session.open() as session, Tracing.make(session) as tracing, tempfile.TemporaryFile() as spool:
-    with recording.record(["raw_syscalls/sys_enter"], [os.getpid()], spool):
+    with tracing.record(["raw_syscalls/sys_enter"], [os.getpid()], spool):
         print(session.id, flush=True)
         while True:
             time.sleep(0.01)

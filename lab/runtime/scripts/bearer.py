@@ -28,7 +28,29 @@ if TYPE_CHECKING:
 
 ROOM_BYTES = 1 << 19  # as inside/begin.c has for a request
 ANSWER = struct.Struct("<ii")
+COPY = "begin"
 UNIX = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
+
+
+def copied(program: str) -> int:
+    """A file system of its own, in memory, with a copy of ``program`` as COPY. It is mounted nowhere, and read-only:
+    nobody who gets at /proc/PID/exe can change it (CVE-2019-5736).
+    """
+    tree = mounttrees.file_system("tmpfs", "lab", syscalls.MS_NOSUID | syscalls.MS_NODEV)
+    try:
+        with open(program, "rb") as source:
+            content = source.read()
+        place = os.open(f"/proc/self/fd/{tree}/{COPY}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o500)
+        try:
+            while content:
+                content = content[os.write(place, content) :]
+        finally:
+            os.close(place)
+        mounttrees.dress(tree, (syscalls.MOUNT_ATTR_RDONLY, 0))
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
 
 
 class Bearer:
@@ -80,19 +102,22 @@ class Bearer:
         return Started(pid, pidfd, ours, status_read)
 
     def _begin(self, plan: Plan) -> None:
-        """Execute the helper, from a read-only copy of its mount as the interpreter (`lab.runtime.readonly`)."""
-        program = child.helper(plan)
+        """Execute a copy of the helper: the pages of what runs stay in memory, and with those of the file itself no
+        start would be a cold one.
+        """
         ours, theirs = _socket.socketpair(*UNIX)
-        tree = mounttrees.copy(program)
         try:
-            mounttrees.dress(tree, (syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV, 0))
-            given = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
-            self._pid = os.posix_spawn(f"/proc/self/fd/{tree}", [INSIDE, "begin"], {}, file_actions=given)
+            tree = copied(child.helper(plan))
+            try:
+                given = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
+                program = f"/proc/self/fd/{tree}/{COPY}"
+                self._pid = os.posix_spawn(program, [INSIDE, "begin"], {}, file_actions=given)
+            finally:
+                os.close(tree)
         except OSError:
             self._is_of_use = False
             raise
         finally:
-            os.close(tree)
             theirs.close()
         ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, ROOM_BYTES)
         self._socket = ours
