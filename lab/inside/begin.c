@@ -281,8 +281,9 @@ int begin(int count, char **arguments) {
     (void)count, (void)arguments;
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* the launcher's; others may hold the other end of the socket */
     stop_ignoring_secret_signals();
-    while (open("/dev/null", O_RDWR | O_CLOEXEC) < RESERVED) /* what comes will have other numbers than it is to get */
-        ;
+    for (int opened = 0; opened < RESERVED;) /* what comes will have other numbers than it is to get */
+        if ((opened = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0)
+            return USAGE; /* nothing was read: the launcher starts the container by itself */
     for (ssize_t before = 0;;) {
         int descriptors[MOST_DESCRIPTORS], received;
         ssize_t size = receive(descriptors, &received);

@@ -77,8 +77,8 @@ def enter(where: str | int, flag: int) -> None:
 def outside(plan: Plan) -> list[list[Any]]:
     """Namespaces to be in before the others are made, a given user namespace the last of them.
 
-    Who is in a user namespace, new or given, has no power over namespaces that are not its own, and can't join them
-    any more; nor can who has joined one return. So a go-between joins these, see `clone_within`.
+    A process in a user namespace, new or given, has no power over namespaces that are not its own, and can't join
+    them any more; nor can a process that has joined one return. So a go-between joins these, see `clone_within`.
     """
     return [*plan.joined_first, *([[plan.users, syscalls.CLONE_NEWUSER]] if plan.users else [])]
 
@@ -101,7 +101,7 @@ def clone(namespaces: int, cgroup: str) -> tuple[int, int]:
 def clone_within(given: Sequence[Sequence[Any]], namespaces: int, cgroup: str) -> tuple[int, int]:
     """`clone` inside the namespaces ``given``: pid, 0 in the child; pidfd. Raises OSError, StepFailed.
 
-    Who enters a user namespace can't return: a go-between does, and the child has its parent for its own
+    A process that enters a user namespace can't return: a go-between does, and the child has its parent for its own
     (CLONE_PARENT). New namespaces belong to the user namespace that they are made in or together with.
     """
     ours, theirs = Channel.pair()

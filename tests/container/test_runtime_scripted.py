@@ -10,6 +10,8 @@ import os
 import random
 import re
 import signal
+import socket
+import subprocess
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,6 +23,7 @@ from running import Output, Start
 
 from lab.errors import LaunchError
 from lab.host.clock import Remark, Taken, Timeline
+from lab.inside.build import program
 from lab.model import Limits, Phase, Process
 from lab.record import replace
 from lab.runtime import bundle
@@ -316,6 +319,16 @@ def test_a_bearer_that_was_killed_is_replaced(busybox_root: Path) -> None:
     assert len(first) == len(other) == 1, "and no zombie"
     assert none == []
     assert first != other
+
+
+@pytest.mark.parametrize(("open_files", "code"), [(6, 2), (64, 0)], ids=["too few", "the control"])
+def test_a_bearer_without_room_for_descriptors_ends(open_files: int, code: int) -> None:
+    """It has read nothing then, and the launcher goes by the reference."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    with theirs:
+        words = ["prlimit", f"--nofile={open_files}", str(program()), "begin"]
+        assert subprocess.run(words, stdin=theirs, timeout=10, check=False).returncode == code
 
 
 @pytest.mark.parametrize("open_files", [1, 3, 4, 5, 64])
