@@ -26,12 +26,16 @@ LAB = [sys.executable, "-m", "lab.cli.main"]
 
 
 def session_of(pid: int) -> str:
-    """The session that a process owns, "" while it has none."""
+    """The session that a process owns, "" while it has none.
+
+    One with machines owns a second, for libvirt's driver, which is opened after that of its instances.
+    """
+    found = []
     for path in RUNTIME.glob("*/owner.json"):
         with suppress(OSError, ValueError):
             if json.loads(path.read_text())["pid"] == pid:
-                return path.parent.name
-    return ""
+                found.append((path.stat().st_mtime_ns, path.parent.name))
+    return min(found)[1] if found else ""
 
 
 class Detached:

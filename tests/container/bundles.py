@@ -51,7 +51,8 @@ class Bundle:
         self.value["mounts"].append({"destination": destination, **fields})
 
     def write(self, cgroups_path: str) -> None:
-        """What the runtime is going to read."""
+        """What the runtime is going to read; the parents of its group are there, and no other test removes them."""
+        make_room(cgroups_path.strip("/"))
         self.value["linux"]["cgroupsPath"] = cgroups_path
         (self.folder / "config.json").write_text(json.dumps(self.value))
 
@@ -59,7 +60,6 @@ class Bundle:
         """``RUNTIME run``, from nothing to nothing; ``prefix`` are words in front of the command."""
         name = f"t{uuid.uuid4().hex[:8]}"
         self.write(f"/lab/test-{name}/one")
-        make_room(f"lab/test-{name}/one")
         options = ["--root", self.folder / "state", "--log", self.folder / "runtime.log"]
         try:
             done = subprocess.run(

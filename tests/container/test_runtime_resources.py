@@ -19,7 +19,7 @@ from lab.errors import LabError, LimitError, UsageError
 from lab.host.cgroup import mounted
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.group import Group
-from lab.host.cgroup.hierarchy import Hierarchies, Unused
+from lab.host.cgroup.hierarchy import Hierarchies, Unused, make_room
 from lab.host.cgroup.mounted import Mounted
 from lab.runtime.cgroup import resources, stats
 from lab.runtime.config import schema
@@ -128,6 +128,7 @@ def by_runc(value: dict[str, Any], name: str, bundle: Path, root: Path) -> dict[
     config["process"]["terminal"] = False
     config["linux"] |= {"resources": value, "cgroupsPath": f"/{name}"}
     (bundle / "config.json").write_text(json.dumps(config))
+    make_room(name)
     identity = name.replace("/", "-")
     done = subprocess.run(
         ["runc", "create", "--bundle", bundle, identity], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -317,6 +318,7 @@ def statistics_of_runc(value: dict[str, Any], name: str, bundle: Path, root: Pat
     config["process"] |= {"terminal": False, "args": ["sleep", "60"]}
     config["linux"] |= {"resources": value, "cgroupsPath": f"/{name}"}
     (bundle / "config.json").write_text(json.dumps(config))
+    make_room(name)
     null = subprocess.DEVNULL
     subprocess.run(["runc", "run", "-d", "-b", bundle, identity], stdin=null, stdout=null, stderr=null, check=True)
     try:
