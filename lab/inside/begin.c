@@ -7,7 +7,9 @@
  * program can, and tell what went wrong, starts the container itself.
  *
  * A request is one packet on standard input: `head`, the calls, the data that they point to; with it come descriptors.
- * The answer is one, too: errno or 0, the child's pid, and with it its pidfd.
+ * The answer is one, too: errno or 0, the child's pid, and with it its pidfd. Standard output is a file in memory, where
+ * the kernel writes the pid before the child runs: should this process die before it has answered, the launcher finds
+ * the child there.
  */
 
 #include "inside.h"
@@ -21,6 +23,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -65,6 +68,7 @@ static char *origin, *data; /* of all that calls point to, and of what those of 
 static int64_t registers[REGISTERS];
 static char *words[MOST_WORDS], *environment[MOST_WORDS];
 static char home[PATH_MAX + sizeof "HOME="];
+static pid_t *born; /* the last child, for the launcher; it makes it 0 when it has heard of that */
 
 static int refuse(int number) {
     errno = number;
@@ -250,7 +254,8 @@ static void bear(const struct head *head, const int *descriptors, int count) {
     static const char unfit[] = "{\"message\": \"UNFIT\"}";
     const struct call *calls = (const struct call *)(head + 1);
     int pidfd = -1;
-    struct clone_args wanted = {.flags = head->clone_flags | CLONE_PIDFD | CLONE_PARENT, .pidfd = (uint64_t)&pidfd};
+    struct clone_args wanted = {.flags = head->clone_flags | CLONE_PIDFD | CLONE_PARENT | CLONE_PARENT_SETTID,
+                                .pidfd = (uint64_t)&pidfd, .parent_tid = (uint64_t)born};
     origin = data = (char *)(calls + head->calls);
     if (head->cgroup >= 0)
         wanted.flags |= CLONE_INTO_CGROUP, wanted.cgroup = (uint64_t)descriptors[head->cgroup];
@@ -281,6 +286,11 @@ int begin(int count, char **arguments) {
     (void)count, (void)arguments;
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* the launcher's; others may hold the other end of the socket */
     stop_ignoring_secret_signals();
+    /* Locked: a page that had to be fetched first would not be, once this process is to die. */
+    born = mmap(NULL, sizeof *born, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_LOCKED, STDOUT_FILENO, 0);
+    if (born == MAP_FAILED)
+        return USAGE;
+    close(STDOUT_FILENO);
     for (int opened = 0; opened < RESERVED;) /* what comes will have other numbers than it is to get */
         if ((opened = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0)
             return USAGE; /* nothing was read: the launcher starts the container by itself */

@@ -326,9 +326,10 @@ def test_a_bearer_without_room_for_descriptors_ends(open_files: int, code: int) 
     """It has read nothing then, and the launcher goes by the reference."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.close()
-    with theirs:
+    with theirs, os.fdopen(os.memfd_create("births"), "wb") as births:
+        births.truncate(4)
         words = ["prlimit", f"--nofile={open_files}", str(program()), "begin"]
-        assert subprocess.run(words, stdin=theirs, timeout=10, check=False).returncode == code
+        assert subprocess.run(words, stdin=theirs, stdout=births, timeout=10, check=False).returncode == code
 
 
 @pytest.mark.parametrize("open_files", [1, 3, 4, 5, 64])

@@ -18,7 +18,7 @@ from lab.host import syscalls
 from lab.lean import ExitStack, signal, suppress
 from lab.runtime.channel import INT_BYTES, Channel
 from lab.runtime.container import Started
-from lab.runtime.plan import INSIDE, Step, StepFailed
+from lab.runtime.plan import INSIDE
 from lab.runtime.rootfs import mounttrees
 from lab.runtime.scripts import child
 
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 ROOM_BYTES = 1 << 19  # as inside/begin.c has for a request
 ANSWER = struct.Struct("<ii")
+NONE_BORN = bytes(INT_BYTES)
 COPY = "begin"
+ANSWER_SECONDS = 1
+"""After which the bearer counts as stopped. It answers in less than a millisecond, and one that was only slow costs a
+start some milliseconds.
+"""
 UNIX = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
 
 
@@ -54,18 +59,20 @@ def copied(program: str) -> int:
 
 
 class Bearer:
-    """Started for the first plan that it is of use for. It ends with this process, or by `close`."""
+    """Started for the first plan that it is of use for. It ends with this process, or by `close`.
+
+    Whatever becomes of it, nothing is lost: where it does not answer, it is ended, and a child that it has borne by
+    then is found in ``_births``, a file in memory where the kernel writes its pid before it runs.
+    """
 
     def __init__(self) -> None:
         self._socket: _socket.socket | None = None
         self._pid = -1
+        self._births = -1
         self._is_of_use = os.uname().machine == "x86_64"  # what scripts are written for
 
     def bear(self, plan: Plan, stdio: list[int]) -> Started | None:
-        """Step 1, and the child goes on by itself; None for a plan that is not for this way.
-
-        Raises StepFailed if nobody knows what has become of the child.
-        """
+        """Step 1, and the child goes on by itself; None for a plan that is not for this way, or without a child."""
         if not self._is_of_use or not child.can_be(plan):
             return None
         try:
@@ -106,24 +113,29 @@ class Bearer:
         start would be a cold one.
         """
         ours, theirs = _socket.socketpair(*UNIX)
+        births = os.memfd_create("births", os.MFD_CLOEXEC)
         try:
+            os.write(births, NONE_BORN)
             tree = copied(child.helper(plan))
             try:
-                given = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
+                given = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, births, 1)]
                 program = f"/proc/self/fd/{tree}/{COPY}"
                 self._pid = os.posix_spawn(program, [INSIDE, "begin"], {}, file_actions=given)
             finally:
                 os.close(tree)
         except OSError:
             self._is_of_use = False
+            os.close(births)
             raise
         finally:
             theirs.close()
         ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, ROOM_BYTES)
-        self._socket = ours
+        for option in (_socket.SO_SNDTIMEO, _socket.SO_RCVTIMEO):
+            ours.setsockopt(_socket.SOL_SOCKET, option, struct.pack("@ll", ANSWER_SECONDS, 0))
+        self._socket, self._births = ours, births
 
     def _ask(self, request: bytes, descriptors: list[int]) -> tuple[int, int]:
-        """The child's pid and its pidfd. Raises OSError if there is none, StepFailed if nobody knows."""
+        """The child's pid and its pidfd. Raises OSError or ValueError if there is none."""
         assert self._socket is not None
         if len(request) > ROOM_BYTES:
             raise ValueError(f"a script of {len(request)} bytes")
@@ -132,21 +144,37 @@ class Bearer:
         try:
             self._socket.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
             answer, ancillary, _, _ = self._socket.recvmsg(ANSWER.size, room, _socket.MSG_CMSG_CLOEXEC)
-        except (BrokenPipeError, ConnectionResetError):  # it has died, and has not read it: another one can be begun
-            self._end()
-            raise
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):  # it has died, or is stopped
+            answer, ancillary = b"", []
         if len(answer) != ANSWER.size:
-            self._end()
-            raise StepFailed(Step.CLONE, 0, "the process that bears containers died")
+            return self._outlived()
         number, pid = ANSWER.unpack(answer)
         if number != 0:
             self._is_of_use = number not in (errno.ENOSYS, errno.EPERM)  # clone3(2), where a filter forbids that
             raise OSError(number, os.strerror(number))
-        if not ancillary:  # there is no room for one more descriptor: nobody would hear of the child
-            os.kill(pid, signal.SIGKILL)
+        os.pwrite(self._births, NONE_BORN, 0)
+        return pid, int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else self._hold(pid)
+
+    def _outlived(self) -> tuple[int, int]:
+        """The same of a bearer that has not answered: it is ended, and another one can be begun."""
+        births, self._births = self._births, -1
+        try:
+            self._end()
+            pid = int.from_bytes(os.pread(births, len(NONE_BORN), 0), sys.byteorder)
+        finally:
+            os.close(births)
+        if pid == 0:
+            raise OSError(errno.ECHILD, "the process that bears containers died, or was stopped")
+        return pid, self._hold(pid)
+
+    def _hold(self, pid: int) -> int:
+        """A pidfd of a child that came without one. Raises OSError, and then there is no child."""
+        try:
+            return os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # ours, and not waited for: the number is its own
             os.waitpid(pid, 0)
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return pid, int.from_bytes(ancillary[0][2], sys.byteorder)
+            raise
 
     def close(self) -> None:
         """End it, which needs no answer: it may be stopped, and then would give none. Idempotent; there will be no
@@ -156,6 +184,9 @@ class Bearer:
         self._end()
 
     def _end(self) -> None:
+        if self._births >= 0:
+            os.close(self._births)
+            self._births = -1
         if self._socket is not None:
             self._socket.close()
             self._socket = None

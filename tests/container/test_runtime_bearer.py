@@ -1,0 +1,123 @@
+"""Whatever becomes of the process that bears containers, none is lost, started twice, or left behind."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import open_folder
+from running import Output
+from tracing_calls import Traced
+
+from lab.model import Process
+from lab.runtime import bundle
+from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
+from lab.runtime.seccomp import calls
+
+CLONE3 = calls.numbers("SCMP_ARCH_X86_64")["clone3"]
+
+
+class Site:
+    """A launcher, what it says, and starts in it."""
+
+    def __init__(self, launcher: Launcher, root: Path) -> None:
+        self.launcher = launcher
+        self._root = root
+        self._workers = ThreadPoolExecutor(1)
+
+    def run(self) -> str:
+        """What a container says that says one word."""
+        config = bundle.container_config(Process(argv=("echo", "once")))
+        spec = Spec(name="one", config=config, root=Overlay(lower=(self._root,)))
+        output = Output()
+        try:
+            container = self.launcher.launch(spec, stdout=output.descriptor, stderr=output.descriptor)
+        finally:
+            output.handed_over()
+        with container:
+            assert container.wait(20) == 0
+        return output.text()
+
+    def begin(self) -> Future[str]:
+        """The same meanwhile."""
+        return self._workers.submit(self.run)
+
+    def bearer(self) -> int:
+        """The one child of the launcher's when no container runs; one is begun if there is none."""
+        if not self.children():
+            assert self.run() == "once\n"
+        (bearer,) = self.children()
+        return bearer
+
+    def children(self) -> list[int]:
+        """Of the launcher, those that are not waited for included."""
+        pid = self.launcher.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def log(self) -> str:
+        return (self.launcher.scratch / "launcher.log").read_text()
+
+
+@pytest.fixture
+def site(busybox_root: Path) -> Iterator[Site]:
+    with open_folder() as folder, Launcher.start(uuid.uuid4().hex[:8], folder / "own") as own:
+        yield Site(own, busybox_root)
+
+
+def test_killed_at_any_of_its_system_calls(site: Site) -> None:
+    """Before there is a child, the start goes by the reference; then the child is the launcher's all the same."""
+    ways = []
+    while True:
+        traced, before = Traced(site.bearer()), site.log()
+        start = site.begin()
+        for _ in range(2 * len(ways) + 1):  # what it does between a call's exit and the next one's entry is its own
+            assert traced.go_on_to_call(start.done) is not None, "there is one that ends the wait for its answer"
+        traced.kill()
+        assert start.result(20) == "once\n", ways
+        if site.children() == [traced.pid]:
+            break  # it had answered, so that nobody has missed it yet
+        assert site.children() == [], ways
+        ways.append("script" if site.log() == before else "reference")
+    first = ways.index("script")
+    assert set(ways[:first]) == {"reference"}
+    assert set(ways[first:]) == {"script"}
+    assert len(ways) - first > 2, "it closes what it was sent, before it answers"
+
+
+@pytest.mark.parametrize("borne", [False, True], ids=["before it has read", "between birth and answer"])
+def test_stopped_while_a_start_waits(site: Site, *, borne: bool) -> None:
+    """It is missed for a second, and then ended."""
+    bearer, before = site.bearer(), site.log()
+    if borne:
+        traced = Traced(bearer)
+        start = site.begin()
+        for _ in range(2):  # its entry, its exit
+            while traced.go_on_to_call(start.done) != CLONE3:
+                assert not start.done()
+        traced.leave_stopped()
+    else:
+        os.kill(bearer, signal.SIGSTOP)
+        start = site.begin()
+    assert start.result(20) == "once\n"
+    assert (site.log() == before) == borne, "by the script, or by the reference"
+    assert site.children() == []
+    assert site.bearer() != bearer
+
+
+def test_without_room_for_a_descriptor_more(site: Site) -> None:
+    """Wherever it is missing, in the bearer or in the child, the start goes by the reference."""
+    ways = set()
+    for most in range(14, 30):
+        bearer, before = site.bearer(), site.log()
+        _, hard = resource.prlimit(bearer, resource.RLIMIT_NOFILE)
+        resource.prlimit(bearer, resource.RLIMIT_NOFILE, (most, hard))
+        assert site.run() == "once\n", f"{most} descriptors"
+        assert site.children() in ([], [bearer])
+        ways.add((site.log() == before, site.children() == [bearer]))
+    assert ways == {(False, False), (False, True)}, "it ended, or the child was unfit"
