@@ -4,7 +4,8 @@
  * is small, so that its copies are; each becomes a container by carrying out its program, one call after the other.
  * It decides nothing: every number, path and structure is the launcher's. A call that fails ends the attempt, unless the
  * program says what then: the child says UNFIT and is gone, and the launcher, whose own code can do everything that a
- * program can, and tell what went wrong, starts the container itself.
+ * program can, and tell what went wrong, starts the container itself. So it does with a program that is none: nothing
+ * that is read here leads out of the request, whatever is written there.
  *
  * A request is one packet on standard input: `head`, the calls, the data that they point to; with it come descriptors.
  * The answer is one, too: errno or 0, the child's pid, and with it its pidfd. Standard output is a file in memory, where
@@ -32,6 +33,9 @@
 #include <unistd.h>
 
 enum { MOST_BYTES = 1 << 19, MOST_DESCRIPTORS = 32, REGISTERS = 256, MOST_WORDS = 4096, RESERVED = 10 };
+enum {
+    NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
+};
 enum { USAGE = 2, RUNTIME_FAILED = 125, MOST_OF_PASSWD = 1 << 20 };
 
 struct head {
@@ -63,8 +67,9 @@ enum own {
     IS_DIRECTORY = OWN, IS_NULL, IS_SET, IS_INSIDE, NOTHING, MODE_OF, PREPARE, FILTER, EXECUTE, RAISED, BASE
 };
 
-static _Alignas(16) char packet[MOST_BYTES];
+static _Alignas(16) char packet[MOST_BYTES + 2 * MOST_WORDS + 1]; /* strings that never end do so behind it */
 static char *origin, *data; /* of all that calls point to, and of what those of a part do */
+static int64_t data_bytes;
 static int64_t registers[REGISTERS];
 static char *words[MOST_WORDS], *environment[MOST_WORDS];
 static char home[PATH_MAX + sizeof "HOME="];
@@ -151,7 +156,7 @@ static char *list(char *text, int64_t count, char **into) {
 
 /* Words and environment for EXECUTE, out of strings one behind the other; HOME in place `at`, unless it is negative. */
 static int prepare(char *text, int64_t count, int64_t variables, int64_t at, const char *uid) {
-    if (count >= MOST_WORDS || variables >= MOST_WORDS || at >= variables)
+    if (count < 0 || count >= MOST_WORDS || variables < 0 || variables >= MOST_WORDS || at >= variables)
         return refuse(E2BIG);
     list(list(text, count, words), variables, environment);
     if (at < 0)
@@ -163,6 +168,14 @@ static int prepare(char *text, int64_t count, int64_t variables, int64_t at, con
 static int filter(int64_t flags, void *instructions, int64_t count) {
     struct sock_fprog program = {.len = (unsigned short)count, .filter = instructions};
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+/* What the next pointers count from. */
+static int move_base(int64_t place) {
+    if (place < 0 || place > data_bytes)
+        return refuse(EFAULT);
+    data = origin + place;
+    return 0;
 }
 
 static long call_own(int number, const int64_t *a) {
@@ -177,18 +190,27 @@ static long call_own(int number, const int64_t *a) {
     case FILTER: return filter(a[0], (void *)a[1], a[2]);
     case EXECUTE: return execve((const char *)a[0], words, environment);
     case RAISED: return poll(&(struct pollfd){.fd = (int)a[0]}, 1, 0); /* the other end of a channel is closed */
-    case BASE: data = origin + a[0]; return 0; /* what the next pointers count from */
+    case BASE: return move_base(a[0]);
     default: return refuse(ENOSYS);
     }
 }
 
-static int64_t argument(const struct call *call, int place) {
-    int64_t value = call->arguments[place];
-    switch (call->kinds[place]) {
-    case REGISTER: return registers[value & (REGISTERS - 1)];
-    case POINTER: return (int64_t)(data + value);
-    default: return value;
+/* Its arguments, or -1 where one points out of the data. */
+static int arguments_of(const struct call *call, int64_t *a) {
+    for (int place = 0; place < 6; place++) {
+        int64_t value = call->arguments[place];
+        if (call->kinds[place] == REGISTER)
+            value = registers[value & (REGISTERS - 1)];
+        else if (call->kinds[place] == POINTER) {
+            if (value < 0 || value >= origin + data_bytes - data)
+                return refuse(EFAULT);
+            value += (int64_t)data;
+        }
+        a[place] = value;
     }
+    if (call->number == PREPARE && (call->kinds[0] != POINTER || call->kinds[4] != POINTER))
+        return refuse(EFAULT); /* which no kernel checks */
+    return 0;
 }
 
 /* Become the container. Returns when a call has failed that must not. */
@@ -196,8 +218,8 @@ static void carry_out(const struct call *calls, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         const struct call *call = calls + i;
         int64_t a[6];
-        for (int place = 0; place < 6; place++)
-            a[place] = argument(call, place);
+        if (arguments_of(call, a) < 0)
+            return;
         long result = call->number >= OWN ? call_own(call->number, a)
                                           : syscall(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
         if (result >= 0) {
@@ -221,7 +243,7 @@ static ssize_t receive(int *descriptors, int *count) {
         char room[CMSG_SPACE(MOST_DESCRIPTORS * sizeof(int))];
         struct cmsghdr aligned;
     } control;
-    struct iovec where = {.iov_base = packet, .iov_len = sizeof packet};
+    struct iovec where = {.iov_base = packet, .iov_len = MOST_BYTES};
     struct msghdr message = {
         .msg_iov = &where, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
     ssize_t size = recvmsg(STDIN_FILENO, &message, MSG_CMSG_CLOEXEC);
@@ -250,13 +272,19 @@ static void answer(int number, pid_t pid, int pidfd) {
     sendmsg(STDIN_FILENO, &message, MSG_NOSIGNAL);
 }
 
+/* Whether it is a request; what its calls are worth shows when they are carried out. */
+static int is_sound(const struct head *head, size_t size, int count) {
+    return size >= sizeof *head && size == sizeof *head + head->calls * sizeof(struct call) + head->data &&
+           !(head->clone_flags & ~(uint64_t)NAMESPACES) && head->cgroup < count && (int64_t)head->channel < count;
+}
+
 static void bear(const struct head *head, const int *descriptors, int count) {
     static const char unfit[] = "{\"message\": \"UNFIT\"}";
     const struct call *calls = (const struct call *)(head + 1);
     int pidfd = -1;
     struct clone_args wanted = {.flags = head->clone_flags | CLONE_PIDFD | CLONE_PARENT | CLONE_PARENT_SETTID,
                                 .pidfd = (uint64_t)&pidfd, .parent_tid = (uint64_t)born};
-    origin = data = (char *)(calls + head->calls);
+    origin = data = (char *)(calls + head->calls), data_bytes = head->data;
     if (head->cgroup >= 0)
         wanted.flags |= CLONE_INTO_CGROUP, wanted.cgroup = (uint64_t)descriptors[head->cgroup];
     pid_t pid = (pid_t)syscall(SYS_clone3, &wanted, sizeof wanted);
@@ -303,9 +331,14 @@ int begin(int count, char **arguments) {
         const struct head *head = (const struct head *)packet;
         if (size == 0)
             return 0;
-        if (size < (ssize_t)sizeof *head ||
-            size != (ssize_t)(sizeof *head + head->calls * sizeof(struct call) + head->data))
-            _exit(USAGE); /* whoever sent this is not to be talked to */
-        bear(head, descriptors, received);
+        if (size < 0)
+            return USAGE; /* not all of it came, for want of descriptors; another one may have more */
+        if (is_sound(head, (size_t)size, received)) {
+            bear(head, descriptors, received);
+            continue;
+        }
+        for (int i = 0; i < received; i++)
+            close(descriptors[i]);
+        answer(EBADMSG, -1, -1);
     }
 }
