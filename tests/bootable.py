@@ -13,6 +13,7 @@ from lab.hypervisor.guest import grub
 
 DISK_BYTES = 4 << 20
 GREETING = "a line from the disk"
+WRITTEN = "all is written"
 SPEAK = f"serial --unit=0\nterminal_output serial\nterminal_input serial\necho '{GREETING}'\n"
 MODULES = ("serial", "terminal", "echo", "sleep", "halt", "read", "reboot")
 
@@ -29,6 +30,26 @@ def grub_disk(path: Path, script: str = "halt\n", *, platform: grub.Platform = g
             size = 8 << 20
             disk.write(grub.plain_record(grub.partition_entry(1 << 20, size, kind=grub.EFI_SYSTEM)))
         grub.make_efi_partition(core, Path(scratch), path, offset_bytes=1 << 20, size_bytes=size)
+    return path
+
+
+WRITER = (
+    "be 34 7c b8 00 43 cd 13 72 08"  # again: mov si, packet; mov ax, 4300h; int 13h; jc done
+    "66 83 06 3c 7c 40 eb ee"  # add dword [packet + 8], 64; jmp again
+    "be 23 7c ba f8 03"  # done: mov si, text; mov dx, 3f8h
+    "ac 84 c0 74 03 ee eb f8 f4 eb fd"  # next: lodsb; test al, al; jz halt; out dx, al; jmp next; halt: hlt; jmp halt
+)
+
+
+def writing_disk(path: Path, size_bytes: int) -> Path:
+    """A raw disk whose boot record writes to all of the disk, 32 KiB at a time, until that fails since the disk is at
+    its end, and says so on the serial port: by the BIOS's extended writes (int 13h, ah 43h).
+    """
+    text = f"{WRITTEN}\r\n\0".encode()
+    packet = struct.pack("<HHHHQ", 16, 64, 0x8000, 0, 1)  # 64 sectors of what is at 0000:8000, from sector 1 on
+    with path.open("wb") as disk:
+        disk.write((bytes.fromhex(WRITER) + text + packet).ljust(510, b"\0") + b"\x55\xaa")
+        disk.truncate(size_bytes)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.commands.output import patience
+from lab.commands.output import patience, say
 from lab.errors import UsageError
-from lab.host.units import parse_words
+from lab.host.units import format_bytes, parse_words
 
 if TYPE_CHECKING:
     from lab.backends.owndisk import DiskBackend
+    from lab.hypervisor.disks.own import OwnDisk
     from lab.model import Scenario
 
 READY_SECONDS = 300.0
@@ -37,6 +39,15 @@ def is_meant(what: str, form: str) -> bool:
     from lab.hypervisor.disks.own import SUFFIXES, is_disk
 
     return is_disk(what, form) or bool(form) or Path(what).suffix in set(SUFFIXES) - {".img"}
+
+
+def tell_space(disk: OwnDisk, folder: Path) -> None:
+    """Say so where ``folder`` has not the room for all that a system could write to ``disk``."""
+    if (free := shutil.disk_usage(folder).free) < disk.size_bytes:
+        say(
+            f"lab: {disk.name} is a disk of {format_bytes(disk.size_bytes)}, and {folder} has {format_bytes(free)} "
+            "for what is written to it; a machine that writes more is unplugged"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +108,11 @@ class Disks:
         for kind in self.kinds:
             with patience(f"lab: reading {kind.disk.name}, for its digest"):
                 identify(kind)
+
+    def tell_space(self, folder: Path) -> None:
+        """As `tell_space`, of each: one runs after the other."""
+        for kind in self.kinds:
+            tell_space(kind.disk, folder)
 
     def patient(self, scenario: Scenario) -> Scenario:
         """``scenario`` with time for a whole system to boot, which an emulated one needs."""

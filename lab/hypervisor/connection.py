@@ -211,6 +211,8 @@ SWITCHED_OFF = (
     (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST),
     (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN),
 )
+NO_SPACE = (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR)
+"""QEMU pauses a machine whose disk the host has no space for (werror=enospc); other errors it tells the guest."""
 LOG_LINES = 8
 SAVE_STEP_SECONDS = 0.02
 
@@ -223,6 +225,8 @@ class Domain:
         self.name: str = domain.name()
         self.process = hypervisor.process_of(self.name)
         self._switched_off = threading.Event()
+        self.has_no_space = False  # the host has none for what it writes to its disk, so its vCPUs are paused
+        self._when_no_space: Callable[[], None] = lambda: None
         self._log = hypervisor.root / "log" / "qemu" / f"{self.name}.log"
 
     def go_on(self) -> None:
@@ -277,8 +281,12 @@ class Domain:
             if error.get_error_code() not in GONE:
                 raise LabError(f"libvirt can't press the power button of {self.name}: {error}") from error
 
-    def watch_ending(self) -> None:
-        """From now on `switched_off` tells. The guest's wish is heard of before QEMU ends by it."""
+    def watch_ending(self, when_no_space: Callable[[], None]) -> None:
+        """From now on `switched_off` and `has_no_space` tell. The guest's wish is heard of before QEMU ends by it.
+
+        ``when_no_space`` is called, from a thread of its own, once the machine waits for space that nobody may give.
+        """
+        self._when_no_space = when_no_space
         connection = self._domain.connect()
         _guarded(
             lambda: connection.domainEventRegisterAny(
@@ -295,6 +303,9 @@ class Domain:
         """https://libvirt.org/html/libvirt-libvirt-domain.html, virDomainEventType."""
         if (event, detail) in SWITCHED_OFF:
             self._switched_off.set()
+        if (event, detail) == NO_SPACE:
+            self.has_no_space = True
+            threading.Thread(target=self._when_no_space, name=f"full {self.name}", daemon=True).start()
 
     def log_tail(self) -> str:
         """The last lines of what QEMU itself has said."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import select
 import socket
@@ -190,7 +191,8 @@ def _wait_log(watch: _Watch, pattern: re.Pattern[bytes]) -> None:
 
 
 class _Growing:
-    """A log, of which only what is new is read, some at a time; of its last line what precedes it is kept.
+    """A log, of which only what is new is read, some at a time; of its last line what precedes it is kept. One that
+    has become shorter was cut back in its middle, and is read anew.
 
     Lines are strangers', and so long as they like: one that is longer than `LONGEST_LINE_BYTES` is looked at in parts
     of that length, each of which begins in the middle of the one before. To look for ``a.*b`` takes a time that grows
@@ -204,6 +206,8 @@ class _Growing:
 
     def matches(self, pattern: re.Pattern[bytes]) -> bool:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self._offset:
+                self._offset, self._kept = 0, b""
             file.seek(self._offset)
             new = file.read(LOOKED_AT_BYTES)
             if new or not self._offset:

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from bootable import DISK_BYTES, GREETING, Untouched, grub_disk
+from bootable import DISK_BYTES, GREETING, WRITTEN, Untouched, grub_disk, writing_disk
 from host_state import assert_unchanged, descendants, snapshot, wait_until
 from tiny import GREETING as PAGE
 from tiny import tiny_image
@@ -25,6 +25,8 @@ from lab.errors import LabError, LaunchError, NotReady
 from lab.experiment.scenario import asked_alone
 from lab.host.survey.checks import OVMF
 from lab.host.survey.virtualisation import Ground, platform
+from lab.hypervisor.disks import machine
+from lab.hypervisor.disks.machine import OVERLAY
 from lab.hypervisor.disks.own import examine
 from lab.hypervisor.guest.bootdisk import make_boot_disk
 from lab.hypervisor.guest.grub import BIOS, UEFI
@@ -156,6 +158,45 @@ def test_a_disk_that_was_changed_meanwhile_is_refused(site: Site, tmp_path: Path
     os.utime(disk)
     with pytest.raises(LabError, match="was changed"):
         site.backend(kind.name).prepare(placeholder(kind.disk))
+
+
+@pytest.fixture
+def small_place(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of 8 MiB, where the machines' files are."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "small", place], check=True)
+    monkeypatch.setattr(site, "scratch", place)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_what_a_system_writes_is_bounded_by_its_disk(site: Site, tmp_path: Path) -> None:
+    """Here to all of it, and the disk itself stays as it is."""
+    size = 16 << 20
+    before = Untouched.of(writing_disk(tmp_path / "writes.raw", size))
+    with booted(site, before.path, tmp_path / "logs") as instance:
+        wait_for(site, instance, LogReadiness(pattern=WRITTEN))
+        overlay = instance.machine.request.directory / OVERLAY
+        assert size - (1 << 16) <= overlay.stat().st_size <= size + (1 << 20)
+        instance.stop(grace_seconds=0)
+    before.check()
+
+
+def test_a_host_without_space_ends_it_and_says_why(
+    site: Site, tmp_path: Path, small_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU would let it wait for ever."""
+    disk = writing_disk(tmp_path / "writes.raw", 64 << 20)
+    with pytest.raises(LaunchError, match="needs 64 MiB to begin with"):
+        booted(site, disk, tmp_path / "refused")
+    assert not list(small_place.iterdir())
+    monkeypatch.setattr(machine, "LEAST_FREE_BYTES", 1 << 20)
+    with booted(site, disk, tmp_path / "logs") as instance:
+        with pytest.raises(LaunchError, match="no space left") as told:
+            wait_for(site, instance, LogReadiness(pattern=WRITTEN))
+        assert "LAB_HOME" in told.value.hint
+    assert not list(small_place.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lab.cli.instances.foreground import Waited, foreground
 from lab.cli.instances.request import GRACE_SECONDS, require_usable
+from lab.commands.disks import tell_space
 from lab.commands.output import say
 from lab.errors import UsageError
 
@@ -69,6 +70,7 @@ def run_disk(
     require_usable(backend)
     backend.settle(knobs)
     backend.check_limits(limits, knobs)
+    tell_space(disk, site.scratch)
     logs = site.scratch / "logs" / name
     logs.mkdir(parents=True)
     request = LaunchRequest(

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from lab.host import private
 from lab.host.clock import Timeline, now
+from lab.hypervisor.channels.bounded import BoundedLog
 from lab.hypervisor.domain import CONSOLE, Port
 from lab.model import Phase
 
@@ -51,7 +52,7 @@ class Channels:
         None if nothing tells. The console of a ``restored`` guest tells of no phase: its kernel started long ago.
 
         With ``console_alone`` there are no ports: the console is all that a system which is not lab's says, and it
-        tells of no phase either.
+        tells of no phase either, and its log keeps its beginning and its end (`bounded`).
 
         ``vmm`` is a pidfd of a VMM that runs already, and shall connect again; it is this object's from now on. Its
         user is ``owner``, who alone may connect besides root. (One that is yet to start is given the sockets then.)
@@ -69,9 +70,9 @@ class Channels:
         self.failed_errno: int | None = None
         self.ended = False
         self.connections: dict[str, socket.socket] = {}
-        self._logs: list[BinaryIO] = []
+        self._logs: list[BinaryIO | BoundedLog] = []
         self._console_copy = stdout if console_alone else None
-        self._console_log = self._log(log_directory / "console.log")
+        self._console_log = self._log(log_directory / "console.log", bounded=console_alone)
         receivers: dict[str, Callable[[bytes, float], None]] = {CONSOLE: self._receive_console}
         if not console_alone:
             receivers |= {
@@ -244,8 +245,8 @@ class Channels:
 
         return copy
 
-    def _log(self, path: Path) -> BinaryIO:
-        log = os.fdopen(private.append_to(path), "ab", buffering=0)
+    def _log(self, path: Path, *, bounded: bool = False) -> BinaryIO | BoundedLog:
+        log = BoundedLog(path) if bounded else os.fdopen(private.append_to(path), "ab", buffering=0)
         self._logs.append(log)
         return log
 

@@ -22,6 +22,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.command import run
 from lab.host.survey.checks import OVMF
+from lab.host.units import format_bytes
 from lab.hypervisor.boot import Boot
 from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.connection import Domain, Hypervisor
@@ -38,6 +39,8 @@ OVERLAY = "overlay.qcow2"
 SERIAL = "lab-disk"
 END_TIMEOUT_SECONDS = 10.0
 NEWS_SECONDS = 5.0
+LEAST_FREE_BYTES = 1 << 30
+MORE_SPACE = "free some (lab clean; df -h), or set LAB_HOME to a larger disk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,7 @@ class DiskMachine:
             with timeline.step("lab", Boot.PARTS):
                 request.directory.mkdir(parents=True)
                 request.disk.require_unchanged()
+                require_space(request.disk, request.directory)
                 spec = specification(request, hypervisor.emulator)
                 make_overlay(request.disk, spec.disks[0].path)
             with timeline.step("lab", Boot.CHANNELS):
@@ -91,7 +95,7 @@ class DiskMachine:
             with timeline.step("lab", Boot.LAUNCH):
                 domain = launch(hypervisor, xml, request.network_namespace)
             timeline.mark(Phase.ISOLATED)
-            domain.watch_ending()
+            domain.watch_ending(request.cgroup.kill)
             require_confined(domain.process, request.name)
             undo.pop_all()
         return cls(request, timeline, channels, domain)
@@ -108,10 +112,17 @@ class DiskMachine:
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """0 once its system has switched it off, None when the time ran out first; 137, as after SIGKILL, when the
-        plug was pulled. Raises LaunchError, with its last words, when QEMU has failed.
+        plug was pulled. Raises LaunchError, with its last words, when QEMU has failed, or the host was full.
         """
         if not self._channels.wait(lambda: self._channels.ended, timeout_seconds):
             return None
+        if self._domain.has_no_space:
+            raise LaunchError(
+                f"{self.request.name} has been unplugged: {self.request.directory.parent} has no space left for what "
+                "its system writes",
+                hint=MORE_SPACE,
+                detail=self.console_tail(),
+            )
         stopping = self.timeline.at(Phase.STOPPING) is not None or self._unplugged
         if not self._domain.switched_off(0.0 if stopping else NEWS_SECONDS):
             if stopping:
@@ -192,6 +203,21 @@ def specification(request: DiskRequest, emulator: Path) -> MachineSpec:
         uefi=OVMF if request.uefi else None,
         foreign=request.devices,
     )
+
+
+def require_space(disk: OwnDisk, folder: Path) -> None:
+    """Raises LaunchError when ``folder`` has neither room for all that a system can write nor for `LEAST_FREE_BYTES`.
+
+    An overlay holds what was written, and never more than the disk's size and qcow2's tables, a hundredth of a per
+    cent; all of it is seldom written, so there need not be room for it.
+    """
+    least, free = min(disk.size_bytes, LEAST_FREE_BYTES), shutil.disk_usage(folder).free
+    if free < least:
+        raise LaunchError(
+            f"what a system writes to {disk.name} needs {format_bytes(least)} to begin with, and {folder.parent} has "
+            f"{format_bytes(free)}",
+            hint=MORE_SPACE,
+        )
 
 
 def make_overlay(disk: OwnDisk, path: Path) -> None:
