@@ -341,6 +341,21 @@ def swapped(place: Place) -> str:
     return THROUGH if list(victim.iterdir()) else HELD
 
 
+def source_in_a_volume(place: Place) -> str:
+    """A folder of one container's volume is mounted in another, and the former swaps it for a link to the host's."""
+    from test_escapes_at_start import Swapping
+
+    place.canary()
+    volume = place.bundle.folder / "volume"
+    (volume / "here").mkdir(parents=True)
+    (volume / "link").symlink_to(place.folder)
+    place.bundle.mount("/data", type="bind", source=str(volume / "here"), options=["bind", "ro"])
+    place.bundle.script(told("[ -e /data/canary ]"))
+    with Swapping(volume / "here", volume / "link"):
+        found = {place.run() for _ in range(STARTS)}
+    return THROUGH if THROUGH in found else HELD
+
+
 WITH_A_KEY = """
 import ctypes, os, sys
 call, key = ctypes.CDLL(None).syscall, sys.argv[1].encode()
@@ -484,5 +499,11 @@ ATTEMPTS = {
         gets="one of those keys; `--no-new-keyring` gives them on purpose",
         attempt=keyring,
         control=lambda place: keyring(place, "--no-new-keyring"),
+    ),
+    "source in a volume": Attempt(
+        asks="a mount whose source is in a folder that another container writes to",
+        gets="what a link leads to that it puts there, from the host's root on (as CVE-2021-25741)",
+        attempt=source_in_a_volume,
+        through=("lab-oci", "runc", "crun"),
     ),
 }

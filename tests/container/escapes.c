@@ -348,6 +348,12 @@ VERB(descriptor_of_process) {
 VERB(new_kernel) { return UNUSED, looked_at(syscall(SYS_kexec_load, 0, 1, NULL, ~0UL)); }
 VERB(module) { return UNUSED, looked_at(syscall(SYS_finit_module, -1, "", 0)); }
 VERB(reboot_host) { return UNUSED, looked_at(syscall(SYS_reboot, 0, 0, 0, NULL)); }
+VERB(exchange) { /* words: two names, as fast as it can; ends with whoever started it */
+    while (syscall(SYS_renameat2, AT_FDCWD, words[0], AT_FDCWD, words[1], 2 /* RENAME_EXCHANGE */) == 0)
+        ;
+    return -1;
+}
+
 VERB(swap_on) { return UNUSED, looked_at(syscall(SYS_swapon, "/no/such/file", 0)); }
 VERB(accounting) { return UNUSED, looked_at(syscall(SYS_acct, "/no/such/file")); }
 VERB(quota) { return UNUSED, looked_at(syscall(SYS_quotactl, 0x80000700 /* Q_GETQUOTA */, "/no/such", 0, NULL)); }
@@ -392,7 +398,7 @@ static const struct {
     LISTED(session_keyring), LISTED(find_session_key), LISTED(add_key), LISTED(request_key), LISTED(bpf_map), LISTED(bpf_program),
     LISTED(io_ring), LISTED(perf_of_kernel), LISTED(io_ports), LISTED(kernel_log), LISTED(watch_mount),
     LISTED(no_randomisation), LISTED(memory_policy), LISTED(compare_processes), LISTED(descriptor_of_process),
-    LISTED(new_kernel), LISTED(module), LISTED(reboot_host), LISTED(swap_on), LISTED(accounting), LISTED(quota),
+    LISTED(new_kernel), LISTED(module), LISTED(reboot_host), LISTED(swap_on), LISTED(exchange), LISTED(accounting), LISTED(quota),
     LISTED(socket_of_family), LISTED(socket_by_32_bits),
 };
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from lab.errors import LaunchError
+from lab.host.cgroup import accounting
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.model import Limits
@@ -27,3 +29,15 @@ def limited(
             cgroup.prune_parents()
         raise
     return cgroup
+
+
+def explained_by(cgroup: ControlGroup, error: LaunchError) -> LaunchError:
+    """The same error of a start in that group, with the remedy if the kernel ended it for want of memory."""
+    if not accounting.oom_kills(cgroup.group):
+        return error
+    limit = accounting.memory_held(cgroup.group)
+    return LaunchError(
+        f"{error.message}; it ran out of memory" + (f", of which it may have {limit} bytes" if limit else ""),
+        hint="a higher limit: --memory",
+        exit_code=error.exit_code,
+    )

@@ -31,7 +31,7 @@ from lab.host.command import tail
 from lab.model import Completed, Phase, Process, TerminalSize
 from lab.runtime import readonly
 from lab.runtime.cgroup import devices
-from lab.runtime.cgroup.instances import limited
+from lab.runtime.cgroup.instances import explained_by, limited
 from lab.runtime.channel import BadMessage, Channel, ChannelClosed
 from lab.runtime.config.model import Config, User
 from lab.runtime.launcher import checkpoint, execs
@@ -282,7 +282,7 @@ class Launcher:
             try:
                 handle.wait_started(isolated_is_enough=spec.hold)
             except LaunchError as error:
-                raise (checkpoint.failure(error, told) if spec.checkpoint else error) from None
+                raise (checkpoint.failure(error, told) if spec.checkpoint else explained_by(cgroup, error)) from None
             container.own(undo)
         with self._registry:
             self._containers[spec.name] = container
