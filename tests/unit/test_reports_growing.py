@@ -33,19 +33,30 @@ def test_a_page_is_written_after_the_first_block_and_shown_once(tmp_path: Path) 
     folder = write_run(tmp_path, blocks=1)
     notes, shown = Notes(), []
     with Growing(folder.path, notes, lambda page: bool(shown.append(page) or True)) as grow:
-        grow(30.0)
+        grow(30.0, True)
         page = folder.path / "report.html"
         assert 'data-again="30"' in page.read_text()
         assert shown == [page]
         grow.took = 0.0
         page.unlink()
-        grow(30.0)
+        grow(30.0, True)
         assert page.exists()
         page.unlink()
         grow.took = 1000.0  # it would cost more than a tenth of the time
-        grow(30.0)
+        grow(30.0, True)
         assert not page.exists()
     assert len(shown) == len(notes.notes) == 1
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_after_the_last_block_a_page_is_written_for_who_waits_to_see_one(is_waited_for: bool, tmp_path: Path) -> None:
+    folder, shown = write_run(tmp_path, blocks=1), []
+    with Growing(
+        folder.path, Notes(), (lambda page: bool(shown.append(page) or True)) if is_waited_for else None
+    ) as grow:
+        grow(30.0, False)
+        grow(30.0, False)
+    assert len(shown) == is_waited_for == (folder.path / "report.html").exists()
 
 
 def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path: Path) -> None:
@@ -54,7 +65,7 @@ def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path
 
     def interrupted() -> None:
         with Growing(folder.path, notes) as grow:
-            grow(30.0)
+            grow(30.0, True)
             assert 'class="growing"' in page.read_text()
             raise KeyboardInterrupt
 
@@ -63,8 +74,8 @@ def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path
     assert 'class="growing"' not in (folder.path / "report.html").read_text()
     (folder.path / "run.json").write_text("{")
     with Growing(folder.path, notes) as grow:
-        grow(30.0)
-        grow(30.0)
+        grow(30.0, True)
+        grow(30.0, True)
     assert sum("can't be written" in note for note in notes.notes) == 1
 
 

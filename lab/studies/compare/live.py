@@ -37,9 +37,13 @@ class Growing:
         self.took = 0.0
         self.failed = self.told = False
 
-    def __call__(self, block_seconds: float) -> None:
-        """Write the page, if that is no more than a small share of the time since it was written last."""
+    def __call__(self, block_seconds: float, more: bool) -> None:
+        """Write the page, if that is no more than a small share of the time since it was written last. After the last
+        block the report itself follows: there is no use in it unless somebody waits to be shown one.
+        """
         started = now()
+        if not more and (self.told or self.show is None):
+            return
         if self.failed or (self.told and self.took > SHARE * (started - self.wrote)):
             return
         self.watch.doing("writing the report so far")

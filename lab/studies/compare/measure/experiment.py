@@ -56,11 +56,12 @@ class Experiment:
         watch: Watch,
         width: Callable[[int], float] = lambda done: math.inf,
         needed: Callable[[], float] = lambda: math.inf,
-        after_block: Callable[[float], None] = lambda seconds: None,
+        after_block: Callable[[float, bool], None] = lambda seconds, more: None,
     ) -> None:
         """``width`` tells, for a plan with a precision, how wide the widest interval is after so many blocks;
         ``needed``, for one that shall detect something, how many blocks that takes, from those that are there.
-        ``after_block`` is called with the seconds of the block that was done, when nothing is measured.
+        ``after_block`` is called when nothing is measured, with the seconds of the block that was done, and whether
+        others are expected.
         """
         self.site, self.setup, self.plan = site, setup, plan
         self.folder, self.watch = folder, watch
@@ -204,9 +205,9 @@ class Experiment:
                 return ending
             started = now()
             self.run_block(self.before + done + 1)
-            longest = max(longest, now() - started)
-            self.after_block(now() - started)
+            longest = max(longest, seconds := now() - started)
             self.blocks_expected = self._foresee(done + 1, now() - began, longest)
+            self.after_block(seconds, self.blocks_expected > done + 1 or self.session < self.plan.sessions)
         raise AssertionError("every plan ends")
 
     def _plan_from_pilot(self, done: int, spent: float, longest: float) -> float:
