@@ -36,7 +36,10 @@ import pytest
 ORDER = ("unit", "fuzz", "mutation", "browser", "container", "vm", "machines")
 SHARED_ORDER = ("vm", "unit", "fuzz", "mutation", "browser", "container", "machines")
 """One process does all of vm, which takes longest, the others the rest."""
-LONGEST = ("test_ready.py", "test_compare.py", "test_detached.py", "test_dockerfiles.py", "test_noisy_neighbour.py")
+LONGEST = (
+    "test_ready.py", "test_images_bases.py", "test_compare.py", "test_detached.py", "test_dockerfiles.py",
+    "test_noisy_neighbour.py",
+)  # fmt: skip
 """Files of container/ that take half a minute or more. Begun last, one would keep a process when the others are done.
 """
 PRIVILEGES = ("browser", "container", "vm", "machines")

@@ -16,11 +16,20 @@ APART = ("tests/vm/test_own_disks.py",)
 """It takes a quarter of all that machines take, and little of that for the guest."""
 
 
+ON_DEBIAN = frozenset(
+    f"tests/container/test_{name}.py"
+    for name in ("criu_check", "images_bases", "ready", "scenario_documented", "study_documented")
+)
+"""They need an image of Debian, or of Python on it: half a minute for whoever makes it."""
+
+
 class ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist says nothing of its types
-    """A file at a time; those that need a guest, or a machine, go to one process, which makes it once."""
+    """A file at a time; those that need a guest, a machine or Debian go to one process, which makes it once."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
+        if file in ON_DEBIAN:
+            return "on Debian"
         folder = "/".join(nodeid.split("/")[:2])
         return folder if folder in ("tests/vm", "tests/machines") and file not in APART else file
 

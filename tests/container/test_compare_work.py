@@ -73,11 +73,12 @@ def test_a_job_inside_is_timed_by_the_host(tmp_path: Path) -> None:
 
 
 def test_a_job_that_fails_is_a_failed_sample_and_no_fast_one(tmp_path: Path) -> None:
-    done = compare(scenario(tmp_path, JOB.replace("{code}", "3")), *QUICK, "--out", tmp_path / "results")
+    words = (*QUICK, "--on", "container")
+    done = compare(scenario(tmp_path, JOB.replace("{code}", "3")), *words, "--out", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     loaded = load(only_run(tmp_path / "results"))
     work = loaded.frame[loaded.frame["metric"] == "work"]
-    assert len(work) == 9
+    assert len(work) == 2 * 3, "three quantities of the copy and its twin"
     assert set(work["status"]) == {"failed"}
     assert work["value"].isna().all()
     assert "exit code 3" in work["text"].iloc[0]
