@@ -63,6 +63,24 @@ class TestDevices:
         bundle.script("busybox stat -c '%t:%T %F' /dev/other /dev/pipe; head -c 3 /dev/other | od -An -tx1")
         assert bundle.run("lab-oci").output.splitlines() == ["1:5 character special file", "0:0 fifo", " 00 00 00"]
 
+    def test_a_pipe_has_no_numbers(self, bundle: Bundle, runtime: str) -> None:
+        """mknod(2) ignores them."""
+        bundle.value["linux"]["devices"] = [{"path": "/dev/pipe", "type": "p", "major": 1, "minor": 3}]
+        bundle.script("busybox stat -c %F /dev/pipe")
+        assert bundle.run(runtime).output == "fifo\n"
+
+    def test_in_a_user_namespace_a_file_at_the_path_is_an_error(self, bundle: Bundle) -> None:
+        """But for an empty one, which an earlier container may have left behind to mount on."""
+        in_user_namespace(bundle)
+        bundle.value["linux"]["devices"] = [{"path": "/taken", "type": "c", "major": 1, "minor": 5}]
+        bundle.script("head -c 2 /taken | od -An -tx1")
+        (bundle.root / "taken").write_text("text")
+        ended = bundle.run("lab-oci", check=False)
+        assert ended.exit_code != 0
+        assert "/taken" in ended.errors
+        (bundle.root / "taken").write_text("")
+        assert bundle.run("lab-oci").output == " 00 00\n"
+
     def test_in_a_user_namespace_labs_own_files_need_not_be_readable(
         self, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

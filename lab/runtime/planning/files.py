@@ -162,13 +162,14 @@ def _cgroup_view(
 
 
 def _node(device: Device, *, bind: bool) -> DeviceNode:
+    has_numbers = device.type != "p"
     return DeviceNode(
         target="/" + "/".join([name for name in device.path.split("/") if name]),
         kind=NODE_KINDS[device.type],
-        major=device.major or 0,
-        minor=device.minor or 0,
+        major=device.major or 0 if has_numbers else 0,
+        minor=device.minor or 0 if has_numbers else 0,
         mode=DEVICE_MODE if device.file_mode is None else stat.S_IMODE(device.file_mode),
         uid=device.uid,
         gid=device.gid,
-        bind=bind and device.type != "p",
+        bind=bind and has_numbers,
     )

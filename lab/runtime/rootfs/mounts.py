@@ -318,6 +318,7 @@ class DeviceNode(Operation):
 
     def apply(self, root: Root) -> None:
         if self.bind:
+            self._refuse_another(root)
             Bind(target=self.target, source=self._of_the_host()).apply(root)
             return
         parent, _, name = self.target.rpartition("/")
@@ -329,12 +330,25 @@ class DeviceNode(Operation):
             opened = syscalls.openat2(directory, name, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
         finally:
             os.close(directory)
-        found = os.fstat(opened)
-        if (stat.S_IFMT(found.st_mode), found.st_rdev) != (self.kind, number):
+        if not self._is_it(os.fstat(opened)):
             raise FileExistsError(errno.EEXIST, "something else is there", self.target)
         os.chown(f"/proc/self/fd/{opened}", self.uid, self.gid)
         os.chmod(f"/proc/self/fd/{opened}", self.mode)
         os.close(opened)
+
+    def _is_it(self, found: os.stat_result) -> bool:
+        return (stat.S_IFMT(found.st_mode), found.st_rdev) == (self.kind, os.makedev(self.major, self.minor))
+
+    def _refuse_another(self, root: Root) -> None:
+        """A file at the path that is not the device (config-linux.md "Devices"), nor empty as what is mounted on."""
+        try:
+            opened = root.open(self.target, follow=True)
+        except FileNotFoundError:
+            return
+        found = os.fstat(opened)
+        os.close(opened)
+        if not self._is_it(found) and not (stat.S_ISREG(found.st_mode) and found.st_size == 0):
+            raise FileExistsError(errno.EEXIST, "something else is there", self.target)
 
     def _of_the_host(self) -> str:
         """Where the host has a node with the same numbers: where the kernel says, or at the same path."""
@@ -345,8 +359,7 @@ class DeviceNode(Operation):
             names += [f"/dev/{line[8:].rstrip()}" for line in file if line.startswith("DEVNAME=")]
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError):
-                found = os.stat(name)
-                if (stat.S_IFMT(found.st_mode), found.st_rdev) == (self.kind, os.makedev(self.major, self.minor)):
+                if self._is_it(os.stat(name)):
                     return name
         raise FileNotFoundError(errno.ENOENT, f"the host has no node for device {numbers}")
 
