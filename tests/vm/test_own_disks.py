@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 from bootable import DISK_BYTES, GREETING, WRITTEN, Untouched, grub_disk, writing_disk
 from host_state import assert_unchanged, descendants, snapshot, wait_until
+from seated import LOCAL, seat
 from tiny import GREETING as PAGE
 from tiny import tiny_image
 
@@ -308,6 +311,42 @@ def test_the_command_ends_as_the_system_does(tmp_path: Path) -> None:
     assert b"is ready (log line)" in done.stderr
 
 
+ASKS = "read answer\necho you said $answer\nread more\n"
+
+
+def test_its_serial_port_is_a_terminal_that_one_leaves(tmp_path: Path) -> None:
+    """What is typed arrives there, ^C too; Ctrl-] ends it, a second one at once, and the terminal is as it was."""
+    disk = grub_disk(tmp_path / "asks.img", ASKS)
+    with seat() as place:
+        before = place.settings()
+        with place.running("run", "--on", "vm", str(disk), "-it", "--memory", "64M") as process:
+            place.screen.until(GREETING)
+            assert wait_until(lambda: not place.settings()[LOCAL] & termios.ISIG, BOOT_SECONDS), "^C is still for lab"
+            place.screen.type("two\x03 words\r")
+            place.screen.until("you said twoc words")  # GRUB shows ^C as the letter
+            assert process.poll() is None
+            place.screen.type("\x1d")
+            time.sleep(0.5)  # GRUB knows no power button, so that it would take ten seconds
+            assert process.poll() is None
+            place.screen.type("\x1d")
+            assert process.wait(BOOT_SECONDS) == 128 + signal.SIGTERM
+        assert place.settings() == before
+
+
+def test_what_is_piped_in_is_typed(tmp_path: Path) -> None:
+    disk = grub_disk(tmp_path / "asks.img", "read answer\necho you said $answer\nhalt\n")
+    words = [*LAB, "run", "--on", "vm", str(disk), "-i", "--memory", "64M"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as lab:
+        assert lab.stdin is not None
+        assert lab.stdout is not None
+        said = b""
+        while GREETING.encode() not in said and (new := lab.stdout.read1()):
+            said += new
+        rest, told = lab.communicate(b"something\r", timeout=BOOT_SECONDS)
+    assert lab.returncode == 0, told
+    assert b"you said something" in rest
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -316,6 +355,7 @@ def test_the_command_ends_as_the_system_does(tmp_path: Path) -> None:
         (["--on", "vm", "{}", "-d"], 2, "leave out -d"),
         (["--on", "vm", "{}", "-e", "A=b"], 2, "leave out -e"),
         (["--on", "vm", "{}", "--", "sh"], 2, "leave out CMD"),
+        (["--on", "vm", "{}", "-it"], 2, "leave out -t"),
         (["--on", "vm", "{}", "--backing", "/etc/hostname"], 2, "does not refer to it"),
         (["--on", "vm", "{}.qcow2"], 2, "there is no file"),
         (["--on", "vm", "{}", "--disk-format", "qcow2"], 1, "--disk-format raw"),

@@ -91,7 +91,7 @@ def run_disk(
 
 def _attend(instance: Instance, terminal: Terminal | None, *, interactive: bool) -> None:
     if terminal is not None:
-        say("lab: this is its serial line; Ctrl-] leaves, and ends it")
+        say("lab: this is its serial line; Ctrl-] leaves, and ends it; a second one does not wait")
         terminal.hand_over(lambda size: None)
     if interactive:
         Thread(target=_type, args=(instance, terminal is not None), name="lab-type", daemon=True).start()
@@ -105,10 +105,9 @@ def _end(instance: Instance, _number: int) -> None:
 
 
 def _type(instance: DiskInstance, leaves: bool) -> None:
-    """Pass on what is typed, byte by byte, to the serial port."""
+    """Pass on what is typed, byte by byte, to the serial port. Each `LEAVE` is a signal, as Ctrl-C is without -it."""
     while data := os.read(0, 4096):
-        before, left, _ = data.partition(LEAVE) if leaves else (data, b"", b"")
-        instance.machine.type(before)
-        if left:
+        typed, *left = data.split(LEAVE) if leaves else [data]
+        instance.machine.type(typed)
+        for _ in left:
             os.kill(os.getpid(), signal.SIGTERM)
-            return
