@@ -55,7 +55,9 @@ def ready(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
 def test_output_and_exit_code(backend: str) -> None:
     script = "echo $GREETING; echo to stderr >&2; exit 7"
     done = lab("run", "tiny", "--on", backend, "-e", "GREETING=good day", "--", "sh", "-c", script)
-    assert (done.returncode, done.stdout, done.stderr) == (7, "good day\n", "to stderr\n")
+    assert (done.returncode, done.stdout) == (7, "good day\n")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("lab: preparing ")]  # on a busy host
+    assert said == ["to stderr"]
 
 
 def test_an_application_that_a_signal_ends_has_the_exit_code_of_a_shell() -> None:

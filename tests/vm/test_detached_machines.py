@@ -35,13 +35,15 @@ from lab.supervisor import record as records
 CROWD, MACHINES, STARTERS = 50, 3, 8
 STARTER = """
 import sys
-from lab.cli.instances.detached import Wanted, run_detached
+from lab.commands.running.detached import run_detached
+from lab.commands.running.wanted import Wanted
+from lab.model import Limits
 for word in sys.argv[1:]:
     backend, name = word.split("=")
     run_detached(
         Wanted(
-            what="tiny", command=["sleep", "600"], backend=backend, ports=(), environment={}, memory="", cpus="",
-            pids=None, name=name, remove=False, knobs={}, volumes=(), wait=False,
+            what="tiny", command=["sleep", "600"], backend=backend, environment={}, limits=Limits(), knobs={},
+            name=name,
         )
     )
 """

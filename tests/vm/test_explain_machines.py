@@ -16,7 +16,7 @@ from tiny import tiny_image
 from traces import parse, sentences, shown_in
 
 from lab.cli.instances.explanations import EXPLANATIONS
-from lab.cli.instances.request import GRACE_SECONDS
+from lab.commands.running.wanted import GRACE_SECONDS
 from lab.hypervisor.boot import Boot
 from lab.images.store import Store
 from lab.runtime.plan import Before

@@ -1,4 +1,4 @@
-"""What ``lab run`` and ``lab exec`` are asked for: words of the command line, and the image that is meant."""
+"""Words of the command line that ``lab run`` and ``lab exec`` share, and what they mean."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.commands.application import parse_ready
-from lab.commands.output import say
-from lab.errors import BackendUnavailable, UsageError
+from lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from lab.model import PublishedPort, Readiness, Volume
 
-    from lab.images.store import Image, Store
-    from lab.instance import Backend, Instance
-    from lab.model import Limits, PublishedPort, Readiness, Scenario, Volume
-
-GRACE_SECONDS = 10.0
 LOOPBACK = "127.0.0.1"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")  # it is the hostname too (hostname(7))
 
@@ -114,51 +108,6 @@ def parse_waited(ready: str, port: int | None) -> tuple[Readiness, int | None] |
         wrong = "asks no port" if port else "asks a port"
         raise UsageError(f"--ready {ready} {wrong}", hint="leave out --port" if port else "--port N")
     return readiness, port
-
-
-def require_usable(backend: Backend) -> Backend:
-    """The backend, refused before anything is built when this host can't run it."""
-    for check in backend.check():
-        if not check.ok:
-            raise BackendUnavailable(f"{backend.name} can't run here: {check.name}: {check.found}", hint=check.remedy)
-    return backend
-
-
-def find_image(
-    store: Store, what: str, build: Callable[[Scenario], Image]
-) -> tuple[Image, Mapping[str, str], Limits]:
-    """The image, with the environment and limits of its scenario if it is one, which is built first."""
-    from lab.errors import ImageError, ScenarioError
-    from lab.experiment import scenario as scenarios
-    from lab.model import Limits
-
-    try:
-        scenarios.locate(what)
-    except ScenarioError as no_scenario:
-        try:
-            return store.find(what), {}, Limits()
-        except ImageError:
-            if Path(what).is_dir():
-                raise no_scenario from None
-            raise ImageError(
-                f"no image, scenario or folder is called {what}",
-                hint=f"scenarios: {', '.join(scenarios.names())}; images: lab image ls; or: lab build DIR -t {what}",
-            ) from None
-    scenario = scenarios.load(what)
-    return build(scenario), scenario.environment, scenario.limits
-
-
-def announce(instance: Instance) -> None:
-    """Say where its published ports are."""
-    for port in instance.published:
-        say(f"lab: {instance.name} listens on http://{port.host} (its port {port.instance_port}){_reach(port)}")
-
-
-def _reach(port: PublishedPort) -> str:
-    """Who else can reach it, where that is not this host alone."""
-    from ipaddress import ip_address
-
-    return "" if ip_address(port.address).is_loopback else ", for every host that reaches that address"
 
 
 def _port_parts(word: str) -> list[str]:

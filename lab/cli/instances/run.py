@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lab.cli.instances.disk import refuse, require_vm, run_disk
-from lab.cli.instances.foreground import Waited, foreground
-from lab.cli.instances.request import (
-    GRACE_SECONDS,
-    NAME,
-    find_image,
-    parse_environment,
-    parse_knobs,
-    parse_port,
-    parse_volume,
-    parse_waited,
-    require_usable,
-)
+from lab.cli.instances.request import NAME, parse_environment, parse_knobs, parse_port, parse_volume, parse_waited
 from lab.commands.completion import complete_backend, complete_knob, complete_runnable
 from lab.commands.disks import Backing, DiskFormat, is_meant
-from lab.commands.interrupt import Interrupted, Interruptible
+from lab.commands.interrupt import Interrupted
 from lab.commands.measuring import limit
-from lab.commands.output import patience
 from lab.commands.privilege import require_root
+from lab.commands.running.disk import refuse, require_vm
 from lab.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lab.backends.site import Site
-    from lab.commands.terminal import Terminal
-    from lab.images.store import Image
-    from lab.instance import Instance, LaunchRequest
-    from lab.model import Limits, PublishedPort
 
 
 def run(
@@ -118,10 +95,9 @@ def run(
     A scenario, or any folder with a Dockerfile, is built first.
     A disk is never written to, and ends with its system; its serial port is the output, and with -it the terminal.
     """
-    from lab.backends.site import Site
-    from lab.backends.support.streams import DEFAULT_TERM
-    from lab.cli.instances.detached import Wanted, run_detached
-    from lab.commands.building.images import build_scenario
+    from lab.commands.running.attached import run_attached
+    from lab.commands.running.detached import run_detached
+    from lab.commands.running.wanted import Wanted
     from lab.commands.terminal import wanted_size
     from lab.model import Limits
 
@@ -131,10 +107,10 @@ def run(
     knobs = parse_knobs(knob or [])
     if name and not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a name", hint="letters, digits, dots and dashes, like web-1")
-    wanted = parse_waited(ready, port)
-    limit(Limits(), memory, cpus, pids)  # refused before anything is built
-    disk = is_meant(what, disk_format)
-    if disk:
+    waited = parse_waited(ready, port)
+    limits = limit(Limits(), memory, cpus, pids)
+    is_disk = is_meant(what, disk_format)
+    if is_disk:
         require_vm(what, on)
         inside = {"CMD": command, "-v": volumes, "-e": env, "--pids": pids, "-d": detach, "--explain": explain}
         refuse(what, inside)
@@ -147,107 +123,22 @@ def run(
     if wait and not detach:
         raise UsageError("--wait is for what goes on in the background", hint="add -d")
     if detach:
-        if wanted:
+        if waited:
             raise UsageError("--ready needs the foreground", hint="leave out -d, or: --wait")
         if explain:
             raise UsageError("--explain needs the foreground", hint="leave out -d")
-        print(
-            run_detached(
-                Wanted(
-                    what=what,
-                    command=command or [],
-                    backend=on,
-                    ports=ports,
-                    volumes=volumes,
-                    wait=wait,
-                    environment=environment,
-                    memory=memory,
-                    cpus=cpus,
-                    pids=pids,
-                    name=name,
-                    remove=rm,
-                    knobs=knobs,
-                )
-            )
-        )
+    wanted = Wanted(
+        what=what, backend=on, command=command or [], ports=ports, volumes=volumes, environment=environment,
+        limits=limits, knobs=knobs, name=name, remove=rm, wait=wait, interactive=interactive, size=size,
+        waited=waited, is_disk=is_disk, form=disk_format, backing=backing or [],
+    )  # fmt: skip
+    if detach:
+        print(run_detached(wanted))
         return
+    from lab.cli.instances.explain import explained
+
     try:
-        with Interruptible() as interruptible, Site.open() as site:
-            try:
-                waited = Waited(site, *wanted) if wanted else None
-                if disk:
-                    limits = limit(Limits(), memory, cpus, None)
-                    code = run_disk(
-                        site, what, interruptible, form=disk_format, backing=backing or [], knobs=knobs,
-                        limits=limits, name=name or "run", ports=ports, interactive=interactive, size=size,
-                        waited=waited,
-                    )  # fmt: skip
-                    raise typer.Exit(code)
-                backend = require_usable(site.backend(on))
-                backend.settle(knobs)
-                backend.check_volumes(volumes)
-                image, given, limits = find_image(site.store, what, lambda one: build_scenario(site, one))
-                request = _request(
-                    site,
-                    image,
-                    command or [],
-                    {**({"TERM": DEFAULT_TERM} if tty else {}), **given, **environment},
-                    limit(limits, memory, cpus, pids),
-                    name or "run",
-                    ports,
-                )
-                request = replace(
-                    request, stdin=0 if interactive else None, terminal=size, knobs=knobs, volumes=volumes
-                )
-                if explain:
-                    from lab.cli.instances.explain import explained
-
-                    request = explained(request, backend.kernel)
-                with patience(f"lab: preparing {image.name} for {backend.name}; what is made now is kept"):
-                    backend.prepare(request.image, request.knobs)
-                code = foreground(
-                    backend, request, interruptible, waited, interactive=interactive, attend=_attend, end=_end
-                )
-            finally:
-                interruptible.disarm()  # closing the site is what leaves nothing behind
+        code = run_attached(wanted, explained if explain else None)
     except Interrupted as interrupted:
-        raise typer.Exit(interrupted.exit_code) from None
+        code = interrupted.exit_code
     raise typer.Exit(code)
-
-
-def _request(
-    site: Site,
-    image: Image,
-    command: list[str],
-    environment: Mapping[str, str],
-    limits: Limits,
-    name: str,
-    ports: tuple[PublishedPort, ...],
-) -> LaunchRequest:
-    from lab.images.process import resolve
-    from lab.instance import LaunchRequest
-
-    logs = site.scratch / "logs" / name
-    logs.mkdir(parents=True)
-    return LaunchRequest(
-        name=name,
-        image=image,
-        process=resolve(image, site.store.lower_directories(image), argv=command, environment=environment),
-        limits=limits,
-        log_directory=logs,
-        published=ports,
-        stdout=sys.stdout.fileno(),
-        stderr=sys.stderr.fileno(),
-    )
-
-
-def _attend(instance: Instance, terminal: Terminal | None) -> None:
-    if terminal is not None:
-        instance.wait_executed()  # until then ^C is for lab: a guest boots
-        terminal.hand_over(instance.resize)
-
-
-def _end(instance: Instance, number: int) -> None:
-    if instance.timeline.running() is not None:  # else nobody is there to hear it: a guest boots
-        instance.signal(number)
-        instance.wait(GRACE_SECONDS)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from lab.cli.instances.foreground import Waited, foreground
-from lab.cli.instances.request import GRACE_SECONDS, require_usable
 from lab.commands.disks import tell_space
 from lab.commands.output import say
+from lab.commands.running.foreground import Waited, foreground
+from lab.commands.running.wanted import GRACE_SECONDS, Wanted, require_usable
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lab.commands.interrupt import Interruptible
     from lab.commands.terminal import Terminal
     from lab.instance import Instance
-    from lab.model import Limits, PublishedPort, TerminalSize
 
 LEAVE = b"\x1d"  # Ctrl-], as in telnet(1) and virsh(1)
 
@@ -43,49 +42,36 @@ def refuse(what: str, given: Mapping[str, object]) -> None:
             )
 
 
-def run_disk(
-    site: Site,
-    what: str,
-    interruptible: Interruptible,
-    *,
-    form: str,
-    backing: Sequence[Path],
-    knobs: Mapping[str, str],
-    limits: Limits,
-    name: str,
-    ports: tuple[PublishedPort, ...],
-    interactive: bool,
-    size: TerminalSize | None,
-    waited: Waited | None,
-) -> int:
+def run_disk(site: Site, wanted: Wanted, interruptible: Interruptible, waited: Waited | None) -> int:
     """Boot a disk in the foreground until it switches itself off; its serial port is the output."""
     from lab.backends.owndisk import NO_PROCESS, backend_of, placeholder
     from lab.hypervisor.disks.own import examine, require_used
     from lab.instance import LaunchRequest
 
-    disk = examine(Path(what), form=form, backing=backing)
-    require_used(backing, [disk])
+    disk = examine(Path(wanted.what), form=wanted.form, backing=wanted.backing)
+    require_used(wanted.backing, [disk])
     kind = backend_of(disk)
     backend = site.backend(kind.name)
     require_usable(backend)
-    backend.settle(knobs)
-    backend.check_limits(limits, knobs)
+    backend.settle(wanted.knobs)
+    backend.check_limits(wanted.limits, wanted.knobs)
     tell_space(disk, site.scratch)
+    name = wanted.name or "run"
     logs = site.scratch / "logs" / name
     logs.mkdir(parents=True)
     request = LaunchRequest(
         name=name,
         image=placeholder(disk),
         process=NO_PROCESS,
-        limits=limits,
+        limits=wanted.limits,
         log_directory=logs,
-        published=ports,
+        published=wanted.ports,
         stdout=sys.stdout.fileno(),
-        terminal=size if interactive else None,
-        knobs=knobs,
+        terminal=wanted.size if wanted.interactive else None,
+        knobs=wanted.knobs,
     )
     backend.prepare(request.image, request.knobs)
-    attend = partial(_attend, interactive=interactive)
+    attend = partial(_attend, interactive=wanted.interactive)
     return foreground(backend, request, interruptible, waited, interactive=True, attend=attend, end=_end)
 
 

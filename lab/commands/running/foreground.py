@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 from contextlib import AbstractContextManager, nullcontext
+from ipaddress import ip_address
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from lab.cli.instances.request import announce
 from lab.commands.disks import READY_SECONDS
 from lab.commands.interrupt import Interrupted
 from lab.commands.output import say
@@ -49,7 +49,7 @@ def foreground(
     with place as terminal, backend.launch(request) as instance:
         try:
             interruptible.release()
-            announce(instance)
+            _announce(instance)
             if waited is not None:
                 waited.begin(instance)
             attend(instance, terminal)
@@ -97,3 +97,10 @@ class Waited:
         stamps = instance.timeline.stamps()
         taken = format_seconds(stamps[Phase.RESPONDED] - stamps[Phase.REQUESTED])
         say(f"lab: {instance.name} is ready ({self.readiness.milestone}) {taken} after it was started")
+
+
+def _announce(instance: Instance) -> None:
+    """Say where its published ports are, and who else can reach them."""
+    for port in instance.published:
+        reach = "" if ip_address(port.address).is_loopback else ", for every host that reaches that address"
+        say(f"lab: {instance.name} listens on http://{port.host} (its port {port.instance_port}){reach}")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.commands.output import patience
-from lab.errors import BackendUnavailable, LabError, UsageError
+from lab.commands.running.wanted import Wanted, prepared, require_usable
+from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lab.images.store import Image
-    from lab.model import Limits, Process, PublishedPort, Scenario, Volume
+    from lab.model import Limits, Process, Scenario
     from lab.supervisor.record import Record
 
 ATTEMPTS = 20  # at a name that nobody has
@@ -22,52 +20,19 @@ WAIT_SECONDS = 300.0  # a machine that is emulated and has five seconds of work 
 PAUSE_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the command line asks for."""
-
-    what: str
-    command: list[str]
-    backend: str
-    ports: tuple[PublishedPort, ...]
-    volumes: tuple[Volume, ...]
-    wait: bool
-    environment: Mapping[str, str]
-    memory: str
-    cpus: str
-    pids: int | None
-    name: str
-    remove: bool
-    knobs: Mapping[str, str]
-
-
 def run_detached(wanted: Wanted) -> str:
     """Start it and return its name. Raises what `lab run` in the foreground would raise, and then nothing is left."""
     from lab.backends.registry import find
-    from lab.cli.instances.request import find_image
-    from lab.commands.measuring import limit
-    from lab.images.process import resolve
     from lab.images.store import Store
     from lab.metrics.health import readiness_of
     from lab.supervisor import client
 
-    for check in find(wanted.backend).check():
-        if not check.ok:
-            raise BackendUnavailable(
-                f"{wanted.backend} can't run here: {check.name}: {check.found}", hint=check.remedy
-            )
-    find(wanted.backend).settle(wanted.knobs)
-    find(wanted.backend).check_volumes(wanted.volumes)
+    backend = find(wanted.backend)
+    require_usable(backend)
+    backend.settle(wanted.knobs)
+    backend.check_volumes(wanted.volumes)
     _refuse_taken(wanted.name)
-    store = Store.open()
-    image, given, limits = find_image(store, wanted.what, _build)
-    process = resolve(
-        image,
-        store.lower_directories(image),
-        argv=wanted.command,
-        environment={**given, **wanted.environment},
-    )
-    limits = limit(limits, wanted.memory, wanted.cpus, wanted.pids)
+    image, process, limits = prepared(wanted, Store.open(), _build)
     checked = readiness_of(image.config) is not None
     if wanted.wait and not (wanted.ports or checked):
         raise UsageError(
