@@ -144,6 +144,9 @@ def test_the_report_says_what_stops_what(tmp_path: Path, capsys: pytest.CaptureF
     page = (loaded.path / "report.html").read_text()
     assert "stopped by: + user namespace" in page
     assert "it broke" in page
+    assert loaded.run.host["kernel_release"] in page
+    for text in (page, (loaded.path / "report.md").read_text()):
+        assert text.count(f"--seed {loaded.run.seed}") == 1, "the command that was typed had it already"
     assert "https://" not in page
     assert "http://" not in page
     terminal(loaded)

@@ -7,11 +7,13 @@ copies fit, what a bad neighbour does) is an article: its module says what is in
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.reports.page.opening import MOST_SENTENCES, Opening, lines
-from lab.reports.page.render import embedded, put, render
+from lab.reports.page.render import embedded, embedded_text, put, render
 from lab.reports.tables import Cell, Table
 from lab.results.record import Run
 
@@ -31,10 +33,18 @@ class Section:
     table: Table | None = None
     points: tuple[str, ...] = ()
 
+    @classmethod
+    def of_warnings(cls, points: Sequence[str]) -> Section:
+        """What follows from none of the numbers."""
+        return cls(title=NOT_TO_CONCLUDE, gist="read it before you quote a number", points=tuple(points))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Article:
-    """``picture`` is the name of plots/NAME.png and .svg, ``alt`` what it shows in words; NAME.csv holds its data."""
+    """``picture`` is the name of plots/NAME.png and .svg, ``alt`` what it shows in words. What it was drawn from is
+    in ``data``.csv, by default that of its name. ``facts`` say how it was measured, and the page's footer what lies
+    ``beside`` it.
+    """
 
     run: Run
     title: str
@@ -43,11 +53,16 @@ class Article:
     picture: str
     alt: str
     sections: tuple[Section, ...]
+    data: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    beside: str = ""
 
     @property
     def repeat(self) -> str:
-        """The command that measured it."""
-        return shlex.join(self.run.command_line)
+        """The command that measures it again, in the same order."""
+        words = self.run.command_line
+        is_seeded = not self.run.seed or any(word.partition("=")[0] == "--seed" for word in words)
+        return shlex.join(words if is_seeded else (*words, "--seed", str(self.run.seed)))
 
 
 def write(article: Article, folder: Path) -> list[Path]:
@@ -55,15 +70,28 @@ def write(article: Article, folder: Path) -> list[Path]:
     return [put(folder / "report.md", markdown(article)), put(folder / "report.html", html(article, folder))]
 
 
-def html(article: Article, folder: Path) -> str:
-    """One self-contained page: styles, picture and data inside, no script, nothing fetched."""
+def html(article: Article, folder: Path, own: Path | None = None, **shown: Any) -> str:
+    """One self-contained page: styles, picture and data inside, no script, nothing fetched.
+
+    A study that shows more than tables has page.html.j2 and page.css in the folder ``own``. That template extends
+    article.html.j2, and its block ``own`` shows what is ``shown``, before the sections.
+    """
+    data = folder / f"{article.data or article.picture}.csv"
     figure = {
         "alt": article.alt,
         "data": embedded("image/svg+xml", folder / "plots" / f"{article.picture}.svg"),
-        "csv": embedded("text/csv", folder / f"{article.picture}.csv"),
+        "csv": embedded_text("text/csv", data.read_text(encoding="utf-8") if data.exists() else ""),
     }
-    context = {"article": article, "run": article.run}
-    return render("article.html.j2", context | article.opening.context(article.picture, figure))
+    context = {"article": article, "run": article.run, **shown, **article.opening.context(article.picture, figure)}
+    if own is None:
+        return render("article.html.j2", context)
+    return render("page.html.j2", context, styles=("report.css", "page.css"), beside=own)
+
+
+def facts_of(run: Run) -> tuple[tuple[str, str], ...]:
+    """What was measured, and where."""
+    host = (run.host.get("kernel_release"), run.host.get("distribution"), f"lab {run.versions.get('lab', '')}")
+    return ("image", str(run.image.get("digest", ""))), ("host", " · ".join(str(each) for each in host if each))
 
 
 def markdown(article: Article) -> str:

@@ -15,7 +15,7 @@ from lab.host.ksm import PASSES
 from lab.model import Accelerator
 from lab.reports import style
 from lab.reports.material import stamp
-from lab.reports.page import article, emulation
+from lab.reports.page import emulation
 from lab.reports.page.article import Article, Section
 from lab.reports.page.opening import Opening, warnings_of
 from lab.reports.tables import Cell, Row, Table
@@ -70,7 +70,7 @@ def describe(loaded: Loaded) -> Article:
         + " ".join(
             f"{row.header}: {row.cells[0].text} copies, {row.cells[2].text} of memory." for row in copies.rows
         ),
-        sections=(*sections, Section(title=article.NOT_TO_CONCLUDE, points=points)),
+        sections=(*sections, Section.of_warnings(points)),
     )
 
 

@@ -16,12 +16,13 @@ from lab.model import Accelerator
 from lab.reports import tables
 from lab.reports.answers import WORDS
 from lab.reports.material import stamp
-from lab.reports.page import emulation
+from lab.reports.page import article, emulation
+from lab.reports.page.article import Article, Section
 from lab.reports.page.opening import Opening, quoted, warnings_of
-from lab.reports.page.render import embedded, put, render
+from lab.reports.page.render import put
 from lab.reports.style import REACH
 from lab.studies.ladder import picture
-from lab.studies.ladder.analyse import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, signed, stops
+from lab.studies.ladder.analyse import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, stops
 from lab.studies.reporting import Report, judged
 
 NEVER = "stopped by none of them"
@@ -141,29 +142,45 @@ class Climb:
         return said
 
 
-def page(climb: Climb, drawing: Path) -> str:
-    """One self-contained page: styles and picture inside, no script, nothing fetched."""
-    context = {
-        "run": climb.loaded.run,
-        "until_ready": until_ready(climb.loaded.run),
-        "steps": climb.steps,
-        "groups": climb.grouped(),
-        "key": [(name, REACH[name][2], word) for name, word in WORDS.items()],
-        "symbols": {name: look[2] for name, look in REACH.items()},
-        "not_to_conclude": _not_to_conclude(climb),
-        "rounds": climb.loaded.blocks,
-        "value": format_value,
-        "interval": format_interval,
-        "signed": signed,
+def describe(climb: Climb) -> Article:
+    """What is on the page besides the rungs and the staircase."""
+    run = climb.loaded.run
+    facts = {
+        "rounds": f"{climb.loaded.blocks}; in each every rung once, in a random order drawn from seed {run.seed}",
+        "start": "from the request to the application's execve, on the host's clock. Until a rung gives it one, it "
+        "lives in a network that stood before its clock started",
+        "memory": "anonymous memory and the kernel's own on its behalf, as charged to its control group (every rung "
+        f"has one for that), {run.settings.get('idle_seconds', 0)} s after {until_ready(run)}",
+        "probes": "once per rung, inside an instance that does nothing else; until a rung gives it one, in the "
+        "host's network",
     }
-    figure = {
-        "alt": "Rungs as columns: time and memory above, below which probe reaches the host on which rung. The "
-        "tables on this page hold the same.",
-        "data": embedded("image/svg+xml", drawing),
-        "csv": embedded("text/csv", climb.loaded.path / "ladder.csv"),
-    }
-    context |= opening(climb).context("ladder", figure)
-    return render("page.html.j2", context, styles=("report.css", "page.css"), beside=Path(__file__).parent)
+    return Article(
+        run=run,
+        title=f"The ladder of {run.title or run.scenario}",
+        lead="A container is not one thing. Here its mechanisms are added one at a time, from chroot to a machine of "
+        "its own: what each step stops, and what it costs.",
+        opening=opening(climb),
+        picture="ladder",
+        alt="Rungs as columns: time and memory above, below which probe reaches the host on which rung. The tables "
+        "on this page hold the same.",
+        sections=(Section.of_warnings(_not_to_conclude(climb)),),
+        facts=(*facts.items(), *article.facts_of(run)),
+    )
+
+
+def page(climb: Climb) -> str:
+    """The article, with the rungs and the staircase of probes."""
+    return article.html(
+        describe(climb),
+        climb.loaded.path,
+        Path(__file__).parent,
+        steps=climb.steps,
+        groups=climb.grouped(),
+        key=[(name, REACH[name][2], word) for name, word in WORDS.items()],
+        symbols={name: look[2] for name, look in REACH.items()},
+        value=format_value,
+        interval=format_interval,
+    )
 
 
 def opening(climb: Climb) -> Opening:
@@ -203,13 +220,13 @@ def _not_to_conclude(climb: Climb) -> tuple[str, ...]:
 
 def markdown(climb: Climb) -> list[str]:
     """The report as Markdown, a line each."""
-    run = climb.loaded.run
-    said = [f"# The ladder of {run.title or run.scenario}", ""]
+    run, whole = climb.loaded.run, describe(climb)
+    said = [f"# {whole.title}", ""]
     said += [
         f"{run.started[:16].replace('T', ' ')} UTC, {climb.loaded.blocks} rounds in random order, seed {run.seed}. "
         "Each rung adds one mechanism to the one before.",
         "",
-        *quoted(warnings_of(climb.loaded, by_blocks=True)),
+        *quoted(whole.opening.warnings),
         *(f"- {each}" for each in climb.story),
         "",
         "![What stops what, and what it costs](plots/ladder.png)",
@@ -233,9 +250,7 @@ def markdown(climb: Climb) -> list[str]:
             for row in members:
                 said.append(f"| {title} | {row.question} | " + " | ".join(_mark(row)) + " |")
     said += ["", "## What you may not conclude", "", *(f"- {each}" for each in _not_to_conclude(climb))]
-    seed = "" if "--seed" in run.command_line else f" --seed {run.seed}"
-    said += ["", f"Repeat it: `{' '.join(run.command_line)}{seed}`"]
-    return said
+    return [*said, "", f"Repeat it: `{whole.repeat}`"]
 
 
 def _mark(row: Row) -> list[str]:
@@ -295,7 +310,7 @@ class LadderReport(Report):
             *drawn,
             put(loaded.path / "ladder.csv", table.to_csv(index=False)),
             put(loaded.path / "report.md", "\n".join(markdown(climb)) + "\n"),
-            put(loaded.path / "report.html", page(climb, drawn[1])),
+            put(loaded.path / "report.html", page(climb)),
         ]
 
     def said(self, loaded: Loaded) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lab.analysis.quantities import format_value
 from lab.model import Accelerator
 from lab.reports import style
 from lab.reports.material import stamp
-from lab.reports.page import article, emulation
+from lab.reports.page import emulation
 from lab.reports.page.article import Article, Section
 from lab.reports.page.opening import Opening, warnings_of
 from lab.reports.tables import VERDICTS, Cell, Row, Table
@@ -91,9 +91,8 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
                     f"how late it was woken was {format_value(worst, 'seconds')}.",
                 ),
             ),
-            Section(
-                title=article.NOT_TO_CONCLUDE,
-                points=(*emulation.not_to_conclude(run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else [])),
+            Section.of_warnings(
+                (*emulation.not_to_conclude(run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else []))
             ),
         ),
     )

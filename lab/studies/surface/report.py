@@ -14,10 +14,11 @@ from lab.analysis.readiness import boots_until, until_ready
 from lab.errors import LabError
 from lab.model import Accelerator, Milestone
 from lab.reports.material import stamp
-from lab.reports.page import emulation
+from lab.reports.page import article, emulation
 from lab.reports.page.anchors import published
+from lab.reports.page.article import Article, Section
 from lab.reports.page.opening import Opening, quoted, warnings_of
-from lab.reports.page.render import embedded, embedded_text, put, render
+from lab.reports.page.render import put
 from lab.reports.tables import Cell, Row, Table
 from lab.results.store import RunFolder
 from lab.studies.reporting import Report
@@ -122,39 +123,57 @@ def not_to_conclude(found: Exposed) -> tuple[str, ...]:
     return (*emulation.not_to_conclude(found.loaded.run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else []))
 
 
-def page(found: Exposed, drawing: Path) -> str:
-    """One self-contained page: styles and picture inside, no script, nothing fetched."""
-    context = {
-        "run": found.loaded.run,
-        "until_ready": until_ready(found.loaded.run),
-        "reaches": found.reaches,
-        "chapters": chapters(found),
-        "looks": LOOKS,
-        "stamp": stamp,
-        "states": STATES,
-        "per": PER,
-        "sides": SIDES,
-        "side_names": SIDE_NAMES,
-        "works": found.works,
-        "functions": found.functions,
-        "not_measurable": found.not_measurable,
-        "not_called": dict(found.settings.get("not_called") or {}),
-        "anchors": published("attack surface"),
-        "not_to_conclude": not_to_conclude(found),
-        "number": number,
-        "agreement": agreement,
-        "rounds": found.loaded.blocks,
-        "baseline": found.loaded.baseline,
+def describe(found: Exposed) -> Article:
+    """What is on the page besides the tables of system calls."""
+    run = found.loaded.run
+    facts = {
+        "rounds": f"{found.loaded.blocks}; in each every backend once, in a random order drawn from seed {run.seed}. "
+        "Medians over the rounds, with their extremes",
+        "start": f"from the request until {until_ready(run)}. What lab's own process and launcher do is told apart "
+        "from the processes they make; these become the instance with an execve",
+        "steady state": "the threads of the instance's control group and what comes of them, for 1 s idle and under "
+        "the scenario's load",
+        "lost events": "counted by the kernel; said where there are any",
     }
-    calls = found.loaded.path / "surface-calls.csv"
-    figure = {
-        "alt": "Bars: system calls by outcome for each backend; system calls made of the host for a start and per "
+    return Article(
+        run=run,
+        title=f"Attack surface, counted: {run.title or run.scenario}",
+        lead="Which system calls get through each boundary, and which ones were made of the host while the "
+        "application started, idled and served. A count is a description, never a score.",
+        opening=opening(found),
+        picture="surface",
+        alt="Bars: system calls by outcome for each backend; system calls made of the host for a start and per "
         "request. The tables on this page hold the same.",
-        "data": embedded("image/svg+xml", drawing),
-        "csv": embedded("text/csv", calls) if calls.is_file() else embedded_text("text/csv", ""),
-    }
-    context |= opening(found).context("surface", figure)
-    return render("page.html.j2", context, styles=("report.css", "page.css"), beside=Path(__file__).parent)
+        sections=(Section.of_warnings(not_to_conclude(found)),),
+        data="surface-calls",
+        facts=(*facts.items(), *article.facts_of(run)),
+        beside="; surface-*.csv hold its tables",
+    )
+
+
+def page(found: Exposed) -> str:
+    """The article, with the tables of system calls."""
+    return article.html(
+        describe(found),
+        found.loaded.path,
+        Path(__file__).parent,
+        reaches=found.reaches,
+        chapters=chapters(found),
+        looks=LOOKS,
+        stamp=stamp,
+        states=STATES,
+        per=PER,
+        sides=SIDES,
+        side_names=SIDE_NAMES,
+        works=found.works,
+        functions=found.functions,
+        not_measurable=found.not_measurable,
+        not_called=dict(found.settings.get("not_called") or {}),
+        anchors=published("attack surface"),
+        number=number,
+        agreement=agreement,
+        baseline=found.loaded.baseline,
+    )
 
 
 def opening(found: Exposed) -> Opening:
@@ -221,13 +240,13 @@ def chapters(found: Exposed) -> list[Chapter]:
 
 def markdown(found: Exposed) -> list[str]:
     """The report as Markdown, a line each."""
-    run, blocks = found.loaded.run, found.loaded.blocks
+    run, blocks, whole = found.loaded.run, found.loaded.blocks, describe(found)
     rounds = f"{blocks} round{'s' if blocks != 1 else ''}"
-    said = [f"# Attack surface, counted: {run.title or run.scenario}", ""]
+    said = [f"# {whole.title}", ""]
     said += [
         f"{run.started[:16].replace('T', ' ')} UTC, {rounds} in random order, seed {run.seed}.",
         "",
-        *quoted(warnings_of(found.loaded, by_blocks=True)),
+        *quoted(whole.opening.warnings),
         *(f"- {each}" for each in story(found)),
         "",
         "![System calls by outcome, and what each backend makes of the host](plots/surface.png)",
@@ -267,8 +286,7 @@ def markdown(found: Exposed) -> list[str]:
         f"- {each.system}: {each.says} – {each.measures} ({each.source})" for each in published("attack surface")
     ]
     said += ["", "## What you may not conclude", "", *(f"- {each}" for each in not_to_conclude(found))]
-    said += ["", f"Repeat it: `{' '.join(run.command_line)} --seed {run.seed}`"]
-    return said
+    return [*said, "", f"Repeat it: `{whole.repeat}`"]
 
 
 def _work_table(rows: list[Work]) -> Iterator[str]:
@@ -311,7 +329,7 @@ class SurfaceReport(Report):
             *drawn,
             *_tables(found),
             put(loaded.path / "report.md", "\n".join(markdown(found)) + "\n"),
-            put(loaded.path / "report.html", page(found, drawn[1])),
+            put(loaded.path / "report.html", page(found)),
         ]
 
     def said(self, loaded: Loaded) -> dict[str, Any]:
