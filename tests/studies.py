@@ -120,6 +120,34 @@ def density_sample(quantity: str, value: float | None, unit: str, copies: int, t
     )  # fmt: skip
 
 
+def starts_run(root: Path) -> RunFolder:
+    """400 starts of the container around 50 ms, 8 of them failed; 40 of the vm; four at once, one of them failed."""
+    folder = empty_run(root)
+    folder.update(settings={"kind": "starts", "starts": 400, "floor_bytes": 1 << 30, "every_seconds": 0.5})
+    chance = random.Random(1)
+    for backend, seconds, times in (("container", 0.05, 400), ("vm", 2.0, 40)):
+        for block in range(1, times + 1):
+            fails = backend == "container" and block % 50 == 0
+            value = None if fails else seconds * chance.lognormvariate(0, 0.1)
+            folder.append(starts_sample("starts.start", value, block, backend))
+            if not fails:
+                for quantity in ("starts.command", "starts.answer", "starts.stop"):
+                    folder.append(starts_sample(quantity, chance.uniform(0.001, 0.002), block, backend))
+    for place in range(4):
+        folder.append(starts_sample("starts.at_once", 0.1 + place / 100 if place else None, 4, "container"))
+        folder.append(starts_sample("starts.staggered", 0.1 + place / 100, 4, "container"))
+    folder.close()
+    return folder
+
+
+def starts_sample(quantity: str, value: float | None, block: int, backend: str) -> Sample:
+    return Sample(
+        metric="starts", quantity=quantity, value=value, unit="seconds", backend=backend, arm=backend, block=block,
+        position=0, instance=f"{backend}-{block}", status=Status.OK if value is not None else Status.FAILED,
+        text="" if value is not None else "it broke",
+    )  # fmt: skip
+
+
 def noisy_run(root: Path) -> RunFolder:
     folder = empty_run(root)
     folder.update(settings={"kind": "noisy", "bound": {"memory_bytes": MIB}})

@@ -54,6 +54,12 @@ class PageCacheChannel(Probe):
     expected = expectations(
         bare=expect(Answer.YES, because="the image's files are files of the host's kernel"),
         container=expect(Answer.YES, because="instances of one image share its layers' files, and so their pages"),
+        user_namespace=expect(
+            Answer.YES,
+            Answer.NO,
+            because="it shares the layers' files, but older kernels tell its root nothing of them: they judge by the "
+            "owner on the disk, not by the one that the mapped layer shows",
+        ),
         own_kernel=expect(Answer.NO, because="the guest's kernel keeps pages of its own"),
     )
     surprise = (
@@ -75,6 +81,8 @@ class PageCacheChannel(Probe):
         right = sum(mine == theirs for mine, theirs in zip(sent.pages, got, strict=True))
         evidence = f"{sent.path}: {right} of {PAGES} pages are as the host's process left them; half would be chance"
         if right < PAGES - WRONG_PAGES:
+            if got == "1" * PAGES:
+                evidence += "; mincore(2) claims all of them to be in memory, as to whoever may not write to the file"
             return Found(answer=Answer.NO, evidence=evidence, value=float(right))
         answer = on_whose_kernel(seen[1], host[1])
         return Found(answer=answer, evidence=evidence, value=float(right))

@@ -88,6 +88,34 @@ def wait_ready(subject: Subject) -> None:
         subject.cpu_at_response = instance.cgroup.cpu()
 
 
+def answer(subject: Subject) -> float | None:
+    """Seconds that a copy which is ready takes for one more answer: from a fresh connect until it was right.
+
+    None for a scenario whose readiness asks no port. Raises NotReady for a wrong answer, or none within ten seconds.
+    """
+    readiness, port = subject.scenario.readiness, subject.scenario.port
+    if port is None or not isinstance(readiness, (TcpReadiness, TalkReadiness, HttpReadiness)):
+        return None
+    address = (str(subject.instance.address), port)
+    (asking,) = subject.network.run_in(lambda: [_fresh_socket()])
+    with asking:
+        asking.settimeout(ANSWER_SECONDS)
+        began = now()
+        try:
+            asking.connect(address)
+        except OSError as error:
+            raise NotReady(f"{subject.instance.name} can't be connected to: {error}") from error
+        wrong = ""
+        if isinstance(readiness, TalkReadiness):
+            wrong = ask_bytes(asking, readiness, ANSWER_SECONDS)
+        elif isinstance(readiness, HttpReadiness):
+            wrong = ask_http(asking, address, readiness, ANSWER_SECONDS)
+        seconds = now() - began
+    if wrong:
+        raise NotReady(f"{subject.instance.name} was ready, and answers wrong now: {wrong}")
+    return seconds
+
+
 class _Watch:
     """One deadline, and whether the application still lives."""
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from factorial import write_factorial
 from playwright.sync_api import Browser, Page, sync_playwright
-from studies import density_run, ladder_run, noisy_run, surface_run
+from studies import density_run, ladder_run, noisy_run, starts_run, surface_run
 from synthetic import write_run
 
 from lab.reports import style
@@ -23,7 +23,13 @@ from lab.studies.registry import studies as studies_of_lab
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 VARIANTS = ("memory=128M", "memory=512M")
-MADE_UP = {"density": density_run, "ladder": ladder_run, "noisy": noisy_run, "surface": surface_run}
+MADE_UP = {
+    "density": density_run,
+    "ladder": ladder_run,
+    "noisy": noisy_run,
+    "starts": starts_run,
+    "surface": surface_run,
+}
 
 
 class Report(NamedTuple):

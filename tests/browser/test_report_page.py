@@ -94,7 +94,7 @@ def test_axe_finds_none_among_many_backends_on_a_telephone(visit: Visit) -> None
     assert violations(page, without=["color-contrast"]) == []  # its colours are the other's
 
 
-@pytest.mark.parametrize("name", ["density", "ladder", "noisy", "surface"])
+@pytest.mark.parametrize("name", ["density", "ladder", "noisy", "starts", "surface"])
 def test_a_study_s_page_is_for_everybody_too(visit: Visit, name: str) -> None:
     """On a telephone, all that can be opened open; then its colours in the dark."""
     page = visit(name, width=360, height=740)
@@ -105,7 +105,7 @@ def test_a_study_s_page_is_for_everybody_too(visit: Visit, name: str) -> None:
     assert violations(page, only=["color-contrast"]) == []
 
 
-@pytest.mark.parametrize("name", ["density", "ladder", "noisy", "surface"])
+@pytest.mark.parametrize("name", ["density", "ladder", "noisy", "starts", "surface"])
 def test_a_study_s_first_screen_is_as_that_of_a_comparison(visit: Visit, name: str) -> None:
     page = visit(name, height=768)
     for selector in (".mind", ".verdict li:first-child", "table.headline tbody tr:first-child"):

@@ -54,7 +54,10 @@ def test_a_comparison_says_it_in_the_terminal_and_on_its_page(compared: Path) ->
         assert "KVM on an emulated host" in text, name
 
 
-@pytest.mark.parametrize("make", [studies.density_run, studies.noisy_run, studies.surface_run, studies.ladder_run])
+@pytest.mark.parametrize(
+    "make",
+    [studies.density_run, studies.noisy_run, studies.surface_run, studies.ladder_run, studies.starts_run],
+)
 def test_every_study_says_it_on_its_page(tmp_path: Path, make: Callable[[Path], RunFolder]) -> None:
     folder = make(tmp_path).path
     reported(folder)

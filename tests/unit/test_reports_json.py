@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import density_run, ladder_run, noisy_run, surface_run
+from studies import density_run, ladder_run, noisy_run, starts_run, surface_run
 from synthetic import write_run
 from typer.testing import CliRunner
 
@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[Callable[[Path], RunFolder], str]] = {
     "compare": (write_run, "ratios"),
     "density": (density_run, "growth"),
     "noisy": (noisy_run, "disturbances"),
+    "starts": (starts_run, "starts"),
     "ladder": (ladder_run, "costs"),
     "surface": (surface_run, "backends"),
 }

@@ -1,0 +1,5 @@
+"""How long many starts take: the usual one, the slowest, and many at once."""
+
+from lab.studies.base import Study
+
+STUDY = Study(kind="starts", command="starts", sentence="Start many copies, and show the slow ones.")

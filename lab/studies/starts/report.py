@@ -1,0 +1,236 @@
+"""The page about many starts: the median beside the slowest, each start in the picture, and many at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.analysis.loaded import Loaded
+from lab.analysis.quantities import format_interval, format_value
+from lab.analysis.readiness import boots_until, until_ready
+from lab.model import Accelerator
+from lab.reports import style
+from lab.reports.material import stamp
+from lab.reports.page import article, emulation
+from lab.reports.page.article import Article, Section
+from lab.reports.page.opening import Opening, warnings_of
+from lab.reports.tables import Cell, Row, Table
+from lab.studies.reporting import ArticleReport
+from lab.studies.starts.analyse import (
+    ANSWER,
+    BEYOND,
+    COMMAND,
+    CROWD,
+    SHARES,
+    START,
+    STOP,
+    Percentile,
+    Taken,
+    enough,
+    taken,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+NAMES = {
+    START: "a start",
+    ANSWER: "an answer of a copy that runs",
+    COMMAND: "a command in a copy that runs",
+    STOP: "a stop",
+}
+SHARE_NAMES = {0.5: "median", 0.95: "p95", 0.99: "p99"}
+NOT_TO_CONCLUDE = (
+    "That another hundred would have the same slowest: that is one value. The percentiles have intervals.",
+    "What happens under load: nothing but these starts went on, and the copies that stood did nothing.",
+    "That a start which failed is as quick as the others: it counts as slower than all that succeeded.",
+    "Anything from one backend's crowd beside another's one by one: their clocks are the same, their hosts were not "
+    "equally busy.",
+)
+INDEPENDENT = (
+    "The intervals are those of order statistics, of 95 %: they assume nothing about how the times are distributed, "
+    "but that the starts do not depend on each other. A host that slows down in the meantime breaks that, as the "
+    "picture shows."
+)
+EMULATED = "How fast virtual machines start: TCG emulated them."
+
+
+class StartsReport(ArticleReport):
+    """What the usual start takes, what the slowest take, and what many at once take."""
+
+    picture = "starts"
+
+    def describe(self, loaded: Loaded) -> Article:
+        run = loaded.run
+        found = taken(loaded)
+        emulated = any(arm.accelerator is Accelerator.TCG for arm in loaded.all_arms)
+        points = (*emulation.not_to_conclude(run), *NOT_TO_CONCLUDE, *([EMULATED] if emulated else []))
+        first = [round(BEYOND / (1 - share)) for share in SHARES[1:]]
+        return Article(
+            run=run,
+            title=f"Many starts of {run.title or run.scenario}",
+            lead=f"In each round every backend once, in random order, until {until_ready(run)}; "
+            f"{run.started[:16].replace('T', ' ')} UTC.",
+            opening=Opening(
+                warnings=warnings_of(loaded, by_blocks=False),
+                verdict=tuple(_verdict(loaded, found)),
+                table=_table(loaded, found, (START,), f"From the request until {boots_until(run)}"),
+                note="p95 is the time that 95 of 100 starts do not exceed. It is told from "
+                f"{first[0]} starts on, p99 from {first[1]}. Below each is its interval of 95 %.",
+            ),
+            picture=self.picture,
+            alt=f"Share of all starts against the time until {boots_until(run)}, a curve per backend.",
+            sections=(
+                *_sections(loaded, found),
+                Section(title=article.NOT_TO_CONCLUDE, paragraphs=(INDEPENDENT,), points=points),
+            ),
+        )
+
+    def draw(self, loaded: Loaded, directory: Path) -> tuple[Path, Path]:
+        frame = loaded.frame
+        with style.canvas(14.2, 9.6, nrows=2, ncols=1) as (figure, (shares, order)):
+            for arm in loaded.all_arms:
+                rows = frame[(frame["arm"] == arm.label) & (frame["quantity"] == START) & (frame["block"] > 0)]
+                if rows.empty:
+                    continue
+                rows = rows.sort_values("block")
+                seen, colour = rows.dropna(subset="value"), style.colour(arm)
+                _steps(shares, seen["value"].sort_values().tolist(), len(rows), colour, f"{arm.label} ({stamp(arm)})")
+                order.plot(seen["block"], seen["value"], ".", color=colour, markersize=4)
+            for share in SHARES:
+                shares.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
+            for share in SHARES[:-1]:  # the last one's name would lie over the one before
+                place = (0.002, share)
+                shares.annotate(SHARE_NAMES[share], place, xycoords=("axes fraction", "data"), va="top", fontsize=9)
+            shares.set_title("share of the starts that took no longer")
+            shares.set_xscale("log")
+            style.logarithmic(shares.xaxis, "seconds")
+            shares.set_ylim(0, 1.02)
+            order.set_title("each start, in the order of the rounds")
+            order.set_yscale("log")
+            style.logarithmic(order.yaxis, "seconds")
+            order.set_xlabel("round")
+            for axes in (shares, order):
+                axes.grid(True, axis="both")
+            figure.legend(loc="outside lower left", ncols=4)
+            title = f"Many starts: {loaded.run.title}"
+            style.headline(figure, title, f"time from the request until {boots_until(loaded.run)} (logarithmic)")
+            return style.save(figure, directory, self.picture)
+
+    def data(self, loaded: Loaded) -> pd.DataFrame:
+        columns = ["arm", "block", "position", "quantity", "value", "unit", "status", "text"]
+        return loaded.frame.loc[loaded.frame["metric"] == "starts", columns].rename(
+            columns={"block": "round_or_copies"}
+        )
+
+    def said(self, loaded: Loaded) -> dict[str, Any]:
+        return {"starts": [asdict(each) for each in taken(loaded)]}
+
+
+def _steps(axes: Axes, values: list[float], n: int, colour: str, label: str) -> None:
+    """The empirical distribution. What failed never arrives: its curve stays below 1."""
+    heights = [(place + 1) / n for place in range(len(values))]
+    axes.step(values, heights, where="post", color=colour, linewidth=2.5, label=label)
+
+
+def _verdict(loaded: Loaded, found: list[Taken]) -> Iterator[str]:
+    """A sentence per backend: the usual start, and the slowest that can be told."""
+    starts = {each.arm: each for each in found if each.quantity == START}
+    for arm in loaded.all_arms:
+        each = starts.get(arm.label)
+        if each is None:
+            yield f"{arm.label}: nothing was started."
+            continue
+        failed = f" {each.failed} of {each.n + each.failed} failed." if each.failed else ""
+        told = [mine for mine in each.percentiles if not math.isnan(mine.value)]
+        if not told:
+            many = f"{each.n} start{'' if each.n == 1 else 's'}, too few to tell even a median"
+            yield f"{arm.label}: {many}.{failed}"
+            continue
+        usual = format_value(told[0].value, "seconds") if told[0].share == SHARES[0] else "–"
+        worst = told[-1]
+        beyond = round(1 / (1 - worst.share))
+        slow = f"; one of {beyond} took {format_value(worst.value, 'seconds')} or more" if len(told) > 1 else ""
+        yield f"{arm.label}: the usual start takes {usual}{slow}.{failed}"
+
+
+def _percentile(found: Percentile, n: int) -> Cell:
+    if math.isnan(found.value):
+        return Cell(text="–", note="is one that failed" if enough(n, found.share) else "too few")
+    low, high = found.low, found.high
+    between = (
+        format_interval(low, high, "seconds") if not math.isnan(high) else f"at least {format_value(low, 'seconds')}"
+    )
+    return Cell(text=format_value(found.value, "seconds"), note=between)
+
+
+def _cells(each: Taken) -> tuple[Cell, ...]:
+    failed = Cell(text=str(each.n), note=f"and {each.failed} failed" if each.failed else "")
+    slowest = Cell(text=format_value(each.slowest, "seconds"))
+    return (failed, *(_percentile(found, each.n + each.failed) for found in each.percentiles), slowest)
+
+
+def _sections(loaded: Loaded, found: list[Taken]) -> Iterator[Section]:
+    """What comes behind the first screen, whose table is on the terminal here."""
+    starts = _table(loaded, found, (START,), f"From the request until {boots_until(loaded.run)}")
+    yield Section(title="Start after start", gist="and what so many starts can tell", table=starts)
+    if any(each.quantity in (ANSWER, COMMAND) for each in found):
+        caption = "A copy that was started before: what is left to wait for when it is handed out"
+        table = _table(loaded, found, (ANSWER, COMMAND), caption, "asked for")
+        yield Section(title="After the start", gist="what a copy that runs takes", table=table)
+    if any(each.quantity == STOP for each in found):
+        table = _table(loaded, found, (STOP,), "From the stop until nothing of the copy is left")
+        yield Section(title="The stop", gist="until nothing is left", table=table)
+    if crowds := [each for each in found if each.copies > 1]:
+        yield Section(title="Many at once", gist="how the host shares itself out", table=_crowds(loaded, crowds))
+
+
+def _table(loaded: Loaded, found: list[Taken], quantities: tuple[str, ...], caption: str, what: str = "") -> Table:
+    """Percentiles of some quantities, a row per backend; with ``what`` a column says which one it is."""
+    rows = [each for each in found if each.quantity in quantities]
+    stamps = {arm.label: stamp(arm) for arm in loaded.all_arms}
+    columns = ([what] if what else []) + ["succeeded", *SHARE_NAMES.values(), "slowest"]
+    return Table(
+        caption=caption,
+        corner="backend",
+        columns=tuple(Cell(text=text) for text in columns),
+        rows=tuple(
+            Row(
+                header=each.arm,
+                note=stamps[each.arm],
+                cells=((Cell(text=NAMES[each.quantity]),) if what else ()) + _cells(each),
+            )
+            for each in rows
+        ),
+    )
+
+
+def _crowds(loaded: Loaded, rows: list[Taken]) -> Table:
+    """Of copies together the quickest, the middle one and the last are told: they are no sample of anything."""
+    stamps = {arm.label: stamp(arm) for arm in loaded.all_arms}
+    told = []
+    for each in rows:
+        seen = loaded.frame[
+            (loaded.frame["arm"] == each.arm)
+            & (loaded.frame["quantity"] == each.quantity)
+            & (loaded.frame["block"] == each.copies)
+        ]["value"].dropna()
+        every = f"{loaded.run.settings.get('every_seconds', 0):g} s"
+        how = "at once" if each.quantity == CROWD else f"one each {every}"
+        shown = [seen.min(), seen.median(), math.nan if each.failed else seen.max()]
+        cells = [Cell(text=f"{each.copies}, {how}", note=f"{each.failed} failed" if each.failed else "")]
+        cells += [Cell(text=format_value(float(value), "seconds")) for value in shown]
+        told.append(Row(header=each.arm, note=stamps[each.arm], cells=tuple(cells)))
+    return Table(
+        caption="Copies requested together, each from its own request until it was ready",
+        corner="backend",
+        columns=tuple(Cell(text=text) for text in ("copies", "the quickest", "the middle one", "the last")),
+        rows=tuple(told),
+    )
+
+
+REPORT = StartsReport()
