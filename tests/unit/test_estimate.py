@@ -138,7 +138,7 @@ def test_families_are_judged_apart() -> None:
 
 
 def test_holm_of_its_textbook_example() -> None:
-    p_values = pd.Series([0.01, 0.04, 0.03, math.nan, 0.005])
+    p_values = np.array([0.01, 0.04, 0.03, math.nan, 0.005])
     np.testing.assert_allclose(adjusted(p_values, is_headline=True), [0.03, 0.06, 0.06, math.nan, 0.02])
 
 

@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from lab.analysis.inference import estimate
+from lab.analysis.inference import judge as judging
 from lab.analysis.inference.judge import (
     ALPHA,
     DETECTED,
@@ -61,8 +63,9 @@ def test_a_twin_is_judged_like_what_is_explored() -> None:
 
 
 def test_nothing_is_known_of_a_family_without_any_p() -> None:
-    assert adjusted(pd.Series([math.nan] * 2), is_headline=True).isna().all()
+    assert np.isnan(adjusted(np.full(2, math.nan), is_headline=True)).all()
     assert judged(math.nan)["verdict"].tolist() == [Verdict.OPEN]
+    assert {"claim", *JUDGED} <= set(judged().columns), "of no comparison at all"
 
 
 def test_what_is_the_same_is_corrected_too() -> None:
@@ -86,8 +89,16 @@ def test_rows_keep_their_order_whatever_their_index() -> None:
     assert set(found) == {*table, *JUDGED, "claim"}
 
 
-def test_the_collector_of_garbage_is_as_before() -> None:
+def test_what_is_there_is_kept_from_the_collector_of_garbage_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def corrected(*words: object, **named: object) -> object:
+        kept.append(gc.get_freeze_count())
+        return multipletests(*words, **named)
+
+    monkeypatch.setattr(judging, "multipletests", corrected)
     judged(0.5)
+    assert min(kept) > 0
     assert gc.get_freeze_count() == 0
 
 

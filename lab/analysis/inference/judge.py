@@ -29,6 +29,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from lab.analysis.inference.estimate import FEWEST, MARGIN, needed, shown
+from lab.analysis.inference.statistics import Floats
 
 ALPHA = 0.05
 """The rate that each family keeps."""
@@ -133,26 +134,26 @@ def judge(table: pd.DataFrame, families: pd.Series, *, per: str = "blocks") -> p
     corrected by Holm, all others by the false discovery rate. What follows a colon tells families of one kind apart.
     ``per`` says what an independent observation is.
     """
-    judged = table.reset_index(drop=True).assign(per=per)
-    of = families.reset_index(drop=True)
-    judged["family"] = of.str.partition(":")[0]
-    judged["adjusted"], together = math.nan, pd.Series(math.nan, index=judged.index)
-    judged["shows"], judged["needs"] = math.nan, math.nan
-    units, scatter = judged["units"].to_numpy(dtype=np.float64), judged["scatter"].to_numpy(dtype=np.float64)
+    judged = table.reset_index(drop=True)
+    of = families.to_numpy(dtype=np.str_)
+    p, same, units, scatter = judged[["p", "same", "units", "scatter"]].to_numpy(dtype=np.float64).T
+    corrected, together, shows, needs = np.full((4, len(judged)), math.nan)
     with _without_collecting():
-        for name, rows in judged.groupby(of, sort=False).groups.items():
-            is_headline = str(name).startswith(HEADLINE)
-            judged.loc[rows, "adjusted"] = adjusted(judged.loc[rows, "p"], is_headline)
-            together[rows] = adjusted(judged.loc[rows, "same"], is_headline)
-            level = _level(judged.loc[rows, "adjusted"], is_headline)
-            judged.loc[rows, "shows"] = shown(units[rows], scatter[rows], level)
-            judged.loc[rows, "needs"] = needed(scatter[rows], level, DETECTED)
-    different = (judged["adjusted"] <= ALPHA) & (judged["bar"] == "")  # NaN is not below anything
-    same = (together <= ALPHA) & (judged["bar"] == "") & ~different
-    judged["verdict"] = np.select([different, same], [str(Verdict.DIFFERENT), str(Verdict.SAME)], str(Verdict.OPEN))
-    judged["why"] = [_why(row) for row in judged.to_dict("records")]
-    judged["claim"] = different
-    return judged
+        for name in np.unique(of):
+            rows, is_headline = of == name, name.startswith(HEADLINE)
+            corrected[rows], together[rows] = adjusted(p[rows], is_headline), adjusted(same[rows], is_headline)
+            level = _level(corrected[rows], is_headline)
+            shows[rows] = shown(units[rows], scatter[rows], level)
+            needs[rows] = needed(scatter[rows], level, DETECTED)
+    free = judged["bar"].to_numpy() == ""
+    different = (corrected <= ALPHA) & free  # NaN is not below anything
+    proven = (together <= ALPHA) & free & ~different
+    verdicts = np.select([different, proven], [str(Verdict.DIFFERENT), str(Verdict.SAME)], str(Verdict.OPEN))
+    judged = judged.assign(
+        per=per, family=[str(name).partition(":")[0] for name in of], adjusted=corrected, shows=shows, needs=needs,
+        verdict=verdicts,
+    )  # fmt: skip
+    return judged.assign(why=[_why(row) for row in judged.to_dict("records")], claim=different)
 
 
 @contextmanager
@@ -167,18 +168,17 @@ def _without_collecting() -> Iterator[None]:
         gc.unfreeze()
 
 
-def adjusted(p_values: pd.Series, is_headline: bool) -> pd.Series:
+def adjusted(p_values: Floats, is_headline: bool) -> Floats:
     """Corrected for being one of many; NaN is left out of the count and stays NaN."""
-    found = pd.Series(math.nan, index=p_values.index)
-    known = p_values.notna()
+    found, known = np.full(len(p_values), math.nan), ~np.isnan(p_values)
     if known.any():
         found[known] = multipletests(p_values[known], ALPHA, method="holm" if is_headline else "fdr_bh")[1]
     return found
 
 
-def _level(of_family: pd.Series, is_headline: bool) -> float:
+def _level(of_family: Floats, is_headline: bool) -> float:
     """At which one more of a family would be claimed: Holm's first step, or the next of Benjamini and Hochberg."""
-    count = max(int(of_family.notna().sum()), 1)
+    count = max(int((~np.isnan(of_family)).sum()), 1)
     return ALPHA / count if is_headline else ALPHA * min(int((of_family <= ALPHA).sum()) + 1, count) / count
 
 

@@ -97,7 +97,7 @@ def growths(loaded: Observed) -> list[Growth]:
     found = []
     for arm in order:
         own = [each for each in alone if each.arm == arm]
-        p_values = adjusted(pd.Series([each.p for each in own], dtype="float64"), is_headline=True)
+        p_values = adjusted(np.array([each.p for each in own]), is_headline=True)
         found += [replace(each, p=float(p)) for each, p in zip(own, p_values, strict=True)]
     return sorted(found, key=lambda each: order.index(each.arm))
 
