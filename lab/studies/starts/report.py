@@ -78,7 +78,7 @@ class StartsReport(ArticleReport):
             opening=Opening(
                 warnings=warnings_of(loaded, by_blocks=False),
                 verdict=tuple(_verdict(loaded, found)),
-                table=_table(loaded, found, (START,), f"From the request until {boots_until(run)}"),
+                table=_table(loaded, found, (START,), "At a glance"),
                 note="p95 is the time that 95 of 100 starts do not exceed. It is told from "
                 f"{first[0]} starts on, p99 from {first[1]}. Below each is its interval of 95 %.",
             ),
@@ -100,12 +100,12 @@ class StartsReport(ArticleReport):
                 rows = rows.sort_values("block")
                 seen, colour = rows.dropna(subset="value"), style.colour(arm)
                 _steps(shares, seen["value"].sort_values().tolist(), len(rows), colour, f"{arm.label} ({stamp(arm)})")
-                order.plot(seen["block"], seen["value"], ".", color=colour, markersize=4)
+                order.plot(seen["block"], seen["value"], "o", color=colour, markersize=5, markeredgewidth=0, alpha=0.7)
             for share in SHARES:
                 shares.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
             for share in SHARES[:-1]:  # the last one's name would lie over the one before
                 place = (0.002, share)
-                shares.annotate(SHARE_NAMES[share], place, xycoords=("axes fraction", "data"), va="top", fontsize=9)
+                shares.annotate(SHARE_NAMES[share], place, xycoords=("axes fraction", "data"), va="top")
             shares.set_title("share of the starts that took no longer")
             shares.set_xscale("log")
             style.logarithmic(shares.xaxis, "seconds")
