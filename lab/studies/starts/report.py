@@ -100,7 +100,7 @@ class StartsReport(ArticleReport):
                 rows = rows.sort_values("block")
                 seen, colour = rows.dropna(subset="value"), style.colour(arm)
                 _steps(shares, seen["value"].sort_values().tolist(), len(rows), colour, f"{arm.label} ({stamp(arm)})")
-                order.plot(seen["block"], seen["value"], "o", color=colour, markersize=5, markeredgewidth=0, alpha=0.7)
+                order.plot(seen["block"], seen["value"], "o", color=colour, markersize=5, alpha=0.7)
             for share in SHARES:
                 shares.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
             for share in SHARES[:-1]:  # the last one's name would lie over the one before
