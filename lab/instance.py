@@ -7,7 +7,7 @@ knows who measures them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -97,6 +97,24 @@ class Survivor:
     timeline: Timeline  # as far as it was recorded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """What an instance can't be without and shares with others, so that nobody is charged for it: an engine, with its
+    daemons. ``processes`` gives their pids on the host with their names; its group counts their CPU, and that of
+    what they started and has ended.
+
+    ``calls`` has the seconds that it took for what it was asked for, by name; ``cpu_before_seconds`` is what its
+    group had used when the instance was requested, ``alone_bytes`` the PSS of its processes before anything ran.
+    """
+
+    title: str
+    cgroup: ControlGroup
+    processes: Callable[[], Mapping[int, str]]
+    calls: Mapping[str, float] = field(default_factory=dict)
+    cpu_before_seconds: float = 0.0
+    alone_bytes: int | None = None
+
+
 class Instance(ABC):
     """One running copy of an image. A context manager: leaving it stops the instance and verifies that
     nothing of it survived.
@@ -112,6 +130,7 @@ class Instance(ABC):
     cgroup: ControlGroup  # holds every host process of this instance, a VMM included
     given: Limits | None = None  # of one that can't be asked inside: the limits that it was made with
     opaque: bool = False  # True: nothing of lab's is inside, so that `execute` always raises
+    companion: Companion | None = None  # what serves it and others, and is in no instance's cgroup
     snapshot_bytes: int | None = None  # of the saved one that it was restored from, on the host's disk
 
     @abstractmethod
@@ -213,9 +232,12 @@ class Backend(ABC):
     kernel: ClassVar[Kernel]
     confines: ClassVar[bool] = True  # False for the control that has a root directory and limits, and no boundary
     own_ids: ClassVar[bool] = False  # True: on the host's kernel, its root is not the host's root
+    dockers: ClassVar[bool] = False  # True: confined by Docker's own defaults, which are not quite those of lab
     opaque: ClassVar[bool] = False  # True: its instances boot what lab did not make, and can't be asked inside
     own_image: ClassVar[Image | None] = None  # what its instances run, whatever they are asked to
     reference: ClassVar[bool] = False  # True: to compare lab with, so nothing runs on it unless it is named
+    keeps: ClassVar[bool] = True  # whether what `prepare` makes outlives the session
+    adds: ClassVar[tuple[str, ...]] = ()  # files that its instances see where the image has none: not lab's doing
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]
     knobs: ClassVar[tuple[Knob, ...]] = ()

@@ -2,6 +2,7 @@
  *
  *   manifest ROOT            the text
  *   manifest --digest ROOT   its SHA-256 and its number of lines
+ *   manifest --without PATH … [--digest] ROOT    the same, without PATH and all below it
  */
 
 #include "inside.h"
@@ -31,7 +32,14 @@ static int root; /* a descriptor */
 
 static const char *below_root(const char *path) { return path[1] ? path + 1 : "."; }
 
+/* What the caller wants to be left out. */
+static char *const *without;
+static int without_count; /* pairs of words */
+
 static int left_out(const char *path) {
+    for (int i = 0; i < without_count; i++)
+        if (strcmp(path, without[2 * i + 1]) == 0)
+            return 1;
     for (const char *const *tree = trees_left_out; *tree; tree++)
         if (strcmp(path, *tree) == 0) /* its entries are never reached */
             return 1;
@@ -175,9 +183,12 @@ static int by_bytes(const void *left, const void *right) {
 }
 
 int print_manifest(int count, char **arguments) {
+    without = arguments + 1;
+    while (count > 3 && strcmp(arguments[1], "--without") == 0)
+        count -= 2, arguments += 2, without_count++;
     digest_only = count == 3 && strcmp(arguments[1], "--digest") == 0;
     if (count != 2 + digest_only)
-        fail("manifest: expected [--digest] ROOT");
+        fail("manifest: expected [--without PATH …] [--digest] ROOT");
     root = open(arguments[1 + digest_only], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         fail("manifest: %s: %s", arguments[1 + digest_only], strerror(errno));

@@ -54,6 +54,7 @@ class Boundary(StrEnum):
     BARE = "bare"  # no boundary but a root directory: the control of every comparison
     CONTAINER = "container"  # namespaces, capabilities, a filter, cgroups, on the host's kernel
     USER_NAMESPACE = "user namespace"  # the same, and its root is an ordinary user of the host
+    DOCKER = "docker"  # a container with Docker's own defaults, where lab's and Docker's are not the same
     OWN_KERNEL = "own kernel"  # a virtual machine
 
     @classmethod
@@ -63,6 +64,8 @@ class Boundary(StrEnum):
             return cls.OWN_KERNEL
         if not backend.confines:
             return cls.BARE
+        if backend.dockers:
+            return cls.DOCKER
         return cls.USER_NAMESPACE if backend.own_ids else cls.CONTAINER
 
 
@@ -123,15 +126,21 @@ def expect(*answers: Answer, because: str) -> Expected:
 
 
 def expectations(
-    *, bare: Expected, container: Expected, own_kernel: Expected, user_namespace: Expected | None = None
+    *,
+    bare: Expected,
+    container: Expected,
+    own_kernel: Expected,
+    user_namespace: Expected | None = None,
+    docker: Expected | None = None,
 ) -> Mapping[Boundary, Expected]:
     """What is right for each kind of boundary; every probe says it for all of them. A user namespace around a
-    container changes nothing unless said otherwise.
+    container changes nothing unless said otherwise, nor does it that Docker made it.
     """
     return {
         Boundary.BARE: bare,
         Boundary.CONTAINER: container,
         Boundary.USER_NAMESPACE: user_namespace or container,
+        Boundary.DOCKER: docker or container,
         Boundary.OWN_KERNEL: own_kernel,
     }
 
@@ -267,13 +276,15 @@ class HostValue(Probe):
 
 class Privilege(Probe):
     """Does a line get past the permission check? Subclasses name the ``line``, and the errors that only those
-    get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not.
+    get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not, and ``docker``
+    what is expected of Docker's where that is not the same.
     """
 
     line: ClassVar[str]
     allowed: ClassVar[frozenset[str]]
     refused: ClassVar[frozenset[str]] = frozenset({"EPERM", "EACCES", "ENOSYS", "EROFS", "ENOENT", "ESRCH"})
     because: ClassVar[str]
+    docker: ClassVar[Expected | None] = None
     group = Group.PRIVILEGE
     mechanism = Mechanism.CAPABILITY
 
@@ -284,6 +295,7 @@ class Privilege(Probe):
                 bare=expect(Answer.YES, because="root on the host, with every capability and no filter"),
                 container=expect(Answer.NO, because=cls.because),
                 own_kernel=expect(Answer.GUEST, because="root is root, but of the guest's own kernel"),
+                docker=cls.docker,
             )
 
     def lines(self, context: Context) -> Sequence[str]:

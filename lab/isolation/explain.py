@@ -18,14 +18,16 @@ def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
     """What answers ``probe`` behind ``boundary``."""
     if boundary is Boundary.OWN_KERNEL:
         return Mechanism.OWN_KERNEL
-    if boundary is Boundary.USER_NAMESPACE and _differs_from_container(probe):
+    if boundary is Boundary.USER_NAMESPACE and _differs_from_container(probe, boundary):
         return Mechanism.NAMESPACE
+    if boundary is Boundary.DOCKER and _differs_from_container(probe, boundary):
+        return Mechanism.NONE
     everywhere = not probe.together or probe.mechanism in (Mechanism.RESOURCE_LIMIT, Mechanism.HARDWARE)
     return probe.mechanism if boundary is not Boundary.BARE or everywhere else Mechanism.NONE
 
 
-def _differs_from_container(probe: Probe) -> bool:
-    return probe.expected[Boundary.USER_NAMESPACE].answers != probe.expected[Boundary.CONTAINER].answers
+def _differs_from_container(probe: Probe, boundary: Boundary) -> bool:
+    return probe.expected[boundary].answers != probe.expected[Boundary.CONTAINER].answers
 
 
 def surprise(probe: Probe, boundary: Boundary, answer: Answer) -> str:
@@ -50,6 +52,7 @@ KINDS = {
     Boundary.BARE: "a bare process",
     Boundary.CONTAINER: "a container",
     Boundary.USER_NAMESPACE: "a container in a user namespace",
+    Boundary.DOCKER: "a container of Docker's",
     Boundary.OWN_KERNEL: "an instance with its own kernel",
 }
 
@@ -88,11 +91,13 @@ def explanation(probe: Probe, width: int = 100) -> str:
 
 
 def _kinds_of(probe: Probe) -> dict[Boundary, str]:
-    """What is expected of whom, said once where a user namespace changes nothing."""
-    if probe.expected[Boundary.USER_NAMESPACE] != probe.expected[Boundary.CONTAINER]:
-        return KINDS
-    once = KINDS | {Boundary.CONTAINER: "a container, in a user namespace too"}
-    return {kind: called for kind, called in once.items() if kind is not Boundary.USER_NAMESPACE}
+    """What is expected of whom, said once where a user namespace changes nothing, or Docker."""
+    usual = probe.expected[Boundary.CONTAINER]
+    same = {kind for kind in (Boundary.USER_NAMESPACE, Boundary.DOCKER) if probe.expected[kind] == usual}
+    once = dict(KINDS)
+    if Boundary.USER_NAMESPACE in same:
+        once[Boundary.CONTAINER] = "a container, in a user namespace too"
+    return {kind: called for kind, called in once.items() if kind not in same}
 
 
 def _others(probe: Probe, kind: Boundary) -> list[Answer]:
@@ -110,8 +115,8 @@ def table() -> str:
             heading = probe.group
             lines += ["", f"### {heading.capitalize()}", ""]
             lines += [
-                "| probe | question | stopped by | bare | container | user namespace | own kernel |",
-                "| --- | --- | --- | --- | --- | --- | --- |",
+                f"| probe | question | stopped by | {' | '.join(Boundary)} |",
+                "| --- | --- | --- |" + " --- |" * len(Boundary),
             ]
         answers = " | ".join(" or ".join(probe.expected[kind].answers) for kind in Boundary)
         lines.append(f"| `{probe.id}` | {probe.question} | {probe.mechanism} | {answers} |")

@@ -15,6 +15,7 @@ from lab.isolation.base import (
     Privilege,
     Reply,
     Severity,
+    expect,
     on_whose_kernel,
 )
 
@@ -57,6 +58,7 @@ class IoUring(Privilege):
     line = "call io_uring_setup 0 z:120"
     allowed = frozenset({"EINVAL"})
     because = "the filter refuses io_uring_setup(2), the source of many kernel bugs"
+    docker = expect(Answer.YES, Answer.NO, because="its filter refuses it since Docker 25 only")
 
 
 class UserFaults(Privilege):
@@ -185,6 +187,7 @@ class NewPrivileges(_Status):
     pages = ("PR_SET_NO_NEW_PRIVS(2const)", "execve(2)")
     field = "NoNewPrivs"
     because = "the runtime sets no_new_privs"
+    docker = expect(Answer.YES, because="Docker sets no_new_privs where --security-opt asks for it")
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         flag = int(self.value(seen[0]))

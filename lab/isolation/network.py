@@ -184,6 +184,9 @@ class DefaultRoute(_Network):
             Answer.NO, because="nothing routes out of lab's network; Docker's bridge would route and translate"
         ),
         own_kernel=expect(Answer.NO, because="nothing routes out of lab's network, in which its tap is"),
+        docker=expect(
+            Answer.YES, because="Docker gives it a default route by the bridge; in lab's network that leads nowhere"
+        ),
     )
 
     def lines(self, context: Context) -> Sequence[str]:

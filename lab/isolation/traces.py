@@ -197,6 +197,9 @@ class CgroupPath(Probe):
         bare=expect(Answer.HOST, because="it has no cgroup namespace"),
         container=expect(Answer.OWN, because="its cgroup namespace begins where it is: every path is /"),
         own_kernel=expect(Answer.OWN, because="the guest's kernel has cgroups of its own"),
+        docker=expect(
+            Answer.HOST, Answer.OWN, because="on cgroup v1 Docker makes no cgroup namespace, on v2 it does"
+        ),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -243,6 +246,7 @@ class Interrupts(Readable):
         bare=SHARED_READ[0],
         container=expect(Answer.NO, because="/proc/interrupts is masked, as Docker does since 2025"),
         own_kernel=SHARED_READ[1],
+        docker=expect(Answer.YES, Answer.NO, because="Docker masks it since 2025 only"),
     )
 
 

@@ -124,6 +124,11 @@ class Namespaces(AboutProcesses):
         bare=expect(Answer.HOST, because="it is a process of the host, with a mount and network namespace"),
         container=expect(Answer.OWN, because="the runtime made a new one of each"),
         own_kernel=expect(Answer.OWN, because="namespaces belong to a kernel, and it has its own"),
+        docker=expect(
+            Answer.HOST,
+            Answer.OWN,
+            because="on cgroup v1 it shares the host's cgroup namespace, on v2 it has its own",
+        ),
     )
 
     def lines(self, context: Context) -> Sequence[str]:

@@ -38,6 +38,7 @@ class Window:
     wall_seconds: float
     before: CpuUsage
     after: CpuUsage
+    companion_seconds: float | None = None  # CPU of an engine beside it meanwhile, where there is one
 
     @property
     def cpu_seconds(self) -> float:
@@ -160,10 +161,13 @@ class Subject:
         self._load_cpu = self._watch(offer)
 
     def _watch(self, action: Callable[[], None]) -> Window:
-        cgroup = self.instance.cgroup
+        cgroup, companion = self.instance.cgroup, self.instance.companion
+        engine_before = companion.cgroup.cpu().total_seconds if companion else 0.0
         before, started = cgroup.cpu(), now()
         action()
-        return Window(wall_seconds=now() - started, before=before, after=cgroup.cpu())
+        seconds, after = now() - started, cgroup.cpu()
+        engine = companion.cgroup.cpu().total_seconds - engine_before if companion else None
+        return Window(wall_seconds=seconds, before=before, after=after, companion_seconds=engine)
 
 
 class Metric(ABC):

@@ -41,6 +41,9 @@ class Boot(Metric):
     Of a disk of the user's, ``boot.addressed`` takes the place of those from kernel to execve: until its system
     was given an address by DHCP.
 
+    ``call.NAME``, where an engine beside it is asked by calls: how long that one took, by lab's clock, the way to
+    the engine and back included; they lie within the segments.
+
     Left out: what is done once per image (build, disk, guest kernel, snapshot), and the client's choice to look.
     """
 
@@ -52,6 +55,8 @@ class Boot(Metric):
         stamps = timeline.stamps()
         resolutions = {phase: timeline.resolution_seconds(phase) for phase in BOOT_PHASES}
         yield from segments(stamps, resolutions, answered=not isinstance(subject.scenario.readiness, SILENT))
+        for name, seconds in (subject.instance.companion.calls if subject.instance.companion else {}).items():
+            yield Observation(quantity=f"call.{name}", value=seconds, unit="seconds")
         ends = isinstance(subject.scenario.readiness, DoneReadiness)  # perhaps it has ended: nobody is left to count
         if not ends and (fetched := fetched_by(subject.instance)) is not None:
             yield Observation(quantity="boot.read", value=fetched, unit="bytes")

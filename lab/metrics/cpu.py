@@ -28,6 +28,10 @@ class Cpu(Metric):
     seconds by the host's clock for the fixed computation, the way in and out included; that way alone is in
     its detail (``way_seconds``); of a disk of the user's there is none, since nobody is inside who could compute it.
 
+    ``cpu.engine.boot``, ``cpu.engine.idle`` and ``cpu.engine.per_1000_requests`` are the same of an engine beside it,
+    where there is one: the group of its daemons, with the short-lived programs that they start. The first goes on
+    until it is asked, some milliseconds after readiness.
+
     Left out: interrupts and kernel threads (vhost apart, when in the cgroup), which no cgroup is charged for.
     """
 
@@ -49,6 +53,12 @@ class Cpu(Metric):
                 },
             )
 
+        if companion := subject.instance.companion:
+            seconds = companion.cgroup.cpu().total_seconds - companion.cpu_before_seconds
+            yield Observation(
+                quantity="cpu.engine.boot", value=seconds, unit="seconds", detail={"engine": companion.title}
+            )
+
     def idle(self, subject: Subject) -> Iterator[Observation]:
         if subject.idle_seconds > 0:
             window = subject.idle_window()
@@ -59,6 +69,9 @@ class Cpu(Metric):
                 state="idle",
                 detail=_detail(window),
             )
+            if window.companion_seconds is not None:
+                per_second = window.companion_seconds / window.wall_seconds
+                yield Observation(quantity="cpu.engine.idle", value=per_second, unit="1", state="idle")
         if not subject.instance.opaque:
             yield self._compute(subject)
 
@@ -74,6 +87,13 @@ class Cpu(Metric):
             text=f"{result.failed} requests failed" if result.failed else "",
             detail={**_detail(window), "requests": result.requests, "client_cpu_seconds": result.client_cpu_seconds},
         )
+        if window.companion_seconds is not None:
+            yield Observation(
+                quantity="cpu.engine.per_1000_requests",
+                value=1000 * window.companion_seconds / result.requests,
+                unit="seconds",
+                detail={"cpu_seconds": window.companion_seconds},
+            )
 
     def _compute(self, subject: Subject) -> Observation:
         way_seconds, _ = self._timed(subject, 0)

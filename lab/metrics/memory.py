@@ -49,6 +49,9 @@ class Memory(Metric):
     ``memory.ksm.merged``, while KSM runs on the host: its pages that are kept together with equal ones. Its detail
     says how many passes ksmd made since the launch (the second merges a page at the earliest) and in what CPU time.
 
+    ``memory.engine``, where there is one beside it: PSS, summed over its daemons, whatever else they serve;
+    ``memory.engine.alone`` the same before anything ran in it.
+
     Left out: kernel memory that is charged to nobody. PSS counts a merged page in parts, RSS and mapped count it
     whole, a cgroup only if it was the first to have it.
     """
@@ -91,6 +94,13 @@ class Memory(Metric):
             offered = sum(one.offered is True for one in each)
             since = _since(subject.ksm_before, merging)
             yield row("ksm.merged", pages * PAGE_BYTES if told else None, processes_that_offer=offered, **since)
+        if companion := subject.instance.companion:
+            programs: dict[str, int] = {}
+            for pid, program in companion.processes().items():
+                programs[program] = programs.get(program, 0) + read_process(pid).pss
+            yield row("engine", sum(programs.values()), engine=companion.title, programs=programs)
+            if state == "idle" and companion.alone_bytes is not None:
+                yield row("engine.alone", companion.alone_bytes)
         yield row("host.available_change", subject.host_available_before_bytes - host["available_bytes"])
         if not subject.instance.opaque and subject.has_own_kernel:
             seen = guest_view(facts.parse_meminfo(subject.read_inside("/proc/meminfo")))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,11 @@ log = logging.getLogger(__name__)
 
 SUBNET = IPv4Network("198.18.0.0/15")
 BRIDGE = "lab0"
+OURS = re.compile(r"(?:veth|tap)(\d{1,6})")
+"""A link of lab's, with its number; another's that has a place on the bridge has a longer name."""
+
+ANOTHERS = IPv4Network("198.19.128.0/17")
+"""The addresses of `SUBNET` that lab gives to nobody: for what connects instances to the bridge by itself."""
 
 
 class Endpoint:
@@ -148,7 +154,7 @@ class Network:
                 links = Links()
                 undo.callback(links.close)
                 network = cls(worker, namespace, links, links.index_of(BRIDGE))
-                used = [int(name.lstrip("vethap")) for name in links.names() - {"lo", BRIDGE}]
+                used = [int(found[1]) for name in links.names() if (found := OURS.fullmatch(name))]
                 network._numbers = itertools.count(max(used, default=0) + 1)
                 undo.pop_all()
                 return network
@@ -277,6 +283,6 @@ def mac_of(address: IPv4Address) -> str:
 
 
 def _interface(address: IPv4Address) -> IPv4Interface:
-    if address not in SUBNET or address == SUBNET.broadcast_address:
+    if address not in SUBNET or address in ANOTHERS:
         raise LabError(f"all addresses of {SUBNET} are used up", hint="start a new session")
     return IPv4Interface(f"{address}/{SUBNET.prefixlen}")

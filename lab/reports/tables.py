@@ -63,7 +63,7 @@ CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
 SHARES = ("host.steal", "host.pressure.")
 JOB = ("job.seconds", "job.total", "job.cpu", "job.memory")
-BOOT = (*SEGMENTS, "boot.total", *JOB, "boot.read", "caches.resident", "teardown.total")
+BOOT = (*SEGMENTS, "call.create", "call.start", "boot.total", *JOB, "boot.read", "caches.resident", "teardown.total")
 
 
 def arm_columns(material: Material) -> tuple[Cell, ...]:

@@ -17,7 +17,7 @@ from dockering import Docker, Engine
 from escaping import Ask
 from running import Output, Ran, Run, Start
 
-from lab.experiment.selfbench import dockerd
+from lab.backends.engine import dockerd
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Hierarchies, Unused, make_room
 from lab.host.clock import Timeline

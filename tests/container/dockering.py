@@ -1,6 +1,6 @@
 """A Docker Engine of the tests' own, with lab-oci and runc as its runtimes, and one way to ask it for something.
 
-It is the one of `lab bench self` (`lab.experiment.selfbench.dockerd`), which leaves nothing behind. Where systemd
+It is the one of `lab bench self` (`lab.backends.engine.dockerd`), which leaves nothing behind. Where systemd
 owns the control groups, the daemon asks it for them (``native.cgroupdriver=systemd``), and a scope holds what belongs
 to it.
 
@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 from oci import LAB_OCI, until
 
-from lab.experiment.selfbench import dockerd
+from lab.backends.engine import dockerd
 from lab.host.cgroup import delegation
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.hierarchy import Unused, make_room

@@ -22,7 +22,8 @@ from lab.model import ImageConfig, Kernel, Limits, PublishedPort, Volume
 from lab.runtime.launcher.launcher import Launcher
 from lab.studies.compare.measure.parity import verify_manifest
 
-ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST]
+ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST and not kind.dockers]
+"""Docker takes its time, and has a module of its own: test_backends_docker.py."""
 
 
 @pytest.fixture(scope="module")

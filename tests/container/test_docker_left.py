@@ -14,7 +14,7 @@ import dockering
 import pytest
 from oci import until
 
-from lab.experiment.selfbench import dockerd
+from lab.backends.engine import dockerd
 from lab.host.cgroup import delegation
 from lab.host.cgroup.mounted import host
 

@@ -69,7 +69,14 @@ def asked(site: Site, name: str, image: Image, logs: Path, missing: Callable[[st
     return seen
 
 
-@pytest.mark.parametrize("name", [kind.name for kind in available() if kind.kernel is Kernel.HOST])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(kind.name, marks=pytest.mark.nightly) if kind.dockers else kind.name
+        for kind in available()
+        if kind.kernel is Kernel.HOST
+    ],
+)
 def test_every_answer_is_the_expected_one(
     site: Site, name: str, image: Image, tmp_path: Path, missing: Callable[[str], None]
 ) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from lab.backends.engine import dockerd
 from lab.backends.site import Site
-from lab.experiment.selfbench import dockerd
 from lab.experiment.selfbench.containers import EDGE, Results, measure_containers
 from lab.experiment.selfbench.docker import measure_docker
 from lab.experiment.watch import Silent

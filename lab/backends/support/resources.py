@@ -97,6 +97,12 @@ class InstanceResources:
         if known.exists():
             known.write_text(self.hosts())
 
+    def publish_at(self, address: IPv4Address) -> None:
+        """Publish the request's ports of an instance that another has connected to the session's bridge."""
+        self.address = address
+        for wanted in self._request.published:
+            self._open(self._site.network, wanted)
+
     def hosts(self) -> str:
         """What the instance's /etc/hosts says."""
         return f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{self.address}\t{self.name}\n"

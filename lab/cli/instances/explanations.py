@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lab.backends.engine.instance import Call
 from lab.backends.reference import Made
 from lab.hypervisor.boot import Boot
 from lab.runtime.plan import Before, Instead, Step
@@ -227,7 +228,27 @@ REFERENCE: dict[str, Explanation] = {
     ),
 }
 
-EXPLANATIONS: Mapping[str, Explanation] = SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | MACHINE
+DOCKER: dict[str, Explanation] = {
+    Call.CREATE: Explanation(
+        what="Docker writes down what is wanted and makes a layer for writes; nothing runs yet.",
+        calls="POST /containers/create",
+        page="docker-create(1)",
+    ),
+    Call.ATTACH: Explanation(
+        what="A stream over which the Engine will send what the application writes.",
+        calls="POST /containers/ID/attach",
+        page="docker-attach(1)",
+    ),
+    Call.START: Explanation(
+        what="Overlay, network, containerd, a shim, runc, execve: it answers when all is done.",
+        calls="POST /containers/ID/start",
+        page="docker-start(1)",
+    ),
+}
+
+EXPLANATIONS: Mapping[str, Explanation] = (
+    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | MACHINE
+)
 """By the name of the step."""
 
 

@@ -70,7 +70,8 @@ def _run_image(
     )
     if explained:
         request = explained(request, backend.kernel)
-    with patience(f"lab: preparing {image.name} for {backend.name}; what is made now is kept"):
+    kept = "; what is made now is kept" if backend.keeps else ""
+    with patience(f"lab: preparing {image.name} for {backend.name}{kept}"):
         backend.prepare(request.image, request.knobs)
     return foreground(
         backend, request, interruptible, waited, interactive=wanted.interactive, attend=_attend, end=_end

@@ -1,6 +1,6 @@
 """``docker run`` with lab-oci beside the same with runc: one Docker Engine, one image, the same rounds.
 
-The Engine is the distribution's, started for this alone (`lab.experiment.selfbench.dockerd`); the host's own is left
+The Engine is the distribution's, started for this alone (`lab.backends.engine.dockerd`); the host's own is left
 alone. The clock starts with the command and stops when it has ended and the container is removed: most of it is
 Docker's.
 """
@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.backends.engine import dockerd
 from lab.errors import CommandError, LabError
-from lab.experiment.selfbench import dockerd
 from lab.experiment.selfbench.containers import APPLICATION, Results, interleave, remove_groups, spawn
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import make_room

@@ -21,12 +21,13 @@ def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest
     The application is not started, so nothing has been written yet: the digest must be the image's own.
     Returns it. Raises ParityError with the first differing files, LaunchError when the instance fails.
     """
-    digest, lines = _print_manifest(backend, request, timeout_seconds, "--digest").split()
+    without = [word for path in _added(backend, expected) for word in ("--without", path)]
+    digest, lines = _print_manifest(backend, request, timeout_seconds, *without, "--digest").split()
     if digest.decode() != expected.digest:
         logs = request.log_directory.with_name(f"{request.log_directory.name}-diff")
         logs.mkdir(exist_ok=True)
         again = replace(request, name=f"{request.name}-diff", log_directory=logs)
-        different = expected.diff(_print_manifest(backend, again, timeout_seconds))
+        different = expected.diff(_print_manifest(backend, again, timeout_seconds, *without))
         raise ParityError(
             f"{backend.name} sees other files than the image holds: {len(different)} lines differ,"
             f" {int(lines)} files seen, {expected.file_count} expected",
@@ -34,6 +35,17 @@ def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest
             detail="\n".join(different[:SHOWN_DIFFERENCES]),
         )
     return digest.decode()
+
+
+def _added(backend: Backend, expected: Manifest) -> list[str]:
+    """What the backend adds to every root, and this image does not hold: it is the backend's, and said in its parity.
+
+    A file that the image holds is compared, whoever would have added one there.
+    """
+    if not backend.adds:
+        return []
+    held = {line.rpartition(" ")[2] for line in expected.text_path.read_text("ascii").splitlines()}
+    return [path for path in backend.adds if path not in held]
 
 
 def _print_manifest(backend: Backend, request: LaunchRequest, timeout_seconds: float, *options: str) -> bytes:

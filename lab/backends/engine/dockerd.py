@@ -1,8 +1,12 @@
 """A Docker Engine in namespaces of its own, so that nothing of the host's is touched, and nothing of it is left.
 
 What it mounts, its bridge and its addresses are in namespaces that end with it; so are, where it has one of processes
-as well, all that it started. Its images lie on a tmpfs. Of the host's it uses a folder, for its socket, and a control
-group, for its containers. No rule of a packet filter is made.
+as well, all that it started. Of the host's it uses a folder, for its socket, and a control group, for its containers.
+No rule of a packet filter is made.
+
+`start` is for tests and for ``lab bench self``: it ends with whoever called it, and its images lie on a tmpfs.
+`start_in` is for the backend: it lives in a network that is there already, in a group that counts what it costs, with
+its images on a disk, and may outlive lab.
 """
 
 from __future__ import annotations
@@ -37,15 +41,31 @@ for kept in dbus systemd; do
 done
 umount --lazy "$1/run"
 mount -t tmpfs tmpfs /etc/docker
-mount -t tmpfs tmpfs "$1/data"
-ip link set lo up
+if [ "$2" = memory ]; then
+    mount -t tmpfs tmpfs "$1/data"
+    ip link set lo up
+fi
 exec docker-init -sg -- dockerd --config-file "$1/daemon.json"
+"""
+
+
+# A process writes its number into the files before --, and becomes the command behind it.
+ENTER = 'while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"'
+
+QUIET = {"container": "lab"}
+"""What keeps it from loading its AppArmor profile into the host's kernel, where that would stay: it believes that it
+is in a container, where it may not (github.com/containerd/containerd, pkg/apparmor).
 """
 
 
 def lacking() -> str:
     """The name of a program that this needs and the host has not got; empty if there is none."""
     return next((name for name in PROGRAMS if shutil.which(name, path=PATH) is None), "")
+
+
+def where() -> str:
+    """The path of the daemon, which is there."""
+    return shutil.which(PROGRAMS[0], path=PATH) or ""
 
 
 def start(
@@ -63,17 +83,47 @@ def start(
     the daemon has started may outlive it.
     """
     driver = "systemd" if by_systemd else "cgroupfs"
+    _write(folder, cgroup_parent, runtimes, driver, {})
+    namespaces = NAMESPACES if by_systemd else (*NAMESPACES, *PROCESSES)
+    words = ["setpriv", "--pdeathsig=KILL", "unshare", *namespaces, "sh", "-euc", START, "-", str(folder), "memory"]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen([*begin, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT)
+
+
+def start_in(
+    folder: Path,
+    *,
+    cgroup_parent: str,
+    entrances: Sequence[Path],
+    runtimes: Mapping[str, str],
+    settings: Mapping[str, object],
+) -> subprocess.Popen[bytes]:
+    """Its first process, in the network of the calling thread; it ends when it is killed, and all others with it.
+
+    ``entrances`` are the files of a control group, ``cgroup.procs``, into which it writes itself before anything
+    else: what the daemon, containerd and their helpers use is counted there. ``settings`` are further ones of
+    daemon.json.
+    """
+    _write(folder, cgroup_parent, runtimes, "cgroupfs", settings)
+    kept = [space for space in (*NAMESPACES, *PROCESSES) if space != "--net"]
+    words = ["sh", "-euc", ENTER, "-", *map(str, entrances), "--"]
+    words += ["unshare", *kept, "sh", "-euc", START, "-", str(folder), "disk"]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT | QUIET, start_new_session=True
+        )
+
+
+def _write(
+    folder: Path, cgroup_parent: str, runtimes: Mapping[str, str], driver: str, more: Mapping[str, object]
+) -> None:
     settings = {
         "data-root": str(folder / "data"), "exec-root": "/run/docker", "pidfile": "/run/docker.pid",
         "hosts": [address(folder)], "iptables": False, "ip6tables": False, "storage-driver": "overlay2",
         "exec-opts": [f"native.cgroupdriver={driver}"], "cgroup-parent": cgroup_parent, "shutdown-timeout": 2,
         "runtimes": {name: {"path": path} for name, path in runtimes.items()},
     }  # fmt: skip
-    (folder / "daemon.json").write_text(json.dumps(settings))
-    namespaces = NAMESPACES if by_systemd else (*NAMESPACES, *PROCESSES)
-    words = ["setpriv", "--pdeathsig=KILL", "unshare", *namespaces, "sh", "-euc", START, "-", str(folder)]
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen([*begin, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT)
+    (folder / "daemon.json").write_text(json.dumps({**settings, **more}))
 
 
 def address(folder: Path) -> str:

@@ -1,0 +1,405 @@
+"""One container of the Engine's, from the request to the verified end.
+
+1. a group of lab's, whose limits are unlimited: Docker makes its own below, with the limits
+2. ``create``: Docker writes down what is wanted and makes a writable layer; nothing runs, no boundary exists yet
+3. ``attach``: where the output will come from
+4. ``start``: overlay, network, shim, runc, execve, all in one call    → ISOLATED and EXECUTED when it is answered
+5. the ports, since Docker alone decides which address it has
+
+The clock can't tell more: the Engine answers when all is done, and the application may have run for some
+milliseconds by then. How long Docker took for each of the two calls is kept beside.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from lab import record
+from lab.backends.engine.attachment import Attachment
+from lab.backends.engine.client import Client, Refused
+from lab.backends.engine.engine import LABEL, Engine
+from lab.backends.engine.execution import DockerExecution
+from lab.backends.support.base import stop_signal_of
+from lab.backends.support.output import DRAIN_SECONDS, Output
+from lab.backends.support.resources import InstanceResources
+from lab.backends.support.streams import another_process
+from lab.errors import ExitUnknown, GroupGone, LabError, LaunchError
+from lab.host.cgroup.control import ControlGroup, CpuUsage
+from lab.host.cgroup.delegation import group_of
+from lab.host.cgroup.hierarchy import Unused
+from lab.host.clock import Timeline, now
+from lab.images.tree import Tree
+from lab.inside.build import program as helper
+from lab.instance import INSIDE, Companion, Instance, LaunchRequest, Survivor
+from lab.model import Accelerator, Completed, Limits, Phase, Process, TerminalSize
+from lab.runtime.launcher.descriptors import memory_file, pipe
+
+LIKE_DOCKER = 125
+NOT_FOUND = ("executable file not found", "no such file or directory")
+NOT_EXECUTABLE = ("permission denied", "not a directory", "is a directory", "exec format error")
+KILL_SECONDS = 10.0
+CHUNK_BYTES = 65536
+
+
+class Call(StrEnum):
+    """The steps of a start, as far as they can be seen from outside."""
+
+    CREATE = "let Docker create it"
+    ATTACH = "attach to its output"
+    START = "let Docker start it"
+
+
+class DockersGroup(ControlGroup):
+    """The group that lab made around a container: it is there before Docker's own, and after it.
+
+    What is used is counted here as well as below. What is limited, and how often a limit was met, is found below.
+    """
+
+    below: ControlGroup | None = None
+
+    def effective_limits(self) -> Limits:
+        return self.below.effective_limits() if self.below else super().effective_limits()
+
+    def limit_hits(self) -> dict[str, int]:
+        with suppress(GroupGone):
+            return self.below.limit_hits() if self.below else super().limit_hits()
+        return {}
+
+    def cpu(self) -> CpuUsage:
+        used = super().cpu()
+        with suppress(GroupGone):
+            if self.below:
+                inner = self.below.cpu()
+                return record.replace(
+                    used,
+                    throttled_nanoseconds=inner.throttled_nanoseconds,
+                    throttled_periods=inner.throttled_periods,
+                    periods=inner.periods,
+                )
+        return used
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What an instance is made of, in the order in which it is made."""
+
+    identity: str
+    cgroup: DockersGroup
+    resources: InstanceResources
+    outputs: ExitStack
+    attachment: Attachment
+
+
+class DockerInstance(Instance):
+    """A container that Docker runs, and lab watches."""
+
+    accelerator = Accelerator.NATIVE
+
+    def __init__(
+        self, backend: str, request: LaunchRequest, engine: Engine, parts: _Parts, timeline: Timeline, layers: Tree
+    ) -> None:
+        self.name = request.name
+        self.backend = backend
+        self.request = request
+        self.timeline = timeline
+        self.address = parts.resources.address
+        self.published = parts.resources.published
+        self.cgroup = parts.cgroup
+        self._engine = engine
+        self._identity = parts.identity
+        self._resources = parts.resources
+        self._outputs = parts.outputs
+        self._attachment = parts.attachment
+        self._layers = layers
+        self._stop_signal = stop_signal_of(request.image)
+        self._exit_code: int | None = None
+        self._ended = threading.Event()
+        self._stopped = False
+        threading.Thread(target=self._watch, name="lab-docker-wait", daemon=True).start()
+
+    @classmethod
+    def launch(cls, backend: str, request: LaunchRequest, engine: Engine, runtime: str) -> DockerInstance:
+        """Raises LaunchError; nothing is left then."""
+        site, client = engine.site, engine.client
+        image = engine.load(request.image)  # before the clock, where `Backend.prepare` did not do it
+        used = engine.cgroup.cpu().total_seconds
+        timeline = Timeline(request.listener)
+        timeline.mark(Phase.REQUESTED)
+        with ExitStack() as undo:
+            resources = InstanceResources(site, request)
+            undo.callback(resources.release)
+            outputs = undo.enter_context(ExitStack())
+            path = group_of(site.session.id, request.name)
+            resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
+            made = resources.make_control_group(Limits())
+            cgroup = DockersGroup(made.path, made.hierarchies)
+            stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
+            stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
+            body = _body(request, image, runtime, f"/{path}", site.session.id)
+            began = now()
+            with timeline.step("docker", Call.CREATE):
+                identity = _refused(request, lambda: client.create(request.name, body))
+            created = now()
+            undo.callback(client.remove, identity)
+            cgroup.below = ControlGroup.open(f"{path}/{identity}")
+            with timeline.step("docker", Call.ATTACH):
+                stream = client.attach(identity, stdin=request.stdin is not None, replay=False)
+            attachment = Attachment(
+                stream, stdout.descriptor, stderr.descriptor,
+                stdin=request.stdin, terminal=request.terminal is not None,
+            )  # fmt: skip
+            undo.callback(attachment.close)
+            attached = now()
+            with timeline.step("docker", Call.START):
+                _refused(request, lambda: client.start(identity))
+            started = now()
+            timeline.mark(Phase.ISOLATED, started)
+            timeline.mark(Phase.EXECUTED, started)
+            resources.publish_at(_address(client, identity))
+            parts = _Parts(identity, cgroup, resources, outputs, attachment)
+            layers = Tree(site.store.lower_directories(request.image))
+            instance = cls(backend, request, engine, parts, timeline, layers)
+            instance.companion = Companion(
+                title=f"Docker Engine {engine.version}",
+                cgroup=engine.cgroup,
+                processes=engine.processes,
+                calls={"create": created - began, "start": started - attached},
+                cpu_before_seconds=used,
+                alone_bytes=engine.alone_bytes,
+            )
+            if request.terminal:
+                instance.resize(request.terminal)
+            undo.pop_all()
+        return instance
+
+    @classmethod
+    def adopt(
+        cls, backend: str, request: LaunchRequest, engine: Engine, survivor: Survivor, layers: Tree
+    ) -> DockerInstance:
+        """What was launched by a process that was killed. Raises LabError when it has ended."""
+        found = engine.client.inspect(request.name)
+        if not found["State"]["Running"]:
+            raise LabError(f"container {request.name} has ended")
+        identity, path = str(found["Id"]), group_of(engine.site.session.id, request.name)
+        outputs = ExitStack()
+        logs = [request.log_directory / name for name in ("stdout.log", "stderr.log")]
+        written = [log.stat().st_size if log.exists() else 0 for log in logs]
+        stdout, stderr = (outputs.enter_context(Output(log)) for log in logs)
+        stream = engine.client.attach(identity, stdin=False, replay=True)  # what nobody has read meanwhile, too
+        attachment = Attachment(
+            stream, stdout.descriptor, stderr.descriptor,
+            terminal=bool(found["Config"]["Tty"]), written=(written[0], written[1]),
+        )  # fmt: skip
+        resources = InstanceResources.adopt(engine.site, request, survivor.address)
+        made = ControlGroup.open(path)
+        resources.stack.callback(made.remove, keep_parents=True)
+        resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
+        cgroup = DockersGroup(made.path, made.hierarchies)
+        cgroup.below = ControlGroup.open(f"{path}/{identity}")
+        parts = _Parts(identity, cgroup, resources, outputs, attachment)
+        return cls(backend, request, engine, parts, survivor.timeline, layers)
+
+    def _watch(self) -> None:
+        """In a thread: until Docker says that it has ended, or nothing any more."""
+        try:
+            self._exit_code = self._engine.client.wait(self._identity)
+        except LabError:
+            pass
+        self._ended.set()
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        with ExitStack() as opened:
+            source = memory_file(stdin, opened)
+            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
+            collected = [_Collector(out), _Collector(err)]
+            try:
+                begun = self._begin(
+                    replace(
+                        self.request.process,
+                        argv=tuple(argv), uid=0, gid=0, additional_gids=(), working_directory="/",
+                    ),
+                    stdin=source, stdout=out_end, stderr=err_end,
+                )  # fmt: skip
+                opened.callback(begun.close)
+                code = begun.wait(timeout_seconds)
+            finally:
+                os.close(out_end)
+                os.close(err_end)
+            if code is None:
+                begun.close()
+                raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
+            stdout, stderr = (each.text() for each in collected)
+        return Completed(exit_code=code, stdout=stdout, stderr=stderr)
+
+    def begin(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | None,
+        stdout: int,
+        stderr: int,
+        terminal: TerminalSize | None = None,
+        environment: Mapping[str, str] | None = None,
+        directory: str = "",
+        user: str = "",
+    ) -> DockerExecution:
+        process = another_process(
+            self.request, self._layers, argv,
+            terminal=terminal, environment=environment, directory=directory, user=user,
+        )  # fmt: skip
+        return self._begin(process, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
+
+    def _begin(
+        self, process: Process, *, stdin: int | None, stdout: int, stderr: int, terminal: TerminalSize | None = None
+    ) -> DockerExecution:
+        if self._ended.is_set():
+            raise LabError(f"container {self.name} has ended")
+        return DockerExecution.start(
+            self._engine.client, self.cgroup, self._identity, process.argv,
+            stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal,
+            environment=_environment(process), user=f"{process.uid}:{process.gid}",
+            directory=process.working_directory,
+        )  # fmt: skip
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        if not self._ended.wait(timeout_seconds):
+            return None
+        if self._exit_code is None:
+            raise ExitUnknown(f"the exit code of {self.name} is not known: its Docker Engine has ended")
+        self._attachment.drain(DRAIN_SECONDS)
+        return self._exit_code
+
+    def signal(self, number: int) -> None:
+        if not self._ended.is_set():
+            self._engine.client.kill(self._identity, number)
+
+    def resize(self, size: TerminalSize) -> None:
+        if self.request.terminal:
+            with suppress(Refused):  # it has ended
+                self._engine.client.resize(self._identity, size.rows, size.columns)
+
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        self.timeline.mark(Phase.STOPPING)
+        if grace_seconds > 0 and not self._ended.is_set():
+            with suppress(Refused):
+                self.signal(self._stop_signal)
+                self._ended.wait(grace_seconds)
+        if not self._stopped:
+            with ExitStack() as each:  # in reverse order, whatever the others raise
+                each.callback(self._verify_gone)
+                each.callback(self._resources.release)
+                each.callback(self._outputs.close)
+                each.callback(self._attachment.close)
+                each.callback(self._remove)
+            self._stopped = True
+        self.timeline.mark(Phase.GONE)
+
+    def _remove(self) -> None:
+        """Killed and removed by Docker. If that has ended, its containers have ended with it."""
+        with suppress(Refused):
+            if not self._ended.is_set():
+                self._engine.client.kill(self._identity, 9)
+                self._ended.wait(KILL_SECONDS)
+            self._attachment.drain(DRAIN_SECONDS)
+            self._engine.client.remove(self._identity)
+
+    def _verify_gone(self) -> None:
+        if self.cgroup.exists():
+            raise LabError(f"cgroup {self.cgroup.path} survived its instance", hint="lab clean")
+
+
+class _Collector:
+    """Reads a pipe to its end in a thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._parts: list[bytes] = []
+        self._thread = threading.Thread(target=self._read, name="lab-docker-collect", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while chunk := os.read(self._descriptor, CHUNK_BYTES):
+                self._parts.append(chunk)
+
+    def text(self) -> bytes:
+        """All of it, when all writers have let go."""
+        self._thread.join(DRAIN_SECONDS)
+        return b"".join(self._parts)
+
+
+def _body(request: LaunchRequest, image: str, runtime: str, cgroup_parent: str, session: str) -> dict[str, Any]:
+    """The container as Docker's API describes one ("ContainerCreate"): what ``docker run`` would ask for."""
+    process, limits = request.process, request.limits
+    mounts = [_bind(str(helper().parent), str(Path(INSIDE).parent), read_only=True)]
+    mounts += [_bind(each.source, each.target, read_only=each.read_only) for each in request.volumes]
+    memory = limits.memory_bytes or 0
+    return {
+        "Image": image,
+        "Hostname": request.name,
+        "Entrypoint": list(process.argv),
+        "Cmd": [],
+        "Env": _environment(process),
+        "WorkingDir": process.working_directory,
+        "User": f"{process.uid}:{process.gid}",
+        "Tty": request.terminal is not None,
+        "OpenStdin": request.stdin is not None,
+        "StdinOnce": request.stdin is not None,
+        "AttachStdin": request.stdin is not None,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Healthcheck": {"Test": ["NONE"]},  # lab asks by itself, on whatever backend
+        "Labels": {LABEL: session},
+        "HostConfig": {
+            "CgroupParent": cgroup_parent,
+            "GroupAdd": [str(gid) for gid in process.additional_gids],
+            "Memory": memory,
+            "MemorySwap": memory,  # no swap on top, as on the other backends
+            "Mounts": mounts,
+            "NanoCpus": round((limits.cpus or 0) * 1_000_000_000),
+            "NetworkMode": "bridge",
+            "PidsLimit": limits.pids or 0,
+            "Runtime": runtime,
+        },
+    }
+
+
+def _bind(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
+    """Docker makes the mount itself read-only, and none below it: so what is mounted below one is not shown."""
+    options = {"Propagation": "rprivate", "NonRecursive": read_only}
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only, "BindOptions": options}
+
+
+def _environment(process: Process) -> list[str]:
+    return [f"{name}={value}" for name, value in process.environment.items()]
+
+
+def _address(client: Client, identity: str) -> IPv4Address:
+    """On lab's bridge; of what has ended already there is none any more."""
+    found = client.inspect(identity)["NetworkSettings"]["Networks"].get("bridge", {}).get("IPAddress")
+    return IPv4Address(found or 0)
+
+
+def _refused(request: LaunchRequest, call: Any) -> Any:
+    """The call's answer. Raises LaunchError with the exit code that ``docker run`` would end with."""
+    try:
+        return call()
+    except Refused as error:
+        said = error.message.splitlines()[0]
+        code = LIKE_DOCKER
+        if any(word in said for word in NOT_FOUND):
+            code = 127
+        elif any(word in said for word in NOT_EXECUTABLE):
+            code = 126
+        hint = "does the image hold that program?" if code != LIKE_DOCKER else "lab doctor"
+        raise LaunchError(
+            f"Docker can't start container {request.name}: {said}", hint=hint, exit_code=code
+        ) from error
