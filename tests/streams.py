@@ -6,7 +6,6 @@ import hashlib
 import os
 import select
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -205,11 +204,6 @@ def check_hang_up(instance: Instance) -> None:
         pid = screen.until("\r\n").strip()
     assert pid.isdigit()
     until_gone(instance, pid)
-
-
-def stty(descriptor: int) -> bytes:
-    """A terminal's settings, to be compared."""
-    return subprocess.run(["stty", "-g"], stdin=descriptor, capture_output=True, check=True).stdout
 
 
 @contextmanager

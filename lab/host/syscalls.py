@@ -124,7 +124,6 @@ RESOLVE_IN_ROOT = 0x10
 O_PATH = 0o10000000
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
-CLOSE_RANGE_CLOEXEC = 4
 SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -420,9 +419,9 @@ def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
     return _check(_libc.ptrace(request, pid, address, data), "ptrace", hex(request), pid)
 
 
-def close_range(first: int, last: int, flags: int = 0) -> None:
-    """close_range(2), both ends included (Linux 5.9; CLOSE_RANGE_CLOEXEC 5.11)."""
-    system_call("close_range", first, last, flags)
+def close_range(first: int, last: int) -> None:
+    """close_range(2), both ends included (Linux 5.9)."""
+    system_call("close_range", first, last, 0)
 
 
 def pidfd_getfd(process: int, descriptor: int) -> int:

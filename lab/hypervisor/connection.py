@@ -33,7 +33,6 @@ from lab.errors import BackendUnavailable, LabError
 from lab.host.cgroup.systemd import keep_off_the_bus
 from lab.host.session.ledger import Session
 from lab.hypervisor.emulator import find_qemu, install_emulator
-from lab.model import Check
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -52,14 +51,9 @@ remember_owner = 0
 seccomp_sandbox = 1
 """
 
-QEMU_DRIVERS = (
-    "usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so",
-    "usr/lib*/libvirt/*/libvirt_driver_qemu.so",
-)
-
-# libvirt puts a monitor's socket at ROOT/lib/qemu/domain-ID-NAME/monitor.sock; unix(7) allows 107 bytes.
+# libvirt puts a monitor's socket at ROOT/lib/qemu/domain-ID-NAME/monitor.sock, where it shortens names of more than
+# 24 bytes; unix(7) allows 107.
 LONGEST_ROOT = 48
-LONGEST_DOMAIN_NAME = 24  # libvirt shortens longer ones in that path
 
 _event_loop = threading.Lock()
 _event_loop_runs = False
@@ -176,19 +170,6 @@ class Hypervisor:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def check_libvirt() -> Check:
-    """Whether libvirt's QEMU driver can run inside this process; opens nothing and changes nothing."""
-    version = ".".join(str(libvirt.getVersion() // scale % 1000) for scale in (1_000_000, 1000, 1))
-    drivers = [path for pattern in QEMU_DRIVERS for path in Path("/").glob(pattern)]
-    return Check(
-        name="libvirt",
-        ok=bool(drivers),
-        found=f"libvirt {version}" + ("" if drivers else " without its QEMU driver"),
-        remedy="" if drivers else "apt-get install libvirt-daemon-driver-qemu",
-        required_by=("microvm", "vm"),
-    )
 
 
 SETTLE_SECONDS = 3.0

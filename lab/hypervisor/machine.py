@@ -226,10 +226,6 @@ class Machine:
         if self._keyboard is not None:
             self._keyboard.resize(size)
 
-    def host_pids(self) -> set[int]:
-        """Every process this machine has on the host."""
-        return self.request.cgroup.processes()
-
     def console_tail(self) -> str:
         """The last lines of the guest's console."""
         return self._channels.console_tail()

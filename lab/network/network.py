@@ -104,7 +104,6 @@ class Network:
 
     def __init__(self, worker: ThreadPoolExecutor, namespace: Namespace, links: Links, bridge: int) -> None:
         self.namespace = namespace
-        self.subnet = SUBNET
         self.address = IPv4Address(SUBNET.network_address + 1)
         self._worker = worker  # one thread that lives in the namespace and makes every link
         self._links = links

@@ -194,13 +194,6 @@ class Material:
         """None for the baseline itself, and when one of the two was never observed."""
         return self._ratios.get((quantity, state, arm))
 
-    @cached_property
-    def itself(self) -> dict[tuple[str, str], Ratio]:
-        """The A/A pair: its second label over its first, by quantity and state; empty without one."""
-        twin = self.twin
-        label = twin.label if twin else ""
-        return {(quantity, state): found for (quantity, state, arm), found in self._ratios.items() if arm == label}
-
     def has(self, prefix: str) -> bool:
         """Whether any quantity that starts with ``prefix`` has a value."""
         names = self.summary[self.summary["n"] > 0]["quantity"]

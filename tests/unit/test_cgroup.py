@@ -177,23 +177,11 @@ def test_cpu_of_both_versions_is_in_seconds(tmp_path: Path) -> None:
     assert seconds(group(tmp_path / "v1", v1=True, v2=False, files=v1).cpu()) == wanted
 
 
-def test_pressure(tmp_path: Path) -> None:
-    line = (
-        "some avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n"
-    )
-    found = group(tmp_path / "a", v1=False, v2=True, files={"@/cpu.pressure": line}).pressure()
-    assert found is not None
-    assert (found["cpu"].some_seconds, found["cpu"].full_seconds) == (1.5, 0.5)
-    assert group(tmp_path / "b", v1=True, v2=False, files={}).pressure() is None
-
-
 READS = {
     "memory": ControlGroup.memory,
     "cpu": ControlGroup.cpu,
-    "pids_current": ControlGroup.pids_current,
     "effective_limits": ControlGroup.effective_limits,
     "limit_hits": ControlGroup.limit_hits,
-    "pressure": ControlGroup.pressure,
     "is_frozen": lambda group: group.group.is_frozen(),
     "stats": lambda group: stats.stats(Group(str(group.path), group.hierarchies.mounted())),
 }
@@ -218,8 +206,7 @@ def test_a_group_that_the_host_does_not_account_for_tells_nothing_or_says_so(
     v1, v2 = versions
     silent = group(tmp_path, v1=v1, v2=v2, files={})
     assert silent.effective_limits() == Limits()
-    assert silent.pressure() is None
-    for read in (silent.memory, silent.cpu, silent.pids_current):
+    for read in (silent.memory, silent.cpu):
         with pytest.raises(LabError) as caught:
             read()
         assert not isinstance(caught.value, GroupGone)

@@ -19,7 +19,7 @@ from lab.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from lab.host.cgroup.group import Group
 
@@ -241,24 +241,6 @@ def _memory_hits(group: Group) -> int | None:
     limit, peak = counter.limit_bytes, counter.peak_bytes or 0
     full = limit is not None and peak >= limit - LARGEST_FOLIO_BYTES
     return max(int(full), counter.failures or 0)
-
-
-class Pressure(Record):
-    """Pressure stall information of one resource: time stalled since the group was made (PSI, psi.rst)."""
-
-    some_seconds: float
-    full_seconds: float
-
-
-def pressure(group: Group) -> Mapping[str, Pressure] | None:
-    """Stall times by resource (cpu, memory, io), or None where this kernel or mode has no PSI per group."""
-    found = {}
-    for resource in ("cpu", "memory", "io"):
-        text = group.look("cgroup", f"{resource}.pressure") or ""
-        totals = {line.split()[0]: int(line.rsplit("total=", 1)[1]) / 1e6 for line in text.splitlines()}
-        if totals:
-            found[resource] = Pressure(some_seconds=totals["some"], full_seconds=totals.get("full", 0.0))
-    return found or None
 
 
 # Block devices, huge pages, processors and nodes

@@ -8,18 +8,17 @@ that all memory is charged to it from the first page on; what the group uses is 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from lab.errors import LabError
 from lab.host.cgroup import accounting
-from lab.host.cgroup.accounting import CpuUsage, MemoryUsage, Pressure
+from lab.host.cgroup.accounting import CpuUsage, MemoryUsage
 from lab.host.cgroup.group import DOCTOR, Group
 from lab.host.cgroup.hierarchy import Hierarchies, host_hierarchies
 from lab.model import Limits
 
-__all__ = ["ControlGroup", "CpuUsage", "MemoryUsage", "Pressure"]
+__all__ = ["ControlGroup", "CpuUsage", "MemoryUsage"]
 
 T = TypeVar("T")
 
@@ -109,17 +108,9 @@ class ControlGroup:
         """CPU time charged to the group so far, of processes that ended too. Raises GroupGone, LabError."""
         return _told(accounting.cpu(self.group), "CPU time")
 
-    def pids_current(self) -> int:
-        """How many tasks (threads count) the group holds. Raises GroupGone, LabError."""
-        return _told(accounting.pids(self.group), "tasks")
-
     def limit_hits(self) -> dict[str, int]:
         """How often the group met a limit so far; see `lab.host.cgroup.accounting.limit_hits`."""
         return accounting.limit_hits(self.group)
-
-    def pressure(self) -> Mapping[str, Pressure] | None:
-        """Stall times by resource (cpu, memory, io), or None where this kernel or mode has no PSI per group."""
-        return accounting.pressure(self.group)
 
     # Asking for something
 

@@ -18,9 +18,7 @@ from struct import Struct
 from lab.errors import LabError
 
 PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
-MISSED = 1 << 31
-"""In a page's size: events were lost before this page (RB_MISSED_EVENTS)."""
-SIZE = (1 << 30) - 1  # bit 30: the number of those lost is stored behind the events
+SIZE = (1 << 30) - 1  # bit 31: events were lost before this page; bit 30: how many is stored behind them
 
 HARD_IRQ, SOFT_IRQ, NMI = 0x08, 0x10, 0x40
 """In an entry's flags: it happened in an interrupt that came in this thread's time (TRACE_FLAG_HARDIRQ, …)."""
@@ -103,11 +101,6 @@ def runs(page: bytes, function: int) -> Iterator[Run | tuple[int, bytes]]:
             time, at, entry = _next(page, time, at, end)
             if entry is not None:
                 yield time, entry
-
-
-def has_lost(page: bytes) -> bool:
-    """Whether events were lost between the page before and this one."""
-    return bool(_PAGE.unpack_from(page)[1] & MISSED)
 
 
 @dataclass(frozen=True, slots=True)
