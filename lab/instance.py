@@ -31,13 +31,16 @@ class Knob:
 
     ``levels`` are all that it can be set to, the first one being what it is when nobody sets it. ``tells`` is what
     varying it shows, in one plain sentence. One that is ``application_only`` says how the application comes to run,
-    and means nothing for another command that is launched in its place.
+    and means nothing for another command that is launched in its place. One that ``is_open`` can be set to more than
+    can be listed, like ``example``; `Backend.settle` refuses what it can't be, and writes all ways to say it as one.
     """
 
     name: str
     levels: tuple[str, ...]
     tells: str
     application_only: bool = False
+    is_open: bool = False
+    example: str = ""
 
 
 NO_KNOBS: Mapping[str, str] = {}
@@ -250,15 +253,32 @@ class Backend(ABC):
         host lacks what a level needs. Quick; makes nothing.
         """
         offered = {knob.name: knob.levels for knob in cls.knobs}
+        open_ones = {knob.name for knob in cls.knobs if knob.is_open}
         for name, level in knobs.items():
             if name not in offered:
                 what = f"knobs: {', '.join(offered)}" if offered else "it has none"
                 raise UsageError(f"backend {cls.name} has no knob {name}", hint=what)
-            if level not in offered[name]:
+            if level not in offered[name] and name not in open_ones:
                 raise UsageError(
                     f"{name} of backend {cls.name} has no level {level}", hint=f"levels: {', '.join(offered[name])}"
                 )
         return {name: knobs.get(name, levels[0]) for name, levels in offered.items()}
+
+    @classmethod
+    def differences(cls, knobs: Mapping[str, str] = NO_KNOBS) -> tuple[str, ...]:
+        """What it can't make equal with these knobs, as reports print it: a sentence each.
+
+        Raises what `settle` raises, and LabError when what makes its instances has changed.
+        """
+        return cls.parity.at(cls.settle(knobs))
+
+    @classmethod
+    def made_by(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Mapping[str, str]:
+        """The program of others that makes its instances, as a run keeps it: path, version, features, digest.
+
+        By default there is none of which more has to be known than the versions that every run records.
+        """
+        return {}
 
     @classmethod
     def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:

@@ -6,10 +6,7 @@ changes nothing for the container: the v2 tree has no controller there, and lab 
 
 from __future__ import annotations
 
-from lab.backends.container import Container
-from lab.backends.reference import SHARED_DIFFERENCES, Reference, Runtime
-from lab.host.survey.checks import Tool
-from lab.instance import Parity
+from lab.backends.reference import Reference, binary_knob
 
 
 class Crun(Reference):
@@ -19,11 +16,6 @@ class Crun(Reference):
     title = "container (crun)"
     mechanism = "the same container as lab's, made by crun, a runtime written in C"
     order = 35
-    runtime = Runtime(tool=Tool(program="crun", package="crun", required_by=("crun",)), refuses_hybrid=True)
-    parity = Parity(
-        differences=(
-            *Container.parity.differences,
-            *SHARED_DIFFERENCES,
-            "Where it has to be shown cgroup v1 alone, a shell enters the v2 group first: part of its boot time.",
-        )
-    )
+    program = "crun"
+    package = "crun"
+    knobs = (binary_knob("crun"),)

@@ -1,26 +1,26 @@
 """A disk of the user's in an ordinary PC: any system that boots there, of which lab knows nothing.
 
-Each disk is a backend of its own, made by `backend_of` and found by its name from then on: ``vm:debian12``. Nothing
-of lab's is inside, so nobody can be asked there; what is seen from outside is measured.
+Each disk is a backend of its own, made by `DiskBackend.of` and found by its name from then on: ``vm:debian12``.
+Nothing of lab's is inside, so nobody can be asked there; what is seen from outside is measured.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from signal import SIGKILL
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from lab.backends import registry
 from lab.backends.microvm import MEMORY_UNDER_TCG, VIRTUAL_CPU
-from lab.backends.support.base import SiteBackend, raise_as_launch_error
+from lab.backends.support.base import raise_as_launch_error
+from lab.backends.support.brought import Brought
 from lab.backends.support.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
 from lab.backends.support.resources import InstanceResources
-from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError
+from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError, UsageError
 from lab.host import privilege
 from lab.host.clock import Timeline
 from lab.host.survey import checks
@@ -34,11 +34,10 @@ if TYPE_CHECKING:
     from lab.hypervisor.disks.machine import DiskMachine
     from lab.hypervisor.disks.own import OwnDisk
 
-PREFIX = "vm:"
-FIRST_ORDER = 51  # right behind lab's own vm
+WORDS_BETWEEN = ":"  # of vm:DISK:firmware=ovmf
+EXAMPLE = "vm:./disk.qcow2:firmware=ovmf:devices=plain:format=raw"
 DEFAULT_MEMORY_BYTES = 1 << 30
 LEAST_MEMORY_BYTES = {Firmware.SEABIOS: 16 << 20, Firmware.OVMF: 256 << 20}
-LONGEST_NAME = 16
 LAST_SECOND = 253_402_300_799  # of the year 9999; file systems know later ones
 FIRMWARE = Knob(
     name="firmware",
@@ -115,9 +114,11 @@ class DiskInstance(Instance):
         self.machine.stop(grace_seconds, release=self._resources.release)
 
 
-class DiskBackend(SiteBackend):
+class DiskBackend(Brought):
     """What the backends of all disks have in common; ``disk`` is the one that a class of its own boots."""
 
+    prefix = "vm:"
+    first_order = 51  # right behind lab's own vm
     kernel = Kernel.OWN
     opaque = True
     disk: ClassVar[OwnDisk]
@@ -127,6 +128,46 @@ class DiskBackend(SiteBackend):
     def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
         self._numbers = itertools.count(1)
+
+    @classmethod
+    def bring(cls, rest: str, *, form: str = "", backing: Sequence[Path] = ()) -> type[Self]:
+        """``DISK:firmware=ovmf:devices=plain`` sets its knobs, ``format=raw`` its format, which else is ``form``."""
+        from lab.hypervisor.disks.own import examine
+
+        path, *settings = rest.split(WORDS_BETWEEN)
+        if not path:
+            raise UsageError(f"{cls.prefix} without a disk", hint="vm:./disk.qcow2")
+        levels = dict(_setting(each, rest) for each in settings)
+        disk = examine(Path(path), form=levels.pop("format", form), backing=backing)
+        word = WORDS_BETWEEN.join((f"{cls.prefix}{Path(path).absolute()}", *settings))
+        return cls.of(disk, levels, word)
+
+    @classmethod
+    def is_same(cls, other: type[Brought]) -> bool:
+        return issubclass(other, DiskBackend) and cls.disk.files == other.disk.files
+
+    @classmethod
+    def of(cls, disk: OwnDisk, levels: Mapping[str, str] = NO_KNOBS, word: str = "") -> type[Self]:
+        """The backend of ``disk``; ``levels`` are what its knobs are at when nobody sets them.
+
+        Raises UsageError for levels that don't exist.
+        """
+        kind = registry.make(
+            cls,
+            disk.name.rpartition(".")[0] or disk.name,
+            word=word or f"{cls.prefix}{disk.files[0].path}",
+            title=f"virtual machine (QEMU) from {disk.name}",
+            mechanism=f"a virtual PC that boots {disk.name}: a kernel and a system of its own, made by others",
+            disk=disk,
+            own_image=placeholder(disk),
+        )
+        kind.settle(levels)
+        kind.knobs = tuple(
+            Knob(name=knob.name, levels=_first(levels.get(knob.name), knob.levels), tells=knob.tells)
+            for knob in DiskBackend.knobs
+        )
+        registry.admit(kind)
+        return kind
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
@@ -202,7 +243,7 @@ class DiskBackend(SiteBackend):
                 f"{directory} is too long a path for QEMU's sockets", hint="set LAB_HOME to a shorter one"
             )
         wanted = DiskRequest(
-            name=f"lab-{self.site.session.id}-{next(self._numbers)}d{self.order - FIRST_ORDER}",
+            name=f"lab-{self.site.session.id}-{next(self._numbers)}d{self.order - self.first_order}",
             disk=self.disk,
             accelerator=self.site.accelerator,
             memory_bytes=request.limits.memory_bytes or DEFAULT_MEMORY_BYTES,
@@ -217,41 +258,6 @@ class DiskBackend(SiteBackend):
             console=request.stdout,
         )
         return DiskMachine.start(self.site.hypervisor, wanted, timeline)
-
-
-def backend_of(disk: OwnDisk, levels: Mapping[str, str] = NO_KNOBS) -> type[DiskBackend]:
-    """The backend of a disk, found by its name from now on; ``levels`` are what its knobs are at when nobody
-    sets them.
-
-    Raises UsageError for levels that don't exist.
-    """
-    others = [kind for kind in registry.available() if issubclass(kind, DiskBackend)]
-    members = {
-        "name": name_of(disk.name, [kind.name for kind in others]),
-        "title": f"virtual machine (QEMU) from {disk.name}",
-        "mechanism": f"a virtual PC that boots {disk.name}: a kernel and a system of its own, made by others",
-        "order": FIRST_ORDER + len(others),
-        "disk": disk,
-        "own_image": placeholder(disk),
-        "__doc__": f"The disk {disk.name}.",
-        "__module__": __name__,
-    }
-    kind: type[DiskBackend] = type("Own", (DiskBackend,), members)
-    kind.settle(levels)
-    kind.knobs = tuple(
-        Knob(name=knob.name, levels=_first(levels.get(knob.name), knob.levels), tells=knob.tells)
-        for knob in DiskBackend.knobs
-    )
-    registry.admit(kind)
-    return kind
-
-
-def name_of(file: str, taken: Collection[str] = ()) -> str:
-    """``vm:debian12`` for ``debian12.qcow2``; for a further one of that name ``vm:debian12-2``."""
-    stem = file.rpartition(".")[0] or file
-    short = re.sub(r"[^A-Za-z0-9.-]+", "-", stem).strip("-.")[:LONGEST_NAME].rstrip("-.") or "disk"
-    tried = itertools.chain((short,), (f"{short}-{number}" for number in itertools.count(2)))
-    return next(f"{PREFIX}{each}" for each in tried if f"{PREFIX}{each}" not in taken)
 
 
 def identify(kind: type[DiskBackend]) -> None:
@@ -270,6 +276,13 @@ def placeholder(disk: OwnDisk, digest: str = "") -> Image:
 
 NO_PROCESS = Process(argv=())
 """What is executed there, its disk knows."""
+
+
+def _setting(word: str, rest: str) -> tuple[str, str]:
+    name, equals, level = word.partition("=")
+    if not (name and equals and level):
+        raise UsageError(f"{DiskBackend.prefix}{rest}: {word!r} is not NAME=LEVEL", hint=EXAMPLE)
+    return name, level
 
 
 def _first(level: str | None, levels: Sequence[str]) -> tuple[str, ...]:

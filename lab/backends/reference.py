@@ -1,112 +1,92 @@
 """A reference: the same container, made by another runtime with the OCI command line.
 
 Everything but the runtime is the same as for `lab.backends.container`: configuration, layers, network, limits,
-helper, logs. `ReferenceContainer.launch` reads like a manager of runc's, which containerd's shim is elsewhere:
-
-1. the group with its limits, the bundle
-2. in a thread with mounts of its own: the overlay, then ``runc create``      → ISOLATED when that ends
-3. ``runc start``                                                             → EXECUTED, as the helper tells
-
-Source: OCI runtime-spec, runtime.md "Lifecycle"; runc(8), runc-create(8), runc-exec(8), crun(1).
+helper, logs. How one is made: `lab.backends.support.ocicontainer`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import shutil
-import signal
-import tempfile
 import threading
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from enum import StrEnum
-from errno import ENOENT
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.container import Container
-from lab.backends.support import children
-from lab.backends.support.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
-from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
-from lab.host import syscalls
-from lab.host.cgroup.control import ControlGroup
+from lab.backends.support.binary import Binary, locate, look_at
+from lab.backends.support.ocicontainer import OciContainer, Runtime
+from lab.errors import UsageError
 from lab.host.cgroup.delegation import group_of
-from lab.host.cgroup.hierarchy import Mode, Unused, host_hierarchies, make_room
-from lab.host.clock import Timeline, now
-from lab.host.execution import terminals
+from lab.host.cgroup.hierarchy import make_room
+from lab.host.clock import Timeline
 from lab.host.session.ledger import Resource, ResourceKind
-from lab.host.survey import checks
 from lab.images.store import Image
-from lab.instance import INSIDE, NO_KNOBS, Survivor
-from lab.model import Check, Completed, Phase, Process, TerminalSize
-from lab.record import replace
-from lab.runtime import bundle
-from lab.runtime.cgroup import resources
-from lab.runtime.cgroup.instances import limited
-from lab.runtime.config.model import Config, ProcessConfig, User, to_json
-from lab.runtime.launcher.descriptors import memory_file, pipe
-from lab.runtime.launcher.execs import exec_process, resolved
-from lab.runtime.launcher.handle import collect
-from lab.runtime.launcher.spec import Spec, with_helper
-from lab.runtime.plan import Before
-from lab.runtime.rootfs import layers
-from lab.runtime.rootfs.mounts import DirectoryRoot, OverlayRoot
+from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity, Survivor
+from lab.model import Check
+from lab.runtime.launcher.spec import Spec
 
 if TYPE_CHECKING:
     from lab.backends.support.host import Contained
     from lab.backends.support.resources import InstanceResources
     from lab.backends.support.shared import SharedParts
 
-STATUS = 3  # in the container: the first descriptor that --preserve-fds lets through
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
-ENTERING = 'echo 0 >&{0} && exec "$@" {0}>&-'
-"""For sh: enter the group whose cgroup.procs is that descriptor, close it, and become the program."""
+BINARY = "binary"
+JOINED = "All cgroup hierarchies of the host are joined, those that lab does without too."
+WRITABLE = "On cgroup v1 the tmpfs above the view of the cgroups can be written to (runc 1.1, crun 1.8)."
+TUN_CLOSED = ((1, 2, 0), (1, 2, 4))
+"""runc from 1.2.0 to before 1.2.4 allowed no tun devices; all others do (release notes of 1.2.4)."""
+HABITS: Mapping[str, tuple[str, ...]] = {
+    "runc": (JOINED, WRITABLE),
+    "crun": (
+        JOINED,
+        WRITABLE,
+        "Where it has to be shown cgroup v1 alone, a shell enters the v2 group first: part of its boot time.",
+    ),
+}
+"""What runtimes do otherwise, by what their version begins with."""
+TUN = "The device /dev/net/tun is allowed: runc adds it to what the configuration allows."
+UNKNOWN = "What this runtime does otherwise than lab's is not known beforehand: the isolation questions ask inside."
+REFUSE_HYBRID = ("crun",)
 
 
-SHARED_DIFFERENCES = (
-    "The short-lived processes of the runtime itself run outside the cgroup: figures of CPU leave them out.",
-    "When its first process starts can't be seen from outside: the phase until execve includes it.",
-    "All cgroup hierarchies of the host are joined, those that lab does without too.",
-    "On cgroup v1 the tmpfs above the view of the cgroups can be written to (runc 1.1, crun 1.8).",
-)
+def habits(binary: Binary) -> tuple[str, ...]:
+    """A sentence for each way in which containers of that program are known to differ from lab's."""
+    program, release = binary.answers.program, binary.answers.release
+    known = HABITS.get(program, (UNKNOWN,))
+    return (*known, TUN) if program == "runc" and not TUN_CLOSED[0] <= release < TUN_CLOSED[1] else known
 
 
-class Made(StrEnum):
-    """The steps of a start, as far as they can be seen from outside."""
+def binary_knob(first: str) -> Knob:
+    """Which program it is; ``first`` where nobody says."""
+    return Knob(
+        name=BINARY,
+        levels=(first,),
+        is_open=True,
+        example="./runc-1.3,./runc-1.4",
+        tells="what another version, or another build, of the same runtime changes",
+    )
 
-    BUNDLE = "write the bundle"
-    CREATE = "let it create the container"
-    START = "let it start the application"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
-    """A program with the OCI command line.
-
-    ``refuses_hybrid``: it works with cgroup v1 or v2 and not with both, so that on a hybrid host it is shown v1
-    alone, and enters the v2 group, which has no controller there, before it begins.
-    """
-
-    tool: checks.Tool
-    refuses_hybrid: bool = False
-
-    def hidden(self) -> Path | None:
-        """The mount it must not see."""
-        found = host_hierarchies()
-        return found.unified if self.refuses_hybrid and found.mode is Mode.HYBRID else None
+def _runtime(binary: Binary) -> Runtime:
+    return Runtime(binary=binary, refuses_hybrid=binary.answers.program in REFUSE_HYBRID)
 
 
 class Reference(Container):
-    """lab's container, but for the runtime that makes it."""
+    """lab's container, but for the runtime that makes it.
+
+    ``program`` is what its version begins with, ``package`` what ships it in Debian and Ubuntu. Restoring is not
+    among the knobs: these save and restore in their own ways.
+    """
 
     reference = True
-    knobs = ()  # these save and restore in their own ways
-    runtime: ClassVar[Runtime]
+    program: ClassVar[str]
+    package: ClassVar[str]
+    parity = Parity(
+        differences=(
+            *Container.parity.differences,
+            "The short-lived processes of the runtime itself run outside the cgroup: figures of CPU leave them out.",
+            "When its first process starts can't be seen from outside: the phase until execve includes it.",
+        )
+    )
 
     def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
@@ -114,19 +94,76 @@ class Reference(Container):
         self._lock = threading.Lock()
 
     @classmethod
+    def binary(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Binary:
+        """The program that makes instances with these knobs. Raises UsageError where it can't be executed."""
+        return look_at(locate(knobs.get(BINARY, cls.program)))
+
+    @classmethod
+    def kin(cls) -> str:
+        """What the versions of all programs begin with that may take this one's place."""
+        return cls.program
+
+    @classmethod
+    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        """The path of its program among the rest. Raises UsageError for a program that is none of this runtime's."""
+        levels = super().settle(knobs)
+        if BINARY in knobs:
+            answers = cls.binary(knobs).answers
+            if answers.trouble:
+                raise UsageError(f"{knobs[BINARY]} is no OCI runtime: {answers.trouble}", hint=f"name a {cls.kin()}")
+            if answers.program != cls.kin():
+                raise UsageError(
+                    f"{knobs[BINARY]} is no {cls.kin()}: it says {answers.version or 'no version'!r}",
+                    hint=f"--on oci:{knobs[BINARY]}",
+                )
+            levels[BINARY] = str(cls.binary(knobs).path)
+        return levels
+
+    @classmethod
+    def differences(cls, knobs: Mapping[str, str] = NO_KNOBS) -> tuple[str, ...]:
+        binary = cls.binary(knobs)
+        told = binary.identity
+        made = f"Made by {told['path']}: {binary.answers.describe()}, {told['digest'][:19]}…"
+        return (*super().differences(knobs), *habits(binary), made)
+
+    @classmethod
+    def made_by(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
+        return cls.binary(knobs).identity
+
+    @classmethod
     def check(cls) -> list[Check]:
-        return [*super().check(), checks.tool(cls.runtime.tool)]
+        return [*super().check(), cls._check_program()]
+
+    @classmethod
+    def _check_program(cls) -> Check:
+        remedy = f"apt-get install {cls.package}"
+        try:
+            binary = cls.binary()
+        except UsageError:
+            found, is_ok = "not installed", False
+        else:
+            trouble = binary.answers.trouble
+            found, is_ok = f"{binary.path}: {trouble or binary.answers.describe()}", not trouble
+        return Check(name=cls.name, ok=is_ok, found=found, remedy=remedy, required_by=(cls.name,))
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
+        self.settle(knobs)
+        self.binary(knobs).require_unchanged()
         super().prepare(image, knobs)
         self._list_groups()
 
     def _contain(self, spec: Spec, stdio: list[int], timeline: Timeline, resources: InstanceResources) -> Contained:
         self._list_groups()
-        return ReferenceContainer.launch(self.runtime, self.site, spec, stdio, timeline)
+        self.settle(resources.request.knobs)
+        binary = self.binary(resources.request.knobs)
+        return OciContainer.launch(_runtime(binary), self.site, spec, stdio, timeline)
 
-    def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
-        return ReferenceContainer.take_over(self.runtime, self.site, spec, survivor)
+    def _take_over(self, request: LaunchRequest, spec: Spec, survivor: Survivor) -> Contained:
+        try:
+            binary = self.binary(request.knobs)
+        except UsageError:  # what it made still runs, and can be ended without it
+            binary = look_at(Path(request.knobs.get(BINARY, self.program)))
+        return OciContainer.take_over(_runtime(binary), self.site, spec, survivor)
 
     def _list_groups(self) -> None:
         """Once: tell the ledger of the groups runtimes make beyond lab's hierarchies, and make their parents.
@@ -139,310 +176,3 @@ class Reference(Container):
                 self.site.session.record(Resource(kind=ResourceKind.OTHER_CGROUP, name=path))
                 make_room(f"{path}/any")
                 self._listed = True
-
-
-class ReferenceContainer:
-    """One container of another's: what `lab.runtime.launcher.launcher.Container` is for lab's own runtime."""
-
-    def __init__(
-        self, runtime: Runtime, spec: Spec, config: Config, place: Path, cgroup: ControlGroup, timeline: Timeline
-    ) -> None:
-        self.name = spec.name
-        self.runtime = runtime.tool.program
-        self.config = config
-        self.cgroup = cgroup
-        self.timeline = timeline
-        self._program = checks.tool(runtime.tool).found
-        self._hidden = runtime.hidden()
-        self._place = place
-        self._pidfd = -1
-        self._exit_code: int | None = None
-        self._unknown = False  # it has ended as somebody else's child
-        self._reaping = threading.Lock()
-        self._closing = threading.Lock()
-        self._owned = ExitStack()
-
-    @classmethod
-    def launch(
-        cls, runtime: Runtime, site: SharedParts, spec: Spec, stdio: Sequence[int], timeline: Timeline
-    ) -> ReferenceContainer:
-        """Start it and return once the application has been executed; see
-        `lab.runtime.launcher.launcher.Launcher.launch`.
-        """
-        with ExitStack() as undo:
-            path, wanted = group_of(site.session.id, spec.name), spec.config.linux.resources
-            with timeline.step("lab", Before.CGROUP):
-                cgroup = limited(path, wanted)
-            undo.callback(cgroup.remove, keep_parents=True)
-            undo.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
-            held = resources.held(cgroup.group, wanted)
-            place = site.launcher.scratch / runtime.tool.program / spec.name
-            place.mkdir(parents=True)
-            undo.callback(shutil.rmtree, place)
-            with timeline.step("lab", Made.BUNDLE):
-                config = with_helper(spec)
-                root = layers.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
-                supervised = replace(config, process=_supervised(config.process, spec.terminal))
-                bundle.write(supervised, place, root=root.target, cgroups_path=f"/{path}")
-            container = cls(runtime, spec, config, place, cgroup, timeline)
-            undo.callback(container._end)
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            undo.callback(os.close, null)
-            status, status_end = os.pipe2(os.O_CLOEXEC)
-            undo.callback(os.close, status)
-            try:
-                container._create(site, root, [*stdio, status_end])
-            finally:
-                os.close(status_end)
-            if (theirs := resources.held(cgroup.group, wanted)) != held:
-                raise LimitError(f"{container.runtime} set other limits than {held}: {theirs}")
-            container._start(status, null)
-            container._owned = undo.pop_all()
-        return container
-
-    @classmethod
-    def take_over(cls, runtime: Runtime, site: SharedParts, spec: Spec, survivor: Survivor) -> ReferenceContainer:
-        """What a process has launched that was killed: it was the parent, and alone would know the exit code."""
-        path = group_of(site.session.id, spec.name)
-        cgroup, place = ControlGroup.open(path), site.launcher.scratch / runtime.tool.program / spec.name
-        container = cls(runtime, spec, with_helper(spec), place, cgroup, survivor.timeline)
-        try:
-            container._pidfd = os.pidfd_open(survivor.pid)
-        except ProcessLookupError as error:
-            raise LabError(f"container {spec.name} has ended") from error
-        container._owned.callback(cgroup.remove, keep_parents=True)
-        container._owned.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
-        container._owned.callback(shutil.rmtree, place)
-        container._owned.callback(container._end)
-        return container
-
-    def _create(self, site: SharedParts, root: OverlayRoot | DirectoryRoot, descriptors: list[int]) -> None:
-        """``create``: when it has ended, the container exists and waits, and is a child of this process."""
-        words = self._words(
-            "create", "--bundle", self._place, "--pid-file", self._place / "pid", "--preserve-fds=1", self.name
-        )
-
-        def create() -> int:
-            pid = self._spawn(words, descriptors, root=root, contains=True)
-            site.session.process(pid)
-            return pid
-
-        with self.timeline.step(self.runtime, Made.CREATE):
-            code, at, self._pidfd = children.adopt(create, self._place / "pid")
-        if code != 0 or self._pidfd < 0:
-            raise LaunchError(
-                f"{self.runtime} can't create container {self.name}: {self._complaint()}", exit_code=RUNTIME_FAILED
-            )
-        self.timeline.mark(Phase.ISOLATED, at)
-
-    def _spawn(
-        self,
-        words: list[str],
-        descriptors: list[int],
-        *,
-        root: OverlayRoot | DirectoryRoot | None = None,
-        contains: bool = False,
-    ) -> int:
-        """Start the runtime; in mounts of its own, where it is to see others than the host's. Its pid.
-
-        ``contains``: what it leaves is a process of the container.
-        """
-        if root is None and self._hidden is None:
-            return children.spawn(words, descriptors)
-
-        def in_mounts_of_its_own() -> int:
-            """What a thread unshares is its own (unshare(2)), and what it starts inherits that."""
-            syscalls.unshare(syscalls.CLONE_NEWNS)
-            syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-            if root is not None:
-                os.close(root.mount())
-            if self._hidden is None:
-                return children.spawn(words, descriptors)
-            syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)
-            return self._spawn_in_group(words, descriptors, procs) if contains else children.spawn(words, descriptors)
-
-        with ExitStack() as opened, ThreadPoolExecutor(1, f"lab-{self.runtime}") as thread:
-            procs = self._open_group(opened)
-            return thread.submit(in_mounts_of_its_own).result()
-
-    def _open_group(self, opened: ExitStack) -> int:
-        """The v2 group's cgroup.procs, -1 without one: where it is hidden it can't be opened any more."""
-        if self.cgroup.unified_directory is None:
-            return -1
-        procs = os.open(self.cgroup.unified_directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        opened.callback(os.close, procs)
-        return procs
-
-    def _spawn_in_group(self, words: list[str], descriptors: list[int], procs: int) -> int:
-        entering = ["/bin/sh", "-c", ENTERING.format(len(descriptors)), "sh"]
-        return children.spawn([*entering, *words], [*descriptors, procs])
-
-    def _start(self, status: int, null: int) -> None:
-        """``start``; the helper's status pipe reaches its end when the application is executed."""
-        with self.timeline.step(self.runtime, Made.START):
-            pid = self._spawn(self._words("start", self.name), [null] * 3)
-            starting = os.pidfd_open(pid)
-            try:
-                text = self._read_status(status, starting)
-                at = now()
-            finally:
-                os.close(starting)
-                code = children.wait_child(pid, TIMEOUT_SECONDS)
-        if text:
-            raise self._not_executed(self.config.process.args[0], int(text))
-        if code != 0 or self._errors():
-            raise LaunchError(
-                f"{self.runtime} can't start container {self.name}: {self._complaint()}", exit_code=RUNTIME_FAILED
-            )
-        self.timeline.mark(Phase.EXECUTED, at)
-
-    def _read_status(self, status: int, starting: int) -> bytes:
-        """Everything the helper says, until its end, or until ``start`` has failed without reaching it."""
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        text, watched = b"", [status, starting]
-        while True:
-            ready, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
-            if status in ready:
-                part = os.read(status, 64)
-                if not part:
-                    return text
-                text += part
-            elif ready:
-                watched.remove(starting)
-                if self._errors():
-                    return text
-            else:
-                raise LaunchError(f"container {self.name} did not start within {TIMEOUT_SECONDS:g} s")
-
-    def _not_executed(self, program: str, number: int) -> LaunchError:
-        return LaunchError(
-            f"container {self.name}: execve: {program}: {os.strerror(number)}",
-            exit_code=NOT_FOUND if number == ENOENT else NOT_EXECUTABLE,
-            hint="does the image hold that program?",
-        )
-
-    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
-        """Run a command as root, with the container's own bounding set, filter and limits. See `Instance.execute`."""
-        with ExitStack() as opened:
-            source = memory_file(stdin, opened)
-            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
-            try:
-                begun = self._exec(
-                    exec_process(self.config, argv, User(uid=0, gid=0), "/"), [source, out_end, err_end]
-                )
-            finally:
-                os.close(out_end)
-                os.close(err_end)
-            opened.callback(begun.close)
-            output = collect([out, err], begun.pidfd, timeout_seconds)
-            code = begun.wait(0)
-        if output is None or code is None:
-            raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
-        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
-
-    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Child:
-        """Start one more process; see `lab.runtime.launcher.execs.start`, whose terminal it makes in the same way."""
-        return self._exec(resolved(self.config, process), stdio, terminal)
-
-    def _exec(self, process: ProcessConfig, stdio: Sequence[int], terminal: TerminalSize | None = None) -> Child:
-        """``exec``, which leaves lab's helper behind, which says whether the command could be executed."""
-        if self.wait(0) is not None:
-            raise LabError(f"container {self.name} has ended")
-        with tempfile.TemporaryDirectory(dir=self._place) as name, ExitStack() as opened:
-            folder = Path(name)
-            whole = to_json(replace(self.config, process=_supervised(process, terminal)))
-            (folder / "process.json").write_text(json.dumps(whole["process"]))
-            status, status_end = pipe(opened)
-            options = ("--detach", "--preserve-fds=1", "--process", folder / "process.json")
-            words = self._words("exec", *options, "--pid-file", folder / "pid", self.name, log=folder / "log")
-            try:
-                code, _, pidfd = children.adopt(
-                    lambda: self._spawn(words, [*stdio, status_end], contains=True), folder / "pid"
-                )
-            finally:
-                os.close(status_end)
-            if code != 0 or pidfd < 0:
-                complaint = self._complaint(folder / "log")
-                raise LaunchError(
-                    f"{process.args[0]} can't be executed in container {self.name}: {complaint}",
-                    exit_code=RUNTIME_FAILED,
-                )
-            child = Child(pidfd)
-            if text := os.read(status, 64):
-                child.close()
-                raise self._not_executed(process.args[0], int(text))
-        return child
-
-    def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """The application's exit code (128 + n after signal n), or None when the time ran out first.
-
-        Raises ExitUnknown when it has ended as somebody else's child.
-        """
-        if self._exit_code is None and self._pidfd >= 0:
-            ended, _, _ = select.select([self._pidfd], [], [], timeout_seconds)
-            with self._reaping:
-                self._reap(bool(ended))
-        if self._unknown:
-            raise ExitUnknown(f"the exit code of {self.name} is not known: its parent was killed")
-        return self._exit_code
-
-    def _reap(self, ended: bool) -> None:
-        if self._exit_code is None and self._pidfd >= 0:
-            try:
-                self._exit_code = children.reap(self._pidfd)
-            except ChildProcessError:
-                self._unknown = ended
-
-    def signal(self, number: int) -> None:
-        """To its first process, which forwards it. No error if it has ended."""
-        with self._reaping:
-            if self._pidfd >= 0 and self._exit_code is None:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._pidfd, number)
-
-    def close(self) -> None:
-        """Kill what still runs and remove everything that was made for it, verified. Idempotent."""
-        with self._closing:
-            self._owned.close()
-
-    def _end(self) -> None:
-        """Killed and reaped by its parent, which this is, then ``delete``, as a shim does it."""
-        self.signal(signal.SIGKILL)
-        self.cgroup.kill(KILL_SECONDS)
-        if self._pidfd >= 0:
-            with suppress(ExitUnknown):
-                self.wait(KILL_SECONDS)
-            with self._reaping:
-                os.close(self._pidfd)
-                self._pidfd = -1
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            code = children.wait_child(
-                self._spawn(self._words("delete", "--force", self.name), [null] * 3), TIMEOUT_SECONDS
-            )
-        finally:
-            os.close(null)
-        if code != 0:
-            raise LabError(
-                f"{self.runtime} can't delete container {self.name}: {self._complaint()}", hint="lab clean"
-            )
-
-    def _words(self, verb: str, *arguments: str | Path, log: Path | None = None) -> list[str]:
-        options = ["--root", self._place / "state", "--log", log or self._place / "log", "--log-format", "json"]
-        return [str(word) for word in (self._program, *options, verb, *arguments)]
-
-    def _errors(self, path: Path | None = None) -> list[str]:
-        """What it complained about (runc(8), --log-format json)."""
-        with suppress(FileNotFoundError):
-            lines = (path or self._place / "log").read_text().splitlines()
-            return [line["msg"] for line in map(json.loads, lines) if line["level"] in ("error", "fatal")]
-        return []
-
-    def _complaint(self, path: Path | None = None) -> str:
-        return (self._errors(path) or ["it gave no reason"])[-1]
-
-
-def _supervised(process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
-    """With lab's helper in front, as lab's own runtime puts it, that may make it a terminal."""
-    options = ["--status-fd", str(STATUS), *(terminals.as_option(terminal) if terminal else [])]
-    return replace(process, args=(INSIDE, "init", *options, "--", *process.args))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from lab.backends.container import Container
-from lab.backends.reference import SHARED_DIFFERENCES, Reference, Runtime
-from lab.host.survey.checks import Tool
-from lab.instance import Parity
+from lab.backends.reference import Reference, binary_knob
 
 
 class Runc(Reference):
@@ -15,11 +12,6 @@ class Runc(Reference):
     title = "container (runc)"
     mechanism = "the same container as lab's, made by runc, the runtime that Docker and Kubernetes use"
     order = 30
-    runtime = Runtime(tool=Tool(program="runc", package="runc", required_by=("runc",)))
-    parity = Parity(
-        differences=(
-            *Container.parity.differences,
-            *SHARED_DIFFERENCES,
-            "The device /dev/net/tun is allowed: runc 1.1 adds it to what the configuration allows.",
-        )
-    )
+    program = "runc"
+    package = "runc"
+    knobs = (binary_knob("runc"),)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.commands.brought import DISK, Brought
 from lab.commands.completion import complete_backends, complete_scenario
-from lab.commands.disks import PREFIX
 from lab.commands.interrupt import what_there_is
 from lab.commands.output import say
 from lab.errors import BackendUnavailable, UsageError
@@ -37,7 +37,10 @@ Target = Annotated[
 On = Annotated[
     str,
     typer.Option(
-        "--on", metavar="A,B,…", help="Backends. Default: every usable one.", autocompletion=complete_backends
+        "--on",
+        metavar="A,B,…",
+        help="Backends, and oci:PATH for OCI runtimes. Default: every usable one.",
+        autocompletion=complete_backends,
     ),
 ]
 Seed = Annotated[
@@ -57,11 +60,13 @@ def choose_backends(on: str) -> list[str]:
     """The backends asked for, or all that are usable and no references; says which ones are not usable, and why."""
     from lab.backends.registry import available
 
-    classes = {backend.name: backend for backend in available()}
-    asked = parse_words(on)
-    for name in asked:
-        if name not in classes and name.startswith(PREFIX):
+    known = {backend.name for backend in available()}
+    for name in parse_words(on):
+        if name not in known and name.startswith(DISK):
             raise UsageError(f"{name}: disks are run and compared, and nothing else", hint=f"lab compare --on {name}")
+    asked = parse_words(Brought.admitted(on).on)
+    classes = {backend.name: backend for backend in available()}
+    for name in asked:
         if name not in classes:
             raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
     usable = []

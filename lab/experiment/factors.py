@@ -22,7 +22,7 @@ from typing import Any
 
 from lab.errors import BackendUnavailable, LabError, LimitError, UsageError
 from lab.experiment.hostfactors.registry import host_factors
-from lab.host.units import parse_bytes, parse_cpus
+from lab.host.units import parse_bytes, parse_cpus, parse_words
 from lab.instance import Backend
 from lab.model import Kernel, Limits
 
@@ -89,7 +89,7 @@ OPEN: Mapping[str, tuple[Scope, str, str]] = {  # those whose levels may be anyt
     "env.NAME": (Scope.ENVIRONMENT, "1,2", "what a variable in the application's environment changes"),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_-]*|(arg|env)\.[A-Za-z_][A-Za-z0-9_]*")
-_LEVEL = re.compile(r"[A-Za-z0-9._+:/@%-]+")
+_LEVEL = re.compile(r"[A-Za-z0-9._+:/@%~-]+")
 EXAMPLE = "--factor memory=256M,512M; lab compare --factors lists what there is"
 
 
@@ -105,13 +105,15 @@ def known(kinds: Sequence[type[Backend]]) -> tuple[Known, ...]:
         lacking = kind.lacking() if kind.knobs else {}
         for knob in kind.knobs:
             before = closed.get(knob.name)
+            levels = () if knob.is_open else knob.levels
             whys = {(kind.name, level): why for (name, level), why in lacking.items() if name == knob.name}
-            here = tuple(level for level in knob.levels if (kind.name, level) not in whys)
+            here = tuple(level for level in levels if (kind.name, level) not in whys)
             closed[knob.name] = Known(
                 name=knob.name,
                 scope=Scope.KNOB,
-                levels=tuple(dict.fromkeys((*(before.levels if before else ()), *knob.levels))),
+                levels=tuple(dict.fromkeys((*(before.levels if before else ()), *levels))),
                 tells=before.tells if before else knob.tells,
+                example=knob.example,
                 of={**(before.of if before else {}), kind.name: here},
                 lacking={**(before.lacking if before else {}), **whys},
             )
@@ -142,18 +144,19 @@ def parse(
 
 
 def _parse(text: str, kinds: Sequence[type[Backend]], others: Sequence[type[Backend]]) -> Factor:
-    name, equals, rest = text.replace(" ", "").partition("=")
-    levels = tuple(level for level in rest.split(",") if level)
+    name, equals, rest = (part.strip() for part in text.partition("="))
+    levels = tuple(parse_words(rest))
     if not equals or not _NAME.fullmatch(name) or not levels:
         raise UsageError(f"--factor {text!r} can't be read", hint=EXAMPLE)
     found = _find(name, kinds, others)
     for level in levels:
         if not _LEVEL.fullmatch(level):
-            allowed = "letters, digits and . _ + : / @ % - alone"
+            allowed = "letters, digits and . _ + : / @ % ~ - alone"
             raise UsageError(f"--factor {name}: {level!r} can't be a level", hint=allowed)
         if found.levels and level not in found.levels:
             raise UsageError(f"--factor {name} has no level {level}", hint=f"levels: {', '.join(found.levels)}")
-    worth = [_worth(name, level) for level in levels]
+    of = _offered(found, levels, kinds)
+    worth = [_worth(found, level, kinds) for level in levels]
     if len(set(worth)) < len(worth):
         twice = next(level for level, value in zip(levels, worth, strict=True) if worth.count(value) > 1)
         raise UsageError(f"--factor {name}={','.join(levels)} names {twice} twice", hint="name each level once")
@@ -164,14 +167,39 @@ def _parse(text: str, kinds: Sequence[type[Backend]], others: Sequence[type[Back
         )
     if found.scope is Scope.HOST:
         require_possible(name)
-    offered = {
-        backend: tuple(level for level in levels if not has or level in has) for backend, has in found.of.items()
-    }
-    of = {backend: each for backend, each in offered.items() if each}
     if found.lacking and not any(len(each) > 1 for each in of.values()):
         (backend, level), why = next(iter(found.lacking.items()))
         raise BackendUnavailable(f"{name}={level} of {backend} can't be had here: {why}", hint="lab doctor")
     return Factor(name=name, scope=found.scope, levels=levels, tells=found.tells, of=of)
+
+
+def _offered(found: Known, levels: Sequence[str], kinds: Sequence[type[Backend]]) -> Mapping[str, tuple[str, ...]]:
+    """The backends that have some of ``levels``, with these.
+
+    Where any may be named each backend says which it takes. Raises what it says of one that none takes.
+    """
+    offered = {
+        backend: tuple(level for level in levels if not has or level in has) for backend, has in found.of.items()
+    }
+    if found.scope is Scope.KNOB and not found.levels:
+        refused: dict[str, LabError] = {}
+        for kind in (kind for kind in kinds if kind.name in offered):
+            whys = {level: why for level in levels if (why := _refusal(kind, found.name, level))}
+            offered[kind.name] = tuple(level for level in levels if level not in whys)
+            refused |= whys
+        taken = {level for each in offered.values() for level in each}
+        for level, why in refused.items():
+            if level not in taken:
+                raise why
+    return {backend: each for backend, each in offered.items() if each}
+
+
+def _refusal(kind: type[Backend], name: str, level: str) -> LabError | None:
+    try:
+        kind.settle({name: level})
+    except UsageError as error:
+        return error
+    return None
 
 
 def _find(name: str, kinds: Sequence[type[Backend]], others: Sequence[type[Backend]]) -> Known:
@@ -203,9 +231,12 @@ def require_possible(name: str) -> None:
             )
 
 
-def _worth(name: str, level: str) -> object:
+def _worth(found: Known, level: str, kinds: Sequence[type[Backend]]) -> object:
     """What the level comes to: two ways to write the same are the same. Raises UsageError for what it can't be."""
-    match name:
+    if found.scope is Scope.KNOB and not found.levels:
+        kind = next(kind for kind in kinds if kind.name in found.of and not _refusal(kind, found.name, level))
+        return kind.settle({found.name: level})[found.name]
+    match found.name:
         case "memory":
             return parse_bytes(level)
         case "cpus":

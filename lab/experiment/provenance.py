@@ -101,11 +101,12 @@ def _arms(site: Site, setup: Setup, plan: Plan) -> tuple[Arm, ...]:
                 order=backend.order,
                 accelerator=accelerator,
                 kernel="",
-                differences=backend.parity.at(backend.settle(setup.treatment(arm).knobs)),
+                differences=backend.differences(setup.treatment(arm).knobs),
                 factors=dict(arm.factors),
                 image=setup.treatment(arm).image.digest if len(setup.images) > 1 else "",
                 foreign=backend.opaque,
                 nested=platform().ground is Ground.EMULATED,
+                made_by=dict(backend.made_by(setup.treatment(arm).knobs)),
             )
         )
     return tuple(described)

@@ -35,7 +35,8 @@ BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
 }
 OTHER = ("#009e73", "#006b4e", "v")
 DISKS = (OTHER, ("#882255", "#882255", "<"), ("#44aa99", "#2a6b60", ">"), ("#999933", "#62621f", "h"))
-"""Disks of the user's, in their order."""
+"""Disks and runtimes of the user's, in their order."""
+RUNTIME = "oci:"
 PHASES = {
     "boot.isolated": ("#fde725", BLACK),
     "boot.kernel": ("#7ad151", BLACK),
@@ -91,8 +92,12 @@ def marker(arm: Arm) -> str:
 
 
 def _look(arm: Arm) -> tuple[str, str, str]:
-    """Several disks are told apart by the last digit of their order, which counts them."""
-    return DISKS[(arm.order - 1) % len(DISKS)] if arm.foreign else BACKENDS.get(arm.backend, OTHER)
+    """Several disks or runtimes are told apart by the last digit of their order, which counts them."""
+    return (
+        DISKS[(arm.order - 1) % len(DISKS)]
+        if arm.foreign or arm.backend.startswith(RUNTIME)
+        else BACKENDS.get(arm.backend, OTHER)
+    )
 
 
 def adaptive(colour: str) -> str:

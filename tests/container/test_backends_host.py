@@ -11,10 +11,11 @@ import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
-from lab.backends.reference import Reference, ReferenceContainer
+from lab.backends.reference import Reference
 from lab.backends.registry import available
 from lab.backends.site import Site
 from lab.backends.support import host
+from lab.backends.support.ocicontainer import OciContainer
 from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError
 from lab.images.store import Image, Origin
@@ -155,7 +156,7 @@ def test_a_failure_at_any_step_leaves_nothing(
         "surroundings": (type(site.backend(backend)), "_surroundings"),
         "output": (host, "Output"),
         "config": (type(site.backend(backend)), "config"),
-        "launch": (ReferenceContainer if isinstance(site.backend(backend), Reference) else Launcher, "launch"),
+        "launch": (OciContainer if isinstance(site.backend(backend), Reference) else Launcher, "launch"),
     }
     before = snapshot()
 

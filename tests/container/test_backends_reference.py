@@ -15,10 +15,10 @@ import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 from tiny import tiny_image
 
-from lab.backends.reference import ReferenceContainer
 from lab.backends.registry import find
 from lab.backends.site import Site
 from lab.backends.support import children
+from lab.backends.support.ocicontainer import OciContainer
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
@@ -162,7 +162,7 @@ def test_a_failure_leaves_nothing(
         raise LabError("injected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(children if step == "spawn" else ReferenceContainer, step, fail)
+        patch.setattr(children if step == "spawn" else OciContainer, step, fail)
         with pytest.raises(LaunchError, match="injected"):
             site.backend(other).launch(contract.request(site, image, "broken", logs=tmp_path))
     assert_unchanged(before)

@@ -12,9 +12,10 @@ import pytest
 from bootable import DISK_BYTES, qcow2_header
 
 from lab.backends import registry
-from lab.backends.owndisk import name_of, placeholder
+from lab.backends.owndisk import placeholder
+from lab.backends.support.brought import name_of
 from lab.cli.instances.request import parse_waited
-from lab.commands.disks import Disks
+from lab.commands.brought import Brought
 from lab.errors import LabError, UsageError
 from lab.experiment.scenario import load
 from lab.host.cgroup.control import ControlGroup
@@ -195,13 +196,14 @@ def test_which_words_mean_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_backend_s_name_is_short_and_its_own() -> None:
-    assert name_of("debian12.qcow2") == "vm:debian12"
-    assert name_of("debian12.raw", ["vm:debian12"]) == "vm:debian12-2"
-    assert name_of("debian12.img", ["vm:debian12", "vm:debian12-2"]) == "vm:debian12-3"
-    odd = name_of("a name, with [odd] letters and much more of it.qcow2")
-    assert odd.startswith("vm:a-name-with-odd")
+    assert name_of("vm:", "debian12") == "vm:debian12"
+    assert name_of("vm:", "debian12", ["vm:debian12"]) == "vm:debian12-2"
+    assert name_of("vm:", "debian12", ["vm:debian12", "vm:debian12-2"]) == "vm:debian12-3"
+    odd = name_of("oci:", "a name, with [odd] letters and much more of it")
+    assert odd.startswith("oci:a-name-with-odd")
     assert len(odd) <= 24
-    assert name_of(".qcow2")
+    assert name_of("oci:", "runc-1.4") == "oci:runc-1.4"
+    assert name_of("vm:", ".,:") == "vm:own"
 
 
 @pytest.mark.parametrize(
@@ -217,31 +219,31 @@ def test_a_backend_s_name_is_short_and_its_own() -> None:
 )
 def test_what_is_wrong_with_an_arm_is_said(tmp_path: Path, on: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        Disks.admitted(on.format(disk(tmp_path / "a.raw")), "", [])
+        Brought.admitted(on.format(disk(tmp_path / "a.raw")), "", [])
 
 
 def test_disks_are_found_among_the_backends_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("here.raw", "there"):
         disk(tmp_path / name)
-    found = Disks.admitted("container, vm:./here.raw,vm:there:format=raw:devices=plain", "", [])
+    found = Brought.admitted("container, vm:./here.raw,vm:there:format=raw:devices=plain", "", [])
     assert found.on == "container,vm:here,vm:there"
     assert not found.alone
     assert [kind.settle()["devices"] for kind in found.kinds] == ["virtio", "plain"]
     assert [kind.disk.name for kind in found.kinds] == ["here.raw", "there"]
     monkeypatch.chdir("/")
     monkeypatch.setattr(registry, "_admitted", {})
-    again = Disks.again(json.loads(json.dumps(found.recorded)))
+    again = Brought.again(json.loads(json.dumps(found.recorded)))
     assert again.on == found.on
     assert [kind.disk for kind in again.kinds] == [kind.disk for kind in found.kinds]
-    assert Disks.again({}).on == ""
+    assert Brought.again({}).on == ""
 
 
 def test_disks_alone_are_an_application_of_their_own(tmp_path: Path) -> None:
-    found = Disks.admitted(f"vm:{disk(tmp_path / 'one.raw')},vm:{disk(tmp_path / 'two.raw')}", "", [])
+    found = Brought.admitted(f"vm:{disk(tmp_path / 'one.raw')},vm:{disk(tmp_path / 'two.raw')}", "", [])
     assert found.alone
     assert found.application().name == "one-two"
-    assert not Disks.admitted("container", "", []).alone
+    assert not Brought.admitted("container", "", []).alone
     with pytest.raises(UsageError, match="--ready"):
         require_from_outside(found.application(), found.kinds)
     with pytest.raises(UsageError, match="--port"):
@@ -251,7 +253,7 @@ def test_disks_alone_are_an_application_of_their_own(tmp_path: Path) -> None:
 
 
 def test_what_has_to_be_asked_inside_is_refused_before_anything_is_built(tmp_path: Path) -> None:
-    (kind,) = Disks.admitted(f"container,vm:{disk(tmp_path / 'one.raw')}", "", []).kinds
+    (kind,) = Brought.admitted(f"container,vm:{disk(tmp_path / 'one.raw')}", "", []).kinds
     require_from_outside(load("web-app"), [kind], settled=False)
     require_from_outside(load("batch-python"), [], settled=False)
     for name in ("batch-python", "idle"):
@@ -265,10 +267,10 @@ def test_what_has_to_be_asked_inside_is_refused_before_anything_is_built(tmp_pat
 def test_one_disk_is_one_arm(tmp_path: Path) -> None:
     path = disk(tmp_path / "one.raw")
     with pytest.raises(UsageError, match="twice"):
-        Disks.admitted(f"vm:{path},vm:{path}:firmware=seabios", "", [])
+        Brought.admitted(f"vm:{path},vm:{path}:firmware=seabios", "", [])
     for form, backing in (("raw", []), ("", [path])):
         with pytest.raises(UsageError, match="about disks"):
-            Disks.admitted("container", form, backing)
+            Brought.admitted("container", form, backing)
 
 
 def test_what_to_wait_for_is_complete() -> None:

@@ -22,7 +22,7 @@ from seated import LOCAL, seat
 from tiny import GREETING as PAGE
 from tiny import tiny_image
 
-from lab.backends.owndisk import NO_PROCESS, DiskInstance, backend_of, placeholder
+from lab.backends.owndisk import NO_PROCESS, DiskBackend, DiskInstance, placeholder
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady
 from lab.experiment.scenario import asked_alone
@@ -61,7 +61,7 @@ def site() -> Iterator[Site]:
 def booted(
     site: Site, path: Path, logs: Path, *, backing: tuple[Path, ...] = (), knobs: dict[str, str] | None = None
 ) -> DiskInstance:
-    kind = backend_of(examine(path, backing=backing))
+    kind = DiskBackend.of(examine(path, backing=backing))
     logs.mkdir()
     request = LaunchRequest(
         name=f"m{kind.order}", image=placeholder(kind.disk), process=NO_PROCESS, log_directory=logs,
@@ -157,7 +157,7 @@ def test_a_disk_that_qemu_may_not_read_is_refused_and_left_as_it_is(site: Site, 
 
 def test_a_disk_that_was_changed_meanwhile_is_refused(site: Site, tmp_path: Path) -> None:
     disk = grub_disk(tmp_path / "changed.raw")
-    kind = backend_of(examine(disk))
+    kind = DiskBackend.of(examine(disk))
     os.utime(disk)
     with pytest.raises(LabError, match="was changed"):
         site.backend(kind.name).prepare(placeholder(kind.disk))

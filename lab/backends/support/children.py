@@ -8,7 +8,9 @@ import select
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LaunchError
@@ -19,29 +21,42 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 30.0
 KILL_SECONDS = 10.0
+PAUSE_SECONDS = 0.01
 RUNTIME_FAILED = 125
 
 _adoption = threading.Lock()
 
 
-def adopt(start: Callable[[], int], pid_file: Path) -> tuple[int, float, int]:
+def adopt(start: Callable[[], int], pid_file: Path, what: str) -> tuple[int, float, int]:
     """Let a runtime, whose pid ``start`` returns, end, and take over the child it leaves and names in ``pid_file``.
 
     Its exit code, when that was, and a pidfd of the child, -1 without one: from now on a child of this process,
-    which can wait for it. Only one at a time, and only meanwhile, is this process a subreaper
-    (PR_SET_CHILD_SUBREAPER(2const)): other programs' orphans are for the host's init to reap.
+    which can wait for it. ``what`` is what LaunchError says of it where it does not end. Only one at a time, and only
+    meanwhile, is this process a subreaper (PR_SET_CHILD_SUBREAPER(2const)): other programs' orphans are for the
+    host's init to reap.
     """
     with _adoption:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         try:
-            code = wait_child(start(), TIMEOUT_SECONDS)
+            code = wait_child(start(), TIMEOUT_SECONDS, what)
         finally:
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
     at = now()
     try:
-        return code, at, os.pidfd_open(int(pid_file.read_text()))
-    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return code, at, _own_child(int(pid_file.read_text()))
+    except (OSError, ValueError, OverflowError):
         return code, at, -1
+
+
+def _own_child(pid: int) -> int:
+    """A pidfd of a child of this process. Raises OSError for any other process, whatever a runtime says of it."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def spawn(words: list[str], descriptors: Sequence[int]) -> int:
@@ -52,25 +67,42 @@ def spawn(words: list[str], descriptors: Sequence[int]) -> int:
     log.debug("+ %s", shlex.join(words))
     actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors)]
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # which Python ignores, and execve(2) would pass on
-    return os.posix_spawn(
-        words[0], words, os.environ, file_actions=actions, setsid=True, setsigmask=[], setsigdef=defaults
-    )
+    try:
+        return os.posix_spawn(
+            words[0], words, os.environ, file_actions=actions, setsid=True, setsigmask=[], setsigdef=defaults
+        )
+    except OSError as error:
+        raise LaunchError(
+            f"{words[0]} can't be executed: {os.strerror(error.errno or 0)}", exit_code=RUNTIME_FAILED
+        ) from error
 
 
-def wait_child(pid: int, timeout_seconds: float) -> int:
-    """A child's exit code; killed, and LaunchError, when the time runs out."""
+def wait_child(pid: int, timeout_seconds: float, what: str) -> int:
+    """A child's exit code. When the time runs out, it is killed with all that it has started in its session, and
+    LaunchError says so of ``what``.
+    """
     descriptor = os.pidfd_open(pid)
     try:
         ready, _, _ = select.select([descriptor], [], [], timeout_seconds)
         if not ready:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)  # its own group: see `spawn`
             select.select([descriptor], [], [], KILL_SECONDS)
         code = reap(descriptor)
     finally:
         os.close(descriptor)
     if not ready or code is None:
-        raise LaunchError(f"the runtime did not end within {timeout_seconds:g} s", exit_code=RUNTIME_FAILED)
+        _reap_group(pid)
+        raise LaunchError(f"{what} did not end within {timeout_seconds:g} s", exit_code=RUNTIME_FAILED)
     return code
+
+
+def _reap_group(group: int) -> None:
+    """Those of a killed group that are children of this process, while it is a subreaper."""
+    deadline = time.monotonic() + KILL_SECONDS
+    with suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG) is None:
+                time.sleep(PAUSE_SECONDS)
 
 
 def reap(pidfd: int) -> int | None:

@@ -243,11 +243,11 @@ class HostBackend(SiteBackend):
         resources = InstanceResources.adopt(self.site, request, survivor.address)
         if lost:
             resources.reconnect(survivor.pid)
-        container = self._take_over(spec, survivor)
+        container = self._take_over(request, spec, survivor)
         streams, layers = Streams(), self.files_left(request)
         return HostInstance(self.name, request, container, resources, ExitStack(), streams, layers)
 
-    def _take_over(self, spec: Spec, survivor: Survivor) -> Contained:
+    def _take_over(self, request: LaunchRequest, spec: Spec, survivor: Survivor) -> Contained:
         """What `_contain` made in another process."""
         from lab.runtime.launcher.adoption import adopt
 

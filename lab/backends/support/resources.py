@@ -39,7 +39,7 @@ class InstanceResources:
         self.address = IPv4Address(0)  # until an endpoint is made
         self.published: tuple[PublishedPort, ...] = ()
         self._site = site
-        self._request = request
+        self.request = request
 
     @classmethod
     def adopt(cls, site: SharedParts, request: LaunchRequest, address: IPv4Address) -> InstanceResources:
@@ -125,7 +125,7 @@ class InstanceResources:
     def _publish(self, network: Network, endpoint: Endpoint | TapEndpoint) -> None:
         """Open the ports asked for. Raises LabError when one is in use."""
         self.address = endpoint.address
-        for wanted in self._request.published:
+        for wanted in self.request.published:
             self._open(network, wanted)
 
     def _open(self, network: Network, wanted: PublishedPort) -> None:

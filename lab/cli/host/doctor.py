@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.commands.brought import Brought
+from lab.commands.completion import complete_backends
 from lab.commands.output import JsonTo, Manner, patience, write_json
 from lab.host.survey.checks import ALL
+from lab.host.units import parse_words
 from lab.model import Accelerator, Check, Kernel
 
 if TYPE_CHECKING:
@@ -36,6 +39,15 @@ class Verdict:
 
 
 def doctor(
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on",
+            metavar="A,B,…",
+            help="Judge only these backends, oci:PATH among them. Default: all of lab's.",
+            autocompletion=complete_backends,
+        ),
+    ] = "",
     as_json: JsonTo = "",
     prove: Annotated[
         bool, typer.Option("--prove", help="Boot a guest under KVM anew, whatever was found out before.")
@@ -47,15 +59,16 @@ def doctor(
 ) -> None:
     """Check this host, and print what to do about each lack.
 
-    Exit code 1 when a backend is unusable, a reference aside.
+    Exit code 1 when a backend is unusable, a reference aside unless --on names it.
     """
-    from lab.backends.registry import available
+    from lab.backends.registry import available, find
     from lab.cli.host import bugreport
     from lab.host.survey.checks import host_checks
 
     if report is not None:
         bugreport.require_new(report)
-    kinds = available()
+    named = parse_words(Brought.admitted(on).on)
+    kinds = sorted({find(name) for name in named}, key=lambda kind: kind.order) if named else available()
     with _saying("looking at this host"):
         host = host_checks()
         own = {kind.name: kind.check() for kind in kinds}
@@ -68,7 +81,7 @@ def doctor(
         _print_tables(checks, verdicts, accelerator, accelerator_note)
     if report is not None:
         bugreport.write(report, _everything(checks, verdicts, accelerator, accelerator_note))
-    references = {kind.name for kind in kinds if kind.reference}
+    references = {kind.name for kind in kinds if kind.reference and not named}
     if not all(verdict.usable for verdict in verdicts if verdict.name not in references):
         raise typer.Exit(1)
 
@@ -101,6 +114,8 @@ def _accelerate(verdicts: Sequence[Verdict], *, again: bool = False) -> tuple[Ac
     from lab.host.survey.virtualisation import NESTED, Ground, platform
     from lab.hypervisor.accelerator import choose_accelerator
 
+    if not any(verdict.kernel is Kernel.OWN for verdict in verdicts):
+        return None, "how virtual machines run here was not asked: none of these is one"
     if not any(verdict.usable and verdict.kernel is Kernel.OWN for verdict in verdicts):
         return None, "no backend with a kernel of its own is usable"
     try:

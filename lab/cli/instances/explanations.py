@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.backends.engine.instance import Call
-from lab.backends.reference import Made
+from lab.backends.support.ocicontainer import Made
 from lab.hypervisor.boot import Boot
 from lab.runtime.plan import Before, Instead, Step
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lab.cli.instances.request import NAME, parse_environment, parse_knobs, parse_port, parse_volume, parse_waited
+from lab.commands.brought import one
 from lab.commands.completion import complete_backend, complete_knob, complete_runnable
 from lab.commands.disks import Backing, DiskFormat, is_meant
 from lab.commands.interrupt import Interrupted
@@ -29,7 +30,13 @@ def run(
         list[str] | None, typer.Argument(metavar="[-- CMD…]", help="Instead of the image's CMD.")
     ] = None,
     on: Annotated[
-        str, typer.Option("--on", metavar="BACKEND", help="Where to run it.", autocompletion=complete_backend)
+        str,
+        typer.Option(
+            "--on",
+            metavar="BACKEND",
+            help="Where to run it; oci:PATH on an OCI runtime of yours.",
+            autocompletion=complete_backend,
+        ),
     ] = "container",
     publish: Annotated[
         list[str] | None,
@@ -116,6 +123,7 @@ def run(
         refuse(what, inside)
     elif backing:
         raise UsageError(f"--backing is about disks, and {what} is none", hint="leave it out")
+    on = one(on)
     require_root()
     size = wanted_size(interactive=interactive) if tty else None
     if detach and (interactive or tty):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab.commands.output import patience
@@ -29,7 +30,8 @@ def run_detached(wanted: Wanted) -> str:
 
     backend = find(wanted.backend)
     require_usable(backend)
-    backend.settle(wanted.knobs)
+    settled = backend.settle(wanted.knobs)
+    wanted = replace(wanted, knobs={name: settled[name] for name in wanted.knobs})  # true in any folder
     backend.check_volumes(wanted.volumes)
     _refuse_taken(wanted.name)
     image, process, limits = prepared(wanted, Store.open(), _build)

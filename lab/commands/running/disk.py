@@ -44,13 +44,13 @@ def refuse(what: str, given: Mapping[str, object]) -> None:
 
 def run_disk(site: Site, wanted: Wanted, interruptible: Interruptible, waited: Waited | None) -> int:
     """Boot a disk in the foreground until it switches itself off; its serial port is the output."""
-    from lab.backends.owndisk import NO_PROCESS, backend_of, placeholder
+    from lab.backends.owndisk import NO_PROCESS, DiskBackend, placeholder
     from lab.hypervisor.disks.own import examine, require_used
     from lab.instance import LaunchRequest
 
     disk = examine(Path(wanted.what), form=wanted.form, backing=wanted.backing)
     require_used(wanted.backing, [disk])
-    kind = backend_of(disk)
+    kind = DiskBackend.of(disk)
     backend = site.backend(kind.name)
     require_usable(backend)
     backend.settle(wanted.knobs)

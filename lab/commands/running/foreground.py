@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from lab.commands.disks import READY_SECONDS
+from lab.commands.brought import READY_SECONDS
 from lab.commands.interrupt import Interrupted
 from lab.commands.output import say
 from lab.errors import LabError

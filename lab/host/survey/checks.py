@@ -65,8 +65,6 @@ TOOLS = (
     Tool(program="skopeo", package="skopeo"),
     Tool(program="dnsmasq", package="dnsmasq-base"),
     Tool(program="wrk", package="wrk"),
-    Tool(program="runc", package="runc"),
-    Tool(program="crun", package="crun"),
     Tool(program="git", package="git"),
 )
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab.commands.application import BuildArgument, Port, Ready, Secret, asked
+from lab.commands.brought import Brought, require_same_programs
 from lab.commands.completion import complete_backends, complete_factor, complete_scenario
 from lab.commands.conditions import CONDITION_HOLDS, check, read, require
-from lab.commands.disks import Backing, DiskFormat, Disks
+from lab.commands.disks import Backing, DiskFormat
 from lab.commands.measuring import RESULTS, Out, choose_backends, limit, set_up
 from lab.commands.output import JsonTo
 from lab.commands.privilege import require_root
@@ -52,8 +53,8 @@ def compare(
         typer.Option(
             "--on",
             metavar="A,B,…",
-            help="Backends to compare, vm:DISK for a bootable disk of yours. Default: every one usable here but the "
-            "references: userns, runc, crun.",
+            help="Backends to compare, oci:PATH for an OCI runtime and vm:DISK for a bootable disk of yours. "
+            "Default: every one usable here but the references: userns, runc, crun.",
             autocompletion=complete_backends,
         ),
     ] = "",
@@ -164,15 +165,15 @@ def compare(
     ] = False,
 ) -> None:
     """Measure one application behind every boundary."""
-    disks = Disks.admitted(on, disk_format, backing or [])
+    brought = Brought.admitted(on, disk_format, backing or [])
     if factors:
-        show(disks.on)
+        show(brought.on)
         raise typer.Exit
-    if target and disks.alone:
+    if target and brought.alone:
         raise UsageError(
             f"{target} runs on none of these: they are disks", hint=f"leave {target} out, or: --on vm,{on}"
         )
-    if bool(target or disks.alone) == bool(resume):
+    if bool(target or brought.alone) == bool(resume):
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     require_root()
     from lab.backends.site import Site
@@ -184,9 +185,9 @@ def compare(
         if resume:
             folder = _resume(site, resume, out, conditions, shown, as_json)
         else:
-            application = disks.application() if disks.alone else load(target)
-            scenario = disks.patient(asked(application, port, ready, build_arg or [], secret or []))
-            chosen = choose_backends(disks.on), _metrics(metrics)
+            application = brought.application() if brought.alone else load(target)
+            scenario = brought.patient(asked(application, port, ready, build_arg or [], secret or []))
+            chosen = choose_backends(brought.on), _metrics(metrics)
             until = _until(blocks, budget, sessions, exclude_noisy) | _aim(
                 {"precision": precision, "detect": detect}, blocks, sessions, chosen[1]
             )
@@ -200,7 +201,7 @@ def compare(
             until |= {"factors": varied}
             limits = limit(scenario.limits, memory, cpus, pids)
             folder = _start(
-                site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown, as_json, disks
+                site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown, as_json, brought
             )
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [], as_json)
@@ -225,7 +226,7 @@ def _start(
     conditions: list[Condition],
     shown: bool,
     as_json: str,
-    disks: Disks,
+    brought: Brought,
 ) -> RunFolder:
     import secrets
 
@@ -241,16 +242,16 @@ def _start(
         **until,
     )
     require(conditions, plan.arms, metrics, scenario)
-    require_from_outside(scenario, disks.kinds, settled=disks.alone)
-    disks.identify()
-    disks.tell_space(site.scratch)
+    require_from_outside(scenario, brought.disks, settled=brought.alone)
+    brought.identify()
+    brought.tell_space(site.scratch)
     loaded = bool({"cpu", "memory", "load"} & set(metrics))
     setup = set_up(site, scenario, limits, metrics, parse_seconds(idle), backends=backends, loaded=loaded)
     setup = replace(setup, host=host)
     require_budget(setup, plan, plan.budget_seconds)
-    require_from_outside(setup.scenario, disks.kinds)
+    require_from_outside(setup.scenario, brought.disks)
     setup = treated(site, with_factors(site, setup, plan), plan)
-    folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **disks.recorded))
+    folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **brought.recorded))
     return _run(site, setup, plan, folder, shown, as_json)
 
 
@@ -277,13 +278,14 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
         raise ResultsError(
             f"{run.name} was begun by an earlier lab, which treated the A/A twin otherwise", hint="start a new run"
         )
-    disks = Disks.again(run.settings)
-    disks.identify()
-    disks.tell_space(site.scratch)
+    brought = Brought.again(run.settings)
+    require_same_programs(run.arms)
+    brought.identify()
+    brought.tell_space(site.scratch)
     where = str(run.settings.get("directory") or run.scenario)
-    scenario = recalled(disks.application() if disks.alone else load(where), run.settings)
+    scenario = recalled(brought.application() if brought.alone else load(where), run.settings)
     idle_seconds = float(run.settings["idle_seconds"])
-    own = [kind.name for kind in disks.kinds] if disks.alone else []
+    own = [kind.name for kind in brought.disks] if brought.alone else []
     setup = set_up(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds, backends=own)
     linger = float(run.settings.get("linger_seconds", setup.linger_seconds))
     setup = replace(setup, host=run.settings.get("host", {}), linger_seconds=linger)

@@ -1,0 +1,437 @@
+"""One container made by a program with the OCI command line, as a manager of runc's makes it.
+
+`OciContainer.launch` reads like what containerd's shim is elsewhere:
+
+1. the group with its limits, the bundle
+2. in a thread with mounts of its own: the overlay, then ``runc create``      → ISOLATED when that ends
+3. ``runc start``                                                             → EXECUTED, as the helper tells
+
+Source: OCI runtime-spec, runtime.md "Lifecycle"; runc(8), runc-create(8), runc-exec(8), crun(1).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from errno import ENOENT
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.backends.support import children
+from lab.backends.support.binary import Binary
+from lab.backends.support.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
+from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
+from lab.host import syscalls
+from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.delegation import group_of
+from lab.host.cgroup.hierarchy import Mode, Unused, host_hierarchies
+from lab.host.clock import Timeline, now
+from lab.host.execution import terminals
+from lab.instance import INSIDE, Survivor
+from lab.model import Completed, Phase, Process, TerminalSize
+from lab.record import replace
+from lab.runtime import bundle
+from lab.runtime.cgroup import resources
+from lab.runtime.cgroup.instances import limited
+from lab.runtime.config.model import Config, ProcessConfig, User, to_json
+from lab.runtime.launcher.descriptors import memory_file, pipe
+from lab.runtime.launcher.execs import exec_process, resolved
+from lab.runtime.launcher.handle import collect
+from lab.runtime.launcher.spec import Spec, with_helper
+from lab.runtime.plan import Before
+from lab.runtime.rootfs import layers
+from lab.runtime.rootfs.mounts import DirectoryRoot, OverlayRoot
+
+if TYPE_CHECKING:
+    from lab.backends.support.shared import SharedParts
+
+FOLDER = "oci"  # in the launcher's scratch space: a folder per container, with its bundle and the runtime's state
+STATUS = 3  # in the container: the first descriptor that --preserve-fds lets through
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+ENTERING = 'echo 0 >&{0} && exec "$@" {0}>&-'
+"""For sh: enter the group whose cgroup.procs is that descriptor, close it, and become the program."""
+SIGNALLED = 128
+COMPLAINTS = ("error", "fatal", "panic", "critical")
+
+
+class Made(StrEnum):
+    """The steps of a start, as far as they can be seen from outside."""
+
+    BUNDLE = "write the bundle"
+    CREATE = "let it create the container"
+    START = "let it start the application"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A program with the OCI command line.
+
+    ``refuses_hybrid``: it works with cgroup v1 or v2 and not with both, so that on a hybrid host it is shown v1
+    alone, and enters the v2 group, which has no controller there, before it begins.
+    """
+
+    binary: Binary
+    refuses_hybrid: bool = False
+
+    @property
+    def name(self) -> str:
+        """How it is called where something is said of it."""
+        return self.binary.path.name
+
+    def hidden(self) -> Path | None:
+        """The mount it must not see."""
+        found = host_hierarchies()
+        return found.unified if self.refuses_hybrid and found.mode is Mode.HYBRID else None
+
+
+class OciContainer:
+    """One container of another's: what `lab.runtime.launcher.launcher.Container` is for lab's own runtime."""
+
+    def __init__(
+        self, runtime: Runtime, spec: Spec, config: Config, place: Path, cgroup: ControlGroup, timeline: Timeline
+    ) -> None:
+        self.name = spec.name
+        self.runtime = runtime.name
+        self.config = config
+        self.cgroup = cgroup
+        self.timeline = timeline
+        self._binary = runtime.binary
+        self._hidden = runtime.hidden()
+        self._place = place
+        self._pidfd = -1
+        self._exit_code: int | None = None
+        self._unknown = False  # it has ended as somebody else's child
+        self._reaping = threading.Lock()
+        self._closing = threading.Lock()
+        self._owned = ExitStack()
+
+    @classmethod
+    def launch(
+        cls, runtime: Runtime, site: SharedParts, spec: Spec, stdio: Sequence[int], timeline: Timeline
+    ) -> OciContainer:
+        """Start it and return once the application has been executed; see
+        `lab.runtime.launcher.launcher.Launcher.launch`.
+        """
+        runtime.binary.require_unchanged()
+        with ExitStack() as undo:
+            path, wanted = group_of(site.session.id, spec.name), spec.config.linux.resources
+            with timeline.step("lab", Before.CGROUP):
+                cgroup = limited(path, wanted)
+            undo.callback(cgroup.remove, keep_parents=True)
+            undo.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
+            held = resources.held(cgroup.group, wanted)
+            place = site.launcher.scratch / FOLDER / spec.name
+            place.mkdir(parents=True)
+            undo.callback(shutil.rmtree, place)
+            with timeline.step("lab", Made.BUNDLE):
+                config = with_helper(spec)
+                root = layers.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
+                supervised = replace(config, process=_supervised(config.process, spec.terminal))
+                bundle.write(supervised, place, root=root.target, cgroups_path=f"/{path}")
+            container = cls(runtime, spec, config, place, cgroup, timeline)
+            undo.callback(container._end)
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            undo.callback(os.close, null)
+            status, status_end = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, status)
+            try:
+                container._create(site, root, [*stdio, status_end])
+            finally:
+                os.close(status_end)
+            if (theirs := resources.held(cgroup.group, wanted)) != held:
+                raise LimitError(f"{container.runtime} set other limits than {held}: {theirs}")
+            container._start(status, null)
+            container._owned = undo.pop_all()
+        return container
+
+    @classmethod
+    def take_over(cls, runtime: Runtime, site: SharedParts, spec: Spec, survivor: Survivor) -> OciContainer:
+        """What a process has launched that was killed: it was the parent, and alone would know the exit code."""
+        path = group_of(site.session.id, spec.name)
+        cgroup, place = ControlGroup.open(path), site.launcher.scratch / FOLDER / spec.name
+        container = cls(runtime, spec, with_helper(spec), place, cgroup, survivor.timeline)
+        try:
+            container._pidfd = os.pidfd_open(survivor.pid)
+        except ProcessLookupError as error:
+            raise LabError(f"container {spec.name} has ended") from error
+        container._owned.callback(cgroup.remove, keep_parents=True)
+        container._owned.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
+        container._owned.callback(shutil.rmtree, place)
+        container._owned.callback(container._end)
+        return container
+
+    def _create(self, site: SharedParts, root: OverlayRoot | DirectoryRoot, descriptors: list[int]) -> None:
+        """``create``: when it has ended, the container exists and waits, and is a child of this process."""
+        words = self._words(
+            "create", "--bundle", self._place, "--pid-file", self._place / "pid", "--preserve-fds=1", self.name
+        )
+
+        def create() -> int:
+            pid = self._spawn(words, descriptors, root=root, contains=True)
+            site.session.process(pid)
+            return pid
+
+        with self.timeline.step(self.runtime, Made.CREATE):
+            code, at, self._pidfd = children.adopt(create, self._place / "pid", f"{self.runtime} create")
+        if code != 0 or self._pidfd < 0:
+            raise LaunchError(
+                f"{self.runtime} can't create container {self.name}: {self._complaint(code)}",
+                exit_code=RUNTIME_FAILED,
+            )
+        self.timeline.mark(Phase.ISOLATED, at)
+
+    def _spawn(
+        self,
+        words: list[str],
+        descriptors: list[int],
+        *,
+        root: OverlayRoot | DirectoryRoot | None = None,
+        contains: bool = False,
+    ) -> int:
+        """Start the runtime; in mounts of its own, where it is to see others than the host's. Its pid.
+
+        ``contains``: what it leaves is a process of the container.
+        """
+        if root is None and self._hidden is None:
+            return children.spawn(words, descriptors)
+
+        def in_mounts_of_its_own() -> int:
+            """What a thread unshares is its own (unshare(2)), and what it starts inherits that."""
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+            if root is not None:
+                os.close(root.mount())
+            if self._hidden is None:
+                return children.spawn(words, descriptors)
+            syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)
+            return self._spawn_in_group(words, descriptors, procs) if contains else children.spawn(words, descriptors)
+
+        with ExitStack() as opened, ThreadPoolExecutor(1, f"lab-{self.runtime}") as thread:
+            procs = self._open_group(opened)
+            return thread.submit(in_mounts_of_its_own).result()
+
+    def _open_group(self, opened: ExitStack) -> int:
+        """The v2 group's cgroup.procs, -1 without one: where it is hidden it can't be opened any more."""
+        if self.cgroup.unified_directory is None:
+            return -1
+        procs = os.open(self.cgroup.unified_directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        opened.callback(os.close, procs)
+        return procs
+
+    def _spawn_in_group(self, words: list[str], descriptors: list[int], procs: int) -> int:
+        entering = ["/bin/sh", "-c", ENTERING.format(len(descriptors)), "sh"]
+        return children.spawn([*entering, *words], [*descriptors, procs])
+
+    def _start(self, status: int, null: int) -> None:
+        """``start``; the helper's status pipe reaches its end when the application is executed."""
+        with self.timeline.step(self.runtime, Made.START):
+            pid = self._spawn(self._words("start", self.name), [null] * 3)
+            starting = os.pidfd_open(pid)
+            try:
+                text = self._read_status(status, starting)
+                at = now()
+            finally:
+                os.close(starting)
+                code = children.wait_child(pid, TIMEOUT_SECONDS, f"{self.runtime} start")
+        if text:
+            raise self._not_executed(self.config.process.args[0], int(text))
+        if code != 0 or self._errors():
+            raise LaunchError(
+                f"{self.runtime} can't start container {self.name}: {self._complaint(code)}", exit_code=RUNTIME_FAILED
+            )
+        self.timeline.mark(Phase.EXECUTED, at)
+
+    def _read_status(self, status: int, starting: int) -> bytes:
+        """Everything the helper says, until its end, or until ``start`` has failed without reaching it."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        text, watched = b"", [status, starting]
+        while True:
+            ready, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
+            if status in ready:
+                part = os.read(status, 64)
+                if not part:
+                    return text
+                text += part
+            elif ready:
+                watched.remove(starting)
+                ended = os.waitid(os.P_PIDFD, starting, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if self._errors() or (ended and ended.si_status != 0):
+                    return text
+            else:
+                raise LaunchError(f"container {self.name} did not start within {TIMEOUT_SECONDS:g} s")
+
+    def _not_executed(self, program: str, number: int) -> LaunchError:
+        return LaunchError(
+            f"container {self.name}: execve: {program}: {os.strerror(number)}",
+            exit_code=NOT_FOUND if number == ENOENT else NOT_EXECUTABLE,
+            hint="does the image hold that program?",
+        )
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        """Run a command as root, with the container's own bounding set, filter and limits. See `Instance.execute`."""
+        with ExitStack() as opened:
+            source = memory_file(stdin, opened)
+            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
+            try:
+                begun = self._exec(
+                    exec_process(self.config, argv, User(uid=0, gid=0), "/"), [source, out_end, err_end]
+                )
+            finally:
+                os.close(out_end)
+                os.close(err_end)
+            opened.callback(begun.close)
+            output = collect([out, err], begun.pidfd, timeout_seconds)
+            code = begun.wait(0)
+        if output is None or code is None:
+            raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
+        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
+
+    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Child:
+        """Start one more process; see `lab.runtime.launcher.execs.start`, whose terminal it makes in the same way."""
+        return self._exec(resolved(self.config, process), stdio, terminal)
+
+    def _exec(self, process: ProcessConfig, stdio: Sequence[int], terminal: TerminalSize | None = None) -> Child:
+        """``exec``, which leaves lab's helper behind, which says whether the command could be executed."""
+        if self.wait(0) is not None:
+            raise LabError(f"container {self.name} has ended")
+        with tempfile.TemporaryDirectory(dir=self._place) as name, ExitStack() as opened:
+            folder = Path(name)
+            whole = to_json(replace(self.config, process=_supervised(process, terminal)))
+            (folder / "process.json").write_text(json.dumps(whole["process"]))
+            status, status_end = pipe(opened)
+            options = ("--detach", "--preserve-fds=1", "--process", folder / "process.json")
+            words = self._words("exec", *options, "--pid-file", folder / "pid", self.name, log=folder / "log")
+            try:
+                code, _, pidfd = children.adopt(
+                    lambda: self._spawn(words, [*stdio, status_end], contains=True),
+                    folder / "pid",
+                    f"{self.runtime} exec",
+                )
+            finally:
+                os.close(status_end)
+            if code != 0 or pidfd < 0:
+                complaint = self._complaint(code, folder / "log")
+                raise LaunchError(
+                    f"{process.args[0]} can't be executed in container {self.name}: {complaint}",
+                    exit_code=RUNTIME_FAILED,
+                )
+            child = Child(pidfd)
+            if text := os.read(status, 64):
+                child.close()
+                raise self._not_executed(process.args[0], int(text))
+        return child
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """The application's exit code (128 + n after signal n), or None when the time ran out first.
+
+        Raises ExitUnknown when it has ended as somebody else's child.
+        """
+        if self._exit_code is None and self._pidfd >= 0:
+            ended, _, _ = select.select([self._pidfd], [], [], timeout_seconds)
+            with self._reaping:
+                self._reap(bool(ended))
+        if self._unknown:
+            raise ExitUnknown(f"the exit code of {self.name} is not known: its parent was killed")
+        return self._exit_code
+
+    def _reap(self, ended: bool) -> None:
+        if self._exit_code is None and self._pidfd >= 0:
+            try:
+                self._exit_code = children.reap(self._pidfd)
+            except ChildProcessError:
+                self._unknown = ended
+
+    def signal(self, number: int) -> None:
+        """To its first process, which forwards it. No error if it has ended."""
+        with self._reaping:
+            if self._pidfd >= 0 and self._exit_code is None:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, number)
+
+    def close(self) -> None:
+        """Kill what still runs and remove everything that was made for it, verified. Idempotent."""
+        with self._closing:
+            self._owned.close()
+
+    def _end(self) -> None:
+        """Killed and reaped by its parent, which this is, then ``delete``, as a shim does it."""
+        self.signal(signal.SIGKILL)
+        left = self.cgroup.processes() if self._pidfd < 0 else []
+        self.cgroup.kill(KILL_SECONDS)
+        for pid in left:  # of a runtime that was killed on its way, they may be children of this process
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        if self._pidfd >= 0:
+            with suppress(ExitUnknown):
+                self.wait(KILL_SECONDS)
+            with self._reaping:
+                os.close(self._pidfd)
+                self._pidfd = -1
+        self._delete()
+
+    def _delete(self) -> None:
+        """What it keeps besides its state, which lies in this container's folder, nobody but the runtime knows."""
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            pid = self._spawn(self._words("delete", "--force", self.name), [null] * 3)
+            code = children.wait_child(pid, TIMEOUT_SECONDS, f"{self.runtime} delete")
+            why = self._complaint(code) if code else ""
+        except LabError as error:
+            why = error.message
+        finally:
+            os.close(null)
+        if why:
+            raise LabError(
+                f"container {self.name} was ended, but {self.runtime} did not delete it: {why}", hint="lab clean"
+            )
+
+    def _words(self, verb: str, *arguments: str | Path, log: Path | None = None) -> list[str]:
+        options = ["--root", self._place / "state", "--log", log or self._place / "log", "--log-format", "json"]
+        return [str(word) for word in (self._binary.path, *options, verb, *arguments)]
+
+    def _errors(self, path: Path | None = None) -> list[str]:
+        """What it complained about (runc(8), --log-format json)."""
+        with suppress(FileNotFoundError):
+            lines = (path or self._place / "log").read_text(errors="replace").splitlines()
+            return [said for line in lines if (said := complaint(line))]
+        return []
+
+    def _complaint(self, code: int, path: Path | None = None) -> str:
+        if errors := self._errors(path):
+            return errors[-1]
+        if code > SIGNALLED:
+            return f"it was ended by signal {code - SIGNALLED}"
+        if code == 0:
+            return "it ended as if all were well, and left no process"
+        return f"it ended with exit code {code}, and gave no reason in its log"
+
+
+def complaint(line: str) -> str:
+    """What a line of a runtime's log complains about, "" if it does not.
+
+    runc and crun write ``{"level": "error", "msg": …}``, youki ``{"level": "ERROR", "fields": {"message": …}}``.
+    """
+    try:
+        entry: Any = json.loads(line)
+        level, fields = str(entry["level"]).lower(), entry.get("fields")
+        said = entry.get("msg") or (fields.get("message") if isinstance(fields, dict) else "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return " ".join(str(said or "").split()) if level in COMPLAINTS else ""
+
+
+def _supervised(process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
+    """With lab's helper in front, as lab's own runtime puts it, that may make it a terminal."""
+    options = ["--status-fd", str(STATUS), *(terminals.as_option(terminal) if terminal else [])]
+    return replace(process, args=(INSIDE, "init", *options, "--", *process.args))
