@@ -100,7 +100,7 @@ class InstanceResources:
     def publish_at(self, address: IPv4Address) -> None:
         """Publish the request's ports of an instance that another has connected to the session's bridge."""
         self.address = address
-        for wanted in self._request.published:
+        for wanted in self.request.published:
             self._open(self._site.network, wanted)
 
     def hosts(self) -> str:
