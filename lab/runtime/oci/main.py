@@ -109,12 +109,16 @@ class Interrupted(BaseException):
     """A signal wants this process to end; what it has made is undone on the way out."""
 
 
-def main() -> NoReturn:
-    """The executable. Leaves without the interpreter's own farewell, which takes as long as some verbs."""
+def main(at_end: Callable[[], None] = lambda: None) -> NoReturn:
+    """The executable. Leaves without the interpreter's own farewell, which takes as long as some verbs; ``at_end`` is
+    called before.
+    """
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
-    os._exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    at_end()
+    os._exit(code)
 
 
 def installed() -> NoReturn:
