@@ -29,10 +29,11 @@ def file_of(checkout: Path) -> Path:
     return checkout / "runtime" / "oci" / "__pycache__" / f"packed.{sys.implementation.cache_tag}"
 
 
-def ask(checkout: Path, *words: str) -> tuple[str, set[str]]:
+def ask(checkout: Path, *words: str, umask: int = -1) -> tuple[str, set[str]]:
     """What ``lab-oci`` says, and lab's modules that were imported each by itself."""
     program = checkout / "runtime" / "oci" / "lab-oci"
-    done = subprocess.run([PYTHON, "-IS", "-v", program, *words], capture_output=True, text=True, check=True)
+    command = [PYTHON, "-IS", "-v", program, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, umask=umask)
     found = [line.split("'")[1] for line in done.stderr.splitlines() if line.startswith("import 'lab")]
     alone = [line.split("'")[1] for line in done.stderr.splitlines() if "import 'lab" in line and "Source" in line]
     assert len(found) > len(IMPORTED_BEFORE)
@@ -86,13 +87,14 @@ def test_a_broken_file_is_none(checkout: Path, damage: str) -> None:
     assert ask(checkout, "features")[1] == IMPORTED_BEFORE, "it was made anew"
 
 
-def test_nobody_else_can_write_it(checkout: Path) -> None:
-    """Whatever the caller's umask is; one that somebody can write is not looked at."""
-    before = os.umask(0)
-    try:
-        ask(checkout, "features")
-    finally:
-        os.umask(before)
+def test_nobody_else_can_write_what_is_imported(checkout: Path) -> None:
+    """With the caller's umask Python would make folders for compiled files that are everybody's."""
+    ask(checkout, "features", umask=0)
+    assert not [path for path in checkout.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o002]
+
+
+def test_one_that_others_can_write_is_not_looked_at(checkout: Path) -> None:
+    ask(checkout, "features", umask=0o022)
     assert file_of(checkout).stat().st_mode & 0o777 == 0o644
     file_of(checkout).chmod(0o646)
     assert ask(checkout, "features")[1] > IMPORTED_BEFORE
