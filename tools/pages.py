@@ -22,8 +22,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
-sys.path.insert(0, str(Path(__file__).parent))
-import docstrings
+sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs loads this file by its path
+from tools import docstrings
 
 ROOT = Path(__file__).parents[1]
 THEME = Path(__file__).parent / "theme"

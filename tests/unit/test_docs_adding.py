@@ -26,7 +26,7 @@ def run(copy: Path, *words: str | Path, **environment: str) -> Done:
     return subprocess.run(
         [sys.executable, *words],
         cwd=copy,
-        env=os.environ | {"PYTHONPATH": str(copy)} | environment,
+        env=os.environ | {"PYTHONPATH": str(copy), "LAB_WRITE_PAGES": ""} | environment,
         capture_output=True,
         text=True,
         timeout=200,
@@ -86,7 +86,7 @@ def test_a_command_is_there_as_the_page_tells(tmp_path: Path) -> None:
 
 def test_a_study_is_there_as_the_page_tells(tmp_path: Path) -> None:
     """tests/container/test_study_documented.py measures with it."""
-    copy = checkout(tmp_path, "lab", "pyproject.toml")
+    copy = checkout(tmp_path, "lab", "tools", "pyproject.toml")
     names = follow("adding-a-study.md", copy)
     assert_in_style(copy, names)
     assert "again      Start the same copy again and again." in run(copy, "-c", HELP).stdout
