@@ -6,6 +6,7 @@ knows who measures them.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -244,6 +245,11 @@ class Backend(ABC):
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]
     knobs: ClassVar[tuple[Knob, ...]] = ()
+
+    @property
+    def slug(self) -> str:
+        """Its name as part of an instance's, which is a host name, a folder and an id of other runtimes."""
+        return re.sub(r"[^A-Za-z0-9.-]", "-", self.name)
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:

@@ -90,7 +90,7 @@ def ask_backends(
         directory = logs / backend.name
         directory.mkdir(parents=True, exist_ok=True)
         request = LaunchRequest(
-            name=f"asked-{backend.name}", image=image, process=process, limits=limits, log_directory=directory
+            name=f"asked-{backend.slug}", image=image, process=process, limits=limits, log_directory=directory
         )
         asked = None if ends else _ask(backend, request, watch, chosen)
         if asked is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -209,3 +210,14 @@ def test_a_killed_lab_leaves_nothing_though_the_runtime_is_gone(image: Image, tm
         time.sleep(0.1)
     assert not group.exists()
     assert_unchanged(before)
+
+
+def test_the_questions_are_asked_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backend's name has a sign that no name of an instance may have."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(RUNC, "runc_copy")
+    words = [*LAB, "isolation", "--on", "oci:./runc_copy", "--probe", "set-hostname", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)
+    assert (answer["backend"], answer["as_expected"]) == ("oci:runc-copy", True)

@@ -130,7 +130,7 @@ class Density(Measurement):
         number = len(stack.instances) + 1
         self.watch.progress(number - 1, self.until.copies)
         self.watch.doing(f"{stack.backend.name}: copy {number}")
-        name = f"{stack.backend.name}-{number}"
+        name = f"{stack.backend.slug}-{number}"
         before = int(facts.memory()["available_bytes"])
         try:
             wanted = self.request(name)
@@ -185,7 +185,7 @@ class Density(Measurement):
 
     def _burst(self, backend: Backend, size: int, *, record: bool = True) -> None:
         """``size`` copies requested at once: seconds until the last of them has answered, failed if one has not."""
-        names = [f"{backend.name}-burst{size}-{number}" for number in range(1, size + 1)]
+        names = [f"{backend.slug}-burst{size}-{number}" for number in range(1, size + 1)]
         failures: list[LabError] = []
         with (
             self._at_caches(backend, self.request(names[0]), shared=False),

@@ -244,7 +244,7 @@ class Noisy(Measurement):
         with ExitStack() as stack:
             instances = []
             for role in ("victim", "aggressor"):
-                name = f"{backend.name}-{role}-{self._done}"
+                name = f"{backend.slug}-{role}-{self._done}"
                 wanted = replace(self.request(name), limits=limits)
                 instances.append(stack.enter_context(self.serving(backend, wanted)).instance)
             victim, aggressor = instances
@@ -344,7 +344,7 @@ class Noisy(Measurement):
         self.watch.note(f"{backend.name} {confined}: {error.message}")
         detail = {"kind": QUIET, "limits": str(confined), "fell": True}
         failed = failure(RATE, "requests/s", error)
-        self._append(backend, block, f"{backend.name}-victim-{self._done}", detail, failed)
+        self._append(backend, block, f"{backend.slug}-victim-{self._done}", detail, failed)
 
     def _append(
         self, backend: Backend, block: int, instance: str, detail: Mapping[str, object], *seen: Observation

@@ -95,7 +95,7 @@ class Starts(Measurement):
 
     def _one(self, backend: Backend, number: int, position: int) -> None:
         """One copy from its request until nothing of it is left; whatever fails is a result, too."""
-        name = f"{backend.name}-{number}"
+        name = f"{backend.slug}-{number}"
         before = int(facts.memory()["available_bytes"])
         seen: list[Observation] = []
         try:
@@ -138,7 +138,7 @@ class Starts(Measurement):
             return False
         quantity, how = (STAGGER, f"one each {gap_seconds:g} s") if gap_seconds else (CROWD, "at once")
         self.watch.doing(f"{backend.name}: {size} copies, {how}")
-        names = [f"{backend.name}-{quantity.partition('.')[2]}{size}-{place + 1}" for place in range(size)]
+        names = [f"{backend.slug}-{quantity.partition('.')[2]}{size}-{place + 1}" for place in range(size)]
         with ExitStack() as standing, ThreadPoolExecutor(size, "lab-starts") as threads:
             # each has a stack of its own: one is not safe to use from several threads
             stacks = [standing.enter_context(ExitStack()) for _ in names]

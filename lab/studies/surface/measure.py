@@ -147,7 +147,7 @@ class Exposure(Measurement):
 
     def _observe(self, backend: Backend, block: int, observer: Observer) -> None:
         """One instance, from its start to its end; its start again, without functions, where they take too long."""
-        name = f"{backend.name}-{block}"
+        name = f"{backend.slug}-{block}"
         try:
             self._start(backend, block, observer)
         except TooSlow as error:
@@ -157,7 +157,7 @@ class Exposure(Measurement):
             self._fail(backend, block, name, START, error)
 
     def _start(self, backend: Backend, block: int, observer: Observer) -> None:
-        wanted = self.request(f"{backend.name}-{block}")
+        wanted = self.request(f"{backend.slug}-{block}")
         with ExitStack() as stack:
             self.watch.doing(f"{backend.name}: start")
             with observer.window(own_threads()) as window:
@@ -198,7 +198,7 @@ class Exposure(Measurement):
 
     def _call(self, backend: Backend) -> None:
         """Every system call from inside an instance that nobody traces."""
-        wanted = self.request(f"{backend.name}-{WARM_UP}")
+        wanted = self.request(f"{backend.slug}-{WARM_UP}")
         try:
             with self.serving(backend, wanted) as subject:
                 confined = self._filter(backend, subject.instance)
