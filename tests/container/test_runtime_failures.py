@@ -101,6 +101,12 @@ from lab.model import Process
 from lab.runtime import bundle
 from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
 
+def words(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # the go-between of `execute`, which has ended
+        return b""
+
 session, scratch, root, witness = sys.argv[1:]
 launcher = Launcher.start(session, Path(scratch), cleanup=["/bin/sh", "-c", f"echo cleaned > {witness}"])
 null = os.open(os.devnull, os.O_RDWR)
@@ -114,7 +120,7 @@ for number, make in enumerate((bundle.container_config, bundle.process_config)):
         target=containers[-1].execute, args=(("sleep", "999"),), kwargs={"timeout_seconds": 900}, daemon=True
     )
     beside.start()
-    while not any(b"999" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in containers[-1].cgroup.processes()):
+    while not any(b"999" in words(pid) for pid in containers[-1].cgroup.processes()):
         time.sleep(0.01)
 print(launcher.pid, flush=True)
 time.sleep(1000)
