@@ -112,8 +112,10 @@ class Docker(SiteBackend):
         from lab.backends.engine.engine import Engine
         from lab.backends.engine.instance import DockerInstance
 
-        self.site.adopt_network_of(survivor.pid)
         self._engine = Engine.adopt(self.site)
+        for pid in self._engine.processes():  # they live in lab's network, and keep it
+            self.site.adopt_network_of(pid)
+            break
         return DockerInstance.adopt(self.name, request, self._engine, survivor, self.files_left(request))
 
     def close(self) -> None:

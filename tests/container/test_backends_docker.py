@@ -268,3 +268,12 @@ def test_leaving_the_site_stops_what_was_forgotten(image: Image, tmp_path: Path)
         forgetful.backend(DOCKER).prepare(image)
         launch(forgetful, image, "sleep 600", tmp_path)
     assert_unchanged(before)
+
+
+@pytest.mark.nightly
+def test_what_an_engine_would_disturb_is_refused_in_a_line(site: Site, image: Image, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {image.name}\n")
+    words = [sys.executable, "-m", "lab.cli.main", "noisy", str(tmp_path), "--on", "docker", "--out", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "its Engine would be bounded" in done.stderr

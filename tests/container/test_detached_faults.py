@@ -18,6 +18,7 @@ from detached import LAB, Detached, assert_nothing_left, check_survival, detache
 from host_state import RUNTIME, wait_until
 from tiny import tiny_image
 
+from lab.backends.engine import dockerd
 from lab.backends.site import Site
 from lab.backends.support.base import SiteBackend
 from lab.errors import ExitUnknown, LabError
@@ -63,6 +64,18 @@ def test_supervisor_and_launcher_are_killed(
     ended = check_survival(instances, backend, "both", supervisor=True, launcher=True)
     assert ended.exit_code is None
     assert instances.status("both").startswith("Exited (?)")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("supervisor", "launcher"), [(True, False), (False, True), (True, True)])
+def test_docker_knows_the_exit_code_whoever_is_killed(
+    supervisor: bool, launcher: bool, instances: Detached, missing: Callable[[str], None]
+) -> None:
+    """Its Engine is the parent, and nobody's of lab's: a new supervisor asks it."""
+    if dockerd.lacking():
+        missing(f"{dockerd.lacking()}, which is Debian's docker.io")
+    ended = check_survival(instances, "docker", "docked", supervisor=supervisor, launcher=launcher)
+    assert ended.exit_code == 5
 
 
 def test_several_commands_meet_a_lost_supervisor_at_once(instances: Detached) -> None:

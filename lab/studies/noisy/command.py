@@ -79,6 +79,11 @@ def noisy(
         from lab.studies.noisy.measure import Bound, Noisy, Wishes, fill
 
         chosen, seed = choose_backends(on), drawn(seed)
+        if engines := [name for name in chosen if site.backend(name).dockers]:
+            raise UsageError(
+                f"{engines[0]} can't be asked here: its Engine would be bounded together with the neighbours",
+                hint="--on container,runc",
+            )
         scenario = asked(load(target), port, ready)
         setup = set_up(site, scenario, limit(scenario.limits, memory, cpus), [], 0.0, backends=chosen, loaded=True)
         if setup.scenario.load is None:
