@@ -31,9 +31,13 @@ if TYPE_CHECKING:
 
 BINARY = "binary"
 JOINED = "All cgroup hierarchies of the host are joined, those that lab does without too."
-WRITABLE = "On cgroup v1 the tmpfs above the view of the cgroups can be written to (runc 1.1, crun 1.8)."
+WRITABLE = (
+    "On cgroup v1 the tmpfs above the view of the cgroups can be written to (seen: runc 1.0, 1.1, crun 0.17, 1.8)."
+)
 TUN_CLOSED = ((1, 2, 0), (1, 2, 4))
 """runc from 1.2.0 to before 1.2.4 allowed no tun devices; all others do (release notes of 1.2.4)."""
+TUN_OPEN = (0, 17)
+"""crun of that release, tried, allows them; 1.8.1, tried as well, does not."""
 HABITS: Mapping[str, tuple[str, ...]] = {
     "runc": (JOINED, WRITABLE),
     "crun": (
@@ -43,7 +47,7 @@ HABITS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """What runtimes do otherwise, by what their version begins with."""
-TUN = "The device /dev/net/tun is allowed: runc adds it to what the configuration allows."
+TUN = "The device /dev/net/tun is allowed: this runtime adds it to what the configuration allows."
 UNKNOWN = "What this runtime does otherwise than lab's is not known beforehand: the isolation questions ask inside."
 REFUSE_HYBRID = ("crun",)
 
@@ -52,7 +56,8 @@ def habits(binary: Binary) -> tuple[str, ...]:
     """A sentence for each way in which containers of that program are known to differ from lab's."""
     program, release = binary.answers.program, binary.answers.release
     known = HABITS.get(program, (UNKNOWN,))
-    return (*known, TUN) if program == "runc" and not TUN_CLOSED[0] <= release < TUN_CLOSED[1] else known
+    allows_tun = {"runc": not TUN_CLOSED[0] <= release < TUN_CLOSED[1], "crun": release == TUN_OPEN}
+    return (*known, TUN) if allows_tun.get(program) else known
 
 
 def binary_knob(first: str) -> Knob:

@@ -196,6 +196,8 @@ def test_what_is_known_of_a_release_is_said_of_it_alone() -> None:
     assert TUN in said("runc version 1.1.5")
     assert TUN not in said("runc version 1.2.1")
     assert TUN in said("runc version 1.2.4")
+    assert TUN in said("crun version 0.17")
+    assert TUN not in said("crun version 1.8.1")
     assert any("not known" in sentence for sentence in said("youki version 0.5.0"))
     assert not any("not known" in sentence for sentence in said("crun version 1.8.1"))
 
