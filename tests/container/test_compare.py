@@ -16,6 +16,7 @@ from lab.analysis import load
 from lab.analysis.caches import starts
 
 ARMS = {"process", "process#aa", "container"}
+BOOTS = ("--on", "process,container", "--metrics", "boot", "--blocks", "3")
 QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed", "7", "--idle", "0.2")
 
 
@@ -54,7 +55,7 @@ def test_from_a_dockerfile_to_a_report(complete: tuple[Path, str]) -> None:
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: Path, tmp_path: Path) -> None:
-    words = [*LAB, "compare", str(scenario), *QUICK, "--blocks", "3", "--out", str(tmp_path)]
+    words = [*LAB, "compare", str(scenario), *BOOTS, "--out", str(tmp_path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_block(process, "block 2")
     process.send_signal(signal.SIGINT)
@@ -68,8 +69,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: Path, tmp_path:
 
 
 def test_a_killed_run_goes_on_as_cold_as_before(scenario: Path, tmp_path: Path) -> None:
-    words = [*LAB, "compare", str(scenario), "--on", "process,container", "--metrics", "boot", "--caches", "cold"]
-    words += ["--blocks", "3", "--out", str(tmp_path)]
+    words = [*LAB, "compare", str(scenario), *BOOTS, "--caches", "cold", "--out", str(tmp_path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_block(process, "block 2")
     process.kill()
