@@ -40,6 +40,8 @@ from lab.metrics.base import Subject
 from lab.metrics.readiness import wait_ready
 from lab.model import HttpReadiness, Limits, LogReadiness, Phase, Readiness, StartedReadiness
 from lab.network.dhcp import FIRST_USER
+from lab.results.record import Ending
+from lab.results.store import RunFolder
 
 LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
 BOOT_SECONDS = 240.0  # emulated, on a busy host
@@ -299,6 +301,60 @@ def test_disks_are_compared_beside_a_container(web: Path, tmp_path: Path, missin
     assert any(sample["metric"] == "isolation" for sample in samples), "the container was asked"
     assert "did not make" in done.stdout
     before.check()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_a_comparison_of_disks_goes_on_after_an_interruption_and_a_crash(lab_home: Path, tmp_path: Path) -> None:
+    """From anywhere, with the same disks and no others; each arm is observed once in each block."""
+    host = snapshot(lab_home)
+    disks = [grub_disk(tmp_path / f"{name}.raw", "sleep 3\nhalt\n") for name in "ab"]
+    begin = [
+        "compare", "--on", ",".join(f"vm:./{disk.name}" for disk in disks), "--ready", f"log:{GREETING}",
+        "--metrics", "boot", "--blocks", "2", "--memory", "64M", "--out", "results",
+    ]  # fmt: skip
+    with subprocess.Popen([*LAB, *begin], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as lab:
+        began = wait_until(lambda: len(observed(tmp_path)) == 1, 2 * BOOT_SECONDS)
+        lab.send_signal(signal.SIGINT)
+        told = lab.communicate(timeout=BOOT_SECONDS)[1].decode()
+    assert began, told
+    assert lab.returncode == 130, told
+    assert "lab compare --resume" in told
+    (folder,) = (tmp_path / "results").iterdir()
+    resume = [*LAB, "compare", "--resume", str(folder)]
+
+    with disks[1].open("r+b") as disk:
+        disk.seek(DISK_BYTES - 1)
+        disk.write(b"x")
+        disk.flush()
+        refused = subprocess.run(resume, check=False, capture_output=True, text=True, timeout=BOOT_SECONDS)
+        disk.seek(DISK_BYTES - 1)
+        disk.write(b"\0")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("lab: b.raw has changed"), refused.stderr
+
+    with subprocess.Popen(resume, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as lab:
+        assert wait_until(lambda: len(observed(tmp_path)) == 3, 2 * BOOT_SECONDS)
+        lab.kill()
+    subprocess.run([*LAB, "clean"], check=True, capture_output=True)
+    assert_unchanged(host, home=lab_home)
+
+    done = subprocess.run(resume, check=False, capture_output=True, text=True, timeout=2 * BOOT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    arms = {"vm:a", "vm:b", "vm:a#aa"}
+    assert sorted(observed(tmp_path)) == sorted((block, arm) for block in (1, 2) for arm in arms)
+    assert json.loads((folder / "run.json").read_text())["ended_because"] == Ending.BLOCKS
+    assert_unchanged(host, home=lab_home)
+
+
+def observed(out: Path) -> list[tuple[int, str]]:
+    """Block and arm of each boot that counts."""
+    return [
+        (sample.block, sample.arm)
+        for record in out.glob("results/*/run.json")
+        for sample in RunFolder.open(record.parent).samples()
+        if sample.quantity == "boot.total" and not sample.warmup and sample.value is not None
+    ]
 
 
 def test_the_command_ends_as_the_system_does(tmp_path: Path) -> None:

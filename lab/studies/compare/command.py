@@ -307,10 +307,12 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
         raise ResultsError(f"{run.name} was planned by an earlier lab, of other arms", hint="start a new run")
     require(conditions, plan.arms, list(run.metrics), scenario)
     setup = treated(site, with_factors(site, setup, plan), plan)
-    if {image.digest for image in setup.images} != ({*run.images} or {run.image["digest"]}):
-        raise ResultsError(
-            f"{run.scenario} now builds another image than {run.name} measured", hint="start a new run"
-        )
+    known = {*run.images} or {run.image["digest"]}
+    if {image.digest for image in setup.images} != known:
+        images = [kind.own_image for kind in brought.disks]
+        changed = [image.name for image in images if image is not None and image.digest not in known]
+        what = " and ".join(changed) or f"what {run.scenario} builds"
+        raise ResultsError(f"{what} has changed since {run.name} measured it", hint="start a new run")
     folder.abandon_incomplete()
     return _run(site, setup, plan, folder, shown, as_json)
 
