@@ -92,7 +92,8 @@ def _compare(material: Material, quantity: str, state: str, subject: str) -> Sta
     for arm, ratio in ratios.items():
         times = f"{format_ratio(ratio.ratio)} for " if ratio.claim else ""
         named[ratio.judged.verdict].append(f"{times}{stamped(arm)}")
-    parts = [f"{format_value(base.median, base.unit)} for {material.baseline}", *named[Verdict.DIFFERENT]]
+    first = next(arm for arm in material.arms if arm.label == material.baseline)
+    parts = [f"{format_value(base.median, base.unit)} for {stamped(first)}", *named[Verdict.DIFFERENT]]
     parts += [
         f"{verdict.words} for {', '.join(named[verdict])}"
         for verdict in (Verdict.SAME, Verdict.OPEN)

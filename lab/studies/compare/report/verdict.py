@@ -98,7 +98,8 @@ def _cost(material: Material, subject: Subject) -> str:
         value = material.value(quantity, arm.label, state)
         if value is not None and arm.label != material.baseline:
             others.append((arm, format_value(value.median, value.unit), material.ratio(quantity, arm.label, state)))
-    parts = [subject.base.format(arm=material.baseline, value=format_value(base.median, base.unit))]
+    first = next(arm for arm in material.arms if arm.label == material.baseline)
+    parts = [subject.base.format(arm=_named(first), value=format_value(base.median, base.unit))]
     same = [_named(arm, value) for arm, value, ratio in others if _is(ratio, Verdict.SAME)]
     if same:
         parts.append(f"{_and(same)} {'is' if len(same) == 1 else 'are'} proven to be the same within {WITHIN}")
