@@ -33,6 +33,23 @@ def grub_disk(path: Path, script: str = "halt\n", *, platform: grub.Platform = g
     return path
 
 
+def program_disk(path: Path, program: bytes, options: str) -> Path:
+    """A raw disk whose GRUB loads ``program``, which is made like a Linux kernel, and tells it ``options``.
+
+    It lies on the disk without a file system: GRUB takes a list of sectors for a file.
+    """
+    first, count = 2048, -(-len(program) // 512)
+    script = f"serial --unit=0\nterminal_output serial\nlinux (hd0){first}+{count} {options}\nboot\n"
+    with tempfile.TemporaryDirectory() as scratch:
+        core = grub.core_image(grub.BIOS, script, Path(scratch), modules=("serial", "terminal"))
+    with path.open("wb") as disk:
+        disk.write(grub.boot_record(core, b""))
+        disk.seek(first * 512)
+        disk.write(program.ljust(count * 512, b"\0"))
+        disk.truncate(max(DISK_BYTES, (first + count) * 512))
+    return path
+
+
 WRITER = (
     "be 34 7c b8 00 43 cd 13 72 08"  # again: mov si, packet; mov ax, 4300h; int 13h; jc done
     "66 83 06 3c 7c 40 eb ee"  # add dword [packet + 8], 64; jmp again

@@ -132,15 +132,22 @@ def make_root(root: Root, work: Path) -> dict[str, str]:
     """
     say(f"making Debian {root.suite}{', fresh' if root.fresh else ' with what lab needs'}: some minutes, once")
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", work / KEY], timeout_seconds=60)
-    script = "import sys; from machines.disk import fill_root; fill_root(*sys.argv[1:])"
-    words = [root.suite, "fresh" if root.fresh else "", work]
+    said = in_a_mount_namespace("machines.disk", "fill_root", root.suite, "fresh" if root.fresh else "", work)
+    shutil.rmtree(work / "tree")
+    return {"host_key": said}
+
+
+def in_a_mount_namespace(module: str, function: str, *words: str | Path) -> str:
+    """Call a function of the tests' with ``words`` in a process of its own, in a mount namespace of its own; what it
+    has written to standard output. Raises CommandError.
+    """
+    script = f"import sys; from {module} import {function}; {function}(*sys.argv[1:])"
     done = run(
         ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private", sys.executable, "-c", script,
          *words],
         timeout_seconds=2 * SECONDS, environment={"PYTHONPATH": f"{checkout.ROOT}:{checkout.ROOT / 'tests'}"},
     )  # fmt: skip
-    shutil.rmtree(work / "tree")
-    return {"host_key": done.stdout.decode().strip()}
+    return done.stdout.decode().strip()
 
 
 def fill_root(suite: str, fresh: str, folder: str) -> None:
