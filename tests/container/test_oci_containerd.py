@@ -13,8 +13,9 @@ import oci
 import pytest
 from oci import until
 
+from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.group import Group
-from lab.host.cgroup.hierarchy import make_room
+from lab.host.cgroup.hierarchy import Unused, make_room
 
 pytestmark = pytest.mark.alone  # containerd mounts in the host's own namespace
 
@@ -62,6 +63,7 @@ def ctr() -> Iterator[Ctr]:
             everything = Group(group)
             everything.kill()
             everything.remove()
+            ControlGroup.open(f"{group}/any", hierarchies=Unused.detect()).prune_parents()
 
 
 def test_in_the_foreground(ctr: Ctr) -> None:

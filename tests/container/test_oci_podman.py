@@ -21,8 +21,9 @@ import oci
 import pytest
 from oci import until
 
+from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.group import Group
-from lab.host.cgroup.hierarchy import make_room
+from lab.host.cgroup.hierarchy import Unused, make_room
 
 pytestmark = pytest.mark.alone  # podman mounts in the host's own namespace
 
@@ -77,6 +78,7 @@ def podman() -> Iterator[Podman]:
             everything = Group(group)
             everything.kill()
             everything.remove()
+            ControlGroup.open(f"{group}/any", hierarchies=Unused.detect()).prune_parents()
 
 
 def unmounted(folder: str) -> bool:
