@@ -111,8 +111,8 @@ class Reference(Container):
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
         """The path of its program among the rest. Raises UsageError for a program that is none of this runtime's."""
-        levels = super().settle(knobs)
-        if BINARY in knobs:
+        levels, usual = super().settle(knobs), super().settle()
+        if levels[BINARY] != usual[BINARY]:  # the usual one is looked at by `check`
             answers = cls.binary(knobs).answers
             if answers.trouble:
                 raise UsageError(f"{knobs[BINARY]} is no OCI runtime: {answers.trouble}", hint=f"name a {cls.kin()}")

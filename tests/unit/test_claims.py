@@ -67,7 +67,7 @@ def test_what_has_no_p_is_never_claimed(tmp_path: Path) -> None:
 
 
 def test_it_is_seen_when_a_missing_p_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "adjusted", lambda p_values, is_headline: p_values.fillna(0.0))
+    monkeypatch.setattr(judge, "adjusted", lambda p_values, is_headline: np.nan_to_num(p_values, nan=0.0))
     assert of_two_blocks(tmp_path)["claim"].any()
 
 

@@ -190,7 +190,7 @@ def test_functions_and_exits_are_recorded_where_they_can_be_traced(
     monkeypatch.setattr(exposure, "IDLE_SECONDS", 0)
     site: Any = SimpleNamespace(session=None, scratch=loaded.path)
     setup: Any = SimpleNamespace(image=SimpleNamespace(digest="sha256:0"))
-    backend: Any = SimpleNamespace(name="container")
+    backend: Any = SimpleNamespace(name="container", slug="container")
     run = exposure.Exposure(site, setup, folder, Silent(), seed=1, rounds=1)
     before = len(list(folder.samples()))
     with folder, run._observed() as observer:
@@ -248,7 +248,7 @@ def test_where_functions_take_too_long_they_are_given_up_and_the_start_is_counte
     process = SimpleNamespace(argv=["app"])
     monkeypatch.setattr(run, "request", lambda name: SimpleNamespace(name=name, process=process))
     monkeypatch.setattr(run, "serving", lambda backend, wanted: nullcontext(SimpleNamespace(instance=instance)))
-    observer, backend = Slow(), SimpleNamespace(name="container")
+    observer, backend = Slow(), SimpleNamespace(name="container", slug="container")
     before = len(list(folder.samples()))
     with folder:
         run._observe(backend, 4, observer)  # type: ignore[arg-type]
