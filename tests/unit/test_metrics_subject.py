@@ -15,7 +15,8 @@ from host_state import wait_until
 from local_instance import LOOPBACK, LocalInstance
 
 from lab.errors import LabError, LaunchError, NotReady
-from lab.metrics import wrk
+from lab.host.survey import virtualisation
+from lab.metrics import readiness, wrk
 from lab.metrics.base import Metric, Subject
 from lab.metrics.cpu import Cpu
 from lab.metrics.memory import Memory
@@ -169,6 +170,16 @@ class Tables:
 )
 def test_who_never_answers_is_told_why(port: int | None, said: str) -> None:
     assert listeners(Tables(), port) == said  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("by", "seconds"), [("kvm", "0.1"), ("none", "0.1"), ("qemu", "0.4")])
+def test_an_emulated_host_gets_more_time(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, seconds: str
+) -> None:
+    monkeypatch.setattr(readiness, "platform", lambda: virtualisation.of(by))
+    wanted = scenario(port, TcpReadiness(), ready_timeout_seconds=0.1)
+    with LocalInstance(["sleep", "10"], tmp_path) as instance, pytest.raises(NotReady, match=rf"within {seconds} s"):
+        wait_ready(subject_of(instance, wanted))
 
 
 def test_a_port_is_needed_to_ask_one(tmp_path: Path) -> None:
