@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lab.errors import GroupGone, LabError, LaunchError, NotReady
 from lab.host.clock import RUNNING, now
-from lab.host.survey.virtualisation import Ground, platform
+from lab.host.survey.virtualisation import platform
 from lab.instance import Instance
 from lab.metrics.base import Subject
 from lab.metrics.health import Health
@@ -55,10 +55,6 @@ CONSOLE_STEP_SECONDS = 0.01  # a whole system says much
 LOOKED_AT_BYTES = 1 << 18
 LONGEST_LINE_BYTES = 4096
 REACHABLE = (*RUNNING, Phase.ADDRESSED)
-EMULATED_PATIENCE = 4
-"""Where the host itself is emulated a scenario's time for becoming ready is so many times as long: a guest under KVM
-takes half a minute there to boot, and several where the emulator shares its processors.
-"""
 
 
 def wait_ready(subject: Subject) -> None:
@@ -71,8 +67,7 @@ def wait_ready(subject: Subject) -> None:
     application ends first, with the log's tail.
     """
     instance, scenario = subject.instance, subject.scenario
-    patience = EMULATED_PATIENCE if platform().ground is Ground.EMULATED else 1
-    watch = _Watch(instance, patience * scenario.ready_timeout_seconds, scenario.port)
+    watch = _Watch(instance, platform().patience * scenario.ready_timeout_seconds, scenario.port)
     match scenario.readiness:
         case None | StartedReadiness() | DoneReadiness() if not instance.opaque:
             _wait_executed(watch)

@@ -27,6 +27,8 @@ NAMES = {"kvm": "KVM", "qemu": "QEMU", "bochs": "Bochs", "vmware": "VMware", "mi
     "oracle": "VirtualBox", "amazon": "Amazon Nitro", "google": "Google Compute Engine", "vm-other": "a hypervisor",
 }  # fmt: skip
 
+EMULATED_PATIENCE = 4
+
 
 class Ground(StrEnum):
     """What executes the instructions of this host's kernel."""
@@ -62,6 +64,13 @@ class Platform:
             "nested ones",
             Ground.EMULATED: "times and CPU figures say nothing about any processor, KVM's included",
         }[self.ground]
+
+    @property
+    def patience(self) -> int:
+        """How many times as long as elsewhere a guest is waited for: under KVM on an emulated host it takes half a
+        minute to boot, and several where the emulator shares its processors.
+        """
+        return EMULATED_PATIENCE if self.ground is Ground.EMULATED else 1
 
 
 @cache

@@ -27,6 +27,7 @@ from lab.experiment.setup import Setup, Treatment
 from lab.experiment.stamp import WARM_UP, Stamp, failure
 from lab.experiment.watch import Watch
 from lab.host.clock import now
+from lab.host.survey.virtualisation import platform
 from lab.host.units import format_seconds
 from lab.images.image import Image, Origin
 from lab.instance import Backend, Instance, LaunchRequest
@@ -40,7 +41,6 @@ from lab.studies.compare.measure.client import Client
 from lab.studies.compare.measure.parity import limits_seen, read_inside, verify_manifest
 from lab.studies.compare.measure.sentinel import Sentinel
 
-MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
 ENDING_SECONDS = 5.0  # between an application's end and its report from a guest
 
 
@@ -147,7 +147,7 @@ class Experiment:
                 backend,
                 self._request(f"parity-{arms[0].instance}", treatment),
                 self.site.store.manifest(treatment.image),
-                max(MANIFEST_SECONDS, self.setup.scenario.ready_timeout_seconds),
+                self.setup.scenario.ready_timeout_seconds,
             )
             for arm in arms:
                 self._note_parity(arm.label, manifest_digest=seen)
@@ -373,7 +373,7 @@ class Experiment:
         """One that ends by itself: its time counts once it has. Another copy, which waits, is asked in its place."""
         ready = list(self._ready(subject))
         self.watch.doing(f"{label}: until it is done")
-        wait_done(instance, self.setup.scenario.ready_timeout_seconds)
+        wait_done(instance, platform().patience * self.setup.scenario.ready_timeout_seconds)
         self._append(stamp, (*ready, *(o for metric in self.setup.metrics for o in metric.done(subject))))
         if stamp.block <= WARM_UP:
             treatment = waiting(self.setup.treatment(stamp.arm))

@@ -8,19 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from lab.errors import LaunchError, ParityError
+from lab.host.survey.virtualisation import platform
 from lab.images.store import Manifest
 from lab.instance import INSIDE, Backend, Instance, LaunchRequest
 from lab.model import Kernel
 
 SHOWN_DIFFERENCES = 12
+MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
 
 
-def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest, timeout_seconds: float) -> str:
+def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest, ready_seconds: float) -> str:
     """Let an instance print the digest of every file it sees, in place of the application's start.
+
+    It gets at least the time that the application has to become ready.
 
     The application is not started, so nothing has been written yet: the digest must be the image's own.
     Returns it. Raises ParityError with the first differing files, LaunchError when the instance fails.
     """
+    timeout_seconds = platform().patience * max(MANIFEST_SECONDS, ready_seconds)
     without = [word for path in _added(backend, expected) for word in ("--without", path)]
     digest, lines = _print_manifest(backend, request, timeout_seconds, *without, "--digest").split()
     if digest.decode() != expected.digest:
