@@ -20,10 +20,8 @@ MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large imag
 def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest, ready_seconds: float) -> str:
     """Let an instance print the digest of every file it sees, in place of the application's start.
 
-    It gets at least the time that the application has to become ready.
-
-    The application is not started, so nothing has been written yet: the digest must be the image's own.
-    Returns it. Raises ParityError with the first differing files, LaunchError when the instance fails.
+    The application is not started, so nothing has been written yet: the digest must be the image's own. Printing may
+    take as long as becoming ready. Returns the digest. Raises ParityError with the first differing files, LaunchError when the instance fails.
     """
     timeout_seconds = platform().patience * max(MANIFEST_SECONDS, ready_seconds)
     without = [word for path in _added(backend, expected) for word in ("--without", path)]
