@@ -21,7 +21,8 @@ def verify_manifest(backend: Backend, request: LaunchRequest, expected: Manifest
     """Let an instance print the digest of every file it sees, in place of the application's start.
 
     The application is not started, so nothing has been written yet: the digest must be the image's own. Printing may
-    take as long as becoming ready. Returns the digest. Raises ParityError with the first differing files, LaunchError when the instance fails.
+    take as long as becoming ready. Returns the digest. Raises ParityError with the first differing files,
+    LaunchError when the instance fails.
     """
     timeout_seconds = platform().patience * max(MANIFEST_SECONDS, ready_seconds)
     without = [word for path in _added(backend, expected) for word in ("--without", path)]
