@@ -73,7 +73,7 @@ class Docker(SiteBackend):
 
     @classmethod
     def check_volumes(cls, volumes: Sequence[Volume]) -> None:
-        """Any, as with ``docker run -v``."""
+        """Any, as with ``docker run -v``: set-user-id programs and device nodes in it are what they are there."""
 
     @property
     def engine(self) -> Engine:

@@ -147,8 +147,9 @@ class Reference(Container):
         except UsageError:
             found, is_ok = "not installed", False
         else:
-            trouble = binary.answers.trouble
-            found, is_ok = f"{binary.path}: {trouble or binary.answers.describe()}", not trouble
+            trouble, said = binary.answers.trouble, binary.answers.describe()
+            found = f"{binary.path}: {trouble or said}"
+            is_ok = not trouble and binary.answers.program == cls.kin()
         return Check(name=cls.name, ok=is_ok, found=found, remedy=remedy, required_by=(cls.name,))
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:

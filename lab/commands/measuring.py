@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lab.results.store import RunFolder
 
 RESULTS = Path("results")
+LEAST_FLOOR = 1 << 30
+MOST_AT_ONCE = 1000
 Target = Annotated[
     str,
     typer.Argument(
@@ -47,6 +49,30 @@ Seed = Annotated[
     int | None, typer.Option("--seed", help="Seed of the random orders. Default: a new one, stored in the run.")
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")]
+
+
+KeepFree = Annotated[
+    str, typer.Option("--keep-free", metavar="SIZE", help="What stays free. Default: 1/8, 1G at least.")
+]
+
+
+def floor_bytes(keep_free: str) -> int:
+    """The bytes of the host's memory that stay free: an eighth and 1 GiB at least, unless ``keep_free`` says it."""
+    from lab.host.survey import facts
+    from lab.host.units import parse_bytes
+
+    return parse_bytes(keep_free) if keep_free else max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8)
+
+
+def copies_at_once(option: str, text: str, least: int) -> tuple[int, ...]:
+    """The numbers of copies in ``text``, as they stand there. Raises UsageError for one below ``least``."""
+    words = parse_words(text)
+    if not all(word.isascii() and word.isdigit() and least <= int(word) <= MOST_AT_ONCE for word in words):
+        raise UsageError(
+            f"{option} {text}: not numbers of copies from {least} to {MOST_AT_ONCE}",
+            hint=f"write for example {option} {least},8",
+        )
+    return tuple(int(word) for word in words)
 
 
 def drawn(seed: int | None) -> int:

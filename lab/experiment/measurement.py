@@ -6,21 +6,28 @@ application is asked for and waited for, and how observations of it become sampl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from lab.backends.site import Site
 from lab.backends.support.base import SiteBackend
+from lab.errors import LabError
 from lab.experiment.plan import PlannedArm
 from lab.experiment.setup import Setup
 from lab.experiment.stamp import Stamp
 from lab.experiment.watch import Watch
+from lab.host.clock import now
 from lab.instance import Backend, LaunchRequest
 from lab.metrics.base import Observation, Subject
 from lab.metrics.readiness import wait_ready
 from lab.model import Accelerator
 from lab.results.store import RunFolder
+
+T = TypeVar("T")
 
 
 class Measurement:
@@ -54,6 +61,31 @@ class Measurement:
             subject.launched(instance)
             wait_ready(subject)
             yield subject
+
+    def together(
+        self, backend: Backend, names: Sequence[str], seen: Callable[[Subject], T], *, gap_seconds: float = 0.0
+    ) -> list[T | LabError]:
+        """Copies called ``names``, each requested ``gap_seconds`` after the one before, by a thread of its own.
+
+        What is ``seen`` of each when it is ready, or the error that there was instead. All of them stand until the
+        last is ready; when this returns they are stopped.
+        """
+        with ExitStack() as standing, ThreadPoolExecutor(len(names), "lab-together") as threads:
+            # each has a stack of its own: one is not safe to use from several threads
+            stacks = [standing.enter_context(ExitStack()) for _ in names]
+            begin = now()
+
+            def start(place: int) -> T | LabError:
+                try:
+                    return seen(stacks[place].enter_context(self.serving(backend, self.request(names[place]))))
+                except LabError as error:
+                    return error
+
+            futures = []
+            for place in range(len(names)):
+                time.sleep(max(0.0, begin + place * gap_seconds - now()))
+                futures.append(threads.submit(start, place))
+            return [future.result() for future in futures]
 
     def record(self, label: str, block: int, instance: str, *seen: Observation, position: int = 0) -> None:
         """Append what was seen of an instance of the arm ``label``, or "" of the host itself: all of it or none."""

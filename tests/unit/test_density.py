@@ -14,11 +14,11 @@ from studies import density_run, density_sample
 from typer.testing import CliRunner
 
 from lab.analysis.loaded import load
+from lab.commands.measuring import copies_at_once
 from lab.errors import UsageError
 from lab.reports.page import article
 from lab.results.store import RunFolder
 from lab.studies.density.analyse import growth
-from lab.studies.density.command import _bursts
 from lab.studies.density.report import REPORT, describe
 from lab.studies.registry import study_of
 
@@ -92,12 +92,12 @@ def test_lab_report_rebuilds_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["1,x", "0", "-1", "99999"])
 def test_bursts_are_numbers(text: str) -> None:
     with pytest.raises(UsageError, match="--burst"):
-        _bursts(text)
+        copies_at_once("--burst", text, 1)
 
 
 def test_bursts() -> None:
-    assert _bursts("") == ()
-    assert _bursts("1, 4") == (1, 4)
+    assert copies_at_once("--burst", "", 1) == ()
+    assert copies_at_once("--burst", "1, 4", 1) == (1, 4)
 
 
 def test_the_report_says_how_far_ksm_came(tmp_path: Path) -> None:

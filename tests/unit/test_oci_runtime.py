@@ -215,6 +215,17 @@ def test_a_disk_runs_no_image_and_other_names_stay() -> None:
         one("vm:./disk.qcow2")
 
 
+def test_another_program_called_runc_is_no_runc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = program(tmp_path / "runc")
+    assert Runc._check_program().ok
+    look_at.cache_clear()
+    program(path, version="crun version 1.8")
+    found = Runc._check_program()
+    assert not found.ok
+    assert "crun version 1.8" in found.found
+
+
 def test_a_run_goes_on_with_the_same_programs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = program(tmp_path / "runc-a", features=FEATURES)

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from lab.analysis import load as load_run
 from lab.analysis.loaded import load
 from lab.cli.app import app
+from lab.commands.measuring import copies_at_once
 from lab.errors import UsageError
 from lab.reports.page import article
 from lab.studies.starts.analyse import START, percentile, taken
-from lab.studies.starts.command import _crowds
 from lab.studies.starts.report import REPORT
 
 
@@ -90,9 +90,9 @@ def test_the_page_says_what_failed_and_what_is_too_few(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["1", "2,x", "0", "-1", "99999"])
 def test_crowds_are_numbers(text: str) -> None:
     with pytest.raises(UsageError, match="--at-once"):
-        _crowds(text)
+        copies_at_once("--at-once", text, 2)
 
 
 def test_crowds_grow() -> None:
-    assert _crowds("") == ()
-    assert _crowds("8, 2,2") == (2, 8)
+    assert copies_at_once("--at-once", "", 2) == ()
+    assert copies_at_once("--at-once", "8, 2", 2) == (8, 2)

@@ -12,7 +12,7 @@ milliseconds by then. How long Docker took for each of the two calls is kept bes
 
 from __future__ import annotations
 
-import os
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -40,13 +40,12 @@ from lab.images.tree import Tree
 from lab.inside.build import program as helper
 from lab.instance import INSIDE, Companion, Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Completed, Limits, Phase, Process, TerminalSize
-from lab.runtime.launcher.descriptors import memory_file, pipe
+from lab.runtime.launcher.descriptors import memory_file
 
 LIKE_DOCKER = 125
 NOT_FOUND = ("executable file not found", "no such file or directory")
 NOT_EXECUTABLE = ("permission denied", "not a directory", "is a directory", "exec format error")
 KILL_SECONDS = 10.0
-CHUNK_BYTES = 65536
 
 
 class Call(StrEnum):
@@ -216,28 +215,20 @@ class DockerInstance(Instance):
         self._ended.set()
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        process = replace(
+            self.request.process, argv=tuple(argv), uid=0, gid=0, additional_gids=(), working_directory="/"
+        )
         with ExitStack() as opened:
             source = memory_file(stdin, opened)
-            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
-            collected = [_Collector(out), _Collector(err)]
-            try:
-                begun = self._begin(
-                    replace(
-                        self.request.process,
-                        argv=tuple(argv), uid=0, gid=0, additional_gids=(), working_directory="/",
-                    ),
-                    stdin=source, stdout=out_end, stderr=err_end,
-                )  # fmt: skip
-                opened.callback(begun.close)
-                code = begun.wait(timeout_seconds)
-            finally:
-                os.close(out_end)
-                os.close(err_end)
+            out, err = (opened.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            begun = self._begin(process, stdin=source, stdout=out.fileno(), stderr=err.fileno())
+            opened.callback(begun.close)
+            code = begun.wait(timeout_seconds)
             if code is None:
-                begun.close()
                 raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
-            stdout, stderr = (each.text() for each in collected)
-        return Completed(exit_code=code, stdout=stdout, stderr=stderr)
+            out.seek(0)
+            err.seek(0)
+            return Completed(exit_code=code, stdout=out.read(), stderr=err.read())
 
     def begin(
         self,
@@ -314,26 +305,6 @@ class DockerInstance(Instance):
     def _verify_gone(self) -> None:
         if self.cgroup.exists():
             raise LabError(f"cgroup {self.cgroup.path} survived its instance", hint="lab clean")
-
-
-class _Collector:
-    """Reads a pipe to its end in a thread."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._parts: list[bytes] = []
-        self._thread = threading.Thread(target=self._read, name="lab-docker-collect", daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with suppress(OSError):
-            while chunk := os.read(self._descriptor, CHUNK_BYTES):
-                self._parts.append(chunk)
-
-    def text(self) -> bytes:
-        """All of it, when all writers have let go."""
-        self._thread.join(DRAIN_SECONDS)
-        return b"".join(self._parts)
 
 
 def _body(request: LaunchRequest, image: str, runtime: str, cgroup_parent: str, session: str) -> dict[str, Any]:

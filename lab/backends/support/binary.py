@@ -120,13 +120,13 @@ class Binary:
     @cached_property
     def digest(self) -> str:
         """``sha256:…`` of its bytes."""
-        self.require_unchanged()
         with self.path.open("rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
     @property
     def identity(self) -> dict[str, str]:
         """What a run keeps of it. Raises LabError when it is not the one that it was."""
+        self.require_unchanged()
         answers = self.answers
         return {
             "path": str(self.path),

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lab.commands.application import Port, Ready, asked
-from lab.commands.measuring import RESULTS, On, Out, Target, choose_backends, measuring, one_each, set_up
+from lab.commands.measuring import (
+    RESULTS,
+    KeepFree,
+    On,
+    Out,
+    Target,
+    choose_backends,
+    copies_at_once,
+    floor_bytes,
+    measuring,
+    one_each,
+    set_up,
+)
 from lab.commands.output import JsonTo
 from lab.commands.privilege import require_root
-from lab.errors import UsageError
 from lab.experiment.hostfactors.registry import host_levels
-from lab.host.units import parse_words
 from lab.studies.density import STUDY
-
-if TYPE_CHECKING:
-    pass
-
-LEAST_FLOOR = 1 << 30
 
 
 def density(
@@ -31,10 +36,7 @@ def density(
         str, typer.Option("--burst", metavar="K,…", help="Also start K copies at once, for each K: 1,4,16.")
     ] = "",
     budget: Annotated[str, typer.Option("--budget", metavar="TIME", help="Time for each backend's stack.")] = "5m",
-    keep_free: Annotated[
-        str,
-        typer.Option("--keep-free", metavar="SIZE", help="What stays free. Default: 1/8, 1G at least."),
-    ] = "",
+    keep_free: KeepFree = "",
     caches: Annotated[
         str,
         typer.Option(
@@ -58,12 +60,12 @@ def density(
     Measures what each more copy costs in memory and in time until it is ready, and says how that grows.
     The host keeps a floor of free memory.
     """
-    from lab.host.units import parse_bytes, parse_seconds
+    from lab.host.units import parse_seconds
 
     require_root()
-    bursts = _bursts(burst)
+    bursts = copies_at_once("--burst", burst, 1)
     seconds = parse_seconds(budget)
-    floor = parse_bytes(keep_free) if keep_free else 0
+    floor = floor_bytes(keep_free)
     from lab.backends.site import Site
 
     with Site.open() as site:
@@ -71,7 +73,6 @@ def density(
         from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
         from lab.experiment.scenario import load
-        from lab.host.survey import facts
         from lab.studies.density.measure import Density, Until
 
         chosen = choose_backends(on)
@@ -82,7 +83,7 @@ def density(
         setup = replace(set_up(site, scenario, scenario.limits, [], 0.0, backends=chosen), host=host)
         until = Until(
             copies=up_to,
-            floor_bytes=floor or max(LEAST_FLOOR, int(facts.memory()["total_bytes"]) // 8),
+            floor_bytes=floor,
             seconds=seconds,
             bursts=bursts,
         )
@@ -93,10 +94,3 @@ def density(
     from lab.studies.density.report import REPORT
 
     REPORT.conclude(folder, as_json)
-
-
-def _bursts(text: str) -> tuple[int, ...]:
-    words = parse_words(text)
-    if not all(word.isascii() and word.isdigit() and 0 < int(word) <= 1000 for word in words):
-        raise UsageError(f"--burst {text}: not numbers of copies", hint="write for example --burst 1,4,16")
-    return tuple(int(word) for word in words)

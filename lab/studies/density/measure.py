@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -186,33 +185,18 @@ class Density(Measurement):
     def _burst(self, backend: Backend, size: int, *, record: bool = True) -> None:
         """``size`` copies requested at once: seconds until the last of them has answered, failed if one has not."""
         names = [f"{backend.slug}-burst{size}-{number}" for number in range(1, size + 1)]
-        failures: list[LabError] = []
-        with (
-            self._at_caches(backend, self.request(names[0]), shared=False),
-            ExitStack() as standing,
-            ThreadPoolExecutor(size, "lab-burst") as threads,
-        ):
+        with self._at_caches(backend, self.request(names[0]), shared=False):
             began = now()
-            # each has a stack of its own: one is not safe to use from several threads
-            stacks = [standing.enter_context(ExitStack()) for _ in names]
-
-            def start(index: int) -> float:
-                stacks[index].enter_context(self.serving(backend, self.request(names[index])))
-                return now() - began
-
-            seconds = []
-            for future in [threads.submit(start, index) for index in range(size)]:
-                try:
-                    seconds.append(future.result())
-                except LabError as error:
-                    failures.append(error)
+            each = self.together(backend, names, lambda _: now() - began)
+        failures = [one for one in each if isinstance(one, LabError)]
+        seconds = sorted(one for one in each if not isinstance(one, LabError))
         if record:
             if failures:
                 self.watch.note(f"{backend.name}, {size} at once: {len(failures)} failed: {failures[0].message}")
             found = (
                 failure(BURST, "seconds", failures[0])
                 if failures
-                else Observation(quantity=BURST, value=max(seconds), unit="seconds", detail={"each": sorted(seconds)})
+                else Observation(quantity=BURST, value=seconds[-1], unit="seconds", detail={"each": seconds})
             )
             self.record(backend.name, size, names[0], found)
         elif failures:

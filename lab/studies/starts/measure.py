@@ -16,10 +16,7 @@ A crowd that is expected to leave less memory free than the declared floor is no
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from lab.backends.site import Site
@@ -86,9 +83,9 @@ class Starts(Measurement):
                 self._one(backend, number, position)
                 self._used[backend.name] += now() - began
         for backend in backends:
-            fitted = all(self._together(backend, size, 0.0) for size in self.asked.crowds)
+            fitted = all(self._crowd(backend, size, 0.0) for size in self.asked.crowds)
             if self.asked.gap_seconds and fitted:
-                self._together(backend, max(self.asked.crowds, default=FEW), self.asked.gap_seconds)
+                self._crowd(backend, max(self.asked.crowds, default=FEW), self.asked.gap_seconds)
         return "done"
 
     # One by one
@@ -128,7 +125,7 @@ class Starts(Measurement):
 
     # Many at once
 
-    def _together(self, backend: Backend, size: int, gap_seconds: float) -> bool:
+    def _crowd(self, backend: Backend, size: int, gap_seconds: float) -> bool:
         """``size`` copies, each requested ``gap_seconds`` after the one before; all stand until the last is ready.
         False where the host's memory would not do.
         """
@@ -139,26 +136,10 @@ class Starts(Measurement):
         quantity, how = (STAGGER, f"one each {gap_seconds:g} s") if gap_seconds else (CROWD, "at once")
         self.watch.doing(f"{backend.name}: {size} copies, {how}")
         names = [f"{backend.slug}-{quantity.partition('.')[2]}{size}-{place + 1}" for place in range(size)]
-        with ExitStack() as standing, ThreadPoolExecutor(size, "lab-starts") as threads:
-            # each has a stack of its own: one is not safe to use from several threads
-            stacks = [standing.enter_context(ExitStack()) for _ in names]
-            begin = now()
-
-            def start(place: int) -> Observation:
-                try:
-                    return ready(
-                        quantity, stacks[place].enter_context(self.serving(backend, self.request(names[place])))
-                    )
-                except LabError as error:
-                    return failure(quantity, SECONDS, error)
-
-            futures = []
-            for place in range(size):
-                time.sleep(max(0.0, begin + place * gap_seconds - now()))
-                futures.append(threads.submit(start, place))
-            seen = [future.result() for future in futures]
-        for place, (name, each) in enumerate(zip(names, seen, strict=True)):
-            self.record(backend.name, size, name, each, position=place)
+        each = self.together(backend, names, lambda subject: ready(quantity, subject), gap_seconds=gap_seconds)
+        for place, (name, one) in enumerate(zip(names, each, strict=True)):
+            seen = failure(quantity, SECONDS, one) if isinstance(one, LabError) else one
+            self.record(backend.name, size, name, seen, position=place)
         return True
 
 

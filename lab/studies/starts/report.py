@@ -14,7 +14,7 @@ from lab.analysis.readiness import boots_until, until_ready
 from lab.model import Accelerator
 from lab.reports import style
 from lab.reports.material import stamp
-from lab.reports.page import article, emulation
+from lab.reports.page import emulation
 from lab.reports.page.article import Article, Section
 from lab.reports.page.opening import Opening, warnings_of
 from lab.reports.tables import Cell, Row, Table
@@ -45,16 +45,13 @@ NAMES = {
 }
 SHARE_NAMES = {0.5: "median", 0.95: "p95", 0.99: "p99"}
 NOT_TO_CONCLUDE = (
+    "That an interval of 95 % holds where the host became slower meanwhile, as the picture would show: order "
+    "statistics assume nothing about how the times are distributed, but that no start depends on another.",
     "That another hundred would have the same slowest: that is one value. The percentiles have intervals.",
     "What happens under load: nothing but these starts went on, and the copies that stood did nothing.",
     "That a start which failed is as quick as the others: it counts as slower than all that succeeded.",
     "Anything from one backend's crowd beside another's one by one: their clocks are the same, their hosts were not "
     "equally busy.",
-)
-INDEPENDENT = (
-    "The intervals are those of order statistics, of 95 %: they assume nothing about how the times are distributed, "
-    "but that the starts do not depend on each other. A host that slows down in the meantime breaks that, as the "
-    "picture shows."
 )
 EMULATED = "How fast virtual machines start: TCG emulated them."
 
@@ -86,7 +83,7 @@ class StartsReport(ArticleReport):
             alt=f"Share of all starts against the time until {boots_until(run)}, a curve per backend.",
             sections=(
                 *_sections(loaded, found),
-                Section(title=article.NOT_TO_CONCLUDE, paragraphs=(INDEPENDENT,), points=points),
+                Section.of_warnings(points),
             ),
         )
 
@@ -151,7 +148,7 @@ def _verdict(loaded: Loaded, found: list[Taken]) -> Iterator[str]:
             many = f"{each.n} start{'' if each.n == 1 else 's'}, too few to tell even a median"
             yield f"{arm.label}: {many}.{failed}"
             continue
-        usual = format_value(told[0].value, "seconds") if told[0].share == SHARES[0] else "–"
+        usual = format_value(told[0].value, "seconds")
         worst = told[-1]
         beyond = round(1 / (1 - worst.share))
         slow = f"; one of {beyond} took {format_value(worst.value, 'seconds')} or more" if len(told) > 1 else ""
