@@ -1,4 +1,4 @@
-"""A run for other programs: CSV, Parquet, JSON with a schema, and PDF.
+"""A run for other programs: CSV, Parquet, JSON with a schema, trace events, and PDF.
 
 ``report.json`` holds what the report says, as numbers: `report.schema.json` beside this module describes it. The
 observations themselves are in ``samples.jsonl`` (always), ``samples.parquet`` (always) and ``samples.csv``.
@@ -24,6 +24,7 @@ from lab.errors import CommandError, ResultsError
 from lab.host.command import run
 from lab.reports.material import Material
 from lab.reports.page.render import put
+from lab.reports.traceevents import trace
 from lab.results.columns import write_parquet
 from lab.results.store import RunFolder
 
@@ -132,6 +133,7 @@ EXPORTS: Mapping[str, Callable[[Material, Path], list[Path]]] = {
     "csv": csv,
     "parquet": parquet,
     "json": report_json,
+    "trace": trace,
     "pdf": pdf,
 }
 """Every format besides the report's own two, by its name on the command line; pdf needs the html."""

@@ -18,7 +18,7 @@ def report(
     formats: Annotated[
         str,
         typer.Option(
-            "--format", metavar="A,B,…", help="html, md, slides, pdf, csv, parquet, json. Default: html,md."
+            "--format", metavar="A,B,…", help="html, md, slides, pdf, csv, parquet, json, trace. Default: html,md."
         ),
     ] = "",
     hide: Annotated[
