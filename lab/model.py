@@ -172,11 +172,19 @@ class Place(StrEnum):
     BESIDE = "beside"  # in a second copy of the image, on the backend process, whatever backend is measured: a client
 
 
+class Take(StrEnum):
+    """Which of several numbers that match a figure's pattern is the figure."""
+
+    LAST = "last"  # what a tool prints on its way comes before its result
+    MEDIAN = "median"
+    P95 = "p95"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One number that a scenario's work prints: the one group of the regular expression ``pattern``, times ``scale``.
 
-    ``unit`` is as samples have it ("seconds", "bytes/s", "requests/s", "1", …).
+    ``take`` says which one of several. ``unit`` is as samples have it ("seconds", "bytes/s", "requests/s", "1", …).
     """
 
     name: str
@@ -184,6 +192,7 @@ class Figure:
     unit: str
     label: str
     definition: str = ""
+    take: Take = Take.LAST
     scale: float = 1.0
     more_is_better: bool = False
 

@@ -13,6 +13,7 @@
     definition = "…"                  # default: none
     unit = "requests/s"
     pattern = '"GET","([0-9.]+)"'     # exactly one group
+    take = "last"                     # of several matches; or "median", "p95" of them all
     scale = 1.0                       # the unit's multiple that is printed: 0.001 for milliseconds
     better = "more"                   # or "less", the default
 """
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import ScenarioError
-from lab.model import Figure, Place, Work
+from lab.model import Figure, Place, Take, Work
 
 Kinds = Mapping[str, type | tuple[type, ...]]
 
@@ -37,6 +38,7 @@ FIGURE_KEYS: Kinds = {
     "unit": str,
     "label": str,
     "definition": str,
+    "take": str,
     "scale": (int, float),
     "better": str,
 }
@@ -96,12 +98,15 @@ def _figure(entry: object, path: Path, number: int) -> Figure:
         )
     if entry.get("better", "less") not in ("more", "less"):
         raise ScenarioError(f"{path}: {where}: better = {entry['better']!r}", hint='"more" or "less"')
+    if entry.get("take", Take.LAST) not in list(Take):
+        raise ScenarioError(f"{path}: {where}: take = {entry['take']!r}", hint=f"one of: {', '.join(Take)}")
     return Figure(
         name=name,
         pattern=_pattern(entry["pattern"], path, f"{where}: pattern", groups=1),
         unit=entry["unit"],
         label=entry.get("label", name.replace("_", " ")),
         definition=entry.get("definition", ""),
+        take=Take(entry.get("take", Take.LAST)),
         scale=float(entry.get("scale", 1.0)),
         more_is_better=entry.get("better", "less") == "more",
     )

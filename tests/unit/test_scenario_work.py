@@ -18,7 +18,7 @@ from lab.experiment.work import parse
 from lab.metrics.base import Subject
 from lab.metrics.jobs import Done
 from lab.metrics.work import OwnWork, complaint, observe
-from lab.model import Completed, Figure, Place, Scenario, TalkReadiness, Work
+from lab.model import Completed, Figure, Place, Scenario, Take, TalkReadiness, Work
 from lab.results.record import Status
 
 TOML = Path("scenario.toml")
@@ -71,6 +71,7 @@ def test_every_key_is_read() -> None:
         ({"inside": "x", "figures": [FIGURE | {"better": "bigger"}]}, "better"),
         ({"inside": "x", "figures": [FIGURE | {"scale": True}]}, "scale"),
         ({"inside": "x", "figures": [FIGURE | {"colour": "red"}]}, "colour"),
+        ({"inside": "x", "figures": [FIGURE | {"take": "best"}]}, "take"),
         ({"inside": "x", "figures": [FIGURE, FIGURE]}, "one name"),
     ],
 )
@@ -102,6 +103,35 @@ def test_a_number_that_is_not_there_is_a_failure(text: str) -> None:
     seen = observe(Figure(name="rate", pattern=r"rate ([0-9.]+)", unit="1", label="r"), text, "")
     assert (seen.value, seen.status) == (None, Status.FAILED)
     assert "no number" in seen.text
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e9), min_size=20, max_size=200))
+def test_of_many_numbers_the_median_or_the_95th_percentile_is_taken_and_each_is_kept(values: list[float]) -> None:
+    text = "".join(f"call: {value!r} ms\n" for value in values)
+    figures = {
+        take: Figure(
+            name="call", pattern=r"^call: ([0-9.e+-]+) ms", unit="seconds", label="c", take=take, scale=0.001
+        )
+        for take in Take
+    }
+    seen = {take: observe(figure, text, "") for take, figure in figures.items()}
+    scaled = sorted(value * 0.001 for value in values)
+    assert seen[Take.MEDIAN].value == pytest.approx((scaled[(len(values) - 1) // 2] + scaled[len(values) // 2]) / 2)
+    p95 = seen[Take.P95].value
+    assert p95 in scaled
+    assert sum(value <= p95 for value in scaled) >= 0.95 * len(values)
+    assert sum(value < p95 for value in scaled) < 0.95 * len(values)
+    assert seen[Take.LAST].value == values[-1] * 0.001
+    assert seen[Take.P95].detail["values"] == [value * 0.001 for value in values]
+    assert {each.status for each in seen.values()} == {Status.OK}
+
+
+def test_of_few_numbers_no_95th_percentile_is_taken() -> None:
+    figure = Figure(name="call", pattern=r"call ([0-9.]+)", unit="1", label="c", take=Take.P95)
+    assert observe(figure, "call 1\n" * 20, "").status is Status.OK
+    seen = observe(figure, "call 1\n" * 19, "")
+    assert seen.status is Status.FAILED
+    assert "too few" in seen.text
 
 
 def a_scenario(work: Work | None) -> Scenario:
