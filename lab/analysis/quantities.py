@@ -81,8 +81,8 @@ def format_value(value: float, unit: str, digits: int = 3) -> str:
         return _scaled(value, ((1e9, "GHz"), (1e6, "MHz"), (1.0, "Hz")), digits)
     if unit == "bytes/s":
         return f"{format_value(value, 'bytes', digits)}/s"
-    if unit == "bytes" and value == 0:
-        return "0 B"
+    if unit == "bytes" and abs(value) < 1024.0:
+        return f"{value:.0f} B"  # there is no part of a byte
     if unit == "bytes":
         return _scaled(value, ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"), (1.0, "B")), digits)
     number = _significant(value, digits)

@@ -20,7 +20,7 @@ from lab.runtime.bundle import container_config, process_config
 from lab.runtime.config import validate
 from lab.runtime.config.model import to_json
 from lab.studies.ladder.analyse import MEMORY, START, costs, rows, stops
-from lab.studies.ladder.report import REPORT, Climb, markdown, terminal
+from lab.studies.ladder.report import REPORT, Climb, markdown, opening, terminal
 from lab.studies.ladder.rungs import RUNGS, choose, configuration
 from lab.studies.registry import study_of
 
@@ -140,7 +140,8 @@ def test_the_report_says_what_stops_what(tmp_path: Path, capsys: pytest.CaptureF
     ):
         assert words in text, words
     written = REPORT.write(loaded.path)
-    assert {path.name for path in written} == {"ladder.png", "ladder.svg", "ladder.csv", "report.md", "report.html"}
+    pictures = {"ladder.png", "ladder.svg", "ladder-glance.png", "ladder-glance.svg"}
+    assert {path.name for path in written} == {*pictures, "ladder.csv", "report.md", "report.html"}
     page = (loaded.path / "report.html").read_text()
     assert "stopped by: + user namespace" in page
     assert "it broke" in page
@@ -153,6 +154,20 @@ def test_the_report_says_what_stops_what(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "+ pid namespace" in said
     assert max(map(len, said.splitlines())) <= 100
+
+
+def test_the_first_picture_counts_what_the_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    from lab.studies.ladder import picture
+
+    heights: list[float] = []
+    monkeypatch.setattr(Axes, "bar", lambda _, places, counts, **__: heights.extend(counts))
+    climb = Climb(load(ladder_run(tmp_path).path))
+    picture.draw_at_a_glance(climb.loaded, climb.costs, climb.rows, tmp_path)
+    *_, table = zip(*(row.cells for row in opening(climb).table.rows), strict=True)
+    assert [str(count) for count in heights] == [cell.text for cell in table]
+    assert len(set(heights)) > 1
 
 
 def test_lab_report_rebuilds_it(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Article:
-    """``picture`` is the name of plots/NAME.png and .svg, ``alt`` what it shows in words. What it was drawn from is
-    in ``data``.csv, by default that of its name. ``facts`` say how it was measured, and the page's footer what lies
-    ``beside`` it.
+    """``picture`` is the name of plots/NAME.png and .svg, ``alt`` what it shows in words; ``large`` is another one,
+    for where it is shown large. What it was drawn from is in ``data``.csv, by default that of its name. ``facts`` say
+    how it was measured, and the page's footer what lies ``beside`` it.
     """
 
     run: Run
@@ -54,6 +54,7 @@ class Article:
     alt: str
     sections: tuple[Section, ...]
     data: str = ""
+    large: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     beside: str = ""
 
@@ -80,6 +81,7 @@ def html(article: Article, folder: Path, own: Path | None = None, **shown: Any) 
     figure = {
         "alt": article.alt,
         "data": embedded("image/svg+xml", folder / "plots" / f"{article.picture}.svg"),
+        "large": embedded("image/svg+xml", folder / "plots" / f"{article.large or article.picture}.svg"),
         "csv": embedded_text("text/csv", data.read_text(encoding="utf-8") if data.exists() else ""),
     }
     context = {"article": article, "run": article.run, **shown, **article.opening.context(article.picture, figure)}
@@ -100,7 +102,8 @@ def markdown(article: Article) -> str:
     said += [
         f"![{article.alt}](plots/{article.picture}.png)",
         "",
-        f"[The data of this figure]({article.picture}.csv)",
+        *([f"[Every mark of it](plots/{article.large}.png)", ""] if article.large else []),
+        f"[The data of this figure]({article.data or article.picture}.csv)",
     ]
     for section in article.sections:
         said += ["", f"## {section.title}"]

@@ -234,6 +234,11 @@ def stops(found: Sequence[Row]) -> dict[str, list[str]]:
     return stopped
 
 
+def still_open(found: Sequence[Row], place: int) -> int:
+    """How many probes reach the host on the rung at ``place``."""
+    return sum(1 for row in found if (cell := row.cells[place]) is not None and cell.reach == "open")
+
+
 def signed(value: float, unit: str) -> str:
     """A difference with its sign: ``+1.9 ms``."""
     if math.isnan(value) or value == 0:

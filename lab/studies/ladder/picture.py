@@ -1,4 +1,6 @@
-"""The ladder in one picture: rungs as columns, what they cost above, what they stop below, as a staircase."""
+"""The ladder in one picture: rungs as columns, what they cost above, what they stop below, as a staircase. And at a
+glance, where a hundred questions would be too small to read: how many are left open, instead of which.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from lab.analysis.quantities import format_value
 from lab.model import Accelerator
 from lab.reports import style
 from lab.reports.answers import WORDS
-from lab.studies.ladder.analyse import MEMORY, START, Cost, Row
+from lab.results.record import Arm
+from lab.studies.ladder.analyse import MEMORY, START, Cost, Row, still_open
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +27,12 @@ WIDTH_INCHES, COSTS_INCHES, ROW_INCHES, TITLES_INCHES = 21.5, 5.6, 0.3, 3.4
 MACHINE, PLAIN = "#a84a00", "#005f94"
 STAIR = "#0072b2"
 QUESTION = 60
+GLANCE_INCHES = 10.5, 9.6
+GLANCE = "ladder-glance"
 MARGIN_COLUMNS = 2.6
 """Right of the matrix, for how many each step stops."""
 
+OPEN = "open"
 PANELS = (
     (START, "until the application runs", "seconds"),
     (MEMORY, "memory of its own: anonymous, and the kernel's on its behalf", "bytes"),
@@ -57,6 +63,56 @@ def draw(
             f"each column adds one mechanism to the one before; questions in the order they are stopped in{untold}",
         )
         return style.save(figure, directory, "ladder")
+
+
+def draw_at_a_glance(
+    loaded: Loaded, costs: Mapping[tuple[str, str], Cost], rows: Sequence[Row], directory: Path
+) -> tuple[Path, Path]:
+    """ladder-glance.png and .svg in ``directory``: costs, and how many questions reach the host on each rung."""
+    panels = [*PANELS, (OPEN, "", "")] if rows else list(PANELS)
+    width, height = GLANCE_INCHES
+    with style.canvas(width, height * len(panels) / 3, nrows=len(panels), ncols=1, sharex=True) as (figure, axes):
+        for each, (quantity, title, unit) in zip(axes, panels, strict=True):
+            if quantity == OPEN:
+                _how_many(each, loaded, rows)
+                continue
+            _costs(each, loaded, costs, quantity, unit)
+            each.set_title(f"{title}  (logarithmic)", fontsize=14)
+        axes[-1].set_xlim(-0.6, len(loaded.all_arms) - 0.4)
+        axes[-1].set_xticks(
+            range(len(loaded.all_arms)), [_name(place, arm) for place, arm in enumerate(loaded.all_arms, 1)],
+            rotation=38, ha="right", fontsize=13,
+        )  # fmt: skip
+        axes[-1].tick_params(axis="x", length=0, labelbottom=True)
+        style.headline(
+            figure,
+            "The ladder: what each mechanism stops, and costs",
+            f"{loaded.run.title or loaded.run.scenario}; each column adds one mechanism to the one before",
+        )
+        return style.save(figure, directory, GLANCE)
+
+
+def _name(place: int, arm: Arm) -> str:
+    note = f" ({arm.accelerator.value.upper()})" if arm.accelerator is not Accelerator.NATIVE else ""
+    return f"{place}  {arm.title}{note}"
+
+
+def _how_many(axes: Axes, loaded: Loaded, rows: Sequence[Row]) -> None:
+    """A bar for each rung that was asked: as many as reach the host."""
+    fill, ink, _ = style.REACH["open"]
+    for place in range(len(loaded.all_arms)):
+        if all(row.cells[place] is None for row in rows):
+            axes.text(place, 0.5, "not\nasked", ha="center", va="bottom", color=style.QUIET)
+            continue
+        count = still_open(rows, place)
+        axes.bar([place], [count], width=0.72, facecolor=fill, edgecolor=ink)
+        axes.annotate(
+            str(count), (place, count), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=13,
+            fontweight="bold", color=ink,
+        )  # fmt: skip
+    axes.set_title(f"questions that still reach the host, of {len(rows)}", fontsize=14)
+    axes.set_ylim(0, len(rows) * 1.1)
+    axes.grid(False, axis="x")
 
 
 def _costs(axes: Axes, loaded: Loaded, costs: Mapping[tuple[str, str], Cost], quantity: str, unit: str) -> None:
@@ -108,9 +164,8 @@ def _titles(axes: Axes, loaded: Loaded) -> None:
     """The rungs' names stand above the whole figure, where the eye starts."""
     for place, arm in enumerate(loaded.all_arms):
         colour = MACHINE if arm.accelerator is not Accelerator.NATIVE else style.INK
-        note = f" ({arm.accelerator.value.upper()})" if arm.accelerator is not Accelerator.NATIVE else ""
         axes.text(
-            place, 1.16, f"{place + 1}  {arm.title}{note}", transform=axes.get_xaxis_transform(),
+            place, 1.16, _name(place + 1, arm), transform=axes.get_xaxis_transform(),
             rotation=38, ha="left", va="bottom", fontsize=13.5, fontweight="bold", color=colour,
         )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from lab.reports.page.opening import Opening, quoted, warnings_of
 from lab.reports.page.render import put
 from lab.reports.style import REACH
 from lab.studies.ladder import picture
-from lab.studies.ladder.analyse import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, stops
+from lab.studies.ladder.analyse import BOOT, MEMORY, PSS, START, Cost, Row, costs, rows, still_open, stops
 from lab.studies.reporting import Report, judged
 
 NEVER = "stopped by none of them"
@@ -160,9 +159,11 @@ def describe(climb: Climb) -> Article:
         lead="A container is not one thing. Here its mechanisms are added one at a time, from chroot to a machine of "
         "its own: what each step stops, and what it costs.",
         opening=opening(climb),
-        picture="ladder",
-        alt="Rungs as columns: time and memory above, below which probe reaches the host on which rung. The tables "
-        "on this page hold the same.",
+        picture=picture.GLANCE,
+        large="ladder",
+        data="ladder",
+        alt="Rungs as columns: time, memory, and how many questions reach the host on which rung. The tables on this "
+        "page hold the same.",
         sections=(Section.of_warnings(_not_to_conclude(climb)),),
         facts=(*facts.items(), *article.facts_of(run)),
     )
@@ -194,7 +195,7 @@ def opening(climb: Climb) -> Opening:
                     (_short(step.start), step.start.glance),
                     (_short(step.memory), step.memory.glance),
                     (str(len(step.stopped) or "·"), ""),
-                    (str(_open(climb.rows, step.number - 1)), ""),
+                    (str(still_open(climb.rows, step.number - 1)), ""),
                 )
             ),
         )
@@ -229,7 +230,9 @@ def markdown(climb: Climb) -> list[str]:
         *quoted(whole.opening.warnings),
         *(f"- {each}" for each in climb.story),
         "",
-        "![What stops what, and what it costs](plots/ladder.png)",
+        f"![What each mechanism stops, and what it costs](plots/{picture.GLANCE}.png)",
+        "",
+        "[The same with every question](plots/ladder.png)",
         "",
         "| rung | adds | until the application runs | step | memory of its own | step | stops |",
         "| --- | --- | --- | --- | --- | --- | ---: |",
@@ -277,7 +280,7 @@ def terminal(loaded: Loaded) -> None:
         grid.add_column(name, justify="right", no_wrap=True)
     for step in climb.steps:
         cells = [_short(step.start), step.start.glance, _short(step.memory), step.memory.glance]
-        grid.add_row(step.title, *cells, str(len(step.stopped) or "·"), str(_open(climb.rows, step.number - 1)))
+        grid.add_row(step.title, *cells, str(len(step.stopped) or "·"), str(still_open(climb.rows, step.number - 1)))
     console.print()
     console.print(grid)
     for line in climb.story:
@@ -285,11 +288,6 @@ def terminal(loaded: Loaded) -> None:
     few = climb.loaded.blocks < FEWEST
     sure = "? too few rounds to say how sure it is." if few else "≈ not proven either way, or the same."
     console.print(Text(f"{sure} stops: probes that no longer reach the host.", style="dim"))
-
-
-def _open(found: Sequence[Row], place: int) -> int:
-    """How many probes reach the host on a rung."""
-    return sum(1 for row in found if (cell := row.cells[place]) is not None and cell.reach == "open")
 
 
 def _short(cost: Cost) -> str:
@@ -303,7 +301,10 @@ class LadderReport(Report):
         plots = loaded.path / "plots"
         plots.mkdir(exist_ok=True)
         climb = Climb(loaded)
-        drawn = picture.draw(loaded, climb.costs, climb.rows, plots)
+        drawn = [
+            *picture.draw(loaded, climb.costs, climb.rows, plots),
+            *picture.draw_at_a_glance(loaded, climb.costs, climb.rows, plots),
+        ]
         columns = ["arm", "block", "quantity", "state", "value", "unit", "status", "text"]
         table = loaded.frame[columns].rename(columns={"arm": "rung", "block": "round"})
         return [
