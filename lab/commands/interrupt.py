@@ -95,4 +95,6 @@ class Interruptible:
     def _interrupt(self, number: int) -> None:
         self._armed = False
         self.interrupted_by = number
+        if command := sys.modules.get("lab.host.command"):  # else no command runs
+            command.pass_on(number)
         raise Interrupted(number)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import CommandError
@@ -15,6 +17,7 @@ from lab.model import Completed
 log = logging.getLogger(__name__)
 
 TAIL_LINES = 20
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def run(
@@ -32,27 +35,49 @@ def run(
 
     ``environment`` is added to lab's own, after ``LANG=C.UTF-8``. ``hint`` is the remedy to print if the
     program is missing or fails. Raises CommandError when it is missing, exits with another code than 0
-    (unless ``check`` is False) or runs longer than ``timeout_seconds``; it is then killed.
+    (unless ``check`` is False) or runs longer than ``timeout_seconds``. It is then killed, as when this process is
+    interrupted, with all that it started: it is in a session of its own (setsid(2)).
     """
     words = [str(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
     merged = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **(environment or {})}
     try:
-        done = subprocess.run(
-            words, input=stdin, capture_output=True, timeout=timeout_seconds, env=merged, cwd=directory,
-            pass_fds=tuple(pass_fds), check=False,
+        process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=merged, cwd=directory,
+            pass_fds=tuple(pass_fds), start_new_session=True,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise CommandError(f"{words[0]} is not installed", hint=hint or "./bootstrap lab doctor") from error
-    except subprocess.TimeoutExpired as error:
-        raise CommandError(
-            f"{words[0]} did not finish within {timeout_seconds:g} s", hint=hint, detail=tail(error.stderr or b"")
-        ) from error
-    if check and done.returncode != 0:
-        raise CommandError(
-            f"{words[0]} failed with exit code {done.returncode}", hint=hint, detail=tail(done.stderr or done.stdout)
-        )
-    return Completed(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
+    _running.add(process)
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout_seconds)
+        except BaseException as error:
+            _send(process, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise CommandError(
+                f"{words[0]} did not finish within {timeout_seconds:g} s", hint=hint, detail=tail(error.stderr or b"")
+            ) from error
+        finally:
+            _running.discard(process)
+    code = process.returncode
+    if check and code != 0:
+        raise CommandError(f"{words[0]} failed with exit code {code}", hint=hint, detail=tail(stderr or stdout))
+    return Completed(exit_code=code, stdout=stdout, stderr=stderr)
+
+
+def pass_on(number: int) -> None:
+    """Send a signal to whatever `run` has begun, in any thread: no terminal does, since each has its own session."""
+    for process in list(_running):
+        if process.returncode is None:
+            _send(process, number)
+
+
+def _send(process: subprocess.Popen[bytes], number: int) -> None:
+    """To its whole group. Nobody else can have its number while any of them lives, or before it was waited for."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def tail(output: bytes, lines: int = TAIL_LINES) -> str:

@@ -1,0 +1,61 @@
+"""The one door for external commands: what one started ends with it, whoever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from host_state import wait_until
+
+from lab.commands.interrupt import Interrupted, Interruptible
+from lab.errors import CommandError
+from lab.host.command import run
+from lab.model import Completed
+
+PARENT = 'sleep 1000 & echo $! >"$0"; echo said >&2; wait'
+OBEDIENT = 'trap "exit 3" TERM; : >"$0"; while :; do sleep 0.05; done'
+
+
+def test_a_time_out_ends_what_the_command_started(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    with pytest.raises(CommandError) as told:
+        run(["sh", "-c", PARENT, note], timeout_seconds=0.5)
+    assert told.value.detail == "said"
+    assert wait_until(lambda: not lives(int(note.read_text())), 5)
+
+
+def test_an_interruption_ends_what_the_command_started(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    with Interruptible():
+        interrupt.start()
+        with pytest.raises(Interrupted):
+            run(["sh", "-c", PARENT, note], timeout_seconds=60)
+    assert wait_until(lambda: not lives(int(note.read_text())), 5)
+
+
+def test_a_signal_reaches_the_commands_of_other_threads(tmp_path: Path) -> None:
+    note = tmp_path / "begun"
+    ended: list[Completed] = []
+    words = ["sh", "-c", OBEDIENT, str(note)]
+    thread = threading.Thread(target=lambda: ended.append(run(words, timeout_seconds=60, check=False)))
+    thread.start()
+    assert wait_until(note.exists, 10)
+    signalled = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    with Interruptible():
+        signalled.start()
+        with pytest.raises(Interrupted):
+            threading.Event().wait(20)
+    thread.join(10)
+    assert [each.exit_code for each in ended] == [3]
+
+
+def lives(pid: int) -> bool:
+    """A zombie, whose end nobody has asked for yet, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
