@@ -218,7 +218,7 @@ def with_answer(record: Record, request: Request, **fields: int) -> None:
 
 
 def stop(record: Record, grace_seconds: float) -> None:
-    """Stop it and wait until nothing is left. No error when it has ended already."""
+    """Stop it and wait until nothing is left. No error when it has ended already; LabError when something is left."""
     if record.condition is Condition.STARTING:
         raise LabError(f"instance {record.name} is still starting")
     if record.runs:

@@ -8,8 +8,9 @@ EXEC argv environment directory user terminal + stdin stdout stderr   STARTED, t
     … while it runs:  SIGNAL number,  RESIZE rows columns;  closing the connection kills the command
 SIGNAL number                                                    DONE
 RESIZE rows columns                                              DONE
-STOP grace_seconds                                               EXITED code, when nothing of the instance is left
-WAIT                                                             EXITED code, when nothing of the instance is left
+STOP grace_seconds                                               EXITED code, when nothing of the instance is left;
+                                                                 FAILED, when it has ended and something is
+WAIT                                                             EXITED code, when it has ended and was cleaned up
 
 ``terminal`` is null or [rows, columns]. ``code`` is null where it can't be known. Whatever goes wrong is answered
 by FAILED with ``error``, the fields of a LabError.

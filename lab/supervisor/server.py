@@ -59,6 +59,7 @@ class Server:
         self._instance = instance
         self._listener = listener
         self._code: int | None = None
+        self._left: LabError | None = None
         self.ending = threading.Event()  # the instance is about to end, or has
         self._finished = threading.Event()
         self._waiting: list[threading.Thread] = []
@@ -68,9 +69,11 @@ class Server:
         threading.Thread(target=self._watch, name="lab-watch-application", daemon=True).start()
         threading.Thread(target=self._accept, name="lab-control", daemon=True).start()
 
-    def finish(self, code: int | None) -> None:
-        """Nothing of the instance is left: tell those who wait, and give them a moment to hear it."""
-        self._code = code
+    def finish(self, code: int | None, left: LabError | None = None) -> None:
+        """Nothing of the instance is left, or what ``left`` says: tell those who wait, and give them a moment to hear
+        it.
+        """
+        self._code, self._left = code, left
         self._finished.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread that accepts
@@ -131,15 +134,15 @@ class Server:
             case Request.STOP:
                 self.ending.set()
                 self.events.put(Stop(grace_seconds=float(str(message["grace_seconds"]))))
-                self._await_end(channel)
+                self._finished.wait()
+                if self._left is not None:
+                    raise self._left
+                channel.send(Answer.EXITED, code=self._code)
             case Request.WAIT:
-                self._await_end(channel)
+                self._finished.wait()
+                channel.send(Answer.EXITED, code=self._code)
             case other:
                 raise LabError(f"a supervisor of another version of lab does not know {other}")
-
-    def _await_end(self, channel: Channel) -> None:
-        self._finished.wait()
-        channel.send(Answer.EXITED, code=self._code)
 
     def _execute(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
         argv, environment, terminal = message["argv"], message["environment"], message["terminal"]

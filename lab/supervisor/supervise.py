@@ -69,8 +69,8 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
             record = _write(replace(record, health=event.state))
         if isinstance(event, Lost):
             _start_over(name, site)
-        record = _end(record, instance, event, stack)
-        server.finish(record.exit_code)
+        record, left = _end(record, instance, event, stack)
+        server.finish(record.exit_code, left)
         if record.remove:
             records.remove(record)
     _leave_libvirt()
@@ -209,9 +209,11 @@ def _tell(starter: Channel, adopting: bool) -> None:
         starter.close()
 
 
-def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> Record:
-    """Steps 7 and 8. The exit code is written down first: what follows can't lose it any more."""
-    code, error = None, ""
+def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> tuple[Record, LabError | None]:
+    """Steps 7 and 8, and what could not be released. The exit code is written down first: what follows can't lose it
+    any more.
+    """
+    code, error, failure = None, "", None
     if isinstance(event, Ended):
         code, error = event.code, event.error
         record = _write(replace(record, exit_code=code))
@@ -222,8 +224,8 @@ def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> 
         stack.close()
     except LabError as left:
         log.error("lab: %s: %s", left.message, left.detail)
-        error = error or left.message
-    return _write(replace(record, state=State.EXITED, exit_code=code, error=error, ended=time.time()))
+        error, failure = error or left.message, left
+    return _write(replace(record, state=State.EXITED, exit_code=code, error=error, ended=time.time())), failure
 
 
 def _leave_libvirt() -> None:

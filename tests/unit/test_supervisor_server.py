@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from lab.errors import ExitUnknown, LaunchError
+from lab.errors import ExitUnknown, LabError, LaunchError
 from lab.instance import Execution, Instance
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed
@@ -125,6 +125,15 @@ def test_everybody_who_waits_is_told_when_nothing_is_left(server: Server, tmp_pa
     assert [channel.expect(Answer.EXITED)["code"] for channel in waiting] == [143, 143]
     with pytest.raises(OSError):
         control.connect(tmp_path / "s")
+
+
+def test_who_stops_it_is_told_what_is_left_and_who_waits_how_it_ended(server: Server, tmp_path: Path) -> None:
+    wait, stop = ask(tmp_path, Request.WAIT), ask(tmp_path, Request.STOP, grace_seconds=0)
+    server.events.get(timeout=10)
+    server.finish(143, LabError("one left behind: a folder", hint="lab clean"))
+    told = unpack(stop.expect(Answer.FAILED))
+    assert (told.message, told.hint, told.exit_code) == ("one left behind: a folder", "lab clean", 1)
+    assert wait.expect(Answer.EXITED)["code"] == 143
 
 
 @pytest.mark.parametrize(("code", "event"), [(3, Ended(code=3)), (None, Ended(code=None, error="nobody knows"))])
