@@ -74,7 +74,7 @@ def nothing(material: Material) -> list[Statement]:
         return []
     return [
         Statement(
-            sentence="Nothing was measured: the application came up behind none of these boundaries.",
+            sentence="Nothing was measured: nothing that was started ever answered.",
             sure=f"What it did instead: it {'; it '.join(said)}.",
             claim=False,
         )

@@ -15,6 +15,7 @@ from lab.analysis.conditions import parse
 from lab.analysis.findings import Severity
 from lab.experiment.plan import PlannedArm, arms
 from lab.reports import words
+from lab.reports.figures import overview
 from lab.reports.material import Material
 from lab.studies.compare.report.verdict import verdict
 from lab.studies.compare.report.writer import write
@@ -86,6 +87,15 @@ def test_the_page_says_what_is_compared(mixed: Path) -> None:
     text = (alone / "report.md").read_text()
     assert "The same image" not in text.partition("## What others")[0]
     assert "file for file" not in text
+
+
+def test_a_figure_of_disks_alone_compares_no_boundaries(mixed: Path) -> None:
+    """And none with a disk in it claims one image for all."""
+    figures = {}
+    for name, renamed in (("plain", {}), ("mixed", RENAMED), ("alone", DISKS_ALONE)):
+        figures[name] = overview.chart(Material(load(written(mixed.parent / name, renamed))))
+    assert {name for name, figure in figures.items() if "boundary" in figure.title} == {"plain", "mixed"}
+    assert {name for name, figure in figures.items() if "same image" in figure.how} <= {"plain"}
 
 
 def test_a_condition_can_name_one() -> None:

@@ -29,9 +29,15 @@ def chart(material: Material) -> Chart:
             rows.append(whose(arm) | {"parts": parts, "text": in_words(parts)})
         panels.append(Panel(kind="counts", title=f"{len(probes)} questions asked inside", rows=tuple(rows)))
     return Chart(
-        title="What each boundary costs, and what it stops", how=_how(material), panels=tuple(panels), columns=2,
+        title=f"What each {_differing(material)} costs" + (", and what it stops" if probes else ""),
+        how=_how(material), panels=tuple(panels), columns=2,
         alt="Costs and isolation per backend. " + " ".join(_sentences(material, costs)),
     )  # fmt: skip
+
+
+def _differing(material: Material) -> str:
+    """What the arms differ by: of disks that lab did not make, by their systems behind one and the same boundary."""
+    return "system" if all(arm.foreign for arm in material.arms) else "boundary"
 
 
 def _costs(material: Material) -> list[tuple[str, str, str]]:
@@ -46,7 +52,9 @@ def _how(material: Material) -> str:
     if material.levels:
         text += f" · {material.levels}"
     emulated = any(style.hatch(arm) or arm.nested for arm in material.arms)
-    return text + (" · emulated: says nothing about KVM" if emulated else " · the same image everywhere")
+    if emulated:
+        return f"{text} · emulated: says nothing about KVM"
+    return text if any(arm.foreign for arm in material.arms) else f"{text} · the same image everywhere"
 
 
 def _sentences(material: Material, costs: list[tuple[str, str, str]]) -> list[str]:
