@@ -20,7 +20,18 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.execution.contract import Execution as Execution
 from lab.images.store import Image
-from lab.model import Accelerator, Check, Completed, Kernel, Limits, Process, PublishedPort, TerminalSize, Volume
+from lab.model import (
+    Accelerator,
+    Check,
+    Completed,
+    Kernel,
+    Limits,
+    Process,
+    PublishedPort,
+    Stack,
+    TerminalSize,
+    Volume,
+)
 
 INSIDE = "/.lab/inside"
 """Where every instance sees lab's static helper program, on a read-only mount of its own."""
@@ -236,7 +247,7 @@ class Backend(ABC):
     kernel: ClassVar[Kernel]
     confines: ClassVar[bool] = True  # False for the control that has a root directory and limits, and no boundary
     own_ids: ClassVar[bool] = False  # True: on the host's kernel, its root is not the host's root
-    dockers: ClassVar[bool] = False  # True: confined by Docker's own defaults, which are not quite those of lab
+    stack: ClassVar[Stack | None] = None  # whose defaults confine it, where these are not quite those of lab
     opaque: ClassVar[bool] = False  # True: its instances boot what lab did not make, and can't be asked inside
     own_image: ClassVar[Image | None] = None  # what its instances run, whatever they are asked to
     reference: ClassVar[bool] = False  # True: to compare lab with, so nothing runs on it unless it is named

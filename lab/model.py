@@ -24,6 +24,13 @@ class Kernel(StrEnum):
     OWN = "own"
 
 
+class Stack(StrEnum):
+    """Other makers of containers, whose defaults are not quite those of lab."""
+
+    DOCKER = "docker"
+    PODMAN = "podman"
+
+
 class Phase(StrEnum):
     """The events in an instance's life, in order. Every one is stamped by the host's CLOCK_MONOTONIC."""
 

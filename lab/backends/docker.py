@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.host import privilege
 from lab.host.survey import checks
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity, Survivor
-from lab.model import Check, Kernel, Volume
+from lab.model import Check, Kernel, Stack, Volume
 
 if TYPE_CHECKING:
     from lab.backends.engine.engine import Engine
@@ -38,7 +38,7 @@ class Docker(SiteBackend):
     title = "container (Docker)"
     mechanism = "a container as Docker makes it: its engine, containerd, a shim and runc, with Docker's defaults"
     kernel = Kernel.HOST
-    dockers = True
+    stack = Stack.DOCKER
     reference = True
     order = 40
     keeps = False

@@ -39,6 +39,7 @@ _NR = _NUMBERS.get(_MACHINE, {}) | _EVERYWHERE
 _MAP_FAILED = (1 << 64) - 1  # (void *) -1, mmap(2)
 
 # clone(2), unshare(2), setns(2)
+CLONE_FS = 0x00000200  # for unshare: a root and a working directory of its own
 CLONE_NEWTIME = 0x00000080  # not for clone, where the bits are a signal's
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000

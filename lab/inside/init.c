@@ -1,11 +1,14 @@
 /* The first process of an instance: starts the application, forwards signals to it, reaps orphans.
  *
- *   init [--status-fd N] [--terminal ROWSxCOLUMNS] [--user UID:GID[:GID…]] [--directory DIR] -- PROGRAM [ARGUMENT…]
+ *   init [--status-fd N | --report-fd N] [--terminal ROWSxCOLUMNS] [--socket-fd N] [--user UID:GID[:GID…]]
+ *        [--directory DIR] -- PROGRAM [ARGUMENT…]
  *
  * With a terminal, standard input is a socket, over which the application sends the terminal's master before it is
- * executed; its streams are the terminal then. Without, it has the streams of its init.
+ * executed; its streams are the terminal then. Without, it has the streams of its init. --socket-fd names a descriptor
+ * that is to be standard input.
  *
- * The peer of descriptor N reads end-of-file when execve(2) succeeded, otherwise the errno in decimal.
+ * The peer of descriptor N reads end-of-file when execve(2) succeeded, otherwise the errno in decimal. With --report-fd
+ * it reads 0 when that succeeded: for a descriptor of which others, too, hold copies, so that its end says nothing.
  * Exits with the application's code, 128 + n after signal n, 127 when there is no such program, 126 when it
  * can't be executed (the shell's and Docker's convention).
  */
@@ -26,7 +29,7 @@
 enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127, MOST_GROUPS = 64 };
 
 static struct application parse(int count, char **arguments) {
-    struct application app = {.status_fd = -1};
+    struct application app = {.status_fd = -1, .report_fd = -1, .socket_fd = -1};
     int next = 1;
     for (; next < count && strcmp(arguments[next], "--") != 0; next += 2) {
         if (next + 1 >= count)
@@ -34,10 +37,14 @@ static struct application parse(int count, char **arguments) {
         const char *value = arguments[next + 1];
         if (strcmp(arguments[next], "--status-fd") == 0)
             app.status_fd = (int)number(value);
+        else if (strcmp(arguments[next], "--report-fd") == 0)
+            app.report_fd = (int)number(value);
         else if (strcmp(arguments[next], "--terminal") == 0) {
             app.has_terminal = 1;
             app.terminal = parse_size(value);
-        } else if (strcmp(arguments[next], "--user") == 0)
+        } else if (strcmp(arguments[next], "--socket-fd") == 0)
+            app.socket_fd = (int)number(value);
+        else if (strcmp(arguments[next], "--user") == 0)
             app.user = value;
         else if (strcmp(arguments[next], "--directory") == 0)
             app.directory = value;
@@ -98,6 +105,15 @@ static int reap(pid_t application, int *ended) {
     return found;
 }
 
+/* What the application's process says until it is executed, passed on: its errno, or 0. */
+static void report(int from, int to) {
+    char said[16];
+    ssize_t size = read(from, said, sizeof said);
+    dprintf(to, "%.*s", size > 0 ? (int)size : 1, size > 0 ? said : "0");
+    close(from);
+    close(to);
+}
+
 static int supervise(pid_t application, const sigset_t *waited) {
     int status;
     for (siginfo_t info;;) {
@@ -112,8 +128,16 @@ static int supervise(pid_t application, const sigset_t *waited) {
 
 int run_init(int count, char **arguments) {
     struct application app = parse(count, arguments);
+    int told[2] = {-1, -1};
+    if (app.report_fd >= 0) {
+        if (pipe2(told, O_CLOEXEC) < 0 || fcntl(app.report_fd, F_SETFD, FD_CLOEXEC) < 0)
+            fail("init: descriptor %d: %s", app.report_fd, strerror(errno));
+        app.status_fd = told[1];
+    }
     if (app.status_fd >= 0 && fcntl(app.status_fd, F_SETFD, FD_CLOEXEC) < 0)
         fail("init: descriptor %d: %s", app.status_fd, strerror(errno));
+    if (app.socket_fd >= 0 && (dup2(app.socket_fd, STDIN_FILENO) < 0 || close(app.socket_fd) < 0))
+        fail("init: descriptor %d: %s", app.socket_fd, strerror(errno));
     if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         fail("init: PR_SET_CHILD_SUBREAPER: %s", strerror(errno));
 
@@ -139,5 +163,7 @@ int run_init(int count, char **arguments) {
         setpgid(application, application); /* both sides do it: whoever is first, the group exists from here on */
     if (app.status_fd >= 0)
         close(app.status_fd);
+    if (app.report_fd >= 0)
+        report(told[0], app.report_fd);
     return supervise(application, &waited);
 }

@@ -31,8 +31,10 @@ verb begin;                                                          /* begin.c 
 /* A program to execute, and as what; init.c. */
 struct application {
     int status_fd;        /* gets the errno in decimal if execve(2) fails; -1 for none */
+    int report_fd;        /* gets that, or 0 if it succeeded; -1 for none. Of run_init alone */
     int has_terminal;     /* standard input is a socket, which gets the terminal's master */
     struct winsize terminal;
+    int socket_fd;         /* is to be standard input; -1 to leave that as it is. Of run_init alone */
     const char *user;      /* UID:GID[:GID…], or NULL to stay */
     const char *directory; /* or NULL to stay */
     char **argv;

@@ -55,6 +55,7 @@ class Boundary(StrEnum):
     CONTAINER = "container"  # namespaces, capabilities, a filter, cgroups, on the host's kernel
     USER_NAMESPACE = "user namespace"  # the same, and its root is an ordinary user of the host
     DOCKER = "docker"  # a container with Docker's own defaults, where lab's and Docker's are not the same
+    PODMAN = "podman"  # the same with podman's, which are mostly Docker's
     OWN_KERNEL = "own kernel"  # a virtual machine
 
     @classmethod
@@ -64,8 +65,8 @@ class Boundary(StrEnum):
             return cls.OWN_KERNEL
         if not backend.confines:
             return cls.BARE
-        if backend.dockers:
-            return cls.DOCKER
+        if backend.stack:
+            return cls(backend.stack)
         return cls.USER_NAMESPACE if backend.own_ids else cls.CONTAINER
 
 
@@ -132,15 +133,17 @@ def expectations(
     own_kernel: Expected,
     user_namespace: Expected | None = None,
     docker: Expected | None = None,
+    podman: Expected | None = None,
 ) -> Mapping[Boundary, Expected]:
     """What is right for each kind of boundary; every probe says it for all of them. A user namespace around a
-    container changes nothing unless said otherwise, nor does it that Docker made it.
+    container changes nothing unless said otherwise, nor does it that Docker made it, and podman's is as Docker's.
     """
     return {
         Boundary.BARE: bare,
         Boundary.CONTAINER: container,
         Boundary.USER_NAMESPACE: user_namespace or container,
         Boundary.DOCKER: docker or container,
+        Boundary.PODMAN: podman or docker or container,
         Boundary.OWN_KERNEL: own_kernel,
     }
 
@@ -276,8 +279,8 @@ class HostValue(Probe):
 
 class Privilege(Probe):
     """Does a line get past the permission check? Subclasses name the ``line``, and the errors that only those
-    get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not, and ``docker``
-    what is expected of Docker's where that is not the same.
+    get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not, ``docker``
+    what is expected of Docker's where that is not the same, and ``podman`` what of podman's where that is not either.
     """
 
     line: ClassVar[str]
@@ -285,6 +288,7 @@ class Privilege(Probe):
     refused: ClassVar[frozenset[str]] = frozenset({"EPERM", "EACCES", "ENOSYS", "EROFS", "ENOENT", "ESRCH"})
     because: ClassVar[str]
     docker: ClassVar[Expected | None] = None
+    podman: ClassVar[Expected | None] = None
     group = Group.PRIVILEGE
     mechanism = Mechanism.CAPABILITY
 
@@ -296,6 +300,7 @@ class Privilege(Probe):
                 container=expect(Answer.NO, because=cls.because),
                 own_kernel=expect(Answer.GUEST, because="root is root, but of the guest's own kernel"),
                 docker=cls.docker,
+                podman=cls.podman,
             )
 
     def lines(self, context: Context) -> Sequence[str]:

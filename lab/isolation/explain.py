@@ -14,14 +14,19 @@ CONSEQUENCE = {
 }
 
 
+OTHERS = (Boundary.DOCKER, Boundary.PODMAN)
+"""Containers with the defaults of others."""
+
+
 def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
     """What answers ``probe`` behind ``boundary``."""
     if boundary is Boundary.OWN_KERNEL:
         return Mechanism.OWN_KERNEL
     if boundary is Boundary.USER_NAMESPACE and _differs_from_container(probe, boundary):
         return Mechanism.NAMESPACE
-    if boundary is Boundary.DOCKER and _differs_from_container(probe, boundary):
-        return Mechanism.NONE
+    if boundary in OTHERS and _differs_from_container(probe, boundary):
+        opens = any(answer.reach == "open" for answer in probe.expected[boundary].answers)
+        return Mechanism.NONE if opens else Mechanism.CAPABILITY
     everywhere = not probe.together or probe.mechanism in (Mechanism.RESOURCE_LIMIT, Mechanism.HARDWARE)
     return probe.mechanism if boundary is not Boundary.BARE or everywhere else Mechanism.NONE
 
@@ -53,6 +58,7 @@ KINDS = {
     Boundary.CONTAINER: "a container",
     Boundary.USER_NAMESPACE: "a container in a user namespace",
     Boundary.DOCKER: "a container of Docker's",
+    Boundary.PODMAN: "a container of podman's",
     Boundary.OWN_KERNEL: "an instance with its own kernel",
 }
 
@@ -91,9 +97,9 @@ def explanation(probe: Probe, width: int = 100) -> str:
 
 
 def _kinds_of(probe: Probe) -> dict[Boundary, str]:
-    """What is expected of whom, said once where a user namespace changes nothing, or Docker."""
+    """What is expected of whom, said once where a user namespace changes nothing, or Docker or podman."""
     usual = probe.expected[Boundary.CONTAINER]
-    same = {kind for kind in (Boundary.USER_NAMESPACE, Boundary.DOCKER) if probe.expected[kind] == usual}
+    same = {kind for kind in (Boundary.USER_NAMESPACE, *OTHERS) if probe.expected[kind] == usual}
     once = dict(KINDS)
     if Boundary.USER_NAMESPACE in same:
         once[Boundary.CONTAINER] = "a container, in a user namespace too"

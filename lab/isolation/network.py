@@ -106,6 +106,7 @@ class _Socket(Privilege):
             Answer.OWN, because="Docker leaves it CAP_NET_RAW, which reaches its network namespace only"
         ),
         own_kernel=expect(Answer.OWN, because="root is root, but of the guest's own network"),
+        podman=expect(Answer.NO, because="the distribution's podman leaves it no CAP_NET_RAW"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -187,6 +188,7 @@ class DefaultRoute(_Network):
         docker=expect(
             Answer.YES, because="Docker gives it a default route by the bridge; in lab's network that leads nowhere"
         ),
+        podman=expect(Answer.NO, because="it joins a namespace of lab's, out of which nothing routes"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:

@@ -98,6 +98,7 @@ class UserNamespace(Privilege):
         own_kernel=expect(
             Answer.GUEST, Answer.NO, because="the guest's own kernel is asked, which refuses it in a chroot too"
         ),
+        podman=expect(Answer.YES, because="the filter of podman's distribution allows unshare(2)"),
     )
 
 

@@ -63,7 +63,8 @@ CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
 LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
 SHARES = ("host.steal", "host.pressure.")
 JOB = ("job.seconds", "job.total", "job.cpu", "job.memory")
-BOOT = (*SEGMENTS, "call.create", "call.start", "boot.total", *JOB, "boot.read", "caches.resident", "teardown.total")
+CALLS = ("call.create", "call.start", "call.run")
+BOOT = (*SEGMENTS, *CALLS, "boot.total", *JOB, "boot.read", "caches.resident", "teardown.total")
 
 
 def arm_columns(material: Material) -> tuple[Cell, ...]:

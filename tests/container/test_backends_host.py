@@ -23,8 +23,8 @@ from lab.model import ImageConfig, Kernel, Limits, PublishedPort, Volume
 from lab.runtime.launcher.launcher import Launcher
 from lab.studies.compare.measure.parity import verify_manifest
 
-ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST and not kind.dockers]
-"""Docker takes its time, and has a module of its own: test_backends_docker.py."""
+ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST and not kind.stack]
+"""Docker and podman have modules of their own: test_backends_docker.py, test_backends_podman.py."""
 
 
 @pytest.fixture(scope="module")

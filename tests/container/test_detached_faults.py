@@ -19,6 +19,7 @@ from host_state import RUNTIME, wait_until
 from tiny import tiny_image
 
 from lab.backends.engine import dockerd
+from lab.backends.libpod import podman
 from lab.backends.site import Site
 from lab.backends.support.base import SiteBackend
 from lab.errors import ExitUnknown, LabError
@@ -75,6 +76,18 @@ def test_docker_knows_the_exit_code_whoever_is_killed(
     if dockerd.lacking():
         missing(f"{dockerd.lacking()}, which is Debian's docker.io")
     ended = check_survival(instances, "docker", "docked", supervisor=supervisor, launcher=launcher)
+    assert ended.exit_code == 5
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("supervisor", "launcher"), [(True, False), (False, True), (True, True)])
+def test_podman_knows_the_exit_code_whoever_is_killed(
+    supervisor: bool, launcher: bool, instances: Detached, missing: Callable[[str], None]
+) -> None:
+    """A conmon is the parent, and nobody's of lab's: it writes the code down."""
+    if lacking := podman.lacking():
+        missing(lacking)
+    ended = check_survival(instances, "podman", "podded", supervisor=supervisor, launcher=launcher)
     assert ended.exit_code == 5
 
 

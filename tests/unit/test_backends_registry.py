@@ -16,10 +16,10 @@ from lab.model import ImageConfig, Kernel
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
     assert [kind.name for kind in available()] == [
-        "process", "container", "userns", "runc", "crun", "docker", "microvm", "vm",
+        "process", "container", "userns", "runc", "crun", "podman", "docker", "microvm", "vm",
     ]  # fmt: skip
-    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 6, *[Kernel.OWN] * 2]
-    assert [kind.name for kind in available() if kind.reference] == ["userns", "runc", "crun", "docker"]
+    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 7, *[Kernel.OWN] * 2]
+    assert [kind.name for kind in available() if kind.reference] == ["userns", "runc", "crun", "podman", "docker"]
 
 
 def test_each_says_what_it_is_and_what_it_cannot_make_equal() -> None:

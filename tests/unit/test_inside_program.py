@@ -103,6 +103,32 @@ def test_init_tells_when_the_program_was_executed(argv: list[str], said: bytes) 
     assert running.returncode == {b"": 143, b"2": 127, b"13": 126}[said]
 
 
+@pytest.mark.parametrize(("argv", "said"), [(["sleep", "5"], b"0"), (["/absent"], b"2"), (["/etc/passwd"], b"13")])
+def test_init_reports_where_others_hold_the_descriptor_too(argv: list[str], said: bytes) -> None:
+    """The writing end stays open here, as it does in a manager of containers: there is no end-of-file."""
+    reader, writer = os.pipe()
+    command = [build.program(), "init", "--report-fd", str(writer), "--", *argv]
+    with subprocess.Popen(command, pass_fds=[writer]) as running:
+        assert select.select([reader], [], [], 10)[0]
+        assert os.read(reader, 100) == said
+        if said == b"0":
+            assert running.poll() is None
+            running.send_signal(signal.SIGTERM)
+    os.close(reader)
+    os.close(writer)
+    assert running.returncode == {b"0": 143, b"2": 127, b"13": 126}[said]
+
+
+def test_init_takes_another_descriptor_for_its_input() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"by another way")
+    os.close(writer)
+    command = [build.program(), "init", "--socket-fd", str(reader), "--", "cat"]
+    done = subprocess.run(command, pass_fds=[reader], capture_output=True, check=True, timeout=20)
+    os.close(reader)
+    assert done.stdout == b"by another way"
+
+
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "CONT"])
 def test_init_forwards_signals(name: str) -> None:
     script = f"trap 'echo {name}; exit 7' {name}; echo ready; while :; do sleep 0.02; done"

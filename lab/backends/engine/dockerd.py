@@ -19,6 +19,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lab.backends.support.anothers import ENTER
+
 PROGRAMS = ("dockerd", "containerd", "docker", "docker-init")
 PATH = "/usr/bin:/usr/sbin:/bin:/sbin"  # the distribution's programs come first, whatever else is installed
 ENVIRONMENT = {
@@ -48,9 +50,6 @@ fi
 exec docker-init -sg -- dockerd --config-file "$1/daemon.json"
 """
 
-
-# A process writes its number into the files before --, and becomes the command behind it.
-ENTER = 'while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"'
 
 QUIET = {"container": "lab"}
 """What keeps it from loading its AppArmor profile into the host's kernel, where that would stay: it believes that it

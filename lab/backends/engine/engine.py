@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import shutil
 import subprocess
 from contextlib import ExitStack, suppress
@@ -22,16 +21,15 @@ from typing import TYPE_CHECKING
 
 from lab.backends.engine import dockerd
 from lab.backends.engine.client import Client, Refused, until_it_answers
-from lab.errors import LabError, ParityError
+from lab.backends.support.anothers import open_files, processes_of, pss_bytes
+from lab.backends.support.takenover import TakenOver
+from lab.errors import LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused, make_room
 from lab.host.session.ledger import Resource, ResourceKind
-from lab.host.survey import facts
-from lab.images.transfer import archive
 from lab.model import Limits
 from lab.network.network import ANOTHERS, BRIDGE
-from lab.runtime.bundle import OPEN_FILES
 from lab.runtime.cgroup.instances import limited
 from lab.runtime.oci.install import EXECUTABLE
 
@@ -61,7 +59,9 @@ class Engine:
         self.client = client
         self.cgroup = ControlGroup.open(group_of(site.session.id, NAME))
         self._process = process
-        self._loaded: dict[str, str] = {}
+        self._images = TakenOver(
+            site.store, folder, whose="Docker", load=self._take_in, find=lambda name: client.image(name)
+        )
         self.alone_bytes: int | None = None
         """PSS of its daemons once the first image was loaded, before anything ran."""
 
@@ -115,50 +115,22 @@ class Engine:
 
         Raises ParityError when Docker has made other layers of it than lab has.
         """
-        if image.digest not in self._loaded:
-            identity = str(self.site.store.read_json(image.digest)["config"]["digest"])
-            with suppress(Refused):
-                self._loaded[image.digest] = str(self.client.image(identity)["Id"])
-                return identity
-            place = self.folder / "image.tar"
-            try:
-                with place.open("wb") as target:
-                    archive.save([image], self.site.store, target, archive.Format.DOCKER)
-                with place.open("rb") as source:
-                    self.client.load(source)
-            finally:
-                place.unlink(missing_ok=True)
-            self._verify(image, identity)
-            if self.alone_bytes is None:
-                self.alone_bytes = sum(_pss_bytes(pid) for pid in self.processes())
-            self._loaded[image.digest] = identity
-        return self._loaded[image.digest]
-
-    def _verify(self, image: Image, identity: str) -> None:
-        """Docker's image has the configuration that lab's has, and layers of the same uncompressed bytes."""
-        try:
-            layers = self.client.image(identity)["RootFS"].get("Layers") or []
-        except Refused as error:
-            raise ParityError(f"Docker knows no image {identity} after it was loaded: {error.message}") from error
-        if layers != [layer.diff_id for layer in image.layers]:
-            raise ParityError(f"Docker made other layers of {image.name} than lab has", detail="\n".join(layers))
+        identity = self._images.take(image)
+        if self.alone_bytes is None:
+            self.alone_bytes = sum(pss_bytes(pid) for pid in self.processes())
+        return identity
 
     def layers(self, image: Image) -> list[Path]:
-        """Docker's own copy of the image's layers, as folders: a driver of overlays has a folder for each."""
-        data = self.client.image(self.load(image))["GraphDriver"].get("Data") or {}
-        return [
-            Path(each) for name in ("UpperDir", "LowerDir") for each in str(data.get(name, "")).split(":") if each
-        ]
+        """Docker's own copy of the image's layers."""
+        return self._images.layers(image)
+
+    def _take_in(self, packed: Path) -> None:
+        with packed.open("rb") as source:
+            self.client.load(source)
 
     def processes(self) -> dict[int, str]:
         """The pids of its parts on the host, each with its name."""
-        found = {}
-        for pid in self.cgroup.processes():
-            with suppress(OSError):
-                name = Path(f"/proc/{pid}/comm").read_text().strip()
-                if name.startswith(PARTS):
-                    found[pid] = name
-        return found
+        return processes_of(self.cgroup, PARTS)
 
     def close(self) -> None:
         """End it, and with it all its containers; remove what it had. Idempotent. Raises LabError."""
@@ -178,17 +150,9 @@ def _end(process: subprocess.Popen[bytes] | None, cgroup: ControlGroup) -> None:
     cgroup.kill()
 
 
-def _pss_bytes(pid: int) -> int:
-    """proc_pid_smaps(5); 0 of a process that has ended."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return facts.parse_meminfo(Path(f"/proc/{pid}/smaps_rollup").read_text()).get("Pss", 0)
-    return 0
-
-
 def _settings() -> dict[str, object]:
     """On lab's bridge, without what would reach beyond it; open files as Docker's own service allows."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    files = open_files()
     return {
         "bridge": BRIDGE, "fixed-cidr": str(ANOTHERS), "ip-forward": False, "ip-masq": False, "userland-proxy": False,
         "default-ulimits": {"nofile": {"Name": "nofile", "Hard": files, "Soft": files}},

@@ -22,17 +22,17 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from lab import record
 from lab.backends.engine.attachment import Attachment
 from lab.backends.engine.client import Client, Refused
 from lab.backends.engine.engine import LABEL, Engine
 from lab.backends.engine.execution import DockerExecution
+from lab.backends.support.anothers import GroupAround, not_started
 from lab.backends.support.base import stop_signal_of
 from lab.backends.support.output import DRAIN_SECONDS, Output
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.streams import another_process
-from lab.errors import ExitUnknown, GroupGone, LabError, LaunchError
-from lab.host.cgroup.control import ControlGroup, CpuUsage
+from lab.errors import ExitUnknown, LabError
+from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.clock import Timeline, now
@@ -42,9 +42,6 @@ from lab.instance import INSIDE, Companion, Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Completed, Limits, Phase, Process, TerminalSize
 from lab.runtime.launcher.descriptors import memory_file
 
-LIKE_DOCKER = 125
-NOT_FOUND = ("executable file not found", "no such file or directory")
-NOT_EXECUTABLE = ("permission denied", "not a directory", "is a directory", "exec format error")
 KILL_SECONDS = 10.0
 
 
@@ -56,42 +53,12 @@ class Call(StrEnum):
     START = "let Docker start it"
 
 
-class DockersGroup(ControlGroup):
-    """The group that lab made around a container: it is there before Docker's own, and after it.
-
-    What is used is counted here as well as below. What is limited, and how often a limit was met, is found below.
-    """
-
-    below: ControlGroup | None = None
-
-    def effective_limits(self) -> Limits:
-        return self.below.effective_limits() if self.below else super().effective_limits()
-
-    def limit_hits(self) -> dict[str, int]:
-        with suppress(GroupGone):
-            return self.below.limit_hits() if self.below else super().limit_hits()
-        return {}
-
-    def cpu(self) -> CpuUsage:
-        used = super().cpu()
-        with suppress(GroupGone):
-            if self.below:
-                inner = self.below.cpu()
-                return record.replace(
-                    used,
-                    throttled_nanoseconds=inner.throttled_nanoseconds,
-                    throttled_periods=inner.throttled_periods,
-                    periods=inner.periods,
-                )
-        return used
-
-
 @dataclass(slots=True)
 class _Parts:
     """What an instance is made of, in the order in which it is made."""
 
     identity: str
-    cgroup: DockersGroup
+    cgroup: GroupAround
     resources: InstanceResources
     outputs: ExitStack
     attachment: Attachment
@@ -139,7 +106,7 @@ class DockerInstance(Instance):
             path = group_of(site.session.id, request.name)
             resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
             made = resources.make_control_group(Limits())
-            cgroup = DockersGroup(made.path, made.hierarchies)
+            cgroup = GroupAround(made.path, made.hierarchies)
             stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
             stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
             body = _body(request, image, runtime, f"/{path}", site.session.id)
@@ -201,7 +168,7 @@ class DockerInstance(Instance):
         made = ControlGroup.open(path)
         resources.stack.callback(made.remove, keep_parents=True)
         resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
-        cgroup = DockersGroup(made.path, made.hierarchies)
+        cgroup = GroupAround(made.path, made.hierarchies)
         cgroup.below = ControlGroup.open(f"{path}/{identity}")
         parts = _Parts(identity, cgroup, resources, outputs, attachment)
         return cls(backend, request, engine, parts, survivor.timeline, layers)
@@ -364,13 +331,4 @@ def _refused(request: LaunchRequest, call: Any) -> Any:
     try:
         return call()
     except Refused as error:
-        said = error.message.splitlines()[0]
-        code = LIKE_DOCKER
-        if any(word in said for word in NOT_FOUND):
-            code = 127
-        elif any(word in said for word in NOT_EXECUTABLE):
-            code = 126
-        hint = "does the image hold that program?" if code != LIKE_DOCKER else "lab doctor"
-        raise LaunchError(
-            f"Docker can't start container {request.name}: {said}", hint=hint, exit_code=code
-        ) from error
+        raise not_started("Docker", request.name, error.message.splitlines()[0]) from error

@@ -9,7 +9,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,17 +59,18 @@ def _own_child(pid: int) -> int:
     return descriptor
 
 
-def spawn(words: list[str], descriptors: Sequence[int]) -> int:
-    """Start a program with ``descriptors`` as 0, 1, 2, …; its pid.
+def spawn(words: Sequence[str], descriptors: Sequence[int], *, environment: Mapping[str, str] | None = None) -> int:
+    """Start a program with ``descriptors`` as 0, 1, 2, …; its pid. Its environment is this process's by default.
 
     Not by `lab.host.command`, which can neither number descriptors nor leave a program's output to another.
     """
     log.debug("+ %s", shlex.join(words))
+    given = os.environ if environment is None else environment
     actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors)]
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # which Python ignores, and execve(2) would pass on
     try:
         return os.posix_spawn(
-            words[0], words, os.environ, file_actions=actions, setsid=True, setsigmask=[], setsigdef=defaults
+            words[0], list(words), given, file_actions=actions, setsid=True, setsigmask=[], setsigdef=defaults
         )
     except OSError as error:
         raise LaunchError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.backends.engine.instance import Call
+from lab.backends.libpod.container import Call as Run
 from lab.backends.support.ocicontainer import Made
 from lab.hypervisor.boot import Boot
 from lab.runtime.plan import Before, Instead, Step
@@ -246,8 +247,16 @@ DOCKER: dict[str, Explanation] = {
     ),
 }
 
+PODMAN: dict[str, Explanation] = {
+    Run.RUN: Explanation(
+        what="Layer, overlay, conmon, runtime, execve: podman ends when the application runs.",
+        calls="execve",
+        page="podman-run(1)",
+    ),
+}
+
 EXPLANATIONS: Mapping[str, Explanation] = (
-    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | MACHINE
+    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | PODMAN | MACHINE
 )
 """By the name of the step."""
 

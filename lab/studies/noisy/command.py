@@ -79,9 +79,9 @@ def noisy(
         from lab.studies.noisy.measure import Bound, Noisy, Wishes, fill
 
         chosen, seed = choose_backends(on), drawn(seed)
-        if engines := [name for name in chosen if site.backend(name).dockers]:
+        if engines := [name for name in chosen if site.backend(name).stack]:
             raise UsageError(
-                f"{engines[0]} can't be asked here: its Engine would be bounded together with the neighbours",
+                f"{engines[0]} can't be asked here: its own programs would be bounded together with the neighbours",
                 hint="--on container,runc",
             )
         scenario = asked(load(target), port, ready)

@@ -1,0 +1,91 @@
+"""Podman without one: what is lacking, what it complained about, what may stand on a command line."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from lab.backends.libpod import container, podman
+from lab.backends.podman import Podman
+from lab.backends.support.anothers import not_started
+from lab.host.cgroup.hierarchy import Hierarchies
+from lab.isolation import explain
+from lab.isolation.base import Answer, Boundary, Mechanism
+from lab.isolation.registry import probes
+from lab.model import Volume
+
+NOT_THERE = 'Error: runc: runc create failed: exec: "x": executable file not found in $PATH: OCI runtime attempted\n'
+NOT_A_PROGRAM = 'Error: runc: runc create failed: exec: "/etc": permission denied: OCI permission denied\n'
+TOO_MUCH = "Error: runc: runc create failed: setting rlimit 6: operation not permitted: OCI permission denied\n"
+
+
+def check() -> tuple[bool, str, str]:
+    (found,) = [each for each in Podman.check() if each.name == "podman"]
+    return found.ok, found.found, found.remedy
+
+
+def installed(folder: Path, *names: str, version: str) -> None:
+    for name in names:
+        (folder / name).write_text(f"#!/bin/sh\necho {name} version {version}\n")
+        (folder / name).chmod(0o755)
+    podman.version.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def asked_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(podman, "PATH", str(tmp_path))
+    podman.version.cache_clear()
+
+
+def test_what_is_missing_is_named_and_its_package(tmp_path: Path) -> None:
+    assert check() == (False, "podman is not installed", "apt-get install podman runc")
+    installed(tmp_path, "podman", "conmon", version="4.3.1")
+    assert check()[1] == "runc is not installed"
+    installed(tmp_path, "runc", version="1.1.5")
+    assert check()[:2] == (True, f"{tmp_path}/podman 4.3.1")
+
+
+@pytest.mark.parametrize(("version", "is_ok"), [("3.4.4", False), ("4.0.0", True), ("5.4.2", True), ("dev", False)])
+def test_a_podman_that_cannot_pass_descriptors_through_is_refused(tmp_path: Path, version: str, is_ok: bool) -> None:
+    installed(tmp_path, "podman", "conmon", "runc", version=version)
+    assert check()[0] is is_ok
+
+
+@pytest.mark.parametrize(("complaint", "code"), [(NOT_THERE, 127), (NOT_A_PROGRAM, 126), (TOO_MUCH, 125), ("", 125)])
+def test_a_complaint_tells_the_exit_code(complaint: str, code: int) -> None:
+    """Podman sorts every refusal among those of permission, also one that the program has nothing to do with."""
+    said = podman.last_words("warning\n" + complaint if complaint else "")
+    assert not said.startswith("Error")
+    assert not_started("podman", "web", said).exit_code == code
+
+
+def test_no_value_of_the_environment_is_on_a_command_line_but_what_no_file_can_hold(tmp_path: Path) -> None:
+    words = container._environment({"SECRET": "x y#z=1", "EMPTY": "", "LINES": "a\nb", "QUOTED": '"a'}, tmp_path)
+    file = Path(words[1])
+    assert file.read_text() == "SECRET=x y#z=1\nEMPTY=\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert words[2:] == ["--env", "LINES=a\nb", "--env", 'QUOTED="a']
+
+
+def test_a_volume_that_is_read_only_shows_no_mount_below_it() -> None:
+    assert container._mount(Volume(source="/a", target="/b")) == "/a:/b:rbind,rprivate,rw"
+    assert container._mount(Volume(source="/a", target="/b", read_only=True)) == "/a:/b:bind,rprivate,ro"
+
+
+@pytest.mark.parametrize(("v1", "unified", "works"), [(True, True, False), (False, True, True), (True, False, True)])
+def test_crun_is_no_level_where_both_versions_of_cgroups_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, v1: bool, unified: bool, works: bool
+) -> None:
+    installed(tmp_path, "crun", version="1.8")
+    found = Hierarchies(v1={"memory": Path("/c/memory")} if v1 else {}, unified=Path("/c/u") if unified else None)
+    monkeypatch.setattr("lab.backends.podman.host_hierarchies", lambda: found)
+    assert (("runtime", "crun") not in Podman.lacking()) is works
+
+
+def test_what_it_stops_beyond_lab_is_a_capability_and_what_it_lets_through_nothing() -> None:
+    by_id = {probe.id: probe for probe in probes()}
+    assert explain.mechanism_of(by_id["raw-socket"], Boundary.PODMAN) is Mechanism.CAPABILITY
+    assert explain.mechanism_of(by_id["keyrings"], Boundary.PODMAN) is Mechanism.NONE
+    assert by_id["default-route"].expected[Boundary.PODMAN].answers == (Answer.NO,)
