@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,15 @@ def resolve_words(
         gid=account.gid,
         additional_gids=account.additional_gids,
     )
+
+
+def stop_signal_of(image: Image) -> int:
+    """STOPSIGNAL as a number (OCI image-spec, config.md: a name, or a number); SIGTERM for what is neither."""
+    word = image.config.stop_signal
+    if word.isdigit() and int(word) in set(signal.Signals):
+        return int(word)
+    name = word if word.startswith("SIG") else f"SIG{word}"
+    return signal.Signals.__members__.get(name, signal.SIGTERM)
 
 
 def find_account(tree: Tree, user: str) -> Account:

@@ -8,8 +8,8 @@ import pytest
 
 import lab.backends
 from lab.backends.registry import available, find
-from lab.backends.support.base import stop_signal_of
 from lab.errors import UsageError
+from lab.images.process import stop_signal_of
 from lab.images.store import Image
 from lab.model import ImageConfig, Kernel
 

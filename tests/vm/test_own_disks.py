@@ -231,7 +231,8 @@ def test_its_system_gets_an_address_and_answers(site: Site, web: Path, tmp_path:
         stamps = instance.timeline.stamps()
         assert stamps[Phase.ISOLATED] < stamps[Phase.ADDRESSED] < stamps[Phase.LISTENING] <= stamps[Phase.RESPONDED]
         assert isinstance(instance.address, IPv4Address)
-        instance.stop(grace_seconds=0)
+        instance.stop(grace_seconds=BOOT_SECONDS)
+        assert instance.wait(0.0) == 0, "its system has heard the power button, and nobody pulled the plug"
     assert site.dhcp.pid is None, "nobody is left to ask"
     before.check()
 

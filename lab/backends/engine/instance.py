@@ -27,7 +27,6 @@ from lab.backends.engine.client import Client, Refused
 from lab.backends.engine.engine import LABEL, Engine
 from lab.backends.engine.execution import DockerExecution
 from lab.backends.support.anothers import GroupAround, not_started
-from lab.backends.support.base import stop_signal_of
 from lab.backends.support.output import DRAIN_SECONDS, Output
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.streams import another_process
@@ -36,6 +35,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.clock import Timeline, now
+from lab.images.process import stop_signal_of
 from lab.images.tree import Tree
 from lab.inside.build import program as helper
 from lab.instance import INSIDE, Companion, Instance, LaunchRequest, Survivor

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from lab.errors import ImageError, LabError, LaunchError, LimitError
-from lab.images.store import Image
+from lab.images.process import stop_signal_of
 from lab.images.tree import Tree
 from lab.instance import Backend, Instance, LaunchRequest, Survivor
 
@@ -34,15 +33,6 @@ class SiteBackend(Backend):
             return Tree(self.site.store.lower_directories(request.image))
         except ImageError:
             return Tree(())
-
-
-def stop_signal_of(image: Image) -> int:
-    """STOPSIGNAL as a number (OCI image-spec, config.md: a name, or a number); SIGTERM for what is neither."""
-    word = image.config.stop_signal
-    if word.isdigit() and int(word) in set(signal.Signals):
-        return int(word)
-    name = word if word.startswith("SIG") else f"SIG{word}"
-    return signal.Signals.__members__.get(name, signal.SIGTERM)
 
 
 def raise_as_launch_error(error: BaseException) -> None:

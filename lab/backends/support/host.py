@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lab.backends.support.base import SiteBackend, raise_as_launch_error, stop_signal_of
+from lab.backends.support.base import SiteBackend, raise_as_launch_error
 from lab.backends.support.output import DRAIN_SECONDS, Output
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable
@@ -20,6 +20,7 @@ from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.survey import checks
+from lab.images.process import stop_signal_of
 from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.instance import NO_KNOBS, LaunchRequest, Survivor

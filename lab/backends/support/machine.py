@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.support.base import SiteBackend, raise_as_launch_error, stop_signal_of
+from lab.backends.support.base import SiteBackend, raise_as_launch_error
 from lab.backends.support.knobs import designed
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable, Snapshots
@@ -23,6 +23,7 @@ from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Design
+from lab.images.process import stop_signal_of
 from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.instance import NO_KNOBS, Execution, LaunchRequest, Survivor

@@ -21,7 +21,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.host import private
 from lab.hypervisor.guest import debian, grub, loader, osdisk, trim
-from lab.hypervisor.guest.handover import FILE_SYSTEM_MODULES, MODULES
+from lab.hypervisor.guest.handover import FILE_SYSTEM_MODULES, MODULES, POWER_BUTTON_MODULES
 from lab.hypervisor.guest.initramfs import build_initramfs
 from lab.hypervisor.guest.kernel import copy_kernel, copy_modules, release_of
 from lab.hypervisor.kinds import MICROVM, Design, Firmware, UserSpace
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 KEY_LENGTH = 16
 UNFINISHED = ".unfinished"
 KERNEL = "vmlinuz"
-ALL_MODULES = MODULES.union(*FILE_SYSTEM_MODULES.values())
+ALL_MODULES = MODULES.union(POWER_BUTTON_MODULES, *FILE_SYSTEM_MODULES.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

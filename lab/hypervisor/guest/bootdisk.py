@@ -2,7 +2,8 @@
 
 A master boot record with GRUB's code and two partitions: lab's guest kernel with an initramfs of its own, and the
 image's files, writable and otherwise untouched. The initramfs starts the image's command on the serial console and
-switches the machine off when it ends. Out of scope: UEFI firmware without a BIOS, disks that are not virtio.
+switches the machine off when it ends. The power button has it end: its stop signal, a grace, SIGKILL. Out of scope:
+UEFI firmware without a BIOS, disks that are not virtio.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ from lab.errors import LabError, UsageError
 from lab.host.command import run
 from lab.hypervisor.guest import cpio, grub
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
-from lab.hypervisor.guest.handover import NETWORK_MODULES, TRANSPORT_MODULES
+from lab.hypervisor.guest.handover import NETWORK_MODULES, POWER_BUTTON_MODULES, TRANSPORT_MODULES
 from lab.hypervisor.kinds import MachineType
 from lab.images.disk import make_ext4
 from lab.images.image import Image
-from lab.images.process import resolve
+from lab.images.process import resolve, stop_signal_of
 from lab.images.store import Store
 from lab.inside.build import program
 from lab.model import Accelerator, Process
 
-GRUB_SCRIPT = "linux /vmlinuz console=tty0 console=ttyS0 panic=-1 quiet\ninitrd /initramfs\nboot\n"
+# no_timer_check: a busy emulator's timer may be late, for which the kernel would panic (as in commandline.py).
+GRUB_SCRIPT = "linux /vmlinuz console=tty0 console=ttyS0 panic=-1 no_timer_check quiet\ninitrd /initramfs\nboot\n"
 FREE_BYTES = 1 << 30
 MEMORY_MIB = 512
 SCRIPT = Path(__file__).parent / "bootdisk.sh"
 LEASED = Path(__file__).parent / "leased.sh"
+BUTTON = Path(__file__).parent / "button.sh"
+PRESSED = "lab/acpi/PWRF/00000080"  # the power button's event, as busybox's acpid names it
+GRACE_SECONDS = 5  # half of what whoever presses the button waits (docker stop, lab stop)
 RAW = "raw"
 FORMATS = {".qcow2": "qcow2", ".raw": RAW, ".img": RAW}
 
@@ -99,15 +104,26 @@ def _make_whole(
 def _initramfs(guest: Guest, image: Image, process: Process) -> bytes:
     parts = guest.kernel.parent
     modules = (*TRANSPORT_MODULES[MachineType.Q35], *NETWORK_MODULES)
-    settings = {"NAME": image.name, "HOSTNAME": hostname(image), "MODULES": " ".join(modules)}
+    settings = {
+        "NAME": image.name,
+        "HOSTNAME": hostname(image),
+        "MODULES": " ".join(modules),
+        "POWER_BUTTON_MODULES": " ".join(POWER_BUTTON_MODULES),
+        "STOP_SIGNAL": str(int(stop_signal_of(image))),
+        "GRACE_SECONDS": str(GRACE_SECONDS),
+    }
     entries = [
         cpio.file("init", SCRIPT.read_bytes(), 0o755),
         cpio.file("lab/leased", LEASED.read_bytes(), 0o755),
+        cpio.file(PRESSED, BUTTON.read_bytes(), 0o755),
         cpio.file("bin/busybox", (parts / "busybox").read_bytes(), 0o755),
         cpio.file("lab/inside", program().read_bytes(), 0o755),
         cpio.file("lab/settings", _assignments(settings).encode()),
         cpio.file("lab/application", application(process).encode()),
-        *(cpio.file(f"lab/modules/{name}.ko", (parts / "modules" / f"{name}.ko").read_bytes()) for name in modules),
+        *(
+            cpio.file(f"lab/modules/{name}.ko", (parts / "modules" / f"{name}.ko").read_bytes())
+            for name in (*modules, *POWER_BUTTON_MODULES)
+        ),
     ]
     return cpio.archive(
         [cpio.directory(name) for name in ("proc", "sys", "dev", "root")] + cpio.with_parents(entries)

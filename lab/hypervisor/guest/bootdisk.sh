@@ -20,6 +20,10 @@ fail() {
 for module in $MODULES; do
     insmod "modules/$module.ko" || fail "module $module can't be loaded"
 done
+for module in $POWER_BUTTON_MODULES; do
+    insmod "modules/$module.ko" 2>/dev/null # not every machine has a button
+done
+acpid -f -c /lab/acpi -l /dev/null 2>/dev/null &
 tries=0
 until root=$(findfs LABEL=image 2>/dev/null); do
     tries=$((tries + 1))
@@ -64,8 +68,9 @@ echo "lab: starting $NAME" >/root/dev/console
 # The terminal behind /dev/console, which itself can't be a controlling one: a shell wants job control.
 tty=$(sed 's/.* //' /sys/class/tty/console/active)
 [ "$tty" != tty0 ] || tty=tty1
-setsid sh -c "exec sh /lab/application <>/root/dev/$tty >&0 2>&0"
+setsid sh -c "echo \$\$ >/lab/starting; mv /lab/starting /lab/pid; exec sh /lab/application <>/root/dev/$tty >&0 2>&0"
 echo "lab: $NAME ended with $?" >/root/dev/console
+kill -s KILL -1 # whoever still writes to the image's files
 sync
 umount /root/.lab /root/dev/shm /root/dev/pts /root/proc /root/sys 2>/dev/null
 mount -o remount,ro /root

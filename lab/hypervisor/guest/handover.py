@@ -31,6 +31,7 @@ TRANSPORT_MODULES = {  # what the machine's devices are attached by, and those t
 IMAGE_MODULES = ("overlay",)  # a Debian finds these, and all that follow, by itself
 NETWORK_MODULES = ("failover", "net_failover", "virtio_net")
 MODULES = {*chain(*TRANSPORT_MODULES.values()), *IMAGE_MODULES, *NETWORK_MODULES}  # what every initramfs has
+POWER_BUTTON_MODULES = ("button", "evdev")  # a disk that boots by itself has them; lab's machines are told otherwise
 FILE_SYSTEM_MODULES: Mapping[FileSystem, tuple[str, ...]] = {
     FileSystem.EXT4: (),  # built into the kernel
     FileSystem.EROFS: ("libcrc32c", "erofs"),
