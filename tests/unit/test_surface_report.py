@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from studies import surface_run, surface_sample
+from told import tells
 from typer.testing import CliRunner
 
 from lab.analysis.loaded import Loaded, load
@@ -70,7 +71,8 @@ def test_a_load_that_was_not_answered_is_a_failure_and_no_number(loaded: Loaded)
     work = Exposed(loaded).work(vm, LOADED)
     assert work is not None
     assert (work.n, work.distinct) == (0, 0)
-    assert work.failures == ("3 of 9 requests were not answered correctly",)
+    (failure,) = work.failures
+    assert tells(failure, "3 of 9")
     with pytest.raises(LabError, match="2 of 7 requests"):
         assert_answered(LoadResult(requests=5, duration_seconds=1, received_bytes=1, latency_seconds={},
                                    errors={"read": 2}))  # fmt: skip
@@ -90,7 +92,7 @@ def test_where_both_ways_differ_the_reason_is_told(loaded: Loaded) -> None:
     (differing,) = container.disagreements
     assert differing.names == ("open_tree_attr",)
     assert "libseccomp" in differing.reason
-    assert differing.reason.startswith("the filter in force, read back from the kernel, says so itself")
+    assert "read back" in differing.reason, "which of the two is right was looked up"
     assert {name: count for name, count in container.outcomes.items() if count} == {"allowed": 1, "refused": 2}
 
 
@@ -113,11 +115,11 @@ def test_the_page_says_all_of_it_and_ranks_nothing(loaded: Loaded) -> None:
     page, text = (loaded.path / "report.html").read_text(), (loaded.path / "report.md").read_text()
     for said in ("seccomp_run_filters", "no such event", "both ways differ", "3 of 9 requests", "security and keys"):
         assert said in page, said
-    for said in ("| container | the host's | 1 |", "not answered correctly", "open_tree_attr", "no such event"):
+    for said in ("| container | the host's | 1 |", "3 of 9", "open_tree_attr", "no such event"):
         assert said in text, said
     assert any("ranking of security" in each for each in not_to_conclude(Exposed(loaded)))
     assert any("TCG" in each for each in not_to_conclude(Exposed(loaded)))
-    assert any("stops 2 of 3 system calls" in each for each in story(Exposed(loaded)))
+    assert any(tells(each, "2 of 3") for each in story(Exposed(loaded)))
     REPORT.write(loaded.path)
     assert (loaded.path / "report.html").read_text() == page, "rebuilt from the folder alone"
     names = {path.name for path in loaded.path.iterdir()}
