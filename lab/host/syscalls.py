@@ -377,16 +377,12 @@ def prepared_capset(*, effective: int, permitted: int, inheritable: int) -> Call
     return call
 
 
-def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
-    """seccomp(2) SECCOMP_SET_MODE_FILTER; ``program`` is an array of struct sock_filter, 8 bytes each.
-
-    Returns 0, or the listener that SECCOMP_FILTER_FLAG_NEW_LISTENER asks for, close-on-exec.
-    """
-    return seccomp_filter(program, flags)()
-
-
 def seccomp_filter(program: bytes, flags: int = 0) -> Callable[[], int]:
-    """The same for later, when it is to be the only system call."""
+    """seccomp(2) SECCOMP_SET_MODE_FILTER for later, when it is to be the only system call; ``program`` is an array of
+    struct sock_filter, 8 bytes each.
+
+    The call returns 0, or the listener that SECCOMP_FILTER_FLAG_NEW_LISTENER asks for, close-on-exec.
+    """
     descriptor = _SockFprog(len(program) // 8, program)
     return lambda: system_call("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(descriptor))
 

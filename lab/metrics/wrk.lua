@@ -2,8 +2,8 @@
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
-    '{"requests": %d, "duration": %d, "bytes": %d, "connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d',
-    summary.requests, summary.duration, summary.bytes,
+    '{"requests": %d, "duration": %d, "connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d',
+    summary.requests, summary.duration,
     errors.connect, errors.read, errors.write, errors.status, errors.timeout))
   for _, percentile in ipairs({50, 75, 90, 95, 99}) do
     io.write(string.format(', "p%d": %d', percentile, latency:percentile(percentile)))

@@ -37,7 +37,6 @@ class LoadResult:
 
     requests: int
     duration_seconds: float
-    received_bytes: int
     latency_seconds: Mapping[str, float]  # p50 … p99, max
     errors: Mapping[str, int]
     client_cpu_seconds: float = 0.0  # the client's own, no part of the instance's
@@ -100,7 +99,6 @@ def parse(output: bytes, *, client_cpu_seconds: float = 0.0) -> LoadResult:
         result = LoadResult(
             requests=int(said["requests"]),
             duration_seconds=said["duration"] / 1e6,
-            received_bytes=int(said["bytes"]),
             latency_seconds={name: said[name] / 1e6 for name in (*PERCENTILES, "max")},
             errors={name: int(said[name]) for name in ERRORS},
             client_cpu_seconds=client_cpu_seconds,

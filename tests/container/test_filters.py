@@ -21,7 +21,7 @@ from lab.host import syscalls
 from lab.runtime.seccomp import compiler
 from lab.runtime.seccomp.profile import default_profile
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-syscalls.seccomp_set_filter(compiler.compile(default_profile()))
+syscalls.seccomp_filter(compiler.compile(default_profile()))()
 os.execvp("cat", ["cat"])
 """
 

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -95,22 +94,6 @@ def test_cpu_time_is_charged(group: ControlGroup) -> None:
     used = group.cpu()
     assert used.total_seconds > 0
     assert used.total_seconds == pytest.approx(used.user_seconds + used.system_seconds, rel=0.2, abs=0.02)
-
-
-def test_reclaim_takes_page_cache_back(group: ControlGroup, request: pytest.FixtureRequest) -> None:
-    folder = TemporaryDirectory(dir="/var/tmp")  # on a disk: what is in a tmpfs, as /tmp may be, can't be taken back
-    request.addfinalizer(folder.cleanup)
-    script = f"read go; dd if=/dev/zero of={folder.name}/file bs=1M count=16 2>/dev/null; sync {folder.name}/file"
-    process = subprocess.Popen(["sh", "-c", script], stdin=-1)
-    group.add(process.pid)
-    process.communicate(b"\n", timeout=60)
-    before = group.memory()
-    assert before.file_bytes >= 15 << 20
-    try:
-        assert group.reclaim(12 << 20) >= 8 << 20
-    except LabError as error:
-        pytest.skip(str(error))
-    assert group.memory().file_bytes < before.file_bytes
 
 
 def test_devices_are_guarded(group: ControlGroup) -> None:

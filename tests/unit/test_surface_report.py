@@ -74,7 +74,7 @@ def test_a_load_that_was_not_answered_is_a_failure_and_no_number(loaded: Loaded)
     (failure,) = work.failures
     assert tells(failure, "3 of 9")
     with pytest.raises(LabError, match="2 of 7 requests"):
-        assert_answered(LoadResult(requests=5, duration_seconds=1, received_bytes=1, latency_seconds={},
+        assert_answered(LoadResult(requests=5, duration_seconds=1, latency_seconds={},
                                    errors={"read": 2}))  # fmt: skip
 
 

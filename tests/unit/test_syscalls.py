@@ -69,7 +69,7 @@ from lab.runtime.seccomp.bpf import Action, instruction
 program = instruction(0x20, 0) + instruction(0x15, {number}, 0, 1)
 program += instruction(0x06, Action.ERRNO | errno.EDOM) + instruction(0x06, Action.ALLOW)
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-syscalls.seccomp_set_filter(program)
+syscalls.seccomp_filter(program)()
 try:
     os.uname()
 except OSError as error:

@@ -168,7 +168,7 @@ def attempt(qemu: int, where: Where, what: Callable[[], object]) -> str:
             if where is not Where.ROOT:
                 _become(qemu, with_namespaces=where is not Where.USER)
             if where is Where.FILTERED:
-                syscalls.seccomp_set_filter(vmm_filter())
+                syscalls.seccomp_filter(vmm_filter())()
             what()
             os.write(writer, b"done")
         except OSError as error:

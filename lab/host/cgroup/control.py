@@ -7,7 +7,6 @@ that all memory is charged to it from the first page on; what the group uses is 
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -118,25 +117,6 @@ class ControlGroup:
         """Let the peak of memory be what is used now, where the kernel offers that for all (v1)."""
         if self.group.has("memory", "memory.max_usage_in_bytes"):
             self.write("memory", "memory.max_usage_in_bytes", "0")
-
-    def reclaim(self, amount_bytes: int) -> int:
-        """Ask the kernel to take memory back from the group; returns how many bytes usage fell by.
-
-        v2 is asked for ``amount_bytes``; v1 knows only "all that can be" (memory.force_empty). Falling short
-        is no error. Raises LabError where the kernel offers neither (v2 before Linux 5.19).
-        """
-        before = self.memory().usage_bytes
-        name, value = ("memory.reclaim", str(amount_bytes))
-        if "memory" in self.hierarchies.v1:
-            name, value = ("memory.force_empty", "0")
-        if not self.group.has("memory", name):
-            raise LabError("this kernel can't reclaim a cgroup's memory on request", hint="needs Linux 5.19")
-        try:
-            self.write("memory", name, value)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EBUSY):
-                raise
-        return max(0, before - self.memory().usage_bytes)
 
     def write(self, controller: str, name: str, value: str) -> None:
         """Write to one of the group's files, for what has no method. Raises OSError."""
