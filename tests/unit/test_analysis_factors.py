@@ -58,7 +58,10 @@ def claims(table: pd.DataFrame, *, interaction: bool) -> pd.DataFrame:
     return table[table["claim"] & ((table["other"] != "") == interaction)]
 
 
-@pytest.mark.parametrize(("blocks", "rounds"), [(4, 300), (BLOCKS, 300), (20, 100)])
+AT_NIGHT = [pytest.param(*each, marks=pytest.mark.nightly) for each in ((4, 300), (BLOCKS, 300), (20, 100))]
+
+
+@pytest.mark.parametrize(("blocks", "rounds"), [(4, 60), (BLOCKS, 60), *AT_NIGHT])
 def test_where_no_factor_does_anything_each_family_claims_in_one_report_of_twenty_at_most(
     blocks: int, rounds: int
 ) -> None:
