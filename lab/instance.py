@@ -325,6 +325,13 @@ class Backend(ABC):
         return {}
 
     @classmethod
+    def fetch(cls, told: Callable[[str], None]) -> None:
+        """Get what a host need not have, once for all sessions, and only when this backend is asked for by name.
+
+        ``told`` hears a sentence before anything is fetched. Raises LabError. By default there is nothing to get.
+        """
+
+    @classmethod
     @abstractmethod
     def check(cls) -> list[Check]:
         """What this host must offer; quick, changes nothing. Unusable when a check is not ok."""

@@ -21,7 +21,8 @@ class Kernel(StrEnum):
     """Whose kernel answers an instance's system calls."""
 
     HOST = "host"
-    OWN = "own"
+    OWN = "own"  # a virtual machine's
+    USER_SPACE = "user space"  # its own, too, but a program of the host's, without a machine
 
 
 class Stack(StrEnum):

@@ -35,7 +35,7 @@ class MicroVm(MachineBackend):
     name = "microvm"
     title = "microVM (QEMU)"
     mechanism = "a small virtual machine: its own Linux kernel, booted directly, with the image as its only system"
-    order = 40
+    order = 45
     design = MICROVM
     knobs = (machine(MachineType.MICROVM), CONSOLE, DISK, START)
     parity = Parity(

@@ -18,6 +18,9 @@ from lab.errors import UsageError
 from lab.instance import NO_KNOBS
 from lab.model import Check
 
+REMEDY = "an OCI runtime: runc, crun, youki, or whatever takes the same command line"
+OWN_BACKENDS = {"runsc": "gvisor"}
+
 
 class OciRuntime(Reference, Brought):
     """What the backends of all such runtimes have in common; ``path`` is the program of one."""
@@ -67,11 +70,17 @@ class OciRuntime(Reference, Brought):
     @classmethod
     def _check_program(cls) -> Check:
         binary = cls.binary()
-        trouble = binary.answers.trouble
+        trouble, remedy = binary.answers.trouble, REMEDY
+        if not trouble and binary.answers.program in OWN_BACKENDS:
+            name = OWN_BACKENDS[binary.answers.program]
+            trouble = (
+                f"{binary.answers.program} gives its containers a kernel of their own, and is a backend of its own"
+            )
+            remedy = f"--on {name} --knob {BINARY}={binary.path}"
         return Check(
             name=cls.name,
             ok=not trouble,
             found=f"{binary.path}: {trouble or binary.answers.describe()}",
-            remedy="an OCI runtime: runc, crun, youki, or whatever takes the same command line",
+            remedy=remedy,
             required_by=(cls.name,),
         )

@@ -45,6 +45,7 @@ HABITS: Mapping[str, tuple[str, ...]] = {
         WRITABLE,
         "Where it has to be shown cgroup v1 alone, a shell enters the v2 group first: part of its boot time.",
     ),
+    "runsc": (JOINED,),
 }
 """What runtimes do otherwise, by what their version begins with."""
 TUN = "The device /dev/net/tun is allowed: this runtime adds it to what the configuration allows."

@@ -99,6 +99,7 @@ def choose_backends(on: str) -> list[str]:
     for name in asked or [name for name, kind in classes.items() if not kind.reference]:
         missing = [check for check in classes[name].check() if not check.ok]
         if not missing:
+            classes[name].fetch(say)
             usable.append(name)
         elif asked:
             raise BackendUnavailable(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lab.backends.site import Site
@@ -21,7 +22,7 @@ from lab.images.store import Image, Origin
 from lab.inside import build
 from lab.instance import Backend, LaunchRequest
 from lab.isolation.base import Probe
-from lab.isolation.battery import ask_all
+from lab.isolation.battery import ask_all, ended
 from lab.model import Accelerator, ImageConfig, Limits, Process
 from lab.results.observation import Observation
 
@@ -110,13 +111,15 @@ def _ask(backend: Backend, request: LaunchRequest, watch: Watch, chosen: Sequenc
     with backend.launch(request) as instance:
         watch.doing(f"{backend.name}: asking")
         try:
-            answers, code = tuple(ask_all(instance, backend, chosen=chosen)), instance.wait(0.0)
+            again = partial(backend.launch, replace(request, name=f"{request.name}-again"))
+            answers, code = tuple(ask_all(instance, backend, chosen=chosen, again=again)), instance.wait(0.0)
         except (LabError, OSError):  # of one that has ended neither /proc nor an agent answers
             answers, code = (), instance.wait(ENDING_SECONDS)
             if code is None:
                 raise
         accelerator = instance.accelerator
         try:
+            code = None if ended(answers) else code
             require_success(instance, code)
         except LaunchError as error:
             error.hint, error.exit_code = "lab run starts it alone, and shows what it says", 1

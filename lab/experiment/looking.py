@@ -132,7 +132,7 @@ def look(
 def observe(instance: Instance, backend: Backend, network: Reachable, wanted: frozenset[int], path: str) -> Seen:
     """See what becomes of an instance whose application executes: see `look`, whose ``ports`` are ``wanted`` here."""
     began = now()
-    limit = LOOK_SECONDS if backend.kernel is Kernel.HOST else EMULATED_LOOK_SECONDS
+    limit = EMULATED_LOOK_SECONDS if backend.kernel is Kernel.OWN else LOOK_SECONDS
     outer: set[int] = set()
     inner: dict[str, None] = {}
     unasked = 0.0

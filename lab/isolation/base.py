@@ -27,6 +27,10 @@ Reply = Mapping[str, Any]
 BOOT_ID = "read /proc/sys/kernel/random/boot_id"
 
 
+LACKING = frozenset({"ENOSYS", "ENOENT", "ENODEV", "ENXIO", "EOPNOTSUPP", "EINVAL"})
+"""What a kernel says of a call, a file or a device that it has not got. Of a lacking capability it says EPERM."""
+
+
 class Answer(StrEnum):
     """What was found. The first three reach the host, the next two stop before it, the last two don't leave
     the instance's own kernel.
@@ -56,13 +60,14 @@ class Boundary(StrEnum):
     USER_NAMESPACE = "user namespace"  # the same, and its root is an ordinary user of the host
     DOCKER = "docker"  # a container with Docker's own defaults, where lab's and Docker's are not the same
     PODMAN = "podman"  # the same with podman's, which are mostly Docker's
+    USER_SPACE_KERNEL = "user-space kernel"  # its own, a program of the host's that confines what it serves
     OWN_KERNEL = "own kernel"  # a virtual machine
 
     @classmethod
     def of(cls, backend: Backend) -> Boundary:
         """Which kind a backend's instances are."""
-        if backend.kernel is Kernel.OWN:
-            return cls.OWN_KERNEL
+        if backend.kernel is not Kernel.HOST:
+            return cls.OWN_KERNEL if backend.kernel is Kernel.OWN else cls.USER_SPACE_KERNEL
         if not backend.confines:
             return cls.BARE
         if backend.stack:
@@ -82,6 +87,7 @@ class Mechanism(StrEnum):
     RESOURCE_LIMIT = "resource limit"
     HARDWARE = "hardware"
     OWN_KERNEL = "own kernel"
+    ABSENT = "not in its kernel"
 
 
 class Group(StrEnum):
@@ -134,9 +140,11 @@ def expectations(
     user_namespace: Expected | None = None,
     docker: Expected | None = None,
     podman: Expected | None = None,
+    user_space: Expected | None = None,
 ) -> Mapping[Boundary, Expected]:
     """What is right for each kind of boundary; every probe says it for all of them. A user namespace around a
-    container changes nothing unless said otherwise, nor does it that Docker made it, and podman's is as Docker's.
+    container changes nothing unless said otherwise, nor does it that Docker made it, and podman's is as Docker's. A
+    kernel in user space is another than the host's as that of a machine is, unless said otherwise.
     """
     return {
         Boundary.BARE: bare,
@@ -144,6 +152,7 @@ def expectations(
         Boundary.USER_NAMESPACE: user_namespace or container,
         Boundary.DOCKER: docker or container,
         Boundary.PODMAN: podman or docker or container,
+        Boundary.USER_SPACE_KERNEL: user_space or own_kernel,
         Boundary.OWN_KERNEL: own_kernel,
     }
 
@@ -164,7 +173,8 @@ class Context:
     """What the host knows and an instance must not: a process of the host to look for, a disk, the limits.
 
     That process says ``victim_token`` to whoever connects to it, on the loopback's ``victim_port`` or by the abstract
-    socket of that name, and keeps it in the System V segment ``victim_memory``.
+    socket of that name, and keeps it in the System V segment ``victim_memory``. ``used_seconds`` is how much CPU the
+    instance's group took while it was asked what is judged, by the host's count.
     """
 
     victim_pid: int
@@ -176,15 +186,20 @@ class Context:
     home: str = "/"  # on the disk that keeps the instances' files
     group: str = ""  # the instance's cgroup, below each hierarchy's root
     signal: Signal | None = None
+    used_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """An answer and the evidence for it; ``value`` where there is a number worth plotting."""
+    """An answer and the evidence for it; ``value`` where there is a number worth plotting. ``ended_it`` of an answer
+    that was the end of the instance. ``mechanism`` is what the evidence shows to have answered, where it tells.
+    """
 
     answer: Answer
     evidence: str
     value: float | None = None
+    ended_it: bool = False
+    mechanism: Mechanism | None = None
 
 
 class Inconclusive(Exception):
@@ -202,6 +217,7 @@ class Probe(ABC):
     expected: ClassVar[Mapping[Boundary, Expected]]
     timeout_seconds: ClassVar[float] = 20.0
     together: ClassVar[bool] = True  # its lines may run in one go with other probes'
+    may_end: ClassVar[bool] = False  # some boundaries answer by ending the instance: it is asked last of all
     positive: ClassVar[Place] = Place.HOST
     negative: ClassVar[Place] = Place.CLOSED
     pages: ClassVar[tuple[str, ...]] = ()  # manual pages to read on
@@ -214,6 +230,12 @@ class Probe(ABC):
     @abstractmethod
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         """The answer, from the replies inside and those of the control on the host. Raises Inconclusive."""
+
+    def judge_ended(self, hits: Mapping[str, int], context: Context) -> Found:
+        """The answer of an instance that ended when it was asked, of one that `may_end`; ``hits`` is how often it met
+        its limits (`lab.host.cgroup.control.ControlGroup.limit_hits`). Raises Inconclusive.
+        """
+        raise Inconclusive("the instance has ended")
 
     def control_lines(self, context: Context) -> Sequence[str]:
         """The lines of the positive control, run on the host itself; the probe's own unless that would harm."""
@@ -280,7 +302,8 @@ class HostValue(Probe):
 class Privilege(Probe):
     """Does a line get past the permission check? Subclasses name the ``line``, and the errors that only those
     get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not, ``docker``
-    what is expected of Docker's where that is not the same, and ``podman`` what of podman's where that is not either.
+    what is expected of Docker's where that is not the same, and ``podman`` what of podman's where that is not either,
+    ``user_space`` what of a kernel in user space.
     """
 
     line: ClassVar[str]
@@ -289,6 +312,9 @@ class Privilege(Probe):
     because: ClassVar[str]
     docker: ClassVar[Expected | None] = None
     podman: ClassVar[Expected | None] = None
+    user_space: ClassVar[Expected] = Expected(
+        (Answer.NO,), "its kernel asks for the same capability, which its root lacks, or has no such thing at all"
+    )
     group = Group.PRIVILEGE
     mechanism = Mechanism.CAPABILITY
 
@@ -301,6 +327,7 @@ class Privilege(Probe):
                 own_kernel=expect(Answer.GUEST, because="root is root, but of the guest's own kernel"),
                 docker=cls.docker,
                 podman=cls.podman,
+                user_space=cls.user_space,
             )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -312,7 +339,9 @@ class Privilege(Probe):
         if error in self.allowed:
             return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=evidence)
         if error in self.refused:
-            return Found(answer=Answer.NO, evidence=evidence)
+            return Found(
+                answer=Answer.NO, evidence=evidence, mechanism=Mechanism.ABSENT if error in LACKING else None
+            )
         raise Inconclusive(f"unexpected outcome: {evidence}")
 
 
@@ -333,7 +362,9 @@ class Readable(Privilege):
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         text = str(seen[0]["text"]).strip("\0 \n")
         if seen[0]["errno"] or not text:
-            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name'] or 'empty'}")
+            error = str(seen[0]["name"])
+            lacking = Mechanism.ABSENT if error in LACKING else None
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {error or 'empty'}", mechanism=lacking)
         shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=f"{self.path}: {shown[:100]}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,19 @@ from lab.host.home import home
 from lab.images.store import Store
 from lab.inside import build
 from lab.instance import Backend, Instance
-from lab.isolation.base import Answer, Boundary, Context, Found, Inconclusive, Place, Probe, Reply, Signal
+from lab.isolation.base import (
+    Answer,
+    Boundary,
+    Context,
+    Found,
+    Inconclusive,
+    Mechanism,
+    Place,
+    Privilege,
+    Probe,
+    Reply,
+    Signal,
+)
 from lab.isolation.channels import PageCacheChannel, leave_signal
 from lab.isolation.explain import mechanism_of, surprise
 from lab.isolation.registry import probes
@@ -36,18 +48,32 @@ MOST_DISKS = 24
 TOGETHER_SECONDS = 60.0
 MOST_FAILURES = 3
 DISK_SECONDS = 20.0
+ENDING_SECONDS = 2.0  # from when it can't be asked any more until its end is known
 ENTER = 'for entrance; do echo $$ >"$entrance" || exit; done; exec "$0" batch'
 
 
-def ask_all(instance: Instance, backend: Backend, *, chosen: Sequence[Probe] | None = None) -> Iterator[Observation]:
+def ask_all(
+    instance: Instance,
+    backend: Backend,
+    *,
+    chosen: Sequence[Probe] | None = None,
+    again: Callable[[], Instance] | None = None,
+) -> Iterator[Observation]:
     """One observation per probe, in the registry's order. Never raises for a probe that fails: a crash, a
-    timeout or a refusal that the host gets too make it inconclusive, a failed observation.
+    timeout or a refusal that the host gets too make it inconclusive, a failed observation. Where an answer is the end
+    of the instance, another one, launched by ``again``, is asked the rest.
     """
     boundary = Boundary.of(backend)
     wanted = probes() if chosen is None else chosen
 
     def ask_inside(lines: bytes, timeout_seconds: float) -> Completed:
         return instance.inside("batch", stdin=lines, timeout_seconds=timeout_seconds)
+
+    def fate() -> Mapping[str, int] | None:
+        return None if instance.wait(ENDING_SECONDS) is None else instance.cgroup.limit_hits()
+
+    def used() -> float:
+        return instance.cgroup.cpu().total_seconds
 
     with host_context() as found:
         path, limits = instance.cgroup.path, instance.request.limits
@@ -58,8 +84,14 @@ def ask_all(instance: Instance, backend: Backend, *, chosen: Sequence[Probe] | N
         inside, host = Prefetched(ask_inside, lines), Prefetched(on_host, lines)
         closed = Prefetched(in_closed_place, lines)
         limited = InLimits(path.with_name(f"{path.name}-control"), limits)
-        for probe in wanted:
-            yield ask(probe, Places(inside=inside, host=host, closed=closed, limited=limited), context, boundary)
+        places = Places(inside=inside, host=host, closed=closed, limited=limited, fate=fate, used=used)
+        for number, probe in enumerate(wanted, start=1):
+            yield (answer := ask(probe, places, context, boundary))
+            if again is not None and ended([answer]) and number < len(wanted):
+                with again() as another:
+                    another.wait_executed()
+                    yield from ask_all(another, backend, chosen=wanted[number:], again=again)
+                return
 
 
 def _leave_signal(instance: Instance) -> Signal | None:
@@ -71,12 +103,16 @@ def _leave_signal(instance: Instance) -> Signal | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where a probe's lines run: inside the instance, and for its controls."""
+    """Where a probe's lines run: inside the instance, and for its controls. ``fate`` has how often an instance that
+    has ended met its limits, None for one that lives; ``used`` the CPU that the instance's group has taken so far.
+    """
 
     inside: Ask
     host: Ask
     closed: Ask
     limited: Ask
+    fate: Callable[[], Mapping[str, int] | None] = lambda: None
+    used: Callable[[], float] | None = None
 
     def control(self, place: Place) -> Ask:
         """How a control is asked."""
@@ -144,6 +180,11 @@ def _lines(probe: Probe, context: Context) -> Sequence[str]:
         return ()
 
 
+def ended(answers: Iterable[Observation]) -> bool:
+    """Whether one of the answers was the instance's end, which is no failure of it then."""
+    return any(answer.detail.get("ended_it") for answer in answers)
+
+
 @contextmanager
 def host_context() -> Iterator[Context]:
     """What the host knows: a process of lab's own for others to look for, alive as long as this is open."""
@@ -184,7 +225,17 @@ def ask(probe: Probe, places: Places, context: Context, boundary: Boundary) -> O
 def _ask(probe: Probe, places: Places, context: Context) -> Found:
     lines = probe.lines(context)
     control = _replies(places.control(probe.positive), probe.control_lines(context), probe.timeout_seconds)
-    found = probe.judge(_replies(places.inside, lines, probe.timeout_seconds), control, context)
+    used = None if probe.together else places.used
+    before = used() if used else 0.0
+    try:
+        replies = _replies(places.inside, lines, probe.timeout_seconds)
+        seen = replace(context, used_seconds=used() - before) if used else context
+        found = probe.judge(replies, control, seen)
+    except (LabError, Inconclusive):
+        hits = places.fate() if probe.may_end else None
+        if hits is None:
+            raise
+        found = probe.judge_ended(hits, context)
     probe.check_negative(_replies(places.control(probe.negative), lines, probe.timeout_seconds), control, context)
     if found.answer.reach == "closed" or found.answer is Answer.OWN:
         probe.check_control(control, context)
@@ -205,6 +256,9 @@ def _replies(ask: Ask, lines: Sequence[str], timeout_seconds: float) -> list[Rep
 def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence: str) -> Observation:
     expected = probe.expected[boundary]
     as_expected = found is not None and found.answer in expected.answers
+    mechanism = mechanism_of(probe, boundary)
+    if boundary is Boundary.USER_SPACE_KERNEL and found is not None and found.answer is Answer.NO:
+        mechanism = found.mechanism or (Mechanism.CAPABILITY if isinstance(probe, Privilege) else mechanism)
     wanted = str(found.answer) if found is not None and as_expected else " or ".join(expected.answers)
     return Observation(
         quantity=f"isolation.{probe.id}",
@@ -221,7 +275,8 @@ def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence
             "as_expected": as_expected if found else None,
             "reason": expected.because,
             "reach": found.answer.reach if found else "unknown",
-            "mechanism": str(mechanism_of(probe, boundary)),
+            **({"ended_it": True} if found and found.ended_it else {}),
+            "mechanism": str(mechanism),
             "severity": str(probe.severity),
             "surprise": surprise(probe, boundary, found.answer) if found and not as_expected else "",
         },

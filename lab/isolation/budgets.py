@@ -42,6 +42,7 @@ class _Budget(Probe):
             Answer.HOST, because="no namespace and no default limit divides it: one tenant can use it up"
         ),
         own_kernel=expect(Answer.OWN, because="the guest's kernel has one of its own"),
+        user_space=expect(Answer.NO, Answer.OWN, because="its kernel has its own, and shows few of such files"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -161,6 +162,7 @@ class KeyQuota(_Budget):
         container=expect(Answer.HOST, because="keys are counted by user, and its root is the host's"),
         user_namespace=expect(Answer.OWN, because="keys are counted by user, and its root is another one"),
         own_kernel=expect(Answer.OWN, because="the guest's kernel counts its own"),
+        user_space=expect(Answer.NO, because="its kernel has no keys"),
     )
 
 

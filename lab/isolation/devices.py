@@ -256,6 +256,9 @@ class VirtualProcessor(Probe):
         bare=expect(Answer.HOST, because="it runs on what the host runs on"),
         container=expect(Answer.HOST, because="a container is no machine: the processor is the host's"),
         own_kernel=expect(Answer.OWN, because="the VMM shows a virtual processor"),
+        user_space=expect(
+            Answer.HOST, Answer.OWN, because="its kernel passes on what the processor says, a virtual one's, too"
+        ),
     )
 
     def lines(self, context: Context) -> Sequence[str]:

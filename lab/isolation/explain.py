@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from lab.isolation.base import Answer, Boundary, Mechanism, Probe, Severity
+from lab.isolation.base import Answer, Boundary, Group, Mechanism, Probe, Severity
 from lab.isolation.registry import probes
 
 CONSEQUENCE = {
@@ -20,7 +20,7 @@ OTHERS = (Boundary.DOCKER, Boundary.PODMAN)
 
 def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
     """What answers ``probe`` behind ``boundary``."""
-    if boundary is Boundary.OWN_KERNEL:
+    if boundary is Boundary.OWN_KERNEL or (boundary is Boundary.USER_SPACE_KERNEL and probe.group != Group.LIMITS):
         return Mechanism.OWN_KERNEL
     if boundary is Boundary.USER_NAMESPACE and _differs_from_container(probe, boundary):
         return Mechanism.NAMESPACE
@@ -59,6 +59,7 @@ KINDS = {
     Boundary.USER_NAMESPACE: "a container in a user namespace",
     Boundary.DOCKER: "a container of Docker's",
     Boundary.PODMAN: "a container of podman's",
+    Boundary.USER_SPACE_KERNEL: "an instance with a kernel in user space",
     Boundary.OWN_KERNEL: "an instance with its own kernel",
 }
 

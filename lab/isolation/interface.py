@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from lab.isolation.base import (
+    BOOT_ID,
     Answer,
     Context,
     Found,
@@ -19,6 +21,7 @@ from lab.isolation.base import (
     on_whose_kernel,
 )
 
+PR_GET_NO_NEW_PRIVS = 39
 PERF_SYSTEM_WIDE = "x:" + "01000000" + "70000000" + "00" * 104
 """struct perf_event_attr: PERF_TYPE_SOFTWARE, size 112, PERF_COUNT_SW_CPU_CLOCK, kernel included."""
 
@@ -44,6 +47,7 @@ class PerfEvents(Privilege):
     group = Group.SURFACE
     line = f"call perf_event_open {PERF_SYSTEM_WIDE} -1 0 -1 8"
     allowed = frozenset({""})
+    refused = Privilege.refused | {"ENODEV"}
     because = "Docker's 14 capabilities lack CAP_PERFMON, and the filter refuses perf_event_open(2)"
 
 
@@ -113,6 +117,7 @@ class MemoryPolicy(Privilege):
     pages = ("set_mempolicy(2)", "numa(7)")
     because = "the filter refuses set_mempolicy(2) without CAP_SYS_NICE"
     podman = expect(Answer.YES, because="the filter of podman's distribution allows set_mempolicy(2)")
+    user_space = expect(Answer.GUEST, because="its kernel keeps the policy of its one node")
 
 
 class Personality(Privilege):
@@ -127,6 +132,7 @@ class Personality(Privilege):
     severity = Severity.INFORMATION
     line = "call personality 0x40000"
     allowed = frozenset({""})
+    refused = Privilege.refused | {"EINVAL"}
     pages = ("personality(2)", "seccomp(2)")
     because = "the filter allows only five arguments of personality(2), and this is none of them"
 
@@ -175,6 +181,10 @@ class SystemCallFilter(_Status):
     mechanism = Mechanism.SECCOMP
     field = "Seccomp"
     because = "the runtime installs Docker's default filter"
+    user_space = expect(
+        Answer.GUEST,
+        because="runsc loads the configuration's filter only where it is told to; the Sentry itself has one",
+    )
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         mode = int(self.value(seen[0]))
@@ -182,7 +192,9 @@ class SystemCallFilter(_Status):
 
 
 class NewPrivileges(_Status):
-    """NoNewPrivs: with 1, execve(2) never gives more than the caller had."""
+    """NoNewPrivs: with 1, execve(2) never gives more than the caller had. Where there is no such field, prctl(2) is
+    asked for the same flag.
+    """
 
     id = "new-privileges"
     question = "Could a set-uid program in it gain privileges?"
@@ -191,6 +203,15 @@ class NewPrivileges(_Status):
     because = "the runtime sets no_new_privs"
     docker = expect(Answer.YES, because="Docker sets no_new_privs where --security-opt asks for it")
 
+    def lines(self, context: Context) -> Sequence[str]:
+        return (self.line, f"call prctl {PR_GET_NO_NEW_PRIVS} 0 0 0 0", BOOT_ID)
+
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
-        flag = int(self.value(seen[0]))
-        return self.found(flag == 0, seen, host, float(flag))
+        with suppress(Inconclusive):
+            flag = int(self.value(seen[0]))
+            return self.found(flag == 0, seen, host, float(flag))
+        if seen[1]["errno"]:
+            raise Inconclusive(f"/proc/self/status has no {self.field}, and prctl(2) says {seen[1]['name']}")
+        flag = int(seen[1]["ret"])
+        answer = on_whose_kernel(seen[-1], host[-1]) if flag == 0 else Answer.NO
+        return Found(answer=answer, evidence=f"PR_GET_NO_NEW_PRIVS: {flag}", value=float(flag))

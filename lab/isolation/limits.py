@@ -6,7 +6,7 @@ Where no limit is set nothing is tried: on a shared kernel it would be the host 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lab.isolation.base import (
     BOOT_ID,
@@ -48,15 +48,21 @@ class _Limit(Probe):
 
 
 class MemoryLimit(_Limit):
-    """A child touches a quarter more than the limit, page by page, and offers itself to the OOM killer."""
+    """A child touches a quarter more than the limit, page by page, and offers itself to the OOM killer. A kernel in
+    user space is killed with it.
+    """
 
     id = "memory-limit"
     question = "Does its memory limit hold?"
+    may_end = True
     pages = ("cgroups(7)", "mmap(2)")
     expected = expectations(
         bare=expect(Answer.EFFECTIVE, because="it is in a memory cgroup like every instance"),
         container=expect(Answer.EFFECTIVE, because="the memory cgroup's limit kills what exceeds it"),
         own_kernel=expect(Answer.EFFECTIVE, because="the guest has no more RAM than that"),
+        user_space=expect(
+            Answer.EFFECTIVE, because="the memory cgroup's limit kills the Sentry, and with it everything it serves"
+        ),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -83,17 +89,31 @@ class MemoryLimit(_Limit):
         holds = fate == "killed" and limit is not None and touched <= limit
         return Found(answer=Answer.EFFECTIVE if holds else Answer.NO_LIMIT, evidence=evidence, value=float(touched))
 
+    def judge_ended(self, hits: Mapping[str, int], context: Context) -> Found:
+        if not hits.get("oom"):
+            raise Inconclusive("the instance has ended, and not for want of memory")
+        limit = (context.limits.memory_bytes or 0) // MIB
+        evidence = f"its cgroup counts a kill for want of memory at {limit} MiB: the whole instance ended"
+        return Found(answer=Answer.EFFECTIVE, evidence=evidence, ended_it=True)
+
 
 class PidsLimit(_Limit):
-    """Forks a few more children than the limit allows; they wait, and are reaped."""
+    """Forks a few more children than the limit allows; they wait, and are reaped. A kernel in user space that gets no
+    thread of the host's ends.
+    """
 
     id = "pids-limit"
     question = "Does its limit of processes hold?"
+    may_end = True
     pages = ("cgroups(7)", "fork(2)")
     expected = expectations(
         bare=expect(Answer.EFFECTIVE, because="it is in a pids cgroup like every instance"),
         container=expect(Answer.EFFECTIVE, because="the pids cgroup refuses the next fork(2)"),
         own_kernel=expect(Answer.EFFECTIVE, because="the guest's kernel limits it by a pids cgroup of its own"),
+        user_space=expect(
+            Answer.EFFECTIVE,
+            because="the pids cgroup refuses the Sentry a thread of the host's, without which it ends",
+        ),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -121,9 +141,17 @@ class PidsLimit(_Limit):
         own = on_whose_kernel(seen[-1], host[-1]) is Answer.GUEST
         return Found(answer=Answer.GUEST if own else Answer.NO_LIMIT, evidence=evidence, value=float(made))
 
+    def judge_ended(self, hits: Mapping[str, int], context: Context) -> Found:
+        if not hits.get("pids"):
+            raise Inconclusive("the instance has ended, and not for want of processes")
+        evidence = f"its cgroup counts forks refused at {context.limits.pids} processes: the whole instance ended"
+        return Found(answer=Answer.EFFECTIVE, evidence=evidence, ended_it=True)
+
 
 class CpuLimit(_Limit):
-    """Keeps one processor more busy than it may have, for a second. The same on the host must get more."""
+    """Keeps one processor more busy than it may have, for a second. The same on the host must get more. Some kernels
+    count what was wanted, not what was given: the host's count of the whole instance goes for it where it is less.
+    """
 
     id = "cpu-limit"
     question = "Does its CPU limit hold?"
@@ -132,6 +160,7 @@ class CpuLimit(_Limit):
         bare=expect(Answer.EFFECTIVE, because="it is in a cpu cgroup like every instance"),
         container=expect(Answer.EFFECTIVE, because="the cpu cgroup's quota stops it for the period's rest"),
         own_kernel=expect(Answer.EFFECTIVE, because="it has no more virtual processors than that"),
+        user_space=expect(Answer.EFFECTIVE, because="the cpu cgroup's quota stops the Sentry and all that it serves"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -149,6 +178,8 @@ class CpuLimit(_Limit):
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         obtained, limit = _cpus(seen[0]), context.limits.cpus
+        if context.used_seconds is not None:
+            obtained = min(obtained, context.used_seconds / float(seen[0]["wall_seconds"]))
         holds = limit is not None and obtained <= limit * TOLERANCE
         return Found(
             answer=Answer.EFFECTIVE if holds else Answer.NO_LIMIT,

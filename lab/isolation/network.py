@@ -79,6 +79,7 @@ class InterfacesInSysfs(_Network):
         bare=expect(Answer.HOST, because="it has the host's /sys, which shows the host's network whoever looks"),
         container=expect(Answer.OWN, because="its /sys was mounted in its own network namespace"),
         own_kernel=expect(Answer.OWN, because="the guest's /sys shows the guest's network"),
+        user_space=expect(Answer.NO, Answer.OWN, because="its kernel's /sys has no such folder, or its own"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -107,6 +108,7 @@ class _Socket(Privilege):
         ),
         own_kernel=expect(Answer.OWN, because="root is root, but of the guest's own network"),
         podman=expect(Answer.NO, because="the distribution's podman leaves it no CAP_NET_RAW"),
+        user_space=expect(Answer.NO, because="runsc takes CAP_NET_RAW away unless it is told to leave it"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:

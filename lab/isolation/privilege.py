@@ -125,6 +125,7 @@ class OpenByHandle(Privilege):
     question = "Can it open files by their number, past its root directory?"
     line = f"call open_by_handle_at -100 {HANDLE_OF_NOTHING} 0"  # AT_FDCWD
     allowed = frozenset({"ESTALE"})
+    refused = Privilege.refused | {"EOPNOTSUPP"}
     pages = ("open_by_handle_at(2)", "capabilities(7)")
     because = f"{NO_CAPABILITY} CAP_DAC_READ_SEARCH, and the filter refuses open_by_handle_at(2)"
 
@@ -174,6 +175,7 @@ class RaisePriority(Privilege):
     allowed = frozenset({""})
     pages = ("setpriority(2)", "sched(7)")
     because = f"{NO_CAPABILITY} CAP_SYS_NICE"
+    user_space = expect(Answer.GUEST, because="its kernel keeps the number, and schedules nobody by it")
 
 
 class JoinNamespace(Privilege):

@@ -21,7 +21,9 @@ def probes() -> tuple[Probe, ...]:
     modules = sorted(pkgutil.iter_modules(package.__path__, f"{package.__name__}."), key=lambda found: found.name)
     kinds = [kind for found in modules for kind in _defined_in(import_module(found.name))]
     groups = list(Group)
-    return tuple(kind() for kind in sorted(kinds, key=lambda kind: (groups.index(kind.group), not kind.together)))
+    return tuple(
+        kind() for kind in sorted(kinds, key=lambda kind: (groups.index(kind.group), not kind.together, kind.may_end))
+    )
 
 
 def _defined_in(module: ModuleType) -> Iterator[type[Probe]]:

@@ -233,8 +233,8 @@ def _unit(quantity: str, unit: str) -> str:
 
 
 def own_kernel(arm: Arm) -> bool:
-    """Whether a kernel of its own serves the arm: what runs natively is served by the host's."""
-    return arm.accelerator is not Accelerator.NATIVE
+    """Whether a kernel of its own serves the arm: what runs natively has the host's, or one in user space."""
+    return arm.accelerator is not Accelerator.NATIVE or arm.user_kernel
 
 
 def stamp(arm: Arm) -> str:
@@ -246,4 +246,4 @@ def stamp(arm: Arm) -> str:
 
 def stamped(arm: Arm) -> str:
     """The arm's label with its accelerator where that is not the bare host: ``vm (TCG emulation)``."""
-    return f"{arm.label} ({stamp(arm)})" if own_kernel(arm) else arm.label
+    return arm.label if arm.accelerator is Accelerator.NATIVE else f"{arm.label} ({stamp(arm)})"

@@ -78,8 +78,9 @@ class Arm:
     ``factors`` has the level of each factor that applies to its backend; of all arms of a backend the one at the
     first level of each, its reference, is called like the backend. ``image`` is the digest of the image that it runs,
     when not all run the same. ``foreign``: it boots a system that lab did not make. ``nested``: its host is a machine
-    that was emulated itself. ``made_by`` is the program of others that made its instances, if any: its path, what it
-    said of its version and features, and its digest.
+    that was emulated itself. ``user_kernel``: its kernel is its own, and a program of the host. ``made_by`` is the
+    program of others that made its instances, if any: its path, what it said of its version and features, and its
+    digest.
     """
 
     label: str
@@ -93,6 +94,7 @@ class Arm:
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)
     image: str = ""
     nested: bool = False
+    user_kernel: bool = False
     foreign: bool = False
     made_by: Mapping[str, str] = field(default_factory=dict, hash=False)
 

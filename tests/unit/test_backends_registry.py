@@ -16,10 +16,11 @@ from lab.model import ImageConfig, Kernel
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
     assert [kind.name for kind in available()] == [
-        "process", "container", "userns", "runc", "crun", "podman", "docker", "microvm", "vm",
+        "process", "container", "userns", "runc", "crun", "podman", "docker", "gvisor", "microvm", "vm",
     ]  # fmt: skip
-    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 7, *[Kernel.OWN] * 2]
-    assert [kind.name for kind in available() if kind.reference] == ["userns", "runc", "crun", "podman", "docker"]
+    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 7, Kernel.USER_SPACE, *[Kernel.OWN] * 2]
+    references = ["userns", "runc", "crun", "podman", "docker", "gvisor"]
+    assert [kind.name for kind in available() if kind.reference] == references
 
 
 def test_each_says_what_it_is_and_what_it_cannot_make_equal() -> None:

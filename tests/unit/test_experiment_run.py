@@ -188,7 +188,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> FakeSite:
     monkeypatch.setattr(story, "wait_ready", lambda subject: None)
     monkeypatch.setattr(story, "verify_manifest", seen)
     monkeypatch.setattr(story, "limits_seen", lambda instance, kernel: {"pids": 1})
-    monkeypatch.setattr(story, "read_inside", lambda instance, path: "6.1.0\n")
+    monkeypatch.setattr(story, "kernel_release", lambda instance: "6.1.0\n")
     return FakeSite()
 
 
@@ -242,17 +242,17 @@ def test_nobody_is_asked_in_what_can_t_be_asked(
         asked["manifest"].add(backend.name)
         return FakeManifest.digest
 
-    def ask(instance: FakeInstance, *_: object) -> Iterator[Observation]:
+    def ask(instance: FakeInstance, *_: object, **__: object) -> Iterator[Observation]:
         asked["isolation"].add(instance.backend)
         yield from ()
 
-    def read(instance: FakeInstance, path: str) -> str:
+    def read(instance: FakeInstance) -> str:
         asked["kernel"].add(instance.backend)
         return "6.1.0\n"
 
     monkeypatch.setattr(story, "verify_manifest", verify)
     monkeypatch.setattr(story, "ask_all", ask)
-    monkeypatch.setattr(story, "read_inside", read)
+    monkeypatch.setattr(story, "kernel_release", read)
     site.backends[opaque].opaque = True
     folder = make_folder(tmp_path)
     run = experiment(site, folder)

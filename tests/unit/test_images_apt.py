@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.images.debian import apt, recipes
-from lab.images.debian.apt import sources_for
+from lab.images.debian.apt import sources_beyond, sources_for
 
 DEB822 = """
 Types: deb deb-src
@@ -53,6 +53,25 @@ def test_deb822_entries_are_cut_to_what_is_needed(configuration: Path) -> None:
     assert " -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n" in found
     assert "elsewhere" not in found
     assert "off.invalid" not in found
+
+
+def test_another_release_from_the_same_archives(configuration: Path) -> None:
+    """With the keys of those entries; one that wants no signature is asked for one all the same."""
+    folder = configuration / "sources.list.d"
+    (folder / "debian.sources").write_text(DEB822.replace("Types: deb deb-src", "Types: deb\nTrusted: yes", 1))
+    found = sources_beyond("trixie", configuration)
+    assert "Suites: trixie trixie-updates\n" in found
+    assert "Suites: trixie-security\n" in found
+    assert "bookworm" not in found
+    assert "Trusted" not in found
+    assert " -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n" in found
+    (folder / "newer.sources").write_text("Types: deb\nURIs: http://own.invalid\nSuites: trixie\nComponents: main\n")
+    assert sources_beyond("trixie", configuration).count("URIs:") == 1, "the host's own come first"
+
+
+def test_no_archive_of_debians_is_none(configuration: Path) -> None:
+    (configuration / "sources.list").write_text("deb http://ubuntu.invalid/ubuntu noble main universe\n")
+    assert sources_beyond("trixie", configuration) == ""
 
 
 def test_one_line_entries(configuration: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from local_instance import LocalInstance
 
 from lab.backends.registry import available
-from lab.errors import CommandError
+from lab.errors import CommandError, LabError
 from lab.instance import Backend
 from lab.isolation import battery
 from lab.isolation.base import (
@@ -303,6 +305,53 @@ def test_all_asked_on_the_host_itself_answer_as_bare(tmp_path: Path, monkeypatch
     assert (seen["memory-limit"].text, seen["pids-limit"].text) == ("no limit", "no limit")
     assert seen["cpu-limit"].text == "inconclusive"  # none set: not tried
     assert seen["boot-id"].detail["mechanism"] == "none"
+
+
+class Mortal(LocalInstance):
+    """One that ends, with everything in it, as soon as it is asked for more than it may have."""
+
+    why: ClassVar[dict[str, str]] = {"allocate": "oom", "fork": "pids"}
+
+    def inside(self, *arguments: str, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        if self.wait(0) is not None:
+            raise LabError("it has ended")
+        if (verb := stdin.decode().partition(" ")[0]) in self.why:
+            hits = {self.why[verb]: 1}
+            self.cgroup = SimpleNamespace(path=self.cgroup.path, limit_hits=lambda: hits)  # type: ignore[assignment]
+            self.signal(signal.SIGKILL)
+            raise LabError("no answer")
+        return super().inside(*arguments, stdin=stdin, timeout_seconds=timeout_seconds)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_where_an_answer_is_the_end_of_it_another_one_is_asked_the_rest(tmp_path: Path) -> None:
+    limits = Limits(memory_bytes=8 * MIB, pids=10)
+    made: list[Mortal] = []
+
+    def again() -> LocalInstance:
+        made.append(Mortal(["sleep", "60"], tmp_path, limits))
+        return made[-1]
+
+    chosen = [probe for probe in probes() if probe.id in ("memory-limit", "pids-limit", "boot-id")]
+    with again() as instance:
+        seen = list(battery.ask_all(instance, HostLike, chosen=chosen, again=again))  # type: ignore[arg-type]
+    assert [(each.quantity, each.text) for each in seen] == [
+        ("isolation.boot-id", "host"),
+        ("isolation.memory-limit", "effective"),
+        ("isolation.pids-limit", "effective"),
+    ]
+    assert battery.ended(seen)
+    assert len(made) == 2, "nothing was left to ask of a third"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_an_end_for_another_reason_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mortal, "why", {"allocate": "pids"})
+    chosen = [probe for probe in probes() if probe.id == "memory-limit"]
+    with Mortal(["sleep", "60"], tmp_path, Limits(memory_bytes=8 * MIB, pids=10)) as instance:
+        (seen,) = battery.ask_all(instance, HostLike, chosen=chosen)  # type: ignore[arg-type]
+    assert seen.text == "inconclusive"
+    assert not battery.ended([seen])
 
 
 def test_lines_asked_in_one_go_are_not_asked_again() -> None:

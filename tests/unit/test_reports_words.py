@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from lab.model import (
+    Accelerator,
     DoneReadiness,
     Healthcheck,
     HealthReadiness,
@@ -20,7 +21,9 @@ from lab.model import (
     TalkReadiness,
     TcpReadiness,
 )
+from lab.reports.material import own_kernel, stamped
 from lab.reports.words import in_words
+from lab.results.record import Arm
 
 PHRASES = {
     HttpReadiness(path="/health", body="ok"): "GET /health is answered with status 200 and a body that contains “ok”",
@@ -50,3 +53,21 @@ def test_every_kind_of_readiness_has_one() -> None:
 def test_what_is_not_known_is_given_by_its_fields_and_nothing_is_nothing() -> None:
     assert in_words({"kind": "MoonReadiness", "full_moon": True}) == "full moon True"
     assert in_words(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "user_kernel", "own", "label"),
+    [
+        (Accelerator.NATIVE, False, False, "arm"),
+        (Accelerator.NATIVE, True, True, "arm"),
+        (Accelerator.TCG, False, True, "arm (TCG emulation)"),
+    ],
+)
+def test_a_kernel_in_user_space_is_ones_own_and_runs_natively(
+    accelerator: Accelerator, user_kernel: bool, own: bool, label: str
+) -> None:
+    arm = Arm(
+        label="arm", backend="arm", title="", mechanism="", order=0, accelerator=accelerator, kernel="",
+        user_kernel=user_kernel,
+    )  # fmt: skip
+    assert (own_kernel(arm), stamped(arm)) == (own, label)

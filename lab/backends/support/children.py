@@ -43,12 +43,12 @@ def adopt(start: Callable[[], int], pid_file: Path, what: str) -> tuple[int, flo
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
     at = now()
     try:
-        return code, at, _own_child(int(pid_file.read_text()))
+        return code, at, own_child(int(pid_file.read_text()))
     except (OSError, ValueError, OverflowError):
         return code, at, -1
 
 
-def _own_child(pid: int) -> int:
+def own_child(pid: int) -> int:
     """A pidfd of a child of this process. Raises OSError for any other process, whatever a runtime says of it."""
     descriptor = os.pidfd_open(pid)
     try:

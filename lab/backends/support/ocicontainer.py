@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from errno import ENOENT
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lab.backends.support import children
 from lab.backends.support.binary import Binary
@@ -78,11 +78,14 @@ class Runtime:
     """A program with the OCI command line.
 
     ``refuses_hybrid``: it works with cgroup v1 or v2 and not with both, so that on a hybrid host it is shown v1
-    alone, and enters the v2 group, which has no controller there, before it begins.
+    alone, and enters the v2 group, which has no controller there, before it begins. ``options`` stand before each
+    of its verbs. ``states`` is where it keeps state, below a folder per container; else that is in the bundle's.
     """
 
     binary: Binary
     refuses_hybrid: bool = False
+    options: tuple[str, ...] = ()
+    states: Path | None = None
 
     @property
     def name(self) -> str:
@@ -98,6 +101,8 @@ class Runtime:
 class OciContainer:
     """One container of another's: what `lab.runtime.launcher.launcher.Container` is for lab's own runtime."""
 
+    creating: ClassVar[tuple[str, ...]] = ("create", "--preserve-fds=1")  # the verb that makes it, and its options
+
     def __init__(
         self, runtime: Runtime, spec: Spec, config: Config, place: Path, cgroup: ControlGroup, timeline: Timeline
     ) -> None:
@@ -106,7 +111,9 @@ class OciContainer:
         self.config = config
         self.cgroup = cgroup
         self.timeline = timeline
-        self._binary = runtime.binary
+        self._program = (runtime.binary.path, *runtime.options)
+        self._state = place / "state" if runtime.states is None else runtime.states / spec.name
+        self._terminal = spec.terminal
         self._hidden = runtime.hidden()
         self._place = place
         self._pidfd = -1
@@ -119,7 +126,7 @@ class OciContainer:
     @classmethod
     def launch(
         cls, runtime: Runtime, site: SharedParts, spec: Spec, stdio: Sequence[int], timeline: Timeline
-    ) -> OciContainer:
+    ) -> Self:
         """Start it and return once the application has been executed; see
         `lab.runtime.launcher.launcher.Launcher.launch`.
         """
@@ -137,7 +144,7 @@ class OciContainer:
             with timeline.step("lab", Made.BUNDLE):
                 config = with_helper(spec)
                 root = layers.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
-                supervised = replace(config, process=_supervised(config.process, spec.terminal))
+                supervised = replace(config, process=cls._supervised(config.process, spec.terminal))
                 bundle.write(supervised, place, root=root.target, cgroups_path=f"/{path}")
             container = cls(runtime, spec, config, place, cgroup, timeline)
             undo.callback(container._end)
@@ -156,7 +163,7 @@ class OciContainer:
         return container
 
     @classmethod
-    def take_over(cls, runtime: Runtime, site: SharedParts, spec: Spec, survivor: Survivor) -> OciContainer:
+    def take_over(cls, runtime: Runtime, site: SharedParts, spec: Spec, survivor: Survivor) -> Self:
         """What a process has launched that was killed: it was the parent, and alone would know the exit code."""
         path = group_of(site.session.id, spec.name)
         cgroup, place = ControlGroup.open(path), site.launcher.scratch / FOLDER / spec.name
@@ -173,9 +180,8 @@ class OciContainer:
 
     def _create(self, site: SharedParts, root: OverlayRoot | DirectoryRoot, descriptors: list[int]) -> None:
         """``create``: when it has ended, the container exists and waits, and is a child of this process."""
-        words = self._words(
-            "create", "--bundle", self._place, "--pid-file", self._place / "pid", "--preserve-fds=1", self.name
-        )
+        (verb, *options), pid_file = self.creating, self._place / "pid"
+        words = self._words(verb, "--bundle", self._place, "--pid-file", pid_file, *options, self.name)
 
         def create() -> int:
             pid = self._spawn(words, descriptors, root=root, contains=True)
@@ -183,7 +189,7 @@ class OciContainer:
             return pid
 
         with self.timeline.step(self.runtime, Made.CREATE):
-            code, at, self._pidfd = children.adopt(create, self._place / "pid", f"{self.runtime} create")
+            code, at, self._pidfd = children.adopt(create, pid_file, f"{self.runtime} {verb}")
         if code != 0 or self._pidfd < 0:
             raise LaunchError(
                 f"{self.runtime} can't create container {self.name}: {self._complaint(code)}",
@@ -212,6 +218,7 @@ class OciContainer:
             syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
             if root is not None:
                 os.close(root.mount())
+            self._surround()
             if self._hidden is None:
                 return children.spawn(words, descriptors)
             syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)
@@ -220,6 +227,9 @@ class OciContainer:
         with ExitStack() as opened, ThreadPoolExecutor(1, f"lab-{self.runtime}") as thread:
             procs = self._open_group(opened)
             return thread.submit(in_mounts_of_its_own).result()
+
+    def _surround(self) -> None:
+        """What else it has to see otherwise than the host, in a thread with mounts of its own. By default nothing."""
 
     def _open_group(self, opened: ExitStack) -> int:
         """The v2 group's cgroup.procs, -1 without one: where it is hidden it can't be opened any more."""
@@ -307,8 +317,7 @@ class OciContainer:
             raise LabError(f"container {self.name} has ended")
         with tempfile.TemporaryDirectory(dir=self._place) as name, ExitStack() as opened:
             folder = Path(name)
-            whole = to_json(replace(self.config, process=_supervised(process, terminal)))
-            (folder / "process.json").write_text(json.dumps(whole["process"]))
+            self._write_process(folder, process, terminal)
             status, status_end = pipe(opened)
             options = ("--detach", "--preserve-fds=1", "--process", folder / "process.json")
             words = self._words("exec", *options, "--pid-file", folder / "pid", self.name, log=folder / "log")
@@ -331,6 +340,10 @@ class OciContainer:
                 child.close()
                 raise self._not_executed(process.args[0], int(text))
         return child
+
+    def _write_process(self, folder: Path, process: ProcessConfig, terminal: TerminalSize | None) -> None:
+        whole = to_json(replace(self.config, process=self._supervised(process, terminal)))
+        (folder / "process.json").write_text(json.dumps(whole["process"]))
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The application's exit code (128 + n after signal n), or None when the time ran out first.
@@ -396,9 +409,15 @@ class OciContainer:
                 f"container {self.name} was ended, but {self.runtime} did not delete it: {why}", hint="lab clean"
             )
 
+    @classmethod
+    def _supervised(cls, process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
+        """With lab's helper in front, as lab's own runtime puts it, that may make it a terminal."""
+        options = ["--status-fd", str(STATUS), *(terminals.as_option(terminal) if terminal else [])]
+        return replace(process, args=(INSIDE, "init", *options, "--", *process.args))
+
     def _words(self, verb: str, *arguments: str | Path, log: Path | None = None) -> list[str]:
-        options = ["--root", self._place / "state", "--log", log or self._place / "log", "--log-format", "json"]
-        return [str(word) for word in (self._binary.path, *options, verb, *arguments)]
+        options = ["--root", self._state, "--log", log or self._place / "log", "--log-format", "json"]
+        return [str(word) for word in (*self._program, *options, verb, *arguments)]
 
     def _errors(self, path: Path | None = None) -> list[str]:
         """What it complained about (runc(8), --log-format json)."""
@@ -412,9 +431,8 @@ class OciContainer:
             return errors[-1]
         if code > SIGNALLED:
             return f"it was ended by signal {code - SIGNALLED}"
-        if code == 0:
-            return "it ended as if all were well, and left no process"
-        return f"it ended with exit code {code}, and gave no reason in its log"
+        left = f"it ended with exit code {code}, and gave no reason in its log"
+        return left if code else "it ended as if all were well, and left no process"
 
 
 def complaint(line: str) -> str:
@@ -429,9 +447,3 @@ def complaint(line: str) -> str:
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
     return " ".join(str(said or "").split()) if level in COMPLAINTS else ""
-
-
-def _supervised(process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
-    """With lab's helper in front, as lab's own runtime puts it, that may make it a terminal."""
-    options = ["--status-fd", str(STATUS), *(terminals.as_option(terminal) if terminal else [])]
-    return replace(process, args=(INSIDE, "init", *options, "--", *process.args))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TextIO
 
+from lab.backends.support.ocicontainer import Made
 from lab.cli.instances.explanations import EXPLANATIONS, HELPER, number
 from lab.host.clock import RUNNING, Remark, Taken
 from lab.hypervisor.boot import Boot
@@ -26,9 +27,10 @@ AFTERWARDS: dict[Kernel, dict[Phase, tuple[str, str]]] = {
         Phase.EXECUTED: ("guest", Boot.USER_SPACE),
         Phase.RESTORED: ("guest", Boot.WAKE),
     },
+    Kernel.USER_SPACE: {Phase.EXECUTED: ("inside", HELPER)},
 }
 """Steps that nobody can tell of from within: the host sees the phase that each ends with."""
-BEGINS_AFTER: dict[Kernel, str] = {Kernel.HOST: Step.SECCOMP, Kernel.OWN: Boot.LAUNCH}
+BEGINS_AFTER: dict[Kernel, str] = {Kernel.HOST: Step.SECCOMP, Kernel.OWN: Boot.LAUNCH, Kernel.USER_SPACE: Made.CREATE}
 
 
 def explained(request: LaunchRequest, kernel: Kernel) -> LaunchRequest:

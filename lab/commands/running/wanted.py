@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.commands.output import say
 from lab.errors import BackendUnavailable
 from lab.model import Limits
 
@@ -47,10 +48,11 @@ class Wanted:
 
 
 def require_usable(backend: Backend | type[Backend]) -> None:
-    """Raise BackendUnavailable, before anything is built, when this host can't run it."""
+    """Raise BackendUnavailable, before anything is built, when this host can't run it. What it fetches is fetched."""
     for check in backend.check():
         if not check.ok:
             raise BackendUnavailable(f"{backend.name} can't run here: {check.name}: {check.found}", hint=check.remedy)
+    backend.fetch(say)
 
 
 def prepared(wanted: Wanted, store: Store, build: Callable[[Scenario], Image]) -> tuple[Image, Process, Limits]:

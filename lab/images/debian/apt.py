@@ -11,6 +11,9 @@ from lab.host.command import run
 SOURCES = Path("/etc/apt")
 FIELDS = re.compile(r"(?P<key>[A-Za-z-]+):[ \t]*(?P<value>.*)")
 ONE_LINE = re.compile(r"deb\s+(?P<options>\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>\S.*)")
+RELEASES = ("bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable")
+"""How entries call the Debian releases that lab runs on, and those to come."""
+
 CARRIED = re.compile(r"Acquire::(https?::Proxy|Check-Valid-Until|Check-Date|Max-ValidTime)\b", re.IGNORECASE)
 
 
@@ -33,6 +36,20 @@ def sources_for(suite: str, configuration: Path = SOURCES) -> str:
             stanzas.append("".join(f"{key}: {value}\n" for key, value in kept.items()))
     has_suite = any(re.search(rf"^Suites:.*\b{suite}(\s|$)", stanza, re.MULTILINE) for stanza in stanzas)
     return "\n".join(stanzas) if has_suite else ""
+
+
+def sources_beyond(suite: str, configuration: Path = SOURCES) -> str:
+    """Entries for a Debian suite that the host itself may not use, in the archives that it has another one from:
+    the host's for ``suite``, or else that other's with its name exchanged. Signatures are asked for in any case.
+
+    Empty when no Debian that lab knows is among the host's.
+    """
+    for known in (suite, *RELEASES):
+        if found := sources_for(known, configuration):
+            signed = [line for line in found.splitlines() if not line.startswith("Trusted:")]
+            named = re.compile(rf"\b{known}(?=-updates|-security|\s|$)")
+            return "".join((named.sub(suite, line) if line.startswith("Suites:") else line) + "\n" for line in signed)
+    return ""
 
 
 def keyrings(sources: str) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 from lab.analysis.quantities import SEGMENTS, format_value
 from lab.analysis.readiness import until_ready
 from lab.model import Accelerator
-from lab.reports.material import Material, own_kernel, stamped
+from lab.reports.material import Material, stamped
 from lab.results.record import Arm
 
 WHY = {
@@ -89,7 +89,7 @@ def _ours(material: Material, arm: Arm, quantity: str, state: str) -> str:
 
 def _why(material: Material, topic: str, arm: Arm | None, *, until: str) -> str:
     reasons = [f"{WHY_UNTIL} {SEEN[until]}" if until else WHY[topic].format(until=until_ready(material.run))]
-    if arm is not None and own_kernel(arm) and topic in ("boot", "cpu"):
+    if arm is not None and arm.accelerator is not Accelerator.NATIVE and topic in ("boot", "cpu"):
         emulated = arm.accelerator is Accelerator.TCG or arm.nested
         reasons.append("ours ran under emulation, theirs on hardware" if emulated else "both on hardware")
     return "; ".join(reasons)

@@ -10,6 +10,8 @@ from lab.commands.application import Port, Ready, asked
 from lab.commands.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, measuring, one_each, set_up
 from lab.commands.output import JsonTo
 from lab.commands.privilege import require_root
+from lab.errors import UsageError
+from lab.model import Kernel
 from lab.studies.surface import STUDY
 
 
@@ -48,6 +50,11 @@ def surface(
         from lab.studies.surface.measure import Exposure
 
         chosen = choose_backends(on)
+        if others := [name for name in chosen if site.backend(name).kernel is Kernel.USER_SPACE]:
+            raise UsageError(
+                f"{others[0]} can't be counted: which filter holds its kernel, a program, is not read yet",
+                hint="--on container,runc; lab isolation asks it what it stops",
+            )
         scenario = asked(application(target), port, ready)
         setup = set_up(site, scenario, scenario.limits, [], 0.0, backends=chosen, loaded=True)
         seed = drawn(seed)

@@ -31,14 +31,14 @@ from lab.host.survey.virtualisation import platform
 from lab.host.units import format_seconds
 from lab.images.image import Image, Origin
 from lab.instance import Backend, Instance, LaunchRequest
-from lab.isolation.battery import ask_all
+from lab.isolation.battery import ask_all, ended
 from lab.metrics.base import Observation, Subject
 from lab.metrics.readiness import wait_ready
 from lab.results.record import PRECISE_BLOCKS, Run
 from lab.results.store import RunFolder
 from lab.studies.compare.measure import overhead
 from lab.studies.compare.measure.client import Client
-from lab.studies.compare.measure.parity import limits_seen, read_inside, verify_manifest
+from lab.studies.compare.measure.parity import kernel_release, limits_seen, verify_manifest
 from lab.studies.compare.measure.sentinel import Sentinel
 
 ENDING_SECONDS = 5.0  # between an application's end and its report from a guest
@@ -356,7 +356,7 @@ class Experiment:
             if linger(instance, self.setup.linger_seconds):
                 stamp.kernel = self._kernel(backend, instance)
                 seen = list(self._observe(backend, instance, subject, stamp, label))
-                require_success(instance, instance.wait(0.0))
+                require_success(instance, None if ended(seen) else instance.wait(0.0))
                 self._append(stamp, (*ready, *seen))
                 return
         except (LabError, OSError):
@@ -376,12 +376,14 @@ class Experiment:
         wait_done(instance, platform().patience * self.setup.scenario.ready_timeout_seconds)
         self._append(stamp, (*ready, *(o for metric in self.setup.metrics for o in metric.done(subject))))
         if stamp.block <= WARM_UP:
-            treatment = waiting(self.setup.treatment(stamp.arm))
-            request = self._request(f"asked-{stamp.instance}", treatment)
-            with backend.launch(replace(request, knobs=backend.carrying(request.knobs))) as asked:
+            with self._waiting(backend, stamp, "asked") as asked:
                 asked.wait_executed()
                 stamp.kernel = self._kernel(backend, asked)
                 self._append(stamp, self._ask(backend, asked, stamp, label))
+
+    def _waiting(self, backend: Backend, stamp: Stamp, word: str) -> Instance:
+        request = self._request(f"{word}-{stamp.instance}", waiting(self.setup.treatment(stamp.arm)))
+        return backend.launch(replace(request, knobs=backend.carrying(request.knobs)))
 
     def _ready(self, subject: Subject) -> Iterator[Observation]:
         return (o for metric in self.setup.metrics for o in metric.ready(subject))
@@ -395,13 +397,12 @@ class Experiment:
         return self._work(subject, label)
 
     def _ask(self, backend: Backend, instance: Instance, stamp: Stamp, label: str) -> Iterator[Observation]:
-        """What is asked once: of each arm its limits as they are seen, of each backend the isolation probes."""
+        """What is asked once: each arm's limits as they are seen; of each backend, in one session, the probes."""
         self._note_parity(stamp.arm.label, limits=limits_seen(instance, backend.kernel))
-        # every session answers alike
         if self.setup.isolation and not backend.opaque and self.session == 1 and stamp.arm.is_reference:
             self.watch.doing(f"{label}: isolation probes")
             began = now()
-            yield from ask_all(instance, backend)
+            yield from ask_all(instance, backend, again=lambda: self._waiting(backend, stamp, "again"))
             self.asked_seconds += now() - began
 
     def _work(self, subject: Subject, label: str) -> Iterator[Observation]:
@@ -430,8 +431,7 @@ class Experiment:
     def _kernel(self, backend: Backend, instance: Instance) -> str:
         """The release of the kernel that serves the instance; asked once per backend, where that can be asked."""
         if backend.name not in self.kernels:
-            asked = "" if backend.opaque else read_inside(instance, "/proc/sys/kernel/osrelease")
-            self.kernels[backend.name] = asked.strip()
+            self.kernels[backend.name] = "" if backend.opaque else kernel_release(instance).strip()
             arms = tuple(
                 replace(arm, kernel=self.kernels[backend.name], accelerator=instance.accelerator)
                 if arm.backend == backend.name

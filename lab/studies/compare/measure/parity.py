@@ -84,7 +84,7 @@ def limits_seen(instance: Instance, kernel: Kernel) -> Mapping[str, Any]:
             "pids": None,
             "as": "what its machine was made with; nobody could be asked inside",
         }
-    if kernel is Kernel.HOST:
+    if kernel is not Kernel.OWN:
         held = instance.cgroup.effective_limits()
         return {"memory_bytes": held.memory_bytes, "cpus": held.cpus, "pids": held.pids, "as": "cgroup limits"}
     return {
@@ -101,6 +101,17 @@ def read_inside(instance: Instance, path: str) -> str:
     if answer["errno"]:
         raise LaunchError(f"{path} can't be read inside {instance.name}: {answer['name']}")
     return str(answer["text"])
+
+
+def kernel_release(instance: Instance) -> str:
+    """The release of the kernel that answers inside. Raises LaunchError when it does not tell.
+
+    One in user space need not have all of /proc: the third word of proc_version(5) says it, too.
+    """
+    try:
+        return read_inside(instance, "/proc/sys/kernel/osrelease")
+    except LaunchError:
+        return read_inside(instance, "/proc/version").split()[2]
 
 
 def _meminfo(text: str) -> dict[str, int]:
