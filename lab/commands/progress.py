@@ -10,7 +10,7 @@ from lab.commands.output import Manner, say
 from lab.host.survey.virtualisation import NESTED
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
     from lab.experiment.watch import Watch
@@ -36,6 +36,24 @@ def watching(run: Run) -> Iterator[Watch]:
         console.print(_size(run), highlight=False)
     if run.emulated:
         console.print(f"  [yellow]![/yellow] this host is {run.host['platform']['title']}. {NESTED}", highlight=False)
+    with _following(console) as watch:
+        yield watch
+
+
+@contextmanager
+def following() -> Iterator[Watch]:
+    """The same of what is no run: without a head."""
+    from rich.console import Console
+
+    if Manner.quiet:
+        yield Silent()
+        return
+    with _following(Console(stderr=True)) as watch:
+        yield watch
+
+
+@contextmanager
+def _following(console: Console) -> Iterator[Watch]:
     if not console.is_terminal:
         yield _Lines()
         return

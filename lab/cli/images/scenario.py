@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.images.matrix import matrix
 from lab.commands.completion import complete_scenario
 from lab.commands.output import JsonTo, write_json
 from lab.errors import ScenarioError, UsageError
@@ -156,6 +157,9 @@ def new(
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     print(f"{folder}: {', '.join(files)}\ntry it: lab compare {where}")
+
+
+app.command("matrix")(matrix)
 
 
 def _described(found: Scenario) -> dict[str, Any]:

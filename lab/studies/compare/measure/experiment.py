@@ -21,6 +21,7 @@ from itertools import count
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment.applications import is_job, is_silent, linger, require_success, wait_done, waiting
+from lab.experiment.client import Client
 from lab.experiment.hostfactors.registry import host_factors
 from lab.experiment.plan import MINIMUM_BLOCKS, Plan, PlannedArm
 from lab.experiment.setup import Setup, Treatment
@@ -37,7 +38,6 @@ from lab.metrics.readiness import wait_ready
 from lab.results.record import PRECISE_BLOCKS, Run
 from lab.results.store import RunFolder
 from lab.studies.compare.measure import overhead
-from lab.studies.compare.measure.client import Client
 from lab.studies.compare.measure.parity import kernel_release, limits_seen, verify_manifest
 from lab.studies.compare.measure.sentinel import Sentinel
 

@@ -25,16 +25,19 @@ BACKEND = "process"
 class Client:
     """Starts one client after the other; nothing of one is left when `run` returns."""
 
-    def __init__(self, site: Site, image: Image, process: Process, log_directory: Callable[[str], Path]) -> None:
+    def __init__(
+        self, site: Site, image: Image, process: Process, log_directory: Callable[[str], Path], name: str = "client"
+    ) -> None:
         self._site = site
         self._image = image
         self._process = process
         self._log_directory = log_directory
+        self._name = name
         self._numbers = itertools.count(1)
 
     def run(self, argv: Sequence[str], timeout_seconds: float) -> Done:
         """Run ``argv`` to its end. Raises LaunchError when it can't be executed, LabError when the time runs out."""
-        name = f"client-{next(self._numbers)}"
+        name = f"{self._name}-{next(self._numbers)}"
         logs = self._log_directory(name)
         request = LaunchRequest(
             name=name,
