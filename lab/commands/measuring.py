@@ -109,7 +109,7 @@ def choose_backends(on: str) -> list[str]:
             say(f"lab: without {name}: {missing[0].name}: {missing[0].found} ({missing[0].remedy})")
     if not usable:
         raise BackendUnavailable("no backend can run here", hint="lab doctor")
-    return sorted(set(usable), key=lambda name: classes[name].order)
+    return sorted(set(usable), key=lambda name: (classes[name].order, name))
 
 
 def limit(limits: Limits, memory: str, cpus: str, pids: int | None = None) -> Limits:
