@@ -148,7 +148,7 @@ class Trial:
             seen.reasons.append(f"does not end when it is asked to, and is killed after {GRACE_SECONDS:g} s")
 
     def _check(self, setup: Setup, subject: Subject) -> Iterator[str]:
-        """Raises LabError when its work is wrong; yields what it works with but."""
+        """Raises LabError when what it does is wrong; yields reservations."""
         instance, scenario = subject.instance, setup.scenario
         if is_job(scenario):
             wait_done(instance, platform().patience * scenario.ready_timeout_seconds)
@@ -184,7 +184,7 @@ def looked_at(scenario: Scenario) -> str:
 
 
 def more_room(limits: Limits) -> Limits | None:
-    """Limits that no application of a lab should reach; None where there is nothing to widen."""
+    """Wider limits, as a control; None where there is nothing to widen."""
     if limits.memory_bytes is None and limits.pids is None:
         return None
     memory_bytes = None if limits.memory_bytes is None else MORE_ROOM * limits.memory_bytes

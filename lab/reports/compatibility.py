@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import count
+from textwrap import wrap
 
 from lab.analysis.quantities import format_value
 from lab.host.units import format_bytes
@@ -100,7 +101,10 @@ def markdown(matrix: Matrix) -> str:
             "",
             f"    sudo ./bootstrap {shlex.join(matrix.command_line)}",
             "",
-            f"on {matrix.started[:10]}, with lab {matrix.versions.get('lab', '')}, on this host: {host(matrix)}.",
+            *wrap(
+                f"on {matrix.started[:10]}, with lab {matrix.versions.get('lab', '')}, on this host: {host(matrix)}.",
+                118,
+            ),
             "",
             *_grid(table(matrix)),
             "",

@@ -35,7 +35,7 @@ class Step(StrEnum):
 class Cell:
     """One scenario on one backend.
 
-    ``reasons`` are what it works with but, or why it fails, at ``failed_at``; ``detail`` has the evidence, a log's
+    ``reasons`` say what the reservation is, or why it failed at ``failed_at``; ``detail`` has the evidence, a log's
     tail. ``ready_seconds`` is the time from the request until it was ready, of one start.
     """
 

@@ -44,7 +44,7 @@ def matrix(
         typer.Option("--timeout", metavar="TIME", help="The most that a copy may take to be ready, and its check."),
     ] = "10m",
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the page docs/matrix.md is, too.")
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page like docs/matrix.md, too.")
     ] = None,
     as_json: JsonTo = "",
 ) -> None:
