@@ -120,7 +120,7 @@ def markdown(matrix: Matrix) -> str:
             "",
             "## Until it was ready",
             "",
-            "The time of one start, its host busy with nothing else of lab's; no interval, no claim.",
+            "The time of one start each, on a host that may have done much besides: no interval, no claim.",
             "",
             *_grid([["scenario", *matrix.backends], *times]),
             "",
