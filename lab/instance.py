@@ -146,6 +146,7 @@ class Instance(ABC):
     given: Limits | None = None  # of one that can't be asked inside: the limits that it was made with
     opaque: bool = False  # True: nothing of lab's is inside, so that `execute` always raises
     companion: Companion | None = None  # what serves it and others, and is in no instance's cgroup
+    bundle: Path | None = None  # the config.json that another than lab has given to its runtime, if it can be read
     snapshot_bytes: int | None = None  # of the saved one that it was restored from, on the host's disk
 
     @abstractmethod

@@ -150,6 +150,7 @@ class Podman(SiteBackend):
             raise
         layers = Tree(self.site.store.lower_directories(request.image))
         instance = HostInstance(self.name, request, container, resources, outputs, streams, layers)
+        instance.bundle = container.bundle
         instance.companion = Companion(
             title=f"podman {engine.version}",
             cgroup=engine.cgroup,

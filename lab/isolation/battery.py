@@ -34,7 +34,7 @@ from lab.isolation.base import (
 from lab.isolation.channels import PageCacheChannel, leave_signal
 from lab.isolation.explain import mechanism_of, surprise
 from lab.isolation.registry import probes
-from lab.model import Completed, Limits
+from lab.model import Completed, Kernel, Limits
 from lab.results.observation import Observation
 from lab.results.record import Status
 from lab.runtime.cgroup.instances import limited
@@ -79,7 +79,7 @@ def ask_all(
         path, limits = instance.cgroup.path, instance.request.limits
         context = replace(found, limits=limits, group=str(path))
         if any(isinstance(probe, PageCacheChannel) for probe in wanted):
-            context = replace(context, signal=_leave_signal(instance))
+            context = replace(context, signal=_leave_signal(instance, backend))
         lines = [line for probe in wanted if probe.together for line in _lines(probe, context)]
         inside, host = Prefetched(ask_inside, lines), Prefetched(on_host, lines)
         closed = Prefetched(in_closed_place, lines)
@@ -94,10 +94,16 @@ def ask_all(
                 return
 
 
-def _leave_signal(instance: Instance) -> Signal | None:
-    """In a file of the instance's image, of which the host has the layers; None where it has none."""
+def _leave_signal(instance: Instance, backend: Backend) -> Signal | None:
+    """In a file of the instance's image, of which the host has the layers; None where it has none.
+
+    On the host's kernel it is the very file that the instance reads: an engine has a copy of its own.
+    """
+    image, knobs = instance.request.image, instance.request.knobs
     with suppress(LabError, OSError):
-        return leave_signal(Store.open(home()).lower_directories(instance.request.image))
+        files = backend.files(image, knobs) if backend.kernel is Kernel.HOST else ()
+        kept = [each for each in files if each.is_dir()]
+        return leave_signal(kept or Store.open(home()).lower_directories(image))
     return None
 
 

@@ -292,7 +292,7 @@ def test_all_asked_on_the_host_itself_answer_as_bare(tmp_path: Path, monkeypatch
     """The instance is the host here: whatever can be told must reach it, and limits that are not there don't hold."""
     (tmp_path / "pages").write_bytes(bytes(MIB))
     sent = leave_signal([tmp_path])
-    monkeypatch.setattr(battery, "_leave_signal", lambda _: sent and replace(sent, path=sent.real))
+    monkeypatch.setattr(battery, "_leave_signal", lambda *_: sent and replace(sent, path=sent.real))
     limits = Limits(memory_bytes=8 * MIB, pids=10)
     with LocalInstance(["sleep", "60"], tmp_path, limits) as instance:
         seen = {o.quantity.removeprefix("isolation."): o for o in battery.ask_all(instance, HostLike)}  # type: ignore[arg-type]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,10 +15,11 @@ from lab.backends.libpod import container, podman
 from lab.backends.podman import Podman
 from lab.backends.support.anothers import not_started
 from lab.host.cgroup.hierarchy import Hierarchies
-from lab.isolation import explain
+from lab.images.store import Image
+from lab.isolation import battery, explain
 from lab.isolation.base import Answer, Boundary, Mechanism
 from lab.isolation.registry import probes
-from lab.model import Volume
+from lab.model import Kernel, Volume
 
 NOT_THERE = 'Error: runc: runc create failed: exec: "x": executable file not found in $PATH: OCI runtime attempted\n'
 NOT_A_PROGRAM = 'Error: runc: runc create failed: exec: "/etc": permission denied: OCI permission denied\n'
@@ -82,6 +87,55 @@ def test_crun_is_no_level_where_both_versions_of_cgroups_are(
     found = Hierarchies(v1={"memory": Path("/c/memory")} if v1 else {}, unified=Path("/c/u") if unified else None)
     monkeypatch.setattr("lab.backends.podman.host_hierarchies", lambda: found)
     assert (("runtime", "crun") not in Podman.lacking()) is works
+
+
+class Keeps:
+    """A backend with a copy of the image's layers."""
+
+    kernel = Kernel.HOST
+
+    def __init__(self, *files: Path) -> None:
+        self.kept = files
+
+    def files(self, image: Image, knobs: Mapping[str, str]) -> tuple[Path, ...]:
+        return self.kept
+
+
+def test_a_signal_is_left_in_the_copy_that_the_instance_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever left it in lab's own copy would never see it arrive, and take that for a boundary."""
+    (tmp_path / "program").touch()
+    (tmp_path / "layer").mkdir()
+    left: list[Sequence[Path]] = []
+    monkeypatch.setattr(battery, "leave_signal", left.append)
+    instance = SimpleNamespace(request=SimpleNamespace(image=None, knobs={}))
+    battery._leave_signal(instance, Keeps(tmp_path / "layer", tmp_path / "program"))  # type: ignore[arg-type]
+    assert left == [[tmp_path / "layer"]]
+
+
+def test_what_passes_is_waited_for_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sh", "-c", "exec sleep 0.4", "podman"]) as other:  # its name is sleep
+        assert not podman._passes(other.pid)
+        other.wait()
+    with subprocess.Popen(["podman"], executable="/bin/sh", stdin=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not podman._passes(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)  # execve(2) closes what Popen waits for before the new words can be read
+        assert podman._passes(process.pid)
+        group = podman.SettledGroup("x", Hierarchies())
+        monkeypatch.setattr(group, "processes", lambda: {process.pid})
+        monkeypatch.setattr(podman, "SETTLE_SECONDS", 0.05)
+        began = time.monotonic()
+        group.settle()
+        assert time.monotonic() - began >= 0.05
+        assert process.stdin
+        process.stdin.close()
+        process.wait(10)
+        monkeypatch.setattr(podman, "SETTLE_SECONDS", 60.0)
+        began = time.monotonic()
+        group.settle()
+        assert time.monotonic() - began < 30
 
 
 def test_what_it_stops_beyond_lab_is_a_capability_and_what_it_lets_through_nothing() -> None:

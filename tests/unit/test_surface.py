@@ -6,14 +6,17 @@ import errno
 import json
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from lab.backends.registry import find
 from lab.inside.build import program
 from lab.runtime.config.model import Seccomp, SeccompArgument, SeccompRule
 from lab.runtime.seccomp.bpf import Action
 from lab.runtime.seccomp.compiler import native
 from lab.runtime.seccomp.profile import default_profile
+from lab.studies.surface.measure import asked_for
 from lab.studies.surface.reach import SKIPPED, ZEROED, Call, Outcome, compare, count, disagreements, tell
 
 
@@ -82,6 +85,19 @@ def test_dockers_profile_refuses_what_it_is_known_for() -> None:
     assert {found[name] for name in ("keyctl", "bpf", "mount", "reboot", "userfaultfd")} == {Outcome.REFUSED}
     assert found["clone"] == found["personality"] == Outcome.ARGUMENTS
     assert sum(count(calls).values()) == len(native())
+
+
+def test_the_filter_of_anothers_container_is_the_one_that_its_runtime_was_told(tmp_path: Path) -> None:
+    """Lab's own default would say of it what is not so."""
+    rules = [{"names": ["read", "keyctl"], "action": "SCMP_ACT_ALLOW"}]
+    given = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}
+    config = {"ociVersion": "1.0.2", "root": {"path": "r"}, "linux": {"seccomp": given}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    told = asked_for(find("podman"), tmp_path / "config.json")
+    assert told is not None
+    assert {name for rule in told.syscalls for name in rule.names} == {"read", "keyctl"}
+    assert asked_for(find("docker"), None) == default_profile()
+    assert asked_for(find("process"), None) is asked_for(find("vm"), None) is None
 
 
 def test_disagreements_are_told_together() -> None:

@@ -138,6 +138,11 @@ class PodmanContainer:
         container._owned.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
         return container
 
+    @property
+    def bundle(self) -> Path:
+        """Podman's config.json of it."""
+        return self._podman.userdata(self._identity) / "config.json"
+
     def _hold(self, pid: int) -> None:
         with suppress(ProcessLookupError):  # it has ended, and conmon has reaped it
             self._pidfd = os.pidfd_open(pid)

@@ -15,6 +15,7 @@ import os
 import re
 import resource
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache, cached_property
@@ -26,7 +27,7 @@ from lab.backends.support import children
 from lab.backends.support.anothers import ENTER, open_files, processes_of, pss_bytes
 from lab.backends.support.takenover import TakenOver
 from lab.errors import CommandError, LabError
-from lab.host.cgroup.control import ControlGroup
+from lab.host.cgroup.control import ControlGroup, CpuUsage
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused, make_room
 from lab.host.command import run
@@ -56,6 +57,7 @@ OLDEST = (4, 0)  # whose log driver can be passthrough (podman-run(1))
 RUNTIMES = ("runc", "lab-oci", "crun")
 PARTS = ("podman", "conmon", "runc", "crun")
 LABEL = "lab.session"
+SETTLE_SECONDS, STEP_SECONDS = 5.0, 0.01
 SECONDS = 120.0  # for a call, on a host that is busy
 
 SORTED = re.compile(": OCI (runtime attempted|permission denied|runtime error).*$")
@@ -65,13 +67,40 @@ POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 """containers-policy.json(5): images come from lab's own store, and their digests are compared."""
 
 
+class SettledGroup(ControlGroup):
+    """Podman's own group, which is read when podman has done what there was to do.
+
+    A command that was executed in a container leaves a conmon for some tenths of a second, which has podman clean up
+    after it. lab's own questions are such commands: without waiting, they would be charged to what is measured next.
+    """
+
+    def cpu(self) -> CpuUsage:
+        self.settle()
+        return super().cpu()
+
+    def settle(self) -> None:
+        """Until nothing of podman's runs but the conmons of containers; not for ever, for that may be a user's."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while any(map(_passes, self.processes())) and time.monotonic() < deadline:
+            time.sleep(STEP_SECONDS)
+
+
+def _passes(pid: int) -> bool:
+    """Whether that process is podman, or the conmon of a command."""
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return words[0].endswith(b"podman") or b"--exec-process-spec" in words
+    return False
+
+
 class Podman:
     """A podman that can be called, and what it keeps."""
 
     def __init__(self, site: SharedParts, folder: Path, place: Place) -> None:
         self.site = site
         self.folder = folder
-        self.cgroup = ControlGroup.open(group_of(site.session.id, NAME))
+        group = ControlGroup.open(group_of(site.session.id, NAME))
+        self.cgroup = SettledGroup(group.path, group.hierarchies)
         self._place = place
         self._network = Namespace(os.dup(site.network.namespace.descriptor))  # the site's may be closed before it
         self._images = TakenOver(site.store, folder, whose="podman", load=self._load, find=self._image)
@@ -193,7 +222,8 @@ class Podman:
         return self.folder / "tmp" / "exits" / identity
 
     def processes(self) -> dict[int, str]:
-        """The pids on the host of what is podman's, each with its name: its conmons, mostly."""
+        """The pids on the host of what is podman's, each with its name: its conmons, once it is settled."""
+        self.cgroup.settle()
         return processes_of(self.cgroup, PARTS)
 
     def close(self) -> None:

@@ -14,11 +14,13 @@ What does not come up, or answers wrongly, is recorded as that: a start that fai
 from __future__ import annotations
 
 import errno
+import json
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lab.backends.site import Site
@@ -34,6 +36,7 @@ from lab.metrics.base import Observation
 from lab.metrics.wrk import LoadResult, offer
 from lab.model import Kernel, Phase
 from lab.results.store import RunFolder
+from lab.runtime.config.model import Seccomp, from_json
 from lab.runtime.seccomp.compiler import native
 from lab.runtime.seccomp.profile import default_profile
 from lab.studies.surface.lineage import Side
@@ -203,11 +206,11 @@ class Exposure(Measurement):
             with self.serving(backend, wanted) as subject:
                 confined = self._filter(backend, subject.instance)
                 seen = observe(subject.instance)
+                profile = asked_for(type(backend), subject.instance.bundle)
         except LabError as error:
             self.record(backend.name, WARM_UP, wanted.name, failure(CALLS, "1", error))
             return
         on_host = backend.kernel is Kernel.HOST
-        profile = default_profile() if on_host and backend.confines else None
         calls = compare(profile, seen, self._bare if on_host else seen)
         through = sum(call.outcome in THROUGH for call in calls)
         detail = {"calls": [described(call) for call in calls], "kernel": str(backend.kernel), "in_force": confined}
@@ -279,3 +282,13 @@ def _counted(quantity: str, count: int, state: str, detail: Mapping[str, Any]) -
 def _functions(counts: Counts, side: Side, state: str) -> Observation:
     names = sorted(counts.functions.get(side, ()))
     return _counted(FUNCTIONS, len(names), state, {"side": str(side), "functions": names})
+
+
+def asked_for(backend: type[Backend], bundle: Path | None) -> Seccomp | None:
+    """The filter that a container was to have: lab's default, or the one of ``bundle``, another's config.json.
+
+    None where there is no filter on the host's kernel.
+    """
+    if backend.kernel is not Kernel.HOST or not backend.confines:
+        return None
+    return from_json(json.loads(bundle.read_text()), lambda _: None).linux.seccomp if bundle else default_profile()
