@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.analysis import caches, merging
+from lab.analysis import caches, crossings, merging, noise
 from lab.analysis.data import TWIN, Observed, detail
 from lab.analysis.inference import statistics as st
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.inference.judge import TWIN as FAMILY_OF_TWIN
-from lab.analysis.noise import HOST, remarks
+from lab.analysis.noise import HOST
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value, is_key, label, some
 from lab.analysis.readiness import called
@@ -291,7 +291,7 @@ def _called(quantity: str, loaded: Observed) -> str:
 
 
 def _host(loaded: Observed) -> Iterator[Finding]:
-    for remark in (*remarks(loaded.frame), *caches.remarks(loaded.frame), *merging.remarks(loaded.frame)):
+    for remark in (each for one in (noise, caches, merging, crossings) for each in one.remarks(loaded.frame)):
         yield Finding(
             kind=Kind(remark.kind), severity=Severity.WARNING, sentence=remark.sentence, advice=remark.advice
         )

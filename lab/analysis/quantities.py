@@ -56,7 +56,8 @@ def more_is_better(name: str, wanted: Collection[str] = ()) -> bool:
 
 def is_directed(name: str, wanted: Collection[str] = ()) -> bool:
     """Whether less (or more) of it is better, so that an instance that died has to count as the worst."""
-    return name.startswith(("boot.", "teardown.", "cpu.", "load.", "work.")) or more_is_better(name, wanted)
+    directed = ("boot.", "teardown.", "cpu.", "load.", "work.", "crossings.")
+    return name.startswith(directed) or more_is_better(name, wanted)
 
 
 def label(name: str) -> str:
@@ -76,7 +77,7 @@ def format_value(value: float, unit: str, digits: int = 3) -> str:
     if unit == "seconds/s":
         return f"{format_value(value, 'seconds', digits)}/s"
     if unit == "seconds":
-        return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")), digits)
+        return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")), digits)
     if unit == "hertz":
         return _scaled(value, ((1e9, "GHz"), (1e6, "MHz"), (1.0, "Hz")), digits)
     if unit == "bytes/s":

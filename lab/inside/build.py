@@ -35,4 +35,4 @@ def program(home: Path | None = None) -> Path:
 
 @cache
 def _sources(suffix: str) -> list[Path]:
-    return sorted(SOURCES.glob(f"*{suffix}"))
+    return sorted(SOURCES.rglob(f"*{suffix}"))

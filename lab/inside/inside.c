@@ -17,6 +17,7 @@
  *   compute, allocate, fork, files, spin
  *               work and pressure of a known size                      burden.c
  *   disturb     be a bad neighbour, bounded                            disturb.c
+ *   crossings   time calls, faults, switches, pipes, sockets, files    crossings/
  *   renew       go on after having been saved                          renew.c
  *   begin       bear containers, outside of all of them                begin.c
  *   batch       read verbs from standard input, a line each            below
@@ -107,7 +108,7 @@ static const struct {
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
     {"resident", resident_pages}, {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
     {"fork", fork_many},       {"spin", spin},               {"disturb", disturb},
-    {"renew", renew},          {"begin", begin},             {"version", version},
+    {"crossings", crossings},  {"renew", renew},          {"begin", begin},             {"version", version},
 };
 
 static int run_verb(int count, char **arguments) {

@@ -25,6 +25,7 @@ verb serve, interact;                                                /* serve.c,
 verb pack, unpack;                                                   /* pack.c, unpack.c */
 verb compute, allocate, fork_many, open_many, spin;                  /* burden.c */
 verb disturb;                                                        /* disturb.c */
+verb crossings;                                                      /* crossings/batches.c */
 verb renew;                                                          /* renew.c */
 verb begin;                                                          /* begin.c */
 

@@ -2,7 +2,7 @@
 
 Kinds of panels: ``bars`` (a value each, from zero), ``parts`` (stacked), ``shares`` (stretched to one length),
 ``dots`` (every observation), ``lines`` (one per backend or level, over named positions), ``counts`` and ``groups``
-(how many answers of each class), ``effects`` (a ratio each, about 1).
+(how many answers of each class), ``effects`` (a ratio each, about 1), ``marks`` (a ratio of each backend in one row).
 """
 
 from __future__ import annotations

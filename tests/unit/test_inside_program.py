@@ -50,7 +50,7 @@ def test_built_once_alone_in_its_folder_and_without_a_warning(tmp_path: Path) ->
     made = program.stat()
     assert build.program(tmp_path).stat().st_mtime_ns == made.st_mtime_ns
     assert inside("version").stdout.strip() == build.digest()
-    strict = [*build.COMPILE, "-Werror", "-fsyntax-only", *build.SOURCES.glob("*.c")]
+    strict = [*build.COMPILE, "-Werror", "-fsyntax-only", *build.SOURCES.rglob("*.c")]
     subprocess.run(strict, check=True)
 
 

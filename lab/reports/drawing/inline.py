@@ -57,7 +57,7 @@ def _axis(sheet: Sheet, size: tuple[float, float]) -> Data:
     box = sheet.axes.get_position()
     whole_width, whole_height = size
     found: Data = {"pitch": round(sheet.pitch, 2)}
-    if sheet.panel.kind not in ("lines", "groups"):
+    if sheet.panel.kind not in ("lines", "groups", "marks"):
         found["arms"] = [row["arm"] for row in sheet.rows]
     if sheet.panel.kind in MEASURED:
         found |= {

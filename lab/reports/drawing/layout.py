@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab.reports import style
 from lab.reports.charts import Data, Panel
-from lab.reports.drawing import curves, rows, stacks
+from lab.reports.drawing import curves, marks, rows, stacks
 from lab.reports.drawing.scales import axis_words
 from lab.reports.drawing.sheet import Look, Sheet, width_of
 
@@ -38,6 +38,7 @@ KINDS: Mapping[str, Kind] = {
     "shares": Kind(paint=stacks.shares, pitch=3.9, below=0.4, gutter=True, column=True),
     "counts": Kind(paint=stacks.counts, pitch=2.75, below=0.4),
     "groups": Kind(paint=stacks.groups, pitch=2.3, above=2.2, below=0.4, gutter=True),
+    "marks": Kind(paint=marks.marks, pitch=2.1, gutter=True, column=True),
     "lines": Kind(paint=curves.lines, pitch=0.0, gutter=True, column=True),
 }
 LINES_HEIGHT = 20.0

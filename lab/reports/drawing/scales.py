@@ -106,7 +106,7 @@ def linear(sheet: Sheet, most: int) -> list[float]:
 
 
 FACTORS: dict[str, tuple[float, ...]] = {
-    "seconds": (1.0, 1e-3, 1e-6), "seconds/s": (1.0, 1e-3, 1e-6),
+    "seconds": (1.0, 1e-3, 1e-6, 1e-9), "seconds/s": (1.0, 1e-3, 1e-6, 1e-9),
     "bytes": (1024.0**3, 1024.0**2, 1024.0, 1.0), "bytes/s": (1024.0**3, 1024.0**2, 1024.0, 1.0),
 }  # fmt: skip
 

@@ -39,7 +39,7 @@ class Drawn:
 
 def plots() -> tuple[Plot, ...]:
     """Every figure, in the order of the report."""
-    from lab.reports.figures import boot, cpu, factors, isolation, load, memory, overview, work
+    from lab.reports.figures import boot, cpu, crossings, factors, isolation, load, memory, overview, work
 
     return (
         Plot(name="overview", needs="", chart=overview.chart),
@@ -49,6 +49,7 @@ def plots() -> tuple[Plot, ...]:
         Plot(name="cpu", needs="cpu.", chart=cpu.chart),
         Plot(name="load", needs="load.", chart=load.chart),
         Plot(name="work", needs="work.", chart=work.chart),
+        Plot(name="crossings", needs="crossings.", chart=crossings.chart),
         Plot(name="isolation", needs="isolation.", chart=isolation.chart),
         Plot(
             name="factors", needs="", chart=factors.main_effects, data=factors.effects_data,

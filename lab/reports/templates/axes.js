@@ -1,8 +1,8 @@
 // Numbers to places along an axis, and the words of its ticks. Nothing here knows the page.
 
 const UNITS = {
-  "seconds": [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]],
-  "seconds/s": [[1, "s/s"], [1e-3, "ms/s"], [1e-6, "µs/s"]],
+  "seconds": [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]],
+  "seconds/s": [[1, "s/s"], [1e-3, "ms/s"], [1e-6, "µs/s"], [1e-9, "ns/s"]],
   "bytes": [[1024 ** 3, "GiB"], [1024 ** 2, "MiB"], [1024, "KiB"], [1, "B"]],
   "bytes/s": [[1024 ** 3, "GiB/s"], [1024 ** 2, "MiB/s"], [1024, "KiB/s"], [1, "B/s"]],
 };

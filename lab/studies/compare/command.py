@@ -94,7 +94,11 @@ def compare(
     ] = None,
     metrics: Annotated[
         str,
-        typer.Option("--metrics", metavar="A,B,…", help="boot, memory, cpu, load, work, isolation. Default: all."),
+        typer.Option(
+            "--metrics",
+            metavar="A,B,…",
+            help="boot, memory, cpu, load, work, isolation, crossings. Default: all but crossings.",
+        ),
     ] = "",
     memory: Annotated[
         str, typer.Option("--memory", metavar="SIZE", help="Memory limit of every instance, like 256M.")
@@ -411,9 +415,11 @@ def _needed_of(folder: RunFolder) -> Callable[[], float]:
 def _metrics(words: str) -> list[str]:
     from lab.metrics.registry import metrics as all_metrics
 
-    known = [*(metric.name for metric in all_metrics() if metric.name != "job"), "isolation"]  # job is of its own
+    found = [metric for metric in all_metrics() if metric.name != "job"]  # job is of its own
+    usual = [*(metric.name for metric in found if not metric.on_request), "isolation"]
+    known = [*usual, *(metric.name for metric in found if metric.on_request)]
     asked = parse_words(words)
     for name in asked:
         if name not in known:
             raise UsageError(f"no metric is called {name}", hint=f"metrics: {', '.join(known)}")
-    return asked or known
+    return asked or usual

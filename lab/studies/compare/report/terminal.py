@@ -9,6 +9,7 @@ from lab.analysis.findings import Finding, Severity
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import leading, until
 from lab.reports.charts import compared
+from lab.reports.crossings import table as table_of_crossings
 from lab.reports.factors import statements
 from lab.reports.material import Material, own_kernel, stamp
 from lab.reports.tables import tally
@@ -50,6 +51,8 @@ def show(run_folder: Path, console: Console | None = None) -> None:
     if not material.loaded.answers.empty:
         key = "✗ reaches or shares the host's · ◐ its own only · ✓ stopped, or a limit that holds"
         out.print(Text(f"{key}. Counts of answers, not a score.", style="dim"))
+    if material.has("crossings."):
+        out.print(crossings(material, min(out.width, WIDTH)))
     out.print()
     for finding in found[len(first) :]:
         _tell(out, finding)
@@ -101,6 +104,30 @@ def table(material: Material, columns: int = len(COLUMNS)) -> Table:
         cells = [f"[bold]{escape(arm.label)}[/bold]\n{_kernel(arm)}", _boot(material, arm)]
         cells += [_value(material, quantity, arm, state) or "–" for quantity, state, _ in shown]
         grid.add_row(*cells, *([tally(material, arm).replace("  ", "\n")] if asked else []))
+    return grid
+
+
+def crossings(material: Material, width: int) -> Table:
+    """A row per crossing; with how many times the baseline it takes as far as ``width`` columns allow."""
+    from rich import box
+    from rich.table import Table
+
+    found = table_of_crossings(material)
+    names = max(len(row.header) for row in found.rows)
+    others = [column.text for column in found.columns if column.text != material.baseline]
+    roomy = names + 10 + sum(max(17, len(name) + 2) for name in others) <= width
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="one operation", title_justify="left")
+    grid.add_column("crossing", no_wrap=True)
+    for column in found.columns:
+        grid.add_column(column.text, justify="right", no_wrap=roomy)
+    for row in found.rows:
+        times = [cell.note.partition(" · ")[0].partition(",")[0] for cell in row.cells]
+        shown = [f"{each if each.endswith('×') else '':>7}" if roomy else "" for each in times]
+        cells = [
+            cell.text + ("" if column.text == material.baseline else each)
+            for cell, each, column in zip(row.cells, shown, found.columns, strict=True)
+        ]
+        grid.add_row(row.header, *cells)
     return grid
 
 
