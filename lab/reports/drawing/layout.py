@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lab.reports import style
 from lab.reports.charts import Data, Panel
 from lab.reports.drawing import curves, marks, rows, stacks
+from lab.reports.drawing.marks import NAMES as NAMES_OF_MARKS
 from lab.reports.drawing.scales import axis_words
 from lab.reports.drawing.sheet import Look, Sheet, width_of
 
@@ -91,7 +92,8 @@ def paint(
 def _gutter(panel: Panel, looks: Mapping[str, Look], base: float) -> float:
     if panel.kind == "lines":
         return 5.2 * base
-    names = [width_of(str(row.get("name", row["label"])), base, bold=True) for row in panel.rows]
+    size = NAMES_OF_MARKS * base if panel.kind == "marks" else base
+    names = [width_of(str(row.get("name", row["label"])), size, bold=True) for row in panel.rows]
     stamps = [width_of(_stamp(row, looks), 0.82 * base) for row in panel.rows]
     return max([*names, *stamps], default=0.0) + 1.2 * base
 

@@ -12,6 +12,9 @@ from lab.reports.drawing.sheet import Sheet, width_of
 REACH = 0.62
 """How much of a row's height its marks share."""
 
+NAMES = 0.9
+"""The size of a row's name, in sizes of the panel's words."""
+
 
 def marks(sheet: Sheet) -> None:
     """A row per thing compared. Its name stands on the left, the baseline's value small below it; on the right what
@@ -30,7 +33,7 @@ def marks(sheet: Sheet) -> None:
             )
         middle, gap = sheet.top(index) + sheet.pitch / 2, -0.7 * sheet.base
         key = sheet.name(row, index)
-        sheet.write(key, gap, middle - 0.05 * sheet.base, row["label"], ha="right", fontweight="bold", size=0.9)
+        sheet.write(key, gap, middle - 0.05 * sheet.base, row["label"], ha="right", fontweight="bold", size=NAMES)
         sheet.write(key, gap, middle + 0.85 * sheet.base, row["stamp"], size=0.78, color=style.QUIET, ha="right")
         right = sheet.width + 0.6 * sheet.base
         sheet.write(key, right, middle - 0.05 * sheet.base, row["text"], fontweight="bold", size=0.9)
@@ -62,11 +65,12 @@ def _marker(sheet: Sheet, key: str, x: float, y: float, row: Data, *, hollow: bo
 
 
 def _keys(sheet: Sheet, row: Data, index: int) -> None:
-    """A line of the legend, across the axes."""
+    """A line of the legend, from where the names begin."""
     from matplotlib.transforms import blended_transform_factory
 
     place = blended_transform_factory(sheet.axes.transAxes, sheet.axes.transData)
-    y, x = sheet.top(index) + 0.5 * sheet.pitch, 0.0
+    names = [width_of(each["label"], NAMES * sheet.base, bold=True) for each in sheet.rows]
+    y, x = sheet.top(index) + 0.5 * sheet.pitch, -max(names)
     for each in row["keys"]:
         key = sheet.name(each, index)
         _marker(sheet, key, (x + 0.4 * sheet.base) / sheet.width, y, each, transform=place)
