@@ -53,8 +53,8 @@ def test_the_helper_times_what_has_a_label_and_nothing_else(whole: dict[str, Any
 
 
 def test_values_are_in_the_order_that_no_machine_can_turn_round(whole: dict[str, Any]) -> None:
-    """What contains another crossing is dearer than it."""
-    found = {name: said["median"] for name, said in whole["crossings"].items() if "median" in said}
+    """What contains another crossing is dearer than it, at its least: others of a busy host only make it dearer."""
+    found = {name: said["least"] for name, said in whole["crossings"].items() if "median" in said}
     for less, more in (
         ("getpid", "stat"), ("clock", "open"), ("stat", "fork"), ("getpid", "pipe"), ("mmap", "thread"),
         ("fork", "exec"), ("switch", "pipe"), ("pipe", "exec"), ("tcp", "tcp_stream"), ("read", "tmpfs.small"),
