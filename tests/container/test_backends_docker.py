@@ -30,7 +30,9 @@ from lab.images.store import Image
 from lab.isolation import battery
 from lab.isolation.registry import probes
 from lab.model import Limits, Volume
+from lab.runtime.seccomp.profile import default_profile
 from lab.studies.compare.measure.parity import verify_manifest
+from lab.studies.surface.measure import asked_for
 
 DOCKER = "docker"
 
@@ -99,6 +101,14 @@ def test_the_engine_is_no_part_of_the_instance_and_has_figures_of_its_own(server
     assert companion.alone_bytes
     assert companion.alone_bytes > server.cgroup.memory().anon_bytes
     assert companion.calls["create"] > 0 < companion.calls["start"]
+
+
+def test_the_filter_is_read_where_docker_gave_it_to_its_runtime(server: DockerInstance) -> None:
+    """Docker's own: it refuses calls that lab's default lets through, or the other way round."""
+    filtered = asked_for(Docker, server.bundle)
+    assert filtered is not None
+    assert filtered != default_profile()
+    assert server.execute(["cat", "/proc/self/status"]).stdout.decode().count("Seccomp:\t2") == 1
 
 
 def test_the_files_and_the_image_are_the_same(site: Site, image: Image, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ ENVIRONMENT = {
 }  # no XDG_RUNTIME_DIR, which the caller's session may have: it hides /run
 PACKAGE = "docker.io"
 
+BUNDLES = "/run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby"
+"""Where its containerd keeps a folder for each container."""
+
 NAMESPACES = ("--mount", "--net", "--ipc", "--uts", "--propagation", "private")
 PROCESSES = ("--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 

@@ -132,6 +132,15 @@ class Engine:
         """The pids of its parts on the host, each with its name."""
         return processes_of(self.cgroup, PARTS)
 
+    def bundle(self, identity: str) -> Path | None:
+        """The config.json that a container's runtime got, by way of a daemon's mounts, where it lies; None if it does
+        not lie there.
+        """
+        for pid in self.processes():
+            if (found := Path(f"/proc/{pid}/root{dockerd.BUNDLES}/{identity}/config.json")).exists():
+                return found
+        return None
+
     def close(self) -> None:
         """End it, and with it all its containers; remove what it had. Idempotent. Raises LabError."""
         with ExitStack() as each:

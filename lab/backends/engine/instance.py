@@ -133,6 +133,7 @@ class DockerInstance(Instance):
             parts = _Parts(identity, cgroup, resources, outputs, attachment)
             layers = Tree(site.store.lower_directories(request.image))
             instance = cls(backend, request, engine, parts, timeline, layers)
+            instance.bundle = engine.bundle(identity)
             instance.companion = Companion(
                 title=f"Docker Engine {engine.version}",
                 cgroup=engine.cgroup,
