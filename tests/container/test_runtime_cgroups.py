@@ -88,12 +88,13 @@ def test_groups_below_are_removed_too(group: ControlGroup) -> None:
 
 
 def test_cpu_time_is_charged(group: ControlGroup) -> None:
-    process = subprocess.Popen(["sh", "-c", "read go; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"], stdin=-1)
+    process = subprocess.Popen(["sh", "-c", "read go; i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"], stdin=-1)
     group.add(process.pid)
     process.communicate(b"\n", timeout=30)
     used = group.cpu()
     assert used.total_seconds > 0
-    assert used.total_seconds == pytest.approx(used.user_seconds + used.system_seconds, rel=0.2, abs=0.02)
+    # v1 counts these two in ticks of 10 ms, each given to whoever runs when it falls: on a busy host a few go elsewhere
+    assert used.total_seconds == pytest.approx(used.user_seconds + used.system_seconds, rel=0.2, abs=0.08)
 
 
 def test_devices_are_guarded(group: ControlGroup) -> None:
