@@ -30,15 +30,18 @@ def run(
     directory: Path | None = None,
     pass_fds: Sequence[int] = (),
     hint: str = "",
+    called: str = "",
 ) -> Completed:
     """Run ``argv`` to its end and return its output.
 
     ``environment`` is added to lab's own, after ``LANG=C.UTF-8``. ``hint`` is the remedy to print if the
-    program is missing or fails. Raises CommandError when it is missing, exits with another code than 0
+    program is missing or fails, ``called`` what a complaint names where ``argv`` begins with a program in front
+    of the one that is meant. Raises CommandError when it is missing, exits with another code than 0
     (unless ``check`` is False) or runs longer than ``timeout_seconds``. It is then killed, as when this process is
     interrupted, with all that it started: it is in a session of its own (setsid(2)).
     """
     words = [str(word) for word in argv]
+    name = called or words[0]
     log.debug("+ %s", shlex.join(words))
     merged = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **(environment or {})}
     try:
@@ -57,13 +60,15 @@ def run(
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             raise CommandError(
-                f"{words[0]} did not finish within {timeout_seconds:g} s", hint=hint, detail=tail(error.stderr or b"")
+                f"{name} did not finish within {timeout_seconds:g} s",
+                hint=hint,
+                detail=tail(error.stderr or b""),
             ) from error
         finally:
             _running.discard(process)
     code = process.returncode
     if check and code != 0:
-        raise CommandError(f"{words[0]} failed with exit code {code}", hint=hint, detail=tail(stderr or stdout))
+        raise CommandError(f"{name} failed with exit code {code}", hint=hint, detail=tail(stderr or stdout))
     return Completed(exit_code=code, stdout=stdout, stderr=stderr)
 
 

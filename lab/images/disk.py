@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lab.errors import BackendUnavailable, CommandError, ImageError
 from lab.host.command import run
+from lab.host.survey.virtualisation import platform
 from lab.images.filesystem import FileSystem
 from lab.images.layers import epoch
 from lab.images.store import Image, Store
@@ -179,7 +180,7 @@ def _make(script: str, lower: Sequence[Path], scratch: Path, disk: Path, environ
     }
     run(
         ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-c", MERGE + script],
-        timeout_seconds=MAKE_SECONDS,
+        timeout_seconds=platform().patience * MAKE_SECONDS,
         environment={**shared, **environment},
     )
 
@@ -217,7 +218,7 @@ def _settle(disk: str, root_mode: int, remove_lost_and_found: bool, scratch: Pat
     commands.write_text("\n".join(lines) + "\n")
     done = run(
         ["debugfs", "-w", "-f", commands, disk],
-        timeout_seconds=MAKE_SECONDS,
+        timeout_seconds=platform().patience * MAKE_SECONDS,
         environment={"E2FSPROGS_FAKE_TIME": str(stamp)},
     )
     complaints = [

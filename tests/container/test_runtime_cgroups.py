@@ -93,7 +93,7 @@ def test_cpu_time_is_charged(group: ControlGroup) -> None:
     process.communicate(b"\n", timeout=30)
     used = group.cpu()
     assert used.total_seconds > 0
-    # v1 counts these two in ticks of 10 ms, each given to whoever runs when it falls: on a busy host a few go elsewhere
+    # v1 counts these two in ticks of 10 ms, each given to whoever runs when it falls: on a busy host some go astray
     assert used.total_seconds == pytest.approx(used.user_seconds + used.system_seconds, rel=0.2, abs=0.08)
 
 

@@ -27,6 +27,13 @@ def test_a_time_out_ends_what_the_command_started(tmp_path: Path) -> None:
     assert wait_until(lambda: not lives(int(note.read_text())), 5)
 
 
+@pytest.mark.parametrize(("script", "seconds"), [("sleep 9", 0.2), ("exit 3", 9.0)])
+def test_a_complaint_names_the_program_that_is_meant(script: str, seconds: float) -> None:
+    with pytest.raises(CommandError) as told:
+        run(["sh", "-c", script], timeout_seconds=seconds, called="mmdebstrap")
+    assert told.value.message.split()[0] == "mmdebstrap"
+
+
 def test_an_interruption_ends_what_the_command_started(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))

@@ -22,6 +22,7 @@ from lab.errors import BackendUnavailable, CommandError, LabError, UsageError
 from lab.host import private
 from lab.host.command import run
 from lab.host.home import home
+from lab.host.survey.virtualisation import platform
 from lab.images.debian import apt
 from lab.images.transfer import trust
 from lab.images.transfer.trouble import find as find_trouble
@@ -156,7 +157,8 @@ def _prepare(sources: str, scratch: Path) -> list[str]:
 def _apt(scratch: Path, words: list[str], timeout_seconds: float) -> None:
     run(
         ["setpriv", "--pdeathsig=KILL", "apt-get", *words],
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=platform().patience * timeout_seconds,
+        called="apt-get",
         directory=scratch,
         hint="check that `apt-get update` works on this host",
     )

@@ -67,8 +67,8 @@ class Platform:
 
     @property
     def patience(self) -> int:
-        """How many times as long as elsewhere a guest is waited for: under KVM on an emulated host it takes half a
-        minute to boot, and several where the emulator shares its processors.
+        """How many times as long as elsewhere a guest or a long job is waited for: under KVM on an emulated host a
+        guest takes half a minute to boot, and several where the emulator shares its processors.
         """
         return EMULATED_PATIENCE if self.ground is Ground.EMULATED else 1
 

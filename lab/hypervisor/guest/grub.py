@@ -16,6 +16,7 @@ from pathlib import Path
 from lab.errors import CommandError, LabError, UsageError
 from lab.host.command import run
 from lab.host.survey.checks import GRUB
+from lab.host.survey.virtualisation import platform
 
 SECTOR_BYTES = 512
 ALIGNMENT_BYTES = 1 << 20
@@ -117,7 +118,7 @@ def make_boot_partition(files: Mapping[str, Path | bytes], scratch: Path, disk: 
     run(
         ["mke2fs", "-q", "-F", "-t", "ext2", "-L", "boot", "-m", "0", "-E", extended, "-d", staging, disk,
          f"{BOOT_BYTES >> 10}k"],
-        timeout_seconds=MAKE_SECONDS,
+        timeout_seconds=platform().patience * MAKE_SECONDS,
     )  # fmt: skip
 
 

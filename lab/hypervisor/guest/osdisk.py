@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from lab.host.command import run
+from lab.host.survey.virtualisation import platform
 from lab.hypervisor.guest.trim import trim
 
 FREE_BYTES = 8 << 30  # apparent, not allocated: what an application may write
@@ -63,7 +64,7 @@ def make_layer_template(directory: Path, name: str) -> None:
     run(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", f"{name}.ext4", f"{name}.qcow2"],
         directory=directory,
-        timeout_seconds=MAKE_TIMEOUT_SECONDS,
+        timeout_seconds=platform().patience * MAKE_TIMEOUT_SECONDS,
     )
 
 
@@ -79,5 +80,5 @@ def _make_ext4(source: Path, target: Path, size_bytes: int) -> None:
     run(
         ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^resize_inode", "-m", "0", "-E", "root_owner=0:0",
          "-d", source, target],
-        timeout_seconds=MAKE_TIMEOUT_SECONDS,
+        timeout_seconds=platform().patience * MAKE_TIMEOUT_SECONDS,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab.errors import CommandError, ImageError
 from lab.host.command import run
+from lab.host.survey.virtualisation import platform
 from lab.host.units import format_bytes
 from lab.images.debian import apt
 from lab.images.transfer import trust
@@ -57,7 +58,8 @@ def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str], so
                 "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet",
                 '--aptopt=Acquire::Languages "none"', *options, *carried, suite, root, *mirrors,
             ],
-            timeout_seconds=TIMEOUT_SECONDS,
+            timeout_seconds=platform().patience * TIMEOUT_SECONDS,
+            called="mmdebstrap",
             environment={"TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": ""},
             hint="check that `apt-get update` works on this host",
         )  # fmt: skip
