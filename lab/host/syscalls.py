@@ -427,12 +427,23 @@ def pidfd_getfd(process: int, descriptor: int) -> int:
 
 
 def openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:
-    """openat2(2) without a mode; the descriptor is close-on-exec."""
+    """openat2(2) without a mode; the descriptor is close-on-exec.
+
+    While anything on the host is renamed the kernel may be unable to tell whether a ``..`` has left the root, and
+    answers EAGAIN: it is asked again, some dozen times, before that is an error.
+    """
     key = flags | os.O_CLOEXEC, resolve
     if key not in _hows:
         _hows[key] = _OpenHow(key[0], 0, resolve)
-    return system_call("openat2", directory, os.fsencode(path), ctypes.byref(_hows[key]), _HOW_BYTES, about=path)
+    name, how = os.fsencode(path), ctypes.byref(_hows[key])
+    for _ in range(OPENAT2_TRIES - 1):
+        try:
+            return system_call("openat2", directory, name, how, _HOW_BYTES, about=path)
+        except BlockingIOError:
+            continue
+    return system_call("openat2", directory, name, how, _HOW_BYTES, about=path)
 
 
+OPENAT2_TRIES = 32
 _hows: dict[tuple[int, int], _OpenHow] = {}  # as few as there are ways to look something up
 _HOW_BYTES = ctypes.sizeof(_OpenHow)

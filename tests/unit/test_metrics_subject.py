@@ -199,7 +199,10 @@ def ready(port: int, tmp_path: Path) -> Iterator[Subject]:
         yield subject
 
 
-def observe(subject: Subject, hook: str, chosen: tuple[type[Metric], ...] = metrics()) -> dict[str, Observation]:
+USUAL = tuple(metric for metric in metrics() if not metric.on_request)
+
+
+def observe(subject: Subject, hook: str, chosen: tuple[type[Metric], ...] = USUAL) -> dict[str, Observation]:
     seen = [observation for metric in chosen for observation in getattr(metric(), hook)(subject)]
     return {observation.quantity: observation for observation in seen}
 

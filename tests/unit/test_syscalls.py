@@ -117,3 +117,29 @@ def test_the_small_process_imports_little() -> None:
 
 def test_a_signal_number_is_a_flag_of_clone() -> None:
     assert not signal.SIGCHLD & syscalls.CLONE_NEWNS
+
+
+RENAMES = """
+import os
+open("one", "w").close()
+print("begun", flush=True)
+while True:
+    os.rename("one", "two")
+    os.rename("two", "one")
+"""
+
+
+def test_a_path_is_looked_up_though_others_rename_files(tmp_path: Path) -> None:
+    """Whatever is renamed on the host while a .. is followed makes the kernel answer EAGAIN (openat2(2))."""
+    (tmp_path / "a").mkdir()
+    root = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    how = syscalls.RESOLVE_IN_ROOT
+    with subprocess.Popen([sys.executable, "-c", RENAMES], cwd=tmp_path, stdout=subprocess.PIPE) as renaming:
+        try:
+            assert renaming.stdout is not None
+            assert renaming.stdout.readline() == b"begun\n"
+            for _ in range(3000):
+                os.close(syscalls.openat2(root, "a/../a/../a", os.O_PATH, how))
+        finally:
+            renaming.kill()
+            os.close(root)

@@ -156,14 +156,14 @@ class Extractor:
     def _open(self, path: bytes, wanted: bytes) -> int:
         """The directory at ``path``; through links, as long as these stay inside. Raises FileNotFoundError."""
         try:
-            return _open_beneath(self._root, path, _PLAINLY)
+            return openat2(self._root, path, os.O_RDONLY | os.O_DIRECTORY, _PLAINLY)
         except FileNotFoundError:
             raise
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise _leads_out(wanted, error) from error
         try:
-            found = _open_beneath(self._root, path, _BENEATH)
+            found = openat2(self._root, path, os.O_RDONLY | os.O_DIRECTORY, _BENEATH)
         except FileNotFoundError as error:
             raise _leads_out(wanted, NotADirectoryError(errno.ENOTDIR, "a link to nothing")) from error
         except OSError as error:
@@ -340,16 +340,6 @@ class Extractor:
         for other in [other for other in self._unfinished if other == path or other.startswith(below)]:
             del self._unfinished[other]
         shutil.rmtree(name, dir_fd=directory)
-
-
-def _open_beneath(root: int, path: bytes, resolve: int) -> int:
-    """openat2(2) of a directory. A rename anywhere may make the kernel unsure whether it left: EAGAIN."""
-    for _ in range(32):
-        try:
-            return openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve)
-        except BlockingIOError:
-            continue
-    return openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve)
 
 
 def _leads_out(path: bytes, error: OSError) -> ImageError:
