@@ -7,6 +7,8 @@ import re
 import pytest
 from synthetic import write_run
 
+from lab.backends.registry import available
+from lab.reports import style
 from lab.reports.charts import Panel
 from lab.reports.drawing import inline, looks_of
 from lab.reports.figures.isolation import chart
@@ -41,3 +43,13 @@ def test_what_a_figure_says_in_words_is_short_enough_to_be_heard(material: Mater
     alt = chart(material).alt
     assert len(alt) < 1500
     assert re.search(r"visibility, \d+ questions: the host is reached by \d+ from process", alt)
+
+
+def test_each_backend_has_a_colour_and_a_mark_of_its_own() -> None:
+    own = [kind for kind in available() if kind.__module__.startswith("lab.backends.")]
+    names = {kind.name for kind in own if ":" not in kind.name}
+    assert {"docker", "gvisor", "podman", "vm"} <= names
+    assert names <= set(style.BACKENDS)
+    fills, inks, marks = zip(*style.BACKENDS.values(), style.OTHER, strict=True)
+    for looks in (fills, inks, marks):
+        assert len(set(looks)) == len(looks)
