@@ -326,6 +326,11 @@ class Backend(ABC):
         return {}
 
     @classmethod
+    def unfetched(cls) -> str:
+        """What `fetch` would get, as a noun; "" where it is here, or nothing is needed. Quick, changes nothing."""
+        return ""
+
+    @classmethod
     def fetch(cls, told: Callable[[str], None]) -> None:
         """Get what a host need not have, once for all sessions, and only when this backend is asked for by name.
 

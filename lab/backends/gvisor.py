@@ -83,6 +83,10 @@ class Gvisor(Reference):
         raise UsageError(f"{cls.program} is not here yet", hint="lab run or compare --on gvisor fetches it")
 
     @classmethod
+    def unfetched(cls) -> str:
+        return "" if origin.find() else f"{origin.RELEASE}'s {cls.program}"
+
+    @classmethod
     def fetch(cls, told: Callable[[str], None]) -> None:
         origin.fetch(told)
 

@@ -82,8 +82,11 @@ def drawn(seed: int | None) -> int:
     return secrets.randbelow(2**31) if seed is None else seed
 
 
-def choose_backends(on: str) -> list[str]:
-    """The backends asked for, or all that are usable and no references; says which ones are not usable, and why."""
+def choose_backends(on: str, *, references: bool = False) -> list[str]:
+    """The backends asked for, or all that are usable, ``references`` or not; says which ones are not usable, and why.
+
+    What one needs is fetched where it is asked for by name, and else it counts as not usable.
+    """
     from lab.backends.registry import available
 
     known = {backend.name for backend in available()}
@@ -96,11 +99,13 @@ def choose_backends(on: str) -> list[str]:
         if name not in classes:
             raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
     usable = []
-    for name in asked or [name for name, kind in classes.items() if not kind.reference]:
+    for name in asked or [name for name, kind in classes.items() if references or not kind.reference]:
         missing = [check for check in classes[name].check() if not check.ok]
-        if not missing:
+        if not missing and (asked or not classes[name].unfetched()):
             classes[name].fetch(say)
             usable.append(name)
+        elif not missing:
+            say(f"lab: without {name}: {classes[name].unfetched()} is not here; --on {name} fetches it")
         elif asked:
             raise BackendUnavailable(
                 f"{name} can't run here: {missing[0].name}: {missing[0].found}", hint=missing[0].remedy

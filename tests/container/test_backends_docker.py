@@ -5,16 +5,15 @@ One Engine serves the tests of this module: it takes a second or two to start. W
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import contract
 import pytest
 from host_state import assert_unchanged, snapshot, wait_until
+from killed import check_a_killed_lab_leaves_nothing, names_in
 from tiny import tiny_image
 
 from lab.backends.docker import Docker
@@ -182,44 +181,13 @@ def test_a_limit_that_cannot_be_set_stops_the_launch(site: Site, image: Image, t
         launch(site, image, "true", tmp_path, limits=Limits(cpus=0.0001))
 
 
-FORGETFUL = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-import contract
-from tiny import tiny_image
-from lab.backends.site import Site
-
-site = Site.open()
-image = tiny_image(site.store)
-site.backend("docker").prepare(image)
-site.backend("docker").launch(contract.request(site, image, "lost", "sleep", "600", logs=Path({logs!r})))
-print(site.session.id, site.launcher.pid if hasattr(site.launcher, "pid") else 0, flush=True)
-input()
-"""
-
-
 def test_a_killed_lab_leaves_nothing_of_the_engine(image: Image, tmp_path: Path) -> None:
     """The launcher, which outlives it, cleans, or the next ``lab clean`` does."""
-    before = snapshot()
-    script = FORGETFUL.format(tests=str(Path(contract.__file__).parent), logs=str(tmp_path / "logs"))
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as lab:
-        assert lab.stdout
-        session = lab.stdout.readline().split()[0]
-        engine = ControlGroup.open(group_of(session, NAME))
-        names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in engine.processes()}
-        assert {"dockerd", "containerd"} <= names
-        lab.send_signal(signal.SIGKILL)
-    session_group = ControlGroup.open(group_of(session))
-    deadline = time.monotonic() + 20
-    while session_group.exists() and time.monotonic() < deadline:
-        clean = [sys.executable, "-c", "from lab.cli.main import main; main()", "clean"]
-        subprocess.run(clean, check=False, capture_output=True)
-        time.sleep(0.1)
-    assert not session_group.exists()
-    assert_unchanged(before)
+
+    def look(session: str) -> None:
+        assert {"dockerd", "containerd"} <= names_in(group_of(session, NAME))
+
+    check_a_killed_lab_leaves_nothing(DOCKER, tmp_path / "logs", look)
 
 
 @pytest.mark.nightly

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ import contract
 import pytest
 from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, wait_until
+from killed import check_a_killed_lab_leaves_nothing
 from tiny import tiny_image
 
 from lab import record
@@ -320,41 +320,12 @@ def test_what_cannot_be_counted_yet_is_refused_in_a_line(image: Image, tmp_path:
     assert GVISOR in done.stderr
 
 
-FORGETFUL = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}]
-import contract
-from tiny import tiny_image
-from lab.backends.site import Site
-site = Site.open()
-image = tiny_image(site.store)
-site.backend("gvisor").prepare(image)
-site.backend("gvisor").launch(contract.request(site, image, "lost", "sleep", "600", logs=Path({logs!r})))
-print(site.session.id, flush=True)
-input()
-"""
-
-
 @pytest.mark.alone
 def test_a_killed_lab_leaves_nothing(image: Image, tmp_path: Path) -> None:
-    before = snapshot()
-    script = FORGETFUL.format(tests=str(Path(contract.__file__).parent), logs=str(tmp_path / "logs"))
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as lab:
-        assert lab.stdout
-        session = lab.stdout.readline().strip()
-        group = ControlGroup.open(group_of(session))
-        assert len(group.processes()) > 2
-        lab.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while group.exists() and time.monotonic() < deadline:
-        clean = [sys.executable, "-c", "from lab.cli.main import main; main()", "clean"]
-        subprocess.run(clean, check=False, capture_output=True)
-        time.sleep(0.1)
-    assert not group.exists()
-    assert_unchanged(before)
+    def look(session: str) -> None:
+        assert len(ControlGroup.open(group_of(session)).processes()) > 2
+
+    check_a_killed_lab_leaves_nothing(GVISOR, tmp_path / "logs", look)
 
 
 def test_a_detached_one_is_lived_with_and_taken_over(image: Image) -> None:

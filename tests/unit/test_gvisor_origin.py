@@ -10,8 +10,10 @@ import pytest
 from lab.backends import registry
 from lab.backends.gvisor import Gvisor
 from lab.backends.ociruntime import OciRuntime
+from lab.backends.process import Process
 from lab.backends.sentry import origin
 from lab.backends.support import binary
+from lab.commands.measuring import choose_backends
 from lab.errors import BackendUnavailable, UsageError
 
 Made = Callable[[Path, str], Path]
@@ -92,3 +94,17 @@ def test_as_an_ordinary_runtime_it_is_refused_with_the_line_to_type(tmp_path: Pa
     check = OciRuntime.bring(str(path)).check()[-1]
     assert not check.ok
     assert check.remedy == f"--on gvisor --knob binary={path}"
+
+
+@pytest.mark.parametrize("on", ["", "gvisor"])
+def test_nothing_is_fetched_for_those_who_did_not_name_it(
+    on: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched: list[str] = []
+    for kind in (Gvisor, Process):
+        monkeypatch.setattr(kind, "check", classmethod(lambda _: []))
+    monkeypatch.setattr(Gvisor, "fetch", classmethod(lambda cls, _: fetched.append(cls.name)))
+    monkeypatch.setattr(registry, "available", lambda: (Gvisor, Process))
+    assert choose_backends(on, references=True) == ([on] if on else ["process"])
+    assert fetched == ([on] if on else [])
+    assert ("gvisor" in capsys.readouterr().err) == (not on)

@@ -166,6 +166,9 @@ def test_the_first_picture_counts_what_the_table_counts(tmp_path: Path, monkeypa
     climb = Climb(load(ladder_run(tmp_path).path))
     picture.draw_at_a_glance(climb.loaded, climb.costs, climb.rows, tmp_path)
     *_, table = zip(*(row.cells for row in opening(climb).table.rows), strict=True)
+    reached = climb.loaded.answers
+    reached = reached[[detail["reach"] == "open" for detail in reached["detail"]]]
+    assert heights == [int((reached["arm"] == arm.label).sum()) for arm in climb.loaded.all_arms]
     assert [str(count) for count in heights] == [cell.text for cell in table]
     assert len(set(heights)) > 1
 

@@ -115,10 +115,7 @@ class Engine:
 
         Raises ParityError when Docker has made other layers of it than lab has.
         """
-        identity = self._images.take(image)
-        if self.alone_bytes is None:
-            self.alone_bytes = sum(pss_bytes(pid) for pid in self.processes())
-        return identity
+        return self._images.take(image)
 
     def layers(self, image: Image) -> list[Path]:
         """Docker's own copy of the image's layers."""
@@ -127,6 +124,8 @@ class Engine:
     def _take_in(self, packed: Path) -> None:
         with packed.open("rb") as source:
             self.client.load(source)
+        if self.alone_bytes is None:
+            self.alone_bytes = sum(pss_bytes(pid) for pid in self.processes())
 
     def processes(self) -> dict[int, str]:
         """The pids of its parts on the host, each with its name."""

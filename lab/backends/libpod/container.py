@@ -41,8 +41,7 @@ from lab.host.execution import terminals
 from lab.inside.build import program as helper
 from lab.instance import INSIDE, LaunchRequest, Survivor
 from lab.model import Completed, Limits, Phase, Process, TerminalSize, Volume
-from lab.runtime.launcher.descriptors import memory_file, pipe
-from lab.runtime.launcher.handle import collect
+from lab.runtime.launcher.descriptors import pipe
 
 if TYPE_CHECKING:
     from lab.backends.support.output import Output
@@ -150,20 +149,8 @@ class PodmanContainer:
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         """Run a command as root. See `lab.instance.Instance.execute`."""
         process = Process(argv=tuple(argv), environment={}, working_directory="/", uid=0, gid=0)
-        with ExitStack() as opened:
-            source = memory_file(stdin, opened)
-            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
-            try:
-                begun = self.begin(process, [source, out_end, err_end])
-            finally:
-                os.close(out_end)
-                os.close(err_end)
-            opened.callback(begun.close)
-            output = collect([out, err], begun.pidfd, timeout_seconds)
-            code = begun.wait(0)
-        if output is None or code is None:
-            raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
-        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
+        what = f"{argv[0]} in container {self.name}"
+        return children.complete(lambda stdio: self.begin(process, stdio), what, stdin, timeout_seconds)
 
     def begin(
         self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None

@@ -7,16 +7,13 @@ container is in it, so that nothing of it can be left (mount_namespaces(7)).
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 from lab.errors import LabError
 from lab.host import syscalls
-
-T = TypeVar("T")
 
 HIDDEN: Mapping[str, Collection[str]] = {
     "/run": ("containers", "libpod", "podman", "netns", "cni", "runc", "crun", "lab-oci"),
@@ -56,7 +53,8 @@ class Place:
             return cls(os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))
 
         try:
-            return _in_thread(unshare)
+            with ThreadPoolExecutor(1, "lab-podman-mounts") as thread:  # what it unshares is its own (unshare(2))
+                return thread.submit(unshare).result()
         except OSError as error:
             raise LabError(f"podman can't be given mounts of its own: {error}", hint="lab doctor") from error
 
@@ -92,22 +90,3 @@ def _hide(folder: str, names: Collection[str]) -> None:
                 continue
             target.mkdir() if entry.is_dir() else target.touch()
             syscalls.mount(entry.path, str(target), "", syscalls.MS_BIND | syscalls.MS_REC)
-
-
-def _in_thread(function: Callable[[], T]) -> T:
-    """What it returns or raises, in a thread of its own: what a thread unshares is its own (unshare(2))."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def inside() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=inside, name="lab-podman-mounts")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]

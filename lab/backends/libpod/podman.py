@@ -158,8 +158,6 @@ class Podman:
         """
         identity = self._images.take(image)
         self._give_root_its_mode(image)
-        if self.alone_bytes is None:
-            self.alone_bytes = sum(pss_bytes(pid) for pid in self.cgroup.processes())
         return identity
 
     def _give_root_its_mode(self, image: Image) -> None:
@@ -177,6 +175,8 @@ class Podman:
 
     def _load(self, packed: Path) -> None:
         self.call("load", "--quiet", "--input", str(packed))
+        if self.alone_bytes is None:
+            self.alone_bytes = sum(pss_bytes(pid) for pid in self.cgroup.processes())
 
     def _image(self, name: str) -> Mapping[str, Any]:
         return dict(json.loads(self.call("image", "inspect", name))[0])

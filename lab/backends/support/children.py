@@ -10,12 +10,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Protocol
 
-from lab.errors import LaunchError
+from lab.errors import LabError, LaunchError
 from lab.host import syscalls
 from lab.host.clock import now
+from lab.model import Completed
+from lab.runtime.launcher.descriptors import memory_file, pipe
+from lab.runtime.launcher.handle import collect
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +99,34 @@ def wait_child(pid: int, timeout_seconds: float, what: str) -> int:
         _reap_group(pid)
         raise LaunchError(f"{what} did not end within {timeout_seconds:g} s", exit_code=RUNTIME_FAILED)
     return code
+
+
+class Begun(Protocol):
+    """A command that runs in a container."""
+
+    @property
+    def pidfd(self) -> int: ...
+    def wait(self, timeout_seconds: float | None = None) -> int | None: ...
+    def close(self) -> None:
+        """Kill it if it still runs, and let go of it."""
+
+
+def complete(begin: Callable[[list[int]], Begun], what: str, stdin: bytes, timeout_seconds: float) -> Completed:
+    """Run to its end what ``begin`` starts with three descriptors. Raises LabError when ``what`` takes longer."""
+    with ExitStack() as opened:
+        source = memory_file(stdin, opened)
+        (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
+        try:
+            begun = begin([source, out_end, err_end])
+        finally:
+            os.close(out_end)
+            os.close(err_end)
+        opened.callback(begun.close)
+        output = collect([out, err], begun.pidfd, timeout_seconds)
+        code = begun.wait(0)
+    if output is None or code is None:
+        raise LabError(f"{what} did not end within {timeout_seconds:g} s")
+    return Completed(exit_code=code, stdout=output[0], stderr=output[1])
 
 
 def _reap_group(group: int) -> None:

@@ -45,9 +45,8 @@ from lab.runtime import bundle
 from lab.runtime.cgroup import resources
 from lab.runtime.cgroup.instances import limited
 from lab.runtime.config.model import Config, ProcessConfig, User, to_json
-from lab.runtime.launcher.descriptors import memory_file, pipe
+from lab.runtime.launcher.descriptors import pipe
 from lab.runtime.launcher.execs import exec_process, resolved
-from lab.runtime.launcher.handle import collect
 from lab.runtime.launcher.spec import Spec, with_helper
 from lab.runtime.plan import Before
 from lab.runtime.rootfs import layers
@@ -290,22 +289,9 @@ class OciContainer:
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         """Run a command as root, with the container's own bounding set, filter and limits. See `Instance.execute`."""
-        with ExitStack() as opened:
-            source = memory_file(stdin, opened)
-            (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
-            try:
-                begun = self._exec(
-                    exec_process(self.config, argv, User(uid=0, gid=0), "/"), [source, out_end, err_end]
-                )
-            finally:
-                os.close(out_end)
-                os.close(err_end)
-            opened.callback(begun.close)
-            output = collect([out, err], begun.pidfd, timeout_seconds)
-            code = begun.wait(0)
-        if output is None or code is None:
-            raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
-        return Completed(exit_code=code, stdout=output[0], stderr=output[1])
+        process = exec_process(self.config, argv, User(uid=0, gid=0), "/")
+        what = f"{argv[0]} in container {self.name}"
+        return children.complete(lambda stdio: self._exec(process, stdio), what, stdin, timeout_seconds)
 
     def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Child:
         """Start one more process; see `lab.runtime.launcher.execs.start`, whose terminal it makes in the same way."""

@@ -11,7 +11,7 @@ import typer
 
 from lab.cli.instances.common import show
 from lab.commands.completion import complete_backends, complete_scenario
-from lab.commands.output import JsonTo, say, write_json
+from lab.commands.output import JsonTo, write_json
 from lab.commands.privilege import require_root
 from lab.errors import LabError
 
@@ -67,12 +67,13 @@ def matrix(
         )
     require_root()
     from lab.backends.site import Site
+    from lab.commands.measuring import choose_backends
     from lab.commands.progress import following
     from lab.experiment.compatibility import Trial, looked_at
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
     cells: list[Cell] = []
-    chosen, complete = _chosen(on), False
+    chosen, complete = choose_backends(on, references=True), False
     try:
         with Site.open() as site, following() as watch:
             trial = Trial(site, at_most_seconds)
@@ -94,20 +95,6 @@ def matrix(
         )
         if cells:
             _tell(found, as_json, markdown)
-
-
-def _chosen(on: str) -> list[str]:
-    """The backends asked for, or all that can run here, those among them that lab is only compared with."""
-    from lab.backends.registry import available
-    from lab.commands.measuring import choose_backends
-
-    if on:
-        return choose_backends(on)
-    lacking = {kind.name: [check for check in kind.check() if not check.ok] for kind in available()}
-    for name, checks in lacking.items():
-        if checks:
-            say(f"lab: without {name}: {checks[0].name}: {checks[0].found} ({checks[0].remedy})")
-    return choose_backends(",".join(name for name, checks in lacking.items() if not checks))
 
 
 def _row(
