@@ -33,6 +33,9 @@ from pathlib import Path
 
 import pytest
 
+HELPERS = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "conftest")
+pytest.register_assert_rewrite(*HELPERS)  # so that what they assert says, too, what it found
+
 ORDER = ("unit", "fuzz", "mutation", "browser", "container", "vm", "machines")
 SHARED_ORDER = ("vm", "unit", "fuzz", "mutation", "browser", "container", "machines")
 """One process does all of vm, which takes longest, the others the rest."""

@@ -16,7 +16,7 @@ from lab.backends.site import Site
 from lab.images.store import Image, Origin, Store
 from lab.metrics.base import Subject
 from lab.metrics.readiness import wait_ready
-from lab.metrics.registry import metrics
+from lab.metrics.registry import usual_metrics
 from lab.model import Figure, HttpReadiness, ImageConfig, Limits, Load, Place, Scenario, Work
 from lab.results.record import Status
 
@@ -103,7 +103,7 @@ def scenario(parts: Parts) -> Scenario:
 
 def measure(site: Site, backend: str, name: str, parts: Parts, logs: Path) -> Found:
     """One life of one instance, with every hook of every metric; every observation must be a good one."""
-    image, chosen = known_image(site.store), [metric() for metric in metrics()]
+    image, chosen = known_image(site.store), [metric() for metric in usual_metrics()]
     site.backend(backend).prepare(image)
     subject = Subject.before_launch(scenario=scenario(parts), network=site.network, idle_seconds=1.0)
     wanted = contract.request(site, image, name, *parts.words(), logs=logs / name, limits=LIMITS)

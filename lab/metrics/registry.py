@@ -17,3 +17,9 @@ def metrics() -> tuple[type[Metric], ...]:
         import_module(module.name)
     found = [kind for kind in Metric.__subclasses__() if kind.__module__.startswith(f"{package.__name__}.")]
     return tuple(sorted(found, key=lambda kind: (kind.order, kind.name)))
+
+
+@cache
+def usual_metrics() -> tuple[type[Metric], ...]:
+    """Those that a comparison asks without being told to: all but what takes long and is there on request."""
+    return tuple(kind for kind in metrics() if not kind.on_request)

@@ -13,7 +13,7 @@ from tiny import GREETING, tiny_image
 from lab.backends.site import Site
 from lab.metrics.base import Subject
 from lab.metrics.readiness import wait_ready
-from lab.metrics.registry import metrics
+from lab.metrics.registry import usual_metrics
 from lab.metrics.wrk import PERCENTILES
 from lab.model import HttpReadiness, Load, Phase, Scenario
 from lab.results.observation import Observation
@@ -46,7 +46,7 @@ def test_a_whole_life(site: Site, name: str, tmp_path: Path, missing: Callable[[
         if not check.ok:
             missing(f"{check.name} ({check.found})")
     backend.prepare(image)
-    chosen = [metric() for metric in metrics()]
+    chosen = [metric() for metric in usual_metrics()]
     subject = Subject.before_launch(scenario=SCENARIO, network=site.network, idle_seconds=0.5)
     seen: list[Observation] = []
     with backend.launch(contract.request(site, image, f"measured-{name}", logs=tmp_path)) as instance:

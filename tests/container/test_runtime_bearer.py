@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import open_folder
+from oci import until
 from running import Output
 from tracing_calls import Traced
 
@@ -20,7 +21,7 @@ from lab.runtime import bundle
 from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
 from lab.runtime.seccomp import calls
 
-CLONE3 = calls.numbers("SCMP_ARCH_X86_64")["clone3"]
+CLONE3, SENDMSG = (calls.numbers("SCMP_ARCH_X86_64")[name] for name in ("clone3", "sendmsg"))
 
 
 class Site:
@@ -77,17 +78,27 @@ def test_killed_at_any_of_its_system_calls(site: Site) -> None:
         traced, before = Traced(site.bearer()), site.log()
         start = site.begin()
         for _ in range(2 * len(ways) + 1):  # what it does between a call's exit and the next one's entry is its own
-            assert traced.go_on_to_call(start.done) is not None, "there is one that ends the wait for its answer"
+            call = traced.go_on_to_call(start.done)
+            assert call is not None, "there is one that ends the wait for its answer"
         traced.kill()
         assert start.result(20) == "once\n", ways
-        if site.children() == [traced.pid]:
-            break  # it had answered, so that nobody has missed it yet
+        if call == SENDMSG:
+            break  # it had answered
         assert site.children() == [], ways
         ways.append("script" if site.log() == before else "reference")
     first = ways.index("script")
     assert set(ways[:first]) == {"reference"}
     assert set(ways[first:]) == {"script"}
     assert len(ways) - first > 2, "it closes what it was sent, before it answers"
+
+
+def test_killed_while_nothing_starts(site: Site) -> None:
+    """Nobody waits for an answer of it, and it is waited for all the same."""
+    bearer = site.bearer()
+    os.kill(bearer, signal.SIGKILL)
+    until(lambda: site.children() == [], "the bearer is waited for")
+    assert site.run() == "once\n"
+    assert site.bearer() != bearer
 
 
 @pytest.mark.parametrize("borne", [False, True], ids=["before it has read", "between birth and answer"])

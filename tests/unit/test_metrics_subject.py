@@ -21,7 +21,7 @@ from lab.metrics.base import Metric, Subject
 from lab.metrics.cpu import Cpu
 from lab.metrics.memory import Memory
 from lab.metrics.readiness import listeners, listening_sockets, wait_ready
-from lab.metrics.registry import metrics
+from lab.metrics.registry import usual_metrics
 from lab.model import Completed, HttpReadiness, Load, LogReadiness, Phase, Readiness, Scenario, TcpReadiness
 from lab.results.observation import Observation
 from lab.results.record import Status
@@ -199,10 +199,9 @@ def ready(port: int, tmp_path: Path) -> Iterator[Subject]:
         yield subject
 
 
-USUAL = tuple(metric for metric in metrics() if not metric.on_request)
-
-
-def observe(subject: Subject, hook: str, chosen: tuple[type[Metric], ...] = USUAL) -> dict[str, Observation]:
+def observe(
+    subject: Subject, hook: str, chosen: tuple[type[Metric], ...] = usual_metrics()
+) -> dict[str, Observation]:
     seen = [observation for metric in chosen for observation in getattr(metric(), hook)(subject)]
     return {observation.quantity: observation for observation in seen}
 

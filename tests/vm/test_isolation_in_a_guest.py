@@ -12,7 +12,7 @@ from lab.backends.site import Site
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Subject
 from lab.metrics.readiness import wait_ready
-from lab.metrics.registry import metrics
+from lab.metrics.registry import usual_metrics
 from lab.model import Accelerator, HttpReadiness, Load, Scenario
 from lab.results.record import Status
 
@@ -47,8 +47,7 @@ def test_a_microvm_is_measured_and_asked(tmp_path: Path, missing: Callable[[str]
             subject.launched(instance)
             wait_ready(subject)
             hooks = ("ready", "idle", "loaded")
-            usual = [metric for metric in metrics() if not metric.on_request]
-            seen = [o for hook in hooks for metric in usual for o in getattr(metric(), hook)(subject)]
+            seen = [o for hook in hooks for metric in usual_metrics() for o in getattr(metric(), hook)(subject)]
             answers = {o.quantity.removeprefix("isolation."): o for o in ask_all(instance, backend)}
             assert instance.wait(0) is None, "the application did not survive the questions"
 

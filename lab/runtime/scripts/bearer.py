@@ -24,6 +24,8 @@ from lab.runtime.scripts import child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab.runtime.plan import Plan
 
 ROOM_BYTES = 1 << 19  # as inside/begin.c has for a request
@@ -65,7 +67,9 @@ class Bearer:
     then is found in ``_births``, a file in memory where the kernel writes its pid before it runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[int, Callable[[float], None]], None], unwatch: Callable[[int], None]) -> None:
+        """``watch`` calls back when a descriptor is readable, or its other end is gone; ``unwatch`` ends that."""
+        self._watch, self._unwatch = watch, unwatch
         self._socket: _socket.socket | None = None
         self._pid = -1
         self._births = -1
@@ -133,6 +137,7 @@ class Bearer:
         for option in (_socket.SO_SNDTIMEO, _socket.SO_RCVTIMEO):
             ours.setsockopt(_socket.SOL_SOCKET, option, struct.pack("@ll", ANSWER_SECONDS, 0))
         self._socket, self._births = ours, births
+        self._watch(ours.fileno(), lambda _: self._end())  # it says nothing unasked: it has died
 
     def _ask(self, request: bytes, descriptors: list[int]) -> tuple[int, int]:
         """The child's pid and its pidfd. Raises OSError or ValueError if there is none."""
@@ -188,6 +193,7 @@ class Bearer:
             os.close(self._births)
             self._births = -1
         if self._socket is not None:
+            self._unwatch(self._socket.fileno())
             self._socket.close()
             self._socket = None
             with suppress(ChildProcessError):

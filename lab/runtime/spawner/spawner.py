@@ -63,7 +63,7 @@ class Spawner:
         self.detached: DetachedInstance | None = None
         self.abandoned = False  # the client is gone, what it told us to keep is not
         self.finished = False
-        self.bearer = Bearer()
+        self.bearer = Bearer(self.watch, self.unwatch)
         self.watch(client.fileno(), self.on_request)
 
     def watch(self, descriptor: int, handler: Callable[[float], None]) -> None:

@@ -414,10 +414,10 @@ def _needed_of(folder: RunFolder) -> Callable[[], float]:
 
 def _metrics(words: str) -> list[str]:
     from lab.metrics.registry import metrics as all_metrics
+    from lab.metrics.registry import usual_metrics
 
-    found = [metric for metric in all_metrics() if metric.name != "job"]  # job is of its own
-    usual = [*(metric.name for metric in found if not metric.on_request), "isolation"]
-    known = [*usual, *(metric.name for metric in found if metric.on_request)]
+    usual = [*(metric.name for metric in usual_metrics() if metric.name != "job"), "isolation"]  # job is of its own
+    known = [*usual, *(metric.name for metric in all_metrics() if metric.on_request)]
     asked = parse_words(words)
     for name in asked:
         if name not in known:
