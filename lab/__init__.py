@@ -10,6 +10,7 @@ metric     one thing measured about instances: boot, memory, cpu, load
 probe      one isolation question, asked from inside an instance
 sample     one raw observation: value, unit, and everything needed to know where it came from
 study      one question that is measured and answered by a page: compare, density, starts, noisy, ladder, surface
+lesson     questions to predict, each bound to what a run measured
 run        one execution of a study: an append-only folder under ``results/``
 """
 

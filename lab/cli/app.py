@@ -56,6 +56,9 @@ COMMANDS = {
         "results": ("lab.cli.results.results:app", "Look at the runs that were measured; remove some."),
         "diff": ("lab.cli.results.diff:diff", "Say what changed between two runs, and how sure that is."),
     },
+    "In class": {
+        "class": ("lab.cli.classroom.app:app", "Lessons to predict in, a page for everybody's guesses, marks."),
+    },
     "This host, and lab itself": {
         "doctor": ("lab.cli.host.doctor:doctor", "Check this host, and print what to do about each lack."),
         "clean": ("lab.cli.host.clean:clean", "Remove what killed lab processes left behind."),

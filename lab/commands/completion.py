@@ -110,6 +110,16 @@ def complete_scenario(incomplete: str) -> list[str]:
     return _offer((file.parent.name for file in shipped.glob("*/Dockerfile")), incomplete)
 
 
+def complete_lesson(incomplete: str) -> list[str]:
+    """Names of the lessons that come with lab."""
+    from pathlib import Path
+
+    import lab
+
+    shipped = Path(lab.__file__).resolve().parent / "classroom" / "lessons"
+    return _offer((file.parent.name for file in shipped.glob("*/lesson.toml")), incomplete)
+
+
 def complete_runnable(incomplete: str) -> list[str]:
     """What `lab run` takes: scenarios and images."""
     return sorted({*complete_scenario(incomplete), *complete_image(incomplete)})

@@ -1,0 +1,1 @@
+"""Lessons: questions that a run answers, with the texts around them."""

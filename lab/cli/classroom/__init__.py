@@ -1,0 +1,1 @@
+"""Commands about a class: lessons, the server, marks, planted faults."""
