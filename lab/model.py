@@ -8,6 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
+KSM_PASSES = 3
+"""What kernel same-page merging takes: the end of a pass that is under way, and two whole ones, since it merges what
+it has seen unchanged since the one before.
+"""
+
 
 class Accelerator(StrEnum):
     """What executes an instance's instructions; stamped on every sample."""

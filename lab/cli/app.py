@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from lab import __version__
-from lab.cli import coercion, help
+from lab.cli import coercion, help, light
 from lab.commands import completion
 from lab.commands.interrupt import Interruptible
 from lab.commands.output import harmless
@@ -254,6 +254,8 @@ def exit_code_of(error: BaseException) -> int:
             return report_error(_from_os_error(error))
         case typer.TyperException():
             return _report_usage(error)
+        case ModuleNotFoundError() if told := light.explained(error):
+            return report_error(told)
         case Exception():
             return report_error(_from_bug(error))
         case _:

@@ -19,15 +19,13 @@ from lab.errors import LabError
 from lab.host import syscalls
 from lab.host.kernel import settings
 from lab.host.session.ledger import Resource, ResourceKind, Session
+from lab.model import KSM_PASSES
 
 FOLDER = Path("/sys/kernel/mm/ksm")
 RUNNING = "1"
 STOP, STOP_AND_UNMERGE = "0", "2"
 SAVED = "ksm.settings"
 SETTLE_SECONDS = 60.0
-PASSES = 3
-"""The end of one that is under way, and two whole ones: it merges what it has seen unchanged since the one before."""
-
 PAGES_TO_SCAN = 1000
 """At each waking, every 20 ms where nobody has changed that: up to 200 MB of present pages per second. The kernel's
 own 100 would take longer for one pass over a small guest than an instance is watched."""
@@ -122,7 +120,7 @@ def on(session: Session) -> Iterator[State]:
         settings.put_back(file)
 
 
-def settle(passes: int = PASSES, timeout_seconds: float = SETTLE_SECONDS) -> int:
+def settle(passes: int = KSM_PASSES, timeout_seconds: float = SETTLE_SECONDS) -> int:
     """Wait until ksmd has ended so many passes, or the time is over; returns how many it did.
 
     Nobody tells when a pass ends: looked at every 50 ms.

@@ -7,10 +7,12 @@ an abandoned attempt stay in the file and are left out when reading. ``run.json`
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
+import shutil
+import site
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +26,7 @@ from lab.results.codec import decode_run, decode_sample, encode_run, encode_samp
 from lab.results.record import Run, Sample
 
 RUN, SAMPLES, PROGRESS, PARQUET, LOGS = "run.json", "samples.jsonl", "progress.jsonl", "samples.parquet", "logs"
+SAMPLE = "sample"
 
 
 class RunFolder:
@@ -252,6 +255,8 @@ class _AppendOnly:
 
     def _open(self) -> IO[bytes]:
         """Unbuffered, so that what a failed write left behind can be cut off again."""
+        import fcntl  # where results are only read, there may be none: Windows
+
         file = self.path.open("ab+", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -282,7 +287,8 @@ def _cut_torn_line(file: IO[bytes]) -> None:
 
 
 def locate(text: str, root: Path) -> Path:
-    """The folder that ``text`` names: a path, the name of a run in ``root``, or ``latest``.
+    """The folder that ``text`` names: a path, the name of a run in ``root``, ``latest``, or ``sample``, which comes
+    with lab.
 
     Raises ResultsError when there is none.
     """
@@ -291,10 +297,29 @@ def locate(text: str, root: Path) -> Path:
         if not runs:
             raise ResultsError(f"there is no run in {root} yet", hint="lab compare web-app")
         return runs[-1]
-    for path in (Path(text), root / text):
+    for path in (Path(text), root / text, *(_installed() if text == SAMPLE else [])):
         if (path / RUN).is_file():
             return path
     raise ResultsError(f"no run is called {text!r}, and no folder is one", hint=f"lab results ls --results {root}")
+
+
+def own_copy(folder: Path, root: Path) -> Path:
+    """Where something may be written about the run in ``folder``: there, or for the one that is installed with lab
+    in a copy below ``root``.
+    """
+    if folder.name != SAMPLE or folder not in _installed():
+        return folder
+    try:
+        return Path(shutil.copytree(folder, root / SAMPLE))
+    except OSError as error:
+        raise ResultsError(f"can't write {root}: {error.strerror}", hint="--results DIR") from error
+
+
+def _installed() -> list[Path]:
+    """Where pip may have put the sample (pyproject.toml, data-files): beside the interpreter's own files, or the
+    user's.
+    """
+    return [Path(prefix, "share", "lab", "results", SAMPLE) for prefix in (sys.prefix, site.getuserbase())]
 
 
 def _started(path: Path) -> str:

@@ -45,7 +45,7 @@ def report(
     """
     from lab.commands.conditions import CONDITION_HOLDS, check, read, require_of
     from lab.errors import UsageError
-    from lab.results.store import RunFolder, locate
+    from lab.results.store import RunFolder, locate, own_copy
     from lab.studies.registry import study_of
 
     conditions = read(fail_if or [])
@@ -55,7 +55,7 @@ def report(
         if hide and given:
             raise UsageError(f"{option} tells a result, and --hide results tells none", hint="leave one away")
     wanted = parse_words(formats)
-    folders = [locate(word, root) for word in runs or ["latest"]]
+    folders = [own_copy(locate(word, root), root) for word in runs or ["latest"]]
     for folder in folders:
         require_of(conditions, folder)
     told = []

@@ -11,8 +11,7 @@ from lab.analysis.caches import COLD, RESIDENT
 from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import format_value
 from lab.analysis.readiness import boots_until, until_ready
-from lab.host.ksm import PASSES
-from lab.model import Accelerator
+from lab.model import KSM_PASSES, Accelerator
 from lab.reports import style
 from lab.reports.material import stamp
 from lab.reports.page import emulation
@@ -107,7 +106,7 @@ def _merging(loaded: Loaded) -> str:
         return ""
     charged = loaded.frame[loaded.frame["quantity"] == "density.charged"]
     passes = [int(each["ksm_passes"]) for each in charged["detail"] if "ksm_passes" in each]
-    late = sum(number < PASSES for number in passes)
+    late = sum(number < KSM_PASSES for number in passes)
     but = f", but for {late} of {len(passes)} that would have taken too long" if late else ""
     return (
         "KSM kept equal pages of the copies once; after each start memory was looked at when it had passed over all "
