@@ -118,6 +118,20 @@ def test_a_changed_list_installs_again_with_the_constraints(checkout: Checkout) 
     assert checkout.calls.read_text() == ""
 
 
+def test_lab_alone_asks_for_less_than_its_tests(checkout: Checkout) -> None:
+    """And what was installed for the tests is enough for lab."""
+    checkout.run("lab", "--version")
+    assert checkout.calls.read_text() == ""
+    checkout.outdate()
+    checkout.run("lab", "--version")
+    assert re.search(r"\[measure\]", checkout.calls.read_text())
+    checkout.calls.write_text("")
+    checkout.run("lab", "--version")
+    assert checkout.calls.read_text() == ""
+    checkout.run("pytest", "--version")
+    assert re.search(r"\[dev\]", checkout.calls.read_text())
+
+
 def test_a_failed_installation_shows_the_end_of_its_log_and_is_not_mistaken_for_a_whole_one(
     checkout: Checkout,
 ) -> None:
@@ -250,8 +264,9 @@ def test_every_dependency_is_pinned_by_name_and_version_alone() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+]*", line) for line in lines)
     pinned = {normalise(line.partition("==")[0]) for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    asked = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["dev"]]
-    asked += project["build-system"]["requires"]
+    asked = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    for extra in project["project"]["optional-dependencies"].values():
+        asked += [need for need in extra if not need.startswith(project["project"]["name"])]
     assert {normalise(re.split(r"[\[<>=!~; ]", need)[0]) for need in asked} <= pinned
 
 
