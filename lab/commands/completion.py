@@ -120,6 +120,13 @@ def complete_lesson(incomplete: str) -> list[str]:
     return _offer((file.parent.name for file in shipped.glob("*/lesson.toml")), incomplete)
 
 
+def complete_class(incomplete: str) -> list[str]:
+    """Names of the classes that were held."""
+    from lab.host.home import home
+
+    return _offer((file.parent.name for file in (home() / "class").glob("*/state.sqlite")), incomplete)
+
+
 def complete_runnable(incomplete: str) -> list[str]:
     """What `lab run` takes: scenarios and images."""
     return sorted({*complete_scenario(incomplete), *complete_image(incomplete)})

@@ -24,6 +24,9 @@ class Need(StrEnum):
     NETWORK = "make a network"
 
 
+NOBODYS = 1_999_999_999
+"""A user id that no account has: below those of lab's QEMUs (jail.c), above what distributions give away."""
+
 ONLY_ROOT = frozenset(Need)
 """What no user namespace grants an ordinary user as lab works today."""
 
@@ -57,6 +60,30 @@ def require(need: Need, what: str, command: str) -> None:
     """Raise LabError, ``what`` needs root, with the line to type, where the need is not granted."""
     if not granted(need):
         raise LabError(f"{what} needs root", hint=AS_ROOT.format(command))
+
+
+def leave_root(user: int = NOBODYS) -> None:
+    """Become ``user`` and its group for good, with no other group and no way to gain anything by an exec; where this
+    process is not root's nothing is to be done. Call it before a thread is started: each has ids of its own for the
+    kernel.
+
+    Raises LabError where the kernel refuses it (in a user namespace that has no such id).
+    """
+    if not _is_root():
+        return
+    try:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    except OSError as error:
+        raise LabError(
+            f"user {user} can't be taken on: {error.strerror}", hint="run it as an ordinary user"
+        ) from error
+    from lab.host import syscalls
+
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if 0 in (*os.getresuid(), *os.getresgid(), *os.getgroups()):
+        raise LabError("root could not be left", hint="run it as an ordinary user")
 
 
 def check() -> Check:

@@ -1,0 +1,123 @@
+"""``lab class serve``, and what is left of classes: list and remove."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.classroom.lessons import LESSON, RESULTS, ROOT, run_folder
+from lab.cli.instances.common import show as show_table
+from lab.commands.completion import complete_class
+from lab.commands.output import JsonTo, Manner, say, write_json
+from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from lab.classroom.web.serve import Served
+
+PORT, KEEP_DAYS = 8765, 30
+
+
+RUN = typer.Option("--run", metavar="RUN", help="The run that answers: a name, a folder, latest, or sample.")
+BIND = typer.Option(
+    "--bind", metavar="ADDRESS", help="An address of this host that phones reach; without it only this host does."
+)
+SESSION = typer.Option(
+    "--session", metavar="NAME", help="The class's name, LESSON-DATE unless named; one that is there goes on."
+)
+KEEP = typer.Option("--keep", metavar="DAYS", min=1, max=3650, help="How long guesses are kept after the class.")
+CLASSES = typer.Argument(metavar="CLASS…", help="As lab class ls names it.", autocompletion=complete_class)
+
+
+def serve(
+    lesson: Annotated[str, LESSON],
+    run: Annotated[str, RUN] = "sample",
+    bind: Annotated[str, BIND] = "",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 takes any free one.")] = PORT,
+    session: Annotated[str, SESSION] = "",
+    keep: Annotated[int, KEEP] = KEEP_DAYS,
+    root: Annotated[Path, ROOT] = RESULTS,
+) -> None:
+    """Serve a lesson: a page for the projector, one for phones, and the teacher's.
+
+    Students join by a code, guess, discuss, guess again; then what the run measured is revealed. Killed and started
+    again it goes on where it was. Without --bind nobody but this host reaches it. As root it serves as a user that no
+    account has.
+    """
+    from lab.classroom.questions import lesson as lessons
+    from lab.classroom.session.store import expire
+    from lab.classroom.web.serve import LOOPBACK, listen
+    from lab.classroom.web.serve import serve as serve_it
+
+    found = lessons.read(lessons.locate(lesson))
+    name = session or f"{found.name}-{time.strftime('%Y-%m-%d')}"
+    if not lessons.NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} can't name a class", hint="--session with small letters, digits and - between them"
+        )
+    for gone in expire(time.time()):
+        say(f"the time of {gone} was over: removed")
+    folder = run_folder(run, root)
+    report = folder / "report.html"
+    with listen(bind or LOOPBACK, port) as listening:
+        from lab.classroom.questions.material import material
+
+        serve_it(
+            name, material(found, folder), listening=listening, keep_days=keep,
+            report=report.read_bytes() if report.is_file() else b"",
+            up=lambda served: _tell(served, open_to_others=bool(bind), keep=keep),
+        )  # fmt: skip
+
+
+def _tell(served: Served, *, open_to_others: bool, keep: int) -> None:
+    print(f"teacher    {served.teacher}", flush=True)
+    print(f"students   {served.address}/  code {served.code}", flush=True)
+    if Manner.quiet:
+        return
+    if served.joined:
+        say(f"this class goes on: {served.joined} have joined it")
+    if open_to_others:
+        say(
+            "Whoever is on that network, or is routed to that address, reaches these pages. They are plain HTTP: who "
+            "listens on that network reads nicknames, guesses and cookies, the teacher’s link too."
+        )
+    else:
+        say("Only this host reaches it; --bind ADDRESS lets phones in.")
+    say(
+        f"Kept of students: nickname, guesses, times; in {served.folder}, for {keep} days after the class or until: "
+        f"lab class rm {served.folder.name}"
+    )
+    say("Ctrl-C ends it; the same command goes on.")
+
+
+def list_classes(as_json: JsonTo = "") -> None:
+    """List the classes that were held: lesson, students, and when what is kept of them goes."""
+    from lab.classroom.session.store import every, expire
+
+    now = time.time()
+    expire(now)
+    rows = [
+        {
+            "name": name, "lesson": known["lesson"], "students": known["students"],
+            "last_used": time.strftime("%Y-%m-%d", time.localtime(known["used"])),
+            "goes": time.strftime("%Y-%m-%d", time.localtime(known["used"] + known["keep_days"] * 86400)),
+        }
+        for name, known in every()
+    ]  # fmt: skip
+    if as_json:
+        write_json(rows, as_json)
+        return
+    show_table(
+        [("NAME", "LESSON", "STUDENTS", "LAST USED", "GOES"), *(tuple(map(str, row.values())) for row in rows)]
+    )
+
+
+def remove(names: Annotated[list[str], CLASSES]) -> None:
+    """Delete all that was kept of classes: nicknames, guesses, times."""
+    from lab.classroom.session.store import delete
+
+    for name in names:
+        delete(name)
+        print(name)
