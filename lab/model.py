@@ -28,6 +28,12 @@ class Kernel(StrEnum):
     HOST = "host"
     OWN = "own"  # a virtual machine's
     USER_SPACE = "user space"  # its own, too, but a program of the host's, without a machine
+    USER_MODE = "user mode"  # its own Linux, which is a program of the host's as well
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether it is a Linux that has as much memory as the limits say, and a pids limit of its own."""
+        return self in (Kernel.OWN, Kernel.USER_MODE)
 
 
 class Stack(StrEnum):

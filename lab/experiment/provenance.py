@@ -106,7 +106,7 @@ def _arms(site: Site, setup: Setup, plan: Plan) -> tuple[Arm, ...]:
                 image=setup.treatment(arm).image.digest if len(setup.images) > 1 else "",
                 foreign=backend.opaque,
                 nested=platform().ground is Ground.EMULATED,
-                user_kernel=backend.kernel is Kernel.USER_SPACE,
+                user_kernel=backend.kernel in (Kernel.USER_SPACE, Kernel.USER_MODE),
                 made_by=dict(backend.made_by(setup.treatment(arm).knobs)),
             )
         )

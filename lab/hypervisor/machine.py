@@ -5,7 +5,7 @@
              3  domain: all of it as libvirt's XML, and as orders what of the host QEMU may see
              4  launch: QEMU, in its cgroup and its jail, runs the vCPUs (jail/jail.c)
     ready    5  the guest's kernel, its init and the application report by themselves (guest/init.sh)
-    stop     6  the stop signal, time to obey, the plug; then nothing may be left
+    stop     6  the stop signal, time to obey, the plug; then nothing may be left (running.py, as step 5)
 
 A machine can also be saved while its application runs, and others be started from that: see snapshot.py.
 
@@ -16,37 +16,30 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 from typing import Self
-from uuid import uuid4
 
 from lab.errors import LabError, LaunchError
-from lab.host.clock import Timeline, now
+from lab.host.clock import Timeline
 from lab.hypervisor.boot import Boot, kernel_sign, remarks
 from lab.hypervisor.channels.agent import BUSYBOX, GuestAgent
-from lab.hypervisor.channels.commands import GuestCommand, GuestCommands
-from lab.hypervisor.channels.keyboard import Keyboard
 from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.connection import Domain, Hypervisor
 from lab.hypervisor.domain import Port, domain_xml, ports
-from lab.hypervisor.ending import take_down
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.guest.handover import ENTER
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.hypervisor.jail.orders import write_orders
 from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
+from lab.hypervisor.running import CONNECT_TIMEOUT_SECONDS, RunningGuest
 from lab.hypervisor.snapshot import STATE, Snapshot, keep, wake_order
-from lab.model import Completed, Phase, Process, TerminalSize
+from lab.model import Completed, Phase
 
-CONNECT_TIMEOUT_SECONDS = 30.0
 END_TIMEOUT_SECONDS = 10.0
-BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
 
 
 class Orphan:
@@ -61,7 +54,7 @@ class Orphan:
             os.kill(self.process, SIGKILL)
 
 
-class Machine:
+class Machine(RunningGuest):
     """A running virtual machine. A context manager; leaving it stops the machine. Thread-safe."""
 
     @classmethod
@@ -130,64 +123,13 @@ class Machine:
     def __init__(
         self, request: MachineRequest, timeline: Timeline, channels: Channels, domain: Domain | Orphan
     ) -> None:
+        super().__init__(request, timeline, channels)
         self.request = request
-        self.timeline = timeline
         self.process = domain.process  # QEMU's pid
-        self._channels = channels
         self._domain = domain
-        self._started = now()
         self._agent: GuestAgent | None = None
-        self._commands: GuestCommands | None = None
-        self._keyboard = Keyboard(request.stdin, self._input) if request.handover.interactive else None
-        self._lock = threading.Lock()
-        self._stopped = False
 
     # Ready
-
-    def wait_executed(self, timeout_seconds: float = BOOT_TIMEOUT_SECONDS) -> None:
-        """Block until the application's execve(2) has happened, or it goes on after having been saved. Raises
-        LaunchError, with the console's tail, when it can't be executed, the guest fails before, or the time runs out.
-        """
-        channels = self._channels
-        reached = channels.wait(
-            lambda: channels.ended or channels.failed_errno is not None or self._executed(), timeout_seconds
-        )
-        if self._executed():
-            return
-        if channels.failed_errno is not None:
-            raise self._not_executable(channels.failed_errno)
-        if reached:
-            raise self._died()
-        raise self._late(timeout_seconds)
-
-    def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """The application's exit code (128 + n after signal n, 126 and 127 as in a shell), None when the time ran
-        out first; 137, as after SIGKILL, when the plug was pulled before the application ended. Raises LaunchError,
-        with the console's tail, when the guest ended without one by itself or has been booting for
-        ``BOOT_TIMEOUT_SECONDS``.
-        """
-        channels = self._channels
-        deadline = None if timeout_seconds is None else now() + timeout_seconds
-        latest = self._started + BOOT_TIMEOUT_SECONDS
-
-        def ended() -> bool:
-            return channels.ended or channels.exit_code is not None
-
-        channels.wait(
-            lambda: ended() or self._executed(), _until(latest if deadline is None else min(latest, deadline))
-        )
-        if not ended() and not self._executed() and now() >= latest:
-            raise self._late(BOOT_TIMEOUT_SECONDS)
-        channels.wait(ended, None if deadline is None else _until(deadline))
-        if channels.exit_code is None and channels.ended:
-            if self.timeline.at(Phase.STOPPING) is not None:
-                return 128 + SIGKILL
-            raise self._died()
-        return channels.exit_code
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the application, by an order to the guest's own scripts."""
-        self._channels.order(f"signal {number}")
 
     def execute(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0, in_image: bool = True
@@ -202,33 +144,6 @@ class Machine:
         return self._guest_agent().execute(
             words, environment=environment, stdin=stdin, timeout_seconds=timeout_seconds
         )
-
-    def begin(
-        self, process: Process, *, stdin: int | None, stdout: int, stderr: int, terminal: TerminalSize | None
-    ) -> GuestCommand:
-        """Start a command with streams or a terminal of its own, with the image as its root.
-
-        Starts the guest's server of such commands the first time. Raises as `GuestCommands.begin` does.
-        """
-        return self._served().begin(
-            process.argv,
-            environment=process.environment,
-            user=":".join(map(str, (process.uid, process.gid, *process.additional_gids))),
-            directory=process.working_directory,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            terminal=terminal,
-        )
-
-    def resize(self, size: TerminalSize) -> None:
-        """Give the application's terminal, if it has one, another size."""
-        if self._keyboard is not None:
-            self._keyboard.resize(size)
-
-    def console_tail(self) -> str:
-        """The last lines of the guest's console."""
-        return self._channels.console_tail()
 
     # Save
 
@@ -245,47 +160,13 @@ class Machine:
         finally:
             self.stop(grace_seconds=0, release=release)
 
-    # Stop
-
-    def stop(
-        self, grace_seconds: float = 10.0, stop_signal: int = SIGTERM, *, release: Callable[[], None] | None = None
-    ) -> None:
-        """Ask the application, wait, pull the plug, remove everything and verify. Idempotent.
-
-        ``release`` lets go of what else of the host belongs to it (its tap) once QEMU is dead, before GONE.
-        Marks STOPPING and GONE. Raises LabError if something survived.
-        """
-        with self._lock:
-            if self._stopped:
-                return
-            self.timeline.mark(Phase.STOPPING)
-            self._ask_to_end(grace_seconds, stop_signal)
-            take_down(self.request, [self._pull_the_plug, self._close_streams, self._channels.close], release)
-            self._stopped = True
-            self.timeline.mark(Phase.GONE)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
     # Details
-
-    def _executed(self) -> bool:
-        return self.timeline.running() is not None
 
     def _wake(self) -> None:
         """Tell a restored guest who it is; it answers with the mark that is RESTORED."""
         with suppress(LaunchError):  # it has died: whoever waits for its application is told
             self._connection(Port.ORDERS)
         self._channels.order(wake_order(self.request.handover))
-
-    def _ask_to_end(self, grace_seconds: float, stop_signal: int) -> None:
-        channels = self._channels
-        if grace_seconds > 0 and self._executed():
-            self.signal(stop_signal)
-            channels.wait(lambda: channels.ended or channels.exit_code is not None, grace_seconds)
 
     def _guest_agent(self) -> GuestAgent:
         with self._lock:
@@ -295,54 +176,8 @@ class Machine:
                 self._agent = GuestAgent(connection)
             return self._agent
 
-    def _served(self) -> GuestCommands:
-        with self._lock:
-            if self._commands is None or not self._commands.lives:
-                connection = self._connection(Port.SESSIONS)
-                word = f"lab-{uuid4().hex}"
-                self._channels.order(f"sessions {word}")
-                self._commands = GuestCommands(connection, word)
-            return self._commands
-
-    def _connection(self, port: Port) -> socket.socket:
-        channels = self._channels
-        channels.wait(lambda: channels.ended or channels.connection(port) is not None, CONNECT_TIMEOUT_SECONDS)
-        connection = channels.connection(port)
-        if connection is None or channels.ended:
-            raise self._died()
-        return connection
-
-    def _input(self) -> socket.socket | None:
-        try:
-            return self._connection(Port.INPUT)
-        except LaunchError:  # who waits for the application is told
-            return None
-
-    def _close_streams(self) -> None:
-        for streams in (self._commands, self._keyboard):
-            if streams is not None:
-                streams.close()
-
-    def _died(self) -> LaunchError:
-        reason = self._channels.failure() or "its console's last lines follow"
-        return LaunchError(f"the guest of {self.request.name} died: {reason}", detail=self.console_tail())
-
-    def _late(self, seconds: float) -> LaunchError:
-        return LaunchError(
-            f"{self.request.name} did not start its application within {seconds:g} s", detail=self.console_tail()
-        )
-
-    def _not_executable(self, errno: int) -> LaunchError:
-        program = self.request.handover.process.argv[0]
-        code = 127 if errno == 2 else 126
-        return LaunchError(f"{program} can't be executed: {os.strerror(errno)}", exit_code=code)
-
     def _pull_the_plug(self) -> None:
         """End QEMU at once; libvirt notices by itself, and puts its books in order without us waiting for it."""
         self.request.cgroup.kill()
         if not self._channels.wait(lambda: self._channels.ended, END_TIMEOUT_SECONDS):
             self._domain.destroy()
-
-
-def _until(deadline: float) -> float:
-    return max(0.0, deadline - now())

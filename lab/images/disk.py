@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lab.errors import BackendUnavailable, CommandError, ImageError
@@ -30,6 +31,7 @@ BLOCK_BYTES = 4096
 INODE_BYTES = 256
 FIRST_INODE = 11  # the first that is not reserved, ext4(5)
 SPARE_BYTES = 8 << 20
+ROOM_BYTES, ROOMY = 4 << 30, ".roomy"
 SPARE_INODES = 64
 BYTES_PER_INODE = 16384  # of free space, as in mke2fs.conf(5)
 JOURNAL_MIB = 16
@@ -76,15 +78,27 @@ def image_disk(store: Store, image: Image, file_system: FileSystem = FileSystem.
     Attach it read-only. Raises ImageError when it can't be made, BackendUnavailable without the program that does.
     """
     require(file_system)
+    return _kept(store, f"{image.chain}.{file_system}", partial(MAKERS[file_system], store, image))
+
+
+def roomy_disk(store: Store, image: Image) -> Path:
+    """The image's disk as ext4 with `ROOM_BYTES` to spare, for those that write to a copy-on-write layer over it.
+
+    It is as sparse as its free space. Made, shared and refused as `image_disk`.
+    """
+    return _kept(store, f"{image.chain}{ROOMY}", partial(make_ext4, store, image, free_bytes=ROOM_BYTES))
+
+
+def _kept(store: Store, name: str, make: Callable[[Path, Path], object]) -> Path:
     folder = store.home / "disks"
     folder.mkdir(mode=0o700, exist_ok=True)
-    target = folder / f"{image.chain}.{file_system}"
+    target = folder / name
     with (folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             with store.scratch("disk") as scratch:
                 disk = scratch / "disk"
-                MAKERS[file_system](store, image, scratch, disk)
+                make(scratch, disk)
                 disk.replace(target)
     return target
 

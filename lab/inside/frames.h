@@ -15,7 +15,9 @@
  *   CLOSE    kill it
  *   SHUT     32 bits stream: nobody reads it any more
  *   CREDIT   32 bits stream (0 DATA, 1 ERRORS), 32 bits      CREDIT   32 bits 0, 32 bits bytes of DATA passed on
- *            bytes passed on
+ *            bytes passed on                                 TAKEN    32 bits bytes taken from the line, of session 0
+ *
+ * TAKEN is for a line that loses what nobody takes at once: the host sends no more than its buffer holds before that.
  *
  * Either side may have WINDOW bytes of a stream on their way, and more only after CREDIT for them: a reader that is
  * stuck stops its own stream and nothing else.
@@ -27,7 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { OPEN = 1, DATA, END, RESIZE, SIGNAL, CLOSE, CREDIT, STARTED, FAILED, ERRORS, ENDED, SHUT };
+enum { OPEN = 1, DATA, END, RESIZE, SIGNAL, CLOSE, CREDIT, STARTED, FAILED, ERRORS, ENDED, SHUT, TAKEN };
 enum { WINDOW = 1 << 16, CHUNK = 1 << 14, HEADER = 12, MOST_PAYLOAD = 1 << 20 };
 
 struct opening { /* each as in the frame */

@@ -20,6 +20,8 @@
  *   crossings   time calls, faults, switches, pipes, sockets, files    crossings/
  *   renew       go on after having been saved                          renew.c
  *   begin       bear containers, outside of all of them                begin.c
+ *   guest       be the first process of a User-mode Linux          guest.c
+ *   wire        become a program with descriptors that are sent    wire.c
  *   batch       read verbs from standard input, a line each            below
  *   version     print what this program was built from
  *
@@ -108,7 +110,8 @@ static const struct {
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
     {"resident", resident_pages}, {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
     {"fork", fork_many},       {"spin", spin},               {"disturb", disturb},
-    {"crossings", crossings},  {"renew", renew},          {"begin", begin},             {"version", version},
+    {"crossings", crossings},  {"renew", renew},          {"begin", begin},             {"guest", guest},
+    {"wire", wire},            {"version", version},
 };
 
 static int run_verb(int count, char **arguments) {

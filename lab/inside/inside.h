@@ -28,6 +28,7 @@ verb disturb;                                                        /* disturb.
 verb crossings;                                                      /* crossings/batches.c */
 verb renew;                                                          /* renew.c */
 verb begin;                                                          /* begin.c */
+verb guest, wire;                                                    /* guest.c, wire.c */
 
 /* A program to execute, and as what; init.c. */
 struct application {

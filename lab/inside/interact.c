@@ -1,15 +1,17 @@
 /* An application in a guest that somebody types to: between it and the port its input comes from.
  *
- *   interact [--terminal] [--status-fd N] PORT -- PROGRAM [ARGUMENT…]
+ *   interact [--terminal] [--acknowledge] [--status-fd N] [--root DIR] PORT -- PROGRAM [ARGUMENT…]
  *
- * PROGRAM runs with standard input fed by the DATA frames of PORT (frames.h) until END. With --terminal it is told by
+ * PROGRAM runs, below DIR, with standard input fed by the DATA frames of PORT (frames.h) until END. With --terminal it is told by
  * its own options to make one (init.c): what comes out of that goes to standard output, RESIZE frames resize it.
+ * With --acknowledge it answers how many bytes it has taken, as a 32-bit number each time (frames.h, TAKEN).
  * Descriptor N is left to PROGRAM. Signals are passed on; the exit code is PROGRAM's.
  */
 
 #include "frames.h"
 #include "inside.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -34,10 +36,11 @@ struct interaction {
     pid_t pid;
     struct frame frame; /* what can't be passed on yet */
     size_t done;        /* bytes of it that were */
-    int holds, connected;
+    int holds, connected, acknowledges;
 };
 
-static pid_t start(struct interaction *it, int terminal, int status, char **argv, const sigset_t *mask) {
+static pid_t start(struct interaction *it, int terminal, int status, const char *root, char **argv,
+                   const sigset_t *mask) {
     int pair[2];
     if (terminal ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) : pipe2(pair, O_CLOEXEC))
         fail("interact: %s", strerror(errno));
@@ -48,7 +51,8 @@ static pid_t start(struct interaction *it, int terminal, int status, char **argv
         sigprocmask(SIG_SETMASK, mask, NULL);
         signal(SIGPIPE, SIG_DFL);
         dup2(pair[0], STDIN_FILENO);
-        execvp(argv[0], argv);
+        if (!root || (chroot(root) == 0 && chdir("/") == 0))
+            execvp(argv[0], argv);
         fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
         _exit(NOT_EXECUTABLE);
     }
@@ -133,6 +137,18 @@ static void pass_signal_on(struct interaction *it) {
         kill(it->pid, (int)info.ssi_signo);
 }
 
+static void take(struct interaction *it) {
+    size_t before = in.filled - in.start;
+    if (receive(&in, it->port) < 0) {
+        it->connected = 0;
+        in.start = in.filled = 0;
+        return;
+    }
+    uint32_t taken = htonl((uint32_t)(in.filled - in.start - before));
+    if (it->acknowledges && taken && write(it->port, &taken, sizeof taken) < 0)
+        it->connected = 0;
+}
+
 static int attend(struct interaction *it) {
     int status;
     while (waitpid(it->pid, &status, WNOHANG) == 0) {
@@ -150,10 +166,8 @@ static int attend(struct interaction *it) {
             pass_signal_on(it);
         if (watched[1].revents)
             take_master(it);
-        if (watched[2].revents && receive(&in, it->port) < 0) {
-            it->connected = 0;
-            in.start = in.filled = 0;
-        }
+        if (watched[2].revents)
+            take(it);
         if (watched[2].revents || watched[3].revents)
             obey_frames(it);
         if (watched[4].revents)
@@ -169,11 +183,16 @@ static int attend(struct interaction *it) {
 int interact(int count, char **arguments) {
     struct interaction it = {.port = -1, .socket = -1, .input = -1, .output = -1, .connected = 1};
     int terminal = 0, status = -1, next = 1;
+    const char *root = NULL;
     for (; next < count && strncmp(arguments[next], "--", 2) == 0; next++)
         if (strcmp(arguments[next], "--terminal") == 0)
             terminal = 1;
+        else if (strcmp(arguments[next], "--acknowledge") == 0)
+            it.acknowledges = 1;
         else if (strcmp(arguments[next], "--status-fd") == 0 && next + 1 < count)
             status = (int)number(arguments[++next]);
+        else if (strcmp(arguments[next], "--root") == 0 && next + 1 < count)
+            root = arguments[++next];
         else
             fail("interact: unknown option %s", arguments[next]);
     if (count - next < 3 || strcmp(arguments[next + 1], "--") != 0)
@@ -186,6 +205,6 @@ int interact(int count, char **arguments) {
     sigprocmask(SIG_SETMASK, &all, &before);
     signal(SIGPIPE, SIG_IGN);
     it.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-    it.pid = start(&it, terminal, status, arguments + next + 2, &before);
+    it.pid = start(&it, terminal, status, root, arguments + next + 2, &before);
     return attend(&it);
 }

@@ -1,6 +1,6 @@
 /* Commands for the host in a guest, any number at once, over one port.
  *
- *   serve [--root DIR] [--group DIR] WORD PORT
+ *   serve [--acknowledge yes] [--root DIR] [--group DIR] WORD PORT
  *
  * WORD is the first thing sent (frames.h). PORT is a virtio-serial port's device, or - for standard input, a socket.
  * Ends, and every command with it, when the host has closed its side.
@@ -22,6 +22,7 @@ static struct incoming in;
 static struct outgoing out;
 static struct session *sessions;
 static size_t session_count;
+static int acknowledges; /* what it takes from the port */
 
 /* A port opens once: who served it before may still be on its way out. */
 static int open_port(const char *path) {
@@ -65,6 +66,15 @@ static void advance_all(const struct pollfd *watched) {
     }
 }
 
+static int take(int port) {
+    size_t before = in.filled - in.start;
+    int lives = receive(&in, port) >= 0;
+    size_t taken = in.filled - in.start - before;
+    if (acknowledges && taken > 0)
+        queue_number(&out, 0, TAKEN, (uint32_t)taken);
+    return lives;
+}
+
 /* One round: wait, then let every session do what it can. 0 when the host has gone. */
 static int serve_once(int port, const struct place *place) {
     struct pollfd *watched = calloc(1 + session_count * WATCHED, sizeof *watched);
@@ -80,7 +90,7 @@ static int serve_once(int port, const struct place *place) {
     struct frame frame;
     int taken = 0;
     if (lives && watched[0].revents & POLLIN)
-        lives = receive(&in, port) >= 0;
+        lives = take(port);
     else if (lives && watched[0].revents & (POLLHUP | POLLERR))
         lives = 0;
     while (lives && (taken = take_frame(&in, &frame)) > 0)
@@ -97,6 +107,8 @@ int serve(int count, char **arguments) {
             place.root = arguments[next + 1];
         else if (strcmp(arguments[next], "--group") == 0)
             place.group = arguments[next + 1];
+        else if (strcmp(arguments[next], "--acknowledge") == 0)
+            acknowledges = 1;
         else
             fail("serve: unknown option %s", arguments[next]);
     if (count - next != 2)

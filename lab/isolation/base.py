@@ -61,18 +61,26 @@ class Boundary(StrEnum):
     DOCKER = "docker"  # a container with Docker's own defaults, where lab's and Docker's are not the same
     PODMAN = "podman"  # the same with podman's, which are mostly Docker's
     USER_SPACE_KERNEL = "user-space kernel"  # its own, a program of the host's that confines what it serves
+    USER_MODE_LINUX = "user-mode linux"  # a Linux of its own, a program of the host that another kernel confines
     OWN_KERNEL = "own kernel"  # a virtual machine
 
     @classmethod
     def of(cls, backend: Backend) -> Boundary:
         """Which kind a backend's instances are."""
         if backend.kernel is not Kernel.HOST:
-            return cls.OWN_KERNEL if backend.kernel is Kernel.OWN else cls.USER_SPACE_KERNEL
+            return OF_KERNELS[backend.kernel]
         if not backend.confines:
             return cls.BARE
         if backend.stack:
             return cls(backend.stack)
         return cls.USER_NAMESPACE if backend.own_ids else cls.CONTAINER
+
+
+OF_KERNELS: Mapping[Kernel, Boundary] = {
+    Kernel.USER_SPACE: Boundary.USER_SPACE_KERNEL,
+    Kernel.USER_MODE: Boundary.USER_MODE_LINUX,
+    Kernel.OWN: Boundary.OWN_KERNEL,
+}
 
 
 class Mechanism(StrEnum):
@@ -141,10 +149,12 @@ def expectations(
     docker: Expected | None = None,
     podman: Expected | None = None,
     user_space: Expected | None = None,
+    user_mode: Expected | None = None,
 ) -> Mapping[Boundary, Expected]:
     """What is right for each kind of boundary; every probe says it for all of them. A user namespace around a
     container changes nothing unless said otherwise, nor does it that Docker made it, and podman's is as Docker's. A
-    kernel in user space is another than the host's as that of a machine is, unless said otherwise.
+    kernel in user space is another than the host's as that of a machine is, unless said otherwise, and so is a
+    User-mode Linux.
     """
     return {
         Boundary.BARE: bare,
@@ -153,6 +163,7 @@ def expectations(
         Boundary.DOCKER: docker or container,
         Boundary.PODMAN: podman or docker or container,
         Boundary.USER_SPACE_KERNEL: user_space or own_kernel,
+        Boundary.USER_MODE_LINUX: user_mode or own_kernel,
         Boundary.OWN_KERNEL: own_kernel,
     }
 
@@ -303,7 +314,7 @@ class Privilege(Probe):
     """Does a line get past the permission check? Subclasses name the ``line``, and the errors that only those
     get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not, ``docker``
     what is expected of Docker's where that is not the same, and ``podman`` what of podman's where that is not either,
-    ``user_space`` what of a kernel in user space.
+    ``user_space`` what of a kernel in user space, ``user_mode`` what of a User-mode Linux that lacks the thing.
     """
 
     line: ClassVar[str]
@@ -315,6 +326,7 @@ class Privilege(Probe):
     user_space: ClassVar[Expected] = Expected(
         (Answer.NO,), "its kernel asks for the same capability, which its root lacks, or has no such thing at all"
     )
+    user_mode: ClassVar[Expected | None] = None
     group = Group.PRIVILEGE
     mechanism = Mechanism.CAPABILITY
 
@@ -328,6 +340,7 @@ class Privilege(Probe):
                 docker=cls.docker,
                 podman=cls.podman,
                 user_space=cls.user_space,
+                user_mode=cls.user_mode,
             )
 
     def lines(self, context: Context) -> Sequence[str]:

@@ -49,6 +49,9 @@ TOGETHER_SECONDS = 60.0
 MOST_FAILURES = 3
 DISK_SECONDS = 20.0
 ENDING_SECONDS = 2.0  # from when it can't be asked any more until its end is known
+LACK_SOMETHING = (Boundary.USER_SPACE_KERNEL, Boundary.USER_MODE_LINUX)
+"""Kernels that have not all that the host's has: what answers there may be that."""
+
 ENTER = 'for entrance; do echo $$ >"$entrance" || exit; done; exec "$0" batch'
 
 
@@ -263,7 +266,7 @@ def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence
     expected = probe.expected[boundary]
     as_expected = found is not None and found.answer in expected.answers
     mechanism = mechanism_of(probe, boundary)
-    if boundary is Boundary.USER_SPACE_KERNEL and found is not None and found.answer is Answer.NO:
+    if boundary in LACK_SOMETHING and found is not None and found.answer is Answer.NO:
         mechanism = found.mechanism or (Mechanism.CAPABILITY if isinstance(probe, Privilege) else mechanism)
     wanted = str(found.answer) if found is not None and as_expected else " or ".join(expected.answers)
     return Observation(

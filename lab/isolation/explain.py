@@ -20,7 +20,9 @@ OTHERS = (Boundary.DOCKER, Boundary.PODMAN)
 
 def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
     """What answers ``probe`` behind ``boundary``."""
-    if boundary is Boundary.OWN_KERNEL or (boundary is Boundary.USER_SPACE_KERNEL and probe.group != Group.LIMITS):
+    if boundary in (Boundary.OWN_KERNEL, Boundary.USER_MODE_LINUX) or (
+        boundary is Boundary.USER_SPACE_KERNEL and probe.group != Group.LIMITS
+    ):
         return Mechanism.OWN_KERNEL
     if boundary is Boundary.USER_NAMESPACE and _differs_from_container(probe, boundary):
         return Mechanism.NAMESPACE
@@ -60,6 +62,7 @@ KINDS = {
     Boundary.DOCKER: "a container of Docker's",
     Boundary.PODMAN: "a container of podman's",
     Boundary.USER_SPACE_KERNEL: "an instance with a kernel in user space",
+    Boundary.USER_MODE_LINUX: "a User-mode Linux",
     Boundary.OWN_KERNEL: "an instance with its own kernel",
 }
 

@@ -49,6 +49,7 @@ class PerfEvents(Privilege):
     allowed = frozenset({""})
     refused = Privilege.refused | {"ENODEV"}
     because = "Docker's 14 capabilities lack CAP_PERFMON, and the filter refuses perf_event_open(2)"
+    user_mode = expect(Answer.NO, because="its kernel has no perf_event_open(2)")
 
 
 class IoUring(Privilege):
@@ -118,6 +119,7 @@ class MemoryPolicy(Privilege):
     because = "the filter refuses set_mempolicy(2) without CAP_SYS_NICE"
     podman = expect(Answer.YES, because="the filter of podman's distribution allows set_mempolicy(2)")
     user_space = expect(Answer.GUEST, because="its kernel keeps the policy of its one node")
+    user_mode = expect(Answer.NO, because="its kernel knows no nodes, and has no set_mempolicy(2)")
 
 
 class Personality(Privilege):

@@ -38,7 +38,7 @@ SHARED_READ = (
 )
 """Of a bare process, and of an instance with its own kernel, where a file needs no more than root."""
 
-KERNEL_HALF = 1 << 63
+FIRST_ADDRESS = 1 << 28  # below are offsets; a User-mode Linux lies at 0x60000000, as programs do
 LOAD_TOLERANCE = 0.25
 THREADS_TOLERANCE = 0.25
 
@@ -161,7 +161,7 @@ class FileSystems(_Shared):
 
 
 class KernelSymbols(Readable):
-    """The addresses in /proc/kallsyms (those before the kernel's half are offsets). The kernel shows zeros to those
+    """The addresses in /proc/kallsyms (small ones are offsets). The kernel shows zeros to those
     who lack CAP_SYSLOG (Documentation/admin-guide/sysctl/kernel.rst, kptr_restrict); real ones undo its address
     randomisation.
     """
@@ -177,7 +177,7 @@ class KernelSymbols(Readable):
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         found = super().judge(seen, host, context)
-        real = [line for line in str(seen[0]["text"]).splitlines()[:-1] if int(line.split()[0], 16) >= KERNEL_HALF]
+        real = [line for line in str(seen[0]["text"]).splitlines()[:-1] if int(line.split()[0], 16) >= FIRST_ADDRESS]
         if found.answer is Answer.NO or not real:
             return Found(answer=Answer.NO, evidence=found.evidence)
         return Found(answer=found.answer, evidence=f"{self.path}: {real[0]}")

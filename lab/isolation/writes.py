@@ -55,6 +55,7 @@ class KernelSettings(Privilege):
     mechanism = Mechanism.MASKED
     pages = ("sysfs(5)",)
     because = "/sys is mounted read-only"
+    user_mode = expect(Answer.NO, because="its kernel has no huge pages, and no such file")
     surprise = "Many files of /sys act on the whole machine at once."
 
 

@@ -84,6 +84,21 @@ class Links:
                 os.close(descriptor)
             route.link("set", index=self.index_of(name), master=bridge, state="up")
 
+    def open_tap(self, name: str) -> int:
+        """A descriptor, the caller's, of one that `make_tap` made, for a program that can't open it by itself.
+
+        Packets go in and out without a header.
+        """
+        with _told(f"tap {name}"):
+            self._own_thread()
+            descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+
     def set_up_endpoint(self, address: IPv4Interface, again: bool = False) -> None:
         """In an endpoint's namespace: loopback up, ``eth0`` up with its address.
 

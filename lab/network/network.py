@@ -86,6 +86,10 @@ class TapEndpoint:
         self.mac = mac_of(address.ip)
         self._network = network
 
+    def open(self) -> int:
+        """A descriptor of the tap, the caller's, for a program that can't open it by itself. Raises LabError."""
+        return self._network._in_worker(lambda: self._network._links.open_tap(self.tap))
+
     def close(self) -> None:
         """Remove the tap. Idempotent. Raises LabError if it stays."""
         self._network._release(self.tap, self.address)

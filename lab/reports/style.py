@@ -33,6 +33,7 @@ BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
     "podman": ("#8c564b", "#6e4239", "d"),
     "docker": ("#17a2b8", "#0b6375", "8"),
     "gvisor": ("#117733", "#0d5c27", "*"),
+    "uml": ("#aa4499", "#8a3379", "h"),
     "microvm": ("#e69f00", "#8a5f00", "^"),
     "vm": ("#d55e00", "#a84a00", "D"),
 }

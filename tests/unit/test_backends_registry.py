@@ -16,10 +16,15 @@ from lab.model import ImageConfig, Kernel
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
     assert [kind.name for kind in available()] == [
-        "process", "container", "userns", "runc", "crun", "podman", "docker", "gvisor", "microvm", "vm",
+        "process", "container", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml", "microvm", "vm",
     ]  # fmt: skip
-    assert [kind.kernel for kind in available()] == [*[Kernel.HOST] * 7, Kernel.USER_SPACE, *[Kernel.OWN] * 2]
-    references = ["userns", "runc", "crun", "podman", "docker", "gvisor"]
+    assert [kind.kernel for kind in available()] == [
+        *[Kernel.HOST] * 7,
+        Kernel.USER_SPACE,
+        Kernel.USER_MODE,
+        *[Kernel.OWN] * 2,
+    ]
+    references = ["userns", "runc", "crun", "podman", "docker", "gvisor", "uml"]
     assert [kind.name for kind in available() if kind.reference] == references
 
 

@@ -37,7 +37,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binary, "_located", {})
     monkeypatch.setattr(registry, "_admitted", {})
     monkeypatch.setattr(registry, "_words", {})
-    monkeypatch.setattr(origin.apt, "sources_beyond", lambda suite: "")
+    monkeypatch.setattr(origin.fetching.apt, "sources_beyond", lambda suite: "")
 
 
 def program_check() -> tuple[bool, str]:
@@ -79,7 +79,7 @@ def test_without_an_archive_it_is_refused_with_the_remedy_and_fetches_nothing(tm
 
 
 def test_an_archive_is_enough_to_be_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin.apt, "sources_beyond", lambda suite: f"Suites: {suite}\n")
+    monkeypatch.setattr(origin.fetching.apt, "sources_beyond", lambda suite: f"Suites: {suite}\n")
     assert program_check()[0]
 
 

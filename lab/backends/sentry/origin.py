@@ -1,38 +1,25 @@
 """Where gVisor's program, runsc, comes from: the host, or Debian 13's package, fetched past the host's own releases.
 
-Its package is one static program. It is fetched by the host's apt from where the host gets its Debian, with lists and
-cache in a folder of lab's, so that apt's signatures vouch for it and nothing of the host's apt changes; it is kept as
-``<home>/programs/runsc-<version>/runsc``. Debian 12's is of 2022, and ended after about a hundred requests.
-
-Source: apt-get(8), apt.conf(5), apt-secure(8), dpkg-deb(1).
+Its package is one static program, kept as ``<home>/programs/runsc-<version>/runsc``; how it is fetched:
+`lab.images.debian.fetching`. Debian 12's is of 2022, and ended after about a hundred requests.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from lab.backends.support.binary import Binary, locate, look_at
-from lab.errors import BackendUnavailable, CommandError, LabError, UsageError
-from lab.host import private
-from lab.host.command import run
-from lab.host.home import home
-from lab.host.survey.virtualisation import platform
-from lab.images.debian import apt
-from lab.images.transfer import trust
-from lab.images.transfer.trouble import find as find_trouble
+from lab.errors import LabError, UsageError
+from lab.images.debian import fetching
+from lab.images.debian.fetching import Unpacked
 
 PROGRAM, SUITE, RELEASE = "runsc", "trixie", "Debian 13"
 OLDEST = 20240729
 """The oldest date in a version that lab was tried with: Debian 13's."""
 
-FOLDER, FETCHING = "programs", ".fetching-"
-UPDATE_SECONDS, DOWNLOAD_SECONDS = 300.0, 300.0
 DATE = re.compile(r"\b(20\d{6})\b")
 
 
@@ -65,7 +52,7 @@ def installed() -> Binary | None:
 
 def fetched() -> Binary | None:
     """The latest of those that were fetched."""
-    known = [look_at(path) for path in (home() / FOLDER).glob(f"{PROGRAM}-*/{PROGRAM}")]
+    known = [look_at(path) for path in fetching.programs().glob(f"{PROGRAM}-*/{PROGRAM}")]
     return max(known, key=date_of, default=None)
 
 
@@ -79,7 +66,7 @@ def find() -> Binary | None:
 
 def can_be_fetched() -> bool:
     """Whether the host's apt has a Debian archive to ask."""
-    return bool(shutil.which("apt-get") and shutil.which("dpkg-deb") and apt.sources_beyond(SUITE))
+    return fetching.can_be_fetched(SUITE)
 
 
 def fetch(told: Callable[[str], None]) -> Binary:
@@ -87,78 +74,18 @@ def fetch(told: Callable[[str], None]) -> Binary:
 
     Raises BackendUnavailable where there is no archive to ask, LabError when it can't be had.
     """
-    if known := find():
-        return known
-    sources = apt.sources_beyond(SUITE)
-    if not sources:
-        raise BackendUnavailable(
-            f"this host's apt has no Debian archive to fetch {PROGRAM} from", hint=f"put a {PROGRAM} into PATH"
-        )
-    place = home() / FOLDER
-    private.make_folder(place)
-    lock = private.lock_file(place / ".lock")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for abandoned in place.glob(f"{FETCHING}*"):  # by one that was killed: nobody else fetches now
-            shutil.rmtree(abandoned)
-        if known := find():
-            return known
+
+    def tell(place: Path) -> None:
         told(f"lab: fetching {RELEASE}'s {PROGRAM}, gVisor's program, into {place}: once, the host stays as it is")
-        with tempfile.TemporaryDirectory(prefix=FETCHING, dir=place) as folder:
-            return _fetch(sources, Path(folder), place)
-    finally:
-        os.close(lock)
+
+    return fetching.fetch_once(PROGRAM, SUITE, told=tell, known=find, keep=_keep)
 
 
-def _fetch(sources: str, scratch: Path, place: Path) -> Binary:
-    options = _prepare(sources, scratch)
-    try:
-        _apt(scratch, [*options, "update", "--quiet"], UPDATE_SECONDS)
-        _apt(scratch, [*options, "download", "--quiet", PROGRAM], DOWNLOAD_SECONDS)
-    except CommandError as error:
-        if (found := find_trouble(error.detail)) is None:
-            raise
-        raise LabError(f"{PROGRAM} could not be fetched: {found.what}", hint=found.hint, detail=found.line) from error
-    (package,) = scratch.glob("*.deb")
-    version = run(["dpkg-deb", "--field", package, "Version"], timeout_seconds=30).stdout.decode().strip()
-    run(["dpkg-deb", "--extract", package, scratch / "root"], timeout_seconds=60)
-    made, wanted = scratch / "made", place / f"{PROGRAM}-{version.replace('/', '-')}"
-    made.mkdir(mode=private.FOLDER)
-    shutil.copy(scratch / "root/usr/bin" / PROGRAM, made / PROGRAM)
-    shutil.copy(scratch / "root/usr/share/doc" / PROGRAM / "copyright", made / "copyright")
+def _keep(package: Unpacked, made: Path) -> Binary:
+    wanted = fetching.programs() / f"{PROGRAM}-{package.version}"
+    shutil.copy(package.root / "usr/bin" / PROGRAM, made / PROGRAM)
+    shutil.copy(package.root / "usr/share/doc" / PROGRAM / "copyright", made / "copyright")
     if why := trouble(look_at(made / PROGRAM)):
         raise LabError(f"{RELEASE}'s {PROGRAM} can't be used: {why}", hint="lab doctor --on gvisor")
     made.rename(wanted)
     return look_at(wanted / PROGRAM)
-
-
-def _prepare(sources: str, scratch: Path) -> list[str]:
-    """apt's options for lists and a cache of its own; nothing is written below /var."""
-    for folder in ("state/lists/partial", "cache/archives/partial", "sources"):
-        (scratch / folder).mkdir(parents=True)
-    (scratch / "status").touch()
-    (scratch / "sources" / "debian.sources").write_text(sources)
-    settings = {
-        "Dir::State": scratch / "state",
-        "Dir::State::status": scratch / "status",
-        "Dir::Cache": scratch / "cache",
-        "Dir::Etc::sourcelist": os.devnull,
-        "Dir::Etc::sourceparts": scratch / "sources",
-        "Dir::Etc::preferencesparts": os.devnull,
-        "Dir::Etc::preferences": os.devnull,
-        "Acquire::Languages": "none",
-        "APT::Sandbox::User": "root",  # the folder is the owner's alone
-    }
-    if (bundle := trust.write(scratch)) is not None:
-        settings["Acquire::https::CaInfo"] = bundle
-    return [f"--option={name}={value}" for name, value in settings.items()]
-
-
-def _apt(scratch: Path, words: list[str], timeout_seconds: float) -> None:
-    run(
-        ["setpriv", "--pdeathsig=KILL", "apt-get", *words],
-        timeout_seconds=platform().patience * timeout_seconds,
-        called="apt-get",
-        directory=scratch,
-        hint="check that `apt-get update` works on this host",
-    )

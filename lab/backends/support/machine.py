@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error
+from lab.backends.support.guest import GuestInstance
 from lab.backends.support.knobs import designed
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable, Snapshots
-from lab.backends.support.streams import another_process
 from lab.errors import LaunchError
 from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
@@ -23,11 +23,10 @@ from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Design
-from lab.images.process import stop_signal_of
 from lab.images.store import Image
 from lab.images.tree import Tree
-from lab.instance import NO_KNOBS, Execution, LaunchRequest, Survivor
-from lab.model import Accelerator, Check, Completed, Kernel, Limits, Phase, TerminalSize
+from lab.instance import NO_KNOBS, LaunchRequest, Survivor
+from lab.model import Accelerator, Check, Kernel, Limits, Phase
 
 if TYPE_CHECKING:
     from lab.backends.support.shared import SharedParts
@@ -44,63 +43,18 @@ LIBVIRT_DRIVERS = tuple(
 LONGEST_DIRECTORY_BYTES = 107 - len("/console") - 1  # unix(7): sun_path
 
 
-class MachineInstance(Savable["Snapshot"]):
+class MachineInstance(GuestInstance, Savable["Snapshot"]):
     """One virtual machine that runs one application."""
 
     def __init__(
         self, backend: str, request: LaunchRequest, machine: Machine, resources: InstanceResources, layers: Tree
     ) -> None:
-        self.name = request.name
-        self.backend = backend
-        self.request = request
-        self.timeline = machine.timeline
-        self.address = resources.address
-        self.published = resources.published
-        self.accelerator = machine.request.accelerator
-        self.cgroup = machine.request.cgroup
+        made = machine.request
+        super().__init__(
+            backend, request, machine, resources, layers, accelerator=made.accelerator, cgroup=made.cgroup
+        )
         self.machine = machine
-        self.snapshot_bytes = machine.request.snapshot.size_bytes if machine.request.snapshot else None
-        self._resources = resources
-        self._layers = layers
-        self._stop_signal = stop_signal_of(request.image)
-
-    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
-        self.machine.wait_executed()  # before that there is nobody who could
-        return self.machine.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
-
-    def begin(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: int | None,
-        stdout: int,
-        stderr: int,
-        terminal: TerminalSize | None = None,
-        environment: Mapping[str, str] | None = None,
-        directory: str = "",
-        user: str = "",
-    ) -> Execution:
-        process = another_process(
-            self.request, self._layers, argv,
-            terminal=terminal, environment=environment, directory=directory, user=user,
-        )  # fmt: skip
-        self.machine.wait_executed()  # before that there is nobody who could
-        return self.machine.begin(process, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
-
-    def resize(self, size: TerminalSize) -> None:
-        self.machine.resize(size)
-
-    def wait(self, timeout_seconds: float | None = None) -> int | None:
-        return self.machine.wait(timeout_seconds)
-
-    def wait_executed(self) -> None:
-        self.machine.wait_executed()
-
-    def signal(self, number: int) -> None:
-        self.machine.signal(number)
-
-    def stop(self, grace_seconds: float = 10.0) -> None:
-        self.machine.stop(grace_seconds, self._stop_signal, release=self._resources.release)
+        self.snapshot_bytes = made.snapshot.size_bytes if made.snapshot else None
 
     def save(self, directory: Path) -> Snapshot:
         return self.machine.save(directory, release=self._resources.release)

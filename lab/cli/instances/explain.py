@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TextIO
 
 from lab.backends.support.ocicontainer import Made
+from lab.backends.usermode import place
 from lab.cli.instances.explanations import EXPLANATIONS, HELPER, number
 from lab.host.clock import RUNNING, Remark, Taken
 from lab.hypervisor.boot import Boot
@@ -28,9 +29,19 @@ AFTERWARDS: dict[Kernel, dict[Phase, tuple[str, str]]] = {
         Phase.RESTORED: ("guest", Boot.WAKE),
     },
     Kernel.USER_SPACE: {Phase.EXECUTED: ("inside", HELPER)},
+    Kernel.USER_MODE: {
+        Phase.KERNEL: ("guest", place.Boot.FIRST_LINE),
+        Phase.INIT: ("guest", place.Boot.KERNEL),
+        Phase.EXECUTED: ("guest", place.Boot.USER_SPACE),
+    },
 }
 """Steps that nobody can tell of from within: the host sees the phase that each ends with."""
-BEGINS_AFTER: dict[Kernel, str] = {Kernel.HOST: Step.SECCOMP, Kernel.OWN: Boot.LAUNCH, Kernel.USER_SPACE: Made.CREATE}
+BEGINS_AFTER: dict[Kernel, str] = {
+    Kernel.HOST: Step.SECCOMP,
+    Kernel.OWN: Boot.LAUNCH,
+    Kernel.USER_SPACE: Made.CREATE,
+    Kernel.USER_MODE: place.Boot.LAUNCH,
+}
 
 
 def explained(request: LaunchRequest, kernel: Kernel) -> LaunchRequest:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lab.backends.engine.instance import Call
 from lab.backends.libpod.container import Call as Run
 from lab.backends.support.ocicontainer import Made
+from lab.backends.usermode.place import Boot as Uml
 from lab.hypervisor.boot import Boot
 from lab.runtime.plan import Before, Instead, Step
 
@@ -255,8 +256,41 @@ PODMAN: dict[str, Explanation] = {
     ),
 }
 
+USER_MODE: dict[str, Explanation] = {
+    Uml.PARTS: Explanation(
+        what="An archive with lab's helper that says what to run; a folder for what is written.",
+        calls="write, mkdir",
+        page="cpio(5)",
+    ),
+    Uml.CHANNELS: Explanation(
+        what="Sockets, one for each serial line of the guest; the kernel gets their other ends.",
+        calls="bind, listen, connect",
+        page="unix(7)",
+    ),
+    Uml.LAUNCH: Explanation(
+        what="A container of lab's around a program, the kernel: nobody's user, and no network.",
+        calls="clone, pivot_root, execve",
+        page="execve(2)",
+    ),
+    Uml.FIRST_LINE: Explanation(
+        what="The program asks what this host's ptrace can do, and says so.",
+        calls="seen: first byte on console",
+        page="ptrace(2)",
+    ),
+    Uml.KERNEL: Explanation(
+        what="A second Linux starts, without hardware to look for. It executes lab's helper.",
+        calls="seen: its line on the console",
+        page="bootparam(7)",
+    ),
+    Uml.USER_SPACE: Explanation(
+        what="The helper mounts the image, sets the address, and executes the application.",
+        calls="seen: a mark on its line",
+        page="execve(2)",
+    ),
+}
+
 EXPLANATIONS: Mapping[str, Explanation] = (
-    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | PODMAN | MACHINE
+    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | PODMAN | MACHINE | USER_MODE
 )
 """By the name of the step."""
 

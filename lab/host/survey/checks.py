@@ -58,7 +58,7 @@ VIRTUAL = ("microvm", "vm")
 TOOLS = (
     Tool(program="qemu-system-x86_64", package="qemu-system-x86", required_by=VIRTUAL),
     Tool(program="qemu-img", package="qemu-utils", required_by=VIRTUAL),
-    Tool(program="mke2fs", package="e2fsprogs", required_by=VIRTUAL),
+    Tool(program="mke2fs", package="e2fsprogs", required_by=(*VIRTUAL, "uml")),
     Tool(program="mmdebstrap", package="mmdebstrap", required_by=("vm",)),
     Tool(program="mkfs.erofs", package="erofs-utils"),
     Tool(program="mcopy", package="mtools"),

@@ -119,14 +119,19 @@ class GuestCommand(Execution):
 class GuestCommands:
     """One connection to a guest's server. Thread-safe; `close` ends every session."""
 
-    def __init__(self, connection: socket.socket, word: str) -> None:
-        """``connection`` stays the caller's and is read here alone; the server is told ``word`` to greet with."""
+    def __init__(self, connection: socket.socket, word: str, *, most_untaken_bytes: int | None = None) -> None:
+        """``connection`` stays the caller's and is read here alone; the server is told ``word`` to greet with.
+
+        With ``most_untaken_bytes`` the server acknowledges what it takes, and no more than that is on its way to it.
+        """
         self._connection = connection
         self._parser = Parser(word.encode() + b"\n")
         self._changed = threading.Condition()
         self._commands: dict[int, GuestCommand] = {}
         self._next = 1
         self._outgoing = bytearray()
+        self._most_untaken = most_untaken_bytes
+        self._untaken = 0
         self._lost = ""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="lab-sessions", daemon=True)
@@ -244,7 +249,8 @@ class GuestCommands:
         sources: dict[int, GuestCommand] = {}
         sinks: dict[int, tuple[GuestCommand, int]] = {}
         with self._changed:
-            line = select.POLLIN | (select.POLLOUT if self._outgoing and self._parser.greeted else 0)
+            ready = self._outgoing and self._parser.greeted and self._sendable > 0
+            line = select.POLLIN | (select.POLLOUT if ready else 0)
             crowded = len(self._outgoing) > WINDOW_BYTES
             for session in self._commands.values():
                 if session.source >= 0 and session.credit > 0 and session.started and not crowded:
@@ -275,7 +281,14 @@ class GuestCommands:
 
     def _transmit(self) -> None:
         with self._changed, suppress(BlockingIOError):
-            del self._outgoing[: self._connection.send(self._outgoing)]
+            sent = self._connection.send(self._outgoing[: self._sendable])
+            self._untaken += sent
+            del self._outgoing[:sent]
+
+    @property
+    def _sendable(self) -> int:
+        """How many bytes may go out now, if there are so many."""
+        return WINDOW_BYTES if self._most_untaken is None else self._most_untaken - self._untaken
 
     def _receive(self) -> None:
         try:
@@ -285,6 +298,9 @@ class GuestCommands:
         if not data:
             raise LabError("the machine has ended")
         for frame in self._parser.feed(data):
+            if frame.kind is FrameKind.TAKEN:
+                self._untaken = max(0, self._untaken - frame.number)
+                continue
             session = self._commands.get(frame.session)
             if session is not None:  # else it was closed while this was on its way
                 self._hear(session, frame)

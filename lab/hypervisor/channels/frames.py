@@ -41,6 +41,7 @@ class FrameKind(IntEnum):
     ERRORS = 10
     ENDED = 11
     SHUT = 12
+    TAKEN = 13
 
 
 FROM_THE_GUEST = {  # and the length of each, None for any up to MOST_ANSWER_BYTES
@@ -50,6 +51,7 @@ FROM_THE_GUEST = {  # and the length of each, None for any up to MOST_ANSWER_BYT
     FrameKind.STARTED: 0,
     FrameKind.FAILED: NUMBER.size,
     FrameKind.ENDED: NUMBER.size,
+    FrameKind.TAKEN: NUMBER.size,
 }
 
 
@@ -67,7 +69,7 @@ class Frame:
 
     @property
     def number(self) -> int:
-        """The payload of FAILED and ENDED."""
+        """The payload of FAILED, ENDED and TAKEN."""
         value: int = NUMBER.unpack(self.payload)[0]
         return value
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import ImageError
+from lab.images.disk import ROOMY
 from lab.images.filesystem import FileSystem
 from lab.images.image import Image
 from lab.images.locks import claim, holders
@@ -106,7 +107,7 @@ class _Collection:
             found = [
                 self._sweep("locks", self._unpinned(), bin_),
                 self._sweep("unpacked layers", self._unheld(self.store.unpacked, self.diff_ids), bin_),
-                self._sweep("disks", self._of_chains("disks", *(f".{one}" for one in FileSystem)), bin_),
+                self._sweep("disks", self._of_chains("disks", ROOMY, *(f".{one}" for one in FileSystem)), bin_),
                 self._sweep("manifests", self._of_chains("manifests", ".txt"), bin_),
                 self._sweep("blobs", self._unheld(self.store.blobs, self.blobs), bin_),
             ]

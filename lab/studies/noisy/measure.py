@@ -39,7 +39,7 @@ from lab.instance import INSIDE, Backend, Instance
 from lab.metrics import wrk
 from lab.metrics.base import Observation
 from lab.metrics.wrk import LoadResult
-from lab.model import Kernel, Limits, Load
+from lab.model import Limits, Load
 from lab.record import replace as replace_record
 from lab.results.record import Status
 from lab.results.store import RunFolder
@@ -261,7 +261,7 @@ class Noisy(Measurement):
         """None; but a machine has some size in any case: all processors of the host's, and no more memory than with
         limits, since two of them must fit in the bound.
         """
-        if backend.kernel is not Kernel.OWN:
+        if not backend.kernel.is_guest:
             return Limits()
         return Limits(memory_bytes=self.limits.memory_bytes, cpus=float(os.cpu_count() or 1))
 
@@ -295,7 +295,7 @@ class Noisy(Measurement):
             "hits": hits,
             "aggressor": told,
             "aggressor_lives": pair.aggressor.wait(0) is None,
-            "machine": pair.backend.kernel is Kernel.OWN,
+            "machine": pair.backend.kernel.is_guest,
         }
         observed = observations(seen, why, survived, late)
         self._append(pair.backend, pair.block, pair.victim.name, detail, *observed)
@@ -306,7 +306,7 @@ class Noisy(Measurement):
         seconds = self.wishes.seconds + 1
         if kind is Neighbour.RECEIVE:
             return self._flood(pair.aggressor, seconds)
-        amount = self.bound.amount(kind, machine=pair.backend.kernel is Kernel.OWN)
+        amount = self.bound.amount(kind, machine=pair.backend.kernel.is_guest)
         words = [str(kind), str(seconds), str(amount)]
         if kind is Neighbour.SEND:
             words.append(str(pair.victim.address))

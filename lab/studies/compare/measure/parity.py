@@ -14,6 +14,7 @@ from lab.instance import INSIDE, Backend, Instance, LaunchRequest
 from lab.model import Kernel
 
 SHOWN_DIFFERENCES = 12
+CPUS = {Kernel.OWN: "number of vCPUs", Kernel.USER_MODE: "a quota of the host's CPUs"}
 MANIFEST_SECONDS = 120.0  # what an emulated guest may need to read a large image
 
 
@@ -84,15 +85,22 @@ def limits_seen(instance: Instance, kernel: Kernel) -> Mapping[str, Any]:
             "pids": None,
             "as": "what its machine was made with; nobody could be asked inside",
         }
-    if kernel is not Kernel.OWN:
+    if not kernel.is_guest:
         held = instance.cgroup.effective_limits()
         return {"memory_bytes": held.memory_bytes, "cpus": held.cpus, "pids": held.pids, "as": "cgroup limits"}
     return {
         "memory_bytes": _meminfo(read_inside(instance, "/proc/meminfo")).get("MemTotal"),
-        "cpus": float(_cpus_online(read_inside(instance, "/sys/devices/system/cpu/online"))),
+        "cpus": _cpus(instance, kernel),
         "pids": instance.request.limits.pids,
-        "as": "guest RAM as its kernel sees it (MemTotal), number of vCPUs, a pids limit in the guest",
+        "as": f"guest RAM as its kernel sees it (MemTotal), {CPUS[kernel]}, a pids limit in the guest",
     }
+
+
+def _cpus(instance: Instance, kernel: Kernel) -> float | None:
+    """A virtual machine's are as many as it sees; what is a process of the host has a quota."""
+    if kernel is Kernel.USER_MODE:
+        return instance.cgroup.effective_limits().cpus
+    return float(_cpus_online(read_inside(instance, "/sys/devices/system/cpu/online")))
 
 
 def read_inside(instance: Instance, path: str) -> str:
