@@ -326,3 +326,13 @@ def test_a_detached_one_is_lived_with(image: Image) -> None:
         instances.lab("stop", record.name)
         assert instances.record("own").error == ""
     assert_unchanged(before, within_seconds=10)
+
+
+def test_one_whose_supervisor_was_killed_can_be_stopped(image: Image) -> None:
+    before = snapshot()
+    with detached() as instances:
+        record = instances.run("own", "--on", UML, "tiny", "--", "sleep", "600")
+        os.kill(record.supervisor.number, signal.SIGKILL)
+        assert wait_until(lambda: not record.supervisor.lives(), 10)
+        instances.lab("stop", record.name)
+    assert_unchanged(before, within_seconds=10)
