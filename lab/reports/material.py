@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from lab.analysis.readiness import called
 from lab.analysis.summary import summary
 from lab.model import Accelerator
 from lab.results.record import Arm
+from lab.results.store import PROGRESS, RUN, SAMPLES
 
 T = TypeVar("T")
 
@@ -108,8 +109,10 @@ class Material:
 
     @classmethod
     def read(cls, run_folder: Path) -> Material:
-        """Raises ResultsError when the folder can't be read."""
-        return cls(load(run_folder))
+        """Raises ResultsError when the folder can't be read. The last one is kept as long as the folder is as it was:
+        a report is written from it, and then shown.
+        """
+        return _read(run_folder, _state_of(run_folder))
 
     @cached_property
     def _values(self) -> dict[tuple[str, str, str], Value]:
@@ -247,3 +250,14 @@ def stamp(arm: Arm) -> str:
 def stamped(arm: Arm) -> str:
     """The arm's label with its accelerator where that is not the bare host: ``vm (TCG emulation)``."""
     return arm.label if arm.accelerator is Accelerator.NATIVE else f"{arm.label} ({stamp(arm)})"
+
+
+@lru_cache(maxsize=1)
+def _read(run_folder: Path, state: tuple[tuple[int, int], ...]) -> Material:
+    return Material(load(run_folder))
+
+
+def _state_of(run_folder: Path) -> tuple[tuple[int, int], ...]:
+    """When the files of a run were written, and their sizes."""
+    found = [(run_folder / name).stat() for name in (RUN, SAMPLES, PROGRESS) if (run_folder / name).exists()]
+    return tuple((status.st_mtime_ns, status.st_size) for status in found)

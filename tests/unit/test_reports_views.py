@@ -174,3 +174,13 @@ def test_lab_report_finds_latest_writes_and_shows(tmp_path: Path) -> None:
     assert "report.md" in done.output
     assert "own kernel, TCG" in done.output
     assert (run.path / "report.md").is_file()
+
+
+def test_a_run_is_read_once_for_what_is_written_and_shown_and_anew_when_it_grew(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, blocks=2)
+    before = Material.read(folder.path)
+    assert Material.read(folder.path) is before
+    samples = folder.path / "samples.jsonl"
+    samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:-1]))
+    after = Material.read(folder.path)
+    assert len(after.loaded.frame) == len(before.loaded.frame) - 1
