@@ -90,6 +90,9 @@ def test_a_lesson_plays_with_thirty_phones(room: Room) -> None:
     teacher = room.page(f"/teach#{room.served.key}", LAPTOP)
     expect(teacher.get_by_role("button", name="Ask the first question")).to_be_visible(timeout=PATIENCE_MS)
     assert "#" not in teacher.url, "the key does not stay in the address"
+    stranger = room.page("/screen", LAPTOP)
+    expect(stranger.get_by_role("alert")).to_contain_text("the teacher's", timeout=PATIENCE_MS)
+    stranger.close()
     screen = room.page("/screen", PROJECTOR, teacher.context)
     expect(screen.get_by_text(room.served.code)).to_be_visible(timeout=PATIENCE_MS)
     assert violations(screen) == []

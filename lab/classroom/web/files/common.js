@@ -46,10 +46,11 @@ export function listen(path, told, gone = () => {}) {
   let stream;
   const open = () => {
     stream = new EventSource(path);
-    stream.onmessage = (event) => { connected(true); told(JSON.parse(event.data)); };
+    stream.onmessage = (event) => { say(""); told(JSON.parse(event.data)); };
     stream.addEventListener("gone", () => { stream.close(); gone(); });
-    stream.onerror = () => {
-      connected(false);
+    stream.onerror = async () => {
+      const refused = stream.readyState === EventSource.CLOSED && await whyNot(path);
+      say(refused || "No connection. Trying again …");
       if (stream.readyState === EventSource.CLOSED) setTimeout(open, 2000);
     };
   };
@@ -57,9 +58,22 @@ export function listen(path, told, gone = () => {}) {
   return () => stream.close();
 }
 
-function connected(yes) {
+async function whyNot(path) {
+  // An event stream that is refused does not say why; a plain request does.
+  const asked = new AbortController();
+  try {
+    const answer = await fetch(path, { signal: asked.signal });
+    return answer.ok ? "" : (await answer.json()).error;
+  } catch {
+    return "";
+  } finally {
+    asked.abort();
+  }
+}
+
+function say(trouble) {
   const line = document.getElementById("connection");
-  if (line) line.textContent = yes ? "" : "No connection. Trying again …";
+  if (line) line.textContent = trouble;
 }
 
 export function fill(place, ...children) {
