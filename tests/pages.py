@@ -11,12 +11,14 @@ BLOCK = re.compile(r"`([^`\n]+)`:\n\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DO
 
 
 def checkout(folder: Path, *parts: str) -> Path:
-    """A copy of parts of this checkout, to be changed."""
+    """A copy of parts of this checkout, to be changed. With what Python has compiled, which is by far the most work
+    of a program that starts there; of a file that is changed it is not believed.
+    """
     for part in parts:
         target = folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, target)
         else:
             shutil.copy(ROOT / part, target)
     return folder

@@ -11,11 +11,17 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from lab.model import Accelerator
+from lab.reports import style
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DIGEST = "sha256:" + "5f" * 32
 MANIFEST = "sha256:" + "a7" * 32
@@ -137,6 +143,23 @@ def keep_only(folder: RunFolder, wanted: Callable[[dict[str, Any]], bool]) -> No
     lines = [line for line in file.read_text().splitlines() if wanted(json.loads(line))]
     assert lines
     file.write_text("".join(f"{line}\n" for line in lines))
+
+
+def leave_pictures_empty(patch: pytest.MonkeyPatch, *, all_but_words: bool = False) -> None:
+    """For tests of what a report says: saving its pictures, twice each, takes half of its time. With
+    ``all_but_words`` the PNG alone is empty, and the SVG has its words.
+    """
+
+    def save(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
+        png, svg = directory / f"{name}.png", directory / f"{name}.svg"
+        png.touch()
+        if all_but_words:
+            figure.savefig(svg, metadata={"Date": None})
+        else:
+            svg.write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1420 960"/>')
+        return png, svg
+
+    patch.setattr(style, "save", save)
 
 
 def _observe(block: int, arm: str, position: int, seed: int, noise: float, bad_luck: bool) -> list[Sample]:

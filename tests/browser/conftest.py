@@ -12,9 +12,8 @@ import pytest
 from factorial import write_factorial
 from playwright.sync_api import Browser, Page, sync_playwright
 from studies import density_run, ladder_run, noisy_run, starts_run, surface_run
-from synthetic import write_run
+from synthetic import leave_pictures_empty, write_run
 
-from lab.reports import style
 from lab.reports.figures import charts
 from lab.reports.material import Material
 from lab.studies.compare.report.document import html
@@ -64,18 +63,12 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The page of a made-up run of each study. Pictures are left empty: axe can't look into an image."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "save", save_nothing)
+        leave_pictures_empty(patch)
         return {
             study.kind: study.report().write(MADE_UP[study.kind](tmp_path_factory.mktemp(study.kind)).path)[-1]
             for study in studies_of_lab()
             if study.kind != COMPARISON
         }
-
-
-def save_nothing(_: object, directory: Path, name: str) -> tuple[Path, Path]:
-    png, svg = directory / f"{name}.png", directory / f"{name}.svg"
-    svg.write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1420 960"/>')
-    return png, svg
 
 
 @pytest.fixture

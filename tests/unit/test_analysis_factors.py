@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from _pytest.mark import ParameterSet
 from claims import is_below
 from factorial import CPUS_ON_BOOT, MEMORY_ON_PSS, OVMF_ON_BOOT, OVMF_WITH_A_CPU, write_factorial
 
@@ -58,10 +59,13 @@ def claims(table: pd.DataFrame, *, interaction: bool) -> pd.DataFrame:
     return table[table["claim"] & ((table["other"] != "") == interaction)]
 
 
-AT_NIGHT = [pytest.param(*each, marks=pytest.mark.nightly) for each in ((4, 300), (BLOCKS, 300), (20, 100))]
+def by_night(*value: int) -> ParameterSet:
+    return pytest.param(*value, marks=pytest.mark.nightly)
 
 
-@pytest.mark.parametrize(("blocks", "rounds"), [(4, 60), (BLOCKS, 60), *AT_NIGHT])
+@pytest.mark.parametrize(
+    ("blocks", "rounds"), [(4, 30), (BLOCKS, 30), by_night(4, 300), by_night(BLOCKS, 300), by_night(20, 100)]
+)
 def test_where_no_factor_does_anything_each_family_claims_in_one_report_of_twenty_at_most(
     blocks: int, rounds: int
 ) -> None:
@@ -72,8 +76,9 @@ def test_where_no_factor_does_anything_each_family_claims_in_one_report_of_twent
         assert is_below(wrong, rounds, 0.05)
 
 
-def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it() -> None:
-    generator, found, wrong, rounds = np.random.default_rng(4), 0, 0, 60
+@pytest.mark.parametrize("rounds", [20, by_night(60)])
+def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it(rounds: int) -> None:
+    generator, found, wrong = np.random.default_rng(4), 0, 0
     for _ in range(rounds):
         table = effects_of(simulate(generator, memory=1.2))
         main = claims(table, interaction=False)
@@ -84,17 +89,19 @@ def test_an_effect_of_a_fifth_is_found_and_takes_no_other_with_it() -> None:
     assert wrong / rounds <= 0.05
 
 
-def test_an_interaction_is_found_where_effects_do_not_multiply() -> None:
-    generator, found, rounds = np.random.default_rng(5), 0, 60
+@pytest.mark.parametrize("rounds", [20, by_night(60)])
+def test_an_interaction_is_found_where_effects_do_not_multiply(rounds: int) -> None:
+    generator, found = np.random.default_rng(5), 0
     for _ in range(rounds):
         rows = claims(effects_of(simulate(generator, memory=1.2, both=1.4)), interaction=True)
         found += bool(((rows["other"] == "firmware") & (rows["other_level"] == "z") & (rows["ratio"] > 1.2)).any())
     assert found / rounds >= 0.95
 
 
-def test_levels_around_the_first_are_found_to_differ_where_neither_is_known_to_differ_from_it() -> None:
+@pytest.mark.parametrize("rounds", [20, by_night(60)])
+def test_levels_around_the_first_are_found_to_differ_where_neither_is_known_to_differ_from_it(rounds: int) -> None:
     """Both levels lie 8 % from the first, in opposite directions: 17 % from each other."""
-    generator, overall, only, wrong, rounds = np.random.default_rng(14), 0, 0, 0, 60
+    generator, overall, only, wrong = np.random.default_rng(14), 0, 0, 0
     for _ in range(rounds):
         table = effects_of(simulate(generator, around=1.08))
         rows = table[table["claim"] & (table["backend"] == "thick") & (table["quantity"] == "boot.total")]
@@ -132,8 +139,9 @@ def test_an_overall_test_says_nothing_where_instances_failed() -> None:
     assert why(found) == "only 0 blocks with all"
 
 
-def test_intervals_of_effects_cover_the_truth() -> None:
-    generator, covered, rounds = np.random.default_rng(6), 0, 200
+@pytest.mark.parametrize("rounds", [100, by_night(200)])
+def test_intervals_of_effects_cover_the_truth(rounds: int) -> None:
+    generator, covered = np.random.default_rng(6), 0
     for _ in range(rounds):
         thick = simulate(generator, memory=1.2)[2]
         row = effects_of([thick]).iloc[0]

@@ -16,7 +16,7 @@ from lab.analysis.inference import judge
 from lab.analysis.inference.judge import EXPLORATORY, HEADLINE
 from lab.experiment.plan import Plan, PlannedArm
 
-REPORTS = 20
+REPORTS = 10
 ORDER = ("process", "container", "microvm", "vm")
 
 

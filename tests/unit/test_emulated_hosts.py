@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import studies
-from synthetic import write_run
+from synthetic import leave_pictures_empty, write_run
 from typer.testing import CliRunner
 
 from lab.analysis.findings import Kind, Severity
@@ -31,6 +31,11 @@ def on_an_emulated_host(folder: Path) -> Path:
         arm["accelerator"] = "kvm" if arm["accelerator"] == "tcg" else arm["accelerator"]
     path.write_text(json.dumps(run))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_pictures_empty(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic import write_run
+from synthetic import leave_pictures_empty, write_run
 
 from lab.analysis import Kind, load
 from lab.analysis.conditions import parse
@@ -75,7 +75,8 @@ def _places(text: str, word: str) -> list[int]:
     return [at for at in range(len(text)) if text.startswith(word, at)]
 
 
-def test_the_page_says_what_is_compared(mixed: Path) -> None:
+def test_the_page_says_what_is_compared(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_pictures_empty(monkeypatch)
     write(mixed)
     text = (mixed / "report.md").read_text()
     assert "The same image behind 2 boundaries and 2 systems from disks" in text
@@ -121,8 +122,9 @@ class Elements(HTMLParser):
         self.seen.append((tag, dict(attrs)))
 
 
-def test_a_disks_name_is_text_wherever_it_stands(tmp_path: Path) -> None:
+def test_a_disks_name_is_text_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file's name is somebody else's, and an arm's may be in a run that somebody else made."""
+    leave_pictures_empty(monkeypatch)
     bad = "<img src=x onerror=alert(1)>"
     run = written(tmp_path, {"vm": f"vm:{bad}"}, file=f"{bad}`|</script>.qcow2")
     write(run)

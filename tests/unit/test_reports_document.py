@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import PROBES, keep_only, write_run
+from synthetic import PROBES, keep_only, leave_pictures_empty, write_run
 
 from lab.errors import LabError, ResultsError, UsageError
 from lab.results.store import RunFolder
@@ -209,7 +209,10 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     ],
     ids=["boot", "isolation", "load without baseline", "one arm", "one block", "failures", "one quantity"],
 )
-def test_whatever_is_missing_the_rest_is_reported(tmp_path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+def test_whatever_is_missing_the_rest_is_reported(
+    tmp_path: Path, keep: Callable[[dict[str, Any]], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_pictures_empty(monkeypatch, all_but_words=True)
     folder = write_run(tmp_path)
     keep_only(folder, keep)
     assert write(folder.path)
@@ -225,7 +228,8 @@ def test_a_report_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
     assert caught.value.hint
 
 
-def test_one_backend_is_compared_with_nothing(tmp_path: Path) -> None:
+def test_one_backend_is_compared_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_pictures_empty(monkeypatch)
     folder = write_run(tmp_path)
     run = json.loads((folder.path / "run.json").read_text())
     run["arms"] = [arm for arm in run["arms"] if arm["backend"] == "microvm"]

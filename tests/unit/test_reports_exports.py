@@ -12,13 +12,18 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 import pytest
-from synthetic import write_run
+from synthetic import leave_pictures_empty, write_run
 
 from lab.errors import ResultsError
 from lab.reports import exports
 from lab.reports.material import Material
 from lab.results.store import RunFolder
 from lab.studies.compare.report.writer import write
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_pictures_empty(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from synthetic import write_run
+from synthetic import keep_only, write_run
 
+from lab.results.store import RunFolder
 from lab.studies.compare import live as growing
 from lab.studies.compare.live import Growing, open_page
 from lab.studies.compare.report.growing import write_growing
@@ -29,8 +30,15 @@ class Notes:
         self.notes.append(sentence)
 
 
+def small_run(root: Path) -> RunFolder:
+    """One whose page is drawn soon."""
+    folder = write_run(root, blocks=1)
+    keep_only(folder, lambda raw: raw["quantity"] == "boot.total")
+    return folder
+
+
 def test_a_page_is_written_after_the_first_block_and_shown_once(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, blocks=1)
+    folder = small_run(tmp_path)
     notes, shown = Notes(), []
     with Growing(folder.path, notes, lambda page: bool(shown.append(page) or True)) as grow:
         grow(30.0, True)
@@ -50,7 +58,7 @@ def test_a_page_is_written_after_the_first_block_and_shown_once(tmp_path: Path) 
 
 @pytest.mark.parametrize("is_waited_for", [True, False])
 def test_after_the_last_block_a_page_is_written_for_who_waits_to_see_one(is_waited_for: bool, tmp_path: Path) -> None:
-    folder, shown = write_run(tmp_path, blocks=1), []
+    folder, shown = small_run(tmp_path), []
     with Growing(
         folder.path, Notes(), (lambda page: bool(shown.append(page) or True)) if is_waited_for else None
     ) as grow:
@@ -60,7 +68,7 @@ def test_after_the_last_block_a_page_is_written_for_who_waits_to_see_one(is_wait
 
 
 def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path: Path) -> None:
-    folder, notes = write_run(tmp_path, blocks=1), Notes()
+    folder, notes = small_run(tmp_path), Notes()
     page = folder.path / "report.html"
 
     def interrupted() -> None:
@@ -82,7 +90,7 @@ def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path
 def test_a_finished_report_takes_its_place_and_looks_no_more(tmp_path: Path) -> None:
     from lab.studies.compare.report.writer import write
 
-    folder = write_run(tmp_path, blocks=1)
+    folder = small_run(tmp_path)
     assert "still measur" in write_growing(folder.path, 5).read_text().lower()
     write(folder.path, ["html"])
     assert 'class="growing"' not in (folder.path / "report.html").read_text()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import typer
-from synthetic import write_run
+from synthetic import leave_pictures_empty, write_run
 from typer.testing import CliRunner
 
 from lab.cli.results.report import report
@@ -32,10 +33,11 @@ def with_other_values(folder: RunFolder) -> None:
     file.write_text("".join(lines))
 
 
-def test_no_value_reaches_a_hidden_report_in_any_form(tmp_path: Path) -> None:
+def test_no_value_reaches_a_hidden_report_in_any_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs that differ in nothing but values and answers give the same bytes: source, tooltips, alt texts and
     all.
     """
+    leave_pictures_empty(monkeypatch)  # a hidden report has none
     one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other")
     assert one.run.name.split("-")[-2:] == other.run.name.split("-")[-2:]
     (other.path / "run.json").write_text((one.path / "run.json").read_text())
@@ -76,7 +78,10 @@ def test_the_command_tells_no_result_either(tmp_path: Path) -> None:
         assert refused.exception.hint
 
 
-def test_slides_have_a_page_for_each_figure_and_colours_that_can_be_read(tmp_path: Path) -> None:
+def test_slides_have_a_page_for_each_figure_and_colours_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_pictures_empty(monkeypatch)
     folder = write_run(tmp_path)
     write(folder.path, ["slides"])
     text = (folder.path / "slides.html").read_text()
