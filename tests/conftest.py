@@ -30,6 +30,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,14 +39,16 @@ pytest.register_assert_rewrite(*HELPERS)  # so that what they assert says, too, 
 
 ORDER = ("unit", "fuzz", "mutation", "browser", "container", "vm", "machines")
 SHARED_ORDER = ("vm", "unit", "fuzz", "mutation", "browser", "container", "machines")
-"""One process does all of vm, which takes longest, the others the rest."""
+"""Two processes begin with vm, which takes longest: see `sharing`."""
 LONGEST = (
-    "test_ready.py", "test_images_bases.py", "test_compare.py", "test_detached.py", "test_dockerfiles.py",
-    "test_noisy_neighbour.py",
+    "test_style.py", "test_ready.py", "test_images_bases.py", "test_compare.py", "test_detached.py",
+    "test_dockerfiles.py", "test_noisy_neighbour.py",
 )  # fmt: skip
-"""Files of container/ that take half a minute or more. Begun last, one would keep a process when the others are done.
+"""Files of unit/ and container/ that take half a minute or more. Begun last, one would keep a process when the others
+are done.
 """
 PRIVILEGES = ("browser", "container", "vm", "machines")
+GUEST = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 TRY_CONTAINER = """
 mount -t tmpfs tmpfs "$1"
@@ -94,7 +97,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Quick tests first, a marker per privilege, so that ``-m 'not vm'`` works, and none that has to be asked for."""
+    """Quick tests first, where one process does all; a marker per privilege, so that ``-m 'not vm'`` works, and none
+    that has to be asked for.
+    """
     is_shared = hasattr(config, "workerinput")
     for item in items:
         if (directory := directory_of(item)) in PRIVILEGES:
@@ -106,8 +111,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def turn_of(item: pytest.Item, *, is_shared: bool) -> tuple[int, int]:
-    """What a test is sorted by: its folder, and where processes share them whether its file takes long."""
+    """What a test is sorted by: its folder, and where processes share them whether its file takes long. Those that
+    run alone are first, before there are others to wait for; a machine's is not, since that needs a guest.
+    """
     order, directory = SHARED_ORDER if is_shared else ORDER, directory_of(item)
+    if is_shared and is_alone(item) and directory != "vm":
+        return -1, 0
     is_long = is_shared and item.path.name in LONGEST
     return order.index(directory) if directory in order else 0, 0 if is_long else 1
 
@@ -129,6 +138,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     from sharing import ByFile
 
     return ByFile(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process where the guest of all is, which no process removes: see `lab_home`."""
+    node.workerinput["guest"] = guest_of(node.config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (made := config.stash.get(GUEST, None)) is not None:
+        made.cleanup()
+
+
+def guest_of(config: pytest.Config) -> str:
+    """A folder for the session's guest, which is there until the session ends."""
+    if GUEST not in config.stash:
+        config.stash[GUEST] = tempfile.TemporaryDirectory(prefix="lab-test-guest-", dir="/var/tmp")
+    return config.stash[GUEST].name
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -167,14 +194,17 @@ def missing(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def lab_home() -> Iterator[Path]:
+def lab_home(request: pytest.FixtureRequest) -> Iterator[Path]:
     """One LAB_HOME for the whole session, never the user's: slow artefacts are built once and shared.
 
-    ``LAB_TEST_HOME`` keeps it between sessions; else it is made on a disk and removed at the end.
+    ``LAB_TEST_HOME`` keeps it between sessions; else it is made on a disk and removed at the end. Where processes
+    share the tests each has its own, and all have one guest: who needs it first makes it, the others wait.
     """
     kept = os.environ.get("LAB_TEST_HOME")
     home = Path(kept).absolute() if kept else Path(tempfile.mkdtemp(prefix="lab-test-", dir="/var/tmp"))
     home.mkdir(parents=True, exist_ok=True)
+    if not kept and (guest := getattr(request.config, "workerinput", {}).get("guest")):
+        (home / "guest").symlink_to(guest)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_HOME", str(home))
         yield home

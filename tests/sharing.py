@@ -1,8 +1,9 @@
-"""How several processes share the tests (pytest-xdist, ``-n 2``): who runs which file, who keeps others waiting."""
+"""How several processes share the tests (pytest-xdist, ``-n 3``): who runs which file, who keeps others waiting."""
 
 from __future__ import annotations
 
 import fcntl
+import time
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -12,8 +13,24 @@ DOOR, ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
 """Two files that all processes have in common and that are there anyway, to lock."""
 
 
-APART = ("tests/vm/test_own_disks.py",)
-"""It takes a quarter of all that machines take, and little of that for the guest."""
+TYPED = frozenset(f"tests/unit/test_{name}.py" for name in ("style", "docs_adding"))
+"""Both ask mypy, which the second time knows what it found out of all that others wrote."""
+
+
+MACHINES_TOO = frozenset(
+    f"tests/vm/test_{name}.py"
+    for name in ("cgroup_v2", "compare_all", "known_answers_of_a_microvm", "knobs_of_machines", "noisy_machines",
+                 "own_disks")
+)  # fmt: skip
+"""About half of what machines take: another process's, since all have one guest."""
+
+
+WITH_SOME_ALONE = frozenset(
+    f"tests/container/test_{name}.py"
+    for name in ("backends_gvisor", "detached_faults", "instruments", "instruments_of_crossings", "oci_containerd",
+                 "oci_path", "oci_podman", "run_foreground", "runtime_failures")
+)  # fmt: skip
+"""In them are tests that run alone: one after the other in one process, which waits for the others once for all."""
 
 
 ON_DEBIAN = frozenset(
@@ -24,21 +41,33 @@ ON_DEBIAN = frozenset(
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist says nothing of its types
-    """A file at a time; those that need a guest, a machine or Debian go to one process, which makes it once."""
+    """A file at a time; those that need machines go to two processes, others that share what is slow to one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
         if file in ON_DEBIAN:
             return "on Debian"
+        if file in TYPED:
+            return "typed"
+        if file in WITH_SOME_ALONE:
+            return "alone"
+        if file in MACHINES_TOO:
+            return "machines too"
         folder = "/".join(nodeid.split("/")[:2])
-        return folder if folder in ("tests/vm", "tests/machines") and file not in APART else file
+        return folder if folder in ("tests/vm", "tests/machines") else file
+
+
+HEAD_START_SECONDS = 1.0
 
 
 class Turn:
-    """This process's: beside the tests of others or, ``alone``, when there are none."""
+    """This process's: beside the tests of others or, ``alone``, when there are none.
+
+    Who runs alone is first, when there is nobody to be waited for: the others begin a moment later.
+    """
 
     def __init__(self) -> None:
-        self.alone = False
+        self.alone = self._had_one = False
         self._room: TextIOWrapper | None = None
 
     def take(self, *, alone: bool) -> None:
@@ -48,6 +77,9 @@ class Turn:
         if self._room is not None and self.alone == alone:
             return
         self.give()
+        if not (alone or self._had_one):
+            time.sleep(HEAD_START_SECONDS)
+        self._had_one = True
         with DOOR.open() as door:
             self._room, self.alone = ROOM.open(), alone
             fcntl.flock(door, fcntl.LOCK_EX)
