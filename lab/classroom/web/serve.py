@@ -158,7 +158,7 @@ def _import_all() -> None:
 def _require_way_to(folder: Path) -> None:
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise LabError(
-            f"{folder} can't be reached by user {os.getuid()}, which lab class serve becomes where it is root",
+            f"{folder} can't be reached by user {privilege.user_id()}, whom lab class serve becomes as root",
             hint=f"chmod o+x the folders above it, or serve as an ordinary user; LAB_HOME is {folder.parent.parent}",
         )
 
