@@ -26,7 +26,7 @@ def explained(error: ModuleNotFoundError) -> LabError | None:
     """What to do about a module that only a full installation has; None for any other, whose lack is a bug."""
     name = (error.name or "").partition(".")[0]
     if name in LINUX or (name in MEASURE and sys.platform != "linux"):
-        return LabError("lab measures on Linux alone", hint=f"here, {READS}")
+        return LabError("this command of lab runs on Linux alone", hint=f"here, {READS}")
     if name in MEASURE:
         return LabError(
             f"this is a light installation, which reads results; what measures needs {MEASURE[name]}",
