@@ -50,7 +50,7 @@ find . -path ./.venv -prune -o -path ./.bootstrap -prune -o -path ./results -pru
 tar -xz --no-same-owner -f -
 chown -R {USER}: .
 . ./bootstrap
-fingerprint > "$stamp"
+fingerprints > "$stamp"
 """
 
 
