@@ -84,7 +84,9 @@ def test_killed_at_any_of_its_system_calls(site: Site) -> None:
         assert start.result(20) == "once\n", ways
         if call == SENDMSG:
             break  # it had answered
-        assert site.children() == [], ways
+        if site.children():
+            assert site.children() != [traced.pid]
+            continue  # it was missed before it was asked, and another one was
         ways.append("script" if site.log() == before else "reference")
     first = ways.index("script")
     assert set(ways[:first]) == {"reference"}

@@ -303,7 +303,7 @@ def test_a_bearer_that_is_stopped_keeps_the_launcher_from_nothing(busybox_root: 
 
 
 def test_a_bearer_that_was_killed_is_replaced(busybox_root: Path) -> None:
-    """The start after that goes by the reference, and the next one by another bearer."""
+    """By another bearer, or, where nobody has missed it before the next start asks it, by the reference and then."""
     config = bundle.container_config(Process(argv=("true",)))
     null = os.open(os.devnull, os.O_RDWR)
     bearers = []
@@ -318,10 +318,11 @@ def test_a_bearer_that_was_killed_is_replaced(busybox_root: Path) -> None:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
                 os.close(handle)
     os.close(null)
-    first, none, other = bearers
-    assert len(first) == len(other) == 1, "and no zombie"
-    assert none == []
-    assert first != other
+    assert all(len(each) <= 1 for each in bearers), "and no zombie"
+    first, second, third = bearers
+    assert first
+    assert second or third
+    assert first not in (second, third)
 
 
 @pytest.mark.parametrize(("open_files", "code"), [(6, 2), (64, 0)], ids=["too few", "the control"])

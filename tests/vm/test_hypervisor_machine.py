@@ -18,7 +18,7 @@ from tiny import fill
 from lab.backends.support.vmm import vmm_filter
 from lab.errors import LaunchError, LimitError
 from lab.host.clock import Timeline
-from lab.hypervisor import machine as machine_module
+from lab.hypervisor import running
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.connection import Hypervisor
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
@@ -259,7 +259,7 @@ def test_a_guest_that_dies_shows_its_console(start: Callable[..., Machine], tmp_
 def test_a_guest_that_never_gets_to_its_application_is_given_up(
     start: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_module, "BOOT_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(running, "BOOT_TIMEOUT_SECONDS", 0.5)
     with start(PC, ("sleep", "1000")) as machine:
         assert machine.wait(0) is None
         with pytest.raises(LaunchError, match=r"did not start its application within 0\.5 s") as caught:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import contract
 import pytest
-from known import Parts, known_image
+from known import Parts, known_image, until_quiet
 
 from lab.backends.site import Site
 from lab.host.survey import facts
@@ -38,13 +38,17 @@ def test_a_guests_start_beside_systemd_analyze_and_its_memory_beside_free(
     with Site.open() as site:
         image = known_image(site.store)
         site.backend("vm").prepare(image)
-        with site.backend("vm").launch(
-            contract.request(site, image, "analysed", *Parts().words(), logs=tmp_path)
-        ) as vm:
-            vm.wait_executed()
-            contract.until_listening(site, vm)
-            start_up_agrees(machines[0], vm)
-            memory_agrees(machines[0], vm)
+
+        def agree(attempt: int) -> None:
+            name = f"analysed-{attempt}"
+            wanted = contract.request(site, image, name, *Parts().words(), logs=tmp_path / name)
+            with site.backend("vm").launch(wanted) as vm:
+                vm.wait_executed()
+                contract.until_listening(site, vm)
+                start_up_agrees(machines[-1], vm)
+                memory_agrees(machines[-1], vm)
+
+        until_quiet(agree)  # where lab is late to hear the console's first byte, the kernel seems to take less time
 
 
 def start_up_agrees(machine: Machine, vm: Instance) -> None:
