@@ -198,7 +198,7 @@ def lab_home(request: pytest.FixtureRequest) -> Iterator[Path]:
     """One LAB_HOME for the whole session, never the user's: slow artefacts are built once and shared.
 
     ``LAB_TEST_HOME`` keeps it between sessions; else it is made on a disk and removed at the end. Where processes
-    share the tests each has its own, and all have one guest: who needs it first makes it, the others wait.
+    share the tests each has its own, and all have one guest: the first that needs it makes it, the others wait.
     """
     kept = os.environ.get("LAB_TEST_HOME")
     home = Path(kept).absolute() if kept else Path(tempfile.mkdtemp(prefix="lab-test-", dir="/var/tmp"))

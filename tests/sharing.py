@@ -63,7 +63,7 @@ HEAD_START_SECONDS = 1.0
 class Turn:
     """This process's: beside the tests of others or, ``alone``, when there are none.
 
-    Who runs alone is first, when there is nobody to be waited for: the others begin a moment later.
+    A process that runs alone is first, when there is nobody to be waited for: the others begin a moment later.
     """
 
     def __init__(self) -> None:

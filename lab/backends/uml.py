@@ -156,7 +156,7 @@ class Uml(SiteBackend):
         from lab.inside.build import program
 
         self.fetch(lambda _: None)
-        self.program(knobs).require_unchanged()
+        self.program(knobs).binary.require_unchanged()
         self._disk(image)
         program()
         _ = self.site.network

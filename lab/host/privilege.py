@@ -7,6 +7,8 @@ That it takes root to be granted any of it is known here alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from lab.errors import LabError
@@ -84,6 +86,26 @@ def leave_root(user: int = NOBODYS) -> None:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if 0 in (*os.getresuid(), *os.getresgid(), *os.getgroups()):
         raise LabError("root could not be left", hint="run it as an ordinary user")
+
+
+@contextmanager
+def acting_as(user: int, group: int) -> Iterator[None]:
+    """Meanwhile root opens files as ``user`` would, and so follows no link of theirs to what they may not touch
+    (seteuid(2), path_resolution(7)). Nothing changes where this process is not root's, or ``user`` is root.
+    """
+    if user == 0 or not _is_root():
+        yield
+        return
+    groups, own_group = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([])
+        os.setegid(group)
+        os.seteuid(user)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own_group)
+        os.setgroups(groups)
 
 
 def check() -> Check:

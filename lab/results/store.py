@@ -312,7 +312,7 @@ def own_copy(folder: Path, root: Path) -> Path:
     try:
         return Path(shutil.copytree(folder, root / SAMPLE))
     except OSError as error:
-        raise ResultsError(f"can't write {root}: {error.strerror}", hint="--results DIR") from error
+        raise ResultsError(f"can't write {root}: {error.strerror or error}", hint="--results DIR") from error
 
 
 def _installed() -> list[Path]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,9 +20,10 @@ from lab.classroom.session import views
 from lab.classroom.session.course import CODE_LETTERS, Course, Phase, Refused, WrongCode, tidy
 from lab.classroom.session.grading import is_right
 from lab.classroom.session.histogram import Axis, histogram
-from lab.classroom.session.store import FILE, Store, delete, every, expire, folder_of, prepare
+from lab.classroom.session.store import FILE, LOCK, Store, delete, every, expire, folder_of, is_served, prepare
 from lab.classroom.web.guard import WINDOW_SECONDS, WRONG_TRIES, Tries
-from lab.errors import UsageError
+from lab.errors import ResultsError, UsageError
+from lab.host import privilege
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 NUMBER: dict[str, Any] = {
@@ -228,3 +231,25 @@ def test_a_token_is_not_in_the_file(course: Course) -> None:
     assert b"Ada" in data
     assert token.encode() not in data
     assert (course.store.folder / FILE).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root serves as somebody else")
+@pytest.mark.parametrize("name", [FILE, LOCK])
+def test_root_follows_no_link_of_the_one_that_serves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory(prefix="lab-test-") as home:
+        Path(home).chmod(0o755)
+        monkeypatch.setenv("LAB_HOME", home)
+        folder = prepare("speed-1", (privilege.NOBODYS, privilege.NOBODYS))
+        roots, own = Path(home, "roots"), folder / "own"
+        roots.touch(mode=0o644)
+        (folder / name).symlink_to(roots)
+        with pytest.raises((ResultsError, PermissionError)):
+            is_served(folder) if name == LOCK else Store(folder)
+        assert (roots.stat().st_size, roots.stat().st_mode & 0o777) == (0, 0o644)
+        (folder / name).unlink()
+        own.touch()
+        os.chown(own, privilege.NOBODYS, privilege.NOBODYS)
+        (folder / name).symlink_to(own)  # the control: it is not the link that is refused
+        assert is_served(folder) is False
+        Store(folder).close()
+        assert os.geteuid() == 0

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -90,6 +91,14 @@ def reads(folder: Path, directory: Path, hidden: Iterable[str] = ()) -> None:
     loaded = run(folder / "python", "-c", program, directory=directory, hidden=hidden)
     assert (loaded.returncode, loaded.stderr) == (0, "")
     assert loaded.stdout.startswith(str(folder.parent)), "it is the wheel's"
+
+
+def test_modules_are_known_by_what_brings_them() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(MEASURE.values()) == set(project["project"]["optional-dependencies"]["measure"])
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (forbidden,) = (set(one["forbidden_modules"]) for one in contracts if "fcntl" in one.get("forbidden_modules", ()))
+    assert forbidden == LINUX | set(MEASURE)
 
 
 def test_what_is_packed(built: Path) -> None:

@@ -8,7 +8,6 @@ old enough for all hosts that lab runs on.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -17,7 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lab.backends.support.binary import locate
+from lab.backends.support import binary
+from lab.backends.support.binary import Binary, locate
 from lab.errors import LabError, UsageError
 from lab.images.debian import fetching
 from lab.images.debian.fetching import Unpacked
@@ -36,10 +36,14 @@ VERSION = re.compile(r"(\d+)\.(\d+)[\w.+-]*")
 class Program:
     """A kernel that is a program: as it was when it was first looked at."""
 
-    path: Path
+    binary: Binary
     release: str  # as ``--version`` says: 6.1.176; "" of what is none
     libraries: tuple[Path, ...]  # that it is linked with, and its loader
-    stamp: tuple[int, ...]
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.binary.path
 
     @property
     def trouble(self) -> str:
@@ -54,18 +58,8 @@ class Program:
     @property
     def identity(self) -> Mapping[str, str]:
         """What a run keeps of it. Raises LabError when it is not the one that it was."""
-        self.require_unchanged()
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"path": str(self.path), "version": f"Linux {self.release}", "digest": f"sha256:{digest}"}
-
-    def require_unchanged(self) -> None:
-        """Raises LabError when its file is another than it was."""
-        if _stamp(self.path) != self.stamp:
-            raise LabError(
-                f"{self.path} was changed since lab has looked at it",
-                hint="begin again, with a kernel that stays as it is",
-            )
+        self.binary.require_unchanged()
+        return {"path": str(self.path), "version": f"Linux {self.release}", "digest": self.binary.digest}
 
 
 @cache
@@ -73,7 +67,7 @@ def look_at(path: Path) -> Program:
     """The program at ``path``, the same one in this process from then on."""
     release = _said(path, "--version")
     libraries = () if not VERSION.fullmatch(release) else _libraries(path)
-    return Program(path=path, release=release, libraries=libraries, stamp=_stamp(path))
+    return Program(binary=binary.look_at(path), release=release, libraries=libraries)
 
 
 def installed() -> Program | None:
@@ -112,14 +106,6 @@ def _keep(package: Unpacked, made: Path) -> Program:
     wanted = fetching.programs() / f"{PACKAGE}-{package.version}"
     made.rename(wanted)
     return look_at(wanted / KEPT_AS)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _libraries(path: Path) -> tuple[Path, ...]:

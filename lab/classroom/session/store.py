@@ -13,13 +13,14 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, ResultsError, UsageError
-from lab.host import private
+from lab.host import private, privilege
 from lab.host.home import home
 
 FILE, LOCK = "state.sqlite", "serve.lock"
@@ -52,6 +53,11 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Open the file in ``folder``, made if need be. Raises ResultsError when that is impossible."""
         self.folder = folder
+        with _as_owner(folder):
+            self._open()
+
+    def _open(self) -> None:
+        folder = self.folder
         try:
             self._db = sqlite3.connect(folder / FILE, isolation_level=None)
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON"):
@@ -65,7 +71,8 @@ class Store:
 
     def close(self) -> None:
         """Fold the log into the file and close it. Idempotent."""
-        self._db.close()
+        with _as_owner(self.folder):
+            self._db.close()
 
     # --- what the session is
 
@@ -153,6 +160,12 @@ def root() -> Path:
     return home() / "class"
 
 
+def _as_owner(folder: Path) -> AbstractContextManager[None]:
+    """What is in there, the user that serves it may have put there: root opens it as that user."""
+    status = folder.stat()
+    return privilege.acting_as(status.st_uid, status.st_gid)
+
+
 def folder_of(name: str) -> Path:
     """A session's folder, by its name. Raises UsageError when there is no such session."""
     folder = root() / name
@@ -171,8 +184,7 @@ def prepare(name: str, owner: tuple[int, int] | None) -> Path:
         root().mkdir(parents=True, exist_ok=True, mode=0o711)
         folder.mkdir(mode=private.FOLDER, exist_ok=True)
         if owner is not None:
-            for path in (folder, *folder.iterdir()):
-                os.chown(path, *owner, follow_symlinks=False)
+            os.chown(folder, *owner)  # what is in it is theirs already
     except OSError as error:
         raise LabError(f"{folder} can't be made: {error.strerror}", hint="LAB_HOME names another place") from error
     return folder
@@ -195,7 +207,8 @@ def is_served(folder: Path) -> bool:
     """Whether a server has the session open."""
     import fcntl
 
-    descriptor = private.lock_file(folder / LOCK)
+    with _as_owner(folder):
+        descriptor = private.lock_file(folder / LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
