@@ -41,6 +41,12 @@ class Stack(StrEnum):
 
     DOCKER = "docker"
     PODMAN = "podman"
+    BUBBLEWRAP = "bubblewrap"
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether programs of it run beside its containers, in no instance's group."""
+        return self in (Stack.DOCKER, Stack.PODMAN)
 
 
 class Phase(StrEnum):

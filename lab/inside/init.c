@@ -71,6 +71,11 @@ static int become(const char *user) {
     return setgroups((size_t)count - 1, groups + 1) || setgid(groups[0]) || setuid(uid) ? -1 : 0;
 }
 
+/* By the right of whoever enters it: where root has no capability, a user's own folder may be closed to it. */
+static int enter(const char *directory) {
+    return !directory || chdir(directory) == 0 ? 0 : -1;
+}
+
 /* In a child of the caller's. Its terminal is made after the change of ids, so that it is the user's own. */
 _Noreturn void execute_application(const struct application *app, const sigset_t *mask) {
     if (app->has_terminal)
@@ -79,7 +84,8 @@ _Noreturn void execute_application(const struct application *app, const sigset_t
         setpgid(0, 0);
     if (!app->has_terminal && isatty(STDIN_FILENO)) /* SIGTTOU is blocked; fails harmlessly if it is not ours */
         tcsetpgrp(STDIN_FILENO, getpgrp());
-    if ((!app->directory || chdir(app->directory) == 0) && (!app->user || become(app->user) == 0) &&
+    int entered = enter(app->directory) == 0, may_yet = entered || (app->user && errno == EACCES);
+    if (may_yet && (!app->user || become(app->user) == 0) && (entered || enter(app->directory) == 0) &&
         (!app->has_terminal || take_terminal(app->terminal) == 0)) {
         /* After the change of ids, which would clear it: who kills the helper kills the application. */
         prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -60,6 +60,7 @@ class Boundary(StrEnum):
     USER_NAMESPACE = "user namespace"  # the same, and its root is an ordinary user of the host
     DOCKER = "docker"  # a container with Docker's own defaults, where lab's and Docker's are not the same
     PODMAN = "podman"  # the same with podman's, which are mostly Docker's
+    BUBBLEWRAP = "bubblewrap"  # namespaces and no capability, without masks and without a filter
     USER_SPACE_KERNEL = "user-space kernel"  # its own, a program of the host's that confines what it serves
     USER_MODE_LINUX = "user-mode linux"  # a Linux of its own, a program of the host that another kernel confines
     OWN_KERNEL = "own kernel"  # a virtual machine
@@ -96,6 +97,7 @@ class Mechanism(StrEnum):
     HARDWARE = "hardware"
     OWN_KERNEL = "own kernel"
     ABSENT = "not in its kernel"
+    UNMOUNTED = "not mounted"
 
 
 class Group(StrEnum):
@@ -148,13 +150,14 @@ def expectations(
     user_namespace: Expected | None = None,
     docker: Expected | None = None,
     podman: Expected | None = None,
+    bubblewrap: Expected | None = None,
     user_space: Expected | None = None,
     user_mode: Expected | None = None,
 ) -> Mapping[Boundary, Expected]:
     """What is right for each kind of boundary; every probe says it for all of them. A user namespace around a
-    container changes nothing unless said otherwise, nor does it that Docker made it, and podman's is as Docker's. A
-    kernel in user space is another than the host's as that of a machine is, unless said otherwise, and so is a
-    User-mode Linux.
+    container changes nothing unless said otherwise, nor does it that Docker made it, and podman's is as Docker's.
+    A sandbox of bubblewrap's is as a container. A kernel in user space is another than the host's as that of a
+    machine is, unless said otherwise, and so is a User-mode Linux.
     """
     return {
         Boundary.BARE: bare,
@@ -162,6 +165,7 @@ def expectations(
         Boundary.USER_NAMESPACE: user_namespace or container,
         Boundary.DOCKER: docker or container,
         Boundary.PODMAN: podman or docker or container,
+        Boundary.BUBBLEWRAP: bubblewrap or container,
         Boundary.USER_SPACE_KERNEL: user_space or own_kernel,
         Boundary.USER_MODE_LINUX: user_mode or own_kernel,
         Boundary.OWN_KERNEL: own_kernel,
@@ -289,7 +293,8 @@ class HostValue(Probe):
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         text, theirs = self.essence(seen[0]["text"]), self.essence(host[0]["text"])
         if seen[0]["errno"] or not text:
-            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name'] or 'empty'}")
+            error = str(seen[0]["name"])
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {error or 'empty'}", mechanism=stopped_by(error))
         own = not self.passes_through and is_another_kernel(seen[-1], host[-1])
         answer = Answer.HOST if not own and self.same(text, theirs) else Answer.OWN
         evidence = f"{self.path}: {' '.join(text.split())[:120]}"
@@ -310,11 +315,22 @@ class HostValue(Probe):
         return None
 
 
+DROPPED = Expected((Answer.NO,), "every capability is dropped, and the kernel asks for one")
+NO_SYS = Expected((Answer.NO,), "it has no /sys: bwrap mounts one only where it is told to")
+"""Of a sandbox of bubblewrap's."""
+
+
+def stopped_by(error: str) -> Mechanism | None:
+    """What says so with that error, where the error tells."""
+    return Mechanism.ABSENT if error in LACKING else Mechanism.MASKED if error == "EROFS" else None
+
+
 class Privilege(Probe):
     """Does a line get past the permission check? Subclasses name the ``line``, and the errors that only those
     get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not, ``docker``
     what is expected of Docker's where that is not the same, and ``podman`` what of podman's where that is not either,
-    ``user_space`` what of a kernel in user space, ``user_mode`` what of a User-mode Linux that lacks the thing.
+    ``bubblewrap`` what of a sandbox of bubblewrap's, ``user_space`` what of a kernel in user space, ``user_mode``
+    what of a User-mode Linux that lacks the thing.
     """
 
     line: ClassVar[str]
@@ -323,6 +339,7 @@ class Privilege(Probe):
     because: ClassVar[str]
     docker: ClassVar[Expected | None] = None
     podman: ClassVar[Expected | None] = None
+    bubblewrap: ClassVar[Expected | None] = None
     user_space: ClassVar[Expected] = Expected(
         (Answer.NO,), "its kernel asks for the same capability, which its root lacks, or has no such thing at all"
     )
@@ -339,6 +356,7 @@ class Privilege(Probe):
                 own_kernel=expect(Answer.GUEST, because="root is root, but of the guest's own kernel"),
                 docker=cls.docker,
                 podman=cls.podman,
+                bubblewrap=cls.bubblewrap or (DROPPED if cls.mechanism is Mechanism.CAPABILITY else None),
                 user_space=cls.user_space,
                 user_mode=cls.user_mode,
             )
@@ -352,9 +370,7 @@ class Privilege(Probe):
         if error in self.allowed:
             return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=evidence)
         if error in self.refused:
-            return Found(
-                answer=Answer.NO, evidence=evidence, mechanism=Mechanism.ABSENT if error in LACKING else None
-            )
+            return Found(answer=Answer.NO, evidence=evidence, mechanism=stopped_by(error))
         raise Inconclusive(f"unexpected outcome: {evidence}")
 
 
@@ -376,8 +392,7 @@ class Readable(Privilege):
         text = str(seen[0]["text"]).strip("\0 \n")
         if seen[0]["errno"] or not text:
             error = str(seen[0]["name"])
-            lacking = Mechanism.ABSENT if error in LACKING else None
-            return Found(answer=Answer.NO, evidence=f"{self.path}: {error or 'empty'}", mechanism=lacking)
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {error or 'empty'}", mechanism=stopped_by(error))
         shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=f"{self.path}: {shown[:100]}")
 

@@ -51,6 +51,10 @@ DISK_SECONDS = 20.0
 ENDING_SECONDS = 2.0  # from when it can't be asked any more until its end is known
 LACK_SOMETHING = (Boundary.USER_SPACE_KERNEL, Boundary.USER_MODE_LINUX)
 """Kernels that have not all that the host's has: what answers there may be that."""
+NOT_OF_BUBBLEWRAP = (Mechanism.SECCOMP, Mechanism.CGROUP, Mechanism.MASKED, Mechanism.NONE)
+"""What does not answer there with EPERM or EACCES: a sandbox of bubblewrap's has no filter, no rules for devices and
+no masks.
+"""
 
 ENTER = 'for entrance; do echo $$ >"$entrance" || exit; done; exec "$0" batch'
 
@@ -265,9 +269,7 @@ def _replies(ask: Ask, lines: Sequence[str], timeout_seconds: float) -> list[Rep
 def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence: str) -> Observation:
     expected = probe.expected[boundary]
     as_expected = found is not None and found.answer in expected.answers
-    mechanism = mechanism_of(probe, boundary)
-    if boundary in LACK_SOMETHING and found is not None and found.answer is Answer.NO:
-        mechanism = found.mechanism or (Mechanism.CAPABILITY if isinstance(probe, Privilege) else mechanism)
+    mechanism = _mechanism(probe, boundary, found)
     wanted = str(found.answer) if found is not None and as_expected else " or ".join(expected.answers)
     return Observation(
         quantity=f"isolation.{probe.id}",
@@ -290,6 +292,22 @@ def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence
             "surprise": surprise(probe, boundary, found.answer) if found and not as_expected else "",
         },
     )
+
+
+def _mechanism(probe: Probe, boundary: Boundary, found: Found | None) -> Mechanism:
+    """What answered: where another may answer than in a container, what the evidence shows. On the host's own kernel
+    nothing is lacking that the host has, but it may be mounted nowhere.
+    """
+    usual = mechanism_of(probe, boundary)
+    if found is None or found.answer is not Answer.NO:
+        return usual
+    if boundary in LACK_SOMETHING:
+        return found.mechanism or (Mechanism.CAPABILITY if isinstance(probe, Privilege) else usual)
+    if boundary is Boundary.BUBBLEWRAP:
+        shown = Mechanism.UNMOUNTED if found.mechanism is Mechanism.ABSENT else found.mechanism
+        by_privilege = isinstance(probe, Privilege) and usual in NOT_OF_BUBBLEWRAP
+        return shown or (Mechanism.CAPABILITY if by_privilege else usual)
+    return usual
 
 
 def find_disk(host: Ask, sys_block: Path = SYS_BLOCK) -> tuple[int, int] | None:

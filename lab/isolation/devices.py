@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lab.isolation.base import (
     BOOT_ID,
+    NO_SYS,
     Answer,
     Boundary,
     Context,
@@ -22,8 +23,11 @@ from lab.isolation.base import (
     expectations,
     is_another_kernel,
     on_whose_kernel,
+    stopped_by,
 )
 from lab.isolation.kernel import SHARED
+
+NO_NODES = expect(Answer.NO, because="without a capability it makes no node, and bwrap's mounts are nodev")
 
 
 class BlockDevice(Privilege):
@@ -45,6 +49,7 @@ class BlockDevice(Privilege):
         own_kernel=expect(
             Answer.NO, Answer.GUEST, because="these numbers name a disk of the virtual machine, if any"
         ),
+        bubblewrap=NO_NODES,
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -66,6 +71,7 @@ class PhysicalMemory(Privilege):
     allowed = frozenset({""})
     refused = Privilege.refused | {"ENXIO", "ENODEV"}
     because = "the device cgroup refuses the open, and Docker's 14 capabilities lack CAP_SYS_RAWIO"
+    bubblewrap = NO_NODES
 
 
 class FirmwareTables(HostValue):
@@ -84,6 +90,7 @@ class FirmwareTables(HostValue):
         own_kernel=expect(
             Answer.OWN, Answer.NO, because="the virtual machine's firmware describes itself, where there is one"
         ),
+        bubblewrap=NO_SYS,
     )
 
 
@@ -117,6 +124,7 @@ class Virtualisation(Privilege):
         bare=expect(Answer.YES, because="it has the host's /dev"),
         container=expect(Answer.NO, because="its /dev has no such node, and the device cgroup would refuse it"),
         own_kernel=expect(Answer.NO, Answer.GUEST, because="the guest's processor has it only where it is nested"),
+        bubblewrap=expect(Answer.NO, because="the /dev that bwrap makes has no such node"),
     )
 
 
@@ -133,6 +141,7 @@ class KernelMessages(Privilege):
     severity = Severity.LEAK
     pages = ("syslog(2)", "proc_kmsg(5)")
     because = "the device cgroup refuses the open"
+    bubblewrap = NO_NODES
 
 
 class DeviceNodes(Probe):
@@ -179,7 +188,8 @@ class _Hardware(Probe):
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         names = sorted(seen[0]["names"])
         if not names:
-            return Found(answer=Answer.NO, evidence=f"{self.path}: {seen[0]['name'] or 'empty'}")
+            error = str(seen[0]["name"])
+            return Found(answer=Answer.NO, evidence=f"{self.path}: {error or 'empty'}", mechanism=stopped_by(error))
         evidence = f"{self.path}: {' '.join(names)[:100]}"
         if on_whose_kernel(seen[1], host[1]) is Answer.GUEST:
             return Found(answer=Answer.OWN, evidence=evidence, value=float(len(names)))
@@ -196,6 +206,7 @@ class PciDevices(_Hardware):
         bare=SHARED[Boundary.BARE],
         container=expect(Answer.HOST, because="/sys is read-only, but shows the host's hardware"),
         own_kernel=expect(Answer.OWN, Answer.NO, because="it sees the virtual machine's bus, where there is one"),
+        bubblewrap=NO_SYS,
     )
 
 
@@ -212,6 +223,7 @@ class FirmwareFiles(_Hardware):
         own_kernel=expect(
             Answer.OWN, Answer.NO, because="it sees the virtual machine's firmware, where there is one"
         ),
+        bubblewrap=NO_SYS,
     )
 
 

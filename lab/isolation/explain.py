@@ -14,7 +14,7 @@ CONSEQUENCE = {
 }
 
 
-OTHERS = (Boundary.DOCKER, Boundary.PODMAN)
+OTHERS = (Boundary.DOCKER, Boundary.PODMAN, Boundary.BUBBLEWRAP)
 """Containers with the defaults of others."""
 
 
@@ -27,8 +27,9 @@ def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
     if boundary is Boundary.USER_NAMESPACE and _differs_from_container(probe, boundary):
         return Mechanism.NAMESPACE
     if boundary in OTHERS and _differs_from_container(probe, boundary):
-        opens = any(answer.reach == "open" for answer in probe.expected[boundary].answers)
-        return Mechanism.NONE if opens else Mechanism.CAPABILITY
+        reaches = {answer.reach for answer in probe.expected[boundary].answers}
+        opened = Mechanism.NAMESPACE if "own" in reaches else Mechanism.CAPABILITY
+        return Mechanism.NONE if "open" in reaches else opened
     everywhere = not probe.together or probe.mechanism in (Mechanism.RESOURCE_LIMIT, Mechanism.HARDWARE)
     return probe.mechanism if boundary is not Boundary.BARE or everywhere else Mechanism.NONE
 
@@ -61,6 +62,7 @@ KINDS = {
     Boundary.USER_NAMESPACE: "a container in a user namespace",
     Boundary.DOCKER: "a container of Docker's",
     Boundary.PODMAN: "a container of podman's",
+    Boundary.BUBBLEWRAP: "a sandbox of bubblewrap's",
     Boundary.USER_SPACE_KERNEL: "an instance with a kernel in user space",
     Boundary.USER_MODE_LINUX: "a User-mode Linux",
     Boundary.OWN_KERNEL: "an instance with its own kernel",
@@ -101,7 +103,7 @@ def explanation(probe: Probe, width: int = 100) -> str:
 
 
 def _kinds_of(probe: Probe) -> dict[Boundary, str]:
-    """What is expected of whom, said once where a user namespace changes nothing, or Docker or podman."""
+    """What is expected of whom, said once where a user namespace changes nothing, or another maker."""
     usual = probe.expected[Boundary.CONTAINER]
     same = {kind for kind in (Boundary.USER_NAMESPACE, *OTHERS) if probe.expected[kind] == usual}
     once = dict(KINDS)

@@ -26,6 +26,9 @@ PERF_SYSTEM_WIDE = "x:" + "01000000" + "70000000" + "00" * 104
 """struct perf_event_attr: PERF_TYPE_SOFTWARE, size 112, PERF_COUNT_SW_CPU_CLOCK, kernel included."""
 
 
+UNFILTERED = expect(Answer.YES, because="no filter refuses it, and the kernel asks for no capability")
+
+
 class Bpf(Privilege):
     """BPF_PROG_GET_NEXT_ID: asks for a number, and needs CAP_SYS_ADMIN for it."""
 
@@ -64,6 +67,7 @@ class IoUring(Privilege):
     allowed = frozenset({"EINVAL"})
     because = "the filter refuses io_uring_setup(2), the source of many kernel bugs"
     docker = expect(Answer.YES, Answer.NO, because="its filter refuses it since Docker 25 only")
+    bubblewrap = UNFILTERED
 
 
 class UserFaults(Privilege):
@@ -77,6 +81,9 @@ class UserFaults(Privilege):
     line = "call userfaultfd 0"
     allowed = frozenset({""})
     because = "the filter refuses userfaultfd(2)"
+    bubblewrap = expect(
+        Answer.NO, Answer.YES, because="no filter refuses it, but the kernel without CAP_SYS_PTRACE, if set so"
+    )
 
 
 class Keyrings(Privilege):
@@ -91,6 +98,7 @@ class Keyrings(Privilege):
     allowed = frozenset({"", "EOPNOTSUPP"})
     because = "the filter refuses keyctl(2)"
     podman = expect(Answer.YES, because="the filter of podman's distribution allows keyctl(2)")
+    bubblewrap = UNFILTERED
 
 
 class WatchFiles(Privilege):
@@ -118,6 +126,7 @@ class MemoryPolicy(Privilege):
     pages = ("set_mempolicy(2)", "numa(7)")
     because = "the filter refuses set_mempolicy(2) without CAP_SYS_NICE"
     podman = expect(Answer.YES, because="the filter of podman's distribution allows set_mempolicy(2)")
+    bubblewrap = UNFILTERED
     user_space = expect(Answer.GUEST, because="its kernel keeps the policy of its one node")
     user_mode = expect(Answer.NO, because="its kernel knows no nodes, and has no set_mempolicy(2)")
 
@@ -137,6 +146,7 @@ class Personality(Privilege):
     refused = Privilege.refused | {"EINVAL"}
     pages = ("personality(2)", "seccomp(2)")
     because = "the filter allows only five arguments of personality(2), and this is none of them"
+    bubblewrap = UNFILTERED
 
 
 class _Status(Privilege):
@@ -183,6 +193,7 @@ class SystemCallFilter(_Status):
     mechanism = Mechanism.SECCOMP
     field = "Seccomp"
     because = "the runtime installs Docker's default filter"
+    bubblewrap = expect(Answer.YES, because="bwrap installs the filter that it is given, and is given none")
     user_space = expect(
         Answer.GUEST,
         because="runsc loads the configuration's filter only where it is told to; the Sentry itself has one",
@@ -203,6 +214,7 @@ class NewPrivileges(_Status):
     pages = ("PR_SET_NO_NEW_PRIVS(2const)", "execve(2)")
     field = "NoNewPrivs"
     because = "the runtime sets no_new_privs"
+    bubblewrap = expect(Answer.NO, because="bwrap sets no_new_privs, always")
     docker = expect(Answer.YES, because="Docker sets no_new_privs where --security-opt asks for it")
 
     def lines(self, context: Context) -> Sequence[str]:

@@ -38,6 +38,9 @@ SHARED_READ = (
 )
 """Of a bare process, and of an instance with its own kernel, where a file needs no more than root."""
 
+UNMASKED = expect(Answer.YES, because="bwrap masks nothing, and its root owns the file")
+"""The same of a sandbox of bubblewrap's."""
+
 FIRST_ADDRESS = 1 << 28  # below are offsets; a User-mode Linux lies at 0x60000000, as programs do
 LOAD_TOLERANCE = 0.25
 THREADS_TOLERANCE = 0.25

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from lab.isolation.base import (
     BOOT_ID,
+    DROPPED,
+    NO_SYS,
     Answer,
     Boundary,
     Context,
@@ -22,6 +24,7 @@ from lab.isolation.base import (
     expect,
     expectations,
     on_whose_kernel,
+    stopped_by,
 )
 from lab.isolation.kernel import SHARED
 
@@ -80,6 +83,7 @@ class InterfacesInSysfs(_Network):
         container=expect(Answer.OWN, because="its /sys was mounted in its own network namespace"),
         own_kernel=expect(Answer.OWN, because="the guest's /sys shows the guest's network"),
         user_space=expect(Answer.NO, Answer.OWN, because="its kernel's /sys has no such folder, or its own"),
+        bubblewrap=NO_SYS,
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -88,7 +92,10 @@ class InterfacesInSysfs(_Network):
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         names, theirs = sorted(seen[0]["names"]), sorted(host[0]["names"])
         if not names:
-            return Found(answer=Answer.NO, evidence=f"/sys/class/net: {seen[0]['name'] or 'empty'}")
+            error = str(seen[0]["name"])
+            return Found(
+                answer=Answer.NO, evidence=f"/sys/class/net: {error or 'empty'}", mechanism=stopped_by(error)
+            )
         evidence = f"/sys/class/net: {' '.join(names)[:100]}"
         if on_whose_kernel(seen[1], host[1]) is Answer.GUEST or names != theirs:
             return Found(answer=Answer.OWN, evidence=evidence)
@@ -108,6 +115,7 @@ class _Socket(Privilege):
         ),
         own_kernel=expect(Answer.OWN, because="root is root, but of the guest's own network"),
         podman=expect(Answer.NO, because="the distribution's podman leaves it no CAP_NET_RAW"),
+        bubblewrap=DROPPED,
         user_space=expect(Answer.NO, because="runsc takes CAP_NET_RAW away unless it is told to leave it"),
     )
 
@@ -151,6 +159,7 @@ class NetworkSettings(_Socket):
         bare=expect(Answer.OWN, because=TOO),
         container=expect(Answer.NO, because="/proc/sys is mounted read-only"),
         own_kernel=expect(Answer.OWN, because="root is root, but of the guest's own network"),
+        bubblewrap=expect(Answer.OWN, because="bwrap leaves /proc/sys writable, which shows its own network"),
     )
 
 

@@ -99,6 +99,9 @@ class UserNamespace(Privilege):
             Answer.GUEST, Answer.NO, because="the guest's own kernel is asked, which refuses it in a chroot too"
         ),
         podman=expect(Answer.YES, because="the filter of podman's distribution allows unshare(2)"),
+        bubblewrap=expect(
+            Answer.YES, Answer.NO, because="no filter refuses unshare(2): what the host lets anybody do decides"
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lab.isolation.base import (
     BOOT_ID,
+    NO_SYS,
     Answer,
     Context,
     Found,
@@ -23,7 +24,7 @@ from lab.isolation.base import (
     is_another_kernel,
     on_whose_kernel,
 )
-from lab.isolation.kernel import CLOSE_SECONDS, SHARED, SHARED_READ
+from lab.isolation.kernel import CLOSE_SECONDS, SHARED, SHARED_READ, UNMASKED
 
 FINE_SECONDS = 1e-6
 
@@ -127,6 +128,7 @@ class TimerList(Readable):
         bare=SHARED_READ[0],
         container=expect(Answer.NO, because="/proc/timer_list is masked"),
         own_kernel=SHARED_READ[1],
+        bubblewrap=UNMASKED,
     )
 
 
@@ -163,6 +165,7 @@ class Energy(Privilege):
         bare=SHARED_READ[0],
         container=expect(Answer.NO, because="/sys/devices/virtual/powercap is masked"),
         own_kernel=expect(Answer.NO, because="the virtual machine has no such counter"),
+        bubblewrap=NO_SYS,
     )
 
 
@@ -180,6 +183,7 @@ class SharedCaches(Readable):
         bare=expect(Answer.YES, because="/sys is the host’s"),
         container=expect(Answer.YES, because="/sys is read-only, but shows the host's hardware"),
         own_kernel=expect(Answer.GUEST, Answer.NO, because="it sees the virtual processor's caches, if it shows any"),
+        bubblewrap=NO_SYS,
     )
 
 
@@ -200,4 +204,5 @@ class SamePages(Readable):
         bare=SHARED_READ[0],
         container=expect(Answer.YES, because="/sys is read-only, but shows the kernel's settings"),
         own_kernel=SHARED_READ[1],
+        bubblewrap=NO_SYS,
     )

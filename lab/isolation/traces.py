@@ -23,7 +23,7 @@ from lab.isolation.base import (
     expectations,
     on_whose_kernel,
 )
-from lab.isolation.kernel import SHARED, SHARED_READ
+from lab.isolation.kernel import SHARED, SHARED_READ, UNMASKED
 from lab.isolation.visibility import AboutProcesses
 
 EVERY_ID = "0 0 4294967295"
@@ -247,6 +247,7 @@ class Interrupts(Readable):
         container=expect(Answer.NO, because="/proc/interrupts is masked, as Docker does since 2025"),
         own_kernel=SHARED_READ[1],
         docker=expect(Answer.YES, Answer.NO, because="Docker masks it since 2025 only"),
+        bubblewrap=UNMASKED,
     )
 
 
@@ -262,4 +263,5 @@ class KeyList(Readable):
         bare=SHARED_READ[0],
         container=expect(Answer.NO, because="/proc/keys is masked"),
         own_kernel=SHARED_READ[1],
+        bubblewrap=UNMASKED,
     )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from lab.isolation.base import (
     BOOT_ID,
+    DROPPED,
+    NO_SYS,
     Answer,
     Context,
     Found,
@@ -29,6 +31,9 @@ class CorePattern(Privilege):
     line = "open /proc/sys/kernel/core_pattern write"
     allowed = frozenset({""})
     because = "/proc/sys is mounted read-only"
+    bubblewrap = expect(
+        Answer.YES, because="bwrap leaves /proc/sys to be written to, and its root owns what is there"
+    )
     mechanism = Mechanism.MASKED
 
 
@@ -55,6 +60,7 @@ class KernelSettings(Privilege):
     mechanism = Mechanism.MASKED
     pages = ("sysfs(5)",)
     because = "/sys is mounted read-only"
+    bubblewrap = NO_SYS
     user_mode = expect(Answer.NO, because="its kernel has no huge pages, and no such file")
     surprise = "Many files of /sys act on the whole machine at once."
 
@@ -74,6 +80,7 @@ class CgroupFiles(Privilege):
         own_kernel=expect(
             Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if it mounts any"
         ),
+        bubblewrap=NO_SYS,
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -109,6 +116,7 @@ class ReleaseAgent(Privilege):
         own_kernel=expect(
             Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if its kernel has any"
         ),
+        bubblewrap=expect(Answer.NO, because="it has no /sys, and may not mount"),
     )
 
 
@@ -122,3 +130,4 @@ class KernelCore(Readable):
     most_bytes = 4
     pages = ("proc_kcore(5)",)
     because = "/proc/kcore is masked, and Docker's 14 capabilities lack CAP_SYS_RAWIO"
+    bubblewrap = DROPPED

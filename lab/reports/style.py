@@ -26,6 +26,7 @@ BLACK, WHITE = "#1a1a19", "#fffffe"
 """Ink and paper that stay what they are on a dark page: words on a colour of their own."""
 BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
     "process": ("#6e6e6e", "#555555", "o"),
+    "bwrap": ("#bcbd22", "#65660f", "H"),
     "container": ("#0072b2", "#005f94", "s"),
     "userns": ("#332288", "#332288", "p"),
     "runc": ("#56b4e9", "#1d6d9c", "P"),

@@ -71,6 +71,7 @@ class Enter(metaclass=Names):
     PIVOT_ROOT = "pivot_root"
     MOVE = "move"  # the root's mount over /, where pivot_root(2) can't: on a ramfs
     CHROOT = "chroot"
+    STAY = "stay"  # not at all: it is put together for a program that enters it by itself
     IN_PLACE = "in place"  # chroot where the files are: without a mount namespace of its own, nothing is mounted
 
 

@@ -23,7 +23,9 @@ from lab.model import ImageConfig, Kernel, Limits, PublishedPort, Volume
 from lab.runtime.launcher.launcher import Launcher
 from lab.studies.compare.measure.parity import verify_manifest
 
-ON_HOST = [kind.name for kind in available() if kind.kernel is Kernel.HOST and not kind.stack]
+ON_HOST = [
+    kind.name for kind in available() if kind.kernel is Kernel.HOST and not (kind.stack and kind.stack.is_engine)
+]
 """Docker and podman have modules of their own: test_backends_docker.py, test_backends_podman.py."""
 
 
@@ -46,6 +48,10 @@ def backend(request: pytest.FixtureRequest, site: Site, image: Image, missing: C
     for check in site.backend(name).check():
         if not check.ok:
             missing(f"{check.name} ({check.found})")
+    try:
+        site.backend(name).fetch(print)
+    except LabError as error:
+        missing(f"{name}: {error}")
     site.backend(name).prepare(image)
     return name
 

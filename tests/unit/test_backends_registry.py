@@ -16,15 +16,16 @@ from lab.model import ImageConfig, Kernel
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
     assert [kind.name for kind in available()] == [
-        "process", "container", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml", "microvm", "vm",
+        "process", "bwrap", "container", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml", "microvm",
+        "vm",
     ]  # fmt: skip
     assert [kind.kernel for kind in available()] == [
-        *[Kernel.HOST] * 7,
+        *[Kernel.HOST] * 8,
         Kernel.USER_SPACE,
         Kernel.USER_MODE,
         *[Kernel.OWN] * 2,
     ]
-    references = ["userns", "runc", "crun", "podman", "docker", "gvisor", "uml"]
+    references = ["bwrap", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml"]
     assert [kind.name for kind in available() if kind.reference] == references
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lab.backends.bubble.sandbox import Made as Bubble
 from lab.backends.engine.instance import Call
 from lab.backends.libpod.container import Call as Run
 from lab.backends.support.ocicontainer import Made
@@ -256,6 +257,19 @@ PODMAN: dict[str, Explanation] = {
     ),
 }
 
+BUBBLE: dict[str, Explanation] = {
+    Bubble.NAMESPACES: Explanation(
+        what="bwrap, in the instance's group, clones a child into new namespaces, and names it.",
+        calls="clone",
+        page="bwrap(1)",
+    ),
+    Bubble.SANDBOX: Explanation(
+        what="The child mounts, drops capabilities, executes lab's helper, which tells of execve.",
+        calls="mount, pivot_root, capset, execve",
+        page="bwrap(1)",
+    ),
+}
+
 USER_MODE: dict[str, Explanation] = {
     Uml.PARTS: Explanation(
         what="An archive with lab's helper that says what to run; a folder for what is written.",
@@ -290,7 +304,7 @@ USER_MODE: dict[str, Explanation] = {
 }
 
 EXPLANATIONS: Mapping[str, Explanation] = (
-    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | PODMAN | MACHINE | USER_MODE
+    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | PODMAN | MACHINE | USER_MODE | BUBBLE
 )
 """By the name of the step."""
 

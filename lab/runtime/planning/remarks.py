@@ -25,6 +25,7 @@ NO_MAP = Remark("Nothing to map without a user namespace: root inside is root.",
 NO_JOIN = Remark("Nothing to join: all its namespaces are new, or the host's.", instead=True)
 NO_MASKS = Remark("Nothing is masked: all of the host's /proc and /sys is there.", instead=True)
 NO_PIVOT = Remark("Only the place where / begins is changed: root can leave again.", instead=True, page="chroot(2)")
+NO_ENTRY = Remark("Not here: the program to be executed does that.", instead=True)
 NO_HOSTNAME = Remark("It keeps the host's name.", instead=True)
 NO_PROMISE = Remark("Not set: set-uid programs give privileges.", instead=True)
 NO_FILTER = Remark("No filter: every system call is allowed.", instead=True)
@@ -47,6 +48,8 @@ def remarks(plan: Plan) -> dict[str, Remark]:
         found[Step.MASKS] = NO_MASKS
     if plan.enter == Enter.CHROOT:
         found[Step.ENTER] = NO_PIVOT
+    elif plan.enter == Enter.STAY:
+        found[Step.ENTER] = NO_ENTRY
     return found | _of_the_process(plan)
 
 

@@ -146,6 +146,9 @@ def open_console(
 
 def enter_root(plan: Plan, root: rootpath.Root) -> None:
     """The old root is made a slave before it is unmounted: that must not reach those who share its mounts."""
+    if plan.enter == Enter.STAY:
+        root.close()
+        return
     if plan.enter == Enter.MOVE:
         from lab.runtime.rootfs import nopivot  # few ask for it
 

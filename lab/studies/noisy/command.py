@@ -79,7 +79,7 @@ def noisy(
         from lab.studies.noisy.measure import Bound, Noisy, Wishes, fill
 
         chosen, seed = choose_backends(on), drawn(seed)
-        if engines := [name for name in chosen if site.backend(name).stack]:
+        if engines := [name for name in chosen if (stack := site.backend(name).stack) and stack.is_engine]:
             raise UsageError(
                 f"{engines[0]} can't be asked here: its own programs would be bounded together with the neighbours",
                 hint="--on container,runc",

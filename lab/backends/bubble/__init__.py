@@ -1,0 +1,1 @@
+"""What the backend ``bwrap`` is made of: where its program comes from, what it is told, one sandbox."""
