@@ -113,6 +113,7 @@ def test_a_changed_list_installs_again_with_the_constraints(checkout: Checkout) 
     assert checkout.run("true").returncode == 0
     assert "pip -m pip install" in checkout.calls.read_text()
     assert f"{checkout.path}/constraints.txt" in checkout.calls.read_text()
+    assert [line.split()[2] for line in checkout.calls.read_text().splitlines()] == ["pip", "compileall"]
     checkout.calls.write_text("")
     assert checkout.run("true").returncode == 0
     assert checkout.calls.read_text() == ""
@@ -140,6 +141,7 @@ def test_a_failed_installation_shows_the_end_of_its_log_and_is_not_mistaken_for_
     assert done.returncode == 1
     assert done.stdout == ""
     assert "pip was here" in done.stderr
+    assert "compileall" not in checkout.calls.read_text()
     assert not (checkout.path / ".venv" / ".bootstrap-stamp").exists()
 
 
