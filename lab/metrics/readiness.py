@@ -1,9 +1,12 @@
 """When is an instance there? Asked from outside, by the same client for every backend.
 
 Before the application's execve has been seen nothing can listen, so nobody knocks often: packets that a booting
-guest finds waiting would slow it down. From then on a fresh TCP connect starts every millisecond or two. A connect
+guest finds waiting would slow it down. From then on a fresh TCP connect starts every two milliseconds. A connect
 that gets no answer yet is left pending rather than given up: an emulated guest may need longer to answer than the
-step is. The step is the error bar of what is marked.
+step is. When many are pending no more are begun, but for those in the place of one so old that its packet must be
+lost. A guest that is given up too early answers connects that nobody waits for any more, is knocked at for ever,
+and does nothing but answer: receive livelock (Mogul and Ramakrishnan, ACM TOCS 15(3), 1997). The time since the
+latest connect began, a step as a rule, is the error bar of what is marked.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from lab.errors import GroupGone, LabError, LaunchError, NotReady
 from lab.host.clock import RUNNING, now
@@ -45,6 +49,8 @@ LATER_SECONDS = 3.0
 HEALTH_STEP_SECONDS = 0.02
 PATIENT_STEP_SECONDS = 0.1  # while the application is not known to run
 MOST_PENDING = 64
+LOST_SECONDS = 1.0  # when TCP sends a first packet again (RFC 6298, 2)
+LOST_PART = 0.25  # of the time since somebody may answer: whoever is slow is asked ever more seldom
 ANSWER_SECONDS = 10.0
 LARGEST_BODY_BYTES = 1 << 20
 ALIVE_STEP_SECONDS = 0.1
@@ -143,6 +149,11 @@ class _Watch:
             return PATIENT_STEP_SECONDS
         return STEP_SECONDS if now() - running < LATER_SECONDS else LATER_STEP_SECONDS
 
+    def lost_after_seconds(self) -> float:
+        """How old a connect without any answer is when it is given up."""
+        running = self.began
+        return LOST_SECONDS if running is None else max(LOST_SECONDS, LOST_PART * (now() - running))
+
     def patience_seconds(self) -> float:
         """How long to wait for one answer."""
         return max(STEP_SECONDS, min(ANSWER_SECONDS, self.deadline - now()))
@@ -169,29 +180,55 @@ class _Watch:
         return f"its logs are in {logs}", log_tail(logs)
 
 
+class _Attempt(NamedTuple):
+    """A connect that was begun, at a monotonic time in seconds."""
+
+    socket: socket.socket
+    began: float
+
+
 class _Sockets:
     """Fresh non-blocking sockets in lab's namespace, made some at a time: entering it costs a thread."""
 
     def __init__(self, run_in: Callable[[Callable[[], list[socket.socket]]], list[socket.socket]]) -> None:
         self._run_in = run_in
         self._ready: list[socket.socket] = []
-        self.pending: deque[socket.socket] = deque()
+        self.pending: deque[_Attempt] = deque()
+        self._latest = 0.0
 
     def take(self) -> socket.socket:
         if not self._ready:
             self._ready = self._run_in(lambda: [_fresh_socket() for _ in range(SOCKETS_AT_ONCE)])
         return self._ready.pop()
 
+    def knock(self, address: tuple[str, int], patience_seconds: float) -> None:
+        """Begin one more connect, unless as many as may be are pending and none is older than that."""
+        at = now()
+        if len(self.pending) >= MOST_PENDING:
+            if at - self.pending[0].began < patience_seconds:
+                return
+            self.pending.popleft().socket.close()
+        fresh = self.take()
+        with suppress(OSError):  # in progress; any other failure shows as an error on the socket
+            fresh.connect(address)
+        self.pending.append(_Attempt(fresh, at))
+        self._latest = at
+
+    def since_latest_seconds(self) -> float:
+        """How long ago the latest connect was begun."""
+        return now() - self._latest
+
     def drop_pending(self) -> None:
         """Hang up all other attempts: a server that serves one after the other would wait for their requests."""
         while self.pending:
-            self.pending.pop().close()
+            self.pending.pop().socket.close()
 
     def __enter__(self) -> _Sockets:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for unused in (*self._ready, *self.pending):
+        self.drop_pending()
+        for unused in self._ready:
             unused.close()
 
 
@@ -277,9 +314,10 @@ def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], so
             continue
         sockets.drop_pending()
         with connected:
-            watch.timeline.mark(Phase.LISTENING, resolution_seconds=step)
+            polled = max(step, sockets.since_latest_seconds())
+            watch.timeline.mark(Phase.LISTENING, resolution_seconds=polled)
             if isinstance(readiness, TcpReadiness):
-                watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.LISTENING), resolution_seconds=step)
+                watch.timeline.mark(Phase.RESPONDED, watch.timeline.at(Phase.LISTENING), resolution_seconds=polled)
                 return
             if isinstance(readiness, TalkReadiness):
                 wrong = ask_bytes(connected, readiness, watch.patience_seconds())
@@ -290,38 +328,33 @@ def _wait_port(watch: _Watch, readiness: Readiness, address: tuple[str, int], so
                 watch.last_answer = wrong and f"last answer: {wrong}"
             if not wrong:
                 # An answer is an event; only the attempt's start was polled.
-                watch.timeline.mark(Phase.RESPONDED, resolution_seconds=step)
+                watch.timeline.mark(Phase.RESPONDED, resolution_seconds=polled)
                 return
         time.sleep(step)
 
 
 def _knock(address: tuple[str, int], sockets: _Sockets, step_seconds: float, watch: _Watch) -> socket.socket | None:
     """Start one more connect, and give all that are pending a step's time; the first connected one, or None."""
-    fresh = sockets.take()
-    with suppress(OSError):  # in progress; any other failure shows as an error on the socket
-        fresh.connect(address)
-    sockets.pending.append(fresh)
-    if len(sockets.pending) > MOST_PENDING:
-        sockets.pending.popleft().close()
+    sockets.knock(address, watch.lost_after_seconds())
     if watch.began is None:
         watch.timeline.wait_first_of(REACHABLE, step_seconds)  # that ends the patient step at once
         step_seconds = 0.0
     return _first_connected(sockets.pending, step_seconds)
 
 
-def _first_connected(pending: deque[socket.socket], timeout_seconds: float) -> socket.socket | None:
+def _first_connected(pending: deque[_Attempt], timeout_seconds: float) -> socket.socket | None:
     """Wait until one of the pending connects succeeds; those that failed are closed and dropped."""
     end = now() + timeout_seconds
     poll = select.poll()  # select(2) would stop at descriptor 1023
     for waiting in pending:
-        poll.register(waiting, select.POLLOUT)
-    by_descriptor = {waiting.fileno(): waiting for waiting in pending}
+        poll.register(waiting.socket, select.POLLOUT)
+    by_descriptor = {waiting.socket.fileno(): waiting for waiting in pending}
     for descriptor, _ in poll.poll(timeout_seconds * 1000):
         tried = by_descriptor[descriptor]
         pending.remove(tried)
-        if tried.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-            return tried
-        tried.close()
+        if tried.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+            return tried.socket
+        tried.socket.close()
     if not pending:  # refused at once: the next attempt waits for its time all the same
         time.sleep(max(0.0, end - now()))
     return None

@@ -85,7 +85,7 @@ def test_http_waits_for_the_right_status_and_body(port: int, tmp_path: Path) -> 
         wait_ready(subject_of(instance, scenario(port, HttpReadiness(path="/x?y", body="hell"))))
         stamps = instance.timeline.stamps()
     assert stamps[Phase.EXECUTED] + 0.2 <= stamps[Phase.LISTENING] <= stamps[Phase.RESPONDED]
-    assert 0 < instance.timeline.resolution_seconds(Phase.LISTENING) <= 0.005
+    assert 0 < instance.timeline.resolution_seconds(Phase.LISTENING) < 0.1  # a step, and what a busy host adds to it
 
 
 def test_a_wrong_answer_is_never_ready_and_is_told_though_the_next_does_not_come(port: int, tmp_path: Path) -> None:
