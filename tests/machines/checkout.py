@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = ("results/sample/", "notebooks/")
+LEFT_OUT = ("results/sample/", "results/boundaries/", "notebooks/")
 """Large, and nothing asks for them in a machine."""
 
 

@@ -17,6 +17,7 @@ PARTS = (
     "scenarios",
     "lab",
     "results/sample",
+    "results/boundaries",
     "mkdocs.yml",
     "README.md",
     "CONTRIBUTING.md",
