@@ -39,6 +39,7 @@ class Bwrap(HostBackend):
     title = "sandbox (bubblewrap)"
     mechanism = "a process of the host behind namespaces and without capabilities, and with no filter or mask besides"
     order = 18
+    filtered = False
     reference = True
     stack = Stack.BUBBLEWRAP
     parity = Parity(

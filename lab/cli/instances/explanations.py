@@ -264,7 +264,7 @@ BUBBLE: dict[str, Explanation] = {
         page="bwrap(1)",
     ),
     Bubble.SANDBOX: Explanation(
-        what="The child mounts, drops capabilities, executes lab's helper, which tells of execve.",
+        what="It mounts, drops capabilities, and executes lab's helper, which tells of execve.",
         calls="mount, pivot_root, capset, execve",
         page="bwrap(1)",
     ),

@@ -289,6 +289,6 @@ def asked_for(backend: type[Backend], bundle: Path | None) -> Seccomp | None:
 
     None where there is no filter on the host's kernel.
     """
-    if backend.kernel is not Kernel.HOST or not backend.confines:
+    if backend.kernel is not Kernel.HOST or not backend.confines or not backend.filtered:
         return None
     return from_json(json.loads(bundle.read_text()), lambda _: None).linux.seccomp if bundle else default_profile()
