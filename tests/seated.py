@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from host_state import wait_until
@@ -41,7 +42,23 @@ class Seat:
     @contextmanager
     def running(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         """``lab`` with this as its controlling terminal."""
-        with subprocess.Popen([*LAB, *words], preexec_fn=lambda: os.login_tty(os.dup(self.slave))) as process:
+        with self._leading([*LAB, *words]) as process:
+            yield process
+
+    @contextmanager
+    def killing(self, *words: str) -> Iterator[Callable[[], None]]:
+        """``lab`` as a shell's child at this terminal, and what sends it SIGKILL: the end of whoever leads a session
+        hangs up its terminal (tty_ioctl(4)), and nobody could put that right. Its descriptors have two digits, as
+        those of a lab that has much open.
+        """
+        opened = " ".join(f"{number}</dev/null" for number in range(3, 10))
+        with self._leading(["sh", "-c", f'exec {opened}; "$@"; exit 0', "sh", *LAB, *words]) as shell:
+            children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children")
+            yield lambda: os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+
+    @contextmanager
+    def _leading(self, argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen(argv, preexec_fn=lambda: os.login_tty(os.dup(self.slave))) as process:
             try:
                 yield process
             finally:

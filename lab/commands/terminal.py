@@ -20,8 +20,11 @@ from lab.model import TerminalSize
 INPUT = 0
 LOCAL = 3  # in what tcgetattr returns: local modes
 GUARD = """trap '' HUP INT QUIT TERM TSTP TTOU
-saved=$(stty -g) && echo && read -r over <&"$1" || stty "$saved" """
-"""Puts the terminal right when its user was killed by SIGKILL: then the pipe ends without a word."""
+saved=$(stty -g <&2 2>/dev/null) && echo && read -r over || { stty "$saved" <&2 2>/dev/null; printf "$1" >&2; } """
+"""Puts the terminal, its standard error, right when its user was killed by SIGKILL: then its standard input ends
+without a word. In dash(1) no redirection names a descriptor of two digits.
+"""
+LEAVE_SCREEN = r"\033[?1049l\033[?25h"  # back from the alternate screen, with a cursor: ctlseqs of xterm(1)
 
 
 def wanted_size(*, interactive: bool) -> TerminalSize:
@@ -35,18 +38,20 @@ class Terminal:
     """The user's, from just before a command starts until it has ended; a context manager that restores it.
 
     Entered, it shows keys no more and passes each on at once, while ^C is still for lab. Handed over, every key goes
-    inside, ^C too, and so does every change of size.
+    inside, ^C too, and so does every change of size. With ``screen`` something is drawn on a screen of its own
+    meanwhile, which is left as well should lab be killed.
     """
 
-    def __init__(self, *, interactive: bool) -> None:
+    def __init__(self, *, interactive: bool, screen: bool = False) -> None:
         self._interactive = interactive
+        self._screen = screen
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         if self._interactive:
             saved = termios.tcgetattr(INPUT)
             with ExitStack() as undo:
-                undo.enter_context(_guarded())
+                undo.enter_context(_guarded(LEAVE_SCREEN if self._screen else ""))
                 undo.callback(_set, saved, termios.TCSADRAIN)
                 quiet = list(saved)
                 quiet[LOCAL] &= ~(termios.ECHO | termios.ICANON)
@@ -74,16 +79,18 @@ def _set(settings: list[Any], when: int) -> None:
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
-    """A process beside that restores the terminal should this one be killed."""
+def _guarded(written: str) -> Iterator[None]:
+    """A process beside that restores the terminal should this one be killed, and writes ``written`` to it, in
+    printf(1)'s notation.
+    """
     read, write = os.pipe2(os.O_CLOEXEC)
     with (
         os.fdopen(write, "wb", 0) as alive,
         subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, "sh", str(read)],
-            pass_fds=[read],
+            ["/bin/sh", "-c", GUARD, "sh", written],
+            stdin=read,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=INPUT,
         ) as guard,
     ):
         os.close(read)
