@@ -58,6 +58,7 @@ COMMANDS = {
     },
     "In class": {
         "class": ("lab.cli.classroom.app:app", "Lessons to predict in, a page for everybody's guesses, marks."),
+        "race": ("lab.cli.classroom.race:race", "Watch backends start the same application side by side."),
     },
     "This host, and lab itself": {
         "doctor": ("lab.cli.host.doctor:doctor", "Check this host, and print what to do about each lack."),

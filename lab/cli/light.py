@@ -19,7 +19,7 @@ MEASURE = {
 LINUX = frozenset({"fcntl", "grp", "pwd", "resource", "termios"})
 """Modules of the standard library that are not everywhere, on which what measures rests."""
 
-READS = "lab report, lab diff and lab results read runs that were measured elsewhere"
+READS = "lab report, lab diff, lab results and lab race --replay read runs that were measured elsewhere"
 
 
 def explained(error: ModuleNotFoundError) -> LabError | None:

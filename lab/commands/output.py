@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ def say(sentence: str) -> None:
     """A remark on standard error, unless ``--quiet`` was given."""
     if not Manner.quiet:
         print(harmless(sentence), file=sys.stderr, flush=True)
+
+
+def can_redraw() -> bool:
+    """Whether standard output is a terminal that can take a line back (terminfo(5) calls the others dumb)."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def harmless(text: str) -> str:

@@ -88,6 +88,8 @@ def reads(folder: Path, directory: Path, hidden: Iterable[str] = ()) -> None:
     compared = run(lab, "diff", SAMPLE, SAMPLE, directory=directory, hidden=hidden)
     assert (compared.returncode, compared.stderr) == (0, "")
     program = f"import lab; print(lab.__file__, len(lab.load('results/{SAMPLE}').frame))"
+    raced = run(lab, "race", "--replay", SAMPLE, directory=directory, hidden=hidden)
+    assert (raced.returncode, raced.stdout.count("TCG emulation")) == (0, 12), raced.stderr
     loaded = run(folder / "python", "-c", program, directory=directory, hidden=hidden)
     assert (loaded.returncode, loaded.stderr) == (0, "")
     assert loaded.stdout.startswith(str(folder.parent)), "it is the wheel's"
@@ -116,7 +118,10 @@ def test_results_are_read_and_nothing_is_measured(built: Path, tmp_path: Path) -
     (wheel,) = built.glob("*.whl")
     there = environment(tmp_path / "environment", wheel)
     reads(there, tmp_path, hidden=LINUX | set(MEASURE))
-    for lacks, words in ((LINUX, ("compare", "web-app")), (MEASURE, ("run", "web-app")), (MEASURE, ("doctor",))):
+    race = ("race", "web-app")
+    for lacks, words in (
+        (LINUX, ("compare", "web-app")), (MEASURE, ("run", "web-app")), (MEASURE, ("doctor",)), (LINUX, race),
+    ):  # fmt: skip
         refused = run(there / "lab", *words, directory=tmp_path, hidden=lacks)
         assert refused.returncode == 1
         assert "lab report" in refused.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +9,7 @@ import typer
 
 from lab.cli.instances.common import show, status
 from lab.commands.completion import complete_instance
-from lab.commands.output import JsonTo, write_json
+from lab.commands.output import JsonTo, can_redraw, write_json
 
 if TYPE_CHECKING:
     from lab.supervisor.record import Record
@@ -40,15 +38,10 @@ def top(
     now = usages(_chosen(names))
     if as_json:
         write_json([_fields(one, before.get(key)) for key, one in now.items()], as_json)
-    elif once or not _can_redraw():
+    elif once or not can_redraw():
         show([HEAD, *(_row(one, before.get(key)) for key, one in now.items())])
     else:
         _live(names, before, now)
-
-
-def _can_redraw() -> bool:
-    """Whether standard output is a terminal that can take a line back (terminfo(5) calls the others dumb)."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _chosen(names: list[str] | None) -> list[Record]:

@@ -46,7 +46,7 @@ def render(
     )
     # style sheets and scripts are lab's own text, and quotes in them must stay quotes
     css = Markup("\n".join(read(name, beside) for name in styles))
-    script = "\n".join(read(name) for name in scripts)
+    script = "\n".join(read(name, beside) for name in scripts)
     page: str = environment.get_template(name).render(
         context, css=css, script=Markup(script), script_digest=_digest(script), data=Markup(_json(data))
     )

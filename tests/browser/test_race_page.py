@@ -1,0 +1,165 @@
+"""The page of a race: it waits, runs at true speed and slower, says who was first, and is read by anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import SAMPLE, is_fetched
+from playwright.sync_api import Browser, Page, expect
+from synthetic import write_run
+
+from lab.classroom.race.page import write
+from lab.classroom.race.recorded import recorded
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+SIZES = {"projector": (1920, 1080), "laptop": (1366, 768), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """``sample``: the run that comes with lab. ``unlucky``: a made-up one in which something failed."""
+    root = tmp_path_factory.mktemp("races")
+    unlucky = write_run(root).path
+    return {
+        "sample": write(recorded(SAMPLE), root / "sample.html", SAMPLE / "report.html", "lab report sample"),
+        "unlucky": write(recorded(unlucky), root / "unlucky.html", None, f"lab report {unlucky.name}"),
+    }
+
+
+@pytest.fixture
+def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Callable[..., Page]]:
+    """A race in a page of its own; its clock ``stands`` until the test lets it run, or is real, as axe needs it."""
+    contexts, complaints = [], []
+
+    def open_page(name: str, size: str = "laptop", *, stands: bool = True, **options: object) -> Page:
+        width, height = SIZES[size]
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        page, address = context.new_page(), pages[name].as_uri()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda asked: complaints.append(asked.url) if is_fetched(asked.url, address) else None)
+        if stands:
+            page.clock.install()
+        page.goto(address)
+        if stands:
+            page.clock.pause_at(page.evaluate("Date.now()") + 1000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page, options={"runOnly": RULES, "resultTypes": ["violations"]}).response
+    assert len(found["passes"]) >= 12, "axe has looked at the page"
+    return [f"{each['id']}: {node['html'][:120]}" for each in found["violations"] for node in each["nodes"]]
+
+
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+
+
+def whole(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollHeight <= innerHeight + 1"))
+
+
+def lane(page: Page, index: int) -> list[str]:
+    """The standing of each station of a lane, by its class."""
+    cells = page.locator("#lanes > li").nth(index).locator(".cell")
+    return [str(cell.get_attribute("class")).removeprefix("cell ") for cell in cells.all()]
+
+
+def test_it_waits_and_then_runs_at_true_speed(visit: Callable[..., Page]) -> None:
+    page = visit("sample")
+    page.clock.run_for(20_000)
+    assert lane(page, 4) == ["ahead"] * 6, "the microvm waits"
+    expect(page.locator("#podium li")).to_have_count(0)
+    page.keyboard.press(" ")
+    page.clock.run_for(1_000)
+    names = [each.split("\n")[0] for each in page.locator("#lanes .who").all_inner_texts()]
+    assert names == ["● process", "100 × slower", "■ container", "100 × slower", "▲ microvm", "◆ vm"]
+    assert lane(page, 0) == ["passed", "none", "passed", "passed", "passed", "passed"]
+    assert lane(page, 1) == ["underway", "none", "ahead", "ahead", "ahead", "ahead"], "10 ms of it have passed"
+    assert lane(page, 4) == ["passed", "passed", "underway", "ahead", "ahead", "ahead"]
+    expect(page.locator("#podium li")).to_have_count(2)
+    expect(page.get_by_role("status")).to_contain_text("1st container")
+    page.clock.run_for(9_000)
+    expect(page.locator("#podium li")).to_have_count(4)
+    expect(page.locator("#podium .p1")).to_contain_text("container")
+    expect(page.locator("#clock")).to_have_text("8.556 s")
+
+
+def test_its_keys(visit: Callable[..., Page]) -> None:
+    page = visit("sample")
+    page.keyboard.press(" ")
+    page.clock.run_for(500)
+    page.keyboard.press(" ")
+    stood = page.locator("#clock").inner_text()
+    page.clock.run_for(5_000)
+    assert page.locator("#clock").inner_text() == stood
+    page.keyboard.press("+")
+    expect(page.locator("#told")).to_contain_text("2 × true speed")
+    page.keyboard.press(" ")
+    page.clock.run_for(4_300)
+    expect(page.locator("#podium li")).to_have_count(4)
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#told")).to_contain_text("round 2 of 6")
+    expect(page.locator("#podium li")).to_have_count(0)
+    page.keyboard.press("r")
+    page.clock.run_for(100)
+    assert float(page.locator("#clock").inner_text().removesuffix(" s")) < 1
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#told")).to_contain_text("round 1 of 6")
+    page.get_by_role("button", name="Next round →").click()
+    expect(page.locator("#told")).to_contain_text("round 2 of 6")
+
+
+@pytest.mark.parametrize("name", ["sample", "unlucky"])
+@pytest.mark.parametrize("size", list(SIZES))
+def test_it_fits_and_axe_finds_nothing(visit: Callable[..., Page], name: str, size: str) -> None:
+    page = visit(name, size, stands=False)
+    for keys in ([], [" ", "-", "-"], ["+"] * 8):
+        for key in keys:
+            page.keyboard.press(key)
+        if len(keys) > 3:
+            expect(page.locator("#told")).to_contain_text("over")
+        assert fits(page)
+        assert whole(page) or size == "phone", "nothing is scrolled in a lecture"
+        assert violations(page) == []
+
+
+def test_what_failed_says_so(visit: Callable[..., Page]) -> None:
+    page = visit("unlucky")
+    page.keyboard.press("ArrowRight")
+    page.clock.run_for(60_000)
+    expect(page.locator(".failed .course")).to_contain_text("did not finish")
+    expect(page.locator("#podium li")).to_have_count(3)
+
+
+def test_without_motion_numbers_change_twice_a_second(visit: Callable[..., Page]) -> None:
+    page = visit("sample", reduced_motion="reduce")
+    page.keyboard.press(" ")
+    seen = set()
+    for _ in range(20):
+        page.clock.run_for(50)
+        seen.add(page.locator("#clock").inner_text())
+    assert len(seen) <= 3
+    moving = "getComputedStyle(document.querySelector('.underway'), '::before').animationName"
+    assert page.evaluate(moving) == "none"
+
+
+def test_without_scripts_the_times_are_there(browser: Browser, pages: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(pages["sample"].as_uri())
+    page.locator("summary").click()
+    expect(page.locator("tbody tr")).to_have_count(24)
+    link = str(page.get_by_role("link", name="the report").get_attribute("href"))
+    assert (pages["sample"].parent / link).resolve() == SAMPLE / "report.html"
+    context.close()
