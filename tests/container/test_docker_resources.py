@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -131,12 +132,17 @@ def test_update_when_it_does_not_run(docker: Docker) -> None:
 
 
 def test_statistics(docker: Docker) -> None:
-    """Its own, not the host's: one of two processors' worth, thirty MiB, the processes that there are."""
+    """Its own, not the host's: half a processor's worth, thirty MiB, the processes that there are.
+
+    The Engine divides by what the host did between two readings that are not of one moment: on a slow host one share
+    may be any, 199.99 % of a single processor too. So the middle of three is asked.
+    """
     script = "dd if=/dev/zero of=/t/x bs=1M count=30 2> /dev/null; echo ready; while :; do :; done"
     name = docker.background("--memory", "64m", "--cpus", "0.5", "--tmpfs", "/t", "--", "sh", "-c", script)
     docker.until_said(name, "ready")
-    shown = json.loads(docker.ok("stats", "--no-stream", "--format", "{{json .}}", name))
-    assert 5 <= float(shown["CPUPerc"].rstrip("%")) <= 75
+    ask = ("stats", "--no-stream", "--format", "{{json .}}", name)
+    *_, shown = told = [json.loads(docker.ok(*ask)) for _ in range(3)]
+    assert 5 <= statistics.median(float(each["CPUPerc"].rstrip("%")) for each in told) <= 75
     used, limit = re.findall(r"([\d.]+)MiB", shown["MemUsage"])
     assert 30 <= float(used) <= 45
     assert limit == "64"
