@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from lab.host.cgroup.control import ControlGroup, CpuUsage, MemoryUsage
+from lab.host.cgroup.control import ControlGroup, CpuUsage, MemoryUsage, PageFaults
 from lab.host.clock import Timeline, now
 from lab.host.command import run
 from lab.inside import build
@@ -38,6 +38,9 @@ class LocalGroup:
     def cpu(self) -> CpuUsage:
         total = time.clock_gettime_ns(~self.pid << 3 | PROCESS_CPU_CLOCK)
         return CpuUsage(total_nanoseconds=total, user_nanoseconds=total, system_nanoseconds=0)
+
+    def faults(self) -> PageFaults | None:
+        return None
 
     def memory(self) -> MemoryUsage:
         return MemoryUsage(

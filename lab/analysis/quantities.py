@@ -56,7 +56,7 @@ def more_is_better(name: str, wanted: Collection[str] = ()) -> bool:
 
 def is_directed(name: str, wanted: Collection[str] = ()) -> bool:
     """Whether less (or more) of it is better, so that an instance that died has to count as the worst."""
-    directed = ("boot.", "teardown.", "cpu.", "load.", "work.", "crossings.")
+    directed = ("boot.", "teardown.", "cpu.", "load.", "work.", "crossings.", "debt.")
     return name.startswith(directed) or more_is_better(name, wanted)
 
 

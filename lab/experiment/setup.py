@@ -68,7 +68,7 @@ class Setup:
         if isinstance(self.scenario.readiness, DoneReadiness):
             return 0.0
         measured = {metric.name for metric in self.metrics}
-        idle = self.idle_seconds if measured & {"cpu", "memory"} else 0.0
+        idle = self.idle_seconds if measured & {"cpu", "memory", "debt"} else 0.0
         load = self.scenario.load if measured & {"cpu", "memory", "load"} else None
         return idle + (load.duration_seconds if load else 0.0)
 

@@ -178,6 +178,7 @@ class Metric(ABC):
     name: ClassVar[str]  # the first part of its quantities: "boot"
     order: ClassVar[int]  # of the hooks among metrics: what disturbs the instance comes later
     on_request: ClassVar[bool] = False  # whether it is measured only where its name is given, since it takes long
+    wants_answers: ClassVar[bool] = False  # whether it asks for answers, and has nothing to say where none is known
 
     def ready(self, subject: Subject) -> Iterable[Observation]:
         """It is ready: what its scenario waits for has just been seen."""

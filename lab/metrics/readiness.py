@@ -95,34 +95,6 @@ def wait_ready(subject: Subject) -> None:
         subject.cpu_at_response = instance.cgroup.cpu()
 
 
-def answer(subject: Subject) -> float | None:
-    """Seconds that a copy which is ready takes for one more answer: from a fresh connect until it was right.
-
-    None for a scenario whose readiness asks no port. Raises NotReady for a wrong answer, or none within ten seconds.
-    """
-    readiness, port = subject.scenario.readiness, subject.scenario.port
-    if port is None or not isinstance(readiness, (TcpReadiness, TalkReadiness, HttpReadiness)):
-        return None
-    address = (str(subject.instance.address), port)
-    (asking,) = subject.network.run_in(lambda: [_fresh_socket()])
-    with asking:
-        asking.settimeout(ANSWER_SECONDS)
-        began = now()
-        try:
-            asking.connect(address)
-        except OSError as error:
-            raise NotReady(f"{subject.instance.name} can't be connected to: {error}") from error
-        wrong = ""
-        if isinstance(readiness, TalkReadiness):
-            wrong = ask_bytes(asking, readiness, ANSWER_SECONDS)
-        elif isinstance(readiness, HttpReadiness):
-            wrong = ask_http(asking, address, readiness, ANSWER_SECONDS)
-        seconds = now() - began
-    if wrong:
-        raise NotReady(f"{subject.instance.name} was ready, and answers wrong now: {wrong}")
-    return seconds
-
-
 class _Watch:
     """One deadline, and whether the application still lives."""
 
@@ -198,7 +170,7 @@ class _Sockets:
 
     def take(self) -> socket.socket:
         if not self._ready:
-            self._ready = self._run_in(lambda: [_fresh_socket() for _ in range(SOCKETS_AT_ONCE)])
+            self._ready = self._run_in(lambda: [fresh_socket() for _ in range(SOCKETS_AT_ONCE)])
         return self._ready.pop()
 
     def knock(self, address: tuple[str, int], patience_seconds: float) -> None:
@@ -232,7 +204,8 @@ class _Sockets:
             unused.close()
 
 
-def _fresh_socket() -> socket.socket:
+def fresh_socket() -> socket.socket:
+    """Of the network namespace in which the calling thread is; it does not block."""
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made

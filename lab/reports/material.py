@@ -11,6 +11,7 @@ from typing import TypeVar
 import pandas as pd
 
 from lab.analysis.data import TWIN
+from lab.analysis.debt import owed, went_on
 from lab.analysis.factors.cubes import Cube, cubes
 from lab.analysis.factors.effects import effects
 from lab.analysis.findings import Finding, findings
@@ -95,6 +96,16 @@ class Ratio:
         return below.median != 0 and abs(above.median / below.median / self.ratio - 1) < MISFIT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """How many times as long an arm's first hundred answers took as its later ones: see `lab.analysis.debt.owed`."""
+
+    ratio: float
+    low: float
+    high: float
+    judged: Judgement
+
+
 class Material:
     """A loaded run with its summary, ratios and findings, and quick access to single values."""
 
@@ -151,6 +162,20 @@ class Material:
         return table.sort_values(
             "factor", key=lambda names: names.map(declared.index), kind="stable", ignore_index=True
         )
+
+    @cached_property
+    def owed(self) -> dict[str, Owed]:
+        """What the arms owed right after their start, by label; none where it was not measured."""
+        table = owed(self.loaded)
+        return {
+            row["arm"]: Owed(ratio=row["ratio"], low=row["low"], high=row["high"], judged=judgement(row))
+            for row in table.to_dict("records")
+        }
+
+    @cached_property
+    def went_on(self) -> dict[str, float]:
+        """Of arms that were restored, by label, the median of the seconds from the request until a copy went on."""
+        return went_on(self.loaded.frame)
 
     @cached_property
     def levels(self) -> str:

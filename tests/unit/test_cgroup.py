@@ -9,7 +9,7 @@ import pytest
 
 from lab.errors import GroupGone, LabError, LimitError
 from lab.host import procstat
-from lab.host.cgroup.control import ControlGroup, CpuUsage
+from lab.host.cgroup.control import ControlGroup, CpuUsage, PageFaults
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.hierarchy import Hierarchies, Mode, Unused
 from lab.model import Limits
@@ -157,6 +157,16 @@ def test_memory_of_v2(tmp_path: Path) -> None:
     assert usage.working_set_bytes == 150
     assert usage.peak_bytes is None
     assert usage.limit_bytes is None
+
+
+def test_faults_of_both_versions_are_told_apart(tmp_path: Path) -> None:
+    """The kernel's first count has the second in it; v1's of the group and all below it begins with total."""
+    v2 = {"@/memory.stat": "pgfault 70\npgmajfault 20\n"}
+    v1 = {"memory/@/memory.stat": "pgfault 7\npgmajfault 2\ntotal_pgfault 70\ntotal_pgmajfault 20\n"}
+    wanted = PageFaults(minor=50, major=20)
+    assert group(tmp_path / "v2", v1=False, v2=True, files=v2).faults() == wanted
+    assert group(tmp_path / "v1", v1=True, v2=False, files=v1).faults() == wanted
+    assert group(tmp_path / "none", v1=False, v2=True, files={"@/memory.stat": "anon 1\n"}).faults() is None
 
 
 def test_cpu_of_both_versions_is_in_seconds(tmp_path: Path) -> None:

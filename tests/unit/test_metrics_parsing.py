@@ -141,7 +141,8 @@ def test_no_answer_no_total() -> None:
 
 
 def test_metrics_are_found_in_the_order_of_their_hooks() -> None:
-    assert [metric.name for metric in metrics()] == ["boot", "job", "cpu", "memory", "load", "work", "crossings"]
+    wanted = ["boot", "job", "cpu", "memory", "debt", "load", "work", "crossings"]
+    assert [metric.name for metric in metrics()] == wanted
 
 
 @pytest.mark.parametrize("metric", metrics(), ids=lambda metric: metric.name)

@@ -200,6 +200,30 @@ def oom_kills(group: Group) -> int | None:
     return (_counts(group, "memory", file) or {}).get("oom_kill")
 
 
+class PageFaults(Record):
+    """How often a page was missing: ``minor``, and it was made or found in memory; ``major``, and it was read from a
+    disk.
+    """
+
+    minor: int
+    major: int
+
+    @classmethod
+    def of(cls, every: int, major: int) -> PageFaults:
+        """Out of the kernel's two counts, of which the first has the second in it."""
+        return cls(minor=max(0, every - major), major=major)
+
+
+def faults(group: Group) -> PageFaults | None:
+    """Of processes that ended, too. The kernel adds the processors' counts up when they come to some 64 each: the
+    last ones may be missing.
+    """
+    stat, prefix = memory_stat(group), "" if group.host.on_v2("memory") else "total_"
+    if stat is None or f"{prefix}pgfault" not in stat:
+        return None
+    return PageFaults.of(stat[f"{prefix}pgfault"], stat[f"{prefix}pgmajfault"])
+
+
 # Processes
 
 

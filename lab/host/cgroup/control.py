@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from lab.errors import LabError
 from lab.host.cgroup import accounting
-from lab.host.cgroup.accounting import CpuUsage, MemoryUsage
+from lab.host.cgroup.accounting import CpuUsage, MemoryUsage, PageFaults
 from lab.host.cgroup.group import DOCTOR, Group
 from lab.host.cgroup.hierarchy import Hierarchies, host_hierarchies
 from lab.model import Limits
 
-__all__ = ["ControlGroup", "CpuUsage", "MemoryUsage"]
+__all__ = ["ControlGroup", "CpuUsage", "MemoryUsage", "PageFaults"]
 
 T = TypeVar("T")
 
@@ -106,6 +106,12 @@ class ControlGroup:
     def cpu(self) -> CpuUsage:
         """CPU time charged to the group so far, of processes that ended too. Raises GroupGone, LabError."""
         return _told(accounting.cpu(self.group), "CPU time")
+
+    def faults(self) -> PageFaults | None:
+        """The page faults of its processes so far, of those that ended too; None where nobody counts them. See
+        `lab.host.cgroup.accounting.faults`.
+        """
+        return accounting.faults(self.group)
 
     def limit_hits(self) -> dict[str, int]:
         """How often the group met a limit so far; see `lab.host.cgroup.accounting.limit_hits`."""

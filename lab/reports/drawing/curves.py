@@ -43,7 +43,7 @@ def lines(sheet: Sheet) -> None:
         key = sheet.name(row, 0)
         (line,) = axes.plot(
             [point["at"] for point in row["points"]], [place(point["value"]) for point in row["points"]],
-            color=look.fill, linewidth=0.17 * sheet.base, linestyle="--" if look.hatch else "-",
+            color=look.fill, linewidth=0.17 * sheet.base, linestyle=_line(row, look),
         )  # fmt: skip
         sheet.tag(line, key)
         for point in row["points"]:
@@ -52,6 +52,11 @@ def lines(sheet: Sheet) -> None:
         sheet.write(
             key, sheet.width + 0.3 * sheet.base, below, row["text"], color=look.ink, fontweight="bold", size=0.92
         )
+
+
+def _line(row: Data, look: Look) -> str:
+    own = row.get("look", {}).get("line", "")
+    return str(own) or ("--" if look.hatch else "-")
 
 
 def _ends(point: Data) -> tuple[float, float]:

@@ -39,7 +39,18 @@ class Drawn:
 
 def plots() -> tuple[Plot, ...]:
     """Every figure, in the order of the report."""
-    from lab.reports.figures import boot, cpu, crossings, factors, isolation, load, memory, overview, work
+    from lab.reports.figures import (
+        boot,
+        cpu,
+        crossings,
+        debt,
+        factors,
+        isolation,
+        load,
+        memory,
+        overview,
+        work,
+    )
 
     return (
         Plot(name="overview", needs="", chart=overview.chart),
@@ -50,6 +61,7 @@ def plots() -> tuple[Plot, ...]:
         Plot(name="load", needs="load.", chart=load.chart),
         Plot(name="work", needs="work.", chart=work.chart),
         Plot(name="crossings", needs="crossings.", chart=crossings.chart),
+        Plot(name="debt", needs="debt.seconds", chart=debt.chart, data=debt.data),
         Plot(name="isolation", needs="isolation.", chart=isolation.chart),
         Plot(
             name="factors", needs="", chart=factors.main_effects, data=factors.effects_data,

@@ -97,7 +97,7 @@ def compare(
         typer.Option(
             "--metrics",
             metavar="A,B,…",
-            help="boot, memory, cpu, load, work, isolation, crossings. Default: all but crossings.",
+            help="boot, memory, cpu, load, work, isolation, crossings, debt. Default: all but the last two.",
         ),
     ] = "",
     memory: Annotated[
@@ -254,6 +254,7 @@ def _start(
     setup = replace(setup, host=host)
     require_budget(setup, plan, plan.budget_seconds)
     require_from_outside(setup.scenario, brought.disks)
+    _require_answers(setup)
     setup = treated(site, with_factors(site, setup, plan), plan)
     folder = RunFolder.create(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **brought.recorded))
     return _run(site, setup, plan, folder, shown, as_json)
@@ -410,6 +411,18 @@ def _needed_of(folder: RunFolder) -> Callable[[], float]:
         return blocks_needed(load(folder.path).ratios(), float(folder.run.settings["detect"]))
 
     return needed
+
+
+def _require_answers(setup: Setup) -> None:
+    """Refuse a metric that asks for answers of an application that is not known to give any. Raises UsageError."""
+    from lab.model import HttpReadiness, TalkReadiness
+
+    wanting = [metric.name for metric in setup.metrics if metric.wants_answers]
+    if wanting and not isinstance(setup.scenario.readiness, HttpReadiness | TalkReadiness):
+        raise UsageError(
+            f"{' and '.join(wanting)} asks for answers, and {setup.scenario.name} is waited for otherwise",
+            hint=f"--ready http:/path, or leave {' and '.join(wanting)} out of --metrics",
+        )
 
 
 def _metrics(words: str) -> list[str]:

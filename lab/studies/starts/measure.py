@@ -28,8 +28,8 @@ from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.host.survey import facts
 from lab.instance import Backend
+from lab.metrics.answers import answer
 from lab.metrics.base import Observation, Subject
-from lab.metrics.readiness import answer
 from lab.model import Phase
 from lab.results.store import RunFolder
 

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lab.analysis.quantities import format_value
-from lab.reports import crossings, factors, tables, words
+from lab.reports import crossings, debt, factors, tables, words
 from lab.reports.answers import WORDS, matrix
 from lab.reports.drawing import inline, looks_of
 from lab.reports.figures import Drawn
@@ -101,6 +101,9 @@ def _context(material: Material) -> dict[str, Any]:
         "load": tables.quantities(material, tables.LOAD, "Load: medians over blocks, 95 % intervals"),
         "work": tables.work(material),
         "crossings": crossings.table(material),
+        "debt": debt.table(material),
+        "debt_intro": debt.INTRO,
+        "debt_statements": [*debt.statements(material), *debt.growth(material)],
         "factors": factors.section(material),
         "probes": probes,
         "groups": [(group, list(members)) for group, members in groupby(probes, key=lambda probe: probe.group)],
@@ -129,6 +132,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("load", "Load", "answers per second, and how long one waits", bool(context["load"].rows)),
         ("work", "The scenario's own work", "what its client or job measured", bool(context["work"].rows)),
         ("crossings", "Crossings", "what a boundary makes dear, and what not", bool(context["crossings"].rows)),
+        ("debt", "Right after the start", "what is still owed after the first answer", bool(context["debt"].rows)),
         ("isolation", "Isolation", "what each boundary lets through, by trying", bool(context["probes"])),
         ("parity", "Were they the same?", "image, limits, and what differs all the same", True),
         ("host", "How quiet was the host?", "what else it did meanwhile", bool(context["quietness"].rows)),

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from lab.analysis.findings import Finding, Severity
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import leading, until
+from lab.reports import debt
 from lab.reports.charts import compared
 from lab.reports.crossings import table as table_of_crossings
 from lab.reports.factors import statements
 from lab.reports.material import Material, own_kernel, stamp
 from lab.reports.tables import tally
+from lab.reports.words import Statement
 from lab.results.record import Arm
 from lab.studies.compare.report.verdict import gravest_first
 
@@ -53,6 +55,8 @@ def show(run_folder: Path, console: Console | None = None) -> None:
         out.print(Text(f"{key}. Counts of answers, not a score.", style="dim"))
     if material.has("crossings."):
         out.print(crossings(material, min(out.width, WIDTH)))
+    for each in [*debt.statements(material), *debt.growth(material)]:
+        _say(out, each)
     out.print()
     for finding in found[len(first) :]:
         _tell(out, finding)
@@ -62,12 +66,18 @@ def show(run_folder: Path, console: Console | None = None) -> None:
         at = f"the factors, compared with their first levels; above: {material.levels}"
         out.print(Text(at, style="dim"), width=min(out.width, WIDTH))
     for each in told:
-        line = Text("• ", style="bold" if each.claim else "dim").append(each.sentence)
-        out.print(line.append(f" {each.sure}", style="dim"), width=min(out.width, WIDTH))
+        _say(out, each)
     report = run_folder / "report.html"
     if report.is_file():
         out.print()
         out.print(Text("report: ").append(str(report), style="bold"), soft_wrap=True)
+
+
+def _say(out: Console, said: Statement) -> None:
+    from rich.text import Text
+
+    line = Text("• ", style="bold" if said.claim else "dim").append(said.sentence)
+    out.print(line.append(f" {said.sure}", style="dim"), width=min(out.width, WIDTH))
 
 
 def _tell(out: Console, finding: Finding) -> None:
