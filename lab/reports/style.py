@@ -70,7 +70,7 @@ DARK = {
     "#006b4e": "#4cc79e", "#882255": "#d77aa6", "#2a6b60": "#6cc7b8", "#62621f": "#b9b95a",
     "#8c564b": "#c08a7d", "#6e4239": "#d9a99c", "#0b6375": "#63c5d8", "#117733": "#4fb477", "#0d5c27": "#79cf98",
     "#aa4499": "#d078c0", "#8a3379": "#e39bd6", "#cfe8dc": "#0f4a37", "#00503a": "#d8f5e8",
-    "#d6e6f5": "#14405f", "#003f66": "#dceefc",
+    "#65660f": "#c9ca5a", "#d6e6f5": "#14405f", "#003f66": "#dceefc",
     "#f9d5c3": "#6b2a0c", "#7a2600": "#ffe3d6", "#ececec": "#3a3a3a", "#404040": "#e6e6e6",
 }  # fmt: skip
 """What a colour becomes on a page read in the dark, where it would not be seen well; all others stay."""
