@@ -7,16 +7,14 @@ ends `lab.backends.bubble.sandbox`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.bubble import origin
-from lab.backends.bubble.origin import Program
-from lab.backends.support.binary import locate
+from lab.backends.support.binary import BINARY
+from lab.backends.support.fetched import Fetched
 from lab.backends.support.host import HostBackend
-from lab.errors import UsageError
-from lab.images.debian import fetching
 from lab.images.store import Image
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity, Survivor
 from lab.model import Check, Stack
@@ -28,11 +26,11 @@ if TYPE_CHECKING:
     from lab.runtime.config.model import Config, MountConfig
     from lab.runtime.launcher.spec import Spec
 
-BINARY, CAPABILITIES, FILTER, SETTINGS = "binary", "capabilities", "filter", "sysctls"
+CAPABILITIES, FILTER, SETTINGS = "capabilities", "filter", "sysctls"
 NONE, ALL, OFF, ON, WRITABLE, READ_ONLY = "none", "all", "off", "on", "writable", "read-only"
 
 
-class Bwrap(HostBackend):
+class Bwrap(Fetched, HostBackend):
     """lab's layers, network and limits; the boundary is bwrap's."""
 
     name = "bwrap"
@@ -41,6 +39,9 @@ class Bwrap(HostBackend):
     order = 18
     filtered = False
     reference = True
+    source = origin.SOURCE
+    another = "a bwrap of another version"
+    is_its = "Its bwrap"
     stack = Stack.BUBBLEWRAP
     parity = Parity(
         differences=(
@@ -78,7 +79,7 @@ class Bwrap(HostBackend):
         ),
         Knob(
             name=BINARY,
-            levels=(origin.PROGRAM,),
+            levels=(origin.SOURCE.program,),
             is_open=True,
             example="./bwrap-0.8,./bwrap-0.11",
             tells="what another version, or another build, of bwrap changes",
@@ -86,69 +87,8 @@ class Bwrap(HostBackend):
     )
 
     @classmethod
-    def program(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Program:
-        """The bwrap of instances with these knobs. Raises UsageError where it can't be executed or is none."""
-        wanted = knobs.get(BINARY, origin.PROGRAM)
-        if wanted == origin.PROGRAM:
-            if found := origin.find():
-                return found
-            raise UsageError(
-                f"{origin.PROGRAM} is not here yet", hint=f"lab run or compare --on {cls.name} fetches it"
-            )
-        program = origin.look_at(locate(wanted))
-        if program.trouble:
-            raise UsageError(
-                f"{wanted} can't be used: {program.trouble}", hint=f"a {origin.PROGRAM} of another version"
-            )
-        return program
-
-    @classmethod
-    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
-        levels = super().settle(knobs)
-        if levels[BINARY] != origin.PROGRAM:  # the usual one is looked at by `check`
-            levels[BINARY] = str(cls.program(levels).path)
-        return levels
-
-    @classmethod
-    def made_by(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Mapping[str, str]:
-        return cls.program(knobs).identity
-
-    @classmethod
-    def differences(cls, knobs: Mapping[str, str] = NO_KNOBS) -> tuple[str, ...]:
-        told = cls.made_by(knobs)
-        made = f"Made by {told['path']}: {told['version']}, {told['digest'][:19]}…"
-        return (*super().differences(knobs), made)
-
-    @classmethod
-    def unfetched(cls) -> str:
-        return "" if origin.find() else f"{origin.RELEASE}'s {origin.PACKAGE}"
-
-    @classmethod
-    def fetch(cls, told: Callable[[str], None]) -> None:
-        origin.fetch(told)
-
-    @classmethod
     def check(cls) -> list[Check]:
         return [*super().check(), cls._check_program()]
-
-    @classmethod
-    def _check_program(cls) -> Check:
-        """Whether it is there, or can be fetched when it is asked for; of the host's own, why it can't be used."""
-        own, found = origin.installed(), origin.find()
-        why = f"{own.path}: {own.trouble}; " if own is not None and own.trouble else ""
-        if found is not None:
-            said, is_ok = f"{found.path}: {found.trouble or found.version}", not found.trouble
-        elif fetching.can_be_fetched(origin.SUITE):
-            said, is_ok = f"not here; --on {cls.name} fetches {origin.RELEASE}'s, and leaves the host alone", True
-        else:
-            said, is_ok = "not installed, and this host's apt has no Debian archive to fetch it from", False
-        return Check(
-            name=cls.name,
-            ok=is_ok,
-            found=f"{why}{said}",
-            remedy=f"apt-get install {origin.PACKAGE}",
-            required_by=(cls.name,),
-        )
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         self.fetch(lambda _: None)

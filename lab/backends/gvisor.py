@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import record
-from lab.backends.reference import BINARY, Reference, binary_knob
+from lab.backends.reference import Reference, binary_knob
 from lab.backends.sentry import origin, platforms
 from lab.backends.sentry.platforms import PLATFORM
-from lab.backends.support.binary import Binary, locate, look_at
+from lab.backends.support.binary import BINARY, Binary, locate, look_at
 from lab.errors import BackendUnavailable, LabError, UsageError
 from lab.instance import NO_KNOBS, LaunchRequest, Parity, Survivor
 from lab.model import Check, Kernel
@@ -78,17 +78,17 @@ class Gvisor(Reference):
     def binary(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Binary:
         if knobs.get(BINARY, cls.program) != cls.program:
             return look_at(locate(knobs[BINARY]))
-        if found := origin.find():
+        if found := origin.SOURCE.find():
             return found
         raise UsageError(f"{cls.program} is not here yet", hint="lab run or compare --on gvisor fetches it")
 
     @classmethod
     def unfetched(cls) -> str:
-        return "" if origin.find() else f"{origin.RELEASE}'s {cls.program}"
+        return origin.SOURCE.unfetched()
 
     @classmethod
     def fetch(cls, told: Callable[[str], None]) -> None:
-        origin.fetch(told)
+        origin.SOURCE.fetch(told)
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
@@ -108,25 +108,8 @@ class Gvisor(Reference):
 
     @classmethod
     def _check_program(cls) -> Check:
-        """Whether it is there, or can be fetched when it is asked for; the host's own, if it is too old, and why."""
-        own, found = origin.installed(), origin.find()
-        why = f"{own.path}: {origin.trouble(own)}; " if own is not None and origin.trouble(own) else ""
-        if found is not None:
-            said, is_ok = f"{found.path}: {found.answers.describe()}", not origin.trouble(found)
-        elif origin.can_be_fetched():
-            said, is_ok = (
-                f"not here; --on {cls.name} fetches {origin.RELEASE}'s, 7 MB, and leaves the host alone",
-                True,
-            )
-        else:
-            said, is_ok = "not installed, and this host's apt has no Debian archive to fetch it from", False
-        return Check(
-            name=cls.name,
-            ok=is_ok,
-            found=f"{why}{said}",
-            remedy=f"put a {cls.program} of {origin.OLDEST} or later into PATH (gvisor.dev, or Debian 13's package)",
-            required_by=(cls.name,),
-        )
+        remedy = f"put a {cls.program} of {origin.OLDEST} or later into PATH (gvisor.dev, or Debian 13's package)"
+        return origin.SOURCE.check(lambda found: found.answers.describe(), remedy)
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         self.fetch(lambda _: None)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from lab.backends import registry
-from lab.backends.reference import BINARY, Reference, binary_knob
-from lab.backends.support.binary import WRITTEN, Binary, locate, look_at
+from lab.backends.reference import Reference, binary_knob
+from lab.backends.support.binary import BINARY, WRITTEN, Binary, locate, look_at
 from lab.backends.support.brought import Brought
 from lab.errors import UsageError
 from lab.instance import NO_KNOBS

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.container import Container
-from lab.backends.support.binary import Binary, locate, look_at
+from lab.backends.support.binary import BINARY, Binary, locate, look_at
 from lab.backends.support.ocicontainer import OciContainer, Runtime
 from lab.errors import UsageError
 from lab.host.cgroup.delegation import group_of
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from lab.backends.support.resources import InstanceResources
     from lab.backends.support.shared import SharedParts
 
-BINARY = "binary"
 JOINED = "All cgroup hierarchies of the host are joined, those that lab does without too."
 WRITABLE = (
     "On cgroup v1 the tmpfs above the view of the cgroups can be written to (seen: runc 1.0, 1.1, crun 0.17, 1.8)."

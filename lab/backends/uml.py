@@ -9,25 +9,24 @@ system call of theirs is stopped, and answered by it. Where the program comes fr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.support.base import SiteBackend, raise_as_launch_error
-from lab.backends.support.binary import locate
+from lab.backends.support.base import raise_as_launch_error
+from lab.backends.support.binary import BINARY
+from lab.backends.support.fetched import Fetched, Program
 from lab.backends.support.guest import GuestInstance
 from lab.backends.support.machine import LONGEST_DIRECTORY_BYTES, tun
 from lab.backends.support.resources import InstanceResources
 from lab.backends.usermode import origin
-from lab.backends.usermode.origin import Program
-from lab.errors import LaunchError, LimitError, UsageError
+from lab.errors import LaunchError, LimitError
 from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
 from lab.host.survey import checks
-from lab.images.debian import fetching
 from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity
@@ -37,12 +36,11 @@ if TYPE_CHECKING:
     from lab.backends.usermode.machine import Request, UserModeLinux
     from lab.network.network import TapEndpoint
 
-BINARY = "binary"
 DEFAULT_MEMORY_BYTES = 512 << 20
 LEAST_MEMORY_BYTES = 48 << 20
 
 
-class Uml(SiteBackend):
+class Uml(Fetched):
     """The image's disk, a copy-on-write layer over it, and Linux as a program."""
 
     name = "uml"
@@ -50,11 +48,14 @@ class Uml(SiteBackend):
     mechanism = "a Linux kernel of its own that runs as a process of the host, and traces the application's processes"
     kernel = Kernel.USER_MODE
     reference = True
+    source = origin.SOURCE
+    another = "make ARCH=um builds one: ./linux"
+    is_its = "Its kernel"
     order = 44
     knobs = (
         Knob(
             name=BINARY,
-            levels=(origin.PROGRAM,),
+            levels=(origin.SOURCE.program,),
             is_open=True,
             example="./linux-6.12,./linux-6.18",
             tells="what another version, or a build of one's own, of that kernel changes",
@@ -77,44 +78,6 @@ class Uml(SiteBackend):
     )
 
     @classmethod
-    def program(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Program:
-        """The kernel of instances with these knobs. Raises UsageError where it can't be executed or is none."""
-        wanted = knobs.get(BINARY, origin.PROGRAM)
-        if wanted == origin.PROGRAM:
-            if found := origin.find():
-                return found
-            raise UsageError("User-mode Linux is not here yet", hint=f"lab run or compare --on {cls.name} fetches it")
-        program = origin.look_at(locate(wanted))
-        if program.trouble:
-            raise UsageError(f"{wanted} can't be used: {program.trouble}", hint="make ARCH=um builds one: ./linux")
-        return program
-
-    @classmethod
-    def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
-        levels = super().settle(knobs)
-        if levels[BINARY] != origin.PROGRAM:  # the usual one is looked at by `check`
-            levels[BINARY] = str(cls.program(levels).path)
-        return levels
-
-    @classmethod
-    def made_by(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Mapping[str, str]:
-        return cls.program(knobs).identity
-
-    @classmethod
-    def differences(cls, knobs: Mapping[str, str] = NO_KNOBS) -> tuple[str, ...]:
-        told = cls.made_by(knobs)
-        made = f"Its kernel: {told['path']}: {told['version']}, {told['digest'][:19]}…"
-        return (*super().differences(knobs), made)
-
-    @classmethod
-    def unfetched(cls) -> str:
-        return "" if origin.find() else f"{origin.RELEASE}'s {origin.PACKAGE}"
-
-    @classmethod
-    def fetch(cls, told: Callable[[str], None]) -> None:
-        origin.fetch(told)
-
-    @classmethod
     def check(cls) -> list[Check]:
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
         return [
@@ -126,26 +89,6 @@ class Uml(SiteBackend):
             tun(),
             cls._check_program(),
         ]
-
-    @classmethod
-    def _check_program(cls) -> Check:
-        """Whether it is there, or can be fetched when it is asked for; of the host's own, why it can't be used."""
-        own, found = origin.installed(), origin.find()
-        why = f"{own.path}: {own.trouble}; " if own is not None and own.trouble else ""
-        if found is not None:
-            said, is_ok = found.trouble or f"{found.path}: Linux {found.release}", not found.trouble
-        elif fetching.can_be_fetched(origin.SUITE):
-            what = f"{origin.RELEASE}'s, 40 MB, and leaves the host alone"
-            said, is_ok = f"not here; --on {cls.name} fetches {what}", True
-        else:
-            said, is_ok = "not installed, and this host's apt has no Debian archive to fetch it from", False
-        return Check(
-            name=cls.name,
-            ok=is_ok,
-            found=f"{why}{said}",
-            remedy=f"apt-get install {origin.PACKAGE}",
-            required_by=(cls.name,),
-        )
 
     @classmethod
     def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:

@@ -8,10 +8,10 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from lab.errors import NotReady
+from lab.host import procstat
 from lab.host.cgroup.control import ControlGroup, PageFaults
 from lab.host.clock import now
 from lab.metrics.answers import answers
@@ -154,14 +154,14 @@ def _resident(value: int, state: str) -> Observation:
 # Page faults
 
 
-def own_faults(cgroup: ControlGroup, proc: Path = Path("/proc")) -> PageFaults:
+def own_faults(cgroup: ControlGroup) -> PageFaults:
     """What the processes in a group have counted for themselves, and for children that they waited for (proc(5),
     /proc/PID/stat). Of a child that nobody waits for, nothing is left when it has ended.
     """
     minor = major = 0
     for pid in cgroup.processes():
         try:
-            words = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            words = procstat.fields(pid)
         except (FileNotFoundError, ProcessLookupError):  # it has just ended
             continue
         minor += int(words[7]) + int(words[8])

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pandas as pd
 
 from lab.analysis.data import TWIN
-from lab.analysis.debt import owed, went_on
+from lab.analysis.debt import by_request, owed, went_on
 from lab.analysis.factors.cubes import Cube, cubes
 from lab.analysis.factors.effects import effects
 from lab.analysis.findings import Finding, findings
@@ -171,6 +171,11 @@ class Material:
             row["arm"]: Owed(ratio=row["ratio"], low=row["low"], high=row["high"], judged=judgement(row))
             for row in table.to_dict("records")
         }
+
+    @cached_property
+    def by_request(self) -> pd.DataFrame:
+        """How long an answer took, by its number: see `lab.analysis.debt.by_request`."""
+        return by_request(self.loaded.frame)
 
     @cached_property
     def went_on(self) -> dict[str, float]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.backends.bubble import options, origin
+from lab.backends.bubble import options
 from lab.backends.bwrap import Bwrap
 from lab.backends.support import binary
 from lab.errors import BackendUnavailable, UsageError
+from lab.images.debian import apt
 from lab.model import Process
 from lab.runtime.bundle import container_config
 from lab.runtime.config.model import Config
@@ -24,7 +25,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/sbin:/sbin")
     monkeypatch.setattr(binary, "SYSTEM_FOLDERS", "/sbin")
     monkeypatch.setattr(binary, "_located", {})
-    monkeypatch.setattr(origin.fetching.apt, "sources_beyond", lambda suite: "")
+    monkeypatch.setattr(apt, "sources_beyond", lambda suite: "")
     return tmp_path / "bin"
 
 

@@ -15,6 +15,7 @@ from lab.backends.sentry import origin
 from lab.backends.support import binary
 from lab.commands.measuring import choose_backends
 from lab.errors import BackendUnavailable, UsageError
+from lab.images.debian import apt
 
 Made = Callable[[Path, str], Path]
 
@@ -37,7 +38,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binary, "_located", {})
     monkeypatch.setattr(registry, "_admitted", {})
     monkeypatch.setattr(registry, "_words", {})
-    monkeypatch.setattr(origin.fetching.apt, "sources_beyond", lambda suite: "")
+    monkeypatch.setattr(apt, "sources_beyond", lambda suite: "")
 
 
 def program_check() -> tuple[bool, str]:
@@ -47,7 +48,7 @@ def program_check() -> tuple[bool, str]:
 
 def test_the_hosts_own_comes_first_if_it_is_new_enough(tmp_path: Path) -> None:
     kept = runsc(tmp_path / "home/programs/runsc-1", "0.0~20240729.0")
-    assert origin.find() is not None
+    assert origin.SOURCE.find() is not None
     assert Gvisor.binary().path == kept
     own = runsc(tmp_path / "bin", "release-20250101.0")
     assert Gvisor.binary().path == own
@@ -72,14 +73,14 @@ def test_without_an_archive_it_is_refused_with_the_remedy_and_fetches_nothing(tm
     assert not program_check()[0]
     told: list[str] = []
     with pytest.raises(BackendUnavailable) as caught:
-        origin.fetch(told.append)
+        origin.SOURCE.fetch(told.append)
     assert "PATH" in caught.value.hint
     assert told == []
     assert not (tmp_path / "home").exists()
 
 
 def test_an_archive_is_enough_to_be_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin.fetching.apt, "sources_beyond", lambda suite: f"Suites: {suite}\n")
+    monkeypatch.setattr(apt, "sources_beyond", lambda suite: f"Suites: {suite}\n")
     assert program_check()[0]
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from lab.backends.support import binary
 from lab.backends.uml import Uml
-from lab.backends.usermode import origin, place
+from lab.backends.usermode import place
 from lab.backends.usermode.handover import Handover
 from lab.errors import BackendUnavailable, UsageError
 from lab.hypervisor.channels.frames import HEADER, NUMBER
 from lab.hypervisor.channels.keyboard import Keyboard
+from lab.images.debian import apt
 from lab.model import Process, TerminalSize
 
 PROCESS = Process(argv=("sh", "-c", "true"), environment={"A": "b c"}, working_directory="/srv", uid=7, gid=8)
@@ -28,7 +29,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setattr(binary, "SYSTEM_FOLDERS", "/sbin")
     monkeypatch.setattr(binary, "_located", {})
-    monkeypatch.setattr(origin.fetching.apt, "sources_beyond", lambda suite: "")
+    monkeypatch.setattr(apt, "sources_beyond", lambda suite: "")
     return tmp_path / "bin"
 
 

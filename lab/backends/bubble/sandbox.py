@@ -7,7 +7,7 @@
     4. it mounts, drops capabilities, executes lab's helper, which tells of execve(2)  → EXECUTED
 
 bwrap stays, and waits for that first process: its exit code is the application's. Commands beside the application are
-lab's own doing, who enters the namespaces and gives away what bwrap gave away: bwrap has no way to run a second one.
+lab's own doing: it enters the namespaces and gives away what bwrap gave away, which has no way to run a second one.
 
 Source: bwrap(1); setns(2).
 """
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Self
 from lab import record
 from lab.backends.bubble.options import OPTIONS, command, options
 from lab.errors import LabError, LaunchError
+from lab.host import procstat
 from lab.host.clock import Listener, Timeline, now
 from lab.host.execution import terminals
 from lab.images.tree import Tree
@@ -48,7 +49,7 @@ from lab.runtime.rootfs.layers import Overlay
 from lab.runtime.seccomp import compiler
 
 if TYPE_CHECKING:
-    from lab.backends.bubble.origin import Program
+    from lab.backends.support.fetched import Program
     from lab.host.cgroup.control import ControlGroup
     from lab.runtime.launcher.execs import Exec
     from lab.runtime.launcher.launcher import Container, Launcher
@@ -283,6 +284,6 @@ def _opened(pid: int, cgroup: ControlGroup) -> int:
 def _parent(pid: int) -> int:
     """0 of a process that has ended (proc_pid_stat(5))."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return int(procstat.fields(pid)[1])
     except (OSError, ValueError):
         return 0

@@ -26,6 +26,9 @@ from lab.errors import LabError, UsageError
 from lab.host.survey.checks import SYSTEM_FOLDERS
 from lab.host.survey.facts import find_version
 
+BINARY = "binary"
+"""The knob whose levels are programs."""
+
 VERBS = ("create", "start", "state", "kill", "delete")
 ASKED_SECONDS = 10.0
 LONGEST_LINE = 120

@@ -38,7 +38,7 @@ from lab.model import Completed, Limits, Phase, Process
 from lab.runtime.launcher.descriptors import memory_file
 
 if TYPE_CHECKING:
-    from lab.backends.usermode.origin import Program
+    from lab.backends.support.fetched import Program
     from lab.runtime.launcher.launcher import Container, Launcher
     from lab.runtime.launcher.spec import Spec
 

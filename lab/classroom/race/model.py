@@ -71,7 +71,7 @@ class Round:
         return max((lane.finish or 0.0 for lane in self.lanes), default=0.0)
 
     def places(self) -> dict[str, int]:
-        """The place of every lane that finished, by name; who is equally fast shares one."""
+        """The place of every lane that finished, by name; lanes that are equally fast share one."""
         times = {lane.name: lane.finish for lane in self.lanes if lane.finish is not None}
         return {name: 1 + sum(other < time for other in times.values()) for name, time in times.items()}
 

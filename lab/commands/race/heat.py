@@ -1,6 +1,6 @@
 """A live round: each backend starts its copy of the application at the same moment, in a thread of its own.
 
-Copies that are ready stand until the last one is, and are then stopped: a stop disturbs nobody who still runs.
+Copies that are ready stand until the last one is, and are then stopped: a stop would disturb those that still start.
 """
 
 from __future__ import annotations

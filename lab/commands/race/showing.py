@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 0.05
 LIVE_FRAME_SECONDS = 0.1
-"""Who draws takes time from those who run."""
+"""Drawing takes time from the copies that run."""
 PODIUM_SECONDS = 4.0
 """How long a round's end is seen where no key can be pressed."""
 KEYS = "space start/stop   r again   + - speed   ← → round   q end"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lab.analysis.debt import LATER, PLACES, by_request
+from lab.analysis.debt import LATER, PLACES
 from lab.analysis.quantities import format_value
 from lab.reports import style
 from lab.reports.charts import Chart, Data, Panel, mark, whose
@@ -21,8 +21,9 @@ MOST = 8
 
 def chart(material: Material) -> Chart:
     """A line per arm over the numbers of its answers; its last point are those of the same copies later."""
-    points = {arm.label: _points(material, arm) for arm in _shown(material)}
-    rows = tuple(_row(material, arm, points[arm.label]) for arm in _shown(material) if points[arm.label])
+    shown = _shown(material)
+    points = {arm.label: _points(material, arm) for arm in shown}
+    rows = tuple(_row(material, arm, points[arm.label]) for arm in shown if points[arm.label])
     return Chart(
         title="What is still owed after the first answer",
         how="medians over copies with 95 % intervals · of several answers each copy's median · lower is better",
@@ -33,13 +34,13 @@ def chart(material: Material) -> Chart:
             ),
         ),
         alt="Time of an answer by its number. "
-        + " ".join(_sentence(arm, points[arm.label]) for arm in _shown(material)),
+        + " ".join(_sentence(arm, points[arm.label]) for arm in shown),
     )  # fmt: skip
 
 
 def data(material: Material) -> str:
     """The points of the figure, as CSV."""
-    return str(by_request(material.loaded.frame).to_csv(index=False))
+    return str(material.by_request.to_csv(index=False))
 
 
 def _shown(material: Material) -> list[Arm]:
@@ -66,7 +67,7 @@ def _row(material: Material, arm: Arm, points: list[Data]) -> Data:
 
 
 def _points(material: Material, arm: Arm) -> list[Data]:
-    frame = by_request(material.loaded.frame)
+    frame = material.by_request
     places = {name: place for place, name in enumerate((*PLACES, LATER))}
     return [
         {"at": places[row["requests"]]} | mark(_value(row), arm, _called(row["requests"]))
