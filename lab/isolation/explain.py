@@ -103,7 +103,7 @@ def explanation(probe: Probe, width: int = 100) -> str:
 
 
 def _kinds_of(probe: Probe) -> dict[Boundary, str]:
-    """What is expected of each kind of boundary, said once where a user namespace or another maker changes nothing."""
+    """What is expected of each kind, said once where a user namespace or another maker changes nothing."""
     usual = probe.expected[Boundary.CONTAINER]
     same = {kind for kind in (Boundary.USER_NAMESPACE, *OTHERS) if probe.expected[kind] == usual}
     once = dict(KINDS)

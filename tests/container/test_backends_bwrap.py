@@ -11,7 +11,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import contract
@@ -20,6 +19,7 @@ from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
 from tiny import tiny_image
+from usable import trouble, unchanged_host
 
 from lab.backends.bubble.sandbox import Sandbox
 from lab.backends.bwrap import Bwrap
@@ -37,33 +37,16 @@ BWRAP = "bwrap"
 READY = "echo ready; while :; do sleep 0.05; done"
 
 
-@cache
-def trouble() -> str:
-    """Why it can't be had here, in a line; "" where it can, and is fetched."""
-    try:
-        for check in Bwrap.check():
-            if not check.ok:
-                return f"{check.name} ({check.found})"
-        Bwrap.fetch(print)
-    except LabError as error:
-        return f"bubblewrap: {error}"
-    return ""
-
-
 @pytest.fixture(autouse=True)
 def usable(missing: Callable[[str], None]) -> None:
-    if trouble():
-        missing(trouble())
+    if lacking := trouble(Bwrap):
+        missing(lacking)
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if trouble():
-        pytest.skip(trouble())
-    before = snapshot()
-    with Site.open() as opened:
+    with unchanged_host(trouble(Bwrap)) as opened:
         yield opened
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
 from tiny import tiny_image
+from usable import unchanged_host
 
 from lab.backends.docker import Docker
 from lab.backends.engine import dockerd
@@ -45,12 +46,9 @@ def usable(missing: Callable[[str], None]) -> None:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if dockerd.lacking():
-        pytest.skip(f"{dockerd.lacking()} is not installed")
-    before = snapshot()
-    with Site.open() as opened:
+    lacking = dockerd.lacking()
+    with unchanged_host(f"{lacking} is not installed" if lacking else "") as opened:
         yield opened
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import contract
@@ -20,6 +19,7 @@ from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, wait_until
 from killed import check_a_killed_lab_leaves_nothing
 from tiny import tiny_image
+from usable import trouble, unchanged_host
 
 from lab import record
 from lab.backends.gvisor import Gvisor
@@ -43,33 +43,16 @@ GVISOR = "gvisor"
 READY = "echo ready; while :; do sleep 0.05; done"
 
 
-@cache
-def trouble() -> str:
-    """Why it can't be had here, in a line; "" where it can, and is fetched."""
-    try:
-        for check in Gvisor.check():
-            if not check.ok:
-                return f"{check.name} ({check.found})"
-        Gvisor.fetch(print)
-    except LabError as error:
-        return f"gVisor's program: {error}"
-    return ""
-
-
 @pytest.fixture(autouse=True)
 def usable(missing: Callable[[str], None]) -> None:
-    if trouble():
-        missing(trouble())
+    if lacking := trouble(Gvisor):
+        missing(lacking)
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if trouble():
-        pytest.skip(trouble())
-    before = snapshot()
-    with Site.open() as opened:
+    with unchanged_host(trouble(Gvisor)) as opened:
         yield opened
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
 from tiny import tiny_image
+from usable import unchanged_host
 
 from lab.backends.libpod import podman
 from lab.backends.libpod.container import PodmanContainer
@@ -46,12 +47,8 @@ def usable(missing: Callable[[str], None]) -> None:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if lacking := podman.lacking():
-        pytest.skip(lacking)
-    before = snapshot()
-    with Site.open() as opened:
+    with unchanged_host(podman.lacking()) as opened:
         yield opened
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import contract
@@ -20,6 +19,7 @@ from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, wait_until
 from killed import check_a_killed_lab_leaves_nothing
 from tiny import GREETING, tiny_image
+from usable import trouble, unchanged_host
 
 from lab.backends.site import Site
 from lab.backends.support.guest import GuestInstance
@@ -39,33 +39,16 @@ UML = "uml"
 READY = "echo ready; while :; do sleep 0.2; done"
 
 
-@cache
-def trouble() -> str:
-    """Why it can't be had here, in a line; "" where it can, and is fetched."""
-    try:
-        for check in Uml.check():
-            if not check.ok:
-                return f"{check.name} ({check.found})"
-        Uml.fetch(print)
-    except LabError as error:
-        return f"User-mode Linux: {error}"
-    return ""
-
-
 @pytest.fixture(autouse=True)
 def usable(missing: Callable[[str], None]) -> None:
-    if trouble():
-        missing(trouble())
+    if lacking := trouble(Uml):
+        missing(lacking)
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if trouble():
-        pytest.skip(trouble())
-    before = snapshot()
-    with Site.open() as opened:
+    with unchanged_host(trouble(Uml)) as opened:
         yield opened
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +116,7 @@ def test_it_is_a_linux_as_large_as_the_limits_say(running: GuestInstance) -> Non
     total = running.execute(["sh", "-c", "grep MemTotal /proc/meminfo; nproc; uname -r"]).stdout.decode().split()
     assert 0.7 * 256 * contract.MIB < int(total[1]) * 1024 <= 256 * contract.MIB
     assert total[-2] == "1"
-    assert total[-1] == Uml.program().release
+    assert f"Linux {total[-1]}" == Uml.program().version
     assert running.cgroup.effective_limits().cpus == contract.LIMITS.cpus
 
 

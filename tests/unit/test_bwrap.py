@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bare import bare_host, program
 
 from lab.backends.bubble import options
 from lab.backends.bwrap import Bwrap
-from lab.backends.support import binary
 from lab.errors import BackendUnavailable, UsageError
-from lab.images.debian import apt
 from lab.model import Process
 from lab.runtime.bundle import container_config
 from lab.runtime.config.model import Config
@@ -21,26 +20,13 @@ ROOT = "/scratch/root"
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host without any, whose apt knows no Debian; the folder that is its PATH."""
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/sbin:/sbin")
-    monkeypatch.setattr(binary, "SYSTEM_FOLDERS", "/sbin")
-    monkeypatch.setattr(binary, "_located", {})
-    monkeypatch.setattr(apt, "sources_beyond", lambda suite: "")
-    return tmp_path / "bin"
-
-
-def bwrap(path: Path, said: str) -> Path:
-    """A program that answers that to --version."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho '{said}'\n")
-    path.chmod(0o755)
-    return path
+    return bare_host(tmp_path, monkeypatch, "/usr/sbin:/sbin")
 
 
 def test_the_hosts_own_comes_first_if_it_can_be_used(alone: Path, tmp_path: Path) -> None:
-    kept = bwrap(tmp_path / "home/programs/bubblewrap-0.8/bwrap", "bubblewrap 0.8.0")
+    kept = program(tmp_path / "home/programs/bubblewrap-0.8/bwrap", "bubblewrap 0.8.0")
     assert Bwrap.program().path == kept
-    own = bwrap(alone / "bwrap", "bubblewrap 0.11.1")
+    own = program(alone / "bwrap", "bubblewrap 0.11.1")
     assert Bwrap.program().path == own
     assert Bwrap.unfetched() == ""
     assert Bwrap._check_program().ok
@@ -48,13 +34,13 @@ def test_the_hosts_own_comes_first_if_it_can_be_used(alone: Path, tmp_path: Path
 
 @pytest.mark.parametrize("said", ["bubblewrap 0.4.1", "bubblewrap", "bwrap 0.9.0", ""])
 def test_one_that_is_too_old_or_none_is_passed_over(alone: Path, tmp_path: Path, said: str) -> None:
-    own = bwrap(alone / "bwrap", said)
+    own = program(alone / "bwrap", said)
     assert not Bwrap._check_program().ok
     with pytest.raises(UsageError):
         Bwrap.program()
     with pytest.raises(UsageError):
         Bwrap.settle({"binary": str(own)})
-    kept = bwrap(tmp_path / "home/programs/bubblewrap-0.8/bwrap", "bubblewrap 0.8.0")
+    kept = program(tmp_path / "home/programs/bubblewrap-0.8/bwrap", "bubblewrap 0.8.0")
     assert Bwrap.program().path == kept
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bare import bare_host, program
 
 from lab.backends import registry
 from lab.backends.gvisor import Gvisor
 from lab.backends.ociruntime import OciRuntime
 from lab.backends.process import Process
 from lab.backends.sentry import origin
-from lab.backends.support import binary
 from lab.commands.measuring import choose_backends
 from lab.errors import BackendUnavailable, UsageError
 from lab.images.debian import apt
@@ -22,23 +22,15 @@ Made = Callable[[Path, str], Path]
 
 def runsc(folder: Path, version: str, name: str = "runsc") -> Path:
     """A program that says that it is a runsc of that version."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_text(f"#!/bin/sh\necho 'runsc version {version}'\necho create start state kill delete\n")
-    path.chmod(0o755)
-    return path
+    return program(folder / name, f"runsc version {version}", "create start state kill delete")
 
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without any, whose apt knows no Debian."""
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(binary, "SYSTEM_FOLDERS", "/sbin")
-    monkeypatch.setattr(binary, "_located", {})
+    bare_host(tmp_path, monkeypatch)
     monkeypatch.setattr(registry, "_admitted", {})
     monkeypatch.setattr(registry, "_words", {})
-    monkeypatch.setattr(apt, "sources_beyond", lambda suite: "")
 
 
 def program_check() -> tuple[bool, str]:

@@ -8,15 +8,14 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
+from bare import bare_host, program
 
-from lab.backends.support import binary
 from lab.backends.uml import Uml
 from lab.backends.usermode import place
 from lab.backends.usermode.handover import Handover
 from lab.errors import BackendUnavailable, UsageError
 from lab.hypervisor.channels.frames import HEADER, NUMBER
 from lab.hypervisor.channels.keyboard import Keyboard
-from lab.images.debian import apt
 from lab.model import Process, TerminalSize
 
 PROCESS = Process(argv=("sh", "-c", "true"), environment={"A": "b c"}, working_directory="/srv", uid=7, gid=8)
@@ -25,39 +24,26 @@ PROCESS = Process(argv=("sh", "-c", "true"), environment={"A": "b c"}, working_d
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host without any, whose apt knows no Debian; the folder that is its PATH."""
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(binary, "SYSTEM_FOLDERS", "/sbin")
-    monkeypatch.setattr(binary, "_located", {})
-    monkeypatch.setattr(apt, "sources_beyond", lambda suite: "")
-    return tmp_path / "bin"
-
-
-def kernel(path: Path, release: str) -> Path:
-    """A program that says that it is a kernel of that release."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho {release}\n")
-    path.chmod(0o755)
-    return path
+    return bare_host(tmp_path, monkeypatch)
 
 
 def test_the_hosts_own_comes_first_if_it_can_be_used(alone: Path, tmp_path: Path) -> None:
-    kept = kernel(tmp_path / "home/programs/user-mode-linux-6.1/linux", "6.1.1")
+    kept = program(tmp_path / "home/programs/user-mode-linux-6.1/linux", "6.1.1")
     assert Uml.program().path == kept
-    own = kernel(alone / "linux.uml", "6.12.3")
+    own = program(alone / "linux.uml", "6.12.3")
     assert Uml.program().path == own
     assert Uml.unfetched() == ""
 
 
 @pytest.mark.parametrize("release", ["4.19.1", "5.6.19", "nonsense"])
 def test_one_that_is_too_old_or_none_is_passed_over(alone: Path, tmp_path: Path, release: str) -> None:
-    kernel(alone / "linux.uml", release)
+    program(alone / "linux.uml", release)
     assert not Uml._check_program().ok
     with pytest.raises(UsageError):
         Uml.program()
     with pytest.raises(UsageError):
         Uml.settle({"binary": str(alone / "linux.uml")})
-    kept = kernel(tmp_path / "home/programs/user-mode-linux-6.1/linux", "6.1.1")
+    kept = program(tmp_path / "home/programs/user-mode-linux-6.1/linux", "6.1.1")
     assert Uml.program().path == kept
 
 

@@ -1,0 +1,38 @@
+"""Whether a backend can be had here, and a site for tests of it that leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import pytest
+from host_state import assert_unchanged, snapshot
+
+from lab.backends.site import Site
+from lab.errors import LabError
+from lab.instance import Backend
+
+
+@cache
+def trouble(kind: type[Backend]) -> str:
+    """Why it can't be had here, in a line; "" where it can, and is fetched."""
+    try:
+        for check in kind.check():
+            if not check.ok:
+                return f"{check.name} ({check.found})"
+        kind.fetch(print)
+    except LabError as error:
+        return f"{kind.title}: {error}"
+    return ""
+
+
+@contextmanager
+def unchanged_host(lacking: str) -> Iterator[Site]:
+    """A site, after which the host is as it was; skips where something is ``lacking``."""
+    if lacking:
+        pytest.skip(lacking)
+    before = snapshot()
+    with Site.open() as opened:
+        yield opened
+    assert_unchanged(before)
