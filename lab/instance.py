@@ -255,6 +255,7 @@ class Backend(ABC):
     reference: ClassVar[bool] = False  # True: to compare lab with, so nothing runs on it unless it is named
     keeps: ClassVar[bool] = True  # whether what `prepare` makes outlives the session
     adds: ClassVar[tuple[str, ...]] = ()  # files that its instances see where the image has none: not lab's doing
+    reading: ClassVar[Mapping[str, str]] = NO_KNOBS  # levels at which root inside may read every file of the image
     order: ClassVar[int]  # from the thinnest boundary to the thickest; also the order of every table and plot
     parity: ClassVar[Parity]
     knobs: ClassVar[tuple[Knob, ...]] = ()

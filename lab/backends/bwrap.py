@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lab.backends.bubble import origin
@@ -43,6 +44,7 @@ class Bwrap(Fetched, HostBackend):
     another = "a bwrap of another version"
     is_its = "Its bwrap"
     stack = Stack.BUBBLEWRAP
+    reading = MappingProxyType({CAPABILITIES: ALL})
     parity = Parity(
         differences=(
             "It shares the host's kernel and page cache; its memory limit covers the application, not a kernel.",

@@ -18,7 +18,7 @@ import pytest
 from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
-from tiny import tiny_image
+from tiny import fill, tiny_image
 from usable import trouble, unchanged_host
 
 from lab.backends.bubble.sandbox import Sandbox
@@ -28,10 +28,11 @@ from lab.backends.support.host import HostInstance
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup.delegation import group_of
 from lab.hypervisor.jail.confinement import Confinement
-from lab.images.store import Image
+from lab.images.store import Image, Origin
 from lab.isolation import battery
 from lab.isolation.registry import probes
-from lab.model import TerminalSize, Volume
+from lab.model import ImageConfig, TerminalSize, Volume
+from lab.studies.compare.measure.parity import verify_manifest
 
 BWRAP = "bwrap"
 READY = "echo ready; while :; do sleep 0.05; done"
@@ -309,3 +310,23 @@ def test_a_detached_one_is_lived_with_and_taken_over(image: Image) -> None:
         assert instances.record("own").error == ""
         assert "6" in instances.status("own")
     assert_unchanged(before, within_seconds=10)
+
+
+def test_the_files_are_the_images_those_that_root_may_not_read_too(site: Site, tmp_path: Path) -> None:
+    """A folder of another user's, closed to all others: root inside has no capability to look into it."""
+    with site.store.scratch("closed") as scratch:
+        root = scratch / "root"
+        fill(root)
+        (root / "closed").mkdir(mode=0o700)
+        (root / "closed" / "file").write_text("x")
+        for path in (root / "closed", root / "closed" / "file"):
+            os.chown(path, 1000, 1000)
+        layer = site.store.add_layer(root)
+    config = ImageConfig(environment={"PATH": "/bin"}, command=("sh",))
+    closed = site.store.add_image("closed", config=config, layers=(layer,), origin=Origin.BUILT)
+    backend, expected = site.backend(BWRAP), site.store.manifest(closed)
+    backend.prepare(closed)
+    wanted = contract.request(site, closed, "manifest", logs=tmp_path / "logs")
+    assert verify_manifest(backend, wanted, expected, 60) == expected.digest
+    with launch(site, closed, "ls /closed", tmp_path / "ls") as instance:
+        assert instance.wait(30) != 0, "what is compared is read in another sandbox"

@@ -56,7 +56,7 @@ def _added(backend: Backend, expected: Manifest) -> list[str]:
 def _print_manifest(backend: Backend, request: LaunchRequest, timeout_seconds: float, *options: str) -> bytes:
     argv = (INSIDE, "manifest", *options, "/")
     process = replace(request.process, argv=argv, uid=0, gid=0, additional_gids=(), working_directory="/")
-    knobs = backend.carrying(request.knobs)
+    knobs = {**backend.carrying(request.knobs), **backend.reading}
     with backend.launch(replace(request, process=process, knobs=knobs)) as instance:
         code = instance.wait(timeout_seconds)
         log = request.log_directory
