@@ -17,6 +17,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,6 +156,15 @@ def _sessions_of_others() -> set[str]:
         if stat and stat[0] != "Z" and int(owner["pid"]) not in ours:
             foreign.add(name)
     return foreign
+
+
+def told_of(pids: Iterable[int], name: str) -> dict[int, str]:
+    """What /proc/PID/``name`` says, without its last newline, of each of them that has not ended meanwhile."""
+    found = {}
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = Path(f"/proc/{pid}", name).read_text(errors="replace").rstrip("\n")
+    return found
 
 
 def _command_line(pid: int) -> list[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from host_state import assert_unchanged, snapshot
+from host_state import assert_unchanged, snapshot, told_of
 
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
@@ -57,4 +57,4 @@ def check_a_killed_lab_leaves_nothing(backend: str, logs: Path, look: Callable[[
 
 def names_in(group: str) -> set[str]:
     """What the processes of a control group are called (proc_pid_comm(5))."""
-    return {Path(f"/proc/{pid}/comm").read_text().strip() for pid in ControlGroup.open(group).processes()}
+    return set(told_of(ControlGroup.open(group).processes(), "comm").values())

@@ -128,7 +128,8 @@ class Gvisor(Reference):
         from lab.backends.support.ocicontainer import Runtime
 
         platform = f"--platform={knobs.get(PLATFORM.name, PLATFORM.levels[0])}"
-        return Runtime(binary=binary, options=(*FIXED, platform), states=self.site.session.directory / STATES)
+        options, states = (*FIXED, platform), self.site.session.directory / STATES
+        return Runtime(binary=binary, keeps_to_v1=True, options=options, states=states)
 
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
         """Its mounts in the words that runsc knows: of a younger option it would say nothing, and ignore it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import contract
 import pytest
 from detached import detached
-from host_state import assert_unchanged, descendants, snapshot, wait_until
+from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
 from tiny import fill, tiny_image
 from usable import trouble, unchanged_host
@@ -68,8 +68,8 @@ def launch(
 
 def application(instance: HostInstance, words: str) -> int:
     """The process in its group with these words in its command line that no other such one has started."""
-    found = [pid for pid in instance.cgroup.processes() if words in Path(f"/proc/{pid}/cmdline").read_text()]
-    return next(pid for pid in found if "inside" not in Path(f"/proc/{pid}/cmdline").read_text())
+    lines = told_of(instance.cgroup.processes(), "cmdline")
+    return next(pid for pid, line in lines.items() if words in line and "inside" not in line)
 
 
 def capabilities(pid: int) -> tuple[int, ...]:
@@ -114,9 +114,8 @@ def test_its_environment_is_not_on_a_command_line_nor_bwraps(site: Site, image: 
     """An image's LD_PRELOAD would have the host's root load it."""
     with launch(site, image, READY, tmp_path) as instance:
         assert wait_until((tmp_path / "stdout.log").read_bytes, 10)
-        for pid in instance.cgroup.processes():
-            assert b"good day" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-        outer = [pid for pid in instance.cgroup.processes() if Path(f"/proc/{pid}/comm").read_text() == "bwrap\n"]
+        assert not any("good day" in line for line in told_of(instance.cgroup.processes(), "cmdline").values())
+        outer = [pid for pid, name in told_of(instance.cgroup.processes(), "comm").items() if name == "bwrap"]
         assert len(outer) == 1
         assert b"GREETING" not in Path(f"/proc/{outer[0]}/environ").read_bytes()
         assert instance.execute(["sh", "-c", "echo $GREETING"]).stdout == b"good day\n"
@@ -208,7 +207,7 @@ def test_when_either_of_its_own_two_is_killed_the_rest_goes(
 ) -> None:
     with launch(site, image, READY, tmp_path, uid=4321) as instance:
         assert wait_until((tmp_path / "stdout.log").read_bytes, 10)
-        own = [pid for pid in instance.cgroup.processes() if Path(f"/proc/{pid}/comm").read_text() == f"{victim}\n"]
+        own = [pid for pid, name in told_of(instance.cgroup.processes(), "comm").items() if name == victim]
         os.kill(own[0], signal.SIGKILL)
         assert instance.wait(10) == 137
         assert wait_until(lambda: not instance.cgroup.processes(), 10)

@@ -16,7 +16,7 @@ from pathlib import Path
 import contract
 import pytest
 from detached import detached
-from host_state import assert_unchanged, descendants, snapshot, wait_until
+from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
 from killed import check_a_killed_lab_leaves_nothing
 from tiny import GREETING, tiny_image
 from usable import trouble, unchanged_host
@@ -128,7 +128,7 @@ def test_a_pids_limit_is_the_guests_own(running: GuestInstance) -> None:
 
 def test_its_process_is_held_as_is_said(running: GuestInstance) -> None:
     """Nobody's user, no capability, no new privileges, a filter; no network of the host's, nothing of its files."""
-    by_name = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in running.cgroup.processes()}
+    by_name = {name: pid for pid, name in told_of(running.cgroup.processes(), "comm").items()}
     kernel = by_name["kernel"]
     held = Confinement.of(kernel)
     assert held.uid > 2_000_000_000

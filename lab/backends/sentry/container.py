@@ -10,7 +10,6 @@ Source: runsc help run, exec, kill; gvisor.dev, Architecture Guide.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shutil
@@ -25,18 +24,16 @@ from typing import TYPE_CHECKING
 
 from lab.backends.support import children
 from lab.backends.support.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
-from lab.backends.support.ocicontainer import FOLDER, STATUS, Made, OciContainer, Runtime
+from lab.backends.support.ocicontainer import FOLDER, STATUS, Made, OciContainer
 from lab.errors import LabError, LaunchError
 from lab.host import syscalls
-from lab.host.cgroup.control import ControlGroup
-from lab.host.clock import Timeline, now
+from lab.host.clock import now
 from lab.host.execution import terminals
 from lab.instance import INSIDE
 from lab.model import Phase, TerminalSize
 from lab.record import replace
-from lab.runtime.config.model import Config, ProcessConfig
+from lab.runtime.config.model import ProcessConfig
 from lab.runtime.launcher.descriptors import pipe
-from lab.runtime.launcher.spec import Spec
 
 if TYPE_CHECKING:
     from lab.backends.support.shared import SharedParts
@@ -61,12 +58,6 @@ class SentryContainer(OciContainer):
 
     creating = ("run", "--detach", PASSED)
 
-    def __init__(
-        self, runtime: Runtime, spec: Spec, config: Config, place: Path, cgroup: ControlGroup, timeline: Timeline
-    ) -> None:
-        super().__init__(runtime, spec, config, place, cgroup, timeline)
-        self._gofers: list[int] = []  # a pidfd, where it is a child of this process
-
     @classmethod
     def _supervised(cls, process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
         helper = (INSIDE, "init", "--report-fd", str(STATUS), "--")
@@ -76,14 +67,6 @@ class SentryContainer(OciContainer):
         """``run``, which makes it and starts it at once: ``create`` can pass nothing on."""
         with ExitStack() as opened:
             super()._create(site, root, _given(descriptors, self._terminal, self.config.process, opened))
-        self._gofers = self._find_gofer()
-
-    def _find_gofer(self) -> list[int]:
-        """By runsc's own notes: it may have ended already, and is a child that nobody has waited for then."""
-        with suppress(OSError, ValueError, LookupError):
-            (notes,) = self._state.glob("*.state")
-            return [children.own_child(json.loads(notes.read_text())["goferPid"])]
-        return []
 
     def _surround(self) -> None:
         """Its network namespace, without what runsc would take for the host's; see `ROOTS_SETTINGS`."""
@@ -100,6 +83,7 @@ class SentryContainer(OciContainer):
         """It was started with `_create`; what is left is to hear whether the application was executed."""
         with self.timeline.step(self.runtime, Made.START):
             text, at = _answer(status, self._pidfd, f"container {self.name}"), now()
+        self._find_orphans()  # its gofer, and where the application has ended by now, the processes that it ran in
         if text and text != EXECUTED:
             raise self._not_executed(self.config.process.args[0], int(text))
         if not text:
@@ -154,13 +138,6 @@ class SentryContainer(OciContainer):
             os.close(null)
 
     def _delete(self) -> None:
-        """Once nothing of it is left that runsc would wait for."""
-        for gofer in self._gofers:
-            select.select([gofer], [], [], KILL_SECONDS)
-            with suppress(ChildProcessError):
-                children.reap(gofer)
-            os.close(gofer)
-        self._gofers = []
         super()._delete()
         shutil.rmtree(self._state, ignore_errors=True)
 

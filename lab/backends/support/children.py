@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from lab.errors import LabError, LaunchError
-from lab.host import syscalls
+from lab.host import procstat, syscalls
 from lab.host.clock import now
 from lab.model import Completed
 from lab.runtime.launcher.descriptors import memory_file, pipe
@@ -136,6 +136,37 @@ def _reap_group(group: int) -> None:
         while time.monotonic() < deadline:
             if os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG) is None:
                 time.sleep(PAUSE_SECONDS)
+
+
+def in_group(group: PurePath) -> set[int]:
+    """Children of this process in that cgroup or below it, those that have ended and were not waited for as well.
+
+    A runtime that ends leaves its own children, and theirs, to a subreaper, which this process is while `adopt`
+    waits. No group lists a process that has ended, which still says in which of v2 it was (cgroups(7),
+    "/proc/pid/cgroup"); those of v1 are forgotten.
+    """
+    found, own = set(), os.getpid()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and int(procstat.fields(int(entry.name))[1]) == own and _is_in(entry, group):
+                found.add(int(entry.name))
+    return found
+
+
+def _is_in(process: Path, group: PurePath) -> bool:
+    paths = [line.split(":", 2)[2] for line in (process / "cgroup").read_text().splitlines()]
+    return any(PurePath(path.removesuffix(" (deleted)").lstrip("/")).is_relative_to(group) for path in paths)
+
+
+def wait_orphan(pid: int, timeout_seconds: float) -> None:
+    """Let a killed process go, which a group lists no more a moment before it has ended. No error if it is gone."""
+    with suppress(OSError):
+        descriptor = own_child(pid)
+        try:
+            select.select([descriptor], [], [], timeout_seconds)
+            reap(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def reap(pidfd: int) -> int | None:

@@ -77,12 +77,14 @@ class Runtime:
     """A program with the OCI command line.
 
     ``refuses_hybrid``: it works with cgroup v1 or v2 and not with both, so that on a hybrid host it is shown v1
-    alone, and enters the v2 group, which has no controller there, before it begins. ``options`` stand before each
-    of its verbs. ``states`` is where it keeps state, below a folder per container; else that is in the bundle's.
+    alone. ``keeps_to_v1``: it sees both there, and enters the groups of v1 alone. Either is put into the v2 group,
+    which has no controller there, before it begins. ``options`` stand before each of its verbs. ``states`` is where
+    it keeps state, below a folder per container; else that is in the bundle's.
     """
 
     binary: Binary
     refuses_hybrid: bool = False
+    keeps_to_v1: bool = False
     options: tuple[str, ...] = ()
     states: Path | None = None
 
@@ -93,8 +95,11 @@ class Runtime:
 
     def hidden(self) -> Path | None:
         """The mount it must not see."""
-        found = host_hierarchies()
-        return found.unified if self.refuses_hybrid and found.mode is Mode.HYBRID else None
+        return host_hierarchies().unified if self.refuses_hybrid and self.is_put_into_group() else None
+
+    def is_put_into_group(self) -> bool:
+        """Whether it would leave the v2 group empty."""
+        return (self.refuses_hybrid or self.keeps_to_v1) and host_hierarchies().mode is Mode.HYBRID
 
 
 class OciContainer:
@@ -114,8 +119,10 @@ class OciContainer:
         self._state = place / "state" if runtime.states is None else runtime.states / spec.name
         self._terminal = spec.terminal
         self._hidden = runtime.hidden()
+        self._is_put_into_group = runtime.is_put_into_group()
         self._place = place
         self._pidfd = -1
+        self._orphans: set[int] = set()
         self._exit_code: int | None = None
         self._unknown = False  # it has ended as somebody else's child
         self._reaping = threading.Lock()
@@ -208,39 +215,39 @@ class OciContainer:
 
         ``contains``: what it leaves is a process of the container.
         """
-        if root is None and self._hidden is None:
-            return children.spawn(words, descriptors)
+        with ExitStack() as opened:
+            if contains and self._is_put_into_group:
+                words, descriptors = self._through_group(words, descriptors, opened)
 
-        def in_mounts_of_its_own() -> int:
-            """What a thread unshares is its own (unshare(2)), and what it starts inherits that."""
-            syscalls.unshare(syscalls.CLONE_NEWNS)
-            syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-            if root is not None:
-                os.close(root.mount())
-            self._surround()
-            if self._hidden is None:
+            def in_mounts_of_its_own() -> int:
+                """What a thread unshares is its own (unshare(2)), and what it starts inherits that."""
+                syscalls.unshare(syscalls.CLONE_NEWNS)
+                syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+                if root is not None:
+                    os.close(root.mount())
+                self._surround()
+                if self._hidden is not None:
+                    syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)
                 return children.spawn(words, descriptors)
-            syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)
-            return self._spawn_in_group(words, descriptors, procs) if contains else children.spawn(words, descriptors)
 
-        with ExitStack() as opened, ThreadPoolExecutor(1, f"lab-{self.runtime}") as thread:
-            procs = self._open_group(opened)
+            if root is None and self._hidden is None:
+                return children.spawn(words, descriptors)
+            thread = opened.enter_context(ThreadPoolExecutor(1, f"lab-{self.runtime}"))
             return thread.submit(in_mounts_of_its_own).result()
 
     def _surround(self) -> None:
         """What else it has to see otherwise than the host, in a thread with mounts of its own. By default nothing."""
 
-    def _open_group(self, opened: ExitStack) -> int:
-        """The v2 group's cgroup.procs, -1 without one: where it is hidden it can't be opened any more."""
+    def _through_group(
+        self, words: list[str], descriptors: list[int], opened: ExitStack
+    ) -> tuple[list[str], list[int]]:
+        """The same, by way of a shell that enters the v2 group; opened here, since a runtime may not see it."""
         if self.cgroup.unified_directory is None:
-            return -1
+            return words, descriptors
         procs = os.open(self.cgroup.unified_directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         opened.callback(os.close, procs)
-        return procs
-
-    def _spawn_in_group(self, words: list[str], descriptors: list[int], procs: int) -> int:
         entering = ["/bin/sh", "-c", ENTERING.format(len(descriptors)), "sh"]
-        return children.spawn([*entering, *words], [*descriptors, procs])
+        return [*entering, *words], [*descriptors, procs]
 
     def _start(self, status: int, null: int) -> None:
         """``start``; the helper's status pipe reaches its end when the application is executed."""
@@ -366,18 +373,23 @@ class OciContainer:
     def _end(self) -> None:
         """Killed and reaped by its parent, which this is, then ``delete``, as a shim does it."""
         self.signal(signal.SIGKILL)
-        left = self.cgroup.processes() if self._pidfd < 0 else []
+        if self._pidfd < 0:  # of a runtime that failed or was killed on its way
+            self._find_orphans()
         self.cgroup.kill(KILL_SECONDS)
-        for pid in left:  # of a runtime that was killed on its way, they may be children of this process
-            with suppress(ChildProcessError):
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
         if self._pidfd >= 0:
             with suppress(ExitUnknown):
                 self.wait(KILL_SECONDS)
             with self._reaping:
                 os.close(self._pidfd)
                 self._pidfd = -1
+        for pid in self._orphans:
+            children.wait_orphan(pid, KILL_SECONDS)
         self._delete()
+
+    def _find_orphans(self) -> None:
+        """What its runtime has left to this process besides the application; before any command is executed in it."""
+        application = {int((self._place / "pid").read_text())} if self._pidfd >= 0 else set[int]()
+        self._orphans = children.in_group(self.cgroup.path) - application
 
     def _delete(self) -> None:
         """What it keeps besides its state, which lies in this container's folder, nobody but the runtime knows."""
