@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,7 +80,7 @@ def checkout() -> Iterator[Checkout]:
 def test_without_a_command_it_says_how_to_use_it(checkout: Checkout) -> None:
     done = checkout.run()
     assert done.returncode == 2
-    assert "usage: ./bootstrap CMD" in done.stderr
+    assert "usage: ./bootstrap" in done.stderr
 
 
 def test_when_all_is_there_it_becomes_the_command(checkout: Checkout) -> None:
@@ -274,3 +275,39 @@ def test_every_dependency_is_pinned_by_name_and_version_alone() -> None:
 
 def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture
+def kit(checkout: Checkout) -> Path:
+    """A package of it and its sum."""
+    parts = checkout.path / "parts"
+    (parts / "wheels").mkdir(parents=True)
+    (parts / "wheels/one.whl").write_text("a package")
+    (parts / "SHA256SUMS").write_text(f"{sha256(b'a package').hexdigest()}  wheels/one.whl\n{'0' * 64}  blobs/none\n")
+    subprocess.run(["tar", "-cf", checkout.path / "kit.tar", "-C", parts, "SHA256SUMS", "wheels"], check=True)
+    pip = 'echo "pip ${PIP_NO_INDEX-} $(cat ${PIP_FIND_LINKS-/dev/null}/one.whl)" >> "$CALLS"'
+    for name, body in (("python", pip), ("lab", 'echo "lab $*" >> "$CALLS"')):
+        checkout._write(checkout.path / ".venv/bin" / name, body)
+    checkout.outdate()
+    return checkout.path / "kit.tar"
+
+
+def test_a_kit_gives_the_packages_and_is_taken_in(checkout: Checkout, kit: Path) -> None:
+    assert checkout.run("--kit", str(kit), "echo").returncode == 2, "it holds nothing for other commands than lab's"
+    assert checkout.run("--kit", str(kit), "lab", "ps").returncode == 0
+    first, _, *rest = checkout.calls.read_text().splitlines()
+    assert first == "pip 1 a package"
+    assert rest == [f"lab class kit --install {kit}", "lab ps"]
+    assert not (checkout.path / ".bootstrap/kit").exists()
+    checkout.calls.write_text("")
+    assert checkout.run("--kit", str(kit)).returncode == 0
+    assert checkout.calls.read_text() == f"lab class kit --install {kit}\n"
+
+
+def test_a_kit_that_is_none_or_broken_installs_nothing(checkout: Checkout, kit: Path) -> None:
+    absent = checkout.run("--kit", str(kit.with_name("absent")), "lab")
+    assert (absent.returncode, "--kit wants a file" in absent.stderr) == (2, True)
+    subprocess.run(["sed", "-i", "s/a package/a parcel!/", kit], check=True)
+    forged = checkout.run("--kit", str(kit), "lab")
+    assert (forged.returncode, "wheels/one.whl: FAILED" in forged.stderr) == (1, True)
+    assert checkout.calls.read_text() == ""

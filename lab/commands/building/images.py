@@ -15,8 +15,9 @@ from lab.errors import UsageError
 if TYPE_CHECKING:
     from lab.backends.site import Site
     from lab.images.build import Options
-    from lab.images.store import Image
+    from lab.images.store import Image, Store
     from lab.model import Scenario
+    from lab.runtime.launcher.launcher import Launcher
 
 SECRET_KEYS = ("id", "src", "source", "env", "type")
 
@@ -29,6 +30,13 @@ def build_scenario(
     What it does goes to standard error, and only from the first step that takes its time: ``lab run`` of an image
     that is there prints nothing but the application's output. Raises DockerfileError or ImageError.
     """
+    return build_with(site.store, site.launcher, scenario, arguments, tag)
+
+
+def build_with(
+    store: Store, launcher: Launcher, scenario: Scenario, arguments: Mapping[str, str] | None = None, tag: str = ""
+) -> Image:
+    """As `build_scenario`, into the store that is named."""
     from lab.commands.building.container_steps import ContainerSteps
     from lab.images.build import build as build_image
     from lab.images.reference import from_folder
@@ -38,8 +46,8 @@ def build_scenario(
         dockerfile=scenario.dockerfile,
         tag=from_folder(scenario.name) + (f":{tag}" if tag else ""),
         build_args={**scenario.build_arguments, **(arguments or {})},
-        store=site.store,
-        runner=ContainerSteps(site.launcher),
+        store=store,
+        runner=ContainerSteps(launcher),
         progress=Failures() if Manner.quiet else Steps(sys.stderr, patient=True),
         options=options("", False, False, scenario.build_secrets, (), (), ()),
     )

@@ -63,11 +63,10 @@ def prepare_guest(home: Path, design: Design = MICROVM) -> Guest:
     or LabError when Debian's packages can't be installed, BackendUnavailable when the host lacks the firmware.
     """
     loader.require(design.firmware)
-    root = home / "guest"
-    root.mkdir(parents=True, exist_ok=True)
-    parts = _parts(root, tuned=True)
+    (home / "guest").mkdir(parents=True, exist_ok=True)
+    parts = _parts(home, tuned=True)
     untuned = design.user_space is UserSpace.DEBIAN and not design.tuned
-    system = _parts(root, tuned=False) if untuned else parts
+    system = _parts(home, tuned=False) if untuned else parts
     if untuned and not filecmp.cmp(parts / KERNEL, system / KERNEL, shallow=False):
         raise LabError(
             "Debian's kernel is not the one that the tuned guest was made with: the two can't be compared",
@@ -85,12 +84,18 @@ def prepare_guest(home: Path, design: Design = MICROVM) -> Guest:
     )
 
 
-def _parts(root: Path, *, tuned: bool) -> Path:
-    """The folder of everything that is made from one Debian, built if it isn't there."""
+def folder_of(home: Path, *, tuned: bool = True) -> Path:
+    """Where everything is, or would be, that is made from one Debian; the name tells what decides what it is."""
     sources = [inspect.getsource(module) for module in (osdisk, trim)]
-    parts = root / _key(debian.recipe(), *sources, repr(sorted(ALL_MODULES)), "" if tuned else "as installed")
+    key = _key(debian.recipe(), *sources, repr(sorted(ALL_MODULES)), "" if tuned else "as installed")
+    return home / "guest" / key
+
+
+def _parts(home: Path, *, tuned: bool) -> Path:
+    """That folder, built if it isn't there."""
+    parts = folder_of(home, tuned=tuned)
     if not parts.exists():
-        with _locked(root):
+        with _locked(parts.parent):
             if not parts.exists():
                 _build(parts, tuned=tuned)
     return parts
