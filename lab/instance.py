@@ -208,6 +208,17 @@ class Instance(ABC):
     def signal(self, number: int) -> None:
         """Send a signal to the application."""
 
+    def pause(self) -> None:
+        """Let everything of it stand still where it is, without a signal that it could notice. Returns when it does.
+
+        By default its cgroup is frozen. Raises LabError, and the instance goes on.
+        """
+        self.cgroup.freeze()
+
+    def resume(self) -> None:
+        """Let what `pause` has stopped go on."""
+        self.cgroup.thaw()
+
     @abstractmethod
     def stop(self, grace_seconds: float = 10.0) -> None:
         """Stop signal, wait, kill; then remove everything and verify. Idempotent.

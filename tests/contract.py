@@ -10,6 +10,7 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tiny import GREETING
 
 from lab.backends.site import Site
@@ -92,14 +93,36 @@ def check_serves(site: Site, instance: Instance) -> None:
         client.settimeout(10)
         client.connect((str(instance.address), PORT))
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        answer = b""
-        while chunk := client.recv(65536):
-            answer += chunk
-    assert answer.endswith(GREETING.encode())
+        assert _answer(client).endswith(GREETING.encode())
     published = instance.published[0]
     assert published.instance_port == PORT
     with urllib.request.urlopen(f"http://127.0.0.1:{published.host_port}/", timeout=10) as response:
         assert response.read().decode() == GREETING
+    check_pauses(site, instance)
+
+
+def check_pauses(site: Site, instance: Instance) -> None:
+    """Paused it answers nobody, and whoever has asked meanwhile once it goes on."""
+    with site.network.socket() as client:
+        client.settimeout(10)
+        client.connect((str(instance.address), PORT))
+        instance.pause()
+        try:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            client.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                _answer(client)
+        finally:
+            instance.resume()
+        client.settimeout(30)
+        assert _answer(client).endswith(GREETING.encode())
+
+
+def _answer(client: socket.socket) -> bytes:
+    answer = b""
+    while chunk := client.recv(65536):
+        answer += chunk
+    return answer
 
 
 def until_listening(site: Site, instance: Instance, timeout_seconds: float = 120) -> None:

@@ -131,7 +131,7 @@ def starts_run(root: Path) -> RunFolder:
             value = None if fails else seconds * chance.lognormvariate(0, 0.1)
             folder.append(starts_sample("starts.start", value, block, backend))
             if not fails:
-                for quantity in ("starts.command", "starts.answer", "starts.stop"):
+                for quantity in ("starts.command", "starts.answer", "starts.pause", "starts.resume", "starts.stop"):
                     folder.append(starts_sample(quantity, chance.uniform(0.001, 0.002), block, backend))
     for place in range(4):
         folder.append(starts_sample("starts.at_once", 0.1 + place / 100 if place else None, 4, "container"))

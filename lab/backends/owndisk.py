@@ -110,6 +110,12 @@ class DiskInstance(Instance):
         else:
             self.machine.press_power_button()
 
+    def pause(self) -> None:
+        self.machine.pause()
+
+    def resume(self) -> None:
+        self.machine.resume()
+
     def stop(self, grace_seconds: float = 10.0) -> None:
         self.machine.stop(grace_seconds, release=self._resources.release)
 

@@ -227,6 +227,14 @@ class Domain:
                 raise LabError(f"QEMU does not restore {self.name}: its machine is {status}")
             time.sleep(RESTORE_STEP_SECONDS)
 
+    def pause(self) -> None:
+        """Stop the vCPUs; QEMU itself goes on. Raises LabError."""
+        _guarded(self._domain.suspend, f"libvirt can't pause {self.name}")
+
+    def resume(self) -> None:
+        """Let stopped vCPUs run. Raises LabError."""
+        _guarded(self._domain.resume, f"libvirt can't resume {self.name}")
+
     def write_state(self, target: int) -> None:
         """Pause the vCPUs, and write RAM and the devices' state to the file ``target`` as QEMU's migration stream.
 
@@ -234,7 +242,7 @@ class Domain:
 
         Source: https://qemu.readthedocs.io/en/latest/interop/qemu-qmp-ref.html (getfd, migrate, query-migrate).
         """
-        _guarded(self._domain.suspend, f"libvirt can't pause {self.name}")
+        self.pause()
         # By itself QEMU would write no more than 128 MiB/s, to spare the network of a migration.
         self._ask("migrate-set-parameters", {"max-bandwidth": 1 << 40})
         self._ask("getfd", {"fdname": "state"}, [target])

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Self
 
 from lab.errors import LabError, LaunchError
@@ -48,10 +48,20 @@ class Orphan:
     def __init__(self, process: int) -> None:
         self.process = process
 
+    def pause(self) -> None:
+        """All of QEMU, since nobody can ask it for its vCPUs alone."""
+        self._send(SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(SIGCONT)
+
     def destroy(self) -> None:
         """SIGKILL, if killing its cgroup was not enough."""
+        self._send(SIGKILL)
+
+    def _send(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            os.kill(self.process, SIGKILL)
+            os.kill(self.process, number)
 
 
 class Machine(RunningGuest):
@@ -145,7 +155,15 @@ class Machine(RunningGuest):
             words, environment=environment, stdin=stdin, timeout_seconds=timeout_seconds
         )
 
-    # Save
+    # Pause and save
+
+    def pause(self) -> None:
+        """Stop its vCPUs. Raises LabError."""
+        self._domain.pause()
+
+    def resume(self) -> None:
+        """Let its vCPUs run again. Raises LabError."""
+        self._domain.resume()
 
     def save(self, directory: Path, *, release: Callable[[], None] | None = None) -> Snapshot:
         """Pause the machine, write it into ``directory``, and stop it: nobody goes on with it but those who are

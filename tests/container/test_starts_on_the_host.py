@@ -32,7 +32,7 @@ def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> Non
     assert frame["value"].notna().all(), frame["text"].tolist()
     for arm in ("process", "container"):
         own = frame[frame["arm"] == arm]
-        for quantity in ("start", "command", "answer", "stop"):
+        for quantity in ("start", "command", "answer", "pause", "resume", "stop"):
             assert own[own["quantity"] == f"starts.{quantity}"]["block"].tolist() == [1, 2, 3, 4, 5, 6]
         for quantity in ("at_once", "staggered"):
             together = own[own["quantity"] == f"starts.{quantity}"]
@@ -40,6 +40,7 @@ def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> Non
             assert together["position"].tolist() == [0, 1, 2]
         median = own.groupby("quantity")["value"].median()
         assert median["starts.answer"] < median["starts.start"], "which is what a copy in stock saves"
+        assert median["starts.resume"] < median["starts.start"], "and one that stands still"
     turns = frame[frame["quantity"] == "starts.start"].pivot_table(index="block", columns="arm", values="position")
     assert set(turns["process"]) == {0, 1}, "neither backend is always the first"
 

@@ -95,6 +95,16 @@ class Client:
             if error.status not in (404, 409):
                 raise
 
+    def pause(self, identity: str) -> None:
+        """Have it stand still, as ``docker pause`` does."""
+        with _refusals():
+            self._api.pause(identity)
+
+    def resume(self, identity: str) -> None:
+        """As ``docker unpause``."""
+        with _refusals():
+            self._api.unpause(identity)
+
     def remove(self, identity: str) -> None:
         """Kill it if it runs, and remove it with the volumes that were made for it. Nothing if it is gone."""
         try:

@@ -240,6 +240,12 @@ class DockerInstance(Instance):
         if not self._ended.is_set():
             self._engine.client.kill(self._identity, number)
 
+    def pause(self) -> None:
+        self._engine.client.pause(self._identity)
+
+    def resume(self) -> None:
+        self._engine.client.resume(self._identity)
+
     def resize(self, size: TerminalSize) -> None:
         if self.request.terminal:
             with suppress(Refused):  # it has ended

@@ -56,6 +56,12 @@ class MachineInstance(GuestInstance, Savable["Snapshot"]):
         self.machine = machine
         self.snapshot_bytes = made.snapshot.size_bytes if made.snapshot else None
 
+    def pause(self) -> None:
+        self.machine.pause()
+
+    def resume(self) -> None:
+        self.machine.resume()
+
     def save(self, directory: Path) -> Snapshot:
         return self.machine.save(directory, release=self._resources.release)
 

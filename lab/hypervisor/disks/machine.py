@@ -133,6 +133,14 @@ class DiskMachine:
             )
         return 0
 
+    def pause(self) -> None:
+        """Stop its vCPUs. Raises LabError."""
+        self._domain.pause()
+
+    def resume(self) -> None:
+        """Let its vCPUs run again. Raises LabError."""
+        self._domain.resume()
+
     def press_power_button(self) -> None:
         """Ask its system to end."""
         self._domain.press_power_button()

@@ -19,7 +19,8 @@ from lab.analysis.inference.statistics import Floats
 
 START, COMMAND, ANSWER, STOP = "starts.start", "starts.command", "starts.answer", "starts.stop"
 CROWD, STAGGER = "starts.at_once", "starts.staggered"
-ONE_BY_ONE = (START, COMMAND, ANSWER, STOP)
+PAUSE, RESUME = "starts.pause", "starts.resume"
+ONE_BY_ONE = (START, COMMAND, ANSWER, PAUSE, RESUME, STOP)
 SHARES = (0.5, 0.95, 0.99)
 BEYOND = 3
 """A percentile is told when at least so many values are expected beyond it: p95 from 60 starts, p99 from 300."""

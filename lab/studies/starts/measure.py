@@ -5,6 +5,8 @@
        start        a copy is requested, until it is ready
        command      a program run inside it: until its exit is known
        answer       the copy, which runs already, is asked again on a fresh connection
+       pause        let all of it stand still: until it does
+       resume       let it go on: until it has answered once more
        stop         until nothing of it is left
        … as often as asked for; a backend whose time is used up leaves the rounds
     3. crowds       for each backend, k copies requested at once: each until it is ready
@@ -34,6 +36,7 @@ from lab.model import Phase
 from lab.results.store import RunFolder
 
 START, COMMAND, ANSWER, STOP = "starts.start", "starts.command", "starts.answer", "starts.stop"
+PAUSE, RESUME = "starts.pause", "starts.resume"
 CROWD, STAGGER = "starts.at_once", "starts.staggered"
 SECONDS = "seconds"
 FEW = 8
@@ -122,6 +125,24 @@ class Starts(Measurement):
         else:
             if seconds is not None:
                 yield Observation(quantity=ANSWER, value=seconds, unit=SECONDS)
+                yield from self._paused(subject)
+
+    def _paused(self, subject: Subject) -> Iterator[Observation]:
+        """What it takes to stand still, and from the wish that it goes on until it has answered."""
+        began = now()
+        try:
+            subject.instance.pause()
+        except LabError as error:
+            yield failure(PAUSE, SECONDS, error)
+            return
+        yield Observation(quantity=PAUSE, value=now() - began, unit=SECONDS)
+        began = now()
+        try:
+            subject.instance.resume()
+            answer(subject)
+            yield Observation(quantity=RESUME, value=now() - began, unit=SECONDS)
+        except LabError as error:
+            yield failure(RESUME, SECONDS, error)
 
     # Many at once
 

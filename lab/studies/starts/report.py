@@ -24,6 +24,8 @@ from lab.studies.starts.analyse import (
     BEYOND,
     COMMAND,
     CROWD,
+    PAUSE,
+    RESUME,
     SHARES,
     START,
     STOP,
@@ -41,6 +43,8 @@ NAMES = {
     START: "a start",
     ANSWER: "an answer of a copy that runs",
     COMMAND: "a command in a copy that runs",
+    PAUSE: "to let it stand still",
+    RESUME: "from going on to the next answer",
     STOP: "a stop",
 }
 SHARE_NAMES = {0.5: "median", 0.95: "p95", 0.99: "p99"}
@@ -52,6 +56,10 @@ NOT_TO_CONCLUDE = (
     "That a start which failed is as quick as the others: it counts as slower than all that succeeded.",
     "Anything from one backend's crowd beside another's one by one: their clocks are the same, their hosts were not "
     "equally busy.",
+)
+PAUSED = (
+    "A copy that stands still and keeps its memory: a container by its cgroup's freezer (of Docker's its Engine is "
+    "asked), a virtual machine by its vCPUs"
 )
 EMULATED = "How fast virtual machines start: TCG emulated them."
 
@@ -179,6 +187,9 @@ def _sections(loaded: Loaded, found: list[Taken]) -> Iterator[Section]:
         caption = "A copy that was started before: what is left to wait for when it is handed out"
         table = _table(loaded, found, (ANSWER, COMMAND), caption, "asked for")
         yield Section(title="After the start", gist="what a copy that runs takes", table=table)
+    if any(each.quantity in (PAUSE, RESUME) for each in found):
+        table = _table(loaded, found, (PAUSE, RESUME), PAUSED, "asked for")
+        yield Section(title="Paused", gist="what a copy takes that stands ready and uses no processor", table=table)
     if any(each.quantity == STOP for each in found):
         table = _table(loaded, found, (STOP,), "From the stop until nothing of the copy is left")
         yield Section(title="The stop", gist="until nothing is left", table=table)
