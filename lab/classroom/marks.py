@@ -127,31 +127,32 @@ def as_csv(store: Store, found: Sequence[Marked], layout: Layout) -> str:
     material = store.get("material")
     title = f"lab: {material['title']}"
     possible = sum("reason" not in each["answer"] for each in material["questions"])
-    match layout:
-        case Layout.MOODLE:
-            rows = [["Nickname", "Full name", "Email address", "ID number", f"{title} (of {possible})"]]
-            rows += [
-                [each.nickname, *(each.person.get(key, "") for key in ("name", "email", "id")), str(each.points)]
-                for each in found
-            ]
-        case Layout.CANVAS:
-            rows = [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", title]]
-            rows += [["    Points Possible", "", "", "", "", str(possible)]]
-            rows += [
-                [
-                    each.person.get("name", each.nickname),
-                    "",
-                    *(each.person.get(key, "") for key in ("id", "login", "section")),
-                    str(each.points),
-                ]
-                for each in found
-            ]
-        case _:
-            names = [each["name"] for each in material["questions"]]
-            rows = [["nickname", *PERSON, "points", "of", "guessed"]]
-            rows[0] += [f"{name}: {what}" for name in names for what in ("first", "last", "right")]
-            rows += [_plain(each, possible) for each in found]
+    if layout is Layout.PLAIN:
+        names = [each["name"] for each in material["questions"]]
+        rows = [["nickname", *PERSON, "points", "of", "guessed"]]
+        rows[0] += [f"{name}: {what}" for name in names for what in ("first", "last", "right")]
+        rows += [_plain(each, possible) for each in found]
+    else:
+        points = [(each.nickname, each.person, str(each.points)) for each in found]
+        rows = laid_out(layout, title, str(possible), points)
     return write_csv(rows)
+
+
+def laid_out(
+    layout: Layout, title: str, possible: str, found: Iterable[tuple[str, Mapping[str, str], str]]
+) -> list[list[str]]:
+    """Rows as Moodle or Canvas imports them, of everybody's name, person and points."""
+    if layout is Layout.MOODLE:
+        head = ["Nickname", "Full name", "Email address", "ID number", f"{title} (of {possible})"]
+        return [
+            head,
+            *([name, *(person.get(key, "") for key in ("name", "email", "id")), own] for name, person, own in found),
+        ]
+    rows = [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", title]]
+    rows += [["    Points Possible", "", "", "", "", possible]]
+    for name, person, own in found:
+        rows.append([person.get("name", name), "", *(person.get(key, "") for key in ("id", "login", "section")), own])
+    return rows
 
 
 def write_csv(rows: Iterable[Sequence[str]]) -> str:

@@ -87,6 +87,8 @@ def reads(folder: Path, directory: Path, hidden: Iterable[str] = ()) -> None:
     assert "<html" in page.read_text()
     compared = run(lab, "diff", SAMPLE, SAMPLE, directory=directory, hidden=hidden)
     assert (compared.returncode, compared.stderr) == (0, "")
+    made = run(lab, "class", "exercise", "make", "start-times", "homework", directory=directory, hidden=hidden)
+    assert made.returncode == 0, made.stderr
     program = f"import lab; print(lab.__file__, len(lab.load('results/{SAMPLE}').frame))"
     raced = run(lab, "race", "--replay", SAMPLE, directory=directory, hidden=hidden)
     assert (raced.returncode, raced.stdout.count("TCG emulation")) == (0, 12), raced.stderr
@@ -121,6 +123,7 @@ def test_results_are_read_and_nothing_is_measured(built: Path, tmp_path: Path) -
     race = ("race", "web-app")
     for lacks, words in (
         (LINUX, ("compare", "web-app")), (MEASURE, ("run", "web-app")), (MEASURE, ("doctor",)), (LINUX, race),
+        (MEASURE, ("class", "check", "--key", str(tmp_path / "homework" / "key.json"))),
     ):  # fmt: skip
         refused = run(there / "lab", *words, directory=tmp_path, hidden=lacks)
         assert refused.returncode == 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from lab.cli.classroom import flaws, kit, lessons, results, serving
+from lab.cli.classroom import exercises, flaws, kit, lessons, results, serving
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(lessons.app, name="lesson")
 app.add_typer(flaws.app, name="flaw")
+app.add_typer(exercises.app, name="exercise")
 app.command("serve")(serving.serve)
+app.command("check")(exercises.check)
 app.command("results")(results.results)
 app.command("kit")(kit.kit)
 app.command("ls")(serving.list_classes)

@@ -1,0 +1,1 @@
+"""What runs in the containers that grade: the standard library alone, and nothing else of lab's."""

@@ -1,0 +1,117 @@
+"""Plain values between a hand-in and its tests, and the names that a piece of Python needs.
+
+What crosses is JSON that says which built-in type each value has; nothing that came across can run code, compare in a
+way of its own, or be a number that is none.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import math
+import symtable
+from collections.abc import Callable
+from typing import Any
+
+DEEPEST = 40
+MOST_ITEMS = 100_000
+LARGEST_ANSWER = 1 << 20
+"""Bytes of a line in which a hand-in answers."""
+BUILTINS = frozenset(dir(builtins))
+SEQUENCES: dict[str, Callable[[Any], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+
+
+class NotPlain(ValueError):
+    """A value that can't cross."""
+
+
+def encode(value: object, depth: int = 0) -> Any:
+    """``value`` as JSON: numbers and texts as themselves, all else as [type, item…]. Subclasses become their base.
+
+    Raises NotPlain, which names the type.
+    """
+    if depth > DEEPEST:
+        raise NotPlain("it is nested too deeply")
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        number = float(value)
+        if not math.isfinite(number):
+            raise NotPlain(f"it is {number}, no finite number")
+        return number
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, dict):
+        pairs = [[encode(key, depth + 1), encode(one, depth + 1)] for key, one in value.items()]
+        return ["dict", *pairs]
+    for name, kind in SEQUENCES.items():
+        if isinstance(value, kind):  # type: ignore[arg-type]
+            return [name, *(encode(each, depth + 1) for each in value)]  # type: ignore[attr-defined]
+    if callable(listed := getattr(value, "tolist", None)):  # array.array's, numpy's
+        return encode(listed(), depth + 1)
+    raise NotPlain(f"it is a {type(value).__name__}, no plain value")
+
+
+def decode(told: Any, depth: int = 0) -> Any:
+    """What `encode` wrote. Raises NotPlain for anything else."""
+    if depth > DEEPEST:
+        raise NotPlain("it is nested too deeply")
+    if told is None or isinstance(told, bool | int | str):
+        return told
+    if isinstance(told, float) and math.isfinite(told):
+        return told
+    try:
+        name, *items = told
+        if not isinstance(told, list) or len(items) > MOST_ITEMS:
+            raise NotPlain("it is no plain value")
+        if name == "dict":
+            return {decode(key, depth + 1): decode(one, depth + 1) for key, one in items}
+        return SEQUENCES[name]([decode(each, depth + 1) for each in items])
+    except (TypeError, ValueError, KeyError) as error:
+        raise error if isinstance(error, NotPlain) else NotPlain("it is no plain value") from None
+
+
+def refused(source: str) -> str:
+    """Why a cell is no plain Python, in a line; "" where it is."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        number = error.lineno or 1
+        lines = source.split("\n")
+        line = lines[number - 1].strip() if number <= len(lines) else ""
+        if line.startswith(("%", "!", "?")) or line.endswith("?"):
+            return f"line {number} is a command of IPython’s ({line.split()[0][:40]}); only plain Python is executed"
+        return f"line {number} is no Python: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"it is no Python: {error}"
+    return ""
+
+
+def needed(source: str) -> set[str]:
+    """The global names that ``source`` reads, anywhere in it, and does not define itself."""
+    found: set[str] = set()
+    tables = [symtable.symtable(source, "<cell>", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        is_top = table.get_type() == "module"
+        found |= {
+            one.get_name() for one in table.get_symbols() if one.is_referenced() and (is_top or one.is_global())
+        }
+    return found - bound(source)
+
+
+def bound(source: str) -> set[str]:
+    """The global names that ``source`` defines: by assignment, import, def, class."""
+    found: set[str] = set()
+    tables = [symtable.symtable(source, "<cell>", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        is_top = table.get_type() == "module"
+        for one in table.get_symbols():
+            if (one.is_assigned() or one.is_imported()) and (is_top or one.is_declared_global()):
+                found.add(one.get_name())
+    return found
