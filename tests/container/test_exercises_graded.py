@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from exercising import RIGHT, SECRET, answered, cell, handed_out, key_of, made
-from host_state import assert_unchanged, snapshot
+from host_state import assert_unchanged, snapshot, wait_until
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
 TIMEOUT = "8s"
@@ -288,6 +289,24 @@ def test_what_is_no_hand_in_costs_nobody_else_a_mark(tmp_path: Path) -> None:
     assert points(graded["ada"]) == ALL
     assert all(graded[name]["points"] == 0 and graded[name]["remark"] for name in ("bob", "eve", "=cmd"))
     assert "\n'=cmd," in (tmp_path / "marks.csv").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_end_in_between_keeps_what_was_graded_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    there = Class(tmp_path, "ada", "mallory")
+    there.hand_in("ada")
+    there.hand_in("mallory", word=TURNS["lasts"])
+    words = ("--feedback", tmp_path / "pages", "--csv", tmp_path / "marks.csv", "--key", key_of(there.made))
+    process = subprocess.Popen([*LAB, "class", "check", there.handed_in, *words], stderr=subprocess.PIPE, text=True)
+    assert wait_until((tmp_path / "pages" / "ada.html").exists, 60)
+    time.sleep(1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        (row,) = csv.DictReader(io.StringIO((tmp_path / "marks.csv").read_text()))
+        assert (row["student"], row["points"]) == ("ada", "6")
 
 
 def test_the_exercise_that_comes_with_lab_has_all_points_for_every_seed(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import ast
 import json
 import os
 import stat
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +134,13 @@ def test_links_and_pipes_are_not_read(tmp_path: Path) -> None:
             notebooks.read(tmp_path / name)
 
 
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"lab": "exercise"}', b"\xff", b"[" * 100_000])
+def test_what_is_no_key_is_refused_in_a_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "key.json").write_bytes(data)
+    with pytest.raises(UsageError, match="no key"):
+        handout.open_key(tmp_path / "key.json")
+
+
 def write(file: Path, told: dict[str, Any] | None = None) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(told or notebook()))
@@ -151,6 +161,8 @@ def test_the_folder_says_whose_a_hand_in_is_and_then_the_file(tmp_path: Path) ->
     write(folder / "ADA.ipynb")
     with pytest.raises(UsageError, match="two hand-ins are ada's"):
         handin.find([folder], exercise)
+    with pytest.raises(UsageError, match="no file"):
+        handin.find([tmp_path / "absent.ipynb"], exercise)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no hand-in"):
         handin.find([tmp_path / "empty"], exercise)
@@ -256,7 +268,9 @@ NESTED: list[Any] = []
 NESTED.append(NESTED)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), b"", 1j, NESTED, [object()], {object(): 1}])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), object(), b"", 1j, 10**2000, NESTED, [object()], {object(): 1}]
+)
 def test_what_is_no_plain_value_does_not_cross(value: Any) -> None:
     with pytest.raises(NotPlain):
         encode(value)
@@ -300,6 +314,65 @@ def test_the_programs_of_the_containers_need_nothing_but_the_standard_library() 
             for name in names:
                 inner = name == "lab.classroom.exercise.inside.plain"
                 assert inner or name.partition(".")[0] in sys.stdlib_module_names, f"{file.name} imports {name}"
+
+
+class Judge:
+    """The process of the tests, asked as lab asks it, but without a container."""
+
+    def __init__(self) -> None:
+        start = "from lab.classroom.exercise.inside.judge import main; main()"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen([sys.executable, "-c", start], cwd=ROOT, text=True, bufsize=1, **pipes)
+
+    def ask(self, **message: Any) -> Any:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(message) + "\n")
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture
+def judge() -> Iterator[Judge]:
+    found = Judge()
+    yield found
+    found.process.kill()
+    found.process.communicate()
+
+
+def test_a_slow_answer_is_not_taken_for_that_of_the_next_question(judge: Judge) -> None:
+    """Whoever could make a test's time run out while it waits would have the next mark, and not its own."""
+    told = judge.ask(source="assert f(1) == 1", seconds=0.3, id=1)
+    assert told == {"ask": {"do": "look", "names": ["f"]}, "id": 1}
+    time.sleep(0.5)
+    told = judge.ask(found={"f": {"callable": True}})
+    assert told == {"ask": {"do": "call", "name": "f", "values": [1], "named": {}}, "id": 1}
+    time.sleep(0.5)
+    assert judge.ask(value=2)["error"]["type"] == "AssertionError"
+    assert judge.ask(source="3", seconds=5, id=2) == {"done": True, "points": 3.0, "id": 2}
+    told = judge.ask(source="while True: pass", seconds=0.2, id=3)
+    assert (told["error"]["type"], told["id"]) == ("TookTooLong", 3)
+    assert judge.process.stdin
+    judge.process.stdin.write('{"value": 7}\n')  # too late
+    assert judge.ask(source="1 + 1", seconds=5, id=4) == {"done": True, "points": 2.0, "id": 4}
+
+
+def test_names_of_a_hand_in_are_asked_for_anew_by_each_test(judge: Judge) -> None:
+    assert judge.ask(source="helper = lambda value: value == word", seconds=5, id=1)["ask"]["names"] == ["word"]
+    assert judge.ask(found={"word": {"value": "a"}, "helper": {"value": 1}, "len": {"value": 1}})["points"] is None
+    assert judge.ask(source="assert helper('b') and word", seconds=5, id=2)["ask"]["names"] == ["word"]
+    assert "error" not in judge.ask(found={"word": {"value": "b"}})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"found": {}}, {"found": {"x": {}}}, {"found": {"x": {"value": ["odd"]}}}, {"ended": "gone"},
+     {"error": {"type": "KeyError", "message": "x"}}, {"found": 5}, {"done": True, "points": 9}],
+)  # fmt: skip
+def test_no_answer_but_a_plain_value_passes_a_test(judge: Judge, answer: Any) -> None:
+    judge.ask(source="x", seconds=5, id=1)
+    told = judge.ask(**answer)
+    assert "error" in told
+    assert "points" not in told
 
 
 def test_the_exercise_that_comes_with_lab_has_the_samples_numbers() -> None:

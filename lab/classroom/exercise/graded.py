@@ -28,6 +28,7 @@ class Mark:
     points: float
     got: float | None
     says: str = ""
+    is_by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ class Graded:
     @property
     def possible(self) -> float:
         """Without what is marked by hand."""
-        return sum(each.points for each in self.marks if each.got is not None)
+        return sum(each.points for each in self.marks if not each.is_by_hand)
 
     @property
     def by_hand(self) -> float:
@@ -105,7 +106,9 @@ def _says(cell: Cell, error: Mapping[str, Any]) -> str:
 def nothing(exercise: Exercise, name: str, remark: str, person: Mapping[str, str]) -> Graded:
     """What somebody has without a hand-in that could be executed."""
     found = tuple(
-        Mark(key=cell.key, points=cell.points, got=0.0, says=remark) for cell in exercise.cells if cell.is_graded
+        Mark(key=cell.key, points=cell.points, got=0.0, says=remark, is_by_hand=cell.role is not Role.TEST)
+        for cell in exercise.cells
+        if cell.is_graded
     )
     return Graded(name=name, marks=found, remark=remark, person=person)
 
@@ -115,7 +118,7 @@ def as_csv(exercise: Exercise, found: Sequence[Graded], layout: Layout) -> str:
 
     A cell that is marked by hand stays empty, to be filled in.
     """
-    possible = sum(cell.points for cell in exercise.cells if cell.is_graded and cell.role is Role.TEST)
+    possible = sum(cell.points for cell in exercise.cells if cell.role is Role.TEST)
     if layout is not Layout.PLAIN:
         rows = [(each.name, each.person, f"{each.points:g}") for each in found]
         return marks.write_csv(marks.laid_out(layout, f"lab: {exercise.title}", f"{possible:g}", rows))

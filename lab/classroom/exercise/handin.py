@@ -15,7 +15,7 @@ from typing import Any
 
 from lab.classroom.exercise import notebook as notebooks
 from lab.classroom.exercise import release
-from lab.classroom.exercise.handout import SUFFIX, Exercise, Student
+from lab.classroom.exercise.handout import SUFFIX, Exercise, Student, file_name
 from lab.classroom.exercise.notebook import Cell, Role
 from lab.classroom.session.store import folded
 from lab.errors import UsageError
@@ -50,11 +50,12 @@ def find(paths: Sequence[Path], exercise: Exercise) -> list[HandIn]:
     for path in paths:
         for file, words in _files(path):
             each = _owned(file, words, exercise)
-            if (other := found.get(folded(each.name))) is not None:
+            page = folded(file_name(each.name))  # which no other may overwrite
+            if (other := found.get(page)) is not None:
                 raise UsageError(
                     f"two hand-ins are {each.name}'s: {other.file} and {file}", hint="leave the one that counts"
                 )
-            found[folded(each.name)] = each
+            found[page] = each
     if not found:
         raise UsageError("there is no hand-in", hint=f"name files NAME{SUFFIX}, or a folder that holds them")
     return [found[name] for name in sorted(found)]
@@ -63,6 +64,8 @@ def find(paths: Sequence[Path], exercise: Exercise) -> list[HandIn]:
 def _files(path: Path) -> Iterator[tuple[Path, list[str]]]:
     """Notebooks, each with the words that say whose it is: the outermost folder first, then its own name."""
     if not path.is_dir():
+        if not path.exists():
+            raise UsageError(f"there is no file {path}", hint=f"name files NAME{SUFFIX}, or a folder that holds them")
         yield path, [path.stem]
         return
     count = 0

@@ -150,6 +150,8 @@ def open_key(file: Path) -> Exercise:
         with file.open("rb") as opened:
             data = opened.read(LARGEST_KEY + 1)
         told = json.loads(data)
+        if not isinstance(told, dict) or told.get("lab") != "exercise":
+            raise ValueError("it is another file")
         release.check(told["notebook"])
         return Exercise(
             name=str(told["name"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,7 @@ def make(
     key, written = handout.make(handout.locate(notebook), folder, people, drawn)
     print(f"{folder / handout.HANDOUT}  for the students: {len(written)} notebook{'s' if len(written) > 1 else ''}")
     print(f"{key}  for you alone: solutions, tests, seeds")
-    say(f"grade your own first, it has all points: lab class check {notebook} --key {key}")
+    say(f"see that your own solutions have all points: lab class check --key {key}")
 
 
 @app.command("new")
@@ -96,26 +97,23 @@ def check(
     from lab.classroom.exercise import feedback as pages
     from lab.classroom.exercise import graded, handout
     from lab.cli.classroom.results import write
+    from lab.commands.grading.check import How
     from lab.commands.grading.check import check as check_them
     from lab.commands.privilege import require_root
     from lab.host.units import parse_bytes, parse_seconds
 
-    exercise, memory_bytes = handout.open_key(key), parse_bytes(memory)
+    exercise = handout.open_key(key)
+    how = How(timeout_seconds=parse_seconds(timeout), memory_bytes=parse_bytes(memory), image=image)
     require_root()
     found: list[Graded] = []
     try:
-        for each in check_them(
-            exercise,
-            submissions or [],
-            deadline_seconds=parse_seconds(timeout),
-            memory_bytes=memory_bytes,
-            image=image,
-        ):
-            found.append(each)
-            if sys.stderr.isatty():
-                say(f"lab: {each.name} is graded")
-            if feedback is not None:
-                pages.write(exercise, each, feedback)
+        with closing(check_them(exercise, submissions or [], how)) as graded_one_by_one:
+            for each in graded_one_by_one:
+                found.append(each)
+                if sys.stderr.isatty():
+                    say(f"lab: {each.name} is graded")
+                if feedback is not None:
+                    pages.write(exercise, each, feedback)
     finally:
         if csv and found:
             write(csv, graded.as_csv(exercise, found, layout))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,16 @@ IMAGE = "lab-grading"
 FOLDER = Path(handin.__file__).parent / "image"
 
 
-def check(
-    exercise: Exercise, paths: Sequence[Path], *, deadline_seconds: float, memory_bytes: int, image: str
-) -> Iterator[Graded]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What one hand-in may take, and the image that it is executed in; "" is lab's own."""
+
+    timeout_seconds: float
+    memory_bytes: int
+    image: str = ""
+
+
+def check(exercise: Exercise, paths: Sequence[Path], how: How) -> Generator[Graded]:
     """Grade every hand-in, by name, and then those who handed in nothing; without ``paths`` the teacher's solutions,
     with each student's seed.
 
@@ -36,15 +44,15 @@ def check(
     found = handin.find(paths, exercise) if paths else []
     with Interruptible() as interruptible, _open() as site:
         try:
-            sandbox = _sandbox(site, image, memory_bytes)
+            sandbox = _sandbox(site, how)
             if not paths:
                 for student in exercise.students or (
                     Student(name=exercise.name, seed=exercise.seed or 0, person={}),
                 ):
                     steps = handin.steps(exercise, student, exercise.notebook)
-                    yield grade(sandbox, student.name, student.person, steps, deadline_seconds)
+                    yield grade(sandbox, student.name, student.person, steps, how.timeout_seconds)
             for each in found:
-                yield _grade(sandbox, exercise, each, deadline_seconds)
+                yield _grade(sandbox, exercise, each, how.timeout_seconds)
         finally:
             interruptible.disarm()
     handed_in = {each.student.name for each in found if each.student}
@@ -59,7 +67,7 @@ def _open() -> Site:
     return Site.open()
 
 
-def _grade(sandbox: Sandbox, exercise: Exercise, each: handin.HandIn, deadline_seconds: float) -> Graded:
+def _grade(sandbox: Sandbox, exercise: Exercise, each: handin.HandIn, timeout_seconds: float) -> Graded:
     if each.student is None:
         return nothing(exercise, each.name, "no student of this exercise has that name", {})
     assert each.file is not None
@@ -69,7 +77,7 @@ def _grade(sandbox: Sandbox, exercise: Exercise, each: handin.HandIn, deadline_s
         return nothing(exercise, each.name, error.message, each.student.person)
     steps = handin.steps(exercise, each.student, handed_in)
     remark = _remark(handed_in, exercise, each.student)
-    return grade(sandbox, each.name, each.student.person, steps, deadline_seconds, remark)
+    return grade(sandbox, each.name, each.student.person, steps, timeout_seconds, remark)
 
 
 def _remark(handed_in: dict[str, object], exercise: Exercise, student: Student) -> str:
@@ -83,11 +91,11 @@ def _remark(handed_in: dict[str, object], exercise: Exercise, student: Student) 
     )
 
 
-def _sandbox(site: Site, image: str, memory_bytes: int) -> Sandbox:
+def _sandbox(site: Site, how: How) -> Sandbox:
     from lab.commands.grading.sandbox import Sandbox
 
-    found = site.store.find(image) if image else _built(site)
-    return Sandbox(site.launcher, site.store.lower_directories(found), site.scratch, memory_bytes)
+    found = site.store.find(how.image) if how.image else _built(site)
+    return Sandbox(site.launcher, site.store.lower_directories(found), site.scratch, how.memory_bytes)
 
 
 def _built(site: Site) -> Image:

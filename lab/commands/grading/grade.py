@@ -6,6 +6,7 @@ taken at once. A hand-in that ends, or whose time is up, keeps the marks that it
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ class Grading:
         self._student, self._judge, self._until = student, judge, until
         self.ended = ""  # why the student's process answers no more
         self._judge_ended = ""
+        self._requests = itertools.count(1)
 
     def shown(self, step: Step) -> Shown:
         """Execute a cell, whatever it is for."""
@@ -39,7 +41,8 @@ class Grading:
             case Role.BY_HAND | Role.TASK:
                 is_open = step.is_answered
                 says = BY_HAND if is_open else "not answered"
-                mark = Mark(key=cell.key, points=cell.points, got=None if is_open else 0.0, says=says)
+                got = None if is_open else 0.0
+                mark = Mark(key=cell.key, points=cell.points, got=got, says=says, is_by_hand=True)
         if cell.is_code and cell.role is not Role.TEST:
             output, error = self._run(step)
         return Shown(
@@ -68,11 +71,14 @@ class Grading:
     def _beside(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have the judge execute a cell; what it asks of the hand-in goes there and back."""
         if not self._judge_ended:
+            number = next(self._requests)
             try:
-                told = self._judge.ask(request, self._until)
-                while "ask" in told:
+                told = self._judge.ask({**request, "id": number}, self._until)
+                while "ask" in told and told["id"] == number:
                     told = self._judge.ask(self._answered(told["ask"]), self._until)
-                return told
+                if told["id"] == number:
+                    return told
+                self._judge_ended = "they answered another question"
             except Ended as ended:
                 self._judge_ended = str(ended)
         return {"error": {"type": "", "message": f"the tests ended: {self._judge_ended}", "hand_in": True}}
@@ -113,14 +119,14 @@ def grade(
     name: str,
     person: Mapping[str, str],
     steps: Sequence[Step],
-    deadline_seconds: float,
+    timeout_seconds: float,
     remark: str = "",
 ) -> Graded:
-    """Execute a hand-in and judge it, in ``deadline_seconds`` at most. Raises LaunchError when lab can't."""
+    """Execute a hand-in and judge it, in ``timeout_seconds`` at most. Raises LaunchError when lab can't."""
     with ExitStack() as opened:
         student = opened.enter_context(sandbox.start("student"))
         judge = opened.enter_context(sandbox.start("judge"))
-        grading = Grading(student, judge, time.monotonic() + deadline_seconds)
+        grading = Grading(student, judge, time.monotonic() + timeout_seconds)
         shown = tuple(grading.shown(step) for step in steps)
     marks = tuple(each.mark for each in shown if each.mark is not None)
     remarks = "; ".join(filter(None, (remark, f"ended early: {grading.ended}" if grading.ended else "")))

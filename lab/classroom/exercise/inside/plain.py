@@ -15,6 +15,7 @@ from typing import Any
 
 DEEPEST = 40
 MOST_ITEMS = 100_000
+LARGEST_NUMBER = 10**1000
 LARGEST_ANSWER = 1 << 20
 """Bytes of a line in which a hand-in answers."""
 BUILTINS = frozenset(dir(builtins))
@@ -35,6 +36,8 @@ def encode(value: object, depth: int = 0) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, int):
+        if abs(value) >= LARGEST_NUMBER:
+            raise NotPlain("it is a number of more than 1000 digits")
         return int(value)
     if isinstance(value, float):
         number = float(value)
