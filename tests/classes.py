@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 
 from lab.classroom.questions.lesson import SHIPPED, read
 from lab.classroom.questions.material import material
+from lab.classroom.questions.showing import showing
 
+SAMPLE = Path(__file__).parents[1] / "results" / "sample"
 PATIENCE_SECONDS = 120.0
 TOLD = re.compile(r"teacher +(\S+)/teach#(\S+)\nstudents +\S+ +code (\S+)\n")
 
@@ -37,12 +39,16 @@ class Answer(NamedTuple):
 
 LIGHT = """
 import json, sys
+from lab.classroom.questions.showing import Figure, Showing
 from lab.classroom.web.serve import listen, serve
 def up(told):
     print("teacher", told.teacher, flush=True)
     print("students", told.address, "code", told.code, flush=True)
 material = json.load(open(sys.argv[1]))
-serve(sys.argv[2], material, listening=listen("127.0.0.1", 0), keep_days=1, report=b"<p>report</p>", up=up)
+showing = json.load(open(sys.argv[3]))
+figures = {int(at): Figure(svg=each["svg"].encode(), alt=each["alt"]) for at, each in showing["figures"].items()}
+shown = Showing(report=b"<p>report</p>", race=showing["race"].encode(), figures=figures)
+serve(sys.argv[2], material, listening=listen("127.0.0.1", 0), keep_days=1, showing=shown, up=up)
 """
 """What the command does once the run has answered, which takes long: pandas is imported for it."""
 
@@ -50,8 +56,15 @@ serve(sys.argv[2], material, listening=listen("127.0.0.1", 0), keep_days=1, repo
 @cache
 def answered(lesson: str) -> str:
     """A lesson with the answers of the run that comes with lab, as JSON."""
-    sample = Path(__file__).parents[1] / "results" / "sample"
-    return json.dumps(material(read(SHIPPED / lesson), sample))
+    return json.dumps(material(read(SHIPPED / lesson), SAMPLE))
+
+
+@cache
+def shown(lesson: str) -> str:
+    """What of that run can be shown after a reveal, as JSON."""
+    found = showing(read(SHIPPED / lesson), SAMPLE, "sample")
+    figures = {place: {"svg": each.svg.decode(), "alt": each.alt} for place, each in found.figures.items()}
+    return json.dumps({"race": found.race.decode(), "figures": figures})
 
 
 class Served:
@@ -62,7 +75,9 @@ class Served:
         self.command = ["-m", "lab.cli.main", "class", "serve"]
         if light:
             (home / "material.json").write_text(answered(words[0]))
-            self.command, self.words = ["-c", LIGHT, str(home / "material.json")], ("light",)
+            (home / "showing.json").write_text(shown(words[0]))
+            self.command = ["-c", LIGHT, str(home / "material.json"), "light", str(home / "showing.json")]
+            self.words = ()
         self.start()
 
     def start(self) -> None:

@@ -146,6 +146,30 @@ def test_a_lesson_plays_with_thirty_phones(room: Room) -> None:
         assert fits(page)
     assert whole(screen)
 
+    step("Show the figure")
+    expect(screen.get_by_role("img", name=re.compile("^Every start"))).to_be_visible(timeout=PATIENCE_MS)
+    assert screen.locator("figure img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 900
+    step("Show the race")
+    race = screen.frame_locator("iframe")
+    expect(race.get_by_role("button", name="Stop")).to_be_visible(timeout=PATIENCE_MS)
+    frame = screen.locator("iframe").element_handle()
+    room.served.join("late")  # somebody who joins does not begin the race again
+    expect(screen.get_by_text(f"{CLASS + 1} here")).to_be_visible(timeout=PATIENCE_MS)
+    assert frame.evaluate("frame => frame.isConnected")
+    for view, seen in (("race", race.get_by_role("button", name="Again")), ("figure", screen.locator("figcaption"))):
+        if view == "figure":
+            step("Show the figure")
+        expect(seen).to_be_visible(timeout=PATIENCE_MS)
+        for size in (PROJECTOR, LAPTOP):
+            screen.set_viewport_size({"width": size[0], "height": size[1]})
+            assert violations(screen) == []
+            assert whole(screen)
+            assert fits(screen)
+    assert phones[2].locator("iframe, figure").count() == 0
+    screen.set_viewport_size({"width": PROJECTOR[0], "height": PROJECTOR[1]})
+    step("Show the answer again")
+    expect(screen.locator("svg.numbers line.measured")).to_have_count(1, timeout=PATIENCE_MS)
+
     step("Next question")
     for place, phone in enumerate(phones[:8]):
         phone.locator(".pick button").nth(place % 4).click()

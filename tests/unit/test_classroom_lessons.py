@@ -20,9 +20,11 @@ from lab.classroom.questions.answers import Answer, Evaluator, Unanswered
 from lab.classroom.questions.expressions import Form, parse
 from lab.classroom.questions.lesson import SHIPPED, create, locate, names, read
 from lab.classroom.questions.material import material
+from lab.classroom.questions.showing import figure_of, showing
 from lab.cli.classroom.lessons import app
 from lab.errors import ResultsError, UsageError
 from lab.isolation.registry import probes
+from lab.reports.figures import plots
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 NEEDS_ANOTHER_RUN = {"noisy.slowdown(container, cpu, with-limits)"}
@@ -57,6 +59,39 @@ def test_the_run_that_comes_with_lab_answers_what_a_lesson_asks(name: str) -> No
             assert answer["value"] is not None
         assert "{{" not in each["text"] + each["explanation"] + each["mechanism"]
         assert "does not tell" not in each["text"] + each["explanation"] + each["mechanism"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "figure"),
+    [
+        ("boot.ratio(vm, container)", "boot-distribution"),
+        ("boot.kernel(vm)", "boot-phases"),
+        ("boot.longest(vm)", "boot-phases"),
+        ("memory.pss@after-load(vm)", "memory"),
+        ("cpu.compute.ratio(vm, process)", "cpu"),
+        ("load.latency.p99(container)", "load"),
+        ("isolation(container, kernel-release)", "isolation"),
+        ("isolation.count(vm, open)", "isolation"),
+        ("kernel(container)", ""),
+        ("image.layers()", ""),
+    ],
+)
+def test_a_question_s_figure_is_that_of_its_quantity(asked: str, figure: str) -> None:
+    found = figure_of(parse(asked), "boot.total")
+    assert found == figure
+    assert not found or found in [plot.name for plot in plots()]
+
+
+def test_what_a_run_has_to_show_after_a_reveal(tmp_path: Path) -> None:
+    shown = showing(read(SHIPPED / "speed"), SAMPLE, "sample")
+    assert b"lab report sample" in shown.race
+    assert shown.of(0) == ("race", "figure")
+    assert shown.figures[3].alt.startswith("Phases of a start")
+    assert all(each.svg.startswith(b"<?xml") and b"<svg" in each.svg for each in shown.figures.values())
+    kernels = showing(read(SHIPPED / "what-they-run"), SAMPLE, "sample")
+    assert [kernels.of(place) for place in (0, 2)] == [("race",), ("race", "figure")]
+    neighbours = showing(read(SHIPPED / "noisy-neighbours"), noisy_run(tmp_path).path, "neighbours")
+    assert (neighbours.race, neighbours.of(0)) == (b"", ()), "a run that timed no start"
 
 
 def test_the_probes_that_lessons_ask_about_exist() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from classes import Served, next_event, serving, until
+from classes import SAMPLE, Served, next_event, serving, until
 from typer.testing import CliRunner
 
 from lab.classroom.web.guard import MOST_BYTES, WRONG_TRIES
@@ -109,6 +111,51 @@ def test_a_report_s_script_can_not_act_as_the_teacher(served: Served) -> None:
     assert answer.status == 200
     assert answer.headers["content-security-policy"] == "sandbox allow-scripts"
     assert "<svg" in served.ask("/teach/qr.svg", cookie=served.teacher()).text
+
+
+def test_race_and_figure_are_the_projector_s_after_the_reveal_and_nobody_else_s() -> None:
+    with serving("speed", light=True) as served:
+        teacher, student = served.teacher(), served.join("Ada")
+        paths = ("/screen/race", "/screen/figure/0")
+        served.step(teacher, "start")
+        assert [served.ask(path, cookie=teacher).status for path in paths] == [404, 404]
+        assert served.step(teacher, "race").status == 409
+        served.step(teacher, "reveal")
+        told = served.state("/screen/events", teacher)
+        assert (told["view"], told["showable"]) == ("", ["race", "figure"])
+        race, figure = (served.ask(path, cookie=teacher) for path in paths)
+        assert race.headers["content-security-policy"] == "sandbox allow-scripts; frame-ancestors 'self'"
+        assert "who is first?" in race.text
+        assert figure.headers["content-type"] == "image/svg+xml"
+        assert "default-src 'none'" in figure.headers["content-security-policy"]
+        assert served.ask("/screen/figure/1", cookie=teacher).status == 404, "of a question that is not revealed"
+        assert [served.ask(path, cookie=student).status for path in paths] == [403, 403]
+        assert served.step(teacher, "figure").status == 200
+        assert served.state("/screen/events", teacher)["view"] == "figure"
+        assert served.state("/screen/events", teacher)["alt"].startswith("Every start")
+        assert "view" not in served.state("/events", student)
+        assert served.step(teacher, "answer").status == 200
+        assert served.state("/screen/events", teacher)["view"] == ""
+
+
+def test_a_class_that_began_with_another_run_shows_nothing_of_this_one(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(SAMPLE, other)
+    run = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(run | {"name": "other"}))
+    with serving("speed", "--session", "two-runs") as served:
+        assert served.stop() == 130
+        served.words = (*served.words, "--run", str(other))
+        served.start()
+        teacher = served.teacher()
+        for action in ("start", "reveal"):
+            served.step(teacher, action)
+        told = served.state("/teach/events", teacher)
+        assert told["run"] == run["name"]
+        assert told["showable"] == []
+        assert told["report"] is False
+        assert served.step(teacher, "race").status == 409
+        assert run["name"] in served.log.read_text()
 
 
 @pytest.mark.parametrize(

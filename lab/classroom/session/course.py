@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -54,6 +54,10 @@ VOTES = {Phase.VOTE: 1, Phase.AGAIN: 2}
 SWITCHES = {"show": ("shown", True), "hide": ("shown", False), "lock": ("locked", True), "unlock": ("locked", False)}
 
 
+VIEWS = {"answer": "", "race": "race", "figure": "figure"}
+"""What the projector shows once a question is revealed, by what the teacher asks for; "" is the answer."""
+
+
 class Refused(LabError):
     """What a class does not allow now; said to whoever asked."""
 
@@ -69,6 +73,7 @@ class Course:
         self.question: int = store.get("question")
         self.shown: bool = store.get("shown")
         self.locked: bool = store.get("locked")
+        self.view: str = store.get("view", "")
 
     @classmethod
     def begin(cls, store: Store, material: Mapping[str, Any], keep_days: int) -> Course:
@@ -98,15 +103,19 @@ class Course:
 
     # --- the teacher
 
-    def act(self, action: str, phase: str, question: int) -> None:
+    def act(self, action: str, phase: str, question: int, showable: Collection[str] = ()) -> None:
         """Take a step from ``phase`` of ``question``, where the teacher's page believes to be: a second click on a
-        button does not skip a phase. Raises Refused.
+        button does not skip a phase. ``showable`` are those of `VIEWS` that the run has. Raises Refused.
         """
         if phase != self.phase or question != self.question:
             raise Refused("the class has moved on meanwhile")
         if action in SWITCHES:
             name, value = SWITCHES[action]
             setattr(self, name, value)
+        elif action in VIEWS:
+            if self.phase is not Phase.REVEAL or (VIEWS[action] and action not in showable):
+                raise Refused(f"there is no {action} to be shown now")
+            self.view = VIEWS[action]
         else:
             after = STEPS.get((action, self.phase))
             if after is None:
@@ -115,10 +124,11 @@ class Course:
                 after = Phase.OVER
             elif action == "next":
                 self.question += 1
-            self.phase, self.shown = after, False
+            self.phase, self.shown, self.view = after, False, ""
         self.store.put(
-            phase=self.phase, question=self.question, shown=self.shown, locked=self.locked, used=time.time()
-        )
+            phase=self.phase, question=self.question, shown=self.shown, locked=self.locked, view=self.view,
+            used=time.time(),
+        )  # fmt: skip
 
     # --- the students
 

@@ -151,5 +151,5 @@ addEventListener("keydown", (event) => {
 });
 byId("race").hidden = false;
 lay();
-draw(performance.now());
+if (location.hash === "#go") go(0); else draw(performance.now());
 requestAnimationFrame(tick);

@@ -17,8 +17,12 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+POLICY_OF_SCREEN = f"{POLICY}; frame-src 'self'"
+"""The projector's page has the race in a frame."""
 SANDBOX = "sandbox allow-scripts"
 """Of a report: its script may not act as the teacher, whoever wrote the run's folder (CSP level 3, section 6.3.2)."""
+FRAMED = f"{SANDBOX}; frame-ancestors 'self'"
+"""Of a page that the projector's has in a frame; its own policy stands in it."""
 WRONG_TRIES, WINDOW_SECONDS, MOST_ADDRESSES = 20, 60.0, 4096
 
 

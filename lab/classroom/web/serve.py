@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lab.classroom.questions.showing import Showing
 from lab.classroom.session.course import Course
 from lab.classroom.session.store import LOCK, Store, hashed, prepare
 from lab.classroom.web.site import Files, Site
@@ -40,13 +41,16 @@ ENDS_WITHIN_SECONDS = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What is up: ``address`` for phones (http://…), ``teacher`` the link for the teacher alone, ``code`` to join."""
+    """What is up: ``address`` for phones (http://…), ``teacher`` the link for the teacher alone, ``code`` to join.
+    ``answered_by`` is the run that the session began with, where that is another one than is served now.
+    """
 
     address: str
     teacher: str
     code: str
     folder: Path
     joined: int
+    answered_by: str
 
 
 def own_addresses() -> dict[str, str]:
@@ -109,12 +113,13 @@ def serve(
     *,
     listening: socket.socket,
     keep_days: int,
-    report: bytes = b"",
+    showing: Showing | None = None,
     up: Callable[[Served], object],
 ) -> None:
     """Serve the session ``name``, a new one about ``material`` or the one that there is, until a signal ends it.
 
-    ``listening`` is of `listen`, and the caller's to close. ``up`` is told once it answers. Raises UsageError or
+    ``showing`` is what there is to look at of the material's run; a session that began with another run shows none of
+    it. ``listening`` is of `listen`, and the caller's to close. ``up`` is told once it answers. Raises UsageError or
     LabError when that is impossible.
     """
     pages = files()
@@ -128,12 +133,13 @@ def serve(
             course = Course.begin(store, material, keep_days)
             key = secrets.token_urlsafe(32)
             store.put(keys=[*store.get("keys", []), hashed(key)][-MOST_KEYS:])
+            fits = all(course.material[key] == material[key] for key in ("run", "where", "day"))
             host, own_port = listening.getsockname()
             address = f"http://{host}:{own_port}"
-            site = Site(course=course, address=address, files=pages, report=report)
+            site = Site(course=course, address=address, files=pages, showing=(fits and showing) or Showing())
             told = Served(
                 address=address, teacher=f"{address}/teach#{key}", code=course.code, folder=folder,
-                joined=store.number(),
+                joined=store.number(), answered_by="" if fits else course.material["run"],
             )  # fmt: skip
             asyncio.run(_until_signalled(site, listening, lambda: up(told)))
         finally:

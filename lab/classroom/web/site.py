@@ -17,10 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from lab.classroom.questions.showing import Showing
 from lab.classroom.session import views
-from lab.classroom.session.course import Course, Refused, WrongCode
+from lab.classroom.session.course import Course, Phase, Refused, WrongCode
 from lab.classroom.session.store import Student, hashed
-from lab.classroom.web.guard import SANDBOX, WINDOW_SECONDS, Guard, Tries
+from lab.classroom.web.guard import FRAMED, POLICY, POLICY_OF_SCREEN, SANDBOX, WINDOW_SECONDS, Guard, Tries
 from lab.classroom.web.hub import Hub
 
 COOKIE_SECONDS = 2 * 24 * 3600
@@ -32,14 +33,14 @@ PAGES = {"/": "phone.html", "/screen": "screen.html", "/teach": "teach.html"}
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """The server's answers. ``address`` is where phones go (http://…), ``files`` what pages consist of, ``report``
-    the run's report or b"" where it has none.
+    """The server's answers. ``address`` is where phones go (http://…), ``files`` what pages consist of, ``showing``
+    what there is to look at of the run.
     """
 
     course: Course
     address: str
     files: Files
-    report: bytes = b""
+    showing: Showing = field(default_factory=Showing)
     hub: Hub = field(default_factory=Hub)
     tries: Tries = field(default_factory=Tries)
 
@@ -58,6 +59,8 @@ class Site:
             Route("/teach/remove", self.remove, methods=["POST"]),
             Route("/teach/events", self.teachers_events),
             Route("/screen/events", self.screens_events),
+            Route("/screen/race", self.show_race),
+            Route("/screen/figure/{question:int}", self.show_figure),
             Route("/teach/qr.svg", self.qr),
             Route("/teach/report", self.show_report),
         ]
@@ -75,7 +78,8 @@ class Site:
     def _page(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def page(request: Request) -> Response:
             content, kind = self.files[name]
-            return Response(content, media_type=kind)
+            policy = POLICY_OF_SCREEN if name == PAGES["/screen"] else POLICY
+            return Response(content, media_type=kind, headers={"Content-Security-Policy": policy})
 
         return page
 
@@ -155,7 +159,7 @@ class Site:
         if not self._is_teacher(request):
             return not_the_teacher()
         sent = await body(request, action=str, phase=str, question=int)
-        self.course.act(sent["action"], sent["phase"], sent["question"])
+        self.course.act(sent["action"], sent["phase"], sent["question"], self.showing.of(self.course.question))
         self.hub.changed()
         return JSONResponse({})
 
@@ -169,16 +173,39 @@ class Site:
 
     async def teachers_events(self, request: Request) -> Response:
         def view() -> dict[str, Any]:
-            told = views.of_teacher(self.course, self.address)
-            return told | {"here": sorted(self.hub.present()), "report": bool(self.report)}
+            told = views.of_teacher(self.course, self.address) | self._shown()
+            return told | {"here": sorted(self.hub.present()), "report": bool(self.showing.report)}
 
         return stream(self.hub, view) if self._is_teacher(request) else not_the_teacher()
 
     async def screens_events(self, request: Request) -> Response:
         def view() -> dict[str, Any]:
-            return views.of_screen(self.course, self.address)
+            return views.of_screen(self.course, self.address) | self._shown()
 
         return stream(self.hub, view) if self._is_teacher(request) else not_the_teacher()
+
+    def _shown(self) -> dict[str, Any]:
+        """What the projector shows besides, and what else it could; nothing of it is a student's."""
+        if self.course.phase is not Phase.REVEAL:
+            return {"view": "", "showable": [], "alt": ""}
+        could, figure = self.showing.of(self.course.question), self.showing.figures.get(self.course.question)
+        view = self.course.view if self.course.view in could else ""
+        return {"view": view, "showable": could, "alt": figure.alt if figure and view == "figure" else ""}
+
+    async def show_race(self, request: Request) -> Response:
+        if not self._is_teacher(request):
+            return not_the_teacher()
+        if "race" not in self._shown()["showable"]:
+            return error("there is no race to be shown now", HTTPStatus.NOT_FOUND)
+        return Response(self.showing.race, media_type="text/html", headers={"Content-Security-Policy": FRAMED})
+
+    async def show_figure(self, request: Request) -> Response:
+        if not self._is_teacher(request):
+            return not_the_teacher()
+        question = request.path_params["question"]
+        if question != self.course.question or "figure" not in self._shown()["showable"]:
+            return error("there is no such figure to be shown now", HTTPStatus.NOT_FOUND)
+        return Response(self.showing.figures[question].svg, media_type="image/svg+xml")
 
     async def qr(self, request: Request) -> Response:
         """Where a phone joins. The code stands behind a #, which no browser sends and no log keeps."""
@@ -195,9 +222,9 @@ class Site:
     async def show_report(self, request: Request) -> Response:
         if not self._is_teacher(request):
             return not_the_teacher()
-        if not self.report:
+        if not self.showing.report:
             return error("the run has no report.html", HTTPStatus.NOT_FOUND)
-        return Response(self.report, media_type="text/html", headers={"Content-Security-Policy": SANDBOX})
+        return Response(self.showing.report, media_type="text/html", headers={"Content-Security-Policy": SANDBOX})
 
     # --- who it is
 

@@ -60,13 +60,12 @@ def serve(
     for gone in expire(time.time()):
         say(f"the time of {gone} was over: removed")
     folder = run_folder(run, root)
-    report = folder / "report.html"
     with listen(bind or LOOPBACK, port) as listening:
         from lab.classroom.questions.material import material
+        from lab.classroom.questions.showing import showing
 
         serve_it(
-            name, material(found, folder), listening=listening, keep_days=keep,
-            report=report.read_bytes() if report.is_file() else b"",
+            name, material(found, folder), listening=listening, keep_days=keep, showing=showing(found, folder, run),
             up=lambda served: _tell(served, open_to_others=bool(bind), keep=keep),
         )  # fmt: skip
 
@@ -78,6 +77,11 @@ def _tell(served: Served, *, open_to_others: bool, keep: int) -> None:
         return
     if served.joined:
         say(f"this class goes on: {served.joined} have joined it")
+    if served.answered_by:
+        say(
+            f"It began with the run {served.answered_by}, which answers: the race, the figures and the report of "
+            "another run are not shown"
+        )
     if open_to_others:
         say(
             "Whoever is on that network, or is routed to that address, reaches these pages. They are plain HTTP: who "

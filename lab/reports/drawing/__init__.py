@@ -7,7 +7,7 @@ points at these groups, moves rows together and stretches axes; it draws no mark
 """
 
 from lab.reports.drawing.inline import inline
-from lab.reports.drawing.picture import composed, picture
+from lab.reports.drawing.picture import composed, picture, projected
 from lab.reports.drawing.sheet import looks_of
 
-__all__ = ["composed", "inline", "looks_of", "picture"]
+__all__ = ["composed", "inline", "looks_of", "picture", "projected"]

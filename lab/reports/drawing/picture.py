@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,17 @@ def picture(chart: Chart, looks: Mapping[str, Look], directory: Path, name: str)
     """Write NAME.png and NAME.svg into ``directory``; the same chart gives the same bytes."""
     with composed(chart, looks) as figure:
         return style.save(figure, directory, name)
+
+
+def projected(chart: Chart, looks: Mapping[str, Look], least_height: float) -> str:
+    """The chart as the text of an SVG, in colours that a projector's lamp doesn't wash out."""
+    raw = io.StringIO()
+    with composed(chart, looks, least_height) as figure:
+        figure.savefig(raw, format="svg", metadata={"Date": None})
+    text = raw.getvalue()
+    for pale, strong in style.PROJECTED.items():
+        text = text.replace(pale, strong)
+    return text
 
 
 @contextmanager

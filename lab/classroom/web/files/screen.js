@@ -2,13 +2,17 @@ import { LETTERS, answer, chart, el, fill, legend, listen, written } from "./com
 
 const main = document.querySelector("main"), head = document.querySelector("header"), foot = document.querySelector("footer");
 
+let looked = "";
+
 listen("/screen/events", draw);
 
 function draw(told) {
-  document.body.className = told.phase;
+  document.body.className = told.view ? `${told.phase} ${told.view}` : told.phase;
   const joining = el("p", { class: "code" }, told.address.replace("http://", ""), " ", el("b", {}, told.code), ` · ${told.joined} here`);
   fill(head, el("h1", {}, told.asked ? `${told.title}: ${told.question + 1} of ${told.of}` : told.title), told.phase === "lobby" ? null : joining);
-  fill(main, ...page(told));
+  const key = told.view ? `${told.question} ${told.view}` : "";
+  if (!key || key !== looked) fill(main, ...page(told));  // a race that runs is not begun again because somebody joins
+  looked = key;
   fill(foot, told.phase === "reveal" ? `Measured ${told.day} on ${told.where}: run ${told.run}` : "");
 }
 
@@ -20,6 +24,16 @@ function page(told) {
         el("p", { role: "status" }, told.joined === 1 ? "1 is here" : `${told.joined} are here`)))];
   }
   if (told.phase === "over") return [el("div", { class: "middle" }, el("p", { class: "huge" }, "That was all."), el("p", {}, "What did you believe before, and what now?"))];
+  if (told.view === "race") {
+    const race = el("iframe", { src: "/screen/race#go", title: "The recorded starts of this run, as a race" });
+    race.addEventListener("load", () => race.focus());
+    return [race];
+  }
+  if (told.view === "figure") {
+    const found = told.asked.answer;
+    return [el("figure", {}, el("img", { src: `/screen/figure/${told.question}`, alt: told.alt }),
+      found.reason ? null : el("figcaption", {}, "Measured: ", el("b", {}, found.says), `; ${found.sure}`))];
+  }
   const asked = written(told.asked.text, "written asked");
   if (told.phase === "reveal") {
     const mechanism = written(told.asked.mechanism), below = told.asked.choices.length > 0;  // where there is room

@@ -39,6 +39,7 @@ function draw(told) {
   const buttons = STEPS[told.phase].map(([action, text], place) =>
     el("button", { type: "button", class: place ? "" : "large", onclick: () => act(action) }, action === "next" && last ? "End the lesson" : text));
   if (told.phase === "talk" || told.phase === "done") buttons.push(toggle(told.shown, "Show guesses on the projector", "Hide guesses", () => act(told.shown ? "hide" : "show")));
+  for (const view of told.showable) buttons.push(toggle(told.view === view, `Show the ${view}`, "Show the answer again", () => act(told.view === view ? "answer" : view)));
   buttons.push(toggle(told.locked, "Let nobody else join", "Let others join", () => act(told.locked ? "unlock" : "lock")));
   const focused = document.activeElement && document.activeElement.closest("#steps") ? document.activeElement.textContent : "";
   fill(steps, ...buttons);

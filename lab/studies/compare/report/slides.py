@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
-from lab.reports import style
 from lab.reports.charts import Chart
-from lab.reports.drawing import composed, looks_of
+from lab.reports.drawing import looks_of, projected
 from lab.reports.material import Material
-from lab.reports.page.render import render
+from lab.reports.page.render import embedded_text, render
 from lab.studies.compare.report.verdict import gravest_first, verdict
 
 HEIGHT = 575.0
@@ -37,11 +34,4 @@ def _page(material: Material, charts: Sequence[Chart], told: dict[str, Any]) -> 
 
 
 def _drawn(material: Material, chart: Chart) -> str:
-    """The picture as a data: URL, in colours that a projector's lamp doesn't wash out."""
-    raw = io.StringIO()
-    with composed(chart, looks_of(material.loaded.all_arms), HEIGHT) as figure:
-        figure.savefig(raw, format="svg", metadata={"Date": None})
-    text = raw.getvalue()
-    for pale, strong in style.PROJECTED.items():
-        text = text.replace(pale, strong)
-    return f"data:image/svg+xml;base64,{b64encode(text.encode()).decode()}"
+    return embedded_text("image/svg+xml", projected(chart, looks_of(material.loaded.all_arms), HEIGHT))
