@@ -107,9 +107,12 @@ def read(path: Path | str, kind: type[Which]) -> Which:
 
     Raises ResultsError when it is none, is too new, or holds no observation.
     """
-    path = Path(path)
-    folder = RunFolder.open(path)
-    rows = list(map(_FIELDS, folder.samples()))
+    return read_folder(RunFolder.open(Path(path)), kind)
+
+
+def read_folder(folder: RunFolder, kind: type[Which]) -> Which:
+    """The same of a run that is open, or in memory."""
+    path, rows = folder.path, list(map(_FIELDS, folder.samples()))
     if not rows:
         raise ResultsError(f"{path} holds no observation yet", hint=f"lab compare --resume {path.name}")
     if not folder.run.arms:

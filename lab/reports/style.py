@@ -193,7 +193,10 @@ def _powers_of_two() -> Locator:
 
 def headline(figure: Figure, title: str, subtitle: str = "") -> None:
     """The title says the finding or the question; the subtitle how to read it. Both start at the left edge."""
-    figure.suptitle(title + ("\n" if subtitle else ""), x=0.012, ha="left", fontsize=22, fontweight="bold", color=INK)
+    near = max(0.98, 1 - 0.16 / figure.get_figheight())  # a share of a tall figure's height would be far down
+    figure.suptitle(
+        title + ("\n" if subtitle else ""), x=0.012, y=near, ha="left", fontsize=22, fontweight="bold", color=INK
+    )
     if subtitle:
         top = 1 - 0.56 / figure.get_figheight()
         figure.text(0.0125, top, subtitle, ha="left", va="top", fontsize=14.5, color=QUIET)

@@ -7,6 +7,8 @@ an abandoned attempt stay in the file and are left out when reading. ``run.json`
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import re
@@ -14,7 +16,7 @@ import shutil
 import site
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +75,24 @@ class RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise ResultsError(f"{file} can't be read: {error}", hint=f"check the permissions of {path}") from error
         return cls(path, decode_run(text, str(file)))
+
+    @classmethod
+    def held(cls, name: str, files: Mapping[str, bytes]) -> RunFolder:
+        """A run whose files are in memory, to be read: run.json, samples.jsonl and, if there is one, progress.jsonl.
+
+        Raises ResultsError when it is none or too new.
+        """
+        try:
+            text = files[RUN].decode("utf-8")
+        except (KeyError, UnicodeDecodeError) as error:
+            raise ResultsError(
+                f"{name} has no {RUN} that can be read", hint="hand in the whole run folder"
+            ) from error
+        found = cls(Path(name), decode_run(text, f"{name}/{RUN}"))
+        found._samples, found._progress = (
+            _Held(Path(name, each), files.get(each, b"")) for each in (SAMPLES, PROGRESS)
+        )
+        return found
 
     def append(self, *samples: Sample) -> None:
         """Write the samples and return when they are on the disk: all of them or, after an error, none.
@@ -268,6 +288,22 @@ class _AppendOnly:
         _cut_torn_line(file)
         self._file = file
         return file
+
+
+class _Held(_AppendOnly):
+    """The same lines out of memory; nothing is added to them."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        super().__init__(path)
+        self._data = data
+
+    def lines(self) -> Iterator[bytes]:
+        for line in io.BytesIO(self._data):
+            if line.endswith(b"\n"):
+                yield line
+
+    def _open(self) -> IO[bytes]:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:
