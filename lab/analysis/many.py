@@ -201,6 +201,11 @@ def _source(file: str, size: int) -> pa.NativeFile:
         return pa.BufferReader(opened.read())
 
 
+def has_current_columns(run: Path) -> bool:
+    """Whether a run's Parquet file is there and holds all that its lines do."""
+    return _size_if_current(str(run)) is not None
+
+
 def _size_if_current(path: str) -> int | None:
     """The size of the columns in bytes, if they are there and hold all that the lines do: both files are appended to
     while a run lasts.

@@ -57,6 +57,18 @@ def patience(sentence: str) -> Iterator[None]:
         timer.cancel()
 
 
+def write_text(where: str, text: str) -> None:
+    """Put a file where an option says; - is standard output. Raises LabError when it can't be written."""
+    if where == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(where).write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise LabError(f"{where} can't be written: {error.strerror}", hint="name another file") from error
+    say(where)
+
+
 def write_json(value: Any, where: str) -> None:
     """Write ``value`` where ``--json`` says. Raises LabError when the file can't be written."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"

@@ -96,9 +96,9 @@ def check(
     """
     from lab.classroom.exercise import feedback as pages
     from lab.classroom.exercise import graded, handout
-    from lab.cli.classroom.results import write
     from lab.commands.grading.check import How
     from lab.commands.grading.check import check as check_them
+    from lab.commands.output import write_text
     from lab.commands.privilege import require_root
     from lab.host.units import parse_bytes, parse_seconds
 
@@ -116,7 +116,7 @@ def check(
                     pages.write(exercise, each, feedback)
     finally:
         if csv and found:
-            write(csv, graded.as_csv(exercise, found, layout))
+            write_text(csv, graded.as_csv(exercise, found, layout))
     if as_json:
         write_json(graded.as_data(found), as_json)
     elif not csv:

@@ -76,12 +76,12 @@ def check(
     from lab.classroom.flaw.handout import check as check_them
     from lab.classroom.flaw.handout import open_key
     from lab.classroom.marks import write_csv
-    from lab.cli.classroom.results import write
+    from lab.commands.output import write_text
 
     found = check_them(answers, open_key(key, Path(handout) if handout else None))
     rows = [(each.student, each.case, f"{each.points:g}", each.says) for each in found]
     if csv:
-        write(csv, write_csv([("student", "case", "points", "remark"), *rows]))
+        write_text(csv, write_csv([("student", "case", "points", "remark"), *rows]))
     if as_json:
         write_json([asdict(each) for each in found], as_json)
     elif not csv:

@@ -10,8 +10,8 @@ import typer
 from lab.classroom.marks import Layout
 from lab.cli.instances.common import show as show_table
 from lab.commands.completion import complete_class
-from lab.commands.output import JsonTo, say, write_json
-from lab.errors import LabError, UsageError
+from lab.commands.output import JsonTo, say, write_json, write_text
+from lab.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,9 +52,9 @@ def results(
         if unknown:
             say(f"not in the roster: {', '.join(unknown)}")
         if csv:
-            write(csv, marks.as_csv(store, found, layout))
+            write_text(csv, marks.as_csv(store, found, layout))
         if page:
-            write(page, believed.page(store, found))
+            write_text(page, believed.page(store, found))
         if as_json:
             write_json(_as_json(store, found), as_json)
         elif not csv and not page:
@@ -70,18 +70,6 @@ def _last() -> str:
     if not known:
         raise UsageError("no class was held yet", hint="lab class serve LESSON")
     return known[-1][1]
-
-
-def write(where: str, text: str) -> None:
-    """Put a file where an option says; - is standard output. Raises LabError when it can't be written."""
-    if where == "-":
-        print(text, end="")
-        return
-    try:
-        Path(where).write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise LabError(f"{where} can't be written: {error.strerror}", hint="name another file") from error
-    say(where)
 
 
 def _show(store: Store, found: Sequence[Marked]) -> None:

@@ -77,6 +77,37 @@ def show(
     terminal.show(folder)
 
 
+@app.command("query")
+def ask(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="Over the tables samples, runs and arms; - reads it.")],
+    root: Annotated[Path, ROOT] = Path("results"),
+    csv: Annotated[str, typer.Option("--csv", metavar="FILE", help="Write the rows as CSV; - prints it.")] = "",
+    markdown: Annotated[str, typer.Option("--markdown", metavar="FILE", help="Or as Markdown; - prints it.")] = "",
+    as_json: JsonTo = "",
+) -> None:
+    """Ask all runs at once, in SQL (DuckDB's): docs/queries.md has the tables, and ten questions.
+
+    The query sees these tables and nothing else: no file and no network.
+    """
+    from lab.analysis.many import folders
+    from lab.analysis.query import query
+    from lab.commands.rows import plain, show, write_csv, write_markdown
+
+    runs = folders(root)
+    if not runs:
+        raise ResultsError(f"there is no run in {root} yet", hint="lab compare web-app")
+    text = sys.stdin.read() if sql == "-" else sql
+    found = query(runs, text, skipped=lambda error: print(f"lab: {error.message}", file=sys.stderr))
+    if as_json:
+        write_json([dict(zip(found.columns, map(plain, row), strict=True)) for row in found.rows], as_json)
+    if csv:
+        write_csv(csv, found.columns, found.rows)
+    if markdown:
+        write_markdown(markdown, found.columns, found.rows)
+    if not (as_json or csv or markdown):
+        show(found.columns, found.rows)
+
+
 @app.command("rm")
 def remove(
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Names or folders of runs.")],
