@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli.classroom.lessons import RESULTS, ROOT, run_folder
-from lab.cli.classroom.results import write
 from lab.cli.instances.common import show as show_table
-from lab.commands.output import JsonTo, say, write_json
+from lab.commands.output import JsonTo, say, write_json, write_text
 from lab.errors import LabError, ResultsError
 
 if TYPE_CHECKING:
@@ -68,11 +67,11 @@ def _write(picture: Collected, csv: str, page: str, png: str) -> None:
         from lab.classroom.collect.tables import as_rows
         from lab.classroom.marks import write_csv
 
-        write(csv, write_csv(as_rows(picture)))
+        write_text(csv, write_csv(as_rows(picture)))
     if page:
         from lab.classroom.collect.page import html
 
-        write(page, html(picture))
+        write_text(page, html(picture))
     if png:
         from lab.classroom.collect.picture import drawn
 
