@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab.classroom.questions.lesson import SHIPPED, read
-from lab.classroom.questions.material import material
+from lab.classroom.questions.material import material, pending
 from lab.classroom.questions.showing import showing
 
 SAMPLE = Path(__file__).parents[1] / "results" / "sample"
@@ -48,7 +48,11 @@ material = json.load(open(sys.argv[1]))
 showing = json.load(open(sys.argv[3]))
 figures = {int(at): Figure(svg=each["svg"].encode(), alt=each["alt"]) for at, each in showing["figures"].items()}
 shown = Showing(report=b"<p>report</p>", race=showing["race"].encode(), figures=figures)
-serve(sys.argv[2], material, listening=listen("127.0.0.1", 0), keep_days=1, showing=shown, up=up)
+live = int(sys.argv[4]) if len(sys.argv) > 4 else None
+serve(
+    sys.argv[2], material, listening=listen("127.0.0.1", 0), keep_days=1, showing=None if live else shown, live=live,
+    up=up,
+)
 """
 """What the command does once the run has answered, which takes long: pandas is imported for it."""
 
@@ -57,6 +61,11 @@ serve(sys.argv[2], material, listening=listen("127.0.0.1", 0), keep_days=1, show
 def answered(lesson: str) -> str:
     """A lesson with the answers of the run that comes with lab, as JSON."""
     return json.dumps(material(read(SHIPPED / lesson), SAMPLE))
+
+
+def unanswered(lesson: str) -> str:
+    """The same before anything was measured."""
+    return json.dumps(pending(read(SHIPPED / lesson)))
 
 
 @cache
@@ -70,14 +79,14 @@ def shown(lesson: str) -> str:
 class Served:
     """A running ``lab class serve``; a light one is its server alone."""
 
-    def __init__(self, home: Path, *words: str, light: bool = False) -> None:
-        self.home, self.words = home, words
+    def __init__(self, home: Path, *words: str, light: bool = False, live: int | None = None) -> None:
+        self.home, self.words, self.live = home, words, live
         self.command = ["-m", "lab.cli.main", "class", "serve"]
         if light:
-            (home / "material.json").write_text(answered(words[0]))
+            (home / "material.json").write_text(answered(words[0]) if live is None else unanswered(words[0]))
             (home / "showing.json").write_text(shown(words[0]))
             self.command = ["-c", LIGHT, str(home / "material.json"), "light", str(home / "showing.json")]
-            self.words = ()
+            self.words = () if live is None else (str(live),)
         self.start()
 
     def start(self) -> None:
@@ -86,6 +95,7 @@ class Served:
             self.process = subprocess.Popen(
                 [sys.executable, *self.command, *self.words],
                 stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"LAB_HOME": str(self.home)},
+                pass_fds=() if self.live is None else (self.live,),
             )  # fmt: skip
         assert self.process.stdout is not None
         said = self.process.stdout.readline() + self.process.stdout.readline()
@@ -161,11 +171,11 @@ def next_event(stream: http.client.HTTPResponse) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(*words: str, light: bool = False) -> Iterator[Served]:
+def serving(*words: str, light: bool = False, live: int | None = None) -> Iterator[Served]:
     """A class in a home of its own, which a user without an account can reach."""
     home = Path(tempfile.mkdtemp(prefix="lab-class-", dir="/tmp"))
     home.chmod(0o711)
-    served = Served(home, *words, light=True) if light else Served(home, *words, "--port", "0")
+    served = Served(home, *words, light=True, live=live) if light else Served(home, *words, "--port", "0")
     try:
         yield served
     finally:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab.commands.output import Manner, say
+from lab.commands.telling import heard
 from lab.host.survey.virtualisation import NESTED
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def watching(run: Run) -> Iterator[Watch]:
     from rich.console import Console
 
     if Manner.quiet:
-        yield Silent()
+        yield heard(Silent())
         return
     console = Console(stderr=True)
     console.print(
@@ -37,7 +38,7 @@ def watching(run: Run) -> Iterator[Watch]:
     if run.emulated:
         console.print(f"  [yellow]![/yellow] this host is {run.host['platform']['title']}. {NESTED}", highlight=False)
     with _following(console) as watch:
-        yield watch
+        yield heard(watch)
 
 
 @contextmanager

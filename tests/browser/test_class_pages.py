@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -193,3 +194,33 @@ def test_pages_in_the_dark_and_for_whoever_has_no_right(room: Room) -> None:
     joining.get_by_role("button", name="Join").click()
     expect(joining.get_by_role("status")).to_contain_text("not the code", timeout=PATIENCE_MS)
     assert violations(joining) == []
+
+
+def test_what_is_being_measured_is_followed_and_keeps_the_reveal_waiting(browser: Browser) -> None:
+    reading, writing = os.pipe()
+    with serving("speed", light=True, live=reading) as served:
+        os.close(reading)
+        room = Room(browser, served)
+        teacher = room.page(f"/teach#{served.key}", LAPTOP)
+        screen = room.page("/screen", PROJECTOR, teacher.context)
+        os.write(writing, b'{"event": "progress", "done": 3, "expected": 24}\n')
+        os.write(writing, b'{"event": "doing", "what": "block 1, vm: booting"}\n')
+        for page in (teacher, screen):
+            expect(page.get_by_text("block 1, vm: booting")).to_be_visible(timeout=PATIENCE_MS)
+            expect(page.get_by_role("progressbar", name="Measured so far")).to_have_attribute("value", "3")
+            assert violations(page) == []
+        teacher.get_by_role("button", name="Ask the first question").click()
+        waits = teacher.get_by_role("button", name="Reveal: waits for the run")
+        expect(waits).to_be_disabled(timeout=PATIENCE_MS)
+        assert violations(teacher) == []
+        for size in (PROJECTOR, LAPTOP):
+            screen.set_viewport_size({"width": size[0], "height": size[1]})
+            assert violations(screen) == []
+            assert whole(screen)
+        os.close(writing)
+        expect(teacher.get_by_role("button", name="Reveal", exact=True)).to_be_enabled(timeout=PATIENCE_MS)
+        expect(screen.get_by_text("has ended early")).to_be_visible(timeout=PATIENCE_MS)
+        assert violations(screen) == []
+        for context in room.contexts:
+            context.close()
+        assert room.complaints == []

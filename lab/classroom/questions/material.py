@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.classroom.questions.answers import Answer, Evaluator, Unanswered
+from lab.classroom.questions.expressions import Form
 from lab.classroom.questions.lesson import INSERTED, Choice, Lesson, Question, inserted
 
 NOT_HERE = "(this run does not tell)"
+NOT_YET = "(being measured)"
+LATER = "it has not been measured yet"
 Material = Mapping[str, Any]
 
 
@@ -31,7 +34,7 @@ def material(lesson: Lesson, run: Path) -> dict[str, Any]:
     loaded = load(run)
     ask = Evaluator(loaded)
     values = {inside: ask(each) for inside, each in inserted(lesson).items()}
-    written = _writer(values)
+    written = _writer({inside: _said(each) for inside, each in values.items()})
     host = loaded.run.host
     return {
         "lesson": lesson.name,
@@ -45,6 +48,33 @@ def material(lesson: Lesson, run: Path) -> dict[str, Any]:
         "day": loaded.run.started[:10],
         "questions": [_asked(each, ask(each.bind), written) for each in lesson.questions],
     }
+
+
+def pending(lesson: Lesson) -> dict[str, Any]:
+    """The same of a run that is about to be measured: it answers nothing yet, and no question is ``ready``."""
+    written = _writer(dict.fromkeys(inserted(lesson), NOT_YET))
+    later = Unanswered(reason=LATER)
+    return {
+        "lesson": lesson.name, "title": lesson.title, "about": lesson.about, "intro": written(lesson.intro),
+        "run": "", "where": "", "day": "", "live": True,
+        "questions": [_asked(each, later, written) | {"ready": False} for each in lesson.questions],
+    }  # fmt: skip
+
+
+def growing(lesson: Lesson, run: Path, *, over: bool) -> dict[str, Any]:
+    """`material` of a run that is being measured, or is ``over``. ``ready`` says of each question whether it may be
+    revealed: more blocks make an interval narrower, and may still change a verdict.
+    """
+    made = material(lesson, run)
+    for question, asked in zip(lesson.questions, made["questions"], strict=True):
+        asked["ready"] = over or _is_settled(question.bind.form, asked["answer"])
+    return made | {"live": True}
+
+
+def _is_settled(form: Form, answer: Mapping[str, Any]) -> bool:
+    if "reason" in answer or form in (Form.VERDICT, Form.SCATTER, Form.LONGEST):
+        return False
+    return form not in (Form.VALUE, Form.RATIO, Form.SLOWDOWN) or answer["low"] is not None
 
 
 def _asked(question: Question, found: Answer | Unanswered, written: Callable[[str], str]) -> dict[str, Any]:
@@ -81,7 +111,11 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _writer(values: Mapping[str, Answer | Unanswered]) -> Callable[[str], str]:
+def _said(found: Answer | Unanswered) -> str:
+    return found.says if isinstance(found, Answer) else NOT_HERE
+
+
+def _writer(values: Mapping[str, str]) -> Callable[[str], str]:
     """Markdown as HTML, in which what the run measured has replaced the expressions. No HTML of a lesson's own, and
     no picture from elsewhere, comes through.
     """
@@ -89,8 +123,4 @@ def _writer(values: Mapping[str, Answer | Unanswered]) -> Callable[[str], str]:
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
-    def said(inside: str) -> str:
-        found = values[inside]
-        return found.says if isinstance(found, Answer) else NOT_HERE
-
-    return lambda text: str(parser.render(INSERTED.sub(lambda each: said(each[1]), text)))
+    return lambda text: str(parser.render(INSERTED.sub(lambda each: values[each[1]], text)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lab.analysis.readiness import leading
 from lab.classroom.questions.expressions import Expression, Form
@@ -49,6 +50,18 @@ class Showing:
         """What of it can be shown after that question: some of race and figure."""
         there = {"race": bool(self.race), "figure": question in self.figures}
         return tuple(name for name, is_there in there.items() if is_there)
+
+
+def as_data(found: Showing) -> dict[str, Any]:
+    """As JSON holds it; without the report."""
+    figures = {str(place): {"svg": each.svg.decode(), "alt": each.alt} for place, each in found.figures.items()}
+    return {"race": found.race.decode(), "figures": figures}
+
+
+def from_data(raw: Mapping[str, Any]) -> Showing:
+    """The inverse of `as_data`."""
+    figures = {int(at): Figure(svg=each["svg"].encode(), alt=each["alt"]) for at, each in raw["figures"].items()}
+    return Showing(race=raw["race"].encode(), figures=figures)
 
 
 def showing(lesson: Lesson, run: Path, name: str) -> Showing:

@@ -74,6 +74,7 @@ class Course:
         self.shown: bool = store.get("shown")
         self.locked: bool = store.get("locked")
         self.view: str = store.get("view", "")
+        self.revealed: set[int] = set(store.get("revealed", []))
 
     @classmethod
     def begin(cls, store: Store, material: Mapping[str, Any], keep_days: int) -> Course:
@@ -120,6 +121,10 @@ class Course:
             after = STEPS.get((action, self.phase))
             if after is None:
                 raise Refused(f"{action} is not possible now")
+            if action == "reveal" and not self.asked.get("ready", True):
+                raise Refused("what is being measured can't answer that yet")
+            if action == "reveal":
+                self.revealed.add(self.question)
             if action == "next" and self.question + 1 == len(self.material["questions"]):
                 after = Phase.OVER
             elif action == "next":
@@ -127,8 +132,24 @@ class Course:
             self.phase, self.shown, self.view = after, False, ""
         self.store.put(
             phase=self.phase, question=self.question, shown=self.shown, locked=self.locked, view=self.view,
-            used=time.time(),
+            revealed=sorted(self.revealed), used=time.time(),
         )  # fmt: skip
+
+    # --- a run that is being measured
+
+    def learn(self, material: Mapping[str, Any]) -> None:
+        """Take over what the run answers by now; what was revealed stays as the class has seen it."""
+        old = self.material["questions"]
+        questions = [old[at] if at in self.revealed else each for at, each in enumerate(material["questions"])]
+        self.material = {**material, "questions": questions}
+        self.store.put(material=self.material)
+
+    def settle(self) -> None:
+        """Nothing more will be measured: every question may be revealed, with its answer or the reason for none."""
+        if not all(each.get("ready", True) for each in self.material["questions"]):
+            self.learn(
+                {**self.material, "questions": [{**each, "ready": True} for each in self.material["questions"]]}
+            )
 
     # --- the students
 

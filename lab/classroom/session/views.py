@@ -29,7 +29,9 @@ def common(course: Course) -> dict[str, Any]:
     if phase is Phase.OVER:
         return told
     hidden = () if phase is Phase.REVEAL else HIDDEN_UNTIL_REVEALED
-    return told | {"asked": {key: value for key, value in course.asked.items() if key not in ("bind", *hidden)}}
+    return told | {
+        "asked": {key: value for key, value in course.asked.items() if key not in ("bind", "ready", *hidden)}
+    }
 
 
 def of_student(course: Course, student: Student) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def of_teacher(course: Course, address: str) -> dict[str, Any]:
     names = [{"id": each.id, "nickname": each.nickname} for each in course.store.students()]
     told |= {"students": names, "locked": course.locked, "shown": course.shown}
     if told["asked"] is not None:
+        told["ready"] = course.asked.get("ready", True)
         told |= {"asked": dict(course.asked), "chart": _chart(course, revealed=course.phase is Phase.REVEAL)}
         voted = set(course.store.guesses(course.question, told["vote"] or 1))
         told["waiting"] = [each["nickname"] for each in names if each["id"] not in voted]

@@ -114,13 +114,14 @@ def serve(
     listening: socket.socket,
     keep_days: int,
     showing: Showing | None = None,
+    live: int | None = None,
     up: Callable[[Served], object],
 ) -> None:
     """Serve the session ``name``, a new one about ``material`` or the one that there is, until a signal ends it.
 
     ``showing`` is what there is to look at of the material's run; a session that began with another run shows none of
-    it. ``listening`` is of `listen`, and the caller's to close. ``up`` is told once it answers. Raises UsageError or
-    LabError when that is impossible.
+    it. ``live`` is the end of a pipe from which what is being measured is heard. ``listening`` is of `listen`, and
+    the caller's to close. ``up`` is told once it answers. Raises UsageError or LabError when that is impossible.
     """
     pages = files()
     folder = prepare(name, (privilege.NOBODYS,) * 2 if privilege.is_system_wide() else None)
@@ -133,7 +134,11 @@ def serve(
             course = Course.begin(store, material, keep_days)
             key = secrets.token_urlsafe(32)
             store.put(keys=[*store.get("keys", []), hashed(key)][-MOST_KEYS:])
-            fits = all(course.material[key] == material[key] for key in ("run", "where", "day"))
+            if live is not None and not course.material.get("live"):
+                raise UsageError(f"{name} began with a recorded run", hint="--session NAME begins another one")
+            if live is None:
+                course.settle()
+            fits = live is not None or all(course.material[key] == material[key] for key in ("run", "where", "day"))
             host, own_port = listening.getsockname()
             address = f"http://{host}:{own_port}"
             site = Site(course=course, address=address, files=pages, showing=(fits and showing) or Showing())
@@ -141,7 +146,7 @@ def serve(
                 address=address, teacher=f"{address}/teach#{key}", code=course.code, folder=folder,
                 joined=store.number(), answered_by="" if fits else course.material["run"],
             )  # fmt: skip
-            asyncio.run(_until_signalled(site, listening, lambda: up(told)))
+            asyncio.run(_until_signalled(site, listening, lambda: up(told), live))
         finally:
             store.close()
 
@@ -156,9 +161,12 @@ def _import_all() -> None:
     import uvicorn.lifespan.off
     import uvicorn.protocols.http.h11_impl
 
+    import lab.classroom.web.live
+
     segno.make(json.dumps(encodings.idna.__name__)).svg_inline()
     assert uvicorn.protocols.http.h11_impl
     assert anyio._backends._asyncio
+    assert lab.classroom.web.live
 
 
 def _require_way_to(folder: Path) -> None:
@@ -182,7 +190,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _until_signalled(site: Site, listening: socket.socket, up: Callable[[], object]) -> None:
+async def _until_signalled(site: Site, listening: socket.socket, up: Callable[[], object], live: int | None) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -209,4 +217,16 @@ async def _until_signalled(site: Site, listening: socket.socket, up: Callable[[]
         timeout_graceful_shutdown=ENDS_WITHIN_SECONDS,
     )
     sys.stdout.flush()
-    await Server(config).serve(sockets=[listening])
+    heard = None
+    if live is not None:
+        from lab.classroom.web.live import Live, follow
+
+        now = Live()
+        site.live = now.told
+        heard = asyncio.ensure_future(follow(live, site, now))
+    try:
+        await Server(config).serve(sockets=[listening])
+    finally:
+        if heard is not None:
+            heard.cancel()
+            await asyncio.wait([heard])

@@ -41,6 +41,7 @@ class Site:
     address: str
     files: Files
     showing: Showing = field(default_factory=Showing)
+    live: Callable[[], dict[str, Any]] | None = None  # what is being measured now
     hub: Hub = field(default_factory=Hub)
     tries: Tries = field(default_factory=Tries)
 
@@ -186,11 +187,13 @@ class Site:
 
     def _shown(self) -> dict[str, Any]:
         """What the projector shows besides, and what else it could; nothing of it is a student's."""
+        live = self.live() if self.live else None
         if self.course.phase is not Phase.REVEAL:
-            return {"view": "", "showable": [], "alt": ""}
+            return {"view": "", "showable": [], "alt": "", "live": live}
         could, figure = self.showing.of(self.course.question), self.showing.figures.get(self.course.question)
         view = self.course.view if self.course.view in could else ""
-        return {"view": view, "showable": could, "alt": figure.alt if figure and view == "figure" else ""}
+        alt = figure.alt if figure and view == "figure" else ""
+        return {"view": view, "showable": could, "alt": alt, "live": live}
 
     async def show_race(self, request: Request) -> Response:
         if not self._is_teacher(request):

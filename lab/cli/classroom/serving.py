@@ -10,7 +10,7 @@ import typer
 
 from lab.cli.classroom.lessons import LESSON, RESULTS, ROOT, run_folder
 from lab.cli.instances.common import show as show_table
-from lab.commands.completion import complete_class
+from lab.commands.completion import complete_backends, complete_class
 from lab.commands.output import JsonTo, Manner, say, write_json
 from lab.errors import UsageError
 
@@ -28,12 +28,22 @@ SESSION = typer.Option(
     "--session", metavar="NAME", help="The class's name, LESSON-DATE unless named; one that is there goes on."
 )
 KEEP = typer.Option("--keep", metavar="DAYS", min=1, max=3650, help="How long guesses are kept after the class.")
+LIVE = typer.Option("--live", help="Measure the run while the class guesses; with root, which the server gives up.")
+ON = typer.Option(
+    "--on", metavar="A,B,…", help="Which backends --live measures. Default: all that can.",
+    autocompletion=complete_backends,
+)  # fmt: skip
+BLOCKS = typer.Option("--blocks", metavar="N", min=1, help="How many blocks --live measures.")
+LIVE_SCENARIO, LIVE_BLOCKS = "web-app", 6
 CLASSES = typer.Argument(metavar="CLASS…", help="As lab class ls names it.", autocompletion=complete_class)
 
 
 def serve(
     lesson: Annotated[str, LESSON],
-    run: Annotated[str, RUN] = "sample",
+    run: Annotated[str, RUN] = "",
+    live: Annotated[bool, LIVE] = False,
+    on: Annotated[str, ON] = "",
+    blocks: Annotated[int, BLOCKS] = LIVE_BLOCKS,
     bind: Annotated[str, BIND] = "",
     port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 takes any free one.")] = PORT,
     session: Annotated[str, SESSION] = "",
@@ -44,7 +54,7 @@ def serve(
 
     Students join by a code, guess, discuss, guess again; then what the run measured is revealed. Killed and started
     again it goes on where it was. Without --bind nobody but this host reaches it. As root it serves as a user that no
-    account has.
+    account has. With --live another process measures meanwhile, and a reveal waits until the run can answer.
     """
     from lab.classroom.questions import lesson as lessons
     from lab.classroom.session.store import expire
@@ -59,15 +69,40 @@ def serve(
         )
     for gone in expire(time.time()):
         say(f"the time of {gone} was over: removed")
-    folder = run_folder(run, root)
+    if live:
+        _require_live(run)
+    folder = None if live else run_folder(run or "sample", root)
     with listen(bind or LOOPBACK, port) as listening:
-        from lab.classroom.questions.material import material
+        from lab.classroom.questions.material import material, pending
         from lab.classroom.questions.showing import showing
 
-        serve_it(
-            name, material(found, folder), listening=listening, keep_days=keep, showing=showing(found, folder, run),
-            up=lambda served: _tell(served, open_to_others=bool(bind), keep=keep),
-        )  # fmt: skip
+        def up(served: Served) -> None:
+            _tell(served, open_to_others=bool(bind), keep=keep)
+
+        if folder is not None:
+            serve_it(
+                name, material(found, folder), listening=listening, keep_days=keep, up=up,
+                showing=showing(found, folder, run or "sample"),
+            )  # fmt: skip
+            return
+        from lab.cli.classroom.measuring import measuring
+
+        words = ["--quiet", "compare", LIVE_SCENARIO, "--blocks", str(blocks), "--out", str(root.resolve())]
+        with measuring(found.folder, [*words, *(["--on", on] if on else [])]) as heard:
+            serve_it(name, pending(found), listening=listening, keep_days=keep, up=up, live=heard)
+
+
+def _require_live(run: str) -> None:
+    """Raises UsageError, LabError with the line to type."""
+    import shlex
+    import sys
+
+    from lab.host.privilege import Need, require
+
+    if run:
+        raise UsageError("--live measures a run, and --run names one", hint="leave one away")
+    words = shlex.join(sys.argv[1:])
+    require(Need.CONTAIN, "to measure live", f"{words}; without root leave --live away")
 
 
 def _tell(served: Served, *, open_to_others: bool, keep: int) -> None:

@@ -324,6 +324,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
 
 def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool, as_json: str) -> RunFolder:
     from lab.commands.progress import watching
+    from lab.commands.telling import heard_after_blocks
     from lab.studies.compare.live import Growing, open_page
     from lab.studies.compare.measure.experiment import Experiment
 
@@ -333,7 +334,8 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool, a
             watching(folder.run) as watch,
             Growing(folder.path, watch, open_page if shown else None) as growing,
         ):
-            Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder), growing).run()
+            after = heard_after_blocks(growing, folder.path)
+            Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder), after).run()
     except LabError as error:
         if isinstance(error, LaunchError):
             error.exit_code = 1  # the application's own is told; that of this command says that it failed

@@ -86,6 +86,14 @@ export function chart(drawn, asked) {
   return drawn.ticks ? numbers(drawn, asked) : choices(drawn);
 }
 
+export function measuring(live) {
+  // What is measured now; nothing of what it found.
+  if (!live) return null;
+  if (live.state !== "measuring") return el("p", { class: "live" }, live.state === "over" ? "The run is measured." : "The measurement has ended early; the questions stay open to what it found.");
+  const share = live.expected ? el("progress", { max: live.expected, value: live.done, "aria-label": "Measured so far" }) : null;
+  return el("p", { class: "live" }, "Measuring now: ", el("span", {}, live.what || "it begins"), " ", share, live.expected ? ` ${live.done} of ${live.expected}` : "");
+}
+
 export function legend(drawn) {
   if (drawn.second === null) return null;
   return el("p", { class: "key" }, el("i", { class: "first" }), `before the discussion (${drawn.first})  `, el("i", { class: "second" }), "after it");

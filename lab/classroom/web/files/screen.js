@@ -1,4 +1,4 @@
-import { LETTERS, answer, chart, el, fill, legend, listen, written } from "./common.js";
+import { LETTERS, answer, chart, el, fill, legend, listen, measuring, written } from "./common.js";
 
 const main = document.querySelector("main"), head = document.querySelector("header"), foot = document.querySelector("footer");
 
@@ -13,7 +13,7 @@ function draw(told) {
   const key = told.view ? `${told.question} ${told.view}` : "";
   if (!key || key !== looked) fill(main, ...page(told));  // a race that runs is not begun again because somebody joins
   looked = key;
-  fill(foot, told.phase === "reveal" ? `Measured ${told.day} on ${told.where}: run ${told.run}` : "");
+  fill(foot, told.phase === "reveal" ? `Measured ${told.day} on ${told.where}: run ${told.run}` : "", measuring(told.live));
 }
 
 function page(told) {

@@ -1,4 +1,4 @@
-import { answer, chart, el, fill, legend, listen, post, written } from "./common.js";
+import { answer, chart, el, fill, legend, listen, measuring, post, written } from "./common.js";
 
 const main = document.querySelector("main"), steps = document.getElementById("steps"), people = document.getElementById("people");
 const status = document.getElementById("status");
@@ -36,15 +36,17 @@ function draw(told) {
     try { await post("/teach/act", { action, phase: told.phase, question: told.question }); status.textContent = ""; } catch (error) { fail(error.message); }
   };
   const last = told.question + 1 === told.of;
+  const waits = (action) => action === "reveal" && told.ready === false;
   const buttons = STEPS[told.phase].map(([action, text], place) =>
-    el("button", { type: "button", class: place ? "" : "large", onclick: () => act(action) }, action === "next" && last ? "End the lesson" : text));
+    el("button", { type: "button", class: place ? "" : "large", disabled: waits(action), onclick: () => act(action) },
+      action === "next" && last ? "End the lesson" : waits(action) ? "Reveal: waits for the run" : text));
   if (told.phase === "talk" || told.phase === "done") buttons.push(toggle(told.shown, "Show guesses on the projector", "Hide guesses", () => act(told.shown ? "hide" : "show")));
   for (const view of told.showable) buttons.push(toggle(told.view === view, `Show the ${view}`, "Show the answer again", () => act(told.view === view ? "answer" : view)));
   buttons.push(toggle(told.locked, "Let nobody else join", "Let others join", () => act(told.locked ? "unlock" : "lock")));
   const focused = document.activeElement && document.activeElement.closest("#steps") ? document.activeElement.textContent : "";
   fill(steps, ...buttons);
   for (const button of buttons) if (button.textContent === focused) button.focus();
-  fill(main, ...page(told));
+  fill(main, measuring(told.live), ...page(told));
   crowd(told);
 }
 
