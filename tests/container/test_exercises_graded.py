@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -279,13 +280,24 @@ def test_pages_escape_what_was_handed_in(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in page
 
 
+def test_a_cell_is_executed_as_python_would(tmp_path: Path) -> None:
+    """Among others without what lab's own programs import from __future__, and as the main module."""
+    there = Class(tmp_path, "ada")
+    first = "import dataclasses, pickle\n@dataclasses.dataclass\nclass Own:\n    own: int\n"
+    told = "pickle.loads(pickle.dumps(Own(1))) == Own(1) and Own.__annotations__ == {'own': int}"
+    there.hand_in("ada", word=f"{first}word = 'yes' if {told} and __name__ == '__main__' else 'no'")
+    assert points(there.check()["ada"]) == ALL
+
+
 def test_what_is_no_hand_in_costs_nobody_else_a_mark(tmp_path: Path) -> None:
     there = Class(tmp_path, "ada", "bob", "eve")
     there.hand_in("ada")
-    (there.handed_in / "bob.ipynb").symlink_to(key_of(there.made))
+    (there.handed_in / "bob").mkdir()
+    (there.handed_in / "bob" / os.fsdecode(b"\xff.ipynb")).symlink_to(key_of(there.made))
     (there.handed_in / "eve.ipynb").write_text("{" * 100_000)
     (there.handed_in / "=cmd.ipynb").write_text("{}")
-    graded = there.check("--csv", tmp_path / "marks.csv")
+    graded = there.check("--csv", tmp_path / "marks.csv", "--feedback", tmp_path / "pages")
+    assert str(tmp_path) not in "".join(file.read_text() for file in (tmp_path / "pages").iterdir())
     assert points(graded["ada"]) == ALL
     assert all(graded[name]["points"] == 0 and graded[name]["remark"] for name in ("bob", "eve", "=cmd"))
     assert "\n'=cmd," in (tmp_path / "marks.csv").read_text()

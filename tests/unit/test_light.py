@@ -108,7 +108,12 @@ def test_modules_are_known_by_what_brings_them() -> None:
 def test_what_is_packed(built: Path) -> None:
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"lab/inside/begin.c", "lab/cli/help.txt", "lab/py.typed"} <= names
+    assert {
+        "lab/inside/begin.c",
+        "lab/cli/help.txt",
+        "lab/py.typed",
+        "lab/classroom/exercise/image/Dockerfile",
+    } <= names
     assert any(name.endswith(f"share/lab/results/{SAMPLE}/run.json") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
     with tarfile.open(sdist) as archive:

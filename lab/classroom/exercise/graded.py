@@ -105,6 +105,7 @@ def _says(cell: Cell, error: Mapping[str, Any]) -> str:
 
 def nothing(exercise: Exercise, name: str, remark: str, person: Mapping[str, str]) -> Graded:
     """What somebody has without a hand-in that could be executed."""
+    remark = clean(remark)
     found = tuple(
         Mark(key=cell.key, points=cell.points, got=0.0, says=remark, is_by_hand=cell.role is not Role.TEST)
         for cell in exercise.cells

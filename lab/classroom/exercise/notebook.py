@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.errors import UsageError
 
-LARGEST_BYTES = 16 << 20
+LARGEST_BYTES = 8 << 20
 MOST_CELLS = 1000
 LONGEST_SOURCE = 256 << 10
 PARAMETERS = "parameters"
@@ -56,7 +56,7 @@ class Cell:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A notebook's JSON: a regular file, no link, of 16 MiB at most.
+    """A notebook's JSON: a regular file, no link, of 8 MiB at most.
 
     Raises UsageError, which says what is wrong.
     """

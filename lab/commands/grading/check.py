@@ -74,7 +74,8 @@ def _grade(sandbox: Sandbox, exercise: Exercise, each: handin.HandIn, timeout_se
     try:
         handed_in = notebooks.read(each.file)
     except UsageError as error:
-        return nothing(exercise, each.name, error.message, each.student.person)
+        remark = error.message.replace(str(each.file), "the file")  # the page is a student's: no folders of this host
+        return nothing(exercise, each.name, remark, each.student.person)
     steps = handin.steps(exercise, each.student, handed_in)
     remark = _remark(handed_in, exercise, each.student)
     return grade(sandbox, each.name, each.student.person, steps, timeout_seconds, remark)

@@ -132,11 +132,11 @@ def _execute(source: str, namespace: dict[str, Any], line: Line) -> float | None
     namespace.update(theirs)
     try:
         if not isinstance(last, ast.Expr):
-            exec(compile(tree, "<cell>", "exec"), namespace)
+            exec(compile(tree, "<cell>", "exec", dont_inherit=True), namespace)
             return None
         tree.body.pop()
-        exec(compile(tree, "<cell>", "exec"), namespace)
-        value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), namespace)
+        exec(compile(tree, "<cell>", "exec", dont_inherit=True), namespace)
+        value = eval(compile(ast.Expression(last.value), "<cell>", "eval", dont_inherit=True), namespace)
     finally:
         for name in theirs:  # the next test sees what they are by then
             namespace.pop(name, None)

@@ -69,7 +69,7 @@ def _run(asked: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     source = asked["source"]
     if why := refused(source):
         return {"error": {"type": "", "message": why}}
-    exec(compile(ast.parse(source), "<cell>", "exec"), namespace)
+    exec(compile(ast.parse(source), "<cell>", "exec", dont_inherit=True), namespace)
     return {}
 
 
@@ -97,9 +97,10 @@ def _text(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> int:
-    found, trace = 0, error.__traceback__
+    """In which line of the cell it happened: the outermost, since an inner one may be another cell's."""
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<cell>":
-            found = trace.tb_lineno
+            return trace.tb_lineno
         trace = trace.tb_next
-    return found
+    return 0
