@@ -67,6 +67,13 @@ def label(name: str) -> str:
     return name.removeprefix("work.").replace("_", " ") if name.startswith("work.") else name
 
 
+def preferred(unit: str) -> int:
+    """-1 where less is better (time, memory), 1 where more is (a rate), 0 where nobody says."""
+    if unit in ("seconds", "bytes", "seconds/s"):
+        return -1
+    return 1 if unit.endswith("/s") or unit == "hertz" else 0
+
+
 def format_value(value: float, unit: str, digits: int = 3) -> str:
     """A value with its unit, in the prefix that reads best, ``digits`` significant digits: ``12.3 MiB``.
 

@@ -87,7 +87,7 @@ def markdown(matrix: Matrix) -> str:
         [scenario, *(_seconds(matrix.cell(scenario, backend)) for backend in matrix.backends)]
         for scenario in matrix.scenarios
     ]
-    numbered = [f"{number}. {_escaped(reason)}" for reason, number in reasons(matrix).items()]
+    numbered = [f"{number}. {escaped(reason)}" for reason, number in reasons(matrix).items()]
     checks = [
         ["scenario", "what was looked at"],
         *([name, matrix.checks.get(name, "–")] for name in matrix.scenarios),
@@ -137,10 +137,10 @@ def _seconds(cell: Cell | None) -> str:
 
 
 def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
+    head, *body = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
     return [head, f"|{' --- |' * len(rows[0])}", *body]
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """As Markdown shows it letter by letter, in one line."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.commands.output import JsonTo, write_json
+from lab.commands.output import JsonTo, write_json, write_text
+from lab.errors import UsageError
 
 if TYPE_CHECKING:
     from lab.analysis.difference import Difference
+
+FAILING = {"worse": ("worse",), "changed": ("worse", "better", "different")}
+FAIL_IF = "End with exit code 3 when something surely is: worse, or changed."
 
 
 def diff(
@@ -23,6 +27,10 @@ def diff(
     everything: Annotated[
         bool, typer.Option("--all", help="Every quantity, not only those that are judged.")
     ] = False,
+    markdown: Annotated[
+        str, typer.Option("--markdown", metavar="FILE", help="Ten lines for a pull request; - prints them.")
+    ] = "",
+    fail_if: Annotated[str, typer.Option("--fail-if", metavar="WHAT", help=FAIL_IF)] = "",
     as_json: JsonTo = "",
     root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
         "results"
@@ -30,18 +38,27 @@ def diff(
 ) -> None:
     """Say what changed between two runs, and how sure that is.
 
-    Exit code 0 either way; for a condition that fails a build see lab report --fail-if.
+    Exit code 0 whatever changed, unless --fail-if says otherwise: then 3, which tells that from a failure (1).
+    Less is better of time and memory, more of a rate. For conditions on one run see lab report --fail-if.
     """
     from lab.analysis.difference import difference
     from lab.analysis.loaded import load
+    from lab.commands.conditions import CONDITION_HOLDS
+    from lab.reports import verdict
     from lab.results.store import locate
 
+    if fail_if not in ("", *FAILING):
+        raise UsageError(f"--fail-if {fail_if} is unknown", hint=f"--fail-if {' or '.join(FAILING)}")
     found = difference(load(locate(before, root)), load(locate(after, root)), across_hosts=across_hosts)
     if as_json:
         rows = json.loads(found.table.to_json(orient="records"))
         write_json({"unlike": list(found.unlike), "rows": rows}, as_json)
-    else:
+    if markdown:
+        write_text(markdown, verdict.markdown(found, everything=everything))
+    if not (as_json or markdown):
         _show(found, everything)
+    if fail_if and {each.change for each in verdict.changes(found, everything=everything)} & set(FAILING[fail_if]):
+        raise typer.Exit(CONDITION_HOLDS)
 
 
 def _show(found: Difference, everything: bool) -> None:
