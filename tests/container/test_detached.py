@@ -214,7 +214,14 @@ def test_health_is_what_the_image_says(instances: Detached, lab_home: Path) -> N
     assert wait_until(lambda: instances.status("ill").endswith("(healthy)"), 20)
 
 
-def test_top_on_a_terminal_shows_the_table_again_and_again(instances: Detached) -> None:
+LEFT_SCREEN = b"\x1b[?1049l"
+
+
+@pytest.mark.parametrize(("end", "code"), [("q", 0), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_top_on_a_terminal_shows_the_table_again_and_again(
+    instances: Detached, end: str | signal.Signals, code: int
+) -> None:
+    """Whatever ends it, the terminal has its own screen back."""
     record = instances.run("shown", "tiny", "--", "sleep", "600")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
@@ -226,9 +233,15 @@ def test_top_on_a_terminal_shows_the_table_again_and_again(instances: Detached) 
         deadline = time.monotonic() + 30
         while shown.count(record.name.encode()) < 2 and time.monotonic() < deadline:
             shown += os.read(ours, 65536) if select.select([ours], [], [], 1)[0] else b""
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        if isinstance(end, str):
+            os.write(ours, end.encode())
+        else:
+            process.send_signal(end)
+        while LEFT_SCREEN not in shown and time.monotonic() < deadline:
+            shown += os.read(ours, 65536) if select.select([ours], [], [], 1)[0] else b""
+        assert process.wait(20) == code
     os.close(ours)
+    assert LEFT_SCREEN in shown
     assert shown.count(record.name.encode()) >= 2
     assert b"MEMORY /" in shown
     assert b"Traceback" not in shown

@@ -35,7 +35,7 @@ from lab.classroom.race.playing import Playing
 from lab.classroom.race.recorded import recorded
 from lab.classroom.race.screen import Shown, draw
 from lab.classroom.race.told import data, rows
-from lab.commands.race.keyboard import _named
+from lab.commands.keyboard import _named
 from lab.errors import LabError, ResultsError, UsageError
 from lab.model import Accelerator, Kernel, Milestone, Phase
 from lab.results.record import Arm

@@ -27,7 +27,7 @@ def top(
 ) -> None:
     """Show what instances use: CPU, memory, processes, disk.
 
-    On a terminal again and again; Ctrl-C ends it.
+    On a terminal again and again; q or Ctrl-C ends it.
 
     CPU is in per cent of one CPU. A machine's figures are those of its VMM, with the guest in it.
     """
@@ -51,10 +51,11 @@ def _chosen(names: list[str] | None) -> list[Record]:
 
 
 def _live(names: list[str] | None, before: dict[str, Usage], now: dict[str, Usage]) -> None:
-    """On a screen of its own, which a terminal takes away again at the end."""
+    """On a screen of its own, which a terminal takes away again at the end, should lab be killed as well."""
     from rich.live import Live
     from rich.table import Table
 
+    from lab.commands.keyboard import keyboard
     from lab.supervisor.usage import usages
 
     def table() -> Table:
@@ -66,10 +67,15 @@ def _live(names: list[str] | None, before: dict[str, Usage], now: dict[str, Usag
             made.add_row(*_row(one, before.get(key)))
         return made
 
-    with Live(table(), screen=True, auto_refresh=False) as live:
+    with keyboard() as keys, Live(table(), screen=True, auto_refresh=False) as live:
+        until = time.monotonic()
         while True:
             live.update(table(), refresh=True)
-            time.sleep(INTERVAL_SECONDS)
+            until += INTERVAL_SECONDS
+            while (left := until - time.monotonic()) > 0:  # another key is no reason to look sooner
+                if {"q", "escape"} & {*keys.pressed(left)}:
+                    return
+            until = max(until, time.monotonic())
             before, now = now, usages(_chosen(names))
 
 
