@@ -10,9 +10,9 @@ import signal
 import socket
 import subprocess
 import termios
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -492,17 +492,28 @@ class TestForeground:
     def test_a_command_that_waits_for_long_is_small(self, runtime: Runtime) -> None:
         """At most what runc takes; the signal and the exit code still find their way."""
         bundle = runtime.bundle("trap 'exit 6' TERM; touch /tmp/waiting; while :; do sleep 0.01; done")
-        with subprocess.Popen(runtime.words("run", "-b", bundle, runtime.new())) as process:
+        with ended(subprocess.Popen(runtime.words("run", "-b", bundle, runtime.new()))) as process:
             if runtime.name == "lab-oci":
                 until(lambda: b"\0await\0" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "patience")
-                with subprocess.Popen([oci.BASE_INTERPRETER, "-IS", "-c", "input()"], stdin=subprocess.PIPE) as bare:
-                    time.sleep(0.3)
-                    assert resident_kib(process.pid) < resident_kib(bare.pid) * 1.15
-                    bare.kill()
+                words = [oci.BASE_INTERPRETER, "-IS", "-c", "print(flush=True); input()"]
+                with ended(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as bare:
+                    assert bare.stdout
+                    assert bare.stdout.readline() == b"\n", "it waits by now"
+                    until(lambda: resident_kib(process.pid) < resident_kib(bare.pid) * 1.15, "being small")
             until((runtime.rootfs / "tmp/waiting").exists, "the trap")
             process.terminate()
             assert process.wait(10) == 6
         assert runtime.left() == []
+
+
+@contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """It is killed at the end, if it has not ended: a test that has failed waits for nobody."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def resident_kib(pid: int) -> int:

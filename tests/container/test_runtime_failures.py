@@ -173,7 +173,7 @@ def test_hundred_in_a_row_do_not_get_slower(run: Run) -> None:
         began = time.monotonic()
         assert run("true").exit_code == 0
         seconds.append(time.monotonic() - began)
-    assert sorted(seconds[-10:])[4] <= 1.5 * sorted(seconds[:10])[4] + 0.005, "medians; with room for a busy host"
+    assert min(seconds[-10:]) <= 1.5 * min(seconds[:10]) + 0.005, "the quickest, which a busy host delays least"
 
 
 def processes(group: Path) -> list[str]:
