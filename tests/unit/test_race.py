@@ -14,6 +14,7 @@ from host_state import wait_until
 from seated import seat
 from streams import SECONDS
 from synthetic import FAILED, TIMED_OUT, keep_only, write_run
+from typer.testing import CliRunner
 
 from lab.analysis.data import Observed, read
 from lab.classroom.race import growing
@@ -35,6 +36,7 @@ from lab.classroom.race.playing import Playing
 from lab.classroom.race.recorded import recorded
 from lab.classroom.race.screen import Shown, draw
 from lab.classroom.race.told import data, rows
+from lab.cli.app import app
 from lab.commands.keyboard import _named
 from lab.errors import LabError, ResultsError, UsageError
 from lab.model import Accelerator, Kernel, Milestone, Phase
@@ -400,3 +402,22 @@ def test_where_no_key_can_be_pressed_the_rounds_follow_by_themselves() -> None:
             place.screen.until("4th")
             place.screen.until("\x1b[?1049l")
             assert process.wait(SECONDS) == 0
+
+
+NESTED = sorted((SAMPLE.parent).glob("nested-debian-*"))
+
+
+@pytest.mark.parametrize("folder", NESTED, ids=[each.name for each in NESTED])
+def test_what_is_kept_of_nested_machines_is_what_it_is_called_and_says_so(folder: Path) -> None:
+    run = read(folder, Observed).run
+    assert f"Debian GNU/Linux {folder.name.rpartition('-')[2]} " in str(run.host["distribution"])
+    assert run.host["platform"]["ground"] == "emulated"
+    assert {arm.nested for arm in run.arms} == {True}
+    assert {arm.accelerator.value for arm in run.arms if arm.backend in ("microvm", "vm")} == {"kvm"}
+    assert set(recorded(folder).lanes) == {"process", "container", "microvm", "vm"}
+    done = CliRunner().invoke(app, ["race", "--replay", str(folder)])
+    assert done.output.count("on an emulated host") == 4
+
+
+def test_one_is_kept() -> None:
+    assert NESTED
