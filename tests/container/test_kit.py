@@ -88,7 +88,7 @@ def test_all_of_it_is_there_in_another_home(folder: Path, other: Path) -> None:
         assert not list((other / "tmp").iterdir())
 
 
-def test_it_brings_this_clone_without_what_git_ignores(folder: Path, tmp_path: Path) -> None:
+def test_it_brings_this_clone_without_what_git_does_not_know(folder: Path, tmp_path: Path) -> None:
     run(["tar", "-xf", folder / "kit.tar", "-C", tmp_path, "lab", "SHA256SUMS"], timeout_seconds=60)
     assert (tmp_path / "lab/bootstrap").stat().st_mode & 0o111
     assert (tmp_path / "lab/lab/commands/kit/take.py").read_bytes() == Path(taking.__file__).read_bytes()
@@ -104,7 +104,8 @@ def test_it_brings_this_clone_without_what_git_ignores(folder: Path, tmp_path: P
         ("kit.json", b'{"format": 1, "lab": "0.0.1"}', LabError),
         ("index.json", b'{"images": [{}], "cache": {}}', LabError),
         ("index.json", b'{"images": [], "cache": {"' + b"a" * 64 + b'": {"diff_id": 1}}}', LabError),
-        ("guest.tar.gz", b"\x1f\x8b", LabError),
+        ("guest.tar.gz", b"\x1f\x8b", ImageError),
+        ("inside", b"#!/bin/sh\n", ImageError),
         ("blobs", b"another", ImageError),
     ],
 )
@@ -135,6 +136,19 @@ def test_half_a_kit_is_refused(folder: Path, other: Path, tmp_path: Path) -> Non
 def test_a_place_where_nothing_can_be_written_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(LabError, match="can't be written"):
         making._write(tmp_path, tmp_path / "absent/kit.tar", [])
+
+
+def test_what_git_does_not_know_is_nobodys_but_the_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("bootstrap", "key.json"):
+        (tmp_path / name).write_text("")
+    for words in (("init", "--quiet"), ("add", "bootstrap")):
+        run(["git", "-C", tmp_path, *words], timeout_seconds=60)
+    monkeypatch.setattr(making, "ROOT", tmp_path)
+    assert making._tracked() == [tmp_path / "bootstrap"]
+    (tmp_path / "bootstrap").unlink()
+    run(["git", "-C", tmp_path, "rm", "--quiet", "--cached", "bootstrap"], timeout_seconds=60)
+    with pytest.raises(LabError):
+        making._tracked()
 
 
 @pytest.mark.nightly

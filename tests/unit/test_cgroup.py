@@ -52,6 +52,27 @@ def test_hybrid_kills_and_freezes_by_the_unified_tree(tmp_path: Path) -> None:
     assert [mount.name for mount in found.joined()] == ["memory", "cpu,cpuacct", "pids", "unified"]
 
 
+@pytest.mark.parametrize("v1", [False, True])
+def test_what_does_not_freeze_in_time_goes_on_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, v1: bool
+) -> None:
+    root = tmp_path / "sys/fs/cgroup"
+    group = ControlGroup.open("one", hierarchies=Hierarchies.detect(host(tmp_path, v1=v1, v2=not v1)))
+    for directory in group.directories:
+        directory.mkdir(parents=True, exist_ok=True)
+    if v1:
+        order = root / "freezer/one/freezer.state"
+        order.write_text("")
+    else:
+        order = root / "one/cgroup.freeze"
+        order.write_text("")
+        (root / "one/cgroup.events").write_text("populated 1\nfrozen 0\n")
+    monkeypatch.setattr(Group, "is_frozen", lambda self: False)
+    with pytest.raises(LabError, match="did not freeze"):
+        group.freeze(0.01)
+    assert order.read_text() == ("THAWED" if v1 else "0")
+
+
 def test_v2_alone(tmp_path: Path) -> None:
     found = Hierarchies.detect(host(tmp_path, v1=False, v2=True))
     assert found.mode is Mode.V2

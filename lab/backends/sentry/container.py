@@ -57,6 +57,7 @@ class SentryContainer(OciContainer):
     """A container whose system calls gVisor answers."""
 
     creating = ("run", "--detach", PASSED)
+    leaves_others = True  # the gofer, and where the application ends at once, the processes that it ran in
 
     @classmethod
     def _supervised(cls, process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
@@ -83,7 +84,6 @@ class SentryContainer(OciContainer):
         """It was started with `_create`; what is left is to hear whether the application was executed."""
         with self.timeline.step(self.runtime, Made.START):
             text, at = _answer(status, self._pidfd, f"container {self.name}"), now()
-        self._find_orphans()  # its gofer, and where the application has ended by now, the processes that it ran in
         if text and text != EXECUTED:
             raise self._not_executed(self.config.process.args[0], int(text))
         if not text:
@@ -97,6 +97,7 @@ class SentryContainer(OciContainer):
         """``exec``, which stays for as long as the command runs, and ends with its code."""
         if self.wait(0) is not None:
             raise LabError(f"container {self.name} has ended")
+        self._note_orphans()
         with ExitStack() as undo:
             folder = Path(tempfile.mkdtemp(prefix="exec-", dir=self._place))
             undo.callback(shutil.rmtree, folder, ignore_errors=True)

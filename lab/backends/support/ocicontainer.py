@@ -106,6 +106,7 @@ class OciContainer:
     """One container of another's: what `lab.runtime.launcher.launcher.Container` is for lab's own runtime."""
 
     creating: ClassVar[tuple[str, ...]] = ("create", "--preserve-fds=1")  # the verb that makes it, and its options
+    leaves_others: ClassVar[bool] = False  # the runtime leaves more than the application to this process
 
     def __init__(
         self, runtime: Runtime, spec: Spec, config: Config, place: Path, cgroup: ControlGroup, timeline: Timeline
@@ -122,7 +123,7 @@ class OciContainer:
         self._is_put_into_group = runtime.is_put_into_group()
         self._place = place
         self._pidfd = -1
-        self._orphans: set[int] = set()
+        self._orphans: set[int] | None = None
         self._exit_code: int | None = None
         self._unknown = False  # it has ended as somebody else's child
         self._reaping = threading.Lock()
@@ -373,8 +374,8 @@ class OciContainer:
     def _end(self) -> None:
         """Killed and reaped by its parent, which this is, then ``delete``, as a shim does it."""
         self.signal(signal.SIGKILL)
-        if self._pidfd < 0:  # of a runtime that failed or was killed on its way
-            self._find_orphans()
+        if self._pidfd < 0 or self.leaves_others:  # the former of a runtime that failed or was killed on its way
+            self._note_orphans()
         self.cgroup.kill(KILL_SECONDS)
         if self._pidfd >= 0:
             with suppress(ExitUnknown):
@@ -382,14 +383,16 @@ class OciContainer:
             with self._reaping:
                 os.close(self._pidfd)
                 self._pidfd = -1
-        for pid in self._orphans:
+        for pid in self._orphans or ():
             children.wait_orphan(pid, KILL_SECONDS)
         self._delete()
 
-    def _find_orphans(self) -> None:
-        """What its runtime has left to this process besides the application; before any command is executed in it."""
-        application = {int((self._place / "pid").read_text())} if self._pidfd >= 0 else set[int]()
-        self._orphans = children.in_group(self.cgroup.path) - application
+    def _note_orphans(self) -> None:
+        """What its runtime has left to this process besides the application: once, before any command is executed."""
+        with self._reaping:
+            if self._orphans is None:
+                application = {int((self._place / "pid").read_text())} if self._pidfd >= 0 else set[int]()
+                self._orphans = children.in_group(self.cgroup.path) - application
 
     def _delete(self) -> None:
         """What it keeps besides its state, which lies in this container's folder, nobody but the runtime knows."""

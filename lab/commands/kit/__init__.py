@@ -6,7 +6,7 @@ It is a tar, so that it can be taken in before there is any package of Python's:
 kit.json      what it is for: the system, its Python, lab's version; what it holds
 SHA256SUMS    of all the rest, for sha256sum --check
 wheels/       lab's Python packages, compiled for that system
-lab/          lab itself: this clone, without what git ignores
+lab/          lab itself: the files of this clone that git knows, as they are here
 blobs/        the images' documents and layers, each called by its SHA-256
 index.json    the images' names; what the build cache calls the layers
 guest.tar.gz  what machines boot from, with its holes

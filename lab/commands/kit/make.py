@@ -100,9 +100,9 @@ def make(target: Path, scenarios: Sequence[Scenario]) -> Mapping[str, object]:
 
 
 def _tracked() -> list[Path]:
-    """What git knows of this clone, or would be told of. Raises LabError."""
+    """What git knows of this clone, and nothing else: keys and hand-ins may lie beside. Raises LabError."""
     done = run(
-        ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        ["git", "-C", ROOT, "ls-files", "-z"],
         timeout_seconds=60,
         check=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab import __version__
-from lab.commands.kit import BLOBS, DESCRIPTION, FORMAT, GUEST, HELPER, INDEX, PACK_SECONDS, python, system
+from lab.commands.kit import BLOBS, DESCRIPTION, FORMAT, GUEST, HELPER, INDEX, PACK_SECONDS, SUMS, python, system
 from lab.commands.output import say
 from lab.errors import ImageError, LabError
 from lab.host.command import run
@@ -36,11 +37,11 @@ def take(kit: Path) -> Mapping[str, Any]:
             _require_fitting(kit, description)
             store = Store.open()
             _images(archive, store)
-            if not folder_of(store.home).exists():
-                _guest(archive, store)
             program = store.home / "inside" / inside.digest() / "inside"
             if not program.exists():
                 _helper(archive, program, store)
+            if not folder_of(store.home).exists():
+                _guest(archive, store)
     except (tarfile.TarError, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise LabError(f"{kit} is no kit of lab's, or broken: {error}", hint=BROKEN) from error
     return description
@@ -84,6 +85,7 @@ def _guest(archive: tarfile.TarFile, store: Store) -> None:
     say("unpacking what machines boot from")
     with store.scratch("kit") as scratch:
         _copy(archive, GUEST, scratch / GUEST)
+        _require_sum(archive, GUEST, scratch / GUEST)
         words: list[str | Path] = ["tar", "--extract", "--gzip", "--no-same-owner", "--file", scratch / GUEST]
         run([*words, "--directory", scratch, wanted.name], timeout_seconds=PACK_SECONDS, hint=BROKEN)
         wanted.parent.mkdir(exist_ok=True)
@@ -93,9 +95,18 @@ def _guest(archive: tarfile.TarFile, store: Store) -> None:
 def _helper(archive: tarfile.TarFile, program: Path, store: Store) -> None:
     with store.scratch("kit") as scratch:
         _copy(archive, HELPER, scratch / "inside")
+        _require_sum(archive, HELPER, scratch / "inside")
         (scratch / "inside").chmod(0o755)
         program.parent.mkdir(parents=True, exist_ok=True)
         (scratch / "inside").rename(program)
+
+
+def _require_sum(archive: tarfile.TarFile, name: str, copy: Path) -> None:
+    """Blobs are called by theirs, and wheels are checked before they are installed."""
+    with copy.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if f"{found}  {name}" not in _open(archive, SUMS).read().decode("utf-8", "surrogateescape").splitlines():
+        raise ImageError(f"the kit's {name} is damaged", hint=BROKEN)
 
 
 def _document(archive: tarfile.TarFile, name: str) -> dict[str, Any]:

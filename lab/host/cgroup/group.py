@@ -167,9 +167,15 @@ class Group:
         return cgroupfs.processes(self.directories)
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
-        """Stop every process in the group where it stands; returns when all have stopped."""
+        """Stop every process in the group where it stands; returns when all have stopped. Where one does not in time
+        the others go on again, and LabError says so.
+        """
         self._freezer("1", "FROZEN")
-        cgroupfs.wait_until(self.is_frozen, timeout_seconds, f"cgroup {self.path} did not freeze")
+        try:
+            cgroupfs.wait_until(self.is_frozen, timeout_seconds, f"cgroup {self.path} did not freeze")
+        except BaseException:
+            self.thaw()
+            raise
 
     def thaw(self) -> None:
         """Let frozen processes go on."""

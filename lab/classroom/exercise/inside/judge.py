@@ -15,7 +15,7 @@ import sys
 import types
 from typing import Any, BinaryIO
 
-from lab.classroom.exercise.inside.plain import BUILTINS, NotPlain, decode, encode, needed
+from lab.classroom.exercise.inside.plain import BUILTINS, CELL, NotPlain, decode, encode, line_of, needed
 
 RAISED = {
     kind.__name__: kind
@@ -113,7 +113,7 @@ def main() -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except BaseException as error:
             told["error"] = {
-                "type": type(error).__name__, "message": str(error)[:500], "line": _line(error),
+                "type": type(error).__name__, "message": str(error)[:500], "line": line_of(error),
                 "hand_in": isinstance(error, HandInError),
             }  # fmt: skip
         line.say(told)
@@ -132,11 +132,11 @@ def _execute(source: str, namespace: dict[str, Any], line: Line) -> float | None
     namespace.update(theirs)
     try:
         if not isinstance(last, ast.Expr):
-            exec(compile(tree, "<cell>", "exec", dont_inherit=True), namespace)
+            exec(compile(tree, CELL, "exec", dont_inherit=True), namespace)
             return None
         tree.body.pop()
-        exec(compile(tree, "<cell>", "exec", dont_inherit=True), namespace)
-        value = eval(compile(ast.Expression(last.value), "<cell>", "eval", dont_inherit=True), namespace)
+        exec(compile(tree, CELL, "exec", dont_inherit=True), namespace)
+        value = eval(compile(ast.Expression(last.value), CELL, "eval", dont_inherit=True), namespace)
     finally:
         for name in theirs:  # the next test sees what they are by then
             namespace.pop(name, None)
@@ -155,13 +155,3 @@ def _theirs(wanted: list[str], line: Line) -> dict[str, Any]:
         if name not in found:
             raise HandInError(f"{name} is not defined")
     return found
-
-
-def _line(error: BaseException) -> int:
-    """In which line of the cell it happened, the outermost one."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<cell>":
-            return trace.tb_lineno
-        trace = trace.tb_next
-    return 0

@@ -10,9 +10,11 @@ import ast
 import builtins
 import math
 import symtable
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+CELL = "<cell>"
+"""What a cell is compiled as."""
 DEEPEST = 40
 MOST_ITEMS = 100_000
 LARGEST_NUMBER = 10**1000
@@ -94,27 +96,34 @@ def refused(source: str) -> str:
 
 def needed(source: str) -> set[str]:
     """The global names that ``source`` reads, anywhere in it, and does not define itself."""
-    found: set[str] = set()
-    tables = [symtable.symtable(source, "<cell>", "exec")]
-    while tables:
-        table = tables.pop()
-        tables += table.get_children()
-        is_top = table.get_type() == "module"
-        found |= {
-            one.get_name() for one in table.get_symbols() if one.is_referenced() and (is_top or one.is_global())
-        }
-    return found - bound(source)
+    read = {one.get_name() for is_top, one in _symbols(source) if one.is_referenced() and (is_top or one.is_global())}
+    return read - bound(source)
 
 
 def bound(source: str) -> set[str]:
     """The global names that ``source`` defines: by assignment, import, def, class."""
-    found: set[str] = set()
-    tables = [symtable.symtable(source, "<cell>", "exec")]
+    return {
+        one.get_name()
+        for is_top, one in _symbols(source)
+        if (one.is_assigned() or one.is_imported()) and (is_top or one.is_declared_global())
+    }
+
+
+def _symbols(source: str) -> Iterator[tuple[bool, symtable.Symbol]]:
+    """Every name in every scope of it, and whether that is the outermost."""
+    tables = [symtable.symtable(source, CELL, "exec")]
     while tables:
         table = tables.pop()
         tables += table.get_children()
-        is_top = table.get_type() == "module"
         for one in table.get_symbols():
-            if (one.is_assigned() or one.is_imported()) and (is_top or one.is_declared_global()):
-                found.add(one.get_name())
-    return found
+            yield table.get_type() == "module", one
+
+
+def line_of(error: BaseException) -> int:
+    """In which line of the cell it happened: the outermost, since an inner one may be another cell's."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == CELL:
+            return trace.tb_lineno
+        trace = trace.tb_next
+    return 0

@@ -15,7 +15,7 @@ import sys
 import types
 from typing import Any
 
-from lab.classroom.exercise.inside.plain import LARGEST_ANSWER, NotPlain, decode, encode, refused
+from lab.classroom.exercise.inside.plain import CELL, LARGEST_ANSWER, NotPlain, decode, encode, line_of, refused
 
 
 class TookTooLong(BaseException):
@@ -62,14 +62,14 @@ def _answer(asked: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     except TookTooLong:
         return {"error": {"type": "TimeoutError", "message": f"it took longer than {asked['seconds']} seconds"}}
     except BaseException as error:  # SystemExit, too
-        return {"error": {"type": type(error).__name__, "message": _text(error), "line": _line(error)}}
+        return {"error": {"type": type(error).__name__, "message": _text(error), "line": line_of(error)}}
 
 
 def _run(asked: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     source = asked["source"]
     if why := refused(source):
         return {"error": {"type": "", "message": why}}
-    exec(compile(ast.parse(source), "<cell>", "exec", dont_inherit=True), namespace)
+    exec(compile(ast.parse(source), CELL, "exec", dont_inherit=True), namespace)
     return {}
 
 
@@ -94,13 +94,3 @@ def _text(error: BaseException) -> str:
         return str(error)[:500]
     except BaseException:
         return ""
-
-
-def _line(error: BaseException) -> int:
-    """In which line of the cell it happened: the outermost, since an inner one may be another cell's."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<cell>":
-            return trace.tb_lineno
-        trace = trace.tb_next
-    return 0
