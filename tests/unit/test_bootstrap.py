@@ -187,6 +187,15 @@ def test_what_tests_alone_need_is_installed_where_they_are_required(checkout: Ch
         assert checkout.calls.read_text() == "", "what is there for tests is there for all"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")
+def test_what_tests_alone_look_for_is_left_to_them(checkout: Checkout) -> None:
+    checkout.outdate()
+    for command, missing, installed in (("lab", "fio wrk", "wrk"), ("true", "fio", "fio")):
+        checkout.run(command, MISSING=missing)
+        assert checkout.calls.read_text().splitlines()[0].endswith(f"--no-install-recommends {installed}")
+        checkout.calls.write_text("")
+
+
 def test_services_that_come_with_a_package_are_masked(tmp_path: Path) -> None:
     """But for those that somebody has installed, or has decided about."""
     units, of_packages = tmp_path / "etc", tmp_path / "lib"
@@ -236,9 +245,9 @@ def test_on_another_system_it_prints_what_to_install(checkout: Checkout, machine
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_conditions_select_one_python_per_system(system: str) -> None:
-    script = f"source {ROOT / 'bootstrap'}; system={system}; packages"
 
-    def packages(required: str) -> list[str]:
+    def packages(required: str, extra: str = "dev") -> list[str]:
+        script = f"source {ROOT / 'bootstrap'}; system={system}; extra={extra}; packages"
         words = ["bash", "-c", f"LAB_REQUIRE={required}; {script}"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
@@ -251,6 +260,9 @@ def test_conditions_select_one_python_per_system(system: str) -> None:
     assert "docker.io" not in names
     added = {"docker.io"} | ({"docker-cli"} if system == "debian-13" else set())
     assert set(packages("container")) == {*names} | added
+    least = packages("", "measure")
+    assert {"qemu-system-x86", "runc", "mmdebstrap"} <= {*least} < {*names}
+    assert not {"chromium", "buildah", "fio"} & {*least}
 
 
 def test_every_system_package_says_why() -> None:
@@ -258,7 +270,7 @@ def test_every_system_package_says_why() -> None:
     assert [line for line in lines if line.startswith("qemu-system")]
     for line in lines:
         assert not line or re.fullmatch(
-            r"#.*|[a-z0-9.+-]+( \[(!?[a-z]+-[0-9.]+|[a-z]+)( required)?\])? +# \S.*", line
+            r"#.*|[a-z0-9.+-]+( \[(!?[a-z]+-[0-9.]+|[a-z]+)( required| tests)?\])? +# \S.*", line
         ), line
 
 
