@@ -40,7 +40,8 @@ class Answer(NamedTuple):
 LIGHT = """
 import json, sys
 from lab.classroom.questions.showing import Figure, Showing
-from lab.classroom.web.serve import listen, serve
+from lab.classroom.web.address import listen
+from lab.classroom.web.serve import serve
 def up(told):
     print("teacher", told.teacher, flush=True)
     print("students", told.address, "code", told.code, flush=True)
@@ -48,9 +49,9 @@ material = json.load(open(sys.argv[1]))
 showing = json.load(open(sys.argv[3]))
 figures = {int(at): Figure(svg=each["svg"].encode(), alt=each["alt"]) for at, each in showing["figures"].items()}
 shown = Showing(report=b"<p>report</p>", race=showing["race"].encode(), figures=figures)
-live = int(sys.argv[4]) if len(sys.argv) > 4 else None
+live = int(sys.argv[4]) if sys.argv[4] else None
 serve(
-    sys.argv[2], material, listening=listen("127.0.0.1", 0), keep_days=1, showing=None if live else shown, live=live,
+    sys.argv[2], material, listening=listen(sys.argv[5], 0), keep_days=1, showing=None if live else shown, live=live,
     up=up,
 )
 """
@@ -79,14 +80,16 @@ def shown(lesson: str) -> str:
 class Served:
     """A running ``lab class serve``; a light one is its server alone."""
 
-    def __init__(self, home: Path, *words: str, light: bool = False, live: int | None = None) -> None:
+    def __init__(
+        self, home: Path, *words: str, light: bool = False, live: int | None = None, bind: str = "127.0.0.1"
+    ) -> None:
         self.home, self.words, self.live = home, words, live
         self.command = ["-m", "lab.cli.main", "class", "serve"]
         if light:
             (home / "material.json").write_text(answered(words[0]) if live is None else unanswered(words[0]))
             (home / "showing.json").write_text(shown(words[0]))
             self.command = ["-c", LIGHT, str(home / "material.json"), "light", str(home / "showing.json")]
-            self.words = () if live is None else (str(live),)
+            self.words = ("" if live is None else str(live), bind)
         self.start()
 
     def start(self) -> None:
@@ -171,11 +174,12 @@ def next_event(stream: http.client.HTTPResponse) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(*words: str, light: bool = False, live: int | None = None) -> Iterator[Served]:
+def serving(*words: str, light: bool = False, live: int | None = None, bind: str = "127.0.0.1") -> Iterator[Served]:
     """A class in a home of its own, which a user without an account can reach."""
     home = Path(tempfile.mkdtemp(prefix="lab-class-", dir="/tmp"))
     home.chmod(0o711)
-    served = Served(home, *words, light=True, live=live) if light else Served(home, *words, "--port", "0")
+    words = words if light else (*words, "--port", "0")
+    served = Served(home, *words, light=light, live=live, bind=bind)
     try:
         yield served
     finally:

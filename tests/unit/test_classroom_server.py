@@ -19,8 +19,9 @@ import pytest
 from classes import SAMPLE, Served, next_event, serving, until
 from typer.testing import CliRunner
 
+from lab.classroom.web.address import hosts, listen, url
 from lab.classroom.web.guard import MOST_BYTES, WRONG_TRIES
-from lab.classroom.web.serve import listen
+from lab.classroom.web.site import neighbourhood
 from lab.cli.classroom.app import app
 from lab.errors import LabError
 from lab.host.privilege import NOBODYS
@@ -294,8 +295,10 @@ def test_a_signal_ends_it_at_once_with_phones_listening() -> None:
     ("words", "says"),
     [
         (("speed", "--bind", "0.0.0.0"), "every address at once"),
+        (("speed", "--bind", "[::]"), "every address at once"),
+        (("speed", "--bind", "fe80::1"), "link-local"),
         (("speed", "--bind", "198.18.77.77"), "no address of this host"),
-        (("speed", "--bind", "lecture-hall"), "no IPv4 address"),
+        (("speed", "--bind", "lecture-hall"), "no IPv4 or IPv6 address"),
         (("speed", "--session", "../x"), "can't name a class"),
         (("speed", "--run", "unheard-of"), "no run"),
         (("unheard-of",), "no lesson"),
@@ -309,6 +312,39 @@ def test_what_can_not_be_served_is_refused_before_a_run_is_asked(
     assert isinstance(done.exception, LabError)
     assert says in str(done.exception)
     assert "127.0.0.1 (lo)" in done.exception.hint or "--bind" not in words
+
+
+def test_names_that_a_browser_sends_are_those_that_it_was_told() -> None:
+    assert hosts("http://192.0.2.7:8765") == {"192.0.2.7:8765"}
+    assert hosts("http://192.0.2.7:80") == {"192.0.2.7", "192.0.2.7:80"}, "a browser leaves out HTTP's own port"
+    assert hosts("http://[2001:db8::7]:8765") == {"[2001:db8::7]:8765"}
+    assert hosts("http://127.0.0.2:8765") == {"127.0.0.2:8765", "127.0.0.1:8765", "localhost:8765"}
+    assert hosts("http://[::1]:8765") == {"[::1]:8765", "localhost:8765"}
+    with listen("::ffff:127.0.0.1", 0) as mapped:
+        assert url(mapped).startswith("http://127.0.0.1:"), "which a browser would write otherwise"
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="the kernel has no IPv6")
+def test_a_class_on_an_ipv6_address_is_reached_and_guarded_as_on_ipv4() -> None:
+    with serving("speed", light=True, bind="[::1]") as served:
+        assert served.address.startswith("http://[::1]:")
+        port = served.address.rpartition(":")[2]
+        student, teacher = served.join("Ada"), served.teacher()
+        assert served.step(teacher, "start").status == 200
+        assert served.ask("/", Host=f"localhost:{port}").status == 200
+        assert served.state("/screen/events", teacher)["address"] == served.address
+        for host in (f"127.0.0.1:{port}", f"::1:{port}", "[::1]", f"[::2]:{port}", f"[0:0:0:0:0:0:0:1]:{port}"):
+            assert served.ask("/", Host=host).status == 403, host
+        guess = {"question": 0, "vote": 1, "guess": 45.0}
+        for origin in (f"http://[::2]:{port}", f"http://localhost:{port}", "http://[::1]"):
+            assert served.ask("/guess", guess, cookie=student, Origin=origin).status == 403, origin
+        assert served.ask("/guess", guess, cookie=student).status == 200
+
+
+def test_who_has_a_network_of_ipv6_addresses_has_no_more_tries_than_others() -> None:
+    assert neighbourhood("2001:db8::1") == neighbourhood("2001:db8::ffff:2") != neighbourhood("2001:db8:0:1::1")
+    assert neighbourhood("192.0.2.1") != neighbourhood("192.0.2.2")
+    assert neighbourhood("") == ""
 
 
 def test_a_port_that_is_taken_is_said() -> None:

@@ -7,36 +7,29 @@ one, and so can write nothing but the session's files. Everything it shows was r
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
-import ipaddress
 import os
 import secrets
 import socket
-import struct
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lab.classroom.questions.showing import Showing
 from lab.classroom.session.course import Course
 from lab.classroom.session.store import LOCK, Store, hashed, prepare
+from lab.classroom.web.address import url
+from lab.classroom.web.running import import_all, until_signalled
 from lab.classroom.web.site import Files, Site
 from lab.errors import LabError, UsageError
 from lab.host import private, privilege
 
-LOOPBACK = "127.0.0.1"
-BACKLOG = 512
 MOST_KEYS = 8
 """Links of earlier starts that still lead the teacher in."""
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 FILES = Path(__file__).parent / "files"
-SIOCGIFADDR = 0x8915  # netdevice(7)
-ENDS_WITHIN_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,48 +44,6 @@ class Served:
     folder: Path
     joined: int
     answered_by: str
-
-
-def own_addresses() -> dict[str, str]:
-    """The IPv4 addresses of this host's interfaces, by interface: netdevice(7), SIOCGIFADDR."""
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue  # it has none
-            found[name] = socket.inet_ntoa(answer[20:24])
-    return found
-
-
-def listen(bind: str, port: int) -> socket.socket:
-    """A socket that listens on one IPv4 address of this host's: whoever connects waits until it is served.
-
-    Raises UsageError, LabError.
-    """
-    try:
-        address = ipaddress.IPv4Address(bind)
-    except ValueError as error:
-        raise UsageError(f"{bind!r} is no IPv4 address", hint=_ours()) from error
-    if address.is_unspecified:  # then any name could be ours, and the picture to be scanned would lead nowhere
-        raise UsageError("every address at once is too many", hint=f"name one: {_ours()}")
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((str(address), port))
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise UsageError(f"{bind} is no address of this host", hint=_ours()) from error
-        hint = "--port N takes another" if error.errno == errno.EADDRINUSE else "--port N: 1024 at least without root"
-        raise LabError(f"{bind}:{port} can't be served: {error.strerror}", hint=hint) from error
-    return listening
-
-
-def _ours() -> str:
-    return "--bind with one of: " + ", ".join(f"{address} ({name})" for name, address in own_addresses().items())
 
 
 def files() -> Files:
@@ -139,34 +90,35 @@ def serve(
             if live is None:
                 course.settle()
             fits = live is not None or all(course.material[key] == material[key] for key in ("run", "where", "day"))
-            host, own_port = listening.getsockname()
-            address = f"http://{host}:{own_port}"
+            address = url(listening)
             site = Site(course=course, address=address, files=pages, showing=(fits and showing) or Showing())
             told = Served(
                 address=address, teacher=f"{address}/teach#{key}", code=course.code, folder=folder,
                 joined=store.number(), answered_by="" if fits else course.material["run"],
             )  # fmt: skip
-            asyncio.run(_until_signalled(site, listening, lambda: up(told), live))
+            meanwhile = None if live is None else _hearing(live, site)
+            asyncio.run(until_signalled(site.application(), site.hub, listening, lambda: up(told), meanwhile))
         finally:
             store.close()
 
 
+def _hearing(descriptor: int, site: Site) -> Callable[[object], Coroutine[Any, Any, None]]:
+    from lab.classroom.web.live import Live, follow
+
+    now = Live()
+    site.live = now.told
+    return lambda _: follow(descriptor, site, now)
+
+
 def _import_all() -> None:
-    """All that serving imports, some of it late: afterwards lab's own files may be out of reach."""
-    import encodings.idna
     import json
 
-    import anyio._backends._asyncio
     import segno
-    import uvicorn.lifespan.off
-    import uvicorn.protocols.http.h11_impl
 
     import lab.classroom.web.live
 
-    segno.make(json.dumps(encodings.idna.__name__)).svg_inline()
-    assert uvicorn.protocols.http.h11_impl
-    assert anyio._backends._asyncio
-    assert lab.classroom.web.live
+    import_all()
+    segno.make(json.dumps(lab.classroom.web.live.__name__)).svg_inline()
 
 
 def _require_way_to(folder: Path) -> None:
@@ -188,45 +140,3 @@ def _alone(folder: Path) -> Iterator[None]:
         raise LabError(f"{folder.name} is being served already", hint="--session NAME begins another one") from error
     finally:
         os.close(descriptor)
-
-
-async def _until_signalled(site: Site, listening: socket.socket, up: Callable[[], object], live: int | None) -> None:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            site.hub.close()  # streams have no end of their own
-            super().handle_exit(sig, frame)
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            up()
-
-    config = uvicorn.Config(
-        site.application(),
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=ENDS_WITHIN_SECONDS,
-    )
-    sys.stdout.flush()
-    heard = None
-    if live is not None:
-        from lab.classroom.web.live import Live, follow
-
-        now = Live()
-        site.live = now.told
-        heard = asyncio.ensure_future(follow(live, site, now))
-    try:
-        await Server(config).serve(sockets=[listening])
-    finally:
-        if heard is not None:
-            heard.cancel()
-            await asyncio.wait([heard])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import IPv6Network
 from secrets import compare_digest
 from typing import Any
 
@@ -21,6 +22,7 @@ from lab.classroom.questions.showing import Showing
 from lab.classroom.session import views
 from lab.classroom.session.course import Course, Phase, Refused, WrongCode
 from lab.classroom.session.store import Student, hashed
+from lab.classroom.web.address import hosts
 from lab.classroom.web.guard import FRAMED, POLICY, POLICY_OF_SCREEN, SANDBOX, WINDOW_SECONDS, Guard, Tries
 from lab.classroom.web.hub import Hub
 
@@ -69,10 +71,7 @@ class Site:
             Refused: refused,
             ClientDisconnect: gone,
         }
-        host = self.address.removeprefix("http://")
-        port = host.rpartition(":")[2]
-        hosts = {host, f"localhost:{port}", f"127.0.0.1:{port}"} if host.startswith("127.") else {host}
-        return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)
+        return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts(self.address))
 
     # --- pages
 
@@ -269,8 +268,15 @@ def stream(hub: Hub, view: Callable[[], dict[str, Any] | None], student: int = 0
 
 
 def from_where(request: Request) -> str:
-    """The address that a request came from; it is kept nowhere but in the count of wrong tries."""
-    return request.client.host if request.client else ""
+    """Where a request came from; it is kept nowhere but in the count of wrong tries."""
+    return neighbourhood(request.client.host) if request.client else ""
+
+
+def neighbourhood(address: str) -> str:
+    """The addresses that one host can have: one of IPv4, of IPv6 the whole /64 (RFC 4291, section 2.5.4)."""
+    if ":" not in address:
+        return address
+    return str(IPv6Network((address.partition("%")[0], 64), strict=False))
 
 
 def error(why: str, status: HTTPStatus) -> Response:

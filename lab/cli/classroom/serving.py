@@ -58,7 +58,7 @@ def serve(
     """
     from lab.classroom.questions import lesson as lessons
     from lab.classroom.session.store import expire
-    from lab.classroom.web.serve import LOOPBACK, listen
+    from lab.classroom.web.address import LOOPBACK, listen
     from lab.classroom.web.serve import serve as serve_it
 
     found = lessons.read(lessons.locate(lesson))
