@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import select
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,13 @@ from conftest import SAMPLE, is_fetched
 from playwright.sync_api import Browser, Page, expect
 from synthetic import write_run
 
-from lab.classroom.race.page import write
+from lab.classroom.race.model import Race, Round
+from lab.classroom.race.page import live, write
 from lab.classroom.race.recorded import recorded
+from lab.classroom.race.told import data
+from lab.classroom.web.address import listen, url
+from lab.commands.race.serving import Page as Showing
+from lab.commands.race.serving import served
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SIZES = {"projector": (1920, 1080), "laptop": (1366, 768), "phone": (390, 844)}
@@ -26,7 +34,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "sample": write(recorded(SAMPLE), root / "sample.html", SAMPLE / "report.html", "lab report sample"),
         "unlucky": write(recorded(unlucky), root / "unlucky.html", None, f"lab report {unlucky.name}"),
+        "seven": write(crowded(recorded(SAMPLE), 3), root / "seven.html", None, "lab report sample"),
+        "twelve": write(crowded(recorded(SAMPLE), 8), root / "twelve.html", None, "lab report sample"),
     }
+
+
+def crowded(race: Race, more: int) -> Race:
+    """``race`` with so many more lanes like the container's, which are as fast and so have a slow second one each."""
+
+    def grown(one: Round) -> Round:
+        (like,) = (lane for lane in one.lanes if lane.name == "container")
+        return replace(one, lanes=(*one.lanes, *(replace(like, name=f"container-{each}") for each in range(more))))
+
+    return replace(race, rounds=tuple(map(grown, race.rounds)))
 
 
 @pytest.fixture
@@ -120,7 +140,7 @@ def test_its_keys(visit: Callable[..., Page]) -> None:
     expect(page.locator("#told")).to_contain_text("round 2 of 6")
 
 
-@pytest.mark.parametrize("name", ["sample", "unlucky"])
+@pytest.mark.parametrize("name", ["sample", "unlucky", "seven", "twelve"])
 @pytest.mark.parametrize("size", list(SIZES))
 def test_it_fits_and_axe_finds_nothing(visit: Callable[..., Page], name: str, size: str) -> None:
     page = visit(name, size, stands=False)
@@ -163,3 +183,108 @@ def test_without_scripts_the_times_are_there(browser: Browser, pages: dict[str, 
     link = str(page.get_by_role("link", name="the report").get_attribute("href"))
     assert (pages["sample"].parent / link).resolve() == SAMPLE / "report.html"
     context.close()
+
+
+LEGIBLE_PIXELS = 18
+"""Of a letter on a projector's page that is 1080 high: 1/60, as slides have it at the least."""
+
+
+def test_many_lanes_are_read_from_the_last_row(visit: Callable[..., Page]) -> None:
+    page = visit("seven", "projector", stands=False)
+    expect(page.locator("#heads")).to_contain_text("first correct answer")
+    for part in ("#heads .long", ".who b", ".took", ".watch", "#lanes .who small"):
+        for each in page.locator(part).all():
+            if each.is_visible():
+                size = each.evaluate("one => parseFloat(getComputedStyle(one).fontSize)")
+                assert size >= LEGIBLE_PIXELS, (part, size)
+
+
+@pytest.fixture
+def showing() -> Iterator[Showing]:
+    with listen("127.0.0.1", 0) as at, served(at, live("An application", "lab compare x"), url(at)) as page:
+        yield page
+
+
+def is_started(showing: Showing) -> bool:
+    return bool(select.select([showing._starts], [], [], 10)[0])
+
+
+def test_a_round_that_was_over_at_once_is_seen_all_the_same(browser: Browser, showing: Showing) -> None:
+    found = recorded(SAMPLE, ["process", "container"], rounds=2)
+    first, second = (data(replace(found, rounds=found.rounds[: count + 1])) for count in range(2))
+    showing.tell(race=first, place=0, rounds=2, state="ready", at=-1.0)
+    page = browser.new_context().new_page()
+    page.goto(showing.link)
+    expect(page.locator("#told")).to_contain_text("ready")
+    showing.tell(race=second, place=1, rounds=2, state="ready", at=-1.0)
+    expect(page.locator("#told")).to_contain_text("running · live · round 1 of 2")
+    expect(page.locator("#podium li")).to_have_count(2)
+    page.context.close()
+
+
+def test_a_race_that_happens_is_started_by_its_link_and_seen_by_everybody(browser: Browser, showing: Showing) -> None:
+    complaints: list[str] = []
+    found = recorded(SAMPLE, rounds=2)
+    first, second = found.rounds
+
+    def begun(one: Round, marks: int) -> Round:
+        """Nobody has come further than to so many stations."""
+        return replace(one, lanes=tuple(replace(lane, marks=lane.marks[:marks]) for lane in one.lanes))
+
+    def tell(state: str, rounds: tuple[Round, ...], place: int, at: float = -1.0) -> None:
+        showing.tell(race=data(replace(found, rounds=rounds)), place=place, rounds=2, state=state, at=at)
+
+    def open_page(address: str, size: str) -> Page:
+        width, height = SIZES[size]
+        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        return page
+
+    tell("ready", (begun(first, 0),), 0)
+    address = showing.link.partition("#")[0]
+    mine, phone = open_page(showing.link, "projector"), open_page(address, "phone")
+    for page in (mine, phone):
+        expect(page.locator("#told")).to_contain_text("ready · live · round 1 of 2")
+        assert violations(page) == []
+        assert fits(page)
+    assert mine.url == address, "the key has left the address"
+    expect(phone.locator("#go")).to_be_hidden()
+    phone.keyboard.press(" ")
+    mine.keyboard.press(" ")
+    assert is_started(showing)
+    showing.wait()
+    tell("running", (begun(first, 2),), 0, 0.5)
+    for page in (mine, phone):
+        expect(page.locator("#told")).to_contain_text("running · live")
+        assert lane(page, 0) == ["passed", "none", "passed", "underway", "ahead", "ahead"]
+        expect(page.locator("#podium li")).to_have_count(0)
+    stood = mine.locator("#clock").inner_text()
+    expect(mine.locator("#clock")).not_to_have_text(stood)
+    assert violations(mine) == []
+    assert whole(mine)
+    mine.keyboard.press("-")
+    expect(mine.locator("#told")).to_contain_text("live")
+    tell("stopping", (first,), 0, 8.6)
+    tell("ready", (first, begun(second, 0)), 1)
+    for page in (mine, phone):
+        expect(page.locator("#podium li")).to_have_count(4, timeout=15_000)
+        expect(page.locator("#told")).to_contain_text("round 1 of 2")
+    expect(mine.get_by_role("button", name="Next round")).to_be_enabled(timeout=15_000)
+    mine.keyboard.press(" ")
+    expect(mine.locator("#told")).to_contain_text("ready · live · round 2 of 2")
+    mine.reload()
+    mine.get_by_role("button", name="Start").click()
+    assert is_started(showing)
+    tell("running", (first, begun(second, 1)), 1, 0.2)
+    expect(phone.locator("#told")).to_contain_text("round 2 of 2")
+    tell("done", (first, second), 1)
+    for page in (mine, phone):
+        expect(page.locator("#told")).to_contain_text("over · true speed · round 2 of 2", timeout=15_000)
+        expect(page.locator("#wins")).to_contain_text("First in 2 rounds")
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#told")).to_contain_text(re.compile("running .* round 1 of 2"))
+        assert violations(page) == []
+        page.context.close()
+    assert complaints == []

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from classes import next_event
 from comparing import LAB, make_scenario
-from host_state import assert_unchanged, difference, snapshot
+from host_state import assert_unchanged, difference, snapshot, wait_until
 from seated import seat
 
 ON = ("--on", "process,container")
@@ -91,4 +97,83 @@ def test_killed_half_way_it_leaves_nothing_once_clean_was_there(slow: Path) -> N
         kill()
         place.screen.until("\x1b[?1049l")
     subprocess.run([*LAB, "clean"], capture_output=True, timeout=SECONDS, check=True)
+    assert_unchanged(before, within_seconds=10)
+
+
+class Shown:
+    """A race that is served to browsers, as one of them asks for it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        found = re.fullmatch(r"race +http://(\S+)/#(\S+)\n", process.stdout.readline())
+        assert found
+        self.host, self.key = found.groups()
+        self.cookie = str(self.post("/enter", {"key": self.key}).getheader("set-cookie")).partition(";")[0]
+
+    def post(self, path: str, sent: object, cookie: str = "") -> http.client.HTTPResponse:
+        given = {"Origin": f"http://{self.host}", "Cookie": cookie}
+        connection = http.client.HTTPConnection(self.host, timeout=SECONDS)
+        connection.request("POST", path, json.dumps(sent), given)
+        return connection.getresponse()
+
+    def events(self) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(self.host, timeout=SECONDS)
+        connection.request("GET", "/events")
+        return connection.getresponse()
+
+    def server(self) -> int:
+        """The process that answers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (found,) = (pid for pid in children if b"race.serving" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return int(found)
+
+
+@contextmanager
+def served(scenario: Path) -> Iterator[Shown]:
+    argv = [*LAB, "race", str(scenario), *ON, "--rounds", "2", "--serve", "--port", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            yield Shown(process)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(SECONDS)
+
+
+def test_in_browsers_it_is_live_and_only_its_link_starts_a_round(scenario: Path) -> None:
+    before = snapshot()
+    with served(scenario) as shown:
+        status = Path(f"/proc/{shown.server()}/status").read_text()
+        assert set(re.findall(r"^[UG]id:\t(.*)$", status, re.MULTILINE)) == {"\t".join(["1999999999"] * 4)}
+        events = shown.events()
+        assert next_event(events)["state"] == "ready"
+        assert shown.post("/start", {"round": 1}).status == 403
+        for number in (1, 2):
+            assert shown.post("/start", {"round": number}, shown.cookie).status == 200
+            while (told := next_event(events))["state"] in ("running", "stopping"):
+                assert told["place"] == number - 1
+            assert all(lane["finish"] for lane in told["race"]["rounds"][number - 1]["lanes"])
+        assert (told["state"], told["mine"]) == ("done", False)
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.process.stdout is not None
+        assert "2nd" in shown.process.stdout.read()
+        assert shown.process.wait(SECONDS) == 130
+    assert_unchanged(before, within_seconds=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_whoever_ends_it_half_way_in_browsers_leaves_nothing(slow: Path, number: signal.Signals) -> None:
+    before = snapshot()
+    with served(slow) as shown:
+        events, server = shown.events(), shown.server()
+        assert shown.post("/start", {"round": 1}, shown.cookie).status == 200
+        while next_event(events)["state"] != "running":
+            pass
+        assert difference(before, snapshot()), "there is something that could be left"
+        shown.process.send_signal(number)
+        shown.process.wait(SECONDS)
+        assert wait_until(lambda: not Path(f"/proc/{server}").exists(), SECONDS)
+    if number == signal.SIGKILL:
+        subprocess.run([*LAB, "clean"], capture_output=True, timeout=SECONDS, check=True)
     assert_unchanged(before, within_seconds=10)

@@ -315,8 +315,8 @@ def test_what_can_not_be_served_is_refused_before_a_run_is_asked(
 
 
 def test_names_that_a_browser_sends_are_those_that_it_was_told() -> None:
-    assert hosts("http://192.0.2.7:8765") == {"192.0.2.7:8765"}
-    assert hosts("http://192.0.2.7:80") == {"192.0.2.7", "192.0.2.7:80"}, "a browser leaves out HTTP's own port"
+    assert hosts("http://198.18.0.7:8765") == {"198.18.0.7:8765"}
+    assert hosts("http://198.18.0.7:80") == {"198.18.0.7", "198.18.0.7:80"}, "a browser leaves out HTTP's own port"
     assert hosts("http://[2001:db8::7]:8765") == {"[2001:db8::7]:8765"}
     assert hosts("http://127.0.0.2:8765") == {"127.0.0.2:8765", "127.0.0.1:8765", "localhost:8765"}
     assert hosts("http://[::1]:8765") == {"[::1]:8765", "localhost:8765"}

@@ -43,6 +43,21 @@ def html(race: Race, report: str, command: str) -> str:
     return render("race.html.j2", context, styles=("race.css",), scripts=("race.js",), data=told, beside=TEMPLATES)
 
 
+def live(title: str, command: str) -> str:
+    """The text of a page for a race that happens: it hears of everything by ``/events``. ``command`` measures."""
+    context = {
+        "title": title,
+        "goal": "",
+        "source": "live",
+        "remark": NOT_MEASURED,
+        "report": "",
+        "command": command,
+        "rows": [],
+        "connects": True,
+    }
+    return render("race.html.j2", context, styles=("race.css",), scripts=("race.js", "live.js"), beside=TEMPLATES)
+
+
 def _address(report: Path, folder: Path) -> str:
     """From the page to the report: relative, so that both can be moved together."""
     try:

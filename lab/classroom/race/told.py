@@ -9,7 +9,9 @@ from lab.classroom.race.model import NOT_MEASURED, Lane, Race, Standing, ordinal
 
 
 def data(race: Race) -> dict[str, Any]:
-    """All of it. Times are seconds after the request; ``took`` is the way to a station, in words."""
+    """All of it. Times are seconds after the request; ``took`` is the way to a station, in words, ``ahead`` what
+    a lane has still to pass, or what nobody has told of yet.
+    """
     slow = slowed(race.rounds)
     return {
         "title": race.title,
@@ -31,7 +33,7 @@ def data(race: Race) -> dict[str, Any]:
 
 def _lane(lane: Lane, race: Race, places: dict[str, int]) -> dict[str, Any]:
     times = {mark.phase: mark.at for mark in lane.marks}
-    seen = view(lane, race.stations, lane.finish if lane.finish is not None else 0.0, places)
+    seen = view(lane, race.stations, lane.marks[-1].at if lane.marks else 0.0, places)
     return {
         "name": lane.name, "title": lane.title, "how": lane.how, "colour": lane.colour, "symbol": lane.symbol,
         "failed": lane.failed,
@@ -42,6 +44,7 @@ def _lane(lane: Lane, race: Race, places: dict[str, int]) -> dict[str, Any]:
             for station, cell in zip(race.stations, seen.cells, strict=True)
             if cell.standing is Standing.PASSED
         ],
+        "ahead": [phase for phase in lane.course if phase not in times],
     }  # fmt: skip
 
 

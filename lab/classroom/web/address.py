@@ -89,7 +89,7 @@ def _ours() -> str:
 
 
 def url(listening: socket.socket) -> str:
-    """What a browser is told: ``http://192.0.2.7:8765``, ``http://[2001:db8::7]:8765`` (RFC 3986, section 3.2.2)."""
+    """What a browser is told: ``http://198.18.0.7:8765``, ``http://[2001:db8::7]:8765`` (RFC 3986, section 3.2.2)."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
 

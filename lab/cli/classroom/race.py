@@ -34,6 +34,10 @@ ROUNDS = typer.Option(
 )
 SPEED = typer.Option("--speed", metavar="X", help="Of a replay: 10 is ten times as fast as it was.")
 HTML = typer.Option("--html", metavar="FILE", help="Write the race as one page for a browser; a replay only that.")
+SERVE = typer.Option("--serve", help="Live in browsers: one link starts the rounds, another one shows them.")
+BIND = typer.Option("--bind", metavar="ADDRESS", help="With --serve, an address of this host that others reach too.")
+PORT = typer.Option("--port", metavar="N", min=0, max=65535, help="With --serve; 0 takes any free one.")
+SERVED_AT = 8766
 SAMPLE = "lab race --replay sample"
 
 
@@ -44,6 +48,9 @@ def race(
     rounds: Annotated[int | None, ROUNDS] = None,
     speed: Annotated[float, SPEED] = 1.0,
     html: Annotated[Path | None, HTML] = None,
+    serve: Annotated[bool, SERVE] = False,
+    bind: Annotated[str, BIND] = "",
+    port: Annotated[int, PORT] = SERVED_AT,
     root: Annotated[Path, ROOT] = RESULTS,
     as_json: JsonTo = "",
 ) -> None:
@@ -56,8 +63,10 @@ def race(
         raise UsageError("lab race wants a scenario or a run to replay, and one of them", hint=SAMPLE)
     if not 0 < speed < math.inf:
         raise UsageError(f"--speed {speed:g} is no factor above 0", hint="write for example --speed 10")
+    if (serve or bind) and not (serve and target):
+        raise UsageError("--serve is for a live race, and --bind for --serve", hint="a replay's page: --html FILE")
     if target:
-        found = _live(target, on, rounds or 1, seen=can_redraw() and not as_json)
+        found = _live(target, on, rounds or 1, (bind, port) if serve else None, seen=can_redraw() and not as_json)
         if found is not None:
             _tell(found, html, as_json, None, f"lab compare {target}")
     else:
@@ -84,12 +93,17 @@ def _replay(
         _tell(found, html, as_json, there, f"lab report {replay}")
 
 
-def _live(target: str, on: str, rounds: int, *, seen: bool) -> Race | None:
+def _live(target: str, on: str, rounds: int, serve: tuple[str, int] | None, *, seen: bool) -> Race | None:
+    from lab.classroom.web.address import LOOPBACK, listen
     from lab.commands.race.live import race_live
     from lab.host.privilege import Need, require
 
     require(Need.CONTAIN, "a live race", f"{shlex.join(sys.argv[1:])}; without root, a recorded one: {SAMPLE}")
-    return race_live(target, on, rounds, remark=f"To measure it: lab compare {target}", seen=seen)
+    remark = f"To measure it: lab compare {target}"
+    if serve is None:
+        return race_live(target, on, rounds, remark=remark, seen=seen)
+    with listen(serve[0] or LOOPBACK, serve[1]) as listening:
+        return race_live(target, on, rounds, remark=remark, seen=False, browsers=listening)
 
 
 def _tell(found: Race, html: Path | None, as_json: str, report: Path | None, command: str) -> None:

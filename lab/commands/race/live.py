@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from lab.backends.site import Site
@@ -14,12 +15,16 @@ from lab.commands.race.heat import Heat, warm
 from lab.commands.race.showing import run
 
 
-def race_live(target: str, on: str, rounds: int, *, remark: str, seen: bool) -> Race | None:
+def race_live(
+    target: str, on: str, rounds: int, *, remark: str, seen: bool, browsers: socket.socket | None = None
+) -> Race | None:
     """The rounds of ``target`` that were run to their end, None without one; ``seen``: on the whole terminal.
+    ``browsers`` is where they are shown to browsers instead.
 
     Raises LabError. When it returns or raises, every copy is gone.
     """
     from lab.analysis.readiness import PHRASES, boots_until
+    from lab.classroom.race import page
     from lab.experiment.plan import Plan
     from lab.experiment.provenance import describe
     from lab.experiment.scenario import load
@@ -42,6 +47,9 @@ def race_live(target: str, on: str, rounds: int, *, remark: str, seen: bool) -> 
             source = f"live on this host, {when:%Y-%m-%d %H:%M}"
             return growing.race(described.title or described.scenario, PHRASES[until], source, until, done)
 
+        if browsers is not None:
+            shown = page.live(described.title or described.scenario, f"lab compare {target}")
+            return _for_browsers(browsers, shown, heat_of, rounds, race_of)
         if seen:
             return run(heat_of, rounds, race_of, remark)
         done = []
@@ -51,3 +59,20 @@ def race_live(target: str, on: str, rounds: int, *, remark: str, seen: bool) -> 
                 heat.wait()
             done.append(heat.round())
         return race_of(done)
+
+
+def _for_browsers(
+    listening: socket.socket,
+    shown: str,
+    heat_of: Callable[[int], Heat],
+    rounds: int,
+    race_of: Callable[[Sequence[Round]], Race],
+) -> Race:
+    from lab.classroom.web.address import url
+    from lab.commands.race.serving import run_served, served
+
+    address = url(listening)
+    with served(listening, shown, address) as showing:
+        print(f"race     {showing.link}\nto look  {address}/", flush=True)
+        say("The first link starts the rounds; whoever reaches the second one sees them. Ctrl-C ends it.")
+        return run_served(showing, heat_of, rounds, race_of)
