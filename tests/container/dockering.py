@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -95,12 +96,19 @@ class Engine:
         return subprocess.run(words, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
 
     def end(self) -> None:
-        """Remove its containers, end it, and what it was made of."""
+        """Remove its containers, end it, and what it was made of. The first of its namespace's processes is the last
+        to end, some time after its parent.
+        """
+        first = -1
         if self.process.poll() is None:
             containers = self("ps", "-aq").out.split()
             self("rm", "--force", "--volumes", *containers) if containers else None
+            first = os.pidfd_open(self.daemon)
         self.process.kill() if not delegation.here() else self.process.terminate()
         self.process.wait(SECONDS)
+        if first >= 0:
+            assert select.select([first], [], [], SECONDS)[0], "the daemon lives on"
+            os.close(first)
         remove(self.folder)
 
 
@@ -175,6 +183,9 @@ class Docker:
         until_now = ["--since", "300s", "--until", f"{time.time():.9f}"]
         said = self.ok("events", *until_now, "--filter", f"container={name}", "--format", shown)
         return said.replace(" <no value>", "").split("\n")
+
+    def until_told(self, name: str, event: str) -> None:
+        until(lambda: event in self.events(name), f"{event!r} among the events of {name}", SECONDS)
 
     def close(self) -> None:
         if self.made:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
+import signal
 import subprocess
 import termios
 import time
@@ -138,14 +140,17 @@ def test_following_a_log(docker: Docker) -> None:
 
 
 def test_pause(docker: Docker) -> None:
-    name = docker.background("--", "sh", "-c", "while :; do echo; sleep 0.02; done")
+    """What it has counted is read from its own file: of its log, the Engine may still have a part in its hands."""
+    name = docker.background("--", "sh", "-c", "while :; do echo >> /tmp/count; sleep 0.02; done")
+    count = f"/proc/{docker.look(name, 'State.Pid')}/root/tmp/count"
+    until(lambda: docker.engine.beside("sh", "-c", f"cat {count} || true"), "the first of it")
     docker.ok("pause", name)
     assert docker.look(name, "State.Status") == "paused"
-    before = docker("logs", name).out
+    before = docker.engine.beside("cat", count)
     assert "is paused" in docker("exec", name, "true").err
-    assert docker("logs", name).out == before
+    assert docker.engine.beside("cat", count) == before
     docker.ok("unpause", name)
-    until(lambda: docker("logs", name).out != before, "more of its log")
+    until(lambda: docker.engine.beside("cat", count) != before, "more of it")
     docker.ok("pause", name)
     docker.ok("rm", "--force", name)
 
@@ -154,11 +159,12 @@ def test_events(docker: Docker) -> None:
     name = docker.background("--", "sh", "-c", TRAPS)
     docker.until_said(name, "up")
     docker("exec", name, "sh", "-c", "exit 9")
+    docker.until_told(name, "exec_die 9")
     docker.ok("stop", "--time", "20", name)
-    events = docker.events(name)
-    assert [event for event in events if not event.startswith("exec_create")] == [
-        "create", "start", "exec_start: sh -c exit 9", "exec_die 9", "kill", "die 4", "stop",
-    ]  # fmt: skip
+    docker.until_told(name, "die 4")
+    events = [event for event in docker.events(name) if not event.startswith("exec_create")]
+    assert events[:5] == ["create", "start", "exec_start: sh -c exit 9", "exec_die 9", "kill"]
+    assert sorted(events[5:]) == ["die 4", "stop"], "two threads of the Engine's tell them, in either order"
 
 
 # What goes on beside it
@@ -219,12 +225,15 @@ def test_exec_where_there_is_no_such_folder(docker: Docker) -> None:
 
 def test_top_and_pid(docker: Docker) -> None:
     name = docker.background("--", "sh", "-c", "sleep 1234 & exec sleep 2345")
-    until(lambda: "sleep 2345" in docker.ok("top", name), "its program")
-    shown = docker.ok("top", name, "-o", "pid,args")
-    assert re.findall(r"(?m)^\d+ +(\S.*)$", shown) == ["sleep 2345", "sleep 1234"]
+
+    def shown() -> str:
+        return docker.ok("top", name, "-o", "pid,args")
+
+    programs = ["sleep 2345", "sleep 1234"]  # until both are executed, the shell's own words name them
+    until(lambda: re.findall(r"(?m)^\d+ +(\S.*)$", shown()) == programs, "its programs", 60)
     pid = docker.look(name, "State.Pid")
     assert docker.engine.beside("cat", f"/proc/{pid}/cmdline") == "sleep\x002345\x00"
-    assert pid in shown.split()
+    assert pid in shown().split()
 
 
 def test_health(docker: Docker) -> None:
@@ -306,8 +315,10 @@ def test_a_terminal_that_changes_its_size(docker: Docker) -> None:
         os.close(terminal)
         read_until(master, b"30 100")
         termios.tcsetwinsize(master, (31, 101))
-        process.send_signal(28)  # SIGWINCH: this terminal is nobody's controlling one
-        read_until(master, b"31 101")
+        said = b""
+        while b"31 101" not in said:  # docker tells the first size before it listens for later ones
+            process.send_signal(signal.SIGWINCH)  # this terminal is nobody's controlling one
+            said += os.read(master, 1000) if select.select([master], [], [], 0.1)[0] else b""
         assert process.wait(30) == 0
     os.close(master)
 
@@ -350,6 +361,7 @@ def test_what_has_changed_becomes_an_image(docker: Docker) -> None:
 
 def test_two_on_a_bridge(docker: Docker) -> None:
     server = docker.background("--network=bridge", "--", "sh", "-c", "cd /srv; exec httpd -f -p 80")
+    until(lambda: docker("exec", server, "grep", "-q", ":0050 .* 0A ", "/proc/net/tcp6").code == 0, "its port", 60)
     address = docker.look(server, "NetworkSettings.IPAddress")
     for network, asked in (("bridge", address), (f"container:{server}", "127.0.0.1")):
         fetch = f"ip link show eth0 > /dev/null && printf 'GET /given HTTP/1.0\\r\\n\\r\\n' | nc -w 20 {asked} 80"
