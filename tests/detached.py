@@ -153,6 +153,7 @@ def check_every_verb(detached: Detached, backend: str) -> None:
     record = detached.run("web", *options, "tiny", "--", "sh", "-c", SCRIPT)
     assert record.backend == backend
     check_listed(detached, record)
+    assert wait_until(lambda: lab("logs", name).stderr == "err\n", 60), "it has said all that it says by itself"
     assert lab("logs", name).stdout == "out good day\n"
     assert lab("logs", "--tail", "1", name).stderr == "err\n"
     done = lab("exec", "-e", "WHO=me", name, "sh", "-c", "echo $WHO $GREETING; exit 3", code=3)
