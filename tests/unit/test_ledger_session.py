@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from lab.errors import LabError
 from lab.host import trees
+from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.kernel import settings
-from lab.host.session import ledger
+from lab.host.session import ledger, orphans
 from lab.host.session.ledger import Resource, ResourceKind, Session
 
 OWNER_THAT_DIES = """
@@ -95,6 +96,25 @@ def test_what_a_dead_owner_left_is_removed_and_named(tmp_path: Path, runtime: Pa
     assert ledger.clean_stale() == [f"session {name}: directory {scratch}"]
     assert not scratch.exists()
     assert list(runtime.iterdir()) == []
+
+
+def test_those_that_end_while_all_are_looked_at_hide_no_dead_one(tmp_path: Path, runtime: Path) -> None:
+    """A link that leads nowhere is there when a folder is listed, and not when it is looked at."""
+    with other_process(runtime, tmp_path / "home" / "scratch", "die") as process:
+        name = process.communicate()[0].strip()
+    for number in range(3):
+        (runtime / f"0000000{number}").symlink_to(runtime / "gone")
+    assert ledger.stale_sessions() == [runtime / name]
+
+
+def test_a_group_that_goes_while_orphans_are_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "YOUNG_SECONDS", -1.0)
+    (tmp_path / "lab" / "01234567").mkdir(parents=True)
+    (tmp_path / "lab" / "89abcdef").symlink_to(tmp_path / "gone")
+    (found,) = orphans.orphan_groups(Hierarchies(unified=tmp_path), sessions=tmp_path / "sessions")
+    assert found.path.name == "01234567"
 
 
 def test_only_the_dead_owners_things_are_removed(tmp_path: Path, runtime: Path) -> None:

@@ -158,9 +158,10 @@ def _wanted_seconds(instance: Instance) -> float:
     """
     nanoseconds = 0
     for pid in instance.cgroup.processes():
-        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with suppress(OSError):  # it has just ended
-                nanoseconds += sum(map(int, path.read_text().split()[:2]))
+        with suppress(OSError):  # it has just ended
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(OSError):
+                    nanoseconds += sum(map(int, (thread / "schedstat").read_text().split()[:2]))
     return nanoseconds / 1e9
 
 

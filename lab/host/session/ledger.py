@@ -238,12 +238,13 @@ class Session:
 
 
 def stale_sessions() -> list[Path]:
-    """The folders of sessions whose owner is dead, oldest first."""
-    try:
-        folders = sorted(runtime_root().iterdir(), key=lambda folder: folder.stat().st_mtime)
-    except FileNotFoundError:
-        return []
-    return [folder for folder in folders if _is_stale(folder)]
+    """The folders of sessions whose owner is dead, oldest first. Other sessions begin and end meanwhile."""
+    ages: dict[Path, float] = {}
+    with suppress(FileNotFoundError):
+        for folder in runtime_root().iterdir():
+            with suppress(FileNotFoundError):
+                ages[folder] = folder.stat().st_mtime
+    return [folder for folder in sorted(ages, key=ages.__getitem__) if _is_stale(folder)]
 
 
 def resources(directory: Path) -> list[Resource]:

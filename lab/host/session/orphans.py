@@ -6,6 +6,7 @@ it; an empty group costs kernel memory, and the writable layers of what ran then
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from pathlib import Path
@@ -26,10 +27,18 @@ def orphan_groups(hierarchies: Hierarchies | None = None, sessions: Path | None 
     found = []
     for tree in (hierarchies,) if hierarchies else (Hierarchies.detect(), Unused.detect()):
         tops = {path for mount in tree.joined() for path in (mount / "lab").glob("*") if SESSION.fullmatch(path.name)}
-        names = {path.name for path in tops if time.time() - path.stat().st_ctime > YOUNG_SECONDS}
+        names = {path.name for path in tops if _age_seconds(path) > YOUNG_SECONDS}
         groups = [ControlGroup.open(f"lab/{name}", hierarchies=tree) for name in sorted(names)]
         found += [group for group in groups if not (known / group.path.name).exists() and not group.processes()]
     return found
+
+
+def _age_seconds(group: Path) -> float:
+    """Less than none of one that its owner has removed meanwhile."""
+    try:
+        return time.time() - group.stat().st_ctime
+    except FileNotFoundError:
+        return -math.inf
 
 
 def orphan_scratch(home: Path, sessions: Path | None = None) -> list[Path]:
