@@ -189,6 +189,13 @@ def _cgroups() -> Iterable[str]:
             yield directory
 
 
+def groups_named(word: str) -> list[str]:
+    """Groups in any hierarchy with ``word`` in their path. Others make and remove theirs meanwhile, which ends a
+    pathlib's ``**``.
+    """
+    return [directory for directory, _, _ in os.walk(CGROUPS) if word in directory]
+
+
 def _session_of(cgroup: str) -> str:
     """The name behind ``lab/``, or in ``lab-….scope``."""
     return re.sub(r"^.*/lab[/-]([^/.]+).*$", r"\1", cgroup)

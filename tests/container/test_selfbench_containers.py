@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from host_state import groups_named
+
 from lab.backends.engine import dockerd
 from lab.backends.site import Site
 from lab.experiment.selfbench.containers import EDGE, Results, measure_containers
@@ -20,7 +22,7 @@ def test_containers_are_measured_beside_their_references() -> None:
         measure_containers(site, results, Silent())
         session, scratch = site.session.id, site.scratch
     # runc makes groups in every hierarchy, those that lab does not use included
-    assert list(Path("/sys/fs/cgroup").glob(f"**/lab/{session}")) == []
+    assert groups_named(f"/lab/{session}") == []
     assert not scratch.exists()
     series = results.series
     assert {"container", "container exec", "unshare", "nothing", "first ten", "last ten"} <= set(series)
@@ -45,6 +47,6 @@ def test_docker_is_measured_with_both_runtimes(missing: Callable[[str], None]) -
         measure_docker(site, results, Silent())
         session, scratch = site.session.id, site.scratch
         assert not (scratch / "docker").exists()
-    assert list(Path("/sys/fs/cgroup").glob(f"**/*{session}*")) == []
+    assert groups_named(session) == []
     assert {name: len(one.seconds) for name, one in results.series.items()} == {"docker lab-oci": 2, "docker runc": 2}
     assert str(scratch) not in Path("/proc/self/mountinfo").read_text()

@@ -132,6 +132,7 @@ def test_a_start_without_an_instance_is_no_start(observer: Observer) -> None:
         pass
 
 
+@pytest.mark.alone
 def test_killed_it_stops_at_once_and_the_next_lab_removes_it(session: Session, observer: Observer) -> None:
     process = subprocess.Popen([sys.executable, "-c", DIES], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
