@@ -28,7 +28,8 @@ from lab.host.cgroup.hierarchy import Hierarchies, Unused
 THROUGH, HELD = "through", "held"
 VERSIONS = {"runc": "1.1.5", "crun": "1.8.1"}
 """Those that were asked; another one may have mended what this one lets through."""
-WATCH_SECONDS = 2
+WATCH_SECONDS, PATIENT_SECONDS = 2, 60
+"""For how long a container looks at what comes, and where something has to come to it: it ends with that."""
 STARTS = 10
 TTL = "/proc/sys/net/ipv4/ip_default_ttl"
 
@@ -148,9 +149,9 @@ def new_proc(place: Place, *, masked: bool) -> str:
     return place.run("--no-pivot", prefix=with_it)
 
 
-def watched(place: Place, come: Callable[[Place, str], object]) -> str:
+def watched(place: Place, come: Callable[[Place, str], object], seconds: int = WATCH_SECONDS) -> str:
     """A container that may trace looks at every process that comes: at its program, and at the root that it has."""
-    words = ["watch", str(place.canary()), str(place.program().stat().st_ino), str(WATCH_SECONDS)]
+    words = ["watch", str(place.canary()), str(place.program().stat().st_ino), str(seconds)]
     return looked_at(place, words, come)
 
 
@@ -180,9 +181,9 @@ def executed(place: Place) -> str:
     return watched(place, execute)
 
 
-def seized(place: Place, come: Callable[[Place, str], object] = execute) -> str:
+def seized(place: Place, come: Callable[[Place, str], object] = execute, seconds: int = WATCH_SECONDS) -> str:
     """A container that may trace traces what comes, while it has more power than it is going to have."""
-    return looked_at(place, ["seize", str(WATCH_SECONDS)], come)
+    return looked_at(place, ["seize", str(seconds)], come)
 
 
 def pid_of(place: Place, name: str) -> int:
@@ -191,7 +192,7 @@ def pid_of(place: Place, name: str) -> int:
 
 def host_tool(place: Place) -> str:
     """The control."""
-    return watched(place, nsenter)
+    return watched(place, nsenter, PATIENT_SECONDS)
 
 
 def hook(place: Place, script: str) -> str:
@@ -297,7 +298,7 @@ def neighbour(place: Place) -> str:
         value["root"]["path"] = str(place.bundle.root)
         other.run(place.runtime, check=False)
 
-    return watched(place, come)
+    return watched(place, come, PATIENT_SECONDS)
 
 
 def hook_that_is_the_runtime(place: Place) -> str:
@@ -419,7 +420,7 @@ ATTEMPTS = {
         gets="a process of the runtime's to trace while it has every capability",
         attempt=seized,
         through=("runc", "crun"),
-        control=lambda place: seized(place, nsenter),
+        control=lambda place: seized(place, nsenter, PATIENT_SECONDS),
     ),
     "startContainer": Attempt(
         asks="a `startContainer` hook, which is a program of the image",

@@ -6,6 +6,7 @@ Each test is named in that table; tests/unit/test_docs_instruments.py keeps the 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -26,6 +27,8 @@ from lab.metrics.memory import ProcessMemory, read_process
 from lab.model import Load, Phase
 
 MIB = 1 << 20
+ROUNDS = 8
+"""At most so many are added to what the least is taken of: a busy host only ever makes a time longer."""
 BACKENDS = ["process", "container", "runc"]
 PARTS = Parts(touch_mib=40, answer_ms=5, answer_burn_ms=2)
 
@@ -70,20 +73,28 @@ def test_start_beside_the_kernels_start_time(instance: Instance) -> None:
 def test_whole_command_beside_hyperfine(instance: Instance, tmp_path: Path) -> None:
     program, report = compile_known(tmp_path / "known"), tmp_path / "hyperfine.json"
     command = f"{program} job delay_ms=200"
-    run(["hyperfine", "-N", "--runs", "5", "--export-json", str(report), command], timeout_seconds=60)
-    theirs = min(json.loads(report.read_text())["results"][0]["times"])
-    ours = min(run_inside(instance, [PROGRAM, "job", "delay_ms=200"], 30).seconds for _ in range(5))
-    way = min(run_inside(instance, [PROGRAM, "job"], 30).seconds for _ in range(5))
+    theirs = ours = way = math.inf
+    for _ in range(ROUNDS):
+        run(["hyperfine", "-N", "--runs", "5", "--export-json", str(report), command], timeout_seconds=200)
+        theirs = min(theirs, *json.loads(report.read_text())["results"][0]["times"])
+        for _ in range(5):
+            ours = min(ours, run_inside(instance, [PROGRAM, "job", "delay_ms=200"], 120).seconds)
+            way = min(way, run_inside(instance, [PROGRAM, "job"], 120).seconds)
+        if abs(ours - way - theirs) <= 0.1 * theirs:
+            break
     assert abs(ours - way - theirs) <= 0.1 * theirs
 
 
 def test_processor_time_beside_getrusage(instance: Instance) -> None:
     """What the helper inside hears from getrusage(2) about its children, beside what the cgroup was charged."""
-    before = instance.cgroup.cpu().total_seconds
-    said = json.loads(instance.inside("spin", "0.5", "1").stdout)["cpu_seconds"]
-    charged = instance.cgroup.cpu().total_seconds - before
-    assert said <= charged * 1.02 + 0.004
-    assert charged - said <= 0.1 * said + 0.05  # the way in: a fork, an execve, a namespace to enter
+    more = []  # the way in: a fork, an execve, a namespace to enter
+    while len(more) < ROUNDS and not any(each <= 0.05 for each in more):
+        before = instance.cgroup.cpu().total_seconds
+        said = json.loads(instance.inside("spin", "0.5", "1").stdout)["cpu_seconds"]
+        charged = instance.cgroup.cpu().total_seconds - before
+        assert said <= charged * 1.02 + 0.004
+        more.append(charged - said - 0.1 * said)
+    assert min(more) <= 0.05
 
 
 def test_processor_time_beside_perf_stat(site: Site, instance: Instance) -> None:

@@ -41,9 +41,9 @@ def test_every_metric_finds_the_known_part(
     for check in site.backend(backend).check():
         if not check.ok:
             missing(f"{check.name} ({check.found})")
-    twin = measure(site, backend, f"twin-{backend}", Parts(), tmp_path)
 
     def attempt(number: int) -> None:
+        twin = measure(site, backend, f"twin-{backend}-{number}", Parts(), tmp_path)
         found = measure(site, backend, f"known-{backend}-{number}", KNOWN, tmp_path)
         times_are_found(found, twin)
         processor_time_is_found(found, twin)
