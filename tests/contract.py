@@ -90,13 +90,13 @@ def check_serves(site: Site, instance: Instance) -> None:
     """It answers lab's client on the bridge, and the host's through the published port."""
     until_listening(site, instance)
     with site.network.socket() as client:
-        client.settimeout(10)
+        client.settimeout(120)
         client.connect((str(instance.address), PORT))
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert _answer(client).endswith(GREETING.encode())
     published = instance.published[0]
     assert published.instance_port == PORT
-    with urllib.request.urlopen(f"http://127.0.0.1:{published.host_port}/", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{published.host_port}/", timeout=120) as response:
         assert response.read().decode() == GREETING
     check_pauses(site, instance)
 
@@ -104,7 +104,7 @@ def check_serves(site: Site, instance: Instance) -> None:
 def check_pauses(site: Site, instance: Instance) -> None:
     """Paused it answers nobody, and whoever has asked meanwhile once it goes on."""
     with site.network.socket() as client:
-        client.settimeout(10)
+        client.settimeout(120)
         client.connect((str(instance.address), PORT))
         instance.pause()
         try:
@@ -114,7 +114,7 @@ def check_pauses(site: Site, instance: Instance) -> None:
                 _answer(client)
         finally:
             instance.resume()
-        client.settimeout(30)
+        client.settimeout(120)
         assert _answer(client).endswith(GREETING.encode())
 
 
@@ -125,7 +125,7 @@ def _answer(client: socket.socket) -> bytes:
     return answer
 
 
-def until_listening(site: Site, instance: Instance, timeout_seconds: float = 120) -> None:
+def until_listening(site: Site, instance: Instance, timeout_seconds: float = 240) -> None:
     """Connect until someone accepts."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -152,7 +152,7 @@ def check_a_child_left_behind(instance: Instance) -> None:
     """A command has ended when its own process has, although a child of it holds the output open. (A guest's agent
     waits for the child.)
     """
-    left = instance.execute(["sh", "-c", "sleep 60 & echo gone"], timeout_seconds=20)
+    left = instance.execute(["sh", "-c", "sleep 600 & echo gone"], timeout_seconds=120)
     assert left.stdout == b"gone\n"
 
 

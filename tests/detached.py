@@ -48,7 +48,7 @@ class Detached:
     def name(self, word: str) -> str:
         return f"{self._prefix}-{word}"
 
-    def lab(self, *words: str, code: int = 0, timeout_seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def lab(self, *words: str, code: int = 0, timeout_seconds: float = 250) -> subprocess.CompletedProcess[str]:
         """Run lab to its end, which must have that exit code."""
         done = subprocess.run(
             [*LAB, *words],
@@ -86,8 +86,8 @@ class Detached:
         for folder in records.root().glob(f"{self._prefix}-*"):
             if found := records.read(folder.name):
                 self._seen[found.id] = found
-            subprocess.run([*LAB, "rm", "-f", folder.name], check=False, timeout=120)
-        assert wait_until(lambda: not self._folders(), 10), self._folders()
+            subprocess.run([*LAB, "rm", "-f", folder.name], check=False, timeout=250)
+        assert wait_until(lambda: not self._folders()), self._folders()
         for record in self._seen.values():
             assert_nothing_left(record)
 
@@ -135,7 +135,7 @@ def what_is_left(record: Record) -> list[str]:
 
 
 def assert_nothing_left(record: Record) -> None:
-    assert wait_until(lambda: not what_is_left(record), 10), f"{record.name}: {what_is_left(record)}"
+    assert wait_until(lambda: not what_is_left(record)), f"{record.name}: {what_is_left(record)}"
 
 
 SCRIPT = """\
@@ -153,7 +153,7 @@ def check_every_verb(detached: Detached, backend: str) -> None:
     record = detached.run("web", *options, "tiny", "--", "sh", "-c", SCRIPT)
     assert record.backend == backend
     check_listed(detached, record)
-    assert wait_until(lambda: lab("logs", name).stderr == "err\n", 60), "it has said all that it says by itself"
+    assert wait_until(lambda: lab("logs", name).stderr == "err\n"), "it has said all that it says by itself"
     assert lab("logs", name).stdout == "out good day\n"
     assert lab("logs", "--tail", "1", name).stderr == "err\n"
     done = lab("exec", "-e", "WHO=me", name, "sh", "-c", "echo $WHO $GREETING; exit 3", code=3)
@@ -167,8 +167,8 @@ def check_every_verb(detached: Detached, backend: str) -> None:
         [*LAB, "logs", "-f", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert lab("stop", "-t", "30", name).stdout == f"{name}\n"
-    assert waiting.communicate(timeout=30)[0] == "5\n"
-    assert following.communicate(timeout=30) == ("out good day\nasked\n", "err\n")
+    assert waiting.communicate(timeout=250)[0] == "5\n"
+    assert following.communicate(timeout=250) == ("out good day\nasked\n", "err\n")
     assert_nothing_left(record)
     check_ended(detached)
     assert lab("rm", name).stdout == f"{name}\n"
@@ -188,7 +188,7 @@ def check_published(detached: Detached, record: Record) -> None:
     [port] = json.loads(detached.lab("port", "--json", record.name).stdout)
     address = f"127.0.0.1:{port['host_port']}"
     assert detached.lab("port", record.name, "8000").stdout == f"{address}\n"
-    assert wait_until(lambda: fetch(port["host_port"]) == GREETING, 30)
+    assert wait_until(lambda: fetch(port["host_port"]) == GREETING)
 
 
 def check_used(detached: Detached, record: Record) -> None:
@@ -216,7 +216,7 @@ def check_ended(detached: Detached) -> None:
 
 def fetch(port: int) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as response:
             text: str = response.read().decode()
             return text
     except OSError:
@@ -229,20 +229,20 @@ def check_survival(
     """Its supervisor, its launcher or both are killed; it goes on, is taken over, and every verb works again."""
     lab, name = detached.lab, detached.name(word)
     before = detached.run(word, "--on", backend, *options, "-p", "0:8000", "tiny", "--", "sh", "-c", SCRIPT)
-    assert wait_until(lambda: fetch(before.published[0].host_port) == GREETING, 30)
+    assert wait_until(lambda: fetch(before.published[0].host_port) == GREETING)
     kill(*[before.supervisor.number] * supervisor, *[launcher_of(before)] * launcher)
     if supervisor:
-        assert wait_until(lambda: "supervisor lost" in detached.status(word), 10)
+        assert wait_until(lambda: "supervisor lost" in detached.status(word))
         assert before.lives(before.first)
         assert name not in lab("clean").stdout
         assert before.lives(before.first), "lab clean leaves it alone"
         assert lab("logs", name).stdout.startswith("out")  # which needs nobody
         done = lab("exec", name, "echo", "again")
         assert (done.stdout, "taken over" in done.stderr) == ("again\n", True)
-    assert wait_until(lambda: lab_exec_works(name), 20)
+    assert wait_until(lambda: lab_exec_works(name))
     after = detached.record(word)
     assert (after.first, after.published) == (before.first, before.published)
-    assert wait_until(lambda: fetch(after.published[0].host_port) == GREETING, 30)
+    assert wait_until(lambda: fetch(after.published[0].host_port) == GREETING)
     assert lab("stop", "-t", "30", name).stdout == f"{name}\n"
     assert lab("logs", name).stdout.endswith("asked\n")
     assert_nothing_left(after)
@@ -251,4 +251,4 @@ def check_survival(
 
 def lab_exec_works(name: str) -> bool:
     """While a supervisor starts over, a command may be lost with the one before."""
-    return subprocess.run([*LAB, "exec", name, "true"], capture_output=True, check=False, timeout=60).returncode == 0
+    return subprocess.run([*LAB, "exec", name, "true"], capture_output=True, check=False, timeout=250).returncode == 0

@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+PATIENCE_SECONDS, GRACE_SECONDS = 60.0, 30.0
+"""How long is waited for what comes, and for what goes: on a host that does many other things, no measure of it."""
 CGROUPS = Path("/sys/fs/cgroup")
 KERNEL_THREAD = 0x00200000  # PF_KTHREAD: KVM's, one for each QEMU and in its group
 RUNTIME = Path("/run/lab")
@@ -62,9 +64,13 @@ def snapshot(home: Path | None = None) -> HostState:
 
 
 def assert_unchanged(
-    before: HostState, *, home: Path | None = None, within_seconds: float = 5.0, ignore: Collection[str] = ()
+    before: HostState,
+    *,
+    home: Path | None = None,
+    within_seconds: float = GRACE_SECONDS,
+    ignore: Collection[str] = (),
 ) -> None:
-    """Fail, naming each leftover, unless the host is as it was in ``before`` within a few seconds.
+    """Fail, naming each leftover, unless the host is as it was in ``before`` within a while.
 
     The grace is for what the kernel removes by itself a moment after its last user is gone (a network
     namespace), and for the host's init, which may reap orphans late. ``ignore`` names kinds that don't count.
@@ -86,7 +92,7 @@ def difference(before: HostState, after: HostState, ignore: Collection[str] = ()
     return lines
 
 
-def wait_until(condition: Callable[[], object], timeout_seconds: float) -> bool:
+def wait_until(condition: Callable[[], object], timeout_seconds: float = PATIENCE_SECONDS) -> bool:
     """Poll ``condition`` every 20 ms; False when it stayed false."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():

@@ -14,7 +14,7 @@ from host_state import assert_unchanged, snapshot, told_of
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 
-SECONDS = 20
+SECONDS = 100
 FORGETFUL = """
 import sys
 sys.path.insert(0, {tests!r})

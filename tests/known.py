@@ -82,7 +82,7 @@ def compile_known(target: Path) -> Path:
     gcc = shutil.which("gcc")
     assert gcc, "gcc is not installed"
     command = [gcc, "-static", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", target, SOURCE]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=250)
     return target
 
 

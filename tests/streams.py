@@ -17,7 +17,7 @@ from lab.errors import LaunchError
 from lab.instance import Execution, Instance
 from lab.model import TerminalSize
 
-SECONDS = 60.0  # emulated, on a host that does other things too
+SECONDS = 240.0  # emulated, on a host that does other things too
 SIZE = TerminalSize(rows=33, columns=101)
 MIB = 1 << 20
 

@@ -58,7 +58,7 @@ def test_a_lecture_is_played_from_the_race_to_the_marks(browser: Browser, tmp_pa
     assert points["student 1"] != points["student 0"] == points[f"student {CHEAT}"] == "0"
 
     an_exercise_is_graded(tmp_path)
-    assert_unchanged(before, within_seconds=30)
+    assert_unchanged(before)
 
 
 def a_race_is_seen(browser: Browser, folder: Path) -> None:

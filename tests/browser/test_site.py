@@ -21,7 +21,7 @@ Open = Callable[..., Page]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder]
-    subprocess.run(words, cwd=ROOT, check=True, timeout=120)
+    subprocess.run(words, cwd=ROOT, check=True, timeout=250)
     return folder
 
 

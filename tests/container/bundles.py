@@ -20,7 +20,7 @@ RUNTIMES = ("lab-oci", "runc")
 ALL_RUNTIMES = (*RUNTIMES, "crun")
 CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 KINDS = ("pid", "network", "ipc", "uts", "mount", "cgroup")
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ def escape_root() -> Iterator[Path]:
         fill(root)
         command = ["gcc", "-static", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
         source = Path(__file__).with_name("escapes.c")
-        subprocess.run([*command, "-o", root / "bin" / "escape", source], check=True, timeout=60)
+        subprocess.run([*command, "-o", root / "bin" / "escape", source], check=True, timeout=250)
         yield root
 
 
@@ -116,7 +116,7 @@ def run(start: Start) -> Run:
 
     def complete(script: str = "", **options: object) -> Ran:
         container, output = start(script, **options)
-        code = container.wait(20)
+        code = container.wait(120)
         assert code is not None, "it did not end in time"
         container.close()
         return Ran(exit_code=code, output=output.text(), stamps=container.timeline.stamps())
@@ -148,7 +148,7 @@ def runc_run(busybox_root: Path, tmp_path: Path) -> Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=250,
             check=False,
         )
         # runc removes its own group in every hierarchy there is, and leaves the parents it made for it.

@@ -229,7 +229,7 @@ def net_sysctl(place: Place, path: str = "/proc/self/ns/net") -> str:
 
 def net_sysctl_control(place: Place) -> str:
     """Of somebody else's network, who made it for that."""
-    other = subprocess.Popen(["unshare", "--net", "sleep", "100"])
+    other = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
     try:
         own = Path("/proc/self/ns/net").readlink()
         until(lambda: Path(f"/proc/{other.pid}/ns/net").readlink() != own, "its network")

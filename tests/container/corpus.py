@@ -35,7 +35,7 @@ FOLDER = Path(__file__).parents[1] / "dockerfiles"
 BASE = "corpus"
 APPLETS = "sh cat chmod chown cp cut echo false id ln ls mkdir mkfifo mknod pwd rm rmdir tail test touch tr true"
 DEFAULTS: Mapping[str, Any] = {"WorkingDir": "/"}
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180
 ENVIRONMENT = dict(os.environ)  # pytest changes it from test to test, and buildah runs beside them
 
 

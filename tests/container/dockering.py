@@ -36,7 +36,7 @@ RUNTIMES = ("lab-oci", pytest.param("runc", marks=pytest.mark.nightly))
 """runc shows that a test asks for nothing that Docker does not give; it changes with Debian's package alone."""
 IMAGE = "tiny"
 PREFIX = "lab-docker-"
-SECONDS = 60.0
+SECONDS = 180.0
 
 FILES = {
     "etc/passwd": "root:x:0:0::/root:/bin/sh\nguest:x:1000:1000::/home/guest:/bin/sh\n",

@@ -147,7 +147,7 @@ def test_each_has_an_identity_of_its_own(site: Site, pair: tuple[Instance, Insta
         assert [line.split()[3] for line in done[3:5]] == ["127.0.0.1/8", f"{instance.address}/15"]
         assert done[5:] == ["0::/"]
         with site.network.socket() as client:
-            client.settimeout(10)
+            client.settimeout(120)
             client.connect((str(instance.address), contract.PORT))
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 200")
@@ -225,7 +225,7 @@ def test_each_is_an_instance_like_any_other(
     contract.check_accounted(first)
     assert second.execute(["cat", "/root/kept"]).stdout == b"mine\n"
     second.signal(15)
-    assert second.wait(60) == 143
+    assert second.wait(120) == 143
 
 
 def test_what_can_not_be_saved_is_a_failed_launch(site: Site, image: Image, logs: Path) -> None:

@@ -25,7 +25,7 @@ from lab.runtime import bundle
 LAB_OCI = Path(lab.__file__).parent / "runtime" / "oci" / "lab-oci"
 BASE_INTERPRETER = getattr(sys, "_base_executable", "") or sys.executable
 PROGRAMS = {"lab-oci": [BASE_INTERPRETER, "-IS", str(LAB_OCI)], "runc": ["runc"]}
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 120.0
 
 Config = dict[str, Any]
 
@@ -180,7 +180,7 @@ def opened(name: str) -> Iterator[Runtime]:
             runtime.close()
 
 
-def until(condition: Callable[[], object], what: str, timeout_seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], what: str, timeout_seconds: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come within {timeout_seconds} s"

@@ -37,7 +37,7 @@ class Output:
         os.close(self.descriptor)
 
     def text(self) -> str:
-        self._thread.join(10)
+        self._thread.join(120)
         return b"".join(self._parts).decode("utf-8", "replace")
 
 

@@ -85,7 +85,7 @@ def test_its_processes_are_held_as_is_said(
 ) -> None:
     """No capability, no new privileges, and a filter only where one is given; the application, and a command."""
     with launch(site, image, READY, tmp_path, uid=uid, knobs=knobs) as instance:
-        assert wait_until((tmp_path / "stdout.log").read_bytes, 10)
+        assert wait_until((tmp_path / "stdout.log").read_bytes)
         pid = application(instance, READY)
         held = Confinement.of(pid)
         assert (held.uid, held.no_new_privs, held.supplementary) == (uid, True, ())
@@ -103,7 +103,7 @@ def test_its_processes_are_held_as_is_said(
 
 def test_root_that_drops_nothing_keeps_all(site: Site, image: Image, tmp_path: Path) -> None:
     with launch(site, image, READY, tmp_path, knobs={"capabilities": "all"}) as instance:
-        assert wait_until((tmp_path / "stdout.log").read_bytes, 10)
+        assert wait_until((tmp_path / "stdout.log").read_bytes)
         assert capabilities(application(instance, READY))[:2] == capabilities(os.getpid())[:2]
         inside = instance.execute(["sh", "-c", "hostname elsewhere && hostname"])
         assert inside.stdout == b"elsewhere\n"
@@ -113,7 +113,7 @@ def test_root_that_drops_nothing_keeps_all(site: Site, image: Image, tmp_path: P
 def test_its_environment_is_not_on_a_command_line_nor_bwraps(site: Site, image: Image, tmp_path: Path) -> None:
     """An image's LD_PRELOAD would have the host's root load it."""
     with launch(site, image, READY, tmp_path) as instance:
-        assert wait_until((tmp_path / "stdout.log").read_bytes, 10)
+        assert wait_until((tmp_path / "stdout.log").read_bytes)
         assert not any("good day" in line for line in told_of(instance.cgroup.processes(), "cmdline").values())
         outer = [pid for pid, name in told_of(instance.cgroup.processes(), "comm").items() if name == "bwrap"]
         assert len(outer) == 1
@@ -124,7 +124,7 @@ def test_its_environment_is_not_on_a_command_line_nor_bwraps(site: Site, image: 
 def test_an_application_of_another_user_hears_its_stop_signal(site: Site, image: Image, tmp_path: Path) -> None:
     script = "trap 'echo asked; exit 5' TERM; id -u; echo ready; while :; do sleep 0.05; done"
     with launch(site, image, script, tmp_path, uid=4321) as instance:
-        assert wait_until(lambda: b"ready" in (tmp_path / "stdout.log").read_bytes(), 10)
+        assert wait_until(lambda: b"ready" in (tmp_path / "stdout.log").read_bytes())
     assert instance.wait(0) == 5
     assert (tmp_path / "stdout.log").read_bytes() == b"4321\nready\nasked\n"
 
@@ -133,7 +133,7 @@ def test_a_working_directory_that_the_image_lacks_is_made(site: Site, image: Ima
     wanted = contract.request(site, image, "one", "pwd", logs=tmp_path)
     wanted = replace(wanted, process=replace(wanted.process, working_directory="/made/for/it"))
     with site.backend(BWRAP).launch(wanted) as instance:
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
     assert (tmp_path / "stdout.log").read_text() == "/made/for/it\n"
 
 
@@ -145,7 +145,7 @@ def test_a_working_directory_that_is_its_users_alone_is_entered(site: Site, imag
     wanted = contract.as_user(contract.request(site, image, "one", "pwd", logs=tmp_path / "logs"), 4321)
     wanted = replace(wanted, volumes=(volume,), process=replace(wanted.process, working_directory="/home/own"))
     with site.backend(BWRAP).launch(wanted) as instance:
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
     assert (tmp_path / "logs/stdout.log").read_text() == "/home/own\n"
 
 
@@ -159,7 +159,7 @@ def test_volumes(site: Site, image: Image, tmp_path: Path) -> None:
     )
     script = "echo written >/data/file; touch /seen/file && exit 1; exit 0"
     with launch(site, image, script, tmp_path / "logs", volumes=volumes) as instance:
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
     assert (tmp_path / "data/file").read_text() == "written\n"
     assert list((tmp_path / "seen").iterdir()) == []
 
@@ -167,7 +167,7 @@ def test_volumes(site: Site, image: Image, tmp_path: Path) -> None:
 def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Image, tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        script = "tty; stty size; read line; echo got $line; sleep 60"
+        script = "tty; stty size; read line; echo got $line; sleep 600"
         more = {"terminal": TerminalSize(rows=33, columns=77), "stdin": theirs.fileno(), "stdout": theirs.fileno()}
         with launch(site, image, script, tmp_path, uid=4321, **more) as instance:
             assert "/dev/pts/0" in _until(ours, "33 77")
@@ -179,12 +179,12 @@ def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Ima
                 terminal=TerminalSize(rows=11, columns=22),
             )  # fmt: skip
             assert "11 22" in _until(ours, "end")
-            assert begun.wait(20) == 0
+            assert begun.wait(120) == 0
             begun.close()
 
 
 def _until(end: socket.socket, word: str) -> str:
-    end.settimeout(20)
+    end.settimeout(120)
     text = ""
     while word not in text:
         text += end.recv(4096).decode()
@@ -196,7 +196,7 @@ def test_what_is_typed_reaches_it_without_a_terminal(site: Site, image: Image, t
     os.write(write, b"some words\n")
     os.close(write)
     with launch(site, image, "cat", tmp_path, stdin=read) as instance:
-        assert instance.wait(20) == 0
+        assert instance.wait(120) == 0
     os.close(read)
     assert (tmp_path / "stdout.log").read_bytes() == b"some words\n"
 
@@ -206,11 +206,11 @@ def test_when_either_of_its_own_two_is_killed_the_rest_goes(
     site: Site, image: Image, tmp_path: Path, victim: str
 ) -> None:
     with launch(site, image, READY, tmp_path, uid=4321) as instance:
-        assert wait_until((tmp_path / "stdout.log").read_bytes, 10)
+        assert wait_until((tmp_path / "stdout.log").read_bytes)
         own = [pid for pid, name in told_of(instance.cgroup.processes(), "comm").items() if name == victim]
         os.kill(own[0], signal.SIGKILL)
-        assert instance.wait(10) == 137
-        assert wait_until(lambda: not instance.cgroup.processes(), 10)
+        assert instance.wait(120) == 137
+        assert wait_until(lambda: not instance.cgroup.processes())
 
 
 def test_what_bwrap_complains_of_is_told_and_leaves_nothing(site: Site, image: Image, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_what_bwrap_complains_of_is_told_and_leaves_nothing(site: Site, image: I
         launch(site, image, "true", tmp_path, knobs={"binary": str(other)})
     assert caught.value.exit_code == 125
     assert_unchanged(before)
-    assert wait_until(lambda: descendants() <= children_before, 10)
+    assert wait_until(lambda: descendants() <= children_before)
 
 
 @pytest.mark.parametrize(("argv", "code"), [("/absent", 127), ("/etc/passwd", 126)])
@@ -236,7 +236,7 @@ def test_what_cannot_be_executed_leaves_no_process(
         site.backend(BWRAP).launch(contract.request(site, image, "bad", argv, logs=tmp_path))
     assert caught.value.exit_code == code
     assert_unchanged(before)
-    assert wait_until(lambda: descendants() <= children_before, 10)
+    assert wait_until(lambda: descendants() <= children_before)
 
 
 def test_a_failure_after_bwrap_was_started_leaves_nothing(
@@ -249,10 +249,10 @@ def test_a_failure_after_bwrap_was_started_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Sandbox, "__init__", fail)
         with pytest.raises(LaunchError, match="injected"):
-            launch(site, image, "sleep 60", tmp_path)
+            launch(site, image, "sleep 600", tmp_path)
     assert_unchanged(before)
     with launch(site, image, "exit 0", tmp_path) as instance:  # and the name is free again
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
 
 
 CLOSED_BY_A_FILTER = ("io-uring", "keyrings", "memory-policy", "address-randomisation", "system-call-filter")
@@ -276,7 +276,7 @@ def test_where_its_answers_are_not_a_containers_the_named_mechanism_makes_them(
 ) -> None:
     """The control of what the battery says: with that one thing changed, the same question has the other answer."""
     asked = [probe for probe in probes() if probe.id in chosen]
-    with launch(site, image, "sleep 60", tmp_path, knobs=knobs) as instance:
+    with launch(site, image, "sleep 600", tmp_path, knobs=knobs) as instance:
         seen = list(battery.ask_all(instance, site.backend(BWRAP), chosen=asked))
     told = {each.quantity: each for each in seen if each.detail["reach"] != "unknown"}
     assert len(told) >= len(chosen) - 1, "of one or another this host's kernel may have nothing"
@@ -303,12 +303,12 @@ def test_a_detached_one_is_lived_with_and_taken_over(image: Image) -> None:
         record = instances.run("own", "--on", BWRAP, "tiny", "--", "sh", "-c", script)
         assert instances.lab("exec", record.name, "echo", "inside").stdout == "inside\n"
         os.kill(record.supervisor.number, signal.SIGKILL)
-        assert wait_until(lambda: not record.supervisor.lives(), 10)
+        assert wait_until(lambda: not record.supervisor.lives())
         assert instances.lab("exec", record.name, "echo", "again").stdout == "again\n"
         instances.lab("stop", record.name)
         assert instances.record("own").error == ""
         assert "6" in instances.status("own")
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def test_the_files_are_the_images_those_that_root_may_not_read_too(site: Site, tmp_path: Path) -> None:
@@ -328,4 +328,4 @@ def test_the_files_are_the_images_those_that_root_may_not_read_too(site: Site, t
     wanted = contract.request(site, closed, "manifest", logs=tmp_path / "logs")
     assert verify_manifest(backend, wanted, expected, 60) == expected.digest
     with launch(site, closed, "ls /closed", tmp_path / "ls") as instance:
-        assert instance.wait(30) != 0, "what is compared is read in another sandbox"
+        assert instance.wait(120) != 0, "what is compared is read in another sandbox"

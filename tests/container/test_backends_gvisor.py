@@ -97,8 +97,8 @@ def test_another_kernel_answers_and_all_of_it_is_in_the_instances_group(
 
 
 def test_two_copies_at_once(site: Site, image: Image, tmp_path: Path) -> None:
-    first = contract.request(site, image, "one", "sleep", "60", logs=tmp_path / "one")
-    second = contract.request(site, image, "two", "sleep", "60", logs=tmp_path / "two")
+    first = contract.request(site, image, "one", "sleep", "600", logs=tmp_path / "one")
+    second = contract.request(site, image, "two", "sleep", "600", logs=tmp_path / "two")
     with site.backend(GVISOR).launch(first) as one, site.backend(GVISOR).launch(second) as two:
         assert one.address != two.address
         assert not one.cgroup.processes() & two.cgroup.processes()
@@ -109,11 +109,11 @@ def test_two_copies_at_once(site: Site, image: Image, tmp_path: Path) -> None:
 
 def test_stopping_asks_first_and_kills_what_is_deaf(site: Site, image: Image, tmp_path: Path) -> None:
     with launch(site, image, f"trap 'echo asked; exit 5' TERM; {READY}", tmp_path / "asked") as instance:
-        assert wait_until((tmp_path / "asked/stdout.log").read_bytes, 10)
+        assert wait_until((tmp_path / "asked/stdout.log").read_bytes)
     assert instance.wait(0) == 5
     assert (tmp_path / "asked/stdout.log").read_bytes() == b"ready\nasked\n"
     deaf = launch(site, image, f"trap '' TERM; {READY}", tmp_path / "deaf")
-    assert wait_until((tmp_path / "deaf/stdout.log").read_bytes, 10)
+    assert wait_until((tmp_path / "deaf/stdout.log").read_bytes)
     deaf.stop(grace_seconds=0.1)
     assert deaf.wait(0) == 137
     contract.check_gone(site, deaf)
@@ -153,7 +153,7 @@ def test_a_failure_at_any_step_leaves_nothing(
             launch(site, image, "true", tmp_path)
     assert_unchanged(before)
     with launch(site, image, "exit 0", tmp_path) as instance:  # and the name is free again
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
 
 
 def test_a_limit_that_cannot_be_set_stops_the_launch(site: Site, image: Image, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_volumes(site: Site, image: Image, tmp_path: Path) -> None:
     )
     script = "echo written >/data/file; touch /seen/file && exit 1; exit 0"
     with launch(site, image, script, tmp_path / "logs", volumes=volumes) as instance:
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
     assert (tmp_path / "data/file").read_text() == "written\n"
     assert list((tmp_path / "seen").iterdir()) == []
 
@@ -190,7 +190,7 @@ def test_commands_with_streams_of_their_own(site: Site, image: Image, tmp_path: 
         begun = instance.begin(["sh", "-c", f"trap 'exit 9' USR1; {READY}"], stdin=None, stdout=write, stderr=write)
         assert os.read(read, 64) == b"ready\n"
         begun.signal(signal.SIGUSR1)
-        assert begun.wait(20) == 9
+        assert begun.wait(120) == 9
         begun.close()
         left = instance.begin(["sh", "-c", READY], stdin=None, stdout=write, stderr=write)
         assert os.read(read, 64) == b"ready\n"
@@ -208,7 +208,7 @@ def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Ima
     ours, theirs = socket.socketpair()
     with ours, theirs:
         size = TerminalSize(rows=33, columns=77)
-        script = "test -t 0 && echo terminal; stty size; read line; echo got $line; sleep 60"
+        script = "test -t 0 && echo terminal; stty size; read line; echo got $line; sleep 600"
         more = {"terminal": size, "stdin": theirs.fileno(), "stdout": theirs.fileno()}
         with launch(site, image, script, tmp_path, **more) as instance:
             said = _until(ours, "33 77")
@@ -221,12 +221,12 @@ def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Ima
                 terminal=TerminalSize(rows=11, columns=22),
             )  # fmt: skip
             assert "11 22" in _until(ours, "end")
-            assert begun.wait(20) == 0
+            assert begun.wait(120) == 0
             begun.close()
 
 
 def _until(end: socket.socket, word: str) -> str:
-    end.settimeout(20)
+    end.settimeout(120)
     text = ""
     while word not in text:
         text += end.recv(4096).decode()
@@ -251,7 +251,7 @@ def test_what_capabilities_hold_back_the_same_kernel_does_with_them(
     if has_every_capability:
         monkeypatch.setattr(Gvisor, "config", privileged)
     chosen = [probe for probe in probes() if probe.id in HELD_BACK]
-    with launch(site, image, "sleep 60", tmp_path) as instance:
+    with launch(site, image, "sleep 600", tmp_path) as instance:
         seen = {each.quantity: each for each in battery.ask_all(instance, site.backend(GVISOR), chosen=chosen)}
     assert {each.text for each in seen.values()} == {"guest" if has_every_capability else "no"}, seen
     if not has_every_capability:
@@ -266,9 +266,9 @@ def test_a_limit_that_ends_it_is_an_answer(site: Site, image: Image, tmp_path: P
     names = iter(("two", "three"))
 
     def again() -> Instance:
-        return backend.launch(contract.request(site, image, next(names), "sleep", "60", logs=tmp_path))
+        return backend.launch(contract.request(site, image, next(names), "sleep", "600", logs=tmp_path))
 
-    with launch(site, image, "sleep 60", tmp_path) as instance:
+    with launch(site, image, "sleep 600", tmp_path) as instance:
         seen = list(battery.ask_all(instance, backend, chosen=chosen, again=again))
     assert [(each.text, each.detail["as_expected"]) for each in seen] == [("effective", True)] * 2
     assert battery.ended(seen)
@@ -277,7 +277,7 @@ def test_a_limit_that_ends_it_is_an_answer(site: Site, image: Image, tmp_path: P
 @pytest.mark.nightly
 def test_by_ptrace(site: Site, image: Image, tmp_path: Path) -> None:
     with launch(site, image, "exit 4", tmp_path, knobs={"platform": "ptrace"}) as instance:
-        assert instance.wait(60) == 4
+        assert instance.wait(120) == 4
 
 
 def test_a_platform_that_is_not_proven_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_what_cannot_be_counted_yet_is_refused_in_a_line(image: Image, tmp_path:
     (tmp_path / "Dockerfile").write_text(f"FROM {image.name}\n")
     surface = ["isolation", "surface", str(tmp_path), "--on", GVISOR, "--out", str(tmp_path)]
     words = [sys.executable, "-m", "lab.cli.main", *surface]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert GVISOR in done.stderr
@@ -320,8 +320,8 @@ def test_a_detached_one_is_lived_with_and_taken_over(image: Image) -> None:
         record = instances.run("own", "--on", GVISOR, "tiny", "--", "sleep", "600")
         assert instances.lab("exec", record.name, "echo", "inside").stdout == "inside\n"
         os.kill(record.supervisor.number, signal.SIGKILL)
-        assert wait_until(lambda: not record.supervisor.lives(), 10)
+        assert wait_until(lambda: not record.supervisor.lives())
         assert instances.lab("exec", record.name, "echo", "again").stdout == "again\n"
         instances.lab("stop", record.name)
         assert instances.record("own").error == ""
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)

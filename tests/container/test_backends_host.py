@@ -70,7 +70,7 @@ def test_a_read_only_volume_is_so_with_all_that_is_mounted_below(
     script = "cat /proc/self/mountinfo"
     wanted = contract.request(site, image, "volume", "sh", "-c", script, logs=tmp_path, volumes=(volume,))
     with site.backend(backend).launch(wanted) as instance:
-        assert instance.wait(60) == 0
+        assert instance.wait(120) == 0
     fields = [line.split() for line in (tmp_path / "stdout.log").read_text().splitlines()]
     found = {each[4]: set(each[5].split(",")) for each in fields if each[4].startswith("/data")}
     assert len(found) >= len(set(nested)) > 1, "they show"  # crun is shown no cgroup v2 beside v1
@@ -92,8 +92,8 @@ def test_a_server_for_the_client_and_through_a_published_port(
 
 
 def test_two_copies_at_once(site: Site, backend: str, image: Image, tmp_path: Path) -> None:
-    first = contract.request(site, image, "one", "sleep", "60", logs=tmp_path / "one")
-    second = contract.request(site, image, "two", "sleep", "60", logs=tmp_path / "two")
+    first = contract.request(site, image, "one", "sleep", "600", logs=tmp_path / "one")
+    second = contract.request(site, image, "two", "sleep", "600", logs=tmp_path / "two")
     with site.backend(backend).launch(first) as one, site.backend(backend).launch(second) as two:
         assert one.address != two.address
         assert not one.cgroup.processes() & two.cgroup.processes()
@@ -105,7 +105,7 @@ def test_stopping_asks_first(site: Site, backend: str, image: Image, tmp_path: P
     wanted = contract.request(site, image, "asked", "sh", "-c", script, logs=tmp_path)
     with site.backend(backend).launch(wanted) as instance:
         log = tmp_path / "stdout.log"
-        assert wait_until(log.read_bytes, 10)
+        assert wait_until(log.read_bytes)
     assert instance.wait(0) == 5
     assert log.read_bytes() == b"ready\nasked\n"
 
@@ -114,7 +114,7 @@ def test_stopping_does_not_ask_twice(site: Site, backend: str, image: Image, tmp
     script = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
     wanted = contract.request(site, image, "deaf", "sh", "-c", script, logs=tmp_path)
     instance = site.backend(backend).launch(wanted)
-    assert wait_until((tmp_path / "stdout.log").read_bytes, 10)
+    assert wait_until((tmp_path / "stdout.log").read_bytes)
     instance.stop(grace_seconds=0.1)
     assert instance.wait(0) == 137
     contract.check_gone(site, instance)
@@ -122,10 +122,10 @@ def test_stopping_does_not_ask_twice(site: Site, backend: str, image: Image, tmp
 
 def test_what_it_started_goes_with_it(site: Site, backend: str, image: Image, tmp_path: Path) -> None:
     """Even what left its session and process group, and outlived the application."""
-    script = "setsid sh -c 'sleep 60 & sleep 60' & sleep 0.1"
+    script = "setsid sh -c 'sleep 600 & sleep 600' & sleep 0.1"
     wanted = contract.request(site, image, "family", "sh", "-c", script, logs=tmp_path)
     with site.backend(backend).launch(wanted) as instance:
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
     contract.check_gone(site, instance)
 
 
@@ -178,7 +178,7 @@ def test_a_failure_at_any_step_leaves_nothing(
     assert not (site.scratch / "broken").exists()
     wanted = contract.request(site, image, "broken", "true", logs=tmp_path)  # and the name is free again
     with site.backend(backend).launch(wanted) as instance:
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
 
 
 def test_a_limit_that_cannot_be_set_stops_the_launch(site: Site, backend: str, image: Image, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_leaving_the_site_stops_what_was_forgotten(image: Image, backend: str, t
     before = snapshot()
     with Site.open() as forgetful:
         forgetful.backend(backend).prepare(image)
-        forgetful.backend(backend).launch(contract.request(forgetful, image, "lost", "sleep", "60", logs=tmp_path))
+        forgetful.backend(backend).launch(contract.request(forgetful, image, "lost", "sleep", "600", logs=tmp_path))
     assert_unchanged(before)
 
 

@@ -73,7 +73,7 @@ def test_both_runtimes_grant_the_same(site: Site, image: Image, other: str, tmp_
         wanted = contract.request(site, image, "same", "sh", "-c", script, logs=tmp_path / backend)
         process = contract.as_user(wanted, uid)
         with site.backend(backend).launch(process) as instance:
-            assert instance.wait(30) == 0
+            assert instance.wait(120) == 0
         seen[backend] = (tmp_path / backend / "stdout.log").read_text()
     ours, theirs = (_comparable(seen[backend]) for backend in ("container", other))
     assert ours == theirs
@@ -105,7 +105,7 @@ def test_what_differs_is_what_parity_says(site: Site, image: Image, other: str, 
     if not Path("/sys/fs/cgroup/memory").exists():
         pytest.skip("on cgroup v2 alone nothing of this differs")
     for backend in ("container", other):
-        wanted = contract.request(site, image, "differs", "sleep", "60", logs=tmp_path / backend)
+        wanted = contract.request(site, image, "differs", "sleep", "600", logs=tmp_path / backend)
         with site.backend(backend).launch(wanted) as instance:
             tried = {what: instance.execute(["sh", "-c", script]).stderr for what, script in TRIES.items()}
         found = {what: not any(word in said for word in REFUSALS) for what, said in tried.items()}
@@ -117,12 +117,12 @@ def test_its_cgroups_are_all_it_sees_of_them(
     site: Site, image: Image, other: str, tmp_path: Path, ours: bool
 ) -> None:
     """The application's processes, and those executed beside it, are in the very same groups."""
-    look = "cat /proc/self/cgroup; exec sleep 60"
+    look = "cat /proc/self/cgroup; exec sleep 600"
     wanted = contract.request(site, image, "groups", "sh", "-c", look, logs=tmp_path)
     log = tmp_path / "stdout.log"
     with site.backend("container" if ours else other).launch(wanted) as instance:
         beside = instance.execute(["cat", "/proc/self/cgroup"]).stdout.decode()
-        assert wait_until(lambda: log.stat().st_size >= len(beside), 5)
+        assert wait_until(lambda: log.stat().st_size >= len(beside))
     assert log.read_text() == beside
     assert {line.rpartition(":")[2] for line in beside.splitlines()} == {"/"}
 
@@ -134,18 +134,18 @@ def test_the_files_inside_are_the_images(site: Site, image: Image, other: str, t
 
 
 def test_a_command_that_does_not_end_is_killed(site: Site, image: Image, other: str, tmp_path: Path) -> None:
-    with site.backend(other).launch(contract.request(site, image, "slow", "sleep", "60", logs=tmp_path)) as instance:
+    with site.backend(other).launch(contract.request(site, image, "slow", "sleep", "600", logs=tmp_path)) as instance:
         before = instance.cgroup.processes()
         with pytest.raises(LabError, match="did not end within"):
-            instance.execute(["sleep", "60"], timeout_seconds=0.5)
-        assert wait_until(lambda: instance.cgroup.processes() == before, 5)
+            instance.execute(["sleep", "600"], timeout_seconds=0.5)
+        assert wait_until(lambda: instance.cgroup.processes() == before)
 
 
 @pytest.mark.parametrize(("program", "code"), [("/absent", 127), ("/etc/passwd", 126)])
 def test_a_command_that_cannot_be_executed(
     site: Site, image: Image, other: str, tmp_path: Path, program: str, code: int
 ) -> None:
-    with site.backend(other).launch(contract.request(site, image, "none", "sleep", "60", logs=tmp_path)) as instance:
+    with site.backend(other).launch(contract.request(site, image, "none", "sleep", "600", logs=tmp_path)) as instance:
         with pytest.raises(LaunchError) as caught:
             instance.execute([program])
         assert caught.value.exit_code == code
@@ -213,7 +213,7 @@ def test_a_killed_lab_leaves_nothing_of_it(image: Image, other: str, tmp_path: P
     def gone() -> bool:
         return not any(group.exists() for group in everywhere)
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not gone() and time.monotonic() < deadline:
         clean = [sys.executable, "-c", "from lab.cli.main import main; main()", "clean"]
         subprocess.run(clean, check=False, capture_output=True)

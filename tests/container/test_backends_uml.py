@@ -145,7 +145,7 @@ def test_its_process_is_held_as_is_said(running: GuestInstance) -> None:
 
 
 def test_two_copies_at_once(site: Site, image: Image, running: GuestInstance, tmp_path: Path) -> None:
-    with launch(site, image, "sleep 60", tmp_path, name="two") as two:
+    with launch(site, image, "sleep 600", tmp_path, name="two") as two:
         two.wait_executed()
         assert running.address != two.address
         assert not running.cgroup.processes() & two.cgroup.processes()
@@ -155,11 +155,11 @@ def test_two_copies_at_once(site: Site, image: Image, running: GuestInstance, tm
 
 def test_stopping_asks_first_and_kills_what_is_deaf(site: Site, image: Image, tmp_path: Path) -> None:
     with launch(site, image, f"trap 'echo asked; exit 5' TERM; {READY}", tmp_path / "asked") as instance:
-        assert wait_until((tmp_path / "asked/stdout.log").read_bytes, 30)
+        assert wait_until((tmp_path / "asked/stdout.log").read_bytes)
     assert instance.wait(0) == 5
     assert (tmp_path / "asked/stdout.log").read_bytes() == b"ready\nasked\n"
     deaf = launch(site, image, f"trap '' TERM; {READY}", tmp_path / "deaf")
-    assert wait_until((tmp_path / "deaf/stdout.log").read_bytes, 30)
+    assert wait_until((tmp_path / "deaf/stdout.log").read_bytes)
     deaf.stop(grace_seconds=0.1)
     assert deaf.wait(0) == 137
     assert not deaf.cgroup.exists()
@@ -175,7 +175,7 @@ def test_what_cannot_be_executed_leaves_nothing(
             instance.wait_executed()
         assert caught.value.exit_code == code
     assert_unchanged(before)
-    assert wait_until(lambda: descendants() <= children_before, 10), "a process, or what is left of one"
+    assert wait_until(lambda: descendants() <= children_before), "a process, or what is left of one"
 
 
 @pytest.mark.parametrize("step", ["tap", "publish", "launch"])
@@ -226,7 +226,7 @@ def test_commands_with_streams_of_their_own(running: GuestInstance) -> None:
     begun = running.begin(["sh", "-c", f"trap 'exit 9' USR1; {READY}"], stdin=None, stdout=write, stderr=write)
     assert os.read(read, 64) == b"ready\n"
     begun.signal(signal.SIGUSR1)
-    assert begun.wait(20) == 9
+    assert begun.wait(120) == 9
     begun.close()
     with pytest.raises(LaunchError) as caught:
         running.begin(["/absent"], stdin=None, stdout=write, stderr=write)
@@ -238,7 +238,7 @@ def test_commands_with_streams_of_their_own(running: GuestInstance) -> None:
 def test_many_bytes_in_and_out(running: GuestInstance) -> None:
     """Through a serial line, byte by byte: none is lost, changed or taken for a control character."""
     given = bytes(range(256)) * 2048
-    done = running.execute(["cat"], stdin=given, timeout_seconds=60)
+    done = running.execute(["cat"], stdin=given, timeout_seconds=250)
     assert done.stdout == given
 
 
@@ -246,7 +246,7 @@ def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Ima
     ours, theirs = socket.socketpair()
     with ours, theirs:
         size = TerminalSize(rows=33, columns=77)
-        script = "test -t 0 && echo terminal; stty size; read line; echo got $line; sleep 60"
+        script = "test -t 0 && echo terminal; stty size; read line; echo got $line; sleep 600"
         more = {"terminal": size, "stdin": theirs.fileno(), "stdout": theirs.fileno()}
         with launch(site, image, script, tmp_path, **more) as instance:
             said = _until(ours, "33 77")
@@ -259,7 +259,7 @@ def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Ima
                 terminal=TerminalSize(rows=11, columns=22),
             )  # fmt: skip
             assert "11 22" in _until(ours, "end")
-            assert begun.wait(20) == 0
+            assert begun.wait(120) == 0
             begun.close()
 
 
@@ -271,12 +271,12 @@ def test_more_than_a_line_holds_can_be_typed(site: Site, image: Image, tmp_path:
     with typed.open("rb") as source:
         more = {"stdin": source.fileno()}
         with launch(site, image, "sleep 1; md5sum", tmp_path / "logs", **more) as instance:
-            assert instance.wait(60) == 0
+            assert instance.wait(120) == 0
     assert (tmp_path / "logs/stdout.log").read_text().split()[0] == hashlib.md5(given).hexdigest()
 
 
 def _until(end: socket.socket, word: str) -> str:
-    end.settimeout(30)
+    end.settimeout(120)
     text = ""
     while word not in text:
         text += end.recv(4096).decode()
@@ -308,7 +308,7 @@ def test_a_detached_one_is_lived_with(image: Image) -> None:
         assert instances.lab("exec", record.name, "echo", "inside").stdout == "inside\n"
         instances.lab("stop", record.name)
         assert instances.record("own").error == ""
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def test_one_whose_supervisor_was_killed_can_be_stopped(image: Image) -> None:
@@ -316,6 +316,6 @@ def test_one_whose_supervisor_was_killed_can_be_stopped(image: Image) -> None:
     with detached() as instances:
         record = instances.run("own", "--on", UML, "tiny", "--", "sleep", "600")
         os.kill(record.supervisor.number, signal.SIGKILL)
-        assert wait_until(lambda: not record.supervisor.lives(), 10)
+        assert wait_until(lambda: not record.supervisor.lives())
         instances.lab("stop", record.name)
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)

@@ -30,7 +30,7 @@ with Site.open() as site, ksm.on(site.session):
     backend = site.backend("container")
     for name, mergeable in (("shy", False), ("open", True)):
         logs = Path(sys.argv[1]) / name
-        wanted = replace(contract.request(site, image, name, "sleep", "60", logs=logs), mergeable=mergeable)
+        wanted = replace(contract.request(site, image, name, "sleep", "600", logs=logs), mergeable=mergeable)
         instance = backend.launch(wanted)
         instance.wait_executed()
         print(*sorted(instance.cgroup.processes()), flush=True)
@@ -42,7 +42,7 @@ with Site.open() as site, ksm.on(site.session):
 def same_host() -> Iterator[None]:
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def test_cold_starts_fetch_from_the_disk_and_warm_ones_do_not(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_ksm_ends_with_a_killed_lab_and_meets_who_asked_for_it(
     finally:
         owner.kill()
         owner.communicate()
-    assert wait_until(lambda: settings() == before, 20), settings()
+    assert wait_until(lambda: settings() == before), settings()
 
 
 def settings() -> dict[str, str]:

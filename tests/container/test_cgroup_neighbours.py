@@ -43,5 +43,5 @@ def run_together(code: str) -> None:
         for number in range(3)
     ]
     for child in running:
-        _, said = child.communicate(timeout=60)
+        _, said = child.communicate(timeout=250)
         assert child.returncode == 0, said.decode()

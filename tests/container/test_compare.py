@@ -29,7 +29,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_host() -> Iterator[None]:
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def complete(scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     out, before = tmp_path_factory.mktemp("complete"), snapshot()
     done = compare(scenario, *QUICK, "--blocks", "2", "--out", out)
     assert done.returncode == 0, done.stderr
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
     return only_run(out), done.stdout
 
 
@@ -59,7 +59,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: Path, tmp_path:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_block(process, "block 2")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=250)
     folder = only_run(tmp_path)
     assert process.returncode == 130, said
     assert f"lab compare --resume {folder}" in said
@@ -73,7 +73,7 @@ def test_a_killed_run_goes_on_as_cold_as_before(scenario: Path, tmp_path: Path) 
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_block(process, "block 2")
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=250)
     folder = only_run(tmp_path)
     done = compare("--resume", folder)
     assert done.returncode == 0, done.stderr
@@ -165,5 +165,5 @@ def test_sessions_are_processes_of_their_own_and_runs_can_be_merged(scenario: Pa
     assert (host["value"] > 0).all()
     assert host["block"].tolist() == [1, 2]
     merging = [*LAB, "results", "merge", str(first), str(first), "--out", str(tmp_path / "b")]
-    refused = subprocess.run(merging, capture_output=True, text=True, timeout=60, check=False)
+    refused = subprocess.run(merging, capture_output=True, text=True, timeout=250, check=False)
     assert (refused.returncode, "two different runs" in refused.stderr) == (1, True), refused.stderr

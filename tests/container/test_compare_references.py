@@ -55,4 +55,4 @@ def test_side_by_side_at_equal_isolation(
     for label in made_by:
         assert arms[label].differences[-1] in page
         assert arms[label].made_by["version"] in arms[label].differences[-1]
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)

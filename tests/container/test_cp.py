@@ -26,7 +26,7 @@ def name(request: pytest.FixtureRequest, lab_home: Path) -> Iterator[str]:
     assert started.returncode == 0, started.stderr
     yield name
     assert seated.lab("rm", "-f", name).returncode == 0
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def copy(*words: str | Path) -> None:

@@ -49,7 +49,7 @@ def test_what_it_finds_out_is_kept_for_those_that_follow(tmp_path: Path, monkeyp
 def test_who_asks_for_the_knob_is_told_why_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(CAN_NOT, tmp_path, monkeypatch)
     words = [sys.executable, "-m", "lab.cli.main", "run", "idle", "--on", "container", "--knob", "start=restore"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=250, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     line, remedy = done.stderr.splitlines()
     assert line == "lab: start=restore of container can't be had here: criu check fails: vdso: as no other"

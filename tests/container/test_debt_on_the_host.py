@@ -27,7 +27,7 @@ DEBT = ("--metrics", "boot,debt", "--idle", "0.2s", "--seed", "7")
 def same_host() -> Iterator[None]:
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_wait_returns_when_the_port_answers_and_start_begins_anew(instances: Det
     volume = f"{tmp_path}:/data:ro"
     record = instances.run("late", "--wait", "-p", "0:8000", "-v", volume, "tiny", "--", "sh", "-c", serve)
     port = record.published[0].host_port
-    with socket.create_connection(("127.0.0.1", port), 1):
+    with socket.create_connection(("127.0.0.1", port), 60):
         instances.lab("stop", "-t", "0", record.name)
     assert (tmp_path / "word").read_text() == "from the host\n", "a read-only volume was written to"
     assert instances.lab("start", record.name).stdout == f"{record.name}\n"
@@ -98,7 +98,7 @@ def test_wait_returns_when_the_port_answers_and_start_begins_anew(instances: Det
     assert again.first != record.first
     assert instances.lab("start", record.name).stdout == f"{record.name}\n", "one that runs is left as it is"
     assert instances.record("late").first == again.first
-    assert wait_until(lambda: instances.lab("logs", record.name).stdout.count("from the host") == 2, 10)
+    assert wait_until(lambda: instances.lab("logs", record.name).stdout.count("from the host") == 2)
 
 
 def test_wait_tells_of_one_that_ends_first_and_of_nothing_to_wait_for(instances: Detached) -> None:
@@ -110,7 +110,7 @@ def test_wait_tells_of_one_that_ends_first_and_of_nothing_to_wait_for(instances:
 
 
 def test_what_another_command_starts_again_meanwhile_is_left_to_it(instances: Detached) -> None:
-    record = instances.run("twice", "tiny", "--", "sleep", "60")
+    record = instances.run("twice", "tiny", "--", "sleep", "600")
     instances.lab("stop", "-t", "0", record.name)
     ended = instances.record("twice")
     begun = records.write(replace(ended, state=State.CREATED, supervisor=Pid.of(os.getpid()), again=True))
@@ -121,7 +121,7 @@ def test_what_another_command_starts_again_meanwhile_is_left_to_it(instances: De
 
 
 def test_what_fails_to_start_again_is_as_it_was(instances: Detached) -> None:
-    record = instances.run("taken", "-p", "0:8000", "tiny", "--", "sleep", "60")
+    record = instances.run("taken", "-p", "0:8000", "tiny", "--", "sleep", "600")
     instances.lab("stop", "-t", "0", record.name)
     ended = instances.record("taken")
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -133,13 +133,13 @@ def test_what_fails_to_start_again_is_as_it_was(instances: Detached) -> None:
 
 
 def test_rm_forgets_it_when_it_ends(instances: Detached) -> None:
-    record = instances.run("brief", "--rm", "tiny", "--", "sleep", "60")
+    record = instances.run("brief", "--rm", "tiny", "--", "sleep", "600")
     instances.lab("kill", record.name)
-    assert wait_until(lambda: not records.folder(record.name).exists(), 10)
+    assert wait_until(lambda: not records.folder(record.name).exists())
 
 
 def test_several_at_once_and_one_that_is_not_there(instances: Detached) -> None:
-    names = [instances.run(word, "tiny", "--", "sleep", "60").name for word in ("a", "b")]
+    names = [instances.run(word, "tiny", "--", "sleep", "600").name for word in ("a", "b")]
     done = instances.lab("stop", "-t", "0", names[0], instances.name("absent"), names[1], code=1)
     assert done.stdout.split() == names
     assert "no instance is called" in done.stderr
@@ -155,7 +155,7 @@ def test_exec_passes_its_own_streams(instances: Detached) -> None:
     record = instances.run("io", "tiny", "--", "sleep", "600")
     sent = os.urandom(1 << 20)
     done = subprocess.run(
-        [*LAB, "exec", "-i", record.name, "cat"], input=sent, capture_output=True, timeout=60, check=True
+        [*LAB, "exec", "-i", record.name, "cat"], input=sent, capture_output=True, timeout=250, check=True
     )
     assert done.stdout == sent
     with subprocess.Popen([*LAB, "exec", record.name, "sh", "-c", "echo $$; exec sleep 500"], stdout=-1) as process:
@@ -163,7 +163,7 @@ def test_exec_passes_its_own_streams(instances: Detached) -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)
     running = [*LAB, "exec", record.name, "sh", "-c", "ps | grep -c '[s]leep 500'"]
-    assert wait_until(lambda: subprocess.run(running, capture_output=True, check=False).stdout == b"0\n", 10)
+    assert wait_until(lambda: subprocess.run(running, capture_output=True, check=False).stdout == b"0\n")
 
 
 def test_the_command_that_starts_it_is_killed_half_way(instances: Detached) -> None:
@@ -173,19 +173,24 @@ def test_the_command_that_starts_it_is_killed_half_way(instances: Detached) -> N
         [*LAB, "run", "-d", "--name", instances.name(word), "tiny", "--", "sleep", "600"]
     ) as process:
         place = records.folder(instances.name(word))
-        assert wait_until(lambda: (place / records.SUPERVISOR_LOG).exists(), 20)
+        assert wait_until(lambda: supervised_by_another(place.name, process.pid))
         process.send_signal(signal.SIGSTOP)
-        assert wait_until(lambda: records.stored(place.name).supervisor.number != process.pid, 20)  # type: ignore[union-attr]
         record = records.stored(place.name)
         process.kill()
     assert record is not None
     if record.condition is not Condition.RUNNING:  # else it was told in the moment before
-        assert wait_until(lambda: not place.exists(), 20)
+        assert wait_until(lambda: not place.exists())
         assert_nothing_left(record)
 
 
+def supervised_by_another(name: str, starter: int) -> bool:
+    """Whether its supervisor has begun: a starter that is stopped before would never have one."""
+    record = records.stored(name)
+    return record is not None and record.supervisor.number != starter
+
+
 def test_filters_and_json(instances: Detached) -> None:
-    record = instances.run("listed", "tiny", "--", "sleep", "60")
+    record = instances.run("listed", "tiny", "--", "sleep", "600")
     for key, value in {"id": record.id, "status": "running", "backend": "container", "image": "tiny"}.items():
         words = ("ps", "--json", "--filter", f"name={record.name}", "--filter", f"{key}={value}")
         [shown] = json.loads(instances.lab(*words).stdout)
@@ -208,10 +213,10 @@ def test_health_is_what_the_image_says(instances: Detached, lab_home: Path) -> N
     config = replace(tiny.config, health=check, command=("sleep", "600"))
     store.add_image("tiny-health", config=config, layers=tiny.layers, origin=Origin.BUILT)
     record = instances.run("ill", "tiny-health")
-    assert wait_until(lambda: instances.record("ill").health == "unhealthy", 20)
+    assert wait_until(lambda: instances.record("ill").health == "unhealthy")
     assert instances.status("ill").endswith("(unhealthy)")
     instances.lab("exec", record.name, "touch", "/tmp/well")
-    assert wait_until(lambda: instances.status("ill").endswith("(healthy)"), 20)
+    assert wait_until(lambda: instances.status("ill").endswith("(healthy)"))
 
 
 LEFT_SCREEN = b"\x1b[?1049l"
@@ -230,7 +235,7 @@ def test_top_on_a_terminal_shows_the_table_again_and_again(
     with subprocess.Popen([*LAB, "top", record.name], env={**environment, "TERM": "xterm"}, **streams) as process:
         os.close(theirs)
         shown = b""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while shown.count(record.name.encode()) < 2 and time.monotonic() < deadline:
             shown += os.read(ours, 65536) if select.select([ours], [], [], 1)[0] else b""
         if isinstance(end, str):
@@ -239,7 +244,7 @@ def test_top_on_a_terminal_shows_the_table_again_and_again(
             process.send_signal(end)
         while LEFT_SCREEN not in shown and time.monotonic() < deadline:
             shown += os.read(ours, 65536) if select.select([ours], [], [], 1)[0] else b""
-        assert process.wait(20) == code
+        assert process.wait(120) == code
     os.close(ours)
     assert LEFT_SCREEN in shown
     assert shown.count(record.name.encode()) >= 2

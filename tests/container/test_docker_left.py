@@ -77,7 +77,7 @@ def test_nothing_is_left_behind(missing: Callable[[str], None]) -> None:
     process, folder = begun()
     group = (folder / "group").read_text()
     assert len(left(folder, group)) > 3, "it is seen while it is there"
-    process.communicate("", timeout=60)
+    process.communicate("", timeout=250)
     assert process.returncode == 0
     assert left(folder, group) == []
 
@@ -90,9 +90,9 @@ def test_what_killed_tests_leave_the_next_ones_remove(missing: Callable[[str], N
     dockering.remove_abandoned()
     assert len(left(folder, group)) > 3, "whose tests live, stays"
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=250)
     if not delegation.here():  # where systemd has to know the processes, they have no namespace that would end them
-        until(lambda: not processes(folder), "the end of the daemon and its containers", 30)
+        until(lambda: not processes(folder), "the end of the daemon and its containers")
     dockering.remove_abandoned()
     assert left(folder, group) == []
 

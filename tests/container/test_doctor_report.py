@@ -31,7 +31,7 @@ def test_nothing_of_whose_host_it_is_stands_in_the_report(tmp_path: Path) -> Non
     done = subprocess.run(
         ["unshare", "--uts", "--net", "sh", "-c", PLANTED, "-", sys.executable, "-c", COMMAND, "doctor",
          "--report", str(report)],
-        env=environment, cwd=home, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, cwd=home, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr  # in a network namespace of its own some checks may fail
     text = report.read_text()

@@ -49,7 +49,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 @pytest.fixture
 def victim() -> Iterator[str]:
     """A process of the host's that is ours to lose: its id."""
-    with subprocess.Popen(["sleep", "100"]) as process:
+    with subprocess.Popen(["sleep", "1000"]) as process:
         yield str(process.pid)
         process.kill()
 
@@ -150,7 +150,7 @@ def test_nothing_is_typed_into_the_hosts_terminal(start: Start, runc_run: Run, e
 
     def typed(config: Config) -> str:
         container, output = start(config=config, root=Overlay(lower=(escape_root,)), init=False, stdin=terminal)
-        assert container.wait(20) == 0
+        assert container.wait(120) == 0
         container.close()
         return output.text().strip()
 

@@ -35,7 +35,7 @@ def same_host() -> Iterator[None]:
     """Whatever a hand-in does, and however its grading ends, nothing may be left."""
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 class Class:
@@ -56,7 +56,7 @@ class Class:
         """What each has, by name."""
         words = (self.handed_in, "--key", key_of(self.made), "--timeout", TIMEOUT, *words, "--json=-")
         done = subprocess.run(
-            [*LAB, "class", "check", *words], capture_output=True, text=True, timeout=200, check=False
+            [*LAB, "class", "check", *words], capture_output=True, text=True, timeout=250, check=False
         )
         assert done.returncode == 0, done.stderr
         return {each["student"]: each for each in json.loads(done.stdout)}
@@ -309,11 +309,12 @@ def test_an_end_in_between_keeps_what_was_graded_and_leaves_nothing(tmp_path: Pa
     there.hand_in("ada")
     there.hand_in("mallory", word=TURNS["lasts"])
     words = ("--feedback", tmp_path / "pages", "--csv", tmp_path / "marks.csv", "--key", key_of(there.made))
+    words = (*words, "--timeout", "900s")  # which nobody waits for
     process = subprocess.Popen([*LAB, "class", "check", there.handed_in, *words], stderr=subprocess.PIPE, text=True)
-    assert wait_until((tmp_path / "pages" / "ada.html").exists, 60)
+    assert wait_until((tmp_path / "pages" / "ada.html").exists)
     time.sleep(1)
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=250)
     assert "Traceback" not in said
     if number == signal.SIGINT:
         assert process.returncode == 130
@@ -323,9 +324,9 @@ def test_an_end_in_between_keeps_what_was_graded_and_leaves_nothing(tmp_path: Pa
 
 def test_the_exercise_that_comes_with_lab_has_all_points_for_every_seed(tmp_path: Path) -> None:
     words = ["class", "exercise", "make", "start-times", tmp_path / "x", "--student", "ada", "--student", "bob"]
-    subprocess.run([*LAB, *words], check=True, timeout=60, capture_output=True)
+    subprocess.run([*LAB, *words], check=True, timeout=250, capture_output=True)
     done = subprocess.run(
         [*LAB, "class", "check", "--key", tmp_path / "x" / "key.json", "--json=-"],
-        capture_output=True, check=True, timeout=200,
+        capture_output=True, check=True, timeout=250,
     )  # fmt: skip
     assert [(each["points"], each["of"], each["by_hand"]) for each in json.loads(done.stdout)] == [(9, 9, 2)] * 2

@@ -375,7 +375,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> N
     )
     lab = [sys.executable, "-c", "from lab.cli.main import main; main()", "build", str(context)]
     done = run(
-        ["unshare", "--mount", "sh", "-c", script, "sh", *lab], timeout_seconds=60, check=False,
+        ["unshare", "--mount", "sh", "-c", script, "sh", *lab], timeout_seconds=250, check=False,
         environment={"LAB_HOME": str(home)},
     )  # fmt: skip
     assert done.exit_code == 1

@@ -127,7 +127,7 @@ def test_a_registry_that_never_answers_does_not_hold_up_the_build(
         started = time.monotonic()
         with pytest.raises(ImageError, match="no base image"):
             base(f"{address}/team/app:1", Store.open(tmp_path / "home"))
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60, "nobody ever answers"
 
 
 def test_a_manifest_list_of_another_machine_is_said(tmp_path: Path) -> None:

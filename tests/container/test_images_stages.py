@@ -101,7 +101,7 @@ def test_the_first_error_ends_the_other_stages(site: Site) -> None:
             "FROM corpus AS slow\nRUN tail -f /dev/null\nFROM corpus AS broken\nRUN exit 3\n"
             "FROM scratch\nCOPY --from=slow /a /\nCOPY --from=broken /b /\n"
         )
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120, "the other one has no end"
     assert not [thread for thread in threading.enumerate() if thread.name in ("lab-slow", "lab-broken")]
 
 
@@ -287,7 +287,7 @@ def test_the_command_line(tmp_path: Path, base: Path) -> None:
     ]
     environment = {**os.environ, "LAB_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [*LAB, "build", context, *options], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [*LAB, "build", context, *options], env=environment, capture_output=True, text=True, check=False, timeout=250
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[1/2] FROM scratch AS one\n")
@@ -300,7 +300,7 @@ def test_the_command_line(tmp_path: Path, base: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
     assert failed.returncode == 2
     assert "Other:4: there is no none " in failed.stderr.splitlines()[0]

@@ -78,12 +78,12 @@ def test_an_image_is_found_by_name_and_digest_and_listed(store: Store) -> None:
 def test_skopeo_reads_the_store_and_the_store_reads_skopeo_s(store: Store, tmp_path: Path) -> None:
     image = make(store, "mine", {"etc/motd": "hello"}, ImageConfig(command=("sh",), environment={"A": "1"}))
     source = f"oci:{store.layout}:{image.name}"
-    inspected = json.loads(run(["skopeo", "inspect", source], timeout_seconds=30).stdout)
+    inspected = json.loads(run(["skopeo", "inspect", source], timeout_seconds=250).stdout)
     assert inspected["Digest"] == image.digest
     layout = tmp_path / "copied"
     run(
         ["skopeo", "--insecure-policy", "copy", "--dest-compress-format=gzip", source, f"oci:{layout}:x"],
-        timeout_seconds=30,
+        timeout_seconds=250,
     )
     other = Store.open(tmp_path / "other")
     fetched = registry.adopt(layout, "fetched:1", other, Origin.REGISTRY, {"lab.registry.digest": "sha256:x"})
@@ -227,17 +227,17 @@ def erofs(missing: Callable[[str], None]) -> None:
 def test_a_disk_holds_exactly_the_image(store: Store, rich: Image, tmp_path: Path) -> None:
     disk = image_disk(store, rich)
     assert image_disk(store, rich) == disk
-    run(["e2fsck", "-fn", disk], timeout_seconds=60)
+    run(["e2fsck", "-fn", disk], timeout_seconds=250)
     back = tmp_path / "back"
     back.mkdir()
-    run(["debugfs", "-R", f"rdump / {back}", disk], timeout_seconds=60)
+    run(["debugfs", "-R", f"rdump / {back}", disk], timeout_seconds=250)
     write_manifest(Tree([back]), tmp_path / "manifest")
     # rdump restores neither the root's own mode nor set-uid bits: those are asked for below
     text = (tmp_path / "manifest").read_text().replace("f 0750 7 8", "f 4750 7 8")
     assert store.manifest(rich).diff("d 0711" + text[len("d 0755") :]) == []
 
     def ask(command: str) -> str:
-        return run(["debugfs", "-R", command, disk], timeout_seconds=60).stdout.decode()
+        return run(["debugfs", "-R", command, disk], timeout_seconds=250).stdout.decode()
 
     assert "Mode:  0711" in ask("stat <2>")
     assert "Mode:  04750" in ask("stat setuid")
@@ -252,7 +252,7 @@ def test_an_erofs_holds_exactly_the_image(store: Store, tmp_path: Path, erofs: N
     disk = image_disk(store, rich, FileSystem.EROFS)
     assert disk != image_disk(store, rich)
     back = tmp_path / "back"
-    run(["fsck.erofs", "--preserve", f"--extract={back}", disk], timeout_seconds=60)
+    run(["fsck.erofs", "--preserve", f"--extract={back}", disk], timeout_seconds=250)
     write_manifest(Tree([back]), tmp_path / "manifest")
     text = (tmp_path / "manifest").read_text().replace("f 0750 7 8", "f 4750 7 8")
     assert store.manifest(rich).diff(text) == []
@@ -267,7 +267,7 @@ def test_an_image_may_have_as_many_layers_as_docker_allows(store: Store) -> None
     layers = [make(store, "one", {f"file-{number}": str(number)}).layers[0] for number in range(127)]
     image = store.add_image("many", config=ImageConfig(), layers=tuple(layers), origin=Origin.BUILT)
     assert store.manifest(image).file_count == 128
-    listed = run(["debugfs", "-R", "ls -p /", image_disk(store, image)], timeout_seconds=60).stdout.decode()
+    listed = run(["debugfs", "-R", "ls -p /", image_disk(store, image)], timeout_seconds=250).stdout.decode()
     assert listed.count("/file-") == 127
 
 
@@ -278,7 +278,7 @@ def test_equal_images_have_equal_disks(store: Store, tmp_path: Path, erofs: None
     other = Store(tmp_path / "moved")
     store.home.rename(other.home)
     for layer in other.unpacked.iterdir():
-        run(["rm", "-r", layer], timeout_seconds=30)
+        run(["rm", "-r", layer], timeout_seconds=250)
     image_disk(other, rich, file_system).unlink()
     assert image_disk(other, rich, file_system).read_bytes() == first
 

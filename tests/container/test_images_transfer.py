@@ -55,7 +55,7 @@ def other(tmp_path: Path) -> Store:
 
 def lab(home: Store, *words: str | Path, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
     done = subprocess.run(
-        [*LAB, "image", *map(str, words)], input=stdin, capture_output=True, check=False, timeout=60,
+        [*LAB, "image", *map(str, words)], input=stdin, capture_output=True, check=False, timeout=250,
         env={**os.environ, "LAB_HOME": str(home.home)},
     )  # fmt: skip
     assert done.returncode == code, done.stderr.decode()
@@ -102,7 +102,7 @@ def serve(tmp_path: Path, missing: Callable[[str], None]) -> Iterator[Callable[.
             started.append(
                 subprocess.Popen([str(program), "serve", str(place / "config.yml")], stdout=log, stderr=log)
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 100
         while True:
             try:
                 urllib.request.urlopen(f"http://{address}/v2/", timeout=5)
@@ -221,7 +221,7 @@ def podman(short: Path, *words: str | Path) -> str:
     """podman with a storage of its own."""
     place = ["--root", short / "root", "--runroot", short / "run", "--storage-driver", "vfs"]
     argv = ["podman", *map(str, place), "--cgroup-manager=cgroupfs", *map(str, words)]
-    return subprocess.run(argv, capture_output=True, check=True, text=True, timeout=60).stdout
+    return subprocess.run(argv, capture_output=True, check=True, text=True, timeout=250).stdout
 
 
 def test_podman_takes_our_archives_and_we_take_its(
@@ -400,7 +400,7 @@ def test_a_bundle_runs_under_runc(store: Store, image: Image, tmp_path: Path) ->
     name = f"lab-test-{os.getpid()}"
     done = subprocess.run(
         ["runc", "--root", tmp_path / "state", "run", "--bundle", tmp_path / "bundle", name],
-        capture_output=True, check=False, timeout=30,
+        capture_output=True, check=False, timeout=250,
     )  # fmt: skip
     assert done.stdout.decode() == GREETING, done.stderr.decode()
     assert b"exists" in lab(store, "export", "tiny", "--bundle", tmp_path / "bundle", code=1).stderr.lower()

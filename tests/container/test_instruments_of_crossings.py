@@ -35,7 +35,7 @@ def ours(*names: str, at: str = "least") -> dict[str, float]:
 def said_by(words: Sequence[str], **environment: str) -> str:
     """Both streams of another tool: lmbench answers on the second one."""
     done = subprocess.run(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=250, check=False,
         env=os.environ | environment,
     )  # fmt: skip
     return done.stdout

@@ -84,16 +84,16 @@ def test_all_of_it_is_there_in_another_home(folder: Path, other: Path) -> None:
         assert (disk.stat().st_size, disk.stat().st_blocks * 512 < 1 << 20) == (DISK_BYTES, True)
         assert disk.open("rb").read(6) == b"begin\0"
         (helper,) = (other / "inside").glob("*/inside")
-        assert run([helper], timeout_seconds=10, check=False).exit_code == 2
+        assert run([helper], timeout_seconds=250, check=False).exit_code == 2
         assert not list((other / "tmp").iterdir())
 
 
 def test_it_brings_this_clone_without_what_git_does_not_know(folder: Path, tmp_path: Path) -> None:
-    run(["tar", "-xf", folder / "kit.tar", "-C", tmp_path, "lab", "SHA256SUMS"], timeout_seconds=60)
+    run(["tar", "-xf", folder / "kit.tar", "-C", tmp_path, "lab", "SHA256SUMS"], timeout_seconds=250)
     assert (tmp_path / "lab/bootstrap").stat().st_mode & 0o111
     assert (tmp_path / "lab/lab/commands/kit/take.py").read_bytes() == Path(taking.__file__).read_bytes()
     assert not (tmp_path / "lab/.venv").exists()
-    sums = run(["sha256sum", "--check", "--ignore-missing", "SHA256SUMS"], timeout_seconds=60, directory=tmp_path)
+    sums = run(["sha256sum", "--check", "--ignore-missing", "SHA256SUMS"], timeout_seconds=250, directory=tmp_path)
     assert b"lab/README.md: OK" in sums.stdout
 
 
@@ -114,11 +114,11 @@ def test_what_is_broken_or_forged_is_refused(
 ) -> None:
     parts = tmp_path / "parts"
     parts.mkdir()
-    run(["tar", "-xf", folder / "kit.tar", "-C", parts, "--exclude=lab"], timeout_seconds=60)
+    run(["tar", "-xf", folder / "kit.tar", "-C", parts, "--exclude=lab"], timeout_seconds=250)
     forged = next((parts / part).iterdir()) if part == "blobs" else parts / part
     forged.write_bytes(content)
     names = sorted(path.name for path in parts.iterdir())
-    run(["tar", "-cf", tmp_path / "forged.tar", "-C", parts, *names], timeout_seconds=60)
+    run(["tar", "-cf", tmp_path / "forged.tar", "-C", parts, *names], timeout_seconds=250)
     with pytest.raises(error):
         taking.take(tmp_path / "forged.tar")
     assert not (other / "guest").exists() or not list((other / "guest").iterdir())
@@ -142,11 +142,11 @@ def test_what_git_does_not_know_is_nobodys_but_the_teachers(tmp_path: Path, monk
     for name in ("bootstrap", "key.json"):
         (tmp_path / name).write_text("")
     for words in (("init", "--quiet"), ("add", "bootstrap")):
-        run(["git", "-C", tmp_path, *words], timeout_seconds=60)
+        run(["git", "-C", tmp_path, *words], timeout_seconds=250)
     monkeypatch.setattr(making, "ROOT", tmp_path)
     assert making._tracked() == [tmp_path / "bootstrap"]
     (tmp_path / "bootstrap").unlink()
-    run(["git", "-C", tmp_path, "rm", "--quiet", "--cached", "bootstrap"], timeout_seconds=60)
+    run(["git", "-C", tmp_path, "rm", "--quiet", "--cached", "bootstrap"], timeout_seconds=250)
     with pytest.raises(LabError):
         making._tracked()
 
@@ -159,7 +159,7 @@ def test_without_a_network_from_the_file_alone(tmp_path: Path) -> None:
     assert made.stdout
     with tarfile.open(tmp_path / "kit.tar") as archive:
         assert any(name.startswith("wheels/libvirt_python") for name in archive.getnames())
-    run(["tar", "-xf", tmp_path / "kit.tar", "-C", tmp_path, "lab"], timeout_seconds=60)
+    run(["tar", "-xf", tmp_path / "kit.tar", "-C", tmp_path, "lab"], timeout_seconds=250)
     script = (
         "ip link set lo up; ./bootstrap --kit ../kit.tar lab run -m 300m web-app -- python3 -c 'print(41 + 1)' && "
         "./bootstrap lab run -m 300m --on microvm web-app -- python3 -c 'print(42 + 1)'"

@@ -28,12 +28,12 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_host() -> Iterator[None]:
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def ladder(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [*LAB, "isolation", "ladder", str(scenario), "--out", str(out), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_every_rung_serves_and_is_measured_in_every_round(scenario: Path, tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_a_port_in_use_is_an_error_with_its_remedy(network: Network) -> None:
 def test_closing_cuts_an_open_connection(network: Network) -> None:
     with network.endpoint() as endpoint, serve(endpoint), socket.socket() as client:
         publication = network.publish(0, endpoint.address, 8000)
-        client.settimeout(5)
+        client.settimeout(120)
         client.connect(("127.0.0.1", publication.host_port))
         client.sendall(b"never ends")
         publication.close()

@@ -47,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, set
         reader.join()
     assert running.returncode == 0, said
     yield load(only_run(out)), bounds, late
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def bounds_around_keepers() -> set[float]:
@@ -111,7 +111,7 @@ def test_a_folder_of_one_s_own_is_looked_at_before_it_is_disturbed(tmp_path: Pat
     """The copy that is looked at leaves its session's group behind, which the bound is to be put on."""
     words = ["--on", "container", "--kind", "cpu", "--limits", "with", "--blocks", "1", "--seconds", "1"]
     argv = [*LAB, "noisy", str(make(tmp_path, "everywhere")), *words, "--out", str(tmp_path / "out"), "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     assert "port 8000 found by looking" in done.stderr
     told = json.loads(done.stdout)
@@ -121,6 +121,6 @@ def test_a_folder_of_one_s_own_is_looked_at_before_it_is_disturbed(tmp_path: Pat
 def test_a_scenario_without_load_has_no_victim(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text('FROM scratch\nCMD ["/absent"]\n')
     (tmp_path / "scenario.toml").write_text('title = "idle"\n[readiness]\nstarted = true\n')
-    done = subprocess.run([*LAB, "noisy", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*LAB, "noisy", str(tmp_path)], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 2
     assert "has no load for a victim" in done.stderr

@@ -52,14 +52,14 @@ def ctr() -> Iterator[Ctr]:
                 place = ["--rootfs", "--runtime", "io.containerd.runc.v2", "--runc-binary", str(oci.LAB_OCI)]
                 given[at : at + 1] = [*place, "--cgroup", f"/{group}/{uuid.uuid4().hex[:8]}", str(runtime.rootfs)]
             words = ("ctr", "--address", f"{folder}/socket", *given)
-            return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+            return subprocess.run(words, capture_output=True, text=True, timeout=250, check=False)
 
         try:
             until(lambda: call("version").returncode == 0, "containerd")
             yield call
         finally:
             daemon.terminate()
-            daemon.wait(20)
+            daemon.wait(120)
             everything = Group(group)
             everything.kill()
             everything.remove()

@@ -76,7 +76,7 @@ def test_the_hosts_null_device_can_not_be_changed(runtime: Runtime) -> None:
 
     def ask(words: list[str]) -> None:
         with Path("/dev/null").open("r+b", buffering=0) as null:
-            subprocess.run(runtime.words(*words), stdin=null, stdout=null, stderr=null, check=False, timeout=30)
+            subprocess.run(runtime.words(*words), stdin=null, stdout=null, stderr=null, check=False, timeout=250)
 
     before = Path("/dev/null").stat()
     ask(["run", "-b", runtime.bundle(script), runtime.new()])
@@ -89,7 +89,7 @@ def test_the_hosts_null_device_can_not_be_changed(runtime: Runtime) -> None:
 def test_its_own_null_device_is_open_as_anybody_would_open_it(runtime: Runtime) -> None:
     """O_NOFOLLOW would stay with the descriptor, and criu open it so again, by a link: no saved container went on."""
     words = runtime.words("run", "-b", runtime.bundle("grep flags /proc/self/fdinfo/0"), runtime.new())
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=250)
     flags = int(done.stdout.split()[1], 8)
     assert flags & (os.O_NOFOLLOW | os.O_NONBLOCK) == 0
     assert flags & os.O_ACCMODE == os.O_RDWR, "it is the container's, no more the caller's"

@@ -34,5 +34,5 @@ def test_events_until_the_end(runtime: Runtime) -> None:
         while "oom" not in types:
             types.add(json.loads(process.stdout.readline())["type"])
         runtime.ok("kill", name, "KILL")
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
     runtime.ok("delete", name)

@@ -165,7 +165,7 @@ def test_a_terminated_create_undoes_itself(runtime: Runtime) -> None:
     with subprocess.Popen(runtime.words("create", "-b", runtime.bundle("true", edit=slow), name)) as process:
         until(lambda: any("sleep\0" in cmdline(pid) for pid in children(process.pid)), "the hook")
         process.terminate()
-        assert process.wait(10) == 128 + 15
+        assert process.wait(120) == 128 + 15
     for pid in runtime.processes():
         assert "sleep\0" not in cmdline(pid)
     assert runtime.left() == []

@@ -73,7 +73,7 @@ class TestLife:
         with subprocess.Popen([*words, name], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as running:
             until(lives.exists, "the first process behind its own signals")
             runtime.ok("kill", name, "KILL")
-            assert running.wait(10) == 128 + signal.SIGKILL
+            assert running.wait(120) == 128 + signal.SIGKILL
         lives.unlink()
         assert runtime.left() == []
 
@@ -193,7 +193,7 @@ class TestLife:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 5
+            assert process.wait(120) == 5
         assert runtime.left() == []
 
     def test_run_detached(self, runtime: Runtime, tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ class TestTerminal:
             os.write(master, b"typed\r")
             while b"got typed" not in said:
                 said += os.read(master, 1000)
-            assert process.wait(10) == 4
+            assert process.wait(120) == 4
         assert b"20 70" in said
         assert termios.tcgetattr(terminal) == before
         os.close(master)
@@ -502,7 +502,7 @@ class TestForeground:
                     until(lambda: resident_kib(process.pid) < resident_kib(bare.pid) * 1.15, "being small")
             until((runtime.rootfs / "tmp/waiting").exists, "the trap")
             process.terminate()
-            assert process.wait(10) == 6
+            assert process.wait(120) == 6
         assert runtime.left() == []
 
 

@@ -104,10 +104,10 @@ def test_whatever_it_does_is_said_and_leaves_nothing(
     site.backend(backend).prepare(image)
     before, children_before = snapshot(), descendants()
     with pytest.raises(LaunchError, match=told) as refused:
-        site.backend(backend).launch(contract.request(site, image, "faulty", "sleep", "60", logs=tmp_path / "logs"))
+        site.backend(backend).launch(contract.request(site, image, "faulty", "sleep", "600", logs=tmp_path / "logs"))
     assert "\n" not in refused.value.message
     assert_unchanged(before)
-    assert wait_until(lambda: descendants() <= children_before, 10), "a process, or what is left of one"
+    assert wait_until(lambda: descendants() <= children_before), "a process, or what is left of one"
     assert not ControlGroup.open(group_of(site.session.id, "faulty")).exists()
 
 
@@ -120,18 +120,19 @@ def test_one_that_does_not_delete_keeps_nothing_alive(
     way: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ocicontainer, "TIMEOUT_SECONDS", 3.0)
     path = faulty(tmp_path / "runtime", "delete", "sleep 600 & wait")
     before, children_before = snapshot(), descendants()
     name = bring(path)
-    instance = site.backend(name).launch(contract.request(site, image, "kept", "sleep", "60", logs=tmp_path / "logs"))
+    wanted = contract.request(site, image, "kept", "sleep", "600", logs=tmp_path / "logs")
+    instance = site.backend(name).launch(wanted)
+    monkeypatch.setattr(ocicontainer, "TIMEOUT_SECONDS", 3.0)  # of deleting alone
     if way == "is gone":
         path.unlink()
     with pytest.raises(LabError, match="runtime did not delete it") as refused:
         instance.stop(grace_seconds=0)
     assert "was ended" in refused.value.message
     assert_unchanged(before)
-    assert wait_until(lambda: descendants() <= children_before, 10)
+    assert wait_until(lambda: descendants() <= children_before)
     assert not ControlGroup.open(group_of(site.session.id, "kept")).exists()
 
 
@@ -142,7 +143,7 @@ def test_one_that_was_exchanged_starts_nothing_more(
     shutil.copy(RUNC, path)
     backend = site.backend(bring(path))
     with backend.launch(contract.request(site, image, "first", "true", logs=tmp_path / "logs")) as instance:
-        assert instance.wait(30) == 0
+        assert instance.wait(120) == 0
     other = tmp_path / "other"
     shutil.copy(RUNC, other)
     other.rename(path)
@@ -164,12 +165,12 @@ def test_a_detached_one_is_lived_with_from_any_folder(
         monkeypatch.chdir("/")
         assert instances.lab("exec", record.name, "echo", "inside").stdout == "inside\n"
         os.kill(record.supervisor.number, signal.SIGKILL)
-        assert wait_until(lambda: not record.supervisor.lives(), 10)
+        assert wait_until(lambda: not record.supervisor.lives())
         (tmp_path / "my runc").unlink()
         told = instances.lab("stop", record.name, code=1).stderr
         assert instances.record("own").error in told
         assert "did not delete it" in told
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 FORGETFUL = """
@@ -205,7 +206,7 @@ def test_a_killed_lab_leaves_nothing_though_the_runtime_is_gone(image: Image, tm
         assert group.processes()
         path.unlink()
         lab.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while group.exists() and time.monotonic() < deadline:
         subprocess.run([*LAB, "clean"], check=False, capture_output=True)
         time.sleep(0.1)

@@ -45,7 +45,7 @@ class Podman:
         return ["podman", *places, *engine, *runtime, *arguments]
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.words(*arguments), capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(self.words(*arguments), capture_output=True, text=True, timeout=250, check=False)
 
     def run(self, *arguments: str, network: str = "none") -> list[str]:
         """Arguments of ``podman run``: those given, with what every container here needs before the command."""
@@ -128,7 +128,7 @@ def test_a_terminal(podman: Podman) -> None:
         os.write(master, b"typed\n")
         while b"got typed" not in said:
             said += os.read(master, 1000)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     os.close(master)
 
 

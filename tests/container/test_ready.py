@@ -27,7 +27,7 @@ ANSWERED = re.compile(r"first (correct )?(answer|response)")
 def same_host() -> Iterator[None]:
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def measured(folder: Path, results: Path, *words: str, code: int = 0) -> tuple[Loaded, str, str]:
@@ -94,7 +94,7 @@ def test_a_batch_job_is_measured_until_it_is_done(tmp_path: Path) -> None:
 
 def asked(folder: Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "lab.cli.main", "isolation", "--on", "container", "--scenario", folder, "--json"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_the_questions_of_a_batch_job_are_asked_of_a_copy_that_waits(tmp_path: Path) -> None:

@@ -71,17 +71,17 @@ def held(group: str) -> dict[str, str]:
 def by_lab_oci(tmp_path_factory: pytest.TempPathFactory, busybox_root: Path) -> Iterator[dict[str, str]]:
     """What `lab-oci create` makes of the same limits, as config.json says them."""
     folder = tmp_path_factory.mktemp("bundle")
-    bundle = Bundle(folder=folder, value=configuration(args=["sleep", "60"]))
+    bundle = Bundle(folder=folder, value=configuration(args=["sleep", "600"]))
     bundle.root.symlink_to(busybox_root)
     bundle.value["linux"]["resources"] = schema.write(resources.of_limits(LIMITS))
     name, group = f"alike-{folder.name}", f"lab/test-{folder.name}/one"
     bundle.write(f"/{group}")
     words = [*program("lab-oci"), "--root", folder / "state"]
-    subprocess.run([*words, "create", "--bundle", folder, name], stdin=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run([*words, "create", "--bundle", folder, name], stdin=subprocess.DEVNULL, check=True, timeout=250)
     try:
         yield held(group)
     finally:
-        subprocess.run([*words, "delete", "--force", name], check=True, timeout=60)
+        subprocess.run([*words, "delete", "--force", name], check=True, timeout=250)
         for tree in (Hierarchies.detect(), Unused.detect()):
             ControlGroup.open(group, hierarchies=tree).prune_parents()
     assert groups_named(str(Path(group).parent)) == []
@@ -106,6 +106,6 @@ def test_every_backend_holds_what_lab_oci_holds(
         if not check.ok:
             missing(f"{check.name} ({check.found})")
     site.backend(way).prepare(image)
-    wanted = contract.request(site, image, f"alike-{way}", "sleep", "60", logs=tmp_path, limits=LIMITS)
+    wanted = contract.request(site, image, f"alike-{way}", "sleep", "600", logs=tmp_path, limits=LIMITS)
     with site.backend(way).launch(wanted) as instance:
         assert held(str(instance.cgroup.path)) == by_lab_oci

@@ -36,7 +36,7 @@ def same_host() -> Iterator[None]:
     """Whatever a test does, and however it ends, nothing may be left."""
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def lab(*words: str, timeout_seconds: float = 60) -> subprocess.CompletedProcess[str]:
@@ -111,7 +111,7 @@ def test_a_signal_stops_and_cleans_up(backend: str, number: int, code: int) -> N
     script = "trap 'echo asked; exit 0' INT TERM; echo ready; while :; do sleep 0.05; done"
     with ready(start("run", "tiny", "--on", backend, "--", "sh", "-c", script)) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=250)
     assert (process.returncode, out, unhurried(err)) == (code, "asked\n", "")
 
 
@@ -124,7 +124,7 @@ def test_a_second_signal_is_impatient() -> None:
         assert process.stdout
         assert process.stdout.readline() == "deaf\n"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=250)
         took = time.monotonic() - began
     assert process.returncode == 130
     assert took < GRACE_SECONDS
@@ -136,9 +136,9 @@ def test_a_published_port_leads_to_it() -> None:
         assert process.stderr
         first = next(line for line in process.stderr if unhurried(line))
         assert f"http://127.0.0.1:{port} " in first
-        assert wait_until(lambda: fetch(port) == GREETING, 20)
+        assert wait_until(lambda: fetch(port) == GREETING)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=250)
     assert process.returncode == 143
 
 
@@ -161,16 +161,16 @@ def session_of(process: subprocess.Popen[str]) -> Path:
 
 
 def test_after_sigkill_the_launcher_cleans_up_at_once() -> None:
-    with ready(start("run", "tiny", "--", "sh", "-c", "echo ready; sleep 60")) as process:
+    with ready(start("run", "tiny", "--", "sh", "-c", "echo ready; sleep 600")) as process:
         assert session_of(process).is_dir()
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=250)
     # `same_host` finds nothing left, though no lab command has run since
 
 
 @pytest.mark.alone
 def test_after_sigkill_of_everything_the_next_command_cleans_up() -> None:
-    with ready(start("run", "tiny", "--", "sh", "-c", "echo ready; sleep 60")) as process:
+    with ready(start("run", "tiny", "--", "sh", "-c", "echo ready; sleep 600")) as process:
         session = session_of(process)
         family = descendants(process.pid)
         assert len(family) > 1
@@ -178,7 +178,7 @@ def test_after_sigkill_of_everything_the_next_command_cleans_up() -> None:
             for pid in family:
                 with suppress(ProcessLookupError):  # the kernel has killed it along with another
                     os.kill(pid, number)
-        process.communicate(timeout=30)
+        process.communicate(timeout=250)
     assert session.is_dir(), "the test is worth nothing if something has cleaned up already"
     shown = lab("clean", "--dry-run")
     assert f"would remove session {session.name}" in shown.stdout
@@ -190,16 +190,16 @@ def test_after_sigkill_of_everything_the_next_command_cleans_up() -> None:
 
 
 def test_clean_leaves_the_living_alone() -> None:
-    with ready(start("run", "tiny", "--", "sh", "-c", "echo ready; read line; sleep 60")) as process:
+    with ready(start("run", "tiny", "--", "sh", "-c", "echo ready; read line; sleep 600")) as process:
         session = session_of(process)
         assert session.name not in lab("clean").stdout
         assert session.is_dir()
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=250)
 
 
 def test_two_labs_at_once_do_not_collide() -> None:
-    script = "hostname -i; echo ready; sleep 60"
+    script = "hostname -i; echo ready; sleep 600"
     processes = [start("run", "tiny", "-p", "0:8000", "--", "sh", "-c", script) for _ in range(2)]
     addresses = []
     for process in processes:
@@ -211,5 +211,5 @@ def test_two_labs_at_once_do_not_collide() -> None:
         process.send_signal(signal.SIGTERM)
     for process in processes:
         with process:
-            process.communicate(timeout=30)
+            process.communicate(timeout=250)
         assert process.returncode == 143

@@ -40,7 +40,7 @@ def test_a_group_with_a_process_or_a_young_one_is_left_alone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = limited(f"lab/{name}/one", Limits())
-    sleeper = subprocess.Popen(["sleep", "100"])
+    sleeper = subprocess.Popen(["sleep", "1000"])
     try:
         group.add(sleeper.pid)
         assert name not in found(tmp_path)

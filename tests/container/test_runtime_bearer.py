@@ -42,7 +42,7 @@ class Site:
         finally:
             output.handed_over()
         with container:
-            assert container.wait(20) == 0
+            assert container.wait(120) == 0
         return output.text()
 
     def begin(self) -> Future[str]:
@@ -81,7 +81,7 @@ def test_killed_at_any_of_its_system_calls(site: Site) -> None:
             call = traced.go_on_to_call(start.done)
             assert call is not None, "there is one that ends the wait for its answer"
         traced.kill()
-        assert start.result(20) == "once\n", ways
+        assert start.result(120) == "once\n", ways
         if call == SENDMSG:
             break  # it had answered
         if site.children():
@@ -117,7 +117,7 @@ def test_stopped_while_a_start_waits(site: Site, *, borne: bool) -> None:
     else:
         os.kill(bearer, signal.SIGSTOP)
         start = site.begin()
-    assert start.result(20) == "once\n"
+    assert start.result(120) == "once\n"
     assert (site.log() == before) == borne, "by the script, or by the reference"
     assert site.children() == []
     assert site.bearer() != bearer

@@ -43,7 +43,7 @@ def group(hierarchies: Hierarchies) -> Iterator[ControlGroup]:
 
 @pytest.fixture
 def sleeper(group: ControlGroup) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(["sleep", "100"])
+    process = subprocess.Popen(["sleep", "1000"])
     group.add(process.pid)
     yield process
     process.kill()
@@ -59,7 +59,7 @@ def test_a_frozen_group_is_killed(group: ControlGroup, sleeper: subprocess.Popen
     group.freeze()
     group.kill()
     assert group.processes() == set()
-    assert sleeper.wait(5) == -9
+    assert sleeper.wait(120) == -9
 
 
 def test_a_zombie_does_not_keep_the_group(group: ControlGroup, sleeper: subprocess.Popen[bytes]) -> None:
@@ -90,7 +90,7 @@ def test_groups_below_are_removed_too(group: ControlGroup) -> None:
 def test_cpu_time_is_charged(group: ControlGroup) -> None:
     process = subprocess.Popen(["sh", "-c", "read go; i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"], stdin=-1)
     group.add(process.pid)
-    process.communicate(b"\n", timeout=30)
+    process.communicate(b"\n", timeout=250)
     used = group.cpu()
     assert used.total_seconds > 0
     # v1 counts these two in ticks of 10 ms, each given to whoever runs when it falls: on a busy host some go astray
@@ -102,7 +102,7 @@ def test_devices_are_guarded(group: ControlGroup) -> None:
     script = "read go; head -c 1 /dev/zero >/dev/null && echo zero; head -c 0 /dev/loop-control 2>&1; : </dev/kmsg"
     process = subprocess.Popen(["sh", "-c", script], stdin=-1, stdout=-1, stderr=subprocess.STDOUT)
     group.add(process.pid)
-    output, _ = process.communicate(b"\n", timeout=30)
+    output, _ = process.communicate(b"\n", timeout=250)
     assert b"zero" in output
     assert b"/dev/kmsg: Operation not permitted" in output
 
@@ -111,7 +111,7 @@ def test_removal_is_idempotent_and_prunes_parents(group: ControlGroup) -> None:
     parents = [directory.parent for directory in group.directories]
     group.remove()
     group.remove()
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + 60
     while any(parent.exists() for parent in parents) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(parent.exists() for parent in parents)

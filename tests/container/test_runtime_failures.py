@@ -73,7 +73,7 @@ def test_a_limit_that_can_not_be_set(start: Start, launcher: Launcher) -> None:
 
 
 def test_the_same_name_twice(launcher: Launcher, busybox_root: Path) -> None:
-    config = bundle.container_config(Process(argv=("sleep", "100")))
+    config = bundle.container_config(Process(argv=("sleep", "1000")))
     spec = Spec(name="twin", config=config, root=Overlay(lower=(busybox_root,)))
     with launcher.launch(spec, stdout=2, stderr=2) as first:
         with pytest.raises(LabError):
@@ -200,7 +200,7 @@ def remove_groups(session: str) -> None:
     group.remove()
 
 
-def wait_until(condition: object, seconds: float = 15.0) -> bool:
+def wait_until(condition: object, seconds: float = 60.0) -> bool:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():

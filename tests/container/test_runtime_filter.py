@@ -35,7 +35,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     source.write_text(PROGRAM)
     with oci.opened("lab-oci") as opened:
         words = ["gcc", "-nostdlib", "-static", "-O1", "-fno-stack-protector"]
-        subprocess.run([*words, "-o", opened.rootfs / "bin" / "program", source], check=True, timeout=60)
+        subprocess.run([*words, "-o", opened.rootfs / "bin" / "program", source], check=True, timeout=250)
         yield opened
 
 

@@ -92,7 +92,7 @@ done
 def test_kernel_interfaces_are_read_only(either: Run) -> None:
     """They are only opened, which is what a read-only mount refuses; the control is root on the host."""
     script = "".join(f"echo '= {files}'\n{OPENED.format(files=files)}" for files in INTERFACES)
-    on_host = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
+    on_host = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=250, check=True).stdout
     assert all("opened" in said for said in on_host.split("= ")[1:]), on_host
     inside = dict(part.split("\n", 1) for part in either(script).output.split("= ")[1:])
     assert list(inside) == list(INTERFACES)
@@ -195,7 +195,7 @@ def test_a_user_namespace_maps_root_to_nobody_of_the_hosts(
 
 
 def test_a_given_user_namespace_is_joined_and_owns_the_new_ones(run: Run, start: Start) -> None:
-    first, _ = start(config=bundle.container_config(Process(argv=("sleep", "100")), id_mappings=MAPPINGS))
+    first, _ = start(config=bundle.container_config(Process(argv=("sleep", "1000")), id_mappings=MAPPINGS))
     place = f"/proc/{first.pid}/ns/user"
     script = "readlink /proc/self/ns/user; cat /proc/self/uid_map; touch /mine; busybox stat -c %u /mine"
     config = bundle.container_config(Process(argv=("sh", "-c", script)))

@@ -44,7 +44,7 @@ def test_signals_reach_the_application(start: Start) -> None:
     container, output = start("trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.05; done")
     wait_for_process(container.cgroup.processes, 3)
     container.signal(signal.SIGTERM)
-    assert container.wait(10) == 7
+    assert container.wait(120) == 7
     container.close()
     assert "caught" in output.text()
 
@@ -52,7 +52,7 @@ def test_signals_reach_the_application(start: Start) -> None:
 def test_orphans_are_reaped(start: Start) -> None:
     container, _ = start("(sleep 0.05 & ); (sh -c 'sleep 0.05 &' ); sleep 30")
     wait_for_process(container.cgroup.processes, 2)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         states = container.execute(["sh", "-c", "cat /proc/[0-9]*/stat | cut -d' ' -f3"]).stdout.split()
         if b"Z" not in states or time.monotonic() > deadline:
@@ -66,7 +66,7 @@ def test_hold_stops_before_the_application(start: Start) -> None:
     assert container.timeline.at(Phase.EXECUTED) is None
     assert container.wait(0.05) is None
     container.proceed()
-    assert container.wait(10) == 0
+    assert container.wait(120) == 0
     assert output.text() == "ran\n"
 
 
@@ -89,7 +89,7 @@ def test_closing_is_idempotent_and_removes_everything(start: Start, launcher: ob
 
 
 def test_execute_is_behind_the_same_boundary(start: Start) -> None:
-    config = bundle.container_config(Process(argv=("sleep", "100")), Limits(pids=50), hostname="inside")
+    config = bundle.container_config(Process(argv=("sleep", "1000")), Limits(pids=50), hostname="inside")
     container, _ = start(config=config)
     done = container.execute(
         ["sh", "-c", "hostname; cat; readlink /proc/1/ns/pid; readlink /proc/self/ns/pid; cat /proc/self/status"],
@@ -120,8 +120,8 @@ def test_execute_kills_on_timeout(start: Start) -> None:
     container, _ = start("sleep 100")
     before = container.cgroup.processes()
     with pytest.raises(LabError, match="did not end within"):
-        container.execute(["sleep", "50"], timeout_seconds=0.2)
-    deadline = time.monotonic() + 5
+        container.execute(["sleep", "500"], timeout_seconds=0.2)
+    deadline = time.monotonic() + 60
     while container.cgroup.processes() != before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert container.cgroup.processes() == before
@@ -131,8 +131,8 @@ def test_execute_kills_on_timeout(start: Start) -> None:
 def test_execute_does_not_wait_for_a_daemon_that_holds_the_pipes(start: Start) -> None:
     container, _ = start("sleep 100")
     began = time.monotonic()
-    assert container.execute(["sh", "-c", "sleep 60 & echo gone"]).stdout == b"gone\n"
-    assert time.monotonic() - began < 30  # half of what the daemon takes
+    assert container.execute(["sh", "-c", "sleep 600 & echo gone"]).stdout == b"gone\n"
+    assert time.monotonic() - began < 300  # half of what the daemon takes
 
 
 def test_execute_of_a_missing_program(start: Start) -> None:
@@ -143,7 +143,7 @@ def test_execute_of_a_missing_program(start: Start) -> None:
 
 
 def test_execute_in_the_control(start: Start) -> None:
-    container, _ = start(config=bundle.process_config(Process(argv=("sleep", "100"))))
+    container, _ = start(config=bundle.process_config(Process(argv=("sleep", "1000"))))
     assert container.execute(["ls", "/"]).stdout.split()[:2] == [b"bin", b"dev"]
 
 
@@ -172,7 +172,7 @@ def test_processes_beyond_the_limit_are_refused(either: Run) -> None:
 def test_a_cpu_quota_throttles(start: Start) -> None:
     began = time.monotonic()
     container, _ = start("while :; do :; done", limits=Limits(cpus=0.2))
-    deadline = began + 10
+    deadline = began + 60
     while container.cgroup.cpu().throttled_periods < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     used = container.cgroup.cpu()
@@ -183,7 +183,7 @@ def test_a_cpu_quota_throttles(start: Start) -> None:
 
 def test_memory_is_charged_to_the_container(start: Start) -> None:
     container, _ = start("dd if=/dev/zero of=/dev/shm/x bs=1M count=20 2>/dev/null; echo done; sleep 100")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while container.cgroup.memory().file_bytes < 20 * MIB and time.monotonic() < deadline:
         time.sleep(0.01)
     usage = container.cgroup.memory()
@@ -193,6 +193,6 @@ def test_memory_is_charged_to_the_container(start: Start) -> None:
 
 def wait_for_process(processes: object, count: int) -> None:
     assert callable(processes)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(processes()) < count and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -55,11 +55,11 @@ def test_an_agent_on_the_host_answers_a_container(run: Run, tmp_path: Path) -> N
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.bind(str(tmp_path / "agent"))
         agent.listen()
-        agent.settimeout(20)
+        agent.settimeout(120)
         thread = threading.Thread(target=answer, args=(agent, heard))
         thread.start()
         ran = run(config=config_with(tmp_path / "agent"))
-        thread.join(20)
+        thread.join(120)
     assert "Invalid cross-device link" in ran.output
     assert "and so on" in ran.output
     (said,) = heard
@@ -89,13 +89,13 @@ def test_further_processes_have_a_listener_of_their_own(tmp_path: Path) -> None:
     with oci.opened("lab-oci") as runtime, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.bind(str(tmp_path / "agent"))
         agent.listen()
-        agent.settimeout(20)
+        agent.settimeout(120)
         thread = threading.Thread(target=lambda: [answer(agent, heard) for _ in range(2)])
         thread.start()
         container = runtime.running("mkdir /tmp/x; sleep 1000", edit=notify)
         oci.until(lambda: heard, "the first process's listener")
         done = runtime("exec", container, "mkdir", "/tmp/y")
-        thread.join(20)
+        thread.join(120)
         pid = runtime.state(container)["pid"]
         assert "Invalid cross-device link" in done.err
     first, second = heard

@@ -49,7 +49,7 @@ def applied(folder: Path, operations: list[Operation], script: str) -> str:
     given = json.dumps([operation.to_json() for operation in operations])
     code = f"{APPLY}\nos.execvp('sh', ['sh', '-c', {script!r}])"
     words = [sys.executable, "-c", code, str(folder), given]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -148,6 +148,6 @@ def test_an_overlay_of_many_layers_with_long_names(tmp_path: Path, count: int) -
     for name in ("upper", "work"):
         (tmp_path / name).mkdir()
     words = [sys.executable, "-c", LAYERED, str(tmp_path), *names]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{sorted(f'file-{number}' for number in range(count))}\nrefused\n"

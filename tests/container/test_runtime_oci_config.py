@@ -276,7 +276,7 @@ def test_clocks_of_its_own(bundle: Bundle) -> None:
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "time"])
 def test_namespaces_given_by_path(bundle: Bundle, kind: str) -> None:
     flag = {"network": "net"}.get(kind, kind)
-    holder = subprocess.Popen(["unshare", f"--{flag}", "--fork", "sleep", "100"])
+    holder = subprocess.Popen(["unshare", f"--{flag}", "--fork", "sleep", "1000"])
     try:
         place = Path(f"/proc/{holder.pid}/ns/{flag}")
         child = wait_for_child(holder.pid)

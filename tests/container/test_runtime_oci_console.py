@@ -19,7 +19,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Hierarchies, Unused
 from lab.runtime.plan import Step
 
-SECONDS = 20
+SECONDS = 120
 
 
 @pytest.fixture

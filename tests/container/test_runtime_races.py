@@ -57,7 +57,7 @@ def ended(start: Start, config: Config, root: Overlay | Directory) -> list[str]:
             container, output = start(config=config, root=root)
         except LaunchError:
             continue
-        assert container.wait(20) is not None
+        assert container.wait(120) is not None
         container.close()
         said.append(output.text())
     assert said, "not one start succeeded: nothing was shown"
@@ -135,10 +135,10 @@ def test_too_little_memory_costs_nobody_else_anything(start: Start, launcher: La
         except LaunchError as error:
             told.append(f"{error}")
             continue
-        container.wait(20)
+        container.wait(120)
         container.close()
     assert told, "there was enough"
     assert all("out of memory" in each and "--memory" in each for each in told), told
     assert witness.wait(0) is None
     container, _ = start("exit 7")
-    assert container.wait(20) == 7
+    assert container.wait(120) == 7

@@ -72,7 +72,7 @@ def told(launcher: Launcher) -> Tell:
                 spec, stdin=source, stdout=output.descriptor, stderr=output.descriptor, timeline=timeline
             ) as container:
                 output.handed_over()
-                code = container.wait(30)
+                code = container.wait(120)
         except LaunchError as error:
             output.handed_over()
             return f"{error} {error.exit_code}"
@@ -288,13 +288,13 @@ def test_a_bearer_that_is_stopped_keeps_the_launcher_from_nothing(busybox_root: 
     with open_folder() as folder, Launcher.start(uuid.uuid4().hex[:8], folder / "own") as own:
         spec = Spec(name="one", config=config, root=Overlay(lower=(busybox_root,)))
         with own.launch(spec, stdout=null, stderr=null) as container:
-            container.wait(20)
+            container.wait(120)
         (bearer,) = map(int, children(own.pid))
         handle = os.pidfd_open(bearer)
         try:
             signal.pidfd_send_signal(handle, signal.SIGSTOP)
             own._channel.hang_up()
-            assert own._process.wait(20) is not None
+            assert own._process.wait(120) is not None
         finally:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGCONT)
@@ -311,7 +311,7 @@ def test_a_bearer_that_was_killed_is_replaced(busybox_root: Path) -> None:
         for _ in range(3):
             spec = Spec(name="one", config=config, root=Overlay(lower=(busybox_root,)))
             with own.launch(spec, stdout=null, stderr=null) as container:
-                assert container.wait(20) == 0
+                assert container.wait(120) == 0
             bearers.append([int(each) for each in children(own.pid)])
             for bearer in bearers[-1]:
                 handle = os.pidfd_open(bearer)
@@ -333,7 +333,7 @@ def test_a_bearer_without_room_for_descriptors_ends(open_files: int, code: int) 
     with theirs, os.fdopen(os.memfd_create("births"), "wb") as births:
         births.truncate(4)
         words = ["prlimit", f"--nofile={open_files}", str(program()), "begin"]
-        assert subprocess.run(words, stdin=theirs, stdout=births, timeout=10, check=False).returncode == code
+        assert subprocess.run(words, stdin=theirs, stdout=births, timeout=250, check=False).returncode == code
 
 
 @pytest.mark.parametrize("open_files", [1, 3, 4, 5, 64])

@@ -99,7 +99,7 @@ def asked(network: Network, there: TapEndpoint, logs: Path, seconds: float) -> t
         name="s", title="S", directory=Path(), dockerfile=Path(), port=PORT, readiness=TcpReadiness(),
         ready_timeout_seconds=20,
     )  # fmt: skip
-    with LocalInstance(["sleep", "60"], logs) as instance, SlowGuest(there, seconds) as guest:
+    with LocalInstance(["sleep", "600"], logs) as instance, SlowGuest(there, seconds) as guest:
         instance.address = there.address
         subject = Subject.before_launch(scenario=wanted, network=network, idle_seconds=0.0)
         subject.launched(instance)

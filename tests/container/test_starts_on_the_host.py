@@ -19,14 +19,14 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def starts(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [*LAB, "starts", str(scenario), "--on", "process,container", "--out", str(out), "--seed", "3", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> None:
     before = snapshot()
     done = starts(scenario, tmp_path, "-n", "6", "--at-once", "3", "--every", "0.02s")
     assert done.returncode == 0, done.stderr
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
     frame = load(only_run(tmp_path)).frame
     frame = frame[frame["block"] > 0]
     assert frame["value"].notna().all(), frame["text"].tolist()

@@ -61,7 +61,7 @@ def session() -> Iterator[Session]:
         yield opened
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert not tracefs.exists(f"lab-{opened.id}")
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def known() -> subprocess.Popen[bytes]:
 def test_every_call_is_counted_those_of_threads_children_and_later_programs_too(observer: Observer) -> None:
     process = known()
     with observer.window(threads_of([process.pid])) as window:
-        process.communicate(b"go\n", timeout=60)
+        process.communicate(b"go\n", timeout=250)
     counts = window.steady()
     assert counts.lost == 0
     assert set(counts.calls) == {Side.INSTANCE}, "nobody else was traced"
@@ -93,10 +93,10 @@ def test_every_call_is_counted_those_of_threads_children_and_later_programs_too(
 
 
 def test_who_does_nothing_makes_no_call(observer: Observer) -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["sleep", "600"]) as process:
         asleep = Path(f"/proc/{process.pid}/syscall")  # proc_pid_syscall(5): the call in which it waits
         number = str(native()["clock_nanosleep"])
-        assert wait_until(lambda: asleep.read_text().split()[0] == number, 20)
+        assert wait_until(lambda: asleep.read_text().split()[0] == number)
         with observer.window(threads_of([process.pid])) as window:
             time.sleep(0.2)
         process.kill()
@@ -115,7 +115,7 @@ def test_what_found_no_place_in_the_trace_is_counted(observer: Observer, monkeyp
     monkeypatch.setattr(recording, "BUFFER_KIB", 16)
     process = known()
     with observer.window(threads_of([process.pid])) as window:
-        process.communicate(b"go\n", timeout=60)
+        process.communicate(b"go\n", timeout=250)
     counts = window.steady()
     # a thread whose birth found no place is nobody's that is known
     counted = sum(made.get("getppid", 0) for made in counts.calls.values())
@@ -143,7 +143,7 @@ def test_killed_it_stops_at_once_and_the_next_lab_removes_it(session: Session, o
     root = tracefs.open_root()
     try:
         left = Path(f"/proc/self/fd/{root}/instances/lab-{other}")
-        assert wait_until(lambda: (left / "tracing_on").read_text().strip() == "0", 5), "the kernel stopped it"
+        assert wait_until(lambda: (left / "tracing_on").read_text().strip() == "0"), "the kernel stopped it"
         removed, errors = ledger.clean_session(ledger.runtime_root() / other)
         assert errors == []
         assert f"session {other}: trace lab-{other}" in removed

@@ -33,7 +33,7 @@ HARMLESS = [NUMBERS[name] for name in ("getpid", "getppid", "getuid", "umask")]
 NUMBERS_OF_NOTE = (0, 1, -1, 2, 31, 32, 255, 256, 1 << 15, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 62, -(1 << 63))
 CHANNEL = Register(0)
 NOBODY = 65534
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 
 
 def seeds() -> list[bytes]:

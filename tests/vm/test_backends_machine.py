@@ -112,10 +112,10 @@ def test_after_sigkill_of_lab_its_qemu_goes_too(site: Site, image: Image) -> Non
     words = ["run", "tiny", "--on", "microvm", "--knob", "start=restore"]
     with subprocess.Popen([*LAB, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         stopped: set[int] = set()
-        wait_until(lambda: stopped.update(readers_of_a_state(session_of(process.pid))) or stopped, 60)
+        wait_until(lambda: stopped.update(readers_of_a_state(session_of(process.pid))) or stopped)
         for reader in stopped:
             os.kill(reader, signal.SIGSTOP)  # it does not get any further
         process.kill()
-        told = process.communicate(timeout=30)
+        told = process.communicate(timeout=250)
     assert stopped, told
-    assert_unchanged(before, within_seconds=20)
+    assert_unchanged(before)

@@ -34,4 +34,4 @@ def test_four_backends_run_the_same_files(tmp_path: Path) -> None:
     differing = answers[answers["detail"].map(lambda detail: detail.get("as_expected") is False)]
     assert differing.empty, differing[["arm", "quantity", "text"]].to_string()
     # The libvirt of an earlier test lives in this process to its end, and may make its folder below /run/lab again.
-    assert_unchanged(before, within_seconds=10, ignore=("sessions",))
+    assert_unchanged(before, ignore=("sessions",))

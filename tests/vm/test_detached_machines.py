@@ -78,7 +78,7 @@ def test_the_supervisor_is_killed_while_its_machine_is_saved(instances: Detached
     name = instances.name("early")
     words = ["run", "-d", "--on", "microvm", "--knob", "start=restore", "--name", name, "tiny"]
     with subprocess.Popen([*LAB, *words], stdout=-1, stderr=-1, text=True) as process:
-        assert wait_until(lambda: stored_session(name), 60)
+        assert wait_until(lambda: stored_session(name))
         session = stored_session(name)
         state = home() / "tmp" / session / "microvm-saved-1.d" / STATE
         assert wait_until(lambda: state.exists() and state.stat().st_size, 120)
@@ -88,7 +88,7 @@ def test_the_supervisor_is_killed_while_its_machine_is_saved(instances: Detached
         assert record is not None
         assert record.condition is records.Condition.STARTING
         kill(record.supervisor.number)
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=250)
     assert (process.returncode, out) == (125, "")
     assert f"the supervisor of {name} died" in errors
     assert not records.folder(name).exists()
@@ -105,9 +105,9 @@ def test_qemu_is_killed_while_it_has_no_supervisor(instances: Detached) -> None:
     """Nobody hears how the guest ended; the launcher sees that it did, and cleans up."""
     record = instances.run("alone", "--on", "microvm", "tiny", "--", "sleep", "600")
     kill(record.supervisor.number)
-    assert wait_until(lambda: "supervisor lost" in instances.status("alone"), 10)
+    assert wait_until(lambda: "supervisor lost" in instances.status("alone"))
     os.kill(record.first.number, signal.SIGKILL)
-    assert wait_until(lambda: instances.status("alone").startswith("Exited (?)"), 10)
+    assert wait_until(lambda: instances.status("alone").startswith("Exited (?)"))
     assert_nothing_left(record)
 
 
@@ -122,7 +122,7 @@ def test_a_crowd_started_by_several_processes_at_once(instances: Detached) -> No
         for number in range(STARTERS)
     ]
     for starter in starters:
-        _, errors = starter.communicate(timeout=200)
+        _, errors = starter.communicate(timeout=250)
         assert starter.returncode == 0, errors.decode()
     found = [instances.record(word) for _, word in wanted]
     assert all(record.runs for record in found)
@@ -130,7 +130,7 @@ def test_a_crowd_started_by_several_processes_at_once(instances: Detached) -> No
     names = [record.name for record in found]
     assert len(instances.lab("top", "--once", *names).stdout.splitlines()) == 1 + CROWD + MACHINES
     os.kill(found[0].first.number, signal.SIGKILL)  # a QEMU, under its supervisor's eyes
-    assert wait_until(lambda: instances.status("m0").startswith("Exited (137)"), 20)
+    assert wait_until(lambda: instances.status("m0").startswith("Exited (137)"))
     assert "died" in instances.record("m0").error
     kill(*(one for record in found[-3:] for one in (record.supervisor.number, launcher_of(record))))
     assert instances.lab("rm", "-f", *names).stdout.split() == names

@@ -34,7 +34,7 @@ def image(lab_home: Path) -> str:
 def same_host() -> Iterator[None]:
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 @pytest.mark.parametrize("backend", ["microvm", "vm"])
@@ -67,7 +67,7 @@ def test_an_interrupted_boot_ends_at_once() -> None:
         asked = time.monotonic()
         lab.send_signal(signal.SIGTERM)
         rest = lab.stderr.read()
-        code = lab.wait(60)
+        code = lab.wait(120)
         took = time.monotonic() - asked
     assert Boot.USER_SPACE not in rest, "it had booted by then"
     assert code == 128 + signal.SIGTERM

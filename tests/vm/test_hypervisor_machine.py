@@ -160,7 +160,7 @@ def test_nothing_of_the_image_is_hidden(machine: Machine) -> None:
 
 
 def test_large_output_comes_whole(machine: Machine) -> None:
-    done = machine.execute(["sh", "-c", "yes 123456789012345 | head -n 100000"], timeout_seconds=120)
+    done = machine.execute(["sh", "-c", "yes 123456789012345 | head -n 100000"], timeout_seconds=250)
     assert len(done.stdout) == 1_600_000
 
 
@@ -181,7 +181,7 @@ def test_debian_is_up_and_nothing_of_it_failed(machine: Machine) -> None:
     if machine.request.design != PC:
         pytest.skip("a microvm has no Debian")
     state = "systemctl is-system-running --wait; systemctl is-active systemd-{journald,udevd,networkd}"
-    done = machine.execute(["/bin/bash", "-c", state], in_image=False, timeout_seconds=60)
+    done = machine.execute(["/bin/bash", "-c", state], in_image=False, timeout_seconds=250)
     assert done.stdout.split() == [b"running", b"active", b"active", b"active"]
 
 

@@ -69,7 +69,7 @@ def boot(site: Site, backend: str, image: Image, logs: Path, knobs: Mapping[str,
 
 
 def words(instance: Instance, *command: str) -> str:
-    done = instance.execute(command, timeout_seconds=60)
+    done = instance.execute(command, timeout_seconds=250)
     assert done.exit_code == 0, done
     return done.stdout.decode()
 

@@ -16,7 +16,7 @@ def test_a_microvm_is_a_rung(tmp_path: Path) -> None:
     out = tmp_path / "results"
     argv = [*LAB, "isolation", "ladder", str(scenario), "--rungs", "microvm", "--blocks", "1", "--out", str(out)]
     argv += ["--probe", "boot-id,keyrings,host-processes"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     loaded = load(only_run(out))
     stopped = {row.probe: row.stopped_by for row in rows(loaded)}

@@ -95,7 +95,7 @@ def wait_for_end(pid: int) -> None:
     try:
         import select
 
-        assert select.select([descriptor], [], [], 30)[0], "the launcher lives on"
+        assert select.select([descriptor], [], [], 120)[0], "the launcher lives on"
     finally:
         os.close(descriptor)
 

@@ -41,7 +41,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, lis
         feeling.join()
     assert made.returncode == 0, made.stderr
     yield load(only_run(out)), late
-    assert_unchanged(before, within_seconds=10)
+    assert_unchanged(before)
 
 
 def test_a_neighbour_in_a_guest_disturbs_within_its_size(done: tuple[Loaded, list[float]]) -> None:

@@ -50,7 +50,7 @@ TUN = "/dev/net/tun"
 DISK = "lab-scratch.qcow2"
 EMULATED = ("-machine", "microvm,accel=tcg", "-cpu", "max", "-m", "128M")
 PROOF_SECONDS = 300.0
-SECONDS = 60.0
+SECONDS = 200.0
 
 
 @dataclass(frozen=True, slots=True)

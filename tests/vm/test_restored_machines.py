@@ -113,7 +113,7 @@ def test_each_has_an_identity_of_its_own(site: Site, pair: tuple[Instance, Insta
         addresses = [line.split()[3] for line in done[4:]]
         assert addresses == ["127.0.0.1/8", f"{instance.address}/15"], "and not the saved one's besides"
         with site.network.socket() as client:
-            client.settimeout(10)
+            client.settimeout(120)
             client.connect((str(instance.address), contract.PORT))
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 200")

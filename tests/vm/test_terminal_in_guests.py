@@ -28,7 +28,7 @@ def image() -> str:
 def same_host(image: str) -> Iterator[None]:
     before = snapshot()
     yield
-    assert_unchanged(before, within_seconds=20)
+    assert_unchanged(before)
 
 
 def test_exec_and_cp_in_a_detached_guest(image: str, same_host: None, tmp_path: Path) -> None:

@@ -140,6 +140,6 @@ def _until_ready(lab: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]
         if "is ready" in line or "did not become ready" in line:
             break
     lab.send_signal(signal.SIGINT)
-    lab.wait(60)
-    reader.join(10)
+    lab.wait(120)
+    reader.join(120)
     return subprocess.CompletedProcess(lab.args, lab.returncode, "".join(said), errors)
