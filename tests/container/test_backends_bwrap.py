@@ -69,7 +69,11 @@ def launch(
 def application(instance: HostInstance, words: str) -> int:
     """The process in its group with these words in its command line that no other such one has started."""
     lines = told_of(instance.cgroup.processes(), "cmdline")
-    return next(pid for pid, line in lines.items() if words in line and "inside" not in line)
+    found = [pid for pid, line in lines.items() if words in line and "inside" not in line]
+    parents = {pid: int(said.rpartition(")")[2].split()[1]) for pid, said in told_of(found, "stat").items()}
+    return next(
+        pid for pid, parent in parents.items() if parent not in found
+    )  # a fork has its words until it executes
 
 
 def capabilities(pid: int) -> tuple[int, ...]:
