@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from factorial import write_factorial
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from studies import density_run, ladder_run, noisy_run, starts_run, surface_run
 from synthetic import leave_pictures_empty, write_run
 
@@ -20,6 +20,8 @@ from lab.studies.compare.report.document import html
 from lab.studies.registry import COMPARISON
 from lab.studies.registry import studies as studies_of_lab
 
+PATIENCE_MS = 120_000
+"""Of five seconds, Playwright's own, a busy host takes as many for a page to be drawn."""
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 VARIANTS = ("memory=128M", "memory=512M")
 MADE_UP = {
@@ -39,7 +41,9 @@ class Report(NamedTuple):
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        expect.set_options(timeout=PATIENCE_MS)
+        path = shutil.which("chromium")
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MS)
         yield chromium
         chromium.close()
 
@@ -84,6 +88,7 @@ def visit(browser: Browser, reports: dict[str, Report], studies: dict[str, Path]
 
     def open_page(name: str, width: int = 1366, height: int = 900, **options: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page, address = context.new_page(), (studies.get(name) or reports[name].page).as_uri()
         page.on("console", lambda message: complain("console", message.text))

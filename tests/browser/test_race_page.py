@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import SAMPLE, is_fetched
+from conftest import PATIENCE_MS, SAMPLE, is_fetched
 from playwright.sync_api import Browser, Page, expect
 from synthetic import write_run
 
@@ -57,6 +57,7 @@ def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Callable[..., Pa
     def open_page(name: str, size: str = "laptop", *, stands: bool = True, **options: object) -> Page:
         width, height = SIZES[size]
         context = browser.new_context(viewport={"width": width, "height": height}, **options)  # type: ignore[arg-type]
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page, address = context.new_page(), pages[name].as_uri()
         page.on("console", lambda message: complaints.append(message.text))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from conftest import PATIENCE_MS
 from playwright.sync_api import Browser, Page, expect
 from test_report_page import RULES
 
@@ -36,6 +37,7 @@ def look(browser: Browser, site: Path) -> Iterator[Open]:
 
     def open_page(place: str, width: int = 1366, **options: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: watched(request.url))
