@@ -46,7 +46,7 @@ def make_scenario(folder: Path) -> Path:
     return folder
 
 
-def compare(*words: str | Path, timeout_seconds: float = 240) -> subprocess.CompletedProcess[str]:
+def compare(*words: str | Path, timeout_seconds: float = 500) -> subprocess.CompletedProcess[str]:
     """The command as a user types it."""
     argv = [*LAB, "compare", *map(str, words)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_seconds, check=False)

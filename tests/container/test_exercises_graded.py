@@ -19,7 +19,8 @@ from exercising import RIGHT, SECRET, answered, cell, handed_out, key_of, made
 from host_state import assert_unchanged, snapshot, wait_until
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
-TIMEOUT = "8s"
+PATIENT, SHORT = "200s", "12s"
+"""What a hand-in may take that ends by itself, and one that is among those that do not."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,9 +53,9 @@ class Class:
         told["cells"] = [*more, *told["cells"]] if first else [*told["cells"], *more]
         (self.handed_in / f"{name}.ipynb").write_text(json.dumps(told))
 
-    def check(self, *words: str | Path) -> dict[str, Any]:
+    def check(self, *words: str | Path, timeout: str = PATIENT) -> dict[str, Any]:
         """What each has, by name."""
-        words = (self.handed_in, "--key", key_of(self.made), "--timeout", TIMEOUT, *words, "--json=-")
+        words = (self.handed_in, "--key", key_of(self.made), "--timeout", timeout, *words, "--json=-")
         done = subprocess.run(
             [*LAB, "class", "check", *words], capture_output=True, text=True, timeout=250, check=False
         )
@@ -208,11 +209,9 @@ def test_none_of_it_gives_a_point_or_takes_anothers(tmp_path: Path, turn: str) -
     there.hand_in("ada")
     there.hand_in("zoe")
     there.hand_in("mallory", sums=TURNS[turn], word="word = 'no'")
-    began = time.monotonic()
-    graded = there.check("--feedback", tmp_path / "pages")
+    graded = there.check("--feedback", tmp_path / "pages", timeout=SHORT)
     assert points(graded["ada"]) == points(graded["zoe"]) == ALL
     assert points(graded["mallory"]) == {"test-double": 2, "test-sums": 0, "test-word": 0, "why": None}
-    assert time.monotonic() - began < 60
     page = (tmp_path / "pages" / "mallory.html").read_text()
     if turn == "fills":
         (told,) = [line.split() for line in page.splitlines() if line.startswith("MiB")]

@@ -35,7 +35,7 @@ from lab.model import Limits, Process
 from lab.runtime.cgroup.instances import limited
 
 REPOSITORY = Path(__file__).parent.parent.parent
-SECONDS = 500.0  # for a busy host; a quiet one takes a fifth of it
+SECONDS = 800.0  # for a busy host; a quiet one takes a fifth of it
 PACKAGES = (
     "pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_timeout",
     "pyroute2", "zstandard",

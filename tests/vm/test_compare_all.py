@@ -21,7 +21,7 @@ def test_four_backends_run_the_same_files(tmp_path: Path) -> None:
         "--blocks",
         "1",
     )
-    done = compare(scenario, *words, "--out", tmp_path / "results", timeout_seconds=280)
+    done = compare(scenario, *words, "--out", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     arms = {"process", "process#aa", "container", "microvm", "vm"}
     loaded = check_run(only_run(tmp_path / "results"), arms, 1)
