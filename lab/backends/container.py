@@ -25,6 +25,7 @@ class Container(HostBackend):
     title = "container (lab)"
     mechanism = "a process of the host behind namespaces, cgroups, dropped capabilities and a seccomp filter"
     order = 20
+    rootless = True
     parity = Parity(
         differences=(
             "It shares the host's kernel and page cache; its memory limit covers the application, not a kernel.",

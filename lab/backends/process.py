@@ -23,6 +23,7 @@ class Process(HostBackend):
     )
     order = 10
     confines = False
+    rootless = True
     parity = Parity(
         differences=(
             "A mount namespace of its own keeps the host's mount table clean, and a network namespace gives it the "

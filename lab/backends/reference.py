@@ -83,6 +83,7 @@ class Reference(Container):
     """
 
     reference = True
+    rootless = False  # none of them has been tried so
     program: ClassVar[str]
     package: ClassVar[str]
     parity = Parity(

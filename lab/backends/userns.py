@@ -1,7 +1,7 @@
 """Our own container runtime, with a user namespace besides: what a rootless container's boundary is made of.
 
-It is not rootless: that is a runtime without privilege, which can set no limits and connect no network but by the
-leave of somebody who has it. Here root starts the container; inside, the difference shows only in who owns what.
+It is not rootless: that is a runtime without privilege (docs/rootless.md), which can set no limits but by the leave
+of somebody who has it. Here root starts the container; inside, the difference shows only in who owns what.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class UserNamespace(Container):
     order = 23
     knobs = ()  # what criu does with a user namespace, and with owners' ids shifted, lab has not tried
     own_ids = True
+    rootless = False  # its ids are those of the host's root to give
     reference = True
     parity = Parity(
         differences=(

@@ -20,7 +20,7 @@ def home() -> Path:
         return Path(override).absolute()
     if privilege.is_system_wide():
         return Path("/var/lib/lab")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lab"
+    return (_folder("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lab"
 
 
 def runtime_root() -> Path:
@@ -30,8 +30,14 @@ def runtime_root() -> Path:
     """
     if privilege.is_system_wide():
         return Path("/run/lab")
-    if given := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(given) / "lab"
-    own = Path(SHARED.format(privilege.user_id()))
+    if given := _folder("XDG_RUNTIME_DIR"):
+        return given / "lab"
+    own = Path(SHARED.format(privilege.account()))
     private.require_own(own)
     return own / "lab"
+
+
+def _folder(variable: str) -> Path | None:
+    """What is not absolute counts as unset (XDG Base Directory Specification)."""
+    given = Path(os.environ.get(variable, ""))
+    return given if given.is_absolute() else None

@@ -1,7 +1,8 @@
 """Who lab is on this host, and what it may therefore do. The one module that asks.
 
 Everything else names what it needs (`Need`), or is told by the kernel that it lacks it and then names the `remedy`.
-That it takes root to be granted any of it is known here alone.
+That it takes root to be granted any of it is known here alone, and so is what an ordinary user is granted who has
+become root of a user namespace of lab's own (`lab.host.ownspace`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from lab.errors import LabError
+from lab.host import ownspace
 from lab.model import Check
 
 AS_ROOT = "sudo ./bootstrap lab {}"
+GIVE_IDS = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER, a range that is nobody's yet"
 CONFINED = "inside a container it needs to be a privileged one"
+
+
+ROOTLESS = ", root of a user namespace of its own"
 
 
 class Need(StrEnum):
@@ -28,9 +34,6 @@ class Need(StrEnum):
 
 NOBODYS = 1_999_999_999
 """A user id that no account has: below those of lab's QEMUs (jail.c), above what distributions give away."""
-
-ONLY_ROOT = frozenset(Need)
-"""What no user namespace grants an ordinary user as lab works today."""
 
 
 def user_id() -> int:
@@ -45,21 +48,33 @@ def group_id() -> int:
 
 def granted(need: Need) -> bool:
     """Whether this process may do that at all; where root itself is confined the kernel may still refuse it."""
-    return need not in ONLY_ROOT or _is_root()
+    return _is_root() and (need is not Need.OWNERS or not ownspace.here() or ownspace.has_ids())
 
 
 def is_system_wide() -> bool:
     """Whether what lab keeps is the whole system's (/var/lib, /run), and not one user's."""
-    return _is_root()
+    return _is_root() and not ownspace.here()
+
+
+def is_rootless() -> bool:
+    """Whether this is an ordinary user's lab, in a user namespace of its own."""
+    return ownspace.here()
+
+
+def account() -> int:
+    """The user whose lab this is, as the host numbers it, also from within a namespace of lab's own."""
+    return ownspace.owner() if ownspace.here() else user_id()
 
 
 def remedy(command: str = "doctor") -> str:
     """What to do where the kernel refused something: the line to type, or where root itself is confined."""
-    return CONFINED if _is_root() else AS_ROOT.format(command)
+    return CONFINED if is_system_wide() else AS_ROOT.format(command)
 
 
 def require(need: Need, what: str, command: str) -> None:
     """Raise LabError, ``what`` needs root, with the line to type, where the need is not granted."""
+    if ownspace.here() and not granted(need):
+        raise LabError(f"{what} needs subordinate ids", hint=GIVE_IDS)
     if not granted(need):
         raise LabError(f"{what} needs root", hint=AS_ROOT.format(command))
 
@@ -71,7 +86,7 @@ def leave_root(user: int = NOBODYS) -> None:
 
     Raises LabError where the kernel refuses it (in a user namespace that has no such id).
     """
-    if not _is_root():
+    if not is_system_wide():
         return
     try:
         os.setgroups([])
@@ -112,8 +127,8 @@ def check() -> Check:
     """For `lab doctor`, and for every backend."""
     return Check(
         name="root",
-        ok=all(granted(need) for need in Need),
-        found=f"user id {user_id()}",
+        ok=granted(Need.CONTAIN) and granted(Need.NETWORK),
+        found=f"user id {account()}{ROOTLESS if ownspace.here() else ''}",
         remedy=AS_ROOT.format("doctor"),
         required_by=("all",),
     )

@@ -13,7 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-OPAQUE = "trusted.overlay.opaque"
+from lab.host import ownspace
+
+OPAQUE, USERS_OPAQUE = "trusted.overlay.opaque", "user.overlay.opaque"
+"""What overlayfs calls the mark, and what it calls it where an ordinary user has mounted it ("User xattr")."""
+
 MAX_SYMLINKS = 40  # the kernel's own limit, path_resolution(7)
 
 
@@ -43,10 +47,15 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
+def opaque_mark() -> str:
+    """The one that this process can set, and that its overlays understand."""
+    return USERS_OPAQUE if ownspace.here() else OPAQUE
+
+
 def is_opaque(directory: bytes) -> bool:
     """Whether the layers below stop contributing to this directory."""
     try:
-        return os.getxattr(directory, OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(directory, opaque_mark(), follow_symlinks=False) == b"y"
     except OSError:
         return False
 

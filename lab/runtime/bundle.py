@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from lab.host import ownspace
+from lab.host.cgroup import mounted
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime.cgroup import devices, resources
@@ -82,6 +84,15 @@ DEFAULT_MOUNTS = (
     ),
 )  # fmt: skip
 
+HOSTS_SYS = MountConfig(
+    destination="/sys", type="none", source="/sys", options=("rbind", "rprivate", "nosuid", "noexec", "nodev", "rro")
+)
+
+NO_CGROUPS = MountConfig(
+    destination="/sys/fs/cgroup", type="tmpfs", source="tmpfs",
+    options=("ro", "nosuid", "noexec", "nodev", "mode=755", "size=0k"),
+)  # fmt: skip
+
 DEVICE_RULES = devices.with_defaults(())
 """Any node may be made (root keeps CAP_MKNOD), only these may be opened: the default nodes and terminals."""
 
@@ -112,7 +123,7 @@ def container_config(
         process=_process(process, capabilities.DOCKER_DEFAULT, no_new_privileges=True),
         root=RootConfig(path="rootfs"),
         hostname=hostname,
-        mounts=(*DEFAULT_MOUNTS, *extra_mounts),
+        mounts=(*_default_mounts(network_namespace), *extra_mounts),
         linux=Linux(
             namespaces=tuple(namespaces),
             uid_mappings=id_mappings,
@@ -124,6 +135,24 @@ def container_config(
             readonly_paths=READ_ONLY_PATHS,
         ),
     )
+
+
+def _default_mounts(network_namespace: str | Path | None) -> tuple[MountConfig, ...]:
+    """Terminals belong to the group tty, unless nobody in an ordinary user's namespace knows it. On the host's
+    network, which such a namespace does not own, no other /sys can be mounted than the host's (sysfs(5)). Where there
+    is no group of its own, the one that it could see would be its user's.
+    """
+    mounts: tuple[MountConfig, ...] = DEFAULT_MOUNTS
+    if ownspace.keeps_groups():
+        mounts = tuple(
+            replace(mount, options=tuple(option for option in mount.options if not option.startswith("gid=")))
+            for mount in mounts
+        )
+    if ownspace.here() and network_namespace == HOST:
+        mounts = tuple(HOSTS_SYS if mount.type == "sysfs" else mount for mount in mounts)
+    if ownspace.here() and not mounted.host().joined():
+        mounts = tuple(NO_CGROUPS if mount.type == "cgroup" else mount for mount in mounts)
+    return mounts
 
 
 @cache

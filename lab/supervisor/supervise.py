@@ -26,6 +26,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from lab.errors import ExitUnknown, LabError, LaunchError
+from lab.host import privilege
 from lab.host.clock import Timeline
 from lab.host.home import runtime_root
 from lab.instance import Instance, LaunchRequest, Survivor
@@ -247,6 +248,22 @@ def _start_over(name: str, site: Site) -> None:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "lab.supervisor", "adopt", name, "-1", str(namespace)])
 
 
+def _become_root(name: str, *, adopting: bool) -> None:
+    """An ordinary user's supervisor lives in the user namespace of its instance, at first in a new one.
+
+    Raises LabError.
+    """
+    if privilege.granted(privilege.Need.CONTAIN):
+        return
+    from lab.host import entering
+
+    record = records.read(name) if adopting else None
+    if record is not None and record.runs:
+        entering.join(record.first.number)
+    else:
+        entering.enter()
+
+
 def main(arguments: list[str]) -> int:
     """``python -m lab.supervisor launch|adopt NAME CHANNEL [NAMESPACE]``, as `lab.supervisor.client` starts it."""
     verb, name, descriptor = arguments[:3]
@@ -261,6 +278,7 @@ def main(arguments: list[str]) -> int:
         nobody.close()
     namespace = int(arguments[3]) if len(arguments) > 3 else None
     try:
+        _become_root(name, adopting=verb == "adopt")
         supervise(name, starter, adopting=verb == "adopt", namespace=namespace)
     except (LabError, OSError) as error:
         failure = error if isinstance(error, LabError) else LabError(str(error))

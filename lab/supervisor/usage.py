@@ -46,6 +46,7 @@ class Usage:
 def usage(record: Record) -> Usage | None:
     """What it uses now; None when it has just ended."""
     cgroup = ControlGroup.open(group_of(record.session, record.name))
+    cgroup.group.follow(record.first.number)
     try:
         memory, cpu = accounting.memory(cgroup.group), accounting.cpu(cgroup.group)
         pids = accounting.pids(cgroup.group)

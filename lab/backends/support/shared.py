@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from lab.errors import LabError
+from lab.host import privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.systemd import Scope
 from lab.host.home import home as lab_home
+from lab.host.session import strays
 from lab.host.session.ledger import Resource, ResourceKind, Session, clean_stale
 from lab.model import Accelerator
 
@@ -65,6 +67,8 @@ class SharedParts:
         with ExitStack() as stack:
             session = stack.enter_context(Session.open())
             site = cls(lab_home(), session, stack)
+            if privilege.is_rootless():
+                session.record(strays.own_namespace())
             if delegation.here():
                 session.record(Resource(kind=ResourceKind.SCOPE, name=delegation.scope_of(session.id)))
             session.record(Resource(kind=ResourceKind.CGROUP, name=delegation.group_of(session.id)))

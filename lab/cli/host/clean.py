@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lab.commands.privilege import become_root_if_possible
+
 
 def clean(
     dry_run: Annotated[
@@ -26,6 +28,7 @@ def clean(
     from lab.images.scratch import clean_scratch, stale_scratch
     from lab.supervisor.record import mend
 
+    become_root_if_possible()
     if dry_run:
         lines = [line for folder in stale_sessions() for line in leftovers(folder)]
         lines += [describe(group) for group in orphan_groups()]

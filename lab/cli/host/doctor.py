@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ import typer
 from lab.commands.brought import Brought
 from lab.commands.completion import complete_backends
 from lab.commands.output import JsonTo, Manner, patience, write_json
+from lab.commands.privilege import become_root_if_possible
 from lab.host.survey.checks import ALL
 from lab.host.units import parse_words
 from lab.model import Accelerator, Check, Kernel
@@ -65,13 +67,14 @@ def doctor(
     from lab.cli.host import bugreport
     from lab.host.survey.checks import host_checks
 
+    become_root_if_possible()
     if report is not None:
         bugreport.require_new(report)
     named = parse_words(Brought.admitted(on).on)
     kinds = sorted({find(name) for name in named}, key=lambda kind: kind.order) if named else available()
     with _saying("looking at this host"):
         host = host_checks()
-        own = {kind.name: kind.check() for kind in kinds}
+        own = {kind.name: _of(kind) for kind in kinds}
     checks = merge([*host, *(check for each in own.values() for check in each)])
     verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
     accelerator, accelerator_note = _accelerate(verdicts, again=prove)
@@ -84,6 +87,14 @@ def doctor(
     references = {kind.name for kind in kinds if kind.reference and not named}
     if not all(verdict.usable for verdict in verdicts if verdict.name not in references):
         raise typer.Exit(1)
+
+
+def _of(kind: type[Backend]) -> list[Check]:
+    """What a backend asks of this host, and of an ordinary user who is not its root."""
+    from lab.host import privilege
+    from lab.host.survey.checks import hosts_root
+
+    return [*kind.check(), *([hosts_root()] if privilege.is_rootless() and not kind.rootless else [])]
 
 
 def merge(checks: Iterable[Check]) -> list[Check]:
@@ -176,7 +187,8 @@ def _print_tables(
     console.print(table)
     sign = OK if accelerator is Accelerator.KVM else LACKING
     console.print(f"\n{sign} {escape(note)}", soft_wrap=True)
-    failed = [check for check in checks if not check.ok]
+    costs = Counter(name for verdict in verdicts for name in verdict.obstacles)
+    failed = sorted((check for check in checks if not check.ok), key=lambda check: -costs[check.name])
     if failed:
         console.print("\n[bold]Remedies[/bold]")
         for check in failed:

@@ -14,7 +14,7 @@ import typer
 from lab.commands.building.images import options, parse_arguments
 from lab.commands.building.view import Failures, Live, Steps
 from lab.commands.output import Manner
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 
 if TYPE_CHECKING:
     from lab.images.store import Image
@@ -64,6 +64,7 @@ def build(
     ] = None,
 ) -> None:
     """Build an image from a Dockerfile and keep it in lab's store."""
+    become_root()  # before anything starts a thread: the parser of Dockerfiles does when it is imported
     from lab.commands.building.session_steps import SessionSteps
     from lab.images import build as images
     from lab.images.reference import from_folder
@@ -73,7 +74,6 @@ def build(
     arguments = parse_arguments(build_arg or [], os.environ)
     if stamp := arguments.get("SOURCE_DATE_EPOCH"):
         os.environ["SOURCE_DATE_EPOCH"] = stamp  # as BuildKit has it: the time of all that is made
-    require_root()
     started = time.monotonic()
     with SessionSteps() as steps, _view(progress) as view:
         image = images.build(

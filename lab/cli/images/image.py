@@ -9,7 +9,7 @@ import typer
 from lab.cli.images import transfer as image_transfer
 from lab.commands.completion import complete_image
 from lab.commands.output import JsonTo, write_json
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root, become_root_if_possible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +130,7 @@ def rm(images: Annotated[list[str], IMAGE]) -> None:
     from lab.images.store import Store
     from lab.images.upkeep.prune import remove
 
+    become_root_if_possible()
     store = Store.open()
     names = list(dict.fromkeys(name for word in images for name in store.select(word)))
     collected = remove(store, names)
@@ -148,6 +149,7 @@ def prune(
     from lab.images.store import Store
     from lab.images.upkeep.prune import cache_only, collect
 
+    become_root_if_possible()
     store = Store.open()
     verb = "would be removed" if dry_run else "removed"
     _tell(collect(store, cache=cache, dry_run=dry_run), verb, nothing="nothing to remove")
@@ -171,8 +173,7 @@ def verify(
     from lab.images.store import Store
     from lab.images.upkeep import verify as proof
 
-    if mend:
-        require_root()
+    become_root() if mend else become_root_if_possible()
     store = Store.open() if mend else Store.view()
     verdict = proof.verify(store)
     left = proof.repair(store, verdict.problems) if mend else list(verdict.problems)

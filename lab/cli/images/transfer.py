@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from lab.commands.completion import complete_image
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root, require_root
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def import_(
     from lab.images.store import Store
     from lab.images.transfer.export import import_tar
 
-    require_root()
+    become_root()
     normalise(name)
     with _read(source) as reader:
         _conclude(import_tar(Store.open(), reader, name))
@@ -123,7 +123,7 @@ def export(
 
     if output and bundle:
         raise UsageError("-o and --bundle exclude each other", hint="choose one of the two")
-    require_root()
+    become_root()
     store = Store.open()
     image = store.find(name)
     if bundle:

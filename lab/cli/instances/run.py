@@ -11,8 +11,9 @@ from lab.commands.brought import one
 from lab.commands.completion import complete_backend, complete_knob, complete_runnable
 from lab.commands.disks import Backing, DiskFormat, is_meant
 from lab.commands.interrupt import Interrupted
+from lab.commands.limits import require_given
 from lab.commands.measuring import limit
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 from lab.commands.running.disk import refuse, require_vm
 from lab.errors import UsageError
 
@@ -124,7 +125,8 @@ def run(
     elif backing:
         raise UsageError(f"--backing is about disks, and {what} is none", hint="leave it out")
     on = one(on)
-    require_root()
+    become_root(on)
+    require_given(limits)
     size = wanted_size(interactive=interactive) if tty else None
     if detach and (interactive or tty):
         raise UsageError("-i and -t need the foreground", hint="leave out -d, or: lab exec -it NAME CMD…")

@@ -10,6 +10,7 @@ import typer
 from lab.cli.instances.common import show, status
 from lab.commands.completion import complete_instance
 from lab.commands.output import JsonTo, can_redraw, write_json
+from lab.commands.privilege import become_root_if_possible
 
 if TYPE_CHECKING:
     from lab.supervisor.record import Record
@@ -33,6 +34,7 @@ def top(
     """
     from lab.supervisor.usage import usages
 
+    become_root_if_possible()
     before = usages(_chosen(names))
     time.sleep(FIRST_SECONDS)
     now = usages(_chosen(names))

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.commands.limits import as_far_as_given
 from lab.commands.output import say
 from lab.errors import BackendUnavailable
+from lab.host import privilege
 from lab.model import Limits
 
 if TYPE_CHECKING:
@@ -66,8 +68,11 @@ def prepared(wanted: Wanted, store: Store, build: Callable[[Scenario], Image]) -
     image, given, limits = _find(store, wanted.what, build)
     environment = {**({"TERM": DEFAULT_TERM} if wanted.size else {}), **given, **wanted.environment}
     process = resolve(image, store.lower_directories(image), argv=wanted.command, environment=environment)
+    if process.uid:
+        privilege.require(privilege.Need.OWNERS, f"{image.name}, which runs as user {process.uid},", "run …")
     asked = {name: value for name, value in asdict(wanted.limits).items() if value is not None}
-    return image, process, replace(limits, **asked)
+    others = as_far_as_given(replace(limits, **dict.fromkeys(asked)))
+    return image, process, replace(others, **asked)
 
 
 def _find(store: Store, what: str, build: Callable[[Scenario], Image]) -> tuple[Image, Mapping[str, str], Limits]:

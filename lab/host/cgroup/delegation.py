@@ -42,6 +42,11 @@ def delegates(root: str = "/", host: Mounted | None = None) -> bool:
     return is_booted(root) and os.path.exists(f"{below}/{BUS}") and (host or mounted.host()).is_v2
 
 
+def forget() -> None:
+    """See `lab.host.cgroup.hierarchy.forget`."""
+    _here.clear()
+
+
 _here: list[bool] = []
 
 

@@ -12,6 +12,7 @@ import os
 import time
 
 from lab.errors import GroupGone, LabError
+from lab.host import ownspace
 from lab.host.cgroup import cgroupfs, delegation, mounted
 from lab.lean import signal, suppress
 
@@ -43,6 +44,7 @@ class Group:
             everywhere = self.host.places(self.host.v1)
             places = [place for place in everywhere if os.path.isdir(f"{place}/{self.path}")]
         self.places = tuple(places)
+        self._first = -1
 
     def __repr__(self) -> str:
         return f"Group({self.path!r})"
@@ -77,7 +79,9 @@ class Group:
 
     def make(self, controllers: Iterable[str] = ()) -> None:
         """Make the group and its parents in the hierarchies that every group is in, and in those of
-        ``controllers``. Raises LabError; nothing is left behind then.
+        ``controllers``; an ordinary user to whom none was delegated has groups that are in none.
+
+        Raises LabError; nothing is left behind then.
         """
         host = self.host
         usual = mounted.JOINED if host.unified else mounted.JOINED + mounted.JOINED_WITHOUT_V2
@@ -94,7 +98,7 @@ class Group:
                 with suppress(OSError):
                     os.rmdir(directory)
             raise LabError(f"cgroup {self.path} can't be made: {error}", hint=_remedy(error)) from error
-        if not self.places:
+        if not self.places and not ownspace.here():
             raise LabError("no cgroup hierarchy is mounted", hint=DOCTOR)
 
     def join(self, controller: str) -> bool:
@@ -164,7 +168,15 @@ class Group:
 
     def processes(self) -> set[int]:
         """The process ids in the group and below, without zombies and threads of the kernel: they hold nothing."""
+        if self._first > 0 and not self.places:
+            from lab.host.cgroup import descent  # for an ordinary user without groups
+
+            return descent.family(self._first)
         return cgroupfs.processes(self.directories)
+
+    def follow(self, first: int) -> None:
+        """Where the group is in no hierarchy, its processes are from now on those that descend from ``first``."""
+        self._first = first
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Stop every process in the group where it stands; returns when all have stopped. Where one does not in time
@@ -251,7 +263,7 @@ class Group:
                 raise
         except LabError:
             pass  # no such controller
-        if not self.exists():
+        if self.host.joined() and not self.exists():
             raise GroupGone(f"there is no cgroup {self.path}")
         return None
 

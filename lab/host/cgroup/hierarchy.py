@@ -8,7 +8,8 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from lab.host.cgroup import cgroupfs
+from lab.host import ownspace
+from lab.host.cgroup import cgroupfs, delegation, mounted
 from lab.host.cgroup.mounted import Mounted, mounts
 
 
@@ -73,6 +74,8 @@ class Unused(Hierarchies):
     @classmethod
     def detect(cls, root: Path = Path("/")) -> Unused:
         used = Hierarchies.detect(root)
+        if ownspace.here():
+            return cls()  # other runtimes of the user's are in other namespaces
         places = (Path(place) for place, kind, _ in mounts(str(root)) if kind == "cgroup")
         rest = tuple(dict.fromkeys(place for place in places if place not in used.joined()))
         return cls(v1={name: place for name, place in used.v1.items() if place in rest}, rest=rest)
@@ -82,6 +85,13 @@ class Unused(Hierarchies):
 def host_hierarchies() -> Hierarchies:
     """This host's, read once per process."""
     return Hierarchies.detect()
+
+
+def forget() -> None:
+    """What is known of them holds no more: this process has become somebody else."""
+    host_hierarchies.cache_clear()
+    mounted.forget()
+    delegation.forget()
 
 
 def make_room(path: str) -> None:

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import os
+
+from lab.host import ownspace
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -30,7 +34,10 @@ class Mounted:
 
     @classmethod
     def detect(cls, root: str = "/") -> Mounted:
-        """Read ``root``/proc/self/mountinfo; mount points are taken below ``root``."""
+        """Read ``root``/proc/self/mountinfo; mount points are taken below ``root``.
+
+        To an ordinary user the part that was delegated is all there is: see `delegated`.
+        """
         v1: dict[str, str] = {}
         unified = ""
         for place, kind, options in mounts(root):
@@ -44,7 +51,23 @@ class Mounted:
         if unified:
             with open(f"{unified}/cgroup.controllers") as file:
                 offered = file.read().split()
-        return cls(v1, unified, offered)
+        found = cls(v1, unified, offered)
+        return found.delegated(root) if ownspace.here() else found
+
+    def delegated(self, root: str = "/") -> Mounted:
+        """The part that is an ordinary user's own: in each hierarchy this process's group, or the topmost above it
+        that the user may write to, in the place of the root; hierarchies without one are left out.
+
+        Of a v2 tree that has the controllers nothing is taken: a group in which the user's programs are gives none
+        to groups below it (cgroups(7), "no internal processes").
+        """
+        if self.is_v2:
+            return Mounted({}, "", ())
+        own = groups_of_this_process(root)
+        v1 = {name: _topmost_writable(place, own.get(name, "")) for name, place in self.v1.items()}
+        unified = _topmost_writable(self.unified, own.get("", "")) if self.unified else ""
+        offered = self.unified_controllers if unified else ()
+        return Mounted({name: place for name, place in v1.items() if place}, unified, offered)
 
     @property
     def is_v2(self) -> bool:
@@ -80,6 +103,31 @@ def mounts(root: str = "/") -> Iterator[tuple[str, str, str]]:
         place, _, source = line.partition(" - ")
         kind, _, options = source.split(" ", 2)
         yield below + place.split(" ")[4].replace("\\040", " "), kind, options
+
+
+def groups_of_this_process(root: str = "/") -> dict[str, str]:
+    """Where it is in each hierarchy, by v1 controller and "" for the v2 tree, without a slash at either end."""
+    found: dict[str, str] = {}
+    with open(f"{root.rstrip('/')}/proc/self/cgroup") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            found |= dict.fromkeys(controllers.split(","), path.strip("/"))
+    return found
+
+
+def _topmost_writable(place: str, path: str) -> str:
+    """The first group from ``place`` down to ``path`` in which groups can be made and processes be put, or ""."""
+    names = path.split("/") if path else []
+    for count in range(len(names) + 1):
+        group = "/".join([place, *names[:count]])
+        if all(os.access(one, os.W_OK) for one in (group, f"{group}/cgroup.procs")):
+            return group
+    return ""
+
+
+def forget() -> None:
+    """See `lab.host.cgroup.hierarchy.forget`."""
+    _host.clear()
 
 
 _host: list[Mounted] = []

@@ -60,6 +60,7 @@ class ResourceKind(StrEnum):
     PROCESS = "process"  # a pid with its start time: killed
     FILE = "file"  # a file, socket or symbolic link: unlinked
     DIRECTORY = "directory"  # a tree without mounts: removed with all its files
+    NAMESPACE = "namespace"  # an ordinary user's own: see lab.host.session.strays, which ends what is left in it
     TRACE = "trace"  # an instance of the kernel's tracing, by its name: switched off and removed
     SETTINGS = "settings"  # a file of what the kernel was set to before: written back, see lab.host.kernel.settings
 
@@ -88,6 +89,8 @@ class Resource:
                 return int(self.name) != os.getpid() and start_time(int(self.name)) == self.started
             case ResourceKind.FILE | ResourceKind.DIRECTORY | ResourceKind.SETTINGS:
                 return os.path.lexists(self.name)
+            case ResourceKind.NAMESPACE:
+                return False  # it ends by itself, with its last process
             case ResourceKind.TRACE:
                 return tracefs.exists(self.name)
 
@@ -107,6 +110,8 @@ class Resource:
                 Path(self.name).unlink(missing_ok=True)
             case ResourceKind.DIRECTORY:
                 remove_tree(Path(self.name))
+            case ResourceKind.NAMESPACE:
+                pass
             case ResourceKind.TRACE:
                 tracefs.remove(self.name)
             case ResourceKind.SETTINGS:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.host import privilege
+from lab.host import ownspace, privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.command import run
@@ -101,6 +101,8 @@ def host_checks() -> list[Check]:
         ram,
         compiler,
     ]
+    if privilege.is_rootless():
+        checks += [subordinate_ids, limits]
     found = [check() for check in checks] + [tool(each) for each in TOOLS] + [resource(each) for each in RESOURCES]
     return [*found, criu.check(), *restrictions.restriction_checks()]
 
@@ -133,6 +135,8 @@ def ground() -> Check:
 def cgroup(hierarchies: Hierarchies | None = None) -> Check:
     """The controllers that lab limits and accounts with, and the right to make groups under them."""
     found = hierarchies or Hierarchies.detect()
+    if privilege.is_rootless():
+        return _delegated(found)
     places = {name: found.mount_of(name) for name in CONTROLLERS}
     absent = [name for name, place in places.items() if place is None]
     sealed = sorted({str(place) for place in places.values() if place and not os.access(place, os.W_OK)})
@@ -152,6 +156,48 @@ def cgroup(hierarchies: Hierarchies | None = None) -> Check:
         remedy=f"mount -o remount,rw {sealed[0] if sealed else ''}" if may_write else privilege.remedy(),
         required_by=ALL,
     )
+
+
+def _delegated(found: Hierarchies) -> Check:
+    """An ordinary user's instances run without a group as well: see `limits`."""
+    given = [name for name in CONTROLLERS if found.mount_of(name)]
+    return Check(name="cgroups", ok=True, found=f"yours: {', '.join(given) or 'none'}", required_by=ALL)
+
+
+def limits() -> Check:
+    """What an ordinary user has been given a group for; without, an instance takes what it wants."""
+    found = Hierarchies.detect()
+    lacking = [name for name in CONTROLLERS if found.mount_of(name) is None]
+    return Check(
+        name="limits",
+        ok=not lacking,
+        found="of memory, processors and processes can be set"
+        if not lacking
+        else f"none by {', '.join(lacking)}: "
+        "instances run without, nothing is accounted for, and --memory, --cpus and --pids are errors",
+        remedy="have an administrator give you a control group of your own: docs/rootless.md",
+    )
+
+
+def subordinate_ids() -> Check:
+    """Whether an image's files can have owners, and its applications other users than root."""
+    count = sum(size for _, _, size in ownspace.table())
+    return Check(
+        name="subordinate ids",
+        ok=ownspace.has_ids(),
+        found=f"{count} users and groups in your namespace"
+        if ownspace.has_ids()
+        else "none: an image's files all become yours, nothing is built, an application of another user can't run",
+        remedy=privilege.GIVE_IDS,
+    )
+
+
+def hosts_root() -> Check:
+    """What root of a namespace is not."""
+    return Check(
+        name="root of the host", ok=False, found="not yours, and not needed by process and container",
+        remedy=privilege.AS_ROOT.format("doctor"),
+    )  # fmt: skip
 
 
 def owner_of_cgroups(root: str = "/", hierarchies: Hierarchies | None = None) -> Check:

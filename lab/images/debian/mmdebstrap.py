@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import CommandError, ImageError
+from lab.host import privilege
 from lab.host.command import run
 from lab.host.survey.virtualisation import platform
 from lab.host.units import format_bytes
@@ -69,4 +71,8 @@ def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str], so
         raise ImageError(
             f"Debian {suite} could not be fetched: {trouble.what}", hint=trouble.hint, detail=trouble.line
         ) from error
+    if privilege.is_rootless():
+        # Nodes can't be made: the host's were bound there meanwhile. The folder is as old as when it was unpacked.
+        packed = (root / "boot").stat().st_mtime_ns
+        os.utime(root / "dev", ns=(packed, packed))
     return sources

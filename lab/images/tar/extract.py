@@ -27,7 +27,7 @@ from lab.images.tar.bounds import Bounds
 from lab.images.tar.compression import Ahead
 from lab.images.tar.inodes import HOLE_BYTES, set_metadata, set_metadata_by_name, write, write_with_holes
 from lab.images.tar.tarstream import Member, TarStream
-from lab.images.tree import OPAQUE, is_whiteout
+from lab.images.tree import is_whiteout, opaque_mark
 
 WHITEOUT = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
@@ -307,7 +307,7 @@ class Extractor:
 
     def _hide(self, directory: int, folder: bytes, name: bytes) -> None:
         if name == OPAQUE_MARKER:
-            os.setxattr(directory, OPAQUE, b"y")
+            os.setxattr(directory, opaque_mark(), b"y")
             return
         if name.startswith(WHITEOUT + WHITEOUT):
             return  # aufs's own bookkeeping, which the specification lets one ignore
@@ -326,7 +326,7 @@ class Extractor:
     def _make_opaque(self, directory: int, name: bytes) -> None:
         descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
         try:
-            os.setxattr(descriptor, OPAQUE, b"y")
+            os.setxattr(descriptor, opaque_mark(), b"y")
         finally:
             os.close(descriptor)
 
@@ -360,4 +360,6 @@ def _remedy(error: OSError) -> str:
             return "free some disk space, or set LAB_HOME to a larger disk"
         case errno.EOPNOTSUPP:
             return "set LAB_HOME to a file system with extended attributes"
+        case errno.EINVAL if privilege.is_rootless():
+            return "its owner is none of your subordinate ids; an administrator can give you more: docs/rootless.md"
     return "the archive is broken"

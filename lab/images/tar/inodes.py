@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from lab.host import ownspace
 from lab.images.tar import tarstream
 from lab.images.tar.tarstream import Member
 
@@ -41,9 +42,14 @@ def write_with_holes(file: int, pieces: Iterator[memoryview], member: Member) ->
     os.ftruncate(file, member.size_bytes)
 
 
+def has_owners() -> bool:
+    """Whether files can be given to others. In the namespace of a user without subordinate ids all are root's."""
+    return not ownspace.keeps_groups()
+
+
 def set_metadata(file: int, member: Member) -> None:
     """Owner first: chown(2) clears set-uid and file capabilities."""
-    if member.uid or member.gid:
+    if (member.uid or member.gid) and has_owners():
         os.fchown(file, member.uid, member.gid)
     os.fchmod(file, member.mode)
     for key, value in member.xattrs.items():
@@ -55,7 +61,8 @@ def set_metadata(file: int, member: Member) -> None:
 
 def set_metadata_by_name(directory: int, name: bytes, member: Member) -> None:
     """For what can't be opened: a link, a device or a FIFO that this process has just made."""
-    os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
+    if has_owners():
+        os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
     if member.kind != tarstream.SYMLINK:
         os.chmod(name, member.mode, dir_fd=directory)
     for key, value in member.xattrs.items():

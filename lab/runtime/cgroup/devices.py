@@ -11,6 +11,7 @@ import os
 import struct
 
 from lab.errors import LaunchError, UsageError
+from lab.host import ownspace
 from lab.record import replace
 from lab.runtime.config.model import DeviceRule
 
@@ -57,9 +58,10 @@ def guard(group: Group, rules: Sequence[DeviceRule]) -> None:
     """Apply ``rules``, the last one that matches deciding, to everything in ``group``.
 
     No rules, no guard. Again for the same group: the new rules take the old ones' place. Raises LaunchError when
-    this host can't guard: never without saying so.
+    this host can't guard: never without saying so. In a user namespace the kernel lets nobody make a node that could
+    be opened, and an ordinary user attach no program: what is in an instance's /dev is then all that there is.
     """
-    if not rules:
+    if not rules or ownspace.here():
         return
     rules = that_matter([_normal(rule) for rule in rules])
     try:

@@ -12,6 +12,7 @@ import errno
 import os
 
 from lab.errors import GroupGone, LimitError, UsageError
+from lab.host import ownspace
 from lab.host.cgroup import cgroupfs
 from lab.host.cgroup.cgroupfs import V1_UNLIMITED
 from lab.host.cgroup.group import DOCTOR, Group
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 ALWAYS = ("devices", "blkio")
 """The v1 controllers that are joined beside the usual ones: to guard devices, to account for reads and writes."""
+
+NOT_YOURS = "you have been given no"
+DELEGATE = "leave the limit out, or have an administrator give you a group of that controller: docs/rootless.md"
 
 ROUNDED = "memory."  # its files hold whole pages
 NOT_SHOWN_AS_SET = ("memory.oom_control",)
@@ -133,8 +137,9 @@ def _refuse_what_is_missing(group: Group, settings: list[Setting]) -> None:
     for setting in settings:
         if setting.controller != "cgroup" and not group.host.mount_of(setting.controller):
             raise LimitError(
-                f"linux.resources.{setting.name}: this host has no {setting.controller} cgroup controller",
-                hint=DOCTOR,
+                f"linux.resources.{setting.name}: {NOT_YOURS if ownspace.here() else 'this host has no'} "
+                f"{setting.controller} cgroup controller",
+                hint=DELEGATE if ownspace.here() else DOCTOR,
             )
 
 

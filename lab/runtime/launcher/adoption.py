@@ -80,6 +80,7 @@ def adopt(launcher: Launcher, spec: Spec, pid: int, timeline: Timeline, *, paren
                 handle.found(pid, os.pidfd_open(pid))
             except ProcessLookupError as error:
                 raise LabError(f"{spec.name} has ended") from error
+        cgroup.group.follow(pid)
         container.own(owned)
     with launcher._registry:
         launcher._containers[spec.name] = container

@@ -22,7 +22,7 @@ from typing import Protocol, Self
 
 import lab
 from lab.errors import ExitUnknown, LabError, LaunchError
-from lab.host.cgroup import delegation
+from lab.host.cgroup import delegation, descent
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.systemd import Scope, holds
@@ -109,6 +109,8 @@ class Container:
 
     def kill(self) -> None:
         """SIGKILL to everything in the container; returns when it is dead. Idempotent."""
+        if not self.cgroup.directories:
+            descent.kill_below(self.pid, END_TIMEOUT_SECONDS, pidfd=self.pidfd)
         self._handle.send_signal(signal.SIGKILL)
         self.cgroup.kill(END_TIMEOUT_SECONDS)
 
@@ -283,6 +285,7 @@ class Launcher:
                 handle.wait_started(isolated_is_enough=spec.hold)
             except LaunchError as error:
                 raise (checkpoint.failure(error, told) if spec.checkpoint else explained_by(cgroup, error)) from None
+            cgroup.group.follow(handle.pid)
             container.own(undo)
         with self._registry:
             self._containers[spec.name] = container
@@ -399,6 +402,8 @@ class Launcher:
 
     def _end(self, handle: Handle, cgroup: ControlGroup) -> None:
         """Kill and wait: a child that is on its way to execve too."""
+        if not cgroup.directories and handle.pidfd >= 0:
+            descent.kill_below(handle.pid, END_TIMEOUT_SECONDS, pidfd=handle.pidfd)
         handle.send_signal(signal.SIGKILL)
         with suppress(ExitUnknown):
             if handle.wait(END_TIMEOUT_SECONDS if handle.pidfd >= 0 else 0.0) is None:

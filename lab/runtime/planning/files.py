@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lab.host import syscalls
+from lab.host import ownspace, syscalls
 from lab.runtime.config import mountoptions, schema, validate
 from lab.runtime.planning import lsm
 from lab.runtime.rootfs.mounts import (
@@ -49,6 +49,7 @@ def operations(
     """
     found: list[Operation] = []
     kinds = {space.type for space in config.linux.namespaces}
+    bound = "user" in kinds or ownspace.here()
     for number, mount in enumerate(config.mounts):
         path = f"mounts[{number}]"
         if mount.type in ("cgroup", "cgroup2"):
@@ -59,11 +60,11 @@ def operations(
         else:
             found.append(_operation(config, mount, path, bundle))
         if _destination(mount) == "/dev" and mount.type == "tmpfs":
-            found.append(DefaultDevices(target="/dev", bind="user" in kinds))
+            found.append(DefaultDevices(target="/dev", bind=bound))
     covered = any(_destination(mount) == "/dev" for mount in config.mounts)
     if bundle and not covered and validate.own_mounts(config.linux):
-        found.append(DefaultDevices(target="/dev", bind="user" in kinds))  # in the root's own, as in runc
-    nodes = [_node(device, bind="user" in kinds) for device in config.linux.devices]
+        found.append(DefaultDevices(target="/dev", bind=bound))  # in the root's own, as in runc
+    nodes = [_node(device, bind=bound) for device in config.linux.devices]
     return found + [node for node in nodes if node.target not in ELSEWHERE]
 
 

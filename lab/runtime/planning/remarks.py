@@ -80,6 +80,8 @@ def _groups(plan: Plan) -> str:
     if plan.cgroups.unified:
         directories.append(Path(plan.cgroups.unified))
         hierarchies.append("v2 since its birth")
+    if not directories:
+        return "none: its user has been given none"
     return f"{'/'.join(directories[0].parts[-LEVELS:])} of {', '.join(hierarchies)}"
 
 

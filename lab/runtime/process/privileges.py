@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 
-from lab.host import syscalls
+from lab.host import ownspace, syscalls
 from lab.lean import signal
 
 TYPE_CHECKING = False
@@ -83,7 +83,8 @@ def drop_privileges(process: ProcessPlan) -> None:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.umask(process.umask)
-    os.setgroups(process.groups)
+    if process.groups or not ownspace.keeps_groups():
+        os.setgroups(process.groups)
     os.setresgid(process.gid, process.gid, process.gid)
     os.setresuid(process.uid, process.uid, process.uid)
     syscalls.capset(

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from lab.host import syscalls
+from lab.host import ownspace, syscalls
 from lab.host.syscalls import (
     MOUNT_ATTR_RDONLY,
     MS_RDONLY,
@@ -76,8 +76,13 @@ class OverlayRoot(Operation):
 
 
 def overlay_options(lower: str, upper: str, work: str) -> str:
-    """The last two off, whatever the kernel's default: an upper layer that becomes an image's has to be complete."""
-    return f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off"
+    """The last two off, whatever the kernel's default: an upper layer that becomes an image's has to be complete.
+
+    An ordinary user's overlay marks what it has to mark by attributes that a user may set, and then both are off by
+    themselves (overlayfs.rst, "User xattr").
+    """
+    complete = "userxattr" if ownspace.here() else "redirect_dir=off,metacopy=off"
+    return f"lowerdir={lower},upperdir={upper},workdir={work},{complete}"
 
 
 class DirectoryRoot(Operation):

@@ -75,6 +75,11 @@ class Bearer:
         self._births = -1
         self._is_of_use = os.uname().machine == "x86_64"  # what scripts are written for
 
+    @property
+    def pid(self) -> int:
+        """The process, -1 where there is none."""
+        return self._pid
+
     def bear(self, plan: Plan, stdio: list[int]) -> Started | None:
         """Step 1, and the child goes on by itself; None for a plan that is not for this way, or without a child."""
         if not self._is_of_use or not child.can_be(plan):

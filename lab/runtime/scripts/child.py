@@ -14,7 +14,7 @@ import fcntl
 import os
 import struct
 
-from lab.host import syscalls
+from lab.host import ownspace, syscalls
 from lab.host.syscalls import AT_FDCWD
 from lab.lean import dumps, signal
 from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan
@@ -205,7 +205,8 @@ def drop_privileges(script: Script, process: ProcessPlan) -> None:
             script.call("prctl", syscalls.PR_CAPBSET_DROP, number, 0, 0, 0)
     script.call("prctl", syscalls.PR_SET_KEEPCAPS, 1, 0, 0, 0)
     script.call("umask", process.umask)
-    script.call("setgroups", len(process.groups), struct.pack(f"<{len(process.groups)}I", *process.groups))
+    if process.groups or not ownspace.keeps_groups():
+        script.call("setgroups", len(process.groups), struct.pack(f"<{len(process.groups)}I", *process.groups))
     script.call("setresgid", process.gid, process.gid, process.gid)
     script.call("setresuid", process.uid, process.uid, process.uid)
     capset(script, process.effective | kept, process.permitted | kept, process.inheritable)

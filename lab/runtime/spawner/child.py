@@ -6,6 +6,7 @@ Standard library only; see `lab.runtime.spawner.spawner`.
 from __future__ import annotations
 
 import os
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,3 +46,10 @@ class Child:
         self.started.kill()
         if self.companion is not None:
             self.companion.kill()
+
+
+def readable(descriptor: int) -> bool:
+    """Whether a read(2) would not wait."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

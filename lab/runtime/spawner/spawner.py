@@ -13,8 +13,7 @@ spawner goes on as its parent, holds its network, writes down its exit code, and
 asks for it by CLAIM; when the instance has ended without one, it removes the session as above.
 
 Client to spawner: LAUNCH, EXECUTE, PROCEED, KEEP, CLAIM, QUIT. Back: READY once; ISOLATED, EXECUTED, RESTORED,
-FAILED, EXITED, and STEP where a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, taken when
-poll(2) returned.
+FAILED, EXITED, and STEP if a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, by poll(2).
 """
 
 from __future__ import annotations
@@ -27,13 +26,14 @@ import sys
 import time
 
 from lab.host import syscalls
+from lab.host.cgroup import descent
 from lab.lean import signal, suppress
 from lab.runtime import container
 from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
 from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
 from lab.runtime.process import account
 from lab.runtime.scripts.bearer import Bearer
-from lab.runtime.spawner.child import Child
+from lab.runtime.spawner.child import Child, readable
 
 INHERITED = (account,)
 """Modules that most children need and find imported: nobody says HOME for lab's own containers."""
@@ -314,7 +314,7 @@ class Spawner:
         self.unwatch(child.started.status)
         # The channel closed before, at the helper's execve; but poll may report both at once, messages and all.
         channel = child.started.channel.fileno()
-        while channel in self.handlers and _readable(channel):
+        while channel in self.handlers and readable(channel):
             self.on_channel(child, at)
         if child.status_text:
             number = int(child.status_text)
@@ -334,7 +334,7 @@ class Spawner:
         """Whatever it still said is heard first; then the one EXITED or FAILED that ends its story."""
         started = child.started
         for descriptor in (started.channel.fileno(), started.status):
-            while descriptor in self.handlers and _readable(descriptor):
+            while descriptor in self.handlers and readable(descriptor):
                 self.handlers[descriptor](at)
         for descriptor in (started.channel.fileno(), started.status, started.pidfd):
             self.unwatch(descriptor)
@@ -355,6 +355,7 @@ class Spawner:
             child.failure = {"step": Instead.CRIU, "number": 0, "text": complaint}
             code = 125
         del self.children[child.identity]
+        self.end_orphans(child)
         code = 128 - code if code < 0 else code
         if self.detached is not None and self.detached.identity == child.identity:
             self.detached.ended(code)
@@ -367,6 +368,11 @@ class Spawner:
         else:
             self.tell(child, "EXITED", code=code, at=at)
         started.close()
+
+    def end_orphans(self, child: Child) -> None:
+        """Of an ordinary user's last instance: what its end has left to this process, and no control group holds."""
+        if child.plan is not None and not any(one.plan for one in self.children.values()):
+            descent.end_orphans({self.bearer.pid, *(one.started.pid for one in self.children.values())})
 
     def start_anew(self, child: Child) -> None:
         """Its script did not work out. Whatever the reason was, it will be told by the way that tells reasons."""
@@ -416,12 +422,6 @@ class Spawner:
                 self.client.send(name, descriptors=descriptors, **fields)
 
 
-def _readable(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
-
-
 def main(descriptor: int, session: str, scratch: str, command: list[str]) -> None:
     """Serve the client at ``descriptor`` until it is gone, then clean up after it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):  # the client unwinds, not we
@@ -436,7 +436,8 @@ def main(descriptor: int, session: str, scratch: str, command: list[str]) -> Non
     gc.freeze()
     gc.disable()
     client.send("READY", id="")
-    spawner.serve()
+    with descent.Gathering():
+        spawner.serve()
     from lab.runtime.spawner import cleanup  # what it imports, every fork would copy
 
     cleanup.clean_up(spawner.children.values(), session, scratch, command)

@@ -1,0 +1,223 @@
+"""How an ordinary user's lab becomes root of a user namespace of its own, so that the same code can run in it.
+
+Once per command: the process itself moves, and all that it starts is born there. The program does not change, nothing
+of lab's is setuid, and nobody stays outside: what is to be had there alone, the host's network, is not left. With the
+user namespace comes a mount namespace, since mounting is allowed in one that the user namespace owns.
+
+Root in there is the user who has typed the command, and the other ids are that user's subordinate ones (subuid(5)),
+which newuidmap(1) maps; where there are none, there is root alone.
+Sources: user_namespaces(7), mount_namespaces(7), newuidmap(1), subuid(5).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CommandError, LabError
+from lab.host import ownspace, private, privilege, syscalls
+from lab.host.cgroup.hierarchy import forget
+from lab.host.command import run
+from lab.host.home import home, runtime_root
+
+SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
+TIMEOUT_SECONDS = 20.0
+DONE = b"mapped"
+MAPPING = "apt-get install uidmap; /etc/subuid and /etc/subgid say which are yours (subuid(5))"
+NO_NAMESPACE = "lab doctor; in a container it needs to be one that may make user namespaces"
+ELSEWHERE = "set LAB_HOME and XDG_RUNTIME_DIR to folders of your own"
+WHOLE = 65_536
+"""As many ids as an image may expect; useradd(8) gives that many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """A user and a group, and the ranges that are theirs as well: the first id, and how many, which may be 0."""
+
+    user: int
+    group: int
+    users: tuple[int, int] = (0, 0)
+    groups: tuple[int, int] = (0, 0)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nobody else to be."""
+        return not (self.users[1] and self.groups[1])
+
+
+def ids_of(user: int, group: int, subuid: Path = SUBUID, subgid: Path = SUBGID) -> Ids:
+    """What this host's administrator has given to that user."""
+    return Ids(user=user, group=group, users=_range(user, subuid), groups=_range(user, subgid))
+
+
+def remark(ids: Ids) -> str:
+    """What a user without subordinate ids has to know, "" for others."""
+    if not ids.is_alone:
+        return ""
+    return (
+        "you have no subordinate ids (/etc/subuid): all files of an image become yours, and an application of "
+        f"another user than root can't run. A range would mend that: {privilege.GIVE_IDS}"
+    )
+
+
+def enter() -> Ids:
+    """Become root of a user namespace, in a mount namespace of its own; whoever is root already stays as he is.
+
+    To be called while this process has one thread. Raises LabError where the kernel, or the owner of a folder that
+    lab would use, does not allow it; this process is then good for nothing but ending.
+    """
+    ids = ids_of(privilege.user_id(), privilege.group_id())
+    if privilege.granted(privilege.Need.CONTAIN):
+        return ids
+    for folder in (home(), runtime_root()):
+        require_safe(folder)
+        try:
+            private.make_folder(folder)
+        except OSError as error:
+            raise LabError(f"{folder} can't be made: {error.strerror}", hint=ELSEWHERE) from error
+    private.tighten(home())  # an image's files may be programs that change their user to this one
+    helper = None if ids.is_alone else _Helper(ids)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+    except OSError as error:
+        if helper is not None:
+            helper.give_up()
+        raise LabError(f"a user namespace can't be made: {error.strerror}", hint=NO_NAMESPACE) from error
+    if helper is not None:
+        helper.map()
+        os.setgroups([])
+    else:
+        _map_alone(ids)
+    # As after an exec of the user's own program: who may look at this process is who may be its user (ptrace(2)).
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    _announce(ids.user)
+    return ids
+
+
+def join(pid: int) -> None:
+    """Become root of the user namespace in which ``pid`` is, one that `enter` made in another command of this user's.
+
+    Raises LabError.
+    """
+    user = privilege.user_id()
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+        finally:
+            os.close(namespace)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+    except OSError as error:
+        raise LabError(f"the user namespace of process {pid} can't be joined: {error.strerror}") from error
+    _announce(user)
+    if ownspace.has_ids():
+        os.setgroups([])
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+
+def _announce(user: int) -> None:
+    """What was found out before holds no more."""
+    ownspace.announce(user)
+    forget()
+
+
+def require_safe(folder: Path) -> None:
+    """Raise LabError unless ``folder``, as far as it is there, is this user's, and nobody else can put another in its
+    place. Links on the way are followed: whoever may set one is asked about as well.
+    """
+    user = privilege.user_id()
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    for place in dict.fromkeys((there, there.resolve())):
+        for step in (place, *place.parents):
+            found = step.lstat()
+            writable = bool(found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+            if found.st_uid not in (0, user) or (writable and not stat.S_ISLNK(found.st_mode)):
+                whose = "can be changed by others" if found.st_uid in (0, user) else "is another user's"
+                raise LabError(f"{folder} is no place for lab: {step} {whose}", hint=ELSEWHERE)
+    if os.path.lexists(folder) and folder.stat().st_uid != user:
+        raise LabError(f"{folder} is not yours", hint=ELSEWHERE)
+
+
+def _name_of(user: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(user).pw_name
+    return ""
+
+
+def _range(user: int, path: Path) -> tuple[int, int]:
+    """The longest range of the user's, by name or by number (subuid(5)); no more of it than anybody needs."""
+    names, found = {str(user), _name_of(user)} - {""}, (0, 0)
+    with suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text().splitlines():
+            name, _, rest = line.strip().partition(":")
+            first, _, count = rest.partition(":")
+            if name in names and first.isdecimal() and count.isdecimal() and int(count) > found[1]:
+                found = int(first), min(int(count), WHOLE - 1)
+    return found
+
+
+class _Helper:
+    """A child that stays outside, where newuidmap(1) is allowed to, and maps the ids when it is told. A table of more
+    than one id is written from outside, and once (user_namespaces(7)).
+    """
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids, self._parent = ids, os.getpid()
+        self._ours, theirs = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                self._ours.close()
+                self._serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def map(self) -> None:
+        """Raises LabError with what newuidmap said."""
+        self._ours.sendall(b"1")
+        failed = self._end()
+        if failed != DONE:
+            raise LabError(
+                "your subordinate ids can't be mapped", hint=MAPPING, detail=failed.decode(errors="replace")
+            )
+
+    def give_up(self) -> None:
+        self._ours.shutdown(socket.SHUT_WR)
+        self._end()
+
+    def _end(self) -> bytes:
+        with self._ours:
+            said = b"".join(iter(lambda: self._ours.recv(4096), b""))
+        os.waitpid(self._pid, 0)
+        return said
+
+    def _serve(self, theirs: socket.socket) -> None:
+        if not theirs.recv(1):
+            return
+        try:
+            for program, own, (first, count) in (
+                ("newuidmap", self._ids.user, self._ids.users),
+                ("newgidmap", self._ids.group, self._ids.groups),
+            ):
+                words = [program, str(self._parent), "0", str(own), "1", "1", str(first), str(count)]
+                run(words, timeout_seconds=TIMEOUT_SECONDS, hint=MAPPING)
+        except CommandError as error:
+            theirs.sendall((error.detail or error.message).encode())
+        else:
+            theirs.sendall(DONE)
+
+
+def _map_alone(ids: Ids) -> None:
+    """What a process may do for itself: one id, and no way to leave groups (user_namespaces(7))."""
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {ids.user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {ids.group} 1")
+    except OSError as error:
+        raise LabError(f"a user namespace can't be used: {error.strerror}", hint=NO_NAMESPACE) from error

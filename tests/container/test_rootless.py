@@ -1,0 +1,249 @@
+"""lab by an ordinary user: the same commands, in a user namespace of lab's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from students import COUNT, FIRST, USER, Student, can_read_lab, enrolled
+
+from lab.host.cgroup import mounted
+from lab.inside.build import program
+
+BACKENDS = ("process", "container")
+LEFT_BY_ITS_PARENT = "(setsid sleep 4711 &)"
+GONE_SECONDS = 10.0
+V1 = ("memory", "cpu", "cpuacct", "pids", "freezer", "devices")
+DOCKERFILE = """
+FROM small
+RUN mkdir -p /srv/a /srv/b && echo one > /srv/a/one && echo two > /srv/b/two && chown -R 33:44 /srv
+RUN rm /srv/a/one && rm -r /srv/b && mkdir /srv/b && echo three > /srv/b/three && chmod 4755 /srv/b/three
+COPY --chown=7:8 file /srv/
+USER 33:44
+CMD ["sh", "-c", "id -u; id -g; ls /srv/a /srv/b; stat -c '%u %g %a' /srv/b/three /srv/file"]
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(busybox_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system as a tar, in which something belongs to another than root."""
+    path = tmp_path_factory.mktemp("rootless") / "small.tar"
+    owned = ["--mtime=@0", "--sort=name", "--owner=0", "--group=0"]
+    subprocess.run(["tar", *owned, "-C", busybox_root, "-cf", path, "."], check=True)
+    (busybox_root / "owned").mkdir()
+    other = ["--mtime=@0", "--owner=99", "--group=98"]
+    subprocess.run(["tar", *other, "-C", busybox_root, "-rf", path, "./owned"], check=True)
+    (busybox_root / "owned").rmdir()
+    return path
+
+
+@pytest.fixture
+def place(missing: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that the user can reach."""
+    import tempfile
+
+    if not can_read_lab():
+        missing("checkout that others than root may read")
+    with tempfile.TemporaryDirectory(prefix="lab-test-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def student(place: Path, archive: Path) -> Iterator[Student]:
+    """One with subordinate ids, without a control group, and with an image."""
+    with enrolled(place) as made:
+        import_into(made, archive)
+        yield made
+        wait_until(lambda: made.left() == [])
+
+
+def import_into(student: Student, archive: Path) -> None:
+    """The image, and lab's helper, which takes a compiler ten seconds."""
+    compiled = program().parent
+    copy = student.store / "inside" / compiled.name
+    shutil.copytree(compiled, copy)
+    for folder in (copy, *copy.rglob("*"), *list(copy.parents)[:4]):
+        os.chown(folder, USER, USER)
+    target = student.folder / "small.tar"
+    target.write_bytes(archive.read_bytes())
+    student.must("image", "import", str(target), "small")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_is_root_inside_and_the_user_outside(student: Student, backend: str) -> None:
+    script = "id -u; stat -c %u:%g /owned; tr -s ' ' < /proc/self/uid_map; touch /made; exit 7"
+    done = student.lab("run", "--on", backend, "small", "--", "sh", "-c", script)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.split("\n")[:2] == ["0", "99:98"]
+    assert f" 0 {USER} 1\n 1 {FIRST} {COUNT - 1}" in done.stdout
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_has_left_its_parent_ends_with_the_command(student: Student, backend: str) -> None:
+    done = student.lab("run", "--on", backend, "small", "--", "sh", "-c", f"{LEFT_BY_ITS_PARENT}; sleep 1")
+    assert done.returncode == 0, done.stderr
+    assert student.left() == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_after_sigkill_nothing_is_left(student: Student, backend: str) -> None:
+    process = student.begin("run", "--on", backend, "small", "--", "sh", "-c", f"{LEFT_BY_ITS_PARENT}; sleep 4712")
+    wait_until(lambda: any("4711" in line for line in student.processes().values()))
+    wait_until(lambda: any("4712" in line for line in student.processes().values()))
+    process.kill()
+    process.communicate()
+    wait_until(lambda: student.left() == [])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_detached_instance_is_asked_from_outside_its_namespace(student: Student, backend: str) -> None:
+    serve = "mkdir /www; echo hello > /www/index.html; httpd -p 8000 -h /www; sleep 4713"
+    student.must(
+        "run", "-d", "--on", backend, "--name", "web", "-p", "0:8000", "--wait", "small", "--", "sh", "-c", serve
+    )
+    port = student.must("port", "web").split(":")[-1].strip()
+    assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read() == b"hello\n"
+    assert student.must("exec", "web", "--", "id", "-u").strip() == "0"
+    assert "web" in student.must("top", "--once")
+    assert student.must("stop", "--time", "1", "web").strip() == "web"
+    assert "Exited" in student.must("ps", "-a")
+    student.must("rm", "web")
+
+
+def test_a_new_supervisor_joins_the_namespace_of_the_old_one(student: Student) -> None:
+    student.must("run", "-d", "--name", "orphan", "small", "--", "sleep", "4714")
+    kill(student, "lab.supervisor")
+    assert "supervisor lost" in student.must("ps")
+    assert student.must("exec", "orphan", "--", "id", "-u").strip() == "0"
+    student.must("rm", "-f", "orphan")
+
+
+def test_strays_of_a_bare_process_end_with_the_next_command(student: Student) -> None:
+    """All of lab's processes are killed at once, and so is what the instance's end is told by."""
+    student.must("run", "-d", "--on", "process", "--name", "bare", "small", "--", "sh", "-c", "sleep 4715")
+    student.must("exec", "bare", "--", "sh", "-c", LEFT_BY_ITS_PARENT)
+    kill(student, "lab.supervisor", "lab.runtime.spawner", "4715", "/.lab/inside")
+    wait_until(lambda: list(student.processes().values()) == ["sleep 4711 "])
+    student.must("clean")
+    student.must("rm", "bare")
+    assert student.left() == []
+
+
+def test_a_limit_that_can_t_be_set_is_an_error_by_name(student: Student) -> None:
+    for option, value in (("--memory", "64M"), ("--cpus", "0.5"), ("--pids", "20")):
+        done = student.lab("run", option, value, "small", "--", "true")
+        assert done.returncode != 0
+        assert option in done.stderr
+        assert "docs/rootless.md" in done.stderr
+
+
+def test_a_container_sees_no_control_group_of_its_user_s(student: Student) -> None:
+    assert student.must("run", "small", "--", "find", "/sys/fs/cgroup").split() == ["/sys/fs/cgroup"]
+
+
+def test_a_start_is_explained(student: Student) -> None:
+    done = student.lab("run", "--explain", "small", "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert "place in cgroups" in done.stdout + done.stderr
+
+
+def test_other_backends_say_what_they_need(student: Student) -> None:
+    done = student.lab("run", "--on", "microvm", "small", "--", "true")
+    assert (done.returncode, "sudo" in done.stderr) == (1, True)
+
+
+def test_with_groups_of_its_own_limits_hold(place: Path, archive: Path, missing: Callable[[str], None]) -> None:
+    host = mounted.host()
+    if any(name not in host.v1 for name in V1):
+        missing("cgroup v1 with the controllers that would be delegated")
+    with enrolled(place, groups=[*V1, *([""] if host.unified else [])]) as student:
+        import_into(student, archive)
+        script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max; tail /dev/zero"
+        limits = ("--memory", "32M", "--pids", "20")
+        done = student.lab("run", *limits, "small", "--", "sh", "-c", script)
+        assert done.stdout.split() == [str(32 << 20), "20"]
+        assert done.returncode == 128 + signal.SIGKILL
+        assert student.left() == []
+
+
+def test_a_user_without_subordinate_ids_has_root_alone(place: Path, archive: Path) -> None:
+    with enrolled(place, ids=False) as student:
+        import_into(student, archive)
+        done = student.lab(
+            "run", "small", "--", "sh", "-c", "id -u; stat -c %u:%g /owned; wc -l < /proc/self/uid_map"
+        )
+        assert done.stdout.split() == ["0", "0:0", "1"], done.stderr
+        assert "--add-subuids" in done.stderr
+        (student.folder / "Dockerfile").write_text("FROM small\nUSER 33\n")
+        built = student.lab("build", str(student.folder), "-t", "other")
+        assert built.returncode == 1
+        assert "--add-subuids" in built.stderr
+        assert student.left() == []
+
+
+def test_a_build_has_the_same_digest_as_root_s(student: Student, archive: Path, lab_home: Path) -> None:
+    context = student.folder / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / "file").write_text("x")
+    stamp = {"SOURCE_DATE_EPOCH": "1700000000"}
+    digests = []
+    for who in ("student", "root"):
+        told = student.folder / "home" / "digest" if who == "student" else student.folder / "digest"
+        words = ("build", str(context), "-t", "owners", "--iidfile", str(told))
+        if who == "student":
+            student.must(*words, **stamp)
+        else:
+            lab = ["python", "-m", "lab.cli.main"]
+            subprocess.run([*lab, "image", "import", str(archive), "small"], check=True, capture_output=True)
+            subprocess.run([*lab, *words], check=True, capture_output=True, env=os.environ | stamp)
+            subprocess.run([*lab, "image", "rm", "owners", "small"], check=True, capture_output=True)
+        digests.append(told.read_text())
+    assert digests[0] == digests[1]
+    said = student.must("run", "owners").split()
+    assert said == ["33", "44", "/srv/a:", "/srv/b:", "three", "0", "0", "4755", "7", "8", "644"]
+
+
+@pytest.mark.parametrize("variable", ["LAB_HOME", "XDG_RUNTIME_DIR"])
+def test_a_place_that_others_can_change_is_refused(student: Student, variable: str) -> None:
+    for mode, owner in ((0o777, USER), (0o755, USER + 1)):
+        folder = student.folder / f"{mode:o}-{owner}"
+        folder.mkdir()
+        os.chown(folder, owner, owner)
+        folder.chmod(mode)
+        (link := student.folder / f"{folder.name}.link").symlink_to(folder)
+        for given in (folder, folder / "deeper", link):
+            done = student.lab("run", "small", "--", "true", **{variable: str(given)})
+            assert done.returncode == 1, given
+            assert "is no place for lab" in done.stderr
+        assert list(folder.iterdir()) == []
+
+
+def test_doctor_says_what_each_lack_costs(student: Student) -> None:
+    told = student.lab("doctor", "--on", "process,container").stdout
+    assert "limits" in told
+    assert student.lab("doctor", "--on", "process,container").returncode == 0
+    assert student.lab("doctor", "--on", "vm").returncode == 1
+
+
+def kill(student: Student, *words: str) -> None:
+    """SIGKILL to those processes of the user's whose command line holds one of the words."""
+    for pid, line in student.processes().items():
+        if any(word in line for word in words):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(word in line for line in student.processes().values() for word in words))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

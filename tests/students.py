@@ -1,0 +1,134 @@
+"""An ordinary user of this host, for tests: an account that exists in a mount namespace alone, so that the host's own
+files stay as they are; with subordinate ids or without, with control groups of its own or without.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.host.cgroup import mounted
+
+SLOT = os.getpid() % 1000  # what else runs tests on this host has another user
+COUNT = 65_536
+USER, FIRST = 20_002 + SLOT, 700_000 + (SLOT + 1) * COUNT
+NAME = "lab-student"
+PROGRAM = ("-m", "lab.cli.main")
+SECONDS = 120.0
+ENTER = """
+folder=$1; shift
+for name in passwd group subuid subgid; do mount --bind "$folder/$name" "/etc/$name"; done
+for group in $GROUPS_OF_STUDENT; do echo $$ > "$group/cgroup.procs"; done
+cd "$folder/home"
+exec setpriv --reuid "$STUDENT" --regid "$STUDENT" --clear-groups --inh-caps=-all "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """One account, and its folders below ``folder``. ``groups`` are delegated to it, and its programs are in them."""
+
+    folder: Path
+    groups: tuple[Path, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def store(self) -> Path:
+        return self.home / ".local/share/lab"
+
+    def begin(
+        self, *words: str, program: Sequence[str] = (sys.executable, *PROGRAM), **more: str
+    ) -> subprocess.Popen[str]:
+        """Start ``program`` with these words, by default lab."""
+        given = {
+            "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(self.home), "TERM": "dumb",
+            "XDG_RUNTIME_DIR": str(self.folder / "run"), **self.environment, **more,
+        }  # fmt: skip
+        inside = ["env", "-i", *(f"{name}={value}" for name, value in given.items()), *program, *words]
+        entered = ["unshare", "--mount", "--propagation", "private", "bash", "-ec", ENTER, "-", str(self.folder)]
+        told = os.environ | {"STUDENT": str(USER), "GROUPS_OF_STUDENT": " ".join(map(str, self.groups))}
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*entered, *inside], env=told, text=True, **streams)  # type: ignore[call-overload]
+
+    def lab(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run lab to its end."""
+        process = self.begin(*words, **more)
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"lab {' '.join(words)} did not end: {out}{err}") from None
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def must(self, *words: str, **more: str) -> str:
+        """What it prints, of a command that has to succeed."""
+        done = self.lab(*words, **more)
+        assert done.returncode == 0, f"lab {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def processes(self) -> dict[int, str]:
+        """What lives and is the user's, or a subordinate one's: command lines by pid."""
+        found = {}
+        for place in Path("/proc").glob("[1-9]*"):
+            with suppress(OSError, IndexError):
+                status = (place / "status").read_text()
+                user = int(status.partition("\nUid:")[2].split()[0])
+                if (user == USER or FIRST <= user < FIRST + COUNT) and "\nState:\tZ" not in status:
+                    found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return found
+
+    def left(self) -> list[str]:
+        """Processes, sessions, scratch folders and groups."""
+        folders = [*(self.folder / "run/lab").glob("*"), *(self.store / "tmp").glob("*")]
+        groups = [place for group in self.groups for place in group.parent.rglob("lab/*")]
+        return [*self.processes().values(), *map(str, [*folders, *groups])]
+
+
+@contextmanager
+def enrolled(folder: Path, *, ids: bool = True, groups: Sequence[str] = ()) -> Iterator[Student]:
+    """A student whose folders are below ``folder``, which everybody may pass; ``groups`` are v1 controllers' names,
+    and "" the v2 tree's. Whatever still runs at the end is killed.
+    """
+    for name, line in (("passwd", f"{NAME}:x:{USER}:{USER}::/:/bin/sh"), ("group", f"{NAME}:x:{USER}:")):
+        (folder / name).write_text(f"{Path('/etc', name).read_text()}{line}\n")
+    for name in ("subuid", "subgid"):
+        (folder / name).write_text(f"{NAME}:{FIRST}:{COUNT}\n" if ids else "")
+    for name in ("home", "run"):
+        (folder / name).mkdir(mode=0o700)
+        os.chown(folder / name, USER, USER)
+    host = mounted.host()
+    own = [Path(host.v1.get(name) or host.unified) / NAME for name in groups]
+    try:
+        for top in own:
+            for group in (top, top / "shell"):
+                group.mkdir()
+                for place in (group, group / "cgroup.procs", group / "tasks", group / "cgroup.subtree_control"):
+                    with suppress(FileNotFoundError):
+                        os.chown(place, USER, USER)
+        yield (student := Student(folder=folder, groups=tuple(top / "shell" for top in own)))
+    finally:
+        while found := student.processes():
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, 9)
+        for top in own:
+            for group in sorted(top.rglob("*"), reverse=True):
+                if group.is_dir():
+                    group.rmdir()
+            top.rmdir()
+
+
+def can_read_lab() -> bool:
+    """Whether others may read this checkout and what it runs on: below /root they may not."""
+    words = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", sys.executable, *PROGRAM]
+    return subprocess.run([*words, "--version"], capture_output=True, cwd="/", timeout=60).returncode == 0
