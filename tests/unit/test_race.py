@@ -17,7 +17,7 @@ from synthetic import FAILED, TIMED_OUT, keep_only, write_run
 from typer.testing import CliRunner
 
 from lab.analysis.data import Observed, read
-from lab.classroom.race import growing
+from lab.classroom.race import growing, podium
 from lab.classroom.race.growing import Starting, course
 from lab.classroom.race.model import (
     Lane,
@@ -205,6 +205,37 @@ def test_a_screen_tells_without_colour() -> None:
     assert "0.030 s" in slow, "the slowed lane's own clock"
     assert "2nd" in done
     assert "demonstration" in done
+
+
+def heights(lines: list[str]) -> dict[str, int]:
+    """How many lines of a screen each filling is in."""
+    return {fill: sum(fill * 5 in line for line in lines) for fill in "█▓▒"}
+
+
+def test_a_podium_has_blocks_of_three_heights_and_says_the_rest_beside_them() -> None:
+    third, fourth = lane("third", isolated=1.0, responded=2.0), lane("fourth", isolated=1.0, responded=3.0)
+    fallen = replace(third, name="fallen", marks=third.marks[:1], failed="it ended")
+    one = Round(number=1, lanes=(fourth, third, QUICK, FAST, fallen))
+    first_two, all_of_it = list(podium.blocks(one, 0.5)), list(podium.blocks(one, 9.0))
+    assert heights(first_two) == {"█": 4, "▓": 3, "▒": 0}
+    assert heights(all_of_it) == {"█": 4, "▓": 3, "▒": 2}
+    text = "\n".join(all_of_it)
+    assert all(word in text for word in ("1st", "2nd", "3rd", "fast", "4th ● fourth", "fallen did not finish"))
+    assert text.index("quick") > text.index("fast"), "the first one stands highest"
+    assert all_of_it[-1].index("▓") < all_of_it[-1].index("█") < all_of_it[-1].index("▒")
+    twin = Round(number=1, lanes=(FAST, replace(FAST, name="twin"), third))
+    assert heights(list(podium.blocks(twin, 9.0))) == {"█": 4, "▓": 0, "▒": 2}, "equals stand equally high"
+
+
+def test_a_podium_takes_no_lane_its_line() -> None:
+    every = race((FAST, QUICK, SLOW, lane("x", isolated=0.5, responded=5.0)))
+    for lines in range(9, 40):
+        text = [line.plain for line in draw(shown(every, 99.0), 80, lines)]
+        assert all(any(each.name in line for line in text) for each in every.rounds[0].lanes if lines > 15), lines
+        assert any("1st" in line for line in text)
+    assert heights([line.plain for line in draw(shown(every, 99.0), 80, 24)])["▓"] == 3
+    assert heights([line.plain for line in draw(shown(every, 99.0), 80, 16)])["▓"] == 0, "no room: a line of words"
+    assert heights([line.plain for line in draw(shown(every, 99.0), 50, 24)])["▓"] == 0
 
 
 def test_the_run_that_comes_with_lab_is_a_race_of_its_blocks() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.analysis.quantities import format_value
+from lab.classroom.race import podium
 from lab.classroom.race.model import (
     NOT_MEASURED,
     Cell,
     Lane,
     Race,
+    Round,
     Slowed,
     Standing,
     View,
@@ -53,9 +55,11 @@ def draw(shown: Shown, columns: int, lines: int) -> list[Text]:
 
     one = shown.race.rounds[shown.place]
     places = one.places()
-    below = list(_below(shown))
     slow = [lane for lane in one.lanes if lane.name in shown.slow.names]
-    rows = max(1, min(MOST_ROWS, (lines - FRAME) // max(1, len(one.lanes) + len(slow))))
+    every = max(1, len(one.lanes) + len(slow))
+    stands = lines - FRAME - podium.LINES >= every and columns >= podium.COLUMNS
+    below = list(_below(shown, podium.blocks if stands else None))
+    rows = max(1, min(MOST_ROWS, (lines - FRAME - (podium.LINES if stands else 0)) // every))
     width = max(LEAST_CELL, (columns - NAME - WATCH - PLACE) // max(1, len(shown.race.stations)))
     made = [*_above(shown), _stations(shown, width)]
     for lane in one.lanes:
@@ -67,7 +71,7 @@ def draw(shown: Shown, columns: int, lines: int) -> list[Text]:
     room = max(0, lines - len(made) - len(below))
     made = [*made[: max(0, lines - len(below))], *([Text()] * room), *below]
     for line in made:
-        line.truncate(columns)
+        line.truncate(columns, overflow="ellipsis")
     return made[:lines]
 
 
@@ -144,20 +148,12 @@ def _cell(cell: Cell, width: int, row: int, colours: str) -> tuple[str, str]:
             return f"{'·' if row == 0 else ''}".ljust(width), "dim"
 
 
-def _below(shown: Shown) -> Iterator[Text]:
+def _below(shown: Shown, blocks: Callable[[Round, float], Iterable[str]] | None) -> Iterator[Text]:
     from rich.text import Text
 
     race, one = shown.race, shown.race.rounds[shown.place]
-    podium = Text()
-    for place, lane in one.podium():
-        if lane.finish is not None and lane.finish <= shown.at:
-            podium.append(f"{ordinal(place)} ", "bold")
-            podium.append(f"{lane.symbol} {lane.name} ", "bold")
-            podium.append(f"{format_value(lane.finish, 'seconds')}    ")
-    for lane in one.lanes:
-        if lane.failed and lane.marks:
-            podium.append(f"{lane.symbol} {lane.name} did not finish: {lane.failed}    ")
-    yield podium
+    for words in blocks(one, shown.at) if blocks else [podium.line(one, shown.at)]:
+        yield Text(words, "bold")
     yield Text(_tally(race) if shown.over and shown.place == len(race.rounds) - 1 else "")
     yield Text(NOT_MEASURED)
     yield Text(shown.remark)
