@@ -146,6 +146,7 @@ def set_up(
     from lab.backends.owndisk import NO_PROCESS
     from lab.commands.application import settled
     from lab.commands.building.images import build_scenario
+    from lab.commands.telling import Audience
     from lab.experiment.looking import Settled
     from lab.experiment.scenario import NOWHERE
     from lab.experiment.setup import Setup
@@ -153,6 +154,8 @@ def set_up(
     from lab.metrics.registry import metrics as all_metrics
     from lab.model import DoneReadiness
 
+    if Audience.told is not None:
+        Audience.told.tell("doing", what="building the image")
     own = next((image for name in backends if (image := site.backend(name).own_image) is not None), None)
     if scenario.directory == NOWHERE and own is not None:
         image, process = own, NO_PROCESS

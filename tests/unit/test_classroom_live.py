@@ -15,11 +15,14 @@ import pytest
 from classes import SAMPLE, Served, serving, unanswered, until
 from typer.testing import CliRunner
 
-from lab.classroom.questions.lesson import SHIPPED, read
+from lab.classroom.questions.lesson import SHIPPED, create, read
 from lab.classroom.questions.material import growing, pending
+from lab.classroom.questions.showing import from_data
 from lab.classroom.questions.telling import told
+from lab.classroom.session import views
 from lab.classroom.session.course import Course, Phase, Refused
 from lab.classroom.session.store import Store, prepare
+from lab.classroom.web.site import Site
 from lab.cli.classroom import measuring as apart
 from lab.cli.classroom.app import app
 from lab.errors import LabError, UsageError
@@ -96,6 +99,24 @@ def test_a_reveal_waits_and_what_was_revealed_does_not_change(course: Course, ov
     again.settle()
     step(again, "reveal")
     assert again.phase is Phase.REVEAL
+
+
+def test_what_another_run_measured_before_a_restart_is_not_called_this_one_s(
+    course: Course, over: dict[str, Any]
+) -> None:
+    step(course, "start")
+    course.learn(over["material"])
+    step(course, "reveal")
+    assert views.of_screen(course, "")["run"] == over["material"]["run"]
+    course.learn(over["material"] | {"run": "later", "day": "2027-01-01"})
+    told = views.of_screen(course, "")
+    assert (told["run"], told["day"]) == (over["material"]["run"], over["material"]["day"])
+    shown = from_data(over["showing"])
+    site = Site(course=course, address="http://127.0.0.1:1", files={}, showing=shown)
+    assert site._shown()["showable"] == [], "race and figure are the later run's"
+    step(course, "next", "reveal")
+    assert views.of_screen(course, "")["run"] == "later"
+    assert "race" in site._shown()["showable"]
 
 
 @pytest.fixture
@@ -181,6 +202,40 @@ def test_what_live_needs_is_said(words: list[str], monkeypatch: pytest.MonkeyPat
     found = CliRunner().invoke(app, ["serve", "speed", *words, "--port", "0"]).exception
     assert isinstance(found, UsageError if len(words) > 1 else LabError)
     assert "leave" in found.hint if len(words) > 1 else found.hint.startswith("sudo ./bootstrap lab ")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--scenario", "database"], "--live"),
+        (["--on", "process"], "--live"),
+        (["--live", "--scenario", "unheard-of"], "unheard-of"),
+    ],
+)
+def test_what_is_measured_live_is_checked_before_a_class_is_there(
+    words: list[str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path))
+    monkeypatch.setattr("lab.host.privilege._is_root", lambda: True)
+    found = CliRunner().invoke(app, ["serve", "speed", *words, "--port", "0"]).exception
+    assert isinstance(found, LabError)
+    assert says in f"{found} {found.hint}"
+    assert not (tmp_path / "class").exists()
+
+
+def test_a_lesson_names_what_is_measured_live(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    create(folder)
+    file = folder / "lesson.toml"
+    text = file.read_text()
+    assert read(folder).scenario == read(SPEED).scenario == "web-app"
+    file.write_text(f'scenario = "database"\n{text}')
+    assert read(folder).scenario == "database"
+    (folder / "database").mkdir()
+    assert read(folder).scenario == str(folder / "database"), "a folder beside it comes first"
+    file.write_text(f"scenario = 7\n{text}")
+    with pytest.raises(UsageError, match="scenario"):
+        read(folder)
 
 
 def test_a_class_about_a_recorded_run_does_not_go_on_live() -> None:

@@ -1,11 +1,12 @@
 """A lesson: a folder with lesson.toml, intro.md, and a Markdown file per question with its text and its reveal.
 
-lesson.toml, in which ``unit``, ``within``, ``choices`` and ``needs`` are optional::
+lesson.toml, in which ``scenario``, ``unit``, ``within``, ``choices`` and ``needs`` are optional::
 
     title = "Speed"
     about = "What a start consists of, and which boundary makes it long."
     order = 3                                # place among the lessons
     minutes = 12
+    scenario = "web-app"                     # what --live measures: a name, or a folder beside this file
 
     [[questions]]
     name = "vm-boot"                         # vm-boot.md has the texts
@@ -42,6 +43,7 @@ LESSON, INTRO = "lesson.toml", "intro.md"
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 INSERTED = re.compile(r"\{\{([^{}]*)\}\}")
 HEADINGS = ("Explanation", "Mechanism")
+SCENARIO = "web-app"
 LONGEST_FILE = 64 * 1024
 UNITS = {  # what is typed, times this, is in the second
     "times": (1.0, TIMES),
@@ -134,7 +136,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """A lesson that was read and is whole."""
+    """A lesson that was read and is whole. ``scenario`` is what a live run of it measures, a name or a folder."""
 
     name: str
     folder: Path
@@ -144,6 +146,7 @@ class Lesson:
     minutes: int
     intro: str
     questions: tuple[Question, ...]
+    scenario: str = SCENARIO
 
 
 def names() -> list[str]:
@@ -190,7 +193,10 @@ def read(folder: Path) -> Lesson:
         raw = tomllib.loads(_text(file))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file}: {error}", hint="lab class lesson new DIR writes one to begin with") from error
-    _only(raw, {"title", "about", "order", "minutes", "questions"}, str(file))
+    _only(raw, {"title", "about", "order", "minutes", "questions", "scenario"}, str(file))
+    scenario = raw.get("scenario", SCENARIO)
+    if not isinstance(scenario, str) or not scenario:
+        raise UsageError(f"{file}: scenario is no name and no folder", hint=f'scenario = "{SCENARIO}"')
     for key, kind in (("title", str), ("about", str), ("order", int), ("minutes", int), ("questions", list)):
         if not isinstance(raw.get(key), kind) or not raw[key]:
             raise UsageError(f"{file}: {key} is missing, or not what it should be", hint=f"{key} = {kind.__name__}")
@@ -207,6 +213,7 @@ def read(folder: Path) -> Lesson:
     return Lesson(
         name=folder.resolve().name, folder=folder, title=raw["title"], about=raw["about"], order=raw["order"],
         minutes=raw["minutes"], intro=intro, questions=questions,
+        scenario=str(folder / scenario) if (folder / scenario).is_dir() else scenario,
     )  # fmt: skip
 
 

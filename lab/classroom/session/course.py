@@ -51,6 +51,8 @@ STEPS = {
 }
 VOTES = {Phase.VOTE: 1, Phase.AGAIN: 2}
 """Which vote is open in which phase."""
+OF_RUN = ("run", "where", "day")
+"""Which run has answered: of the whole material, or of a question that was revealed before there was another run."""
 SWITCHES = {"show": ("shown", True), "hide": ("shown", False), "lock": ("locked", True), "unlock": ("locked", False)}
 
 
@@ -135,12 +137,21 @@ class Course:
             revealed=sorted(self.revealed), used=time.time(),
         )  # fmt: skip
 
+    @property
+    def measured(self) -> dict[str, str]:
+        """The run that has answered the question that the class is at: `OF_RUN`."""
+        question = self.asked if self.phase is Phase.REVEAL else {}
+        return {name: question.get(name, self.material[name]) for name in OF_RUN}
+
     # --- a run that is being measured
 
     def learn(self, material: Mapping[str, Any]) -> None:
         """Take over what the run answers by now; what was revealed stays as the class has seen it."""
         old = self.material["questions"]
-        questions = [old[at] if at in self.revealed else each for at, each in enumerate(material["questions"])]
+        measured = {name: self.material[name] for name in OF_RUN}  # another run may follow, which did not say this
+        questions = [
+            measured | old[at] if at in self.revealed else each for at, each in enumerate(material["questions"])
+        ]
         self.material = {**material, "questions": questions}
         self.store.put(material=self.material)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lab.classroom.session.course import VOTES, Course, Phase
+from lab.classroom.session.course import OF_RUN, VOTES, Course, Phase
 from lab.classroom.session.grading import is_right, votes
 from lab.classroom.session.histogram import histogram, label
 from lab.classroom.session.store import Student
@@ -30,7 +30,7 @@ def common(course: Course) -> dict[str, Any]:
         return told
     hidden = () if phase is Phase.REVEAL else HIDDEN_UNTIL_REVEALED
     return told | {
-        "asked": {key: value for key, value in course.asked.items() if key not in ("bind", "ready", *hidden)}
+        "asked": {key: value for key, value in course.asked.items() if key not in ("bind", "ready", *OF_RUN, *hidden)}
     }
 
 
@@ -59,7 +59,7 @@ def _score(course: Course, own: Mapping[tuple[int, int], float]) -> dict[str, An
 def of_screen(course: Course, address: str) -> dict[str, Any]:
     """The projector's: how to join, the question, how many have guessed, and guesses once they are shown."""
     told = common(course) | {"code": course.code, "address": address, "joined": course.store.number()}
-    told |= {"where": course.material["where"], "day": course.material["day"], "run": course.material["run"]}
+    told |= course.measured
     if told["asked"] is None:
         return told
     revealed = course.phase is Phase.REVEAL

@@ -187,7 +187,8 @@ class Site:
     def _shown(self) -> dict[str, Any]:
         """What the projector shows besides, and what else it could; nothing of it is a student's."""
         live = self.live() if self.live else None
-        if self.course.phase is not Phase.REVEAL:
+        is_of_it = self.course.measured["run"] == self.course.material["run"]
+        if self.course.phase is not Phase.REVEAL or not is_of_it:
             return {"view": "", "showable": [], "alt": "", "live": live}
         could, figure = self.showing.of(self.course.question), self.showing.figures.get(self.course.question)
         view = self.course.view if self.course.view in could else ""

@@ -10,7 +10,7 @@ import typer
 
 from lab.cli.classroom.lessons import LESSON, RESULTS, ROOT, run_folder
 from lab.cli.instances.common import show as show_table
-from lab.commands.completion import complete_backends, complete_class
+from lab.commands.completion import complete_backends, complete_class, complete_scenario
 from lab.commands.output import JsonTo, Manner, say, write_json
 from lab.errors import UsageError
 
@@ -34,7 +34,11 @@ ON = typer.Option(
     autocompletion=complete_backends,
 )  # fmt: skip
 BLOCKS = typer.Option("--blocks", metavar="N", min=1, help="How many blocks --live measures.")
-LIVE_SCENARIO, LIVE_BLOCKS = "web-app", 6
+SCENARIO = typer.Option(
+    "--scenario", metavar="SCENARIO|DIR", help="What --live measures. Default: the lesson's, which is web-app.",
+    autocompletion=complete_scenario,
+)  # fmt: skip
+LIVE_BLOCKS = 6
 CLASSES = typer.Argument(metavar="CLASS…", help="As lab class ls names it.", autocompletion=complete_class)
 
 
@@ -42,6 +46,7 @@ def serve(
     lesson: Annotated[str, LESSON],
     run: Annotated[str, RUN] = "",
     live: Annotated[bool, LIVE] = False,
+    scenario: Annotated[str, SCENARIO] = "",
     on: Annotated[str, ON] = "",
     blocks: Annotated[int, BLOCKS] = LIVE_BLOCKS,
     bind: Annotated[str, BIND] = "",
@@ -70,7 +75,9 @@ def serve(
     for gone in expire(time.time()):
         say(f"the time of {gone} was over: removed")
     if live:
-        _require_live(run)
+        _require_live(run, scenario or found.scenario)
+    elif scenario or on or blocks != LIVE_BLOCKS:
+        raise UsageError("--scenario, --on and --blocks say what --live measures", hint="add --live")
     folder = None if live else run_folder(run or "sample", root)
     with listen(bind or LOOPBACK, port) as listening:
         from lab.classroom.questions.material import material, pending
@@ -87,22 +94,32 @@ def serve(
             return
         from lab.cli.classroom.measuring import measuring
 
-        words = ["--quiet", "compare", LIVE_SCENARIO, "--blocks", str(blocks), "--out", str(root.resolve())]
+        words = [
+            "--quiet",
+            "compare",
+            scenario or found.scenario,
+            "--blocks",
+            str(blocks),
+            "--out",
+            str(root.resolve()),
+        ]
         with measuring(found.folder, [*words, *(["--on", on] if on else [])]) as heard:
             serve_it(name, pending(found), listening=listening, keep_days=keep, up=up, live=heard)
 
 
-def _require_live(run: str) -> None:
-    """Raises UsageError, LabError with the line to type."""
+def _require_live(run: str, scenario: str) -> None:
+    """Raises UsageError, ScenarioError, LabError with the line to type."""
     import shlex
     import sys
 
+    from lab.experiment.scenario import load
     from lab.host.privilege import Need, require
 
     if run:
         raise UsageError("--live measures a run, and --run names one", hint="leave one away")
     words = shlex.join(sys.argv[1:])
     require(Need.CONTAIN, "to measure live", f"{words}; without root leave --live away")
+    load(scenario)  # what is wrong with it is told before a class is there
 
 
 def _tell(served: Served, *, open_to_others: bool, keep: int) -> None:
