@@ -128,6 +128,9 @@ def test_a_lesson_plays_with_thirty_phones(room: Room) -> None:
 
     step("Show guesses on the projector")
     expect(screen.locator("svg.numbers rect.first")).to_have_count(4, timeout=PATIENCE_MS)
+    for size in (LAPTOP, PROJECTOR):
+        screen.set_viewport_size({"width": size[0], "height": size[1]})
+        assert whole(screen)
     step("Second vote")
     for phone in phones[:4]:
         expect(phone.get_by_text("Second vote")).to_be_visible(timeout=PATIENCE_MS)
@@ -171,7 +174,13 @@ def test_a_lesson_plays_with_thirty_phones(room: Room) -> None:
     step("Show the answer again")
     expect(screen.locator("svg.numbers line.measured")).to_have_count(1, timeout=PATIENCE_MS)
 
+    expect(teacher.locator("details")).to_have_attribute("open", "")
     step("Next question")
+    expect(teacher.get_by_text("Question 2 of 5: vote")).to_be_visible(timeout=PATIENCE_MS)
+    expect(teacher.locator("details")).not_to_have_attribute("open", "")
+    room.served.join("later")  # which draws the page again
+    expect(teacher.get_by_text("later (away)")).to_be_visible(timeout=PATIENCE_MS)
+    expect(teacher.locator("details")).not_to_have_attribute("open", "")
     for place, phone in enumerate(phones[:8]):
         phone.locator(".pick button").nth(place % 4).click()
         expect(phone.get_by_role("status")).to_contain_text("Sent:", timeout=PATIENCE_MS)

@@ -51,11 +51,15 @@ def _column(standing: tuple[int, Lane] | None) -> Sequence[str]:
         return [" " * WIDE] * LINES
     place, lane = standing
     fill, said = FILLS[place], f" {ordinal(place)} "
-    made = [f"{lane.symbol} {lane.name}"[:WIDE].center(WIDE), format_value(lane.finish, "seconds").center(WIDE)]
+    made = [f"{lane.symbol} {lane.name}"[:WIDE].center(WIDE), _time(lane).center(WIDE)]
     made += [fill * WIDE] * HEIGHTS[place]
     made[WORDS + HEIGHTS[place] // 2] = said.center(WIDE, fill)
     return [" " * WIDE] * (LINES - len(made)) + made
 
 
 def _words(place: int, lane: Lane) -> str:
-    return f"{ordinal(place)} {lane.symbol} {lane.name} {format_value(lane.finish, 'seconds')}"
+    return f"{ordinal(place)} {lane.symbol} {lane.name} {_time(lane)}"
+
+
+def _time(lane: Lane) -> str:
+    return "" if lane.finish is None else format_value(lane.finish, "seconds")

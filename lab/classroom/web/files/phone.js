@@ -17,7 +17,7 @@ function joining() {
   say("");
   document.getElementById("who").textContent = "";
   const code = el("input", { id: "code", autocomplete: "off", autocapitalize: "characters", spellcheck: "false", maxlength: 8, required: true });
-  code.value = decodeURIComponent(location.hash.slice(1)).slice(0, 8);
+  code.value = location.hash.replace(/[^0-9A-Za-z]/g, "").slice(0, 8);
   const nickname = el("input", { id: "nickname", autocomplete: "nickname", maxlength: 24, required: true });
   const send = async (event) => {
     event.preventDefault();
@@ -30,7 +30,7 @@ function joining() {
   fill(main, el("form", { class: "join", onsubmit: send }, el("h2", {}, "Join"),
     el("label", { for: "code" }, "The code on the screen"), code, el("label", { for: "nickname" }, "A nickname"), nickname,
     el("button", { class: "large" }, "Join"),
-    el("p", { class: "note" }, "Kept are the nickname, your guesses and when you made them, until your teacher deletes them. No account, no address.")));
+    el("p", { class: "note" }, "Kept are the nickname, your guesses and when you made them: no account, no address. You can delete them now and at the end, your teacher at any time.")));
   (code.value ? nickname : code).focus();
 }
 

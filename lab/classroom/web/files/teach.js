@@ -11,7 +11,7 @@ const STEPS = {
   reveal: [["next", "Next question"]],
   over: [],
 };
-let open = false;
+let opened = -1;  // the question whose solution the teacher has opened: the next one's is nobody's to see yet
 
 async function begin() {
   const key = location.hash.slice(1);
@@ -57,9 +57,9 @@ function page(told) {
     return [el("h2", {}, told.phase === "lobby" ? "They are joining" : "The lesson is over"), told.intro ? written(told.intro) : null,
       told.phase === "over" ? el("p", {}, "Marks, and what was believed before and after: ", el("code", {}, "lab class results")) : null];
   }
-  const solution = el("details", { ontoggle: (event) => { open = event.target.open; } }, el("summary", {}, "What was measured, and why (not for the projector)"),
+  const solution = el("details", {}, el("summary", { onclick: () => { opened = solution.open ? -1 : told.question; } }, "What was measured, and why (not for the projector)"),
     answer(told.asked), el("h3", {}, "Explanation"), written(told.asked.explanation), el("h3", {}, "Mechanism"), written(told.asked.mechanism));
-  solution.open = open || told.phase === "reveal";
+  solution.open = opened === told.question || told.phase === "reveal";
   const count = told.vote ? `${told.guessed} of ${told.joined} have guessed.` : "";
   return [el("h2", {}, `Question ${told.question + 1} of ${told.of}: ${told.phase}`), written(told.asked.text, "written asked"),
     el("p", { class: "now", role: "status" }, count), el("div", { class: "wide" }, chart(told.chart, told.asked), legend(told.chart)),
