@@ -29,6 +29,11 @@ def fell(one: Round) -> list[str]:
     ]
 
 
+def has_room(one: Round, columns: int, lines: int) -> bool:
+    """Whether blocks fit; the reason why a lane fell takes a whole line instead."""
+    return lines >= LINES and columns >= COLUMNS and not fell(one)
+
+
 def line(one: Round, at: float) -> str:
     """All of it in one line, where there is no room for blocks."""
     return "    ".join([_words(*each) for each in finished(one, at)] + fell(one))
@@ -39,7 +44,7 @@ def blocks(one: Round, at: float) -> Iterator[str]:
     there = finished(one, at)
     standing = [each for each in there if each[0] in HEIGHTS][: len(SIDE_BY_SIDE)]
     columns = [list(_column(standing[index] if index < len(standing) else None)) for index in SIDE_BY_SIDE]
-    beside = [*(_words(*each) for each in there if each not in standing), *fell(one)][:LINES]
+    beside = [_words(*each) for each in there if each not in standing][:LINES]
     beside = [""] * (LINES - len(beside)) + beside
     for row, words in enumerate(beside):
         yield (" " * GAP).join([*(column[row] for column in columns), words]).rstrip()

@@ -57,7 +57,7 @@ def draw(shown: Shown, columns: int, lines: int) -> list[Text]:
     places = one.places()
     slow = [lane for lane in one.lanes if lane.name in shown.slow.names]
     every = max(1, len(one.lanes) + len(slow))
-    stands = lines - FRAME - podium.LINES >= every and columns >= podium.COLUMNS
+    stands = podium.has_room(one, columns, lines - FRAME - every)
     below = list(_below(shown, podium.blocks if stands else None))
     rows = max(1, min(MOST_ROWS, (lines - FRAME - (podium.LINES if stands else 0)) // every))
     width = max(LEAST_CELL, (columns - NAME - WATCH - PLACE) // max(1, len(shown.race.stations)))
