@@ -12,6 +12,7 @@ import lab.backends
 from lab.backends.support.base import SiteBackend
 from lab.backends.support.brought import Brought, name_of
 from lab.errors import UsageError
+from lab.model import Check
 
 Kind = TypeVar("Kind", bound=Brought)
 BEHIND_PREFIX = ":"
@@ -46,6 +47,14 @@ def admit(kind: type[Brought]) -> None:
 def admitted() -> list[str]:
     """The names of those that were made in this process."""
     return list(_admitted)
+
+
+def checks_of(kind: type[SiteBackend]) -> list[Check]:
+    """What it asks of this host, and of an ordinary user who is not its root."""
+    from lab.host import privilege
+    from lab.host.survey.checks import hosts_root
+
+    return [*kind.check(), *([hosts_root()] if privilege.is_rootless() and not kind.rootless else [])]
 
 
 def available() -> list[type[SiteBackend]]:

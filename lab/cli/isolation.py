@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.commands.completion import complete_groups, complete_probes, complete_scenario
+from lab.commands.limits import as_far_as_given
 from lab.commands.measuring import On, choose_backends
 from lab.commands.output import JsonTo, Manner, say, write_json
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
+from lab.host.units import parse_words
 from lab.studies.registry import studies
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def isolation(
     from lab.isolation.registry import choose
 
     chosen = choose(group, probe)
-    require_root()
+    become_root(*parse_words(on))
     asked = _ask(on, chosen, scenario)
     surprises = [each for one in asked for each in one.answers if each.detail["as_expected"] is False]
     if as_json:
@@ -152,7 +154,7 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
                     chosen=chosen,
                     image=image,
                     process=process,
-                    limits=limits,
+                    limits=as_far_as_given(limits),
                     ends=ends,
                 )
             )

@@ -87,7 +87,7 @@ def choose_backends(on: str, *, references: bool = False) -> list[str]:
 
     What one needs is fetched where it is asked for by name, and else it counts as not usable.
     """
-    from lab.backends.registry import available
+    from lab.backends.registry import available, checks_of
 
     known = {backend.name for backend in available()}
     for name in parse_words(on):
@@ -100,7 +100,7 @@ def choose_backends(on: str, *, references: bool = False) -> list[str]:
             raise UsageError(f"no backend is called {name}", hint=f"backends: {', '.join(classes)}")
     usable = []
     for name in asked or [name for name, kind in classes.items() if references or not kind.reference]:
-        missing = [check for check in classes[name].check() if not check.ok]
+        missing = [check for check in checks_of(classes[name]) if not check.ok]
         if not missing and (asked or not classes[name].unfetched()):
             classes[name].fetch(say)
             usable.append(name)

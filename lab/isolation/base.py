@@ -24,6 +24,9 @@ from lab.model import Kernel, Limits
 Reply = Mapping[str, Any]
 """One line of JSON that a verb of ``inside`` printed."""
 
+EVERY_ID = "0 0 4294967295"
+"""user_namespaces(7): what /proc/self/uid_map holds in the first user namespace."""
+
 BOOT_ID = "read /proc/sys/kernel/random/boot_id"
 
 
@@ -351,7 +354,7 @@ class Privilege(Probe):
         super().__init_subclass__()
         if "because" in cls.__dict__ and "expected" not in cls.__dict__:
             cls.expected = expectations(
-                bare=expect(Answer.YES, because="root on the host, with every capability and no filter"),
+                bare=expect(Answer.YES, because="lab's own root, with every capability that it has and no filter"),
                 container=expect(Answer.NO, because=cls.because),
                 own_kernel=expect(Answer.GUEST, because="root is root, but of the guest's own kernel"),
                 docker=cls.docker,

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from lab.isolation.base import (
     BOOT_ID,
+    EVERY_ID,
     Answer,
     Context,
     Found,
@@ -171,7 +172,9 @@ class _Status(Privilege):
 
 
 class Capabilities(_Status):
-    """Compares the effective capabilities, capabilities(7), with those of lab's own root, which may lack some."""
+    """Compares the effective capabilities, capabilities(7), with those of lab's own root, which may lack some; where
+    that is an ordinary user, root of a namespace, they are another's than the host's.
+    """
 
     id = "capabilities"
     question = "Does its root hold every capability of the host's root?"
@@ -179,7 +182,12 @@ class Capabilities(_Status):
     field = "CapEff"
     because = "the runtime leaves it Docker's 14"
 
+    def lines(self, context: Context) -> Sequence[str]:
+        return (self.line, "read /proc/self/uid_map 100", BOOT_ID)
+
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        if " ".join(str(host[1].get("text", "")).split()) != EVERY_ID:
+            raise Inconclusive("lab's own root is that of a user namespace, in which alone its capabilities count")
         held, every = (int(self.value(reply), 16) for reply in (seen[0], host[0]))
         return self.found(held & every == every, seen, host, float(held.bit_count()))
 

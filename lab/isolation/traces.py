@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lab.isolation.base import (
     BOOT_ID,
+    EVERY_ID,
     Answer,
     Boundary,
     Context,
@@ -25,9 +26,6 @@ from lab.isolation.base import (
 )
 from lab.isolation.kernel import SHARED, SHARED_READ, UNMASKED
 from lab.isolation.visibility import AboutProcesses
-
-EVERY_ID = "0 0 4294967295"
-"""user_namespaces(7): what /proc/self/uid_map holds in the first user namespace."""
 
 
 class AbstractSocket(AboutProcesses):

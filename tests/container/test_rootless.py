@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -153,6 +154,17 @@ def test_a_start_is_explained(student: Student) -> None:
     done = student.lab("run", "--explain", "small", "--", "true")
     assert done.returncode == 0, done.stderr
     assert "place in cgroups" in done.stdout + done.stderr
+
+
+def test_what_the_user_may_not_do_on_the_host_either_tells_nothing_of_a_boundary(student: Student) -> None:
+    done = student.lab("isolation", "--on", "process,container", "--json")
+    assert done.returncode == 0, f"an answer is not the expected one: {done.stdout}{done.stderr}"
+    answers = {(one["backend"], one["probe"]): one["answer"] for one in json.loads(done.stdout)}
+    for backend in BACKENDS:
+        for probe in ("capabilities", "reboot", "memory-limit"):
+            assert answers[backend, probe] == "inconclusive"
+        assert answers[backend, "boot-id"] == "host"
+    assert [answers[backend, "host-processes"] for backend in BACKENDS] == ["yes", "no"]
 
 
 def test_other_backends_say_what_they_need(student: Student) -> None:

@@ -98,7 +98,7 @@ def test_what_cant_be_told_is_no_tick_and_says_why(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(("as_expected", "code"), [(True, 0), (None, 0), (False, 1)])
 def test_only_a_surprise_is_a_failure(as_expected: bool | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "require_root", lambda: None)
+    monkeypatch.setattr(isolation, "become_root", lambda *names: None)
     found = [asked(answer("yes", "open", as_expected=as_expected))]
     monkeypatch.setattr(isolation, "_ask", lambda on, chosen, scenario: found)
     done = CliRunner().invoke(isolation.app, ["--probe", "mount", "--json=-"])

@@ -168,10 +168,15 @@ def test_judgements(probe: Probe, seen: list[Reply], host: list[Reply], answer: 
 
 @given(st.integers(0, 2**41 - 1), st.integers(0, 2**41 - 1))
 def test_a_root_that_lacks_one_of_the_hosts_capabilities_is_not_the_hosts(mine: int, theirs: int) -> None:
-    seen, host = ([{"errno": 0, "name": "", "text": f"CapEff:\t{caps:016x}\n"}, OURS] for caps in (mine, theirs))
+    ids = {"errno": 0, "name": "", "text": "         0          0 4294967295\n"}
+    status = ({"errno": 0, "name": "", "text": f"CapEff:\t{caps:016x}\n"} for caps in (mine, theirs))
+    seen, host = ([told, ids, OURS] for told in status)
     found = Capabilities().judge(seen, host, CONTEXT)
     assert (found.answer is Answer.YES) == (theirs & ~mine == 0)
     assert found.value == mine.bit_count()
+    ids["text"] = "         0      20001          1\n"
+    with pytest.raises(Inconclusive, match="user namespace"):
+        Capabilities().judge(seen, host, CONTEXT)
 
 
 def test_what_nobody_foresaw_is_not_an_answer() -> None:

@@ -63,7 +63,7 @@ def doctor(
 
     Exit code 1 when a backend is unusable, a reference aside unless --on names it.
     """
-    from lab.backends.registry import available, find
+    from lab.backends.registry import available, checks_of, find
     from lab.cli.host import bugreport
     from lab.host.survey.checks import host_checks
 
@@ -74,7 +74,7 @@ def doctor(
     kinds = sorted({find(name) for name in named}, key=lambda kind: kind.order) if named else available()
     with _saying("looking at this host"):
         host = host_checks()
-        own = {kind.name: _of(kind) for kind in kinds}
+        own = {kind.name: checks_of(kind) for kind in kinds}
     checks = merge([*host, *(check for each in own.values() for check in each)])
     verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
     accelerator, accelerator_note = _accelerate(verdicts, again=prove)
@@ -87,14 +87,6 @@ def doctor(
     references = {kind.name for kind in kinds if kind.reference and not named}
     if not all(verdict.usable for verdict in verdicts if verdict.name not in references):
         raise typer.Exit(1)
-
-
-def _of(kind: type[Backend]) -> list[Check]:
-    """What a backend asks of this host, and of an ordinary user who is not its root."""
-    from lab.host import privilege
-    from lab.host.survey.checks import hosts_root
-
-    return [*kind.check(), *([hosts_root()] if privilege.is_rootless() and not kind.rootless else [])]
 
 
 def merge(checks: Iterable[Check]) -> list[Check]:
