@@ -99,8 +99,8 @@ def entry(who: str, verdict: str, ratio: float, **more: Any) -> tuple[str, dict[
     } | more  # fmt: skip
     facts = dict.fromkeys(("host", "CPU", "kernel", "system", "cgroups", "machines", "limits", "image", "lab"), "x")
     return who, {
-        "run": who, "digest": who, "scenario": "web-app", "until": "listening", "blocks": 6, "baseline": "process",
-        "host": who, "ground": "hardware", "facts": facts, "ratios": [row], "answers": {},
+        "run": who, "digest": who, "times": [], "scenario": "web-app", "until": "listening", "blocks": 6,
+        "baseline": "process", "host": who, "ground": "hardware", "facts": facts, "ratios": [row], "answers": {},
     }  # fmt: skip
 
 
@@ -137,6 +137,30 @@ def test_another_measurement_and_a_copy_are_left_out_by_name() -> None:
     assert [line.who for line in found.lines] == ["a", "b"]
     assert [who for who, _ in found.left_out] == ["e", "c", "d"]
     assert "ci-job" in found.left_out[1][1]
+
+
+def test_a_copy_that_was_changed_a_little_is_one_all_the_same(tmp_path: Path) -> None:
+    folder = hand_in(tmp_path, "ada", 21) / "run"
+    files = {name: (folder / name).read_bytes() for name in MOST_BYTES if (folder / name).exists()}
+    rows = [json.loads(line) for line in files["samples.jsonl"].splitlines()]
+    for row in rows[::3]:
+        row["value"] = row["value"] * 1.01 if isinstance(row["value"], float) else row["value"]
+    changed = files | {"samples.jsonl": "".join(f"{json.dumps(row)}\n" for row in reversed(rows)).encode()}
+    own, copy = told("ada", files), told("eve", changed)
+    assert own["digest"] != copy["digest"]
+    found = collected([("ada", own), ("eve", copy)], [])
+    assert [line.who for line in found.lines] == ["ada"]
+    assert found.left_out == (("eve", "more than half of its times are those of ada"),)
+    other = hand_in(tmp_path, "boole", 22) / "run"
+    honest = told("boole", {name: (other / name).read_bytes() for name in files})
+    assert len(collected([("ada", own), ("boole", honest)], []).lines) == 2
+
+
+def test_nobody_s_run_takes_the_place_of_one_without_a_host() -> None:
+    runs = [entry("ada", "different", 3.0), entry("eve", "different", 9.0), entry("ada", "different", 3.1)]
+    for (_, each), host, digest in zip(runs, ("", "of ada", ""), "abc", strict=True):
+        each |= {"host": host, "digest": digest, "blocks": 6 if host == "" else 99}
+    assert [each.hosts for each in collected(runs, []).agreements] == [3]
 
 
 def test_answers_that_differ_name_who_found_what() -> None:

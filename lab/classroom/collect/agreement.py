@@ -68,28 +68,39 @@ class Collected:
 
 
 def collected(runs: Sequence[tuple[str, Mapping[str, Any]]], left_out: Sequence[tuple[str, str]]) -> Collected:
-    """All of it, of runs by who handed them in. What measured another thing than most, and a copy of the samples of
-    another hand-in, is left out and said.
+    """All of it, of runs by who handed them in. What measured another thing than most, and what is mostly a copy of
+    another hand-in's samples, is left out and said.
     """
     out = list(left_out)
     common = Counter(_measured(told) for _, told in runs).most_common(1)
     what = common[0][0] if common else ("", "", "")
     kept: list[tuple[str, Mapping[str, Any]]] = []
-    seen: dict[str, str] = {}
     for who, told in runs:
         if _measured(told) != what:
             differs = next(pair for pair in zip(_measured(told), what, strict=True) if pair[0] != pair[1])
             out.append((who, f"it measured something else than most: {differs[0]}, not {differs[1]}"))
-        elif told["digest"] in seen:
-            out.append((who, f"it holds the very observations of {seen[told['digest']]}"))
+        elif (why := _copied(told, kept)) is not None:
+            out.append((who, why))
         else:
-            seen[told["digest"]] = who
             kept.append((who, told))
     lines = _lines(kept)
     return Collected(
         lines=lines, agreements=tuple(_agreements(lines)), answers=tuple(_answers(lines)), left_out=tuple(out),
         scenario=what[0], until=what[1], baseline=what[2],
     )  # fmt: skip
+
+
+def _copied(told: Mapping[str, Any], kept: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
+    """Why it is no run of its own; None where nothing speaks against it. Times are told apart by nanoseconds, so that
+    two runs have hardly one in common.
+    """
+    own = set(told["times"])
+    for who, other in kept:
+        if told["digest"] == other["digest"]:
+            return f"it holds the very observations of {who}"
+        if own and 2 * len(own & set(other["times"])) > len(own):
+            return f"more than half of its times are those of {who}"
+    return None
 
 
 def _measured(told: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -125,9 +136,9 @@ def shared(lines: Sequence[Line]) -> dict[str, list[str]]:
 
 def _one_of_each_host(lines: Sequence[Line]) -> list[Line]:
     """A host that was measured twice counts once, by the run of more blocks."""
-    best: dict[str, Line] = {}
-    for line in lines:
-        key = line.told["host"] or f"of {line.who}"
+    best: dict[str | int, Line] = {}
+    for place, line in enumerate(lines):
+        key = line.told["host"] or place
         if key not in best or line.told["blocks"] > best[key].told["blocks"]:
             best[key] = line
     return list(best.values())

@@ -48,9 +48,9 @@ def hand_ins(paths: Sequence[Path]) -> list[HandIn]:
     for path in paths:
         if path.is_dir() and not (path / RUN).is_file():
             inside = sorted(each.name for each in os.scandir(path) if _may_be_one(each))
-            found += [HandIn(name=tidy(name.removesuffix(ZIP)), path=path / name) for name in inside]
+            found += [HandIn(name=_named(name), path=path / name) for name in inside]
         else:
-            found.append(HandIn(name=tidy(path.resolve().name.removesuffix(ZIP)), path=path))
+            found.append(HandIn(name=_named(path.resolve().name), path=path))
     if not found:
         raise UsageError(
             "no run was handed in there", hint="name run folders, zip files of them, or a folder of both"
@@ -58,6 +58,10 @@ def hand_ins(paths: Sequence[Path]) -> list[HandIn]:
     if len(found) > MOST_HAND_INS:
         raise UsageError(f"{len(found)} hand-ins at once are too many", hint=f"{MOST_HAND_INS} at most")
     return found
+
+
+def _named(file: str) -> str:
+    return tidy(file.removesuffix(ZIP)) or "a name that can't be shown"
 
 
 def _may_be_one(entry: os.DirEntry[str]) -> bool:

@@ -16,8 +16,15 @@ from lab.reports.drawing.sheet import Look, look
 from lab.results.record import Arm
 
 NARROWEST = (0.5, 2.0)
-MOST_KEYS = 3
-"""Of a legend's line."""
+MOST_KEYS, MOST_KEYS_OF_NESTED = 3, 2
+"""Of a legend's line; those of nested machines say so, and are longer."""
+HOSTS = {
+    "hardware": "on hardware",
+    "virtual": "virtual hosts",
+    "emulated": "emulated hosts",
+    "unknown": "unknown hosts",
+}
+"""As a panel's title has room for."""
 MOST_ROWS = 40
 """Of a picture's panel; every run is in the table."""
 ACCELERATORS = {"native": Accelerator.NATIVE, "KVM": Accelerator.KVM, "emulated": Accelerator.TCG}
@@ -53,14 +60,13 @@ def _panel(found: Collected, quantity: str, state: str, ground: str) -> Panel | 
         _key(row) for _, rows in chosen for row in sorted(rows, key=lambda row: (row["order"], row["arm"]))
     )
     keys = [{"arm": key, "text": key.partition("|")[0]} for key in arms]
-    legend: list[Data] = [
-        {"arm": "", "label": "", "keys": keys[at : at + MOST_KEYS]} for at in range(0, len(keys), MOST_KEYS)
-    ]
+    most = MOST_KEYS_OF_NESTED if any("nested" in key for key in arms) else MOST_KEYS
+    legend: list[Data] = [{"arm": "", "label": "", "keys": keys[at : at + most]} for at in range(0, len(keys), most)]
     ratios = [row["ratio"] for _, rows in chosen for row in rows]
     span = min(NARROWEST[0], 0.8 * min(ratios)), max(NARROWEST[1], 1.4 * max(ratios))
     title = chosen[0][1][0]["label"] or label(quantity)
     return Panel(
-        kind="marks", title=f"{title}, {GROUNDS[ground]}", unit="1", axis=f"× {found.baseline}", span=span,
+        kind="marks", title=f"{title}, {HOSTS[ground]}", unit="1", axis=f"× {found.baseline}", span=span,
         rows=(*legend, *(_row(line, rows, list(arms)) for line, rows in chosen)),
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ from lab.reports.material import stamp
 from lab.results.record import Run
 from lab.results.store import SAMPLES, RunFolder
 
-MOST_ARMS = 24
+MOST_ARMS, MOST_TIMES = 24, 20_000
 FARTHEST = 1e6
 """A ratio beyond that was not measured by lab."""
 UNKNOWN_GROUND = "unknown"
@@ -40,6 +40,7 @@ def told(name: str, files: Files) -> dict[str, Any]:
         return {
             "run": tidy(run.name),
             "digest": sha256(files.get(SAMPLES, b"")).hexdigest(),
+            "times": _times(loaded),
             "scenario": tidy(run.scenario),
             "until": str(until(run)),
             "blocks": loaded.blocks,
@@ -130,6 +131,13 @@ def _ratios(loaded: Loaded) -> list[dict[str, Any]]:
             "verdict": str(row["verdict"]), "why": tidy(str(row["why"])),
         })  # fmt: skip
     return found
+
+
+def _times(loaded: Loaded) -> list[float]:
+    """How long starts and their phases took, each once, in seconds: no two runs have many of these in common."""
+    frame = loaded.frame
+    values = frame[frame["quantity"].str.startswith("boot.") & (frame["status"] == "ok")]["value"]
+    return sorted({float(each) for each in values if math.isfinite(each) and each > 0})[:MOST_TIMES]
 
 
 def _end(value: float) -> float | None:

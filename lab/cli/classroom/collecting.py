@@ -109,7 +109,10 @@ def _as_json(picture: Collected) -> dict[str, object]:
 
     return {
         "scenario": picture.scenario, "until": picture.until, "baseline": picture.baseline,
-        "runs": [{"who": line.who, "special": dict(line.special), **line.told} for line in picture.lines],
+        "runs": [
+            {"who": line.who, "special": dict(line.special)} | {k: v for k, v in line.told.items() if k != "times"}
+            for line in picture.lines
+        ],
         "same_host": list(shared(picture.lines).values()),
         "agreements": [asdict(each) for each in picture.agreements],
         "answers": [dict(zip(("probe", "arm", "found"), each, strict=True)) for each in picture.answers],
