@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import socket
 import stat
 from contextlib import suppress
@@ -97,6 +98,16 @@ def enter() -> Ids:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     _announce(ids.user)
     return ids
+
+
+def parted(first: int, count: int) -> list[str]:
+    """A range from user 1 on, as newuidmap(1) takes it: in two parts where it can be, parted at random, by which
+    `lab.host.session.strays` knows the namespace.
+    """
+    if count == 1:
+        return ["1", str(first), "1"]
+    part = 1 + random.SystemRandom().randrange(count - 1)
+    return [str(number) for number in (1, first, part, 1 + part, first + part, count - part)]
 
 
 def join(pid: int) -> None:
@@ -201,11 +212,11 @@ class _Helper:
         if not theirs.recv(1):
             return
         try:
-            for program, own, (first, count) in (
+            for program, own, given in (
                 ("newuidmap", self._ids.user, self._ids.users),
                 ("newgidmap", self._ids.group, self._ids.groups),
             ):
-                words = [program, str(self._parent), "0", str(own), "1", "1", str(first), str(count)]
+                words = [program, str(self._parent), "0", str(own), "1", *parted(*given)]
                 run(words, timeout_seconds=TIMEOUT_SECONDS, hint=MAPPING)
         except CommandError as error:
             theirs.sendall((error.detail or error.message).encode())

@@ -84,7 +84,13 @@ def test_it_is_root_inside_and_the_user_outside(student: Student, backend: str) 
     done = student.lab("run", "--on", backend, "small", "--", "sh", "-c", script)
     assert done.returncode == 7, done.stderr
     assert done.stdout.split("\n")[:2] == ["0", "99:98"]
-    assert f" 0 {USER} 1\n 1 {FIRST} {COUNT - 1}" in done.stdout
+    table = [tuple(map(int, line.split())) for line in done.stdout.splitlines()[2:]]
+    assert table[0] == (0, USER, 1)
+    assert [(inside, outside - inside) for inside, outside, _ in table[1:]] == [
+        (table[1][0], FIRST - 1),
+        (1 + table[1][2], FIRST - 1),
+    ]
+    assert sum(count for _, _, count in table) == COUNT
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -15,6 +15,7 @@ from lab.host import entering, ownspace, privilege
 from lab.host.cgroup import descent, mounted
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.cgroup.mounted import Mounted
+from lab.host.session import strays
 from lab.images.tar import inodes
 from lab.images.tree import OPAQUE, USERS_OPAQUE, opaque_mark
 from lab.model import Limits
@@ -175,3 +176,32 @@ def test_what_descends_is_found_and_ended() -> None:
         assert another.poll() is None
         another.kill()
     os.close(pidfd)
+
+
+def test_a_range_is_parted_and_stays_whole() -> None:
+    assert entering.parted(700000, 1) == ["1", "700000", "1"]
+    seen = set()
+    for _ in range(50):
+        one, first, part, other, second, rest = map(int, entering.parted(700000, 65535))
+        assert (one, first, other, second, part + rest) == (1, 700000, 1 + part, 700000 + part, 65535)
+        assert min(part, rest) > 0
+        seen.add(part)
+    assert len(seen) > 40
+    assert entering.parted(5, 2) == ["1", "5", "1", "2", "6", "1"]
+
+
+def test_a_namespace_without_lab_s_mark_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its number may be another's by now; here it is that of this very process."""
+    killed: list[int] = []
+    own = strays.own_namespace().name
+    monkeypatch.setattr(strays, "stale_sessions", lambda: [tmp_path / "dead"])
+    monkeypatch.setattr(strays, "is_of_this_boot", lambda folder: True)
+    monkeypatch.setattr(strays, "runtime_root", lambda: tmp_path)
+    monkeypatch.setattr(strays, "_namespaces", lambda folder: {own})
+    monkeypatch.setattr(strays, "_kill", lambda pid, namespace: killed.append(pid))
+    monkeypatch.setattr(strays, "KILL_SECONDS", 0.5)
+    strays.end_strays()
+    assert killed == []
+    monkeypatch.setattr(strays, "MARKED", 0)
+    strays.end_strays()
+    assert os.getpid() in killed

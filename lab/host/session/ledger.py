@@ -252,6 +252,12 @@ def stale_sessions() -> list[Path]:
     return [folder for folder in sorted(ages, key=ages.__getitem__) if _is_stale(folder)]
 
 
+def is_of_this_boot(directory: Path) -> bool:
+    """Whether a session was made since the host started: numbers of before mean something else now."""
+    owner = _owner_of(directory)
+    return owner is not None and owner.boot_id == boot_id()
+
+
 def resources(directory: Path) -> list[Resource]:
     """What a session's ledger lists, in the order it was made. A line cut short was never acted on."""
     found = []

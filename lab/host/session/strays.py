@@ -3,11 +3,14 @@
 A container ends with its first process. Of a bare process whatever has left it could live on when all of lab's
 processes have been killed at once: it is found by its user namespace, which nothing that was born in it can leave
 upwards (user_namespaces(7)). Only from outside is that seen: a namespace beside it may not look.
+
+The kernel gives the number of a namespace that has ended to another one, a browser's perhaps. So the number counts
+only with the table of ids, which `lab.host.entering` makes in a way that nobody else does: the range of subordinate
+ids in two parts, parted at random. A namespace without a range has no such mark, and what is left in it is left.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -16,62 +19,51 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab.host.home import runtime_root
-from lab.host.session.ledger import Resource, ResourceKind, resources, stale_sessions
+from lab.host.session.ledger import Resource, ResourceKind, is_of_this_boot, resources, stale_sessions
 
-NS_GET_PARENT = 0xB702  # linux/nsfs.h
-DEEPEST = 32  # levels of user namespaces in each other (user_namespaces(7))
 KILL_SECONDS = 10.0
+MARKED = 3
+"""Lines of a name: the number, root, and one part of a range; whatever has more is marked."""
 
 
 def own_namespace() -> Resource:
     """This process's user namespace, as a session's ledger holds it."""
-    return Resource(kind=ResourceKind.NAMESPACE, name=str(Path("/proc/self/ns/user").readlink()))
+    return Resource(kind=ResourceKind.NAMESPACE, name=_namespace_of("self"))
 
 
 def end_strays() -> None:
-    """SIGKILL everything in the namespaces of dead sessions that no living session shares."""
-    stale = stale_sessions()
+    """SIGKILL everything in the marked namespaces of dead sessions that no living session shares."""
+    stale = [folder for folder in stale_sessions() if is_of_this_boot(folder)]
     if not stale:
         return
-    dead = {name for folder in stale for name in _namespaces(folder.name)}
-    living = {name for folder in runtime_root().iterdir() if folder not in stale for name in _namespaces(folder.name)}
+    dead = {name for folder in stale for name in _namespaces(folder)}
+    living = {name for folder in runtime_root().iterdir() if folder not in stale for name in _namespaces(folder)}
+    names = {name for name in dead - living if len(name.splitlines()) > MARKED}
     deadline = time.monotonic() + KILL_SECONDS
-    while (found := _within(dead - living)) and time.monotonic() < deadline:
+    while (found := _within(names)) and time.monotonic() < deadline:
         for pid, namespace in found.items():
             _kill(pid, namespace)
 
 
-def _namespaces(session: str) -> set[str]:
-    return {one.name for one in resources(runtime_root() / session) if one.kind is ResourceKind.NAMESPACE}
+def _namespaces(session: Path) -> set[str]:
+    return {one.name for one in resources(session) if one.kind is ResourceKind.NAMESPACE}
 
 
 def _within(names: set[str]) -> dict[int, str]:
-    """The living processes in these namespaces and in those below, each with its own."""
+    """The living processes in these namespaces, each with its own."""
     found = {}
     for place in Path("/proc").glob("[1-9]*") if names else ():
         with suppress(OSError):
-            chain = _chain(int(place.name))
-            if names.intersection(chain):
-                found[int(place.name)] = chain[0]
+            if (namespace := _namespace_of(place.name)) in names:
+                found[int(place.name)] = namespace
     return found
 
 
-def _chain(pid: int) -> list[str]:
-    """The user namespace of a process and those above it, as far as this process may see. Raises OSError."""
-    found: list[str] = []
-    descriptor = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while len(found) <= DEEPEST:
-            found.append(f"user:[{os.fstat(descriptor).st_ino}]")
-            try:
-                above = fcntl.ioctl(descriptor, NS_GET_PARENT)
-            except OSError:  # EPERM: it is our own or above
-                break
-            os.close(descriptor)
-            descriptor = above
-    finally:
-        os.close(descriptor)
-    return found
+def _namespace_of(pid: str) -> str:
+    """Its number, and a line for each part of its table of ids. Raises OSError."""
+    place = Path("/proc") / pid
+    table = (place / "uid_map").read_text()
+    return "\n".join([str((place / "ns/user").readlink()), *(" ".join(line.split()) for line in table.splitlines())])
 
 
 def _kill(pid: int, namespace: str) -> None:
@@ -79,7 +71,7 @@ def _kill(pid: int, namespace: str) -> None:
     with suppress(OSError):
         descriptor = os.pidfd_open(pid)
         try:
-            if _chain(pid)[0] == namespace:
+            if _namespace_of(str(pid)) == namespace:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 select.select([descriptor], [], [], KILL_SECONDS)
         finally:
