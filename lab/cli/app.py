@@ -55,6 +55,7 @@ COMMANDS = {
         "report": ("lab.cli.results.report:report", "Write a run's report again, from its folder alone."),
         "results": ("lab.cli.results.results:app", "Look at the runs that were measured; remove some."),
         "diff": ("lab.cli.results.diff:diff", "Say what changed between two runs, and how sure that is."),
+        "watch": ("lab.cli.results.watch:watch", "Measure again when something changes, or at a time of day."),
     },
     "In class": {
         "class": ("lab.cli.classroom.app:app", "Lessons to predict in, a page for everybody's guesses, marks."),

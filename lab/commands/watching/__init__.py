@@ -1,0 +1,1 @@
+"""Measuring again and again: what a plan says, why it is time, and what is done then."""

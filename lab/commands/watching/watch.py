@@ -1,0 +1,182 @@
+"""A plan carried out: look, wait for a quiet moment and for others who measure, run lab compare, say what changed.
+
+Each measurement is a process of its own, as if it had been typed, so that the hundredth begins like the first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from lab.analysis.difference import difference
+from lab.analysis.loaded import load
+from lab.commands.conditions import CONDITION_HOLDS
+from lab.commands.output import say
+from lab.commands.watching.causes import causes, reasons
+from lab.commands.watching.plan import Plan
+from lab.commands.watching.state import State
+from lab.errors import CommandError, LabError, ResultsError
+from lab.host import private
+from lab.host.home import home
+from lab.host.survey import quiet
+from lab.host.units import format_seconds
+from lab.reports import verdict
+
+LOOK_SECONDS = 5.0
+"""How long others are watched before a host is called quiet."""
+PAUSE_SECONDS = 60.0
+"""Between two looks, at what changes and at a busy host."""
+PATIENCE_SECONDS = 3600.0
+"""How long a check waits for a quiet host."""
+AGAIN_SECONDS = 3600.0
+"""How long what failed is left alone, unless something changes meanwhile."""
+ENDS_WITHIN_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A run, and what has become different since the one before it; of the first one nothing is known to have."""
+
+    run: Path
+    changes: frozenset[verdict.Change] = frozenset()
+
+
+def watch(plan: Plan) -> None:
+    """Check for ever. What fails is said, and tried again when something changes, or an hour later."""
+    failed: tuple[Mapping[str, str], float] | None = None
+    while True:
+        found = causes(plan)
+        if failed is None or failed[0] != found or time.monotonic() - failed[1] >= AGAIN_SECONDS:
+            try:
+                check(plan)
+                failed = None
+            except LabError as error:
+                say(f"lab: {plan.name}: {error}; tried again in {format_seconds(AGAIN_SECONDS)}")
+                failed = found, time.monotonic()
+        time.sleep(PAUSE_SECONDS)
+
+
+def check(plan: Plan, *, patience_seconds: float = PATIENCE_SECONDS) -> Measured | None:
+    """Measure if it is time to, once nobody else watches and the host is quiet; None where it was not, or is not.
+
+    Raises LabError where that failed; the next check finds it due again.
+    """
+    with _one_at_a_time():
+        state, found, now = State.of(plan), causes(plan), datetime.now().astimezone()
+        if not (why := reasons(plan, state.seen, state.began, found, now)):
+            return None
+        for each in why:
+            say(f"lab: {plan.name}: {each}")
+        if not becomes_quiet(plan.busy, patience_seconds):
+            say(f"lab: {plan.name}: others kept the host busy for {format_seconds(patience_seconds)}; not measured")
+            return None
+        run = _compare(plan)
+        before = plan.results / state.runs[-1] if state.runs else None
+        state.seen, state.began = found, now
+        state.runs.append(run.name)
+        state.write()
+        changes = _tell(plan, before, run, why, now)
+        if plan.keep_bytes is not None:
+            for dropped in state.drop(plan.keep_bytes):
+                say(f"lab: {plan.name}: {dropped}")
+            state.write()
+        return Measured(run=run, changes=changes)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two that measure disturb each other."""
+    home().mkdir(parents=True, exist_ok=True)
+    lock = private.lock_file(home() / "watch.lock")
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("lab: another lab watch measures; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def becomes_quiet(busy: float, patience_seconds: float) -> bool:
+    """Whether others use at most ``busy`` processors on average, now or before the patience is at its end. Where the
+    kernel does not tell, the host counts as quiet.
+    """
+    deadline, told = time.monotonic() + patience_seconds, False
+    while True:
+        before = quiet.read()
+        time.sleep(LOOK_SECONDS)
+        used = quiet.read().busy_since(before)
+        if used is None or used <= busy:
+            return True
+        if time.monotonic() + PAUSE_SECONDS > deadline:
+            return False
+        if not told:
+            say(f"lab: others use {used:.1f} processors; waiting until they use {busy:g} at most")
+            told = True
+        time.sleep(PAUSE_SECONDS)
+
+
+def _compare(plan: Plan) -> Path:
+    """The folder of the run that ``lab compare`` made. Raises CommandError when it failed."""
+    with tempfile.TemporaryDirectory(prefix="lab-watch-") as scratch:
+        told = Path(scratch) / "run.json"
+        words = [sys.executable, "-m", "lab.cli.main", "compare", plan.scenario, *plan.options]
+        words += ["--out", str(plan.results), f"--json={told}"]
+        # A process group of its own: a Ctrl-C is passed on once, below. Its parent's death ends it as well.
+        with subprocess.Popen(
+            ["setpriv", "--pdeathsig=TERM", "--", *words],
+            cwd=plan.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0,
+        ) as process:  # fmt: skip
+            try:
+                code = process.wait()
+            except BaseException:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(ENDS_WITHIN_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                raise
+        if code not in (0, CONDITION_HOLDS):
+            raise CommandError(f"lab compare {plan.scenario} ended with {code}", hint="what it said is above")
+        try:
+            return plan.results / Path(json.loads(told.read_text(encoding="utf-8"))["folder"]).name
+        except (OSError, ValueError, KeyError) as error:
+            raise CommandError(f"lab compare {plan.scenario} did not tell its run", hint="lab results ls") from error
+
+
+def _tell(plan: Plan, before: Path | None, run: Path, why: list[str], now: datetime) -> frozenset[verdict.Change]:
+    """Print what the run says beside the one before, and add it to the plan's diary."""
+    lines = [f"## {now:%Y-%m-%d %H:%M}, {run.name}", "", *(f"- why: {each}" for each in why), ""]
+    changes: frozenset[verdict.Change] = frozenset()
+    try:
+        if before is None:
+            lines.append("The first run: there is none to compare it with.")
+        else:
+            found = difference(load(before), load(run), across_hosts=False)
+            lines.append(verdict.markdown(found).rstrip())
+            changes = frozenset(each.change for each in verdict.changes(found))
+    except LabError as error:
+        lines.append(f"Not compared with {before.name if before else 'another'}: {error}.")
+    text = "\n".join([*lines, "", ""])
+    print(text, end="", flush=True)
+    diary = plan.results / f"watch-{plan.name}.md"
+    try:
+        descriptor = os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ResultsError(f"{diary} can't be written: {error.strerror}", hint="df -h shows free space") from error
+    return changes
