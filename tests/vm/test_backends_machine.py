@@ -112,7 +112,7 @@ def test_after_sigkill_of_lab_its_qemu_goes_too(site: Site, image: Image) -> Non
     words = ["run", "tiny", "--on", "microvm", "--knob", "start=restore"]
     with subprocess.Popen([*LAB, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         stopped: set[int] = set()
-        wait_until(lambda: stopped.update(readers_of_a_state(session_of(process.pid))) or stopped)
+        wait_until(lambda: stopped.update(readers_of_a_state(session_of(process.pid))) or stopped, 240)
         for reader in stopped:
             os.kill(reader, signal.SIGSTOP)  # it does not get any further
         process.kill()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,12 +79,13 @@ def test_the_supervisor_is_killed_while_its_machine_is_saved(instances: Detached
     name = instances.name("early")
     words = ["run", "-d", "--on", "microvm", "--knob", "start=restore", "--name", name, "tiny"]
     with subprocess.Popen([*LAB, *words], stdout=-1, stderr=-1, text=True) as process:
-        assert wait_until(lambda: stored_session(name))
+        assert wait_until(lambda: stored_session(name), 240)
         session = stored_session(name)
         state = home() / "tmp" / session / "microvm-saved-1.d" / STATE
-        assert wait_until(lambda: state.exists() and state.stat().st_size, 120)
+        assert wait_until(lambda: state.exists() and state.stat().st_size, 240)
         for pid in ControlGroup.open(group_of(session, "microvm-saved-1")).processes():
-            os.kill(pid, signal.SIGSTOP)  # it does not get any further
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)  # it does not get any further
         record = records.stored(name)
         assert record is not None
         assert record.condition is records.Condition.STARTING

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from host_state import told_of
 
 from lab.host.session import ledger
 
@@ -71,7 +72,7 @@ def test_it_goes_with_a_process_that_is_killed(process: subprocess.Popen[str]) -
         root = Path(told(process))
         go_on(process)
         assert told(process) == "again"
-        launchers = [pid for pid in children(process.pid) if "spawner" in command_line(pid)]
+        launchers = [pid for pid, words in told_of(children(process.pid), "cmdline").items() if "spawner" in words]
         process.send_signal(signal.SIGKILL)
         process.wait()
         for pid in launchers:  # which clean up
@@ -81,10 +82,6 @@ def test_it_goes_with_a_process_that_is_killed(process: subprocess.Popen[str]) -
 
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
 
 
 def wait_for_end(pid: int) -> None:

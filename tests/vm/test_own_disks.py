@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from bootable import DISK_BYTES, GREETING, WRITTEN, Untouched, grub_disk, writing_disk
-from host_state import assert_unchanged, descendants, snapshot, wait_until
+from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
 from seated import LOCAL, seat
 from tiny import GREETING as PAGE
 from tiny import tiny_image
@@ -247,7 +247,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(web: Path, lab_home: Path, tmp
     try:
         assert wait_until(lambda: b"is ready (port open)" in errors.read_bytes(), BOOT_SECONDS), errors.read_text()
         assert b"listens on http://127.0.0.1:" in errors.read_bytes()
-        servers = [pid for pid in descendants(lab.pid) if "/dhcp_" in Path(f"/proc/{pid}/cgroup").read_text()]
+        servers = [pid for pid, groups in told_of(descendants(lab.pid), "cgroup").items() if "/dhcp_" in groups]
         assert len(servers) == 1, "the control: there is something to be left"
     finally:
         lab.kill()
