@@ -207,7 +207,7 @@ def showing() -> Iterator[Showing]:
 
 
 def is_started(showing: Showing) -> bool:
-    return bool(select.select([showing._starts], [], [], 10)[0])
+    return bool(select.select([showing._starts], [], [], 120)[0])
 
 
 def test_a_round_that_was_over_at_once_is_seen_all_the_same(browser: Browser, showing: Showing) -> None:
@@ -259,7 +259,9 @@ def test_a_race_that_happens_is_started_by_its_link_and_seen_by_everybody(browse
     tell("running", (begun(first, 2),), 0, 0.5)
     for page in (mine, phone):
         expect(page.locator("#told")).to_contain_text("running · live")
-        assert lane(page, 0) == ["passed", "none", "passed", "underway", "ahead", "ahead"]
+        standings = ["passed", "none", "passed", "underway", "ahead", "ahead"]
+        cells = page.locator("#lanes > li").nth(0).locator(".cell")
+        expect(cells).to_have_class([f"cell {standing}" for standing in standings])
         expect(page.locator("#podium li")).to_have_count(0)
     stood = mine.locator("#clock").inner_text()
     expect(mine.locator("#clock")).not_to_have_text(stood)
@@ -270,7 +272,7 @@ def test_a_race_that_happens_is_started_by_its_link_and_seen_by_everybody(browse
     tell("stopping", (first,), 0, 8.6)
     tell("ready", (first, begun(second, 0)), 1)
     for page in (mine, phone):
-        expect(page.locator("#podium li")).to_have_count(4, timeout=15_000)
+        expect(page.locator("#podium li")).to_have_count(4)
         expect(page.locator("#told")).to_contain_text("round 1 of 2")
     expect(mine.get_by_role("button", name="Next round")).to_be_enabled(timeout=15_000)
     mine.keyboard.press(" ")
@@ -282,7 +284,7 @@ def test_a_race_that_happens_is_started_by_its_link_and_seen_by_everybody(browse
     expect(phone.locator("#told")).to_contain_text("round 2 of 2")
     tell("done", (first, second), 1)
     for page in (mine, phone):
-        expect(page.locator("#told")).to_contain_text("over · true speed · round 2 of 2", timeout=15_000)
+        expect(page.locator("#told")).to_contain_text("over · true speed · round 2 of 2")
         expect(page.locator("#wins")).to_contain_text("First in 2 rounds")
         page.keyboard.press("ArrowLeft")
         expect(page.locator("#told")).to_contain_text(re.compile("running .* round 1 of 2"))

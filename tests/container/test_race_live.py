@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from classes import next_event
 from comparing import LAB, make_scenario
-from host_state import assert_unchanged, difference, snapshot, wait_until
+from host_state import assert_unchanged, difference, snapshot, told_of, wait_until
 from seated import seat
 
 ON = ("--on", "process,container")
@@ -125,8 +125,8 @@ class Shown:
     def server(self) -> int:
         """The process that answers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        (found,) = (pid for pid in children if b"race.serving" in Path(f"/proc/{pid}/cmdline").read_bytes())
-        return int(found)
+        (found,) = (pid for pid, words in told_of(map(int, children), "cmdline").items() if "race.serving" in words)
+        return found
 
 
 @contextmanager

@@ -103,9 +103,9 @@ def test_a_guest_that_starves_is_not_at_rest(tmp_path: Path) -> None:
     instance.cgroup = SimpleNamespace(processes=lambda: {os.getpid()})
     before = saving._wanted_seconds(instance)
     began = time.thread_time()
-    while time.thread_time() < began + 0.05:
+    while time.thread_time() < began + 0.2:
         pass
-    assert saving._wanted_seconds(instance) >= before + 0.04
+    assert saving._wanted_seconds(instance) >= before + 0.1
     assert saving._wanted_seconds(cast(Any, Booted(request()))) == 0.0
 
 

@@ -62,7 +62,7 @@ class Checkout:
 
     def run(self, *argv: str, user: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         process = self.popen(*argv, user=user, **environment)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=250)
         return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
 
     def outdate(self) -> None:
@@ -85,7 +85,7 @@ def test_without_a_command_it_says_how_to_use_it(checkout: Checkout) -> None:
 
 def test_when_all_is_there_it_becomes_the_command(checkout: Checkout) -> None:
     process = checkout.popen("bash", "-c", 'echo $$ $VIRTUAL_ENV ${PATH%%:*} "$1"; exit 7', "-", "two words")
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=250)
     venv = checkout.path / ".venv"
     assert stdout == f"{process.pid} {venv} {venv}/bin two words\n"
     assert stderr == ""
@@ -149,7 +149,7 @@ def test_a_failed_installation_shows_the_end_of_its_log_and_is_not_mistaken_for_
 def test_two_at_once_install_once(checkout: Checkout) -> None:
     checkout.outdate()
     first, second = (checkout.popen("true", PIP_SECONDS="0.3") for _ in range(2))
-    assert first.wait(30) == second.wait(30) == 0
+    assert first.wait(250) == second.wait(250) == 0
     first.communicate()
     second.communicate()
     assert checkout.calls.read_text().count("pip install") == 1

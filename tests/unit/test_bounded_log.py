@@ -88,7 +88,7 @@ def test_the_serial_port_of_a_strange_system_has_such_a_log(tmp_path: Path) -> N
             machine.connect(str(tmp_path / "m/console"))
             for begin in range(0, LINES, 1000):
                 machine.sendall(b"".join(line(number) for number in range(begin, begin + 1000)))
-        assert wait_until(lambda: channels.ended, 60)
+        assert wait_until(lambda: channels.ended, 250)
         channels.close()
     assert out.stat().st_size == LINES * len(line(0))
     assert (tmp_path / "console.log").stat().st_size <= LARGEST_BYTES

@@ -247,7 +247,7 @@ def test_a_crowd_guesses_at_once_and_all_of_it_counts() -> None:
         for thread in threads:
             thread.join()
         assert failed == []
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 120
         assert served.state("/teach/events", teacher)["guessed"] == CROWD
         for stream in streams:
             stream.close()
@@ -284,7 +284,7 @@ def test_a_signal_ends_it_at_once_with_phones_listening() -> None:
         next_event(stream.getresponse())
         begun = time.monotonic()
         assert served.stop(number) == 128 + number
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 60
         assert "Traceback" not in served.log.read_text()
         database = sqlite3.connect(served.home / "class" / "ends" / "state.sqlite")
         assert database.execute("SELECT nickname FROM students").fetchall() == [("Ada",)]

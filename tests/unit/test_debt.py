@@ -57,7 +57,7 @@ def measured(logs: Path, *, slow: int = 0, pages: int = 0, wrong: int = 0) -> li
         port: int = free.getsockname()[1]
     scenario = Scenario(
         name="s", title="S", directory=Path(), dockerfile=Path(), port=port, readiness=HttpReadiness(body="hello"),
-        ready_timeout_seconds=30,
+        ready_timeout_seconds=250,
     )  # fmt: skip
     logs.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-c", SERVER, str(port), str(SLEEP_SECONDS), str(slow), str(pages), str(wrong)]
@@ -182,7 +182,7 @@ def test_a_wrong_answer_is_a_failed_hundred_and_no_debt(tmp_path: Path) -> None:
 @pytest.mark.parametrize("readiness", [None, StartedReadiness(), TcpReadiness()])
 def test_what_gives_no_answer_is_asked_for_none(readiness: TcpReadiness | None, tmp_path: Path) -> None:
     scenario = Scenario(name="s", title="S", directory=Path(), dockerfile=Path(), port=1, readiness=readiness)
-    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+    with LocalInstance(["sleep", "600"], tmp_path) as instance:
         subject = Subject.before_launch(scenario=scenario, network=LOOPBACK, idle_seconds=0)
         subject.launched(instance)
         metric = Debt()

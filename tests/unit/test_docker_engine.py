@@ -38,7 +38,7 @@ def copied(stream: Stream, theirs: socket.socket, data: bytes, **options: object
     attachment = Attachment(stream, out_end, err_end, **options)  # type: ignore[arg-type]
     theirs.sendall(data)
     theirs.shutdown(socket.SHUT_WR)
-    assert attachment.drain(10)
+    assert attachment.drain(60)
     attachment.close()
     os.close(out_end)
     os.close(err_end)
@@ -73,7 +73,7 @@ def test_input_ends_where_the_user_ends_it() -> None:
     os.write(write, b"typed")
     os.close(write)
     received = b""
-    theirs.settimeout(10)
+    theirs.settimeout(60)
     while chunk := theirs.recv(100):
         received += chunk
     assert received == b"typed"
@@ -122,7 +122,7 @@ def test_a_refused_upgrade_is_told_in_dockers_words(tmp_path: Path, answer: byte
     with pytest.raises(Refused, match=said) as caught:
         client.attach("x", stdin=False, replay=False)
     assert caught.value.status == status
-    thread.join(10)
+    thread.join(60)
 
 
 def test_bytes_that_come_with_the_answers_head_are_not_lost(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_bytes_that_come_with_the_answers_head_are_not_lost(tmp_path: Path) -> N
     stream = Client(tmp_path / "socket", Api()).start_execution("x", terminal=False)  # type: ignore[arg-type]
     assert stream.read_exactly(13) == frame(1, b"early")
     stream.close()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_without_an_engine_the_remedy_is_a_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from lab.inside import build
 from lab.instance import Instance
 from lab.model import TerminalSize
 
-SECONDS = 20.0
+SECONDS = 120.0
 GREETING = b"word\n"
 
 
@@ -156,6 +156,11 @@ class Hostile:
         self.end.recv(1 << 16)
         self.end.sendall(whole(1, FrameKind.STARTED, b""))
 
+    def send(self, frames: list[tuple[int, FrameKind, bytes]]) -> None:
+        with suppress(OSError):  # the host stops reading as soon as it has seen enough
+            for each in frames:
+                self.end.sendall(whole(*each))
+
 
 @pytest.mark.parametrize(
     ("sent", "message"),
@@ -182,12 +187,12 @@ def test_a_guest_that_breaks_the_rules_loses_its_sessions(
         served = cast(Instance, Served(sessions))
         with served.begin(["any"], stdin=None, stdout=write, stderr=write) as execution:
             greeter.join()
-            with suppress(OSError):  # it stops reading as soon as it has seen enough
-                theirs.settimeout(1.0)
-                for each in sent:
-                    theirs.sendall(whole(*each))
+            sender = threading.Thread(target=guest.send, args=(sent,))
+            sender.start()
             with pytest.raises(LabError, match=message):
                 execution.wait(SECONDS)
+            theirs.shutdown(socket.SHUT_RDWR)
+            sender.join()
         assert not sessions.lives
 
 

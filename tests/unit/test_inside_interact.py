@@ -15,7 +15,7 @@ from streams import Screen
 from lab.hypervisor.channels.frames import SIZE, FrameKind, frame
 from lab.inside import build
 
-SECONDS = 20.0
+SECONDS = 120.0
 Start = Callable[..., tuple[subprocess.Popen[bytes], Screen]]
 
 

@@ -25,7 +25,7 @@ from lab.metrics.cpu import COMPUTE_CHECKSUM, COMPUTE_ROUNDS
 
 def inside(*words: str | Path, stdin: str = "", **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [build.program(), *words], input=stdin, capture_output=True, text=True, timeout=60, check=False, **more
+        [build.program(), *words], input=stdin, capture_output=True, text=True, timeout=250, check=False, **more
     )
 
 
@@ -87,14 +87,14 @@ def test_init_exit_codes(argv: list[str], code: int) -> None:
     assert inside("init", "--", *argv).returncode == code
 
 
-@pytest.mark.parametrize(("argv", "said"), [(["sleep", "5"], b""), (["/absent"], b"2"), (["/etc/passwd"], b"13")])
+@pytest.mark.parametrize(("argv", "said"), [(["sleep", "600"], b""), (["/absent"], b"2"), (["/etc/passwd"], b"13")])
 def test_init_tells_when_the_program_was_executed(argv: list[str], said: bytes) -> None:
     """End-of-file as soon as execve succeeded, though the program still runs; the errno otherwise."""
     reader, writer = os.pipe()
     command = [build.program(), "init", "--status-fd", str(writer), "--", *argv]
     with subprocess.Popen(command, pass_fds=[writer]) as running:
         os.close(writer)
-        assert select.select([reader], [], [], 10)[0]
+        assert select.select([reader], [], [], 120)[0]
         assert os.read(reader, 100) == said
         if not said:
             assert running.poll() is None
@@ -103,13 +103,13 @@ def test_init_tells_when_the_program_was_executed(argv: list[str], said: bytes) 
     assert running.returncode == {b"": 143, b"2": 127, b"13": 126}[said]
 
 
-@pytest.mark.parametrize(("argv", "said"), [(["sleep", "5"], b"0"), (["/absent"], b"2"), (["/etc/passwd"], b"13")])
+@pytest.mark.parametrize(("argv", "said"), [(["sleep", "600"], b"0"), (["/absent"], b"2"), (["/etc/passwd"], b"13")])
 def test_init_reports_where_others_hold_the_descriptor_too(argv: list[str], said: bytes) -> None:
     """The writing end stays open here, as it does in a manager of containers: there is no end-of-file."""
     reader, writer = os.pipe()
     command = [build.program(), "init", "--report-fd", str(writer), "--", *argv]
     with subprocess.Popen(command, pass_fds=[writer]) as running:
-        assert select.select([reader], [], [], 10)[0]
+        assert select.select([reader], [], [], 120)[0]
         assert os.read(reader, 100) == said
         if said == b"0":
             assert running.poll() is None
@@ -124,7 +124,7 @@ def test_init_takes_another_descriptor_for_its_input() -> None:
     os.write(writer, b"by another way")
     os.close(writer)
     command = [build.program(), "init", "--socket-fd", str(reader), "--", "cat"]
-    done = subprocess.run(command, pass_fds=[reader], capture_output=True, check=True, timeout=20)
+    done = subprocess.run(command, pass_fds=[reader], capture_output=True, check=True, timeout=250)
     os.close(reader)
     assert done.stdout == b"by another way"
 
@@ -145,7 +145,7 @@ def test_init_forwards_signals(name: str) -> None:
             assert running.stdout.readline() == "ready\n"
             running.send_signal(number)
             assert running.stdout.readline() == f"{name}\n"
-            assert running.wait(10) == 7
+            assert running.wait(120) == 7
         finally:
             running.kill()
 
@@ -159,7 +159,7 @@ def test_init_reaps_orphans() -> None:
     """A grandchild whose parent ended becomes init's, and no zombie of it stays."""
     script = (
         'orphan=$(sh -c "sleep 0.05 & echo \\$!"); i=0;'
-        " while [ -e /proc/$orphan ] && [ $i -lt 200 ]; do sleep 0.02; i=$((i+1)); done; test ! -e /proc/$orphan"
+        " while [ -e /proc/$orphan ] && [ $i -lt 3000 ]; do sleep 0.02; i=$((i+1)); done; test ! -e /proc/$orphan"
     )
     assert inside("init", "--", "sh", "-c", script).returncode == 0
 
@@ -283,7 +283,11 @@ def test_list_stat_namespaces(tmp_path: Path) -> None:
 
 def test_processes_finds_a_word_in_a_command_line() -> None:
     token = f"word-{os.getpid()}"
-    with subprocess.Popen([build.program(), "hold", token], stdin=subprocess.PIPE) as held:
+    with subprocess.Popen([build.program(), "hold", token], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        assert held.stdout
+        assert held.stdout.readline(), (
+            "it has its own words by now, which execve(2) gives after it closed Popen's pipe"
+        )
         assert reply("processes", token)["found"] == [held.pid]
         held.communicate()
     assert reply("processes", token)["found"] == []
@@ -296,7 +300,7 @@ def test_batch_answers_every_line_whatever_happens_in_it(tmp_path: Path) -> None
     from_pipe = inside("batch", stdin=lines)
     with (tmp_path / "lines").open() as opened:
         command = [build.program(), "batch"]
-        from_file = subprocess.run(command, stdin=opened, capture_output=True, text=True, timeout=20, check=False)
+        from_file = subprocess.run(command, stdin=opened, capture_output=True, text=True, timeout=250, check=False)
     for done in (from_pipe, from_file):
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(answers) == 6
@@ -327,7 +331,7 @@ def test_fork_counts_and_leaves_nobody() -> None:
 
 def test_spin_takes_its_time() -> None:
     answer = reply("spin", "0.2", "1")
-    assert 0.2 <= answer["wall_seconds"] < 5
+    assert 0.2 <= answer["wall_seconds"] < 60
     assert 0 < answer["cpu_seconds"] <= answer["wall_seconds"]
     assert inside("spin", "1000", "1").returncode == 2
 

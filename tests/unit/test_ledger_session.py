@@ -148,14 +148,14 @@ def test_after_a_reboot_only_files_are_removed(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_recorded_process_is_killed_and_its_successor_is_not() -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["sleep", "600"]) as process:
         started = ledger.start_time(process.pid)
         assert started
         Resource(kind=ResourceKind.PROCESS, name=str(process.pid), started=started - 1).remove()
         assert process.poll() is None
         with Session.open() as session:
             session.process(process.pid)
-        assert process.wait(5) == -9
+        assert process.wait(60) == -9
 
 
 def test_two_cleaners_share_the_work(tmp_path: Path, runtime: Path) -> None:

@@ -45,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     listed = subprocess.run(
         ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True, check=True, timeout=60,
+        capture_output=True, check=True, timeout=250,
     )  # fmt: skip
     for name in filter(None, listed.stdout.decode().split("\0")):
         if name.startswith(("lab/", "results/sample/")) or "/" not in name:
@@ -61,10 +61,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(folder: Path, wheel: Path) -> Path:
     """The bin folder of an environment with ``wheel`` alone, the rest lent by this one but for those in HIDDEN."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=250)
     (packages,) = folder.glob("lib/python*/site-packages")
     command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "-q", "--no-compile"]
-    subprocess.run([*command, "--no-deps", "--no-index", wheel], check=True, timeout=100)
+    subprocess.run([*command, "--no-deps", "--no-index", wheel], check=True, timeout=250)
     (packages / "lent.pth").write_text(f"{Path(shutil.__file__).parent}\n{Path(pytest.__file__).parents[1]}\n")
     (packages / "hidden.py").write_text(HIDDEN)
     (packages / "hidden.pth").write_text("import hidden\n")
@@ -74,7 +74,7 @@ def environment(folder: Path, wheel: Path) -> Path:
 def run(*words: str | Path, directory: Path, hidden: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
     surroundings = {**os.environ, "HIDDEN": " ".join(hidden)}
     return subprocess.run(
-        words, cwd=directory, env=surroundings, capture_output=True, text=True, timeout=200, check=False
+        words, cwd=directory, env=surroundings, capture_output=True, text=True, timeout=250, check=False
     )
 
 
@@ -141,7 +141,7 @@ def test_results_are_read_and_nothing_is_measured(built: Path, tmp_path: Path) -
 @pytest.mark.parametrize("python", PYTHONS)
 def test_pip_into_an_empty_environment(built: Path, tmp_path: Path, python: str) -> None:
     (wheel,) = built.glob("*.whl")
-    subprocess.run([python, "-m", "venv", tmp_path / "environment"], check=True, timeout=100)
+    subprocess.run([python, "-m", "venv", tmp_path / "environment"], check=True, timeout=250)
     there = tmp_path / "environment" / "bin"
     subprocess.run([there / "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel], check=True, timeout=900)
     reads(there, tmp_path)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from host_state import wait_until
 from machines import by_hand, machine
 from machines.machine import CONSOLE, STATE, Machine
 
@@ -18,8 +19,10 @@ def stand_in() -> Iterator[Callable[[Path], subprocess.Popen[bytes]]]:
     started = []
 
     def start(folder: Path) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-c", "import time; time.sleep(60)", "-serial", f"file:{folder / CONSOLE}"]
+        argv = [sys.executable, "-c", "import time; time.sleep(600)", "-serial", f"file:{folder / CONSOLE}"]
         started.append(subprocess.Popen(argv))
+        words = Path(f"/proc/{started[-1].pid}/cmdline")  # which execve(2) gives after it closed Popen's pipe
+        assert wait_until(lambda: str(folder) in words.read_text())
         return started[-1]
 
     yield start

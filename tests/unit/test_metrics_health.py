@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ class Checked(LocalInstance):
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Checked:
-    return Checked(["sleep", "60"], tmp_path)
+    return Checked(["sleep", "600"], tmp_path)
 
 
 def check(line: str, **options: float) -> HealthReadiness:
@@ -81,17 +82,17 @@ def test_what_an_image_says_of_its_readiness() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "code", "output"),
+    ("test", "seconds", "code", "output"),
     [
-        (("CMD", "true"), 0, b""),
-        (("CMD-SHELL", "echo no; exit 3"), 3, b"no\n"),
-        (("CMD", "/no/such/program"), 127, b"/no/such/program: not found"),
-        (("CMD", "sleep", "60"), 137, b""),
+        (("CMD", "true"), 60.0, 0, b""),
+        (("CMD-SHELL", "echo no; exit 3"), 60.0, 3, b"no\n"),
+        (("CMD", "/no/such/program"), 60.0, 127, b"/no/such/program: not found"),
+        (("CMD", "sleep", "600"), 0.3, 137, b""),
     ],
 )
-def test_a_probe(instance: Checked, test: tuple[str, ...], code: int, output: bytes) -> None:
+def test_a_probe(instance: Checked, test: tuple[str, ...], seconds: float, code: int, output: bytes) -> None:
     with instance:
-        health = Health(instance, HealthReadiness(check=Healthcheck(test=test, timeout_seconds=0.3)))
+        health = Health(instance, HealthReadiness(check=Healthcheck(test=test, timeout_seconds=seconds)))
         probe = health.probe()
     assert (probe.exit_code, probe.output) == (code, output)
     assert health.last == probe
@@ -129,14 +130,18 @@ def test_failures_in_the_start_period_do_not_count(instance: Checked, tmp_path: 
 
 def test_readiness_by_the_image_s_own_check(instance: Checked, tmp_path: Path) -> None:
     scenario = Scenario(
-        name="s", title="s", directory=tmp_path, dockerfile=tmp_path / "Dockerfile", ready_timeout_seconds=1.5,
+        name="s", title="s", directory=tmp_path, dockerfile=tmp_path / "Dockerfile", ready_timeout_seconds=5,
         readiness=check(f"test -e {tmp_path}/up || {{ echo not yet; exit 1; }}"),
     )  # fmt: skip
-    subject = Subject.before_launch(scenario=scenario, network=LOOPBACK, idle_seconds=0.0)
-    subject.launched(instance)
+    hurried, patient = (
+        Subject.before_launch(scenario=each, network=LOOPBACK, idle_seconds=0.0)
+        for each in (scenario, replace(scenario, ready_timeout_seconds=120))
+    )
+    hurried.launched(instance)
+    patient.launched(instance)
     with instance:
         with pytest.raises(NotReady, match="its HEALTHCHECK exits with 1: not yet"):
-            wait_ready(subject)
+            wait_ready(hurried)
         (tmp_path / "up").touch()
-        wait_ready(subject)
+        wait_ready(patient)
         assert instance.timeline.at(Phase.RESPONDED) is not None

@@ -33,7 +33,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         status, _, body = (answers.pop(0) if len(answers) > 1 else answers[0]).partition(" ")
-        time.sleep(60 if status == "later" else 0)
+        time.sleep(600 if status == "later" else 0)
         self.send_response(int(status))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -47,10 +47,12 @@ server.serve_forever()
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number: int = free.getsockname()[1]
-    return number
+def port() -> Iterator[int]:
+    """One that nobody else is given: it stays bound here, which who says SO_REUSEADDR as well may listen on."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 def scenario(port: int | None, readiness: Readiness | None, **more: object) -> Scenario:
@@ -61,7 +63,7 @@ def scenario(port: int | None, readiness: Readiness | None, **more: object) -> S
         dockerfile=Path(),
         port=port,
         readiness=readiness,
-        ready_timeout_seconds=10,
+        ready_timeout_seconds=120,
     )
     return replace(plain, **more)  # type: ignore[arg-type]
 
@@ -85,11 +87,14 @@ def test_http_waits_for_the_right_status_and_body(port: int, tmp_path: Path) -> 
         wait_ready(subject_of(instance, scenario(port, HttpReadiness(path="/x?y", body="hell"))))
         stamps = instance.timeline.stamps()
     assert stamps[Phase.EXECUTED] + 0.2 <= stamps[Phase.LISTENING] <= stamps[Phase.RESPONDED]
-    assert 0 < instance.timeline.resolution_seconds(Phase.LISTENING) < 0.1  # a step, and what a busy host adds to it
+    waited = stamps[Phase.LISTENING] - stamps[Phase.EXECUTED]
+    assert 0 < instance.timeline.resolution_seconds(Phase.LISTENING) < waited, (
+        "a step, and what a busy host adds to it"
+    )
 
 
 def test_a_wrong_answer_is_never_ready_and_is_told_though_the_next_does_not_come(port: int, tmp_path: Path) -> None:
-    wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=1)
+    wanted = scenario(port, HttpReadiness(status=200), ready_timeout_seconds=5)
     with LocalInstance(served(port, "404 no,later"), tmp_path) as instance:
         assert wait_until((tmp_path / "stdout.log").read_text, 30), "it does not serve"
         with pytest.raises(NotReady, match="status 404 instead of 200"):
@@ -105,7 +110,7 @@ def test_tcp_is_ready_when_the_port_accepts(port: int, tmp_path: Path) -> None:
 
 
 def test_a_line_of_the_log(tmp_path: Path) -> None:
-    command = ["sh", "-c", "echo starting; sleep 0.1; echo ready to serve >&2; sleep 10"]
+    command = ["sh", "-c", "echo starting; sleep 0.1; echo ready to serve >&2; sleep 600"]
     with LocalInstance(command, tmp_path) as instance:
         wait_ready(subject_of(instance, scenario(None, LogReadiness(pattern=r"ready\b.*serve"))))
         executed, responded = (instance.timeline.at(phase) for phase in (Phase.EXECUTED, Phase.RESPONDED))
@@ -115,7 +120,7 @@ def test_a_line_of_the_log(tmp_path: Path) -> None:
 
 
 def test_without_readiness_the_execve_counts(tmp_path: Path) -> None:
-    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+    with LocalInstance(["sleep", "600"], tmp_path) as instance:
         wait_ready(subject_of(instance, scenario(None, None)))
         assert instance.timeline.at(Phase.RESPONDED) == instance.timeline.at(Phase.EXECUTED)
 
@@ -178,12 +183,12 @@ def test_an_emulated_host_gets_more_time(
 ) -> None:
     monkeypatch.setattr(readiness, "platform", lambda: virtualisation.of(by))
     wanted = scenario(port, TcpReadiness(), ready_timeout_seconds=0.1)
-    with LocalInstance(["sleep", "10"], tmp_path) as instance, pytest.raises(NotReady, match=rf"within {seconds} s"):
+    with LocalInstance(["sleep", "600"], tmp_path) as instance, pytest.raises(NotReady, match=rf"within {seconds} s"):
         wait_ready(subject_of(instance, wanted))
 
 
 def test_a_port_is_needed_to_ask_one(tmp_path: Path) -> None:
-    with LocalInstance(["sleep", "10"], tmp_path) as instance, pytest.raises(NotReady, match="no port"):
+    with LocalInstance(["sleep", "600"], tmp_path) as instance, pytest.raises(NotReady, match="no port"):
         wait_ready(subject_of(instance, scenario(None, TcpReadiness())))
 
 
@@ -246,7 +251,7 @@ def test_under_load(ready: Subject) -> None:
     rate, median = seen["load.requests_per_second"], seen["load.latency.p50"]
     assert rate.status is Status.OK
     assert rate.detail["requests"] > 10
-    assert 0 < (median.value or 0) <= (seen["load.latency.p99"].value or 0) < 1
+    assert 0 < (median.value or 0) <= (seen["load.latency.p99"].value or 0) < 10
     assert seen["cpu.per_1000_requests"].detail["requests"] == rate.detail["requests"]
     assert (seen["cpu.per_1000_requests"].value or 0) > 0
     assert seen["memory.pss"].state == "after-load"
@@ -295,12 +300,12 @@ def test_a_connection_that_ends_without_an_answer_is_none_all_the_same() -> None
 
 
 def test_without_load_there_is_nothing_to_say_about_it(tmp_path: Path) -> None:
-    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+    with LocalInstance(["sleep", "600"], tmp_path) as instance:
         assert observe(subject_of(instance, scenario(None, None)), "loaded") == {}
 
 
 def test_when_it_is_gone(tmp_path: Path) -> None:
-    with LocalInstance(["sleep", "10"], tmp_path) as instance:
+    with LocalInstance(["sleep", "600"], tmp_path) as instance:
         pass
     (gone,) = observe(subject_of(instance, scenario(None, None)), "ended").values()
     assert gone.quantity == "teardown.total"

@@ -119,7 +119,7 @@ def test_what_passes_is_waited_for_before_anything_is_read(monkeypatch: pytest.M
         assert not podman._passes(other.pid)
         other.wait()
     with subprocess.Popen(["podman"], executable="/bin/sh", stdin=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not podman._passes(process.pid) and time.monotonic() < deadline:
             time.sleep(0.01)  # execve(2) closes what Popen waits for before the new words can be read
         assert podman._passes(process.pid)
@@ -131,7 +131,7 @@ def test_what_passes_is_waited_for_before_anything_is_read(monkeypatch: pytest.M
         assert time.monotonic() - began >= 0.05
         assert process.stdin
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
         monkeypatch.setattr(podman, "SETTLE_SECONDS", 60.0)
         began = time.monotonic()
         group.settle()

@@ -13,7 +13,7 @@ import pytest
 
 from lab.host.execution.relay import Lane
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 @pytest.fixture

@@ -202,6 +202,7 @@ def test_a_scopes_own_group_is_systemds_to_remove(tree: Path) -> None:
 def test_an_end_is_waited_for_and_what_stays_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leaving = tree / "lab-00000003.scope"
     leaving.mkdir()
+    monkeypatch.setattr(systemd, "GRACE_SECONDS", 60.0)
     threading.Timer(0.05, leaving.rmdir).start()
     before = time.monotonic()
     Resource(kind=ResourceKind.SCOPE, name=leaving.name).remove()
