@@ -76,12 +76,7 @@ def enter() -> Ids:
     if privilege.granted(privilege.Need.CONTAIN):
         return ids
     for folder in (home(), runtime_root()):
-        require_safe(folder)
-        try:
-            private.make_folder(folder)
-        except OSError as error:
-            raise LabError(f"{folder} can't be made: {error.strerror}", hint=ELSEWHERE) from error
-    private.tighten(home())  # an image's files may be programs that change their user to this one
+        claim(folder)
     helper = None if ids.is_alone else _Helper(ids)
     try:
         syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
@@ -135,6 +130,20 @@ def _announce(user: int) -> None:
     """What was found out before holds no more."""
     ownspace.announce(user)
     forget()
+
+
+def claim(folder: Path) -> None:
+    """Have ``folder``, closed to others: an image's files may be programs that change their user to this one.
+
+    Raises LabError where it is not this user's alone to have, also when somebody else has just been faster.
+    """
+    require_safe(folder)
+    try:
+        private.make_folder(folder)
+    except OSError as error:
+        raise LabError(f"{folder} can't be made: {error.strerror}", hint=ELSEWHERE) from error
+    require_safe(folder)
+    private.tighten(folder)
 
 
 def require_safe(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from lab.commands import limits
 from lab.errors import LabError, LimitError
-from lab.host import entering, ownspace, privilege
+from lab.host import entering, ownspace, private, privilege, syscalls
 from lab.host.cgroup import descent, mounted
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.cgroup.mounted import Mounted
@@ -123,6 +124,38 @@ def test_what_belongs_to_somebody_else_is_no_safe_place(tmp_path: Path) -> None:
     for place in (theirs, theirs / "below"):
         with pytest.raises(LabError, match="is another user's"):
             entering.require_safe(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder away")
+def test_who_was_faster_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (common := tmp_path / "common").mkdir()
+    common.chmod(0o1777)
+    entering.claim(common / "mine")
+    assert (common / "mine").stat().st_mode & 0o777 == 0o700
+
+    def lose(folder: Path) -> None:
+        folder.mkdir()
+        os.chown(folder, 4711, 4711)
+
+    monkeypatch.setattr(private, "make_folder", lose)
+    with pytest.raises(LabError, match="is another user's"):
+        entering.claim(common / "wanted")
+
+
+def test_where_no_namespace_can_be_made_nothing_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(flags: int) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(privilege, "granted", lambda need: False)
+    monkeypatch.setattr(entering, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(entering, "runtime_root", lambda: tmp_path / "run")
+    monkeypatch.setattr(entering, "ids_of", lambda *_: entering.Ids(user=1, group=1, users=(5, 9), groups=(5, 9)))
+    monkeypatch.setattr(syscalls, "unshare", refuse)
+    with pytest.raises(LabError, match="user namespace can't be made") as caught:
+        entering.enter()
+    assert "lab doctor" in caught.value.hint
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_delegated_part_takes_the_place_of_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ import typer
 
 from lab.commands.brought import Brought
 from lab.commands.completion import complete_backends
-from lab.commands.output import JsonTo, Manner, patience, write_json
-from lab.commands.privilege import become_root_if_possible
+from lab.commands.output import JsonTo, Manner, patience, say, write_json
+from lab.commands.privilege import become_root
+from lab.errors import LabError
 from lab.host.survey.checks import ALL
 from lab.host.units import parse_words
 from lab.model import Accelerator, Check, Kernel
@@ -67,7 +68,10 @@ def doctor(
     from lab.cli.host import bugreport
     from lab.host.survey.checks import host_checks
 
-    become_root_if_possible()
+    try:
+        become_root()
+    except LabError as error:
+        say(f"lab: {error.message}{f' ({error.hint})' if error.hint else ''}")
     if report is not None:
         bugreport.require_new(report)
     named = parse_words(Brought.admitted(on).on)
