@@ -119,6 +119,19 @@ def test_what_another_run_measured_before_a_restart_is_not_called_this_one_s(
     assert "race" in site._shown()["showable"]
 
 
+def test_once_it_has_ended_nothing_is_said_to_be_measured_still(course: Course, over: dict[str, Any]) -> None:
+    assert "being measured" in json.dumps(course.material)
+    course.settle()
+    told = json.dumps(course.material)
+    assert "being measured" not in told
+    assert "not been measured yet" not in told
+    assert all(each["ready"] and "reason" in each["answer"] for each in course.material["questions"])
+    course.learn(over["material"])
+    before = json.dumps(course.material["questions"])
+    course.settle()
+    assert json.dumps(course.material["questions"]) == before, "what was measured stays"
+
+
 @pytest.fixture
 def live() -> Iterator[tuple[Served, int]]:
     reading, writing = os.pipe()

@@ -14,10 +14,8 @@ from typing import Any
 from lab.classroom.questions.answers import Answer, Evaluator, Unanswered
 from lab.classroom.questions.expressions import Form
 from lab.classroom.questions.lesson import INSERTED, Choice, Lesson, Question, inserted
+from lab.classroom.questions.unmeasured import LATER, NOT_HERE, NOT_YET
 
-NOT_HERE = "(this run does not tell)"
-NOT_YET = "(being measured)"
-LATER = "it has not been measured yet"
 Material = Mapping[str, Any]
 
 

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
+from lab.classroom.questions.unmeasured import NOT_HERE, NOT_YET, ended
 from lab.classroom.session.store import Store, Student
 from lab.errors import LabError, UsageError
 
@@ -158,9 +159,8 @@ class Course:
     def settle(self) -> None:
         """Nothing more will be measured: every question may be revealed, with its answer or the reason for none."""
         if not all(each.get("ready", True) for each in self.material["questions"]):
-            self.learn(
-                {**self.material, "questions": [{**each, "ready": True} for each in self.material["questions"]]}
-            )
+            material = {**self.material, "intro": self.material["intro"].replace(NOT_YET, NOT_HERE)}
+            self.learn({**material, "questions": [ended(each) for each in self.material["questions"]]})
 
     # --- the students
 

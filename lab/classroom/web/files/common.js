@@ -89,7 +89,7 @@ export function chart(drawn, asked) {
 export function measuring(live) {
   // What is measured now; nothing of what it found.
   if (!live) return null;
-  if (live.state !== "measuring") return el("p", { class: "live" }, live.state === "over" ? "The run is measured." : "The measurement has ended early; the questions stay open to what it found.");
+  if (live.state !== "measuring") return el("p", { class: "live" }, live.state === "over" ? "The run is measured." : "The measurement has ended early: questions are answered by what it found until then.");
   const share = live.expected ? el("progress", { max: live.expected, value: live.done, "aria-label": "Measured so far" }) : null;
   return el("p", { class: "live" }, "Measuring now: ", el("span", {}, live.what || "it begins"), " ", share, live.expected ? ` ${live.done} of ${live.expected}` : "");
 }
@@ -114,6 +114,7 @@ function choices(drawn) {
 }
 
 function numbers(drawn, asked) {
+  if (typeof drawn.value !== "number" && !drawn.bars.some((bar) => bar.first || bar.second)) return el("p", { class: "quiet" }, "No guesses.");
   const width = 1000, height = 420, base = 340, top = 70;
   const x = (place) => 20 + place * (width - 40);
   const most = Math.max(1, ...drawn.bars.flatMap((bar) => bars(bar).map((vote) => bar[vote])));

@@ -13,7 +13,7 @@ function draw(told) {
   const key = told.view ? `${told.question} ${told.view}` : "";
   if (!key || key !== looked) fill(main, ...page(told));  // a race that runs is not begun again because somebody joins
   looked = key;
-  fill(foot, told.phase === "reveal" ? `Measured ${told.day} on ${told.where}: run ${told.run}` : "", measuring(told.live));
+  fill(foot, told.phase === "reveal" && told.run ? `Measured ${told.day} on ${told.where}: run ${told.run}` : "", measuring(told.live));
 }
 
 function page(told) {
