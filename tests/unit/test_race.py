@@ -33,13 +33,14 @@ from lab.classroom.race.model import (
 )
 from lab.classroom.race.page import html, write
 from lab.classroom.race.playing import Playing
-from lab.classroom.race.recorded import recorded
+from lab.classroom.race.recorded import look, recorded
 from lab.classroom.race.screen import Shown, draw
 from lab.classroom.race.told import data, rows
 from lab.cli.app import app
 from lab.commands.keyboard import _named
 from lab.errors import LabError, ResultsError, UsageError
 from lab.model import Accelerator, Kernel, Milestone, Phase
+from lab.reports import style
 from lab.results.record import Arm
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
@@ -349,6 +350,11 @@ def test_a_course_ends_with_what_is_waited_for(
 ) -> None:
     found = course(kernel, until, asked=asked)
     assert (found[-1], len(found)) == (goal, phases)
+
+
+def test_no_two_backends_have_the_same_symbol() -> None:
+    symbols = {name: look(arm(name))["symbol"] for name in style.BACKENDS}
+    assert len(set(symbols.values())) == len(symbols), symbols
 
 
 def test_keys_have_names() -> None:

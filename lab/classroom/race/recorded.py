@@ -29,7 +29,7 @@ SHORT = {
 ANSWERS = (Milestone.ANSWER, Milestone.CORRECT_ANSWER)
 SYMBOLS = {
     "o": "●", "s": "■", "p": "◧", "P": "✚", "X": "✖", "d": "◊", "8": "◉", "*": "★", "h": "◈", "^": "▲", "D": "◆",
-    "v": "▼", "<": "◀", ">": "▶",
+    "v": "▼", "<": "◀", ">": "▶", "H": "⬢",
 }  # fmt: skip
 """What stands for a backend's marker in figures where there are only letters."""
 
