@@ -170,6 +170,10 @@ def _listen(on: str, host_port: int) -> socket.socket:
             raise LabError(
                 f"port {host_port} of {on} is in use", hint="choose another: -p HOST_PORT:PORT, or -p 0:PORT"
             ) from error
-        hint = "it is no address of this host: ip address" if error.errno == errno.EADDRNOTAVAIL else ""
-        raise LabError(f"can't listen on port {host_port} of {on}: {error.strerror}", hint=hint) from error
+        hints = {
+            errno.EADDRNOTAVAIL: "it is no address of this host: ip address",
+            errno.EACCES: "ports below 1024 are root's: choose a higher one, or -p 0:PORT",
+        }
+        said = f"can't listen on port {host_port} of {on}: {error.strerror}"
+        raise LabError(said, hint=hints.get(error.errno or 0, "")) from error
     return listener

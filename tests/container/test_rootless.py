@@ -50,6 +50,8 @@ def place(missing: Callable[[str], None], tmp_path_factory: pytest.TempPathFacto
     """A folder that the user can reach."""
     import tempfile
 
+    if shutil.which("newuidmap") is None:
+        missing("newuidmap, of the package uidmap")
     if not can_read_lab():
         missing("checkout that others than root may read")
     with tempfile.TemporaryDirectory(prefix="lab-test-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
@@ -171,6 +173,14 @@ def test_what_the_user_may_not_do_on_the_host_either_tells_nothing_of_a_boundary
             assert answers[backend, probe] == "inconclusive"
         assert answers[backend, "boot-id"] == "host"
     assert [answers[backend, "host-processes"] for backend in BACKENDS] == ["yes", "no"]
+
+
+def test_a_port_of_root_s_is_refused_with_the_remedy(student: Student) -> None:
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
+        pytest.skip("here every port is everybody's")
+    done = student.lab("run", "-p", "80:8000", "small", "--", "true")
+    assert done.returncode != 0
+    assert "below 1024" in done.stderr
 
 
 def test_other_backends_say_what_they_need(student: Student) -> None:
