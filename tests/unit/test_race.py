@@ -384,6 +384,9 @@ def test_without_a_terminal_it_prints_a_table(tmp_path: Path) -> None:
         (("--replay", "sample", "--speed", "nan"), "--speed 10"),
         (("--replay", "sample", "--rounds", "7"), "--rounds 6"),
         (("--replay", "nowhere"), "nowhere"),
+        (("--replay", "sample", "--serve"), "--html FILE"),
+        (("web-app", "--bind", "127.0.0.1"), "--serve"),
+        (("web-app", "--serve", "--json"), "--json=FILE"),
     ],
 )
 def test_bad_input_is_a_line_with_its_remedy(words: tuple[str, ...], says: str) -> None:

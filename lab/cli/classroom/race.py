@@ -65,6 +65,8 @@ def race(
         raise UsageError(f"--speed {speed:g} is no factor above 0", hint="write for example --speed 10")
     if (serve or bind) and not (serve and target):
         raise UsageError("--serve is for a live race, and --bind for --serve", hint="a replay's page: --html FILE")
+    if serve and as_json == "-":
+        raise UsageError("with --serve the links are on standard output", hint="--json=FILE")
     if target:
         found = _live(target, on, rounds or 1, (bind, port) if serve else None, seen=can_redraw() and not as_json)
         if found is not None:
