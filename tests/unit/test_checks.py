@@ -71,6 +71,12 @@ def test_systemd_is_named_as_the_owner_of_cgroups_and_whether_it_can_be_asked(tm
     assert not checks.owner_of_cgroups(str(tmp_path), Hierarchies(unified=tmp_path, v1={"cpu": tmp_path})).ok
 
 
+def test_an_ordinary_user_is_not_told_to_change_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / delegation.BOOTED).mkdir(parents=True)
+    monkeypatch.setattr(privilege, "is_rootless", lambda: True)
+    assert checks.owner_of_cgroups(str(tmp_path), Hierarchies(unified=tmp_path)).ok
+
+
 def test_no_cgroups_at_all_say_how_to_mount_them() -> None:
     check = checks.cgroup(Hierarchies())
     assert check.remedy == "mount -t cgroup2 cgroup2 /sys/fs/cgroup"
