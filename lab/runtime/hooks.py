@@ -103,16 +103,16 @@ def _wait(pid: int, timeout_seconds: float | None) -> int | None:
     """Its exit code, negative after a signal; None when it had to be killed because its time was over."""
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            in_time = bool(poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
+        finally:
+            os.close(pidfd)
+    except BaseException:  # as when whoever waits is told to end
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        in_time = bool(poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
-    finally:
-        os.close(pidfd)
     if not in_time:
         os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)

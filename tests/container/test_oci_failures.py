@@ -163,9 +163,13 @@ def test_a_terminated_create_undoes_itself(runtime: Runtime) -> None:
 
     name = runtime.new()
     with subprocess.Popen(runtime.words("create", "-b", runtime.bundle("true", edit=slow), name)) as process:
-        until(lambda: any("sleep\0" in cmdline(pid) for pid in children(process.pid)), "the hook")
+        hooks: list[int] = []
+        until(
+            lambda: hooks.extend(pid for pid in children(process.pid) if "sleep\0" in cmdline(pid)) or hooks, "hook"
+        )
         process.terminate()
         assert process.wait(120) == 128 + 15
+        until(lambda: "sleep\0" not in cmdline(hooks[0]), "the hook's end")
     for pid in runtime.processes():
         assert "sleep\0" not in cmdline(pid)
     assert runtime.left() == []

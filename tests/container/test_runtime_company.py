@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import open_folder
+from host_state import descendants, told_of, wait_until
 from running import Start
 
 from lab.errors import LaunchError
@@ -93,12 +95,17 @@ def test_a_hook_keeps_the_small_process_from_nothing(plan: Plan, busybox_root: P
         bearer = children(own)
         assert bearer
         with launched(own, with_hook(plan, "/bin/sleep", "600")):
-            deadline = time.monotonic() + 60
-            while children(own) == bearer and time.monotonic() < deadline:
-                threading.Event().wait(0.05)
+            assert wait_until(lambda: hooks_of(own), 60)
+            (hook,) = hooks_of(own)
             own._channel.hang_up()
             assert own._process.wait(120) is not None
+            os.kill(hook, signal.SIGKILL)
     os.close(null)
+
+
+def hooks_of(launcher: Launcher) -> list[int]:
+    told = told_of(descendants(launcher.pid), "cmdline")
+    return [pid for pid, words in told.items() if words.startswith("/bin/sleep")]
 
 
 def settled(launcher: Launcher, start: Start) -> str:
