@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -131,30 +130,30 @@ def becomes_quiet(busy: float, patience_seconds: float) -> bool:
 
 def _compare(plan: Plan) -> Path:
     """The folder of the run that ``lab compare`` made. Raises CommandError when it failed."""
-    with tempfile.TemporaryDirectory(prefix="lab-watch-") as scratch:
-        told = Path(scratch) / "run.json"
-        words = [sys.executable, "-m", "lab.cli.main", "compare", plan.scenario, *plan.options]
-        words += ["--out", str(plan.results), f"--json={told}"]
-        # A process group of its own: a Ctrl-C is passed on once, below. Its parent's death ends it as well.
-        with subprocess.Popen(
-            ["setpriv", "--pdeathsig=TERM", "--", *words],
-            cwd=plan.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0,
-        ) as process:  # fmt: skip
-            try:
-                code = process.wait()
-            except BaseException:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(ENDS_WITHIN_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                raise
-        if code not in (0, CONDITION_HOLDS):
-            raise CommandError(f"lab compare {plan.scenario} ended with {code}", hint="what it said is above")
+    words = [sys.executable, "-m", "lab.cli.main", "compare", plan.scenario, *plan.options]
+    words += ["--out", str(plan.results), "--json"]
+    # A process group of its own: a Ctrl-C is passed on once, below. Its parent's death ends it as well.
+    with subprocess.Popen(
+        ["setpriv", "--pdeathsig=TERM", "--", *words],
+        cwd=plan.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0,
+    ) as process:  # fmt: skip
         try:
-            return plan.results / Path(json.loads(told.read_text(encoding="utf-8"))["folder"]).name
-        except (OSError, ValueError, KeyError) as error:
-            raise CommandError(f"lab compare {plan.scenario} did not tell its run", hint="lab results ls") from error
+            told, _ = process.communicate()
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.communicate(timeout=ENDS_WITHIN_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    if process.returncode not in (0, CONDITION_HOLDS):
+        raise CommandError(
+            f"lab compare {plan.scenario} ended with {process.returncode}", hint="what it said is above"
+        )
+    try:
+        return plan.results / Path(json.loads(told)["folder"]).name
+    except (ValueError, KeyError) as error:
+        raise CommandError(f"lab compare {plan.scenario} did not tell its run", hint="lab results ls") from error
 
 
 def _tell(plan: Plan, before: Path | None, run: Path, why: list[str], now: datetime) -> frozenset[verdict.Change]:
