@@ -287,7 +287,7 @@ def test_who_only_reads_needs_no_root() -> None:
             )  # fmt: skip
             assert b"manifest" in done.stdout
         assert "1 unpacked layers need root" in lab(store, "verify", user=65534)
-        assert "root" in lab(store, "export", "tiny", user=65534, code=1)
+        assert "is not yours" in lab(store, "export", "tiny", user=65534, code=1)
 
 
 def test_an_interrupted_disk_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

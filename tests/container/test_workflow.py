@@ -1,4 +1,4 @@
-"""docs/pull-request.yml step by step, as a runner executes it, for a change that makes a start slower."""
+"""The workflow of docs/continuous-integration.md, step by step, for a change that makes a start slower."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def pull_request(folder: Path, change: str) -> Runner:
     dockerfile = folder / "work" / "app" / "Dockerfile"
     dockerfile.write_text(re.sub(r"CMD .*", f"CMD {change}", dockerfile.read_text()))
     git(folder / "work", "commit", "--quiet", "--all", "--allow-empty", "--message", "A change")
-    job = yaml.safe_load((ROOT / "docs" / "pull-request.yml").read_text())["jobs"]["measure"]
+    page = (ROOT / "docs" / "continuous-integration.md").read_text()
+    job = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])["jobs"]["measure"]
     assert job["defaults"]["run"]["shell"] == "bash"
     return Runner(folder=folder, base=base, job=job)
 
