@@ -24,6 +24,7 @@ TESTS = (
     "tests/unit/test_bootstrap.py",
     "tests/unit/test_cgroup.py",
     "tests/unit/test_checks.py",
+    "tests/unit/test_classroom_exercises.py",
     "tests/unit/test_doctor.py",
     "tests/unit/test_runtime_config.py",
     "tests/unit/test_systemd.py",

@@ -403,3 +403,15 @@ def test_the_commands(tmp_path: Path) -> None:
     assert sorted(file.name for file in (tmp_path / "x" / "handout").iterdir()) == ["ada.ipynb", "bob.ipynb"]
     assert isinstance(runner.invoke(app, ["new", str(tmp_path / "mine.ipynb")]).exception, UsageError)
     assert isinstance(runner.invoke(app, ["make", "absent", str(tmp_path / "y")]).exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    "kind", ["[{0} for {0} in row]", "{{{0} for {0} in row}}", "sum({0} for {0} in row)", "{{{0}: 1 for {0} in row}}"]
+)
+def test_what_a_comprehension_runs_through_is_no_name_of_the_cell(kind: str) -> None:
+    """In any version of Python: since 3.12 it shares its scope with what is around it."""
+    cell = f"found = {kind.format('each')}"
+    assert bound(cell) == {"found"}
+    assert needed(cell) - {"sum"} == {"row"}
+    assert needed(f"{cell}; print(each)") - {"sum", "print"} == {"row", "each"}
+    assert bound("[last := one for one in row]") >= {"last"}

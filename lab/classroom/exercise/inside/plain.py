@@ -111,12 +111,28 @@ def bound(source: str) -> set[str]:
 
 def _symbols(source: str) -> Iterator[tuple[bool, symtable.Symbol]]:
     """Every name in every scope of it, and whether that is the outermost."""
-    tables = [symtable.symtable(source, CELL, "exec")]
+    tables = [symtable.symtable(ast.unparse(_Scoped().visit(ast.parse(source))), CELL, "exec")]
     while tables:
         table = tables.pop()
         tables += table.get_children()
         for one in table.get_symbols():
             yield table.get_type() == "module", one
+
+
+class _Scoped(ast.NodeTransformer):
+    """Comprehensions in a scope of their own, which they lost in Python 3.12 (PEP 709): what they run through would
+    be among the names of the outermost. Functions and classes are left alone, and so is what assigns outwards.
+    """
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            return node
+        is_comprehension = isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
+        if not is_comprehension or any(isinstance(each, ast.NamedExpr) for each in ast.walk(node)):
+            return self.generic_visit(node)
+        arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        assert isinstance(node, ast.expr)
+        return ast.Call(func=ast.Lambda(args=arguments, body=node), args=[], keywords=[])
 
 
 def line_of(error: BaseException) -> int:
