@@ -102,11 +102,14 @@ def needed(source: str) -> set[str]:
 
 def bound(source: str) -> set[str]:
     """The global names that ``source`` defines: by assignment, import, def, class."""
-    return {
+    names = {
         one.get_name()
         for is_top, one in _symbols(source)
         if (one.is_assigned() or one.is_imported()) and (is_top or one.is_declared_global())
     }
+    scoped = _Scoped()
+    scoped.visit(ast.parse(source))
+    return names | scoped.outwards
 
 
 def _symbols(source: str) -> Iterator[tuple[bool, symtable.Symbol]]:
@@ -121,17 +124,20 @@ def _symbols(source: str) -> Iterator[tuple[bool, symtable.Symbol]]:
 
 class _Scoped(ast.NodeTransformer):
     """Comprehensions in a scope of their own, which they lost in Python 3.12 (PEP 709): what they run through would
-    be among the names of the outermost. Functions and classes are left alone, and so is what assigns outwards.
+    be among the names of the outermost. ``outwards`` is what they assign there by ``:=``. Functions and classes are
+    left alone.
     """
+
+    def __init__(self) -> None:
+        self.outwards: set[str] = set()
 
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             return node
-        is_comprehension = isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
-        if not is_comprehension or any(isinstance(each, ast.NamedExpr) for each in ast.walk(node)):
+        if not isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             return self.generic_visit(node)
+        self.outwards |= {each.target.id for each in ast.walk(node) if isinstance(each, ast.NamedExpr)}
         arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        assert isinstance(node, ast.expr)
         return ast.Call(func=ast.Lambda(args=arguments, body=node), args=[], keywords=[])
 
 
