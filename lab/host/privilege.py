@@ -88,6 +88,8 @@ def leave_root(user: int = NOBODYS) -> None:
     """
     if not is_system_wide():
         return
+    from lab.host import syscalls  # lab's own files may be out of that user's reach
+
     try:
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -96,8 +98,6 @@ def leave_root(user: int = NOBODYS) -> None:
         raise LabError(
             f"user {user} can't be taken on: {error.strerror}", hint="run it as an ordinary user"
         ) from error
-    from lab.host import syscalls
-
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if 0 in (*os.getresuid(), *os.getresgid(), *os.getgroups()):
         raise LabError("root could not be left", hint="run it as an ordinary user")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,17 @@ def test_where_lab_keeps_things_follows(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert home.home() == Path.home() / ".local/share/lab"
     assert str(home.runtime_root()) == "/tmp/lab-1000/lab"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can leave root")
+def test_nothing_is_imported_once_root_is_left() -> None:
+    """A checkout in a home folder is out of others' reach."""
+    guarded = (
+        "import builtins, os; from lab.host import privilege; real = builtins.__import__\n"
+        "def guarded(name, *more):\n"
+        "    assert os.geteuid() == 0, name\n"
+        "    return real(name, *more)\n"
+        "builtins.__import__ = guarded; privilege.leave_root(); print(os.geteuid())"
+    )
+    done = subprocess.run([sys.executable, "-c", guarded], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(privilege.NOBODYS)
