@@ -22,10 +22,10 @@ def become_root(*backends: str) -> None:
 
     Raises LabError with the line to type where one of them needs the host's root, or the kernel does not allow it.
     """
-    from lab.backends.registry import find
-
     if granted(Need.CONTAIN):
         return
+    from lab.backends.registry import find
+
     if not all(find(name).rootless for name in backends):
         require_root()
     from lab.host import entering

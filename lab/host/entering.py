@@ -11,6 +11,7 @@ Sources: user_namespaces(7), mount_namespaces(7), newuidmap(1), subuid(5).
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import random
@@ -155,12 +156,25 @@ def require_safe(folder: Path) -> None:
     for place in dict.fromkeys((there, there.resolve())):
         for step in (place, *place.parents):
             found = step.lstat()
-            writable = bool(found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+            others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and _is_shared(found.st_gid))
+            writable = bool(others) and not found.st_mode & stat.S_ISVTX
             if found.st_uid not in (0, user) or (writable and not stat.S_ISLNK(found.st_mode)):
                 whose = "can be changed by others" if found.st_uid in (0, user) else "is another user's"
                 raise LabError(f"{folder} is no place for lab: {step} {whose}", hint=ELSEWHERE)
     if os.path.lexists(folder) and folder.stat().st_uid != user:
         raise LabError(f"{folder} is not yours", hint=ELSEWHERE)
+
+
+def _is_shared(group: int) -> bool:
+    """Whether anybody else may be in it: it is neither root's nor the one of this user's name (useradd(8),
+    USERGROUPS_ENAB).
+    """
+    if group == 0:
+        return False
+    with suppress(KeyError):
+        about = grp.getgrgid(group)
+        return about.gr_name != _name_of(privilege.user_id()) or bool(set(about.gr_mem) - {about.gr_name})
+    return True
 
 
 def _name_of(user: int) -> str:

@@ -73,10 +73,11 @@ def remedy(command: str = "doctor") -> str:
 
 def require(need: Need, what: str, command: str) -> None:
     """Raise LabError, ``what`` needs root, with the line to type, where the need is not granted."""
-    if ownspace.here() and not granted(need):
+    if granted(need):
+        return
+    if ownspace.here():
         raise LabError(f"{what} needs subordinate ids", hint=GIVE_IDS)
-    if not granted(need):
-        raise LabError(f"{what} needs root", hint=AS_ROOT.format(command))
+    raise LabError(f"{what} needs root", hint=AS_ROOT.format(command))
 
 
 def leave_root(user: int = NOBODYS) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -230,7 +231,7 @@ def test_a_build_has_the_same_digest_as_root_s(student: Student, archive: Path, 
         if who == "student":
             student.must(*words, **stamp)
         else:
-            lab = ["python", "-m", "lab.cli.main"]
+            lab = [sys.executable, "-m", "lab.cli.main"]
             subprocess.run([*lab, "image", "import", str(archive), "small"], check=True, capture_output=True)
             subprocess.run([*lab, *words], check=True, capture_output=True, env=os.environ | stamp)
             subprocess.run([*lab, "image", "rm", "owners", "small"], check=True, capture_output=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import subprocess
 import sys
@@ -115,6 +116,26 @@ def test_a_safe_place_is_reached_through_nobody_else_s(tmp_path: Path) -> None:
             entering.require_safe(place)
     opened.chmod(0o1777)
     entering.require_safe(opened / "below")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to a group")
+def test_what_a_group_may_exchange_is_safe_if_it_is_the_user_s_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (common := tmp_path / "common").mkdir()
+    os.chown(common, 0, 4711)
+    common.chmod(0o775)
+    monkeypatch.setattr(entering, "_name_of", lambda user: "ada")
+    for name, members, is_safe in (("ada", [], True), ("ada", ["bob"], False), ("students", [], False)):
+        found = grp.struct_group((name, "x", 4711, members))
+        monkeypatch.setattr(grp, "getgrgid", lambda number, found=found: found)
+        if is_safe:
+            entering.require_safe(common / "below")
+        else:
+            with pytest.raises(LabError, match="can be changed by others"):
+                entering.require_safe(common / "below")
+    common.chmod(0o755)
+    entering.require_safe(common / "below")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder away")

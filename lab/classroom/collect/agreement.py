@@ -98,7 +98,7 @@ def _copied(told: Mapping[str, Any], kept: Sequence[tuple[str, Mapping[str, Any]
     for who, other in kept:
         if told["digest"] == other["digest"]:
             return f"it holds the very observations of {who}"
-        if own and 2 * len(own & set(other["times"])) > len(own):
+        if own and 2 * len(own.intersection(other["times"])) > len(own):
             return f"more than half of its times are those of {who}"
     return None
 

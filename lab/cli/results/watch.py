@@ -42,15 +42,16 @@ def watch(
         _write_units(wanted, Path(units))
         return
     require_root()
+    from lab.commands.watching.causes import causes
     from lab.commands.watching.watch import check
     from lab.commands.watching.watch import watch as for_ever
 
     if not once:
         for_ever(wanted)
         return
-    measured = check(wanted)
+    measured = check(wanted, causes(wanted))
     if measured is None:
-        print(f"{wanted.name}: nothing to measure")
+        print(f"{wanted.name}: nothing was measured")
     elif fail_if and measured.changes & set(FAILING[fail_if]):
         raise typer.Exit(CONDITION_HOLDS)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import lab
 from lab.commands.watching.plan import Plan
 from lab.errors import ImageError, UsageError
 from lab.experiment.scenario import locate
@@ -17,6 +18,7 @@ from lab.host.survey import facts
 from lab.host.units import format_seconds
 from lab.images.store import Store
 
+CHECKOUT = Path(lab.__file__).resolve().parents[1]
 ABSENT = "not there"
 ANSWER_SECONDS = 60.0
 
@@ -33,8 +35,7 @@ def _causes(plan: Plan) -> Iterator[tuple[str, str]]:
     if "kernel" in plan.flags:
         yield "kernel", f"{os.uname().release} ({os.uname().version})"
     if "lab" in plan.flags:
-        versions = facts.versions()
-        yield "lab", f"{versions['lab']} ({versions.get('git', 'no checkout')})"
+        yield "lab", f"{lab.__version__} ({facts.git_revision(CHECKOUT) or 'no checkout'})"
     if "files" in plan.flags:
         yield "files", tree_digest(locate(plan.scenario))
     for name in plan.named.get("packages", ()):

@@ -156,9 +156,12 @@ class _Reader:
         return float(value)
 
     def _scenario(self, word: str) -> str:
-        """A folder is one beside the plan: a service has another working directory than who wrote it."""
-        beside = self._path.parent / word
-        return str(beside) if (beside / "Dockerfile").is_file() else word
+        """A folder is one beside the plan, and a name one of those beside it: a service works in another directory
+        than the person who wrote it.
+        """
+        folder = self._path.parent
+        beside = (place for place in (folder / word, folder / "scenarios" / word) if (place / "Dockerfile").is_file())
+        return str(next(beside, word))
 
     def _wrong(self, key: str, wanted: str) -> UsageError:
         return UsageError(f"{self._path}: {key} has to be {wanted}", hint="docs/watching.md shows a plan")

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from lab.commands.watching.plan import Plan
 from lab.errors import ResultsError
@@ -23,14 +22,11 @@ KEPT_AT_LEAST = 2
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """``seen``: what was found when the last run ``began``; ``tried``: when measuring was last begun, even in vain;
-    ``runs``: names of the plan's own runs, the oldest first.
-    """
+    """``seen``: what was found when the last run ``began``; ``runs``: names of the plan's own, the oldest first."""
 
     path: Path
     seen: Mapping[str, str] = field(default_factory=dict)
     began: datetime | None = None
-    tried: datetime | None = None
     runs: list[str] = field(default_factory=list)
 
     @classmethod
@@ -39,10 +35,8 @@ class State:
         path = plan.results / f".watch-{plan.name}.json"
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                path=path, seen=dict(raw["seen"]), began=_time(raw["began"]), tried=_time(raw["tried"]),
-                runs=[str(name) for name in raw["runs"]],
-            )  # fmt: skip
+            began = datetime.fromisoformat(raw["began"]) if raw["began"] is not None else None
+            return cls(path=path, seen=dict(raw["seen"]), began=began, runs=[str(name) for name in raw["runs"]])
         except FileNotFoundError:
             return cls(path=path)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -50,9 +44,8 @@ class State:
 
     def write(self) -> None:
         """Raises ResultsError when the folder can't be written."""
-        data: dict[str, Any] = {
-            "seen": dict(self.seen), "began": _text(self.began), "tried": _text(self.tried), "runs": self.runs,
-        }  # fmt: skip
+        began = self.began.isoformat() if self.began is not None else None
+        data = {"seen": dict(self.seen), "began": began, "runs": self.runs}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, new = tempfile.mkstemp(prefix=f"{self.path.name}.", dir=self.path.parent)
@@ -85,11 +78,3 @@ def _is_run(folder: Path, name: str) -> bool:
 
 def _bytes_of(folder: Path) -> int:
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text is not None else None
-
-
-def _text(when: datetime | None) -> str | None:
-    return when.isoformat() if when is not None else None

@@ -53,26 +53,30 @@ class Measured:
 
 def watch(plan: Plan) -> None:
     """Check for ever. What fails is said, and tried again when something changes, or an hour later."""
-    failed: tuple[Mapping[str, str], float] | None = None
+    failed: Mapping[str, str] | None = None  # what was found when it failed
+    again = 0.0
     while True:
-        found = causes(plan)
-        if failed is None or failed[0] != found or time.monotonic() - failed[1] >= AGAIN_SECONDS:
-            try:
-                check(plan)
+        found: Mapping[str, str] = {}
+        try:
+            found = causes(plan)
+            if found != failed or time.monotonic() >= again:
+                check(plan, found)
                 failed = None
-            except LabError as error:
+        except LabError as error:
+            if found != failed or time.monotonic() >= again:
                 say(f"lab: {plan.name}: {error}; tried again in {format_seconds(AGAIN_SECONDS)}")
-                failed = found, time.monotonic()
+                failed, again = found, time.monotonic() + AGAIN_SECONDS
         time.sleep(PAUSE_SECONDS)
 
 
-def check(plan: Plan, *, patience_seconds: float = PATIENCE_SECONDS) -> Measured | None:
-    """Measure if it is time to, once nobody else watches and the host is quiet; None where it was not, or is not.
+def check(plan: Plan, found: Mapping[str, str], *, patience_seconds: float = PATIENCE_SECONDS) -> Measured | None:
+    """Measure if it is time to, by what was ``found``, once nobody else watches and the host is quiet; None where it
+    was not, or is not.
 
     Raises LabError where that failed; the next check finds it due again.
     """
     with _one_at_a_time():
-        state, found, now = State.of(plan), causes(plan), datetime.now().astimezone()
+        state, now = State.of(plan), datetime.now().astimezone()
         if not (why := reasons(plan, state.seen, state.began, found, now)):
             return None
         for each in why:
