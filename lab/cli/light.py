@@ -11,7 +11,8 @@ import sys
 from lab.errors import LabError
 
 MEASURE = {
-    "docker": "docker", "dockerfile": "dockerfile", "libvirt": "libvirt-python", "libvirt_qemu": "libvirt-python",
+    "dask": "distributed", "distributed": "distributed", "docker": "docker", "dockerfile": "dockerfile",
+    "libvirt": "libvirt-python", "libvirt_qemu": "libvirt-python",
     "pyroute2": "pyroute2", "zstandard": "zstandard",
 }  # fmt: skip
 """The modules that the extra ``measure`` of pyproject.toml brings, and each one's distribution."""
