@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.analysis import caches, crossings, merging, noise
+from lab.analysis import caches, crossings, merging, noise, placement
 from lab.analysis.data import TWIN, Observed, detail
 from lab.analysis.inference import statistics as st
 from lab.analysis.inference.estimate import FEWEST
@@ -291,10 +291,9 @@ def _called(quantity: str, loaded: Observed) -> str:
 
 
 def _host(loaded: Observed) -> Iterator[Finding]:
-    for remark in (each for one in (noise, caches, merging, crossings) for each in one.remarks(loaded.frame)):
-        yield Finding(
-            kind=Kind(remark.kind), severity=Severity.WARNING, sentence=remark.sentence, advice=remark.advice
-        )
+    told = (each for one in (noise, caches, merging, crossings) for each in one.remarks(loaded.frame))
+    for one in (*told, *placement.remarks(loaded)):
+        yield Finding(kind=Kind(one.kind), severity=Severity.WARNING, sentence=one.sentence, advice=one.advice)
 
 
 def _excluded(loaded: Observed) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from lab.backends.site import Site
+from lab.experiment import placing
 from lab.experiment.plan import Plan
 from lab.experiment.scenario import NOWHERE, SHIPPED
 from lab.experiment.setup import Setup
@@ -73,6 +74,7 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str], 
             "precision": plan.precision,
             "detect": plan.detect,
             "host": dict(setup.host),
+            "placement": placing.recorded(setup.placement),
             "exclude_noisy": plan.exclude_noisy,
             "factors": [dataclasses.asdict(factor) for factor in plan.factors],
             "excluded": "warm-up instances (block 0) from every statistic; "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from lab.experiment.factors import ENVIRONMENT, Factor, Scope, limited
 from lab.experiment.plan import AA_SUFFIX, PlannedArm
+from lab.host.placement.place import NOWHERE, Placement
 from lab.images.store import Image
 from lab.metrics.base import Metric
 from lab.model import DoneReadiness, Limits, Process, Scenario
@@ -31,7 +32,7 @@ class Setup:
     ``image``, ``process``, ``limits`` and ``host``, a level of some host factors, are those of every arm without a
     treatment of its own in ``treatments``. ``found`` says in sentences where readiness, port and load come from that
     the scenario left open, and an application that is asked nothing is watched for ``linger_seconds`` before its
-    start counts as one (`lab.experiment.looking`).
+    start counts as one (`lab.experiment.looking`). ``placement`` says on which CPUs all of it happens.
     """
 
     scenario: Scenario
@@ -45,6 +46,7 @@ class Setup:
     treatments: Mapping[str, Treatment] = field(default_factory=dict)
     found: tuple[str, ...] = ()
     linger_seconds: float = 1.0
+    placement: Placement = NOWHERE
 
     def treatment(self, arm: PlannedArm) -> Treatment:
         """How the instances of ``arm`` are started; the A/A twin's as those it repeats."""

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.host.command import run, tail
-from lab.model import Load
+from lab.host.placement.threads import keep_this_thread_to
+from lab.model import Completed, Load
 from lab.network.network import Network
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -64,9 +65,12 @@ def offer(network: Network, address: IPv4Address, port: int, load: Load) -> Load
         f"http://{address}:{port}{load.path}",
     ]
     before = _children_cpu_seconds()
-    done = network.run_in(
-        lambda: run(argv, timeout_seconds=load.duration_seconds + SPARE_SECONDS, hint="apt-get install wrk")
-    )
+
+    def ask() -> Completed:
+        keep_this_thread_to(network.clients)
+        return run(argv, timeout_seconds=load.duration_seconds + SPARE_SECONDS, hint="apt-get install wrk")
+
+    done = network.run_in(ask)
     result = parse(done.stdout, client_cpu_seconds=_children_cpu_seconds() - before)
     if result.errors["read"] and result.requests and _ends_by_closing(network, address, port, load.path):
         result = forgiven(result)

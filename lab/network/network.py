@@ -116,6 +116,7 @@ class Network:
         self._publisher: Publisher | None = None
         self._endpoints: dict[str, Endpoint] = {}
         self._closed = False
+        self.clients: frozenset[int] = frozenset()  # the CPUs that load clients are kept to; empty: to none
 
     @classmethod
     def create(cls) -> Network:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.analysis import placement
 from lab.analysis.inference.judge import VAST, WITHIN, Verdict, in_percent
 from lab.analysis.noise import HOST, observations
 from lab.analysis.quantities import (
@@ -288,7 +289,7 @@ def parity(material: Material) -> Table:
             Cell(text=_limit(limits, "memory_bytes", "bytes")),
             Cell(text=_limit(limits, "cpus", "1")),
             Cell(text=_limit(limits, "pids", "1")),
-            Cell(text="", note=_sentences([*arm.differences, f"the limits are: {limits.get('as', 'not recorded')}"])),
+            Cell(text="", note=_sentences([*arm.differences, *_where(material, limits)])),
         )
         rows.append(Row(header=arm.label, note=stamp(arm), arm=arm.label, cells=cells))
     heads = ("files of the image", "memory", "CPUs", "processes", "what differs all the same")
@@ -298,6 +299,13 @@ def parity(material: Material) -> Table:
         corner="backend",
         columns=tuple(Cell(text=head) for head in heads), rows=tuple(rows),
     )  # fmt: skip
+
+
+def _where(material: Material, limits: Mapping[str, object]) -> Iterator[str]:
+    """What its limits are, and where its processes may run if that was decided."""
+    yield f"the limits are: {limits.get('as', 'not recorded')}"
+    if placement.kept(material.run.settings):
+        yield f"its processes may run on the host's {placement.named(str(limits.get('cpus_allowed', '–')))}"
 
 
 def _sentences(texts: list[str]) -> str:

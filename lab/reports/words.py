@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lab.analysis import caches
+from lab.analysis import caches, placement
 from lab.analysis.findings import own_words
 from lab.analysis.inference.estimate import ENOUGH_FOR_ORDER, FEWEST
 from lab.analysis.inference.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict
@@ -207,12 +208,26 @@ def clock(material: Material) -> list[tuple[str, str]]:
          + " (a launch that does nothing; printed, never subtracted)" if run.noop else "not recorded"),
         ("Resolution", _resolution(material)),
         ("Caches", caches.in_words(material.loaded.frame) or str(settings.get("caches", "not looked at"))),
+        ("Placement", _placement(settings.get("placement"))),
         ("Readiness", readiness(material)),
         ("Load", _load(settings.get("load"))),
         ("Work", _command(settings.get("work"))),
         ("Left out", str(settings.get("excluded", "nothing")) + "; failures are counted, never dropped"),
     ]  # fmt: skip
     return [(term, text) for term, text in told if text]
+
+
+def _placement(known: Mapping[str, str] | None) -> str:
+    """On which CPUs all of it happened; nothing of a run that did not record it."""
+    if not known:
+        return ""
+    if not known["instances"]:
+        return f"lab, its client and the instances shared the host's CPUs: {known['reason']}"
+    return (
+        f"the instances on {placement.named(known['instances'])} (a cpuset), lab on "
+        f"{placement.named(known['lab'])}, the load client on {placement.named(known['client'])}; a client of the "
+        "scenario's own is among the instances"
+    )
 
 
 def _but(material: Material) -> str:

@@ -126,6 +126,20 @@ def test_an_unfinished_run(calm: Loaded, because: str) -> None:
     assert Kind.INTERRUPTED in kinds(replace(calm, run=replace(calm.run, ended_because=because)))
 
 
+def test_who_ran_where_no_instance_was_to_run_is_told(calm: Loaded) -> None:
+    def told_of(**allowed: str) -> bool:
+        parity = {
+            arm: {**seen, "limits": {**seen["limits"], "cpus_allowed": allowed.get(arm, "2-3")}}
+            for arm, seen in calm.run.parity.items()
+        }
+        settings = {**calm.run.settings, "placement": {"lab": "0", "client": "1", "instances": "2-3", "reason": ""}}
+        told = found(replace(calm, run=replace(calm.run, parity=parity, settings=settings)))
+        return any("vm" in each.sentence and "--placement" in each.advice for each in told)
+
+    assert told_of(vm="0-3")
+    assert not told_of(vm="3")
+
+
 def test_other_files_inside_are_serious(calm: Loaded) -> None:
     parity = {**calm.run.parity, "vm": {"manifest_digest": "sha256:other"}}
     told = found(replace(calm, run=replace(calm.run, parity=parity)))

@@ -13,9 +13,10 @@ import pytest
 
 import lab
 from lab.errors import LimitError, UsageError
-from lab.host.cgroup import accounting, cgroupfs
+from lab.host.cgroup import cgroupfs
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.mounted import Mounted
+from lab.host.cpulist import numbers
 from lab.model import Limits
 from lab.runtime.cgroup import devices, limits, resources, stats
 from lab.runtime.config import schema
@@ -289,8 +290,8 @@ def test_statistics_of_v2_have_the_names_of_v1(v2_tree: Tree) -> None:
 
 
 def test_lists_of_numbers() -> None:
-    assert accounting.numbers("0-2,5,7-8") == [0, 1, 2, 5, 7, 8]
-    assert accounting.numbers("") == []
+    assert numbers("0-2,5,7-8") == [0, 1, 2, 5, 7, 8]
+    assert numbers("") == []
 
 
 def test_carrying_out_imports_nothing_that_costs() -> None:

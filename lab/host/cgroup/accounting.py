@@ -15,6 +15,7 @@ import os
 
 from lab.host.cgroup import cgroupfs
 from lab.host.cgroup.cgroupfs import V1_UNLIMITED
+from lab.host.cpulist import numbers
 from lab.record import Record
 
 TYPE_CHECKING = False
@@ -374,15 +375,6 @@ def cpuset(group: Group) -> dict[str, list[int] | int] | None:
         found[name] = numbers(group.look("cpuset", f"cpuset.{name}") or "")
     flags = {name: _number(group, "cpuset", f"cpuset.{name}") for name in CPUSET_FLAGS}
     return found | {name: value for name, value in flags.items() if value is not None}
-
-
-def numbers(text: str) -> list[int]:
-    """cpuset(7), "List format"."""
-    found: list[int] = []
-    for part in text.split(",") if text else []:
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 # Files

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BOOTED = "run/systemd/system"  # sd_booted(3)
 BUS = "run/dbus/system_bus_socket"
 LAUNCHER, INSTANCES = "launcher", "instances"
+PLACEMENT = "placement"  # an empty group beside the instances' where they are kept to some CPUs
 ROOT_SLICE = "-.slice"
 
 

@@ -85,7 +85,7 @@ class Group:
         """
         host = self.host
         usual = mounted.JOINED if host.unified else mounted.JOINED + mounted.JOINED_WITHOUT_V2
-        wanted = [*usual, *controllers]
+        wanted = [*usual, *controllers, *self._as_placed()]
         self.places = ()
         try:
             for place in host.places(wanted):
@@ -100,6 +100,14 @@ class Group:
             raise LabError(f"cgroup {self.path} can't be made: {error}", hint=_remedy(error)) from error
         if not self.places and not ownspace.here():
             raise LabError("no cgroup hierarchy is mounted", hint=DOCTOR)
+
+    def _as_placed(self) -> tuple[str, ...]:
+        """A v1 cpuset holds for the groups of its own hierarchy: where a session keeps its instances to some CPUs
+        (`lab.experiment.placing`), their groups are in it. On v2 they are by themselves.
+        """
+        place = self.host.v1.get("cpuset")
+        keeper = os.path.join(os.path.dirname(self.path), delegation.PLACEMENT)
+        return ("cpuset",) if place and self.path.startswith(OWN) and os.path.isdir(f"{place}/{keeper}") else ()
 
     def join(self, controller: str) -> bool:
         """Be in the hierarchy of ``controller`` too, with all processes; False if this host hasn't got it."""

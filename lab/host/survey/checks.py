@@ -15,7 +15,10 @@ from lab.host import ownspace, privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.command import run
+from lab.host.cpulist import listed
 from lab.host.home import home
+from lab.host.placement import topology
+from lab.host.placement.place import place
 from lab.host.survey import criu, restrictions
 from lab.host.survey.facts import count_range_list, memory, parse_os_release
 from lab.host.survey.virtualisation import Ground, platform
@@ -92,6 +95,7 @@ def host_checks() -> list[Check]:
     checks: list[Callable[[], Check]] = [
         privilege.check,
         processor,
+        placement,
         ground,
         cgroup,
         owner_of_cgroups,
@@ -119,6 +123,14 @@ def processor() -> Check:
         remedy="use a host with an x86-64 processor: lab supports no other yet",
         required_by=ALL,
     )
+
+
+def placement() -> Check:
+    """Where lab, its client and instances of one CPU go while they are measured: nothing needs them apart."""
+    decided = place(topology.read())
+    lab, client, instances = map(listed, (decided.lab, decided.client, decided.instances))
+    apart = f"lab on CPU {lab}, its client on {client}, instances on {instances}"
+    return Check(name="placement", ok=True, found=apart if decided else f"shared CPUs: {decided.reason}")
 
 
 def ground() -> Check:

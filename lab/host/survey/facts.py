@@ -20,6 +20,7 @@ from lab import __version__
 from lab.errors import CommandError
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.command import run
+from lab.host.cpulist import numbers
 from lab.host.survey import virtualisation
 
 ROOT = Path("/")
@@ -182,11 +183,7 @@ def parse_meminfo(text: str) -> dict[str, int]:
 
 def count_range_list(text: str) -> int:
     """How many numbers a cpuset list holds: ``0-3,8`` is 5 (cpuset(7), "List format")."""
-    total = 0
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        total += int(last or first) - int(first) + 1
-    return total
+    return len(numbers(text))
 
 
 def chosen(text: str) -> str | None:

@@ -19,6 +19,7 @@ from lab.commands.conditions import CONDITION_HOLDS, check, read, require
 from lab.commands.disks import Backing, DiskFormat
 from lab.commands.measuring import RESULTS, Out, choose_backends, limit, set_up
 from lab.commands.output import JsonTo
+from lab.commands.placing import AUTO, Placing, again, reserved
 from lab.commands.privilege import require_root
 from lab.errors import LabError, LaunchError, ResultsError, UsageError
 from lab.experiment.hostfactors.registry import host_levels
@@ -133,6 +134,7 @@ def compare(
     factors: Annotated[
         bool, typer.Option("--factors", help="List what --factor can vary of these backends, and leave.")
     ] = False,
+    placement: Placing = AUTO,
     idle: Annotated[
         str, typer.Option("--idle", metavar="TIME", help="How long every instance is watched while idle.")
     ] = DEFAULT_IDLE,
@@ -205,8 +207,9 @@ def compare(
             until |= {"factors": varied}
             limits = limit(scenario.limits, memory, cpus, pids)
             folder = _start(
-                site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown, as_json, brought
-            )
+                site, scenario, limits, *chosen, until, seed, host, idle, out, conditions, shown, as_json, brought,
+                placement,
+            )  # fmt: skip
     if folder.run.ended_because not in list(Ending):
         _next_session(folder, fail_if or [], as_json)
     from lab.studies.compare.report import REPORT
@@ -231,6 +234,7 @@ def _start(
     shown: bool,
     as_json: str,
     brought: Brought,
+    placement: str,
 ) -> RunFolder:
     import secrets
 
@@ -249,9 +253,10 @@ def _start(
     require_from_outside(scenario, brought.disks, settled=brought.alone)
     brought.identify()
     brought.tell_space(site.scratch)
+    placed = reserved(site, placement, limits, plan.factors)
     loaded = bool({"cpu", "memory", "load"} & set(metrics))
     setup = set_up(site, scenario, limits, metrics, parse_seconds(idle), backends=backends, loaded=loaded)
-    setup = replace(setup, host=host)
+    setup = replace(setup, host=host, placement=placed)
     require_budget(setup, plan, plan.budget_seconds)
     require_from_outside(setup.scenario, brought.disks)
     _require_answers(setup)
@@ -290,10 +295,11 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     where = str(run.settings.get("directory") or run.scenario)
     scenario = recalled(brought.application() if brought.alone else load(where), run.settings)
     idle_seconds = float(run.settings["idle_seconds"])
+    placed = again(site, run.settings)
     own = [kind.name for kind in brought.disks] if brought.alone else []
     setup = set_up(site, scenario, Limits(**run.limits), list(run.metrics), idle_seconds, backends=own)
     linger = float(run.settings.get("linger_seconds", setup.linger_seconds))
-    setup = replace(setup, host=run.settings.get("host", {}), linger_seconds=linger)
+    setup = replace(setup, host=run.settings.get("host", {}), linger_seconds=linger, placement=placed)
     backends = list(dict.fromkeys(arm.backend for arm in run.arms))
     sessions = int(run.settings.get("sessions", 1))
     factors = recorded(run.settings)
@@ -325,6 +331,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
 def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool, as_json: str) -> RunFolder:
     from lab.commands.progress import watching
     from lab.commands.telling import heard_after_blocks
+    from lab.experiment.placing import placed
     from lab.studies.compare.live import Growing, open_page
     from lab.studies.compare.measure.experiment import Experiment
 
@@ -333,6 +340,7 @@ def _run(site: Site, setup: Setup, plan: Plan, folder: RunFolder, shown: bool, a
             folder,
             watching(folder.run) as watch,
             Growing(folder.path, watch, open_page if shown else None) as growing,
+            placed(site, setup.placement),
         ):
             after = heard_after_blocks(growing, folder.path)
             Experiment(site, setup, plan, folder, watch, _width_of(folder), _needed_of(folder), after).run()

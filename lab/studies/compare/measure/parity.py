@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from lab.errors import LaunchError, ParityError
+from lab.experiment.placing import where
+from lab.host.cpulist import numbers
 from lab.host.survey.virtualisation import platform
 from lab.images.store import Manifest
 from lab.instance import INSIDE, Backend, Instance, LaunchRequest
@@ -75,9 +77,14 @@ def _print_manifest(backend: Backend, request: LaunchRequest, timeout_seconds: f
 def limits_seen(instance: Instance, kernel: Kernel) -> Mapping[str, Any]:
     """The limits as they stand where they bind: the cgroup's for a shared kernel, the guest's size for its own.
 
-    Keys: memory_bytes, cpus, pids (None: unlimited or not a number there) and, for own kernels, ``as``: what
-    these numbers are. Whether they take effect is for the isolation probes to show.
+    Keys: memory_bytes, cpus, pids (None: unlimited or not a number there), ``as``: what these numbers are, and
+    cpus_allowed: the list of the host's CPUs that its processes there may run on, a VMM's included. Whether limits
+    take effect is for the isolation probes to show.
     """
+    return {**_limits(instance, kernel), "cpus_allowed": where(instance)}
+
+
+def _limits(instance: Instance, kernel: Kernel) -> Mapping[str, Any]:
     if instance.given is not None:
         return {
             "memory_bytes": instance.given.memory_bytes,
@@ -100,7 +107,7 @@ def _cpus(instance: Instance, kernel: Kernel) -> float | None:
     """A virtual machine's are as many as it sees; what is a process of the host has a quota."""
     if kernel is Kernel.USER_MODE:
         return instance.cgroup.effective_limits().cpus
-    return float(_cpus_online(read_inside(instance, "/sys/devices/system/cpu/online")))
+    return float(len(numbers(read_inside(instance, "/sys/devices/system/cpu/online"))))
 
 
 def read_inside(instance: Instance, path: str) -> str:
@@ -126,9 +133,3 @@ def _meminfo(text: str) -> dict[str, int]:
     """/proc/meminfo in bytes (proc_meminfo(5))."""
     pairs = (line.split() for line in text.splitlines())
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs if len(words) == 3}
-
-
-def _cpus_online(text: str) -> int:
-    """How many CPUs a kernel list like ``0-3,8`` names (cpuset(7), "List format")."""
-    ranges = (part.partition("-") for part in text.strip().split(","))
-    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
