@@ -56,6 +56,7 @@ COMMANDS = {
         "results": ("lab.cli.results.results:app", "Look at the runs that were measured; remove some."),
         "diff": ("lab.cli.results.diff:diff", "Say what changed between two runs, and how sure that is."),
         "watch": ("lab.cli.results.watch:watch", "Measure again when something changes, or at a time of day."),
+        "sweep": ("lab.cli.results.sweep:app", "Measure a plan's scenarios on many hosts, and gather the runs."),
     },
     "In class": {
         "class": ("lab.cli.classroom.app:app", "Lessons to predict in, a page for everybody's guesses, marks."),

@@ -5,15 +5,10 @@ Each measurement is a process of its own, as if it had been typed, so that the h
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,25 +17,20 @@ from lab.analysis.difference import difference
 from lab.analysis.loaded import load
 from lab.commands.conditions import CONDITION_HOLDS
 from lab.commands.output import say
+from lab.commands.polite import apart, becomes_quiet, one_at_a_time
 from lab.commands.watching.causes import causes, reasons
 from lab.commands.watching.plan import Plan
 from lab.commands.watching.state import State
 from lab.errors import CommandError, LabError, ResultsError
-from lab.host import private
-from lab.host.home import home
-from lab.host.survey import quiet
 from lab.host.units import format_seconds
 from lab.reports import verdict
 
-LOOK_SECONDS = 5.0
-"""How long others are watched before a host is called quiet."""
 PAUSE_SECONDS = 60.0
-"""Between two looks, at what changes and at a busy host."""
+"""Between two looks at what changes."""
 PATIENCE_SECONDS = 3600.0
 """How long a check waits for a quiet host."""
 AGAIN_SECONDS = 3600.0
 """How long what failed is left alone, unless something changes meanwhile."""
-ENDS_WITHIN_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +65,7 @@ def check(plan: Plan, found: Mapping[str, str], *, patience_seconds: float = PAT
 
     Raises LabError where that failed; the next check finds it due again.
     """
-    with _one_at_a_time():
+    with one_at_a_time():
         state, now = State.of(plan), datetime.now().astimezone()
         if not (why := reasons(plan, state.seen, state.began, found, now)):
             return None
@@ -97,63 +87,12 @@ def check(plan: Plan, found: Mapping[str, str], *, patience_seconds: float = PAT
         return Measured(run=run, changes=changes)
 
 
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Two that measure disturb each other."""
-    home().mkdir(parents=True, exist_ok=True)
-    lock = private.lock_file(home() / "watch.lock")
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("lab: another lab watch measures; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-def becomes_quiet(busy: float, patience_seconds: float) -> bool:
-    """Whether others use at most ``busy`` processors on average, now or before the patience is at its end. Where the
-    kernel does not tell, the host counts as quiet.
-    """
-    deadline, told = time.monotonic() + patience_seconds, False
-    while True:
-        before = quiet.read()
-        time.sleep(LOOK_SECONDS)
-        used = quiet.read().busy_since(before)
-        if used is None or used <= busy:
-            return True
-        if time.monotonic() + PAUSE_SECONDS > deadline:
-            return False
-        if not told:
-            say(f"lab: others use {used:.1f} processors; waiting until they use {busy:g} at most")
-            told = True
-        time.sleep(PAUSE_SECONDS)
-
-
 def _compare(plan: Plan) -> Path:
     """The folder of the run that ``lab compare`` made. Raises CommandError when it failed."""
-    words = [sys.executable, "-m", "lab.cli.main", "compare", plan.scenario, *plan.options]
-    words += ["--out", str(plan.results), "--json"]
-    # A process group of its own: a Ctrl-C is passed on once, below. Its parent's death ends it as well.
-    with subprocess.Popen(
-        ["setpriv", "--pdeathsig=TERM", "--", *words],
-        cwd=plan.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0,
-    ) as process:  # fmt: skip
-        try:
-            told, _ = process.communicate()
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.communicate(timeout=ENDS_WITHIN_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            raise
-    if process.returncode not in (0, CONDITION_HOLDS):
-        raise CommandError(
-            f"lab compare {plan.scenario} ended with {process.returncode}", hint="what it said is above"
-        )
+    words = ["compare", plan.scenario, *plan.options, "--out", str(plan.results), "--json"]
+    code, told = apart(words, plan.folder)
+    if code not in (0, CONDITION_HOLDS):
+        raise CommandError(f"lab compare {plan.scenario} ended with {code}", hint="what it said is above")
     try:
         return plan.results / Path(json.loads(told)["folder"]).name
     except (ValueError, KeyError) as error:
