@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from lab.errors import LabError, UsageError
+from lab.host import privilege
+from lab.host.cgroup import accounting, mounted
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.execution.contract import Execution as Execution
@@ -56,6 +58,10 @@ class Knob:
 
 
 NO_KNOBS: Mapping[str, str] = {}
+UNCOUNTED = (
+    "No control group counts what it uses: its CPU time is that of its processes' clocks, without those that have "
+    "left their parent and ended, and what memory the kernel charges is not known."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,15 +245,21 @@ class Instance(ABC):
 class Parity:
     """What a backend can't make equal, said in the report: one plain sentence each.
 
-    ``of_level`` has those that are true at one level of a knob only, by name and level.
+    ``of_level`` has those that are true at one level of a knob only, by name and level, and ``rootless`` those that
+    are true of an ordinary user's only.
     """
 
     differences: tuple[str, ...] = field(default_factory=tuple)
+    rootless: tuple[str, ...] = ()
     of_level: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def at(self, levels: Mapping[str, str]) -> tuple[str, ...]:
         """What differs where the knobs are at ``levels``, every one of them named."""
-        return self.differences + tuple(said for at, said in self.of_level.items() if at in levels.items())
+        of_levels = tuple(said for at, said in self.of_level.items() if at in levels.items())
+        if not privilege.is_rootless():
+            return self.differences + of_levels
+        uncounted = () if accounting.is_offered(mounted.host()) else (UNCOUNTED,)
+        return self.differences + of_levels + self.rootless + uncounted
 
 
 class Backend(ABC):

@@ -114,6 +114,9 @@ def _unlike(before: Loaded, after: Loaded) -> list[str]:
     said = []
     if first.host.get("identity") != second.host.get("identity"):
         said.append("The hosts differ: every number below may be the hosts' difference.")
+    users = ["an ordinary user" if run.host.get("rootless") else "root" for run in (first, second)]
+    if users[0] != users[1]:
+        said.append(f"Measured by {users[0]} before, by {users[1]} after.")
     if first.image.get("digest") != second.image.get("digest") or set(first.images) != set(second.images):
         said.append("The images differ: the application itself may have changed.")
     if dict(first.limits) != dict(second.limits):

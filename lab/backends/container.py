@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.backends.support.host import HostBackend, HostInstance
+from lab.backends.support.host import OWN_ROOT, HostBackend, HostInstance
 from lab.backends.support.saving import BOOT, RESTORE, START, Snapshots
 from lab.errors import BackendUnavailable, LaunchError
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity
@@ -29,7 +29,12 @@ class Container(HostBackend):
     parity = Parity(
         differences=(
             "It shares the host's kernel and page cache; its memory limit covers the application, not a kernel.",
-        )
+        ),
+        rootless=(
+            OWN_ROOT,
+            "Its device nodes are the host's, bound, and no program guards what is opened: the kernel makes no node "
+            "for an ordinary user that could be opened.",
+        ),
     )
     knobs: ClassVar[tuple[Knob, ...]] = (START,)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.support.host import HostBackend
+from lab.backends.support.host import OWN_ROOT, HostBackend
 from lab.instance import LaunchRequest, Parity
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class Process(HostBackend):
             "A mount namespace of its own keeps the host's mount table clean, and a network namespace gives it the "
             "same veth path as the others; nothing else separates it from the host.",
             "Limits come from the same cgroups as a container's: they are the experiment's, not a boundary.",
-        )
+        ),
+        rootless=(OWN_ROOT,),
     )
 
     @property

@@ -24,6 +24,17 @@ def require_given(limits: Limits) -> None:
         )
 
 
+def require_groups(what: str) -> None:
+    """Raise LimitError where an ordinary user can't set each of the limits that ``what`` can't do without."""
+    missing = _missing(Limits(memory_bytes=1, cpus=1.0, pids=1))
+    if missing:
+        controllers = ", ".join(CONTROLLERS[name] for name in missing)
+        raise LimitError(
+            f"{what}, and you have been given no control group of: {controllers}",
+            hint="have an administrator give you one: docs/rootless.md",
+        )
+
+
 def as_far_as_given(limits: Limits) -> Limits:
     """``limits``, a scenario's, without those that can't be set; that is said."""
     missing = _missing(limits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +12,11 @@ import typer
 from lab.commands.brought import DISK, Brought
 from lab.commands.completion import complete_backends, complete_scenario
 from lab.commands.interrupt import what_there_is
+from lab.commands.limits import as_far_as_given, require_given
 from lab.commands.output import say
 from lab.errors import BackendUnavailable, UsageError
 from lab.host.units import parse_words
+from lab.model import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from lab.experiment.plan import PlannedArm
     from lab.experiment.setup import Setup
     from lab.experiment.watch import Watch
-    from lab.model import Limits, Scenario
+    from lab.model import Scenario
     from lab.results.record import Run
     from lab.results.store import RunFolder
 
@@ -118,16 +120,17 @@ def choose_backends(on: str, *, references: bool = False) -> list[str]:
 
 
 def limit(limits: Limits, memory: str, cpus: str, pids: int | None = None) -> Limits:
-    """``limits`` with what the command line says instead. Raises UsageError for what is no size or number."""
+    """``limits`` with what the command line says instead. Raises UsageError for what is no size or number, and
+    LimitError for what an ordinary user can't set.
+    """
     from lab.host.units import parse_bytes, parse_cpus
 
-    if memory:
-        limits = replace(limits, memory_bytes=parse_bytes(memory))
-    if cpus:
-        limits = replace(limits, cpus=parse_cpus(cpus))
-    if pids is not None:
-        limits = replace(limits, pids=pids)
-    return limits
+    given = Limits(
+        memory_bytes=parse_bytes(memory) if memory else None, cpus=parse_cpus(cpus) if cpus else None, pids=pids
+    )
+    require_given(given)
+    asked = {name: value for name, value in asdict(given).items() if value is not None}
+    return as_far_as_given(replace(limits, **asked))
 
 
 def set_up(
@@ -142,6 +145,7 @@ def set_up(
 ) -> Setup:
     """Build the image, and settle what the scenario leaves open by its EXPOSE, HEALTHCHECK and CMD, or by looking at
     one copy on one of ``backends``; without any of these nothing is open. ``loaded`` says whether to offer a load.
+    Limits that an ordinary user can't set are left out.
     """
     from lab.backends.owndisk import NO_PROCESS
     from lab.commands.application import settled
@@ -154,6 +158,7 @@ def set_up(
     from lab.metrics.registry import metrics as all_metrics
     from lab.model import DoneReadiness
 
+    limits = as_far_as_given(limits)
     if Audience.told is not None:
         Audience.told.tell("doing", what="building the image")
     own = next((image for name in backends if (image := site.backend(name).own_image) is not None), None)

@@ -58,6 +58,11 @@ def describe(site: Site, setup: Setup, plan: Plan, command_line: Sequence[str], 
             "until": milestone.value,
             "build": {"arguments": dict(scenario.build_arguments), "secrets": list(scenario.build_secrets)},
             "found": list(setup.found),
+            "limits_left_out": [
+                name
+                for name, value in dataclasses.asdict(scenario.limits).items()
+                if value is not None and getattr(setup.limits, name) is None
+            ],
             "linger_seconds": setup.linger_seconds,
             "readiness": _plain(scenario.readiness),
             "ready_timeout_seconds": scenario.ready_timeout_seconds,

@@ -32,7 +32,8 @@ class Cpu(Metric):
     where there is one: the group of its daemons, with the short-lived programs that they start. The first goes on
     until it is asked, some milliseconds after readiness.
 
-    Left out: interrupts and kernel threads (vhost apart, when in the cgroup), which no cgroup is charged for.
+    Left out: interrupts and kernel threads (vhost apart, when in the cgroup), which no cgroup is charged for. An
+    ordinary user without a cgroup reads the clocks of the processes instead (`lab.host.cgroup.spent`).
     """
 
     name = "cpu"

@@ -41,8 +41,9 @@ class Memory(Metric):
 
     ``memory.pss``, ``rss``, ``mapped``: summed over all host processes of the instance, a VMM included; a
     page shared with processes outside counts in parts only in PSS. ``memory.cgroup.*`` and ``working_set``: what
-    the kernel charges to its cgroup. ``memory.guest.*``: its own kernel's view, for own kernels only; taken
-    last, since asking inside disturbs, and not of a disk of the user's, where nobody can be asked.
+    the kernel charges to its cgroup; an ordinary user without one is not told. ``memory.guest.*``: its own kernel's
+    view, for own kernels only; taken last, since asking inside disturbs, and not of a disk of the user's, where
+    nobody can be asked.
     ``memory.host.available_change``: by how much the host's MemAvailable fell since before the launch; noisy, since
     other programs of the host move it too.
 
@@ -81,12 +82,14 @@ class Memory(Metric):
         yield row("pss", summed.pss, **detail, **settings)
         yield row("rss", summed.rss)
         yield row("mapped", summed.mapped)
-        yield row("cgroup.usage", charged.usage_bytes, peak_bytes=charged.peak_bytes, limit_bytes=charged.limit_bytes)
-        yield row("cgroup.anon", charged.anon_bytes)
-        yield row("cgroup.file", charged.file_bytes)
-        if charged.kernel_bytes is not None:
-            yield row("cgroup.kernel", charged.kernel_bytes)
-        yield row("working_set", charged.working_set_bytes)
+        if charged is not None:
+            peak = {"peak_bytes": charged.peak_bytes, "limit_bytes": charged.limit_bytes}
+            yield row("cgroup.usage", charged.usage_bytes, **peak)
+            yield row("cgroup.anon", charged.anon_bytes)
+            yield row("cgroup.file", charged.file_bytes)
+            if charged.kernel_bytes is not None:
+                yield row("cgroup.kernel", charged.kernel_bytes)
+            yield row("working_set", charged.working_set_bytes)
         if (merging := ksm.state()) and merging.running:
             each = [ksm.of_process(pid) for pid in pids]
             pages = sum(one.merged_pages or 0 for one in each)

@@ -24,6 +24,7 @@ def _factors(run: Run) -> Any:
 ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("the scenario", lambda run: run.scenario),
     ("the host", lambda run: run.host.get("identity")),
+    ("whose lab it was, root's or an ordinary user's", lambda run: bool(run.host.get("rootless"))),
     ("the host's kernel", lambda run: run.host.get("kernel_release")),
     ("the readiness", lambda run: (run.settings.get("readiness"), run.settings.get("port"))),
     ("the image", lambda run: run.image.get("digest")),

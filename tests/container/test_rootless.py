@@ -176,6 +176,44 @@ def test_what_the_user_may_not_do_on_the_host_either_tells_nothing_of_a_boundary
     assert [answers[backend, "host-processes"] for backend in BACKENDS] == ["yes", "no"]
 
 
+def test_a_comparison_is_the_user_s_and_says_whose_it_was(student: Student) -> None:
+    """With a memory limit in the scenario, which has to be left out, and a server that is asked and watched."""
+    scenario = student.home / "served"
+    scenario.mkdir()
+    (scenario / "Dockerfile").write_text('FROM small\nCMD ["httpd", "-f", "-p", "8000", "-h", "/"]\n')
+    (scenario / "scenario.toml").write_text(
+        'title = "Served"\nport = 8000\n[readiness]\ntcp = true\n[limits]\nmemory = "64M"\n'
+    )
+    for folder in (scenario, *scenario.iterdir()):
+        os.chown(folder, USER, USER)
+    told = student.must(
+        "compare", str(scenario), "--on", "process,container", "--metrics", "boot,memory,cpu", "--blocks", "1",
+        "--idle", "0.2s", "--json=-",
+    )  # fmt: skip
+    found = json.loads(told)
+    folder = student.home / found["folder"]
+    assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {USER}
+    assert found["host"]["rootless"]
+    assert found["limits"]["memory_bytes"] is None
+    assert found["settings"]["limits_left_out"] == ["memory_bytes"]
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    for backend in BACKENDS:
+        seen = {one["quantity"]: one["value"] for one in samples if one["backend"] == backend and one["block"] == 1}
+        assert seen["boot.total"] > 0
+        assert seen["cpu.boot"] > 0
+        assert seen["memory.pss"] > 0
+        assert "memory.cgroup.usage" not in seen
+    assert student.left() == []
+
+
+def test_what_needs_limits_is_refused_by_name(student: Student) -> None:
+    for words in (("noisy", "web-app"), ("compare", "web-app", "--factor", "memory=64M,128M")):
+        done = student.lab(*words, "--on", "container")
+        assert done.returncode == 1
+        assert "control group" in done.stderr
+        assert "docs/rootless.md" in done.stderr
+
+
 def test_a_port_of_root_s_is_refused_with_the_remedy(student: Student) -> None:
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
         pytest.skip("here every port is everybody's")

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 
 LOGS = ("stdout.log", "stderr.log")
+OWN_ROOT = (
+    "Root inside is the ordinary user who runs lab, with capabilities that count in a user namespace alone, and its "
+    "files lie on an overlay whose marks are the user's own (userxattr)."
+)
+"""Of an ordinary user's instances."""
 
 
 class Contained(Protocol):

@@ -12,7 +12,7 @@ import typer
 from lab.cli.instances.common import show
 from lab.commands.completion import complete_backends, complete_scenario
 from lab.commands.output import JsonTo, write_json
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def matrix(
     """
     from lab.experiment.scenario import load, names
     from lab.host.survey import facts
-    from lab.host.units import parse_seconds
+    from lab.host.units import parse_seconds, parse_words
     from lab.results.compatibility import Matrix
 
     at_most_seconds = parse_seconds(timeout)
@@ -65,7 +65,7 @@ def matrix(
         raise LabError(
             f"{markdown} can't be written: {markdown.parent} is no folder", hint=f"mkdir {markdown.parent}"
         )
-    require_root()
+    become_root(*parse_words(on))
     from lab.backends.site import Site
     from lab.commands.measuring import choose_backends
     from lab.commands.progress import following

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 
+from lab.host import ownspace
 from lab.host.cgroup import cgroupfs
 from lab.host.cgroup.cgroupfs import V1_UNLIMITED
 from lab.host.cpulist import numbers
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.host.cgroup.group import Group
+    from lab.host.cgroup.mounted import Mounted
 
 NANOSECONDS = 1_000_000_000
 MICROSECOND = 1_000  # nanoseconds
 LARGEST_FOLIO_BYTES = 2 << 20
+
+
+def is_offered(host: Mounted) -> bool:
+    """Whether groups are charged for CPU time and memory."""
+    return bool(host.mount_of("memory")) and bool("cpuacct" in host.v1 or host.is_v2)
 
 
 # CPU
@@ -60,7 +67,19 @@ class CpuUsage(Record):
 
 
 def cpu(group: Group) -> CpuUsage | None:
-    """Of processes that ended, too."""
+    """Of processes that ended, too; where an ordinary user's group accounts for nothing, what
+    `lab.host.cgroup.spent` finds.
+    """
+    found = _cpu_charged(group)
+    if found is not None or not ownspace.here():
+        return found
+    from lab.host.cgroup import spent
+
+    total, user, system = spent.cpu_nanoseconds(group.living())
+    return CpuUsage(total_nanoseconds=total, user_nanoseconds=user, system_nanoseconds=system)
+
+
+def _cpu_charged(group: Group) -> CpuUsage | None:
     stat = _counts(group, "cpu", "cpu.stat")
     if "cpuacct" not in group.host.v1:
         if stat is None or "usage_usec" not in stat:

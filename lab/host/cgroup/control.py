@@ -8,7 +8,6 @@ that all memory is charged to it from the first page on; what the group uses is 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from lab.errors import LabError
 from lab.host.cgroup import accounting
@@ -18,8 +17,6 @@ from lab.host.cgroup.hierarchy import Hierarchies, host_hierarchies
 from lab.model import Limits
 
 __all__ = ["ControlGroup", "CpuUsage", "MemoryUsage", "PageFaults"]
-
-T = TypeVar("T")
 
 
 class ControlGroup:
@@ -99,13 +96,16 @@ class ControlGroup:
             pids=accounting.pids_held(self.group),
         )
 
-    def memory(self) -> MemoryUsage:
-        """What is charged to the group now. Raises GroupGone, and LabError without a memory controller."""
-        return _told(accounting.memory(self.group), "memory")
+    def memory(self) -> MemoryUsage | None:
+        """What is charged to the group now; None where nobody charges memory to it. Raises GroupGone."""
+        return accounting.memory(self.group)
 
     def cpu(self) -> CpuUsage:
         """CPU time charged to the group so far, of processes that ended too. Raises GroupGone, LabError."""
-        return _told(accounting.cpu(self.group), "CPU time")
+        found = accounting.cpu(self.group)
+        if found is None:
+            raise LabError("this host accounts for no group's CPU time", hint=DOCTOR)
+        return found
 
     def faults(self) -> PageFaults | None:
         """The page faults of its processes so far, of those that ended too; None where nobody counts them. See
@@ -127,9 +127,3 @@ class ControlGroup:
     def write(self, controller: str, name: str, value: str) -> None:
         """Write to one of the group's files, for what has no method. Raises OSError."""
         self.group.write(controller, name, value)
-
-
-def _told(found: T | None, what: str) -> T:
-    if found is None:
-        raise LabError(f"this host accounts for no group's {what}", hint=DOCTOR)
-    return found

@@ -182,6 +182,13 @@ class Group:
             return descent.family(self._first)
         return cgroupfs.processes(self.directories)
 
+    def living(self) -> set[int]:
+        """The same. Raises GroupGone when it was followed, and its first process has ended."""
+        found = self.processes()
+        if self._first > 0 and not self.places and not found:
+            raise GroupGone(f"nothing runs in {self.path}")
+        return found
+
     def follow(self, first: int) -> None:
         """Where the group is in no hierarchy, its processes are from now on those that descend from ``first``."""
         self._first = first

@@ -18,6 +18,7 @@ from typing import Any
 
 from lab import __version__
 from lab.errors import CommandError
+from lab.host import privilege
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.command import run
 from lab.host.cpulist import numbers
@@ -40,11 +41,13 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
     """The host as JSON: identity, system, CPU, what it all runs on (`Platform`), mitigations, memory, cgroups,
     and how busy it is right now.
 
-    ``identity`` is a hash that tells two hosts apart without naming either. ``root`` is the tree in which
+    ``identity`` is a hash that tells two hosts apart without naming either, ``rootless`` whether an ordinary user
+    looks at it. ``root`` is the tree in which
     proc, sys and etc are looked up.
     """
     return {
         "identity": identity(root),
+        "rootless": privilege.is_rootless(),
         "distribution": parse_os_release(_read(root / "etc/os-release")),
         "kernel_release": _read(root / "proc/sys/kernel/osrelease"),
         "kernel_version": _read(root / "proc/sys/kernel/version"),

@@ -20,7 +20,7 @@ from lab.commands.disks import Backing, DiskFormat
 from lab.commands.measuring import RESULTS, Out, choose_backends, limit, set_up
 from lab.commands.output import JsonTo
 from lab.commands.placing import AUTO, Placing, again, reserved
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 from lab.errors import LabError, LaunchError, ResultsError, UsageError
 from lab.experiment.hostfactors.registry import host_levels
 from lab.host.units import parse_words
@@ -181,7 +181,7 @@ def compare(
         )
     if bool(target or brought.alone) == bool(resume):
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
-    require_root()
+    become_root(*parse_words(brought.on))
     from lab.backends.site import Site
     from lab.experiment.scenario import load
     from lab.results.record import Ending
@@ -284,6 +284,8 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     here = facts.provenance()
     if here.get("identity") != run.host.get("identity"):
         raise ResultsError(f"{run.name} was measured on another host", hint="start a new run here")
+    if bool(run.host.get("rootless")) != here["rootless"]:
+        raise ResultsError(f"{run.name} was root's, and this is not, or the other way round", hint="start a new run")
     if run.schema != SCHEMA:
         raise ResultsError(
             f"{run.name} was begun by an earlier lab, which treated the A/A twin otherwise", hint="start a new run"

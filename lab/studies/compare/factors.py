@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lab.commands.limits import require_given
 from lab.commands.output import say
 from lab.errors import LabError, UsageError
 from lab.host.units import parse_words
@@ -25,14 +26,19 @@ def read(texts: Sequence[str], backends: Sequence[str]) -> tuple[Factor, ...]:
     if not texts:
         return ()
     from lab.backends.registry import available
-    from lab.experiment.factors import parse
+    from lab.experiment.factors import Scope, limited, parse
+    from lab.model import Limits
 
     kinds = available()
-    return parse(
+    found = parse(
         texts,
         [kind for kind in kinds if kind.name in backends],
         [kind for kind in kinds if kind.name not in backends],
     )
+    for factor in found:
+        if factor.scope is Scope.LIMIT:
+            require_given(limited(Limits(), factor.name, factor.levels[0]))
+    return found
 
 
 def remark(factors: Sequence[Factor], backends: Sequence[str]) -> None:

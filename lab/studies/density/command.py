@@ -23,8 +23,9 @@ from lab.commands.measuring import (
     set_up,
 )
 from lab.commands.output import JsonTo
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 from lab.experiment.hostfactors.registry import host_levels
+from lab.host.units import parse_words
 from lab.studies.density import STUDY
 
 
@@ -62,7 +63,7 @@ def density(
     """
     from lab.host.units import parse_seconds
 
-    require_root()
+    become_root(*parse_words(on))
     bursts = copies_at_once("--burst", burst, 1)
     seconds = parse_seconds(budget)
     floor = floor_bytes(keep_free)

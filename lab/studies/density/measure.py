@@ -44,6 +44,8 @@ RECENT = 5
 """The next copy is expected to cost as much as the median of so many before it."""
 
 START, BURST = "density.start", "density.burst"
+SUMMED = "summed"
+"""In the detail of what is charged: it is the sum of the copies' PSS instead."""
 CHARGED, PSS, AVAILABLE = "density.charged", "density.pss", "density.available_change"
 READ = "density.read"
 """Bytes that the copy's processes fetched from disks until it was ready."""
@@ -164,15 +166,21 @@ class Density(Measurement):
     def _held(self, stack: _Stack) -> list[Observation]:
         """What all copies of the stack hold by now, in bytes."""
         merged = self._merged(stack) if stack.merging else {}
-        charged = sum(instance.cgroup.memory().usage_bytes for instance in stack.instances)
-        newest = stack.instances[-1]
-        pss = sum((read_process(pid) for pid in newest.cgroup.processes()), start=ProcessMemory()).pss
+        charged, pss = self._charged(stack), _pss(stack.instances[-1])
+        if charged is None:  # an ordinary user has no group that is charged
+            charged, merged = sum(map(_pss, stack.instances)), {**merged, SUMMED: True}
         change = stack.available_before - int(facts.memory()["available_bytes"])
         return [
             Observation(quantity=CHARGED, value=charged, unit="bytes", detail=merged),
             Observation(quantity=PSS, value=pss, unit="bytes", detail={"of": "the newest copy"}),
             Observation(quantity=AVAILABLE, value=change, unit="bytes"),
         ]
+
+    def _charged(self, stack: _Stack) -> int | None:
+        """By the kernel to all copies; None where it is not told."""
+        each = [instance.cgroup.memory() for instance in stack.instances]
+        known = [one.usage_bytes for one in each if one is not None]
+        return sum(known) if len(known) == len(each) else None
 
     def _merged(self, stack: _Stack) -> dict[str, object]:
         """What KSM made of all copies, once it has looked at each page twice or the time for that is over."""
@@ -206,3 +214,7 @@ class Density(Measurement):
         """A copy whose pages may be merged, where that is asked for."""
         mergeable = self.setup.host.get("ksm") == "on" and ksm.can_be_asked_for()
         return replace(super().request(name), mergeable=mergeable)
+
+
+def _pss(instance: Instance) -> int:
+    return sum((read_process(pid) for pid in instance.cgroup.processes()), start=ProcessMemory()).pss

@@ -61,8 +61,8 @@ def describe(loaded: Loaded) -> Article:
             warnings=warnings_of(loaded, by_blocks=False),
             verdict=tuple(_verdict(loaded)),
             table=_glance(copies),
-            note="Memory is what the host's kernel charges to all copies together. What one more costs is the slope "
-            "over all copies, where it grows in a way that is more than scatter.",
+            note=f"{_counted(loaded)} What one more costs is the slope over all copies, where it grows in a way that "
+            "is more than scatter.",
         ),
         picture="density",
         alt="Memory and start time against the number of copies. "
@@ -71,6 +71,16 @@ def describe(loaded: Loaded) -> Article:
         ),
         sections=(*sections, Section.of_warnings(points)),
     )
+
+
+def _counted(loaded: Loaded) -> str:
+    charged = loaded.frame[loaded.frame["quantity"] == "density.charged"]
+    if any(each.get("summed") for each in charged["detail"]):
+        return (
+            "Memory is the PSS of all copies' processes: an ordinary user without a control group is not told what "
+            "the host's kernel charges, page cache and its own structures included."
+        )
+    return "Memory is what the host's kernel charges to all copies together."
 
 
 def _verdict(loaded: Loaded) -> Iterator[str]:

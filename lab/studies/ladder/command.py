@@ -9,7 +9,7 @@ import typer
 from lab.commands.application import Port, Ready, asked
 from lab.commands.measuring import RESULTS, Out, Seed, Target, drawn, measuring, set_up
 from lab.commands.output import JsonTo, say
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 from lab.host.units import parse_words
 from lab.studies.ladder import STUDY
 
@@ -57,7 +57,7 @@ def ladder(
     """
     from lab.host.units import parse_seconds
 
-    require_root()
+    become_root()
     seconds, idle_seconds = parse_seconds(budget), parse_seconds(idle)
     from lab.isolation.registry import choose as choose_probes
 
@@ -93,14 +93,14 @@ def ladder(
 def _usable(rungs: Sequence[Rung], asked: bool) -> tuple[Rung, ...]:
     """Those that this host can climb; says which it can't. Raises BackendUnavailable if one was asked for."""
 
-    from lab.backends.registry import find
+    from lab.backends.registry import checks_of, find
     from lab.errors import BackendUnavailable
     from lab.runtime.process import landlock
 
     found = []
     for rung in rungs:
         missing = [
-            (f"{check.name}: {check.found}", check.remedy) for check in find(rung.backend).check() if not check.ok
+            (f"{check.name}: {check.found}", check.remedy) for check in checks_of(find(rung.backend)) if not check.ok
         ]
         if rung.read_only and not landlock.available():
             missing.append(("this kernel has no Landlock", "boot with landlock in lsm="))

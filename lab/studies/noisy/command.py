@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.commands.application import Port, Ready, asked
+from lab.commands.limits import require_groups
 from lab.commands.measuring import (
     RESULTS,
     On,
@@ -21,7 +22,7 @@ from lab.commands.measuring import (
     set_up,
 )
 from lab.commands.output import JsonTo
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 from lab.errors import UsageError
 from lab.host.units import parse_words
 from lab.studies.noisy import STUDY
@@ -65,7 +66,8 @@ def noisy(
     Measures how much slower the victim answers, whether it survives, and which limit its neighbour ran into.
     The whole of it is bounded, so that the host stays usable; how well it does is measured, too.
     """
-    require_root()
+    become_root(*parse_words(on))
+    require_groups("a bad neighbour is kept from harming this host by limits around it")
     wanted, confined = _kinds(kinds), _confined(limits)
     from lab.backends.site import Site
 

@@ -24,7 +24,8 @@ from lab.commands.measuring import (
     set_up,
 )
 from lab.commands.output import JsonTo
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
+from lab.host.units import parse_words
 from lab.studies.starts import STUDY
 
 
@@ -61,7 +62,7 @@ def starts(
     """
     from lab.host.units import parse_seconds
 
-    require_root()
+    become_root(*parse_words(on))
     crowds = tuple(sorted(set(copies_at_once("--at-once", at_once, 2))))
     seconds = parse_seconds(budget)
     gap = parse_seconds(every) if every else 0.0

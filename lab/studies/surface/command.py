@@ -9,8 +9,9 @@ import typer
 from lab.commands.application import Port, Ready, asked
 from lab.commands.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, measuring, one_each, set_up
 from lab.commands.output import JsonTo
-from lab.commands.privilege import require_root
+from lab.commands.privilege import become_root
 from lab.errors import UsageError
+from lab.host.units import parse_words
 from lab.model import Kernel
 from lab.studies.surface import STUDY
 
@@ -38,7 +39,7 @@ def surface(
     instance makes of the host while it starts, idles and serves; the kernel's functions, too, where the host lets
     them be traced. docs/attack-surface.md explains how to read it, and how not to.
     """
-    require_root()
+    become_root(*parse_words(on))
     from lab.backends.site import Site
 
     with Site.open() as site:

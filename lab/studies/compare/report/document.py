@@ -190,11 +190,17 @@ def provenance(material: Material) -> list[tuple[str, str]]:
         ("Image", _join(image.get("name"), image.get("digest"), _named(image, "files", "{} files"),
                         image.get("origin"))),
         ("Base image", _join(base.get("name"), base.get("digest"), _named(base, "origin", "from: {}"))),
-        ("Limits", _join(*(f"{key} {value}" for key, value in run.limits.items() if value is not None))),
+        ("Limits", _join(*(f"{key} {value}" for key, value in run.limits.items() if value is not None),
+                         _left_out(run.settings.get("limits_left_out", [])))),
+        ("User", "an ordinary one, root of a user namespace of its own" if host.get("rootless") else ""),
         ("Versions", _join(*(f"{name} {version}" for name, version in run.versions.items()))),
         ("Host identity", _join(host.get("identity"))),
     ]  # fmt: skip
     return [(term, text) for term, text in entries if text]
+
+
+def _left_out(names: Sequence[str]) -> str:
+    return f"left out, since the user had no control group for them: {', '.join(names)}" if names else ""
 
 
 def _sub(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
