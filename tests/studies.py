@@ -123,7 +123,9 @@ def density_sample(quantity: str, value: float | None, unit: str, copies: int, t
 def starts_run(root: Path) -> RunFolder:
     """400 starts of the container around 50 ms, 8 of them failed; 40 of the vm; four at once, one of them failed."""
     folder = empty_run(root)
-    folder.update(settings={"kind": "starts", "starts": 400, "floor_bytes": 1 << 30, "every_seconds": 0.5})
+    folder.update(
+        settings={"kind": "starts", "starts": 400, "floor_bytes": 1 << 30, "every_seconds": 0.5, "stock": 2}
+    )
     chance = random.Random(1)
     for backend, seconds, times in (("container", 0.05, 400), ("vm", 2.0, 40)):
         for block in range(1, times + 1):
@@ -136,6 +138,13 @@ def starts_run(root: Path) -> RunFolder:
     for place in range(4):
         folder.append(starts_sample("starts.at_once", 0.1 + place / 100 if place else None, 4, "container"))
         folder.append(starts_sample("starts.staggered", 0.1 + place / 100, 4, "container"))
+        folder.append(starts_sample("starts.forked", 0.5, 4, "vm"))
+        for name, mib in (("pss", 100 + place), ("shared", 20), ("private", 90 + place)):
+            folder.append(starts_sample(f"starts.forked.{name}", mib * 2.0**20, 4, "vm"))
+    for number in range(1, 31):
+        detail = {"stood_ready": number % 10 > 0}
+        folder.append(replace(starts_sample("starts.handed_out", 0.004, number, "vm"), detail=detail))
+    folder.update(settings={**folder.run.settings, "not_forked": {"container": "it has no CRIU"}})
     folder.close()
     return folder
 

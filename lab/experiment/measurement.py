@@ -63,29 +63,41 @@ class Measurement:
             yield subject
 
     def together(
-        self, backend: Backend, names: Sequence[str], seen: Callable[[Subject], T], *, gap_seconds: float = 0.0
+        self,
+        backend: Backend,
+        wanted: Sequence[LaunchRequest],
+        seen: Callable[[Subject], T],
+        *,
+        gap_seconds: float = 0.0,
+        standing: Callable[[Subject], None] = lambda _: None,
     ) -> list[T | LabError]:
-        """Copies called ``names``, each requested ``gap_seconds`` after the one before, by a thread of its own.
+        """Copies as they are ``wanted``, each requested ``gap_seconds`` after the one before, by a thread of its own.
 
         What is ``seen`` of each when it is ready, or the error that there was instead. All of them stand until the
-        last is ready; when this returns they are stopped.
+        last is ready, and until each is looked at once more by ``standing``; when this returns they are stopped.
         """
-        with ExitStack() as standing, ThreadPoolExecutor(len(names), "lab-together") as threads:
+        subjects: list[Subject] = []
+        with ExitStack() as copies, ThreadPoolExecutor(len(wanted), "lab-together") as threads:
             # each has a stack of its own: one is not safe to use from several threads
-            stacks = [standing.enter_context(ExitStack()) for _ in names]
+            stacks = [copies.enter_context(ExitStack()) for _ in wanted]
             begin = now()
 
             def start(place: int) -> T | LabError:
                 try:
-                    return seen(stacks[place].enter_context(self.serving(backend, self.request(names[place]))))
+                    subject = stacks[place].enter_context(self.serving(backend, wanted[place]))
+                    subjects.append(subject)
+                    return seen(subject)
                 except LabError as error:
                     return error
 
             futures = []
-            for place in range(len(names)):
+            for place in range(len(wanted)):
                 time.sleep(max(0.0, begin + place * gap_seconds - now()))
                 futures.append(threads.submit(start, place))
-            return [future.result() for future in futures]
+            found = [future.result() for future in futures]
+            for subject in subjects:
+                standing(subject)
+            return found
 
     def record(self, label: str, block: int, instance: str, *seen: Observation, position: int = 0) -> None:
         """Append what was seen of an instance of the arm ``label``, or "" of the host itself: all of it or none."""

@@ -10,7 +10,12 @@ from lab.errors import NotReady
 from lab.host.clock import now
 from lab.metrics.base import Subject
 from lab.metrics.readiness import ANSWER_SECONDS, SOCKETS_AT_ONCE, ask_bytes, ask_http, fresh_socket
-from lab.model import HttpReadiness, Readiness, TalkReadiness, TcpReadiness
+from lab.model import HttpReadiness, Readiness, Scenario, TalkReadiness, TcpReadiness
+
+
+def is_asked(scenario: Scenario) -> bool:
+    """Whether a copy that is ready can be asked for more."""
+    return scenario.port is not None and isinstance(scenario.readiness, (TcpReadiness, TalkReadiness, HttpReadiness))
 
 
 def answer(subject: Subject) -> float | None:

@@ -25,6 +25,8 @@ class ProcessMemory:
     mapped: int = 0  # writable mappings, touched or not
     huge: int = 0  # anonymous transparent huge pages
     swap: int = 0
+    shared: int = 0  # pages that some other mapping has as well, whole: of the same instance, of another, of the host
+    private: int = 0  # pages that no other has; with the former this is RSS
 
     def __add__(self, other: ProcessMemory) -> ProcessMemory:
         return ProcessMemory(
@@ -33,6 +35,8 @@ class ProcessMemory:
             mapped=self.mapped + other.mapped,
             huge=self.huge + other.huge,
             swap=self.swap + other.swap,
+            shared=self.shared + other.shared,
+            private=self.private + other.private,
         )
 
 
@@ -142,6 +146,8 @@ def read_process(pid: int, proc: Path = PROC) -> ProcessMemory:
             mapped=writable_bytes((proc / str(pid) / "maps").read_text()),
             huge=rollup.get("AnonHugePages", 0),
             swap=rollup.get("Swap", 0),
+            shared=rollup.get("Shared_Clean", 0) + rollup.get("Shared_Dirty", 0),
+            private=rollup.get("Private_Clean", 0) + rollup.get("Private_Dirty", 0),
         )
     return ProcessMemory()
 

@@ -24,7 +24,7 @@ def starts(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProces
 
 def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> None:
     before = snapshot()
-    done = starts(scenario, tmp_path, "-n", "6", "--at-once", "3", "--every", "0.02s")
+    done = starts(scenario, tmp_path, "-n", "6", "--at-once", "3", "--every", "0.02s", "--stock", "2", "--fork", "2")
     assert done.returncode == 0, done.stderr
     assert_unchanged(before)
     frame = load(only_run(tmp_path)).frame
@@ -38,9 +38,19 @@ def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> Non
             together = own[own["quantity"] == f"starts.{quantity}"]
             assert together["block"].tolist() == [3, 3, 3]
             assert together["position"].tolist() == [0, 1, 2]
+            for name in ("pss", "shared", "private"):
+                assert (own[own["quantity"] == f"starts.{quantity}.{name}"]["value"] > 0).all()
+        handed = own[own["quantity"] == "starts.handed_out"]
+        assert sorted(handed["block"]) == [1, 2, 3, 4, 5, 6]
+        ready = [detail["stood_ready"] for detail in handed["detail"]]
+        assert ready.count(True) >= 2, "those of the stock"
+        assert ready.count(False) >= 1, (
+            "six requests in an eighth of a second, and no start takes less than some tens"
+        )
         median = own.groupby("quantity")["value"].median()
         assert median["starts.answer"] < median["starts.start"], "which is what a copy in stock saves"
         assert median["starts.resume"] < median["starts.start"], "and one that stands still"
+    assert "process" in load(only_run(tmp_path)).run.settings["not_forked"], "and why"
     turns = frame[frame["quantity"] == "starts.start"].pivot_table(index="block", columns="arm", values="position")
     assert set(turns["process"]) == {0, 1}, "neither backend is always the first"
 

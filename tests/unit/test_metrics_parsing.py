@@ -57,6 +57,10 @@ ROLLUP = """\
 Rss:                3912 kB
 Pss:                 530 kB
 Pss_Anon:            360 kB
+Shared_Clean:       3000 kB
+Shared_Dirty:        500 kB
+Private_Clean:        12 kB
+Private_Dirty:       400 kB
 AnonHugePages:      2048 kB
 Swap:                  4 kB
 """
@@ -74,9 +78,12 @@ def test_one_process(tmp_path: Path) -> None:
     (tmp_path / "7/maps").write_text(MAPS)
     seen = read_process(7, tmp_path)
     assert seen == ProcessMemory(
-        pss=530 * 1024, rss=3912 * 1024, mapped=0x1000 + 0x10000 + 0x21000, huge=2 << 20, swap=4096
-    )
+        pss=530 * 1024, rss=3912 * 1024, mapped=0x1000 + 0x10000 + 0x21000, huge=2 << 20, swap=4096,
+        shared=3500 * 1024, private=412 * 1024,
+    )  # fmt: skip
+    assert seen.shared + seen.private == seen.rss
     assert (seen + seen).pss == 2 * seen.pss
+    assert (seen + seen).private == 2 * seen.private
     assert read_process(8, tmp_path) == ProcessMemory()
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,10 +18,12 @@ from lab.analysis import load as load_run
 from lab.analysis.loaded import load
 from lab.cli.app import app
 from lab.commands.measuring import copies_at_once
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
+from lab.metrics.base import Subject
 from lab.reports.page import article
-from lab.studies.starts.analyse import START, percentile, taken
+from lab.studies.starts.analyse import FORKED, HANDED, START, Memory, had_to_wait, memory, percentile, taken
 from lab.studies.starts.report import REPORT
+from lab.studies.starts.stock import Stock
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.5, 20), (0.5, 101), (0.95, 100), (0.95, 400), (0.99, 500)])
@@ -66,6 +72,14 @@ def test_a_run_is_told_by_its_percentiles(tmp_path: Path) -> None:
     assert math.isnan(container.slowest)
     assert math.isnan(found["vm", START, 1].at(0.95).value)
     assert found["container", "starts.at_once", 4].failed == 1
+    assert found["vm", HANDED, 1].at(0.5).value == 0.004
+    assert had_to_wait(load(folder), "vm") == 3
+    assert memory(load(folder)) == [
+        Memory(
+            arm="vm", quantity=FORKED, copies=4, n=4,
+            pss=101.5 * 2**20, shared=20.0 * 2**20, private=91.5 * 2**20,
+        )
+    ]  # fmt: skip
 
 
 def test_the_page_says_what_failed_and_what_is_too_few(tmp_path: Path) -> None:
@@ -75,6 +89,10 @@ def test_the_page_says_what_failed_and_what_is_too_few(tmp_path: Path) -> None:
         "8 of 400 failed",
         "1 failed",
         "one each 0.5 s",
+        "4, restored at once | 500 ms",
+        "4, restored at once | 102 MiB | 20.0 MiB | 91.5 MiB",
+        "it has no CRIU",
+        "3 of the requests",
         "too few",
         "is one that failed",
         "| **container**<br>native | 4, at once",
@@ -96,3 +114,54 @@ def test_crowds_are_numbers(text: str) -> None:
 def test_crowds_grow() -> None:
     assert copies_at_once("--at-once", "", 2) == ()
     assert copies_at_once("--at-once", "8, 2", 2) == (8, 2)
+
+
+class Known:
+    """Copies that take no time, but for the first, which fails; what is open and what was ever started."""
+
+    def __init__(self) -> None:
+        self.open: list[int] = []
+        self.made = 0
+
+    @contextmanager
+    def start(self) -> Iterator[Subject]:
+        self.made += 1
+        number = self.made
+        if number == 1:
+            raise LabError("it broke")
+        self.open.append(number)
+        yield cast(Subject, number)
+        self.open.remove(number)
+
+
+def test_a_stock_replaces_what_is_taken_and_keeps_nothing() -> None:
+    known = Known()
+    with Stock(1, known.start) as stock:
+        stock.wait_full()
+        broken, _ = stock.take()
+        with pytest.raises(LabError):
+            broken.get()
+        stock.wait_full()
+        copy, stood = stock.take()
+        assert stood
+        assert copy.get() == 2
+        stock.wait_full()
+        assert known.open == [2, 3]
+        copy.stack.close()
+        assert known.open == [3]
+    assert known.open == []
+
+
+def test_whoever_finds_a_stock_empty_waits_for_the_next() -> None:
+    go_on = threading.Event()
+
+    @contextmanager
+    def start() -> Iterator[Subject]:
+        go_on.wait(10)
+        yield cast(Subject, 1)
+
+    with Stock(1, start) as stock:
+        threading.Timer(0.05, go_on.set).start()
+        copy, stood = stock.take()
+        assert not stood
+        copy.stack.close()

@@ -195,7 +195,7 @@ class Density(Measurement):
         names = [f"{backend.slug}-burst{size}-{number}" for number in range(1, size + 1)]
         with self._at_caches(backend, self.request(names[0]), shared=False):
             began = now()
-            each = self.together(backend, names, lambda _: now() - began)
+            each = self.together(backend, [*map(self.request, names)], lambda _: now() - began)
         failures = [one for one in each if isinstance(one, LabError)]
         seconds = sorted(one for one in each if not isinstance(one, LabError))
         if record:

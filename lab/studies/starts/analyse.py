@@ -20,7 +20,10 @@ from lab.analysis.inference.statistics import Floats
 START, COMMAND, ANSWER, STOP = "starts.start", "starts.command", "starts.answer", "starts.stop"
 CROWD, STAGGER = "starts.at_once", "starts.staggered"
 PAUSE, RESUME = "starts.pause", "starts.resume"
-ONE_BY_ONE = (START, COMMAND, ANSWER, PAUSE, RESUME, STOP)
+FORKED, HANDED = "starts.forked", "starts.handed_out"
+ONE_BY_ONE = (START, COMMAND, ANSWER, PAUSE, RESUME, STOP, HANDED)
+CROWDS = (CROWD, STAGGER, FORKED)
+HELD = ("pss", "shared", "private")
 SHARES = (0.5, 0.95, 0.99)
 BEYOND = 3
 """A percentile is told when at least so many values are expected beyond it: p95 from 60 starts, p99 from 300."""
@@ -62,10 +65,47 @@ def taken(loaded: Observed) -> list[Taken]:
     for arm in loaded.all_arms:
         own = frame[frame["arm"] == arm.label]
         found += [_taken(arm.label, quantity, 1, own[own["quantity"] == quantity]) for quantity in ONE_BY_ONE]
-        for quantity in (CROWD, STAGGER):
+        for quantity in CROWDS:
             groups = own[own["quantity"] == quantity].groupby("block", sort=True)
             found += [_taken(arm.label, quantity, int(str(copies)), group) for copies, group in groups]
     return [each for each in found if each.n or each.failed]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What copies that were requested together held once all stood: medians over them, in bytes."""
+
+    arm: str
+    quantity: str
+    copies: int
+    n: int
+    pss: float
+    shared: float
+    private: float
+
+
+def memory(loaded: Observed) -> list[Memory]:
+    """That of every crowd whose memory was looked at, in the order of the plan."""
+    frame = loaded.frame[loaded.frame["value"].notna()]
+    found = []
+    for arm in loaded.all_arms:
+        for quantity in CROWDS:
+            each = {
+                name: frame[(frame["arm"] == arm.label) & (frame["quantity"] == f"{quantity}.{name}")]
+                for name in HELD
+            }
+            for copies in sorted({int(number) for number in each[HELD[0]]["block"]}):
+                values = {name: rows.loc[rows["block"] == copies, "value"] for name, rows in each.items()}
+                medians = {name: float(of.median()) for name, of in values.items()}
+                n = len(values[HELD[0]])
+                found.append(Memory(arm=arm.label, quantity=quantity, copies=copies, n=n, **medians))
+    return found
+
+
+def had_to_wait(loaded: Observed, arm: str) -> int:
+    """How many requests to a stock found none that stood ready."""
+    rows = loaded.frame[(loaded.frame["arm"] == arm) & (loaded.frame["quantity"] == HANDED)]
+    return sum(detail.get("stood_ready") is False for detail in rows["detail"])
 
 
 def _taken(arm: str, quantity: str, copies: int, rows: pd.DataFrame) -> Taken:

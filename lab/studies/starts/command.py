@@ -44,6 +44,19 @@ def starts(
             "--every", metavar="TIME", help="Also start one copy each TIME, whether those before are ready or not."
         ),
     ] = "",
+    fork: Annotated[
+        str, typer.Option("--fork", metavar="K,…", help="Also restore K copies at once from a saved one, for each K.")
+    ] = "",
+    stock: Annotated[
+        int,
+        typer.Option(
+            "--stock",
+            min=0,
+            max=1000,
+            metavar="K",
+            help="Also hand N copies out of K that stand ready: one each --every, or when all of K do.",
+        ),
+    ] = 0,
     budget: Annotated[
         str, typer.Option("--budget", metavar="TIME", help="Time for each backend's starts one by one.")
     ] = "5m",
@@ -58,12 +71,14 @@ def starts(
 
     Starts a copy on each backend in turn, N times, in an order that changes. Measures each start until the copy is
     ready, a command run inside, an answer of the copy that runs already, and the stop.
-    Then several copies at once. Shows the median, and what the slowest of 20 and of 100 take.
+    Then several copies at once, and if wished several restored at once from one, and some out of a stock.
+    Shows the median, and what the slowest of 20 and of 100 take.
     """
     from lab.host.units import parse_seconds
 
     become_root(*parse_words(on))
     crowds = tuple(sorted(set(copies_at_once("--at-once", at_once, 2))))
+    forks = tuple(sorted(set(copies_at_once("--fork", fork, 1))))
     seconds = parse_seconds(budget)
     gap = parse_seconds(every) if every else 0.0
     floor = floor_bytes(keep_free)
@@ -81,12 +96,20 @@ def starts(
         wanted = Asked(
             starts=number,
             crowds=crowds,
+            forks=forks,
+            stock=stock,
             gap_seconds=gap,
             seconds=seconds,
             floor_bytes=floor,
         )
         plan = Plan(arms=one_each(chosen), seed=drawn(seed), blocks=None, budget_seconds=seconds)
-        told = {"kind": STUDY.kind, "starts": number, "floor_bytes": wanted.floor_bytes, "every_seconds": gap}
+        told = {
+            "kind": STUDY.kind,
+            "starts": number,
+            "floor_bytes": wanted.floor_bytes,
+            "every_seconds": gap,
+            "stock": stock,
+        }
         with measuring(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told)) as (folder, watch):
             Starts(site, setup, wanted, folder, watch).run(chosen, plan.seed)
     from lab.studies.starts.report import REPORT

@@ -9,19 +9,29 @@
        resume       let it go on: until it has answered once more
        stop         until nothing of it is left
        … as often as asked for; a backend whose time is used up leaves the rounds
-    3. crowds       for each backend, k copies requested at once: each until it is ready
+    3. crowds       for each backend, k copies requested at once: each until it is ready, and what it holds then
     4. stagger      for each backend, a copy every so many seconds, whether those before are ready or not
+    5. forks        for each backend that can, as in 3., but all restored from one copy that was saved as it served
+    6. stock        for each backend, k copies that stand ready; requests come, as staggered, or when all stand
+       request      one is handed out and asked: until it has answered, the wait for one included if none stood ready
+       refill       another one is started in its place, meanwhile
 
 A crowd that is expected to leave less memory free than the declared floor is not started.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from lab.backends.site import Site
+from lab.backends.support.saving import RESTORE
+from lab.backends.support.saving import START as START_KNOB
 from lab.errors import LabError
 from lab.experiment.measurement import Measurement
 from lab.experiment.setup import Setup
@@ -29,28 +39,39 @@ from lab.experiment.stamp import WARM_UP, failure
 from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.host.survey import facts
-from lab.instance import Backend
-from lab.metrics.answers import answer
+from lab.instance import NO_KNOBS, Backend
+from lab.metrics.answers import answer, is_asked
 from lab.metrics.base import Observation, Subject
+from lab.metrics.memory import ProcessMemory, read_process
 from lab.model import Phase
 from lab.results.store import RunFolder
+from lab.studies.starts.stock import Stock
 
 START, COMMAND, ANSWER, STOP = "starts.start", "starts.command", "starts.answer", "starts.stop"
 PAUSE, RESUME = "starts.pause", "starts.resume"
-CROWD, STAGGER = "starts.at_once", "starts.staggered"
+CROWD, STAGGER, FORKED = "starts.at_once", "starts.staggered", "starts.forked"
+HANDED = "starts.handed_out"
 SECONDS = "seconds"
+HELD = ("pss", "shared", "private")
+"""What each copy of a crowd holds once all stand, in bytes: the quantity's name and one of these."""
+
+REQUESTS_AT_ONCE = 64
+"""So many may wait for a copy of the stock; the next one's wait is then longer than what it says."""
+
 FEW = 8
 """Staggered are as many as the largest crowd has, or so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """How much to do: starts one by one, within ``seconds`` for each backend; copies at once; seconds between two
-    staggered requests, 0 for none of these; bytes that stay free.
+    """How much to do: starts one by one, within ``seconds`` for each backend; copies at once, and restored at once;
+    seconds between two staggered requests, 0 for none of these; copies in stock, 0 for none; bytes that stay free.
     """
 
     starts: int
     crowds: tuple[int, ...]
+    forks: tuple[int, ...]
+    stock: int
     gap_seconds: float
     seconds: float
     floor_bytes: int
@@ -89,6 +110,10 @@ class Starts(Measurement):
             fitted = all(self._crowd(backend, size, 0.0) for size in self.asked.crowds)
             if self.asked.gap_seconds and fitted:
                 self._crowd(backend, max(self.asked.crowds, default=FEW), self.asked.gap_seconds)
+            if self.asked.forks:
+                self._fork(backend)
+            if self.asked.stock:
+                self._hand_out(backend)
         return "done"
 
     # One by one
@@ -146,22 +171,118 @@ class Starts(Measurement):
 
     # Many at once
 
-    def _crowd(self, backend: Backend, size: int, gap_seconds: float) -> bool:
+    def _crowd(
+        self,
+        backend: Backend,
+        size: int,
+        gap_seconds: float,
+        *,
+        quantity: str = "",
+        knobs: Mapping[str, str] = NO_KNOBS,
+    ) -> bool:
         """``size`` copies, each requested ``gap_seconds`` after the one before; all stand until the last is ready.
         False where the host's memory would not do.
         """
-        expected = size * self._costs.get(backend.name, 0)
-        if int(facts.memory()["available_bytes"]) - expected < self.asked.floor_bytes:
-            self.watch.note(f"{backend.name}: {size} copies would take more memory than is to be used")
+        if not self._fits(backend, size):
             return False
-        quantity, how = (STAGGER, f"one each {gap_seconds:g} s") if gap_seconds else (CROWD, "at once")
-        self.watch.doing(f"{backend.name}: {size} copies, {how}")
+        quantity = quantity or (STAGGER if gap_seconds else CROWD)
+        how = f"one each {gap_seconds:g} s" if gap_seconds else "at once"
+        self.watch.doing(f"{backend.name}: {size} copies, {how}{'' if quantity != FORKED else ', restored'}")
         names = [f"{backend.slug}-{quantity.partition('.')[2]}{size}-{place + 1}" for place in range(size)]
-        each = self.together(backend, names, lambda subject: ready(quantity, subject), gap_seconds=gap_seconds)
+        wanted = [replace(self.request(name), knobs=knobs) for name in names]
+        backend.rehearse(wanted[0])
+        memory: dict[str, list[Observation]] = {}
+        each = self.together(
+            backend,
+            wanted,
+            lambda subject: ready(quantity, subject),
+            gap_seconds=gap_seconds,
+            standing=lambda subject: memory.update({subject.instance.name: held(quantity, subject)}),
+        )
         for place, (name, one) in enumerate(zip(names, each, strict=True)):
             seen = failure(quantity, SECONDS, one) if isinstance(one, LabError) else one
-            self.record(backend.name, size, name, seen, position=place)
+            self.record(backend.name, size, name, seen, *memory.get(name, ()), position=place)
         return True
+
+    def _fits(self, backend: Backend, size: int) -> bool:
+        expected = size * self._costs.get(backend.name, 0)
+        if int(facts.memory()["available_bytes"]) - expected >= self.asked.floor_bytes:
+            return True
+        self.watch.note(f"{backend.name}: {size} copies would take more memory than is to be used")
+        return False
+
+    def _fork(self, backend: Backend) -> None:
+        """Copies that all go on from one that was saved; of a backend that can't, why."""
+        knobs = {START_KNOB.name: RESTORE}
+        if START_KNOB not in backend.knobs:
+            self._not_forked(backend, "lab has no way to save and restore one")
+            return
+        try:
+            backend.settle(knobs)
+            backend.prepare(self.setup.image, knobs)
+            for size in self.asked.forks:
+                if not self._crowd(backend, size, 0.0, quantity=FORKED, knobs=knobs):
+                    return
+        except LabError as error:
+            self._not_forked(backend, error.message)
+
+    def _not_forked(self, backend: Backend, why: str) -> None:
+        self.watch.note(f"{backend.name}: {why}")
+        settings = self.folder.run.settings
+        known = {**settings.get("not_forked", {}), backend.name: why}
+        self.folder.update(settings={**settings, "not_forked": known})
+
+    # Out of a stock
+
+    def _hand_out(self, backend: Backend) -> None:
+        """As many requests as there were to be starts, within their time."""
+        size, gap = self.asked.stock, self.asked.gap_seconds
+        if not is_asked(self.setup.scenario) or not self._fits(backend, size + 1):
+            return
+        self.watch.doing(f"{backend.name}: filling a stock of {size}")
+        names = (f"{backend.slug}-stock-{number}" for number in itertools.count(1))
+        with ExitStack() as everything:
+            stock = everything.enter_context(Stock(size, lambda: self.serving(backend, self.request(next(names)))))
+            threads = everything.enter_context(ThreadPoolExecutor(REQUESTS_AT_ONCE, "lab-requests"))
+            stock.wait_full()
+            began, served = now(), []
+            for number in range(1, self.asked.starts + 1):
+                due = began + number * gap if gap else now()
+                if due - began > self.asked.seconds:
+                    break
+                time.sleep(max(0.0, due - now()))
+                self.watch.doing(f"{backend.name}: request {number} to a stock of {size}")
+                served.append(threads.submit(self._serve, backend, stock, number, due))
+                if not gap:
+                    served[-1].result()
+                    stock.wait_full()
+            for each in served:
+                each.result()
+
+    def _serve(self, backend: Backend, stock: Stock, number: int, due: float) -> None:
+        """One request that was due then, until its copy has answered; the copy is stopped afterwards."""
+        copy, stood = stock.take()
+        detail = {"stood_ready": stood, "waited_seconds": now() - due}
+        with copy.stack:
+            try:
+                subject = copy.get()
+                answer(subject)
+                seen = Observation(quantity=HANDED, value=now() - due, unit=SECONDS, detail=detail)
+                name = subject.instance.name
+            except LabError as error:
+                seen, name = failure(HANDED, SECONDS, error), f"{backend.slug}-stock"
+            self.record(backend.name, number, name, seen)
+
+
+def held(quantity: str, subject: Subject) -> list[Observation]:
+    """What all its processes on the host hold of memory, a VMM included (proc_pid_smaps(5)): PSS, what is shared with
+    any other mapping, and what is not.
+    """
+    pids = subject.instance.cgroup.processes()
+    memory = sum((read_process(pid) for pid in pids), start=ProcessMemory())
+    return [
+        Observation(quantity=f"{quantity}.{name}", value=float(getattr(memory, name)), unit="bytes") for name in HELD
+    ]
 
 
 def ready(quantity: str, subject: Subject) -> Observation:

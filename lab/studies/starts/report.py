@@ -24,14 +24,20 @@ from lab.studies.starts.analyse import (
     BEYOND,
     COMMAND,
     CROWD,
+    FORKED,
+    HANDED,
     PAUSE,
     RESUME,
     SHARES,
+    STAGGER,
     START,
     STOP,
+    Memory,
     Percentile,
     Taken,
     enough,
+    had_to_wait,
+    memory,
     taken,
 )
 
@@ -46,7 +52,9 @@ NAMES = {
     PAUSE: "to let it stand still",
     RESUME: "from going on to the next answer",
     STOP: "a stop",
+    HANDED: "out of the stock",
 }
+HOW = {CROWD: "at once", STAGGER: "one each {every}", FORKED: "restored at once"}
 SHARE_NAMES = {0.5: "median", 0.95: "p95", 0.99: "p99"}
 NOT_TO_CONCLUDE = (
     "That an interval of 95 % holds where the host became slower meanwhile, as the picture would show: order "
@@ -60,6 +68,19 @@ NOT_TO_CONCLUDE = (
 PAUSED = (
     "A copy that stands still and keeps its memory: a container by its cgroup's freezer (of Docker's its Engine is "
     "asked), a virtual machine by its vCPUs"
+)
+STOCKED = (
+    "From a request until the first correct answer: started for it, and out of a stock of {size} that stood ready, "
+    "each replaced by a new one as soon as it was taken"
+)
+FORKS = (
+    "All go on from one copy that was booted, served and was saved. Each gives its first correct answer after a "
+    "request of its own, as one that boots does. What it was saved in, it reads into memory of its own: lab maps no "
+    "saved memory, so copies share what they map of programs and files, and nothing of what was saved."
+)
+HOLDS = (
+    "What each copy held once all of them stood: medians over the copies, all its processes on the host together, a "
+    "VMM included. Shared is what any other mapping has as well, on this host and not of these copies alone"
 )
 EMULATED = "How fast virtual machines start: TCG emulated them."
 
@@ -133,7 +154,10 @@ class StartsReport(ArticleReport):
         )
 
     def said(self, loaded: Loaded) -> dict[str, Any]:
-        return {"starts": [asdict(each) for each in taken(loaded)]}
+        return {
+            "starts": [asdict(each) for each in taken(loaded)],
+            "memory": [asdict(each) for each in memory(loaded)],
+        }
 
 
 def _steps(axes: Axes, values: list[float], n: int, colour: str, label: str) -> None:
@@ -193,8 +217,26 @@ def _sections(loaded: Loaded, found: list[Taken]) -> Iterator[Section]:
     if any(each.quantity == STOP for each in found):
         table = _table(loaded, found, (STOP,), "From the stop until nothing of the copy is left")
         yield Section(title="The stop", gist="until nothing is left", table=table)
-    if crowds := [each for each in found if each.copies > 1]:
+    if any(each.quantity == HANDED for each in found):
+        yield Section(
+            title="Out of a stock",
+            gist="what a copy takes that was started before",
+            paragraphs=tuple(_emptied(loaded)),
+            table=_table(loaded, found, (START, HANDED), STOCKED.format(size=loaded.run.settings["stock"]), "copy"),
+        )
+    if crowds := [each for each in found if each.quantity in (CROWD, STAGGER)]:
         yield Section(title="Many at once", gist="how the host shares itself out", table=_crowds(loaded, crowds))
+    left_out = loaded.run.settings.get("not_forked", {})
+    forks = [each for each in found if each.quantity == FORKED]
+    if forks or left_out:
+        yield Section(
+            title="Restored at once",
+            gist="copies of one that was saved",
+            paragraphs=(*([FORKS] if forks else []), *(f"Not {arm}: {why}." for arm, why in left_out.items())),
+            table=_crowds(loaded, forks) if forks else None,
+        )
+    if holds := memory(loaded):
+        yield Section(title="What they hold", gist="memory of copies that stand", table=_memory(loaded, holds))
 
 
 def _table(loaded: Loaded, found: list[Taken], quantities: tuple[str, ...], caption: str, what: str = "") -> Table:
@@ -217,6 +259,26 @@ def _table(loaded: Loaded, found: list[Taken], quantities: tuple[str, ...], capt
     )
 
 
+def _emptied(loaded: Loaded) -> Iterator[str]:
+    """Of whose stock nothing was left at times."""
+    for arm in loaded.all_arms:
+        if waited := had_to_wait(loaded, arm.label):
+            yield f"{arm.label}: {waited} of the requests found no copy that stood ready, and waited for the next."
+
+
+def _memory(loaded: Loaded, holds: list[Memory]) -> Table:
+    stamps = {arm.label: stamp(arm) for arm in loaded.all_arms}
+    every = f"{loaded.run.settings.get('every_seconds', 0):g} s"
+    rows = []
+    for each in holds:
+        values = [format_value(value, "bytes") for value in (each.pss, each.shared, each.private)]
+        cells = (f"{each.copies}, {HOW[each.quantity].format(every=every)}", *values)
+        cells_of = tuple(Cell(text=text) for text in cells)
+        rows.append(Row(header=each.arm, note=stamps[each.arm], cells=cells_of))
+    heads = ("copies", "PSS", "shared", "private")
+    return Table(caption=HOLDS, corner="backend", columns=tuple(Cell(text=text) for text in heads), rows=tuple(rows))
+
+
 def _crowds(loaded: Loaded, rows: list[Taken]) -> Table:
     """Of copies together the quickest, the middle one and the last are told: they are no sample of anything."""
     stamps = {arm.label: stamp(arm) for arm in loaded.all_arms}
@@ -228,7 +290,7 @@ def _crowds(loaded: Loaded, rows: list[Taken]) -> Table:
             & (loaded.frame["block"] == each.copies)
         ]["value"].dropna()
         every = f"{loaded.run.settings.get('every_seconds', 0):g} s"
-        how = "at once" if each.quantity == CROWD else f"one each {every}"
+        how = HOW[each.quantity].format(every=every)
         shown = [seen.min(), seen.median(), math.nan if each.failed else seen.max()]
         cells = [Cell(text=f"{each.copies}, {how}", note=f"{each.failed} failed" if each.failed else "")]
         cells += [Cell(text=format_value(float(value), "seconds")) for value in shown]
