@@ -74,6 +74,11 @@ def folders(root: Path) -> list[Path]:
         raise ResultsError(f"{root} can't be read: {error.strerror}", hint="check its permissions") from error
 
 
+def named(run: Path) -> str:
+    """What a run is called in a column: its folder's name, which need not be UTF-8, as text that is."""
+    return run.name.encode("utf-8", "backslashreplace").decode()
+
+
 def load_many(
     runs: Iterable[Path],
     *,
@@ -115,7 +120,7 @@ def load_many(
     if not parts:
         return pd.DataFrame(columns=["run", *columns])
     frame: pd.DataFrame = pa.concat_tables(parts).unify_dictionaries().to_pandas(self_destruct=True)
-    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), pd.Index([path.name for path in paths]))
+    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), pd.Index([named(path) for path in paths]))
     # a failure never counts as a fast success, whatever value came with it
     frame["value"] = frame["value"].where(frame["status"] == Status.OK)
     return frame[["run", *columns]]
@@ -154,7 +159,7 @@ def trend(runs: Sequence[Path], quantity: str, *, skipped: Callable[[LabError], 
     for name, share in (("median", 0.5), ("p95", 0.95)):
         table[name] = _quantiles(frame["value"].to_numpy(), starts, n, share)
     known = set(table["run"])
-    about = {path.name: _about(path) for path in runs if path.name in known}
+    about = {named(path): _about(path) for path in runs if named(path) in known}
     table["scenario"] = [about[name].scenario for name in table["run"]]
     table["until"] = [about[name].until for name in table["run"]]
     table["started"] = pd.to_datetime([about[name].started for name in table["run"]], utc=True)

@@ -57,6 +57,7 @@ COMMANDS = {
         "diff": ("lab.cli.results.diff:diff", "Say what changed between two runs, and how sure that is."),
         "watch": ("lab.cli.results.watch:watch", "Measure again when something changes, or at a time of day."),
         "sweep": ("lab.cli.results.sweep:app", "Measure a plan's scenarios on many hosts, and gather the runs."),
+        "publish": ("lab.cli.results.publish:publish", "Write all results as a site: runs, time lines, changes."),
     },
     "In class": {
         "class": ("lab.cli.classroom.app:app", "Lessons to predict in, a page for everybody's guesses, marks."),
@@ -85,6 +86,7 @@ ELSEWHERE = {
     "runs": "results ls",
     "ls": "ps",
     "trend": "results trend",
+    "site": "publish",
     "merge": "results merge",
     "attach": "logs -f",
     "create": "run -d",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lab.analysis.loaded import Loaded, load
@@ -16,7 +18,7 @@ from lab.reports import exports
 from lab.reports.page import article
 from lab.reports.page.article import Article
 from lab.reports.page.render import put, writing
-from lab.results.store import RunFolder
+from lab.results.store import PROGRESS, RUN, SAMPLES, RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +71,16 @@ class Report(ABC):
                 if name in formats:
                     written += export(folder)
         return written
+
+    def page(self, folder: Path) -> str:
+        """The report's page alone, from the run's folder, in which nothing is written. Raises as `write` does."""
+        with TemporaryDirectory(prefix="lab-page-") as scratch:
+            copy = Path(scratch) / folder.name
+            copy.mkdir()
+            for name in (RUN, SAMPLES, PROGRESS):
+                if (folder / name).is_file():
+                    shutil.copyfile(folder / name, copy / name)
+            return self.pages(load(copy))[-1].read_text(encoding="utf-8")
 
     def conclude(self, folder: RunFolder, as_json: str) -> None:
         """End a command that has measured: write the report, then print its essence, or all of it as JSON."""

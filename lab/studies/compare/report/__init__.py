@@ -21,6 +21,13 @@ class ComparisonReport(Report):
             return writer.write_hidden(folder, formats or ["html"])
         return writer.write(folder, formats or writer.FORMATS)
 
+    def page(self, folder: Path) -> str:
+        from lab.reports.figures import charts
+        from lab.studies.compare.report.document import html
+
+        material = Material.read(folder)
+        return html(material, list(charts(material)))
+
     def pages(self, loaded: Loaded) -> list[Path]:
         return writer.write(loaded.path)
 
