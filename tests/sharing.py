@@ -19,8 +19,7 @@ TYPED = frozenset(f"tests/unit/test_{name}.py" for name in ("style", "docs_addin
 
 MACHINES_TOO = frozenset(
     f"tests/vm/test_{name}.py"
-    for name in ("cgroup_v2", "compare_all", "known_answers_of_a_microvm", "knobs_of_machines", "noisy_machines",
-                 "own_disks")
+    for name in ("compare_all", "detached_machines", "knobs_of_machines", "own_disks")
 )  # fmt: skip
 """About half of what machines take: another process's, since all have one guest."""
 

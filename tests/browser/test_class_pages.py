@@ -86,6 +86,7 @@ def guess(page: Page, number: float) -> None:
     expect(page.get_by_role("status")).to_contain_text("Sent:", timeout=PATIENCE_MS)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_lesson_plays_with_thirty_phones(room: Room) -> None:
     teacher = room.page(f"/teach#{room.served.key}", LAPTOP)

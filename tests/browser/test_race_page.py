@@ -223,6 +223,7 @@ def test_a_round_that_was_over_at_once_is_seen_all_the_same(browser: Browser, sh
     page.context.close()
 
 
+@pytest.mark.nightly
 def test_a_race_that_happens_is_started_by_its_link_and_seen_by_everybody(browser: Browser, showing: Showing) -> None:
     complaints: list[str] = []
     found = recorded(SAMPLE, rounds=2)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from comparing import make_scenario
 from host_state import assert_unchanged, snapshot, wait_until
 
@@ -34,6 +35,7 @@ def is_run(*words: str) -> bool:
     return False
 
 
+@pytest.mark.nightly
 def test_a_run_tells_what_it_does_and_what_it_answers_by_now(tmp_path: Path) -> None:
     before = snapshot()
     with measuring(SPEED, words(tmp_path)) as heard, os.fdopen(os.dup(heard), "rb") as lines:

@@ -68,6 +68,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: Path, tmp_path:
     check_run(folder, ARMS, 3)
 
 
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_as_cold_as_before(scenario: Path, tmp_path: Path) -> None:
     words = [*LAB, "compare", str(scenario), *BOOTS, "--caches", "cold", "--out", str(tmp_path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -153,6 +154,7 @@ def wait_for_block(process: subprocess.Popen[str], block: str) -> None:
     raise AssertionError("it ended before")
 
 
+@pytest.mark.nightly
 def test_sessions_are_processes_of_their_own_and_runs_can_be_merged(scenario: Path, tmp_path: Path) -> None:
     words = ("--on", "process", "--metrics", "boot", "--idle", "0.1", "--blocks", "1")
     done = compare(scenario, *words, "--sessions", "2", "--out", tmp_path / "a")

@@ -21,6 +21,7 @@ COPY = "oci:runc-copy"
 REFERENCES = ("crun", COPY)
 
 
+@pytest.mark.nightly
 def test_side_by_side_at_equal_isolation(
     tmp_path: Path, missing: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

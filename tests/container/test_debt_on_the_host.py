@@ -42,6 +42,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_who_sleeps_for_its_first_ten_requests_owes_on_every_backend(scenario: Path, tmp_path: Path) -> None:
     words = ("--on", "process,container", "--factor", "env.SLOW=no,yes", "--blocks", "4", *DEBT)
     done = compare(scenario, *words, "--out", tmp_path)

@@ -32,7 +32,7 @@ ROUNDS = 8
 BACKENDS = ["process", "container", "runc"]
 PARTS = Parts(touch_mib=40, answer_ms=5, answer_burn_ms=2)
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ LMBENCH = next(iter(sorted(Path("/usr/lib/lmbench").glob("bin/*/lat_syscall"))),
 ONE = ("taskset", "-c", "0")
 PORT = "5999"
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 
 def ours(*names: str, at: str = "least") -> dict[str, float]:

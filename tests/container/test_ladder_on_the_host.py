@@ -36,6 +36,7 @@ def ladder(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProces
     return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
+@pytest.mark.nightly
 def test_every_rung_serves_and_is_measured_in_every_round(scenario: Path, tmp_path: Path) -> None:
     """The application answers on each: no mechanism breaks it, the network that a rung makes for itself included."""
     if not landlock.available():

@@ -64,6 +64,7 @@ def bounds_around_keepers() -> set[float]:
 Done = tuple[Loaded, set[float], list[float]]
 
 
+@pytest.mark.nightly
 def test_every_kind_is_looked_at_in_both_conditions(done: Done) -> None:
     loaded = done[0]
     seen = {(each.kind, each.limits) for each in disturbances(loaded)}

@@ -74,7 +74,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize(("key", "code"), [("q", 0), ("\x03", 130)])
+@pytest.mark.parametrize(("key", "code"), [("q", 0), pytest.param("\x03", 130, marks=pytest.mark.nightly)])
 def test_whoever_leaves_it_half_way_leaves_nothing(slow: Path, key: str, code: int) -> None:
     before = snapshot()
     with seat() as place, place.running("race", str(slow), *ON) as process:
@@ -162,7 +162,7 @@ def test_in_browsers_it_is_live_and_only_its_link_starts_a_round(scenario: Path)
     assert_unchanged(before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGKILL])
 def test_whoever_ends_it_half_way_in_browsers_leaves_nothing(slow: Path, number: signal.Signals) -> None:
     before = snapshot()
     with served(slow) as shown:

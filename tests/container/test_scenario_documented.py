@@ -12,6 +12,7 @@ from pages import follow
 import lab
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(1300)  # the first to ask for it makes python:3.11-slim
 def test_the_scenario_of_the_page_is_measured(tmp_path: Path) -> None:
     follow("adding-a-scenario.md", tmp_path)

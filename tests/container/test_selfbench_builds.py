@@ -17,6 +17,7 @@ from lab.images.build import build
 from lab.images.store import Store
 
 
+@pytest.mark.nightly
 def test_builds_are_measured_beside_buildah_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("buildah") is None:
         pytest.skip("buildah is not installed")

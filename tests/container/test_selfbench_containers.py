@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import pytest
 from host_state import groups_named
 
 from lab.backends.engine import dockerd
@@ -16,6 +17,7 @@ from lab.experiment.selfbench.docker import measure_docker
 from lab.experiment.watch import Silent
 
 
+@pytest.mark.nightly
 def test_containers_are_measured_beside_their_references() -> None:
     results = Results(rounds=3, seed=1)
     with Site.open() as site:

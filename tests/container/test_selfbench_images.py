@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lab.experiment.selfbench.containers import Results
 from lab.experiment.selfbench.images import measure_images
 from lab.experiment.watch import Silent
 from lab.images.store import Store
 
 
+@pytest.mark.nightly
 def test_layers_and_disks_are_measured_beside_their_references(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "home")
     results = Results(rounds=2, seed=1)

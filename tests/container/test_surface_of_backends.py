@@ -77,6 +77,7 @@ def made(told: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
     return {(each["arm"], each["state"], each["side"]): each for each in told["host_calls"]}
 
 
+@pytest.mark.nightly
 def test_both_ways_agree_for_every_call_of_labs_container(measured: dict[str, dict[str, Any]]) -> None:
     calls = measured["container"]
     assert [name for name, call in calls.items() if call["agrees"] is False] == []

@@ -45,6 +45,7 @@ def once(plan: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
 
 
+@pytest.mark.nightly
 def test_a_change_is_measured_and_judged_and_no_change_is_not(plan: Path) -> None:
     first = once(plan)
     assert first.returncode == 0, first.stderr

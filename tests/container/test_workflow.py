@@ -86,6 +86,7 @@ def pull_request(folder: Path, change: str) -> Runner:
     return Runner(folder=folder, base=base, job=job)
 
 
+@pytest.mark.nightly
 def test_a_change_that_makes_a_start_slower_ends_the_build_and_is_named(tmp_path: Path) -> None:
     before = snapshot()
     runner = pull_request(tmp_path, SLOWER)

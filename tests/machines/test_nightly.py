@@ -79,7 +79,7 @@ def test_isolation_without_a_false_surprise(machine: Machine) -> None:
 
 @pytest.mark.parametrize("tests", CHOSEN)
 def test_labs_own_tests(machine: Machine, tests: str) -> None:
-    options = ["-p", "no:cacheprovider", "--timeout", "2400"]
+    options = ["-p", "no:cacheprovider", "--timeout", "2400", "-m", "nightly or not nightly"]
     environment = ["env", "LAB_REQUIRE=vm", "LAB_TEST_HOME=/var/lib/lab"]
     done = machine.run(
         *environment, ".venv/bin/pytest", *options, *tests.split(), directory=CHECKOUT, timeout_seconds=5000

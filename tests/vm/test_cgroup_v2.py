@@ -82,6 +82,7 @@ exec chroot /proc/1/root /bin/busybox unshare -m /bin/busybox sh -ec "$IN_ITS_RO
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(SECONDS + 60)
 def test_the_runtime_on_cgroup_v2(lab_home: Path, tmp_path: Path) -> None:
     disk = make_image_disk(tmp_path / "root", tmp_path / "image.ext4", prepare_guest(lab_home))

@@ -61,7 +61,7 @@ def instances() -> Iterator[Detached]:
         yield made
 
 
-@pytest.mark.parametrize("backend", ["microvm", "vm"])
+@pytest.mark.parametrize("backend", ["microvm", pytest.param("vm", marks=pytest.mark.nightly)])
 def test_every_verb(backend: str, instances: Detached) -> None:
     check_every_verb(instances, backend)
 
@@ -113,6 +113,7 @@ def test_qemu_is_killed_while_it_has_no_supervisor(instances: Detached) -> None:
     assert_nothing_left(record)
 
 
+@pytest.mark.nightly
 def test_a_crowd_started_by_several_processes_at_once(instances: Detached) -> None:
     """Fifty containers and three machines from eight processes neither collide nor leak."""
     wanted = [("container", f"c{number}") for number in range(CROWD)]

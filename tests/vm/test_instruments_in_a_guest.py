@@ -23,6 +23,7 @@ MIB = 1 << 20
 UNITS = {"min": 60.0, "s": 1.0, "ms": 1e-3}
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_a_guests_start_beside_systemd_analyze_and_its_memory_beside_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

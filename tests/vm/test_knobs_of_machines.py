@@ -105,6 +105,7 @@ def test_a_debian_on_a_microvm_with_erofs(
         assert words(instance, "sh", "-c", "echo written >/srv/new; cat /srv/new") == "written\n"
 
 
+@pytest.mark.nightly
 def test_uefi_and_a_boot_loader_start_the_same_kernel(
     site: Site, image: Image, tmp_path: Path, needs: Callable[[str, Mapping[str, str]], None]
 ) -> None:

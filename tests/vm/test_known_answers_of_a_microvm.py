@@ -23,6 +23,7 @@ KNOWN = Parts(
 TOUCHED = 100 * MIB
 
 
+@pytest.mark.nightly
 def test_a_microvm_shows_the_known_part(tmp_path: Path, missing: Callable[[str], None]) -> None:
     with Site.open() as site:
         for check in site.backend("microvm").check():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from comparing import LAB, make_scenario, only_run
 
 from lab.analysis import load
 from lab.studies.ladder.analyse import MEMORY, START, costs, rows
 
 
+@pytest.mark.nightly
 def test_a_microvm_is_a_rung(tmp_path: Path) -> None:
     scenario = make_scenario(tmp_path / "page")
     out = tmp_path / "results"

@@ -44,6 +44,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, lis
     assert_unchanged(before)
 
 
+@pytest.mark.nightly
 def test_a_neighbour_in_a_guest_disturbs_within_its_size(done: tuple[Loaded, list[float]]) -> None:
     loaded, _ = done
     (found,) = disturbances(loaded)

@@ -266,6 +266,7 @@ CMD ["/bin/busybox", "httpd", "-f", "-p", "8000", "-h", "/srv"]
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_disks_are_compared_beside_a_container(web: Path, tmp_path: Path, missing: Callable[[str], None]) -> None:
     """Two of one name and of two formats; what can't be asked inside is left out, and said."""

@@ -149,6 +149,7 @@ def test_each_is_an_instance_like_any_other(
     assert second.wait(SECONDS) == 143
 
 
+@pytest.mark.nightly
 def test_without_a_seed_two_draw_the_same(
     site: Site, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
