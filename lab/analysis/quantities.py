@@ -49,14 +49,18 @@ def is_headline(name: str, state: str = "") -> bool:
     return name in QUANTITIES and state in QUANTITIES[name].headline
 
 
+RATES = ("load.requests_per_second", "openloop.rate")
+"""Of which more is better."""
+
+
 def more_is_better(name: str, wanted: Collection[str] = ()) -> bool:
     """Whether more of it is better; ``wanted`` names those of a scenario's own work."""
-    return name == "load.requests_per_second" or name in wanted
+    return name in RATES or name in wanted
 
 
 def is_directed(name: str, wanted: Collection[str] = ()) -> bool:
     """Whether less (or more) of it is better, so that an instance that died has to count as the worst."""
-    directed = ("boot.", "teardown.", "cpu.", "load.", "work.", "crossings.", "debt.")
+    directed = ("boot.", "teardown.", "cpu.", "load.", "work.", "crossings.", "debt.", "openloop.")
     return name.startswith(directed) or more_is_better(name, wanted)
 
 

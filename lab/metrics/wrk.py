@@ -72,7 +72,7 @@ def offer(network: Network, address: IPv4Address, port: int, load: Load) -> Load
 
     done = network.run_in(ask)
     result = parse(done.stdout, client_cpu_seconds=_children_cpu_seconds() - before)
-    if result.errors["read"] and result.requests and _ends_by_closing(network, address, port, load.path):
+    if result.errors["read"] and result.requests and ends_by_closing(network, address, port, load.path):
         result = forgiven(result)
     return result
 
@@ -82,7 +82,7 @@ def forgiven(result: LoadResult) -> LoadResult:
     return replace(result, errors={**result.errors, "read": max(0, result.errors["read"] - result.requests)})
 
 
-def _ends_by_closing(network: Network, address: IPv4Address, port: int, path: str) -> bool:
+def ends_by_closing(network: Network, address: IPv4Address, port: int, path: str) -> bool:
     """Whether the answer says no length, so that it ends when its connection does (RFC 9112, section 6.3)."""
     try:
         with network.run_in(socket.socket) as connected:

@@ -17,7 +17,7 @@ from lab.analysis.factors.effects import effects
 from lab.analysis.findings import Finding, findings
 from lab.analysis.inference.judge import Judgement, judgement
 from lab.analysis.loaded import Loaded, load
-from lab.analysis.quantities import format_ratios, label
+from lab.analysis.quantities import RATES, format_ratios, label
 from lab.analysis.readiness import called
 from lab.analysis.summary import summary
 from lab.model import Accelerator
@@ -207,7 +207,7 @@ class Material:
 
     def more_is_better(self, quantity: str) -> bool:
         """Whether a longer bar is the better one."""
-        return quantity == "load.requests_per_second" or bool(self.figures.get(quantity, {}).get("more_is_better"))
+        return quantity in RATES or bool(self.figures.get(quantity, {}).get("more_is_better"))
 
     def unit(self, quantity: str) -> str:
         """The unit of its samples; "" when there are none."""

@@ -61,7 +61,7 @@ class Table:
 
 MEMORY = tuple(name for name in QUANTITIES if name.startswith("memory."))
 CPU = tuple(name for name in QUANTITIES if name.startswith("cpu."))
-LOAD = tuple(name for name in QUANTITIES if name.startswith("load."))
+LOAD = tuple(name for name in QUANTITIES if name.startswith(("load.", "openloop.")))
 SHARES = ("host.steal", "host.pressure.")
 JOB = ("job.seconds", "job.total", "job.cpu", "job.memory")
 CALLS = ("call.create", "call.start", "call.run")

@@ -148,7 +148,7 @@ def test_no_answer_no_total() -> None:
 
 
 def test_metrics_are_found_in_the_order_of_their_hooks() -> None:
-    wanted = ["boot", "job", "cpu", "memory", "debt", "load", "work", "crossings"]
+    wanted = ["boot", "job", "cpu", "memory", "debt", "load", "openloop", "work", "crossings"]
     assert [metric.name for metric in metrics()] == wanted
 
 

@@ -98,7 +98,7 @@ def compare(
         typer.Option(
             "--metrics",
             metavar="A,B,…",
-            help="boot, memory, cpu, load, work, isolation, crossings, debt. Default: all but the last two.",
+            help="boot, memory, cpu, load, work, isolation, openloop, crossings, debt. Default: without the last 3.",
         ),
     ] = "",
     memory: Annotated[
@@ -254,7 +254,7 @@ def _start(
     brought.identify()
     brought.tell_space(site.scratch)
     placed = reserved(site, placement, limits, plan.factors)
-    loaded = bool({"cpu", "memory", "load"} & set(metrics))
+    loaded = bool({"cpu", "memory", "load", "openloop"} & set(metrics))
     setup = set_up(site, scenario, limits, metrics, parse_seconds(idle), backends=backends, loaded=loaded)
     setup = replace(setup, host=host, placement=placed)
     require_budget(setup, plan, plan.budget_seconds)
