@@ -6,11 +6,9 @@ As the real one it leaves a run that has not ended when it is interrupted, and g
 from __future__ import annotations
 
 import shlex
+import sys
+from contextlib import suppress
 from pathlib import Path
-
-from synthetic import DIGEST, write_run
-
-from lab.results.record import Ending
 
 SCENARIO = "web-app"  # the made-up run's
 LAB = r"""#!/bin/sh
@@ -31,13 +29,13 @@ if [ -e {own}/fails ]; then echo "lab: it was told to fail" >&2; exit 1; fi
 run=$resume
 if [ -z "$run" ]; then
     run=$out/measured-$$
-    mkdir -p "$out"
-    cp -r {template} "$run"
+    mkdir -p "$run"
     sed 's/"ended_because": *"[^"]*"/"ended_because": ""/' {template}/run.json > "$run/run.json"
 fi
 trap 'kill $pause; exit 130' INT TERM
 sleep "$(cat {own}/seconds)" & pause=$!
 wait $pause
+cp -rn {template}/. "$run"
 cp {template}/run.json "$run/run.json.new"
 mv "$run/run.json.new" "$run/run.json"
 echo "$$" >> {own}/measured
@@ -46,15 +44,21 @@ echo "$$" >> {own}/measured
 
 def template(folder: Path) -> Path:
     """A complete run of `SCENARIO`, to be copied."""
+    from synthetic import write_run
+
+    from lab.results.record import Ending
+
     made = write_run(folder, blocks=2)
     made.finish(Ending.BLOCKS)
     return made.path
 
 
-def write_lab(own: Path, template: Path, *, seconds: float = 0.0, digest: str = DIGEST) -> Path:
+def write_lab(own: Path, template: Path, *, seconds: float = 0.0, digest: str = "") -> Path:
     """The program, which keeps in ``own`` what it was told, and what it did: a line a measurement."""
+    from synthetic import DIGEST
+
     own.mkdir(parents=True, exist_ok=True)
-    (own / "digest").write_text(digest)
+    (own / "digest").write_text(digest or DIGEST)
     (own / "seconds").write_text(f"{seconds:g}")
     path = own / "lab"
     path.write_text(LAB.format(own=shlex.quote(str(own)), template=shlex.quote(str(template))))
@@ -65,3 +69,18 @@ def write_lab(own: Path, template: Path, *, seconds: float = 0.0, digest: str = 
 def lines(path: Path) -> list[str]:
     """None where there is no file."""
     return path.read_text().splitlines() if path.exists() else []
+
+
+def answer(lab: str) -> None:
+    """As ``lab sweep host`` does, with the program ``lab`` in lab's place, and without looking long at a host."""
+    from lab.commands import polite
+    from lab.commands.interrupt import Interruptible
+    from lab.commands.sweeping.host import serve
+
+    polite.LOOK_SECONDS = 0.1
+    with suppress(KeyboardInterrupt), Interruptible():
+        serve([], lab=(lab,))
+
+
+if __name__ == "__main__":
+    answer(sys.argv[1])

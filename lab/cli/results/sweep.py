@@ -74,10 +74,13 @@ def run(
         found = ledger.Sweep.open(ledger.find(resume))
         if hosts:
             found.hosts = _again(found, hosts)
+        _require_ways(found, scheduler)
     else:
         from lab.commands.sweeping.plan import read_plan
 
         wanted = read_plan(Path(plan))
+        if local:
+            _require_rights(wanted)
         found = _begun(wanted, _hosts(hosts, scheduler, keys))
     print(found.path, flush=True)
     begin(found, scheduler, keys)
@@ -161,6 +164,17 @@ def host(
     serve(scenarios or [])
 
 
+def _require_rights(plan: Plan) -> None:
+    """Raise LabError where this user can't measure the plan's backends here."""
+    from lab.backends.registry import find
+    from lab.commands.privilege import require_root
+    from lab.host.units import parse_words
+
+    names = [name for word in plan.options if word.startswith("--on=") for name in parse_words(word[5:])]
+    if not names or not all(find(name).rootless for name in names):
+        require_root()
+
+
 def _begun(plan: Plan, hosts: tuple[Host, ...]) -> Sweep:
     from lab.commands.sweeping.host import lab_digest, scenario_folder
     from lab.commands.sweeping.ledger import Sweep
@@ -179,10 +193,17 @@ def _hosts(file: str, scheduler: str, keys: Keys | None) -> tuple[Host, ...]:
         from lab.commands.sweeping.joined import hosts_of
 
         return hosts_of(scheduler, keys)
-    from lab.commands.privilege import require_root
-
-    require_root()
     return (Host(name=LOCAL),)
+
+
+def _require_ways(sweep: Sweep, scheduler: str) -> None:
+    """Raise UsageError where the hosts were somebody's workers, and nothing says now how they are reached."""
+    from lab.commands.sweeping.plan import LOCAL
+
+    if not scheduler and (lost := [each.name for each in sweep.hosts if not each.ssh and each.name != LOCAL]):
+        raise UsageError(
+            f"{', '.join(lost)} had joined a scheduler", hint="--scheduler tls://HOST:PORT with --tls-ca, …"
+        )
 
 
 def _again(sweep: Sweep, file: str) -> tuple[Host, ...]:

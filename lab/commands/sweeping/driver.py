@@ -27,6 +27,7 @@ from lab.commands.sweeping.wire import Do, Request, State
 from lab.commands.sweeping.worker import ENDS_WITHIN_SECONDS, TOPIC, Keys, TaskFailed, ask, resource_of, voice_of
 from lab.errors import LabError, ResultsError, UsageError
 
+SAME_IMAGE = "docs/sweeping.md tells how all get the same image"
 MOST_DEATHS = 3
 """So many workers may end while they measure a task, before it counts as failed."""
 LOOK_SECONDS = 0.5
@@ -129,7 +130,7 @@ class Driver:
                     self.sweep.note("", State.DONE, f"{host} settles it", scenario=scenario, image=image)
                 if image != self._images[scenario]:
                     state = State.REFUSED
-                    why = f"{host} builds {scenario} as {image} and not {self._images[scenario]}; docs/sweeping.md"
+                    why = f"{host} builds {scenario} as {image} and not {self._images[scenario]}: {SAME_IMAGE}"
             for task in tasks:
                 if state is State.DONE:
                     self._measure(task)

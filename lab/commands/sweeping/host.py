@@ -136,7 +136,8 @@ class Host:
         if request.image and run.run.image.get("digest") != request.image:
             shutil.rmtree(run.path)
             raise Refused(
-                f"its image is {run.run.image.get('digest')} here and not {request.image}", hint="docs/sweeping.md"
+                f"its image is {run.run.image.get('digest')} here and not {request.image}",
+                hint="docs/sweeping.md: the same image everywhere",
             )
         manifest = {"run": run.path.name, "image": run.run.image.get("digest", ""), "files": list(_files(run.path))}
         new = place / f"{MANIFEST}.new"

@@ -26,7 +26,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
 OPTION = re.compile(r"(--[a-z-]+)=([A-Za-z0-9.,%=_+#-]+)")
 OPTIONS = (
     "--on", "--blocks", "--budget", "--sessions", "--precision", "--detect", "--seed", "--metrics", "--memory",
-    "--cpus", "--pids", "--caches", "--factor", "--idle", "--exclude-noisy",
+    "--cpus", "--pids", "--caches", "--factor", "--idle", "--exclude-noisy", "--placement",
 )  # fmt: skip
 """Of lab compare. What names files, programs or build arguments is not among them: it would run as root there."""
 
@@ -81,7 +81,7 @@ def parse(line: bytes) -> Request:
             **{**raw, "do": Do(raw["do"]), "ids": _texts(raw["ids"]), "options": _texts(raw.get("options", []))}
         )
         numbers = float(asked.busy), float(asked.patience_seconds)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"this is no request: {error}", hint="lab sweep host is for lab's own workers") from error
     if not asked.ids or not all(ID.fullmatch(each) for each in asked.ids):
         raise UsageError("a request names tasks by their ids", hint="lower case letters, digits, dots, hyphens")
