@@ -149,9 +149,7 @@ def check_commands(instance: Instance) -> None:
 
 
 def check_a_child_left_behind(instance: Instance) -> None:
-    """A command has ended when its own process has, although a child of it holds the output open. (A guest's agent
-    waits for the child.)
-    """
+    """A command has ended when its own process has, although a child of it holds the output open."""
     left = instance.execute(["sh", "-c", "sleep 600 & echo gone"], timeout_seconds=120)
     assert left.stdout == b"gone\n"
 

@@ -34,9 +34,8 @@ class Port(IntEnum):
     ORDERS = 2
     OUTPUT = 3
     ERRORS = 4
-    AGENT = 5
-    SESSIONS = 6
-    INPUT = 7  # only for an application that is typed to
+    SESSIONS = 5
+    INPUT = 6  # only for an application that is typed to
 
 
 def ports(*, interactive: bool) -> tuple[Port, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -25,19 +25,17 @@ from typing import Self
 from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline
 from lab.hypervisor.boot import Boot, kernel_sign, remarks
-from lab.hypervisor.channels.agent import BUSYBOX, GuestAgent
 from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.connection import Domain, Hypervisor
 from lab.hypervisor.domain import Port, domain_xml, ports
 from lab.hypervisor.guest.artefacts import Guest
-from lab.hypervisor.guest.handover import ENTER
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.hypervisor.jail.orders import write_orders
 from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
 from lab.hypervisor.running import CONNECT_TIMEOUT_SECONDS, RunningGuest
 from lab.hypervisor.snapshot import STATE, Snapshot, keep, wake_order
-from lab.model import Completed, Phase
+from lab.model import Phase
 
 END_TIMEOUT_SECONDS = 10.0
 
@@ -137,23 +135,6 @@ class Machine(RunningGuest):
         self.request = request
         self.process = domain.process  # QEMU's pid
         self._domain = domain
-        self._agent: GuestAgent | None = None
-
-    # Ready
-
-    def execute(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0, in_image: bool = True
-    ) -> Completed:
-        """Run a command as root with the image as its root, or, without ``in_image``, in the guest around it.
-
-        Starts the guest's agent the first time. Raises LabError as `GuestAgent.execute` does.
-        """
-        words = [BUSYBOX, "sh", ENTER, *argv] if in_image else list(argv)
-        environment = {**self.request.handover.process.environment} if in_image else {}
-        environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        return self._guest_agent().execute(
-            words, environment=environment, stdin=stdin, timeout_seconds=timeout_seconds
-        )
 
     # Pause and save
 
@@ -185,14 +166,6 @@ class Machine(RunningGuest):
         with suppress(LaunchError):  # it has died: whoever waits for its application is told
             self._connection(Port.ORDERS)
         self._channels.order(wake_order(self.request.handover))
-
-    def _guest_agent(self) -> GuestAgent:
-        with self._lock:
-            if self._agent is None:
-                connection = self._connection(Port.AGENT)
-                self._channels.order("agent")
-                self._agent = GuestAgent(connection)
-            return self._agent
 
     def _pull_the_plug(self) -> None:
         """End QEMU at once; libvirt notices by itself, and puts its books in order without us waiting for it."""

@@ -115,7 +115,7 @@ def files_of(design: Design, guest: Guest, image_disk: Path) -> list[Path]:
     shared = [*kernel, image_disk]
     if design.user_space is UserSpace.DEBIAN:
         return [*shared, guest.system.template, guest.system.base]
-    return [*shared, guest.scratch.template, guest.scratch.base, guest.tools_disk]
+    return [*shared, guest.scratch.template, guest.scratch.base]
 
 
 def _direct(request: MachineRequest, guest: Guest, words: str) -> DirectBoot:
@@ -126,11 +126,7 @@ def _disks(request: MachineRequest, guest: Guest) -> tuple[Disk, ...]:
     image = Disk(serial="lab-image", path=request.image_disk)
     if request.design.user_space is UserSpace.DEBIAN:
         return (_layer("lab-os", guest.system, request), image)
-    return (
-        image,
-        _layer("lab-scratch", guest.scratch, request),
-        Disk(serial="lab-tools", path=guest.tools_disk),
-    )
+    return (image, _layer("lab-scratch", guest.scratch, request))
 
 
 def _loaders(request: MachineRequest, guest: Guest, words: str) -> tuple[Disk, ...]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from signal import SIGKILL, SIGTERM
 from typing import ClassVar, Protocol, Self
 from uuid import uuid4
 
-from lab.errors import LaunchError
+from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline, now
 from lab.hypervisor.channels.commands import GuestCommand, GuestCommands
 from lab.hypervisor.channels.keyboard import Keyboard
@@ -25,6 +27,9 @@ from lab.hypervisor.ending import Made, take_down
 from lab.model import Completed, Phase, Process, TerminalSize
 
 CONNECT_TIMEOUT_SECONDS = 30.0
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MOST_BYTES = 16 << 20
+LOOK_SECONDS = 0.25  # how often what a command has written is looked at
 BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
 
 
@@ -111,9 +116,29 @@ class RunningGuest(ABC):
         """Send a signal to the application, by an order to the guest's own scripts."""
         self._channels.order(f"signal {number}")
 
-    @abstractmethod
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
-        """Run a command as root with the image as its root. Raises LabError when it can't be run, or does not end."""
+        """Run a command as root with the image as its root and the application's environment.
+
+        Raises as `begin` does, and LabError when it writes more than 16 MiB to a stream, or runs longer than
+        ``timeout_seconds``; it is then killed.
+        """
+        environment = {"PATH": PATH, **self._wanted.handover.process.environment}
+        process = Process(argv=tuple(argv), environment=environment, working_directory="/", uid=0, gid=0)
+        deadline = now() + timeout_seconds
+        with ExitStack() as opened:
+            source, out, err = (opened.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+            source.write(stdin)
+            source.seek(0)
+            files = {"stdin": source.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
+            command = opened.enter_context(self.begin(process, **files, terminal=None))
+            while (code := command.wait(min(LOOK_SECONDS, _until(deadline)))) is None:
+                if max(os.fstat(file.fileno()).st_size for file in (out, err)) > MOST_BYTES:
+                    raise LabError(f"{' '.join(argv)} wrote more than {MOST_BYTES >> 20} MiB in {self._wanted.name}")
+                if now() > deadline:
+                    raise LabError(f"{argv[0]} did not end within {timeout_seconds:g} s in {self._wanted.name}")
+            out.seek(0)
+            err.seek(0)
+            return Completed(exit_code=code, stdout=out.read(), stderr=err.read())
 
     def begin(
         self, process: Process, *, stdin: int | None, stdout: int, stderr: int, terminal: TerminalSize | None

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lab.errors import LabError
 from lab.host.clock import Timeline, now
-from lab.hypervisor.channels.agent import GuestAgent
 from lab.hypervisor.channels.ports import Channels
 from lab.model import Phase
 
-NAMES = ("console", "marks", "orders", "output", "errors", "agent")
+NAMES = ("console", "marks", "orders", "output", "errors")
 SECONDS = 120.0
 
 
@@ -152,89 +147,3 @@ def test_closing_leaves_no_socket_and_no_thread(tmp_path: Path) -> None:
     channels.close()
     assert list((tmp_path / "m").iterdir()) == []
     assert set(threading.enumerate()) <= before
-
-
-class FakeAgent:
-    """Answers as qemu-ga does; ``answer`` turns a request into its return value, or None to stay silent."""
-
-    def __init__(self, answer: Callable[[dict[str, Any]], Any]) -> None:
-        self.host, self._guest = socket.socketpair()
-        self._answer = answer
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with self._guest, self._guest.makefile("rb") as lines:
-            for line in lines:
-                request = json.loads(line.lstrip(b"\xff"))
-                if request["execute"] == "guest-sync-delimited":
-                    self._send({"return": request["arguments"]["id"]}, b"\xff")
-                elif (answer := self._answer(request)) is not None:
-                    self._send(answer)
-
-    def _send(self, reply: dict[str, Any], prefix: bytes = b"") -> None:
-        self._guest.sendall(prefix + json.dumps(reply).encode() + b"\n")
-
-
-def execute(agent: FakeAgent, timeout_seconds: float = SECONDS, stdin: bytes = b"") -> Any:
-    return GuestAgent(agent.host).execute(
-        ["/bin/app", "x"], environment={"A": "b"}, stdin=stdin, timeout_seconds=timeout_seconds
-    )
-
-
-def test_a_command_runs_through_the_agent() -> None:
-    requests: list[dict[str, Any]] = []
-
-    def answer(request: dict[str, Any]) -> Any:
-        requests.append(request)
-        if request["execute"] == "guest-exec":
-            return {"return": {"pid": 9}}
-        done = len(requests) > 3
-        output = {"exitcode": 3, "out-data": base64.b64encode(b"out").decode()} if done else {}
-        return {"return": {"exited": done, **output}}
-
-    completed = execute(FakeAgent(answer), stdin=b"in")
-    assert (completed.exit_code, completed.stdout, completed.stderr) == (3, b"out", b"")
-    assert requests[0]["arguments"] == {
-        "path": "/bin/app",
-        "arg": ["x"],
-        "capture-output": True,
-        "env": ["A=b"],
-        "input-data": base64.b64encode(b"in").decode(),
-    }
-
-
-def test_a_killed_command_has_a_shells_exit_code() -> None:
-    replies = {"guest-exec": {"pid": 9}, "guest-exec-status": {"exited": True, "signal": 9}}
-    assert execute(FakeAgent(lambda request: {"return": replies[request["execute"]]})).exit_code == 137
-
-
-def test_a_command_that_takes_too_long_is_killed() -> None:
-    commands: list[list[str]] = []
-
-    def answer(request: dict[str, Any]) -> Any:
-        if request["execute"] == "guest-exec":
-            commands.append([request["arguments"]["path"], *request["arguments"]["arg"]])
-            return {"return": {"pid": 9}}
-        return {"return": {"exited": False}}
-
-    with pytest.raises(LabError, match="did not end within"):
-        execute(FakeAgent(answer), timeout_seconds=0.05)
-    assert commands[-1] == ["/bin/busybox", "kill", "-9", "9"]
-
-
-def test_truncated_output_is_an_error_and_not_a_short_answer() -> None:
-    replies = {"guest-exec": {"pid": 9}, "guest-exec-status": {"exited": True, "exitcode": 0, "out-truncated": True}}
-    with pytest.raises(LabError, match="16 MiB"):
-        execute(FakeAgent(lambda request: {"return": replies[request["execute"]]}))
-
-
-def test_the_agents_refusal_is_passed_on() -> None:
-    with pytest.raises(LabError, match="No such file"):
-        execute(FakeAgent(lambda _request: {"error": {"desc": "No such file"}}))
-
-
-def test_the_machines_end_ends_a_conversation() -> None:
-    host, guest = socket.socketpair()
-    guest.close()
-    with pytest.raises(LabError, match="has ended"):
-        GuestAgent(host).execute(["/a"], environment={}, stdin=b"", timeout_seconds=1)

@@ -11,21 +11,26 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import streams
+from host_state import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.errors import LabError
+from lab.errors import LabError, LaunchError
 from lab.host.execution.contract import Execution
+from lab.hypervisor import running
 from lab.hypervisor.channels import frames
-from lab.hypervisor.channels.commands import GuestCommands
+from lab.hypervisor.channels.commands import GuestCommand, GuestCommands
 from lab.hypervisor.channels.frames import CHUNK_BYTES, FROM_THE_GUEST, HEADER, Frame, FrameKind, Malformed, Parser
+from lab.hypervisor.running import RunningGuest, Wanted
 from lab.inside import build
 from lab.instance import Instance
-from lab.model import TerminalSize
+from lab.model import Completed, Process, TerminalSize
 
 SECONDS = 120.0
 GREETING = b"word\n"
@@ -68,6 +73,51 @@ def server() -> Iterator[tuple[Instance, GuestCommands, subprocess.Popen[bytes]]
         sessions.close()
         ours.close()
         assert process.wait(SECONDS) == 0
+
+
+class Guest(RunningGuest):
+    """As much of a guest as a command that is run to its end needs."""
+
+    def __init__(self, sessions: GuestCommands) -> None:
+        process = Process(argv=("x",), environment={"KEPT": "kept"}, working_directory="/", uid=1, gid=1)
+        self._wanted = cast(Wanted, SimpleNamespace(name="guest", handover=SimpleNamespace(process=process)))
+        self._sessions = sessions
+
+    def begin(self, process: Process, **streams: int | None) -> GuestCommand:  # type: ignore[override]
+        """By whoever runs the tests: setting users needs root."""
+        return self._sessions.begin(process.argv, environment=process.environment, user="", directory="/", **streams)  # type: ignore[arg-type]
+
+    def _pull_the_plug(self) -> None: ...
+
+
+def test_a_command_is_run_to_its_end(server: tuple[Instance, GuestCommands, object]) -> None:
+    guest = Guest(server[1])
+    script = 'cat; echo "$KEPT" >&2; exit 3'
+    assert guest.execute(["sh", "-c", script], stdin=b"given") == Completed(
+        exit_code=3, stdout=b"given", stderr=b"kept\n"
+    )
+    assert guest.execute(["sh", "-c", "kill -KILL $$"]).exit_code == 128 + signal.SIGKILL
+    with pytest.raises(LaunchError) as refused:
+        guest.execute(["no-such-program"])
+    assert refused.value.exit_code == 127
+
+
+def test_a_command_that_does_not_end_is_killed(
+    server: tuple[Instance, GuestCommands, object], tmp_path: Path
+) -> None:
+    with pytest.raises(LabError, match="did not end within"):
+        Guest(server[1]).execute(["sh", "-c", f"echo $$ >{tmp_path}/pid; exec sleep 1000"], timeout_seconds=1)
+    ended = int((tmp_path / "pid").read_text())
+    assert wait_until(lambda: not Path(f"/proc/{ended}").exists())
+
+
+def test_what_a_command_writes_has_a_bound(
+    server: tuple[Instance, GuestCommands, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is an error, not a short answer."""
+    monkeypatch.setattr(running, "MOST_BYTES", 1 << 20)
+    with pytest.raises(LabError, match="more than 1 MiB"):
+        Guest(server[1]).execute(["yes"], timeout_seconds=SECONDS)
 
 
 def test_streams_and_exit_codes(server: tuple[Instance, GuestCommands, object]) -> None:

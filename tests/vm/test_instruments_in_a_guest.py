@@ -20,6 +20,7 @@ from lab.metrics.memory import guest_view
 from lab.model import Phase
 
 MIB = 1 << 20
+AROUND = ("/proc/1/root/bin/busybox", "chroot", "/proc/1/root")  # behind it, a command of the guest's own
 UNITS = {"min": 60.0, "s": 1.0, "ms": 1e-3}
 
 
@@ -61,9 +62,9 @@ def start_up_agrees(machine: Machine, vm: Instance) -> None:
     lie a shell and a chroot.
     """
     wait = "systemctl is-system-running --wait >/dev/null; systemd-analyze time"
-    said = machine.execute(["/bin/bash", "-c", wait], in_image=False, timeout_seconds=250).stdout.decode()
+    said = machine.execute([*AROUND, "/bin/bash", "-c", wait], timeout_seconds=250).stdout.decode()
     show = ["systemctl", "show", "--value", "-p", "ExecMainStartTimestampMonotonic", "lab-application.service"]
-    started = int(machine.execute(show, in_image=False, timeout_seconds=250).stdout) / 1e6
+    started = int(machine.execute([*AROUND, *show], timeout_seconds=250).stdout) / 1e6
     stamps = vm.timeline.stamps()
     kernel, executed = (stamps[phase] - stamps[Phase.KERNEL] for phase in (Phase.INIT, Phase.EXECUTED))
     assert kernel == pytest.approx(seconds_of(r"{}\(kernel\)", said), rel=0.1, abs=1.0)

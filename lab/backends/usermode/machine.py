@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -27,23 +26,19 @@ from typing import TYPE_CHECKING, Self
 from lab.backends.usermode import place
 from lab.backends.usermode.handover import Handover
 from lab.backends.usermode.place import Boot
-from lab.errors import LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor.channels.ports import Channels
-from lab.hypervisor.domain import CONSOLE, Port
+from lab.hypervisor.domain import CONSOLE, ports
 from lab.hypervisor.running import RunningGuest
 from lab.inside import build
-from lab.model import Completed, Limits, Phase, Process
-from lab.runtime.launcher.descriptors import memory_file
+from lab.model import Limits, Phase
 
 if TYPE_CHECKING:
     from lab.backends.support.fetched import Program
     from lab.runtime.launcher.launcher import Container, Launcher
     from lab.runtime.launcher.spec import Spec
 
-LINES = (Port.MARKS, Port.ORDERS, Port.OUTPUT, Port.ERRORS, Port.SESSIONS, Port.INPUT)
-"""What the guest's serial lines are to lab, in their order: guest.c numbers them alike."""
 END_SECONDS = 10.0
 
 
@@ -121,22 +116,6 @@ class UserModeLinux(RunningGuest):
         self.request = request
         self.container = container
 
-    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
-        application = self.request.handover.process
-        process = Process(argv=tuple(argv), environment=application.environment, working_directory="/", uid=0, gid=0)
-        with ExitStack() as opened:
-            source = memory_file(stdin, opened)
-            out, err = (opened.enter_context(tempfile.TemporaryFile()) for _ in range(2))
-            command = opened.enter_context(
-                self.begin(process, stdin=source, stdout=out.fileno(), stderr=err.fileno(), terminal=None)
-            )
-            code = command.wait(timeout_seconds)
-            if code is None:
-                raise LabError(f"{argv[0]} did not end within {timeout_seconds:g} s inside {self.request.name}")
-            out.seek(0)
-            err.seek(0)
-            return Completed(exit_code=code, stdout=out.read(), stderr=err.read())
-
     def _pull_the_plug(self) -> None:
         self.container.kill()
         self._channels.wait(lambda: self._channels.ended, END_SECONDS)
@@ -146,7 +125,7 @@ class UserModeLinux(RunningGuest):
 def _ends(request: Request, undo: ExitStack) -> tuple[int, list[int]]:
     """Of the console and of each serial line the end that the kernel gets."""
     found = []
-    used = [port for port in LINES if request.handover.interactive or port is not Port.INPUT]
+    used = ports(interactive=request.handover.interactive)  # guest.c numbers the serial lines alike
     for name in (CONSOLE, *(port.name.lower() for port in used)):
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         end.connect(str(request.directory / name))

@@ -52,7 +52,6 @@ class Guest:
     initramfs: Path
     system: Layered
     scratch: Layered
-    tools_disk: Path
     loader_disk: Path | None = None  # what firmware boots from, where it boots from a disk
 
 
@@ -79,7 +78,6 @@ def prepare_guest(home: Path, design: Design = MICROVM) -> Guest:
         initramfs=initramfs,
         system=Layered(base=system / "system.ext4", template=system / "system.qcow2"),
         scratch=Layered(base=parts / "scratch.ext4", template=parts / "scratch.qcow2"),
-        tools_disk=parts / "tools.ext4",
         loader_disk=_loader(parts, initramfs, design.firmware) if design.boots_from_disk else None,
     )
 
@@ -113,13 +111,12 @@ def _build(parts: Path, *, tuned: bool) -> None:
     copy_kernel(tree, work / KERNEL)
     copy_modules(tree, ALL_MODULES, work / "modules")
     shutil.copy(tree / "bin/busybox", work / "busybox")
-    osdisk.make_tools_disk(tree, work / "tools", work / "tools.ext4")
     osdisk.make_scratch_disk(work / "scratch", work / "scratch.ext4")
     osdisk.customise(tree, tuned=tuned)
     osdisk.make_system_disk(tree, work / "system.ext4")
     for name in ("system", "scratch"):
         osdisk.make_layer_template(work, name)
-    for staging in (tree, work / "apt", work / "tools", work / "scratch"):
+    for staging in (tree, work / "apt", work / "scratch"):
         shutil.rmtree(staging)
     work.rename(parts)
 

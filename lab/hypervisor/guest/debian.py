@@ -23,7 +23,6 @@ PACKAGES = (
     "udev",
     "iproute2",
     "kmod",
-    "qemu-guest-agent",
     "busybox-static",
     KERNEL_PACKAGE,
 )

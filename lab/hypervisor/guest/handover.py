@@ -37,13 +37,12 @@ FILE_SYSTEM_MODULES: Mapping[FileSystem, tuple[str, ...]] = {
     FileSystem.EROFS: ("libcrc32c", "erofs"),
 }
 
-WANTED = ("lab-application",)  # what a Debian starts by itself; the agent waits until it is asked for
+WANTED = ("lab-application",)  # what a Debian starts by itself; the server of commands waits until it is asked for
 
 MACHINE = "run/lab/machine"
 BUSYBOX = "/bin/busybox"  # what a shell of its takes for the program env is an applet
 HELPER = "/run/lab/helper/inside"
 IMAGE_ROOT = "/run/lab/image"
-ENTER = f"/{MACHINE}/enter"
 
 CGROUPS = {  # the application's own, in the guest
     UserSpace.IMAGE: "/run/lab/cgroup/application",
@@ -80,7 +79,6 @@ class Handover:
         """Path below /run/lab/machine in the guest → content."""
         scripts = {
             "application": self._application_script(),
-            "enter": self._enter_script(),
             "serve": self._serve_script(),
         }
         files = {"settings": self._settings()} | scripts | self._etc()
@@ -146,14 +144,10 @@ class Handover:
         return [HELPER, "interact", *option, "--status-fd", "3", device(Port.INPUT), "--", BUSYBOX]
 
     def _serve_script(self) -> str:
-        """Sessions, behind the same boundary as `_enter_script` makes for the agent's commands."""
+        """Further commands: below the application's pids limit, with the image as their root."""
         group = ["--group", CGROUPS[self._user_space]] if self.pids else []
         words = [HELPER, "serve", "--root", IMAGE_ROOT, *group]
         return f'exec {shlex.join(words)} "$(cat /run/lab/word)" {device(Port.SESSIONS)}\n'
-
-    def _enter_script(self) -> str:
-        """A further command of the image: below the application's pids limit, with the image as its root."""
-        return f'{self._join()}exec chroot {IMAGE_ROOT} "$@"\n'
 
     def _join(self) -> str:
         return f"echo $$ >{CGROUPS[self._user_space]}/cgroup.procs\n" if self.pids else ""
@@ -223,21 +217,13 @@ ExecStart={_shell(". /run/lab/machine/settings; start_relays; await_executed")}
 """,
     "lab-succeeded": EXIT_UNIT,
     "lab-failed": EXIT_UNIT,
-    "lab-agent": """\
-[Unit]
-Description=QEMU guest agent
-
-[Service]
-ExecStart=/usr/sbin/qemu-ga --method virtio-serial --path /dev/vport0p5 --statedir /run/lab
-# A command it runs may be killed for want of memory; the agent itself is needed further on.
-OOMPolicy=continue
-""",
     "lab-sessions": """\
 [Unit]
 Description=Commands for the host, each with streams of its own
 
 [Service]
 ExecStart=/bin/busybox sh /run/lab/machine/serve
+# A command may be killed for want of memory; who serves it is needed further on.
 OOMPolicy=continue
 """,
 }

@@ -5,9 +5,8 @@ MARKS=/dev/vport0p1
 ORDERS=/dev/vport0p2
 OUTPUT=/dev/vport0p3
 ERRORS=/dev/vport0p4
-AGENT=/dev/vport0p5
-SESSIONS=/dev/vport0p6
-INPUT=/dev/vport0p7 # there only when somebody types to the application
+SESSIONS=/dev/vport0p5
+INPUT=/dev/vport0p6 # there only when somebody types to the application
 
 fail() { # MESSAGE: say so on the console and die; the kernel then panics, which ends the machine
     echo "lab: failed: $1" >/dev/console
@@ -102,7 +101,6 @@ obey_orders() { # the host's orders, a line each; they break off when lab is kil
         while read -r order argument; do
             case $order in
             signal) signal_application "$argument" ;;
-            agent) start_agent ;;
             sessions) start_sessions "$argument" ;;
             wake) wake $argument ;;
             esac
@@ -130,22 +128,10 @@ signal_application() { # NUMBER: to its init, which passes it on
     kill "-$1" "$(cat /run/lab/pid)"
 }
 
-# Debian's agent, started when somebody first asks: nothing of it is in the boot path. Without a Debian it is on a disk.
-start_agent() {
-    if [ -d /run/systemd/system ]; then
-        systemctl start lab-agent.service </dev/null # standard input is the host's orders
-    elif [ ! -d /run/lab/tools ]; then
-        mkdir -p /run/lab/tools
-        mount -t ext4 -o ro "$(disk lab-tools)" /run/lab/tools
-        /run/lab/tools/ld.so --library-path /run/lab/tools /run/lab/tools/qemu-ga \
-            --method virtio-serial --path $AGENT --statedir /run/lab </dev/null >/dev/null 2>&1 &
-    fi
-}
-
-start_sessions() { # WORD: serve commands, and begin with that word; as the agent, when somebody first asks
+start_sessions() { # WORD: serve commands, and begin with that word, when somebody first asks: nothing is in the boot path
     echo "$1" >/run/lab/word
     if [ -d /run/systemd/system ]; then
-        systemctl restart --no-block lab-sessions.service </dev/null
+        systemctl restart --no-block lab-sessions.service </dev/null # standard input is the host's orders
     else
         [ -z "$sessions" ] || kill -9 "$sessions"
         sh /run/lab/machine/serve </dev/null >/dev/null 2>&1 &

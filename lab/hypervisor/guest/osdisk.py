@@ -1,4 +1,4 @@
-"""Disks made once from the guest's Debian: its system disk, the agent's tools, and empty writable layers.
+"""Disks made once from the guest's Debian: its system disk, and empty writable layers.
 
 A machine never writes to them: the system disk and the scratch disk are backing files of a machine's own
 qcow2 layer, copied from an empty template since that is quicker than qemu-img.
@@ -6,8 +6,6 @@ qcow2 layer, copied from an empty template since that is quicker than qemu-img.
 
 from __future__ import annotations
 
-import re
-import shutil
 from pathlib import Path
 
 from lab.host.command import run
@@ -16,7 +14,6 @@ from lab.hypervisor.guest.trim import trim
 
 FREE_BYTES = 8 << 30  # apparent, not allocated: what an application may write
 MAKE_TIMEOUT_SECONDS = 300.0
-AGENT = "usr/sbin/qemu-ga"
 
 ENABLED = ("systemd-networkd.service",)
 
@@ -44,19 +41,6 @@ def make_scratch_disk(staging: Path, target: Path) -> None:
     staging.mkdir()
     _make_layer(staging)
     _make_ext4(staging, target, FREE_BYTES)
-
-
-def make_tools_disk(tree: Path, staging: Path, target: Path) -> None:
-    """The guest agent with its libraries and loader in one directory, for guests without a Debian around it."""
-    staging.mkdir()
-    listing = run(["chroot", tree, "ldd", f"/{AGENT}"], timeout_seconds=30).stdout.decode()
-    for library in re.findall(r"(/\S+)", listing):
-        if "ld-linux" in library:
-            shutil.copy(tree / library.lstrip("/"), staging / "ld.so")
-        else:
-            shutil.copy(tree / library.lstrip("/"), staging)
-    shutil.copy(tree / AGENT, staging / "qemu-ga")
-    _make_ext4(staging, target, 24 << 20)
 
 
 def make_layer_template(directory: Path, name: str) -> None:
