@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]
 
 KEPT = ("quantity", "value", "unit", "backend", "arm", "block", "status", "state", "warmup", "accelerator")
+
+READABLE = (*KEPT, "session", "resolution")
+"""What can be asked for; the rest is of an instance or a text."""
+
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 READERS = 2
 """Threads that open files: decoding is native code, which lets go of the interpreter. More of them wait for it."""
@@ -76,7 +81,12 @@ def folders(root: Path) -> list[Path]:
 
 def named(run: Path) -> str:
     """What a run is called in a column: its folder's name, which need not be UTF-8, as text that is."""
-    return run.name.encode("utf-8", "backslashreplace").decode()
+    return as_text(run.name)
+
+
+def as_text(name: str | Path) -> str:
+    """A file's name, which need not be UTF-8, as text that is."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def load_many(
@@ -88,9 +98,10 @@ def load_many(
 ) -> pd.DataFrame:
     """The observations of many runs, warm-ups and failures included: a row each, a column ``run`` and ``columns``.
 
-    Texts are categories. ``columns`` are some of KEPT, quantity, value and status among them. ``quantities`` names
-    the only ones wanted; () means all. A folder that can't be read raises ResultsError, unless ``skipped`` is there
-    to hear of it.
+    Texts are categories. ``columns`` are some of READABLE, quantity, value and status among them. ``quantities``
+    names the only ones wanted; () means all. ``run`` is the folder's name; its path where two share theirs, as runs
+    of different hosts may. A folder that can't be read raises ResultsError, unless ``skipped`` is there to hear of
+    it.
     """
     paths, wanted = list(runs), pa.array(quantities, pa.string())
     encoded = [name for name in TEXTS if not (len(wanted) and name == "quantity")]  # what is looked at stays text
@@ -120,10 +131,16 @@ def load_many(
     if not parts:
         return pd.DataFrame(columns=["run", *columns])
     frame: pd.DataFrame = pa.concat_tables(parts).unify_dictionaries().to_pandas(self_destruct=True)
-    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), pd.Index([named(path) for path in paths]))
+    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), pd.Index(called(paths)))
     # a failure never counts as a fast success, whatever value came with it
     frame["value"] = frame["value"].where(frame["status"] == Status.OK)
     return frame[["run", *columns]]
+
+
+def called(runs: Sequence[Path]) -> list[str]:
+    """What each of these runs is called beside the others: its folder's name, or its path where two share theirs."""
+    often = Counter(map(named, runs))
+    return [named(path) if often[named(path)] == 1 else as_text(path) for path in runs]
 
 
 def _join(tables: Sequence[pa.Table], numbers: Sequence[int], wanted: pa.Array) -> pa.Table:
@@ -179,7 +196,7 @@ def _quantiles(values: Floats, starts: Counts, counts: Counts, share: float) -> 
 
 
 def _read(path: str, columns: list[str], encoded: list[str]) -> pa.Table:
-    """Of one run, some of KEPT, the texts named in ``encoded`` as dictionaries.
+    """Of one run, some of READABLE, the texts named in ``encoded`` as dictionaries.
 
     What is done ten thousand times keeps to plain paths. Raises ResultsError when it is broken or no run.
     """
@@ -233,8 +250,8 @@ def _field(name: str, encoded: list[str]) -> pa.Field:
 
 
 def _from_lines(path: Path) -> pa.Table:
-    rows = [{name: getattr(sample, name) for name in KEPT} for sample in RunFolder.open(path).samples()]
-    return pa.Table.from_pylist(rows, schema=pa.schema([COLUMNS.field(name) for name in KEPT]))
+    rows = [{name: getattr(sample, name) for name in READABLE} for sample in RunFolder.open(path).samples()]
+    return pa.Table.from_pylist(rows, schema=pa.schema([COLUMNS.field(name) for name in READABLE]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

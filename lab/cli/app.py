@@ -55,6 +55,10 @@ COMMANDS = {
         "report": ("lab.cli.results.report:report", "Write a run's report again, from its folder alone."),
         "results": ("lab.cli.results.results:app", "Look at the runs that were measured; remove some."),
         "diff": ("lab.cli.results.diff:diff", "Say what changed between two runs, and how sure that is."),
+        "hosts": (
+            "lab.cli.results.hosts:hosts",
+            "Say what many hosts' runs tell together, and about the next.",
+        ),
         "watch": ("lab.cli.results.watch:watch", "Measure again when something changes, or at a time of day."),
         "sweep": ("lab.cli.results.sweep:app", "Measure a plan's scenarios on many hosts, and gather the runs."),
         "publish": ("lab.cli.results.publish:publish", "Write all results as a site: runs, time lines, changes."),

@@ -2,7 +2,8 @@
 
 Kinds of panels: ``bars`` (a value each, from zero), ``parts`` (stacked), ``shares`` (stretched to one length),
 ``dots`` (every observation), ``lines`` (one per backend or level, over named positions), ``counts`` and ``groups``
-(how many answers of each class), ``effects`` (a ratio each, about 1), ``marks`` (a ratio of each backend in one row).
+(how many answers of each class), ``effects`` (a ratio each, about 1), ``marks`` (a ratio of each backend in one row),
+``forest`` (a ratio of each host, and of all together; ``thicket``: of many hosts, in rows too low for a name each).
 """
 
 from __future__ import annotations

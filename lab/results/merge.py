@@ -44,6 +44,14 @@ ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
 )
 """What must be equal, and how it is called when it is not."""
 
+BY_HOST = ("the host", "the host's kernel", "the metrics", "the backends", "the accelerators")
+"""What may differ where runs of different hosts are looked at together: within each host it is the same for all."""
+
+
+def alike_across_hosts(run: Run) -> dict[str, Any]:
+    """What must be equal for runs of different hosts to measure the same thing, by name."""
+    return {name: what(run) for name, what in ALIKE if name not in BY_HOST}
+
 
 def merge(folders: Sequence[RunFolder], out: Path) -> RunFolder:
     """A new run below ``out`` with the sessions of ``folders``, in the order given; they stay as they are.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab.reports import style
 from lab.reports.charts import Data, Panel
-from lab.reports.drawing import curves, marks, rows, stacks
+from lab.reports.drawing import curves, forest, marks, rows, stacks
 from lab.reports.drawing.marks import NAMES as NAMES_OF_MARKS
 from lab.reports.drawing.scales import axis_words
 from lab.reports.drawing.sheet import Look, Sheet, width_of
@@ -40,6 +40,8 @@ KINDS: Mapping[str, Kind] = {
     "counts": Kind(paint=stacks.counts, pitch=2.75, below=0.4),
     "groups": Kind(paint=stacks.groups, pitch=2.3, above=2.2, below=0.4, gutter=True),
     "marks": Kind(paint=marks.marks, pitch=2.1, gutter=True, column=True),
+    "forest": Kind(paint=forest.forest, pitch=2.5, gutter=True, column=True),
+    "thicket": Kind(paint=forest.forest, pitch=0.28, gutter=True, column=True),
     "lines": Kind(paint=curves.lines, pitch=0.0, gutter=True, column=True),
 }
 LINES_HEIGHT = 20.0

@@ -25,11 +25,15 @@ NOT_TO_CONCLUDE = "What you may not conclude"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading with any of paragraphs, a table and points; ``gist`` says beside it what one finds there."""
+    """A heading with any of paragraphs, a picture, a table and points; ``gist`` says beside it what one finds there.
+    ``picture`` and ``alt`` are as an `Article`'s.
+    """
 
     title: str
     gist: str = ""
     paragraphs: tuple[str, ...] = ()
+    picture: str = ""
+    alt: str = ""
     table: Table | None = None
     points: tuple[str, ...] = ()
 
@@ -43,10 +47,11 @@ class Section:
 class Article:
     """``picture`` is the name of plots/NAME.png and .svg, ``alt`` what it shows in words; ``large`` is another one,
     for where it is shown large. What it was drawn from is in ``data``.csv, by default that of its name. ``facts`` say
-    how it was measured, and the page's footer what lies ``beside`` it.
+    how it was measured, and the page's footer what lies ``beside`` it. What is about many runs is of no ``run``, and
+    has the words of its ``command``.
     """
 
-    run: Run
+    run: Run | None
     title: str
     lead: str
     opening: Opening
@@ -57,10 +62,13 @@ class Article:
     large: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     beside: str = ""
+    command: tuple[str, ...] = ()
 
     @property
     def repeat(self) -> str:
         """The command that measures it again, in the same order."""
+        if self.run is None:
+            return shlex.join(self.command)
         words = self.run.command_line
         is_seeded = not self.run.seed or any(word.partition("=")[0] == "--seed" for word in words)
         return shlex.join(words if is_seeded else (*words, "--seed", str(self.run.seed)))
@@ -77,17 +85,28 @@ def html(article: Article, folder: Path, own: Path | None = None, **shown: Any) 
     A study that shows more than tables has page.html.j2 and page.css in the folder ``own``. That template extends
     article.html.j2, and its block ``own`` shows what is ``shown``, before the sections.
     """
-    data = folder / f"{article.data or article.picture}.csv"
-    figure = {
-        "alt": article.alt,
-        "data": embedded("image/svg+xml", folder / "plots" / f"{article.picture}.svg"),
-        "large": embedded("image/svg+xml", folder / "plots" / f"{article.large or article.picture}.svg"),
-        "csv": embedded_text("text/csv", data.read_text(encoding="utf-8") if data.exists() else ""),
+    figure = _figure(folder, article.picture, article.alt, article.data) | {
+        "large": embedded("image/svg+xml", folder / "plots" / f"{article.large or article.picture}.svg")
     }
     context = {"article": article, "run": article.run, **shown, **article.opening.context(article.picture, figure)}
+    for section in article.sections:
+        if section.picture:
+            context["figures"].setdefault(
+                section.picture, _figure(folder, section.picture, section.alt, article.data)
+            )
     if own is None:
         return render("article.html.j2", context)
     return render("page.html.j2", context, styles=("report.css", "page.css"), beside=own)
+
+
+def _figure(folder: Path, name: str, alt: str, data: str) -> dict[str, str]:
+    """A picture and its data, as a page holds them."""
+    file = folder / f"{data or name}.csv"
+    return {
+        "alt": alt,
+        "data": embedded("image/svg+xml", folder / "plots" / f"{name}.svg"),
+        "csv": embedded_text("text/csv", file.read_text(encoding="utf-8") if file.exists() else ""),
+    }
 
 
 def facts_of(run: Run) -> tuple[tuple[str, str], ...]:
@@ -109,6 +128,8 @@ def markdown(article: Article) -> str:
         said += ["", f"## {section.title}"]
         for paragraph in section.paragraphs:
             said += ["", paragraph]
+        if section.picture:
+            said += ["", f"![{section.alt}](plots/{section.picture}.png)"]
         if section.table is not None:
             said += ["", *lines(section.table)]
         if section.points:
