@@ -53,6 +53,15 @@ def test_a_spell_that_ends_is_found_at_both_ends_and_a_staircase_at_each_step() 
     assert [round(each / 10) for each in change_points(values, LEVEL)] == [5, 12]
 
 
+def test_a_large_change_brings_no_other_with_it() -> None:
+    """With so many nights that every p is too small for a number, and forty that lie a little apart, as forty may."""
+    values = quiet(3_000)
+    values[:40] *= 1.018 / values[:40].mean()
+    assert change_points(values, LEVEL) == ()
+    values[1_500:] *= 2
+    assert change_points(values, LEVEL) == (1_500,)
+
+
 def test_one_or_two_wild_nights_are_no_change() -> None:
     values = quiet(100)
     values[[40, 41, 70]] *= 50

@@ -98,19 +98,20 @@ def _search(ranks: Floats, offset: int, level: float) -> Iterator[int]:
     """All places in a stretch, and in what they divide it into."""
     if len(ranks) < 2 * FEWEST:
         return
-    places = min(_judged(ranks), default=(1.0, ()))
-    if places[0] > level:
+    places = next((places for p, places in _judged(ranks) if p <= level), ())
+    if not places:
         return
-    edges = (0, *places[1], len(ranks))
-    yield from (offset + place for place in places[1])
+    edges = (0, *places, len(ranks))
+    yield from (offset + place for place in places)
     for first, last in pairwise(edges):
         yield from _search(ranks[first:last], offset + first, level)
 
 
 def _judged(ranks: Floats) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """The best single break, and the best spell that differs from all around it, with p for all there could be.
+    """The best single break, then the best spell that differs from all around it, with p for all there could be.
 
-    Each kind may use half of the level, hence twice the p.
+    Each kind may use half of the level, hence twice the p. A spell counts only where no single break does: else its
+    second edge would be accepted by what the first one parts.
     """
     n = len(ranks)
     scores = stats.norm.ppf((stats.rankdata(ranks) - 0.5) / n)

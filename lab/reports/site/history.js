@@ -21,7 +21,7 @@ const momentOf = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 16
 function worded(value, unit) {
   if (value === null || value === undefined) return "–";
   const [factor, name] = prefixOf(value, unit);
-  const number = (value / factor).toLocaleString("en", { maximumSignificantDigits: 3 });
+  const number = (value / factor).toLocaleString("en", { minimumSignificantDigits: value ? 3 : 1, maximumSignificantDigits: 3 });
   const words = name || (unit === "1" ? "" : unit);
   return words ? `${number} ${words}` : number;
 }
@@ -58,7 +58,7 @@ function drawHistory(line, points, started, first, width, height) {
   for (const value of ticksBetween(low, high, 5, line.unit)) {
     parts.push(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }));
     const words = svg("text", { class: "words", x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" });
-    words.textContent = format(value, line.unit) + (UNITS[line.unit] || line.unit === "1" ? "" : "");
+    words.textContent = format(value, line.unit);
     parts.push(words);
   }
   const dates = Math.max(2, Math.min(6, Math.floor(inner / 150)));

@@ -83,7 +83,7 @@ async function show() {
     complain(error);
   }
   if (location.hash.startsWith("#change-")) document.getElementById(location.hash.slice(1))?.scrollIntoView();
-  else scrollTo(0, 0);
+  else requestAnimationFrame(() => scrollTo({ top: 0, behavior: "instant" }));
 }
 
 // ---- filters
@@ -291,7 +291,7 @@ function pairRow([one, other]) {
   });
   const said = `${intervalOf(one.low, one.high, one.unit)}, then ${intervalOf(other.low, other.high, other.unit)}`;
   const ratio = one.median > 0 && other.median !== null ? `${(other.median / one.median).toLocaleString("en", { maximumSignificantDigits: 3 })} ×` : "–";
-  return [one.arm, one.title, worded(one.median, one.unit), worded(other.median, other.unit), ratio, html("div", { class: "pair" }, svg("svg", { viewBox: "0 0 200 24", preserveAspectRatio: "none", role: "img", "aria-label": said }, ...marks))];
+  return [one.arm, one.title, worded(one.median, one.unit), worded(other.median, other.unit), ratio, html("div", { class: "pair" }, svg("svg", { viewBox: "0 0 200 24", role: "img", "aria-label": said }, ...marks))];
 }
 
 // ---- time lines
