@@ -126,6 +126,21 @@ class Reached:
         """Plug its cable in, or pull it out."""
         run("ip", "link", "set", self.link, "up" if up else "down")
 
+    def listening(self) -> set[str]:
+        """Addresses and ports of the sockets that listen there (proc(5), /proc/net/tcp and tcp6)."""
+        found = set()
+        for name in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{self._first}/net/{name}").read_text().splitlines()[1:]:
+                address, port = line.split()[1].split(":")
+                if line.split()[3] == "0A":
+                    ip = (
+                        ".".join(str(byte) for byte in reversed(bytes.fromhex(address)))
+                        if len(address) == 8
+                        else address
+                    )
+                    found.add(f"{ip}:{int(port, 16)}")
+        return found
+
     def processes(self) -> list[tuple[int, str]]:
         """What runs there, besides the shell and the server: numbers of this side, and command lines."""
         namespace, found = Path(f"/proc/{self._first}/ns/pid").readlink(), []

@@ -5,6 +5,7 @@ As the real one it leaves a run that has not ended when it is interrupted, and g
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from contextlib import suppress
@@ -36,7 +37,7 @@ trap 'kill $pause; exit 130' INT TERM
 sleep "$(cat {own}/seconds)" & pause=$!
 wait $pause
 cp -rn {template}/. "$run"
-cp {template}/run.json "$run/run.json.new"
+sed "s/0123456789ab/$(cat {own}/identity)/" {template}/run.json > "$run/run.json.new"
 mv "$run/run.json.new" "$run/run.json"
 echo "$$" >> {own}/measured
 """
@@ -48,7 +49,7 @@ def template(folder: Path) -> Path:
 
     from lab.results.record import Ending
 
-    made = write_run(folder, blocks=2)
+    made = write_run(folder, blocks=4)
     made.finish(Ending.BLOCKS)
     return made.path
 
@@ -59,6 +60,7 @@ def write_lab(own: Path, template: Path, *, seconds: float = 0.0, digest: str = 
 
     own.mkdir(parents=True, exist_ok=True)
     (own / "digest").write_text(digest or DIGEST)
+    (own / "identity").write_text(hashlib.sha256(str(own).encode()).hexdigest()[:12])
     (own / "seconds").write_text(f"{seconds:g}")
     path = own / "lab"
     path.write_text(LAB.format(own=shlex.quote(str(own)), template=shlex.quote(str(template))))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from host_state import assert_unchanged, snapshot, wait_until
-from reached import Reached, empty, forget, hosts, own
+from reached import PORT, UID, Reached, empty, forget, hosts, own
 from sweeping import SCENARIO, lines, template, write_lab
 from synthetic import DIGEST
 
@@ -130,8 +130,18 @@ def each_arrived_once(site: Site) -> None:
 
 def test_nothing_goes_wrong(site: Site) -> None:
     site.start()
+    site.until_measuring("alpha")
+    host = site.hosts["alpha"]
+    assert host.listening() == {f"{host.address}:{PORT}"} | {
+        each for each in host.listening() if "127.0.0.1:" in each
+    }
+    assert len(host.listening()) > 1, "the worker listens, on the loopback"
+    for number, words in host.processes():
+        users = Path(f"/proc/{number}/status").read_text().partition("Uid:")[2].split()[:4]
+        assert set(users) == {str(UID)} or words.startswith("sh -c  set -e mount"), words
     site.finish()
     each_arrived_once(site)
+    assert list((site.path / "hosts").glob("*.html")), site.log()
 
 
 def test_a_worker_dies(site: Site) -> None:

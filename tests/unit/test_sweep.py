@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,12 @@ from synthetic import DIGEST
 from lab import load
 from lab.commands import polite
 from lab.commands.sweeping import plan, wire
+from lab.commands.sweeping.engine import Client, LocalCluster
 from lab.commands.sweeping.host import Host, lab_digest, scenario_folder
 from lab.commands.sweeping.ledger import Sweep, unfinished
+from lab.commands.sweeping.links import make_keys
 from lab.commands.sweeping.wire import Do, Request, State
+from lab.commands.sweeping.worker import Keys
 from lab.commands.watching.causes import tree_digest
 from lab.errors import LabError, ResultsError, UsageError
 
@@ -218,6 +224,45 @@ def test_a_busy_host_refuses_and_another_image_too(tmp_path: Path, run: Path) ->
     found, _ = ask(request(image="sha256:" + "0" * 64))
     assert found["state"] is State.REFUSED
     assert DIGEST in found["why"]
+
+
+def test_a_host_measures_for_one_sweep_at_a_time(tmp_path: Path, run: Path) -> None:
+    ask = Asked(tmp_path, run)
+    with polite.one_at_a_time():
+        waiting = threading.Thread(target=ask, args=(request(),))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert not (ask.own / "began").exists()
+    waiting.join(60)
+    assert len(lines(ask.own / "measured")) == 1
+
+
+def test_the_scheduler_listens_on_the_loopback_to_whoever_shows_a_certificate() -> None:
+    """To a client that has none it says nothing; its own client is the control."""
+    keys, others = make_keys(), make_keys()
+    address = {"n_workers": 0, "host": "127.0.0.1", "protocol": "tls://", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**address, security=keys.security(), silence_logs=50) as cluster:
+        where = cluster.scheduler_address
+        assert where.startswith("tls://127.0.0.1:")
+        with Client(where, security=keys.security(), timeout=20):
+            pass
+        for wrong in (where, where.replace("tls", "tcp")):
+            with pytest.raises((OSError, RuntimeError)), Client(wrong, security=others.security(), timeout=1):
+                pass
+        assert heard(int(where.rpartition(":")[2]), keys) == b""
+
+
+def heard(port: int, keys: Keys) -> bytes:
+    """What a server says to somebody who knows its certificate, and shows none; of TLS 1.3 it is told late."""
+    context = ssl.create_default_context(cadata=keys.certificate)
+    context.check_hostname = False
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+        try:
+            with context.wrap_socket(plain) as bare:
+                return bare.recv(1)
+        except (ssl.SSLError, ConnectionError):
+            return b""
 
 
 def test_what_failed_is_said_and_measured_anew(tmp_path: Path, run: Path) -> None:

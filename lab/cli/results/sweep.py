@@ -87,6 +87,8 @@ def run(
     if left := ledger.unfinished(found):
         raise left
     print(f"lab sweep: all {len(found.tasks)} tasks are done; across hosts: lab hosts {found.path}", file=sys.stderr)
+    if len(found.hosts) > 1:
+        _across(found)
 
 
 @app.command("status")
@@ -162,6 +164,23 @@ def host(
     from lab.commands.sweeping.host import serve
 
     serve(scenarios or [])
+
+
+def _across(sweep: Sweep) -> None:
+    """The report across hosts, as ``lab hosts`` writes it. What it can't say is a remark: the runs are there."""
+    from lab.commands.output import say
+    from lab.errors import LabError
+    from lab.reports.hosts import show, write
+
+    try:
+        show(
+            write(
+                [sweep.path / "runs"], sweep.path / "hosts", command=("lab", "hosts", str(sweep.path)),
+                skipped=lambda error: say(f"lab: {error.message}"),
+            )
+        )  # fmt: skip
+    except LabError as error:
+        say(f"lab hosts {sweep.path}: {error}")
 
 
 def _require_rights(plan: Plan) -> None:

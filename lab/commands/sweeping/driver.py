@@ -19,13 +19,15 @@ import dask
 
 from lab.commands.output import say
 from lab.commands.polite import LAB
-from lab.commands.sweeping.engine import SETTINGS, Client, LocalCluster
+from lab.commands.sweeping.engine import SETTINGS, Client, LocalCluster, hush
 from lab.commands.sweeping.host import lab_digest
 from lab.commands.sweeping.ledger import Sweep, Task
 from lab.commands.sweeping.links import LOOPBACK, Link, make_keys
 from lab.commands.sweeping.wire import Do, Request, State
 from lab.commands.sweeping.worker import ENDS_WITHIN_SECONDS, TOPIC, Keys, TaskFailed, ask, resource_of, voice_of
 from lab.errors import LabError, ResultsError, UsageError
+from lab.host import private
+from lab.host.home import home
 
 SAME_IMAGE = "docs/sweeping.md tells how all get the same image"
 MOST_DEATHS = 3
@@ -60,7 +62,9 @@ class Driver:
             raise UsageError(
                 "this sweep was begun by another lab", hint="check that commit out, or start a new sweep"
             )
-        with self.sweep.held(), dask.config.set(SETTINGS):
+        private.make_folder(home())
+        settings = {**SETTINGS, "temporary-directory": str(home())}
+        with self.sweep.held(), dask.config.set(settings):
             standings = self.sweep.standings()
             self._left = {each.id: each for each in self.sweep.tasks if standings[each.id].state is not State.DONE}
             self._images = self.sweep.images()
@@ -107,6 +111,8 @@ class Driver:
     def _take(self, future: Any, then: Callable[[Any], None]) -> None:
         if future in self._futures:
             self._futures.discard(future)
+            if future.status in ("cancelled", "lost"):  # by nobody here
+                raise LabError("the scheduler is gone", hint=f"lab sweep --resume {self.sweep.path}")
             then(future)
             future.release()
 
@@ -206,8 +212,7 @@ class Driver:
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        quiet = logging.CRITICAL
-        logging.getLogger("distributed").setLevel(quiet)
+        hush()
         with ExitStack() as stack:
             where: Any = self.scheduler
             security = self.keys.security()
@@ -215,7 +220,7 @@ class Driver:
                 where = stack.enter_context(
                     LocalCluster(
                         n_workers=0, host=LOOPBACK, protocol="tls://", security=security,
-                        dashboard_address=f"{LOOPBACK}:0", silence_logs=quiet,
+                        dashboard_address=f"{LOOPBACK}:0", silence_logs=logging.CRITICAL,
                     )
                 )  # fmt: skip
             try:

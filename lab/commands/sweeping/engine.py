@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import distributed
@@ -24,3 +25,9 @@ SETTINGS: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
 }
 """For both ends: no pages over HTTP, nothing that moves tasks between hosts."""
+
+
+def hush() -> None:
+    """What dask.distributed logs of a connection that is gone, with its tracebacks, is told by lab in a line."""
+    for name in ("distributed", "distributed.client", "distributed.utils", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import select
 import subprocess
@@ -28,7 +27,7 @@ from typing import IO, Any
 import dask
 
 from lab.commands.output import harmless
-from lab.commands.sweeping.engine import SETTINGS, Security, Worker, get_worker
+from lab.commands.sweeping.engine import SETTINGS, Security, Worker, get_worker, hush
 from lab.commands.sweeping.wire import ENDS, State, read_answer
 from lab.errors import UsageError
 from lab.host import private
@@ -231,7 +230,7 @@ def work(orders: Orders, *, leased: bool) -> None:
 
 async def _work(orders: Orders, leased: bool) -> None:
     private.make_folder(home())
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    hush()
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     if leased:
         over = lambda: loop.call_soon_threadsafe(stop.set)  # noqa: E731
@@ -252,13 +251,19 @@ async def _work(orders: Orders, leased: bool) -> None:
             await started
             with suppress(OSError):
                 os.write(sys.stdout.fileno(), READY)
-            finished = asyncio.create_task(worker.finished())
+            finished = asyncio.create_task(_over(worker))
             await asyncio.wait((finished, stopped), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.to_thread(ASKED.end_all)
         with suppress(TimeoutError):
             await asyncio.wait_for(worker.close(timeout=2, executor_wait=False), 10)
     for task in (started, stopped):
         task.cancel()
+
+
+async def _over(worker: Any) -> None:
+    """Return as soon as the worker has begun to end: its own end waits for what it executes."""
+    while worker.status.name in ("init", "running", "paused"):
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _keep_lease(over: Callable[[], object]) -> None:
