@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from factorial import write_factorial
+from fleet import Fleet, write_fleet
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from studies import density_run, ladder_run, noisy_run, starts_run, surface_run
 from synthetic import leave_pictures_empty, write_run
 
 from lab.reports.figures import charts
+from lab.reports.hosts import write
 from lab.reports.material import Material
 from lab.studies.compare.report.document import html
 from lab.studies.registry import COMPARISON
@@ -65,10 +67,12 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
 
 @pytest.fixture(scope="session")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a made-up run of each study. Pictures are left empty: axe can't look into an image."""
+    """The page of a made-up run of each study, and of hosts. Pictures are left empty: axe can't look into them."""
     with pytest.MonkeyPatch.context() as patch:
         leave_pictures_empty(patch)
-        return {
+        hosts = tmp_path_factory.mktemp("hosts")
+        write_fleet(hosts, Fleet(hosts=8, tau=0.03, deviants={1: 2.0}, kinds={6: "nested", 7: "emulated"}))
+        return {"hosts": write([hosts], hosts / "report").files[-1]} | {
             study.kind: study.report().write(MADE_UP[study.kind](tmp_path_factory.mktemp(study.kind)).path)[-1]
             for study in studies_of_lab()
             if study.kind != COMPARISON

@@ -94,7 +94,7 @@ def test_axe_finds_none_among_many_backends_on_a_telephone(visit: Visit) -> None
     assert violations(page, without=["color-contrast"]) == []  # its colours are the other's
 
 
-@pytest.mark.parametrize("name", ["density", "ladder", "noisy", "starts", "surface"])
+@pytest.mark.parametrize("name", ["density", "hosts", "ladder", "noisy", "starts", "surface"])
 def test_a_study_s_page_is_for_everybody_too(visit: Visit, name: str) -> None:
     """On a telephone, all that can be opened open; then its colours in the dark."""
     page = visit(name, width=360, height=740)

@@ -154,6 +154,26 @@ def test_it_is_seen_when_the_scatter_between_hosts_is_forgotten(monkeypatch: pyt
     assert not is_below(falsely_named(), 60, 0.05)
 
 
+def said_to_differ(trials: int = 60, hosts: int = 40) -> int:
+    generator, said = np.random.default_rng(8), 0
+    for _ in range(trials):
+        seen = generator.normal(0.3, 0.14, (hosts, 10))
+        said += combined(seen.mean(axis=1), seen.var(axis=1, ddof=1) / 10, np.full(hosts, 9.0)).p_alike <= 0.05
+    return said
+
+
+def test_hosts_that_are_alike_are_rarely_said_to_differ() -> None:
+    assert is_below(said_to_differ(), 60, 0.08)
+
+
+def test_it_is_seen_when_their_noise_is_taken_for_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def known(effects: Any, variances: Any, _: Any) -> float:
+        return float(distributions.chi2.sf(combine_effects(effects, variances).q, len(effects) - 1))
+
+    monkeypatch.setattr(across, "_alike", known)
+    assert not is_below(said_to_differ(), 60, 0.08)
+
+
 # Out of folders
 
 

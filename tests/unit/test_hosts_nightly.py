@@ -86,5 +86,5 @@ def test_a_host_that_is_half_as_slow_again_is_named(tmp_path: Path) -> None:
             found += bool(table.loc[table["host"] == f"{2:012x}", "disagrees"].any())
             shutil.rmtree(tmp_path / "fleet")
         tell(f"{hosts} hosts, one 50 % slower: named in {100 * found / count:.0f} % of {count} fleets")
-        assert hosts < 10 or is_above(found, count, 0.9)
+        assert hosts < 10 or is_above(found, count, 0.8)
     assert math.isfinite(found)

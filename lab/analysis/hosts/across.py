@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 from statsmodels.stats.meta_analysis import combine_effects
+from statsmodels.stats.oneway import anova_generic
 
 from lab.analysis.inference.estimate import FEWEST, MARGIN
 from lab.analysis.inference.statistics import LEVEL, Floats
@@ -43,10 +44,10 @@ class Combined:
     """``count`` hosts' logarithms of a ratio, together.
 
     ``error`` is the standard error of ``mean``; ``tau2`` the variance between hosts, ``i2`` the share of the scatter
-    that is more than the hosts' own noise explains, ``p_alike`` how often hosts that are all alike would scatter so
-    (Cochran's Q). ``low`` and ``high`` are the interval of the mean, ``next_low`` and ``next_high`` that of the next
-    host's true effect, both of 95 %. ``p`` and ``same`` are as in `lab.analysis.inference.estimate.estimates`. What
-    too few hosts don't tell is NaN: with one all but the mean, with two the intervals.
+    that is more than the hosts' own noise explains, ``p_alike`` how often hosts that are all alike would scatter so.
+    ``low`` and ``high`` are the interval of the mean, ``next_low`` and ``next_high`` that of the next host's true
+    effect, both of 95 %. ``p`` and ``same`` are as in `lab.analysis.inference.estimate.estimates`. What too few hosts
+    don't tell is NaN: with one all but the mean, with two the intervals.
     """
 
     count: int
@@ -68,17 +69,22 @@ class Combined:
         return self.error * math.sqrt(self.count)
 
 
-def combined(effects: Floats, variances: Floats) -> Combined:
-    """Hosts' log ratios and the variances of these, together. There has to be one at least."""
+def combined(effects: Floats, variances: Floats, freedoms: Floats | None = None) -> Combined:
+    """Hosts' log ratios and the variances of these, together. There has to be one at least. ``freedoms`` says by how
+    many degrees of freedom each variance is known; without, they are taken for exact.
+    """
     count = len(effects)
     if count == 1:
         return Combined(count=1, mean=float(effects[0]))
-    mean, variance, tau2, q = _fitted(effects, np.fmax(variances, SUREST**2))
+    floored = np.fmax(variances, SUREST**2)
+    mean, variance, tau2, q = _fitted(effects, floored)
     error = math.sqrt(variance)
     told = {
         "tau2": tau2,
         "i2": max(0.0, 1 - (count - 1) / q) if q > 0 else 0.0,
-        "p_alike": float(distributions.chi2.sf(q, count - 1)),
+        "p_alike": float(distributions.chi2.sf(q, count - 1))
+        if freedoms is None
+        else _alike(effects, floored, freedoms),
     }
     if count < FEWEST:
         return Combined(count=count, mean=mean, error=error, **told)
@@ -116,6 +122,14 @@ def apart(effects: Floats, variances: Floats, freedoms: Floats) -> tuple[Floats,
         freedom = min(float(count - 3), both)
         p_values[place] = 2 * distributions.t.sf(abs(residuals[place]), freedom)
     return residuals, p_values
+
+
+def _alike(effects: Floats, variances: Floats, freedoms: Floats) -> float:
+    """Welch's test (1951) that all are alike. Cochran's, which takes the variances for exact, says of 50 hosts with
+    ten blocks each that they differ in 38 of 100 cases in which they don't.
+    """
+    counts = freedoms + 1
+    return float(anova_generic(effects, variances * counts, counts, use_var="unequal").pvalue)
 
 
 def _fitted(effects: Floats, variances: Floats) -> tuple[float, float, float, float]:

@@ -24,7 +24,8 @@ from lab.analysis.hosts.within import ratios_of
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.inference.judge import ALPHA, EXPLORATORY, HEADLINE, adjusted, judge
 from lab.analysis.inference.statistics import LEVEL
-from lab.analysis.quantities import is_directed, is_headline, is_key, more_is_better
+from lab.analysis.many import as_text
+from lab.analysis.quantities import is_directed, is_headline, is_key, more_is_better, some
 from lab.errors import LabError, ResultsError
 
 COMPARISON = ["scenario", "kind", "quantity", "state", "arm", "accelerator"]
@@ -109,8 +110,9 @@ def merged(
     parts = [_by_host(group, ratios_of(group.sources, skipped)) for group in groups]
     estimates = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     if estimates.empty:
+        counted = some([as_text(source.path) for group in groups for source in group.sources])
         raise ResultsError(
-            "no run there has a backend beside its baseline, with three blocks of both",
+            f"{counted}: no backend beside the baseline has three blocks there",
             hint="lab compare web-app --on process,container --blocks 10",
         )
     estimates = _disagreeing(estimates)
@@ -186,8 +188,8 @@ def _disagreeing(estimates: pd.DataFrame) -> pd.DataFrame:
     headline = _are_headline(estimates)
     for rows in estimates.groupby(["scenario", "kind"], sort=False).indices.values():
         for is_first in (True, False):
-            some = rows[headline[rows] == is_first]
-            corrected[some] = adjusted(p_values[some], is_first)
+            these = rows[headline[rows] == is_first]
+            corrected[these] = adjusted(p_values[these], is_first)
     return estimates.assign(residual=residual, p=p_values, adjusted=corrected, disagrees=corrected <= ALPHA)
 
 
@@ -206,24 +208,23 @@ def _together(estimates: pd.DataFrame, wanted: set[str]) -> pd.DataFrame:
     """A row per comparison, judged as those within a run are: see `lab.analysis.inference.judge`."""
     rows, families = [], []
     for key, places in _comparisons(estimates):
-        some = estimates.iloc[places]
-        effects, variances = (some[name].to_numpy(dtype=np.float64) for name in ("log", "variance"))
-        found = combined(effects, variances)
+        these = estimates.iloc[places]
+        found = combined(*(these[name].to_numpy(dtype=np.float64) for name in ("log", "variance", "freedom")))
         row = {
-            **key, "baseline": some["baseline"].iloc[0], "hosts": found.count, "runs": int(some["runs"].sum()),
+            **key, "baseline": these["baseline"].iloc[0], "hosts": found.count, "runs": int(these["runs"].sum()),
             "tau2": found.tau2, "i2": found.i2, "p_alike": found.p_alike, "p": found.p, "same": found.same,
             "units": float(found.count), "scatter": found.scatter if found.count >= FEWEST else math.nan,
         }  # fmt: skip
         ends = ("low", "high", "next_low", "next_high")
         row |= {"ratio": math.exp(found.mean), **{name: _exp(getattr(found, name)) for name in ends}}
-        rows.append(row | {"bar": _bar(key["quantity"], found.mean, some, wanted)})
+        rows.append(row | {"bar": _bar(key["quantity"], found.mean, these, wanted)})
         of = ":".join(key[name] for name in ("scenario", "kind", "arm", "accelerator"))
         is_first = is_headline(key["quantity"], key["state"])
         families.append(f"{HEADLINE}:{of}" if is_first else f"{EXPLORATORY}:{key['scenario']}:{key['kind']}")
     table, alike = judge(pd.DataFrame(rows), pd.Series(families), per="hosts"), np.full(len(rows), math.nan)
     for name in np.unique(families):
-        some = np.flatnonzero(np.array(families) == name)
-        alike[some] = adjusted(table["p_alike"].to_numpy(dtype=np.float64)[some], name.startswith(HEADLINE))
+        these = np.flatnonzero(np.array(families) == name)
+        alike[these] = adjusted(table["p_alike"].to_numpy(dtype=np.float64)[these], name.startswith(HEADLINE))
     return table.assign(differing=alike <= ALPHA)[list(POOLED)]
 
 
@@ -233,19 +234,19 @@ def _exp(value: float) -> float:
         return float(np.exp(value))
 
 
-def _bar(quantity: str, mean: float, some: pd.DataFrame, wanted: set[str]) -> str:
+def _bar(quantity: str, mean: float, these: pd.DataFrame, wanted: set[str]) -> str:
     """What stands against any claim, as within a run: see `lab.analysis.compare.bar`."""
-    if 2 * int((some["unresolved"] > NORM).sum()) > len(some):
+    if 2 * int((these["unresolved"] > NORM).sum()) > len(these):
         return "the difference is smaller than polling resolves on most hosts"
     if not is_directed(quantity, wanted):
         return ""
     better = mean > 0 if more_is_better(quantity, wanted) else mean < 0
-    failed, against = int(some["failed"].sum()), int(some["against_failed"].sum())
+    failed, against = int(these["failed"].sum()), int(these["against_failed"].sum())
     if failed and better:
-        return f"it failed at times on {failed} of {len(some)} hosts: better only where it did not"
+        return f"it failed at times on {failed} of {len(these)} hosts: better only where it did not"
     if against and not better:
-        whose = some["baseline"].iloc[0]
-        return f"{whose} failed at times on {against} of {len(some)} hosts: worse only than where it did not"
+        whose = these["baseline"].iloc[0]
+        return f"{whose} failed at times on {against} of {len(these)} hosts: worse only than where it did not"
     return ""
 
 

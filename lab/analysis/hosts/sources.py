@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from lab.analysis.data import Observed
+from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.readiness import leading, until
 from lab.errors import LabError, ResultsError
 from lab.host.survey.virtualisation import Ground
@@ -64,6 +66,7 @@ class Source:
     scenario: str
     baseline: str
     accelerators: Mapping[str, str]
+    blocks: int  # as planned; where time was, as many as an estimate takes
     twin_alike: bool
     excludes: bool
     wanted: tuple[str, ...]
@@ -166,9 +169,15 @@ def chosen(paths: Sequence[Path]) -> tuple[list[Group], list[LeftOut]]:
     return groups, sorted(out, key=lambda each: each.path)
 
 
-def _weight(sources: Sequence[Source]) -> tuple[int, int, str]:
-    """How many hosts, how many runs, and how late the last: of several kinds the heaviest is taken."""
-    return len({each.host for each in sources}), len(sources), max(each.started for each in sources)
+def _weight(sources: Sequence[Source]) -> tuple[int, int, int, str]:
+    """How many hosts with blocks enough, runs and planned blocks, and how late the last run: of several kinds the
+    heaviest is taken.
+    """
+    blocks: Counter[str] = Counter()
+    for each in sources:
+        blocks[each.host] += each.blocks
+    enough = sum(count >= FEWEST for count in blocks.values())
+    return enough, len(sources), blocks.total(), max(each.started for each in sources)
 
 
 def _unfit(run: Run) -> str:
@@ -190,7 +199,8 @@ def _source(path: Path, run: Run) -> Source:
     return Source(
         path=path, host=str(run.host["identity"]), kind=kind_of(run), started=run.started, scenario=run.scenario,
         baseline=known.baseline, accelerators={arm.label: str(arm.accelerator) for arm in references},
-        twin_alike=known.twin_alike, excludes=bool(run.settings.get("exclude_noisy")), wanted=known.wanted,
+        blocks=run.blocks_planned or FEWEST, twin_alike=known.twin_alike,
+        excludes=bool(run.settings.get("exclude_noisy")), wanted=known.wanted,
         traits=_traits(run),
     )  # fmt: skip
 
@@ -238,7 +248,8 @@ def _differing(one: Mapping[str, Any], most: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    several = isinstance(value, tuple)
+    text = " ".join(str(each) for each in value if each is not None) if several else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 

@@ -125,6 +125,9 @@ def disagreements(merged: Merged, group: Group, kind: Kind) -> list[tuple[str, s
 def disagreeing(merged: Merged, group: Group, kind: Kind) -> Iterator[str]:
     """One sentence over a kind's hosts, then one for each that disagrees, with what is special about it."""
     count = sum(host.kind is kind for host in merged.hosts[group.scenario])
+    if count == 1:
+        yield "There is no other host of its kind to compare it with."
+        return
     if count <= FEWEST_OTHERS:
         yield f"Which of {hosts_of(count, kind)} disagrees can't be told: that takes {FEWEST_OTHERS + 1} of a kind."
         return
