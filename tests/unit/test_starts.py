@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -165,3 +166,19 @@ def test_whoever_finds_a_stock_empty_waits_for_the_next() -> None:
         copy, stood = stock.take()
         assert not stood
         copy.stack.close()
+
+
+def test_nobody_waits_for_a_stock_that_is_closed() -> None:
+    go_on = threading.Event()
+
+    @contextmanager
+    def start() -> Iterator[Subject]:
+        go_on.wait(10)
+        yield cast(Subject, 1)
+
+    with ThreadPoolExecutor(1) as threads, Stock(1, start) as stock:
+        waiting = threads.submit(stock.take)
+        stock.close()
+        with pytest.raises(CancelledError):
+            waiting.result(5)
+        go_on.set()

@@ -243,7 +243,9 @@ class Starts(Measurement):
         names = (f"{backend.slug}-stock-{number}" for number in itertools.count(1))
         with ExitStack() as everything:
             stock = everything.enter_context(Stock(size, lambda: self.serving(backend, self.request(next(names)))))
-            threads = everything.enter_context(ThreadPoolExecutor(REQUESTS_AT_ONCE, "lab-requests"))
+            threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, "lab-requests")
+            everything.callback(threads.shutdown, cancel_futures=True)
+            everything.callback(stock.close)  # first of all: after Ctrl-C nobody waits for a copy any more
             stock.wait_full()
             began, served = now(), []
             for number in range(1, self.asked.starts + 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from threading import Condition
@@ -39,6 +39,7 @@ class Stock:
         self._start = start
         self._ready: deque[Copy] = deque()
         self._changed = Condition()
+        self._closed = False
         self._threads = ThreadPoolExecutor(size, "lab-stock")
         for _ in range(size):
             self._threads.submit(self._make)
@@ -50,16 +51,26 @@ class Stock:
 
     def take(self) -> tuple[Copy, bool]:
         """One that is the caller's from now on, and whether it stood ready; where none does, the next that is, as one
-        is being started for each that was taken.
+        is being started for each that was taken. Raises CancelledError once it is closed.
         """
         with self._changed:
             stood = bool(self._ready)
-            self._changed.wait_for(lambda: bool(self._ready))
+            self._changed.wait_for(lambda: bool(self._ready) or self._closed)
+            if self._closed:
+                raise CancelledError
             copy = self._ready.popleft()
-        self._threads.submit(self._make)
+            self._threads.submit(self._make)
         return copy, stood
 
+    def close(self) -> None:
+        """Hand no more out: whoever waits is told, and none is started any more. Idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def _make(self) -> None:
+        if self._closed:
+            return
         copy = Copy()
         try:
             copy.subject = copy.stack.enter_context(self._start())
@@ -75,6 +86,7 @@ class Stock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
         self._threads.shutdown(cancel_futures=True)
         with ExitStack() as each:
             for copy in self._ready:
