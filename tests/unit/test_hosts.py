@@ -404,6 +404,16 @@ def test_of_many_hosts_those_that_disagree_alone_are_named(tmp_path: Path) -> No
     assert named[0].endswith("+1")
 
 
+@pytest.mark.parametrize("quantity", ["cpu.per_1000_requests", "boot.init"])
+def test_what_was_measured_is_drawn_whatever_it_is(tmp_path: Path, quantity: str) -> None:
+    write_fleet(tmp_path, Fleet(hosts=3, quantities=(quantity,)))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_pictures_empty(patch)
+        written = write([tmp_path], tmp_path / "out")
+    assert [figure.chart.panels[0].kind for figure in figures(written.merged)] == ["forest"]
+    assert written.files[-1].is_file()
+
+
 @pytest.mark.parametrize("made", [False, True])
 def test_nothing_to_look_at_is_one_line(tmp_path: Path, made: bool) -> None:
     if made:

@@ -40,11 +40,15 @@ def figures(merged: Merged) -> Iterator[Figure]:
     """A figure per scenario, kind of host and quantity, the kind with most hosts first."""
     for group, kind in merged.strata:
         rows = rows_of(merged, group, kind)
-        for quantity, state in ((group.leading, ""), *PICTURES):
-            some = [row for row in rows if (row["quantity"], row["state"]) == (quantity, state)]
-            if some:
-                name = re.sub(r"[^\w]+", "-", f"hosts-{group.scenario}-{kind}-{quantity}").lower()
-                yield Figure(name=name, group=group, kind=kind, chart=_chart(merged, group, some))
+        wanted = [each for each in ((group.leading, ""), *PICTURES) if any(_of(row) == each for row in rows)]
+        for quantity, state in wanted or [_of(rows[0])]:
+            some = [row for row in rows if _of(row) == (quantity, state)]
+            name = re.sub(r"[^\w]+", "-", f"hosts-{group.scenario}-{kind}-{quantity}").lower()
+            yield Figure(name=name, group=group, kind=kind, chart=_chart(merged, group, some))
+
+
+def _of(row: Row) -> tuple[str, str]:
+    return row["quantity"], row["state"]
 
 
 def _chart(merged: Merged, group: Group, rows: Sequence[Row]) -> Chart:

@@ -32,10 +32,13 @@ ONCE = (
 
 
 def rows_of(merged: Merged, group: Group, kind: Kind) -> list[Row]:
-    """The comparisons of a scenario on hosts of a kind that are judged, the declared ones first; arms in order."""
+    """The comparisons of a scenario on hosts of a kind that are judged, the declared ones first; arms in order. All
+    of them where none is judged.
+    """
     places = {(arm.label, str(arm.accelerator)): place for place, arm in enumerate(group.arms)}
     table = merged.pooled[(merged.pooled["scenario"] == group.scenario) & (merged.pooled["kind"] == kind.value)]
-    found = [row for row in table.to_dict("records") if _is_judged(row)]
+    every: list[Row] = [*table.to_dict("records")]
+    found = [row for row in every if _is_judged(row)] or every
     first = {quantity: place for place, quantity in enumerate(dict.fromkeys(row["quantity"] for row in found))}
 
     def order(row: Row) -> tuple[bool, bool, int, bool, int]:
