@@ -5,6 +5,7 @@ files stay as they are; with subordinate ids or without, with control groups of 
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,11 +19,13 @@ SLOT = os.getpid() % 1000  # what else runs tests on this host has another user
 COUNT = 65_536
 USER, FIRST = 20_002 + SLOT, 700_000 + (SLOT + 1) * COUNT
 NAME = "lab-student"
+TUN = Path("/dev/net/tun")
 PROGRAM = ("-m", "lab.cli.main")
 SECONDS = 120.0
 ENTER = """
 folder=$1; shift
 for name in passwd group subuid subgid; do mount --bind "$folder/$name" "/etc/$name"; done
+if [ -c "$folder/tun" ]; then mount --bind "$folder/tun" /dev/net/tun; fi
 for group in $GROUPS_OF_STUDENT; do echo $$ > "$group/cgroup.procs"; done
 cd "$folder/home"
 exec setpriv --reuid "$STUDENT" --regid "$STUDENT" --clear-groups --inh-caps=-all "$@"
@@ -103,6 +106,9 @@ def enrolled(folder: Path, *, ids: bool = True, groups: Sequence[str] = ()) -> I
         (folder / name).write_text(f"{Path('/etc', name).read_text()}{line}\n")
     for name in ("subuid", "subgid"):
         (folder / name).write_text(f"{NAME}:{FIRST}:{COUNT}\n" if ids else "")
+    if TUN.is_char_device() and not TUN.stat().st_mode & 0o002:  # everybody's on ordinary distributions
+        os.mknod(folder / "tun", 0o666 | stat.S_IFCHR, TUN.stat().st_rdev)
+        (folder / "tun").chmod(0o666)
     for name in ("home", "run"):
         (folder / name).mkdir(mode=0o700)
         os.chown(folder / name, USER, USER)

@@ -10,6 +10,7 @@ from lab.instance import Parity
 
 MEMORY_UNDER_TCG = "Memory under TCG: up to 64 MiB more are QEMU's translated code, which doesn't exist under KVM."
 VIRTUAL_CPU = "CPU: one virtual CPU is one thread of the host, not a quota: QEMU's other threads run beside it."
+OF_A_USER = "QEMU is one of the subordinate ids of the ordinary user who runs lab, in the same jail as root's."
 SHARED_DIFFERENCES = (
     "Memory: the limit is the guest's RAM, which holds its kernel too; a cgroup limit holds the application alone.",
     MEMORY_UNDER_TCG,
@@ -36,6 +37,7 @@ class MicroVm(MachineBackend):
     title = "microVM (QEMU)"
     mechanism = "a small virtual machine: its own Linux kernel, booted directly, with the image as its only system"
     order = 45
+    rootless = True
     design = MICROVM
     knobs = (machine(MachineType.MICROVM), CONSOLE, DISK, START)
     parity = Parity(
@@ -43,5 +45,6 @@ class MicroVm(MachineBackend):
             *SHARED_DIFFERENCES,
             "User space: a few lines of shell mount the image and start the application; nothing else runs.",
         ),
+        rootless=(OF_A_USER,),
         of_level=SHARED_OF_LEVEL | {("machine", "q35"): "Machine: QEMU's q35, an ordinary PC, with PCI Express."},
     )

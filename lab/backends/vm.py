@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.backends.microvm import SHARED_DIFFERENCES, SHARED_OF_LEVEL
+from lab.backends.microvm import OF_A_USER, SHARED_DIFFERENCES, SHARED_OF_LEVEL
 from lab.backends.support.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
 from lab.backends.support.machine import MachineBackend
 from lab.backends.support.saving import START
@@ -19,6 +19,7 @@ class VirtualMachine(MachineBackend):
     title = "virtual machine (QEMU)"
     mechanism = "a virtual PC: its own kernel and a Debian with systemd, which runs the image as one service"
     order = 50
+    rootless = True
     design = PC
     knobs = (FIRMWARE, machine(MachineType.Q35), CONSOLE, DISK, TUNED, START)
     parity = Parity(
@@ -26,6 +27,7 @@ class VirtualMachine(MachineBackend):
             *SHARED_DIFFERENCES,
             "User space: systemd, journald, udev and networkd share the guest's memory and CPU with the application.",
         ),
+        rootless=(OF_A_USER,),
         of_level=SHARED_OF_LEVEL
         | {
             ("tuned", "yes"): TRIMMED,

@@ -28,6 +28,7 @@ from lab.host.command import run
 from lab.host.home import home, runtime_root
 
 SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
+KVM = Path("/dev/kvm")
 TIMEOUT_SECONDS = 20.0
 DONE = b"mapped"
 MAPPING = "apt-get install uidmap; /etc/subuid and /etc/subgid say which are yours (subuid(5))"
@@ -87,7 +88,7 @@ def enter() -> Ids:
         raise LabError(f"a user namespace can't be made: {error.strerror}", hint=NO_NAMESPACE) from error
     if helper is not None:
         helper.map()
-        os.setgroups([])
+        _leave_groups()
     else:
         _map_alone(ids)
     # As after an exec of the user's own program: who may look at this process is who may be its user (ptrace(2)).
@@ -123,8 +124,16 @@ def join(pid: int) -> None:
         raise LabError(f"the user namespace of process {pid} can't be joined: {error.strerror}") from error
     _announce(user)
     if ownspace.has_ids():
-        os.setgroups([])
+        _leave_groups()
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+
+def _leave_groups() -> None:
+    """Unless /dev/kvm can be opened, since one of them may be why. A namespace knows none of them by a number, so
+    that all are kept or none; what runs in a container or a jail without KVM has left them.
+    """
+    if not os.access(KVM, os.R_OK | os.W_OK):
+        os.setgroups([])
 
 
 def _announce(user: int) -> None:

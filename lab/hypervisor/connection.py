@@ -32,6 +32,7 @@ import libvirt_qemu
 from lab.errors import BackendUnavailable, LabError
 from lab.host.cgroup.systemd import keep_off_the_bus
 from lab.host.session.ledger import Session
+from lab.hypervisor import ownrun
 from lab.hypervisor.emulator import find_qemu, install_emulator
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class Hypervisor:
         _make_root(root, home / "cache" / "libvirt")
         uri = f"qemu:///embed?root={root}"
         keep_off_the_bus()  # there libvirt would have systemd-machined register each QEMU, and give it a group
+        ownrun.make()
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
         _start_event_loop()
         connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)

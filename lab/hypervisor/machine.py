@@ -95,6 +95,7 @@ class Machine(RunningGuest):
             with timeline.step("lab", Boot.LAUNCH):
                 domain = launch(hypervisor, xml, request.network_namespace)
             timeline.mark(Phase.ISOLATED)
+            request.cgroup.group.follow(domain.process or 0)
             require_confined(domain.process, request.name)
             undo.pop_all()
         machine = cls(request, timeline, channels, domain)

@@ -223,7 +223,7 @@ def test_a_port_of_root_s_is_refused_with_the_remedy(student: Student) -> None:
 
 
 def test_other_backends_say_what_they_need(student: Student) -> None:
-    done = student.lab("run", "--on", "microvm", "small", "--", "true")
+    done = student.lab("run", "--on", "runc", "small", "--", "true")
     assert (done.returncode, "sudo" in done.stderr) == (1, True)
 
 
@@ -298,7 +298,7 @@ def test_doctor_says_what_each_lack_costs(student: Student) -> None:
     told = student.lab("doctor", "--on", "process,container").stdout
     assert "limits" in told
     assert student.lab("doctor", "--on", "process,container").returncode == 0
-    assert student.lab("doctor", "--on", "vm").returncode == 1
+    assert student.lab("doctor", "--on", "runc").returncode == 1
 
 
 def kill(student: Student, *words: str) -> None:

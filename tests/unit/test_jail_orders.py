@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
+from lab.host import ownspace
 from lab.hypervisor.domain import DirectBoot, Disk, MachineSpec
 from lab.hypervisor.jail import orders as module
 from lab.hypervisor.jail.orders import orders, write_orders
@@ -75,6 +76,25 @@ def test_a_restored_machine_reads_what_was_saved_and_writes_to_its_own(spec: Mac
     assert about(restored, "stdin") == [str(home / "state")]
     assert about(restored, "write") == [str(layer.path)]
     assert str(home / "saved") in about(restored, "read")
+
+
+def test_an_ordinary_user_s_has_a_user_of_the_namespace_and_the_host_s_nodes(
+    spec: MachineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its groups are left, but for KVM: one of them may be why that can be opened."""
+    assert about(spec, "users") == []
+    monkeypatch.setattr(ownspace, "here", lambda: True)
+    monkeypatch.setattr(ownspace, "_table", [(0, 1000, 1), (1, 100_000, 999)])
+    assert about(spec, "users") == ["500 500"]
+    assert about(spec, "groups") == []
+    assert (about(spec, "device"), about(spec, "node")) == ([], ["/dev/null", "/dev/urandom"])
+    lines = orders(spec, QEMU, DRIVER).splitlines()
+    assert lines.index("users 500 500") < next(at for at, line in enumerate(lines) if line.startswith("root "))
+    monkeypatch.setattr(module, "KVM", Path("/dev/zero"))
+    assert about(replace(spec, accelerator=Accelerator.KVM), "groups") == ["kept"]
+    monkeypatch.setattr(ownspace, "_table", [(0, 1000, 1)])
+    with pytest.raises(LabError, match="subordinate ids"):
+        orders(spec, QEMU, DRIVER)
 
 
 def test_the_device_of_kvm_is_there_with_kvm_alone(spec: MachineSpec, monkeypatch: pytest.MonkeyPatch) -> None:

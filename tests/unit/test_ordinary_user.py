@@ -13,8 +13,8 @@ import pytest
 
 from lab.commands import limits
 from lab.errors import LabError, LimitError
-from lab.host import entering, ownspace, private, privilege, syscalls
-from lab.host.cgroup import descent, mounted
+from lab.host import command, entering, ownspace, private, privilege, syscalls
+from lab.host.cgroup import delegation, descent, mounted, systemd
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.cgroup.mounted import Mounted
 from lab.host.session import strays
@@ -200,6 +200,35 @@ def test_a_delegated_part_takes_the_place_of_the_root(tmp_path: Path, monkeypatc
     found = host.delegated()
     assert (found.v1, found.unified) == ({"memory": str(memory / "mine")}, str(unified / "mine"))
     assert Mounted({}, str(unified), ["memory"]).delegated().joined() == ()
+
+
+def test_on_cgroup_v2_the_slice_of_the_user_s_own_systemd_takes_the_place_of_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it can be asked. What is asked of it, and where, is looked at; `tests/machines` has a real one."""
+    monkeypatch.setattr(ownspace, "owner", lambda: 1000)
+    monkeypatch.setattr(ownspace, "here", lambda: True)
+    monkeypatch.setattr(systemd, "holds", lambda name, pid: True)
+    unified = tmp_path / "cgroup"
+    service = unified / "user.slice/user-1000.slice/user@1000.service"
+    service.mkdir(parents=True)
+    (service / "cgroup.controllers").write_text("cpu memory pids\n")
+    host, bus = Mounted({}, str(unified), ["memory"]), tmp_path / "run/user/1000/bus"
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert host.delegated(str(tmp_path)).joined() == ()
+    assert not delegation.delegates(str(tmp_path), host.delegated(str(tmp_path)))
+    bus.parent.mkdir(parents=True)
+    bus.touch()
+    found = host.delegated(str(tmp_path))
+    assert (found.unified, found.mount_of("pids")) == (f"{service}/app.slice", f"{service}/app.slice")
+    assert delegation.delegates(str(tmp_path), found)
+    asked: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(command, "run", lambda words, *, environment, **_: asked.append((words, environment)))
+    systemd.start_scope("lab-1.scope", [7], "")
+    words, environment = asked[0]
+    assert "--user" in words[: words.index("--")]
+    assert words[words.index("Slice") + 2] == "app.slice"
+    assert environment == {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1000/bus"}
 
 
 def test_a_limit_without_a_group_is_left_out_or_an_error(

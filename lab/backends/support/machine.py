@@ -98,7 +98,8 @@ class MachineBackend(SiteBackend):
     @classmethod
     def check(cls) -> list[Check]:
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
-        return [privilege.check(), checks.cgroup(), *tools, libvirt(), tun()]
+        own_ids = [checks.subordinate_ids()] if privilege.is_rootless() else []
+        return [privilege.check(), checks.cgroup(), *own_ids, *tools, libvirt(), tun()]
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """The guest's kernel and disks, the image's disk, what runs the vCPUs, libvirt's look at QEMU."""
@@ -194,7 +195,10 @@ class MachineBackend(SiteBackend):
         wanted = replace(
             wanted, interface=Interface(tap=tap.tap, mac=tap.mac), network_namespace=network, snapshot=snapshot
         )
-        return Machine.start(self.site.hypervisor, self._guests[design], wanted, timeline)
+        machine = Machine.start(self.site.hypervisor, self._guests[design], wanted, timeline)
+        if not group.directories and machine.process:  # an ordinary user has no group by which it would be found
+            self.site.session.process(machine.process)
+        return machine
 
     def _request(
         self,
@@ -255,5 +259,7 @@ def libvirt() -> Check:
 
 def tun() -> Check:
     """The device that taps are made with."""
-    there = TUN.is_char_device()
-    return Check(name="tun", ok=there, found=f"{TUN}{'' if there else ' is missing'}", remedy="modprobe tun")
+    there, opens = TUN.is_char_device(), os.access(TUN, os.R_OK | os.W_OK)
+    what = " is missing" if not there else "" if opens else " can't be opened by you"
+    remedy = "chmod 666 /dev/net/tun, by an administrator" if there else "modprobe tun"
+    return Check(name="tun", ok=there and opens, found=f"{TUN}{what}", remedy=remedy)

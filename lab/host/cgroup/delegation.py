@@ -10,7 +10,8 @@ in every hierarchy.
 
 A group with groups below it may hold no process itself (cgroups(7), "no internal processes"): hence ``launcher``. The
 scope lies directly below the root, as lab's groups do elsewhere, so that what competes for the processors weighs the
-same; a slice of lab's own would stay when its last scope is gone.
+same; a slice of lab's own would stay when its last scope is gone. An ordinary user's lies in app.slice of the user's
+own systemd, which stands for the root then.
 
 Imports little: every verb of `lab-oci` needs it.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import os
 
+from lab.host import ownspace
 from lab.host.cgroup import mounted
 
 TYPE_CHECKING = False
@@ -38,9 +40,11 @@ def is_booted(root: str = "/") -> bool:
 
 
 def delegates(root: str = "/", host: Mounted | None = None) -> bool:
-    """Whether groups are to be asked of systemd: it is PID 1, it can be reached, and cgroup v2 is all there is."""
-    below = root.rstrip("/")
-    return is_booted(root) and os.path.exists(f"{below}/{BUS}") and (host or mounted.host()).is_v2
+    """Whether groups are to be asked of systemd: it is PID 1, it can be reached, and cgroup v2 is all there is. An
+    ordinary user asks the systemd that is the user's own.
+    """
+    below, bus = root.rstrip("/"), mounted.users_bus() if ownspace.here() else BUS
+    return is_booted(root) and os.path.exists(f"{below}/{bus}") and (host or mounted.host()).is_v2
 
 
 def forget() -> None:

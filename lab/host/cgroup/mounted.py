@@ -24,6 +24,12 @@ JOINED = ("memory", "cpu", "cpuacct", "pids")
 JOINED_WITHOUT_V2 = ("freezer", "devices")
 
 
+USERS_SYSTEMD = "user.slice/user-{0}.slice/user@{0}.service"
+"""Where the groups of an ordinary user's systemd begin (user@.service(5))."""
+APPLICATIONS = "app.slice"
+"""The slice below it in which programs lie that the user has started (systemd.special(7))."""
+
+
 class Mounted:
     """The mount points: ``v1`` by controller name, ``unified`` for cgroup2, "" where there is none."""
 
@@ -58,11 +64,16 @@ class Mounted:
         """The part that is an ordinary user's own: in each hierarchy this process's group, or the topmost above it
         that the user may write to, in the place of the root; hierarchies without one are left out.
 
-        Of a v2 tree that has the controllers nothing is taken: a group in which the user's programs are gives none
-        to groups below it (cgroups(7), "no internal processes").
+        Of a v2 tree that has the controllers it is the slice in which the user's own systemd makes scopes, where it
+        can be asked; else nothing, since a group in which the user's programs are gives no controllers to groups
+        below it (cgroups(7), "no internal processes").
         """
         if self.is_v2:
-            return Mounted({}, "", ())
+            service = f"{self.unified}/{USERS_SYSTEMD.format(ownspace.owner())}"
+            if not (os.path.exists(f"{root.rstrip('/')}/{users_bus()}") and os.access(service, os.W_OK)):
+                return Mounted({}, "", ())
+            with open(f"{service}/cgroup.controllers") as file:
+                return Mounted({}, f"{service}/{APPLICATIONS}", file.read().split())
         own = groups_of_this_process(root)
         v1 = {name: _topmost_writable(place, own.get(name, "")) for name, place in self.v1.items()}
         unified = _topmost_writable(self.unified, own.get("", "")) if self.unified else ""
@@ -123,6 +134,11 @@ def _topmost_writable(place: str, path: str) -> str:
         if all(os.access(one, os.W_OK) for one in (group, f"{group}/cgroup.procs")):
             return group
     return ""
+
+
+def users_bus() -> str:
+    """Where an ordinary user's systemd can be asked, from the root on: in the folder that pam_systemd(8) makes."""
+    return f"run/user/{ownspace.owner()}/bus"
 
 
 def forget() -> None:

@@ -17,9 +17,11 @@ import os
 import time
 
 from lab.errors import LabError
+from lab.host import ownspace
 from lab.host.cgroup import cgroupfs, mounted
 from lab.host.cgroup.delegation import LAUNCHER, ROOT_SLICE, scope_of
 from lab.host.cgroup.group import Group
+from lab.host.cgroup.mounted import APPLICATIONS
 from lab.lean import suppress
 
 TYPE_CHECKING = False
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
-BUS = "DBUS_SYSTEM_BUS_ADDRESS"
+BUS, USERS_BUS = "DBUS_SYSTEM_BUS_ADDRESS", "DBUS_SESSION_BUS_ADDRESS"
 THE_BUS = "unix:path=/run/dbus/system_bus_socket"  # the D-Bus specification's, where nobody says otherwise
 NO_BUS = "unix:path=/dev/null"
 """An address at which nobody answers."""
@@ -47,18 +49,19 @@ def start_scope(
     pids: Sequence[int],
     description: str,
     *,
-    parent: str = ROOT_SLICE,
+    parent: str = "",
     properties: Sequence[tuple[str, ...]] = (),
 ) -> None:
-    """Have systemd make the scope ``name`` of the processes ``pids`` in the slice ``parent``, delegated, without a
-    limit of its own. They are in its group on return. ``properties`` are more of them, as busctl(1) has a(sv).
+    """Have systemd make the scope ``name`` of the processes ``pids``, delegated, without a limit of its own, in the
+    slice ``parent``, by default the one that stands for the root. They are in its group on return. ``properties`` are
+    more of them, as busctl(1) has a(sv).
 
     Raises LabError when systemd refuses, or does not get it done in time.
     """
     properties = [
         *properties,
         ("PIDs", "au", str(len(pids)), *map(str, pids)),
-        ("Slice", "s", parent),
+        ("Slice", "s", parent or (APPLICATIONS if ownspace.here() else ROOT_SLICE)),
         ("Description", "s", description),
         ("Delegate", "b", "true"),
         ("CollectMode", "s", "inactive-or-failed"),  # nothing of it stays, however it ended
@@ -69,7 +72,10 @@ def start_scope(
     deadline = time.monotonic() + START_SECONDS
     while not all(holds(name, pid) for pid in pids):
         if time.monotonic() > deadline:
-            raise LabError(f"systemd did not start {name} within {START_SECONDS:g} s", hint="systemctl list-jobs")
+            raise LabError(
+                f"systemd did not start {name} within {START_SECONDS:g} s",
+                hint="systemctl --user list-jobs" if ownspace.here() else "systemctl list-jobs",
+            )
         time.sleep(0.001)
 
 
@@ -112,7 +118,12 @@ def _call(method: str, signature: str, *arguments: str) -> None:
     from lab.host.command import run  # for those who do call
 
     words = ["busctl", "--quiet", "--", "call", *MANAGER, method, signature, *arguments]
-    run(words, timeout_seconds=CALL_SECONDS, environment={BUS: _address}, hint="systemctl status dbus.socket")
+    if ownspace.here():
+        words.insert(1, "--user")
+        address = {USERS_BUS: f"unix:path=/{mounted.users_bus()}"}
+        run(words, timeout_seconds=CALL_SECONDS, environment=address, hint="systemctl --user status dbus.socket")
+    else:
+        run(words, timeout_seconds=CALL_SECONDS, environment={BUS: _address}, hint="systemctl status dbus.socket")
 
 
 def _group_of_process(pid: int) -> str:

@@ -187,7 +187,8 @@ def limits() -> Check:
         if not lacking
         else f"none by {', '.join(lacking)}: "
         "instances run without, nothing is accounted for, and --memory, --cpus and --pids are errors",
-        remedy="have an administrator give you a control group of your own: docs/rootless.md",
+        remedy="log in where systemd runs, with dbus-user-session installed; else have an administrator give you a "
+        "control group of your own: docs/rootless.md",
     )
 
 
@@ -207,7 +208,7 @@ def subordinate_ids() -> Check:
 def hosts_root() -> Check:
     """What root of a namespace is not."""
     return Check(
-        name="root of the host", ok=False, found="not yours, and not needed by process and container",
+        name="root of the host", ok=False, found="not yours, and not needed by process, container, microvm, vm",
         remedy=privilege.AS_ROOT.format("doctor"),
     )  # fmt: skip
 
@@ -215,7 +216,9 @@ def hosts_root() -> Check:
 def owner_of_cgroups(root: str = "/", hierarchies: Hierarchies | None = None) -> Check:
     """Who else writes to the tree of control groups, and whether it can be asked for a part of it."""
     if privilege.is_rootless():
-        return Check(name="owner of cgroups", ok=True, found="asked for nothing: limits tells what you were given")
+        own = "your own systemd, which delegates a scope to each session of lab's"
+        asked = own if delegation.here() else "asked for nothing: limits tells what you were given"
+        return Check(name="owner of cgroups", ok=True, found=asked)
     booted = delegation.is_booted(root)
     delegates = delegation.delegates(root, (hierarchies or Hierarchies.detect()).mounted())
     if delegates:

@@ -7,10 +7,33 @@ from pathlib import Path
 from typing import Self
 
 from lab.errors import LabError
+from lab.host import ownspace, privilege
 
 FIRST_USER = 2_000_000_000  # jail.c: a QEMU's user is this and its pid
 SECCOMP_MODE_FILTER = "2"
 FILTERS = 2  # lab's and QEMU's own
+MOST_ALONE = 3  # users: root, and one each for an image and a QEMU
+
+
+OVERFLOW_GROUP = 65_534  # /proc/sys/kernel/overflowgid: user_namespaces(7)
+
+
+def users_inside() -> tuple[int, int]:
+    """Of which users the QEMU of an ordinary user's is one: the first, and how many, the upper half of those that are
+    mapped, since images' users have low numbers. Raises LabError where there is none but root.
+    """
+    mapped = sum(count for _, _, count in ownspace.table())
+    if mapped < MOST_ALONE:
+        raise LabError("a machine needs subordinate ids, of which QEMU is one", hint=privilege.GIVE_IDS)
+    return mapped // 2, mapped - mapped // 2
+
+
+def user_of(pid: int) -> int:
+    """Whom jail.c makes of process ``pid``."""
+    if not ownspace.here():
+        return FIRST_USER + pid
+    first, among = users_inside()
+    return first + pid % among
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +74,14 @@ class Confinement:
         )
 
     def holds_for(self, pid: int) -> bool:
-        """Whether it is what jail.c makes of process ``pid``, with QEMU's own filter besides."""
-        own = (FIRST_USER + pid,) * 4
+        """Whether it is what jail.c makes of process ``pid``, with QEMU's own filter besides. Of an ordinary user's
+        groups, which may be kept, none has a number in lab's namespace.
+        """
+        own = (user_of(pid),) * 4
+        nobodys = {OVERFLOW_GROUP} if ownspace.here() else set()
         return (
-            (self.users, self.groups, self.supplementary) == (own, own, ())
+            (self.users, self.groups) == (own, own)
+            and set(self.supplementary) <= nobodys
             and self.capabilities == 0
             and self.no_new_privs
             and self.filters >= FILTERS

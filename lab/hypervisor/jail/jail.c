@@ -31,6 +31,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -51,6 +52,12 @@ static char root[PATH_MAX];
 static struct sock_fprog filter;
 static pid_t parent; /* with whose end QEMU's comes, 0 for nobody's */
 
+/* An ordinary user's lab, root of a user namespace of its own, has no users but those that are mapped there: ``among``
+ * of them from ``first`` on. 0: root of the host's.
+ */
+static unsigned int first, among;
+static int keeps_groups; /* of an ordinary user's, one of which opens /dev/kvm; none of them has a number inside */
+
 __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...) {
     int number = errno;
     va_list arguments;
@@ -61,8 +68,10 @@ __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *for
     exit(1);
 }
 
-/* Numbers of processes are unique while these live, and so is a user that is named after one. */
-static uid_t user(void) { return FIRST_USER + (uid_t)getpid(); }
+/* Numbers of processes are unique while these live, and so is a user that is named after one; where users are few, two
+ * QEMUs may be the same one.
+ */
+static uid_t user(void) { return among ? first + (uid_t)getpid() % among : FIRST_USER + (uid_t)getpid(); }
 
 static char *inside(const char *path) {
     char *target;
@@ -85,6 +94,24 @@ static void make_way(const char *path) {
     free(target);
 }
 
+/* What a mount of the host's forbids stays forbidden in an ordinary user's namespace (mount_namespaces(7), "locked"). */
+static unsigned long locked(const char *path) {
+    static const unsigned long known[][2] = {
+        {ST_RDONLY, MS_RDONLY}, {ST_NOSUID, MS_NOSUID},   {ST_NODEV, MS_NODEV},           {ST_NOEXEC, MS_NOEXEC},
+        {ST_NOATIME, MS_NOATIME}, {ST_RELATIME, MS_RELATIME}, {ST_NODIRATIME, MS_NODIRATIME},
+    };
+    struct statvfs about;
+    unsigned long flags = 0;
+    if (!among)
+        return 0;
+    if (statvfs(path, &about) < 0)
+        fail("%s", path);
+    for (size_t each = 0; each < sizeof known / sizeof *known; each++)
+        if (about.f_flag & known[each][0])
+            flags |= known[each][1];
+    return flags;
+}
+
 /* Show a file or folder of the host at its own path in the new root. */
 static void show(const char *path, unsigned long flags) {
     char *target = inside(path);
@@ -97,7 +124,7 @@ static void show(const char *path, unsigned long flags) {
             fail("make %s", target);
     }
     if (mount(path, target, NULL, MS_BIND, NULL) < 0 ||
-        mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | flags, NULL) < 0)
+        mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | flags | locked(path), NULL) < 0)
         fail("mount %s", path);
     free(target);
 }
@@ -149,6 +176,22 @@ static void make_device(const char *words) {
     if (mknod(target, S_IFCHR | 0600, makedev(major, minor)) < 0 || lchown(target, user(), user()) < 0)
         fail("device %s", words);
     free(target);
+}
+
+/* No node that an ordinary user makes can be opened: the host's own is shown, with what its mode says. */
+static void show_device(const char *path) {
+    char *target = inside(path);
+    make_way(path);
+    if (mknod(target, S_IFREG | 0600, 0) < 0 || mount(path, target, NULL, MS_BIND, NULL) < 0)
+        fail("device %s", path);
+    free(target);
+}
+
+static void be_one_of(const char *words) {
+    if (sscanf(words, "%u %u", &first, &among) != 2 || !first || !among) {
+        errno = EINVAL;
+        fail("users %s", words);
+    }
 }
 
 static void make_link(char *words) {
@@ -221,6 +264,10 @@ static void obey(const char *word, char *about) {
         parent = atoi(about);
     else if (!strcmp(word, "filter"))
         read_filter(about);
+    else if (!strcmp(word, "users"))
+        be_one_of(about);
+    else if (!strcmp(word, "groups") && among)
+        keeps_groups = 1;
     else if (!strcmp(word, "root"))
         separate(about);
     else if (!*root)
@@ -244,6 +291,8 @@ static void obey(const char *word, char *about) {
         give_those(about, 0600, DATA);
     else if (!strcmp(word, "device"))
         make_device(about);
+    else if (!strcmp(word, "node"))
+        show_device(about);
     else
         fail("no such order: %s", word);
 }
@@ -310,7 +359,7 @@ static void drop(void) {
             fail("bounding set");
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
         fail("ambient set");
-    if (setgroups(0, NULL) < 0 || setresgid(user(), user(), user()) < 0 || setresuid(user(), user(), user()) < 0)
+    if ((!keeps_groups && setgroups(0, NULL) < 0) || setresgid(user(), user(), user()) < 0 || setresuid(user(), user(), user()) < 0)
         fail("user");
     if (syscall(SYS_capset, &head, none) < 0)
         fail("capabilities");

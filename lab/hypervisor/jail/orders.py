@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import privilege
+from lab.host import ownspace, privilege
 from lab.hypervisor.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
+from lab.hypervisor.jail.confinement import users_inside
 from lab.model import Accelerator
 
 ROOT, FILTER = "root", "filter"  # beside the orders: where the new root is put together; a program for seccomp(2)
@@ -47,6 +48,7 @@ def orders(spec: MachineSpec, qemu: Path, driver: Path) -> str:
     lines = [
         *(f"join {directory / 'cgroup.procs'}" for directory in spec.cgroups),
         *([f"stdin {spec.incoming}"] if spec.incoming else []),
+        *_users(is_kvm=spec.accelerator is Accelerator.KVM),
         *_limits(_largest_file(spec)),
         f"filter {jail / FILTER}",
         f"root {jail / ROOT}",
@@ -75,6 +77,7 @@ def lone_orders(
     folder.chmod(0o711)  # QEMU's user goes through
     lines = [
         f"parent {os.getpid()}",
+        *_users(is_kvm=KVM in devices),
         *_limits(SPARE_BYTES),
         f"filter {jail / FILTER}",
         f"root {jail / ROOT}",
@@ -155,8 +158,18 @@ def _of_libvirt(spec: MachineSpec, driver: Path) -> Iterator[str]:
         yield f"variables {folder}/nvram/{name}_VARS*"
 
 
+def _users(*, is_kvm: bool) -> Iterator[str]:
+    """What a QEMU may be that an ordinary user starts. Its groups can be left or kept, all of them."""
+    if ownspace.here():
+        yield "users {} {}".format(*users_inside())
+        yield from ["groups kept"] if is_kvm else []
+
+
 def _nodes(devices: Sequence[Path]) -> Iterator[str]:
     for path in devices:
+        if ownspace.here():
+            yield f"node {path}"
+            continue
         number = path.stat().st_rdev
         yield f"device {os.major(number)} {os.minor(number)} {path}"
 
