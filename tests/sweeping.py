@@ -36,6 +36,7 @@ fi
 trap 'kill $pause; exit 130' INT TERM
 sleep "$(cat {own}/seconds)" & pause=$!
 wait $pause
+trap '' INT TERM  # from here on it is measured, and is noted to be
 cp -rn {template}/. "$run"
 sed "s/0123456789ab/$(cat {own}/identity)/" {template}/run.json > "$run/run.json.new"
 mv "$run/run.json.new" "$run/run.json"

@@ -309,6 +309,7 @@ def test_a_run_that_arrives_is_an_ordinary_one(sweep: Sweep, run: Path) -> None:
     )
     assert sums.returncode == 0
     assert sweep.place(task, *sent(run)) == placed, "twice is no harm"
+    assert sweep.names() == {load(placed).run.host["identity"]: task.host}
 
 
 def spoilt(files: list[tuple[str, int, str]], data: bytes, how: str) -> tuple[list[tuple[str, int, str]], bytes]:

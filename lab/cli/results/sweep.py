@@ -173,12 +173,11 @@ def _across(sweep: Sweep) -> None:
     from lab.reports.hosts import show, write
 
     try:
-        show(
-            write(
-                [sweep.path / "runs"], sweep.path / "hosts", command=("lab", "hosts", str(sweep.path)),
-                skipped=lambda error: say(f"lab: {error.message}"),
-            )
+        written = write(
+            [sweep.path / "runs"], sweep.path / "hosts", names=sweep.names(),
+            command=("lab", "hosts", str(sweep.path)), skipped=lambda error: say(f"lab: {error.message}"),
         )  # fmt: skip
+        show(written)
     except LabError as error:
         say(f"lab hosts {sweep.path}: {error}")
 

@@ -98,11 +98,14 @@ class Driver:
     def _reachable_futures(self) -> bool:
         return any(future.key.split("/")[1] not in self._given_up for future in self._futures)
 
-    def _ask(self, host: str, request: Request, name: str, resource: str, then: Callable[[Any], None]) -> Any:
+    def _ask(
+        self, host: str, request: Request, name: str, resource: str, then: Callable[[Any], None], after: int = 0
+    ) -> Any:
+        """Let dask ask ``host`` as soon as its ``resource`` is free, those with a low ``after`` first."""
         retries = 0 if request.do is Do.FORGET else self.sweep.plan.retries
         future = self._client.submit(
             ask, request.line(), name, key=f"{request.do}/{host}/{name}/{time.time_ns()}", resources={resource: 1},
-            retries=retries, pure=False,
+            retries=retries, pure=False, priority=-after,
         )  # fmt: skip
         self._futures.add(future)
         future.add_done_callback(lambda done: self._inbox.put(lambda: self._take(done, then)))
@@ -167,7 +170,7 @@ class Driver:
                 self._confirm(task)
 
         request = self._request(Do.MEASURE, task.id, task.scenario)
-        self._measuring[task.id] = self._ask(task.host, request, task.id, resource_of(task.host), then)
+        self._measuring[task.id] = self._ask(task.host, request, task.id, resource_of(task.host), then, task.number)
 
     def _confirm(self, task: Task) -> None:
         """Its host may forget it. If that can't be said now, the next ``--resume`` does."""
@@ -193,22 +196,24 @@ class Driver:
 
     def _lose(self, host: str, why: str, given_up: bool) -> None:
         """A host's worker has ended, or did not begin."""
-        if self._told.get(host) != why:
+        news = given_up or self._told.get(host) != why
+        if news:
             self._told[host] = why
-            say(f"lab: {host}: {why}")
-        for name, task in list(self._left.items()):
-            if task.host == host and (state := self._told.pop(name, "")):
-                self._deaths[name] = self._deaths.get(name, 0) + (state == State.MEASURING)
-                self.sweep.note(name, State.PENDING, f"its worker ended: {why}")
-                if self._deaths[name] > MOST_DEATHS and (future := self._measuring.pop(name, None)) is not None:
-                    self._futures.discard(future)
-                    future.cancel()
-                    self._end(task, State.FAILED, f"{self._deaths[name]} workers ended while measuring it: {why}")
+            say(f"lab: {host}: {why}{'; given up' if given_up else ''}")
         if given_up:
             self._given_up[host] = why
-            for name, task in self._left.items():
-                if task.host == host:
-                    self.sweep.note(name, State.PENDING, f"{host} can't be reached: {why}")
+        for name, task in list(self._left.items()):
+            if task.host != host:
+                continue
+            if state := self._told.pop(name, ""):
+                self._deaths[name] = self._deaths.get(name, 0) + (state == State.MEASURING)
+                self.sweep.note(name, State.PENDING, f"its worker ended: {why}")
+            elif news:
+                self.sweep.note(name, State.PENDING, f"{host} is not there: {why}")
+            if self._deaths.get(name, 0) > MOST_DEATHS and (future := self._measuring.pop(name, None)) is not None:
+                self._futures.discard(future)
+                future.cancel()
+                self._end(task, State.FAILED, f"{self._deaths[name]} workers ended while measuring it: {why}")
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:

@@ -189,6 +189,14 @@ class Sweep:
         """The tasks whose hosts know that their results have arrived."""
         return {event["task"] for event in self.events() if event.get("confirmed")}
 
+    def names(self) -> dict[str, str]:
+        """What the sweep calls each host, by the identity that its runs tell."""
+        found: dict[str, str] = {}
+        for task in self.tasks:
+            if task.host not in found.values() and (self.path / RUNS / task.id).is_dir():
+                found[str(RunFolder.open(self.path / RUNS / task.id).run.host.get("identity", ""))] = task.host
+        return found
+
     def place(self, task: Task, files: Sequence[Sequence[Any]], data: bytes) -> Path:
         """Put a run where it belongs, once each of its ``files`` (name, bytes, SHA-256) is what its host says.
 
