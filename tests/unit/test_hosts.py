@@ -222,6 +222,7 @@ def test_what_is_known_of_a_fleet_comes_out_whatever_its_seconds_are(tmp_path: P
         means += row["low"] <= 1.5 <= row["high"]
         ahead += row["next_low"] <= truths[f"{5:012x}"]["container", "boot.total"] <= row["next_high"]
         assert (row["hosts"], row["runs"]) == (5, 5)
+        assert row["tau2"] < 0.25, "that of seconds would be 1.8"
         shutil.rmtree(tmp_path / "next")
     assert is_above(means, 4, 0.95)
     assert is_above(ahead, 4, 0.90)
@@ -412,6 +413,14 @@ def test_what_was_measured_is_drawn_whatever_it_is(tmp_path: Path, quantity: str
         written = write([tmp_path], tmp_path / "out")
     assert [figure.chart.panels[0].kind for figure in figures(written.merged)] == ["forest"]
     assert written.files[-1].is_file()
+
+
+def test_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    write_fleet(tmp_path, Fleet(hosts=3))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match="can't be made") as caught:
+        write([tmp_path], tmp_path / "file" / "out")
+    assert "--out" in caught.value.hint
 
 
 @pytest.mark.parametrize("made", [False, True])

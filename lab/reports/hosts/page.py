@@ -16,7 +16,7 @@ from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.inference.judge import judgement
 from lab.analysis.many import as_text
 from lab.analysis.quantities import format_ratio, format_ratios, is_headline, some
-from lab.errors import LabError
+from lab.errors import LabError, ResultsError
 from lab.host.survey.virtualisation import NESTED
 from lab.reports import exports
 from lab.reports.drawing import looks_of, picture
@@ -84,9 +84,12 @@ def write(
     is there to hear of it.
     """
     found = merged(folders, names=names, skipped=skipped)
-    with writing(out):
-        plots = out / "plots"
+    plots = out / "plots"
+    try:
         plots.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{out} can't be made: {error.strerror}", hint="--out DIR") from error
+    with writing(out):
         files: list[Path] = []
         drawn = list(figures(found))
         for figure in drawn:
