@@ -316,6 +316,7 @@ def test_names_and_texts_of_runs_are_text_everywhere(tmp_path: Path) -> None:
         assert "<img" not in text
         assert "\u202e" not in text
         assert "\x1b" not in text
+        assert str(root) not in text
         assert len(re.findall("<script", text)) == (2 if page.name == "index.html" else 0)
     entries(site)
     assert all(re.fullmatch(r"(data|runs|changes)/[a-z0-9-]+\.(js|html)", name) for name in files(site))

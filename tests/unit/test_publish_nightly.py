@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(0)]
 
 Floats = NDArray[np.float64]
 Nights = Callable[[np.random.Generator, int], Floats]
-LINES, SITES, NIGHTS, LOOKED_AT = 30, 100, 200, 300
+LINES, SITES, NIGHTS, SERIES, LOOKED_AT = 30, 100, 200, 300, 100
 
 
 def carried(share: float) -> Nights:
@@ -58,7 +58,7 @@ def test_who_looks_every_night_sees_more_and_how_much() -> None:
         values = chance.normal(size=NIGHTS)
         ever += any(change_points(values[:count], ALPHA) for count in range(20, NIGHTS + 1))
     tell(f"every night: {ever} of {LOOKED_AT}")
-    assert ever <= 0.12 * LOOKED_AT
+    assert ever <= 0.33 * LOOKED_AT
 
 
 def test_nights_that_depend_on_each_other_raise_more_alarms_and_are_marked() -> None:
@@ -67,12 +67,12 @@ def test_nights_that_depend_on_each_other_raise_more_alarms_and_are_marked() -> 
     for share in (0.2, 0.4):
         nights = carried(share)
         alarms = marked = 0
-        for _ in range(LOOKED_AT):
+        for _ in range(SERIES):
             values = nights(chance, NIGHTS)
             found = change_points(values, ALPHA)
             alarms += bool(found)
             marked += bool(found) and dependence(values, found)[1]
-        tell(f"correlation {share}: {alarms} alarms of {LOOKED_AT}, {marked} of them marked")
+        tell(f"correlation {share}: {alarms} alarms of {SERIES}, {marked} of them marked")
         rates[share] = alarms, marked
     assert rates[0.4][0] > rates[0.2][0]
     assert rates[0.4][1] > 0.5 * rates[0.4][0]

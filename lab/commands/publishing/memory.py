@@ -21,7 +21,7 @@ from lab.errors import ResultsError
 from lab.reports.site.feed import Seen
 from lab.results.store import PARQUET, PROGRESS, RUN, SAMPLES
 
-SCHEMA = f"1/{__version__}"
+SCHEMA = f"2/{__version__}"
 """Another one, and all is read again."""
 
 TABLES = """
@@ -40,6 +40,7 @@ class Memory:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
+        self._looked_up: set[str] = set()
 
     def recall(self, name: str, fingerprint: str) -> tuple[About, list[Point]] | None:
         """What was read of a run, if its files are still those."""
@@ -58,14 +59,18 @@ class Memory:
         """What was read so far stays, even if this publishing does not end."""
         self._sql.commit()
 
-    def forget_all_but(self, names: set[str]) -> None:
-        """Of runs that are gone nothing is kept."""
-        kept = {_key(name) for name in names}
-        gone = [row for row in self._sql.execute("SELECT name FROM run").fetchall() if row[0] not in kept]
-        self._sql.executemany("DELETE FROM run WHERE name = ?", gone)
+    def forget_all_but(self, names: set[str], files: set[str]) -> None:
+        """Nothing is kept of runs and pages that are gone, nor of lines as they were."""
+        runs = {_key(name) for name in names}
+        tables = (("run", "name", runs), ("page", "file", files), ("place", "line", self._looked_up))
+        for table, column, kept in tables:
+            known = self._sql.execute(f"SELECT {column} FROM {table}").fetchall()
+            gone = [row for row in known if row[0] not in kept]
+            self._sql.executemany(f"DELETE FROM {table} WHERE {column} = ?", gone)
 
     def places(self, line: str, fingerprint: str) -> tuple[int, ...] | None:
         """Where a line of exactly these values was found to change."""
+        self._looked_up.add(line)
         found = self._sql.execute(
             "SELECT places FROM place WHERE line = ? AND print = ?", (line, fingerprint)
         ).fetchone()
@@ -119,8 +124,8 @@ def opened(path: Path) -> Iterator[Memory]:
             connection.executescript(TABLES)
             told = dict(connection.execute("SELECT key, value FROM site").fetchall())
             if known == 0 or told.get("schema") != SCHEMA:
-                connection.execute("DELETE FROM run")
-                connection.execute("DELETE FROM page")
+                for table in ("run", "page", "place"):
+                    connection.execute(f"DELETE FROM {table}")
                 connection.execute("REPLACE INTO site VALUES ('schema', ?)", (SCHEMA,))
                 connection.execute("PRAGMA user_version = 1")
             with connection:

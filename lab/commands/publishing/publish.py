@@ -102,8 +102,9 @@ def publish(target: Path, results: Path, wanted: Wanted, render: Callable[[Path]
         url = f"{wanted.url.rstrip('/')}/" if wanted.url else ""
         put(target, FEED, feed(site, identity, seen, began, url))
         put(target, INDEX, page.index(site, about_data, now).encode())
-        removed = remove_others(target, set(referenced(site, files)))
-        memory.forget_all_but({path.name for path in paths})
+        kept = set(referenced(site, files))
+        removed = remove_others(target, kept)
+        memory.forget_all_but({path.name for path in paths}, kept)
     return Published(
         index=target / INDEX, runs=len(runs), read=read, unreadable=len(unreadable), lines=len(lines),
         changes=len(site.events), new_changes=new, reports_written=reports, files_written=written + changes,
@@ -130,7 +131,7 @@ def _read(
             abouts[path] = about(folder)
             new[path] = folder.run
         except LabError as error:
-            unreadable.append(error.message)
+            unreadable.append(_wrong(error, path.parent))
     comparisons = {path: run for path, run in new.items() if not abouts[path].kind}
     told = 0
 
@@ -143,13 +144,18 @@ def _read(
     found: dict[Path, list[Point]] = {path: [] for path in new if path not in comparisons}
     broken: list[LabError] = []
     found |= points(comparisons, everything=everything, skipped=broken.append, progress=progress)
-    unreadable += list(dict.fromkeys(error.message for error in broken))
+    unreadable += list(dict.fromkeys(_wrong(error, paths[0].parent) for error in broken))
     for path in new:
         of_run = found.get(path, [])  # what holds no observation is listed all the same
         known[path] = abouts[path], of_run
         memory.keep(path.name, prints[path], abouts[path], of_run)
     memory.save()
     return known, len(new), unreadable
+
+
+def _wrong(error: LabError, results: Path) -> str:
+    """What is wrong with a run, without where the results lie: the site may be public."""
+    return error.message.replace(f"{results}/", "")
 
 
 def _places(memory: Memory, values: Floats, level: float) -> tuple[int, ...]:
@@ -248,7 +254,7 @@ def _changes(target: Path, site: Site, order: Sequence[Path], memory: Memory) ->
             compared = difference(load(before), load(after))
             text = page.change(site, event, compared)
         except LabError as error:
-            text = page.change(site, event, error.message)
+            text = page.change(site, event, _wrong(error, before.parent))
         put(target, file, text.encode("utf-8", "replace"))
         memory.note(file, mark)
         written += 1

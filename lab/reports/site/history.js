@@ -66,7 +66,7 @@ function drawHistory(line, points, started, first, width, height) {
     const time = begin + ((end - begin) * index) / (dates - 1);
     const anchor = index === 0 ? "start" : index === dates - 1 ? "end" : "middle";
     const words = svg("text", { class: "words", x: x(time), y: height - 8, "text-anchor": anchor });
-    words.textContent = dateOf(time);
+    words.textContent = end - begin < dates * 86400 ? momentOf(time) : dateOf(time);
     parts.push(words);
   }
   const shown = length - first;
