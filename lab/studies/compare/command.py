@@ -284,7 +284,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     here = facts.provenance()
     if here.get("identity") != run.host.get("identity"):
         raise ResultsError(f"{run.name} was measured on another host", hint="start a new run here")
-    if bool(run.host.get("rootless")) != here["rootless"]:
+    if bool(run.host.get("rootless")) != bool(here.get("rootless")):
         raise ResultsError(f"{run.name} was root's, and this is not, or the other way round", hint="start a new run")
     if run.schema != SCHEMA:
         raise ResultsError(
