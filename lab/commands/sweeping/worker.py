@@ -30,7 +30,7 @@ from lab.commands.output import harmless
 from lab.commands.sweeping.engine import SETTINGS, Security, Worker, get_worker, hush
 from lab.commands.sweeping.wire import ENDS, State, read_answer
 from lab.errors import UsageError
-from lab.host import private
+from lab.host import private, privilege
 from lab.host.command import tail
 from lab.host.home import home
 
@@ -216,7 +216,7 @@ def work(orders: Orders, *, leased: bool) -> None:
 
     Raises UsageError for root that obeys another host.
     """
-    if os.geteuid() == 0 and (orders.contact or not leased):
+    if privilege.user_id() == 0 and (orders.contact or not leased):
         raise UsageError(
             "a worker executes what its scheduler sends, and is not root's",
             hint="docs/sweeping.md: useradd sweep",
