@@ -139,7 +139,7 @@ class SharedParts:
             Launcher.start(
                 self.session.id,
                 self.scratch / "containers",
-                cleanup=self.session.cleaner,
+                cleanup=strays.cleaner(self.session.directory) if privilege.is_rootless() else self.session.cleaner,
                 company=[os.getpid()] if detached else [],
                 description=f"lab instance {detached}" if detached else "",
             )

@@ -14,11 +14,14 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from lab.host.home import runtime_root
+from lab.host.session import ledger
 from lab.host.session.ledger import Resource, ResourceKind, is_of_this_boot, resources, stale_sessions
 
 KILL_SECONDS = 10.0
@@ -31,18 +34,54 @@ def own_namespace() -> Resource:
     return Resource(kind=ResourceKind.NAMESPACE, name=_namespace_of("self"))
 
 
+def cleaner(session: Path) -> list[str]:
+    """The command that ends what is left in its own namespace of a dead session, and then removes the session."""
+    return [sys.executable, "-P", "-m", "lab.host.session.strays", str(session)]
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m lab.host.session.strays FOLDER``: the launcher's last act in a namespace of lab's own, in which
+    whatever no living session shares is the dead one's: a QEMU that was started a moment ago, and is in no ledger.
+    """
+    folder, own = Path(arguments[0]), own_namespace().name
+    stale = stale_sessions()
+    if folder in stale and own not in _living(stale):
+        kept = _ancestors()
+        deadline = time.monotonic() + KILL_SECONDS
+        while (found := _within({own}).keys() - kept) and time.monotonic() < deadline:
+            for pid in found:
+                _kill(pid, own)
+    return ledger.main(arguments)
+
+
+def _ancestors() -> set[int]:
+    """This process, and those that have started it."""
+    found, pid = set(), os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return found
+
+
 def end_strays() -> None:
     """SIGKILL everything in the marked namespaces of dead sessions that no living session shares."""
     stale = [folder for folder in stale_sessions() if is_of_this_boot(folder)]
     if not stale:
         return
     dead = {name for folder in stale for name in _namespaces(folder)}
-    living = {name for folder in runtime_root().iterdir() if folder not in stale for name in _namespaces(folder)}
-    names = {name for name in dead - living if len(name.splitlines()) > MARKED}
+    names = {name for name in dead - _living(stale) if len(name.splitlines()) > MARKED}
     deadline = time.monotonic() + KILL_SECONDS
     while (found := _within(names)) and time.monotonic() < deadline:
         for pid, namespace in found.items():
             _kill(pid, namespace)
+
+
+def _living(stale: Sequence[Path]) -> set[str]:
+    """The namespaces of all sessions but the dead."""
+    return {name for folder in runtime_root().iterdir() if folder not in stale for name in _namespaces(folder)}
 
 
 def _namespaces(session: Path) -> set[str]:
@@ -76,3 +115,7 @@ def _kill(pid: int, namespace: str) -> None:
                 select.select([descriptor], [], [], KILL_SECONDS)
         finally:
             os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""A machine of an ordinary user's: QEMU is a subordinate id, shut in as root's is, and ends with lab."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from students import COUNT, FIRST, USER, Student, can_read_lab, enrolled
+
+from lab.hypervisor.guest.artefacts import prepare_guest
+from lab.inside.build import program
+
+pytestmark = pytest.mark.nightly
+SECONDS = 120.0
+
+
+@pytest.fixture
+def student(missing: Callable[[str], None], lab_home: Path, busybox_root: Path) -> Iterator[Student]:
+    """With an image, and with the guest and the helper that root has made, which take minutes."""
+    if shutil.which("newuidmap") is None:
+        missing("newuidmap, of the package uidmap")
+    if not can_read_lab():
+        missing("checkout that others than root may read")
+    guest = prepare_guest(lab_home).kernel.parent
+    # short, for libvirt's sockets
+    with tempfile.TemporaryDirectory(prefix="l-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with enrolled(Path(folder)) as made:
+            for source in (guest, program().parent):
+                shutil.copytree(source, made.store / source.parent.name / source.name, symlinks=True)
+            for path in (made.home / ".local", *(made.home / ".local").rglob("*")):
+                os.chown(path, USER, USER, follow_symlinks=False)
+            archive = made.folder / "small.tar"
+            shutil.make_archive(str(archive.with_suffix("")), "tar", busybox_root)
+            made.must("image", "import", str(archive), "small")
+            yield made
+            wait_until(lambda: made.left() == [])
+
+
+def test_it_is_confined_and_ends_with_lab(student: Student) -> None:
+    assert student.must("run", "--on", "microvm", "small", "--", "id", "-u").strip() == "0"
+    lab = student.begin("run", "--on", "microvm", "small", "--", "sleep", "4721")
+    wait_until(lambda: any("qemu-system" in line for line in student.processes().values()))
+    pid = next(pid for pid, line in student.processes().items() if "qemu-system" in line)
+
+    def status() -> dict[str, list[str]]:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+
+    wait_until(lambda: status()["NoNewPrivs"] == ["1"])
+    found = status()
+    users = {int(user) for name in ("Uid", "Gid") for user in found[name]}
+    assert len(users) == 1
+    assert FIRST + COUNT // 2 - 1 <= users.pop() < FIRST + COUNT
+    assert {found[name][0] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert found["Groups"] == []
+    seen = {line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
+    assert not seen & {"/etc", "/home", "/proc", "/usr", "/var", str(student.home)}
+    lab.kill()
+    lab.communicate()
+    wait_until(lambda: student.left() == [])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
