@@ -95,5 +95,5 @@ def here(function: Callable[[], T]) -> T:
     return function()
 
 
-LOOPBACK = cast("Network", SimpleNamespace(run_in=here))
+LOOPBACK = cast("Network", SimpleNamespace(run_in=here, clients=frozenset()))
 """A Network whose only place is the host's own loopback."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hostile import Entry, archive, compressed, digest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lab.errors import ImageError
@@ -42,6 +42,7 @@ ENTRIES = st.builds(
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENTRIES, max_size=7))
+@example([Entry(name=b".wh.a", kind=b"0"), Entry(name=b"b", kind=b"1", link=b"a")])  # a link to a deletion
 def test_two_readers_agree_on_every_archive_and_nothing_outside_changes(
     tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]
 ) -> None:

@@ -72,8 +72,8 @@ def test_an_image_alone_joins_its_limit_by_itself() -> None:
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_further_commands_share_the_applications_limit(design: Design) -> None:
-    script = handover(design).files()["enter"].decode()
-    assert script == f'echo $$ >{CGROUPS[design.user_space]}/cgroup.procs\nexec chroot /run/lab/image "$@"\n'
+    script = handover(design).files()["serve"].decode()
+    assert f" --root /run/lab/image --group {CGROUPS[design.user_space]} " in script
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -146,11 +146,11 @@ def test_an_application_that_is_typed_to_has_a_port_for_it(design: Design, termi
     process = Process(argv=("sh",))
     plain = Handover(design=design, hostname="h", process=process).files()
     typed = Handover(design=design, hostname="h", process=process, interactive=True, terminal=terminal).files()
-    assert b"PORTS=6\n" in plain["settings"]
-    assert b"PORTS=7\n" in typed["settings"]
+    assert b"PORTS=5\n" in plain["settings"]
+    assert b"PORTS=6\n" in typed["settings"]
     assert b"interact" not in plain["application"]
     option = b"--terminal " if terminal else b""
     assert (
-        b"inside interact " + option + b"--status-fd 3 /dev/vport0p7 -- /bin/busybox env -i" in typed["application"]
+        b"inside interact " + option + b"--status-fd 3 /dev/vport0p6 -- /bin/busybox env -i" in typed["application"]
     )
     assert (b"init --terminal 33x101 --status-fd 3" in typed["application"]) == (terminal is not None)

@@ -301,6 +301,9 @@ class Extractor:
             raise ImageError(f"an archive links {os.fsdecode(member.name)!r} to a deletion", hint=REFUSED)
         origin = self._open(folder, path) if folder else os.dup(self._root)
         try:
+            status = os.stat(source, dir_fd=origin, follow_symlinks=False)
+            if self._whiteouts and stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(0, 0):
+                raise ImageError(f"an archive links {os.fsdecode(member.name)!r} to what it deletes", hint=REFUSED)
             os.link(source, name, src_dir_fd=origin, dst_dir_fd=directory, follow_symlinks=False)
         finally:
             os.close(origin)

@@ -69,6 +69,8 @@ PAUSED = (
     "A copy that stands still and keeps its memory: a container by its cgroup's freezer (of Docker's its Engine is "
     "asked), a virtual machine by its vCPUs"
 )
+REQUESTED = "Copies requested together, each from its own request until it was ready"
+RESTORED = "Copies restored together, each from its own request until it was ready"
 STOCKED = (
     "From a request until the first correct answer: started for it, and out of a stock of {size} that stood ready, "
     "each replaced by a new one as soon as it was taken"
@@ -233,7 +235,7 @@ def _sections(loaded: Loaded, found: list[Taken]) -> Iterator[Section]:
             title="Restored at once",
             gist="copies of one that was saved",
             paragraphs=(*([FORKS] if forks else []), *(f"Not {arm}: {why}." for arm, why in left_out.items())),
-            table=_crowds(loaded, forks) if forks else None,
+            table=_crowds(loaded, forks, RESTORED) if forks else None,
         )
     if holds := memory(loaded):
         yield Section(title="What they hold", gist="memory of copies that stand", table=_memory(loaded, holds))
@@ -279,7 +281,7 @@ def _memory(loaded: Loaded, holds: list[Memory]) -> Table:
     return Table(caption=HOLDS, corner="backend", columns=tuple(Cell(text=text) for text in heads), rows=tuple(rows))
 
 
-def _crowds(loaded: Loaded, rows: list[Taken]) -> Table:
+def _crowds(loaded: Loaded, rows: list[Taken], caption: str = REQUESTED) -> Table:
     """Of copies together the quickest, the middle one and the last are told: they are no sample of anything."""
     stamps = {arm.label: stamp(arm) for arm in loaded.all_arms}
     told = []
@@ -296,7 +298,7 @@ def _crowds(loaded: Loaded, rows: list[Taken]) -> Table:
         cells += [Cell(text=format_value(float(value), "seconds")) for value in shown]
         told.append(Row(header=each.arm, note=stamps[each.arm], cells=tuple(cells)))
     return Table(
-        caption="Copies requested together, each from its own request until it was ready",
+        caption=caption,
         corner="backend",
         columns=tuple(Cell(text=text) for text in ("copies", "the quickest", "the middle one", "the last")),
         rows=tuple(told),
