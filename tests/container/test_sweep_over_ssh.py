@@ -27,7 +27,7 @@ from lab.commands.sweeping.wire import State
 from lab.commands.sweeping.worker import LEASE_SECONDS
 from lab.host.home import home
 
-pytestmark = [pytest.mark.nightly, pytest.mark.slow]
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.alone]  # its links are in the host's own namespace
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
 RUNS, NAMES = 3, ("alpha", "beta")
