@@ -6,12 +6,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MOST = 8192  # NR_CPUS of arch/x86/Kconfig at its largest
+
 
 def numbers(text: str) -> list[int]:
-    """What a list names, in its order. Raises ValueError."""
+    """What a list names, in its order. Raises ValueError, also for a number that no kernel gives a CPU."""
     found: list[int] = []
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
+        if int(last or first) >= MOST:
+            raise ValueError(f"there is no CPU {last or first}")
         found += range(int(first), int(last or first) + 1)
     return found
 

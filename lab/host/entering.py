@@ -29,6 +29,7 @@ from lab.host.home import home, runtime_root
 
 SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 KVM = Path("/dev/kvm")
+FOR_ALL = stat.S_IROTH | stat.S_IWOTH
 TIMEOUT_SECONDS = 20.0
 DONE = b"mapped"
 MAPPING = "apt-get install uidmap; /etc/subuid and /etc/subgid say which are yours (subuid(5))"
@@ -129,10 +130,10 @@ def join(pid: int) -> None:
 
 
 def _leave_groups() -> None:
-    """Unless /dev/kvm can be opened, since one of them may be why. A namespace knows none of them by a number, so
-    that all are kept or none; what runs in a container or a jail without KVM has left them.
+    """Unless /dev/kvm can be opened by some alone, since one of them may be why. A namespace knows none of them by a
+    number, so that all are kept or none; what runs in a container or a jail without KVM has left them.
     """
-    if not os.access(KVM, os.R_OK | os.W_OK):
+    if not os.access(KVM, os.R_OK | os.W_OK) or KVM.stat().st_mode & FOR_ALL == FOR_ALL:
         os.setgroups([])
 
 

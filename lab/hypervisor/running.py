@@ -24,10 +24,10 @@ from lab.hypervisor.channels.keyboard import Keyboard
 from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.domain import Port
 from lab.hypervisor.ending import Made, take_down
+from lab.images.process import DEFAULT_PATH
 from lab.model import Completed, Phase, Process, TerminalSize
 
 CONNECT_TIMEOUT_SECONDS = 30.0
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MOST_BYTES = 16 << 20
 LOOK_SECONDS = 0.25  # how often what a command has written is looked at
 BOOT_TIMEOUT_SECONDS = 180.0  # a full Debian, emulated, on a busy host
@@ -122,7 +122,7 @@ class RunningGuest(ABC):
         Raises as `begin` does, and LabError when it writes more than 16 MiB to a stream, or runs longer than
         ``timeout_seconds``; it is then killed.
         """
-        environment = {"PATH": PATH, **self._wanted.handover.process.environment}
+        environment = {"PATH": DEFAULT_PATH, **self._wanted.handover.process.environment}
         process = Process(argv=tuple(argv), environment=environment, working_directory="/", uid=0, gid=0)
         deadline = now() + timeout_seconds
         with ExitStack() as opened:
@@ -131,10 +131,12 @@ class RunningGuest(ABC):
             source.seek(0)
             files = {"stdin": source.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
             command = opened.enter_context(self.begin(process, **files, terminal=None))
-            while (code := command.wait(min(LOOK_SECONDS, _until(deadline)))) is None:
+            code = None
+            while code is None:
+                code = command.wait(min(LOOK_SECONDS, _until(deadline)))
                 if max(os.fstat(file.fileno()).st_size for file in (out, err)) > MOST_BYTES:
                     raise LabError(f"{' '.join(argv)} wrote more than {MOST_BYTES >> 20} MiB in {self._wanted.name}")
-                if now() > deadline:
+                if code is None and now() > deadline:
                     raise LabError(f"{argv[0]} did not end within {timeout_seconds:g} s in {self._wanted.name}")
             out.seek(0)
             err.seek(0)

@@ -61,7 +61,7 @@ class RunFolder:
         folder = cls(path, replace(run, name=path.name))
         folder._write_run()
         (path / SAMPLES).touch()
-        _sync_directory(path)
+        sync(path)
         return folder
 
     @classmethod
@@ -396,14 +396,15 @@ def _replace(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-        _sync_directory(path.parent)
+        sync(path.parent)
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise ResultsError(f"{path} can't be written: {error.strerror}", hint="free some disk space") from error
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Return when the file, or what the folder lists, is on the disk (fsync(2))."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -118,6 +118,8 @@ def test_what_a_command_writes_has_a_bound(
     monkeypatch.setattr(running, "MOST_BYTES", 1 << 20)
     with pytest.raises(LabError, match="more than 1 MiB"):
         Guest(server[1]).execute(["yes"], timeout_seconds=SECONDS)
+    with pytest.raises(LabError, match="more than 1 MiB"):  # also where it ends before anybody looks
+        Guest(server[1]).execute(["head", "-c", str((1 << 20) + 1), "/dev/zero"], timeout_seconds=SECONDS)
 
 
 def test_streams_and_exit_codes(server: tuple[Instance, GuestCommands, object]) -> None:

@@ -121,7 +121,7 @@ def test_what_is_typed() -> None:
     assert parse("0/0-1/2", topology) == Placement(lab=(0,), client=(0, 1), instances=(2,))
     assert not parse("off", topology)
     assert parse("auto", topology) == place(topology)
-    for wrong in ("", "yes", "0/1", "0//1", "0/1/a", "0/1/3-2", "0/1/3"):
+    for wrong in ("", "yes", "0/1", "0//1", "0/1/a", "0/1/3-2", "0/1/3", "0/1/2-99999999999"):
         with pytest.raises(UsageError):
             parse(wrong, topology)
 

@@ -26,7 +26,7 @@ from lab.experiment.scenario import SHIPPED, load
 from lab.host import private
 from lab.host.home import home
 from lab.results.record import Ending
-from lab.results.store import RunFolder
+from lab.results.store import RunFolder, sync
 
 MANIFEST = "manifest.json"
 PIECE_BYTES = 1 << 20
@@ -142,9 +142,9 @@ class Host:
         manifest = {"run": run.path.name, "image": run.run.image.get("digest", ""), "files": list(_files(run.path))}
         new = place / f"{MANIFEST}.new"
         private.write_text(new, json.dumps(manifest))
-        _sync(new)
+        sync(new)
         new.replace(place / MANIFEST)
-        _sync(place)
+        sync(place)
 
     def _compared(self, request: Request, place: Path) -> RunFolder:
         """A complete run: begun here, or by an attempt that was interrupted."""
@@ -188,14 +188,6 @@ def _files(root: Path) -> Iterator[tuple[str, int, str]]:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 yield str(path.relative_to(root)), file.tell(), digest
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def serve(scenarios: Sequence[Path], lab: tuple[str, ...] = LAB) -> None:

@@ -29,7 +29,7 @@ from lab.commands.sweeping.wire import ENDS, State
 from lab.errors import LabError, ResultsError
 from lab.host import private
 from lab.results.record import Ending
-from lab.results.store import RunFolder
+from lab.results.store import RunFolder, sync
 
 SWEEP, EVENTS, RUNS, DIGESTS, LOCK = "sweep.json", "events.jsonl", "runs", "digests", ".lock"
 SWEEPS = "sweeps"
@@ -89,7 +89,7 @@ class Sweep:
                 folder.mkdir(parents=True)
             _write(path / f"{SWEEP}{PART}", json.dumps(head, indent=1).encode())
             (path / f"{SWEEP}{PART}").replace(path / SWEEP)
-            _sync(path)
+            sync(path)
         except OSError as error:
             raise ResultsError(f"{path} can't be made: {error.strerror}", hint="df -h shows free space") from error
         return found
@@ -212,7 +212,7 @@ class Sweep:
             sums = "".join(f"{digest}  {name}\n" for name, _, digest in files)
             _write(self.path / DIGESTS / f"{task.id}.sha256", sums.encode(), os.O_TRUNC)
             part.replace(target)
-            _sync(target.parent)
+            sync(target.parent)
         except OSError as error:
             raise ResultsError(f"{part} can't be written: {error.strerror}", hint="df -h shows free space") from error
         finally:
@@ -272,7 +272,7 @@ def _unpack(folder: Path, files: Sequence[Sequence[Any]], data: bytes) -> None:
     if len(left):
         raise ResultsError(f"{len(left)} bytes arrived that belong to no file", hint="look at that host")
     for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _sync(each)
+        sync(each)
 
 
 def _write(path: Path, data: bytes | memoryview, flags: int = os.O_TRUNC) -> None:
@@ -282,14 +282,6 @@ def _write(path: Path, data: bytes | memoryview, flags: int = os.O_TRUNC) -> Non
         while view:
             view = view[file.write(view) :]
         os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def unfinished(sweep: Sweep) -> LabError | None:

@@ -20,11 +20,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lab.host import procstat
 from lab.host.home import runtime_root
 from lab.host.session import ledger
 from lab.host.session.ledger import Resource, ResourceKind, is_of_this_boot, resources, stale_sessions
 
 KILL_SECONDS = 10.0
+PARENT = 1  # of the fields behind the program's name: proc_pid_stat(5)
 MARKED = 3
 """Lines of a name: the number, root, and one part of a range; whatever has more is marked."""
 
@@ -60,7 +62,7 @@ def _ancestors() -> set[int]:
     while pid > 0 and pid not in found:
         found.add(pid)
         try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            pid = int(procstat.fields(pid)[PARENT])
         except OSError:
             break
     return found
