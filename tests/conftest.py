@@ -256,3 +256,12 @@ def failure(argv: list[str]) -> str:
         return str(error)
     lines = (done.stderr or done.stdout).strip().splitlines() or [f"{argv[0]} exited with {done.returncode}"]
     return "" if done.returncode == 0 else lines[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brought_backends_are_forgotten() -> Iterator[None]:
+    """What a file's tests brought (a disk, a runtime of one's own) is a backend to the rest of its process."""
+    yield
+    if registry := sys.modules.get("lab.backends.registry"):
+        registry._admitted.clear()
+        registry._words.clear()
