@@ -2,12 +2,13 @@
 
 typer has pydantic turn every argument into its annotation's type, and imports it for that: 60 ms for ``lab ps``. Text
 is text and a default is of its type before that, so only the others (numbers, paths, choices given on the command
-line) are left to typer. Should typer no longer ask what is put in here, everything goes its way, only slower.
+line) are left to typer. It has no setting for that; what is replaced here is one public method of its parameters.
+Should typer no longer ask it, everything goes typer's way, only slower.
 """
 
 from __future__ import annotations
 
-from typing import Any, get_args, get_origin
+from typing import Any
 
 
 def spare(command: Any) -> None:
@@ -19,36 +20,30 @@ def spare(command: Any) -> None:
 
 
 def spared(parameters: list[Any]) -> list[Any]:
-    """The same parameters, those that typer has not begun to convert taken as they are."""
+    """The same parameters, each of which takes what it is given as it is where that is enough."""
     for parameter in parameters:
         known = getattr(parameter, "type_descriptor", None)
-        if known is not None and known.parameter_info.parser is None and parameter._runtime_param is None:
-            parameter._runtime_param = _AsItIs(known.annotation)
+        asked = getattr(parameter, "get_runtime_param", None)
+        if known is not None and known.parameter_info.parser is None and not isinstance(asked, _AsItIs):
+            parameter.get_runtime_param = _AsItIs(known.annotation, asked)
     return parameters
 
 
 class _AsItIs:
-    """In place of what typer makes for a parameter (its ``get_runtime_param``)."""
+    """In place of what typer makes to convert a parameter's value, which is made when it is needed."""
 
-    def __init__(self, annotation: Any) -> None:
-        self._annotation = annotation
+    def __init__(self, annotation: Any, made_by_typer: Any) -> None:
+        self._annotation, self._made_by_typer = annotation, made_by_typer
+
+    def __call__(self) -> _AsItIs:
+        return self
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         several = param.multiple or param.nargs == -1
         if value is None:
             return () if several else None
-        if several and _is_list_of_text(self._annotation, value):
+        if several and self._annotation == list[str] and all(type(one) is str for one in value):
             return list(value)
-        if not several and isinstance(self._annotation, type) and type(value) is self._annotation:
+        if not several and type(value) is self._annotation:
             return value
-        param._runtime_param = None  # typer makes its own now
-        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
-
-
-def _is_list_of_text(annotation: Any, value: Any) -> bool:
-    return (
-        get_origin(annotation) is list
-        and get_args(annotation) == (str,)
-        and isinstance(value, list | tuple)
-        and all(type(one) is str for one in value)
-    )
+        return self._made_by_typer().coerce(value, param=param, ctx=ctx)

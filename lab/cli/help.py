@@ -49,8 +49,12 @@ EVERYWHERE = ("--quiet", "--no-color", "--verbose")
 LENDING = "--ca"
 """One more of these, with a file."""
 
-
-TEXT_OF_A_RANGE = {(True, True): "{0} to {1}", (True, False): "at least {0}", (False, True): "at most {1}"}
+BOUNDS = (
+    (r"([-\d.]+)<=x<=([-\d.]+)", r"\1 to \2"),
+    (r"x>=([-\d.]+)", r"at least \1"),
+    (r"x<=([-\d.]+)", r"at most \1"),
+)
+"""What a help says of a number's bounds in typer's words, and in a reader's."""
 
 
 def speak(*, quiet: bool = False, no_color: bool = False, verbose: bool = False) -> None:
@@ -94,7 +98,7 @@ def _format_options(command: Any, ctx: Any, formatter: Any) -> None:
             arguments.append(row)
         else:
             name, text = row
-            options.append((_panel_of(parameter.opts), (name.replace(" [=", "[="), text)))
+            options.append((_panel_of(parameter.opts), (name.replace(" [=", "[="), _in_words(text, BOUNDS))))
     for heading, rows in (("Arguments", arguments), *_panels(options)):
         if rows:
             with formatter.section(heading):
@@ -114,16 +118,13 @@ def _panels(options: Sequence[tuple[str, tuple[str, str]]]) -> Iterable[tuple[st
 
 
 def _name_values(parameter: Any) -> None:
-    """``N`` for a number, ``NAME`` for a word, and bounds in words, where typer would show a type of Python's."""
+    """``N`` for a number and ``NAME`` for a word, where typer would show a type of Python's."""
     if parameter.param_type_name == "argument":
         parameter.display_type = lambda ctx: ""
         return
     kind = getattr(parameter, "type_descriptor", None)
     if parameter.metavar is None and kind is not None and not kind.is_choice:
         parameter.metavar = {int: "N", float: "N"}.get(getattr(kind, "annotation", str), "NAME")
-    least, most = getattr(parameter, "min", None), getattr(parameter, "max", None)
-    words = TEXT_OF_A_RANGE.get((least is not None, most is not None), "").format(least, most)
-    parameter._get_number_range_help_str = lambda: words or None
 
 
 def _rewritten(command: Any, path: str, ctx: Any, words: Sequence[str]) -> list[str]:
@@ -180,9 +181,13 @@ PLAIN = (
 
 def plain(text: str) -> str:
     """What the command line's parser says, in words for who typed it."""
-    for words, better in PLAIN:
+    return re.sub(r"(-\S+) \(Possible options?: (.*)\)", _alike, _in_words(text, PLAIN))
+
+
+def _in_words(text: str, table: Iterable[tuple[str, str]]) -> str:
+    for words, better in table:
         text = re.sub(words, better, text)
-    return re.sub(r"(-\S+) \(Possible options?: (.*)\)", _alike, text)
+    return text
 
 
 def _alike(found: re.Match[str]) -> str:
