@@ -225,7 +225,7 @@ class Inconclusive(Exception):
 
 
 class Probe(ABC):
-    """One question. Subclasses anywhere below ``lab/isolation/`` are found by themselves."""
+    """One question. Subclasses anywhere below ``lab/isolation/probes/`` are found by themselves."""
 
     id: ClassVar[str] = ""
     group: ClassVar[Group]

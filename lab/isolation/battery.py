@@ -31,8 +31,8 @@ from lab.isolation.base import (
     Reply,
     Signal,
 )
-from lab.isolation.channels import PageCacheChannel, leave_signal
 from lab.isolation.explain import mechanism_of, surprise
+from lab.isolation.probes.channels import PageCacheChannel, leave_signal
 from lab.isolation.registry import probes
 from lab.model import Completed, Kernel, Limits
 from lab.results.observation import Observation

@@ -1,4 +1,4 @@
-"""Finds the probes: every class in a module below ``lab/isolation/`` that has an id."""
+"""Finds the probes: every class in a module below ``lab/isolation/probes/`` that has an id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-import lab.isolation as package
+import lab.isolation.probes as package
 from lab.errors import UsageError
 from lab.host.units import parse_words
 from lab.isolation.base import Group, Probe

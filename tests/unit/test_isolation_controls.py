@@ -11,7 +11,7 @@ import pytest
 from lab.errors import CommandError
 from lab.isolation.base import BOOT_ID, Boundary, Context, HostValue, Place, Privilege, Probe, Reply, Signal
 from lab.isolation.battery import Ask, Places, ask
-from lab.isolation.limits import MIB
+from lab.isolation.probes.limits import MIB
 from lab.isolation.registry import probes
 from lab.model import Completed, Limits
 from lab.results.observation import Observation

@@ -34,15 +34,15 @@ from lab.isolation.base import (
     Severity,
     Signal,
 )
-from lab.isolation.budgets import InotifyInstances
-from lab.isolation.channels import PageCacheChannel, leave_signal
 from lab.isolation.explain import explanation, how, mechanism_of, surprise
-from lab.isolation.interface import Capabilities
-from lab.isolation.kernel import BootId, SlabCaches
-from lab.isolation.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
-from lab.isolation.privilege import LoadModule, MountTmpfs
+from lab.isolation.probes.budgets import InotifyInstances
+from lab.isolation.probes.channels import PageCacheChannel, leave_signal
+from lab.isolation.probes.interface import Capabilities
+from lab.isolation.probes.kernel import BootId, SlabCaches
+from lab.isolation.probes.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
+from lab.isolation.probes.privilege import LoadModule, MountTmpfs
+from lab.isolation.probes.visibility import HostProcesses, KillHostProcess, Namespaces
 from lab.isolation.registry import probes
-from lab.isolation.visibility import HostProcesses, KillHostProcess, Namespaces
 from lab.model import Completed, Kernel, Limits
 from lab.results.observation import Observation
 from lab.results.record import Status

@@ -26,7 +26,7 @@ from lab.isolation.base import (
     on_whose_kernel,
     stopped_by,
 )
-from lab.isolation.kernel import SHARED
+from lab.isolation.probes.kernel import SHARED
 
 TOO = "lab gives the bare process a network namespace too, so that every client's path is equal"
 OWN_NETWORK = expectations(

@@ -24,7 +24,7 @@ from lab.isolation.base import (
     is_another_kernel,
     on_whose_kernel,
 )
-from lab.isolation.kernel import CLOSE_SECONDS, SHARED, SHARED_READ, UNMASKED
+from lab.isolation.probes.kernel import CLOSE_SECONDS, SHARED, SHARED_READ, UNMASKED
 
 FINE_SECONDS = 1e-6
 

@@ -24,8 +24,8 @@ from lab.isolation.base import (
     expectations,
     on_whose_kernel,
 )
-from lab.isolation.kernel import SHARED, SHARED_READ, UNMASKED
-from lab.isolation.visibility import AboutProcesses
+from lab.isolation.probes.kernel import SHARED, SHARED_READ, UNMASKED
+from lab.isolation.probes.visibility import AboutProcesses
 
 
 class AbstractSocket(AboutProcesses):

@@ -25,7 +25,7 @@ from lab.isolation.base import (
     on_whose_kernel,
     stopped_by,
 )
-from lab.isolation.kernel import SHARED
+from lab.isolation.probes.kernel import SHARED
 
 NO_NODES = expect(Answer.NO, because="without a capability it makes no node, and bwrap's mounts are nodev")
 
