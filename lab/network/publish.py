@@ -12,6 +12,7 @@ import asyncio
 import errno
 import logging
 import socket
+import struct
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 CHUNK_BYTES = 65536
 BACKLOG = 128
+RESET = struct.pack("ii", 1, 0)  # struct linger: closing sends RST (socket(7), SO_LINGER)
 
 
 class Publication:
@@ -88,11 +90,18 @@ class Publication:
         task.add_done_callback(lambda _: near.close())  # not in the task: it may be cancelled before it begins
 
     async def _forward(self, near: socket.socket) -> None:
-        """Copy both ways until both sides have said all they have to say, or one of them breaks."""
+        """Copy both ways until both sides have said all they have to say, or one of them breaks.
+
+        Where nobody serves the port inside, ``near`` is reset: an end without a word would look like an empty answer.
+        """
         with socket.socket() as far:
             far.setblocking(False)
             try:
-                await asyncio.get_running_loop().sock_connect(far, self._target)
+                try:
+                    await asyncio.get_running_loop().sock_connect(far, self._target)
+                except OSError:
+                    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    raise
                 async with asyncio.TaskGroup() as both:
                     both.create_task(_copy(near, far))
                     both.create_task(_copy(far, near))

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import socket
-
+from lab.errors import LabError
+from lab.runtime.channel import ChannelClosed
+from lab.supervisor import client
 from lab.supervisor.record import Record
-
-SILENCE_SECONDS = 0.2
 
 
 def answers(record: Record, *, checked: bool) -> bool:
     """Whether its HEALTHCHECK says healthy or, where it is not ``checked``, its first published port is served.
 
-    lab's own proxy accepts every connection, and closes it at once where nobody serves the port inside. So one that
-    stays open for a moment, or on which something is said, is served.
+    Its supervisor is asked, who connects inside. From outside that can't be told: lab's proxy accepts every
+    connection at once, and while a guest boots, or is slow to refuse, it stays open as a served one would.
     """
     if checked:
         return record.health == "healthy"
     if not record.published:
         return False
-    port = record.published[0]
-    wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     try:
-        with socket.create_connection((wildcards.get(port.address, port.address), port.host_port), 1.0) as connection:
-            connection.settimeout(SILENCE_SECONDS)
-            return bool(connection.recv(1))
-    except TimeoutError:
-        return True
-    except OSError:
+        return client.reaches(record, record.published[0].instance_port)
+    except (LabError, ChannelClosed):  # it has just ended, which whoever waits finds out
         return False

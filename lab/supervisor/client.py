@@ -217,6 +217,15 @@ def with_answer(record: Record, request: Request, **fields: int) -> None:
         channel.close()
 
 
+def reaches(record: Record, port: int) -> bool:
+    """Whether a TCP port of the instance's own accepts connections now."""
+    channel = ask(record, Request.REACH, port=port)
+    try:
+        return bool(answer(channel, Answer.REACHED)["served"])
+    finally:
+        channel.close()
+
+
 def stop(record: Record, grace_seconds: float) -> None:
     """Stop it and wait until nothing is left. No error when it has ended already; LabError when something is left."""
     if record.condition is Condition.STARTING:

@@ -8,6 +8,8 @@ EXEC argv environment directory user terminal + stdin stdout stderr   STARTED, t
     … while it runs:  SIGNAL number,  RESIZE rows columns;  closing the connection kills the command
 SIGNAL number                                                    DONE
 RESIZE rows columns                                              DONE
+REACH port                                                       REACHED served, a bool: whether a connect to that TCP
+                                                                 port of the instance's own is accepted now
 STOP grace_seconds                                               EXITED code, when nothing of the instance is left;
                                                                  FAILED, when it has ended and something is
 WAIT                                                             EXITED code, when it has ended and was cleaned up
@@ -36,6 +38,7 @@ class Request(StrEnum):
     EXEC = "EXEC"
     SIGNAL = "SIGNAL"
     RESIZE = "RESIZE"
+    REACH = "REACH"
     STOP = "STOP"
     WAIT = "WAIT"
 
@@ -46,6 +49,7 @@ class Answer(StrEnum):
     STARTED = "STARTED"
     EXITED = "EXITED"
     DONE = "DONE"
+    REACHED = "REACHED"
     FAILED = "FAILED"
 
 

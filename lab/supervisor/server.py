@@ -7,6 +7,7 @@ import os
 import queue
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from lab.supervisor.control import Answer, Request, pack
 log = logging.getLogger(__name__)
 
 FAREWELL_SECONDS = 5.0
+REACH_SECONDS = 10.0  # an emulated guest on a busy host may take seconds to answer a first packet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +54,16 @@ Event = Ended | Stop | Lost | Health
 
 
 class Server:
-    """Answers until the process ends. `finish` gives those who wait for the end what they wait for."""
+    """Answers until the process ends. `finish` gives those who wait for the end what they wait for.
 
-    def __init__(self, instance: Instance, listener: socket.socket) -> None:
+    ``open_socket`` opens a TCP socket that reaches the instance's address.
+    """
+
+    def __init__(self, instance: Instance, listener: socket.socket, open_socket: Callable[[], socket.socket]) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._instance = instance
         self._listener = listener
+        self._open_socket = open_socket
         self._code: int | None = None
         self._left: LabError | None = None
         self.ending = threading.Event()  # the instance is about to end, or has
@@ -131,6 +137,8 @@ class Server:
             case Request.RESIZE:
                 self._instance.resize(_size([message["rows"], message["columns"]]))
                 channel.send(Answer.DONE)
+            case Request.REACH:
+                channel.send(Answer.REACHED, served=self._reaches(int(str(message["port"]))))
             case Request.STOP:
                 self.ending.set()
                 self.events.put(Stop(grace_seconds=float(str(message["grace_seconds"]))))
@@ -143,6 +151,16 @@ class Server:
                 channel.send(Answer.EXITED, code=self._code)
             case other:
                 raise LabError(f"a supervisor of another version of lab does not know {other}")
+
+    def _reaches(self, port: int) -> bool:
+        """Asked where no proxy is in between, which accepts whatever becomes of it."""
+        with self._open_socket() as connection:
+            connection.settimeout(REACH_SECONDS)
+            try:
+                connection.connect((str(self._instance.address), port))
+            except OSError:
+                return False
+        return True
 
     def _execute(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
         argv, environment, terminal = message["argv"], message["environment"], message["terminal"]

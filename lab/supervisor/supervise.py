@@ -59,7 +59,7 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
         record = records.write(replace(record, supervisor=Pid.of(os.getpid())))
         with _all_or_nothing(record, stack, adopting=adopting):
             site, instance = _adopted(record, stack, namespace) if adopting else _launched(record, stack)
-            server = Server(instance, listen(site.session.directory / SOCKET))
+            server = Server(instance, listen(site.session.directory / SOCKET), site.network.socket)
             record = _keep(record, site, instance)
             server.start()
             _tell(starter, adopting)

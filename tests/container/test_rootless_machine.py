@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,48 @@ def test_it_is_confined_and_ends_with_lab(student: Student) -> None:
     lab.kill()
     lab.communicate()
     wait_until(lambda: student.left() == [])
+
+
+@pytest.mark.parametrize("backend", ["microvm", "vm"])
+def test_a_detached_machine_is_asked_from_outside_and_ends_when_told(student: Student, backend: str) -> None:
+    begin(student, backend)
+    port = student.must("port", "web").split(":")[-1].strip()
+    assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=SECONDS).read() == b"hello\n"
+    assert student.must("exec", "web", "--", "cat", "/www/index.html") == "hello\n"
+    assert "web" in student.must("top", "--once")
+    assert student.must("stop", "--time", "1", "web").strip() == "web"
+    assert "Exited" in student.must("ps", "-a")
+    student.must("rm", "web")
+
+
+@pytest.mark.parametrize("backend", ["microvm", "vm"])
+def test_it_outlives_lab_and_nothing_outlives_the_next_command(student: Student, backend: str) -> None:
+    begin(student, backend)
+    kill(student, but="qemu-system")
+    student.must("clean")
+    assert student.must("exec", "web", "--", "cat", "/www/index.html") == "hello\n"
+    kill(student)
+    assert student.left() != [], "what is to be removed"
+    student.must("clean")
+    assert student.left() == []
+    assert "Exited" in student.must("ps", "-a")
+    student.must("rm", "web")
+
+
+def begin(student: Student, backend: str) -> None:
+    """One called web, which serves on its port 8000."""
+    serve = "mkdir /www; echo hello > /www/index.html; httpd -p 8000 -h /www; sleep 4722"
+    words = ("--on", backend, "--name", "web", "-p", "0:8000", "--wait", "small", "--", "sh", "-c", serve)
+    student.must("run", "-d", *words)
+
+
+def kill(student: Student, but: str = "nothing") -> None:
+    """SIGKILL to all of the user's processes at once, whose command line does not hold ``but``."""
+    for pid, line in student.processes().items():
+        if but not in line:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: all(but in line for line in student.processes().values()))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +52,7 @@ class Remembering:
     def __init__(self) -> None:
         self.told: list[object] = []
         self.ended = threading.Event()
+        self.address = IPv4Address("127.0.0.1")
         self.code: int | None = 3
 
     def wait(self) -> int:
@@ -79,7 +82,7 @@ def instance() -> Remembering:
 
 @pytest.fixture
 def server(instance: Remembering, tmp_path: Path) -> Iterator[Server]:
-    made = Server(cast(Instance, instance), control.listen(tmp_path / "s"))
+    made = Server(cast(Instance, instance), control.listen(tmp_path / "s"), socket.socket)
     made.start()
     yield made
     instance.ended.set()
@@ -107,6 +110,7 @@ def test_signals_and_sizes_reach_the_application(instance: Remembering, tmp_path
         (Request.SIGNAL, {"number": "x"}),
         (Request.RESIZE, {"rows": 1}),
         (Request.STOP, {"grace_seconds": None}),
+        (Request.REACH, {"port": "x"}),
         (Request.EXEC, EXEC),  # without descriptors
         (Request.EXEC, {**EXEC, "argv": 7}),
     ],
@@ -115,6 +119,25 @@ def test_signals_and_sizes_reach_the_application(instance: Remembering, tmp_path
 def test_what_it_does_not_understand_is_said(tmp_path: Path, name: str, fields: dict[str, object]) -> None:
     message = ask(tmp_path, name, **fields).expect(Answer.FAILED)
     assert unpack(message).exit_code == 1
+
+
+@pytest.mark.usefixtures("server")
+def test_a_port_is_served_once_a_connection_to_it_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that refuses nor one that says nothing is: a guest that boots, or that is slow to refuse."""
+    monkeypatch.setattr("lab.supervisor.server.REACH_SECONDS", 0.3)
+
+    def served(port: int) -> object:
+        return ask(tmp_path, Request.REACH, port=port).expect(Answer.REACHED)["served"]
+
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, socket.socket() as first:
+        port = silent.getsockname()[1]
+        assert served(port)
+        silent.accept()[0].close()
+        first.connect(("127.0.0.1", port))  # nobody accepts it, and there is no room for another
+        assert not served(port)
+    assert not served(port)
 
 
 def test_everybody_who_waits_is_told_when_nothing_is_left(server: Server, tmp_path: Path) -> None:
