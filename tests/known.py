@@ -15,7 +15,7 @@ from tiny import fill
 from lab.backends.site import Site
 from lab.images.store import Image, Origin, Store
 from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.metrics.registry import usual_metrics
 from lab.model import Figure, HttpReadiness, ImageConfig, Limits, Load, Place, Scenario, Work
 from lab.results.record import Status

@@ -12,7 +12,7 @@ from lab.errors import LaunchError, NotReady
 from lab.experiment.setup import Treatment
 from lab.host.clock import now
 from lab.instance import INSIDE, Instance
-from lab.metrics.readiness import log_tail
+from lab.metrics.ready.readiness import log_tail
 from lab.model import DoneReadiness, Phase, Scenario, StartedReadiness
 
 WAIT = (INSIDE, "call", "ppoll", "0", "0", "0", "0")  # nothing to wait for, and no end: until a signal

@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.host.clock import now
 from lab.images.store import Image
 from lab.instance import LaunchRequest
-from lab.metrics.jobs import Done
+from lab.metrics.clients.jobs import Done
 from lab.model import Completed, Limits, Phase, Process
 
 BACKEND = "process"

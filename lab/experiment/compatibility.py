@@ -27,7 +27,7 @@ from lab.host.survey.virtualisation import platform
 from lab.host.units import format_bytes
 from lab.instance import Backend, Instance
 from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.metrics.work import OwnWork
 from lab.model import Accelerator, Kernel, Limits, Load, Phase, Scenario
 from lab.results.compatibility import Cell, Outcome, Step

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Protocol
 from lab.errors import LabError, LaunchError, ScenarioError, UsageError
 from lab.host.clock import now
 from lab.instance import Backend, Instance, LaunchRequest
-from lab.metrics.health import readiness_of
-from lab.metrics.readiness import listening_sockets, log_tail
+from lab.metrics.ready.health import readiness_of
+from lab.metrics.ready.readiness import listening_sockets, log_tail
 from lab.model import (
     DoneReadiness,
     HttpReadiness,

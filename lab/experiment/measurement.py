@@ -23,7 +23,7 @@ from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.instance import Backend, LaunchRequest
 from lab.metrics.base import Observation, Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.model import Accelerator
 from lab.results.store import RunFolder
 

@@ -21,9 +21,9 @@ from lab.host.cgroup.control import CpuUsage
 from lab.host.clock import now
 from lab.host.survey import facts
 from lab.instance import Instance
-from lab.metrics import wrk
-from lab.metrics.jobs import Beside, Done, run_inside
-from lab.metrics.wrk import LoadResult
+from lab.metrics.clients import wrk
+from lab.metrics.clients.jobs import Beside, Done, run_inside
+from lab.metrics.clients.wrk import LoadResult
 from lab.model import Place, Scenario
 from lab.network.network import Network
 from lab.results.observation import Observation

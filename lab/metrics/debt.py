@@ -14,9 +14,9 @@ from lab.errors import NotReady
 from lab.host import procstat
 from lab.host.cgroup.control import ControlGroup, PageFaults
 from lab.host.clock import now
-from lab.metrics.answers import answers
 from lab.metrics.base import Metric, Observation, Subject
 from lab.metrics.memory import read_process
+from lab.metrics.ready.answers import answers
 from lab.model import HttpReadiness, Phase, TalkReadiness
 from lab.results.record import Status
 

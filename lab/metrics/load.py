@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.metrics.base import Metric, Observation, Subject
-from lab.metrics.wrk import PERCENTILES
+from lab.metrics.clients.wrk import PERCENTILES
 from lab.results.record import Status
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lab.errors import LabError
-from lab.metrics.answers import answers
 from lab.metrics.base import Metric, Observation, Subject
-from lab.metrics.paced import PERCENTILES, TIMER_SECONDS, Paced, pace
+from lab.metrics.clients.paced import PERCENTILES, TIMER_SECONDS, Paced, pace
+from lab.metrics.ready.answers import answers
 from lab.model import HttpReadiness
 from lab.results.record import Status
 
@@ -24,8 +24,8 @@ ALONE = 20  # answers, one after the other, that tell what one takes when nobody
 
 
 class OpenLoop(Metric):
-    """Requests at fixed rates (`lab.metrics.paced`), each latency from when its request was due, so that a stall
-    counts for everybody who would have come meanwhile. Clock and unit: wrk's script, CLOCK_MONOTONIC, seconds.
+    """Requests at fixed rates (`lab.metrics.clients.paced`), each latency from when its request was due, so that a
+    stall counts for everybody who would have come meanwhile. Clock and unit: wrk's script, CLOCK_MONOTONIC, seconds.
 
     ``openloop.latency.p50``, ``p95``, ``p99``: at 100 requests a second, three seconds long.
     ``openloop.rate``: the highest rate, of those tried, at which p99 stayed within its bound: 100 ms, or ten times

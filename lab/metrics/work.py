@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from lab.host.command import tail
 from lab.metrics.base import Metric, Observation, Subject
-from lab.metrics.jobs import Done
+from lab.metrics.clients.jobs import Done
 from lab.model import Figure, Take, Work
 from lab.results.record import Status
 

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 def watch_health(instance: Instance, serving: server.Server) -> None:
     """Begin, in a thread that ends with the instance. Nothing happens where the image has no check."""
-    from lab.metrics.health import Health, readiness_of
+    from lab.metrics.ready.health import Health, readiness_of
 
     if (readiness := readiness_of(instance.request.image.config)) is None:
         return

@@ -21,8 +21,8 @@ from known import PROGRAM, Parts, compile_known, known_image, until_quiet
 from lab.backends.site import Site
 from lab.host.command import run
 from lab.instance import Instance
-from lab.metrics import wrk
-from lab.metrics.jobs import run_inside
+from lab.metrics.clients import wrk
+from lab.metrics.clients.jobs import run_inside
 from lab.metrics.memory import ProcessMemory, read_process
 from lab.model import Load, Phase
 

@@ -12,9 +12,9 @@ from tiny import GREETING, tiny_image
 
 from lab.backends.site import Site
 from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.clients.wrk import PERCENTILES
+from lab.metrics.ready.readiness import wait_ready
 from lab.metrics.registry import usual_metrics
-from lab.metrics.wrk import PERCENTILES
 from lab.model import HttpReadiness, Load, Phase, Scenario
 from lab.results.observation import Observation
 from lab.results.record import Status

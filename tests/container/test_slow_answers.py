@@ -21,7 +21,7 @@ from local_instance import LocalInstance
 
 from lab.host.clock import now
 from lab.metrics.base import Subject
-from lab.metrics.readiness import MOST_PENDING, wait_ready
+from lab.metrics.ready.readiness import MOST_PENDING, wait_ready
 from lab.model import Phase, Scenario, TcpReadiness
 from lab.network.network import Network, TapEndpoint
 

@@ -12,7 +12,7 @@ from host_state import wait_until
 from lab.host.clock import Timeline
 from lab.hypervisor.channels.bounded import HEAD_BYTES, LARGEST_BYTES, TAIL_BYTES, BoundedLog
 from lab.hypervisor.channels.ports import Channels
-from lab.metrics.readiness import _Growing
+from lab.metrics.ready.readiness import _Growing
 
 NOTE = re.compile(rb"\n\[lab: ([\d,]+) bytes were left out here\]\n")
 LINES = 400_000

@@ -17,7 +17,7 @@ from lab.analysis.debt import LATER, PLACES, by_request, owed, went_on
 from lab.host.cgroup.control import PageFaults
 from lab.metrics.base import Subject
 from lab.metrics.debt import BATCH, REQUESTS, Debt, between
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.model import HttpReadiness, Scenario, StartedReadiness, TcpReadiness
 from lab.reports.debt import growth, statements, table
 from lab.reports.figures import charts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.metrics.readiness import LONGEST_LINE_BYTES, _Growing
+from lab.metrics.ready.readiness import LONGEST_LINE_BYTES, _Growing
 
 
 @pytest.fixture

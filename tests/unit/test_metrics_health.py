@@ -14,8 +14,8 @@ from local_instance import LOOPBACK, LocalInstance
 from lab.errors import LaunchError, NotReady
 from lab.host.execution.contract import Execution
 from lab.metrics.base import Subject
-from lab.metrics.health import Health, State, readiness_of
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.health import Health, State, readiness_of
+from lab.metrics.ready.readiness import wait_ready
 from lab.model import Healthcheck, HealthReadiness, ImageConfig, Phase, Scenario, TerminalSize
 
 

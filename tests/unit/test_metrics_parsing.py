@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from lab.errors import LabError
 from lab.host.survey.facts import parse_meminfo
-from lab.metrics import wrk
 from lab.metrics.base import Metric
 from lab.metrics.boot import BOOT_PHASES, segments
+from lab.metrics.clients import wrk
 from lab.metrics.memory import ProcessMemory, guest_view, read_process, writable_bytes
 from lab.metrics.registry import metrics
 from lab.model import Phase

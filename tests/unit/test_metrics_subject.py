@@ -16,11 +16,12 @@ from local_instance import LOOPBACK, LocalInstance
 
 from lab.errors import LabError, LaunchError, NotReady
 from lab.host.survey import virtualisation
-from lab.metrics import readiness, wrk
 from lab.metrics.base import Metric, Subject
+from lab.metrics.clients import wrk
 from lab.metrics.cpu import Cpu
 from lab.metrics.memory import Memory
-from lab.metrics.readiness import listeners, listening_sockets, wait_ready
+from lab.metrics.ready import readiness
+from lab.metrics.ready.readiness import listeners, listening_sockets, wait_ready
 from lab.metrics.registry import usual_metrics
 from lab.model import Completed, HttpReadiness, Load, LogReadiness, Phase, Readiness, Scenario, TcpReadiness
 from lab.results.observation import Observation

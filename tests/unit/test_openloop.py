@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError
+from lab.metrics.clients.paced import Paced, pace, parse
 from lab.metrics.openloop import BOUND_SECONDS, LEAST, MOST, climb, told
-from lab.metrics.paced import Paced, pace, parse
 from lab.network.network import Network
 from lab.results.record import Status
 

@@ -16,7 +16,7 @@ from lab.errors import LabError, ScenarioError
 from lab.experiment import scenario
 from lab.experiment.work import parse
 from lab.metrics.base import Subject
-from lab.metrics.jobs import Done
+from lab.metrics.clients.jobs import Done
 from lab.metrics.work import OwnWork, complaint, observe
 from lab.model import Completed, DoneReadiness, Figure, Place, Scenario, Take, TalkReadiness, Work
 from lab.results.record import Status

@@ -19,7 +19,7 @@ from lab.analysis.loaded import Loaded, load
 from lab.cli.app import app
 from lab.errors import LabError
 from lab.experiment.watch import Silent
-from lab.metrics.wrk import LoadResult
+from lab.metrics.clients.wrk import LoadResult
 from lab.model import Phase
 from lab.results.record import Status
 from lab.results.store import RunFolder

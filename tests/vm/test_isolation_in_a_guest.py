@@ -11,7 +11,7 @@ from tiny import GREETING, tiny_image
 from lab.backends.site import Site
 from lab.isolation.battery import ask_all
 from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.metrics.registry import usual_metrics
 from lab.model import Accelerator, HttpReadiness, Load, Scenario
 from lab.results.record import Status

@@ -38,7 +38,7 @@ from lab.hypervisor.jail.confinement import Confinement
 from lab.images.store import Store
 from lab.instance import LaunchRequest
 from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.model import HttpReadiness, Limits, LogReadiness, Phase, Readiness, StartedReadiness
 from lab.network.dhcp import FIRST_USER
 from lab.results.record import Ending

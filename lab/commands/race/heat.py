@@ -21,7 +21,7 @@ from lab.experiment.setup import Setup
 from lab.host.clock import Remark, Taken, now
 from lab.instance import Instance, LaunchRequest
 from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.model import HttpReadiness, Milestone, Phase, TalkReadiness, TcpReadiness
 from lab.results.record import Arm
 

@@ -25,7 +25,7 @@ def run_detached(wanted: Wanted) -> str:
     """Start it and return its name. Raises what `lab run` in the foreground would raise, and then nothing is left."""
     from lab.backends.registry import find
     from lab.images.store import Store
-    from lab.metrics.health import readiness_of
+    from lab.metrics.ready.health import readiness_of
     from lab.supervisor import client
 
     backend = find(wanted.backend)

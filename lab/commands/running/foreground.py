@@ -82,7 +82,7 @@ class Waited:
         from lab.experiment.scenario import asked_alone
         from lab.host.units import format_seconds
         from lab.metrics.base import Subject
-        from lab.metrics.readiness import wait_ready
+        from lab.metrics.ready.readiness import wait_ready
         from lab.model import Phase
 
         scenario = asked_alone(instance.name, self.readiness, self.port, READY_SECONDS)

@@ -36,9 +36,9 @@ from lab.host.cgroup.delegation import group_of
 from lab.host.command import run as run_command
 from lab.host.survey import facts
 from lab.instance import INSIDE, Backend, Instance
-from lab.metrics import wrk
 from lab.metrics.base import Observation
-from lab.metrics.wrk import LoadResult
+from lab.metrics.clients import wrk
+from lab.metrics.clients.wrk import LoadResult
 from lab.model import Limits, Load
 from lab.record import replace as replace_record
 from lab.results.record import Status

@@ -40,9 +40,9 @@ from lab.experiment.watch import Watch
 from lab.host.clock import now
 from lab.host.survey import facts
 from lab.instance import NO_KNOBS, Backend
-from lab.metrics.answers import answer, is_asked
 from lab.metrics.base import Observation, Subject
 from lab.metrics.memory import ProcessMemory, read_process
+from lab.metrics.ready.answers import answer, is_asked
 from lab.model import Phase
 from lab.results.store import RunFolder
 from lab.studies.starts.stock import Stock

@@ -33,7 +33,7 @@ from lab.host.procstat import start_time
 from lab.host.tracing.recording import Tracing
 from lab.instance import Backend, Instance
 from lab.metrics.base import Observation
-from lab.metrics.wrk import LoadResult, offer
+from lab.metrics.clients.wrk import LoadResult, offer
 from lab.model import Kernel, Phase
 from lab.results.store import RunFolder
 from lab.runtime.config.model import Seccomp, from_json

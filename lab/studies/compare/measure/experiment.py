@@ -34,7 +34,7 @@ from lab.images.image import Image, Origin
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.isolation.battery import ask_all, ended
 from lab.metrics.base import Observation, Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.results.record import PRECISE_BLOCKS, Run
 from lab.results.store import RunFolder
 from lab.studies.compare.measure import overhead

@@ -17,7 +17,7 @@ from lab.host.command import run
 from lab.inside.build import program
 from lab.instance import Instance, LaunchRequest
 from lab.metrics.base import Subject
-from lab.metrics.readiness import wait_ready
+from lab.metrics.ready.readiness import wait_ready
 from lab.model import Accelerator, Completed, HttpReadiness, Phase, Scenario
 
 if TYPE_CHECKING:

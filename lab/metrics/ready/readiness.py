@@ -30,7 +30,7 @@ from lab.host.clock import RUNNING, now
 from lab.host.survey.virtualisation import platform
 from lab.instance import Instance
 from lab.metrics.base import Subject
-from lab.metrics.health import Health
+from lab.metrics.ready.health import Health
 from lab.model import (
     DoneReadiness,
     HealthReadiness,

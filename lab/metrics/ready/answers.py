@@ -9,7 +9,7 @@ from functools import partial
 from lab.errors import NotReady
 from lab.host.clock import now
 from lab.metrics.base import Subject
-from lab.metrics.readiness import ANSWER_SECONDS, SOCKETS_AT_ONCE, ask_bytes, ask_http, fresh_socket
+from lab.metrics.ready.readiness import ANSWER_SECONDS, SOCKETS_AT_ONCE, ask_bytes, ask_http, fresh_socket
 from lab.model import HttpReadiness, Readiness, Scenario, TalkReadiness, TcpReadiness
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.host.command import run, tail
 from lab.host.placement.threads import keep_this_thread_to
-from lab.metrics.wrk import ERRORS, REQUEST_TIMEOUT_SECONDS, SPARE_SECONDS, ends_by_closing
+from lab.metrics.clients.wrk import ERRORS, REQUEST_TIMEOUT_SECONDS, SPARE_SECONDS, ends_by_closing
 from lab.model import Completed
 from lab.network.network import Network
 
