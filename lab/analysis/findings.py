@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.analysis import caches, crossings, merging, noise, placement
+from lab.analysis import noise
+from lab.analysis.checks import caches, crossings, merging, placement
 from lab.analysis.data import TWIN, Observed, detail
 from lab.analysis.inference import statistics as st
 from lab.analysis.inference.estimate import FEWEST

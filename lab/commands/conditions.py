@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lab.analysis.conditions import Condition
+    from lab.analysis.questions.conditions import Condition
     from lab.experiment.plan import PlannedArm
     from lab.model import Scenario
 
@@ -21,7 +21,7 @@ def read(texts: Sequence[str]) -> list[Condition]:
     """The conditions, before anything is measured in their name. Raises UsageError."""
     if not texts:
         return []
-    from lab.analysis.conditions import parse
+    from lab.analysis.questions.conditions import parse
 
     return [parse(text) for text in texts]
 
@@ -31,8 +31,8 @@ def require(
 ) -> None:
     """Refuse conditions on what these arms and metrics will not tell, before they are run. Raises UsageError."""
     if conditions:
-        from lab.analysis.conditions import require as require_one
-        from lab.analysis.conditions import require_quantity
+        from lab.analysis.questions.conditions import require as require_one
+        from lab.analysis.questions.conditions import require_quantity
 
         for condition in conditions:
             require_one(condition, arms)
@@ -44,8 +44,8 @@ def require(
 def require_of(conditions: Sequence[Condition], folder: Path) -> None:
     """Refuse conditions on what a run does not tell, before a report is written. Raises UsageError."""
     if conditions:
-        from lab.analysis.conditions import judge
         from lab.analysis.loaded import load
+        from lab.analysis.questions.conditions import judge
 
         loaded = load(folder)
         for condition in conditions:
@@ -56,8 +56,8 @@ def check(conditions: Sequence[Condition], folder: Path) -> bool:
     """Whether one of them holds of the run; says what became of each. Raises UsageError for what it lacks."""
     if not conditions:
         return False
-    from lab.analysis.conditions import Outcome, judge
     from lab.analysis.loaded import load
+    from lab.analysis.questions.conditions import Outcome, judge
 
     loaded = load(folder)
     verdicts = [judge(condition, loaded, conditions=len(conditions)) for condition in conditions]

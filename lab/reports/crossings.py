@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.analysis.crossings import NAMES, absences
+from lab.analysis.checks.crossings import NAMES, absences
 from lab.analysis.quantities import format_ratio, format_value
 from lab.reports.charts import compared, short
 from lab.reports.material import Material

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.analysis import placement
+from lab.analysis.checks import placement
 from lab.analysis.inference.judge import VAST, WITHIN, Verdict, in_percent
 from lab.analysis.noise import HOST, observations
 from lab.analysis.quantities import (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from lab.analysis.difference import Difference
 from lab.analysis.inference.judge import WITHIN, Verdict
 from lab.analysis.quantities import format_ratio, format_ratios, format_value, is_key, label, preferred
+from lab.analysis.questions.difference import Difference
 from lab.reports.compatibility import escaped
 
 MOST = 4

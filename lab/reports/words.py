@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lab.analysis import caches, placement
+from lab.analysis.checks import caches, placement
 from lab.analysis.findings import own_words
 from lab.analysis.inference.estimate import ENOUGH_FOR_ORDER, FEWEST
 from lab.analysis.inference.judge import ALPHA, EXPLORATORY, HEADLINE, WITHIN, Verdict

@@ -11,7 +11,7 @@ import pytest
 from comparing import check_run, compare, make_scenario, only_run
 from host_state import assert_unchanged, snapshot, wait_until
 
-from lab.analysis.caches import in_words, remarks, starts
+from lab.analysis.checks.caches import in_words, remarks, starts
 from lab.host import ksm
 
 SETTINGS = ("run", "pages_to_scan", "sleep_millisecs")

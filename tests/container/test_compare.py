@@ -13,7 +13,7 @@ from comparing import LAB, check_run, compare, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
-from lab.analysis.caches import starts
+from lab.analysis.checks.caches import starts
 
 ARMS = {"process", "process#aa", "container"}
 BOOTS = ("--on", "process,container", "--metrics", "boot", "--blocks", "3")

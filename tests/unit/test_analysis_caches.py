@@ -10,8 +10,9 @@ import pandas as pd
 from synthetic import write_run
 from told import tells
 
-from lab.analysis import load, merging
-from lab.analysis.caches import in_words, remarks, starts
+from lab.analysis import load
+from lab.analysis.checks import merging
+from lab.analysis.checks.caches import in_words, remarks, starts
 
 MIB = float(1 << 20)
 

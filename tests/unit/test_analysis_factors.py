@@ -14,10 +14,10 @@ from claims import is_below
 from factorial import CPUS_ON_BOOT, MEMORY_ON_PSS, OVMF_ON_BOOT, OVMF_WITH_A_CPU, write_factorial
 
 from lab.analysis import Loaded, load
-from lab.analysis.conditions import Outcome, judge, parse
 from lab.analysis.factors.cubes import Cube, cubes
 from lab.analysis.factors.effects import BACKEND, EVERY, effects_of
 from lab.analysis.inference.judge import HEADLINE
+from lab.analysis.questions.conditions import Outcome, judge, parse
 from lab.errors import UsageError
 
 FACTORS = (("memory", ("a", "b")), ("firmware", ("x", "y", "z")))

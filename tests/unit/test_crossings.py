@@ -16,7 +16,7 @@ from host_state import wait_until
 from local_instance import LOOPBACK, LocalInstance
 from synthetic import write_run
 
-from lab.analysis.crossings import NAMES, remarks
+from lab.analysis.checks.crossings import NAMES, remarks
 from lab.analysis.findings import Kind
 from lab.analysis.quantities import QUANTITIES
 from lab.errors import LabError

@@ -10,10 +10,10 @@ import pytest
 from synthetic import write_run
 
 import lab
-from lab.analysis.difference import difference
 from lab.analysis.findings import Kind
 from lab.analysis.loaded import Loaded
 from lab.analysis.many import trend
+from lab.analysis.questions.difference import difference
 from lab.errors import ResultsError
 from lab.results.merge import merge
 from lab.results.record import SCHEMA

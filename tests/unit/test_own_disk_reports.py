@@ -11,8 +11,8 @@ import pytest
 from synthetic import leave_pictures_empty, write_run
 
 from lab.analysis import Kind, load
-from lab.analysis.conditions import parse
 from lab.analysis.findings import Severity
+from lab.analysis.questions.conditions import parse
 from lab.experiment.plan import PlannedArm, arms
 from lab.reports import words
 from lab.reports.figures import overview

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from synthetic import write_run
 from typer.testing import CliRunner
 
-from lab.analysis.conditions import Condition, Outcome, judge, parse
-from lab.analysis.difference import difference
 from lab.analysis.loaded import Loaded, load
+from lab.analysis.questions.conditions import Condition, Outcome, judge, parse
+from lab.analysis.questions.difference import difference
 from lab.cli.results.diff import diff
 from lab.cli.results.report import report
 from lab.cli.results.results import app

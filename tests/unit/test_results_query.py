@@ -13,7 +13,7 @@ import pytest
 from studies import starts_run
 
 from lab.analysis.many import folders
-from lab.analysis.query import Answer, query
+from lab.analysis.questions.query import Answer, query
 from lab.errors import LabError, ResultsError, UsageError
 from lab.results.store import PARQUET, RUN, SAMPLES
 

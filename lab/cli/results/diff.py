@@ -12,7 +12,7 @@ from lab.commands.output import JsonTo, write_json, write_text
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from lab.analysis.difference import Difference
+    from lab.analysis.questions.difference import Difference
 
 FAILING = {"worse": ("worse",), "changed": ("worse", "better", "different")}
 FAIL_IF = "End with exit code 3 when something surely is: worse, or changed."
@@ -41,8 +41,8 @@ def diff(
     Exit code 0 whatever changed, unless --fail-if says otherwise: then 3, which tells that from a failure (1).
     Less is better of time and memory, more of a rate. For conditions on one run see lab report --fail-if.
     """
-    from lab.analysis.difference import difference
     from lab.analysis.loaded import load
+    from lab.analysis.questions.difference import difference
     from lab.commands.conditions import CONDITION_HOLDS
     from lab.reports import verdict
     from lab.results.store import locate

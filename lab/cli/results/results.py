@@ -90,7 +90,7 @@ def ask(
     The query sees these tables and nothing else: no file and no network.
     """
     from lab.analysis.many import folders
-    from lab.analysis.query import query
+    from lab.analysis.questions.query import query
     from lab.commands.rows import plain, show, write_csv, write_markdown
 
     runs = folders(root)

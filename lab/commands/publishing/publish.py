@@ -11,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-from lab.analysis.difference import difference
 from lab.analysis.history.changes import change_points
 from lab.analysis.history.facts import About, about, plain
 from lab.analysis.history.lines import AROUND, Event, events_of, find_changes, lines_of
@@ -19,6 +18,7 @@ from lab.analysis.history.points import Point, points
 from lab.analysis.inference.statistics import Floats
 from lab.analysis.loaded import load
 from lab.analysis.many import folders
+from lab.analysis.questions.difference import difference
 from lab.commands.output import say
 from lab.commands.publishing.folder import FEED, INDEX, OWN, owned, put, remove_others
 from lab.commands.publishing.memory import Memory, fingerprint, opened

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lab.analysis.difference import difference
 from lab.analysis.loaded import load
+from lab.analysis.questions.difference import difference
 from lab.commands.conditions import CONDITION_HOLDS
 from lab.commands.output import say
 from lab.commands.polite import apart, becomes_quiet, one_at_a_time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lab.analysis.crossings import NAMES
+from lab.analysis.checks.crossings import NAMES
 from lab.analysis.quantities import format_ratio, format_value
 from lab.reports.charts import Chart, Data, Panel, tip, whose
 from lab.reports.crossings import dearest

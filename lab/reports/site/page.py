@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lab import __version__
-from lab.analysis.difference import Difference
 from lab.analysis.history.changes import ALPHA, FEWEST, fewest_nights, nights_until_found
 from lab.analysis.history.facts import plain
 from lab.analysis.history.lines import Event
 from lab.analysis.inference.judge import WITHIN, Verdict
 from lab.analysis.quantities import format_ratio, format_ratios, format_value, is_key, label
+from lab.analysis.questions.difference import Difference
 from lab.reports.page.render import render
 from lab.reports.site import words
 from lab.reports.site.content import Site, day, event_file, moment, report_file, shown

@@ -28,7 +28,7 @@ from lab.studies.compare.factors import plan_arms, remark, require_budget, requi
 from lab.studies.compare.factors import read as read_factors
 
 if TYPE_CHECKING:
-    from lab.analysis.conditions import Condition
+    from lab.analysis.questions.conditions import Condition
     from lab.backends.site import Site
     from lab.experiment.plan import Plan
     from lab.experiment.setup import Setup

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.analysis.caches import COLD, RESIDENT
+from lab.analysis.checks.caches import COLD, RESIDENT
 from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import format_value
 from lab.analysis.readiness import boots_until, until_ready

@@ -1,0 +1,1 @@
+"""What findings rest on: whether the host and the instruments did what the run says."""
