@@ -14,7 +14,7 @@ import pytest
 from tiny import GREETING
 
 from lab.backends.site import Site
-from lab.experiment.looking import observe
+from lab.experiment.scenarios.looking import observe
 from lab.images.process import resolve
 from lab.images.store import Image
 from lab.instance import Instance, LaunchRequest

@@ -134,7 +134,7 @@ def _ask(on: str, chosen: Sequence[Probe], scenario: str) -> list[Asked]:
         image, process, limits, ends = None, None, LIMITS, False
         if scenario:
             from lab.commands.building.images import build_scenario
-            from lab.experiment.scenario import load
+            from lab.experiment.scenarios.scenario import load
             from lab.images.process import resolve
             from lab.model import DoneReadiness
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.backends.site import Site
-    from lab.experiment.looking import Settled
+    from lab.experiment.scenarios.looking import Settled
     from lab.images.store import Image
     from lab.model import Limits, Process, Readiness, Scenario
 
@@ -98,8 +98,8 @@ def settled(
     *,
     loaded: bool,
 ) -> Settled:
-    """Nothing of readiness, port and load is open any more: see `lab.experiment.looking`."""
-    from lab.experiment import looking
+    """Nothing of readiness, port and load is open any more: see `lab.experiment.scenarios.looking`."""
+    from lab.experiment.scenarios import looking
     from lab.instance import LaunchRequest
     from lab.model import HttpReadiness
 

@@ -115,7 +115,7 @@ class Brought:
 
     def application(self) -> Scenario:
         """What is compared where there are only disks."""
-        from lab.experiment.scenario import asked_alone
+        from lab.experiment.scenarios.scenario import asked_alone
 
         return asked_alone("-".join(kind.name.removeprefix(DISK) for kind in self.disks), None, None, READY_SECONDS)
 

@@ -151,8 +151,8 @@ def set_up(
     from lab.commands.application import settled
     from lab.commands.building.images import build_scenario
     from lab.commands.telling import Audience
-    from lab.experiment.looking import Settled
-    from lab.experiment.scenario import NOWHERE
+    from lab.experiment.scenarios.looking import Settled
+    from lab.experiment.scenarios.scenario import NOWHERE
     from lab.experiment.setup import Setup
     from lab.images.process import resolve
     from lab.metrics.registry import metrics as all_metrics

@@ -19,8 +19,8 @@ from pathlib import Path
 from lab.backends.site import Site
 from lab.errors import LabError, NotReady
 from lab.experiment.applications import is_job, is_silent, linger, require_success, wait_done
-from lab.experiment.client import Client
 from lab.experiment.measurement import request
+from lab.experiment.scenarios.client import Client
 from lab.experiment.setup import Setup
 from lab.host.clock import now
 from lab.host.survey.virtualisation import platform

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from lab.backends.site import Site
 from lab.experiment import placing
 from lab.experiment.plan import Plan
-from lab.experiment.scenario import NOWHERE, SHIPPED
+from lab.experiment.scenarios.scenario import NOWHERE, SHIPPED
 from lab.experiment.setup import Setup
 from lab.host.survey import facts
 from lab.host.survey.virtualisation import Ground, platform

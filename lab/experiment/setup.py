@@ -32,7 +32,7 @@ class Setup:
     ``image``, ``process``, ``limits`` and ``host``, a level of some host factors, are those of every arm without a
     treatment of its own in ``treatments``. ``found`` says in sentences where readiness, port and load come from that
     the scenario left open, and an application that is asked nothing is watched for ``linger_seconds`` before its
-    start counts as one (`lab.experiment.looking`). ``placement`` says on which CPUs all of it happens.
+    start counts as one (`lab.experiment.scenarios.looking`). ``placement`` says on which CPUs all of it happens.
     """
 
     scenario: Scenario

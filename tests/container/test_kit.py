@@ -17,7 +17,7 @@ from tiny import tiny_image
 from lab.commands.kit import make as making
 from lab.commands.kit import take as taking
 from lab.errors import ImageError, LabError
-from lab.experiment.scenario import load
+from lab.experiment.scenarios.scenario import load
 from lab.host.command import run
 from lab.hypervisor.guest.artefacts import folder_of
 from lab.images.build import build

@@ -15,7 +15,7 @@ import pytest
 from lab.backends.registry import available
 from lab.cli.app import app
 from lab.commands import completion
-from lab.experiment import scenario
+from lab.experiment.scenarios import scenario
 
 COMPLETE = [sys.executable, "-c", "from lab.cli.main import main; main()"]
 HEAVY = ("pandas", "pyroute2", "libvirt", "zstandard", "rich.live")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lab.cli.images.scenario import app
 from lab.errors import ScenarioError, UsageError
-from lab.experiment import scenario
+from lab.experiment.scenarios import scenario
 from lab.model import HttpReadiness, Load
 
 

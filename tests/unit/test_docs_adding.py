@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pages import ROOT, changed, checkout, follow
 
-from lab.experiment import scenario
+from lab.experiment.scenarios import scenario
 from lab.model import HttpReadiness, Place
 
 Done = subprocess.CompletedProcess[str]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.experiment.scenario import load
+from lab.experiment.scenarios.scenario import load
 from lab.images.dockerfile.parse import Copy, read
 from lab.model import HttpReadiness
 

@@ -16,9 +16,9 @@ import pytest
 
 from lab.commands.application import parse_ready
 from lab.errors import LabError, ScenarioError, UsageError
-from lab.experiment import looking
-from lab.experiment.looking import Seen, is_needed, settle
 from lab.experiment.provenance import recalled
+from lab.experiment.scenarios import looking
+from lab.experiment.scenarios.looking import Seen, is_needed, settle
 from lab.model import (
     Completed,
     DoneReadiness,

@@ -17,7 +17,7 @@ from lab.backends.support.brought import name_of
 from lab.cli.instances.request import parse_waited
 from lab.commands.brought import Brought
 from lab.errors import LabError, UsageError
-from lab.experiment.scenario import load
+from lab.experiment.scenarios.scenario import load
 from lab.host.cgroup.control import ControlGroup
 from lab.hypervisor.disks.machine import DiskRequest, specification
 from lab.hypervisor.disks.own import DiskFile, OwnDisk, examine, is_disk, require_used

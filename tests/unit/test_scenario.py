@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import ScenarioError
-from lab.experiment import scenario
+from lab.experiment.scenarios import scenario
 from lab.model import HttpReadiness, Limits, Load, LogReadiness, TcpReadiness
 
 

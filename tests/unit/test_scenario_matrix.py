@@ -10,8 +10,8 @@ import pytest
 from lab.backends.registry import available
 from lab.cli.images.matrix import matrix
 from lab.errors import LabError, UsageError
-from lab.experiment import scenario
 from lab.experiment.compatibility import looked_at, more_room
+from lab.experiment.scenarios import scenario
 from lab.model import Accelerator, Limits
 from lab.reports import compatibility
 from lab.results.compatibility import Cell, Matrix, Outcome, Step

@@ -13,8 +13,8 @@ from local_instance import LOOPBACK, LocalInstance
 
 from lab.backends.registry import available
 from lab.errors import LabError, ScenarioError
-from lab.experiment import scenario
-from lab.experiment.work import parse
+from lab.experiment.scenarios import scenario
+from lab.experiment.scenarios.work import parse
 from lab.metrics.base import Subject
 from lab.metrics.clients.jobs import Done
 from lab.metrics.work import OwnWork, complaint, observe

@@ -26,7 +26,7 @@ from told import unhurried
 from lab.backends.owndisk import NO_PROCESS, DiskBackend, DiskInstance, placeholder
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady
-from lab.experiment.scenario import asked_alone
+from lab.experiment.scenarios.scenario import asked_alone
 from lab.host.survey.checks import OVMF
 from lab.host.survey.virtualisation import Ground, platform
 from lab.hypervisor.disks import machine

@@ -37,7 +37,7 @@ def kit(
         found = take(file)
     else:
         from lab.commands.kit.make import make
-        from lab.experiment.scenario import load
+        from lab.experiment.scenarios.scenario import load
 
         found = make(file, [load(name) for name in scenarios or ["web-app"]])
     if as_json:

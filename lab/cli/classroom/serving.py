@@ -112,7 +112,7 @@ def _require_live(run: str, scenario: str) -> None:
     import shlex
     import sys
 
-    from lab.experiment.scenario import load
+    from lab.experiment.scenarios.scenario import load
     from lab.host.privilege import Need, require
 
     if run:

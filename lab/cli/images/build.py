@@ -102,7 +102,7 @@ def _view(look: Look) -> Steps | Live | Failures:
 def _where(target: str, file: str) -> tuple[Path, Path]:
     """The context and the Dockerfile, which ``-f`` names from here or from the context."""
     if not Path(target).is_dir():
-        from lab.experiment.scenario import locate
+        from lab.experiment.scenarios.scenario import locate
 
         context = locate(target)
     else:

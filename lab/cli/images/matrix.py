@@ -54,7 +54,7 @@ def matrix(
     or load, and stops it. What works but for a reason, and what fails, is told with the reason. One that fails does
     not end the others. After Ctrl-C, what was found until then is shown.
     """
-    from lab.experiment.scenario import load, names
+    from lab.experiment.scenarios.scenario import load, names
     from lab.host.survey import facts
     from lab.host.units import parse_seconds, parse_words
     from lab.results.compatibility import Matrix

@@ -98,7 +98,7 @@ def scenario() -> None:
 @app.command("ls")
 def list_scenarios(as_json: JsonTo = "") -> None:
     """List the scenarios: name, what it is, how it is loaded."""
-    from lab.experiment import scenario as scenarios
+    from lab.experiment.scenarios import scenario as scenarios
 
     found = [scenarios.load(name) for name in scenarios.names()]
     if as_json:
@@ -119,7 +119,7 @@ def show(
     as_json: JsonTo = "",
 ) -> None:
     """Show a scenario: how it is run, what is measured, and the page that says what it teaches."""
-    from lab.experiment.scenario import load
+    from lab.experiment.scenarios.scenario import load
 
     found = load(name)
     described = _described(found)

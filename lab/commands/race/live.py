@@ -27,7 +27,7 @@ def race_live(
     from lab.classroom.race import page
     from lab.experiment.plan import Plan
     from lab.experiment.provenance import describe
-    from lab.experiment.scenario import load
+    from lab.experiment.scenarios.scenario import load
 
     with Site.open() as site:  # starts the launcher while this process is still small
         scenario = load(target)

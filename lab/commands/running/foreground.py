@@ -79,7 +79,7 @@ class Waited:
         Thread(target=self._wait, args=(instance,), name="lab-ready", daemon=True).start()
 
     def _wait(self, instance: Instance) -> None:
-        from lab.experiment.scenario import asked_alone
+        from lab.experiment.scenarios.scenario import asked_alone
         from lab.host.units import format_seconds
         from lab.metrics.base import Subject
         from lab.metrics.ready.readiness import wait_ready

@@ -78,7 +78,7 @@ def prepared(wanted: Wanted, store: Store, build: Callable[[Scenario], Image]) -
 def _find(store: Store, what: str, build: Callable[[Scenario], Image]) -> tuple[Image, Mapping[str, str], Limits]:
     """The image, with the environment and limits of its scenario if it is one, which is built first."""
     from lab.errors import ImageError, ScenarioError
-    from lab.experiment import scenario as scenarios
+    from lab.experiment.scenarios import scenario as scenarios
 
     try:
         scenarios.locate(what)

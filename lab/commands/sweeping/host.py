@@ -22,7 +22,7 @@ from lab.commands.polite import LAB, apart, becomes_quiet, one_at_a_time
 from lab.commands.sweeping.wire import LONGEST_REQUEST_BYTES, MOST_BYTES, Do, Request, State, answer, parse
 from lab.commands.watching.causes import tree_digest
 from lab.errors import LabError, ResultsError, UsageError
-from lab.experiment.scenario import SHIPPED, load
+from lab.experiment.scenarios.scenario import SHIPPED, load
 from lab.host import private
 from lab.host.home import home
 from lab.results.record import Ending

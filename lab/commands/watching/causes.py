@@ -12,7 +12,7 @@ from pathlib import Path
 import lab
 from lab.commands.watching.plan import Plan
 from lab.errors import ImageError, UsageError
-from lab.experiment.scenario import locate
+from lab.experiment.scenarios.scenario import locate
 from lab.host.command import run
 from lab.host.survey import facts
 from lab.host.units import format_seconds

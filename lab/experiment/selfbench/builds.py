@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.experiment.scenario import SHIPPED
+from lab.experiment.scenarios.scenario import SHIPPED
 from lab.experiment.selfbench.containers import Results, interleave, spawn
 from lab.experiment.watch import Watch
 from lab.host.command import run

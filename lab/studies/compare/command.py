@@ -183,7 +183,7 @@ def compare(
         raise UsageError("lab compare wants a scenario or --resume RUN", hint="lab compare web-app")
     become_root(*parse_words(brought.on))
     from lab.backends.site import Site
-    from lab.experiment.scenario import load
+    from lab.experiment.scenarios.scenario import load
     from lab.results.record import Ending
 
     conditions = read(fail_if or [])
@@ -270,7 +270,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     from lab.experiment.factors import recorded
     from lab.experiment.plan import Plan
     from lab.experiment.provenance import recalled
-    from lab.experiment.scenario import load
+    from lab.experiment.scenarios.scenario import load
     from lab.host.survey import facts
     from lab.model import Limits
     from lab.results.record import SCHEMA, Ending

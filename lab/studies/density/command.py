@@ -73,7 +73,7 @@ def density(
         from lab.experiment.factors import require_possible
         from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
-        from lab.experiment.scenario import load
+        from lab.experiment.scenarios.scenario import load
         from lab.studies.density.measure import Density, Until
 
         chosen = choose_backends(on)

@@ -69,7 +69,7 @@ def ladder(
         from dataclasses import replace
 
         from lab.experiment.plan import Plan
-        from lab.experiment.scenario import load
+        from lab.experiment.scenarios.scenario import load
         from lab.studies.ladder.measure import Ladder, planned
         from lab.studies.ladder.rungs import choose
 

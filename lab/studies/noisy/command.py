@@ -77,7 +77,7 @@ def noisy(
 
         from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
-        from lab.experiment.scenario import load
+        from lab.experiment.scenarios.scenario import load
         from lab.studies.noisy.measure import Bound, Noisy, Wishes, fill
 
         chosen, seed = choose_backends(on), drawn(seed)

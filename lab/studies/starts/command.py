@@ -87,7 +87,7 @@ def starts(
     with Site.open() as site:
         from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
-        from lab.experiment.scenario import load
+        from lab.experiment.scenarios.scenario import load
         from lab.studies.starts.measure import Asked, Starts
 
         chosen = choose_backends(on)

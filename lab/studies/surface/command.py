@@ -47,7 +47,7 @@ def surface(
 
         from lab.experiment.plan import Plan
         from lab.experiment.provenance import describe
-        from lab.experiment.scenario import load as application
+        from lab.experiment.scenarios.scenario import load as application
         from lab.studies.surface.measure import Exposure
 
         chosen = choose_backends(on)

@@ -21,9 +21,9 @@ from itertools import count
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady, ParityError
 from lab.experiment.applications import is_job, is_silent, linger, require_success, wait_done, waiting
-from lab.experiment.client import Client
 from lab.experiment.hostfactors.registry import host_factors
 from lab.experiment.plan import MINIMUM_BLOCKS, Plan, PlannedArm
+from lab.experiment.scenarios.client import Client
 from lab.experiment.setup import Setup, Treatment
 from lab.experiment.stamp import WARM_UP, Stamp, failure
 from lab.experiment.watch import Watch

@@ -21,7 +21,7 @@ scenario.toml, every key optional::
     connections = 4
     duration_seconds = 3.0
 
-    [work]                           # a load generator or a job of its own: see `lab.experiment.work`
+    [work]                           # a load generator or a job of its own: see `lab.experiment.scenarios.work`
 
     [environment]
     GREETING = "hello"
@@ -37,7 +37,7 @@ from typing import Any
 
 import lab
 from lab.errors import ScenarioError, UsageError
-from lab.experiment import work
+from lab.experiment.scenarios import work
 from lab.host.units import parse_bytes, parse_cpus
 from lab.model import (
     DoneReadiness,
