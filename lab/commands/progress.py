@@ -89,7 +89,7 @@ def _arms(run: Run) -> RenderableType:
 def _shape(run: Run) -> Iterator[str]:
     """What shapes the numbers to come, in lines: what is waited for and asked, and what is emulated."""
     from lab.analysis.readiness import until
-    from lab.reports.words import in_words
+    from lab.reports.words.statements import in_words
 
     settings = run.settings
     port = f" (port {settings['port']})" if settings.get("port") else ""

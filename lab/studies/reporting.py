@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lab.analysis.loaded import Loaded, load
 from lab.commands.output import write_json
 from lab.errors import UsageError
-from lab.reports import exports
+from lab.reports.export.formats import SCHEMA_VERSION, parquet, pdf, plain
 from lab.reports.page import article
 from lab.reports.page.article import Article
 from lab.reports.page.render import put, writing
@@ -57,8 +57,8 @@ class Report(ABC):
             )
         more: Mapping[str, Callable[[Path], list[Path]]] = {
             "json": lambda folder: [put(folder / "report.json", self.text(folder))],
-            "pdf": lambda folder: exports.pdf(None, folder),
-            "parquet": lambda folder: exports.parquet(None, folder),
+            "pdf": lambda folder: pdf(None, folder),
+            "parquet": lambda folder: parquet(None, folder),
         }
         if unknown := sorted(set(formats) - {*ALWAYS, *more}):
             raise UsageError(
@@ -97,7 +97,7 @@ class Report(ABC):
         head = {
             "folder": str(folder),
             "kind": run.settings["kind"],
-            "schema": exports.SCHEMA_VERSION,
+            "schema": SCHEMA_VERSION,
             "run": run.name,
             "scenario": run.scenario,
             "title": run.title,
@@ -115,7 +115,7 @@ class Report(ABC):
             "limits": run.limits,
             "settings": run.settings,
         }
-        found: dict[str, Any] = exports.plain(head | self.said(loaded) | tail)
+        found: dict[str, Any] = plain(head | self.said(loaded) | tail)
         return found
 
     def text(self, folder: Path) -> str:

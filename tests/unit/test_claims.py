@@ -101,14 +101,14 @@ def test_what_is_claimed_is_the_same_wherever_it_is_shown(tmp_path: Path) -> Non
 
     from claims import write
 
-    from lab.reports import exports
+    from lab.reports.export import formats
     from lab.reports.material import Material
 
     folder = write(tmp_path / "run", 3, effects={("vm", "boot.total"): 3.0})
     material = Material.read(folder)
     judged = material.ratios.set_index(["quantity", "state", "arm"])["claim"]
-    exports.csv(material, folder)
-    exports.report_json(material, folder)
+    formats.csv(material, folder)
+    formats.report_json(material, folder)
     told = pd.DataFrame(json.loads((folder / "report.json").read_text())["ratios"])
     for table in (pd.read_csv(folder / "ratios.csv", keep_default_na=False), told):
         shown = table.set_index(["quantity", "state", "arm"])["claim"].astype(str).str.lower() == "true"

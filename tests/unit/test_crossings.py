@@ -26,9 +26,9 @@ from lab.metrics.base import Subject
 from lab.metrics.crossings import Crossings, clocks_apart, observations
 from lab.metrics.registry import metrics
 from lab.model import Scenario
-from lab.reports.crossings import dearest, table
 from lab.reports.figures import charts
 from lab.reports.material import Material
+from lab.reports.words.crossings import dearest, table
 from lab.results.record import Status
 from lab.results.store import RunFolder
 

@@ -19,9 +19,9 @@ from lab.metrics.base import Subject
 from lab.metrics.debt import BATCH, REQUESTS, Debt, between
 from lab.metrics.ready.readiness import wait_ready
 from lab.model import HttpReadiness, Scenario, StartedReadiness, TcpReadiness
-from lab.reports.debt import growth, statements, table
 from lab.reports.figures import charts
 from lab.reports.material import Material
+from lab.reports.words.debt import growth, statements, table
 from lab.results.observation import Observation
 from lab.results.record import Sample, Status
 from lab.results.store import RunFolder

@@ -14,9 +14,9 @@ from lab.analysis import Kind, load
 from lab.analysis.findings import Severity
 from lab.analysis.questions.conditions import parse
 from lab.experiment.plan import PlannedArm, arms
-from lab.reports import words
 from lab.reports.figures import overview
 from lab.reports.material import Material
+from lab.reports.words import statements
 from lab.studies.compare.report.verdict import verdict
 from lab.studies.compare.report.writer import write
 
@@ -63,7 +63,7 @@ def test_the_gravest_finding_is_that_they_are_other_systems(mixed: Path) -> None
 def test_no_sentence_names_one_without_saying_what_it_is(tmp_path: Path, renamed: dict[str, str]) -> None:
     """The one that the others are compared with as little as these."""
     material = Material(load(written(tmp_path, renamed)))
-    told = [*verdict(material), *(each.sentence for each in words.statements(material))]
+    told = [*verdict(material), *(each.sentence for each in statements.statements(material))]
     assert any(renamed["vm"] in each for each in told)
     for sentence in told:
         for label in renamed.values():

@@ -15,7 +15,7 @@ import pytest
 from synthetic import leave_pictures_empty, write_run
 
 from lab.errors import ResultsError
-from lab.reports import exports
+from lab.reports.export import formats
 from lab.reports.material import Material
 from lab.results.store import RunFolder
 from lab.studies.compare.report.writer import write
@@ -37,10 +37,10 @@ def material(run: RunFolder) -> Material:
 
 
 def test_the_json_is_what_its_schema_says(material: Material, tmp_path: Path) -> None:
-    (path,) = exports.report_json(material, tmp_path)
+    (path,) = formats.report_json(material, tmp_path)
     found = json.loads(path.read_text(), parse_constant=pytest.fail)  # no NaN: that is no JSON
-    jsonschema.Draft202012Validator.check_schema(exports.schema())
-    jsonschema.validate(found, exports.schema())
+    jsonschema.Draft202012Validator.check_schema(formats.schema())
+    jsonschema.validate(found, formats.schema())
     row = next(row for row in found["summary"] if (row["quantity"], row["arm"]) == ("boot.total", "vm"))
     value = material.value("boot.total", "vm")
     assert value is not None
@@ -51,11 +51,11 @@ def test_the_json_is_what_its_schema_says(material: Material, tmp_path: Path) ->
 def test_a_json_that_lies_is_refused_by_the_schema(material: Material) -> None:
     for change in ({"schema": 1}, {"blocks": -1}, {"arms": "all"}, {"more": 1}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(exports.document(material) | change, exports.schema())
+            jsonschema.validate(formats.document(material) | change, formats.schema())
 
 
 def test_csv_holds_every_observation(material: Material, tmp_path: Path) -> None:
-    samples, summary, ratios = (pd.read_csv(path) for path in exports.csv(material, tmp_path))
+    samples, summary, ratios = (pd.read_csv(path) for path in formats.csv(material, tmp_path))
     assert len(samples) == len(material.loaded.frame)
     assert summary["median"].sum() == pytest.approx(material.summary["median"].sum())
     assert int(ratios["claim"].sum()) == int(material.ratios["claim"].sum())
@@ -66,7 +66,7 @@ def test_parquet_is_written_for_a_run_that_was_interrupted(
 ) -> None:
     for name in ("run.json", "samples.jsonl", "progress.jsonl"):
         shutil.copy(run.path / name, tmp_path / name)
-    (path,) = exports.parquet(material, tmp_path)
+    (path,) = formats.parquet(material, tmp_path)
     assert len(pd.read_parquet(path)) == len(material.loaded.frame)
 
 
@@ -84,12 +84,12 @@ def test_every_figure_has_its_data_one_click_away(run: RunFolder, material: Mate
 def test_a_pdf_needs_a_browser(material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ResultsError, match="none is installed") as caught:
-        exports.pdf(material, tmp_path)
+        formats.pdf(material, tmp_path)
     assert "chromium" in caught.value.hint
 
 
 def test_a_pdf_is_printed_where_there_is_one(run: RunFolder) -> None:
-    if not any(shutil.which(name) for name in exports.BROWSERS):
+    if not any(shutil.which(name) for name in formats.BROWSERS):
         pytest.skip("no browser is installed")
     written = write(run.path, ["pdf"])
     (path,) = (path for path in written if path.suffix == ".pdf")

@@ -14,10 +14,11 @@ import pytest
 from factorial import write_factorial
 from told import tells
 
-from lab.reports import exports, factors
 from lab.reports.drawing import composed, looks_of
+from lab.reports.export import formats
 from lab.reports.figures import factors as figures
 from lab.reports.material import Material
+from lab.reports.words import factors
 from lab.studies.compare.report.document import html, markdown
 from lab.studies.compare.report.terminal import show
 
@@ -128,11 +129,11 @@ def test_other_tables_show_an_arm_per_backend(material: Material) -> None:
 
 
 def test_other_programs_get_the_effects_too(material: Material, tmp_path: Path) -> None:
-    found = json.loads(json.dumps(exports.document(material)))
-    jsonschema.validate(found, exports.schema())
+    found = json.loads(json.dumps(formats.document(material)))
+    jsonschema.validate(found, formats.schema())
     assert len(found["effects"]) == len(material.effects)
     assert found["arms"][-1]["factors"] == {"memory": "256M", "cpus": "1", "firmware": "ovmf"}
-    assert "effects.csv" in [path.name for path in exports.csv(material, tmp_path)]
+    assert "effects.csv" in [path.name for path in formats.csv(material, tmp_path)]
 
 
 def test_the_terminal_says_it_too(material: Material, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from lab.model import (
     StartedReadiness,
     TcpReadiness,
 )
-from lab.reports.exports import EXPORTS
+from lab.reports.export.formats import EXPORTS
 from lab.reports.figures import charts
 from lab.reports.material import Material
 from lab.results.store import RunFolder

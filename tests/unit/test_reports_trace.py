@@ -13,8 +13,8 @@ import pytest
 from synthetic import ARMS, keep_only, write_run
 
 from lab.errors import ResultsError
+from lab.reports.export.traceevents import trace
 from lab.reports.material import Material, stamp
-from lab.reports.traceevents import trace
 from lab.results.store import RunFolder
 
 Event = dict[str, Any]

@@ -22,7 +22,7 @@ from lab.model import (
     TcpReadiness,
 )
 from lab.reports.material import own_kernel, stamped
-from lab.reports.words import in_words
+from lab.reports.words.statements import in_words
 from lab.results.record import Arm
 
 PHRASES = {

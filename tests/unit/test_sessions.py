@@ -18,7 +18,7 @@ from lab.analysis.inference import estimate
 from lab.analysis.inference import statistics as st
 from lab.errors import ResultsError
 from lab.reports.material import Material
-from lab.reports.words import clock
+from lab.reports.words.statements import clock
 from lab.results.codec import decode_sample, encode_sample
 from lab.results.merge import merge
 from lab.results.record import Run

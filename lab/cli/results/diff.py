@@ -44,7 +44,7 @@ def diff(
     from lab.analysis.loaded import load
     from lab.analysis.questions.difference import difference
     from lab.commands.conditions import CONDITION_HOLDS
-    from lab.reports import verdict
+    from lab.reports.words import verdict
     from lab.results.store import locate
 
     if fail_if not in ("", *FAILING):

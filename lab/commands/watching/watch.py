@@ -23,7 +23,7 @@ from lab.commands.watching.plan import Plan
 from lab.commands.watching.state import State
 from lab.errors import CommandError, LabError, ResultsError
 from lab.host.units import format_seconds
-from lab.reports import verdict
+from lab.reports.words import verdict
 
 PAUSE_SECONDS = 60.0
 """Between two looks at what changes."""

@@ -76,7 +76,7 @@ def plots() -> tuple[Plot, ...]:
 
 def charts(material: Material) -> Iterator[Drawn]:
     """Every figure that the run has data for; none is drawn yet."""
-    from lab.reports.exports import figure_data
+    from lab.reports.export.formats import figure_data
 
     for plot in plots():
         if plot.is_drawn(material):

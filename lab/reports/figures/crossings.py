@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from lab.analysis.checks.crossings import NAMES
 from lab.analysis.quantities import format_ratio, format_value
 from lab.reports.charts import Chart, Data, Panel, tip, whose
-from lab.reports.crossings import dearest
 from lab.reports.material import Material, stamped
+from lab.reports.words.crossings import dearest
 from lab.results.record import Arm
 
 HALVES = {"calls, memory, new processes": 13, "to another, over the network, into files": len(NAMES)}

@@ -10,8 +10,8 @@ from lab.analysis.debt import LATER, PLACES
 from lab.analysis.quantities import format_value
 from lab.reports import style
 from lab.reports.charts import Chart, Data, Panel, mark, whose
-from lab.reports.debt import arms
 from lab.reports.material import Material, Value, stamped
+from lab.reports.words.debt import arms
 from lab.results.record import Arm
 
 MARKERS = ("X", "P", "v", "*", "p", "8")

@@ -14,10 +14,10 @@ from lab.analysis.factors.effects import BACKEND, EVERY
 from lab.analysis.inference.estimate import MARGIN
 from lab.analysis.inference.judge import WITHIN
 from lab.analysis.quantities import format_ratio, format_value
-from lab.reports import factors as words
 from lab.reports.charts import Chart, Data, Panel, whose
-from lab.reports.factors import Record, between, chance, interacting_with, shown, subject
 from lab.reports.material import Material, stamp
+from lab.reports.words import factors as words
+from lab.reports.words.factors import Record, between, chance, interacting_with, shown, subject
 from lab.results.record import Arm
 
 MOST_PICTURES = 4

@@ -18,8 +18,8 @@ from lab.analysis.many import as_text
 from lab.analysis.quantities import format_ratio, format_ratios, is_headline, some
 from lab.errors import LabError, ResultsError
 from lab.host.survey.virtualisation import NESTED
-from lab.reports import exports
 from lab.reports.drawing import looks_of, picture
+from lab.reports.export import formats
 from lab.reports.hosts.chart import Figure, figures
 from lab.reports.hosts.words import (
     Row,
@@ -281,10 +281,10 @@ def _left_out(found: Merged) -> Section:
 
 def document(found: Merged) -> dict[str, Any]:
     """Everything that the page is made of, as one object."""
-    told: dict[str, Any] = exports.plain(
+    told: dict[str, Any] = formats.plain(
         {
             "kind": "hosts",
-            "schema": exports.SCHEMA_VERSION,
+            "schema": formats.SCHEMA_VERSION,
             "scenarios": [
                 {"scenario": group.scenario, "title": group.title, "until": group.until, "runs": len(group.sources)}
                 for group in found.groups

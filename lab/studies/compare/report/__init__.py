@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.analysis.loaded import Loaded
-from lab.reports import exports
+from lab.reports.export import formats
 from lab.reports.material import Material
 from lab.studies.compare.report import terminal, writer
 from lab.studies.reporting import Report
@@ -32,10 +32,10 @@ class ComparisonReport(Report):
         return writer.write(loaded.path)
 
     def said(self, loaded: Loaded) -> dict[str, Any]:
-        return exports.document(Material(loaded))
+        return formats.document(Material(loaded))
 
     def as_json(self, folder: Path) -> dict[str, Any]:
-        return {"folder": str(folder), "kind": "compare"} | exports.document(Material.read(folder))
+        return {"folder": str(folder), "kind": "compare"} | formats.document(Material.read(folder))
 
     def show(self, loaded: Loaded, page: Path) -> None:
         terminal.show(loaded.path)

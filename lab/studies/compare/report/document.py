@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lab.analysis.quantities import format_value
-from lab.reports import crossings, debt, factors, tables, words
+from lab.reports import tables
 from lab.reports.answers import WORDS, matrix
 from lab.reports.drawing import inline, looks_of
 from lab.reports.figures import Drawn
@@ -18,6 +18,7 @@ from lab.reports.material import Material, stamp
 from lab.reports.page.anchors import anchors
 from lab.reports.page.render import embedded_text, read, render
 from lab.reports.style import REACH, adaptive, colour, ink
+from lab.reports.words import crossings, debt, factors, statements
 from lab.studies.compare.report.verdict import gravest_first, verdict
 
 SCRIPTS = ("axes.js", "charts.js", "tables.js", "report.js")
@@ -85,16 +86,16 @@ def _context(material: Material) -> dict[str, Any]:
         "stamp": stamp,
         "baseline": material.baseline,
         "subtitle": _subtitle(material),
-        "story": words.story(material),
+        "story": statements.story(material),
         "verdict": verdict(material),
         "headline": tables.headline(material),
         "first_figure": "overview",
         "headline_note": tables.headline_note(material),
-        "statements": words.statements(material),
+        "statements": statements.statements(material),
         "warnings": gravest_first(material.findings),
         "ratios": tables.ratios(material),
         "ratio_words": tables.ratio_words(material),
-        "boot_story": words.boot_story(material),
+        "boot_story": statements.boot_story(material),
         "boot": tables.quantities(material, tables.BOOT, "Boot: medians, 95 % intervals"),
         "memory": memory,
         "cpu": tables.quantities(material, tables.CPU, "CPU: medians, 95 % intervals"),
@@ -112,9 +113,9 @@ def _context(material: Material) -> dict[str, Any]:
         "key_words": ", ".join(f"{symbol} {word}" for _, symbol, word in key),
         "parity": tables.parity(material),
         "quietness": tables.quietness(material),
-        "clock": words.clock(material),
+        "clock": statements.clock(material),
         "anchors": anchors(material),
-        "not_to_conclude": [*words.not_to_conclude(material), *factors.not_to_conclude(material)],
+        "not_to_conclude": [*statements.not_to_conclude(material), *factors.not_to_conclude(material)],
         "provenance": provenance(material),
         "repeat": shlex.join(material.run.command_line),
     }

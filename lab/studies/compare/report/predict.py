@@ -20,8 +20,8 @@ from lab.reports.drawing import inline, looks_of
 from lab.reports.figures import charts
 from lab.reports.material import Material, own_kernel, stamp
 from lab.reports.page.render import render
-from lab.reports.readiness import achieves
 from lab.reports.tables import Cell, Row, Table
+from lab.reports.words.readiness import achieves
 
 WIDTH, BASE = 600.0, 13.0
 

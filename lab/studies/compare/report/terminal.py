@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from lab.analysis.findings import Finding, Severity
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import leading, until
-from lab.reports import debt
 from lab.reports.charts import compared
-from lab.reports.crossings import table as table_of_crossings
-from lab.reports.factors import statements
 from lab.reports.material import Material, own_kernel, stamp
 from lab.reports.tables import tally
-from lab.reports.words import Statement
+from lab.reports.words import debt
+from lab.reports.words.crossings import table as table_of_crossings
+from lab.reports.words.factors import statements
+from lab.reports.words.statements import Statement
 from lab.results.record import Arm
 from lab.studies.compare.report.verdict import gravest_first
 

@@ -15,8 +15,8 @@ from lab.analysis.readiness import leading
 from lab.model import Accelerator
 from lab.reports.answers import Probe, matrix
 from lab.reports.material import Material, Ratio
-from lab.reports.readiness import achieves
-from lab.reports.words import nothing
+from lab.reports.words.readiness import achieves
+from lab.reports.words.statements import nothing
 from lab.results.record import Arm
 
 SENTENCES = 3

@@ -24,7 +24,7 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
 
     Raises UsageError for an unknown format, ResultsError when the folder can't be read or written.
     """
-    from lab.reports.exports import EXPORTS
+    from lab.reports.export.formats import EXPORTS
 
     _require(formats, (*FORMATS, SLIDES, *EXPORTS))
     material = Material.read(run_folder)

@@ -12,7 +12,7 @@ from lab.analysis.inference.judge import Verdict
 from lab.analysis.quantities import KEY, format_ratio, format_ratios
 from lab.reports.material import Material, stamp, stamped
 from lab.reports.tables import Cell, Row, Table
-from lab.reports.words import Statement
+from lab.reports.words.statements import Statement
 
 SHOWN = (
     ("boot.total", ""), ("memory.pss", "idle"), ("cpu.per_1000_requests", ""), ("load.requests_per_second", ""),

@@ -12,7 +12,7 @@ from lab.analysis.readiness import leading, until
 from lab.reports.charts import sureness
 from lab.reports.material import Material, Owed, stamp, stamped
 from lab.reports.tables import Cell, Row, Table
-from lab.reports.words import Statement
+from lab.reports.words.statements import Statement
 from lab.results.record import Arm
 
 CAPTION = "Right after the start: medians over copies, each compared with itself later"

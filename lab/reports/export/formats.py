@@ -22,9 +22,9 @@ from lab.analysis.quantities import is_key
 from lab.analysis.readiness import until
 from lab.errors import CommandError, ResultsError
 from lab.host.command import run
+from lab.reports.export.traceevents import trace
 from lab.reports.material import Material
 from lab.reports.page.render import put
-from lab.reports.traceevents import trace
 from lab.results.columns import write_parquet
 from lab.results.store import RunFolder
 
@@ -36,7 +36,7 @@ FIGURE_COLUMNS = ["quantity", "state", "arm", "block", "value", "unit", "status"
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of ``report.json``."""
-    found: dict[str, Any] = json.loads(files("lab.reports").joinpath("report.schema.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads(files("lab.reports.export").joinpath("report.schema.json").read_text("utf-8"))
     return found
 
 

@@ -1,0 +1,1 @@
+"""A run for other programs: files of many kinds, and trace events."""
