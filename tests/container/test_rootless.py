@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from students import COUNT, FIRST, USER, Student, can_read_lab, enrolled
+from students import COUNT, FIRST, USER, Student, archived, enrolled, import_into, require_users, wait_until
 
 from lab.host.cgroup import mounted
-from lab.inside.build import program
 
 BACKENDS = ("process", "container")
 LEFT_BY_ITS_PARENT = "(setsid sleep 4711 &)"
@@ -35,15 +32,7 @@ CMD ["sh", "-c", "id -u; id -g; ls /srv/a /srv/b; stat -c '%u %g %a' /srv/b/thre
 
 @pytest.fixture(scope="module")
 def archive(busybox_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root file system as a tar, in which something belongs to another than root."""
-    path = tmp_path_factory.mktemp("rootless") / "small.tar"
-    owned = ["--mtime=@0", "--sort=name", "--owner=0", "--group=0"]
-    subprocess.run(["tar", *owned, "-C", busybox_root, "-cf", path, "."], check=True)
-    (busybox_root / "owned").mkdir()
-    other = ["--mtime=@0", "--owner=99", "--group=98"]
-    subprocess.run(["tar", *other, "-C", busybox_root, "-rf", path, "./owned"], check=True)
-    (busybox_root / "owned").rmdir()
-    return path
+    return archived(busybox_root, tmp_path_factory.mktemp("rootless") / "small.tar")
 
 
 @pytest.fixture
@@ -51,10 +40,7 @@ def place(missing: Callable[[str], None], tmp_path_factory: pytest.TempPathFacto
     """A folder that the user can reach."""
     import tempfile
 
-    if shutil.which("newuidmap") is None:
-        missing("newuidmap, of the package uidmap")
-    if not can_read_lab():
-        missing("checkout that others than root may read")
+    require_users(missing)
     with tempfile.TemporaryDirectory(prefix="lab-test-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -67,18 +53,6 @@ def student(place: Path, archive: Path) -> Iterator[Student]:
         import_into(made, archive)
         yield made
         wait_until(lambda: made.left() == [])
-
-
-def import_into(student: Student, archive: Path) -> None:
-    """The image, and lab's helper, which takes a compiler ten seconds."""
-    compiled = program().parent
-    copy = student.store / "inside" / compiled.name
-    shutil.copytree(compiled, copy)
-    for folder in (copy, *copy.rglob("*"), *list(copy.parents)[:4]):
-        os.chown(folder, USER, USER)
-    target = student.folder / "small.tar"
-    target.write_bytes(archive.read_bytes())
-    student.must("image", "import", str(target), "small")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -130,7 +104,7 @@ def test_a_detached_instance_is_asked_from_outside_its_namespace(student: Studen
 
 def test_a_new_supervisor_joins_the_namespace_of_the_old_one(student: Student) -> None:
     student.must("run", "-d", "--name", "orphan", "small", "--", "sleep", "4714")
-    kill(student, "lab.supervisor")
+    student.kill("lab.supervisor")
     assert "supervisor lost" in student.must("ps")
     assert student.must("exec", "orphan", "--", "id", "-u").strip() == "0"
     student.must("rm", "-f", "orphan")
@@ -140,7 +114,7 @@ def test_strays_of_a_bare_process_end_with_the_next_command(student: Student) ->
     """All of lab's processes are killed at once, and so is what the instance's end is told by."""
     student.must("run", "-d", "--on", "process", "--name", "bare", "small", "--", "sh", "-c", "sleep 4715")
     student.must("exec", "bare", "--", "sh", "-c", LEFT_BY_ITS_PARENT)
-    kill(student, "lab.supervisor", "lab.runtime.spawner", "4715", "/.lab/inside")
+    student.kill("lab.supervisor", "lab.runtime.spawner", "4715", "/.lab/inside")
     wait_until(lambda: list(student.processes().values()) == ["sleep 4711 "])
     student.must("clean")
     student.must("rm", "bare")
@@ -299,18 +273,3 @@ def test_doctor_says_what_each_lack_costs(student: Student) -> None:
     assert "limits" in told
     assert student.lab("doctor", "--on", "process,container").returncode == 0
     assert student.lab("doctor", "--on", "runc").returncode == 1
-
-
-def kill(student: Student, *words: str) -> None:
-    """SIGKILL to those processes of the user's whose command line holds one of the words."""
-    for pid, line in student.processes().items():
-        if any(word in line for word in words):
-            os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(word in line for line in student.processes().values() for word in words))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from students import COUNT, FIRST, USER, Student, can_read_lab, enrolled
+from students import COUNT, FIRST, USER, Student, enrolled, require_users, wait_until
 
 from lab.hypervisor.guest.artefacts import prepare_guest
 from lab.inside.build import program
@@ -25,10 +22,7 @@ SECONDS = 120.0
 @pytest.fixture
 def student(missing: Callable[[str], None], lab_home: Path, busybox_root: Path) -> Iterator[Student]:
     """With an image, and with the guest and the helper that root has made, which take minutes."""
-    if shutil.which("newuidmap") is None:
-        missing("newuidmap, of the package uidmap")
-    if not can_read_lab():
-        missing("checkout that others than root may read")
+    require_users(missing)
     guest = prepare_guest(lab_home).kernel.parent
     # short, for libvirt's sockets
     with tempfile.TemporaryDirectory(prefix="l-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
@@ -42,20 +36,20 @@ def student(missing: Callable[[str], None], lab_home: Path, busybox_root: Path) 
             shutil.make_archive(str(archive.with_suffix("")), "tar", busybox_root)
             made.must("image", "import", str(archive), "small")
             yield made
-            wait_until(lambda: made.left() == [])
+            wait_until(lambda: made.left() == [], SECONDS)
 
 
 def test_it_is_confined_and_ends_with_lab(student: Student) -> None:
     assert student.must("run", "--on", "microvm", "small", "--", "id", "-u").strip() == "0"
     lab = student.begin("run", "--on", "microvm", "small", "--", "sleep", "4721")
-    wait_until(lambda: any("qemu-system" in line for line in student.processes().values()))
+    wait_until(lambda: any("qemu-system" in line for line in student.processes().values()), SECONDS)
     pid = next(pid for pid, line in student.processes().items() if "qemu-system" in line)
 
     def status() -> dict[str, list[str]]:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
 
-    wait_until(lambda: status()["NoNewPrivs"] == ["1"])
+    wait_until(lambda: status()["NoNewPrivs"] == ["1"], SECONDS)
     found = status()
     users = {int(user) for name in ("Uid", "Gid") for user in found[name]}
     assert len(users) == 1
@@ -66,7 +60,7 @@ def test_it_is_confined_and_ends_with_lab(student: Student) -> None:
     assert not seen & {"/etc", "/home", "/proc", "/usr", "/var", str(student.home)}
     lab.kill()
     lab.communicate()
-    wait_until(lambda: student.left() == [])
+    wait_until(lambda: student.left() == [], SECONDS)
 
 
 @pytest.mark.parametrize("backend", ["microvm", "vm"])
@@ -84,10 +78,10 @@ def test_a_detached_machine_is_asked_from_outside_and_ends_when_told(student: St
 @pytest.mark.parametrize("backend", ["microvm", "vm"])
 def test_it_outlives_lab_and_nothing_outlives_the_next_command(student: Student, backend: str) -> None:
     begin(student, backend)
-    kill(student, but="qemu-system")
+    student.kill("-m lab.supervisor", "spawner")
     student.must("clean")
     assert student.must("exec", "web", "--", "cat", "/www/index.html") == "hello\n"
-    kill(student)
+    student.kill()
     assert student.left() != [], "what is to be removed"
     student.must("clean")
     assert student.left() == []
@@ -100,19 +94,3 @@ def begin(student: Student, backend: str) -> None:
     serve = "mkdir /www; echo hello > /www/index.html; httpd -p 8000 -h /www; sleep 4722"
     words = ("--on", backend, "--name", "web", "-p", "0:8000", "--wait", "small", "--", "sh", "-c", serve)
     student.must("run", "-d", *words)
-
-
-def kill(student: Student, but: str = "nothing") -> None:
-    """SIGKILL to all of the user's processes at once, whose command line does not hold ``but``."""
-    for pid, line in student.processes().items():
-        if but not in line:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: all(but in line for line in student.processes().values()))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
