@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.commands.completion import complete_groups, complete_probes, complete_scenario
-from lab.commands.limits import as_far_as_given
 from lab.commands.measuring import On, choose_backends
+from lab.commands.options.limits import as_far_as_given
 from lab.commands.output import JsonTo, Manner, say, write_json
 from lab.commands.privilege import become_root
 from lab.host.units import parse_words

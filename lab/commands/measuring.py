@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.commands.brought import DISK, Brought
 from lab.commands.completion import complete_backends, complete_scenario
 from lab.commands.interrupt import what_there_is
-from lab.commands.limits import as_far_as_given, require_given
+from lab.commands.options.brought import DISK, Brought
+from lab.commands.options.limits import as_far_as_given, require_given
 from lab.commands.output import say
 from lab.errors import BackendUnavailable, UsageError
 from lab.host.units import parse_words
@@ -148,8 +148,8 @@ def set_up(
     Limits that an ordinary user can't set are left out.
     """
     from lab.backends.owndisk import NO_PROCESS
-    from lab.commands.application import settled
     from lab.commands.building.images import build_scenario
+    from lab.commands.options.application import settled
     from lab.commands.telling import Audience
     from lab.experiment.scenarios.looking import Settled
     from lab.experiment.scenarios.scenario import NOWHERE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.backends.registry import find
-from lab.commands.conditions import read, require
+from lab.commands.options.conditions import read, require
 from lab.errors import UsageError
 from lab.experiment.factors import Factor, parse
 from lab.host.units import parse_bytes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.commands.template import render
+from lab.commands.console.template import render
 from lab.errors import UsageError
 from lab.hypervisor.guest.bootdisk import application, boot_command, hostname
 from lab.hypervisor.guest.grub import partition_entry

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.commands.application import parse_ready
+from lab.commands.options.application import parse_ready
 from lab.errors import LabError, ScenarioError, UsageError
 from lab.experiment.provenance import recalled
 from lab.experiment.scenarios import looking

@@ -18,7 +18,7 @@ from lab.backends.runc import Runc
 from lab.backends.support import binary
 from lab.backends.support.binary import Answers, Binary, ask, locate, look_at
 from lab.backends.support.ocicontainer import complaint
-from lab.commands.brought import Brought, one, require_same_programs
+from lab.commands.options.brought import Brought, one, require_same_programs
 from lab.errors import BackendUnavailable, LabError, ResultsError, UsageError
 from lab.experiment.factors import Scope, known, parse
 from lab.host.procstat import start_time

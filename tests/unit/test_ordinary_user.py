@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.commands import limits
+from lab.commands.options import limits
 from lab.errors import LabError, LimitError
 from lab.host import command, entering, ownspace, private, privilege, syscalls
 from lab.host.cgroup import delegation, descent, mounted, systemd

@@ -15,7 +15,7 @@ from lab.backends import registry
 from lab.backends.owndisk import placeholder
 from lab.backends.support.brought import name_of
 from lab.cli.instances.request import parse_waited
-from lab.commands.brought import Brought
+from lab.commands.options.brought import Brought
 from lab.errors import LabError, UsageError
 from lab.experiment.scenarios.scenario import load
 from lab.host.cgroup.control import ControlGroup

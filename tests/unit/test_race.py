@@ -37,7 +37,7 @@ from lab.classroom.race.recorded import look, recorded
 from lab.classroom.race.screen import Shown, draw
 from lab.classroom.race.told import data, rows
 from lab.cli.app import app
-from lab.commands.keyboard import _named
+from lab.commands.console.keyboard import _named
 from lab.errors import LabError, ResultsError, UsageError
 from lab.model import Accelerator, Kernel, Milestone, Phase
 from lab.reports import style

@@ -20,7 +20,7 @@ from lab.analysis.questions.difference import difference
 from lab.cli.results.diff import diff
 from lab.cli.results.report import report
 from lab.cli.results.results import app
-from lab.commands.conditions import check, read
+from lab.commands.options.conditions import check, read
 from lab.errors import ResultsError, UsageError
 from lab.results.store import RunFolder
 

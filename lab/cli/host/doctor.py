@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.commands.brought import Brought
 from lab.commands.completion import complete_backends
+from lab.commands.options.brought import Brought
 from lab.commands.output import JsonTo, Manner, patience, say, write_json
 from lab.commands.privilege import become_root
 from lab.errors import LabError

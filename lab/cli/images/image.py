@@ -40,7 +40,7 @@ def list_images(
     template: Annotated[str, FORMAT] = "",
 ) -> None:
     """List the images: name, digest, where the bits came from, size, age."""
-    from lab.commands.template import render
+    from lab.commands.console.template import render
     from lab.images.store import Store
 
     images = Store.view().images()
@@ -61,7 +61,7 @@ def inspect(
     template: Annotated[str, FORMAT] = "",
 ) -> None:
     """Show all about images as JSON: configuration, layers, sizes, where they are used."""
-    from lab.commands.template import render
+    from lab.commands.console.template import render
     from lab.images.store import Store
     from lab.images.upkeep.describe import describe
 
@@ -81,7 +81,7 @@ def history(
     no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Whole instructions and digests.")] = False,
 ) -> None:
     """Show what made an image: its steps, the newest first, with the size of what each added."""
-    from lab.commands.template import render
+    from lab.commands.console.template import render
     from lab.host.units import format_bytes
     from lab.images.store import Store
     from lab.images.upkeep.describe import steps

@@ -12,7 +12,7 @@ from lab.commands.completion import complete_instance
 from lab.errors import LaunchError
 
 if TYPE_CHECKING:
-    from lab.commands.terminal import Terminal
+    from lab.commands.console.terminal import Terminal
     from lab.model import TerminalSize
     from lab.runtime.channel import Channel
 
@@ -34,7 +34,7 @@ def execute(
     too: every key goes there, ^C as well.
     """
     from lab.cli.instances.request import parse_environment
-    from lab.commands import terminal
+    from lab.commands.console import terminal
     from lab.supervisor import client
     from lab.supervisor.record import find
 

@@ -35,7 +35,7 @@ def ps(
     as_json: JsonTo = "",
 ) -> None:
     """List detached instances, the newest first, as they really are."""
-    from lab.commands.template import render
+    from lab.commands.console.template import render
     from lab.supervisor.record import records
 
     wanted = [_filter(word) for word in filters or []]
@@ -107,7 +107,7 @@ def inspect(
 ) -> None:
     """Print everything that is known of instances, as JSON."""
     from lab.cli.instances.common import each
-    from lab.commands.template import render
+    from lab.commands.console.template import render
 
     found: list[dict[str, Any]] = []
     try:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.commands.application import parse_ready
+from lab.commands.options.application import parse_ready
 from lab.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from lab.cli.instances.request import NAME, parse_environment, parse_knobs, parse_port, parse_volume, parse_waited
-from lab.commands.brought import one
 from lab.commands.completion import complete_backend, complete_knob, complete_runnable
-from lab.commands.disks import Backing, DiskFormat, is_meant
 from lab.commands.interrupt import Interrupted
-from lab.commands.limits import require_given
 from lab.commands.measuring import limit
+from lab.commands.options.brought import one
+from lab.commands.options.disks import Backing, DiskFormat, is_meant
+from lab.commands.options.limits import require_given
 from lab.commands.privilege import become_root
 from lab.commands.running.disk import refuse, require_vm
 from lab.errors import UsageError
@@ -103,10 +103,10 @@ def run(
     A scenario, or any folder with a Dockerfile, is built first.
     A disk is never written to, and ends with its system; its serial port is the output, and with -it the terminal.
     """
+    from lab.commands.console.terminal import wanted_size
     from lab.commands.running.attached import run_attached
     from lab.commands.running.detached import run_detached
     from lab.commands.running.wanted import Wanted
-    from lab.commands.terminal import wanted_size
     from lab.model import Limits
 
     ports = tuple(parse_port(word) for word in publish or [])

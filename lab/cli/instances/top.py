@@ -57,7 +57,7 @@ def _live(names: list[str] | None, before: dict[str, Usage], now: dict[str, Usag
     from rich.live import Live
     from rich.table import Table
 
-    from lab.commands.keyboard import keyboard
+    from lab.commands.console.keyboard import keyboard
     from lab.supervisor.usage import usages
 
     def table() -> Table:

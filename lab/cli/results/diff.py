@@ -43,7 +43,7 @@ def diff(
     """
     from lab.analysis.loaded import load
     from lab.analysis.questions.difference import difference
-    from lab.commands.conditions import CONDITION_HOLDS
+    from lab.commands.options.conditions import CONDITION_HOLDS
     from lab.reports.words import verdict
     from lab.results.store import locate
 

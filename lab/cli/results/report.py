@@ -43,7 +43,7 @@ def report(
     It needs no root, no hypervisor and no network. With --json, what the report says: an object, or of several runs
     an array of them.
     """
-    from lab.commands.conditions import CONDITION_HOLDS, check, read, require_of
+    from lab.commands.options.conditions import CONDITION_HOLDS, check, read, require_of
     from lab.errors import UsageError
     from lab.results.store import RunFolder, locate, own_copy
     from lab.studies.registry import study_of

@@ -91,7 +91,7 @@ def ask(
     """
     from lab.analysis.many import folders
     from lab.analysis.questions.query import query
-    from lab.commands.rows import plain, show, write_csv, write_markdown
+    from lab.commands.console.rows import plain, show, write_csv, write_markdown
 
     runs = folders(root)
     if not runs:

@@ -29,7 +29,7 @@ def watch(
     plan measures at a time, on a quiet host; each run is compared with the one before. docs/watching.md shows a plan.
     """
     from lab.cli.results.diff import FAILING
-    from lab.commands.conditions import CONDITION_HOLDS
+    from lab.commands.options.conditions import CONDITION_HOLDS
     from lab.commands.privilege import require_root
     from lab.commands.watching import plan as plans
 

@@ -50,7 +50,7 @@ def _named(typed: str) -> Iterator[str]:
 def keyboard() -> Iterator[Keyboard]:
     """The terminal's, which shows no keys meanwhile and passes each on at once; restored after SIGKILL, too."""
     try:
-        from lab.commands.terminal import Terminal
+        from lab.commands.console.terminal import Terminal
     except ModuleNotFoundError:  # termios, which is not everywhere
         yield Keyboard(there=False)
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.commands.disks import tell_space
+from lab.commands.options.disks import tell_space
 from lab.commands.output import patience
 from lab.errors import ResultsError, UsageError
 from lab.host.units import parse_words
@@ -103,7 +103,7 @@ class Brought:
                 identify(kind)
 
     def tell_space(self, folder: Path) -> None:
-        """As `lab.commands.disks.tell_space`, of each: one runs after the other."""
+        """As `lab.commands.options.disks.tell_space`, of each: one runs after the other."""
         for kind in self.disks:
             tell_space(kind.disk, folder)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lab.classroom.race.model import Race, Round, lasts, slowed
 from lab.classroom.race.playing import Playing
 from lab.classroom.race.screen import Shown, draw
-from lab.commands.keyboard import Keyboard, keyboard
+from lab.commands.console.keyboard import Keyboard, keyboard
 
 if TYPE_CHECKING:
     from rich.live import Live

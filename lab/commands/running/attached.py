@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lab.backends.site import Site
-    from lab.commands.terminal import Terminal
+    from lab.commands.console.terminal import Terminal
     from lab.instance import Instance
     from lab.model import Kernel
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from lab.commands.disks import tell_space
+from lab.commands.options.disks import tell_space
 from lab.commands.output import say
 from lab.commands.running.foreground import Waited, foreground
 from lab.commands.running.wanted import GRACE_SECONDS, Wanted, require_usable
@@ -20,8 +20,8 @@ from lab.errors import UsageError
 if TYPE_CHECKING:
     from lab.backends.owndisk import DiskInstance
     from lab.backends.site import Site
+    from lab.commands.console.terminal import Terminal
     from lab.commands.interrupt import Interruptible
-    from lab.commands.terminal import Terminal
     from lab.instance import Instance
 
 LEAVE = b"\x1d"  # Ctrl-], as in telnet(1) and virsh(1)

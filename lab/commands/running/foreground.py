@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from lab.commands.brought import READY_SECONDS
 from lab.commands.interrupt import Interrupted
+from lab.commands.options.brought import READY_SECONDS
 from lab.commands.output import say
 from lab.errors import LabError
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lab.backends.site import Site
+    from lab.commands.console.terminal import Terminal
     from lab.commands.interrupt import Interruptible
-    from lab.commands.terminal import Terminal
     from lab.instance import Backend, Instance, LaunchRequest
     from lab.model import Readiness
 
@@ -43,7 +43,7 @@ def foreground(
     interruptible.hold()
     place: AbstractContextManager[Terminal | None] = nullcontext()
     if request.terminal:
-        from lab.commands.terminal import Terminal
+        from lab.commands.console.terminal import Terminal
 
         place = Terminal(interactive=interactive)
     with place as terminal, backend.launch(request) as instance:

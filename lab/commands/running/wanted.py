@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.commands.limits import as_far_as_given
+from lab.commands.options.limits import as_far_as_given
 from lab.commands.output import say
 from lab.errors import BackendUnavailable
 from lab.host import privilege

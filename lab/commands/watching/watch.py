@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.analysis.loaded import load
 from lab.analysis.questions.difference import difference
-from lab.commands.conditions import CONDITION_HOLDS
+from lab.commands.options.conditions import CONDITION_HOLDS
 from lab.commands.output import say
 from lab.commands.polite import apart, becomes_quiet, one_at_a_time
 from lab.commands.watching.causes import causes, reasons

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from lab.commands.application import BuildArgument, Port, Ready, Secret, asked
-from lab.commands.brought import Brought, require_same_programs
 from lab.commands.completion import complete_backends, complete_factor, complete_scenario
-from lab.commands.conditions import CONDITION_HOLDS, check, read, require
-from lab.commands.disks import Backing, DiskFormat
 from lab.commands.measuring import RESULTS, Out, choose_backends, limit, set_up
+from lab.commands.options.application import BuildArgument, Port, Ready, Secret, asked
+from lab.commands.options.brought import Brought, require_same_programs
+from lab.commands.options.conditions import CONDITION_HOLDS, check, read, require
+from lab.commands.options.disks import Backing, DiskFormat
+from lab.commands.options.placing import AUTO, Placing, again, reserved
 from lab.commands.output import JsonTo
-from lab.commands.placing import AUTO, Placing, again, reserved
 from lab.commands.privilege import become_root
 from lab.errors import LabError, LaunchError, ResultsError, UsageError
 from lab.experiment.hostfactors.registry import host_levels

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lab.commands.limits import require_given
+from lab.commands.options.limits import require_given
 from lab.commands.output import say
 from lab.errors import LabError, UsageError
 from lab.host.units import parse_words

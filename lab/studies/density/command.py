@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from lab.commands.application import Port, Ready, asked
 from lab.commands.measuring import (
     RESULTS,
     KeepFree,
@@ -22,6 +21,7 @@ from lab.commands.measuring import (
     one_each,
     set_up,
 )
+from lab.commands.options.application import Port, Ready, asked
 from lab.commands.output import JsonTo
 from lab.commands.privilege import become_root
 from lab.experiment.hostfactors.registry import host_levels

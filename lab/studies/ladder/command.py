@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.commands.application import Port, Ready, asked
 from lab.commands.measuring import RESULTS, Out, Seed, Target, drawn, measuring, set_up
+from lab.commands.options.application import Port, Ready, asked
 from lab.commands.output import JsonTo, say
 from lab.commands.privilege import become_root
 from lab.host.units import parse_words

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.commands.application import Port, Ready, asked
-from lab.commands.limits import require_groups
 from lab.commands.measuring import (
     RESULTS,
     On,
@@ -21,6 +19,8 @@ from lab.commands.measuring import (
     one_each,
     set_up,
 )
+from lab.commands.options.application import Port, Ready, asked
+from lab.commands.options.limits import require_groups
 from lab.commands.output import JsonTo
 from lab.commands.privilege import become_root
 from lab.errors import UsageError

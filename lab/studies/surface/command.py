@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lab.commands.application import Port, Ready, asked
 from lab.commands.measuring import RESULTS, On, Out, Seed, Target, choose_backends, drawn, measuring, one_each, set_up
+from lab.commands.options.application import Port, Ready, asked
 from lab.commands.output import JsonTo
 from lab.commands.privilege import become_root
 from lab.errors import UsageError

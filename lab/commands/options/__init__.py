@@ -1,0 +1,1 @@
+"""Options that several commands have: what they mean, and what refuses them."""
