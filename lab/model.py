@@ -36,6 +36,13 @@ class Kernel(StrEnum):
         return self in (Kernel.OWN, Kernel.USER_MODE)
 
 
+class FileSystem(StrEnum):
+    """The file systems that an image's disk may have, as mount(8) calls them."""
+
+    EXT4 = "ext4"
+    EROFS = "erofs"
+
+
 class Stack(StrEnum):
     """Other makers of containers, whose defaults are not quite those of lab."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.images.filesystem import FileSystem
+from lab.model import FileSystem
 
 
 class MachineType(StrEnum):

@@ -22,10 +22,10 @@ from pathlib import Path
 from lab.errors import BackendUnavailable, CommandError, ImageError
 from lab.host.command import run
 from lab.host.survey.virtualisation import platform
-from lab.images.filesystem import FileSystem
 from lab.images.layers import epoch
 from lab.images.store import Image, Store
 from lab.images.tree import Entry, Tree
+from lab.model import FileSystem
 
 BLOCK_BYTES = 4096
 INODE_BYTES = 256

@@ -48,11 +48,11 @@ from lab.images.image import (
     read_image,
 )  # fmt: skip
 from lab.images.layers import Layer
-from lab.images.locks import hold
 from lab.images.manifest import Manifest, write_manifest
 from lab.images.ociconfig import Step, config_to_oci
 from lab.images.reference import normalise
-from lab.images.scratch import clean_scratch, scratch
+from lab.images.space.locks import hold
+from lab.images.space.scratch import clean_scratch, scratch
 from lab.images.tree import Tree
 from lab.model import ImageConfig
 

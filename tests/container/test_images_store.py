@@ -18,19 +18,18 @@ import pytest
 from lab.errors import ImageError, UsageError
 from lab.host.command import run
 from lab.images.disk import image_disk
-from lab.images.filesystem import FileSystem
 from lab.images.image import Base
 from lab.images.manifest import write_manifest
 from lab.images.process import find_account, resolve
-from lab.images.scratch import clean_scratch
+from lab.images.space.scratch import clean_scratch
 from lab.images.store import Image, Origin, Store
 from lab.images.transfer import registry
 from lab.images.tree import Tree
-from lab.model import ImageConfig
+from lab.model import FileSystem, ImageConfig
 
 HOLD = """
 import pathlib, sys, time
-from lab.images.scratch import scratch
+from lab.images.space.scratch import scratch
 with scratch(pathlib.Path(sys.argv[1]), "test") as directory:
     (directory / "file").write_text("x")
     print(directory, flush=True)

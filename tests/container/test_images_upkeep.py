@@ -16,7 +16,7 @@ from tiny import tiny_image
 
 from lab.errors import ImageError
 from lab.images import disk
-from lab.images.locks import holders
+from lab.images.space.locks import holders
 from lab.images.store import Image, Layer, Origin, Store
 from lab.images.upkeep import prune
 from lab.images.upkeep.prune import Busy, collect, remove

@@ -14,8 +14,7 @@ from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.domain import DirectBoot, Disk, Interface, MachineSpec, Port, domain_xml, ports
 from lab.hypervisor.kinds import MICROVM, PC, Console, Design, Firmware, MachineType
-from lab.images.filesystem import FileSystem
-from lab.model import Accelerator
+from lab.model import Accelerator, FileSystem
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 DESIGNS = {

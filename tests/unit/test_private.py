@@ -13,7 +13,7 @@ from lab.backends.support.output import Output
 from lab.errors import LabError
 from lab.host import home, private, privilege
 from lab.host.session.ledger import Session
-from lab.images import locks
+from lab.images.space import locks
 from lab.inside import build
 from lab.model import Limits, Process
 from lab.supervisor import record as records

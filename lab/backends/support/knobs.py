@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from lab.errors import UsageError
 from lab.hypervisor.kinds import Console, Design, Firmware, MachineType
-from lab.images.filesystem import FileSystem
 from lab.instance import Knob
+from lab.model import FileSystem
 
 YES, NO = "yes", "no"
 

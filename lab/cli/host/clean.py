@@ -25,7 +25,7 @@ def clean(
     from lab.host.home import home
     from lab.host.session.ledger import Resource, ResourceKind, clean_stale, leftovers, stale_sessions
     from lab.host.session.orphans import describe, orphan_groups, orphan_scratch
-    from lab.images.scratch import clean_scratch, stale_scratch
+    from lab.images.space.scratch import clean_scratch, stale_scratch
     from lab.supervisor.record import mend
 
     become_root_if_possible()

@@ -18,8 +18,7 @@ from lab.host.execution import terminals
 from lab.hypervisor.domain import Port, ports
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.kinds import Design, MachineType, UserSpace
-from lab.images.filesystem import FileSystem
-from lab.model import Process, TerminalSize
+from lab.model import FileSystem, Process, TerminalSize
 
 TRANSPORT_MODULES = {  # what the machine's devices are attached by, and those that every guest needs at once
     MachineType.MICROVM: ("virtio_ring", "virtio", "virtio_mmio", "virtio_console", "virtio_blk"),

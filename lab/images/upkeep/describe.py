@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab.images.locks import holders
 from lab.images.ociconfig import history_from_oci
+from lab.images.space.locks import holders
 from lab.images.store import Image, Layer, Store
 from lab.images.upkeep.prune import disk_usage
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lab.errors import ImageError
 from lab.images.disk import ROOMY
-from lab.images.filesystem import FileSystem
 from lab.images.image import Image
-from lab.images.locks import claim, holders
+from lab.images.space.locks import claim, holders
 from lab.images.store import Store
+from lab.model import FileSystem
 
 KEPT_FOR_BUILDS = {"mounts": "cache mounts", "downloads": "downloads"}
 """Folders of the store's home whose entries only spare a build work: RUN --mount=type=cache, ADD --checksum."""

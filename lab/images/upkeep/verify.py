@@ -17,8 +17,8 @@ from lab.errors import ImageError
 from lab.host.privilege import Need, granted
 from lab.images.image import REF_NAME, Image
 from lab.images.layers import Layer
-from lab.images.locks import claim
 from lab.images.manifest import escape
+from lab.images.space.locks import claim
 from lab.images.store import Store
 from lab.images.tar import contents
 from lab.images.tar.bounds import DOCUMENT_BYTES
