@@ -11,13 +11,15 @@ Sources: user_namespaces(7), mount_namespaces(7), newuidmap(1), subuid(5).
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import pwd
 import random
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,7 @@ DONE = b"mapped"
 MAPPING = "apt-get install uidmap; /etc/subuid and /etc/subgid say which are yours (subuid(5))"
 NO_NAMESPACE = "lab doctor; in a container it needs to be one that may make user namespaces"
 ELSEWHERE = "set LAB_HOME and XDG_RUNTIME_DIR to folders of your own"
+NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 WHOLE = 65_536
 """As many ids as an image may expect; useradd(8) gives that many."""
 
@@ -54,9 +57,9 @@ class Ids:
         return not (self.users[1] and self.groups[1])
 
 
-def ids_of(user: int, group: int, subuid: Path = SUBUID, subgid: Path = SUBGID) -> Ids:
-    """What this host's administrator has given to that user."""
-    return Ids(user=user, group=group, users=_range(user, subuid), groups=_range(user, subgid))
+def ids_of(user: int, group: int, subuid: Path = SUBUID, subgid: Path = SUBGID, *, most: int = WHOLE - 1) -> Ids:
+    """What this host's administrator has given to that user; of each range no more than ``most``."""
+    return Ids(user=user, group=group, users=_range(user, subuid, most), groups=_range(user, subgid, most))
 
 
 def remark(ids: Ids) -> str:
@@ -80,7 +83,15 @@ def enter() -> Ids:
         return ids
     for folder in (home(), runtime_root()):
         claim(folder)
-    helper = None if ids.is_alone else _Helper(ids)
+    become_root(ids)
+    return ids
+
+
+def become_root(ids: Ids, *, marked: bool = True) -> None:
+    """The same without a look at folders, with ``ids`` mapped: `Ids.user` to root, the others from 1 on. ``marked``:
+    so that `lab.host.session.strays` knows the namespace; else in one part, that others can be mapped to as a whole.
+    """
+    helper = None if ids.is_alone else _Helper(ids, parted if marked else whole)
     try:
         syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
     except OSError as error:
@@ -95,7 +106,6 @@ def enter() -> Ids:
     # As after an exec of the user's own program: who may look at this process is who may be its user (ptrace(2)).
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     _announce(ids.user)
-    return ids
 
 
 def parted(first: int, count: int) -> list[str]:
@@ -103,26 +113,39 @@ def parted(first: int, count: int) -> list[str]:
     `lab.host.session.strays` knows the namespace.
     """
     if count == 1:
-        return ["1", str(first), "1"]
+        return whole(first, count)
     part = 1 + random.SystemRandom().randrange(count - 1)
     return [str(number) for number in (1, first, part, 1 + part, first + part, count - part)]
 
 
-def join(pid: int) -> None:
-    """Become root of the user namespace in which ``pid`` is, one that `enter` made in another command of this user's.
+def whole(first: int, count: int) -> list[str]:
+    """The same in one part."""
+    return ["1", str(first), str(count)]
+
+
+def join(pid: int, *, above: bool = False) -> None:
+    """Become root of the user namespace in which ``pid`` is, one that `enter` made in another command of this user's;
+    ``above``: of the one around it, where ``pid`` is in a container with users of its own.
 
     Raises LabError.
     """
-    user = privilege.user_id()
     try:
-        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
-        finally:
-            os.close(namespace)
-        syscalls.unshare(syscalls.CLONE_NEWNS)
+        with ExitStack() as opened:
+            namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, namespace)
+            if above:
+                namespace = fcntl.ioctl(namespace, NS_GET_PARENT)
+                opened.callback(os.close, namespace)
+            join_namespace(namespace)
     except OSError as error:
         raise LabError(f"the user namespace of process {pid} can't be joined: {error.strerror}") from error
+
+
+def join_namespace(namespace: int) -> None:
+    """The same by a descriptor of the namespace. Raises OSError."""
+    user = privilege.user_id()
+    syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
     _announce(user)
     if ownspace.has_ids():
         _leave_groups()
@@ -193,15 +216,15 @@ def _name_of(user: int) -> str:
     return ""
 
 
-def _range(user: int, path: Path) -> tuple[int, int]:
-    """The longest range of the user's, by name or by number (subuid(5)); no more of it than anybody needs."""
+def _range(user: int, path: Path, most: int) -> tuple[int, int]:
+    """The longest range of the user's, by name or by number (subuid(5)), as far as ``most``."""
     names, found = {str(user), _name_of(user)} - {""}, (0, 0)
     with suppress(OSError, UnicodeDecodeError):
         for line in path.read_text().splitlines():
             name, _, rest = line.strip().partition(":")
             first, _, count = rest.partition(":")
             if name in names and first.isdecimal() and count.isdecimal() and int(count) > found[1]:
-                found = int(first), min(int(count), WHOLE - 1)
+                found = int(first), min(int(count), most)
     return found
 
 
@@ -210,8 +233,8 @@ class _Helper:
     than one id is written from outside, and once (user_namespaces(7)).
     """
 
-    def __init__(self, ids: Ids) -> None:
-        self._ids, self._parent = ids, os.getpid()
+    def __init__(self, ids: Ids, arranged: Callable[[int, int], list[str]]) -> None:
+        self._ids, self._arranged, self._parent = ids, arranged, os.getpid()
         self._ours, theirs = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
@@ -249,7 +272,7 @@ class _Helper:
                 ("newuidmap", self._ids.user, self._ids.users),
                 ("newgidmap", self._ids.group, self._ids.groups),
             ):
-                words = [program, str(self._parent), "0", str(own), "1", *parted(*given)]
+                words = [program, str(self._parent), "0", str(own), "1", *self._arranged(*given)]
                 run(words, timeout_seconds=TIMEOUT_SECONDS, hint=MAPPING)
         except CommandError as error:
             theirs.sendall((error.detail or error.message).encode())

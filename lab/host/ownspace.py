@@ -29,6 +29,12 @@ def here() -> bool:
     return WORD in os.environ and owner() > 0
 
 
+def ordinary_user() -> int:
+    """The ordinary user whose this process is, in such a namespace or not; -1 where it is root's."""
+    found = owner()
+    return found if found > 0 else os.geteuid() or -1
+
+
 def has_ids() -> bool:
     """Whether it knows more users than its own root: a range of subordinate ids has been mapped (subuid(5))."""
     return len(table()) > 1
@@ -45,10 +51,24 @@ def table() -> list[tuple[int, int, int]]:
     Read once: a child that has joined a container is in no /proc that it sees.
     """
     if not _table:
-        with open("/proc/self/uid_map") as file:  # noqa: PTH123 - without pathlib, whoever asks
-            lines = [line.split() for line in file]
-        _table.extend((int(inside), int(outside), int(count)) for inside, outside, count in lines)
+        _table.extend(read_table("uid_map"))
     return _table
+
+
+def read_table(name: str) -> list[tuple[int, int, int]]:
+    """The same as it is now, or that of groups, ``gid_map``."""
+    with open(f"/proc/self/{name}") as file:  # noqa: PTH123 - without pathlib, whoever asks
+        lines = [line.split() for line in file]
+    return [(int(inside), int(outside), int(count)) for inside, outside, count in lines]
+
+
+def recognise() -> None:
+    """Take root of a user namespace that another program has made of one user's id, as podman does, for that user;
+    for `lab-oci`, which such programs call. Root of any other namespace, the host's above all, stays root.
+    """
+    first = table()[:1]
+    if first and first[0][0] == 0 and first[0][1] != 0 and first[0][2] == 1 and os.geteuid() == 0:
+        announce(first[0][1])
 
 
 def announce(user: int) -> None:

@@ -7,6 +7,7 @@ comparison with them is made fair.
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Sequence
 from functools import cache
@@ -137,6 +138,29 @@ def container_config(
     )
 
 
+def rootless_config(process: Process, *, hostname: str = "") -> Config:
+    """The same for the caller, who need not be root: root inside is the caller, and there is nobody else."""
+    config = container_config(process, hostname=hostname, network_namespace=HOST)
+    mounts = (_without_group(HOSTS_SYS if mount.type == "sysfs" else mount) for mount in config.mounts)
+    alone = [(IdMapping(container_id=0, host_id=number, size=1),) for number in (os.geteuid(), os.getegid())]
+    return replace(
+        config,
+        mounts=tuple(mounts),
+        linux=replace(
+            config.linux,
+            namespaces=(*config.linux.namespaces, Namespace(type="user")),
+            uid_mappings=alone[0],
+            gid_mappings=alone[1],
+            resources=resources.of_limits(Limits(), ()),
+        ),
+    )
+
+
+def _without_group(mount: MountConfig) -> MountConfig:
+    """Terminals that belong to root's group: that of terminals is nobody's in a namespace with one id."""
+    return replace(mount, options=tuple(option for option in mount.options if not option.startswith("gid=")))
+
+
 def _default_mounts(network_namespace: str | Path | None) -> tuple[MountConfig, ...]:
     """Terminals belong to the group tty, unless nobody in an ordinary user's namespace knows it. On the host's
     network, which such a namespace does not own, no other /sys can be mounted than the host's (sysfs(5)). Where there
@@ -144,10 +168,7 @@ def _default_mounts(network_namespace: str | Path | None) -> tuple[MountConfig, 
     """
     mounts: tuple[MountConfig, ...] = DEFAULT_MOUNTS
     if ownspace.keeps_groups():
-        mounts = tuple(
-            replace(mount, options=tuple(option for option in mount.options if not option.startswith("gid=")))
-            for mount in mounts
-        )
+        mounts = tuple(_without_group(mount) for mount in mounts)
     if ownspace.here() and network_namespace == HOST:
         mounts = tuple(HOSTS_SYS if mount.type == "sysfs" else mount for mount in mounts)
     if ownspace.here() and not mounted.host().joined():

@@ -66,11 +66,12 @@ def try_to_start_again(words: Sequence[str]) -> None:
         start_again(words)
 
 
-def start_again(words: Sequence[str]) -> None:
-    """Execute this very command again, from such a mount, unless that has happened: it returns then.
+def start_again(words: Sequence[str], *, anew: bool = False) -> None:
+    """Execute this very command again, from such a mount, unless that has happened: it returns then. ``anew``: in any
+    case.
 
     ``words`` follow the interpreter's name. Raises OSError.
     """
-    if not is_read_only():
+    if anew or not is_read_only():
         tree = interpreter()
         os.execve(f"/proc/self/fd/{tree}", [INTERPRETER, *words], os.environ)

@@ -120,8 +120,7 @@ def test_an_error_begins_with_its_step() -> None:
     [
         (["--systemd-cgroup", "list"], "systemd"),
         (["--cgroup-manager=systemd", "list"], "systemd"),
-        (["--rootless=true", "list"], "--rootless"),
-        (["spec", "--rootless"], "--rootless"),
+        (["--rootless=yes", "list"], "--rootless"),
         (["checkpoint", "x"], "no verb checkpoint"),
         (["create"], "exactly one container id"),
     ],

@@ -43,7 +43,7 @@ def delegates(root: str = "/", host: Mounted | None = None) -> bool:
     """Whether groups are to be asked of systemd: it is PID 1, it can be reached, and cgroup v2 is all there is. An
     ordinary user asks the systemd that is the user's own.
     """
-    below, bus = root.rstrip("/"), mounted.users_bus() if ownspace.here() else BUS
+    below, bus = root.rstrip("/"), mounted.users_bus() if ownspace.ordinary_user() > 0 else BUS
     return is_booted(root) and os.path.exists(f"{below}/{bus}") and (host or mounted.host()).is_v2
 
 

@@ -58,6 +58,18 @@ def family(pid: int) -> set[int]:
     return set() if procstat.start_time(pid) is None else {pid} | below(pid)
 
 
+def company(pid: int) -> set[int]:
+    """The same with what has been put into its pid namespace from outside, where it is the first process of one."""
+    found = family(pid)
+    if found and procstat.is_first_of_namespace(pid):
+        space = os.stat(f"/proc/{pid}/ns/pid")
+        for name in os.listdir("/proc"):
+            with suppress(OSError):  # gone, or another user's
+                if name.isdecimal() and os.path.samestat(os.stat(f"/proc/{name}/ns/pid"), space):
+                    found |= family(int(name))
+    return found
+
+
 def end_orphans(known: set[int], timeout_seconds: float = 10.0) -> None:
     """SIGKILL an ordinary user's processes that have become children of this one, and what descends from them; those
     that it has ``known`` from their birth go on.

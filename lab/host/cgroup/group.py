@@ -44,7 +44,7 @@ class Group:
             everywhere = self.host.places(self.host.v1)
             places = [place for place in everywhere if os.path.isdir(f"{place}/{self.path}")]
         self.places = tuple(places)
-        self._first = -1
+        self._first, self._company = -1, False
 
     def __repr__(self) -> str:
         return f"Group({self.path!r})"
@@ -179,7 +179,7 @@ class Group:
         if self._first > 0 and not self.places:
             from lab.host.cgroup import descent  # for an ordinary user without groups
 
-            return descent.family(self._first)
+            return descent.company(self._first) if self._company else descent.family(self._first)
         return cgroupfs.processes(self.directories)
 
     def living(self) -> set[int]:
@@ -189,9 +189,11 @@ class Group:
             raise GroupGone(f"nothing runs in {self.path}")
         return found
 
-    def follow(self, first: int) -> None:
-        """Where the group is in no hierarchy, its processes are from now on those that descend from ``first``."""
-        self._first = first
+    def follow(self, first: int, *, company: bool = False) -> None:
+        """Where the group is in no hierarchy, its processes are from now on those that descend from ``first``, and
+        with ``company`` those that are in the pid namespace of which it is the first process.
+        """
+        self._first, self._company = first, company
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Stop every process in the group where it stands; returns when all have stopped. Where one does not in time
@@ -258,7 +260,7 @@ class Group:
         if not mount and controller == "cpu" and self.host.is_v2:
             mount = self.host.unified  # cpu.stat exists without the controller
         if not mount:
-            raise LabError(f"this host has no {controller} cgroup controller", hint=DOCTOR)
+            raise _lacks(controller)
         return f"{mount}/{self.path}/{name}"
 
     def has(self, controller: str, name: str) -> bool:
@@ -287,13 +289,19 @@ class Group:
         found = self.look(controller, name)
         if found is None:
             if not self.host.mount_of(controller) and not (controller == "cgroup" and self.host.unified):
-                raise LabError(f"this host has no {controller} cgroup controller", hint=DOCTOR)
+                raise _lacks(controller)
             raise LabError(f"cgroup {self.path} has no {name}", hint=DOCTOR)
         return found
 
     def write(self, controller: str, name: str, value: str) -> None:
         """Write to one of the group's files. Raises OSError, LabError."""
         cgroupfs.write(self.file(controller, name), value)
+
+
+def _lacks(controller: str) -> LabError:
+    if ownspace.ordinary_user() > 0:
+        return LabError(f"you have been given no {controller} cgroup controller", hint="docs/rootless.md, Limits")
+    return LabError(f"this host has no {controller} cgroup controller", hint=DOCTOR)
 
 
 def _remedy(error: OSError) -> str:

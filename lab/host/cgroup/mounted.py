@@ -58,7 +58,7 @@ class Mounted:
             with open(f"{unified}/cgroup.controllers") as file:
                 offered = file.read().split()
         found = cls(v1, unified, offered)
-        return found.delegated(root) if ownspace.here() else found
+        return found.delegated(root) if ownspace.ordinary_user() > 0 else found
 
     def delegated(self, root: str = "/") -> Mounted:
         """The part that is an ordinary user's own: in each hierarchy this process's group, or the topmost above it
@@ -69,7 +69,7 @@ class Mounted:
         below it (cgroups(7), "no internal processes").
         """
         if self.is_v2:
-            service = f"{self.unified}/{USERS_SYSTEMD.format(ownspace.owner())}"
+            service = f"{self.unified}/{USERS_SYSTEMD.format(ownspace.ordinary_user())}"
             if not (os.path.exists(f"{root.rstrip('/')}/{users_bus()}") and os.access(service, os.W_OK)):
                 return Mounted({}, "", ())
             with open(f"{service}/cgroup.controllers") as file:
@@ -138,7 +138,7 @@ def _topmost_writable(place: str, path: str) -> str:
 
 def users_bus() -> str:
     """Where an ordinary user's systemd can be asked, from the root on: in the folder that pam_systemd(8) makes."""
-    return f"run/user/{ownspace.owner()}/bus"
+    return f"run/user/{ownspace.ordinary_user()}/bus"
 
 
 def forget() -> None:

@@ -136,10 +136,11 @@ def _completed(group: Group, resources: Resources) -> Resources:
 def _refuse_what_is_missing(group: Group, settings: list[Setting]) -> None:
     for setting in settings:
         if setting.controller != "cgroup" and not group.host.mount_of(setting.controller):
+            is_user_s = ownspace.ordinary_user() > 0
             raise LimitError(
-                f"linux.resources.{setting.name}: {NOT_YOURS if ownspace.here() else 'this host has no'} "
+                f"linux.resources.{setting.name}: {NOT_YOURS if is_user_s else 'this host has no'} "
                 f"{setting.controller} cgroup controller",
-                hint=DELEGATE if ownspace.here() else DOCTOR,
+                hint=DELEGATE if is_user_s else DOCTOR,
             )
 
 

@@ -11,6 +11,7 @@ from lab.record import replace
 from lab.runtime.cgroup import resources
 from lab.runtime.config import model as configuration
 from lab.runtime.config import validate
+from lab.runtime.oci import rootless
 from lab.runtime.oci.store import State
 from lab.runtime.oci.unit import Unit
 from lab.runtime.plan import CgroupsPlan, Enter
@@ -82,7 +83,7 @@ class Blueprint:
                 "bundle": self.bundle,
                 "created": timestamp(),
                 "root": self.root,
-                "owner": "root",
+                "owner": rootless.owner(),
                 "group": group.path,
                 "annotations": dict(self.config.annotations),
                 "namespaces": translate.joined_flags(self.config),

@@ -10,10 +10,12 @@ import os
 import sys
 
 from lab.errors import LabError, UsageError
+from lab.host import ownspace
 from lab.lean import signal
 from lab.runtime import versions
+from lab.runtime.oci import rootless
 from lab.runtime.oci.log import Log
-from lab.runtime.oci.options import FLAG, VALUE, parse
+from lab.runtime.oci.options import FALSE, FLAG, TRUE, VALUE, parse
 from lab.runtime.oci.store import DEFAULT_ROOT, Entry
 
 TYPE_CHECKING = False
@@ -144,8 +146,9 @@ def call(words: list[str]) -> int:
             return say(usage())
         log = Log(given.value("log"), given.value("log-format", "text"), debug=given.flag("debug"))
         verb, *rest = given.words
+        ownspace.recognise()
         refuse(given)
-        root = os.path.abspath(given.value("root", DEFAULT_ROOT))
+        root = os.path.abspath(given.value("root") or rootless.default_root(DEFAULT_ROOT))
         return carry_out(verb, rest, root, log, by_systemd=asks_systemd(given))
     except Interrupted as signal_number:
         return fail(log, f"{verb} was interrupted by signal {signal_number}", 128 + int(str(signal_number)))
@@ -177,8 +180,11 @@ def refuse(given: Arguments) -> None:
                 "no systemd that answers on D-Bus manages this host's cgroups, or not in version 2 alone",
                 hint="leave out --systemd-cgroup; podman: --cgroup-manager=cgroupfs",
             )
-    if given.value("rootless", "auto") not in ("auto", "false"):
-        raise UsageError("--rootless: root is needed to make cgroups and mounts")
+    wanted = given.value("rootless", "auto")
+    if wanted not in ("auto", *TRUE, *FALSE):
+        raise UsageError(f"--rootless {wanted}: neither auto nor true nor false")
+    if wanted in FALSE and (rootless.is_outside() or ownspace.here()):
+        raise UsageError("--rootless false: you are not root", hint="leave it out, or sudo lab-oci …")
 
 
 def asks_systemd(given: Arguments) -> bool:
@@ -190,8 +196,6 @@ def carry_out(verb: str, words: list[str], root: str, log: Log, *, by_systemd: b
     """Import the verb's module, which nobody else has to wait for, and call it."""
     if verb not in VERBS:
         raise UsageError(f"there is no verb {verb}", hint="lab-oci --help")
-    if verb == "exec":
-        stand_on_read_only()
     name = f"lab.runtime.oci.verbs.{VERBS[verb][0]}"
     __import__(name)
     module = sys.modules[name]
@@ -201,6 +205,10 @@ def carry_out(verb: str, words: list[str], root: str, log: Log, *, by_systemd: b
         return say(usage_of(verb, known))
     log.debug(f"{verb} {' '.join(words)}")
     function: Verb = getattr(module, {"exec": "execute", "list": "list_all", "await": "await_child"}.get(verb, verb))
+    if verb in rootless.GO_IN and rootless.is_outside():
+        rootless.go_in(verb, Entry(root, given.words[0] if given.words else ""))
+    if verb == "exec" and not rootless.is_outside():  # else there is nothing to be joined
+        stand_on_read_only()
     return function(Call(root, log, given, by_systemd=by_systemd))
 
 

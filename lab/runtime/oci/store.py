@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 
 from lab.errors import LabError, UsageError
-from lab.host import procstat
+from lab.host import ownspace, procstat
 from lab.lean import dumps, loads, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
+
+    from lab.host.cgroup.group import Group
 
 DEFAULT_ROOT = "/run/lab-oci"
 
@@ -36,6 +39,7 @@ FACTS = {
 
 STATE, CONFIG, FILTER, START = "state.json", "config.json", "filter.json", "start"
 LONGEST_ID = 1024
+PASSABLE, CLOSED = 0o711, 0o700
 ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -68,7 +72,19 @@ class State:
         self.namespaces: int = facts["namespaces"]  # CLONE_NEW* flags of what a further process joins
         self.pid: int = facts["pid"]  # of its first process, 0 as long as there is none
         self.birth: int = facts["birth"]  # when that was started, in clock ticks: a pid may be used again
+        self.first: list[int] = facts.get("first") or []  # as pid and birth, where nobody else could tell who waits
         self.startable = facts.get("startable") is not False  # there is a process to start
+
+    def its_group(self) -> Group:
+        """Its control group; where an ordinary user has been given none, its processes by their pid namespace."""
+        from lab.host.cgroup.group import Group
+
+        group = Group(self.group)
+        if self.lives():
+            group.follow(self.pid, company=True)
+        elif len(self.first) == 2 and birth_of(self.first[0]) == self.first[1] > 0:
+            group.follow(self.first[0], company=True)
+        return group
 
     def facts(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -90,9 +106,13 @@ class Entry:
     def make(self) -> None:
         """Claim the name, and hold its lock. Raises LabError if it is taken."""
         root = os.path.dirname(self.folder)
-        os.makedirs(root, mode=0o711, exist_ok=True)
+        mode = CLOSED if ownspace.ordinary_user() > 0 else PASSABLE
+        if not os.path.isdir(root):
+            os.makedirs(root, mode, exist_ok=True)
+            if mode == CLOSED:
+                os.chmod(root, CLOSED | stat.S_ISVTX)  # or it may be tidied away (XDG Base Directory Specification)
         try:
-            os.mkdir(self.folder, 0o711)
+            os.mkdir(self.folder, mode)
         except FileExistsError:
             raise LabError(f"container with given ID already exists: {self.id}") from None
         self.lock()

@@ -3,6 +3,7 @@
     --systemd-cgroup, "slice:prefix:name"   the scope prefix-name.scope in that slice, as Docker and Podman ask for it
     --systemd-cgroup, no cgroupsPath        lab-oci-ID.scope in system.slice
     neither                                 the same, on a host whose groups are systemd's
+    the same of an ordinary user            in app.slice of the user's own systemd, and in no other
     a path                                  that path: who names one has been delegated what is above it
 
 The container's own group is ``container`` in the scope, as crun has it: systemd writes into the scope's, and sets it
@@ -18,7 +19,8 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError, UsageError
-from lab.host.cgroup import cgroupfs, delegation
+from lab.host import ownspace
+from lab.host.cgroup import cgroupfs, delegation, mounted
 from lab.host.cgroup.group import Group
 from lab.lean import signal, suppress
 
@@ -38,7 +40,7 @@ class Unit:
                 f"linux.cgroupsPath: {name!r} is no unit's name", hint="letters, digits and : - _ . \\ @"
             )
         try:
-            above = delegation.group_of_slice(parent)
+            above = _group_of(parent)
         except ValueError as error:
             raise UsageError(f"linux.cgroupsPath: {error}") from error
         self.parent = parent
@@ -53,13 +55,13 @@ class Unit:
             raise UsageError(f"linux.cgroupsPath: {cgroups_path} is a systemd unit", hint="add --systemd-cgroup")
         if is_unit:
             parent, prefix, name = cgroups_path.split(":")
-            return cls(parent or SYSTEM_SLICE, f"{prefix}-{name}.scope" if prefix else f"{name}.scope")
+            return cls(parent or usual_slice(), f"{prefix}-{name}.scope" if prefix else f"{name}.scope")
         if cgroups_path and by_systemd:
             raise UsageError(
                 f"linux.cgroupsPath: {cgroups_path} is not slice:prefix:name, as --systemd-cgroup wants it"
             )
         if not cgroups_path and (by_systemd or delegation.here()):
-            return cls(SYSTEM_SLICE, f"lab-oci-{identity.replace('+', chr(92) + 'x2b')}.scope")
+            return cls(usual_slice(), f"lab-oci-{identity.replace('+', chr(92) + 'x2b')}.scope")
         return None
 
     @property
@@ -83,6 +85,20 @@ class Unit:
             holder.end()
             raise
         return holder
+
+
+def usual_slice() -> str:
+    """Where a container goes whose configuration names none."""
+    return mounted.APPLICATIONS if ownspace.ordinary_user() > 0 else SYSTEM_SLICE
+
+
+def _group_of(parent: str) -> str:
+    """Below the root, which is app.slice for an ordinary user (`lab.host.cgroup.mounted`). Raises ValueError."""
+    if ownspace.ordinary_user() <= 0:
+        return delegation.group_of_slice(parent)
+    if parent != mounted.APPLICATIONS:
+        raise ValueError(f"{parent} is not {mounted.APPLICATIONS}, in which an ordinary user's containers lie")
+    return ""
 
 
 class Holder:

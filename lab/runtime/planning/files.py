@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 NODE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 DEVICE_MODE = 0o666
+SEALED = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NOEXEC | syscalls.MS_NODEV
+NO_GROUPS = "mode=755,size=0k"
+"""What an ordinary user's container shows of control groups without one of its own: it would see the user's."""
 SHOWS = {"sysfs": "network", "mqueue": "ipc"}  # file systems, and the namespace that each shows
 ELSEWHERE = ("/dev/ptmx",)  # comes with the default devices, as a link to the container's own
 
@@ -52,7 +55,9 @@ def operations(
     bound = "user" in kinds or ownspace.here()
     for number, mount in enumerate(config.mounts):
         path = f"mounts[{number}]"
-        if mount.type in ("cgroup", "cgroup2"):
+        if mount.type in ("cgroup", "cgroup2") and ownspace.here() and not (cgroup_controllers or cgroup_directories):
+            found.append(_no_groups(mount))
+        elif mount.type in ("cgroup", "cgroup2"):
             if "cgroup" not in kinds and not cgroup_directories:
                 raise schema.error(path, "shows the host's cgroups to a container without a cgroup namespace")
             groups = cgroup_directories or {}
@@ -143,6 +148,10 @@ def _bind(config: Config, mount: MountConfig, options: Options, path: str, bundl
         uid_map=id_map(mount.uid_mappings),
         gid_map=id_map(mount.gid_mappings),
     )
+
+
+def _no_groups(mount: MountConfig) -> FileSystem:
+    return FileSystem(target=_destination(mount), kind="tmpfs", source="tmpfs", flags=SEALED, data=NO_GROUPS)
 
 
 def _cgroup_view(

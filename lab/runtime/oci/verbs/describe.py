@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lab.errors import LabError, UsageError
+from lab.errors import LabError
 from lab.runtime import versions
 from lab.runtime.oci.options import FLAG, VALUE
 
@@ -19,18 +19,21 @@ HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 
 
 def spec(call: Call) -> int:
-    """``spec``: a config.json that runs a shell in ``rootfs``, in every namespace, with Docker's restrictions."""
+    """``spec``: a config.json that runs a shell in ``rootfs``, in every namespace, with Docker's restrictions.
+
+    ``--rootless``: with a user namespace whose root is the caller and knows nobody else, on the host's network, which
+    such a namespace does not own, and with the host's /sys for that reason (sysfs(5)).
+    """
     from json import dumps
 
     from lab.model import Process
     from lab.record import replace
-    from lab.runtime.bundle import container_config
+    from lab.runtime import bundle
     from lab.runtime.config.model import to_json
 
-    if call.given.flag("rootless"):
-        raise UsageError("--rootless: root is needed to make cgroups and mounts")
     path = os.path.join(call.given.value("bundle", "."), "config.json")
-    config = container_config(Process(argv=("sh",), environment={"TERM": "xterm"}), hostname="lab-oci")
+    make = bundle.rootless_config if call.given.flag("rootless") else bundle.container_config
+    config = make(Process(argv=("sh",), environment={"TERM": "xterm"}), hostname="lab-oci")
     terminal = replace(config, oci_version=versions.NEWEST, process=replace(config.process, terminal=True))
     try:
         with open(path, "x", encoding="utf-8") as file:

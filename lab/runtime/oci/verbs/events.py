@@ -7,7 +7,7 @@ import select
 
 from lab.errors import GroupGone, LabError, UsageError
 from lab.lean import ExitStack, dumps, suppress
-from lab.runtime.oci import store
+from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG, VALUE
 
 TYPE_CHECKING = False
@@ -22,7 +22,6 @@ SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def events(call: Call) -> int:
     """``events ID``: a line of JSON every ``--interval``, until the container stops. ``--stats``: one, and done."""
-    from lab.host.cgroup.group import Group
     from lab.runtime.cgroup import stats
 
     interval = seconds(call.given.value("interval", INTERVAL))
@@ -30,7 +29,11 @@ def events(call: Call) -> int:
     state = entry.read()
     if entry.status(state) == store.STOPPED:
         raise LabError("container not running")
-    group = Group(state.group)
+    group = state.its_group()
+    if rootless.without_group(state):
+        raise LabError(
+            "the container is in no control group, which would count for it", hint="docs/rootless.md, Limits"
+        )
     if call.given.flag("stats"):
         return call.say_json(stats.event(group, state.id))
     with ExitStack() as opened:

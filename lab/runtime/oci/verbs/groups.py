@@ -104,11 +104,9 @@ def amount(option: str, word: str) -> int:
 
 def group_in(call: Call, *allowed: str) -> Group:
     """The container's group. Raises LabError if its status is none of ``allowed``."""
-    from lab.host.cgroup.group import Group
-
     entry = call.entry()
     state = entry.read()
     status = entry.status(state)
     if status not in allowed:
         raise LabError("container not running" if status == store.STOPPED else f"the container is {status}")
-    return Group(state.group)
+    return state.its_group()

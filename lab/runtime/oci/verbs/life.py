@@ -18,7 +18,7 @@ import os
 
 from lab.errors import LabError, UsageError
 from lab.lean import ExitStack, suppress
-from lab.runtime.oci import store
+from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG, VALUE
 from lab.runtime.oci.steps import Steps
 from lab.runtime.oci.unit import await_end
@@ -89,9 +89,11 @@ def make(call: Call, steps: Steps, undo: ExitStack) -> Made:
 
     steps.enter("read the bundle")
     entry = call.entry()
-    wanted = Blueprint.read(call.given.value("bundle", "."), call.ignored)
+    quiet = rootless.is_outside()  # it is read once more
+    wanted = Blueprint.read(call.given.value("bundle", "."), (lambda _path: None) if quiet else call.ignored)
     if call.given.verb == "run" and not wanted.startable:
         raise UsageError("config.json: process is missing: run needs one")
+    wanted.config = rootless.enter(wanted.config)
     group, unit = wanted.place(entry.id, by_systemd=call.by_systemd)
     if wanted.can_be_watched:
         from lab.runtime.oci import main
@@ -179,6 +181,9 @@ def leave_waiting(made: Made) -> None:
     """Give it a socket to wait at, and wait until it does: from then on it needs nobody."""
     from lab.runtime.oci import conversation
 
+    if rootless.without_group(made.state):
+        made.state.first = [made.started.pid, store.birth_of(made.started.pid)]
+        made.entry.write(made.state)
     with ExitStack() as opened:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         opened.callback(listener.close)
@@ -250,13 +255,12 @@ def poststart(call: Call, entry: Entry, state: State) -> None:
     if not versions.reaches(state.version, "1.3"):
         call.tell_hooks("poststart", hooks, found)
         return
-    from lab.host.cgroup.group import Group
     from lab.runtime import hooks as running
 
     try:
         running.run("poststart", hooks, found)
     except OSError as error:
-        Group(state.group).kill()
+        state.its_group().kill()
         raise LabError(error.strerror or f"{error}") from error
 
 
@@ -301,9 +305,7 @@ def delete(call: Call) -> int:
 
 def remove(call: Call, steps: Steps, entry: Entry, state: State) -> None:
     """In an order that can be interrupted and begun again. Hooks come last, and nothing hangs on them."""
-    from lab.host.cgroup.group import Group
-
-    group = Group(state.group)
+    group = state.its_group()
     steps.enter("kill")
     group.kill()
     steps.enter("remove the cgroup")

@@ -30,7 +30,7 @@ def kill(call: Call) -> int:
     state = entry.read()
     status = entry.status(state)
     if call.given.flag("all"):
-        kill_all(state.group, number)
+        kill_all(state, number)
         return 0
     if status not in (store.CREATED, store.RUNNING, store.PAUSED):
         raise LabError("container not running")
@@ -55,10 +55,8 @@ def send(state: store.State, number: int) -> None:
         os.close(pidfd)
 
 
-def kill_all(path: str, number: int) -> None:
-    from lab.host.cgroup.group import Group
-
-    group = Group(path)
+def kill_all(state: store.State, number: int) -> None:
+    group = state.its_group()
     if number == signal.SIGKILL:
         group.kill()
     else:

@@ -61,15 +61,13 @@ def list_all(call: Call) -> int:
 
 def ps(call: Call) -> int:
     """``ps ID [options of ps(1)]``: the processes of its control group, as the host numbers them."""
-    from lab.host.cgroup.group import Group
     from lab.host.command import run
 
     form = format_of(call)
     if not call.given.words:
         raise UsageError("ps takes a container id")
     identity, *options = call.given.words
-    group = Group(store.Entry(call.root, identity).read().group)
-    pids = group.processes()
+    pids = store.Entry(call.root, identity).read().its_group().processes()
     if form == "json":
         return call.say_json(sorted(pids))
     lines = run(["ps", *(options or ["-ef"])], timeout_seconds=30).stdout.decode().splitlines()
