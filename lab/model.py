@@ -350,3 +350,4 @@ class Check:
     found: str
     remedy: str = ""
     required_by: tuple[str, ...] = ()  # the backends that can't work without it
+    costs: str = ""  # what else can't be had without it, "" for what backends alone need

@@ -32,7 +32,8 @@ VERSIONS = {"bookworm": "12", "trixie": "13"}
 
 ORDINARY = (
     "linux-image-amd64", "systemd", "systemd-sysv", "systemd-resolved", "libpam-systemd", "dbus", "polkitd", "udev",
-    "kmod", "apparmor", "openssh-server", "sudo", "ca-certificates", "git", "less", "procps", "iproute2",
+    "dbus-user-session", "kmod", "apparmor", "openssh-server", "sudo", "ca-certificates", "git", "less", "procps",
+    "iproute2",
 )  # fmt: skip
 """What any Debian has that somebody clones a project on."""
 

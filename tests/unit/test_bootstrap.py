@@ -37,6 +37,7 @@ class Checkout:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.user: int | None = None
         self.calls = path / "calls"
         for name in ("bootstrap", "packages.apt", "constraints.txt", "pyproject.toml"):
             shutil.copy(ROOT / name, path)
@@ -61,7 +62,7 @@ class Checkout:
         )  # fmt: skip
 
     def run(self, *argv: str, user: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        process = self.popen(*argv, user=user, **environment)
+        process = self.popen(*argv, user=user or self.user, **environment)
         stdout, stderr = process.communicate(timeout=250)
         return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
 
@@ -221,16 +222,91 @@ def test_when_apt_fails_its_lists_are_refreshed_before_giving_up(checkout: Check
     assert " update\n" in checkout.calls.read_text()
 
 
-def test_without_root_it_names_what_is_missing_and_the_command(checkout: Checkout) -> None:
+@pytest.fixture
+def users_own(checkout: Checkout) -> Checkout:
+    """Outdated, and an ordinary user's, where that can be had."""
     checkout.outdate()
-    user = NOBODY if os.geteuid() == 0 else None
-    if user is not None:
+    if os.geteuid() == 0:
         shutil.rmtree(checkout.path / ".bootstrap")
-        os.chown(checkout.path, user, user)
-    done = checkout.run("lab", "compare", "web-app", user=user, MISSING="wrk")
-    assert done.returncode == 2
-    assert "missing: wrk" in done.stderr
-    assert "sudo ./bootstrap lab compare web-app" in done.stderr
+        for path in (checkout.path, *checkout.path.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        checkout.user = NOBODY
+    return checkout
+
+
+def test_without_root_it_does_what_it_can_and_tells_what_is_missing(users_own: Checkout) -> None:
+    done = users_own.run("bash", "-c", "echo ran; exit 7", MISSING="wrk podman")
+    assert (done.returncode, done.stdout) == (7, "ran\n")
+    calls = users_own.calls.read_text()
+    assert "apt-get" not in calls
+    assert re.search(r"pip install .*\[dev\]", calls)
+    assert "sudo ./bootstrap bash" in done.stderr
+    for line in ("wrk: the HTTP load", "podman: a manager of containers"):
+        assert line in done.stderr
+    assert "microvm" in done.stderr.partition("works without it")[2]
+    users_own.calls.write_text("")
+    again = users_own.run("true", MISSING="wrk podman")
+    assert (again.returncode, users_own.calls.read_text()) == (0, ""), "it is installed anew each time"
+    assert {"wrk", "podman"} <= {*again.stderr.split()}
+    assert users_own.run("true", MISSING="").returncode == 0
+    assert "pip install" in users_own.calls.read_text(), "what was made without root is taken for all"
+    users_own.calls.write_text("")
+    assert users_own.run("true", MISSING="wrk").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("missing", "works", "does_not"),
+    [
+        ("qemu-utils", ("container", "lab build", "lab report"), ("microvm",)),
+        ("gcc", ("lab report",), ("container", "microvm")),
+        ("mmdebstrap", ("lab build from",), ("microvm",)),
+        ("uidmap", ("container", "run as root"), ("lab build", "microvm")),
+    ],
+)
+def test_what_works_without_root_is_what_nothing_is_missing_for(
+    users_own: Checkout, missing: str, works: tuple[str, ...], does_not: tuple[str, ...]
+) -> None:
+    told = users_own.run("true", MISSING=missing).stderr.partition("works without it")[2]
+    for words in works:
+        assert words in told
+    for words in does_not:
+        assert words not in told
+
+
+def test_without_root_what_can_t_be_built_is_left_out(users_own: Checkout) -> None:
+    done = users_own.run("lab", "--version", MISSING="libvirt-dev")
+    installed = users_own.calls.read_text().splitlines()[0]
+    assert not re.search(r"libvirt|\[", installed.partition("--editable")[2].partition(" ")[0])
+    assert "libvirt-python" not in installed
+    for name in ("pyroute2", "zstandard"):
+        assert f" {name} " in installed
+    assert "container" in done.stderr.partition("works without it")[2]
+    assert "microvm" not in done.stderr.partition("works without it")[2]
+    users_own.calls.write_text("")
+    users_own.run("true", MISSING="libvirt-dev")
+    assert users_own.run("lab", "--version", MISSING="libvirt-dev").stderr.count("pip") == 0
+    assert {"pytest", "pyroute2"} <= {*users_own.calls.read_text().splitlines()[0].split()}, (
+        "the tests' own are missing"
+    )
+
+
+def test_without_root_a_missing_python_or_a_checkout_of_root_s_ends_it(users_own: Checkout) -> None:
+    users_own._write(users_own.path / "tools/getent", "exit 2")
+    done = users_own.run("true")
+    assert done.returncode == 0
+    assert "libvirt-qemu: a system user" in done.stderr
+    (users_own.path / ".venv/.bootstrap-stamp").unlink()
+    places = f"root={users_own.path}; venv=$root/.venv; stamp=$venv/.bootstrap-stamp"
+    stand_ins = "system=debian-13; remedy=REMEDY; interpreter() { echo /nowhere; }"
+    script = f"source {ROOT / 'bootstrap'}; {places}; {stand_ins}; install_python"
+    none = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=False)
+    assert (none.returncode, "python3-venv" in none.stderr, "REMEDY" in none.stderr) == (2, True, True)
+    if os.geteuid() == 0:
+        for path in (users_own.path, users_own.path / ".venv"):
+            os.chown(path, 0, 0)
+        refused = users_own.run("true")
+        assert refused.returncode == 2
+        assert "sudo ./bootstrap true" in refused.stderr
 
 
 @pytest.mark.parametrize(("machine", "too_old"), [("riscv64", "0"), ("x86_64", "1")])

@@ -17,7 +17,8 @@ from lab.model import Accelerator, Check, Kernel
 GOOD = Check(name="root", ok=True, found="user id 0", required_by=checks.ALL)
 NO_QEMU = Check(name="qemu", ok=False, found="not installed", remedy="apt-get install qemu", required_by=("vm",))
 NO_LIBVIRT = Check(name="libvirt", ok=False, found="can't be opened", remedy="install it")
-NO_WRK = Check(name="wrk", ok=False, found="not installed", remedy="apt-get install wrk")
+NO_WRK = Check(name="wrk", ok=False, found="not installed", remedy="apt-get install wrk", costs="the load")
+NO_IPV6 = Check(name="IPv6", ok=False, found="off", remedy="turn it on")
 NO_CGROUPS = Check(name="cgroups", ok=False, found="none", remedy="mount them", required_by=checks.ALL)
 
 
@@ -57,6 +58,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> list[Check]:
     """A host with two backends, whose checks a test may add to."""
     found = [GOOD, NO_WRK]
     kinds = (backend("container", Kernel.HOST), backend("vm", Kernel.OWN))
+    monkeypatch.setattr(doctor, "become_root", lambda: None)  # this process is to stay where it is
     monkeypatch.setattr(registry, "available", lambda: kinds)
     monkeypatch.setattr(checks, "host_checks", lambda: found)
     monkeypatch.setattr(doctor, "_accelerate", lambda _verdicts, again: (Accelerator.TCG, doctor.FALLING_BACK))
@@ -83,6 +85,15 @@ def test_an_unusable_backend_exits_with_1_and_the_remedy(
     assert "unusable: qemu" in shown
     assert "✗ qemu: apt-get install qemu" in shown
     assert "✓  container" in shown
+
+
+def test_what_costs_most_comes_first_and_says_what(host: list[Check], capsys: pytest.CaptureFixture[str]) -> None:
+    host[:] = [GOOD, NO_IPV6, NO_WRK, NO_QEMU, NO_CGROUPS]
+    with pytest.raises(typer.Exit):
+        doctor.doctor()
+    lines = [line.strip() for line in capsys.readouterr().out.partition("Remedies")[2].splitlines()[1:]]
+    assert [line.split()[1].rstrip(":") for line in lines if line[0] in "✗!"] == ["cgroups", "qemu", "wrk", "IPv6"]
+    assert [line.partition("no ")[2] for line in lines if line[0] not in "✗!"] == ["container, vm", "vm", "the load"]
 
 
 def test_json_says_the_same(host: list[Check], capsys: pytest.CaptureFixture[str]) -> None:

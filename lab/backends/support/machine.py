@@ -248,12 +248,12 @@ def libvirt() -> Check:
         "libvirt's QEMU driver": any(place.exists() for place in LIBVIRT_DRIVERS),
     }
     missing = [name for name, there in found.items() if not there]
-    remedy = "apt-get install libvirt-daemon-driver-qemu" if found["libvirt-python"] else "./bootstrap lab doctor"
+    installs = "apt-get install libvirt-daemon-driver-qemu"
     return Check(
         name="libvirt",
         ok=not missing,
         found=f"{' and '.join(missing)} missing" if missing else "its QEMU driver can be loaded",
-        remedy=remedy,
+        remedy=installs if found["libvirt-python"] else privilege.AS_ROOT.format("doctor"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -183,9 +182,18 @@ def _print_tables(
     console.print(table)
     sign = OK if accelerator is Accelerator.KVM else LACKING
     console.print(f"\n{sign} {escape(note)}", soft_wrap=True)
-    costs = Counter(name for verdict in verdicts for name in verdict.obstacles)
-    failed = sorted((check for check in checks if not check.ok), key=lambda check: -costs[check.name])
-    if failed:
-        console.print("\n[bold]Remedies[/bold]")
-        for check in failed:
+    if failed := dearest_first(checks, verdicts):
+        console.print("\n[bold]Remedies[/bold], for what costs most first")
+        for check, lost in failed:
             console.print(f"  {marks[check.name]} {check.name}: {escape(check.remedy)}", soft_wrap=True)
+            if lost:
+                console.print(f"      without it: no {escape(lost)}", soft_wrap=True)
+
+
+def dearest_first(checks: Sequence[Check], verdicts: Sequence[Verdict]) -> list[tuple[Check, str]]:
+    """What failed, and what each costs: backends, then what else it names; "" where nothing is known to be lost."""
+    lost = {check.name: [one.name for one in verdicts if check.name in one.obstacles] for check in checks}
+    failed = [
+        (check, ", ".join([*lost[check.name], *filter(None, [check.costs])])) for check in checks if not check.ok
+    ]
+    return sorted(failed, key=lambda pair: (-len(lost[pair[0].name]), not pair[1]))

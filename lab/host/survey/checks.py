@@ -49,12 +49,13 @@ touch /mnt/merged/.lab-doctor
 class Tool:
     """A program lab runs; ``package`` is Debian's and Ubuntu's name of what ships it.
 
-    Without those that no backend requires something else is missing: registries, the load, a reference.
+    Without those that no backend requires something else is missing, which ``costs`` names.
     """
 
     program: str
     package: str
     required_by: tuple[str, ...] = ()
+    costs: str = ""
 
 
 VIRTUAL = ("microvm", "vm")
@@ -62,31 +63,39 @@ TOOLS = (
     Tool(program="qemu-system-x86_64", package="qemu-system-x86", required_by=VIRTUAL),
     Tool(program="qemu-img", package="qemu-utils", required_by=VIRTUAL),
     Tool(program="mke2fs", package="e2fsprogs", required_by=(*VIRTUAL, "uml")),
-    Tool(program="mmdebstrap", package="mmdebstrap", required_by=("vm",)),
-    Tool(program="mkfs.erofs", package="erofs-utils"),
-    Tool(program="mcopy", package="mtools"),
-    Tool(program="skopeo", package="skopeo"),
-    Tool(program="dnsmasq", package="dnsmasq-base"),
-    Tool(program="wrk", package="wrk"),
-    Tool(program="git", package="git"),
+    Tool(
+        program="mmdebstrap",
+        package="mmdebstrap",
+        required_by=("vm",),
+        costs="lab build on Debian without a registry",
+    ),
+    Tool(program="mkfs.erofs", package="erofs-utils", costs="--knob disk=erofs"),
+    Tool(program="mcopy", package="mtools", costs="--knob firmware=ovmf"),
+    Tool(program="skopeo", package="skopeo", costs="images from and to registries"),
+    Tool(program="dnsmasq", package="dnsmasq-base", costs="vm:DISK, your own disk"),
+    Tool(program="wrk", package="wrk", costs="the metrics load and openloop"),
+    Tool(program="git", package="git", costs="the revision that a run records"),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """A file that ``package`` ships and lab uses: without, one way to boot a machine is missing."""
+    """A file that ``package`` ships and lab uses to boot machines; without it ``costs`` is not to be had."""
 
     name: str
     path: Path
     package: str
+    costs: str
 
 
 GRUB = Path("/usr/lib/grub")  # a folder per platform
 OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 RESOURCES = (
-    Resource(name="GRUB for BIOS", path=GRUB / "i386-pc", package="grub-pc-bin"),
-    Resource(name="GRUB for UEFI", path=GRUB / "x86_64-efi", package="grub-efi-amd64-bin"),
-    Resource(name="UEFI firmware", path=OVMF, package="ovmf"),
+    Resource(name="GRUB for BIOS", path=GRUB / "i386-pc", package="grub-pc-bin", costs="lab image disk"),
+    Resource(
+        name="GRUB for UEFI", path=GRUB / "x86_64-efi", package="grub-efi-amd64-bin", costs="--knob firmware=ovmf"
+    ),
+    Resource(name="UEFI firmware", path=OVMF, package="ovmf", costs="--knob firmware=ovmf"),
 )
 
 
@@ -189,6 +198,7 @@ def limits() -> Check:
         "instances run without, nothing is accounted for, and --memory, --cpus and --pids are errors",
         remedy="log in where systemd runs, with dbus-user-session installed; else have an administrator give you a "
         "control group of your own: docs/rootless.md",
+        costs="--memory, --cpus, --pids, limits of scenarios, lab noisy, accounts by the kernel",
     )
 
 
@@ -200,8 +210,9 @@ def subordinate_ids() -> Check:
         ok=ownspace.has_ids(),
         found=f"{count} users and groups in your namespace"
         if ownspace.has_ids()
-        else "none: an image's files all become yours, nothing is built, an application of another user can't run",
+        else "none: an image's files all become yours",
         remedy=privilege.GIVE_IDS,
+        costs="lab build, applications of another user than root",
     )
 
 
@@ -317,6 +328,7 @@ def tool(wanted: Tool, search: Mapping[str, str] | None = None) -> Check:
         found=path or "not installed",
         remedy=f"apt-get install {wanted.package}",
         required_by=wanted.required_by,
+        costs=wanted.costs,
     )
 
 
@@ -328,6 +340,7 @@ def resource(wanted: Resource) -> Check:
         ok=there,
         found=str(wanted.path) if there else "not installed",
         remedy=f"apt-get install {wanted.package}",
+        costs=wanted.costs,
     )
 
 

@@ -43,6 +43,7 @@ def check() -> Check:
         ok=not why,
         found=why or "criu check: looks good",
         remedy=REMEDY if program() else "apt-get install criu, where the distribution has it",
+        costs="--knob start=restore of containers",
     )
 
 
