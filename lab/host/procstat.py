@@ -29,13 +29,3 @@ def start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if state in ENDED else int(rest[18])
-
-
-def is_first_of_namespace(pid: int) -> bool:
-    """Whether ``pid`` is process 1 of a pid namespace below this /proc's (proc_pid_status(5), NSpid)."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123 - `lab-oci` does without pathlib
-            numbers = next((line.split()[1:] for line in file if line.startswith(b"NSpid:")), [])
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return len(numbers) > 1 and numbers[-1] == b"1"

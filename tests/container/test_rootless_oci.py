@@ -159,7 +159,7 @@ def test_the_same_holds_inside_whoever_wrote_the_configuration_and_whoever_runs_
     assert run.left() == []
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", ["lab-oci", pytest.param("runc", marks=pytest.mark.nightly)])
 def test_a_life_as_runc_has_it(student: Student, busybox_root: Path, name: str) -> None:
     run = oci(student, busybox_root, name)
     run.ok("create", "--bundle", run.bundle("trap 'exit 3' TERM; while :; do sleep 0.1; done"), "life")
@@ -190,6 +190,21 @@ def test_every_process_is_found_without_a_group(runtime: Oci) -> None:
     wait_until(lambda: len(json.loads(runtime.ok("ps", "--format", "json", name))) == 3)
     runtime.ok("kill", "--all", name, "KILL")
     wait_until(lambda: runtime.state(name)["status"] == "stopped")
+    runtime.ok("delete", name)
+
+
+def test_in_another_s_pid_namespace_a_kill_ends_what_has_left_its_parent(runtime: Oci) -> None:
+    """Where runc 1.1 leaves it: nothing tells afterwards whose it was."""
+
+    def shared(config: Config) -> None:
+        linux = config["linux"]
+        linux["namespaces"] = [one for one in linux["namespaces"] if one["type"] != "pid"]
+        config["mounts"][0] |= {"type": "none", "source": "/proc", "options": ["rbind"]}
+
+    name = runtime.running("(sleep 71 &) ; exec sleep 72", edit=shared)
+    wait_until(lambda: any("71" in line for line in runtime.student.processes().values()))
+    runtime.ok("kill", name, "KILL")
+    wait_until(lambda: runtime.student.processes() == {})
     runtime.ok("delete", name)
 
 

@@ -15,6 +15,10 @@ from lab.errors import LabError
 from lab.host import ownspace, procstat, syscalls
 from lab.lean import signal, suppress
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PAUSE_SECONDS = 0.002
 
 
@@ -58,14 +62,16 @@ def family(pid: int) -> set[int]:
     return set() if procstat.start_time(pid) is None else {pid} | below(pid)
 
 
-def company(pid: int) -> set[int]:
-    """The same with what has been put into its pid namespace from outside, where it is the first process of one."""
+def company(pid: int, namespaces: Iterable[str]) -> set[int]:
+    """The same with what is in ``namespaces`` that were made for it, by their names in /proc/PID/ns: put there from
+    outside, or left by its parent.
+    """
     found = family(pid)
-    if found and procstat.is_first_of_namespace(pid):
-        space = os.stat(f"/proc/{pid}/ns/pid")
+    for kind in namespaces if found else ():
+        space = os.stat(f"/proc/{pid}/ns/{kind}")
         for name in os.listdir("/proc"):
             with suppress(OSError):  # gone, or another user's
-                if name.isdecimal() and os.path.samestat(os.stat(f"/proc/{name}/ns/pid"), space):
+                if name.isdecimal() and os.path.samestat(os.stat(f"/proc/{name}/ns/{kind}"), space):
                     found |= family(int(name))
     return found
 

@@ -44,7 +44,8 @@ class Group:
             everywhere = self.host.places(self.host.v1)
             places = [place for place in everywhere if os.path.isdir(f"{place}/{self.path}")]
         self.places = tuple(places)
-        self._first, self._company = -1, False
+        self._first = -1
+        self._company: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Group({self.path!r})"
@@ -179,7 +180,7 @@ class Group:
         if self._first > 0 and not self.places:
             from lab.host.cgroup import descent  # for an ordinary user without groups
 
-            return descent.company(self._first) if self._company else descent.family(self._first)
+            return descent.company(self._first, self._company)
         return cgroupfs.processes(self.directories)
 
     def living(self) -> set[int]:
@@ -189,11 +190,11 @@ class Group:
             raise GroupGone(f"nothing runs in {self.path}")
         return found
 
-    def follow(self, first: int, *, company: bool = False) -> None:
+    def follow(self, first: int, company: Iterable[str] = ()) -> None:
         """Where the group is in no hierarchy, its processes are from now on those that descend from ``first``, and
-        with ``company`` those that are in the pid namespace of which it is the first process.
+        those that share ``company`` with it: namespaces made for it, as `descent.company` has them.
         """
-        self._first, self._company = first, company
+        self._first, self._company = first, tuple(company)
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Stop every process in the group where it stands; returns when all have stopped. Where one does not in time

@@ -12,7 +12,7 @@ from lab.runtime.cgroup import resources
 from lab.runtime.config import model as configuration
 from lab.runtime.config import validate
 from lab.runtime.oci import rootless
-from lab.runtime.oci.store import State
+from lab.runtime.oci.store import OWN, State
 from lab.runtime.oci.unit import Unit
 from lab.runtime.plan import CgroupsPlan, Enter
 from lab.runtime.planning import translate
@@ -76,6 +76,7 @@ class Blueprint:
 
     def state(self, identity: str, group: Group) -> State:
         """What is noted before anything is made."""
+        spaces = self.config.linux.namespaces
         return State(
             {
                 "id": identity,
@@ -90,6 +91,7 @@ class Blueprint:
                 "pid": 0,
                 "birth": 0,
                 "startable": self.startable,
+                "own": [OWN[space.type] for space in spaces if space.type in OWN and not space.path],
             }
         )
 

@@ -39,6 +39,8 @@ FACTS = {
 
 STATE, CONFIG, FILTER, START = "state.json", "config.json", "filter.json", "start"
 LONGEST_ID = 1024
+OWN = {"pid": "pid", "mount": "mnt"}
+"""The namespaces by which its processes can be told: their names in config.json and in /proc/PID/ns."""
 PASSABLE, CLOSED = 0o711, 0o700
 ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -73,17 +75,18 @@ class State:
         self.pid: int = facts["pid"]  # of its first process, 0 as long as there is none
         self.birth: int = facts["birth"]  # when that was started, in clock ticks: a pid may be used again
         self.first: list[int] = facts.get("first") or []  # as pid and birth, where nobody else could tell who waits
+        self.own: list[str] = facts.get("own") or []  # of OWN, those that were made for it
         self.startable = facts.get("startable") is not False  # there is a process to start
 
     def its_group(self) -> Group:
-        """Its control group; where an ordinary user has been given none, its processes by their pid namespace."""
+        """Its control group; where an ordinary user has been given none, its processes by their namespaces."""
         from lab.host.cgroup.group import Group
 
         group = Group(self.group)
         if self.lives():
-            group.follow(self.pid, company=True)
+            group.follow(self.pid, self.own)
         elif len(self.first) == 2 and birth_of(self.first[0]) == self.first[1] > 0:
-            group.follow(self.first[0], company=True)
+            group.follow(self.first[0], self.own)
         return group
 
     def facts(self) -> dict[str, Any]:

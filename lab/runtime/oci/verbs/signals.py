@@ -6,7 +6,7 @@ import os
 
 from lab.errors import LabError, UsageError
 from lab.lean import signal, suppress
-from lab.runtime.oci import store
+from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG
 
 TYPE_CHECKING = False
@@ -34,6 +34,9 @@ def kill(call: Call) -> int:
         return 0
     if status not in (store.CREATED, store.RUNNING, store.PAUSED):
         raise LabError("container not running")
+    if number == signal.SIGKILL and "pid" not in state.own and rootless.without_group(state):
+        kill_all(state, number)  # nobody could tell afterwards whose the others were
+        return 0
     send(state, number)
     if status == store.PAUSED and number == signal.SIGKILL:
         thaw(state.group)
