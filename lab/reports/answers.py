@@ -10,12 +10,14 @@ unknown  ?  the probe could not be asked, or its answer has no class
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
+
+import pandas as pd
 
 from lab.analysis.data import detail
 from lab.analysis.findings import differs
-from lab.reports.material import Material, own_kernel
 from lab.results.record import Arm, Status
 
 CLOSED = frozenset(
@@ -70,13 +72,14 @@ class Probe:
     cells: dict[str, Cell]
 
 
-def matrix(material: Material) -> tuple[Probe, ...]:
-    """The probes in the order they were asked, those of a group together. Repeated answers become one cell;
-    when they differ between repetitions the cell says so and shows the last.
+def matrix(answers: pd.DataFrame, of: Iterable[Arm]) -> tuple[Probe, ...]:
+    """The probes that a table of answers has (`lab.analysis.loaded.Loaded.answers`), in the order they were asked,
+    those of a group together. Repeated answers become one cell; when they differ between repetitions the cell says so
+    and shows the last.
     """
-    arms = {arm.label: arm for arm in material.arms}
+    arms = {arm.label: arm for arm in of}
     probes: dict[str, Probe] = {}
-    for row in material.loaded.answers.itertuples():
+    for row in answers.itertuples():
         label, name = str(row.arm), str(row.quantity).removeprefix("isolation.")
         if label not in arms:
             continue
@@ -95,7 +98,7 @@ def _cell(arm: Arm, text: str, status: str, raw: dict[str, Any]) -> Cell:
     asked = status == Status.OK
     return Cell(
         answer=SHORTER.get(text, text) or status,
-        reach=(detail(raw, "reach") or classify(text, own_kernel(arm))) if asked else "unknown",
+        reach=(detail(raw, "reach") or classify(text, arm.has_own_kernel)) if asked else "unknown",
         unexpected=asked and differs(raw, text),
         expected=detail(raw, "expected"),
         reason=detail(raw, "reason"),
@@ -109,8 +112,6 @@ def _cell(arm: Arm, text: str, status: str, raw: dict[str, Any]) -> Cell:
 def _merge(before: Cell | None, cell: Cell) -> Cell:
     if before is None:
         return cell
-    from dataclasses import replace
-
     varied = before.varied or before.answer != cell.answer
     return replace(cell, n=before.n + 1, varied=varied, unexpected=before.unexpected or cell.unexpected)
 

@@ -21,6 +21,7 @@ from lab.analysis.quantities import RATES, format_ratios, label
 from lab.analysis.readiness import called
 from lab.analysis.summary import summary
 from lab.model import Accelerator
+from lab.reports.answers import Probe, matrix
 from lab.results.record import Arm
 from lab.results.store import PROGRESS, RUN, SAMPLES
 
@@ -173,6 +174,11 @@ class Material:
         }
 
     @cached_property
+    def isolation(self) -> tuple[Probe, ...]:
+        """What the probes answered: see `lab.reports.answers.matrix`."""
+        return matrix(self.loaded.answers, self.arms)
+
+    @cached_property
     def by_request(self) -> pd.DataFrame:
         """How long an answer took, by its number: see `lab.analysis.debt.by_request`."""
         return by_request(self.loaded.frame)
@@ -263,11 +269,6 @@ def _with_any_state(found: dict[tuple[str, str, str], T]) -> dict[tuple[str, str
 def _unit(quantity: str, unit: str) -> str:
     """CPU seconds per second is a ratio, but nobody reads 0.0004 as well as 400 µs per second."""
     return "seconds/s" if quantity == "cpu.idle" else unit
-
-
-def own_kernel(arm: Arm) -> bool:
-    """Whether a kernel of its own serves the arm: what runs natively has the host's, or one in user space."""
-    return arm.accelerator is not Accelerator.NATIVE or arm.user_kernel
 
 
 def stamp(arm: Arm) -> str:

@@ -20,9 +20,9 @@ from lab.analysis.quantities import (
     is_key,
 )
 from lab.analysis.readiness import is_empty_segment, leading, until
-from lab.reports.answers import WORDS, matrix
+from lab.reports.answers import WORDS
 from lab.reports.charts import compared
-from lab.reports.material import FEWEST_FOR_P95, Material, Ratio, Value, own_kernel, stamp
+from lab.reports.material import FEWEST_FOR_P95, Material, Ratio, Value, stamp
 from lab.reports.style import REACH
 from lab.results.record import Arm
 
@@ -134,7 +134,7 @@ def headline(material: Material) -> Table:
         if any(material.value(quantity, arm.label, state) for arm in material.arms)
     ][:MOST_COLUMNS]
     columns = [title for _, _, title in shown]
-    probes = matrix(material)
+    probes = material.isolation
     if probes:
         columns.append(f"of {len(probes)} questions")
     rows = []
@@ -146,7 +146,7 @@ def headline(material: Material) -> Table:
             cells.append(Cell(text=text, note=compared(material, quantity, arm, state) if value else ""))
         if probes:
             cells.append(Cell(text="", note=tally(material, arm).replace(" ", "\u00a0").replace("\u00a0\u00a0", " ")))
-        kernel = "own kernel" if own_kernel(arm) else "host's kernel"
+        kernel = "own kernel" if arm.has_own_kernel else "host's kernel"
         rows.append(
             Row(header=arm.label, note=f"{kernel}, {stamp(arm).split()[0]}", arm=arm.label, cells=tuple(cells))
         )
@@ -162,7 +162,7 @@ def headline_note(material: Material) -> str:
             f"quotient of the two medians a little. “≈”: proven the same within {WITHIN}; “–”: neither."]  # fmt: skip
     if any(material.value("memory.pss", arm.label, "idle") for arm in material.arms):
         said.append("Memory is PSS, the proportional set size: a page that several processes share counts in parts.")
-    if matrix(material):
+    if material.isolation:
         said.append("Questions: " + ", ".join(f"{REACH[name][2]} {WORDS[name]}" for name in ("open", "own", "closed"))
                     + f", {REACH['unknown'][2]} {WORDS['unknown']}. Nothing here is a score.")  # fmt: skip
     return " ".join(said)
@@ -174,7 +174,7 @@ MOST_COLUMNS = 4
 
 def tally(material: Material, arm: Arm) -> str:
     """How the arm's probes were answered, by class: ``✗ 2  ◐ 0  ✓ 10``. A count, never a score."""
-    reaches = [probe.cells[arm.label].reach for probe in matrix(material) if arm.label in probe.cells]
+    reaches = [probe.cells[arm.label].reach for probe in material.isolation if arm.label in probe.cells]
     kinds = ("open", "own", "closed", "unknown")
     return "  ".join(
         f"{REACH[kind][2]} {reaches.count(kind)}" for kind in kinds if kind != "unknown" or kind in reaches

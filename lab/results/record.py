@@ -99,6 +99,11 @@ class Arm:
     made_by: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
+    def has_own_kernel(self) -> bool:
+        """Whether a kernel of its own serves it: what runs natively has the host's, or one in user space."""
+        return self.accelerator is not Accelerator.NATIVE or self.user_kernel
+
+    @property
     def is_reference(self) -> bool:
         """Whether it stands for its backend where factors are not looked at; its A/A twin does too."""
         return not self.factors or self.label.partition("#")[0] == self.backend

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from lab.analysis.quantities import QUANTITIES
 from lab.cli.results.report import report
 from lab.reports import style
-from lab.reports.answers import classify, matrix
+from lab.reports.answers import classify
 from lab.reports.figures.boot import _segments
 from lab.reports.figures.factors import LINES
 from lab.reports.material import Material, Value
@@ -91,7 +91,7 @@ def test_the_class_of_a_bare_word(answer: str, own_kernel: bool, reach: str) -> 
 
 
 def test_the_matrix_keeps_groups_together_and_leaves_the_twin_out(run: RunFolder) -> None:
-    probes = matrix(Material.read(run.path))
+    probes = Material.read(run.path).isolation
     groups = [probe.group for probe in probes]
     assert [group for index, group in enumerate(groups) if group not in groups[:index]] == sorted(
         set(groups), key=groups.index

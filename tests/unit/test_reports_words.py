@@ -21,7 +21,7 @@ from lab.model import (
     TalkReadiness,
     TcpReadiness,
 )
-from lab.reports.material import own_kernel, stamped
+from lab.reports.material import stamped
 from lab.reports.words.statements import in_words
 from lab.results.record import Arm
 
@@ -70,4 +70,4 @@ def test_a_kernel_in_user_space_is_ones_own_and_runs_natively(
         label="arm", backend="arm", title="", mechanism="", order=0, accelerator=accelerator, kernel="",
         user_kernel=user_kernel,
     )  # fmt: skip
-    assert (own_kernel(arm), stamped(arm)) == (own, label)
+    assert (arm.has_own_kernel, stamped(arm)) == (own, label)

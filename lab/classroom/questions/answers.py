@@ -21,7 +21,6 @@ from lab.analysis.quantities import format_interval, format_ratio, format_ratios
 from lab.analysis.summary import one
 from lab.classroom.questions.expressions import TIMES, Expression, Form
 from lab.model import Accelerator
-from lab.reports.material import own_kernel
 from lab.results.record import Arm, Status
 
 EMULATED = "{} ran under emulation (TCG): its times, CPU and load say nothing about hardware virtualisation."
@@ -208,7 +207,7 @@ def _count(ask: Evaluator, of: Expression, arms: list[Arm]) -> Answer | Unanswer
 
 
 def _kernel(ask: Evaluator, of: Expression, arms: list[Arm]) -> Answer | Unanswered:
-    word = "own" if own_kernel(arms[0]) else "host"
+    word = "own" if arms[0].has_own_kernel else "host"
     return Answer(says=KERNEL_SAYS[word], word=word, sure=f"it calls itself {arms[0].kernel}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.reports import style
-from lab.reports.answers import WORDS, Probe, matrix
+from lab.reports.answers import WORDS, Probe
 from lab.reports.charts import Chart, Data, Panel, whose
 from lab.reports.figures.counted import ORDER, parts_of
 from lab.reports.material import Material, stamped
@@ -11,7 +11,7 @@ from lab.reports.material import Material, stamped
 
 def chart(material: Material) -> Chart:
     """One panel; what reaches the host is always on the left, whatever way round a question was asked."""
-    probes = matrix(material)
+    probes = material.isolation
     groups: dict[str, list[Probe]] = {}
     for probe in probes:
         groups.setdefault(probe.group or "others", []).append(probe)

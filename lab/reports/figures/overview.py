@@ -6,10 +6,9 @@ from lab.analysis.quantities import format_value
 from lab.analysis.readiness import leading
 from lab.analysis.readiness import title as title_of
 from lab.reports import style
-from lab.reports.answers import matrix
 from lab.reports.charts import Chart, Panel, bars, whose
 from lab.reports.figures.counted import in_words, parts_of
-from lab.reports.material import Material, own_kernel, stamped
+from lab.reports.material import Material, stamped
 
 COSTS = (
     ("memory.pss", "idle", "memory at idle (PSS)"),
@@ -21,7 +20,7 @@ def chart(material: Material) -> Chart:
     """A panel per cost, and one that counts the isolation answers."""
     costs = _costs(material)
     panels = [bars(material, quantity, title, state, noted=True) for quantity, state, title in costs]
-    probes = matrix(material)
+    probes = material.isolation
     if probes:
         rows = []
         for arm in material.arms:
@@ -60,7 +59,7 @@ def _how(material: Material) -> str:
 def _sentences(material: Material, costs: list[tuple[str, str, str]]) -> list[str]:
     sentences = []
     for arm in material.arms:
-        parts = ["own kernel" if own_kernel(arm) else "host's kernel"]
+        parts = ["own kernel" if arm.has_own_kernel else "host's kernel"]
         for quantity, state, title in costs:
             value = material.value(quantity, arm.label, state)
             parts.append(f"{title} {format_value(value.median, value.unit) if value else 'not measured'}")

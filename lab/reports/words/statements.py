@@ -15,8 +15,7 @@ from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value
 from lab.analysis.readiness import boots_until, leading, phrase, title, until, until_ready
 from lab.model import Accelerator, Milestone
-from lab.reports.answers import matrix
-from lab.reports.material import Material, Ratio, own_kernel, stamped
+from lab.reports.material import Material, Ratio, stamped
 from lab.reports.page import emulation
 from lab.results.record import PRECISE_BLOCKS, Ending, Status
 
@@ -123,14 +122,14 @@ MOST_NAMED = 8
 
 
 def _isolation(material: Material) -> list[Statement]:
-    probes = matrix(material)
+    probes = material.isolation
     found = []
     for arm in material.arms:
         told = [probe for probe in probes if arm.label in probe.cells and probe.cells[arm.label].reach != "unknown"]
         reached = [probe for probe in told if probe.cells[arm.label].reach == "open"]
         if not told:
             continue
-        kernel = "a kernel of its own" if own_kernel(arm) else "the host's kernel"
+        kernel = "a kernel of its own" if arm.has_own_kernel else "the host's kernel"
         met = f"{len(reached) or 'none'} of the {len(told)} questions that could be answered"
         names = ", ".join(probe.name for probe in reached)
         if len(reached) > MOST_NAMED:

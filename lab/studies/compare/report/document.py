@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lab.analysis.quantities import format_value
 from lab.reports import tables
-from lab.reports.answers import WORDS, matrix
+from lab.reports.answers import WORDS
 from lab.reports.drawing import inline, looks_of
 from lab.reports.figures import Drawn
 from lab.reports.material import Material, stamp
@@ -70,7 +70,7 @@ def markdown(material: Material, drawn: Sequence[Drawn]) -> str:
 
 
 def _context(material: Material) -> dict[str, Any]:
-    probes = matrix(material)
+    probes = material.isolation
     shown = [
         name for name in REACH if name != "unknown" or any(c.reach == name for p in probes for c in p.cells.values())
     ]

@@ -14,11 +14,10 @@ from markupsafe import Markup
 
 from lab.analysis.readiness import is_empty_segment
 from lab.reports import tables
-from lab.reports.answers import matrix
 from lab.reports.charts import Chart, without_results
 from lab.reports.drawing import inline, looks_of
 from lab.reports.figures import charts
-from lab.reports.material import Material, own_kernel, stamp
+from lab.reports.material import Material, stamp
 from lab.reports.page.render import render
 from lab.reports.tables import Cell, Row, Table
 from lab.reports.words.readiness import achieves
@@ -46,12 +45,12 @@ def page(material: Material, empty: Sequence[Chart]) -> str:
             for panel, svg in zip(chart.panels, drawn, strict=True)
         ]
         figures.append({"title": chart.title, "how": chart.how, "panels": panels, "columns": chart.columns})
-    probes = sorted({(probe.group, probe.name, probe.question) for probe in matrix(material)})
+    probes = sorted({(probe.group, probe.name, probe.question) for probe in material.isolation})
     questions = [
         (group, [question for _, _, question in members]) for group, members in groupby(probes, lambda each: each[0])
     ]
     context = {
-        "run": material.run, "arms": material.arms, "stamp": stamp, "own_kernel": own_kernel, "figures": figures,
+        "run": material.run, "arms": material.arms, "stamp": stamp, "figures": figures,
         "questions": questions, "numbers": _numbers(material), "achieves": achieves(material.run),
         "baseline": material.baseline,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from lab.analysis.findings import Finding, Severity
 from lab.analysis.quantities import format_interval, format_value
 from lab.analysis.readiness import leading, until
 from lab.reports.charts import compared
-from lab.reports.material import Material, own_kernel, stamp
+from lab.reports.material import Material, stamp
 from lab.reports.tables import tally
 from lab.reports.words import debt
 from lab.reports.words.crossings import table as table_of_crossings
@@ -142,7 +142,7 @@ def crossings(material: Material, width: int) -> Table:
 
 
 def _kernel(arm: Arm) -> str:
-    return f"own kernel, {stamp(arm).split()[0]}" if own_kernel(arm) else "host's kernel"
+    return f"own kernel, {stamp(arm).split()[0]}" if arm.has_own_kernel else "host's kernel"
 
 
 def _boot(material: Material, arm: Arm) -> str:

@@ -13,7 +13,7 @@ from lab.analysis.inference.judge import WITHIN, Verdict
 from lab.analysis.quantities import format_ratio, format_value
 from lab.analysis.readiness import leading
 from lab.model import Accelerator
-from lab.reports.answers import Probe, matrix
+from lab.reports.answers import Probe
 from lab.reports.material import Material, Ratio
 from lab.reports.words.readiness import achieves
 from lab.reports.words.statements import nothing
@@ -121,7 +121,7 @@ def _is(ratio: Ratio | None, verdict: Verdict) -> bool:
 
 
 def _isolation(material: Material) -> str:
-    probes = matrix(material)
+    probes = material.isolation
     counts = [(arm, count) for arm in material.arms if (count := _reached(probes, arm)) is not None]
     if not counts:
         return ""
