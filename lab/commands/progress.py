@@ -23,6 +23,8 @@ def watching(run: Run) -> Iterator[Watch]:
     """A live line and a bar on a terminal, else a plain line per instance."""
     from rich.console import Console
 
+    from lab.experiment.watch import Silent
+
     if Manner.quiet:
         yield heard(Silent())
         return
@@ -45,6 +47,8 @@ def watching(run: Run) -> Iterator[Watch]:
 def following() -> Iterator[Watch]:
     """The same of what is no run: without a head."""
     from rich.console import Console
+
+    from lab.experiment.watch import Silent
 
     if Manner.quiet:
         yield Silent()
@@ -138,19 +142,6 @@ class _Lines:
 
     def note(self, sentence: str) -> None:
         say(f"  ! {sentence}")
-
-
-class Silent:
-    """For ``--quiet``: what matters is in the run's folder, and said at the end."""
-
-    def doing(self, what: str) -> None:
-        """Nothing is said."""
-
-    def progress(self, done: int, expected: int) -> None:
-        """Nothing is said."""
-
-    def note(self, sentence: str) -> None:
-        """Nothing is said: the report has it."""
 
 
 class _Bar:

@@ -19,7 +19,7 @@ class Watch(Protocol):
 
 
 class Silent:
-    """Watches nothing."""
+    """For ``--quiet``: what matters is in the run's folder, and said at the end."""
 
     def doing(self, what: str) -> None:
         """Ignored."""

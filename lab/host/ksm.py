@@ -65,10 +65,10 @@ def state(folder: Path = FOLDER) -> State | None:
         return None
 
 
-def of_process(pid: int, proc: Path = Path("/proc")) -> Merged:
+def of_process(pid: int) -> Merged:
     """What a living process has offered and what of it is merged; nothing for one that has ended."""
     with suppress(OSError):
-        pairs = (line.split() for line in (proc / str(pid) / "ksm_stat").read_text().splitlines())
+        pairs = (line.split() for line in Path(f"/proc/{pid}/ksm_stat").read_text().splitlines())
         found = {words[0].rstrip(":"): words[-1] for words in pairs if words}
         offered = found.get("ksm_mergeable")
         merged = found.get("ksm_merging_pages")
@@ -135,9 +135,9 @@ def _full_scans() -> int:
     return int((FOLDER / "full_scans").read_text())
 
 
-def _daemon_seconds(proc: Path = Path("/proc")) -> float | None:
+def _daemon_seconds() -> float | None:
     """proc_pid_stat(5), fields 14 and 15, of a child of kthreadd."""
-    for place in proc.glob("[0-9]*/comm"):
+    for place in Path("/proc").glob("[0-9]*/comm"):
         with suppress(OSError):
             if place.read_text() == "ksmd\n":
                 fields = place.with_name("stat").read_text().rpartition(")")[2].split()

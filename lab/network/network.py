@@ -17,7 +17,6 @@ session, so that no connection in TIME_WAIT of an earlier instance meets a later
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import re
 import socket
@@ -35,7 +34,6 @@ from lab.network.namespace import OWN_NAMESPACE, Namespace
 from lab.network.publish import LOOPBACK, Publication, Publisher
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 SUBNET = IPv4Network("198.18.0.0/15")
 BRIDGE = "lab0"

@@ -33,6 +33,9 @@ MISFIT = 0.01
 FEWEST_FOR_P95 = 20
 """With fewer values than that, nothing lies beyond their 95th percentile."""
 
+FEWEST_FOR_P99 = 300
+"""A p99 rests on so many requests."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
@@ -238,10 +241,10 @@ class Material:
         names = self.summary[self.summary["n"] > 0]["quantity"]
         return bool(names.astype(str).str.startswith(prefix).any())
 
-    def points(self, quantity: str, arm: str, state: str = "") -> pd.DataFrame:
-        """Every successful observation of one series: columns block and value."""
+    def points(self, quantity: str, arm: str) -> pd.DataFrame:
+        """Every successful observation of a series that has no state: columns block and value."""
         frame = self.loaded.measured
-        chosen = (frame["quantity"] == quantity) & (frame["arm"] == arm) & (frame["state"] == state)
+        chosen = (frame["quantity"] == quantity) & (frame["arm"] == arm) & (frame["state"] == "")
         return frame.loc[chosen & frame["value"].notna(), ["block", "value"]]
 
     @property
@@ -249,7 +252,7 @@ class Material:
         """The second label of the A/A pair."""
         return next((arm for arm in self.loaded.all_arms if arm.label.endswith(TWIN)), None)
 
-    def enough_requests(self, arm: str, fewest: int = 300) -> bool:
+    def enough_requests(self, arm: str) -> bool:
         """Whether a p99 of this arm rests on enough requests in each of its runs.
 
         A sample's ``detail["requests"]`` says how many there were; without it the answer is no.
@@ -257,7 +260,7 @@ class Material:
         frame = self.loaded.measured
         rows = frame[(frame["quantity"] == "load.latency.p99") & (frame["arm"] == arm) & frame["value"].notna()]
         counts = [raw.get("requests", 0) if isinstance(raw, dict) else 0 for raw in rows["detail"]]
-        return bool(counts) and min(counts) >= fewest
+        return bool(counts) and min(counts) >= FEWEST_FOR_P99
 
 
 def _with_any_state(found: dict[tuple[str, str, str], T]) -> dict[tuple[str, str, str], T]:

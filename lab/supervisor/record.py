@@ -186,8 +186,8 @@ def _check(known: Mapping[str, object], names: Sequence[str], kind: type | tuple
             raise TypeError(f"{name} is a {type(known[name]).__name__}")
 
 
-def root(home: Path | None = None) -> Path:
-    return (home or lab_home()) / "instances"
+def root() -> Path:
+    return lab_home() / "instances"
 
 
 def folder(name: str) -> Path:

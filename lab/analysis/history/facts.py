@@ -125,7 +125,7 @@ def _about(name: str, run: Run) -> About:
             "sessions": plain(run.settings.get("sessions") or 1),
             "measured": _digest({name: run.settings.get(name) for name in SETTINGS}),
         },
-        arms={arm.label: _arm(run, arm) for arm in arms},
+        arms={arm.label: _arm(arm) for arm in arms},
     )
 
 
@@ -142,7 +142,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
             yield name, plain(value)
 
 
-def _arm(run: Run, arm: Arm) -> dict[str, Any]:
+def _arm(arm: Arm) -> dict[str, Any]:
     facts = {"kernel": plain(arm.kernel)} if arm.kernel else {}
     facts |= {"image": plain(arm.image)} if arm.image else {}
     facts |= {f"{plain(name)} of its program": plain(value) for name, value in arm.made_by.items()}

@@ -10,7 +10,6 @@ the first process of its PID namespace is killed, nothing of them runs any more.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from lab.backends.support.shared import SharedParts
     from lab.images.store import Image
 
-log = logging.getLogger(__name__)
 
 NAME = "docker-engine"
 """Of its group beside those of the instances; no instance is called so, for it names a folder of its own, too."""

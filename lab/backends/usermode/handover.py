@@ -20,7 +20,6 @@ HELPER = f"/{PLACE}/helper/inside"
 ROOT = f"/{PLACE}/image"
 INPUT_PORT = f"/{PLACE}/port5"
 STATUS = 3
-LONGEST_ADDRESS = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

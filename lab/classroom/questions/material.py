@@ -16,8 +16,6 @@ from lab.classroom.questions.expressions import Form
 from lab.classroom.questions.lesson import INSERTED, Choice, Lesson, Question, inserted
 from lab.classroom.questions.unmeasured import LATER, NOT_HERE, NOT_YET
 
-Material = Mapping[str, Any]
-
 
 def material(lesson: Lesson, run: Path) -> dict[str, Any]:
     """``lesson`` with the answers of the run in the folder ``run``. Raises ResultsError when that is no run.

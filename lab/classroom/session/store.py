@@ -24,7 +24,6 @@ from lab.host import private, privilege
 from lab.host.home import home
 
 FILE, LOCK = "state.sqlite", "serve.lock"
-KEEP_DAYS = 30
 VERSION = 1
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -59,16 +59,16 @@ def make(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -
             _make_parents(mount, path, delegate=delegate, weigh=weigh)
 
 
-def make_parents(mount: StrPath, path: StrPath, *, delegate: bool, weigh: bool = True) -> None:
+def make_parents(mount: StrPath, path: StrPath, *, delegate: bool) -> None:
     """Make every parent of ``path``, for a program that will make it without trying again. Raises OSError.
 
     The last of them is its user's own: as long as that is there, nobody removes those that are common to all.
     """
     for _ in range(ATTEMPTS):
         with passing(mount):
-            _make_parents(mount, path, delegate=delegate, weigh=weigh)
+            _make_parents(mount, path, delegate=delegate, weigh=True)
             return
-    _make_parents(mount, path, delegate=delegate, weigh=weigh)
+    _make_parents(mount, path, delegate=delegate, weigh=True)
 
 
 class passing:  # noqa: N801

@@ -41,11 +41,11 @@ def _age_seconds(group: Path) -> float:
         return -math.inf
 
 
-def orphan_scratch(home: Path, sessions: Path | None = None) -> list[Path]:
+def orphan_scratch(home: Path) -> list[Path]:
     """Folders ``<home>/tmp/<session>`` without a session's folder, which is made before them, and without a living
     process of that session.
     """
-    known = sessions or runtime_root()
+    known = runtime_root()
     folders = sorted(path for path in (home / "tmp").glob("*") if SESSION.fullmatch(path.name))
     return [
         folder

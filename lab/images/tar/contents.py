@@ -67,9 +67,9 @@ class _Reading:
     inodes: dict[bytes, int] = field(default_factory=dict)
 
 
-def read_layer(blob: IO[bytes], *, expected_diff_id: str, bounds: Bounds | None = None) -> Records:
+def read_layer(blob: IO[bytes], *, expected_diff_id: str) -> Records:
     """Every path of a layer, the root as ``b""``. Raises ImageError for what `layers.unpack` would refuse."""
-    limits = bounds or Bounds.configured()
+    limits = Bounds.configured()
     reading = _Reading()
     with Ahead(blob, limits) as content:
         stream = TarStream(content.read, limits)

@@ -51,7 +51,7 @@ def export_tree(store: Store, image: Image, target: Path) -> None:
             unpack_archive(reader, target, whiteouts=False)
 
 
-def import_tar(store: Store, source: IO[bytes], name: str, config: ImageConfig | None = None) -> Image:
+def import_tar(store: Store, source: IO[bytes], name: str) -> Image:
     """An image of one layer from a tar, plain or compressed: files, owners and times are the archive's.
 
     It is unpacked and packed again, so that the same files give the same image however the tar was written. Needs
@@ -61,4 +61,4 @@ def import_tar(store: Store, source: IO[bytes], name: str, config: ImageConfig |
         root = scratch / "root"
         unpack_archive(seekable(source, scratch), root, whiteouts=True)
         layer = store.add_layer(root, fresh_since=math.inf)
-        return store.add_image(name, config=config or ImageConfig(), layers=(layer,), origin=Origin.IMPORTED)
+        return store.add_image(name, config=ImageConfig(), layers=(layer,), origin=Origin.IMPORTED)

@@ -407,11 +407,11 @@ def listening_sockets(table: str, state: str = "0A") -> Iterator[tuple[IPv4Addre
         yield ip_address(raw), int(port, 16)
 
 
-def log_tail(directory: Path, lines: int = LOG_TAIL_LINES) -> str:
+def log_tail(directory: Path) -> str:
     """The last lines of the first log that holds any: the application's stderr, its stdout, the console."""
     for name in ("stderr.log", "stdout.log", "console.log"):
         if text := _read(directory / name).decode(errors="replace").strip():
-            return "\n".join(text.splitlines()[-lines:])
+            return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
     return ""
 
 

@@ -34,7 +34,7 @@ def check(config: Config) -> None:
     _mounts(config)
     _names(config, kinds)
     _user_namespace(config.linux, kinds)
-    _clocks(config.linux, kinds)
+    _clocks(config.linux)
     _sysctls(config, kinds)
     _devices(config.linux)
     _seccomp(config.linux)
@@ -174,7 +174,7 @@ def _user_namespace(linux: Linux, kinds: set[str]) -> None:
             raise schema.error(f"linux.{name}", f"has more than {MOST_MAPPINGS} entries (user_namespaces(7))")
 
 
-def _clocks(linux: Linux, kinds: set[str]) -> None:
+def _clocks(linux: Linux) -> None:
     if linux.time_offsets and not any(space.type == "time" and not space.path for space in linux.namespaces):
         raise schema.error("linux.timeOffsets", "is given without a new time namespace")
     for name in linux.time_offsets:

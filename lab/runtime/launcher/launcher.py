@@ -122,7 +122,6 @@ class Container:
         timeout_seconds: float = 30.0,
         uid: int = 0,
         gid: int = 0,
-        directory: str = "/",
     ) -> Completed:
         """Run one more command behind the same boundary; see `lab.runtime.launcher.execs`.
 
@@ -130,7 +129,7 @@ class Container:
         """
         if self._handle.exit_code is not None:
             raise LabError(f"container {self.name} has ended")
-        process = execs.exec_process(self.spec.config, argv, User(uid=uid, gid=gid), directory)
+        process = execs.exec_process(self.spec.config, argv, User(uid=uid, gid=gid), "/")
         return execs.run(self, process, stdin=stdin, timeout_seconds=timeout_seconds)
 
     def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Exec:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMPLAINT = b"lab: the program can't be executed: its format, or its interpreter\n"
-NOT_FOUND = 127  # and NOT_EXECUTABLE is one less
 
 CODE = (
     b"\x83\x3c\x24\x02"  # cmp dword [rsp], 2      argc: the path, and at least one word

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import signal
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -238,17 +237,3 @@ def _tries(arguments: Sequence[object]) -> list[list[int]]:
             used[index] = one
             tries.append(used)
     return tries
-
-
-def disagreements(calls: Sequence[Call]) -> Mapping[tuple[str, str], list[str]]:
-    """The names of the calls of which the filter says one thing and another happens, by both."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for call in calls:
-        if call.agrees is False:
-            found.setdefault((str(_meaning(call.answer)), call.told), []).append(call.name)
-    return found
-
-
-def count(calls: Sequence[Call]) -> Mapping[Outcome, int]:
-    """How many calls have each outcome."""
-    return Counter(call.outcome for call in calls)
