@@ -1,7 +1,7 @@
 """Our own container runtime, with a user namespace besides: what a rootless container's boundary is made of.
 
-It is not rootless: that is a runtime without privilege (docs/rootless.md), which can set no limits but by the leave
-of somebody who has it. Here root starts the container; inside, the difference shows only in who owns what.
+It is not rootless when root starts it: that is a runtime without privilege (docs/rootless.md), which can set no
+limits but by the leave of somebody who has it. Inside, the difference shows only in who owns what.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ class UserNamespace(Container):
 
     name = "userns"
     title = "container in a user namespace (lab)"
-    mechanism = "lab's container in a user namespace besides: its root is user 100000 of the host"
+    mechanism = "lab's container in a user namespace besides: its root is an ordinary user of the host"
     order = 23
     knobs = ()  # what criu does with a user namespace, and with owners' ids shifted, lab has not tried
     own_ids = True
-    rootless = False  # its ids are those of the host's root to give
+    rootless = True
     reference = True
     parity = Parity(
         differences=(
             *Container.parity.differences,
             "It makes its network namespace itself, which is connected while it starts and not before; its files "
             "are mounted by their owners' ids shifted.",
-        )
+        ),
+        rootless=(
+            *Container.parity.rootless,
+            "Its users are those of lab's namespace, its root lab's: no owner's id is shifted, since an ordinary "
+            "user may not map what lies on another's file system.",
+        ),
     )
 
     @classmethod
@@ -48,8 +53,9 @@ class UserNamespace(Container):
         return [*super().check(), checks.user_namespaces()]
 
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
-        from lab.runtime.bundle import SUBORDINATE_IDS, container_config
+        from lab.runtime.bundle import container_config, own_ids
 
+        users, groups = own_ids()
         made = network_namespace == Path()  # of a survivor it is known where it lives
         return container_config(
             request.process,
@@ -57,15 +63,17 @@ class UserNamespace(Container):
             hostname=request.name,
             network_namespace=None if made else network_namespace,
             extra_mounts=mounts,
-            id_mappings=SUBORDINATE_IDS,
+            id_mappings=users,
+            group_mappings=groups,
         )
 
     def _surroundings(self, request: LaunchRequest, resources: InstanceResources) -> list[MountConfig]:
-        from lab.runtime.bundle import SUBORDINATE_IDS
+        from lab.runtime.bundle import own_ids
 
+        users, groups = own_ids()
         mounts = super()._surroundings(request, resources)
         for mount in mounts:  # its own, to write to, as a container's are
-            os.chown(mount.source, SUBORDINATE_IDS[0].host_id, SUBORDINATE_IDS[0].host_id)
+            os.chown(mount.source, users[0].host_id, groups[0].host_id)
         return mounts
 
     def _connect(self, resources: InstanceResources) -> Path:

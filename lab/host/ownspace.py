@@ -29,10 +29,20 @@ def here() -> bool:
     return WORD in os.environ and owner() > 0
 
 
+def user_id() -> int:
+    """Who this process acts as, for those that import little; others ask `lab.host.privilege`."""
+    return os.geteuid()
+
+
+def group_id() -> int:
+    """The group of what this process makes."""
+    return os.getegid()
+
+
 def ordinary_user() -> int:
     """The ordinary user whose this process is, in such a namespace or not; -1 where it is root's."""
     found = owner()
-    return found if found > 0 else os.geteuid() or -1
+    return found if found > 0 else user_id() or -1
 
 
 def has_ids() -> bool:
@@ -67,7 +77,7 @@ def recognise() -> None:
     for `lab-oci`, which such programs call. Root of any other namespace, the host's above all, stays root.
     """
     first = table()[:1]
-    if first and first[0][0] == 0 and first[0][1] != 0 and first[0][2] == 1 and os.geteuid() == 0:
+    if first and first[0][0] == 0 and first[0][1] != 0 and first[0][2] == 1 and user_id() == 0:
         announce(first[0][1])
 
 

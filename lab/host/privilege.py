@@ -38,12 +38,12 @@ NOBODYS = 1_999_999_999
 
 def user_id() -> int:
     """Who this process acts as."""
-    return os.geteuid()
+    return ownspace.user_id()
 
 
 def group_id() -> int:
     """The group of what this process makes."""
-    return os.getegid()
+    return ownspace.group_id()
 
 
 def granted(need: Need) -> bool:
@@ -112,7 +112,7 @@ def acting_as(user: int, group: int) -> Iterator[None]:
     if user == 0 or not _is_root():
         yield
         return
-    groups, own_group = os.getgroups(), os.getegid()
+    groups, own_group = os.getgroups(), group_id()
     try:
         os.setgroups([])
         os.setegid(group)

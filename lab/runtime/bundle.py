@@ -7,7 +7,6 @@ comparison with them is made fair.
 from __future__ import annotations
 
 import json
-import os
 import resource
 from collections.abc import Sequence
 from functools import cache
@@ -41,6 +40,21 @@ SUBORDINATE_IDS = (IdMapping(container_id=0, host_id=100_000, size=65_536),)
 """What root and the other users are on the host in a user namespace of lab's: the first range that useradd(8) hands
 out (subuid(5)).
 """
+
+
+def own_ids() -> tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]]:
+    """Of users and of groups, what those in a user namespace of a container's are around it. For root
+    `SUBORDINATE_IDS`; for an ordinary user, who may map no layers to others, the ids of lab's namespace as they are.
+    """
+    if not ownspace.here():
+        return SUBORDINATE_IDS, SUBORDINATE_IDS
+    tables = (ownspace.table(), ownspace.read_table("gid_map"))
+    users, groups = (
+        tuple(IdMapping(container_id=first, host_id=first, size=count) for first, _, count in table)
+        for table in tables
+    )
+    return users, groups
+
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OPEN_FILES = 1_048_576  # as Docker's service allows; less where the host's hard limit is lower
@@ -108,11 +122,12 @@ def container_config(
     network_namespace: str | Path | None = None,
     extra_mounts: Sequence[MountConfig] = (),
     id_mappings: tuple[IdMapping, ...] = (),
+    group_mappings: tuple[IdMapping, ...] = (),
 ) -> Config:
     """What ``docker run`` would make of ``process``, plus no_new_privs.
 
     ``network_namespace`` is the path of one to join, None for a new one with loopback alone, or `HOST`.
-    ``id_mappings``, for uids and gids alike, add a user namespace.
+    ``id_mappings``, for uids and gids alike unless there are ``group_mappings``, add a user namespace.
     """
     kinds = ["pid", "ipc", "uts", "mount", "cgroup"]
     namespaces = [Namespace(type=kind) for kind in kinds]
@@ -128,7 +143,7 @@ def container_config(
         linux=Linux(
             namespaces=tuple(namespaces),
             uid_mappings=id_mappings,
-            gid_mappings=id_mappings,
+            gid_mappings=group_mappings or id_mappings,
             resources=resources.of_limits(limits or Limits(), DEVICE_RULES),
             sysctl=SYSCTLS_OF_OWN_NETWORK if network_namespace is None and not id_mappings else {},
             seccomp=profile.default_profile(),
@@ -142,7 +157,9 @@ def rootless_config(process: Process, *, hostname: str = "") -> Config:
     """The same for the caller, who need not be root: root inside is the caller, and there is nobody else."""
     config = container_config(process, hostname=hostname, network_namespace=HOST)
     mounts = (_without_group(HOSTS_SYS if mount.type == "sysfs" else mount) for mount in config.mounts)
-    alone = [(IdMapping(container_id=0, host_id=number, size=1),) for number in (os.geteuid(), os.getegid())]
+    alone = [
+        (IdMapping(container_id=0, host_id=number, size=1),) for number in (ownspace.user_id(), ownspace.group_id())
+    ]
     return replace(
         config,
         mounts=tuple(mounts),

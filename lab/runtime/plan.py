@@ -163,6 +163,11 @@ class Plan(Record):
     fail_at: str = ""  # a Step at which to fail on purpose: how tests prove that every failure is cleaned up
     explain: bool = False  # tell of each step when it has been taken
 
+    def is_mapped_to_itself(self) -> bool:
+        """Whether each id of its user namespace is that very one around it."""
+        lines = [line.split() for line in f"{self.uid_map}\n{self.gid_map}".split("\n") if line]
+        return bool(lines) and all(inside == outside for inside, outside, _ in lines)
+
     def to_json(self) -> dict[str, object]:
         return items(self) | {"process": items(self.process), "cgroups": items(self.cgroups)}
 

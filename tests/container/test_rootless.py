@@ -17,6 +17,7 @@ from students import COUNT, FIRST, USER, Student, archived, enrolled, import_int
 from lab.host.cgroup import mounted
 
 BACKENDS = ("process", "container")
+ALL = (*BACKENDS, "userns")
 LEFT_BY_ITS_PARENT = "(setsid sleep 4711 &)"
 GONE_SECONDS = 10.0
 V1 = ("memory", "cpu", "cpuacct", "pids", "freezer", "devices")
@@ -70,14 +71,14 @@ def test_it_is_root_inside_and_the_user_outside(student: Student, backend: str) 
     assert sum(count for _, _, count in table) == COUNT
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 def test_what_has_left_its_parent_ends_with_the_command(student: Student, backend: str) -> None:
     done = student.lab("run", "--on", backend, "small", "--", "sh", "-c", f"{LEFT_BY_ITS_PARENT}; sleep 1")
     assert done.returncode == 0, done.stderr
     assert student.left() == []
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 def test_after_sigkill_nothing_is_left(student: Student, backend: str) -> None:
     process = student.begin("run", "--on", backend, "small", "--", "sh", "-c", f"{LEFT_BY_ITS_PARENT}; sleep 4712")
     wait_until(lambda: any("4711" in line for line in student.processes().values()))
@@ -87,7 +88,7 @@ def test_after_sigkill_nothing_is_left(student: Student, backend: str) -> None:
     wait_until(lambda: student.left() == [])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 def test_a_detached_instance_is_asked_from_outside_its_namespace(student: Student, backend: str) -> None:
     serve = "mkdir /www; echo hello > /www/index.html; httpd -p 8000 -h /www; sleep 4713"
     student.must(

@@ -42,7 +42,7 @@ SPEC = "lab-oci spec --rootless writes a configuration that has one"
 
 def is_outside() -> bool:
     """Whether this is an ordinary user's process that has entered no namespace yet."""
-    return os.geteuid() != 0
+    return ownspace.user_id() != 0
 
 
 def default_root(folder: str) -> str:
@@ -96,7 +96,7 @@ def enter(config: Config) -> Config:
                 "config.json: linux.namespaces: a user namespace that is given by path can't be joined without root",
                 hint="leave out its path",
             )
-        ids = entering.ids_of(os.geteuid(), os.getegid(), most=MOST_IDS)
+        ids = entering.ids_of(ownspace.user_id(), ownspace.group_id(), most=MOST_IDS)
         translated(config, _table(ids.user, ids.users), _table(ids.group, ids.groups))
         entering.become_root(_needed(config, ids), marked=False)
         os.environ[ENTERED] = "1"
@@ -128,7 +128,7 @@ def go_in(verb: str, entry: Entry) -> None:
     if state is not None and state.lives():
         entering.join(state.pid, above=bool(state.namespaces & syscalls.CLONE_NEWUSER))
     elif verb == "delete":
-        entering.become_root(entering.Ids(user=os.geteuid(), group=os.getegid()))
+        entering.become_root(entering.Ids(user=ownspace.user_id(), group=ownspace.group_id()))
 
 
 def translated(config: Config, users: Iterable[_Part], groups: Iterable[_Part]) -> Config:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from lab.host import syscalls
+from lab.host import ownspace, syscalls
 from lab.host.syscalls import MOUNT_ATTR_IDMAP
 from lab.lean import signal
 from lab.runtime.channel import Channel, ChannelClosed
@@ -63,6 +63,8 @@ def _root(plan: Plan, pid: int) -> int:
         trees_of_mounts.dress(tree, propagation=(*APART, *trees_of_mounts.DEAF))
         return tree
     assert isinstance(operation, mounts.OverlayRoot)
+    if ownspace.here() and plan.is_mapped_to_itself():
+        return _made_by_another(operation, lambda: _unmapped(operation), syscalls.CLONE_NEWNS)
     namespace = _open(f"/proc/{pid}/ns/user")
     try:
         uid, gid = _host_id(f"/proc/{pid}/uid_map"), _host_id(f"/proc/{pid}/gid_map")
@@ -170,6 +172,13 @@ def _overlay(operation: OverlayRoot, namespace: int, uid: int, gid: int) -> int:
     upper, work = (os.path.join("w", os.path.relpath(each, common)) for each in (operation.upper, operation.work))
     syscalls.mount("overlay", "merged", "overlay", 0, mounts.overlay_options(lower, upper, work))
     return syscalls.open_tree("merged", recursive=False)
+
+
+def _unmapped(operation: OverlayRoot) -> int:
+    """The overlay as it is, by such a process: an ordinary user may not map what lies on another's file system."""
+    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    os.close(operation.mount())
+    return syscalls.open_tree(operation.target, recursive=False)
 
 
 def _host_id(path: str) -> int:

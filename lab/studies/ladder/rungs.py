@@ -73,8 +73,8 @@ def _ipc_and_uts(config: Config, whole: Config) -> Config:
 
 def _user(config: Config, whole: Config) -> Config:
     spaced = _namespaces("user")(config, whole)
-    mapped = bundle.SUBORDINATE_IDS
-    return replace(spaced, linux=replace(spaced.linux, uid_mappings=mapped, gid_mappings=mapped))
+    users, groups = bundle.own_ids()
+    return replace(spaced, linux=replace(spaced.linux, uid_mappings=users, gid_mappings=groups))
 
 
 def _cgroup(config: Config, whole: Config) -> Config:
