@@ -18,4 +18,5 @@ class Crun(Reference):
     order = 35
     program = "crun"
     package = "crun"
+    rootless = True
     knobs = (binary_knob("crun"),)

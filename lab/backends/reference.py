@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.container import Container
 from lab.backends.support.binary import BINARY, Binary, locate, look_at
-from lab.backends.support.ocicontainer import OciContainer, Runtime
+from lab.backends.support.ocicontainer import OciContainer
+from lab.backends.support.ociprogram import Runtime
 from lab.errors import UsageError
+from lab.host import privilege
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import make_room
 from lab.host.clock import Timeline
 from lab.host.session.ledger import Resource, ResourceKind
+from lab.host.survey import checks
 from lab.images.store import Image
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity, Survivor
 from lab.model import Check
@@ -56,6 +59,8 @@ def habits(binary: Binary) -> tuple[str, ...]:
     """A sentence for each way in which containers of that program are known to differ from lab's."""
     program, release = binary.answers.program, binary.answers.release
     known = HABITS.get(program, (UNKNOWN,))
+    if privilege.is_rootless():  # it joins what lab has put it into, and nobody's devices are guarded
+        return tuple(each for each in known if each != JOINED)
     allows_tun = {"runc": not TUN_CLOSED[0] <= release < TUN_CLOSED[1], "crun": release == TUN_OPEN}
     return (*known, TUN) if allows_tun.get(program) else known
 
@@ -83,7 +88,7 @@ class Reference(Container):
     """
 
     reference = True
-    rootless = False  # none of them has been tried so
+    rootless = False  # but for those that have been tried so
     program: ClassVar[str]
     package: ClassVar[str]
     parity = Parity(
@@ -91,7 +96,12 @@ class Reference(Container):
             *Container.parity.differences,
             "The short-lived processes of the runtime itself run outside the cgroup: figures of CPU leave them out.",
             "When its first process starts can't be seen from outside: the phase until execve includes it.",
-        )
+        ),
+        rootless=(
+            *Container.parity.rootless,
+            "The runtime is told of no control group and no limit: lab puts it into the instance's, in which limits "
+            "hold. Where some hierarchies were delegated, its view of the others is of the user's own group.",
+        ),
     )
 
     def __init__(self, site: SharedParts) -> None:
@@ -138,7 +148,8 @@ class Reference(Container):
 
     @classmethod
     def check(cls) -> list[Check]:
-        return [*super().check(), cls._check_program()]
+        own_ids = [checks.subordinate_ids()] if privilege.is_rootless() else []
+        return [*super().check(), *own_ids, cls._check_program()]
 
     @classmethod
     def _check_program(cls) -> Check:

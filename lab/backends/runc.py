@@ -14,4 +14,5 @@ class Runc(Reference):
     order = 30
     program = "runc"
     package = "runc"
+    rootless = True
     knobs = (binary_knob("runc"),)

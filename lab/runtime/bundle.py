@@ -26,6 +26,7 @@ from lab.runtime.config.model import (
     MountConfig,
     Namespace,
     ProcessConfig,
+    Resources,
     Rlimit,
     RootConfig,
     User,
@@ -238,6 +239,11 @@ def write(config: Config, directory: Path, *, root: str = "rootfs", cgroups_path
     path = directory / "config.json"
     path.write_text(json.dumps(to_json(whole), indent=1))
     return path
+
+
+def without_group(config: Config) -> Config:
+    """For a runtime that is put into a group with its limits, and is to make none."""
+    return replace(config, linux=replace(config.linux, resources=Resources()))
 
 
 def bind(source: Path | str, destination: str, *, read_only: bool = True) -> MountConfig:

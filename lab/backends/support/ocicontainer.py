@@ -22,20 +22,19 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lab.backends.support import children
-from lab.backends.support.binary import Binary
 from lab.backends.support.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
+from lab.backends.support.ociprogram import Runtime, hide, through_groups
 from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
-from lab.host import syscalls
+from lab.host import privilege, syscalls
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
-from lab.host.cgroup.hierarchy import Mode, Unused, host_hierarchies
+from lab.host.cgroup.hierarchy import Unused
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
 from lab.instance import INSIDE, Survivor
@@ -48,9 +47,11 @@ from lab.runtime.config.model import Config, ProcessConfig, User, to_json
 from lab.runtime.launcher.descriptors import pipe
 from lab.runtime.launcher.execs import exec_process, resolved
 from lab.runtime.launcher.spec import Spec, with_helper
+from lab.runtime.oci.store import OWN
 from lab.runtime.plan import Before
 from lab.runtime.rootfs import layers
 from lab.runtime.rootfs.mounts import DirectoryRoot, OverlayRoot
+from lab.runtime.within import pid_of
 
 if TYPE_CHECKING:
     from lab.backends.support.shared import SharedParts
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 FOLDER = "oci"  # in the launcher's scratch space: a folder per container, with its bundle and the runtime's state
 STATUS = 3  # in the container: the first descriptor that --preserve-fds lets through
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-ENTERING = 'echo 0 >&{0} && exec "$@" {0}>&-'
-"""For sh: enter the group whose cgroup.procs is that descriptor, close it, and become the program."""
 SIGNALLED = 128
 COMPLAINTS = ("error", "fatal", "panic", "critical")
 
@@ -70,36 +69,6 @@ class Made(StrEnum):
     BUNDLE = "write the bundle"
     CREATE = "let it create the container"
     START = "let it start the application"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
-    """A program with the OCI command line.
-
-    ``refuses_hybrid``: it works with cgroup v1 or v2 and not with both, so that on a hybrid host it is shown v1
-    alone. ``keeps_to_v1``: it sees both there, and enters the groups of v1 alone. Either is put into the v2 group,
-    which has no controller there, before it begins. ``options`` stand before each of its verbs. ``states`` is where
-    it keeps state, below a folder per container; else that is in the bundle's.
-    """
-
-    binary: Binary
-    refuses_hybrid: bool = False
-    keeps_to_v1: bool = False
-    options: tuple[str, ...] = ()
-    states: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """How it is called where something is said of it."""
-        return self.binary.path.name
-
-    def hidden(self) -> Path | None:
-        """The mount it must not see."""
-        return host_hierarchies().unified if self.refuses_hybrid and self.is_put_into_group() else None
-
-    def is_put_into_group(self) -> bool:
-        """Whether it would leave the v2 group empty."""
-        return (self.refuses_hybrid or self.keeps_to_v1) and host_hierarchies().mode is Mode.HYBRID
 
 
 class OciContainer:
@@ -152,7 +121,10 @@ class OciContainer:
                 config = with_helper(spec)
                 root = layers.prepare(spec.root, spec.name, config.mounts, site.launcher.scratch, undo)
                 supervised = replace(config, process=cls._supervised(config.process, spec.terminal))
-                bundle.write(supervised, place, root=root.target, cgroups_path=f"/{path}")
+                groups = f"/{path}"
+                if privilege.is_rootless():
+                    groups, supervised = "", bundle.without_group(supervised)
+                bundle.write(supervised, place, root=root.target, cgroups_path=groups)
             container = cls(runtime, spec, config, place, cgroup, timeline)
             undo.callback(container._end)
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -179,6 +151,7 @@ class OciContainer:
             container._pidfd = os.pidfd_open(survivor.pid)
         except ProcessLookupError as error:
             raise LabError(f"container {spec.name} has ended") from error
+        container._follow()
         container._owned.callback(cgroup.remove, keep_parents=True)
         container._owned.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
         container._owned.callback(shutil.rmtree, place)
@@ -202,7 +175,12 @@ class OciContainer:
                 f"{self.runtime} can't create container {self.name}: {self._complaint(code)}",
                 exit_code=RUNTIME_FAILED,
             )
+        self._follow()
         self.timeline.mark(Phase.ISOLATED, at)
+
+    def _follow(self) -> None:
+        """Where an ordinary user has been given no group: by its namespaces."""
+        self.cgroup.group.follow(pid_of(self._pidfd), OWN.values())
 
     def _spawn(
         self,
@@ -228,7 +206,7 @@ class OciContainer:
                     os.close(root.mount())
                 self._surround()
                 if self._hidden is not None:
-                    syscalls.umount2(str(self._hidden), syscalls.MNT_DETACH)
+                    hide(self._hidden)
                 return children.spawn(words, descriptors)
 
             if root is None and self._hidden is None:
@@ -242,13 +220,10 @@ class OciContainer:
     def _through_group(
         self, words: list[str], descriptors: list[int], opened: ExitStack
     ) -> tuple[list[str], list[int]]:
-        """The same, by way of a shell that enters the v2 group; opened here, since a runtime may not see it."""
-        if self.cgroup.unified_directory is None:
-            return words, descriptors
-        procs = os.open(self.cgroup.unified_directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        opened.callback(os.close, procs)
-        entering = ["/bin/sh", "-c", ENTERING.format(len(descriptors)), "sh"]
-        return [*entering, *words], [*descriptors, procs]
+        """The same, by way of a shell that enters the group; opened here, since a runtime may not see it."""
+        group = self.cgroup.group
+        directories = group.directories if privilege.is_rootless() else tuple(filter(None, [group.unified]))
+        return through_groups(directories, words, descriptors, opened)
 
     def _start(self, status: int, null: int) -> None:
         """``start``; the helper's status pipe reaches its end when the application is executed."""
