@@ -41,6 +41,19 @@ def lock_file(path: Path) -> int:
     return descriptor
 
 
+def is_locked(descriptor: int) -> bool:
+    """Whether somebody else holds a lock on an open file or folder (flock(2)). Closes ``descriptor``."""
+    import fcntl  # where results are only read, there may be none: Windows
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def tighten(where: int | Path) -> None:
     """Take others' rights away from an open file, or one by its path, if it is ours to do so."""
     with suppress(PermissionError, FileNotFoundError):

@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lab.host.closing import Closing
+
 # Read when libvirt is loaded. Embedded, it would print to standard error what a daemon sends to a log; errors
 # arrive as exceptions all the same, and QEMU's own words are in ROOT/log/qemu/.
 os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
@@ -97,7 +99,7 @@ def leave_driver() -> None:
     _driver.leave()
 
 
-class Hypervisor:
+class Hypervisor(Closing):
     """A connection to libvirt. Thread-safe. A context manager; leaving it disconnects, it stops no machine."""
 
     def __init__(
@@ -166,12 +168,6 @@ class Hypervisor:
         _let_settle(connection)
         _save_cache(self.root / "cache" / "qemu" / "capabilities", self._home / "cache" / "libvirt")
         _guarded(connection.close, "libvirt can't be closed")
-
-    def __enter__(self) -> Hypervisor:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 SETTLE_SECONDS = 3.0

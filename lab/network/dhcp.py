@@ -20,12 +20,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from types import TracebackType
-from typing import Self
 
 from lab.errors import BackendUnavailable, LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import now
+from lab.host.closing import Closing
 from lab.model import Limits
 from lab.network.network import BRIDGE, SUBNET, Network
 
@@ -61,7 +60,7 @@ class Card:
     given: Callable[[float], None]
 
 
-class DhcpServer:
+class DhcpServer(Closing):
     """The server of one session. Thread-safe; a context manager."""
 
     def __init__(self, network: Network, make_group: Callable[[Limits], ControlGroup]) -> None:
@@ -100,14 +99,6 @@ class DhcpServer:
             if group is not None:
                 group.kill()
                 group.remove(keep_parents=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start(self) -> None:
         program = shutil.which(PROGRAM, path=SYSTEM_FOLDERS)

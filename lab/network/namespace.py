@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from lab.errors import LabError
 from lab.host import privilege, syscalls
+from lab.host.closing import Closing
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ OWN_NAMESPACE = "/proc/thread-self/ns/net"
 IPV6_SWITCHES = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
 
-class Namespace:
+class Namespace(Closing):
     """One network namespace, held until `close`."""
 
     def __init__(self, descriptor: int) -> None:
@@ -90,14 +90,6 @@ class Namespace:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def namespace_of_tap(pid: int) -> int | None:

@@ -25,10 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from lab.errors import LabError
+from lab.host.closing import Closing
 from lab.network.links import Links
 from lab.network.namespace import OWN_NAMESPACE, Namespace
 from lab.network.publish import LOOPBACK, Publication, Publisher
@@ -44,7 +44,7 @@ ANOTHERS = IPv4Network("198.19.128.0/17")
 """The addresses of `SUBNET` that lab gives to nobody: for what connects instances to the bridge by itself."""
 
 
-class Endpoint:
+class Endpoint(Closing):
     """A network namespace for one instance: ``eth0`` on lab's bridge with ``address``, and a loopback."""
 
     def __init__(self, network: Network, link: str, address: IPv4Interface, namespace: Namespace) -> None:
@@ -65,16 +65,8 @@ class Endpoint:
         self._network._release(self._link, self.address)
         self.namespace.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class TapEndpoint:
+class TapEndpoint(Closing):
     """A tap on lab's bridge for one VM, whose guest shall use ``mac`` and ``address``."""
 
     def __init__(self, network: Network, tap: str, address: IPv4Interface) -> None:
@@ -92,16 +84,8 @@ class TapEndpoint:
         """Remove the tap. Idempotent. Raises LabError if it stays."""
         self._network._release(self.tap, self.address)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Network:
+class Network(Closing):
     """The network of one session. Thread-safe; a context manager."""
 
     def __init__(self, worker: ThreadPoolExecutor, namespace: Namespace, links: Links, bridge: int) -> None:
@@ -214,14 +198,6 @@ class Network:
             stack.callback(lambda: self._worker.submit(self._remove_links).result())
             if self._publisher is not None:
                 stack.callback(self._publisher.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # In the worker
 

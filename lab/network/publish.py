@@ -17,10 +17,10 @@ import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from ipaddress import IPv4Address
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from lab.errors import LabError
+from lab.host.closing import Closing
 from lab.network.namespace import Namespace
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ BACKLOG = 128
 RESET = struct.pack("ii", 1, 0)  # struct linger: closing sends RST (socket(7), SO_LINGER)
 
 
-class Publication:
+class Publication(Closing):
     """One published port, open until `close`."""
 
     def __init__(self, publisher: Publisher, listener: socket.socket, target: tuple[str, int]) -> None:
@@ -54,14 +54,6 @@ class Publication:
         if not self._closed:
             self._closed = True
             self._publisher._run(self._end())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # In the publisher's thread
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lab.analysis.data import TWIN
 from lab.analysis.quantities import format_interval, format_ratio, format_value
-from lab.reports.material import FEWEST_FOR_P95, Material, Value, stamp
+from lab.reports.material import FEWEST_FOR_P95, Material, Value, stamp, stamped
 from lab.results.record import Arm
 
 Data = dict[str, Any]
@@ -175,6 +175,13 @@ def compared(material: Material, quantity: str, arm: Arm, state: str = "") -> st
     if found.claim:
         return format_ratio(found.ratio) + ("" if found.fits(above, below) else ", paired")
     return "≈" if found.judged.is_proven else "–"
+
+
+def sentence(material: Material, quantity: str) -> str:
+    """The medians of all arms, for whoever can't see the bars."""
+    found = [(arm, material.value(quantity, arm.label)) for arm in material.arms]
+    told = [f"{stamped(arm)} {format_value(value.median, value.unit)}" for arm, value in found if value is not None]
+    return f"{material.label(quantity)}: {', '.join(told)}."
 
 
 def short(value: Value) -> str:

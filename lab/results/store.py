@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from lab.errors import LabError, ResultsError
+from lab.host.closing import Closing
 from lab.results.codec import decode_run, decode_sample, encode_run, encode_sample
 from lab.results.record import Run, Sample
 
@@ -31,7 +31,7 @@ RUN, SAMPLES, PROGRESS, PARQUET, LOGS = "run.json", "samples.jsonl", "progress.j
 SAMPLE = "sample"
 
 
-class RunFolder:
+class RunFolder(Closing):
     """One run on disk. Reading needs no rights; the first append takes a lock and repairs a torn last line.
 
     A context manager: leaving it closes the files. Thread-safe.
@@ -182,14 +182,6 @@ class RunFolder:
         """Release the lock. Idempotent; a later append takes it again."""
         self._samples.close()
         self._progress.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _event(self, event: str, block: int, arm: str) -> None:
         lines = sum(1 for _ in self._samples.lines())

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lab.host import private
+from lab.host.closing import Closing
 
 CHUNK_BYTES = 65536
 DRAIN_SECONDS = 5.0
 
 
-class Output:
+class Output(Closing):
     """One stream. ``descriptor`` is what the application writes to.
 
     Without a second place it is the log file itself: nothing of lab's runs while the application writes.
@@ -46,14 +45,6 @@ class Output:
         if self._thread is not None:
             self._thread.join(DRAIN_SECONDS)
             self._thread = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _copy(self) -> None:
         with os.fdopen(self._source, "rb", 0) as source, os.fdopen(self._log, "wb", 0) as log:

@@ -12,9 +12,9 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from lab.host.closing import Closing
 from lab.host.execution import terminals
 from lab.host.execution.contract import Execution
 from lab.host.execution.relay import Lane
@@ -34,7 +34,7 @@ class Begun(Protocol):
     def close(self) -> None: ...
 
 
-class Streams:
+class Streams(Closing):
     """Makes what a process is given; then, once `handed_over`, copies. A context manager."""
 
     def __init__(self) -> None:
@@ -109,14 +109,6 @@ class Streams:
             lane.stop()
         self._towards, self._from, self._master = [], [], -1
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class HostExecution(Execution):

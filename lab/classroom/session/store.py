@@ -204,17 +204,9 @@ def every() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def is_served(folder: Path) -> bool:
     """Whether a server has the session open."""
-    import fcntl
-
     with _as_owner(folder):
         descriptor = private.lock_file(folder / LOCK)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return private.is_locked(descriptor)
 
 
 def delete(name: str) -> None:

@@ -10,7 +10,7 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from lab.errors import UsageError
@@ -67,9 +67,7 @@ class Terminal:
                 tty.setraw(INPUT, termios.TCSANOW)
         self._opened.enter_context(_watched(resize))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._opened.close()
 
 

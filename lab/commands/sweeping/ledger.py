@@ -130,13 +130,7 @@ class Sweep:
             lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return private.is_locked(lock)
 
     def note(self, task: str, state: State, why: str = "", **more: Any) -> None:
         """Add an event, and return when it is on the disk."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import Self
 
+from lab.host.closing import Closing
 from lab.model import TerminalSize
 
 
-class Execution(ABC):
+class Execution(Closing, ABC):
     """One more command in an instance, with streams of its own; see `lab.instance.Instance.begin`.
 
     A context manager: leaving it closes it. Thread-safe.
@@ -34,11 +33,3 @@ class Execution(ABC):
     @abstractmethod
     def close(self) -> None:
         """Kill the command if it still runs and let go of the descriptors given. Idempotent."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -29,8 +29,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lab.errors import LabError
 from lab.host import private, privilege
@@ -38,6 +36,7 @@ from lab.host.cgroup import delegation
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.cgroup.systemd import Scope
+from lab.host.closing import Closing
 from lab.host.home import home, runtime_root
 from lab.host.kernel import settings, tracefs
 from lab.host.procstat import start_time
@@ -140,7 +139,7 @@ class Owner:
         return {"pid": self.pid, "started": self.started, "boot_id": self.boot_id, "home": self.home}
 
 
-class Session:
+class Session(Closing):
     """The ledger of one lab process. Thread-safe. A context manager that closes itself."""
 
     def __init__(self, directory: Path, owner: Owner) -> None:
@@ -232,14 +231,6 @@ class Session:
             errors = _remove_all(self.directory, self.owner)[1] if held else []
         if errors:
             raise LabError(f"session {self.id} left something behind", hint="lab clean", detail="\n".join(errors))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def stale_sessions() -> list[Path]:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from lab.errors import LabError
+from lab.host.closing import Closing
 from lab.host.kernel.tracefs import open_root, remove
 from lab.host.session.ledger import Resource, ResourceKind, Session
 from lab.host.tracing.ringbuffer import Format, page_size, read_format
@@ -57,7 +58,7 @@ class Recording:
             yield page
 
 
-class Tracing:
+class Tracing(Closing):
     """One instance of the kernel's tracing, ``lab-SESSION``. A context manager that removes it."""
 
     def __init__(self, root: int, name: str) -> None:
@@ -189,14 +190,6 @@ class Tracing:
     def close(self) -> None:
         """Stop, and remove it. Idempotent."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Reader:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lab.analysis.quantities import format_value
-from lab.reports.charts import Chart, bars
-from lab.reports.material import Material, stamped
+from lab.reports.charts import Chart, bars, sentence
+from lab.reports.material import Material
 
 PANELS = {  # title, axis, the prefix that labels and axis share
     "cpu.boot": ("to start it", "seconds of CPU time", (1.0, "s")),
@@ -28,14 +27,5 @@ def chart(material: Material) -> Chart:
             bars(material, quantity, PANELS[quantity][0], axis=PANELS[quantity][1], prefix=PANELS[quantity][2])
             for quantity in shown
         ),
-        alt="CPU cost. " + " ".join(_sentence(material, quantity) for quantity in shown), columns=2,
+        alt="CPU cost. " + " ".join(sentence(material, quantity) for quantity in shown), columns=2,
     )  # fmt: skip
-
-
-def _sentence(material: Material, quantity: str) -> str:
-    parts = []
-    for arm in material.arms:
-        value = material.value(quantity, arm.label)
-        if value is not None:
-            parts.append(f"{stamped(arm)} {format_value(value.median, value.unit)}")
-    return f"{material.label(quantity)}: {', '.join(parts)}."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lab.analysis.quantities import format_value
-from lab.reports.charts import Chart, bars
-from lab.reports.material import Material, stamped
+from lab.reports.charts import Chart, bars, sentence
+from lab.reports.material import Material
 
 MOST_PANELS = 6
 
@@ -15,7 +14,7 @@ def chart(material: Material) -> Chart:
     return Chart(
         title="How the scenario's own work went", how="medians with 95 % intervals · a scale per panel",
         panels=tuple(bars(material, quantity, _title(material, quantity)) for quantity in shown),
-        alt="The scenario's own work. " + " ".join(_sentence(material, quantity) for quantity in shown),
+        alt="The scenario's own work. " + " ".join(sentence(material, quantity) for quantity in shown),
         columns=min(2, max(1, len(shown))),
     )  # fmt: skip
 
@@ -23,12 +22,3 @@ def chart(material: Material) -> Chart:
 def _title(material: Material, quantity: str) -> str:
     better = "longer" if material.more_is_better(quantity) else "shorter"
     return f"{material.label(quantity)}: {better} is better"
-
-
-def _sentence(material: Material, quantity: str) -> str:
-    parts = []
-    for arm in material.arms:
-        value = material.value(quantity, arm.label)
-        if value is not None:
-            parts.append(f"{stamped(arm)} {format_value(value.median, value.unit)}")
-    return f"{material.label(quantity)}: {', '.join(parts)}."

@@ -17,8 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import lab
 from lab.errors import ExitUnknown, LabError, LaunchError
@@ -27,6 +26,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.systemd import Scope, holds
 from lab.host.clock import Timeline
+from lab.host.closing import Closing
 from lab.host.command import tail
 from lab.model import Completed, Phase, Process, TerminalSize
 from lab.runtime import readonly
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 END_TIMEOUT_SECONDS = 10.0
 
 
-class Container:
+class Container(Closing):
     """One running container. A context manager: leaving it kills, removes and verifies."""
 
     def __init__(self, launcher: Launcher, spec: Spec, cgroup: ControlGroup, handle: Handle) -> None:
@@ -146,14 +146,6 @@ class Container:
         with self._closing:
             self._owned.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def own(self, resources: ExitStack) -> None:
         """Take over what was made for it."""
         self._owned = resources.pop_all()
@@ -168,7 +160,7 @@ class Spawned(Protocol):
     def kill(self) -> None: ...
 
 
-class Launcher:
+class Launcher(Closing):
     """One session's containers. Start it before the heavy imports, close it last."""
 
     def __init__(self, session: str, scratch: Path, process: Spawned, channel: Channel) -> None:
@@ -331,14 +323,6 @@ class Launcher:
             parts.callback(self._stop_process)
             for container in list(self._containers.values()):
                 parts.callback(container.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _stop_process(self) -> None:
         try:

@@ -8,7 +8,6 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from threading import Condition
-from types import TracebackType
 from typing import Self
 
 from lab.metrics.base import Subject
@@ -83,9 +82,7 @@ class Stock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         self._threads.shutdown(cancel_futures=True)
         with ExitStack() as each:
