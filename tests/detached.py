@@ -20,7 +20,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.home import home
 from lab.supervisor import record as records
-from lab.supervisor.record import Record
+from lab.supervisor.record import InstanceRecord
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
 
@@ -43,7 +43,7 @@ class Detached:
 
     def __init__(self) -> None:
         self._prefix = f"t{secrets.token_hex(3)}"
-        self._seen: dict[str, Record] = {}
+        self._seen: dict[str, InstanceRecord] = {}
 
     def name(self, word: str) -> str:
         return f"{self._prefix}-{word}"
@@ -62,13 +62,13 @@ class Detached:
         assert "Traceback" not in done.stderr
         return done
 
-    def run(self, word: str, *words: str) -> Record:
+    def run(self, word: str, *words: str) -> InstanceRecord:
         """``lab run -d`` under that name."""
         name = self.name(word)
         assert self.lab("run", "-d", "--name", name, *words).stdout == f"{name}\n"
         return self.record(word)
 
-    def record(self, word: str) -> Record:
+    def record(self, word: str) -> InstanceRecord:
         found = records.read(self.name(word))
         assert found is not None, f"{self.name(word)} has no record"
         self._seen[found.id] = found
@@ -105,7 +105,7 @@ def detached() -> Iterator[Detached]:
         made.close()
 
 
-def launcher_of(record: Record) -> int:
+def launcher_of(record: InstanceRecord) -> int:
     """The small process of the instance's session."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -122,7 +122,7 @@ def kill(*pids: int) -> None:
             os.kill(pid, number)
 
 
-def what_is_left(record: Record) -> list[str]:
+def what_is_left(record: InstanceRecord) -> list[str]:
     """Everything on the host that bears the instance's or its session's name, and each living process of it."""
     left = [f"process {one.number}" for one in (record.supervisor, record.first) if record.lives(one)]
     if not record.session:
@@ -134,7 +134,7 @@ def what_is_left(record: Record) -> list[str]:
     return left + [str(path) for path in (RUNTIME / record.session, home() / "tmp" / record.session) if path.exists()]
 
 
-def assert_nothing_left(record: Record) -> None:
+def assert_nothing_left(record: InstanceRecord) -> None:
     assert wait_until(lambda: not what_is_left(record)), f"{record.name}: {what_is_left(record)}"
 
 
@@ -176,7 +176,7 @@ def check_every_verb(detached: Detached, backend: str) -> None:
     lab("rm", name, code=1)
 
 
-def check_listed(detached: Detached, record: Record) -> None:
+def check_listed(detached: Detached, record: InstanceRecord) -> None:
     assert record.name in detached.lab("ps", "-q").stdout.split()
     assert detached.status("web").startswith("Up ")
     [shown] = json.loads(detached.lab("inspect", record.id[:8]).stdout)
@@ -184,14 +184,14 @@ def check_listed(detached: Detached, record: Record) -> None:
     assert shown["digest"].startswith("sha256:")
 
 
-def check_published(detached: Detached, record: Record) -> None:
+def check_published(detached: Detached, record: InstanceRecord) -> None:
     [port] = json.loads(detached.lab("port", "--json", record.name).stdout)
     address = f"127.0.0.1:{port['host_port']}"
     assert detached.lab("port", record.name, "8000").stdout == f"{address}\n"
     assert wait_until(lambda: fetch(port["host_port"]) == GREETING)
 
 
-def check_used(detached: Detached, record: Record) -> None:
+def check_used(detached: Detached, record: InstanceRecord) -> None:
     """One row in the table of all, with figures that can be true."""
     [used] = json.loads(detached.lab("top", "--json", record.name).stdout)
     assert used["memory_limit_bytes"] == 256 << 20
@@ -225,7 +225,7 @@ def fetch(port: int) -> str:
 
 def check_survival(
     detached: Detached, backend: str, word: str, *options: str, supervisor: bool, launcher: bool
-) -> Record:
+) -> InstanceRecord:
     """Its supervisor, its launcher or both are killed; it goes on, is taken over, and every verb works again."""
     lab, name = detached.lab, detached.name(word)
     before = detached.run(word, "--on", backend, *options, "-p", "0:8000", "tiny", "--", "sh", "-c", SCRIPT)

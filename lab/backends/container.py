@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lab.runtime.launcher.checkpoint import Checkpoint
 
 
-class Container(HostBackend):
+class ContainerBackend(HostBackend):
     """Namespaces, cgroups, fourteen capabilities, a seccomp filter, no_new_privs."""
 
     name = "container"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.backends.container import Container
+from lab.backends.container import ContainerBackend
 from lab.backends.support.binary import BINARY, Binary, locate, look_at
 from lab.backends.support.ocicontainer import OciContainer
 from lab.backends.support.ociprogram import Runtime
@@ -80,7 +80,7 @@ def _runtime(binary: Binary) -> Runtime:
     return Runtime(binary=binary, refuses_hybrid=binary.answers.program in REFUSE_HYBRID)
 
 
-class Reference(Container):
+class Reference(ContainerBackend):
     """lab's container, but for the runtime that makes it.
 
     ``program`` is what its version begins with, ``package`` what ships it in Debian and Ubuntu. Restoring is not
@@ -93,12 +93,12 @@ class Reference(Container):
     package: ClassVar[str]
     parity = Parity(
         differences=(
-            *Container.parity.differences,
+            *ContainerBackend.parity.differences,
             "The short-lived processes of the runtime itself run outside the cgroup: figures of CPU leave them out.",
             "When its first process starts can't be seen from outside: the phase until execve includes it.",
         ),
         rootless=(
-            *Container.parity.rootless,
+            *ContainerBackend.parity.rootless,
             "The runtime is told of no control group and no limit: lab puts it into the instance's, in which limits "
             "hold. Where some hierarchies were delegated, its view of the others is of the user's own group.",
         ),

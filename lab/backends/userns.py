@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.container import Container
+from lab.backends.container import ContainerBackend
 from lab.host.survey import checks
 from lab.instance import LaunchRequest, Parity
 from lab.model import Check
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lab.runtime.launcher.launcher import Spec
 
 
-class UserNamespace(Container):
+class UserNamespace(ContainerBackend):
     """lab's container, but its root is an ordinary user of the host."""
 
     name = "userns"
@@ -37,12 +37,12 @@ class UserNamespace(Container):
     reference = True
     parity = Parity(
         differences=(
-            *Container.parity.differences,
+            *ContainerBackend.parity.differences,
             "It makes its network namespace itself, which is connected while it starts and not before; its files "
             "are mounted by their owners' ids shifted.",
         ),
         rootless=(
-            *Container.parity.rootless,
+            *ContainerBackend.parity.rootless,
             "Its users are those of lab's namespace, its root lab's: no owner's id is shifted, since an ordinary "
             "user may not map what lies on another's file system.",
         ),

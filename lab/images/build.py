@@ -21,8 +21,8 @@ from lab.images.progress import Event, Note, Output, Progress, StepFinished, Ste
 from lab.images.reference import normalise
 from lab.images.runner import StepRunner
 from lab.images.stages.cache import Cache, keys_of
+from lab.images.stages.copy_sources import CopySource
 from lab.images.stages.job import Built, Job, Options
-from lab.images.stages.places import Place
 from lab.images.stages.run_step import StepFailed
 from lab.images.stages.stage import build_stage
 from lab.images.store import Image, Origin, Store
@@ -59,7 +59,7 @@ def build(
     try:
         parsed = read(dockerfile)
         lint.check(parsed, progress)
-        place = Place(Tree([context.resolve()]), "the build context", hidden=ignore.read(context, dockerfile))
+        place = CopySource(Tree([context.resolve()]), "the build context", hidden=ignore.read(context, dockerfile))
         return _build(parsed, place, tag, build_args, store, runner, progress, options or Options(), Origin.BUILT)
     except (DockerfileError, StepFailed) as error:
         raise error.at(dockerfile.name) from error
@@ -73,7 +73,7 @@ def build(
 
 def _build(
     parsed: Dockerfile,
-    context: Place | None,
+    context: CopySource | None,
     tag: str,
     build_args: Mapping[str, str],
     store: Store,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from lab.errors import LabError
 from lab.runtime.channel import ChannelClosed
 from lab.supervisor import client
-from lab.supervisor.record import Record
+from lab.supervisor.record import InstanceRecord
 
 
-def answers(record: Record, *, checked: bool) -> bool:
+def answers(record: InstanceRecord, *, checked: bool) -> bool:
     """Whether its HEALTHCHECK says healthy or, where it is not ``checked``, its first published port is served.
 
     Its supervisor is asked, who connects inside. From outside that can't be told: lab's proxy accepts every

@@ -19,7 +19,7 @@ from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.supervisor import record as records
 from lab.supervisor.control import Answer, Request, connect, unpack
-from lab.supervisor.record import NOBODY, Condition, Pid, Record, State
+from lab.supervisor.record import NOBODY, Condition, InstanceRecord, Pid, State
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def new_id() -> str:
     return secrets.token_hex(6)
 
 
-def start(record: Record) -> Record:
+def start(record: InstanceRecord) -> InstanceRecord:
     """Have a supervisor launch what ``record`` says; its name is reserved. Returns when the application runs.
 
     Raises LaunchError, or what else prevented it; then the record is gone, and so is everything else. If this
@@ -47,7 +47,7 @@ def start(record: Record) -> Record:
     return records.read(record.name) or replace(record, state=State.EXITED)  # --rm, and it has ended already
 
 
-def start_again(record: Record) -> Record:
+def start_again(record: InstanceRecord) -> InstanceRecord:
     """Launch what has ended anew, from its image, under its name and id. One that runs is returned as it is.
 
     Raises LaunchError, or what else prevented it; the record then says again how it had ended. Raises LabError
@@ -76,7 +76,7 @@ def start_again(record: Record) -> Record:
     return records.read(record.name) or replace(anew, state=State.EXITED)
 
 
-def _forget(record: Record) -> None:
+def _forget(record: InstanceRecord) -> None:
     """The name is free again, unless it has become another's meanwhile."""
     found = records.stored(record.name)
     if found is not None and found.id == record.id and found.condition is Condition.FAILED:
@@ -113,7 +113,7 @@ def _supervisor(verb: str, name: str) -> None:
     process.returncode = 0  # it lives on, and is no longer ours to wait for
 
 
-def supervisor_of(record: Record) -> Channel:
+def supervisor_of(record: InstanceRecord) -> Channel:
     """A conversation with the instance's supervisor; one that has died is replaced first, and that is logged.
 
     Raises LabError when the instance does not run.
@@ -142,7 +142,7 @@ def supervisor_of(record: Record) -> Channel:
         record = found
 
 
-def _take_over(record: Record) -> None:
+def _take_over(record: InstanceRecord) -> None:
     """Have a new supervisor adopt it. Another command may be faster: then what that one started is as good."""
     try:
         _supervisor("adopt", record.name)
@@ -155,12 +155,12 @@ def _take_over(record: Record) -> None:
             time.sleep(PAUSE_SECONDS)
 
 
-def _is_lost(record: Record) -> bool:
+def _is_lost(record: InstanceRecord) -> bool:
     found = records.read(record.name)
     return found is not None and found.id == record.id and found.condition is Condition.LOST
 
 
-def ask(record: Record, request: Request, *, descriptors: Sequence[int] = (), **fields: object) -> Channel:
+def ask(record: InstanceRecord, request: Request, *, descriptors: Sequence[int] = (), **fields: object) -> Channel:
     """Begin a conversation; see `lab.supervisor.control` for the requests."""
     channel = supervisor_of(record)
     try:
@@ -171,7 +171,7 @@ def ask(record: Record, request: Request, *, descriptors: Sequence[int] = (), **
 
 
 def begin(
-    record: Record,
+    record: InstanceRecord,
     argv: Sequence[str],
     *,
     descriptors: tuple[int, int, int],
@@ -198,17 +198,17 @@ def begin(
     return channel
 
 
-def signal(record: Record, number: int) -> None:
+def signal(record: InstanceRecord, number: int) -> None:
     """Send a signal to the application."""
     with_answer(record, Request.SIGNAL, number=number)
 
 
-def resize(record: Record, size: TerminalSize) -> None:
+def resize(record: InstanceRecord, size: TerminalSize) -> None:
     """Give the application's terminal another size."""
     with_answer(record, Request.RESIZE, rows=size.rows, columns=size.columns)
 
 
-def with_answer(record: Record, request: Request, **fields: int) -> None:
+def with_answer(record: InstanceRecord, request: Request, **fields: int) -> None:
     """A request that is answered by DONE."""
     channel = ask(record, request, descriptors=(), **fields)
     try:
@@ -217,7 +217,7 @@ def with_answer(record: Record, request: Request, **fields: int) -> None:
         channel.close()
 
 
-def reaches(record: Record, port: int) -> bool:
+def reaches(record: InstanceRecord, port: int) -> bool:
     """Whether a TCP port of the instance's own accepts connections now."""
     channel = ask(record, Request.REACH, port=port)
     try:
@@ -226,7 +226,7 @@ def reaches(record: Record, port: int) -> bool:
         channel.close()
 
 
-def stop(record: Record, grace_seconds: float) -> None:
+def stop(record: InstanceRecord, grace_seconds: float) -> None:
     """Stop it and wait until nothing is left. No error when it has ended already; LabError when something is left."""
     if record.condition is Condition.STARTING:
         raise LabError(f"instance {record.name} is still starting")
@@ -234,14 +234,14 @@ def stop(record: Record, grace_seconds: float) -> None:
         _await_end(record, Request.STOP, grace_seconds=grace_seconds)
 
 
-def wait(record: Record) -> Record | None:
+def wait(record: InstanceRecord) -> InstanceRecord | None:
     """Wait for its end, as recorded; None when it was removed then."""
     if record.runs:
         _await_end(record, Request.WAIT)
     return records.read(record.name)
 
 
-def _await_end(record: Record, request: Request, **fields: float) -> None:
+def _await_end(record: InstanceRecord, request: Request, **fields: float) -> None:
     """Should the supervisor be killed meanwhile, the next one is asked, as long as the instance runs."""
     while True:
         try:

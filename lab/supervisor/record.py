@@ -85,7 +85,7 @@ class Pid:
         return cls(number=number, started=start_time(number) or 0)
 
     def lives(self) -> bool:
-        """Only of the same boot: see `Record.lives`."""
+        """Only of the same boot: see `InstanceRecord.lives`."""
         return self.started > 0 and start_time(self.number) == self.started
 
 
@@ -93,7 +93,7 @@ NOBODY = Pid(number=0, started=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class InstanceRecord:
     """One instance. Times of day are seconds since the epoch, 0 for what has not happened.
 
     ``first`` is the process whose end is the instance's: its init, or its VMM. ``stamps`` are the phases of its
@@ -160,7 +160,7 @@ class Record:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Record:
+    def from_json(cls, value: dict[str, Any]) -> InstanceRecord:
         """Raises KeyError, TypeError or ValueError for what is no record."""
         known: dict[str, Any] = {one.name: value[one.name] for one in fields(cls) if one.name in value}
         _check(known, TEXTS, str)
@@ -194,7 +194,7 @@ def folder(name: str) -> Path:
     return root() / name
 
 
-def reserve(record: Record) -> None:
+def reserve(record: InstanceRecord) -> None:
     """Take its name and write it down. Raises UsageError when the name is taken, or none.
 
     The folder appears under its name with the record in it, in one rename(2): nobody ever sees half of it.
@@ -219,7 +219,7 @@ def taken(name: str) -> LabError:
     return LabError(f"an instance is called {name} already", hint=f"lab rm {name}, or another --name")
 
 
-def write(record: Record) -> Record:
+def write(record: InstanceRecord) -> InstanceRecord:
     """Replace the record; a reader sees the old one or the new one. Nothing happens when it was removed."""
     place = folder(record.name)
     unfinished = place / f".{RECORD}.{os.getpid()}"
@@ -229,7 +229,7 @@ def write(record: Record) -> Record:
     return record
 
 
-def read(name: str) -> Record | None:
+def read(name: str) -> InstanceRecord | None:
     """The record of that very name, with the exit code that may have come in meanwhile; None without one."""
     record = stored(name)
     if record and record.state is not State.EXITED and record.condition is Condition.EXITED:
@@ -239,16 +239,16 @@ def read(name: str) -> Record | None:
     return record
 
 
-def stored(name: str) -> Record | None:
+def stored(name: str) -> InstanceRecord | None:
     """The record as it was written; None without one."""
     private.tighten_folder(folder(name))
     try:
-        return Record.from_json(json.loads((folder(name) / RECORD).read_text()))
+        return InstanceRecord.from_json(json.loads((folder(name) / RECORD).read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def settled(record: Record) -> Record:
+def settled(record: InstanceRecord) -> InstanceRecord:
     """What is known of an instance that ended without its supervisor."""
     ended, code = 0.0, None
     with suppress(OSError, ValueError, KeyError):
@@ -266,7 +266,7 @@ def settled(record: Record) -> Record:
     )
 
 
-def records() -> list[Record]:
+def records() -> list[InstanceRecord]:
     """Every instance of this home, the newest first."""
     try:
         names = [path.name for path in root().iterdir() if not path.name.startswith(".")]
@@ -276,7 +276,7 @@ def records() -> list[Record]:
     return sorted(found, key=lambda record: record.created, reverse=True)
 
 
-def find(word: str) -> Record:
+def find(word: str) -> InstanceRecord:
     """By name, or by the beginning of an id that only one has. Raises NoInstance, or LabError if several have."""
     if NAME.fullmatch(word) and (record := read(word)):
         return record
@@ -288,7 +288,7 @@ def find(word: str) -> Record:
     raise NoInstance(f"no instance is called {word}", hint="lab ps -a")
 
 
-def remove(record: Record) -> None:
+def remove(record: InstanceRecord) -> None:
     """Its logs and its record. Idempotent. Gone under another name first: a name is free, or all there."""
     gone = root() / f".old-{record.name}.{os.urandom(4).hex()}"
     with suppress(FileNotFoundError):

@@ -36,7 +36,7 @@ from lab.runtime.spawner.detached import SOCKET as SPAWNER_SOCKET
 from lab.supervisor import record as records
 from lab.supervisor.control import SOCKET, Answer, listen, pack
 from lab.supervisor.health import watch_health
-from lab.supervisor.record import Pid, Record, State
+from lab.supervisor.record import InstanceRecord, Pid, State
 from lab.supervisor.server import Ended, Event, Health, Lost, Server, Stop
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
 
 
 @contextmanager
-def _all_or_nothing(record: Record, stack: ExitStack, *, adopting: bool) -> Iterator[None]:
+def _all_or_nothing(record: InstanceRecord, stack: ExitStack, *, adopting: bool) -> Iterator[None]:
     """What never ran leaves no record: whoever asked for it is told why. What runs already, or ran once, is left."""
     try:
         yield
@@ -91,7 +91,7 @@ def _all_or_nothing(record: Record, stack: ExitStack, *, adopting: bool) -> Iter
         raise
 
 
-def _write(record: Record) -> Record:
+def _write(record: InstanceRecord) -> InstanceRecord:
     """As `records.write`; a full disk is no reason to end what runs, or to leave behind what has ended."""
     try:
         return records.write(record)
@@ -100,7 +100,7 @@ def _write(record: Record) -> Record:
         return record
 
 
-def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
+def _launched(record: InstanceRecord, stack: ExitStack) -> tuple[Site, Instance]:
     from lab.backends.site import Site
 
     site = stack.enter_context(Site.open(detached=record.name))
@@ -112,7 +112,7 @@ def _launched(record: Record, stack: ExitStack) -> tuple[Site, Instance]:
     return site, instance
 
 
-def _adopted(record: Record, stack: ExitStack, namespace: int | None) -> tuple[Site, Instance]:
+def _adopted(record: InstanceRecord, stack: ExitStack, namespace: int | None) -> tuple[Site, Instance]:
     """Nothing is undone on a failure: the instance is left as it was found, for the next to try."""
     from lab.backends.site import Site
 
@@ -132,7 +132,7 @@ def _adopted(record: Record, stack: ExitStack, namespace: int | None) -> tuple[S
     return site, stack.enter_context(instance)
 
 
-def _request(record: Record) -> LaunchRequest:
+def _request(record: InstanceRecord) -> LaunchRequest:
     from lab.supervisor.source import unpack
 
     return LaunchRequest(
@@ -148,7 +148,7 @@ def _request(record: Record) -> LaunchRequest:
     )
 
 
-def _keep(record: Record, site: Site, instance: Instance) -> Record:
+def _keep(record: InstanceRecord, site: Site, instance: Instance) -> InstanceRecord:
     """Steps 4 and 5. The record comes last: it promises that the instance survives."""
     first = record.first if record.first.number else _first(instance)
     if first is not None:
@@ -168,7 +168,7 @@ def _keep(record: Record, site: Site, instance: Instance) -> Record:
     )
 
 
-def _survive(record: Record, site: Site, first: Pid) -> None:
+def _survive(record: InstanceRecord, site: Site, first: Pid) -> None:
     """Tell ledger and launcher. A launcher that outlived a supervisor has been told by that one."""
     site.session.keep_for(first.number)
     if site.reconnected:
@@ -210,7 +210,9 @@ def _tell(starter: Channel, adopting: bool) -> None:
         starter.close()
 
 
-def _end(record: Record, instance: Instance, event: Event, stack: ExitStack) -> tuple[Record, LabError | None]:
+def _end(
+    record: InstanceRecord, instance: Instance, event: Event, stack: ExitStack
+) -> tuple[InstanceRecord, LabError | None]:
     """Steps 7 and 8, and what could not be released. The exit code is written down first: what follows can't lose it
     any more.
     """

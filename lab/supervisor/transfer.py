@@ -30,7 +30,7 @@ from lab.instance import INSIDE
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.supervisor import client
 from lab.supervisor.control import Answer
-from lab.supervisor.record import Record
+from lab.supervisor.record import InstanceRecord
 
 ROOT_NAME = "content"  # what the helper is told to call what it packs
 CHUNK_BYTES = 1 << 18
@@ -75,7 +75,7 @@ def place(source: str, destination: str, *, of_directory: bool, kind: str) -> Pl
 # In
 
 
-def send(record: Record, source: str, destination: str, options: Options) -> None:
+def send(record: InstanceRecord, source: str, destination: str, options: Options) -> None:
     """Copy ``source`` of the host, or ``-``, a tar archive on standard input, to ``destination`` inside."""
     destination = posixpath.join("/", destination)
     kind = _kind_inside(record, destination)
@@ -94,7 +94,7 @@ def send(record: Record, source: str, destination: str, options: Options) -> Non
     _unpack(record, placed.directory, write, options)
 
 
-def _unpack(record: Record, directory: str, write: Callable[[IO[bytes]], None], options: Options) -> None:
+def _unpack(record: InstanceRecord, directory: str, write: Callable[[IO[bytes]], None], options: Options) -> None:
     owner = [] if options.archive else ["--owner", "0:0"]
     with ExitStack() as opened:
         read, sink = os.pipe2(os.O_CLOEXEC)
@@ -117,7 +117,7 @@ def _all_of_standard_input(sink: IO[bytes]) -> None:
 # Out
 
 
-def fetch(record: Record, source: str, destination: str, options: Options) -> list[str]:
+def fetch(record: InstanceRecord, source: str, destination: str, options: Options) -> list[str]:
     """Copy ``source`` inside to ``destination`` of the host. Returns the names of what was left out: devices."""
     kind = "absent"
     with suppress(FileNotFoundError):
@@ -134,7 +134,7 @@ def fetch(record: Record, source: str, destination: str, options: Options) -> li
     return left_out
 
 
-def stream(record: Record, source: str, sink: int, options: Options) -> None:
+def stream(record: InstanceRecord, source: str, sink: int, options: Options) -> None:
     """``source`` inside as a tar archive to the descriptor ``sink``."""
     path = posixpath.join("/", source)
     name = posixpath.basename(posixpath.normpath(path)) or "."
@@ -142,7 +142,7 @@ def stream(record: Record, source: str, sink: int, options: Options) -> None:
         end()
 
 
-def _receive(record: Record, source: str, staging: Path, options: Options) -> list[str]:
+def _receive(record: InstanceRecord, source: str, staging: Path, options: Options) -> list[str]:
     """Unpack ``source`` as ``staging``/ROOT_NAME."""
     read, sink = os.pipe2(os.O_CLOEXEC)
     words = _packing(posixpath.join("/", source), ROOT_NAME, options)
@@ -203,7 +203,7 @@ def merge(source: Path, target: Path) -> None:
 
 @contextmanager
 def _helper(
-    record: Record,
+    record: InstanceRecord,
     words: Sequence[str],
     *,
     stdin: int | None = None,
@@ -231,7 +231,7 @@ def _helper(
         yield lambda: _end(record, channel, complaints, called)
 
 
-def _end(record: Record, channel: Channel, complaints: int, called: str) -> None:
+def _end(record: InstanceRecord, channel: Channel, complaints: int, called: str) -> None:
     try:
         code = client.answer(channel, Answer.EXITED)["code"]
     except ChannelClosed:
@@ -243,7 +243,7 @@ def _end(record: Record, channel: Channel, complaints: int, called: str) -> None
         raise LabError(f"{record.name}: {last}", detail="\n".join(said[:-1]))
 
 
-def _kind_inside(record: Record, path: str) -> str:
+def _kind_inside(record: InstanceRecord, path: str) -> str:
     answer = os.memfd_create("stdout", os.MFD_CLOEXEC)
     try:
         with _helper(record, ["stat", path], stdout=answer) as end:

@@ -16,7 +16,7 @@ from lab.errors import GroupGone
 from lab.host.cgroup import accounting
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
-from lab.supervisor.record import Record
+from lab.supervisor.record import InstanceRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Usage:
     ``written_bytes`` are what its living processes caused on block devices (proc_pid_io(5)).
     """
 
-    record: Record
+    record: InstanceRecord
     at: float  # CLOCK_MONOTONIC
     cpu_seconds: float | None
     memory_bytes: int | None
@@ -43,7 +43,7 @@ class Usage:
         return 100 * (self.cpu_seconds - before.cpu_seconds) / (self.at - before.at)
 
 
-def usage(record: Record) -> Usage | None:
+def usage(record: InstanceRecord) -> Usage | None:
     """What it uses now; None when it has just ended."""
     cgroup = ControlGroup.open(group_of(record.session, record.name))
     cgroup.group.follow(record.first.number)
@@ -65,7 +65,7 @@ def usage(record: Record) -> Usage | None:
     )
 
 
-def usages(records: Sequence[Record]) -> dict[str, Usage]:
+def usages(records: Sequence[InstanceRecord]) -> dict[str, Usage]:
     """By id, of those that run."""
     found = ((record.id, usage(record)) for record in records if record.runs)
     return {identity: one for identity, one in found if one is not None}

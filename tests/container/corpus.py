@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.images.manifest import excluded
-from lab.images.stages.places import xattrs
+from lab.images.stages.copy_sources import xattrs
 from lab.images.tree import Tree
 
 FOLDER = Path(__file__).parents[1] / "dockerfiles"

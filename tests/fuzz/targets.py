@@ -35,7 +35,7 @@ from lab.runtime.plan import CgroupsPlan
 from lab.runtime.planning import translate
 from lab.runtime.rootfs.mounts import DirectoryRoot
 from lab.runtime.rootfs.mounttrees import parameters
-from lab.supervisor.record import Record
+from lab.supervisor.record import InstanceRecord
 
 NAMES = itertools.count()
 SMALL = Bounds(files=200, size_bytes=1 << 20, free_bytes=1 << 20)
@@ -133,7 +133,7 @@ def oci_state(data: bytes) -> object:
 
 def instance_record(data: bytes) -> object:
     """A detached instance's record."""
-    found = Record.from_json(json.loads(data))
+    found = InstanceRecord.from_json(json.loads(data))
     return found.condition, json.dumps(found.to_json())
 
 

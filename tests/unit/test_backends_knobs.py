@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.backends.container import Container
+from lab.backends.container import ContainerBackend
 from lab.backends.microvm import MicroVm
 from lab.backends.process import Process
 from lab.backends.registry import available
@@ -49,7 +49,7 @@ def test_every_level_makes_another_machine(backend: type[MachineBackend], monkey
 
 def test_limits_in_which_no_machine_comes_up_are_known_beforehand() -> None:
     tight = Limits(memory_bytes=192 << 20)
-    Container.check_limits(Limits(memory_bytes=1 << 20))
+    ContainerBackend.check_limits(Limits(memory_bytes=1 << 20))
     MicroVm.check_limits(tight)
     VirtualMachine.check_limits(tight)
     with pytest.raises(LimitError, match="no vm with 192 MiB") as caught:
@@ -72,7 +72,7 @@ def test_the_two_backends_meet_in_the_middle() -> None:
 @pytest.mark.parametrize(
     ("backend", "knobs", "message", "hint"),
     [
-        (Container, {"firmware": "ovmf"}, "backend container has no knob firmware", "knobs: start"),
+        (ContainerBackend, {"firmware": "ovmf"}, "backend container has no knob firmware", "knobs: start"),
         (Process, {"start": "restore"}, "backend process has no knob start", "it has none"),
         (MicroVm, {"tuned": "no"}, "backend microvm has no knob tuned", "knobs: machine, console, disk, start"),
         (VirtualMachine, {"disk": "zfs"}, "disk of backend vm has no level zfs", "levels: ext4, erofs"),
@@ -107,13 +107,13 @@ def test_what_is_not_installed_is_said_with_its_remedy(monkeypatch: pytest.Monke
 def test_a_container_is_restored_where_criu_can(monkeypatch: pytest.MonkeyPatch) -> None:
     for why, lacking in (("", {}), ("criu is not installed", {("start", "restore"): "criu is not installed"})):
         monkeypatch.setattr(criu, "obstacle", lambda why=why: why)
-        assert Container.lacking() == lacking
+        assert ContainerBackend.lacking() == lacking
         assert UserNamespace.lacking() == {}, "which has not got that knob"
     with pytest.raises(
         BackendUnavailable, match="start=restore of container can't be had here: criu is not installed"
     ):
-        Container.settle({"start": "restore"})
-    assert Container.settle() == {"start": "boot"}
+        ContainerBackend.settle({"start": "restore"})
+    assert ContainerBackend.settle() == {"start": "boot"}
 
 
 def test_differences_are_those_of_the_level() -> None:

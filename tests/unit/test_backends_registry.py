@@ -47,7 +47,7 @@ def test_an_unknown_one_is_a_usage_error_that_names_the_known() -> None:
 
 def test_two_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "again.py").write_text(
-        "from lab.backends.container import Container\nclass Again(Container):\n    name = 'container'\n"
+        "from lab.backends.container import ContainerBackend as Base\nclass Again(Base):\n    name = 'container'\n"
     )
     monkeypatch.setattr(lab.backends, "__path__", [*lab.backends.__path__, str(tmp_path)])
     with pytest.raises(TypeError, match="two backends are called container"):

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from lab.backends.container import Container
+from lab.backends.container import ContainerBackend
 from lab.backends.support import saving
 from lab.backends.support.saving import START, Snapshots
 from lab.errors import LabError, LaunchError
@@ -139,7 +139,7 @@ def test_what_goes_wrong_is_a_failed_launch_and_is_tried_again(
 def test_a_restored_container_can_not_be_what_the_saved_one_was_not(
     tmp_path: Path, wanted: dict[str, bool], why: str
 ) -> None:
-    backend = Container(cast(Any, SimpleNamespace(scratch=tmp_path)))
+    backend = ContainerBackend(cast(Any, SimpleNamespace(scratch=tmp_path)))
     with pytest.raises(LaunchError, match=why) as caught:
         backend.rehearse(request(**wanted))
     assert (caught.value.hint, caught.value.exit_code) == ("start=boot", 125)

@@ -23,7 +23,7 @@ from lab.analysis.data import TWIN
 from lab.analysis.hosts import across
 from lab.analysis.hosts.across import apart, combined
 from lab.analysis.hosts.merged import Merged, merged
-from lab.analysis.hosts.sources import Kind, chosen, found_below, kind_of
+from lab.analysis.hosts.sources import HostKind, chosen, found_below, kind_of
 from lab.analysis.hosts.within import ratios_of
 from lab.analysis.loaded import load
 from lab.cli.app import app
@@ -253,7 +253,7 @@ def test_kinds_of_hosts_have_an_estimate_each(tmp_path: Path) -> None:
     write_fleet(tmp_path, Fleet(hosts=7, kinds=kinds, deviants=slow, arms=("container", "vm")))
     found = merged([tmp_path])
     assert {(kind, row_of(found, kind=kind, arm="vm")["hosts"]) for _, kind in found.strata} == {
-        (Kind.BARE, 3), (Kind.NESTED, 3), (Kind.EMULATED, 1),
+        (HostKind.BARE, 3), (HostKind.NESTED, 3), (HostKind.EMULATED, 1),
     }  # fmt: skip
     assert row_of(found, kind="bare", arm="container")["high"] < 3
     assert row_of(found, kind="nested", arm="container")["low"] > 3
@@ -271,7 +271,11 @@ def test_one_backend_under_kvm_and_tcg_is_two(tmp_path: Path) -> None:
 def test_the_kind_of_a_host_is_what_its_run_recorded(tmp_path: Path) -> None:
     run = described(Fleet(hosts=1), 0)
     del (host := dict(run.host))["platform"]
-    for cpu, kind in (({"virtualised": True}, Kind.NESTED), ({"virtualised": False}, Kind.BARE), ({}, Kind.UNKNOWN)):
+    for cpu, kind in (
+        ({"virtualised": True}, HostKind.NESTED),
+        ({"virtualised": False}, HostKind.BARE),
+        ({}, HostKind.UNKNOWN),
+    ):
         assert kind_of(write_run_of(tmp_path, host | {"cpu": cpu}).run) is kind
 
 
@@ -392,9 +396,9 @@ def test_json_alone_is_the_report(told_of: Path, tmp_path: Path) -> None:
 def test_a_picture_has_every_host_and_the_next_where_there_are_three(told_of: Path) -> None:
     found = merged([told_of])
     drawn = {figure.kind: figure.chart.panels[0].rows for figure in figures(found)}
-    assert [row["role"] for row in drawn[Kind.BARE]] == ["host"] * 4 + ["pooled", "next"]
-    assert [row["role"] for row in drawn[Kind.EMULATED]] == ["host"]
-    assert sum(row["disagrees"] for row in drawn[Kind.BARE]) == int(found.estimates["disagrees"].sum())
+    assert [row["role"] for row in drawn[HostKind.BARE]] == ["host"] * 4 + ["pooled", "next"]
+    assert [row["role"] for row in drawn[HostKind.EMULATED]] == ["host"]
+    assert sum(row["disagrees"] for row in drawn[HostKind.BARE]) == int(found.estimates["disagrees"].sum())
 
 
 def test_of_many_hosts_those_that_disagree_alone_are_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lab.images.space import locks
 from lab.inside import build
 from lab.model import Limits, Process
 from lab.supervisor import record as records
-from lab.supervisor.record import Pid, Record
+from lab.supervisor.record import InstanceRecord, Pid
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,9 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def record() -> Record:
+def record() -> InstanceRecord:
     process = Process(argv=("app",), environment={"PASSWORD": "secret"})
-    return Record(
+    return InstanceRecord(
         name="web", id="0" * 12, backend="container", image="i", digest="d", process=process, limits=Limits(),
         created=1.0, supervisor=Pid.of(os.getpid()),
     )  # fmt: skip

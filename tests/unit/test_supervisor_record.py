@@ -22,7 +22,7 @@ from lab.model import Healthcheck, ImageConfig, Limits, Process, PublishedPort
 from lab.supervisor import record as records
 from lab.supervisor import source
 from lab.supervisor.names import random_name
-from lab.supervisor.record import NAME, Condition, Pid, Record, State
+from lab.supervisor.record import NAME, Condition, InstanceRecord, Pid, State
 
 NOBODY = Pid(number=0, started=0)
 
@@ -37,7 +37,7 @@ def me() -> Pid:
     return Pid.of(os.getpid())
 
 
-def made(name: str = "web", **fields: object) -> Record:
+def made(name: str = "web", **fields: object) -> InstanceRecord:
     known: dict[str, object] = {
         "id": "0123456789ab",
         "backend": "container",
@@ -49,7 +49,7 @@ def made(name: str = "web", **fields: object) -> Record:
         "created": 1.5,
         "supervisor": me(),
     }
-    return Record(name=name, **known | fields)  # type: ignore[arg-type]
+    return InstanceRecord(name=name, **known | fields)  # type: ignore[arg-type]
 
 
 def test_what_is_written_is_read() -> None:
@@ -70,7 +70,7 @@ def test_what_is_written_is_read() -> None:
 )
 def test_what_is_no_record_is_refused(value: object) -> None:
     with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
-        Record.from_json(value)  # type: ignore[arg-type]
+        InstanceRecord.from_json(value)  # type: ignore[arg-type]
 
 
 def test_a_damaged_record_is_none() -> None:

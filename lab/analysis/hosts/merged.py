@@ -19,7 +19,7 @@ from scipy import stats as distributions
 
 from lab.analysis.hosts import across
 from lab.analysis.hosts.across import SUREST, apart, combined
-from lab.analysis.hosts.sources import NOT_SAID, Group, Kind, LeftOut, Source, chosen, found_below, traits_of
+from lab.analysis.hosts.sources import NOT_SAID, Group, HostKind, LeftOut, Source, chosen, found_below, traits_of
 from lab.analysis.hosts.within import ratios_of
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.inference.judge import ALPHA, EXPLORATORY, HEADLINE, adjusted, judge
@@ -51,7 +51,7 @@ class Host:
 
     identity: str
     name: str
-    kind: Kind
+    kind: HostKind
     runs: int
     traits: Mapping[str, str]
 
@@ -70,14 +70,14 @@ class Merged:
     pooled: pd.DataFrame
 
     @cached_property
-    def strata(self) -> tuple[tuple[Group, Kind], ...]:
+    def strata(self) -> tuple[tuple[Group, HostKind], ...]:
         """Every scenario with every kind of host that has an estimate in it."""
         there = set(zip(self.pooled["scenario"], self.pooled["kind"], strict=True))
-        return tuple((group, kind) for group in self.groups for kind in Kind if (group.scenario, kind) in there)
+        return tuple((group, kind) for group in self.groups for kind in HostKind if (group.scenario, kind) in there)
 
     def host(self, scenario: str, identity: str, kind: str) -> Host:
         """What is known of a host in a scenario's runs."""
-        return next(each for each in self.hosts[scenario] if (each.identity, each.kind) == (identity, Kind(kind)))
+        return next(each for each in self.hosts[scenario] if (each.identity, each.kind) == (identity, HostKind(kind)))
 
     def special(self, scenario: str, host: Host) -> tuple[str, ...]:
         """What sets a host apart from the others of its kind, a phrase each: it goes along with what was measured
@@ -124,7 +124,7 @@ def merged(
 
 
 def _hosts(sources: Sequence[Source], names: Mapping[str, str]) -> Iterator[Host]:
-    found: dict[tuple[str, Kind], list[Source]] = {}
+    found: dict[tuple[str, HostKind], list[Source]] = {}
     for source in sources:
         found.setdefault((source.host, source.kind), []).append(source)
     for (identity, kind), own in sorted(found.items()):

@@ -30,7 +30,7 @@ LONGEST = 60
 """Of what differs so many letters are told."""
 
 
-class Kind(StrEnum):
+class HostKind(StrEnum):
     """What a host is: those of one kind alone stand in one estimate."""
 
     BARE = "bare"
@@ -42,14 +42,14 @@ class Kind(StrEnum):
     def words(self) -> str:
         """The hosts of this kind: hardware, virtual machines, machines that an emulator executes."""
         return {
-            Kind.BARE: "bare hosts",
-            Kind.NESTED: "nested hosts",
-            Kind.EMULATED: "emulated hosts",
-            Kind.UNKNOWN: "hosts that did not record what they are",
+            HostKind.BARE: "bare hosts",
+            HostKind.NESTED: "nested hosts",
+            HostKind.EMULATED: "emulated hosts",
+            HostKind.UNKNOWN: "hosts that did not record what they are",
         }[self]
 
 
-KINDS = {Ground.HARDWARE: Kind.BARE, Ground.VIRTUAL: Kind.NESTED, Ground.EMULATED: Kind.EMULATED}
+KINDS = {Ground.HARDWARE: HostKind.BARE, Ground.VIRTUAL: HostKind.NESTED, Ground.EMULATED: HostKind.EMULATED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Source:
 
     path: Path
     host: str
-    kind: Kind
+    kind: HostKind
     started: str
     scenario: str
     baseline: str
@@ -205,14 +205,16 @@ def _source(path: Path, run: Run) -> Source:
     )  # fmt: skip
 
 
-def kind_of(run: Run) -> Kind:
+def kind_of(run: Run) -> HostKind:
     """What the run's host is. Before this was recorded a run said at least whether there is a hypervisor below."""
     if run.emulated or any(arm.nested for arm in run.arms):
-        return Kind.EMULATED
+        return HostKind.EMULATED
     ground = run.host.get("platform", {}).get("ground")
     if ground in KINDS:
         return KINDS[ground]
-    return {True: Kind.NESTED, False: Kind.BARE}.get(run.host.get("cpu", {}).get("virtualised"), Kind.UNKNOWN)
+    return {True: HostKind.NESTED, False: HostKind.BARE}.get(
+        run.host.get("cpu", {}).get("virtualised"), HostKind.UNKNOWN
+    )
 
 
 TRAITS: Mapping[str, Callable[[Run], Any]] = {

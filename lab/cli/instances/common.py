@@ -12,14 +12,14 @@ import typer
 from lab.errors import LabError, NoInstance
 
 if TYPE_CHECKING:
-    from lab.supervisor.record import Record
+    from lab.supervisor.record import InstanceRecord
 
 MOST_TOGETHER = 32
 
 
 def each(
     names: Sequence[str],
-    do: Callable[[Record], object],
+    do: Callable[[InstanceRecord], object],
     *,
     say: bool = True,
     together: bool = False,
@@ -72,7 +72,7 @@ def ago(moment: float) -> str:
     return "less than a second"
 
 
-def status(record: Record) -> str:
+def status(record: InstanceRecord) -> str:
     """How it is, in Docker's words where Docker has them."""
     from lab.supervisor.record import Condition
 
@@ -92,6 +92,6 @@ def status(record: Record) -> str:
             return "Never started"
 
 
-def ports(record: Record) -> list[str]:
+def ports(record: InstanceRecord) -> list[str]:
     """``127.0.0.1:8080->80/tcp`` each, as `docker ps` writes them."""
     return [f"{port.host}->{port.instance_port}/tcp" for port in record.published]

@@ -11,7 +11,7 @@ from lab.commands.completion import complete_instance
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from lab.supervisor.record import Record
+    from lab.supervisor.record import InstanceRecord
 
 
 def cp(
@@ -64,7 +64,7 @@ def split(word: str) -> tuple[str, str] | None:
     return name, path or "/"
 
 
-def running(name: str) -> Record:
+def running(name: str) -> InstanceRecord:
     """The instance. Raises UsageError when there is none, or it does not run: its files are gone then."""
     from lab.supervisor.record import find
 

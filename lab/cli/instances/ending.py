@@ -12,7 +12,7 @@ from lab.commands.completion import complete_instance
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from lab.supervisor.record import Record
+    from lab.supervisor.record import InstanceRecord
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME…", autocompletion=complete_instance)]
 
@@ -61,7 +61,7 @@ def kill(
 
     number = parse_signal(signal)
 
-    def send(record: Record) -> None:
+    def send(record: InstanceRecord) -> None:
         if not record.runs:
             raise LabError(f"instance {record.name} does not run", hint="lab ps")
         client.signal(record, number)
@@ -79,7 +79,7 @@ def rm(
     """
     from lab.supervisor import client, record
 
-    def remove(one: Record) -> None:
+    def remove(one: InstanceRecord) -> None:
         if one.runs and not force:
             raise LabError(f"instance {one.name} runs", hint=f"lab stop {one.name}, or lab rm -f {one.name}")
         client.stop(one, 0.0)
@@ -92,7 +92,7 @@ def wait(names: Names) -> None:
     """Wait until instances have ended, and print their exit codes."""
     from lab.supervisor import client
 
-    def until_end(record: Record) -> None:
+    def until_end(record: InstanceRecord) -> None:
         ended = client.wait(record)
         if ended is None:
             raise LabError(f"instance {record.name} was removed")

@@ -14,7 +14,7 @@ from lab.commands.completion import complete_instance
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from lab.supervisor.record import Record
+    from lab.supervisor.record import InstanceRecord
 
 CHUNK_BYTES = 1 << 16
 PAUSE_SECONDS = 0.1  # between two looks at the files; inotify(7) would tell a guest's output no sooner
@@ -54,7 +54,7 @@ def logs(
     _follow(record, streams)
 
 
-def _follow(record: Record, streams: list[_Stream]) -> None:
+def _follow(record: InstanceRecord, streams: list[_Stream]) -> None:
     """Until it has ended and all has been read."""
     from lab.supervisor.record import read
 

@@ -12,7 +12,7 @@ from lab.commands.output import JsonTo, write_json
 from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from lab.supervisor.record import Record
+    from lab.supervisor.record import InstanceRecord
 
 COMMAND_CHARACTERS = 30
 FORMAT = typer.Option(
@@ -57,7 +57,7 @@ def ps(
 HEAD = ("NAME", "ID", "BACKEND", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS")
 
 
-def _row(record: Record) -> tuple[str, ...]:
+def _row(record: InstanceRecord) -> tuple[str, ...]:
     command = " ".join(record.process.argv)
     if len(command) > COMMAND_CHARACTERS:
         command = f"{command[: COMMAND_CHARACTERS - 1]}…"
@@ -74,7 +74,7 @@ def _row(record: Record) -> tuple[str, ...]:
     )
 
 
-def summary(record: Record) -> dict[str, Any]:
+def summary(record: InstanceRecord) -> dict[str, Any]:
     """The record with what is true now besides."""
     known = {name: value for name, value in record.to_json().items() if name != "source"}
     return {**known, "condition": record.condition.value, "status": status(record)}
@@ -87,7 +87,7 @@ def _filter(word: str) -> tuple[str, str]:
     return key, value
 
 
-def _matches(record: Record, key: str, value: str) -> bool:
+def _matches(record: InstanceRecord, key: str, value: str) -> bool:
     match key:
         case "name":
             return value in record.name

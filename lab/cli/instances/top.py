@@ -13,7 +13,7 @@ from lab.commands.output import JsonTo, can_redraw, write_json
 from lab.commands.privilege import become_root_if_possible
 
 if TYPE_CHECKING:
-    from lab.supervisor.record import Record
+    from lab.supervisor.record import InstanceRecord
     from lab.supervisor.usage import Usage
 
 INTERVAL_SECONDS = 1.0
@@ -46,7 +46,7 @@ def top(
         _live(names, before, now)
 
 
-def _chosen(names: list[str] | None) -> list[Record]:
+def _chosen(names: list[str] | None) -> list[InstanceRecord]:
     from lab.supervisor.record import find, records
 
     return [find(name) for name in names] if names else records()

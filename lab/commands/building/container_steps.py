@@ -44,14 +44,14 @@ class ContainerSteps:
     ) -> int:
         """See `StepRunner`. No limits: a compiler takes what it needs. Raises LaunchError when the runtime fails."""
         tree = Tree(lower_directories)
-        surroundings = [bundle.bind(file.resolve(), str(file)) for file in NETWORK_FILES if file.exists()]
+        network_files = [bundle.bind(file.resolve(), str(file)) for file in NETWORK_FILES if file.exists()]
         spec = Spec(
             name=f"build-{next(self._numbers)}",
             config=bundle.container_config(
                 process,
                 hostname=HOSTNAME,
                 network_namespace=bundle.HOST if network else None,
-                extra_mounts=(*surroundings, *(mount_config(one, tree) for one in mounts)),
+                extra_mounts=(*network_files, *(mount_config(one, tree) for one in mounts)),
             ),
             root=Overlay(lower=tuple(lower_directories), upper=upper_directory, work=work_directory),
         )

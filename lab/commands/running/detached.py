@@ -14,7 +14,7 @@ from lab.errors import LabError, UsageError
 if TYPE_CHECKING:
     from lab.images.store import Image
     from lab.model import Limits, Process, Scenario
-    from lab.supervisor.record import Record
+    from lab.supervisor.record import InstanceRecord
 
 ATTEMPTS = 20  # at a name that nobody has
 WAIT_SECONDS = 300.0  # a machine that is emulated and has five seconds of work before it listens
@@ -49,7 +49,7 @@ def run_detached(wanted: Wanted) -> str:
     return started.name
 
 
-def await_answer(record: Record, *, checked: bool) -> None:
+def await_answer(record: InstanceRecord, *, checked: bool) -> None:
     """Wait until its HEALTHCHECK, or else its first published port, answers. Raises LabError when it ends first."""
     from lab.supervisor import record as records
     from lab.supervisor.answering import answers
@@ -86,14 +86,14 @@ def _refuse_taken(name: str) -> None:
         raise record.taken(name)
 
 
-def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> Record:
+def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> InstanceRecord:
     from lab.supervisor import record
     from lab.supervisor.client import new_id
     from lab.supervisor.names import random_name
     from lab.supervisor.source import pack
 
     for _ in range(ATTEMPTS):
-        one = record.Record(
+        one = record.InstanceRecord(
             name=wanted.name or random_name(),
             id=new_id(),
             backend=wanted.backend,

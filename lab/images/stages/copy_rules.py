@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab.errors import ImageError
 from lab.images.dockerfile.flags import ChangeMode
-from lab.images.stages.places import Piece, Place, Selection, Wanted, xattrs
+from lab.images.stages.copy_sources import CopySource, Piece, Selection, Wanted, xattrs
 from lab.images.tar.compression import decompressed
 from lab.images.tar.extract import unpack_archive
 from lab.images.tree import Tree
@@ -167,7 +167,7 @@ def add_archive(selection: Selection, upper: Upper, destination: str, owner: Own
     stage = scratch / "archive"
     with open(selection.pieces[0].real, "rb") as blob:
         unpack_archive(blob, stage, whiteouts=False)
-    content = Place(Tree([stage]), "the archive", owned=True)
+    content = CopySource(Tree([stage]), "the archive", owned=True)
     (whole,) = content.select(".", Wanted(line=0))
     upper.make_directory(destination, owner.of_parents)
     for piece in whole.pieces:

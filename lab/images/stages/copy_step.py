@@ -14,9 +14,9 @@ from lab.images.dockerfile import flags
 from lab.images.dockerfile.expand import expand_document
 from lab.images.dockerfile.globs import BadPattern, Patterns
 from lab.images.dockerfile.instructions import Copy
-from lab.images.stages import copy_rules, places
+from lab.images.stages import copy_rules, copy_sources
 from lab.images.stages.copy_rules import Owner, Upper
-from lab.images.stages.places import Piece, Place, Selection, Wanted
+from lab.images.stages.copy_sources import CopySource, Piece, Selection, Wanted
 from lab.images.stages.state import StageState
 from lab.images.tree import Tree
 
@@ -71,7 +71,8 @@ class _Step:
                 self.put(source, upper, destination, owner, directory)
 
         content = [
-            (one.unpack, one.owned, one.content or places.digest([one.selection], owned=one.owned)) for one in sources
+            (one.unpack, one.owned, one.content or copy_sources.digest([one.selection], owned=one.owned))
+            for one in sources
         ]
         parts = (destination, owner.who, self.expand(instruction.chmod), content)
         return self.build.layer(instruction.keyword, parts, instruction, fill, independent=instruction.link)
@@ -173,7 +174,7 @@ class _Step:
 
         keep = self.instruction.keep_git_directory
         folder, commit = remote.clone(address, self.folder(), keep_git_directory=keep, line=self.line)
-        (selection,) = Place(Tree([folder]), "the repository").select(".", replace(wanted, parents=False))
+        (selection,) = CopySource(Tree([folder]), "the repository").select(".", replace(wanted, parents=False))
         return _Source(selection=selection, content=f"{address} {commit} {keep} {self.instruction.excludes}")
 
     def folder(self) -> Path:

@@ -20,8 +20,8 @@ from lab.images.progress import Event, Progress
 from lab.images.runner import StepRunner
 from lab.images.stages.bases import resolve_base
 from lab.images.stages.cache import Cache
+from lab.images.stages.copy_sources import CopySource
 from lab.images.stages.mounts import Offer
-from lab.images.stages.places import Place
 from lab.images.store import Base, Image, Store
 from lab.model import ImageConfig
 
@@ -67,7 +67,7 @@ class Job:
 
     parsed: Dockerfile
     stages: Stages
-    context: Place | None
+    context: CopySource | None
     build_args: Mapping[str, str]
     arguments: Mapping[str, str]
     options: Options

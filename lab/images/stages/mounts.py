@@ -22,9 +22,9 @@ from lab.errors import DockerfileError, UsageError
 from lab.host.units import parse_bytes
 from lab.images.dockerfile.instructions import Run
 from lab.images.runner import BindMount, LayersMount, StepMount, TmpfsMount
-from lab.images.stages import copy_rules, places
+from lab.images.stages import copy_rules, copy_sources
 from lab.images.stages.copy_rules import Owner, Upper
-from lab.images.stages.places import Place, Wanted
+from lab.images.stages.copy_sources import CopySource, Wanted
 from lab.images.store import Store
 
 OVERLAY_DATA_BYTES = 3900  # mount(2) takes a page
@@ -48,14 +48,14 @@ class Prepared:
     environment: Mapping[str, str]
 
 
-FindPlace = Callable[[str, int], Place]
+FindSource = Callable[[str, int], CopySource]
 """From a ``from`` ("" is the context) and a line to where the files are. Raises DockerfileError."""
 
 
 class Mounts:
     """The mounts of one RUN, their words expanded."""
 
-    def __init__(self, instruction: Run, expand: Callable[[str], str], directory: str, find: FindPlace) -> None:
+    def __init__(self, instruction: Run, expand: Callable[[str], str], directory: str, find: FindSource) -> None:
         self._line = instruction.line
         self._find = find
         self._all = [{key: expand(value) for key, value in one.options.items()} for one in instruction.mounts]
@@ -72,7 +72,7 @@ class Mounts:
             content = ""
             if options["type"] == "bind":
                 place, path = self._place(options)
-                content = places.digest(place.select(path, Wanted(line=self._line)), owned=place.owned)
+                content = copy_sources.digest(place.select(path, Wanted(line=self._line)), owned=place.owned)
             found.append([dict(sorted(options.items())), content])
         return found
 
@@ -99,7 +99,7 @@ class Mounts:
                     mounts.extend(self._agent(options, offer, number, environment))
         return Prepared(mounts=tuple(mounts), environment=environment)
 
-    def _place(self, options: Mapping[str, str]) -> tuple[Place, str]:
+    def _place(self, options: Mapping[str, str]) -> tuple[CopySource, str]:
         return self._find(options.get("from", ""), self._line), options.get("source", "") or "."
 
     def _bind(self, options: Mapping[str, str], store: Store, own: Path) -> StepMount:
@@ -119,7 +119,7 @@ class Mounts:
         copy = self._copied(place, path, own / "copy")
         return BindMount(target=target, source=copy, read_only=not writable)
 
-    def _copied(self, place: Place, path: str, target: Path) -> Path:
+    def _copied(self, place: CopySource, path: str, target: Path) -> Path:
         """A copy that belongs to root and lacks what is ignored; the file itself for a file."""
         (selection,) = place.select(path, Wanted(line=self._line))
         upper = Upper(target, ())
@@ -206,7 +206,7 @@ class Mounts:
             ) from None
 
 
-def _owner(place: Place) -> Owner:
+def _owner(place: CopySource) -> Owner:
     return Owner(who=None if place.owned else (0, 0))
 
 

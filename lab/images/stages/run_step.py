@@ -113,5 +113,10 @@ def _with_surroundings(
     compilers' time.
     """
     proxies = {name: value for name, value in os.environ.items() if is_proxy(name)}
-    found = {"SOURCE_DATE_EPOCH": str(int(epoch().timestamp())), **proxies, **certificates, **build.surroundings()}
+    found = {
+        "SOURCE_DATE_EPOCH": str(int(epoch().timestamp())),
+        **proxies,
+        **certificates,
+        **build.undeclared_proxies(),
+    }
     return replace(process, environment={**found, **process.environment, **prepared.environment})

@@ -13,8 +13,8 @@ from lab.images.layers import Layer
 from lab.images.ociconfig import Step
 from lab.images.process import find_account, find_group
 from lab.images.stages import cache
+from lab.images.stages.copy_sources import CopySource
 from lab.images.stages.job import Job
-from lab.images.stages.places import Place
 from lab.images.store import Base
 from lab.images.tree import Tree
 from lab.model import ImageConfig
@@ -52,7 +52,7 @@ class StageState:
         """Names and values, all replaced with what held before the instruction."""
         return {self.expand(name, instruction): self.expand(value, instruction) for name, value in pairs}
 
-    def surroundings(self) -> Mapping[str, str]:
+    def undeclared_proxies(self) -> Mapping[str, str]:
         """The predefined proxy ARGs that were given and are not declared: a step sees them, its key does not."""
         given = self.job.build_args.items()
         return {name: value for name, value in given if is_proxy(name) and name not in self.arguments}
@@ -72,7 +72,7 @@ class StageState:
             raise DockerfileError(error.message, line=instruction.line, hint=error.hint) from error
         return account.uid, gid
 
-    def place(self, name: str, line: int) -> Place:
+    def place(self, name: str, line: int) -> CopySource:
         """Where files come from: the context for "", a stage, or an image. Raises DockerfileError."""
         if not name:
             if self.job.context is None:
@@ -82,9 +82,9 @@ class StageState:
         stage = self.job.stages.find(wanted, self.stage, line)
         if stage is not None:
             layers = self.job.request(stage).result().layers
-            return Place(Tree(self.job.directories(layers)), f"the stage {stage.title}", owned=True)
+            return CopySource(Tree(self.job.directories(layers)), f"the stage {stage.title}", owned=True)
         image = self.job.base(wanted)
-        return Place(Tree(self.job.directories(image.layers)), f"the image {image.name}", owned=True)
+        return CopySource(Tree(self.job.directories(image.layers)), f"the image {image.name}", owned=True)
 
     def layer(
         self,

@@ -37,7 +37,7 @@ HIDDEN = "w"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class FileRecord:
     """One path. ``value`` is the content's SHA-256, a link's target or a device's numbers, as the manifest has them.
 
     ``group`` is the first name, by its bytes, of a file with several. ``mtime_ns`` is None where no entry tells it.
@@ -55,8 +55,8 @@ class Record:
     opaque: bool = False
 
 
-IMPLIED = Record(kind="d", mode=0o755)
-Records = dict[bytes, Record]
+IMPLIED = FileRecord(kind="d", mode=0o755)
+Records = dict[bytes, FileRecord]
 
 
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ def _apply(reading: _Reading, member: Member, stream: TarStream, number: int) ->
         reading.inodes[path] = number
 
 
-def _told(member: Member, stream: TarStream) -> Record:
+def _told(member: Member, stream: TarStream) -> FileRecord:
     """What an entry says of itself."""
     kind = LETTERS.get(member.kind)
     if kind is None or (kind == "c" and member.device == (0, 0)):
@@ -176,7 +176,7 @@ def _told(member: Member, stream: TarStream) -> Record:
         value = "{}:{}".format(*member.device)
     pairs = [(os.fsdecode(key), data) for key, data in member.xattrs.items()]
     kept = tuple(sorted((key, data) for key, data in pairs if _carried(key, kind)))
-    return Record(
+    return FileRecord(
         kind=kind, mode=0o777 if kind == "l" else member.mode, uid=member.uid, gid=member.gid, size=size, value=value,
         mtime_ns=member.mtime_ns, xattrs=kept,
     )  # fmt: skip
@@ -226,7 +226,7 @@ def _hide(records: Records, folder: bytes, name: bytes) -> None:
     path = folder + b"/" + hidden if folder else hidden
     before = records.get(path)
     if before is None:
-        records[path] = Record(kind=HIDDEN)
+        records[path] = FileRecord(kind=HIDDEN)
     elif before.kind == "d":
         records[path] = replace(before, opaque=True)
 
@@ -296,9 +296,9 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, bytes]]:
                     pending.append(inner)
 
 
-def _found(real: bytes, status: os.stat_result) -> Record:
+def _found(real: bytes, status: os.stat_result) -> FileRecord:
     if is_whiteout(status):
-        return Record(kind=HIDDEN)
+        return FileRecord(kind=HIDDEN)
     kind = TYPES[stat.S_IFMT(status.st_mode)]
     value, size = "-", 0
     if kind == "f":
@@ -311,7 +311,7 @@ def _found(real: bytes, status: os.stat_result) -> Record:
         value = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     names = sorted(filter(keeps_xattr, os.listxattr(real, follow_symlinks=False)))
     xattrs = tuple((name, os.getxattr(real, name, follow_symlinks=False)) for name in names)
-    return Record(
+    return FileRecord(
         kind=kind, mode=stat.S_IMODE(status.st_mode), uid=status.st_uid, gid=status.st_gid, size=size, value=value,
         mtime_ns=status.st_mtime_ns, xattrs=xattrs, opaque=kind == "d" and is_opaque(real),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from lab.images.manifest import escape
 from lab.images.store import Image, Store
 from lab.images.tar import contents
-from lab.images.tar.contents import Record, Records
+from lab.images.tar.contents import FileRecord, Records
 
 WORDS = {"kind": "type", "mode": "mode", "uid": "owner", "gid": "group", "xattrs": "attributes"}
 
@@ -51,7 +51,7 @@ def _files(old: Records, new: Records) -> Iterator[Change]:
             yield Change(kind="C", path=name, what=what)
 
 
-def _changed(before: Record, after: Record) -> Iterator[str]:
+def _changed(before: FileRecord, after: FileRecord) -> Iterator[str]:
     """What an instance would see of it; times are not among that."""
     for field, word in WORDS.items():
         if getattr(before, field) != getattr(after, field):

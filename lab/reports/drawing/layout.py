@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class PanelKind:
     """A kind of panel: who paints it; ``pitch`` of its rows, room ``above`` and ``below`` them, in sizes of its
     words. ``gutter`` and ``column``: whether names stand on the left, and values on the right.
     """
@@ -31,18 +31,18 @@ class Kind:
     column: bool = False
 
 
-KINDS: Mapping[str, Kind] = {
-    "bars": Kind(paint=rows.bars, pitch=2.75),
-    "dots": Kind(paint=rows.dots, pitch=3.3, gutter=True, column=True),
-    "effects": Kind(paint=rows.effects, pitch=2.8, gutter=True, column=True),
-    "parts": Kind(paint=stacks.parts, pitch=2.6, gutter=True, column=True),
-    "shares": Kind(paint=stacks.shares, pitch=3.9, below=0.4, gutter=True, column=True),
-    "counts": Kind(paint=stacks.counts, pitch=2.75, below=0.4),
-    "groups": Kind(paint=stacks.groups, pitch=2.3, above=2.2, below=0.4, gutter=True),
-    "marks": Kind(paint=marks.marks, pitch=2.1, gutter=True, column=True),
-    "forest": Kind(paint=forest.forest, pitch=2.5, gutter=True, column=True),
-    "thicket": Kind(paint=forest.forest, pitch=0.28, gutter=True, column=True),
-    "lines": Kind(paint=curves.lines, pitch=0.0, gutter=True, column=True),
+KINDS: Mapping[str, PanelKind] = {
+    "bars": PanelKind(paint=rows.bars, pitch=2.75),
+    "dots": PanelKind(paint=rows.dots, pitch=3.3, gutter=True, column=True),
+    "effects": PanelKind(paint=rows.effects, pitch=2.8, gutter=True, column=True),
+    "parts": PanelKind(paint=stacks.parts, pitch=2.6, gutter=True, column=True),
+    "shares": PanelKind(paint=stacks.shares, pitch=3.9, below=0.4, gutter=True, column=True),
+    "counts": PanelKind(paint=stacks.counts, pitch=2.75, below=0.4),
+    "groups": PanelKind(paint=stacks.groups, pitch=2.3, above=2.2, below=0.4, gutter=True),
+    "marks": PanelKind(paint=marks.marks, pitch=2.1, gutter=True, column=True),
+    "forest": PanelKind(paint=forest.forest, pitch=2.5, gutter=True, column=True),
+    "thicket": PanelKind(paint=forest.forest, pitch=0.28, gutter=True, column=True),
+    "lines": PanelKind(paint=curves.lines, pitch=0.0, gutter=True, column=True),
 }
 LINES_HEIGHT = 20.0
 TICKS_ALONE = 1.6

@@ -17,7 +17,7 @@ from lab.analysis.quantities import format_ratio, format_value
 from lab.reports.charts import Chart, Data, Panel, whose
 from lab.reports.material import Material, stamp
 from lab.reports.words import factors as words
-from lab.reports.words.factors import Record, between, chance, interacting_with, shown, subject
+from lab.reports.words.factors import Effect, between, chance, interacting_with, shown, subject
 from lab.results.record import Arm
 
 MOST_PICTURES = 4
@@ -37,7 +37,7 @@ class _Of:
     quantity: str
     state: str
     factor: str
-    rows: Sequence[Record]
+    rows: Sequence[Effect]
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ def _panel(of: _Of) -> Panel:
     )  # fmt: skip
 
 
-def _row(of: _Of, row: Record, *, several: bool) -> Data:
+def _row(of: _Of, row: Effect, *, several: bool) -> Data:
     arm = _arm(of.material, row["backend"])
     named = (
         {"label": f"{row['backend']} {row['level']}", "name": row["level"], "stamp": row["backend"]}
@@ -92,7 +92,7 @@ def _row(of: _Of, row: Record, *, several: bool) -> Data:
     }  # fmt: skip
 
 
-def _tip(of: _Of, arm: Arm, row: Record) -> list[str]:
+def _tip(of: _Of, arm: Arm, row: Effect) -> list[str]:
     """What an effect answers: how large, how sure, on what it depends, and whether the levels differ at all."""
     lines = [
         f"{arm.label} · {stamp(arm)}",

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lab.analysis.hosts.across import SUREST
 from lab.analysis.hosts.merged import COMPARISON, Merged
-from lab.analysis.hosts.sources import Group, Kind
+from lab.analysis.hosts.sources import Group, HostKind
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.quantities import format_ratio, format_ratios
 from lab.reports.charts import Chart, Data, Panel
@@ -32,7 +32,7 @@ class Figure:
 
     name: str
     group: Group
-    kind: Kind
+    kind: HostKind
     chart: Chart
 
 
@@ -54,7 +54,7 @@ def _of(row: Row) -> tuple[str, str]:
 def _chart(merged: Merged, group: Group, rows: Sequence[Row]) -> Chart:
     row = rows[0]
     whole = max(int(each["hosts"]) for each in rows)
-    how = f"times {row['baseline']}, on each of {hosts_of(whole, Kind(row['kind']))} · lines: 95 %"
+    how = f"times {row['baseline']}, on each of {hosts_of(whole, HostKind(row['kind']))} · lines: 95 %"
     if whole >= FEWEST:
         how += " · diamond: their mean · dashed: the next host"
     table = merged.estimates

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.analysis.findings import Finding, Severity
-from lab.analysis.findings import Kind as Finds
+from lab.analysis.findings import Kind as FindingKind
 from lab.analysis.hosts.merged import Merged, merged
-from lab.analysis.hosts.sources import Group, Kind
+from lab.analysis.hosts.sources import Group, HostKind
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.inference.judge import judgement
 from lab.analysis.many import as_text
@@ -183,10 +183,10 @@ def _lead(found: Merged) -> str:
 
 def _warnings(found: Merged) -> Iterator[Finding]:
     emulated = [hosts_of(sum(host.kind is kind for host in found.hosts[group.scenario]), kind)
-                for group, kind in found.strata if kind is Kind.EMULATED]  # fmt: skip
+                for group, kind in found.strata if kind is HostKind.EMULATED]  # fmt: skip
     if emulated:
         yield Finding(
-            kind=Finds.EMULATED, severity=Severity.SERIOUS,
+            kind=FindingKind.EMULATED, severity=Severity.SERIOUS,
             sentence=f"{some(emulated)} stand in an estimate of their own. {NESTED}, and neither do those of bare "
             "processes.",
             advice="Sizes, counts and answers are right.",
@@ -235,7 +235,7 @@ def _cells(row: Row, *, power: bool = True) -> tuple[Cell, ...]:
     return ratio, ahead, apart, said
 
 
-def _table(found: Merged, group: Group, kind: Kind, about: str) -> Table:
+def _table(found: Merged, group: Group, kind: HostKind, about: str) -> Table:
     rows = [
         TableRow(
             header=f"{arm_of(group, row)}: {called(group, row['quantity'], row['state'])}",
@@ -249,7 +249,7 @@ def _table(found: Merged, group: Group, kind: Kind, about: str) -> Table:
     )  # fmt: skip
 
 
-def _hosts(found: Merged, group: Group, kind: Kind, about: str) -> Table:
+def _hosts(found: Merged, group: Group, kind: HostKind, about: str) -> Table:
     rows = []
     for host in found.hosts[group.scenario]:
         if host.kind is kind:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.analysis.hosts.across import FEWEST_OTHERS
 from lab.analysis.hosts.merged import Merged
-from lab.analysis.hosts.sources import Group, Kind
+from lab.analysis.hosts.sources import Group, HostKind
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.inference.judge import EXPLORATORY, judgement
 from lab.analysis.quantities import format_ratio, format_ratios, is_headline, is_key, label, some
@@ -31,7 +31,7 @@ ONCE = (
 )
 
 
-def rows_of(merged: Merged, group: Group, kind: Kind) -> list[Row]:
+def rows_of(merged: Merged, group: Group, kind: HostKind) -> list[Row]:
     """The comparisons of a scenario on hosts of a kind that are judged, the declared ones first; arms in order. All
     of them where none is judged.
     """
@@ -67,15 +67,15 @@ def arm_of(group: Group, row: Row) -> str:
     return f"{row['arm']} ({stamp(group.arm(row['arm'], row['accelerator'])).partition(' on ')[0]})"
 
 
-def hosts_of(count: int, kind: Kind) -> str:
+def hosts_of(count: int, kind: HostKind) -> str:
     """``12 nested hosts``."""
-    name = "" if kind is Kind.UNKNOWN else f"{kind} "
+    name = "" if kind is HostKind.UNKNOWN else f"{kind} "
     return f"{count} {name}host{'' if count == 1 else 's'}"
 
 
 def sentence(group: Group, row: Row) -> str:
     """One comparison over hosts: the ratio, how sure it is, and what the next host may be expected to show."""
-    kind, count = Kind(row["kind"]), int(row["hosts"])
+    kind, count = HostKind(row["kind"]), int(row["hosts"])
     what = f"{arm_of(group, row)}, {called(group, row['quantity'], row['state'])}: {format_ratio(row['ratio'])} "
     what += f"{row['baseline']}"
     if count == 1:
@@ -111,7 +111,7 @@ def typical(tau2: float) -> str:
     return f"{100 * (factor - 1):.2g} %" if factor < 2 else f"a factor of {factor:.2g}"
 
 
-def disagreements(merged: Merged, group: Group, kind: Kind) -> list[tuple[str, str]]:
+def disagreements(merged: Merged, group: Group, kind: HostKind) -> list[tuple[str, str]]:
     """Of each host that disagrees with the others, its name and where; the ones that disagree in most first."""
     table = merged.estimates
     chosen = table[(table["scenario"] == group.scenario) & (table["kind"] == kind.value) & table["disagrees"]]
@@ -125,7 +125,7 @@ def disagreements(merged: Merged, group: Group, kind: Kind) -> list[tuple[str, s
     return [(identity, some(where)) for identity, where in most]
 
 
-def disagreeing(merged: Merged, group: Group, kind: Kind) -> Iterator[str]:
+def disagreeing(merged: Merged, group: Group, kind: HostKind) -> Iterator[str]:
     """One sentence over a kind's hosts, then one for each that disagrees, with what is special about it."""
     count = sum(host.kind is kind for host in merged.hosts[group.scenario])
     if count == 1:
@@ -151,6 +151,6 @@ def disagreeing(merged: Merged, group: Group, kind: Kind) -> Iterator[str]:
 def not_to_conclude(merged: Merged) -> tuple[str, ...]:
     """What follows from none of the numbers."""
     once = any(host.runs == 1 for hosts in merged.hosts.values() for host in hosts)
-    emulated = any(kind is Kind.EMULATED for _, kind in merged.strata)
+    emulated = any(kind is HostKind.EMULATED for _, kind in merged.strata)
     words = "How fast anything is on a processor, where hosts were emulated: what was counted and refused is right."
     return (*NOT_TO_CONCLUDE, *([ONCE] if once else []), *([words] if emulated else []))

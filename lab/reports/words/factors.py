@@ -28,7 +28,7 @@ NOT_TO_CONCLUDE = (
     "effect of the same size.",
 )
 NO_INTERVAL = "Too few blocks for any interval: nothing can be told yet."
-Record = Mapping[str, Any]
+Effect = Mapping[str, Any]
 
 
 def not_to_conclude(material: Material) -> tuple[str, ...]:
@@ -96,12 +96,12 @@ def shown(material: Material) -> list[tuple[str, str]]:
     return [each for each in (*SHOWN, *own) if each in there]
 
 
-def records(material: Material) -> list[Record]:
+def records(material: Material) -> list[Effect]:
     """Every effect, overall tests among them."""
     return [{str(key): value for key, value in row.items()} for row in material.effects.to_dict("records")]
 
 
-def _varied(material: Material, raw: Record) -> str:
+def _varied(material: Material, raw: Effect) -> str:
     name, levels = raw["name"], raw["levels"]
     untouched = [arm.backend for arm in material.arms if name not in arm.factors]
     asides = [f"{', '.join(untouched)}: not touched by it"] if untouched else []
@@ -112,7 +112,7 @@ def _varied(material: Material, raw: Record) -> str:
     return ", ".join(levels) + (f" ({'; '.join(asides)})" if asides else "") + f": {raw['tells']}"
 
 
-def _statement(material: Material, rows: Sequence[Record]) -> Statement:
+def _statement(material: Material, rows: Sequence[Effect]) -> Statement:
     """What one level of one factor does, against its first, to every headline quantity of every backend."""
     claimed = [f"{_on(material, row)} {format_ratio(row['ratio'])}" for row in rows if row["claim"]]
     others: dict[Verdict, dict[str, list[str]]] = {Verdict.SAME: {}, Verdict.OPEN: {}}
@@ -133,7 +133,7 @@ def _statement(material: Material, rows: Sequence[Record]) -> Statement:
     )
 
 
-def _together(material: Material, rows: Sequence[Record]) -> Statement | None:
+def _together(material: Material, rows: Sequence[Effect]) -> Statement | None:
     """Where the levels of a factor differ though of none it can be said against the first; None where nowhere."""
     factor = rows[0]["factor"]
     alone = {
@@ -155,19 +155,19 @@ def _together(material: Material, rows: Sequence[Record]) -> Statement | None:
     )
 
 
-def apart(row: Record) -> str:
+def apart(row: Effect) -> str:
     """How far any two levels of an overall test lie from each other."""
     return "" if math.isnan(row["ratio"]) else f"up to {format_ratio(row['ratio'])} between two"
 
 
-def chance(row: Record) -> str:
+def chance(row: Effect) -> str:
     """The p-value of an overall test, uncorrected."""
     if math.isnan(row["p"]):
         return "no p-value"
     return "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.2g}"
 
 
-def _on(material: Material, row: Record) -> str:
+def _on(material: Material, row: Effect) -> str:
     arm = next(arm for arm in material.arms if arm.backend == row["backend"])
     return f"{subject(material, row['quantity'], row['state'])} of {stamped(arm)}"
 
@@ -177,7 +177,7 @@ def subject(material: Material, quantity: str, state: str) -> str:
     return material.label(quantity) + (f" ({state.replace('-', ' ')})" if state else "")
 
 
-def between(row: Record) -> str:
+def between(row: Effect) -> str:
     """The interval of an effect; of an overall test its p-value."""
     if row["level"] == EVERY:
         return chance(row)
@@ -222,19 +222,19 @@ def _interacting(material: Material) -> Iterator[Statement]:
         )
 
 
-def _effect_of(row: Record) -> tuple[str, ...]:
+def _effect_of(row: Effect) -> tuple[str, ...]:
     """The interaction that a row is of, whatever its levels."""
     backend = row["other_against"] if row["other"] == BACKEND else ""
     return (*(row[key] for key in ("backend", "quantity", "state", "factor", "other")), backend)
 
 
-def _both(row: Record) -> str:
+def _both(row: Effect) -> str:
     if row["other"] == BACKEND:
         return f"{row['factor']} does not do the same to {row['other_level']} and {row['other_against']}"
     return f"{row['factor']} and {row['other']} interact on {row['backend']}"
 
 
-def _apart(material: Material, row: Record) -> list[tuple[float, str]]:
+def _apart(material: Material, row: Effect) -> list[tuple[float, str]]:
     """A factor's effect where the other is at its first level, and where it is at the level that the row is of."""
     wheres = (row["other_against"], row["other_level"])
     if row["other"] == BACKEND:
@@ -296,7 +296,7 @@ def interactions(material: Material) -> Table:
     )  # fmt: skip
 
 
-def _pair(row: Record) -> str:
+def _pair(row: Effect) -> str:
     """The two levels that an interaction is of, or the two factors when it is of all their levels."""
     other = row["other"] + ("" if row["other_level"] == EVERY else f"={row['other_level']}")
     return (
@@ -306,12 +306,12 @@ def _pair(row: Record) -> str:
     )
 
 
-def _in_order(rows: Sequence[Record]) -> list[tuple[str, str]]:
+def _in_order(rows: Sequence[Effect]) -> list[tuple[str, str]]:
     pairs = dict.fromkeys((row["quantity"], row["state"]) for row in rows)
     return sorted(pairs, key=lambda pair: KEY.index(pair[0]) if pair[0] in KEY else len(KEY))
 
 
-def _cell(row: Record | None, interacting: Sequence[str] = ()) -> Cell:
+def _cell(row: Effect | None, interacting: Sequence[str] = ()) -> Cell:
     if row is None:
         return Cell(text="–")
     of_all = row["level"] == EVERY
@@ -327,13 +327,13 @@ def _cell(row: Record | None, interacting: Sequence[str] = ()) -> Cell:
     )
 
 
-def told(row: Record) -> str:
+def told(row: Effect) -> str:
     """What the judge says of an effect that is not claimed."""
     verdict = Verdict(row["verdict"])
     return verdict.words + (f": {row['why']}" if verdict is Verdict.OPEN and row["why"] else "")
 
 
-def interacting_with(material: Material, row: Record | None) -> list[str]:
+def interacting_with(material: Material, row: Effect | None) -> list[str]:
     """The other factors that surely change the effect of this one."""
     if row is None:
         return []

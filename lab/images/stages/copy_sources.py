@@ -50,7 +50,7 @@ class Wanted:
     excludes: Patterns = NOTHING
 
 
-class Place:
+class CopySource:
     """Files to be copied. ``title`` is for errors: "the build context", "stage builder".
 
     ``owned``: they belong to somebody, as a stage's do, and not to whoever has the checkout.
