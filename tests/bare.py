@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.backends.support import binary
+from lab.backends.support.programs import binary
 from lab.images.debian import apt
 
 

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lab.backends.bubble import origin
-from lab.backends.support.binary import BINARY
-from lab.backends.support.fetched import Fetched
 from lab.backends.support.host import HostBackend
+from lab.backends.support.programs.binary import BINARY
+from lab.backends.support.programs.fetched import Fetched
 from lab.images.store import Image
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity, Survivor
 from lab.model import Check, Stack

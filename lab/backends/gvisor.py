@@ -16,14 +16,14 @@ from lab import record
 from lab.backends.reference import Reference, binary_knob
 from lab.backends.sentry import origin, platforms
 from lab.backends.sentry.platforms import PLATFORM
-from lab.backends.support.binary import BINARY, Binary, locate, look_at
+from lab.backends.support.programs.binary import BINARY, Binary, locate, look_at
 from lab.errors import BackendUnavailable, LabError, UsageError
 from lab.instance import NO_KNOBS, LaunchRequest, Parity, Survivor
 from lab.model import Check, Kernel
 
 if TYPE_CHECKING:
     from lab.backends.support.host import Contained, HostInstance
-    from lab.backends.support.ociprogram import Runtime
+    from lab.backends.support.programs.ociprogram import Runtime
     from lab.backends.support.resources import InstanceResources
     from lab.host.clock import Timeline
     from lab.images.store import Image
@@ -125,7 +125,7 @@ class Gvisor(Reference):
 
     def _runtime(self, binary: Binary, knobs: Mapping[str, str]) -> Runtime:
         """Its state lies on a short path: a socket is among it, whose path holds 107 bytes (unix(7))."""
-        from lab.backends.support.ociprogram import Runtime
+        from lab.backends.support.programs.ociprogram import Runtime
 
         platform = f"--platform={knobs.get(PLATFORM.name, PLATFORM.levels[0])}"
         options, states = (*FIXED, platform), self.site.session.directory / STATES

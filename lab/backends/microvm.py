@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lab.backends.support.knobs import CONSOLE, DISK, machine
-from lab.backends.support.machine import MachineBackend
+from lab.backends.support.guests.knobs import CONSOLE, DISK, machine
+from lab.backends.support.guests.machine import MachineBackend
 from lab.backends.support.saving import START
 from lab.hypervisor.kinds import MICROVM, MachineType
 from lab.instance import Parity

@@ -12,8 +12,8 @@ from typing import ClassVar, Self
 
 from lab.backends import registry
 from lab.backends.reference import Reference, binary_knob
-from lab.backends.support.binary import BINARY, WRITTEN, Binary, locate, look_at
 from lab.backends.support.brought import Brought
+from lab.backends.support.programs.binary import BINARY, WRITTEN, Binary, locate, look_at
 from lab.errors import UsageError
 from lab.instance import NO_KNOBS
 from lab.model import Check

@@ -18,7 +18,7 @@ from lab.backends import registry
 from lab.backends.microvm import MEMORY_UNDER_TCG, VIRTUAL_CPU
 from lab.backends.support.base import raise_as_launch_error
 from lab.backends.support.brought import Brought
-from lab.backends.support.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
+from lab.backends.support.guests.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
 from lab.backends.support.resources import InstanceResources
 from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError, UsageError
 from lab.host import privilege

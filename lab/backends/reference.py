@@ -1,7 +1,7 @@
 """A reference: the same container, made by another runtime with the OCI command line.
 
 Everything but the runtime is the same as for `lab.backends.container`: configuration, layers, network, limits,
-helper, logs. How one is made: `lab.backends.support.ocicontainer`.
+helper, logs. How one is made: `lab.backends.support.programs.ocicontainer`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.container import ContainerBackend
-from lab.backends.support.binary import BINARY, Binary, locate, look_at
-from lab.backends.support.ocicontainer import OciContainer
-from lab.backends.support.ociprogram import Runtime
+from lab.backends.support.programs.binary import BINARY, Binary, locate, look_at
+from lab.backends.support.programs.ocicontainer import OciContainer
+from lab.backends.support.programs.ociprogram import Runtime
 from lab.errors import UsageError
 from lab.host import privilege
 from lab.host.cgroup.delegation import group_of

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.support.base import raise_as_launch_error
-from lab.backends.support.binary import BINARY
-from lab.backends.support.fetched import Fetched, Program
-from lab.backends.support.guest import GuestInstance
-from lab.backends.support.machine import LONGEST_DIRECTORY_BYTES, tun
+from lab.backends.support.guests.guest import GuestInstance
+from lab.backends.support.guests.machine import LONGEST_DIRECTORY_BYTES, tun
+from lab.backends.support.programs.binary import BINARY
+from lab.backends.support.programs.fetched import Fetched, Program
 from lab.backends.support.resources import InstanceResources
 from lab.backends.usermode import origin
 from lab.errors import LaunchError, LimitError

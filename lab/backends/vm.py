@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lab.backends.microvm import OF_A_USER, SHARED_DIFFERENCES, SHARED_OF_LEVEL
-from lab.backends.support.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
-from lab.backends.support.machine import MachineBackend
+from lab.backends.support.guests.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
+from lab.backends.support.guests.machine import MachineBackend
 from lab.backends.support.saving import START
 from lab.hypervisor.kinds import PC, MachineType
 from lab.instance import Parity

@@ -25,7 +25,7 @@ from lab import record
 from lab.backends.gvisor import Gvisor
 from lab.backends.site import Site
 from lab.backends.support.host import HostInstance
-from lab.backends.support.ocicontainer import OciContainer
+from lab.backends.support.programs.ocicontainer import OciContainer
 from lab.backends.support.resources import InstanceResources
 from lab.errors import BackendUnavailable, LabError, LaunchError, UsageError
 from lab.host.cgroup.control import ControlGroup

@@ -15,7 +15,7 @@ from lab.backends.reference import Reference
 from lab.backends.registry import available
 from lab.backends.site import Site
 from lab.backends.support import host
-from lab.backends.support.ocicontainer import OciContainer
+from lab.backends.support.programs.ocicontainer import OciContainer
 from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError
 from lab.images.store import Image, Origin

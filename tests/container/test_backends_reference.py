@@ -17,8 +17,8 @@ from tiny import tiny_image
 
 from lab.backends.registry import find
 from lab.backends.site import Site
-from lab.backends.support import children
-from lab.backends.support.ocicontainer import OciContainer
+from lab.backends.support.programs import children
+from lab.backends.support.programs.ocicontainer import OciContainer
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of

@@ -22,7 +22,7 @@ from tiny import GREETING, tiny_image
 from usable import trouble, unchanged_host
 
 from lab.backends.site import Site
-from lab.backends.support.guest import GuestInstance
+from lab.backends.support.guests.guest import GuestInstance
 from lab.backends.support.resources import InstanceResources
 from lab.backends.uml import Uml
 from lab.backends.usermode.machine import UserModeLinux

@@ -14,7 +14,7 @@ from comparing import check_run, compare, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
 
 from lab.backends.registry import find
-from lab.backends.support.binary import locate
+from lab.backends.support.programs.binary import locate
 
 INSTALLED = ("runc", "crun")
 COPY = "oci:runc-copy"

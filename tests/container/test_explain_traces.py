@@ -15,7 +15,7 @@ from host_state import assert_unchanged, snapshot
 from tiny import tiny_image
 from traces import Line, parse, sentences, shown_in
 
-from lab.backends.support.ocicontainer import Made
+from lab.backends.support.programs.ocicontainer import Made
 from lab.cli.instances.explanations import EXPLANATIONS, HELPER, SURROUNDINGS
 from lab.images.store import Store
 from lab.runtime import container

@@ -21,7 +21,7 @@ from tiny import tiny_image
 from lab.backends import registry
 from lab.backends.ociruntime import OciRuntime
 from lab.backends.site import Site
-from lab.backends.support import children, ocicontainer
+from lab.backends.support.programs import children, ocicontainer
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of

@@ -11,8 +11,8 @@ from lab.backends.container import ContainerBackend
 from lab.backends.microvm import MicroVm
 from lab.backends.process import Process
 from lab.backends.registry import available
-from lab.backends.support.knobs import designed
-from lab.backends.support.machine import MachineBackend
+from lab.backends.support.guests.knobs import designed
+from lab.backends.support.guests.machine import MachineBackend
 from lab.backends.userns import UserNamespace
 from lab.backends.vm import VirtualMachine
 from lab.cli.instances.request import parse_knobs

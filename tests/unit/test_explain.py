@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 from traces import parse
 
-from lab.backends.support.ocicontainer import Made
+from lab.backends.support.programs.ocicontainer import Made
 from lab.cli.instances import explain
 from lab.cli.instances.explain import INDENT, WIDTH, Explainer
 from lab.cli.instances.explanations import CONTAINER, EXPLANATIONS, Explanation, number

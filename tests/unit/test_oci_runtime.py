@@ -15,9 +15,9 @@ from lab.backends import registry
 from lab.backends.ociruntime import OciRuntime
 from lab.backends.reference import TUN, habits
 from lab.backends.runc import Runc
-from lab.backends.support import binary
-from lab.backends.support.binary import Answers, Binary, ask, locate, look_at
-from lab.backends.support.ocicontainer import complaint
+from lab.backends.support.programs import binary
+from lab.backends.support.programs.binary import Answers, Binary, ask, locate, look_at
+from lab.backends.support.programs.ocicontainer import complaint
 from lab.commands.options.brought import Brought, one, require_same_programs
 from lab.errors import BackendUnavailable, LabError, ResultsError, UsageError
 from lab.experiment.factors import Scope, known, parse

@@ -13,7 +13,7 @@ import pytest
 
 from lab.backends.libpod import container, podman
 from lab.backends.podman import Podman
-from lab.backends.support.anothers import not_started
+from lab.backends.support.programs.anothers import not_started
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.images.store import Image
 from lab.isolation import battery, explain

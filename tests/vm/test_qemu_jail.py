@@ -27,7 +27,7 @@ from host_state import wait_until
 from tiny import tiny_image
 
 from lab.backends.site import Site
-from lab.backends.support.machine import MachineInstance
+from lab.backends.support.guests.machine import MachineInstance
 from lab.backends.support.vmm import vmm_filter
 from lab.errors import LabError
 from lab.host import syscalls

@@ -49,7 +49,7 @@ from lab.runtime.rootfs.layers import Overlay
 from lab.runtime.seccomp import compiler
 
 if TYPE_CHECKING:
-    from lab.backends.support.fetched import Program
+    from lab.backends.support.programs.fetched import Program
     from lab.host.cgroup.control import ControlGroup
     from lab.runtime.launcher.execs import Exec
     from lab.runtime.launcher.launcher import Container, Launcher

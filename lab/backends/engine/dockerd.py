@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.backends.support.anothers import ENTER
+from lab.backends.support.programs.anothers import ENTER
 
 PROGRAMS = ("dockerd", "containerd", "docker", "docker-init")
 PATH = "/usr/bin:/usr/sbin:/bin:/sbin"  # the distribution's programs come first, whatever else is installed

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from lab.backends.engine import dockerd
 from lab.backends.engine.client import Client, Refused, until_it_answers
-from lab.backends.support.anothers import open_files, processes_of, pss_bytes
-from lab.backends.support.takenover import TakenOver
+from lab.backends.support.programs.anothers import open_files, processes_of, pss_bytes
+from lab.backends.support.programs.takenover import TakenOver
 from lab.errors import LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of

@@ -26,8 +26,8 @@ from lab.backends.engine.attachment import Attachment
 from lab.backends.engine.client import Client, Refused
 from lab.backends.engine.engine import LABEL, Engine
 from lab.backends.engine.execution import DockerExecution
-from lab.backends.support.anothers import GroupAround, not_started
 from lab.backends.support.output import DRAIN_SECONDS, Output
+from lab.backends.support.programs.anothers import GroupAround, not_started
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.streams import another_process
 from lab.errors import ExitUnknown, LabError

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.libpod.podman import LABEL, SECONDS, Podman, last_words, ulimits
-from lab.backends.support import children
-from lab.backends.support.anothers import LIKE_DOCKER, GroupAround, not_started
-from lab.backends.support.children import KILL_SECONDS, Child
+from lab.backends.support.programs import children
+from lab.backends.support.programs.anothers import LIKE_DOCKER, GroupAround, not_started
+from lab.backends.support.programs.children import KILL_SECONDS, Child
 from lab.errors import ExitUnknown, LabError, LaunchError
 from lab.host import private
 from lab.host.cgroup.control import ControlGroup

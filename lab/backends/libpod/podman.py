@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.backends.libpod.place import Place
-from lab.backends.support import children
-from lab.backends.support.anothers import ENTER, open_files, processes_of, pss_bytes
-from lab.backends.support.takenover import TakenOver
+from lab.backends.support.programs import children
+from lab.backends.support.programs.anothers import ENTER, open_files, processes_of, pss_bytes
+from lab.backends.support.programs.takenover import TakenOver
 from lab.errors import CommandError, LabError
 from lab.host.cgroup.control import ControlGroup, CpuUsage
 from lab.host.cgroup.delegation import group_of

@@ -1,9 +1,9 @@
 """One container of gVisor's: made by runsc, answered by a kernel of its own in user space, the Sentry.
 
-It is made and ended as any other runtime's (`lab.backends.support.ocicontainer`), but for what follows from having a
-kernel of its own: a descriptor gets in by being passed on, and whoever passes it on keeps it; a terminal is made on
-the host's side; a process in it has no pid on the host; and beside the Sentry, which is what the host sees of the
-application, a gofer serves it files, a child of runsc's as well.
+It is made and ended as any other runtime's (`lab.backends.support.programs.ocicontainer`), but for what follows from
+having a kernel of its own: a descriptor gets in by being passed on, and whoever passes it on keeps it; a terminal is
+made on the host's side; a process in it has no pid on the host; and beside the Sentry, which is what the host sees of
+the application, a gofer serves it files, a child of runsc's as well.
 
 Source: runsc help run, exec, kill; gvisor.dev, Architecture Guide.
 """
@@ -22,9 +22,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.support import children
-from lab.backends.support.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
-from lab.backends.support.ocicontainer import FOLDER, STATUS, Made, OciContainer
+from lab.backends.support.programs import children
+from lab.backends.support.programs.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
+from lab.backends.support.programs.ocicontainer import FOLDER, STATUS, Made, OciContainer
 from lab.errors import LabError, LaunchError
 from lab.host import syscalls
 from lab.host.clock import now

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from lab.backends.support.binary import Binary, look_at
-from lab.backends.support.fetched import Source
+from lab.backends.support.programs.binary import Binary, look_at
+from lab.backends.support.programs.fetched import Source
 
 PROGRAM = "runsc"
 OLDEST = 20240729

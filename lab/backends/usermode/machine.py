@@ -35,7 +35,7 @@ from lab.inside import build
 from lab.model import Limits, Phase
 
 if TYPE_CHECKING:
-    from lab.backends.support.fetched import Program
+    from lab.backends.support.programs.fetched import Program
     from lab.runtime.launcher.launcher import Container, Launcher
     from lab.runtime.launcher.spec import Spec
 

@@ -10,8 +10,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from lab.backends.support import binary
-from lab.backends.support.fetched import Program, Source, asked, fetched_at, trouble_of
+from lab.backends.support.programs import binary
+from lab.backends.support.programs.fetched import Program, Source, asked, fetched_at, trouble_of
 
 OLDEST = (5, 7)
 """The first whose card can be a descriptor that it is given (drivers/vector_user.c of arch/um, Linux 5.7)."""

@@ -27,7 +27,7 @@ from lab.runtime.launcher.spec import Spec
 from lab.runtime.rootfs.layers import Overlay
 
 if TYPE_CHECKING:
-    from lab.backends.support.fetched import Program
+    from lab.backends.support.programs.fetched import Program
 
 FIRST = 3  # the descriptors that it is given have numbers from here on: lab/inside/wire.c
 FIRST_USER, USERS = 2_080_000_000, 1 << 24  # systemd's docs/UIDS-GIDS.md: nobody's, as lab's QEMUs' are

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TextIO
 
-from lab.backends.support.ocicontainer import Made
+from lab.backends.support.programs.ocicontainer import Made
 from lab.backends.usermode import place
 from lab.cli.instances.explanations import EXPLANATIONS, HELPER, number
 from lab.host.clock import RUNNING, Remark, Taken

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lab.backends.bubble.sandbox import Made as Bubble
 from lab.backends.engine.instance import Call
 from lab.backends.libpod.container import Call as Run
-from lab.backends.support.ocicontainer import Made
+from lab.backends.support.programs.ocicontainer import Made
 from lab.backends.usermode.place import Boot as Uml
 from lab.hypervisor.boot import Boot
 from lab.runtime.plan import Before, Instead, Step

@@ -126,7 +126,7 @@ def require_same_programs(arms: Sequence[Arm]) -> None:
     A level that named it by a path of another folder names it from now on.
     """
     from lab.backends.registry import find
-    from lab.backends.support.binary import BINARY, remember
+    from lab.backends.support.programs.binary import BINARY, remember
 
     for arm in arms:
         if not arm.made_by:

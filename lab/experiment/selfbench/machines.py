@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.site import Site
-from lab.backends.support.machine import MachineInstance
+from lab.backends.support.guests.machine import MachineInstance
 from lab.errors import LabError
 from lab.experiment.selfbench.containers import APPLICATION, Results, interleave, make_root
 from lab.experiment.watch import Watch

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from lab.backends.support.base import SiteBackend
-from lab.backends.support.binary import BINARY, Binary, locate
+from lab.backends.support.programs.binary import BINARY, Binary, locate
 from lab.errors import LabError, UsageError
 from lab.images.debian import fetching
 from lab.images.debian.fetching import Unpacked

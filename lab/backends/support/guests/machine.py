@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error
-from lab.backends.support.guest import GuestInstance
-from lab.backends.support.knobs import designed
+from lab.backends.support.guests.guest import GuestInstance
+from lab.backends.support.guests.knobs import designed
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable, Snapshots
 from lab.errors import LaunchError

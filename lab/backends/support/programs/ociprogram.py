@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.backends.support.binary import Binary
+from lab.backends.support.programs.binary import Binary
 from lab.host import privilege, syscalls
 from lab.host.cgroup import mounted
 from lab.host.cgroup.hierarchy import Mode, host_hierarchies

@@ -27,9 +27,9 @@ from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from lab.backends.support import children
-from lab.backends.support.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
-from lab.backends.support.ociprogram import Runtime, hide, through_groups
+from lab.backends.support.programs import children
+from lab.backends.support.programs.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
+from lab.backends.support.programs.ociprogram import Runtime, hide, through_groups
 from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
 from lab.host import privilege, syscalls
 from lab.host.cgroup.control import ControlGroup
