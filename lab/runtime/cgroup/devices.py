@@ -116,7 +116,7 @@ def _is_everything(rule: DeviceRule) -> bool:
 
 
 def _attach(directory: str, rules: tuple[DeviceRule, ...]) -> None:
-    from lab.host import bpf
+    from lab.host.kernel import bpf
 
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -130,7 +130,7 @@ _programs: dict[tuple[DeviceRule, ...], int] = {}
 
 def _program(rules: tuple[DeviceRule, ...]) -> int:
     """Loaded once per set of rules and kept: containers with the same rules share it."""
-    from lab.host import bpf
+    from lab.host.kernel import bpf
 
     if rules not in _programs:
         _programs[rules] = bpf.load_cgroup_device(compile(rules))

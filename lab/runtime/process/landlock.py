@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 
-from lab.host import landlock, syscalls
+from lab.host import syscalls
+from lab.host.kernel import landlock
 
 EXECUTE, READ_FILE, READ_DIRECTORY = 1 << 0, 1 << 2, 1 << 3
 RIGHTS_BY_ABI = ((5, 16), (3, 15), (2, 14), (1, 13))
