@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -26,19 +26,18 @@ from lab.backends.engine.attachment import Attachment
 from lab.backends.engine.client import Client, Refused
 from lab.backends.engine.engine import LABEL, Engine
 from lab.backends.engine.execution import DockerExecution
+from lab.backends.support.launched import LaunchedInstance
 from lab.backends.support.output import DRAIN_SECONDS, Output
 from lab.backends.support.programs.anothers import GroupAround, not_started
 from lab.backends.support.resources import InstanceResources
-from lab.backends.support.streams import another_process
 from lab.errors import ExitUnknown, LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.clock import Timeline, now
-from lab.images.process import stop_signal_of
 from lab.images.tree import Tree
 from lab.inside.build import program as helper
-from lab.instance import INSIDE, Companion, Instance, LaunchRequest, Survivor
+from lab.instance import INSIDE, Companion, LaunchRequest, Survivor
 from lab.model import Accelerator, Completed, Limits, Phase, Process, TerminalSize
 from lab.runtime.launcher.descriptors import memory_file
 
@@ -64,7 +63,7 @@ class _Parts:
     attachment: Attachment
 
 
-class DockerInstance(Instance):
+class DockerInstance(LaunchedInstance):
     """A container that Docker runs, and lab watches."""
 
     accelerator = Accelerator.NATIVE
@@ -72,20 +71,11 @@ class DockerInstance(Instance):
     def __init__(
         self, backend: str, request: LaunchRequest, engine: Engine, parts: _Parts, timeline: Timeline, layers: Tree
     ) -> None:
-        self.name = request.name
-        self.backend = backend
-        self.request = request
-        self.timeline = timeline
-        self.address = parts.resources.address
-        self.published = parts.resources.published
-        self.cgroup = parts.cgroup
+        super().__init__(backend, request, parts.resources, layers, timeline=timeline, cgroup=parts.cgroup)
         self._engine = engine
         self._identity = parts.identity
-        self._resources = parts.resources
         self._outputs = parts.outputs
         self._attachment = parts.attachment
-        self._layers = layers
-        self._stop_signal = stop_signal_of(request.image)
         self._exit_code: int | None = None
         self._ended = threading.Event()
         self._stopped = False
@@ -197,24 +187,6 @@ class DockerInstance(Instance):
             out.seek(0)
             err.seek(0)
             return Completed(exit_code=code, stdout=out.read(), stderr=err.read())
-
-    def begin(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: int | None,
-        stdout: int,
-        stderr: int,
-        terminal: TerminalSize | None = None,
-        environment: Mapping[str, str] | None = None,
-        directory: str = "",
-        user: str = "",
-    ) -> DockerExecution:
-        process = another_process(
-            self.request, self._layers, argv,
-            terminal=terminal, environment=environment, directory=directory, user=user,
-        )  # fmt: skip
-        return self._begin(process, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
 
     def _begin(
         self, process: Process, *, stdin: int | None, stdout: int, stderr: int, terminal: TerminalSize | None = None

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error
+from lab.backends.support.launched import LaunchedInstance
 from lab.backends.support.output import DRAIN_SECONDS, Output
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable
-from lab.backends.support.streams import Begun, HostExecution, Streams, another_process
+from lab.backends.support.streams import Begun, HostExecution, Streams
 from lab.errors import ExitUnknown, LabError
 from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.survey import checks
-from lab.images.process import stop_signal_of
 from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.instance import NO_KNOBS, LaunchRequest, Survivor
@@ -57,7 +57,7 @@ class Contained(Protocol):
     def close(self) -> None: ...
 
 
-class HostInstance(Savable["Checkpoint"]):
+class HostInstance(LaunchedInstance, Savable["Checkpoint"]):
     """One container, however much or little of a container its configuration makes it."""
 
     accelerator = Accelerator.NATIVE
@@ -72,39 +72,17 @@ class HostInstance(Savable["Checkpoint"]):
         streams: Streams,
         layers: Tree,
     ) -> None:
-        self.name = request.name
-        self.backend = backend
-        self.request = request
-        self.timeline = container.timeline
-        self.address = resources.address
-        self.published = resources.published
-        self.cgroup = container.cgroup
+        super().__init__(backend, request, resources, layers, timeline=container.timeline, cgroup=container.cgroup)
         self.container = container
-        self._resources = resources
         self._outputs = outputs
         self._streams = streams
-        self._layers = layers
-        self._stop_signal = stop_signal_of(request.image)
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         return self.container.execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
 
-    def begin(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: int | None,
-        stdout: int,
-        stderr: int,
-        terminal: TerminalSize | None = None,
-        environment: Mapping[str, str] | None = None,
-        directory: str = "",
-        user: str = "",
+    def _begin(
+        self, process: Process, *, stdin: int | None, stdout: int, stderr: int, terminal: TerminalSize | None = None
     ) -> HostExecution:
-        process = another_process(
-            self.request, self._layers, argv,
-            terminal=terminal, environment=environment, directory=directory, user=user,
-        )  # fmt: skip
         with ExitStack() as undo:
             streams = undo.enter_context(Streams())
             if terminal:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -18,12 +17,7 @@ from lab.host.closing import Closing
 from lab.host.execution import terminals
 from lab.host.execution.contract import Execution
 from lab.host.execution.relay import Lane
-from lab.images.process import find_account
-from lab.images.tree import Tree
-from lab.instance import LaunchRequest
-from lab.model import Process, TerminalSize
-
-DEFAULT_TERM = "xterm"
+from lab.model import TerminalSize
 
 
 class Begun(Protocol):
@@ -133,36 +127,3 @@ class HostExecution(Execution):
     def close(self) -> None:
         self._begun.close()
         self._streams.close()
-
-
-def another_process(
-    request: LaunchRequest,
-    layers: Tree,
-    argv: Sequence[str],
-    *,
-    terminal: TerminalSize | None,
-    environment: Mapping[str, str] | None,
-    directory: str,
-    user: str,
-) -> Process:
-    """What `lab.instance.Instance.begin` was asked for, resolved against the application and its image.
-
-    Raises UsageError for a user that the image does not have.
-    """
-    application = request.process
-    given = dict(application.environment)
-    uid, gid, more = application.uid, application.gid, application.additional_gids
-    if user:
-        account = find_account(layers, user)
-        uid, gid, more = account.uid, account.gid, account.additional_gids
-        given["HOME"] = account.home
-    if terminal:
-        given.setdefault("TERM", DEFAULT_TERM)
-    return Process(
-        argv=tuple(argv),
-        environment={**given, **(environment or {})},
-        working_directory=directory or application.working_directory,
-        uid=uid,
-        gid=gid,
-        additional_gids=more,
-    )

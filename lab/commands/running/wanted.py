@@ -62,7 +62,7 @@ def prepared(wanted: Wanted, store: Store, build: Callable[[Scenario], Image]) -
 
     Raises ImageError or ScenarioError for what is neither an image nor a scenario.
     """
-    from lab.backends.support.streams import DEFAULT_TERM
+    from lab.backends.support.launched import DEFAULT_TERM
     from lab.images.process import resolve
 
     image, given, limits = _find(store, wanted.what, build)
