@@ -137,7 +137,7 @@ def _stat(pid: int) -> list[str] | None:
 
 def _of_libvirt() -> set[str]:
     """The folder of libvirt's driver in this very process, which stays until the process ends."""
-    session = sys.modules.get("lab.hypervisor.connection")
+    session = sys.modules.get("lab.hypervisor.domains.connection")
     root: Path | None = session._driver.root if session is not None else None
     return set() if root is None else {root.parent.name}
 

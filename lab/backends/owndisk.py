@@ -234,7 +234,7 @@ class DiskBackend(Brought):
         vcpus: int,
     ) -> DiskMachine:
         from lab.hypervisor.disks.machine import DiskMachine, DiskRequest
-        from lab.hypervisor.domain import Interface
+        from lab.hypervisor.domains.domain import Interface
         from lab.runtime.plan import Before
 
         with timeline.step("lab", Before.NETWORK):

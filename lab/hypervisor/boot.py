@@ -7,7 +7,7 @@ from enum import StrEnum
 from lab.host.clock import Remark
 from lab.host.survey.virtualisation import NESTED, Ground, platform
 from lab.host.units import format_bytes
-from lab.hypervisor.domain import MachineSpec, ports
+from lab.hypervisor.domains.domain import MachineSpec, ports
 from lab.hypervisor.guest.loader import KERNEL_LINE
 from lab.hypervisor.kinds import Console, Design, Firmware, MachineType, UserSpace
 from lab.hypervisor.parts import MachineRequest

@@ -26,12 +26,12 @@ from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline
 from lab.hypervisor.boot import Boot, kernel_sign, remarks
 from lab.hypervisor.channels.ports import Channels
-from lab.hypervisor.connection import Domain, Hypervisor
-from lab.hypervisor.domain import Port, domain_xml, ports
+from lab.hypervisor.domains.connection import Domain, Hypervisor
+from lab.hypervisor.domains.domain import Port, domain_xml, ports
+from lab.hypervisor.domains.launch import launch
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.hypervisor.jail.orders import write_orders
-from lab.hypervisor.launch import launch
 from lab.hypervisor.parts import MachineRequest, make_parts
 from lab.hypervisor.running import CONNECT_TIMEOUT_SECONDS, RunningGuest
 from lab.hypervisor.snapshot import STATE, Snapshot, keep, wake_order

@@ -12,7 +12,7 @@ from lab.errors import LimitError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.domain import DirectBoot, Disk, Interface, MachineSpec
+from lab.hypervisor.domains.domain import DirectBoot, Disk, Interface, MachineSpec
 from lab.hypervisor.guest.artefacts import Guest, Layered
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.guest.loader import write_own_disk

@@ -22,7 +22,7 @@ from lab.host.clock import Timeline, now
 from lab.hypervisor.channels.commands import GuestCommand, GuestCommands
 from lab.hypervisor.channels.keyboard import Keyboard
 from lab.hypervisor.channels.ports import Channels
-from lab.hypervisor.domain import Port
+from lab.hypervisor.domains.domain import Port
 from lab.hypervisor.ending import Made, take_down
 from lab.images.process import DEFAULT_PATH
 from lab.model import Completed, Phase, Process, TerminalSize

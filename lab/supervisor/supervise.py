@@ -233,8 +233,8 @@ def _end(
 
 def _leave_libvirt() -> None:
     """What its driver wrote ends with this program, however that ends."""
-    if "lab.hypervisor.connection" in sys.modules:
-        from lab.hypervisor.connection import leave_driver
+    if "lab.hypervisor.domains.connection" in sys.modules:
+        from lab.hypervisor.domains.connection import leave_driver
 
         leave_driver()
 

@@ -12,7 +12,7 @@ import pytest
 
 from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.domain import DirectBoot, Disk, Interface, MachineSpec, Port, domain_xml, ports
+from lab.hypervisor.domains.domain import DirectBoot, Disk, Interface, MachineSpec, Port, domain_xml, ports
 from lab.hypervisor.kinds import MICROVM, PC, Console, Design, Firmware, MachineType
 from lab.model import Accelerator, FileSystem
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
-from lab.hypervisor import connection
-from lab.hypervisor.connection import Domain
+from lab.hypervisor.domains import connection
+from lab.hypervisor.domains.connection import Domain
 
 
 def domain(monkeypatch: pytest.MonkeyPatch, states: list[str]) -> tuple[Domain, list[str]]:

@@ -12,7 +12,7 @@ import pytest
 
 from lab.errors import LabError
 from lab.host import ownspace
-from lab.hypervisor.domain import DirectBoot, Disk, MachineSpec
+from lab.hypervisor.domains.domain import DirectBoot, Disk, MachineSpec
 from lab.hypervisor.jail import orders as module
 from lab.hypervisor.jail.orders import orders, write_orders
 from lab.hypervisor.kinds import MachineType

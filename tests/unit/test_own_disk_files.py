@@ -21,7 +21,7 @@ from lab.experiment.scenarios.scenario import load
 from lab.host.cgroup.control import ControlGroup
 from lab.hypervisor.disks.machine import DiskRequest, specification
 from lab.hypervisor.disks.own import DiskFile, OwnDisk, examine, is_disk, require_used
-from lab.hypervisor.domain import CONSOLE, DiskFormat, Interface, domain_xml
+from lab.hypervisor.domains.domain import CONSOLE, DiskFormat, Interface, domain_xml
 from lab.hypervisor.jail.orders import orders
 from lab.hypervisor.kinds import Devices
 from lab.model import Accelerator, LogReadiness, TcpReadiness

@@ -24,7 +24,7 @@ import pytest
 from lab.backends.support.vmm import vmm_filter
 from lab.host.clock import Timeline
 from lab.hypervisor.accelerator import find_accelerator
-from lab.hypervisor.connection import Hypervisor
+from lab.hypervisor.domains.connection import Hypervisor
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.kinds import MICROVM

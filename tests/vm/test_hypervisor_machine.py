@@ -21,7 +21,7 @@ from lab.errors import LaunchError, LimitError
 from lab.host.clock import Timeline
 from lab.hypervisor import running
 from lab.hypervisor.accelerator import find_accelerator
-from lab.hypervisor.connection import Hypervisor
+from lab.hypervisor.domains.connection import Hypervisor
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
 from lab.hypervisor.guest.grub import BIOS
 from lab.hypervisor.guest.handover import Handover

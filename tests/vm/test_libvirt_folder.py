@@ -19,7 +19,7 @@ LAB = Path(sys.executable).with_name("lab")
 TWO_SITES = """
 import sys
 from lab.backends.site import Site
-from lab.hypervisor.connection import _driver
+from lab.hypervisor.domains.connection import _driver
 with Site.open() as first:
     first.hypervisor
     second = Site.open()

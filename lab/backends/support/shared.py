@@ -26,7 +26,7 @@ from lab.host.session.ledger import Resource, ResourceKind, Session, clean_stale
 from lab.model import Accelerator
 
 if TYPE_CHECKING:  # imported when needed: the launcher starts while this process is still small
-    from lab.hypervisor.connection import Hypervisor
+    from lab.hypervisor.domains.connection import Hypervisor
     from lab.images.store import Store
     from lab.network.dhcp import DhcpServer
     from lab.network.network import Network
@@ -189,7 +189,7 @@ class SharedParts:
         with self._lock:
             if self._hypervisor is None:
                 from lab.backends.support.vmm import vmm_filter
-                from lab.hypervisor.connection import Hypervisor
+                from lab.hypervisor.domains.connection import Hypervisor
 
                 opened = Hypervisor.open(home=self.home, seccomp=vmm_filter())
                 self._hypervisor = self._stack.enter_context(opened)

@@ -29,7 +29,7 @@ from lab.backends.usermode.place import Boot
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.hypervisor.channels.ports import Channels
-from lab.hypervisor.domain import CONSOLE, ports
+from lab.hypervisor.domains.domain import CONSOLE, ports
 from lab.hypervisor.running import RunningGuest
 from lab.inside import build
 from lab.model import Limits, Phase

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from lab.host import private
 from lab.host.clock import Timeline, now
 from lab.hypervisor.channels.bounded import BoundedLog
-from lab.hypervisor.domain import CONSOLE, Port
+from lab.hypervisor.domains.domain import CONSOLE, Port
 from lab.model import Phase
 
 VMM = "vmm"

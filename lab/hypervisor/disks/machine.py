@@ -25,14 +25,14 @@ from lab.host.survey.checks import OVMF
 from lab.host.units import format_bytes
 from lab.hypervisor.boot import Boot
 from lab.hypervisor.channels.ports import Channels
-from lab.hypervisor.connection import Domain, Hypervisor
 from lab.hypervisor.disks.own import OwnDisk
-from lab.hypervisor.domain import CONSOLE, Disk, Interface, MachineSpec, domain_xml
+from lab.hypervisor.domains.connection import Domain, Hypervisor
+from lab.hypervisor.domains.domain import CONSOLE, Disk, Interface, MachineSpec, domain_xml
+from lab.hypervisor.domains.launch import launch
 from lab.hypervisor.ending import take_down
 from lab.hypervisor.jail.confinement import require_confined
 from lab.hypervisor.jail.orders import write_orders
 from lab.hypervisor.kinds import Devices, MachineType
-from lab.hypervisor.launch import launch
 from lab.model import Accelerator, Phase
 
 OVERLAY = "overlay.qcow2"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lab.errors import LabError, UsageError
 from lab.hypervisor.disks.qcow2 import MAGIC, read_header
-from lab.hypervisor.domain import DiskFormat
+from lab.hypervisor.domains.domain import DiskFormat
 
 SUFFIXES = {".qcow2": DiskFormat.QCOW2, ".raw": DiskFormat.RAW, ".img": DiskFormat.RAW}
 OTHERS = (  # offset, what a file of that kind has there, what it is

@@ -15,7 +15,7 @@ from ipaddress import IPv4Interface
 from itertools import chain
 
 from lab.host.execution import terminals
-from lab.hypervisor.domain import Port, ports
+from lab.hypervisor.domains.domain import Port, ports
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.kinds import Design, MachineType, UserSpace
 from lab.model import FileSystem, Process, TerminalSize

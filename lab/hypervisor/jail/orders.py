@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.host import ownspace, privilege
-from lab.hypervisor.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
+from lab.hypervisor.domains.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
 from lab.hypervisor.jail.confinement import users_inside
 from lab.model import Accelerator
 

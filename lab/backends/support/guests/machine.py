@@ -173,7 +173,7 @@ class MachineBackend(SiteBackend):
     def _start(
         self, request: LaunchRequest, resources: InstanceResources, timeline: Timeline, snapshot: Snapshot | None
     ) -> Machine:
-        from lab.hypervisor.domain import Interface
+        from lab.hypervisor.domains.domain import Interface
         from lab.hypervisor.machine import Machine
         from lab.images.disk import image_disk
         from lab.runtime.plan import Before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.host.syscalls import CLONE_NEWNET, setns
-from lab.hypervisor.connection import Domain, Hypervisor
+from lab.hypervisor.domains.connection import Domain, Hypervisor
 
 
 def launch(hypervisor: Hypervisor, xml: str, network_namespace: int | None) -> Domain:

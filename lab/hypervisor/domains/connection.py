@@ -34,7 +34,7 @@ import libvirt_qemu
 from lab.errors import BackendUnavailable, LabError
 from lab.host.cgroup.systemd import keep_off_the_bus
 from lab.host.session.ledger import Session
-from lab.hypervisor import ownrun
+from lab.hypervisor.domains import ownrun
 from lab.hypervisor.emulator import find_qemu, install_emulator
 
 log = logging.getLogger(__name__)
