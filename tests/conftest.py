@@ -258,6 +258,16 @@ def failure(argv: list[str]) -> str:
     return "" if done.returncode == 0 else lines[-1]
 
 
+@pytest.fixture
+def same_host() -> Iterator[None]:
+    """The host is after the test as it was before it."""
+    from host_state import assert_unchanged, snapshot
+
+    before = snapshot()
+    yield
+    assert_unchanged(before)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def brought_backends_are_forgotten() -> Iterator[None]:
     """What a file's tests brought (a disk, a runtime of one's own) is a backend to the rest of its process."""

@@ -16,11 +16,15 @@ import pytest
 from dockering import Docker, Engine
 from escaping import Ask
 from running import Output, Ran, Run, Start
+from tiny import tiny_image
+from usable import unchanged_host
 
 from lab.backends.engine import dockerd
+from lab.backends.site import Site
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Hierarchies, Unused, make_room
 from lab.host.clock import Timeline
+from lab.images.store import Image
 from lab.model import Limits, Process
 from lab.runtime import bundle
 from lab.runtime.config.model import Config
@@ -65,6 +69,18 @@ def escape_root() -> Iterator[Path]:
         source = Path(__file__).with_name("escapes.c")
         subprocess.run([*command, "-o", root / "bin" / "escape", source], check=True, timeout=250)
         yield root
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """One for a module; the host is after it as it was before it."""
+    with unchanged_host("") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def image(site: Site) -> Image:
+    return tiny_image(site.store)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
 from tiny import fill, tiny_image
-from usable import trouble, unchanged_host
+from usable import heard_until, trouble, unchanged_host
 
 from lab.backends.bubble.sandbox import Sandbox
 from lab.backends.bwrap import Bwrap
@@ -174,25 +174,17 @@ def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Ima
         script = "tty; stty size; read line; echo got $line; sleep 600"
         more = {"terminal": TerminalSize(rows=33, columns=77), "stdin": theirs.fileno(), "stdout": theirs.fileno()}
         with launch(site, image, script, tmp_path, uid=4321, **more) as instance:
-            assert "/dev/pts/0" in _until(ours, "33 77")
+            assert "/dev/pts/0" in heard_until(ours, "33 77")
             ours.sendall(b"word\n")
-            _until(ours, "got word")
+            heard_until(ours, "got word")
             begun = instance.begin(
                 ["sh", "-c", "stty size; echo end"],
                 stdin=None, stdout=theirs.fileno(), stderr=theirs.fileno(),
                 terminal=TerminalSize(rows=11, columns=22),
             )  # fmt: skip
-            assert "11 22" in _until(ours, "end")
+            assert "11 22" in heard_until(ours, "end")
             assert begun.wait(120) == 0
             begun.close()
-
-
-def _until(end: socket.socket, word: str) -> str:
-    end.settimeout(120)
-    text = ""
-    while word not in text:
-        text += end.recv(4096).decode()
-    return text
 
 
 def test_what_is_typed_reaches_it_without_a_terminal(site: Site, image: Image, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
 from killed import check_a_killed_lab_leaves_nothing
 from tiny import tiny_image
-from usable import trouble, unchanged_host
+from usable import heard_until, trouble, unchanged_host
 
 from lab import record
 from lab.backends.gvisor import Gvisor
@@ -217,26 +217,18 @@ def test_a_terminal_for_the_application_and_for_a_command(site: Site, image: Ima
         script = "test -t 0 && echo terminal; stty size; read line; echo got $line; sleep 600"
         more = {"terminal": size, "stdin": theirs.fileno(), "stdout": theirs.fileno()}
         with launch(site, image, script, tmp_path, **more) as instance:
-            said = _until(ours, "33 77")
+            said = heard_until(ours, "33 77")
             assert "terminal" in said
             ours.sendall(b"word\n")
-            assert "got word" in _until(ours, "got word")
+            assert "got word" in heard_until(ours, "got word")
             begun = instance.begin(
                 ["sh", "-c", "stty size; echo end"],
                 stdin=None, stdout=theirs.fileno(), stderr=theirs.fileno(),
                 terminal=TerminalSize(rows=11, columns=22),
             )  # fmt: skip
-            assert "11 22" in _until(ours, "end")
+            assert "11 22" in heard_until(ours, "end")
             assert begun.wait(120) == 0
             begun.close()
-
-
-def _until(end: socket.socket, word: str) -> str:
-    end.settimeout(120)
-    text = ""
-    while word not in text:
-        text += end.recv(4096).decode()
-    return text
 
 
 HELD_BACK = ("mount", "mount-namespace", "set-hostname")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import contract
 import pytest
 from host_state import assert_unchanged, snapshot, wait_until
-from tiny import tiny_image
 
 from lab.backends.reference import Reference
 from lab.backends.registry import available
@@ -27,19 +26,6 @@ ON_HOST = [
     kind.name for kind in available() if kind.kernel is Kernel.HOST and not (kind.stack and kind.stack.is_engine)
 ]
 """Docker and podman have modules of their own: test_backends_docker.py, test_backends_podman.py."""
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    before = snapshot()
-    with Site.open() as opened:
-        yield opened
-    assert_unchanged(before)
-
-
-@pytest.fixture(scope="module")
-def image(site: Site) -> Image:
-    return tiny_image(site.store)
 
 
 @pytest.fixture(params=ON_HOST)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import contract
@@ -40,14 +40,6 @@ def usable(missing: Callable[[str], None], other: str) -> None:
     for check in find(other).check():
         if not check.ok:
             missing(f"{check.name} ({check.found})")
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    before = snapshot()
-    with Site.open() as opened:
-        yield opened
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from comparing import check_run, compare, make_scenario, only_run
-from host_state import assert_unchanged, snapshot, wait_until
+from host_state import wait_until
 
 from lab.analysis.checks.caches import in_words, remarks, starts
 from lab.host import ksm
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 SETTINGS = ("run", "pages_to_scan", "sleep_millisecs")
 
@@ -36,13 +38,6 @@ with Site.open() as site, ksm.on(site.session):
         print(*sorted(instance.cgroup.processes()), flush=True)
     sys.stdin.read()
 """
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 def test_cold_starts_fetch_from_the_disk_and_warm_ones_do_not(tmp_path: Path) -> None:

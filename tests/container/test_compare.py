@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from host_state import assert_unchanged, snapshot
 from lab.analysis import load
 from lab.analysis.checks.caches import starts
 
+pytestmark = pytest.mark.usefixtures("same_host")
+
 ARMS = {"process", "process#aa", "container"}
 BOOTS = ("--on", "process,container", "--metrics", "boot", "--blocks", "3")
 QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed", "7", "--idle", "0.2")
@@ -23,13 +24,6 @@ QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed",
 @pytest.fixture(scope="module")
 def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_scenario(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from comparing import compare, make_scenario, only_run
-from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
 from lab.results.store import RunFolder
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 QUICK = ("--on", "process,container", "--metrics", "boot,work", "--idle", "0.1s", "--blocks", "1", "--seed", "7")
 CLIENT = """
@@ -33,13 +33,6 @@ unit = "seconds"
 scale = 0.001
 pattern = 'slept ([0-9]+)'
 """
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 def scenario(folder: Path, work: str) -> Path:

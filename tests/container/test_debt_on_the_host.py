@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from comparing import compare, make_scenario, only_run
-from host_state import assert_unchanged, snapshot
 
 import lab
 from lab.analysis.debt import owed
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 ANSWER = """\
 #!/bin/sh
@@ -21,13 +21,6 @@ printf 'Content-Type: text/plain\\n\\nhello\\n'
 """Each answer is a process of its own: its page faults are in no other's count but the group's."""
 
 DEBT = ("--metrics", "boot,debt", "--idle", "0.2s", "--seed", "7")
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 @pytest.fixture(scope="module")

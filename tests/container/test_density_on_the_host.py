@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from comparing import LAB, make_scenario, only_run
-from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 
 @pytest.fixture(scope="module")
 def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_scenario(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 def density(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:

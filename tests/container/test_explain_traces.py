@@ -6,12 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from host_state import assert_unchanged, snapshot
 from tiny import tiny_image
 from traces import Line, parse, sentences, shown_in
 
@@ -20,6 +18,8 @@ from lab.cli.instances.explanations import EXPLANATIONS, HELPER, SURROUNDINGS
 from lab.images.store import Store
 from lab.runtime import container
 from lab.runtime.plan import Before, Step
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
 PAGE = Path(__file__).parents[2] / "docs" / "how-a-container-starts.md"
@@ -30,13 +30,6 @@ OPTIONAL = {Step.HOOKS, Step.CONSOLE, Step.START_HOOKS}
 @pytest.fixture(scope="module", autouse=True)
 def image(lab_home: Path) -> str:
     return tiny_image(Store.open(lab_home)).name
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 def explained(backend: str, *command: str) -> subprocess.CompletedProcess[str]:

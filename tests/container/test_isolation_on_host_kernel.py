@@ -6,14 +6,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import contract
 import pytest
-from host_state import assert_unchanged, snapshot, wait_until
-from tiny import tiny_image
+from host_state import wait_until
 
 from lab.backends.registry import available
 from lab.backends.site import Site
@@ -40,19 +39,6 @@ CERTAIN |= {"device-nodes", "hypervisor-bit", "interfaces", "host-loopback", "pa
 CERTAIN |= {"network-settings", "fine-clock", "processor-times", "inotify-instances", "ipc-objects", "thread-table"}
 CERTAIN |= {"release-agent", "kernel-messages"}
 CERTAIN |= {"file-table", "directory-entries", "disk-space", "shared-memory-space", "open-files-limit"}
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    before = snapshot()
-    with Site.open() as opened:
-        yield opened
-    assert_unchanged(before)
-
-
-@pytest.fixture(scope="module")
-def image(site: Site) -> Image:
-    return tiny_image(site.store)
 
 
 def asked(site: Site, name: str, image: Image, logs: Path, missing: Callable[[str], None]) -> dict[str, Observation]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from comparing import LAB, make_scenario, only_run
-from host_state import assert_unchanged, snapshot
 
 from lab.analysis import load
 from lab.runtime.process import landlock
 from lab.studies.ladder.analyse import START, costs, rows
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 PROBES = "host-processes,core-pattern,mount,keyrings,boot-id"
 STEPS = ("mounts", "pid", "net", "ipc-uts", "user", "cgroup", "limits", "capabilities", "seccomp", "masks")
@@ -22,13 +22,6 @@ LAST = ("no-new-privs", "landlock")
 @pytest.fixture(scope="module")
 def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_scenario(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 def ladder(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:

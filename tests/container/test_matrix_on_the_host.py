@@ -6,13 +6,13 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comparing import LAB, make_scenario
-from host_state import assert_unchanged, snapshot
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 BACKENDS = "process,container"
 QUICK = "container"
@@ -28,13 +28,6 @@ TAKES_40_MIB = 'CMD ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=40M count=1"]'
 WRONG = READINESS + '[work]\nbeside = "wget -q -O - http://{address}:{port}/index.html"\nexpect = "good bye"\n'
 DEAF = READINESS + "[limits]\npids = 64\n"
 TRAPPED = 'CMD ["sh", "-c", "trap : TERM; httpd -p 8000 -h /srv; while :; do sleep 1; done"]'
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 def scenario(folder: Path, settings: str = "", command: str = "", build: str = "") -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import contract
 import pytest
-from host_state import assert_unchanged, snapshot
 from tiny import GREETING, tiny_image
 
 from lab.backends.site import Site
@@ -32,14 +31,6 @@ SCENARIO = Scenario(
 
 FINE_SECONDS = 0.005
 STARTS = 30
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    before = snapshot()
-    with Site.open() as opened:
-        yield opened
-    assert_unchanged(before)
 
 
 @pytest.mark.parametrize("name", ["process", "container"])

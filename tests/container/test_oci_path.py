@@ -63,14 +63,6 @@ def installed(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    before = snapshot()
-    with Site.open() as opened:
-        yield opened
-    assert_unchanged(before)
-
-
-@pytest.fixture(scope="module")
 def image(site: Site) -> Image:
     built = tiny_image(site.store)
     site.backend("runc").prepare(built)

@@ -6,28 +6,21 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from applications import make, make_introduction
 from comparing import compare, only_run
-from host_state import assert_unchanged, snapshot
 from told import tells
 
 from lab.analysis import Loaded, load
 from lab.model import Milestone
 from lab.results.record import Status
 
+pytestmark = pytest.mark.usefixtures("same_host")
+
 QUICK = ("--on", "container", "--blocks", "1", "--idle", "0.2")
 ANSWERED = re.compile(r"first (correct )?(answer|response)")
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 def measured(folder: Path, results: Path, *words: str, code: int = 0) -> tuple[Loaded, str, str]:

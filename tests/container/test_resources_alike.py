@@ -12,8 +12,7 @@ from pathlib import Path
 import contract
 import pytest
 from bundles import Bundle, configuration, program
-from host_state import assert_unchanged, groups_named, snapshot
-from tiny import tiny_image
+from host_state import groups_named
 
 from lab.backends.registry import find
 from lab.backends.site import Site
@@ -41,19 +40,6 @@ FILES = (
     "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.rt_period_us", "cpu.idle", "cpu.weight", "cpu.max.burst",
 )  # fmt: skip
 WAYS = ("process", "container", "userns", "runc", "crun")
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    before = snapshot()
-    with Site.open() as opened:
-        yield opened
-    assert_unchanged(before)
-
-
-@pytest.fixture(scope="module")
-def image(site: Site) -> Image:
-    return tiny_image(site.store)
 
 
 def held(group: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -36,3 +37,12 @@ def unchanged_host(lacking: str) -> Iterator[Site]:
     with Site.open() as opened:
         yield opened
     assert_unchanged(before)
+
+
+def heard_until(end: socket.socket, word: str) -> str:
+    """What comes from the other end until it has said ``word``."""
+    end.settimeout(120)
+    text = ""
+    while word not in text:
+        text += end.recv(4096).decode()
+    return text

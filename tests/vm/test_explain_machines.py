@@ -6,12 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from host_state import assert_unchanged, snapshot
 from tiny import tiny_image
 from traces import parse, sentences, shown_in
 
@@ -19,6 +17,8 @@ from lab.cli.instances.explanations import EXPLANATIONS
 from lab.hypervisor.boot import Boot
 from lab.images.store import Store
 from lab.runtime.plan import Before
+
+pytestmark = pytest.mark.usefixtures("same_host")
 
 LAB = [sys.executable, "-m", "lab.cli.main", "run", "tiny", "--explain"]
 GRACE_SECONDS = 100
@@ -35,13 +35,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-a-vm-starts.md"
 @pytest.fixture(scope="module", autouse=True)
 def image(lab_home: Path) -> str:
     return tiny_image(Store.open(lab_home)).name
-
-
-@pytest.fixture(autouse=True)
-def same_host() -> Iterator[None]:
-    before = snapshot()
-    yield
-    assert_unchanged(before)
 
 
 @pytest.mark.parametrize("backend", ["microvm", "vm"])
