@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lab.commands.options.conditions import CONDITION_HOLDS, FailIf, check, read, require_of
 from lab.commands.output import JsonTo, write_json
 from lab.host.units import parse_words
 
@@ -25,14 +26,7 @@ def report(
         str,
         typer.Option("--hide", metavar="results", help="Write predict.html: axes, backends, questions, no result."),
     ] = "",
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-if",
-            metavar="CONDITION",
-            help="End with exit code 3 when it surely holds: 'boot.ratio(container, process) > 2'.",
-        ),
-    ] = None,
+    fail_if: FailIf = None,
     root: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are looked up by name.")] = Path(
         "results"
     ),
@@ -43,7 +37,6 @@ def report(
     It needs no root, no hypervisor and no network. With --json, what the report says: an object, or of several runs
     an array of them.
     """
-    from lab.commands.options.conditions import CONDITION_HOLDS, check, read, require_of
     from lab.errors import UsageError
     from lab.results.store import RunFolder, locate, own_copy
     from lab.studies.registry import study_of

@@ -5,13 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from lab.analysis.questions.conditions import Condition
     from lab.experiment.plan import PlannedArm
     from lab.model import Scenario
 
+
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="CONDITION",
+        help="End with exit code 3 when it surely holds: 'boot.ratio(container, process) > 2'.",
+    ),
+]
 
 CONDITION_HOLDS = 3
 """The exit code of a command of which a condition held; 1 is a failure, 2 a command that can't be meant."""

@@ -16,7 +16,7 @@ from lab.commands.completion import complete_backends, complete_factor, complete
 from lab.commands.measuring import RESULTS, Out, choose_backends, limit, set_up
 from lab.commands.options.application import BuildArgument, Port, Ready, Secret, asked
 from lab.commands.options.brought import Brought, require_same_programs
-from lab.commands.options.conditions import CONDITION_HOLDS, check, read, require
+from lab.commands.options.conditions import CONDITION_HOLDS, FailIf, check, read, require
 from lab.commands.options.disks import Backing, DiskFormat
 from lab.commands.options.placing import AUTO, Placing, again, reserved
 from lab.commands.output import JsonTo
@@ -148,14 +148,7 @@ def compare(
     ] = None,
     out: Out = RESULTS,
     as_json: JsonTo = "",
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-if",
-            metavar="CONDITION",
-            help="End with exit code 3 when it surely holds: 'boot.ratio(container, process) > 2'.",
-        ),
-    ] = None,
+    fail_if: FailIf = None,
     resume: Annotated[
         str,
         typer.Option(
