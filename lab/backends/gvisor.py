@@ -16,8 +16,10 @@ from lab import record
 from lab.backends.reference import Reference, binary_knob
 from lab.backends.sentry import origin, platforms
 from lab.backends.sentry.platforms import PLATFORM
+from lab.backends.support.host import OWN_ROOT
 from lab.backends.support.programs.binary import BINARY, Binary, locate, look_at
 from lab.errors import BackendUnavailable, LabError, UsageError
+from lab.host import privilege
 from lab.instance import NO_KNOBS, LaunchRequest, Parity, Survivor
 from lab.model import Check, Kernel
 
@@ -34,6 +36,7 @@ FIXED = (
     "--network=sandbox",  # its own, over the interface that it finds in the namespace
     "--overlay2=none",  # writes go to lab's layer, as every backend's, not to a file of the Sentry's memory
 )
+UNGROUPED = "--ignore-cgroups"  # an ordinary user's is put into the groups that there are
 STATES = "runsc"
 KNOWN_OPTIONS = {"rro": "ro", "rnosuid": "nosuid", "rnodev": "nodev"}
 """Of what is mounted below, too: in the Sentry that is part of the one mount."""
@@ -47,6 +50,7 @@ class Gvisor(Reference):
     mechanism = (
         "a container whose system calls a kernel in user space answers: gVisor's Sentry, a program of the host"
     )
+    rootless = True
     kernel = Kernel.USER_SPACE
     order = 43
     program = origin.PROGRAM
@@ -72,6 +76,11 @@ class Gvisor(Reference):
             ): "System calls are caught by ptrace(2), which gVisor no longer advises.",
             (PLATFORM.name, platforms.KVM): "The application runs as a guest of KVM, with the Sentry as its kernel.",
         },
+        rootless=(
+            OWN_ROOT,
+            "The Sentry is in a user namespace of its own below lab's. runsc makes no control group: lab puts it "
+            "into the instance's, in which limits hold.",
+        ),
     )
 
     @classmethod
@@ -128,7 +137,8 @@ class Gvisor(Reference):
         from lab.backends.support.programs.ociprogram import Runtime
 
         platform = f"--platform={knobs.get(PLATFORM.name, PLATFORM.levels[0])}"
-        options, states = (*FIXED, platform), self.site.session.directory / STATES
+        own = (UNGROUPED,) if privilege.is_rootless() else ()
+        options, states = (*FIXED, *own, platform), self.site.session.directory / STATES
         return Runtime(binary=binary, keeps_to_v1=True, options=options, states=states)
 
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:

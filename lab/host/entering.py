@@ -123,29 +123,26 @@ def whole(first: int, count: int) -> list[str]:
     return ["1", str(first), str(count)]
 
 
-def join(pid: int, *, above: bool = False) -> None:
+def join(pid: int) -> None:
     """Become root of the user namespace in which ``pid`` is, one that `enter` made in another command of this user's;
-    ``above``: of the one around it, where ``pid`` is in a container with users of its own.
+    where ``pid`` is in one of a container's below that, the topmost that is not this process's own.
 
     Raises LabError.
     """
+    user = privilege.user_id()
     try:
         with ExitStack() as opened:
-            namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-            opened.callback(os.close, namespace)
-            if above:
-                namespace = fcntl.ioctl(namespace, NS_GET_PARENT)
-                opened.callback(os.close, namespace)
-            join_namespace(namespace)
+            own = Path("/proc/self/ns/user").stat()
+            namespace = above = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, above)
+            while not os.path.samestat(os.fstat(above), own):
+                namespace = above
+                above = fcntl.ioctl(namespace, NS_GET_PARENT)
+                opened.callback(os.close, above)
+            syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
     except OSError as error:
         raise LabError(f"the user namespace of process {pid} can't be joined: {error.strerror}") from error
-
-
-def join_namespace(namespace: int) -> None:
-    """The same by a descriptor of the namespace. Raises OSError."""
-    user = privilege.user_id()
-    syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
-    syscalls.unshare(syscalls.CLONE_NEWNS)
     _announce(user)
     if ownspace.has_ids():
         _leave_groups()

@@ -108,8 +108,9 @@ def test_a_detached_instance_is_asked_from_outside_its_namespace(student: Studen
     student.must("rm", "web")
 
 
-def test_a_new_supervisor_joins_the_namespace_of_the_old_one(student: Student) -> None:
-    student.must("run", "-d", "--name", "orphan", "small", "--", "sleep", "4714")
+@pytest.mark.parametrize("backend", ["container", "userns"])
+def test_a_new_supervisor_joins_the_namespace_of_the_old_one(student: Student, backend: str) -> None:
+    student.must("run", "-d", "--on", backend, "--name", "orphan", "small", "--", "sleep", "4714")
     student.kill("lab.supervisor")
     assert "supervisor lost" in student.must("ps")
     assert student.must("exec", "orphan", "--", "id", "-u").strip() == "0"

@@ -286,7 +286,7 @@ def test_a_namespace_without_lab_s_mark_is_left_alone(monkeypatch: pytest.Monkey
     monkeypatch.setattr(strays, "is_of_this_boot", lambda folder: True)
     monkeypatch.setattr(strays, "runtime_root", lambda: tmp_path)
     monkeypatch.setattr(strays, "_namespaces", lambda folder: {own})
-    monkeypatch.setattr(strays, "_kill", lambda pid, namespace: killed.append(pid))
+    monkeypatch.setattr(strays, "_kill", lambda pid, *_: killed.append(pid))
     monkeypatch.setattr(strays, "KILL_SECONDS", 0.5)
     strays.end_strays()
     assert killed == []

@@ -57,6 +57,7 @@ class SentryContainer(OciContainer):
     """A container whose system calls gVisor answers."""
 
     creating = ("run", "--detach", PASSED)
+    namespaces = ()  # those of the application are the Sentry's to know
     leaves_others = True  # the gofer, and where the application ends at once, the processes that it ran in
 
     @classmethod

@@ -46,6 +46,7 @@ class Group:
         self.places = tuple(places)
         self._first = -1
         self._company: tuple[str, ...] = ()
+        self._beside: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"Group({self.path!r})"
@@ -180,7 +181,8 @@ class Group:
         if self._first > 0 and not self.places:
             from lab.host.cgroup import descent  # for an ordinary user without groups
 
-            return descent.company(self._first, self._company)
+            families = map(descent.family, self._beside)
+            return descent.company(self._first, self._company).union(*families)
         return cgroupfs.processes(self.directories)
 
     def living(self) -> set[int]:
@@ -190,11 +192,12 @@ class Group:
             raise GroupGone(f"nothing runs in {self.path}")
         return found
 
-    def follow(self, first: int, company: Iterable[str] = ()) -> None:
-        """Where the group is in no hierarchy, its processes are from now on those that descend from ``first``, and
-        those that share ``company`` with it: namespaces made for it, as `descent.company` has them.
+    def follow(self, first: int, company: Iterable[str] = (), beside: Iterable[int] = ()) -> None:
+        """Where the group is in no hierarchy, its processes are from now on those that descend from ``first`` or from
+        one ``beside`` it, and those that share ``company`` with it: namespaces made for it, as `descent.company` has
+        them.
         """
-        self._first, self._company = first, tuple(company)
+        self._first, self._company, self._beside = first, tuple(company), tuple(beside)
 
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Stop every process in the group where it stands; returns when all have stopped. Where one does not in time

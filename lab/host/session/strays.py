@@ -11,13 +11,14 @@ ids in two parts, parted at random. A namespace without a range has no such mark
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lab.host import procstat
@@ -26,6 +27,7 @@ from lab.host.session import ledger
 from lab.host.session.ledger import Resource, ResourceKind, is_of_this_boot, resources, stale_sessions
 
 KILL_SECONDS = 10.0
+NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 PARENT = 1  # of the fields behind the program's name: proc_pid_stat(5)
 MARKED = 3
 """Lines of a name: the number, root, and one part of a range; whatever has more is marked."""
@@ -50,9 +52,9 @@ def main(arguments: list[str]) -> int:
     if folder in stale and own not in _living(stale):
         kept = _ancestors()
         deadline = time.monotonic() + KILL_SECONDS
-        while (found := _within({own}).keys() - kept) and time.monotonic() < deadline:
+        while (found := _within({own}, _seen_from_inside).keys() - kept) and time.monotonic() < deadline:
             for pid in found:
-                _kill(pid, own)
+                _kill(pid, own, _seen_from_inside)
     return ledger.main(arguments)
 
 
@@ -76,9 +78,9 @@ def end_strays() -> None:
     dead = {name for folder in stale for name in _namespaces(folder)}
     names = {name for name in dead - _living(stale) if len(name.splitlines()) > MARKED}
     deadline = time.monotonic() + KILL_SECONDS
-    while (found := _within(names)) and time.monotonic() < deadline:
+    while (found := _within(names, _seen_from_outside)) and time.monotonic() < deadline:
         for pid, namespace in found.items():
-            _kill(pid, namespace)
+            _kill(pid, namespace, _seen_from_outside)
 
 
 def _living(stale: Sequence[Path]) -> set[str]:
@@ -90,14 +92,44 @@ def _namespaces(session: Path) -> set[str]:
     return {one.name for one in resources(session) if one.kind is ResourceKind.NAMESPACE}
 
 
-def _within(names: set[str]) -> dict[int, str]:
-    """The living processes in these namespaces, each with its own."""
+def _within(names: set[str], names_of: NamesOf) -> dict[int, str]:
+    """The living processes in these namespaces, or in one below them, each with the one."""
     found = {}
     for place in Path("/proc").glob("[1-9]*") if names else ():
         with suppress(OSError):
-            if (namespace := _namespace_of(place.name)) in names:
-                found[int(place.name)] = namespace
+            if own := names & names_of(place.name):
+                found[int(place.name)] = own.pop()
     return found
+
+
+def _seen_from_inside(pid: str) -> set[str]:
+    """This process's own namespace's name, if process ``pid`` is in it or in one below it, as gVisor's Sentry is.
+    Asked in it, so that its number is nobody else's. Raises OSError.
+    """
+    own = Path("/proc/self/ns/user").stat().st_ino
+    return {own_namespace().name} if own in _numbers(pid) else set()
+
+
+def _seen_from_outside(pid: str) -> set[str]:
+    """The names that its namespace and those around it have, if their tables say the same. Raises OSError."""
+    _, *table = _namespace_of(pid).split("\n")
+    return {"\n".join([f"user:[{number}]", *table]) for number in _numbers(pid)}
+
+
+def _numbers(pid: str) -> list[int]:
+    """Of its user namespace, and of those around it as far as this process may see. Raises OSError."""
+    found = []
+    with ExitStack() as opened:
+        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(PermissionError):  # above this process's own
+            while True:
+                opened.callback(os.close, namespace)
+                found.append(os.fstat(namespace).st_ino)
+                namespace = fcntl.ioctl(namespace, NS_GET_PARENT)
+    return found
+
+
+NamesOf = Callable[[str], set[str]]
 
 
 def _namespace_of(pid: str) -> str:
@@ -107,12 +139,12 @@ def _namespace_of(pid: str) -> str:
     return "\n".join([str((place / "ns/user").readlink()), *(" ".join(line.split()) for line in table.splitlines())])
 
 
-def _kill(pid: int, namespace: str) -> None:
+def _kill(pid: int, namespace: str, names_of: NamesOf) -> None:
     """Through a pidfd, once it is sure that the number is still that of a process there."""
     with suppress(OSError):
         descriptor = os.pidfd_open(pid)
         try:
-            if _namespace_of(str(pid)) == namespace:
+            if namespace in names_of(str(pid)):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 select.select([descriptor], [], [], KILL_SECONDS)
         finally:

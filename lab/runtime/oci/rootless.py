@@ -117,7 +117,7 @@ def go_in(verb: str, entry: Entry) -> None:
 
     Raises LabError; what there is to complain of otherwise, the verb finds.
     """
-    from lab.host import entering, syscalls
+    from lab.host import entering
 
     hook = {"start": "poststart", "delete": "poststop"}.get(verb, "")
     if not is_outside() or (hook and not entry.hooks(hook)):
@@ -126,7 +126,7 @@ def go_in(verb: str, entry: Entry) -> None:
     with suppress(LabError):
         state = entry.read()
     if state is not None and state.lives():
-        entering.join(state.pid, above=bool(state.namespaces & syscalls.CLONE_NEWUSER))
+        entering.join(state.pid)
     elif verb == "delete":
         entering.become_root(entering.Ids(user=ownspace.user_id(), group=ownspace.group_id()))
 

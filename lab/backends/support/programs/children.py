@@ -145,10 +145,20 @@ def in_group(group: PurePath) -> set[int]:
     waits. No group lists a process that has ended, which still says in which of v2 it was (cgroups(7),
     "/proc/pid/cgroup"); those of v1 are forgotten.
     """
-    found, own = set(), os.getpid()
+    found = set()
+    for pid in own():
+        with suppress(OSError):
+            if _is_in(Path("/proc", str(pid)), group):
+                found.add(pid)
+    return found
+
+
+def own() -> set[int]:
+    """The children of this process, those that have ended and were not waited for as well."""
+    found = set()
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            if entry.name.isdigit() and int(procstat.fields(int(entry.name))[1]) == own and _is_in(entry, group):
+            if entry.name.isdigit() and int(procstat.fields(int(entry.name))[1]) == os.getpid():
                 found.add(int(entry.name))
     return found
 

@@ -75,6 +75,7 @@ class OciContainer:
     """One container of another's: what `lab.runtime.launcher.launcher.Container` is for lab's own runtime."""
 
     creating: ClassVar[tuple[str, ...]] = ("create", "--preserve-fds=1")  # the verb that makes it, and its options
+    namespaces: ClassVar[tuple[str, ...]] = tuple(OWN.values())  # that hold its processes and no others
     leaves_others: ClassVar[bool] = False  # the runtime leaves more than the application to this process
 
     def __init__(
@@ -163,7 +164,10 @@ class OciContainer:
         (verb, *options), pid_file = self.creating, self._place / "pid"
         words = self._words(verb, "--bundle", self._place, "--pid-file", pid_file, *options, self.name)
 
+        before = set[int]()
+
         def create() -> int:
+            before.update(children.own())
             pid = self._spawn(words, descriptors, root=root, contains=True)
             site.session.process(pid)
             return pid
@@ -175,12 +179,14 @@ class OciContainer:
                 f"{self.runtime} can't create container {self.name}: {self._complaint(code)}",
                 exit_code=RUNTIME_FAILED,
             )
+        if self.leaves_others and privilege.is_rootless():  # whom no group would tell later
+            self._orphans = children.own() - before - {pid_of(self._pidfd)}
         self._follow()
         self.timeline.mark(Phase.ISOLATED, at)
 
     def _follow(self) -> None:
-        """Where an ordinary user has been given no group: by its namespaces."""
-        self.cgroup.group.follow(pid_of(self._pidfd), OWN.values())
+        """Where an ordinary user has been given no group: by its namespaces and its descent."""
+        self.cgroup.group.follow(pid_of(self._pidfd), self.namespaces, self._orphans or ())
 
     def _spawn(
         self,
