@@ -17,6 +17,8 @@ from lab.model import Completed
 log = logging.getLogger(__name__)
 
 TAIL_LINES = 20
+SYSTEM_FOLDERS = "/usr/sbin:/sbin"
+"""Not in an ordinary user's PATH on Debian, yet mke2fs and ldconfig live there."""
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -34,9 +36,9 @@ def run(
 ) -> Completed:
     """Run ``argv`` to its end and return its output.
 
-    ``environment`` is added to lab's own, after ``LANG=C.UTF-8``. ``hint`` is the remedy to print if the
-    program is missing or fails, ``called`` what a complaint names where ``argv`` begins with a program in front
-    of the one that is meant. Raises CommandError when it is missing, exits with another code than 0
+    ``environment`` is added to lab's own, after ``LANG=C.UTF-8``; `SYSTEM_FOLDERS` end its PATH. ``hint`` is the
+    remedy to print if the program is missing or fails, ``called`` what a complaint names where ``argv`` begins with a
+    program in front of the one that is meant. Raises CommandError when it is missing, exits with another code than 0
     (unless ``check`` is False) or runs longer than ``timeout_seconds``. It is then killed, as when this process is
     interrupted, with all that it started: it is in a session of its own (setsid(2)).
     """
@@ -44,6 +46,7 @@ def run(
     name = called or words[0]
     log.debug("+ %s", shlex.join(words))
     merged = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **(environment or {})}
+    merged["PATH"] = f"{merged.get('PATH') or os.defpath}:{SYSTEM_FOLDERS}"
     try:
         process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=merged, cwd=directory,

@@ -34,6 +34,13 @@ def test_a_complaint_names_the_program_that_is_meant(script: str, seconds: float
     assert told.value.message.split()[0] == "mmdebstrap"
 
 
+def test_the_system_s_programs_are_found_whatever_the_caller_s_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By lab, and by what it starts."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert run(["mke2fs", "-V"], timeout_seconds=60).exit_code == 0
+    assert run(["sh", "-c", "exec mke2fs -V"], timeout_seconds=60).exit_code == 0
+
+
 def test_an_interruption_ends_what_the_command_started(tmp_path: Path) -> None:
     note = tmp_path / "pid"
 

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
+from lab.host import ownspace
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime import bundle
@@ -37,15 +38,13 @@ LIMITS = Limits(memory_bytes=64 << 20, cpus=1.5, pids=50)
 ROOT = DirectoryRoot(target="/root", source="/source")
 
 
-def plan_of(whole: Config, root: Operation = ROOT) -> Plan:
-    return translate.plan(
-        whole,
-        root,
-        name="c",
-        cgroups=CgroupsPlan(unified="/u", tasks=["/x"]),
-        cgroup_controllers=("memory",),
-        init=True,
-    )
+V1 = CgroupsPlan(unified="/u", tasks=["/x"])
+
+
+def plan_of(
+    whole: Config, root: Operation = ROOT, cgroups: CgroupsPlan = V1, controllers: tuple[str, ...] = ("memory",)
+) -> Plan:
+    return translate.plan(whole, root, name="c", cgroups=cgroups, cgroup_controllers=controllers, init=True)
 
 
 def test_what_is_written_is_read_again() -> None:
@@ -170,6 +169,24 @@ def test_mounts_are_described_and_survive_json() -> None:
     assert "sysfs on /sys read-only" in lines
     assert "/etc/hosts on /etc/hosts read-only" in lines
     assert "cgroups on /sys/fs/cgroup: memory cpu" in lines
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "controllers", "shown"),
+    [
+        (V1, ("memory",), "CgroupView"),
+        (CgroupsPlan(unified="/u", tasks=[]), (), "CgroupView"),  # cgroup v2
+        (CgroupsPlan(unified="", tasks=[]), (), "FileSystem"),
+    ],
+)
+def test_an_ordinary_user_s_container_is_shown_its_group_where_it_has_one(
+    monkeypatch: pytest.MonkeyPatch, cgroups: CgroupsPlan, controllers: tuple[str, ...], shown: str
+) -> None:
+    """Else it would see its user's."""
+    whole = bundle.container_config(PROCESS)
+    monkeypatch.setattr(ownspace, "here", lambda: True)
+    mounts = plan_of(whole, cgroups=cgroups, controllers=controllers).mounts
+    assert [one["operation"] for one in mounts if one["target"] == "/sys/fs/cgroup"] == [shown], mounts
 
 
 def test_bundle_for_another_runtime(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lab.errors import CommandError
 from lab.host import ownspace, privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.hierarchy import Hierarchies
-from lab.host.command import run
+from lab.host.command import SYSTEM_FOLDERS, run
 from lab.host.cpulist import listed
 from lab.host.home import home
 from lab.host.placement import topology
@@ -29,7 +29,6 @@ GIB = 1024**3
 FREE_DISK_BYTES = 4 * GIB  # Debian's root twice, the guest's disk, one scenario's layers and a run's logs
 FREE_MEMORY_BYTES = 1 * GIB  # two guests of the default size and the harness
 TRY_SECONDS = 20.0
-SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not in every user's PATH, yet mke2fs lives there
 ALL = ("all",)
 """In ``Check.required_by``: no backend works without it."""
 

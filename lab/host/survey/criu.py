@@ -9,12 +9,11 @@ from functools import cache
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.host.command import run
+from lab.host.command import SYSTEM_FOLDERS, run
 from lab.host.home import home
 from lab.model import Check
 
 SECONDS = 30.0
-SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not in every user's PATH
 RUN = Path("/run")
 CACHE = RUN / "criu.kdat"
 """What criu has found out about the kernel it writes there, for the next time, whoever asked and whatever was allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,9 +14,6 @@ FIRST_USER = 2_000_000_000  # jail.c: a QEMU's user is this and its pid
 SECCOMP_MODE_FILTER = "2"
 FILTERS = 2  # lab's and QEMU's own
 MOST_ALONE = 3  # users: root, and one each for an image and a QEMU
-
-
-OVERFLOW_GROUP = 65_534  # /proc/sys/kernel/overflowgid: user_namespaces(7)
 
 
 def users_inside() -> tuple[int, int]:
@@ -74,14 +72,15 @@ class Confinement:
         )
 
     def holds_for(self, pid: int) -> bool:
-        """Whether it is what jail.c makes of process ``pid``, with QEMU's own filter besides. Of an ordinary user's
-        groups, which may be kept, none has a number in lab's namespace.
+        """Whether it is what jail.c makes of process ``pid``, with QEMU's own filter besides. An ordinary user's
+        has the groups that lab itself has kept, all or none: the user's own, which is root's in lab's namespace, and
+        others, which have no number in there.
         """
         own = (user_of(pid),) * 4
-        nobodys = {OVERFLOW_GROUP} if ownspace.here() else set()
+        kept = set(os.getgroups()) if ownspace.here() else set()
         return (
             (self.users, self.groups) == (own, own)
-            and set(self.supplementary) <= nobodys
+            and set(self.supplementary) <= kept
             and self.capabilities == 0
             and self.no_new_privs
             and self.filters >= FILTERS

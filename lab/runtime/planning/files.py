@@ -43,19 +43,21 @@ def operations(
     *,
     bundle: str = "",
     cgroup_directories: Mapping[str, str] | None = None,
+    grouped: bool = True,
 ) -> list[Operation]:
     """The mounts, in order; a tmpfs on /dev gets the default nodes right after it, linux.devices come last.
 
     Relative sources are below ``bundle``. ``cgroup_directories`` are the container's groups by controller, or the
     one of v2 by "": what a container without a cgroup namespace is shown. Controllers with the same directory are
-    mounted together. Raises UsageError for what can't be meant.
+    mounted together. An ordinary user's without a group of its own, not ``grouped``, is shown none: it would see the
+    user's. Raises UsageError for what can't be meant.
     """
     found: list[Operation] = []
     kinds = {space.type for space in config.linux.namespaces}
     bound = "user" in kinds or ownspace.here()
     for number, mount in enumerate(config.mounts):
         path = f"mounts[{number}]"
-        if mount.type in ("cgroup", "cgroup2") and ownspace.here() and not (cgroup_controllers or cgroup_directories):
+        if mount.type in ("cgroup", "cgroup2") and ownspace.here() and not grouped:
             found.append(_no_groups(mount))
         elif mount.type in ("cgroup", "cgroup2"):
             if "cgroup" not in kinds and not cgroup_directories:

@@ -99,7 +99,13 @@ def plan(
             raise schema.error("linux.namespaces", "has no new mount namespace, in which the layers are put together")
         enter = Enter.IN_PLACE
     made = {space.type for space in linux.namespaces if not space.path}
-    mounted = operations(config, cgroup_controllers, bundle=bundle, cgroup_directories=cgroup_directories)
+    mounted = operations(
+        config,
+        cgroup_controllers,
+        bundle=bundle,
+        cgroup_directories=cgroup_directories,
+        grouped=bool(cgroups.unified or cgroups.tasks),
+    )
     return Plan(
         name=name,
         clone_flags=sum(NAMESPACES[kind] for kind in made if kind not in NOT_BY_CLONE),

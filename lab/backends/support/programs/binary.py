@@ -23,7 +23,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from lab.errors import LabError, UsageError
-from lab.host.survey.checks import SYSTEM_FOLDERS
+from lab.host.command import SYSTEM_FOLDERS
 from lab.host.survey.facts import find_version
 
 BINARY = "binary"

@@ -1,0 +1,53 @@
+"""Which QEMU counts as confined, as far as groups go; what is looked at on a living one is in tests/vm."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lab.host import ownspace
+from lab.hypervisor.jail.confinement import Confinement, user_of
+
+PID = 4711
+OWN, NUMBERLESS = 0, 65_534
+"""Groups in an ordinary user's namespace: the user's own is root's there, others have no number."""
+
+
+def qemu_with(*groups: int) -> Confinement:
+    own = (user_of(PID),) * 4
+    return Confinement(users=own, groups=own, supplementary=groups, capabilities=0, no_new_privs=True, filters=2)
+
+
+@pytest.fixture
+def entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user's lab, in its namespace."""
+    monkeypatch.setattr(ownspace, "here", lambda: True)
+    monkeypatch.setattr(ownspace, "table", lambda: [(0, 1000, 1), (1, 100_000, 65_536)])
+
+
+@pytest.mark.parametrize(
+    ("kept", "has", "holds"),
+    [
+        ((OWN, NUMBERLESS), (OWN, NUMBERLESS), True),  # after a login, for /dev/kvm's sake
+        ((NUMBERLESS,), (NUMBERLESS,), True),
+        ((OWN, NUMBERLESS), (), True),
+        ((), (), True),
+        ((), (NUMBERLESS,), False),
+        ((NUMBERLESS,), (OWN, NUMBERLESS), False),
+        ((OWN, NUMBERLESS), (7,), False),
+    ],
+)
+@pytest.mark.usefixtures("entered")
+def test_it_may_have_the_groups_that_lab_itself_has_kept(
+    monkeypatch: pytest.MonkeyPatch, kept: tuple[int, ...], has: tuple[int, ...], holds: bool
+) -> None:
+    monkeypatch.setattr(os, "getgroups", lambda: [*kept])
+    assert qemu_with(*has).holds_for(PID) is holds
+
+
+def test_root_s_has_none_whatever_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownspace, "here", lambda: False)
+    monkeypatch.setattr(os, "getgroups", lambda: [0, 27])
+    assert qemu_with().holds_for(PID)
+    assert not qemu_with(0).holds_for(PID)
