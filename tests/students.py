@@ -32,6 +32,8 @@ ENTER = """
 folder=$1; shift
 for name in passwd group subuid subgid; do mount --bind "$folder/$name" "/etc/$name"; done
 if [ -c "$folder/tun" ]; then mount --bind "$folder/tun" /dev/net/tun; fi
+# root's, as systemd mounts one: libvirt finds it wherever it is
+mount -t hugetlbfs hugetlbfs "$folder/huge" 2> /dev/null || true
 for group in $GROUPS_OF_STUDENT; do echo $$ > "$group/cgroup.procs"; done
 cd "$folder/home"
 exec setpriv --reuid "$STUDENT" --regid "$STUDENT" --clear-groups --inh-caps=-all "$@"
@@ -144,6 +146,7 @@ def enrolled(folder: Path, *, ids: bool = True, groups: Sequence[str] = (), numb
     if TUN.is_char_device() and not TUN.stat().st_mode & 0o002:  # everybody's on ordinary distributions
         os.mknod(folder / "tun", 0o666 | stat.S_IFCHR, TUN.stat().st_rdev)
         (folder / "tun").chmod(0o666)
+    (folder / "huge").mkdir()
     for name in ("home", "run"):
         (folder / name).mkdir(mode=0o700)
         os.chown(folder / name, user, user)

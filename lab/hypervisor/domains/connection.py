@@ -42,6 +42,7 @@ Result = TypeVar("Result")
 
 # Everything below root belongs to lab: no labels, no cgroups but lab's, no log daemon. libvirt starts QEMU as root
 # because it is the jail that gives all of that away (jail/jail.c), in which a namespace of libvirt's would be no use.
+# No guest has huge pages: libvirt would make a folder for them where they are mounted, which no ordinary user may.
 QEMU_CONF = """\
 user = "root"
 group = "root"
@@ -52,6 +53,7 @@ cgroup_controllers = []
 dynamic_ownership = 0
 remember_owner = 0
 seccomp_sandbox = 1
+hugetlbfs_mount = []
 """
 
 # libvirt puts a monitor's socket at ROOT/lib/qemu/domain-ID-NAME/monitor.sock, where it shortens names of more than
