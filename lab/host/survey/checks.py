@@ -252,12 +252,15 @@ def namespaces() -> Check:
 
 
 def user_namespaces() -> Check:
-    """Whether one can be made, and an image mounted in it: overlayfs takes id-mapped layers since Linux 5.19."""
+    """Whether one can be made, and an image mounted in it: overlayfs takes id-mapped layers since Linux 5.19. An
+    ordinary user's layers are not mapped.
+    """
     release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
-    if release < OVERLAY_OF_MAPPED_LAYERS:
+    if release < OVERLAY_OF_MAPPED_LAYERS and not privilege.is_rootless():
         said = f"Linux {os.uname().release}: overlayfs takes no id-mapped layers"
         return Check(name="user namespaces", ok=False, found=said, remedy="boot a kernel from 5.19 on")
-    check = tried("user namespaces", ["unshare", "--user", "true"], "can be made, over id-mapped layers")
+    found = "can be made" if privilege.is_rootless() else "can be made, over id-mapped layers"
+    check = tried("user namespaces", ["unshare", "--user", "true"], found)
     setting = restrictions.unprivileged()
     return check if check.ok or setting.ok else replace(check, remedy=setting.remedy)
 
