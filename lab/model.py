@@ -36,7 +36,7 @@ class Kernel(StrEnum):
         return self in (Kernel.OWN, Kernel.USER_MODE)
 
 
-class FileSystem(StrEnum):
+class DiskFileSystem(StrEnum):
     """The file systems that an image's disk may have, as mount(8) calls them."""
 
     EXT4 = "ext4"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.model import FileSystem
+from lab.model import DiskFileSystem
 
 
 class MachineType(StrEnum):
@@ -56,7 +56,7 @@ class Design:
     user_space: UserSpace
     firmware: Firmware = Firmware.DIRECT
     console: Console = Console.ON
-    disk: FileSystem = FileSystem.EXT4  # of the image; what is written is on ext4 always
+    disk: DiskFileSystem = DiskFileSystem.EXT4  # of the image; what is written is on ext4 always
     tuned: bool = True  # a Debian without what trim.py lists
 
     @property

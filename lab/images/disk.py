@@ -25,7 +25,7 @@ from lab.host.survey.virtualisation import platform
 from lab.images.layers import epoch
 from lab.images.store import Image, Store
 from lab.images.tree import Entry, Tree
-from lab.model import FileSystem
+from lab.model import DiskFileSystem
 
 BLOCK_BYTES = 4096
 INODE_BYTES = 256
@@ -72,7 +72,7 @@ class _Size:
     inodes: int
 
 
-def image_disk(store: Store, image: Image, file_system: FileSystem = FileSystem.EXT4) -> Path:
+def image_disk(store: Store, image: Image, file_system: DiskFileSystem = DiskFileSystem.EXT4) -> Path:
     """The image's disk, made at the first call and shared by every image with the same layers. Needs root.
 
     Attach it read-only. Raises ImageError when it can't be made, BackendUnavailable without the program that does.
@@ -103,9 +103,9 @@ def _kept(store: Store, name: str, make: Callable[[Path, Path], object]) -> Path
     return target
 
 
-def require(file_system: FileSystem) -> None:
+def require(file_system: DiskFileSystem) -> None:
     """Raises BackendUnavailable when this host lacks the program that makes it."""
-    if file_system is FileSystem.EROFS and shutil.which("mkfs.erofs") is None:
+    if file_system is DiskFileSystem.EROFS and shutil.which("mkfs.erofs") is None:
         raise BackendUnavailable(
             "disk=erofs can't be had here: mkfs.erofs is not installed", hint="apt-get install erofs-utils"
         )
@@ -165,9 +165,9 @@ def make_erofs(store: Store, image: Image, scratch: Path, disk: Path) -> None:
         written.write(EROFS_BUILD_TIME.pack(int(epoch().timestamp()), 0))
 
 
-MAKERS: Mapping[FileSystem, Callable[[Store, Image, Path, Path], object]] = {
-    FileSystem.EXT4: make_ext4,
-    FileSystem.EROFS: make_erofs,
+MAKERS: Mapping[DiskFileSystem, Callable[[Store, Image, Path, Path], object]] = {
+    DiskFileSystem.EXT4: make_ext4,
+    DiskFileSystem.EROFS: make_erofs,
 }
 
 

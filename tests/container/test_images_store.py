@@ -25,7 +25,7 @@ from lab.images.space.scratch import clean_scratch
 from lab.images.store import Image, Origin, Store
 from lab.images.transfer import registry
 from lab.images.tree import Tree
-from lab.model import FileSystem, ImageConfig
+from lab.model import DiskFileSystem, ImageConfig
 
 HOLD = """
 import pathlib, sys, time
@@ -248,7 +248,7 @@ def test_a_disk_holds_exactly_the_image(store: Store, rich: Image, tmp_path: Pat
 def test_an_erofs_holds_exactly_the_image(store: Store, tmp_path: Path, erofs: None) -> None:
     """Set-uid bits and extended attributes are asked for in tests/vm: what takes it apart here leaves them out."""
     rich = make_rich(store, tmp_path)
-    disk = image_disk(store, rich, FileSystem.EROFS)
+    disk = image_disk(store, rich, DiskFileSystem.EROFS)
     assert disk != image_disk(store, rich)
     back = tmp_path / "back"
     run(["fsck.erofs", "--preserve", f"--extract={back}", disk], timeout_seconds=250)
@@ -259,7 +259,7 @@ def test_an_erofs_holds_exactly_the_image(store: Store, tmp_path: Path, erofs: N
 
 def test_an_erofs_that_would_lack_a_file_is_refused(store: Store, rich: Image, erofs: None) -> None:
     with pytest.raises(ImageError, match=r"mkfs\.erofs would leave out lost\+found-not"):
-        image_disk(store, rich, FileSystem.EROFS)
+        image_disk(store, rich, DiskFileSystem.EROFS)
 
 
 def test_an_image_may_have_as_many_layers_as_docker_allows(store: Store) -> None:
@@ -270,8 +270,10 @@ def test_an_image_may_have_as_many_layers_as_docker_allows(store: Store) -> None
     assert listed.count("/file-") == 127
 
 
-@pytest.mark.parametrize("file_system", FileSystem)
-def test_equal_images_have_equal_disks(store: Store, tmp_path: Path, erofs: None, file_system: FileSystem) -> None:
+@pytest.mark.parametrize("file_system", DiskFileSystem)
+def test_equal_images_have_equal_disks(
+    store: Store, tmp_path: Path, erofs: None, file_system: DiskFileSystem
+) -> None:
     rich = make_rich(store, tmp_path)
     first = image_disk(store, rich, file_system).read_bytes()
     other = Store(tmp_path / "moved")

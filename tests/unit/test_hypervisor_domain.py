@@ -14,13 +14,13 @@ from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.domains.domain import DirectBoot, Disk, Interface, MachineSpec, Port, domain_xml, ports
 from lab.hypervisor.kinds import MICROVM, PC, Console, Design, Firmware, MachineType
-from lab.model import Accelerator, FileSystem
+from lab.model import Accelerator, DiskFileSystem
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 DESIGNS = {
     "microvm": MICROVM,
     "microvm-on-q35": replace(MICROVM, machine=MachineType.Q35),
-    "microvm-silent": replace(MICROVM, console=Console.OFF, disk=FileSystem.EROFS),
+    "microvm-silent": replace(MICROVM, console=Console.OFF, disk=DiskFileSystem.EROFS),
     "pc": PC,
     "pc-on-microvm": replace(PC, machine=MachineType.MICROVM),
     "pc-verbose": replace(PC, console=Console.VERBOSE, tuned=False),

@@ -18,7 +18,7 @@ from lab.host.execution import terminals
 from lab.hypervisor.domains.domain import Port, ports
 from lab.hypervisor.guest import cpio
 from lab.hypervisor.kinds import Design, MachineType, UserSpace
-from lab.model import FileSystem, Process, TerminalSize
+from lab.model import DiskFileSystem, Process, TerminalSize
 
 TRANSPORT_MODULES = {  # what the machine's devices are attached by, and those that every guest needs at once
     MachineType.MICROVM: ("virtio_ring", "virtio", "virtio_mmio", "virtio_console", "virtio_blk"),
@@ -31,9 +31,9 @@ IMAGE_MODULES = ("overlay",)  # a Debian finds these, and all that follow, by it
 NETWORK_MODULES = ("failover", "net_failover", "virtio_net")
 MODULES = {*chain(*TRANSPORT_MODULES.values()), *IMAGE_MODULES, *NETWORK_MODULES}  # what every initramfs has
 POWER_BUTTON_MODULES = ("button", "evdev")  # a disk that boots by itself has them; lab's machines are told otherwise
-FILE_SYSTEM_MODULES: Mapping[FileSystem, tuple[str, ...]] = {
-    FileSystem.EXT4: (),  # built into the kernel
-    FileSystem.EROFS: ("libcrc32c", "erofs"),
+FILE_SYSTEM_MODULES: Mapping[DiskFileSystem, tuple[str, ...]] = {
+    DiskFileSystem.EXT4: (),  # built into the kernel
+    DiskFileSystem.EROFS: ("libcrc32c", "erofs"),
 }
 
 WANTED = ("lab-application",)  # what a Debian starts by itself; the server of commands waits until it is asked for

@@ -17,7 +17,7 @@ from lab.images.disk import ROOMY
 from lab.images.image import Image
 from lab.images.space.locks import claim, holders
 from lab.images.store import Store
-from lab.model import FileSystem
+from lab.model import DiskFileSystem
 
 KEPT_FOR_BUILDS = {"mounts": "cache mounts", "downloads": "downloads"}
 """Folders of the store's home whose entries only spare a build work: RUN --mount=type=cache, ADD --checksum."""
@@ -107,7 +107,7 @@ class _Collection:
             found = [
                 self._sweep("locks", self._unpinned(), bin_),
                 self._sweep("unpacked layers", self._unheld(self.store.unpacked, self.diff_ids), bin_),
-                self._sweep("disks", self._of_chains("disks", ROOMY, *(f".{one}" for one in FileSystem)), bin_),
+                self._sweep("disks", self._of_chains("disks", ROOMY, *(f".{one}" for one in DiskFileSystem)), bin_),
                 self._sweep("manifests", self._of_chains("manifests", ".txt"), bin_),
                 self._sweep("blobs", self._unheld(self.store.blobs, self.blobs), bin_),
             ]

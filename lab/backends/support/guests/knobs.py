@@ -11,7 +11,7 @@ from dataclasses import replace
 from lab.errors import UsageError
 from lab.hypervisor.kinds import Console, Design, Firmware, MachineType
 from lab.instance import Knob
-from lab.model import FileSystem
+from lab.model import DiskFileSystem
 
 YES, NO = "yes", "no"
 
@@ -27,7 +27,7 @@ CONSOLE = Knob(
 )
 DISK = Knob(
     name="disk",
-    levels=tuple(FileSystem),
+    levels=tuple(DiskFileSystem),
     tells="what the image's file system costs: one for everything, or one made to be read only",
 )
 TUNED = Knob(
@@ -54,7 +54,7 @@ def designed(design: Design, levels: Mapping[str, str]) -> Design:
         machine=MachineType(levels.get("machine", design.machine)),
         firmware=Firmware(levels.get("firmware", design.firmware)),
         console=Console(levels.get("console", design.console)),
-        disk=FileSystem(levels.get("disk", design.disk)),
+        disk=DiskFileSystem(levels.get("disk", design.disk)),
         tuned=levels.get("tuned", YES) == YES,
     )
     if found.boots_from_disk and found.machine is MachineType.MICROVM:
