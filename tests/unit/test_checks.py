@@ -44,7 +44,7 @@ def test_a_missing_tool_names_its_package(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_its_package(tmp_path: Path) -> None:
-    wanted = Resource(name="UEFI firmware", path=tmp_path / "code.fd", package="ovmf")
+    wanted = Resource(name="UEFI firmware", path=tmp_path / "code.fd", package="ovmf", costs="OVMF")
     check = checks.resource(wanted)
     assert (check.ok, check.remedy, check.required_by) == (False, "apt-get install ovmf", ())
     wanted.path.touch()
