@@ -28,7 +28,7 @@ from lab.hypervisor.boot import Boot, kernel_sign, remarks
 from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.domains.connection import Domain, Hypervisor
 from lab.hypervisor.domains.domain import Port, domain_xml, ports
-from lab.hypervisor.domains.launch import launch
+from lab.hypervisor.domains.launch import inherited_filters, launch
 from lab.hypervisor.guest.artefacts import Guest
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.hypervisor.jail.orders import write_orders
@@ -93,10 +93,10 @@ class Machine(RunningGuest):
                 write_orders(spec, hypervisor.qemu, hypervisor.root, hypervisor.seccomp)
             undo.callback(request.cgroup.kill)
             with timeline.step("lab", Boot.LAUNCH):
-                domain = launch(hypervisor, xml, request.network_namespace)
+                domain = launch(hypervisor, xml, request.network_namespace, spec.accelerator)
             timeline.mark(Phase.ISOLATED)
             request.cgroup.group.follow(domain.process or 0)
-            require_confined(domain.process, request.name)
+            require_confined(domain.process, request.name, inherited_filters(spec.accelerator))
             undo.pop_all()
         machine = cls(request, timeline, channels, domain)
         if request.snapshot is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,7 @@ from lab.host import ownspace
 from lab.hypervisor.jail.confinement import Confinement, user_of
 
 PID = 4711
+ROOT = Path(__file__).parents[2]
 OWN, NUMBERLESS = 0, 65_534
 """Groups in an ordinary user's namespace: the user's own is root's there, others have no number."""
 
@@ -51,3 +55,23 @@ def test_root_s_has_none_whatever_root_has(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "getgroups", lambda: [0, 27])
     assert qemu_with().holds_for(PID)
     assert not qemu_with(0).holds_for(PID)
+
+
+def test_a_filter_that_confines_nothing_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownspace, "here", lambda: False)
+    assert not qemu_with().holds_for(PID, inherited=1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="leaving groups is root's")
+def test_a_thread_that_keeps_groups_has_children_that_keep_them() -> None:
+    """And nobody else does."""
+    script = (
+        "import subprocess, threading\n"
+        "from lab.hypervisor.domains.launch import keep_groups\n"
+        "show = lambda: print(subprocess.check_output(['setpriv', '--groups', '7', 'id', '-G'], text=True).split())\n"
+        "thread = threading.Thread(target=lambda: (keep_groups(), show()))\n"
+        "thread.start(); thread.join(); show()"
+    )
+    words = ["setpriv", "--groups", "5,6", sys.executable, "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout.splitlines() == ["['0', '5', '6']", "['0', '7']"], done.stderr

@@ -28,7 +28,7 @@ from lab.hypervisor.channels.ports import Channels
 from lab.hypervisor.disks.own import OwnDisk
 from lab.hypervisor.domains.connection import Domain, Hypervisor
 from lab.hypervisor.domains.domain import CONSOLE, Disk, Interface, MachineSpec, domain_xml
-from lab.hypervisor.domains.launch import launch
+from lab.hypervisor.domains.launch import inherited_filters, launch
 from lab.hypervisor.ending import take_down
 from lab.hypervisor.jail.confinement import require_confined
 from lab.hypervisor.jail.orders import write_orders
@@ -93,10 +93,10 @@ class DiskMachine:
                 write_orders(spec, hypervisor.qemu, hypervisor.root, hypervisor.seccomp)
             undo.callback(request.cgroup.kill)
             with timeline.step("lab", Boot.LAUNCH):
-                domain = launch(hypervisor, xml, request.network_namespace)
+                domain = launch(hypervisor, xml, request.network_namespace, spec.accelerator)
             timeline.mark(Phase.ISOLATED)
             domain.watch_ending(request.cgroup.kill)
-            require_confined(domain.process, request.name)
+            require_confined(domain.process, request.name, inherited_filters(spec.accelerator))
             undo.pop_all()
         return cls(request, timeline, channels, domain)
 

@@ -71,10 +71,10 @@ class Confinement:
             filters=int(fields["Seccomp_filters"][0]) if "Seccomp_filters" in fields else FILTERS * filtered,
         )
 
-    def holds_for(self, pid: int) -> bool:
+    def holds_for(self, pid: int, inherited: int = 0) -> bool:
         """Whether it is what jail.c makes of process ``pid``, with QEMU's own filter besides. An ordinary user's
         has the groups that lab itself has kept, all or none: the user's own, which is root's in lab's namespace, and
-        others, which have no number in there.
+        others, which have no number in there. ``inherited`` are filters that confine nothing.
         """
         own = (user_of(pid),) * 4
         kept = set(os.getgroups()) if ownspace.here() else set()
@@ -83,11 +83,11 @@ class Confinement:
             and set(self.supplementary) <= kept
             and self.capabilities == 0
             and self.no_new_privs
-            and self.filters >= FILTERS
+            and self.filters >= FILTERS + inherited
         )
 
 
-def require_confined(pid: int | None, name: str) -> None:
+def require_confined(pid: int | None, name: str, inherited: int = 0) -> None:
     """Raise LabError unless the QEMU of machine ``name`` is confined. One that has ended already is."""
     if pid is None:
         return
@@ -95,5 +95,5 @@ def require_confined(pid: int | None, name: str) -> None:
         found = Confinement.of(pid)
     except LabError:
         return
-    if not found.holds_for(pid):
+    if not found.holds_for(pid, inherited):
         raise LabError(f"QEMU of {name} is not confined, and is ended", detail=str(found), hint="lab doctor")
