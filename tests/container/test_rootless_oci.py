@@ -166,6 +166,7 @@ def test_a_life_as_runc_has_it(student: Student, busybox_root: Path, name: str) 
     assert run.state("life")["status"] == "created"
     if name == "lab-oci":  # this runc finds no way into a container of an ordinary user's before its start
         assert run.ok("exec", "life", "id", "-u") == "0\n"
+        assert os.statvfs(f"/proc/{run.state('life')['pid']}/exe").f_flag & os.ST_RDONLY
     run.ok("start", "life")
     known = run.state("life")
     assert known["status"] == "running"
@@ -344,6 +345,20 @@ def test_a_place_for_states_that_others_can_change_is_refused(runtime: Oci) -> N
         assert done.code == 1
         assert "everybodys" in done.err
     assert list(folder.iterdir()) == []
+
+
+def test_a_place_for_states_that_another_user_has_made_first_is_refused(runtime: Oci) -> None:
+    folder = Path(f"/tmp/lab-{USER}")
+    folder.mkdir()
+    try:
+        os.chown(folder, USER + 1, USER + 1)
+        for words in (("list",), ("kill", "any")):
+            done = runtime(*words, XDG_RUNTIME_DIR="")
+            assert done.code == 1
+            assert str(folder) in done.err
+        assert list(folder.iterdir()) == []
+    finally:
+        folder.rmdir()
 
 
 def test_states_are_closed_to_others(runtime: Oci) -> None:
