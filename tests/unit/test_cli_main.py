@@ -145,7 +145,7 @@ def test_an_unforeseen_exception_is_one_line() -> None:
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to give it up")
 @pytest.mark.parametrize(
     "words",
-    [["compare", "a b", "--on", "runc"], ["run", "x", "--on", "runc"], ["bench", "self"]],
+    [["compare", "a b", "--on", "docker"], ["run", "x", "--on", "docker"], ["bench", "self"]],
 )
 def test_without_root_the_line_to_type_is_said(words: list[str]) -> None:
     unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
