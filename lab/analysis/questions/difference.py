@@ -8,10 +8,11 @@ ratio is that of the geometric means. All else is as within a run: `lab.analysis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lab.analysis.compare import Series, bar
 from lab.analysis.data import TWIN, sessions_of
@@ -74,36 +75,50 @@ def difference(before: Loaded, after: Loaded, *, across_hosts: bool = False) -> 
 def _compared(before: Loaded, after: Loaded) -> pd.DataFrame:
     if any(each.measured["value"].isna().all() for each in (before, after)):
         return pd.DataFrame()
-    sides = [(Series(each.measured, each.wanted), each) for each in (before, after)]
+    sides = [_side(before), _side(after)]
     rows: list[dict[str, Any]] = []
     pairs: list[tuple[st.Floats, st.Floats]] = []
     families = []
-    for quantity, state, arms in sides[0][0]:
+    for quantity, state, arms in sides[0].series:
         for arm in arms:
             key = quantity, state, arm
-            if arm.endswith(TWIN) or key not in sides[1][0].values:
+            if arm.endswith(TWIN) or key not in sides[1].series.values:
                 continue
-            logs = [_independent(*side, key) for side in sides]
-            values = [series.values[key] for series, _ in sides]
+            logs = [_independent(side, key) for side in sides]
+            values = [side.series.values[key] for side in sides]
             pairs.append((logs[1], logs[0]))
             families.append(f"{HEADLINE}:{arm}" if is_headline(quantity, state) else EXPLORATORY)
             rows.append(
-                {"quantity": quantity, "state": state, "arm": arm, "unit": sides[0][0].units[quantity]}
+                {"quantity": quantity, "state": state, "arm": arm, "unit": sides[0].series.units[quantity]}
                 | {"n_before": len(values[0]), "n_after": len(values[1])}
                 | {"before": float(np.median(values[0])), "after": float(np.median(values[1]))}
             )
     if not rows:
         return pd.DataFrame()
     table = pd.DataFrame(rows).join(estimates_apart(pairs))
-    first, second = (series for series, _ in sides)
+    first, second = (side.series for side in sides)
     table["bar"] = [bar(row, (second, str(row["arm"])), (first, str(row["arm"]))) for row in table.to_dict("records")]
     return judge(table, pd.Series(families))[list(COLUMNS)]
 
 
-def _independent(series: Series, loaded: Loaded, key: tuple[str, str, str]) -> st.Floats:
+class _Side(NamedTuple):
+    """What each quantity of each arm is worked out from: the sessions of the blocks, and whether the twin counts."""
+
+    series: Series
+    sessions: NDArray[np.int64] | None
+    pooled: bool
+
+
+def _side(loaded: Loaded) -> _Side:
+    measured = loaded.measured
+    series = Series(measured, loaded.wanted)
+    return _Side(series, sessions_of(measured, series.blocks), loaded.twin_alike)
+
+
+def _independent(side: _Side, key: tuple[str, str, str]) -> st.Floats:
     """A logarithm per block, or per session where there are several."""
-    logs = series.logs(*key, pooled=loaded.twin_alike)
-    values: st.Floats = by_session(logs[None], sessions_of(loaded.measured, series.blocks))[0]
+    logs = side.series.logs(*key, pooled=side.pooled)
+    values: st.Floats = by_session(logs[None], side.sessions)[0]
     known: st.Floats = values[np.isfinite(values)]
     return known
 

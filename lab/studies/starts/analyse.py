@@ -7,6 +7,7 @@ nothing, and where too few values lie beyond it there is no upper end, which is 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -137,10 +138,16 @@ def percentile(values: Floats, share: float, *, failed: int = 0) -> Percentile:
         """The value of a rank from 1 on; NaN above the last that is known."""
         return float(ordered[rank - 1]) if 1 <= rank <= len(ordered) else math.nan
 
+    low, high = _ranks(n, share)
+    return Percentile(share=share, value=at(math.ceil(n * share)), low=at(low), high=at(high))
+
+
+@functools.cache
+def _ranks(n: int, share: float) -> tuple[int, int]:
+    """Between which ranks of ``n`` values the percentile is, with a confidence of `LEVEL`."""
     below = distributions.binom(n, share)
     tail = (1 - LEVEL) / 2
-    low, high = int(below.ppf(tail)), int(below.ppf(1 - tail)) + 1
-    return Percentile(share=share, value=at(math.ceil(n * share)), low=at(low), high=at(high))
+    return int(below.ppf(tail)), int(below.ppf(1 - tail)) + 1
 
 
 def enough(n: int, share: float) -> bool:
