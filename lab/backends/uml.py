@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +90,13 @@ class Uml(Fetched):
             tun(),
             cls._check_program(),
         ]
+
+    @classmethod
+    def _check_program(cls) -> Check:
+        check = super()._check_program()
+        if check.ok and cls.unfetched() and (why := origin.unkept_registers()):
+            return replace(check, ok=False, found=f"not here, and fetched in vain: {why}", remedy=cls.another)
+        return check
 
     @classmethod
     def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:

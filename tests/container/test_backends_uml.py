@@ -25,6 +25,7 @@ from lab.backends.site import Site
 from lab.backends.support.guests.guest import GuestInstance
 from lab.backends.support.resources import InstanceResources
 from lab.backends.uml import Uml
+from lab.backends.usermode import origin
 from lab.backends.usermode.machine import UserModeLinux
 from lab.errors import LabError, LaunchError, LimitError, UsageError
 from lab.host.cgroup.control import ControlGroup
@@ -41,6 +42,8 @@ READY = "echo ready; while :; do sleep 0.2; done"
 
 @pytest.fixture(autouse=True)
 def usable(missing: Callable[[str], None]) -> None:
+    if why := origin.unkept_registers():
+        pytest.skip(why)  # also where all is required: nothing that is installed would help
     if lacking := trouble(Uml):
         missing(lacking)
 

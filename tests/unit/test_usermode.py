@@ -11,11 +11,12 @@ import pytest
 from bare import bare_host, program
 
 from lab.backends.uml import Uml
-from lab.backends.usermode import place
+from lab.backends.usermode import origin, place
 from lab.backends.usermode.handover import Handover
 from lab.errors import BackendUnavailable, UsageError
 from lab.hypervisor.channels.frames import HEADER, NUMBER
 from lab.hypervisor.channels.keyboard import Keyboard
+from lab.images.debian import fetching
 from lab.model import Process, TerminalSize
 
 PROCESS = Process(argv=("sh", "-c", "true"), environment={"A": "b c"}, working_directory="/srv", uid=7, gid=8)
@@ -23,8 +24,14 @@ PROCESS = Process(argv=("sh", "-c", "true"), environment={"A": "b c"}, working_d
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host without any, whose apt knows no Debian; the folder that is its PATH."""
+    """A host without any, whose apt knows no Debian; the folder that is its PATH. Its processor has no AMX."""
+    has_flags(tmp_path, monkeypatch, "fpu sse2 avx512f")
     return bare_host(tmp_path, monkeypatch)
+
+
+def has_flags(folder: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
+    (folder / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(origin, "PROCESSORS", folder / "cpuinfo")
 
 
 def test_the_hosts_own_comes_first_if_it_can_be_used(alone: Path, tmp_path: Path) -> None:
@@ -45,6 +52,24 @@ def test_one_that_is_too_old_or_none_is_passed_over(alone: Path, tmp_path: Path,
         Uml.settle({"binary": str(alone / "linux.uml")})
     kept = program(tmp_path / "home/programs/user-mode-linux-6.1/linux", "6.1.1")
     assert Uml.program().path == kept
+
+
+@pytest.mark.parametrize(
+    ("release", "is_used"), [("6.1.1", False), ("6.12.9", False), ("6.13.0", True), ("7.0", True)]
+)
+def test_a_processor_with_amx_needs_one_that_asks_for_its_registers_size(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, is_used: bool
+) -> None:
+    has_flags(tmp_path, monkeypatch, "fpu avx512f amx_bf16 amx_tile amx_int8")
+    monkeypatch.setattr(fetching, "can_be_fetched", lambda suite: True)
+    check = Uml._check_program()
+    assert not check.ok, "what would be fetched is too old"
+    assert "AMX" in check.found
+    program(alone / "linux.uml", release)
+    assert Uml._check_program().ok is is_used
+    if not is_used:
+        with pytest.raises(UsageError):
+            Uml.settle({"binary": str(alone / "linux.uml")})
 
 
 def test_without_an_archive_nothing_is_fetched(alone: Path) -> None:

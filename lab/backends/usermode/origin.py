@@ -16,6 +16,15 @@ from lab.backends.support.programs.fetched import Program, Source, asked, fetche
 OLDEST = (5, 7)
 """The first whose card can be a descriptor that it is given (drivers/vector_user.c of arch/um, Linux 5.7)."""
 
+KEEPS_ALL_REGISTERS = (6, 13)
+"""The first that asks the host how many bytes a processor's registers take (arch/um, "switch to regset API and depend
+on XSTATE"). Those before know as many as there were with AVX-512: they hand back less than PTRACE_SETREGSET takes
+where Intel's AMX added 8 KiB, and their first process ends as the guest's kernel panics.
+"""
+FETCHED = (6, 1)
+"""Linux of `SOURCE`'s release."""
+PROCESSORS = Path("/proc/cpuinfo")
+
 LIBRARY = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x")
 RELEASE = re.compile(r"(\d+)\.(\d+)[\w.+-]*")
 
@@ -38,7 +47,17 @@ def _trouble(release: re.Match[str] | None) -> str:
         return "it does not say its release when asked by --version, as a User-mode Linux does"
     if (int(release[1]), int(release[2])) < OLDEST:
         return f"Linux {release[0]} is older than {'.'.join(map(str, OLDEST))}, which lab needs"
-    return ""
+    return unkept_registers((int(release[1]), int(release[2])))
+
+
+def unkept_registers(release: tuple[int, int] = FETCHED) -> str:
+    """Why a kernel of that release can't run a program on this processor; "" of one that can."""
+    processor = PROCESSORS.read_text().partition("\n\n")[0]
+    flags = next((line for line in processor.splitlines() if line.startswith("flags")), "").split()
+    if "amx_tile" not in flags or release >= KEEPS_ALL_REGISTERS:
+        return ""
+    first = ".".join(map(str, KEEPS_ALL_REGISTERS))
+    return f"as User-mode Linux, a Linux before {first} can't put back all registers of this processor (AMX)"
 
 
 def _libraries(path: Path) -> tuple[Path, ...]:
