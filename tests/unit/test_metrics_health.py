@@ -128,6 +128,19 @@ def test_failures_in_the_start_period_do_not_count(instance: Checked, tmp_path: 
         assert [next(states), next(states)] == [State.STARTING, State.HEALTHY]
 
 
+def test_a_check_that_the_deadline_cuts_short_says_less_than_the_one_before(
+    instance: Checked, tmp_path: Path
+) -> None:
+    scenario = Scenario(
+        name="s", title="s", directory=tmp_path, dockerfile=tmp_path / "Dockerfile", ready_timeout_seconds=4,
+        readiness=check(f"test -e {tmp_path}/asked && sleep 60; touch {tmp_path}/asked; echo not yet; exit 1"),
+    )  # fmt: skip
+    hurried = Subject.before_launch(scenario=scenario, network=LOOPBACK, idle_seconds=0.0)
+    hurried.launched(instance)
+    with instance, pytest.raises(NotReady, match="its HEALTHCHECK exits with 1: not yet"):
+        wait_ready(hurried)
+
+
 def test_readiness_by_the_image_s_own_check(instance: Checked, tmp_path: Path) -> None:
     scenario = Scenario(
         name="s", title="s", directory=tmp_path, dockerfile=tmp_path / "Dockerfile", ready_timeout_seconds=5,

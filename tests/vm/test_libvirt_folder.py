@@ -100,7 +100,7 @@ def wait_for_end(pid: int) -> None:
 ASKS_WHAT_THE_HOST_CAN_DO = """
 import sys
 from lab.backends.site import Site
-from lab.hypervisor import connection
+from lab.hypervisor.domains import connection
 if sys.argv[1] == "as libvirt would":
     connection.keep_off_the_bus = lambda: None
 with Site.open() as site:

@@ -27,11 +27,14 @@ class BareInstance(Instance):
     def __init__(
         self, backend: str, site: SharedParts, request: LaunchRequest, survivor: Survivor, *, stop_signal: int
     ) -> None:
-        """Raises LabError when it has ended."""
+        """Raises LabError when it has ended, whether its parent has waited for it or not."""
         try:
             self._pidfd = os.pidfd_open(survivor.pid)
         except ProcessLookupError as error:
             raise LabError(f"{request.name} has ended") from error
+        if self._ended(0):
+            self._let_go()
+            raise LabError(f"{request.name} has ended")
         with suppress(LabError):
             site.adopt_network_of(survivor.pid)
         published = () if site.network_lost else request.published  # a port that leads nowhere is worse

@@ -273,8 +273,9 @@ def _wait_healthy(watch: _Watch, health: Health) -> None:
         if probe.exit_code == 0:
             watch.timeline.mark(Phase.RESPONDED, resolution_seconds=probe.seconds + HEALTH_STEP_SECONDS)
             return
-        said = probe.output.decode(errors="replace").strip().splitlines()
-        watch.last_answer = f"its HEALTHCHECK exits with {probe.exit_code}" + (f": {said[-1]}" if said else "")
+        if now() < watch.deadline or not watch.last_answer:  # one that the deadline cut short tells less
+            said = probe.output.decode(errors="replace").strip().splitlines()
+            watch.last_answer = f"its HEALTHCHECK exits with {probe.exit_code}" + (f": {said[-1]}" if said else "")
         time.sleep(HEALTH_STEP_SECONDS)
 
 
