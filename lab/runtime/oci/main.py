@@ -13,7 +13,6 @@ from lab.errors import LabError, UsageError
 from lab.host import ownspace
 from lab.lean import signal
 from lab.runtime import versions
-from lab.runtime.oci import rootless
 from lab.runtime.oci.log import Log
 from lab.runtime.oci.options import FALSE, FLAG, TRUE, VALUE, parse
 from lab.runtime.oci.store import DEFAULT_ROOT, Entry
@@ -148,7 +147,7 @@ def call(words: list[str]) -> int:
         verb, *rest = given.words
         ownspace.recognise()
         refuse(given)
-        root = os.path.abspath(given.value("root") or rootless.default_root(DEFAULT_ROOT))
+        root = os.path.abspath(given.value("root") or usual_root())
         return carry_out(verb, rest, root, log, by_systemd=asks_systemd(given))
     except Interrupted as signal_number:
         return fail(log, f"{verb} was interrupted by signal {signal_number}", 128 + int(str(signal_number)))
@@ -183,8 +182,17 @@ def refuse(given: Arguments) -> None:
     wanted = given.value("rootless", "auto")
     if wanted not in ("auto", *TRUE, *FALSE):
         raise UsageError(f"--rootless {wanted}: neither auto nor true nor false")
-    if wanted in FALSE and (rootless.is_outside() or ownspace.here()):
+    if wanted in FALSE and ownspace.ordinary_user() > 0:
         raise UsageError("--rootless false: you are not root", hint="leave it out, or sudo lab-oci …")
+
+
+def usual_root() -> str:
+    """Where states are kept unless ``--root`` says it. Raises LabError as `rootless.default_root` does."""
+    if ownspace.ordinary_user() <= 0:
+        return DEFAULT_ROOT
+    from lab.runtime.oci import rootless
+
+    return rootless.default_root(DEFAULT_ROOT)
 
 
 def asks_systemd(given: Arguments) -> bool:
@@ -205,9 +213,12 @@ def carry_out(verb: str, words: list[str], root: str, log: Log, *, by_systemd: b
         return say(usage_of(verb, known))
     log.debug(f"{verb} {' '.join(words)}")
     function: Verb = getattr(module, {"exec": "execute", "list": "list_all", "await": "await_child"}.get(verb, verb))
-    if verb in rootless.GO_IN and rootless.is_outside():
-        rootless.go_in(verb, Entry(root, given.words[0] if given.words else ""))
-    if verb == "exec" and not rootless.is_outside():  # else there is nothing to be joined
+    if ownspace.user_id() != 0:
+        from lab.runtime.oci import rootless  # root's `await` keeps it for as long as a container runs
+
+        if verb in rootless.GO_IN:
+            rootless.go_in(verb, Entry(root, given.words[0] if given.words else ""))
+    elif verb == "exec":  # an ordinary user who is outside has nothing that could be joined
         stand_on_read_only()
     return function(Call(root, log, given, by_systemd=by_systemd))
 
