@@ -95,7 +95,9 @@ class Uml(Fetched):
     def _check_program(cls) -> Check:
         check = super()._check_program()
         if check.ok and cls.unfetched() and (why := origin.unkept_registers()):
-            return replace(check, ok=False, found=f"not here, and fetched in vain: {why}", remedy=cls.another)
+            newer = ".".join(map(str, origin.KEEPS_ALL_REGISTERS))
+            remedy = f"install one of Linux {newer} or newer as linux.uml; {cls.another}"
+            return replace(check, ok=False, found=f"not here, and Debian's would be of no use: {why}", remedy=remedy)
         return check
 
     @classmethod
