@@ -275,3 +275,17 @@ def brought_backends_are_forgotten() -> Iterator[None]:
     if registry := sys.modules.get("lab.backends.registry"):
         registry._admitted.clear()
         registry._words.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Unit tests wait for no disk, and draw nothing twice: see `quick`."""
+    if directory_of(request.node) != "unit":
+        yield
+        return
+    from quick import draw_once, wait_for_no_disk
+
+    with pytest.MonkeyPatch.context() as patch:
+        wait_for_no_disk(patch)
+        draw_once(patch)
+        yield
