@@ -1,4 +1,4 @@
-"""What unit tests need not wait for: a disk to have written, and a picture to be drawn a second time.
+"""Two waits that unit tests are spared: for a disk to have written, and for a picture to be drawn a second time.
 
 Both are for what runs in the process of the tests. The commands that a test starts do all of it.
 """

@@ -37,7 +37,6 @@ DONE = b"mapped"
 MAPPING = "apt-get install uidmap; /etc/subuid and /etc/subgid say which are yours (subuid(5))"
 NO_NAMESPACE = "lab doctor; in a container it needs to be one that may make user namespaces"
 ELSEWHERE = "set LAB_HOME and XDG_RUNTIME_DIR to folders of your own"
-NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 WHOLE = 65_536
 """As many ids as an image may expect; useradd(8) gives that many."""
 
@@ -137,7 +136,7 @@ def join(pid: int) -> None:
             opened.callback(os.close, above)
             while not os.path.samestat(os.fstat(above), own):
                 namespace = above
-                above = fcntl.ioctl(namespace, NS_GET_PARENT)
+                above = fcntl.ioctl(namespace, syscalls.NS_GET_PARENT)
                 opened.callback(os.close, above)
             syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
         syscalls.unshare(syscalls.CLONE_NEWNS)

@@ -25,13 +25,12 @@ PROCESS = Process(argv=("sh", "-c", "true"), environment={"A": "b c"}, working_d
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host without any, whose apt knows no Debian; the folder that is its PATH. Its processor has no AMX."""
-    has_flags(tmp_path, monkeypatch, "fpu sse2 avx512f")
+    has_flags(monkeypatch, "fpu sse2 avx512f")
     return bare_host(tmp_path, monkeypatch)
 
 
-def has_flags(folder: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
-    (folder / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n\nprocessor\t: 1\n")
-    monkeypatch.setattr(origin, "PROCESSORS", folder / "cpuinfo")
+def has_flags(monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
+    monkeypatch.setattr(origin, "processor_flags", lambda: set(flags.split()))
 
 
 def test_the_hosts_own_comes_first_if_it_can_be_used(alone: Path, tmp_path: Path) -> None:
@@ -58,9 +57,9 @@ def test_one_that_is_too_old_or_none_is_passed_over(alone: Path, tmp_path: Path,
     ("release", "is_used"), [("6.1.1", False), ("6.12.9", False), ("6.13.0", True), ("7.0", True)]
 )
 def test_a_processor_with_amx_needs_one_that_asks_for_its_registers_size(
-    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, is_used: bool
+    alone: Path, monkeypatch: pytest.MonkeyPatch, release: str, is_used: bool
 ) -> None:
-    has_flags(tmp_path, monkeypatch, "fpu avx512f amx_bf16 amx_tile amx_int8")
+    has_flags(monkeypatch, "fpu avx512f amx_bf16 amx_tile amx_int8")
     monkeypatch.setattr(fetching, "can_be_fetched", lambda suite: True)
     check = Uml._check_program()
     assert not check.ok, "what would be fetched is too old"

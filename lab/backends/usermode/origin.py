@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab.backends.support.programs import binary
 from lab.backends.support.programs.fetched import Program, Source, asked, fetched_at, trouble_of
+from lab.host.survey.virtualisation import processor_flags
 
 OLDEST = (5, 7)
 """The first whose card can be a descriptor that it is given (drivers/vector_user.c of arch/um, Linux 5.7)."""
@@ -23,7 +24,6 @@ where Intel's AMX added 8 KiB, and their first process ends as the guest's kerne
 """
 FETCHED = (6, 1)
 """Linux of `SOURCE`'s release."""
-PROCESSORS = Path("/proc/cpuinfo")
 
 LIBRARY = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x")
 RELEASE = re.compile(r"(\d+)\.(\d+)[\w.+-]*")
@@ -52,9 +52,7 @@ def _trouble(release: re.Match[str] | None) -> str:
 
 def unkept_registers(release: tuple[int, int] = FETCHED) -> str:
     """Why a kernel of that release can't run a program on this processor; "" of one that can."""
-    processor = PROCESSORS.read_text().partition("\n\n")[0]
-    flags = next((line for line in processor.splitlines() if line.startswith("flags")), "").split()
-    if "amx_tile" not in flags or release >= KEEPS_ALL_REGISTERS:
+    if "amx_tile" not in processor_flags() or release >= KEEPS_ALL_REGISTERS:
         return ""
     first = ".".join(map(str, KEEPS_ALL_REGISTERS))
     return f"as User-mode Linux, a Linux before {first} can't put back all registers of this processor (AMX)"

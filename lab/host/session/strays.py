@@ -25,9 +25,9 @@ from lab.host import procstat
 from lab.host.home import runtime_root
 from lab.host.session import ledger
 from lab.host.session.ledger import Resource, ResourceKind, is_of_this_boot, resources, stale_sessions
+from lab.host.syscalls import NS_GET_PARENT
 
 KILL_SECONDS = 10.0
-NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 PARENT = 1  # of the fields behind the program's name: proc_pid_stat(5)
 MARKED = 3
 """Lines of a name: the number, root, and one part of a range; whatever has more is marked."""

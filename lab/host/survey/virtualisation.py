@@ -92,14 +92,22 @@ def concluded(root: Path) -> str:
     for clock, name in CLOCKS.items():
         if clock in clocks:
             return name
-    processor = _read(root / "proc/cpuinfo").partition("\n\n")[0]
-    if "QEMU TCG" in processor:
+    if "QEMU TCG" in _processor(root):
         return "qemu"
     maker = _read(root / "sys/class/dmi/id/sys_vendor")
     if maker in MAKERS:
         return MAKERS[maker]
-    flags = next((line for line in processor.splitlines() if line.startswith("flags")), "")
-    return "vm-other" if "hypervisor" in flags.split() else "none"
+    return "vm-other" if "hypervisor" in processor_flags(root) else "none"
+
+
+def processor_flags(root: Path = ROOT) -> set[str]:
+    """What the first processor can, in the kernel's words (proc_cpuinfo(5)); none where that is not told."""
+    lines = _processor(root).splitlines()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def _processor(root: Path) -> str:
+    return _read(root / "proc/cpuinfo").partition("\n\n")[0]
 
 
 def _detected() -> str:
