@@ -205,9 +205,13 @@ class RunningGuest(ABC):
 
     def _ask_to_end(self, grace_seconds: float, stop_signal: int) -> None:
         channels = self._channels
-        if grace_seconds > 0 and self._executed():
+
+        def ended() -> bool:
+            return channels.ended or channels.exit_code is not None
+
+        if grace_seconds > 0 and self._executed() and not ended():
             self.signal(stop_signal)
-            channels.wait(lambda: channels.ended or channels.exit_code is not None, grace_seconds)
+            channels.wait(ended, grace_seconds)
 
     def _served(self) -> GuestCommands:
         with self._lock:

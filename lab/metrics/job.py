@@ -14,9 +14,10 @@ class Job(Metric):
     """Seconds on the host's CLOCK_MONOTONIC; no guest timestamp enters.
 
     ``job.total`` starts when lab decides to launch and stops when the host has seen that the application has ended
-    by itself with exit code 0. ``job.seconds`` is its part from the application's execve on. ``job.cpu`` is what the
-    host spent on all of the instance until then, a VMM included, and ``job.memory`` the most that the host's kernel
-    charged to its cgroup at once, in bytes; an ordinary user without a cgroup has neither.
+    by itself with exit code 0. ``job.seconds`` is its part from the application's execve on, as the host saw it: a
+    busy host sees the execve milliseconds late, and the part is that much shorter. ``job.cpu`` is what the host spent
+    on all of the instance until then, a VMM included, and ``job.memory`` the most that the host's kernel charged to
+    its cgroup at once, in bytes; an ordinary user without a cgroup has neither.
 
     A job that ends with any other exit code has failed, and has no time. Left out: the teardown.
     """

@@ -124,8 +124,8 @@ wake() { # ADDRESS MAC HOSTNAME NANOSECONDS SEED: saved as another machine, this
     ip address add "$1" dev "$card"
 }
 
-signal_application() { # NUMBER: to its init, which passes it on
-    kill "-$1" "$(cat /run/lab/pid)"
+signal_application() { # NUMBER: to its init, which passes it on, unless it has just ended
+    kill "-$1" "$(cat /run/lab/pid)" 2>/dev/null
 }
 
 start_sessions() { # WORD: serve commands, and begin with that word, when somebody first asks: nothing is in the boot path
@@ -133,7 +133,7 @@ start_sessions() { # WORD: serve commands, and begin with that word, when somebo
     if [ -d /run/systemd/system ]; then
         systemctl restart --no-block lab-sessions.service </dev/null # standard input is the host's orders
     else
-        [ -z "$sessions" ] || kill -9 "$sessions"
+        [ -z "$sessions" ] || kill -9 "$sessions" 2>/dev/null # it has ended, if its client has
         sh /run/lab/machine/serve </dev/null >/dev/null 2>&1 &
         sessions=$!
     fi
