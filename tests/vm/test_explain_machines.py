@@ -37,7 +37,7 @@ def image(lab_home: Path) -> str:
     return tiny_image(Store.open(lab_home)).name
 
 
-@pytest.mark.parametrize("backend", ["microvm", "vm"])
+@pytest.mark.parametrize("backend", ["microvm", pytest.param("vm", marks=pytest.mark.nightly)])
 def test_every_step_of_a_machine_and_the_page_that_shows_it(backend: str) -> None:
     words = [*LAB, "--on", backend, "--", "sh", "-c", "echo out; exit 3"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)

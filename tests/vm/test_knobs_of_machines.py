@@ -87,6 +87,7 @@ def test_the_image_is_the_same_on_another_file_system_and_another_machine(
     assert (tmp_path / "console.log").read_bytes().splitlines() == [b"lab: init"]
 
 
+@pytest.mark.nightly
 def test_a_debian_on_a_microvm_with_erofs(
     site: Site, image: Image, tmp_path: Path, needs: Callable[[str, Mapping[str, str]], None]
 ) -> None:

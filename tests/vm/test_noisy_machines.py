@@ -14,6 +14,8 @@ from lab.analysis import Loaded, load
 from lab.studies.noisy.analyse import OF_A_MACHINE, disturbances
 from lab.studies.noisy.measure import feel_pulse
 
+pytestmark = pytest.mark.nightly  # by day lab noisy runs with containers
+
 RESPONSIVE_SECONDS = 1.0
 
 
@@ -44,7 +46,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, lis
     assert_unchanged(before)
 
 
-@pytest.mark.nightly
 def test_a_neighbour_in_a_guest_disturbs_within_its_size(done: tuple[Loaded, list[float]]) -> None:
     loaded, _ = done
     (found,) = disturbances(loaded)

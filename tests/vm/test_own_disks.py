@@ -84,8 +84,15 @@ def wait_for(site: Site, instance: DiskInstance, readiness: Readiness, port: int
     wait_ready(subject)
 
 
-@pytest.mark.parametrize("devices", ["virtio", "plain"])
-@pytest.mark.parametrize("firmware", ["seabios", "ovmf"])
+@pytest.mark.parametrize(
+    ("firmware", "devices"),  # by day each level once
+    [
+        ("seabios", "virtio"),
+        ("ovmf", "plain"),
+        pytest.param("seabios", "plain", marks=pytest.mark.nightly),
+        pytest.param("ovmf", "virtio", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_disk_boots_speaks_and_switches_itself_off(
     site: Site, tmp_path: Path, firmware: str, devices: str, missing: Callable[[str], None]
 ) -> None:

@@ -54,7 +54,10 @@ def restore(site: Site, backend: str, image: Image, name: str, logs: Path, kind:
     return site.backend(backend).launch(wanted)
 
 
-@pytest.fixture(scope="module", params=MACHINES)
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "microvm" else pytest.param(name, marks=pytest.mark.nightly) for name in MACHINES],
+)
 def backend(request: pytest.FixtureRequest, site: Site, image: Image) -> str:
     name: str = request.param
     site.backend(name).prepare(image, {START.name: "restore"})
