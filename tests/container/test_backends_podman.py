@@ -195,7 +195,9 @@ def test_another_runtime_below_podman(
     if why := Podman.lacking().get(("runtime", runtime)):
         with pytest.raises(BackendUnavailable):
             Podman.settle({"runtime": runtime})
-        missing(why)
+        if "not installed" in why:
+            missing(why)
+        pytest.skip(why)  # nothing that could be installed helps
     with launch(site, image, "id -u; exit 4", tmp_path, knobs={"runtime": runtime}) as instance:
         assert instance.wait(120) == 4
         backend = site.backend(PODMAN)

@@ -82,7 +82,7 @@ def test_limits_and_name_are_those_given() -> None:
         (["tiny", "--memory", "1x"], 2, "is not a size"),
         (["tiny", "--cpus", "no"], 2, "is not a number of CPUs"),
         (["tiny", "--on", "absent"], 2, "no backend is called absent"),
-        (["tiny", "-p", "80"], 0, "listens on http://127.0.0.1:"),
+        (["tiny", "-p", "80"], 0, "is published at http://127.0.0.1:"),
         (["tiny", "-p", "no:no"], 2, "HOST_PORT:PORT"),
         (["tiny", "--name", "../up"], 2, "can't be a name"),
         (["tiny", "--", "/absent"], 127, "No such file"),

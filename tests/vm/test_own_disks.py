@@ -253,7 +253,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(web: Path, lab_home: Path, tmp
         lab = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=told)
     try:
         assert wait_until(lambda: b"is ready (port open)" in errors.read_bytes(), BOOT_SECONDS), errors.read_text()
-        assert b"listens on http://127.0.0.1:" in errors.read_bytes()
+        assert b"is published at http://127.0.0.1:" in errors.read_bytes()
         servers = [pid for pid, groups in told_of(descendants(lab.pid), "cgroup").items() if "/dhcp_" in groups]
         assert len(servers) == 1, "the control: there is something to be left"
     finally:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lab.model import Readiness
 
 NOT_EXECUTED = (126, 127)  # as a shell says of a program that is none, or is not there
+SSH_PORT = 22
 
 
 def foreground(
@@ -103,4 +104,5 @@ def _announce(instance: Instance) -> None:
     """Say where its published ports are, and who else can reach them."""
     for port in instance.published:
         reach = "" if ip_address(port.address).is_loopback else ", for every host that reaches that address"
-        say(f"lab: {instance.name} listens on http://{port.host} (its port {port.instance_port}){reach}")
+        place = port.host if port.instance_port == SSH_PORT else f"http://{port.host}"
+        say(f"lab: {instance.name}'s port {port.instance_port} is published at {place}{reach}")
