@@ -135,7 +135,7 @@ def test_a_published_port_leads_to_it() -> None:
     with start("run", "tiny", "-p", f"{port}:8000") as process:
         assert process.stderr
         first = next(line for line in process.stderr if unhurried(line))
-        assert f"http://127.0.0.1:{port} " in first
+        assert f" http://127.0.0.1:{port}\n" in first
         assert wait_until(lambda: fetch(port) == GREETING)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=250)
