@@ -89,15 +89,15 @@ def heard(watch: Watch) -> Watch:
     return watch if Audience.told is None else _Both(watch, Audience.told)
 
 
-def heard_after_blocks(usual: Callable[[float, bool], None], folder: Path) -> Callable[[float, bool], None]:
+def heard_after_blocks(usual: Callable[[float, float], None], folder: Path) -> Callable[[float, float], None]:
     """``usual`` after each block, and then what the run answers by now, where somebody hears of it."""
     told = Audience.told
     if told is None:
         return usual
 
-    def after(seconds: float, more: bool) -> None:
-        usual(seconds, more)
-        told.answers(folder, more=more)
+    def after(seconds: float, left: float) -> None:
+        usual(seconds, left)
+        told.answers(folder, more=left > 0)
 
     return after
 

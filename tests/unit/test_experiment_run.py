@@ -356,16 +356,16 @@ def test_narrow_intervals_end_the_run(site: FakeSite, tmp_path: Path) -> None:
     assert max(block for block, _ in folder.completed()) == 8
 
 
-@pytest.mark.parametrize(("sessions", "told"), [(1, [True, True, False]), (2, [True, True, True])])
-def test_after_each_block_it_is_told_whether_others_follow(
-    sessions: int, told: list[bool], site: FakeSite, tmp_path: Path
+@pytest.mark.parametrize(("sessions", "told"), [(1, [2, 1, 0]), (2, [5, 4, 3])])
+def test_after_each_block_it_is_told_how_long_the_others_will_take(
+    sessions: int, told: list[int], site: FakeSite, tmp_path: Path
 ) -> None:
-    heard: list[bool] = []
+    heard: list[float] = []
     whole = experiment(site, make_folder(tmp_path), blocks=3)
     whole.plan = replace(whole.plan, sessions=sessions)
-    whole.after_block = lambda seconds, more: heard.append(more)
+    whole.after_block = lambda seconds, left: heard.append(left / seconds)
     whole.run()
-    assert heard == told
+    assert heard == pytest.approx(told)
 
 
 def test_each_session_goes_on_where_the_last_one_ended_with_warm_ups_of_its_own(

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats import multitest
 from statsmodels.stats.multitest import multipletests
 
 from lab.analysis.inference import estimate
-from lab.analysis.inference import judge as judging
 from lab.analysis.inference.judge import (
     ALPHA,
     DETECTED,
@@ -96,7 +96,7 @@ def test_what_is_there_is_kept_from_the_collector_of_garbage_meanwhile(monkeypat
         kept.append(gc.get_freeze_count())
         return multipletests(*words, **named)
 
-    monkeypatch.setattr(judging, "multipletests", corrected)
+    monkeypatch.setattr(multitest, "multipletests", corrected)
     judged(0.5)
     assert min(kept) > 0
     assert gc.get_freeze_count() == 0

@@ -41,17 +41,17 @@ def test_a_page_is_written_after_the_first_block_and_shown_once(tmp_path: Path) 
     folder = small_run(tmp_path)
     notes, shown = Notes(), []
     with Growing(folder.path, notes, lambda page: bool(shown.append(page) or True)) as grow:
-        grow(30.0, True)
+        grow(30.0, 300.0)
         page = folder.path / "report.html"
         assert 'data-again="30"' in page.read_text()
         assert shown == [page]
         grow.took = 0.0
         page.unlink()
-        grow(30.0, True)
+        grow(30.0, 300.0)
         assert page.exists()
         page.unlink()
         grow.took = 1000.0  # it would cost more than a tenth of the time
-        grow(30.0, True)
+        grow(30.0, 300.0)
         assert not page.exists()
     assert len(shown) == len(notes.notes) == 1
 
@@ -62,9 +62,17 @@ def test_after_the_last_block_a_page_is_written_for_who_waits_to_see_one(is_wait
     with Growing(
         folder.path, Notes(), (lambda page: bool(shown.append(page) or True)) if is_waited_for else None
     ) as grow:
-        grow(30.0, False)
-        grow(30.0, False)
+        grow(30.0, 0.0)
+        grow(30.0, 0.0)
     assert len(shown) == is_waited_for == (folder.path / "report.html").exists()
+
+
+def test_a_page_that_the_report_replaces_shortly_is_not_written(tmp_path: Path) -> None:
+    folder, notes = small_run(tmp_path), Notes()
+    with Growing(folder.path, notes) as grow:
+        grow(2.0, 20.0)
+    assert not (folder.path / "report.html").exists()
+    assert notes.notes == []
 
 
 def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path: Path) -> None:
@@ -73,7 +81,7 @@ def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path
 
     def interrupted() -> None:
         with Growing(folder.path, notes) as grow:
-            grow(30.0, True)
+            grow(30.0, 300.0)
             assert 'class="growing"' in page.read_text()
             raise KeyboardInterrupt
 
@@ -82,8 +90,8 @@ def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path
     assert 'class="growing"' not in (folder.path / "report.html").read_text()
     (folder.path / "run.json").write_text("{")
     with Growing(folder.path, notes) as grow:
-        grow(30.0, True)
-        grow(30.0, True)
+        grow(30.0, 300.0)
+        grow(30.0, 300.0)
     assert sum("can't be written" in note for note in notes.notes) == 1
 
 

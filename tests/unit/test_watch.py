@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.commands import polite
 from lab.commands.watching import causes, plan, units
 from lab.commands.watching.state import State
 from lab.errors import ResultsError, UsageError
+from lab.host.survey import quiet
 
 LAB = [sys.executable, "-m", "lab.cli.main"]
 WHOLE = """
@@ -122,6 +124,26 @@ def test_the_last_time_of_day_is_at_most_a_day_old_and_none_lies_between(times: 
     for each in wanted.at:
         today = datetime.combine(now.date(), each)
         assert not found < today <= now
+
+
+@pytest.mark.parametrize(("busy", "is_quiet", "looks"), [(0.5, False, 2), (1.5, True, 2), (2.0, True, 0)])
+def test_a_host_is_looked_at_unless_it_may_be_as_busy_as_it_can_be(
+    busy: float, is_quiet: bool, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two processors one is busy."""
+    seen: list[quiet.Reading] = []
+
+    def read() -> quiet.Reading:
+        at = float(len(seen))
+        cpu = quiet.CpuTimes(busy_seconds=at, idle_seconds=at, stolen_seconds=0.0)
+        seen.append(quiet.Reading(at=at, cpu=cpu, pressure={}, load_average=None, frequency_hertz=None))
+        return seen[-1]
+
+    monkeypatch.setattr(polite.quiet, "read", read)
+    monkeypatch.setattr(polite, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(polite.os, "cpu_count", lambda: 2)
+    assert polite.becomes_quiet(busy, patience_seconds=0.0) == is_quiet
+    assert len(seen) == looks
 
 
 def test_names_contents_and_modes_of_files_count_and_times_do_not(tmp_path: Path) -> None:

@@ -25,9 +25,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy  # which brings scipy.stats when that is first used, a second of work that short runs need not
 from numpy.typing import NDArray
-from scipy import stats as distributions
-from scipy.stats import mstats
 
 from lab.analysis.inference.statistics import LEVEL, Floats
 
@@ -87,7 +86,7 @@ def _paired(values: Floats) -> Floats:
         values.mean(axis=1),
         values.std(axis=1, ddof=1),
         float(count),
-        lambda null, side: distributions.ttest_1samp(values, null, axis=1, alternative=side),
+        lambda null, side: scipy.stats.ttest_1samp(values, null, axis=1, alternative=side),
     )
 
 
@@ -98,14 +97,14 @@ def _apart(above: Floats, below: Floats) -> Floats:
         return np.array([ratio, *[math.nan] * 4, fewest, math.nan])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        freedom = float(distributions.ttest_ind(above, below, equal_var=False).df)
+        freedom = float(scipy.stats.ttest_ind(above, below, equal_var=False).df)
     error = math.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
     units = 1 + (freedom if error > 0 else len(above) + len(below) - 2)  # scipy says 1 of what never varies
     row: Floats = _tested(
         np.array([above.mean() - below.mean()]),
         np.array([error * math.sqrt(units)]),
         units,
-        lambda null, side: distributions.ttest_ind(
+        lambda null, side: scipy.stats.ttest_ind(
             above[None] - null, below[None], axis=1, equal_var=False, alternative=side
         ),
     )[0]
@@ -144,7 +143,7 @@ def at_level(ratio: float, low: float, high: float, units: float, level: float) 
     if not (low > 0 and math.isfinite(high)):
         return low, high
     freedom = units - 1
-    wider = distributions.t.ppf((1 + level) / 2, freedom) / distributions.t.ppf((1 + LEVEL) / 2, freedom)
+    wider = scipy.stats.t.ppf((1 + level) / 2, freedom) / scipy.stats.t.ppf((1 + LEVEL) / 2, freedom)
     return ratio * (low / ratio) ** wider, ratio * (high / ratio) ** wider
 
 
@@ -153,8 +152,10 @@ def at_level(ratio: float, low: float, high: float, units: float, level: float) 
 
 def shown(units: Floats, scatter: Floats, alpha: float) -> Floats:
     """The smallest ratio above 1 that is found `POWER` of the time, tested at ``alpha``; NaN with too few units."""
-    effects = _effects(float(f"{alpha:.6g}"))
     whole = np.nan_to_num(units).astype(np.int64)
+    if not (whole >= FEWEST).any():
+        return np.full(len(whole), math.nan)
+    effects = _effects(float(f"{alpha:.6g}"))
     places = np.clip(whole, FEWEST, MOST_BLOCKS) - FEWEST
     stretched = effects[places] * np.sqrt(np.minimum(1.0, MOST_BLOCKS / np.maximum(whole, 1)))
     with np.errstate(over="ignore"):
@@ -163,6 +164,8 @@ def shown(units: Floats, scatter: Floats, alpha: float) -> Floats:
 
 def needed(scatter: Floats, alpha: float, ratio: float) -> Floats:
     """How many units it takes to find ``ratio`` `POWER` of the time, tested at ``alpha``; NaN without a scatter."""
+    if np.isnan(scatter).all():
+        return np.full(len(scatter), math.nan)
     effects = _effects(float(f"{alpha:.6g}"))
     with np.errstate(divide="ignore"):
         wanted = math.log(ratio) / scatter
@@ -200,12 +203,12 @@ def median_interval(values: Floats, level: float = LEVEL, *, sessions: Sessions 
     if len(values) < FEWEST:
         return math.nan, math.nan
     if len(values) >= ENOUGH_FOR_ORDER:
-        low, high = mstats.median_cihs(values, 1 - level)
+        low, high = scipy.stats.mstats.median_cihs(values, 1 - level)
         return float(low), float(high)
     positive = bool((values > 0).all())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of values that hardly vary
-        found = distributions.ttest_1samp(np.log(values) if positive else values, 0.0).confidence_interval(level)
+        found = scipy.stats.ttest_1samp(np.log(values) if positive else values, 0.0).confidence_interval(level)
         low, high = (np.exp(found.low), np.exp(found.high)) if positive else (found.low, found.high)
     least = 0.0 if bool((values >= 0).all()) else -math.inf
     return max(float(low), least), float(high)
@@ -232,5 +235,5 @@ def censored_interval(values: Floats, censored: int, level: float = LEVEL) -> tu
     if len(values) + censored < ENOUGH_FOR_ORDER or not len(values):
         return math.nan, math.nan
     huge = 1e12 * float(np.abs(values).max() or 1.0)
-    low, high = mstats.median_cihs(np.append(values, np.full(censored, huge)), 1 - level)
+    low, high = scipy.stats.mstats.median_cihs(np.append(values, np.full(censored, huge)), 1 - level)
     return (float(low), float(high)) if high <= values.max() else (math.nan, math.nan)

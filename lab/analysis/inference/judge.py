@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from lab.analysis.inference.estimate import FEWEST, MARGIN, needed, shown
 from lab.analysis.inference.statistics import Floats
@@ -172,6 +171,8 @@ def adjusted(p_values: Floats, is_headline: bool) -> Floats:
     """Corrected for being one of many; NaN is left out of the count and stays NaN."""
     found, known = np.full(len(p_values), math.nan), ~np.isnan(p_values)
     if known.any():
+        from statsmodels.stats.multitest import multipletests
+
         found[known] = multipletests(p_values[known], ALPHA, method="holm" if is_headline else "fdr_bh")[1]
     return found
 

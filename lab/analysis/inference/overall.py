@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats as distributions
+import scipy
 
 from lab.analysis.inference.estimate import FEWEST, Sessions, by_session
 from lab.analysis.inference.statistics import Floats
@@ -65,4 +65,4 @@ def _blocks_by_levels(values: Floats) -> float:
         return 0.0
     evenness = total**2 / (dimensions * float((scatter * scatter).sum()))
     freedom = evenness * dimensions
-    return float(distributions.f.sf(count * float(means @ means) / total, freedom, (count - 1) * freedom))
+    return float(scipy.stats.f.sf(count * float(means @ means) / total, freedom, (count - 1) * freedom))

@@ -56,12 +56,11 @@ class Experiment:
         watch: Watch,
         width: Callable[[int], float] = lambda done: math.inf,
         needed: Callable[[], float] = lambda: math.inf,
-        after_block: Callable[[float, bool], None] = lambda seconds, more: None,
+        after_block: Callable[[float, float], None] = lambda seconds, left: None,
     ) -> None:
         """``width`` tells, for a plan with a precision, how wide the widest interval is after so many blocks;
         ``needed``, for one that shall detect something, how many blocks that takes, from those that are there.
-        ``after_block`` is called when nothing is measured, with the seconds of the block that was done, and whether
-        others are expected.
+        ``after_block`` is called when nothing is measured, with the seconds of that block, and of all that follow.
         """
         self.site, self.setup, self.plan = site, setup, plan
         self.folder, self.watch = folder, watch
@@ -207,7 +206,8 @@ class Experiment:
             self.run_block(self.before + done + 1)
             longest = max(longest, seconds := now() - started)
             self.blocks_expected = self._foresee(done + 1, now() - began, longest)
-            self.after_block(seconds, self.blocks_expected > done + 1 or self.session < self.plan.sessions)
+            others = self.blocks_expected * (1 + self.plan.sessions - self.session) - (done + 1)
+            self.after_block(seconds, others * seconds)
         raise AssertionError("every plan ends")
 
     def _plan_from_pilot(self, done: int, spent: float, longest: float) -> float:
