@@ -7,7 +7,7 @@ from pathlib import Path
 from tiny import fill
 
 COMMANDS = {
-    "slow": "sleep 5; exec httpd -f -p 8000 -h /srv",
+    "slow": "sleep 2; exec httpd -f -p [::]:8000 -h /srv",
     "crash": "sleep 0.4; echo 'No module named flask' >&2; exit 3",
     "batch": "sleep 1; echo all done",
     "brief": "echo all done",

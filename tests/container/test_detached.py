@@ -40,7 +40,14 @@ def instances() -> Iterator[Detached]:
         yield made
 
 
-@pytest.mark.parametrize("backend", ["process", "container", "runc"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "container",
+        pytest.param("process", marks=pytest.mark.nightly),
+        pytest.param("runc", marks=pytest.mark.nightly),
+    ],
+)
 def test_every_verb(backend: str, instances: Detached, missing: Callable[[str], None]) -> None:
     if backend == "runc" and shutil.which("runc") is None:
         missing("runc")

@@ -152,7 +152,6 @@ builtins.sum = lambda *_: 0
 builtins.max = lambda *_: 0
 plain.encode = lambda *_: ["set"]
 """,
-    "bombs": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
     "fills": """
 import os, pathlib
 written = 0
@@ -179,11 +178,12 @@ for number in range(1, 65):
         signal.signal(number, signal.SIG_IGN)
     except (OSError, ValueError):
         pass
-for _ in range(4):
-    if os.fork() == 0:
-        os.setsid()
 while True:
-    time.sleep(1)
+    try:
+        if os.fork() == 0:
+            os.setsid()
+    except OSError:
+        time.sleep(0.1)
 """,
     "talks": "while True:\n    print('x' * 65536, flush=True)",
     "eats": "kept = []\nwhile True:\n    kept.append(bytearray(1 << 24))",

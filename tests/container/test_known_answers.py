@@ -1,4 +1,4 @@
-"""Every metric finds what an application was built to cost, on every way to run it on the host's kernel.
+"""Every metric finds what an application was built to cost, in a container, and by night outside and in another's.
 
 A twin of it does everything but the known part. What remains between the two is the backend's own cost, which has
 a bound and a reason each. The floors are exact: nothing answers before it is due. The ceilings may need another
@@ -34,7 +34,14 @@ def site() -> Iterator[Site]:
         yield opened
 
 
-@pytest.mark.parametrize("backend", ["process", "container", "runc"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "container",
+        pytest.param("process", marks=pytest.mark.nightly),
+        pytest.param("runc", marks=pytest.mark.nightly),
+    ],
+)
 def test_every_metric_finds_the_known_part(
     site: Site, backend: str, tmp_path: Path, missing: Callable[[str], None]
 ) -> None:

@@ -47,14 +47,14 @@ def test_the_introduction_of_every_introduction(tmp_path: Path) -> None:
     assert tells(report, "port 5000")
 
 
-@pytest.mark.parametrize(("name", "metrics"), [("slow", "boot"), ("everywhere", "boot,load")])
-def test_a_port_is_found_wherever_and_whenever_it_opens(name: str, metrics: str, tmp_path: Path) -> None:
-    words = ("--ready", "http:/index.html", "--metrics", metrics)
-    loaded, said, _ = measured(make(tmp_path, name), tmp_path / "runs", *words)
+def test_a_port_is_found_wherever_and_whenever_it_opens(tmp_path: Path) -> None:
+    """After two seconds, in which nobody listens, and for IPv6 and IPv4 at once."""
+    words = ("--ready", "http:/index.html", "--metrics", "boot,load")
+    loaded, said, _ = measured(make(tmp_path, "slow"), tmp_path / "runs", *words)
     assert tells(said, "8000", "GET /index.html", "200")
-    assert "load" not in metrics or loaded.run.settings["load"]["path"] == "/index.html"
+    assert loaded.run.settings["load"]["path"] == "/index.html"
     boots = loaded.measured[loaded.measured["quantity"] == "boot.total"]["value"]
-    assert (boots > 5).all() == (name == "slow")
+    assert (boots > 2).all()
 
 
 def test_an_application_that_crashes_has_no_boot_time(tmp_path: Path) -> None:

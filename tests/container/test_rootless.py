@@ -23,6 +23,12 @@ REFERENCES = tuple(
     for name in ("runc", "crun")
 )
 ALL = (*BACKENDS, "userns", *REFERENCES)
+BY_NIGHT = tuple(
+    pytest.param(*each.values, marks=(*each.marks, pytest.mark.nightly))
+    for each in (pytest.param("userns"), *REFERENCES)
+)
+DAILY = (*BACKENDS, *BY_NIGHT)
+"""What another runtime does beside is asked of all of them by `test_after_sigkill_nothing_is_left`."""
 LEFT_BY_ITS_PARENT = "(setsid sleep 4711 &)"
 GONE_SECONDS = 10.0
 V1 = ("memory", "cpu", "cpuacct", "pids", "freezer", "devices")
@@ -76,9 +82,9 @@ def test_it_is_root_inside_and_the_user_outside(student: Student, backend: str) 
     assert sum(count for _, _, count in table) == COUNT
 
 
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", DAILY)
 def test_what_has_left_its_parent_ends_with_the_command(student: Student, backend: str) -> None:
-    done = student.lab("run", "--on", backend, "small", "--", "sh", "-c", f"{LEFT_BY_ITS_PARENT}; sleep 1")
+    done = student.lab("run", "--on", backend, "small", "--", "sh", "-c", f"{LEFT_BY_ITS_PARENT}; sleep 0.3")
     assert done.returncode == 0, done.stderr
     assert student.left() == []
 
@@ -93,7 +99,7 @@ def test_after_sigkill_nothing_is_left(student: Student, backend: str) -> None:
     wait_until(lambda: student.left() == [])
 
 
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", DAILY)
 def test_a_detached_instance_is_asked_from_outside_its_namespace(student: Student, backend: str) -> None:
     serve = "mkdir /www; echo hello > /www/index.html; httpd -p 8000 -h /www; sleep 4713"
     student.must(
