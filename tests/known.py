@@ -22,7 +22,7 @@ from lab.results.record import Status
 
 SOURCE = Path(__file__).with_name("known.c")
 PROGRAM = "/bin/known"
-ATTEMPTS = 3
+ATTEMPTS = 5
 LIMITS = Limits(memory_bytes=320 << 20, cpus=1.0, pids=64)
 
 

@@ -38,7 +38,7 @@ for group in $GROUPS_OF_STUDENT; do echo $$ > "$group/cgroup.procs"; done
 cd "$folder/home"
 exec setpriv --reuid "$STUDENT" --regid "$STUDENT" --clear-groups --inh-caps=-all "$@"
 """
-GONE_SECONDS = 10.0
+GONE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

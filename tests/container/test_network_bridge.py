@@ -279,6 +279,6 @@ def test_nothing_behind_a_published_port_is_a_reset_and_no_empty_answer(network:
         network.endpoint() as endpoint,
         network.publish(0, endpoint.address, 9) as publication,
         pytest.raises(ConnectionResetError),  # of whichever comes first
-        socket.create_connection(("127.0.0.1", publication.host_port), timeout=5) as client,
+        socket.create_connection(("127.0.0.1", publication.host_port), timeout=120) as client,
     ):
         client.recv(1)

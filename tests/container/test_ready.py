@@ -80,7 +80,7 @@ def test_a_batch_job_is_measured_until_it_is_done(tmp_path: Path) -> None:
     )
     assert len(whole) == len(part) == 2  # the twin's too
     assert (whole >= 1).all()
-    assert (part > 0.9).all(), "a busy host sees the execve late"
+    assert (part > 0.5).all(), "a busy host sees the execve late"
     answers = loaded.answers
     assert len(answers) > 90
     assert (answers["status"] == Status.OK).mean() > 0.5, "a copy that waits was asked"

@@ -21,7 +21,7 @@ from lab.host.cgroup import mounted
 from lab.runtime.oci.steps import ALL, DIE_AT
 
 BOTH = ("lab-oci", "runc")
-GONE_SECONDS = 10.0
+GONE_SECONDS = 60.0
 RUN = 'place=$1; shift; exec "$@" >"$place/out" 2>"$place/err"'
 """What it leaves behind then holds no pipe open."""
 BY_DAY = ("start the first process", "note that it exists")
@@ -44,7 +44,7 @@ class Oci:
         os.chown(out, USER, USER)
         program = ("sh", "-c", RUN, "-", str(out), *PROGRAMS[self.name])
         process = self.student.begin(*words, program=program, **more)
-        process.communicate(timeout=60)
+        process.communicate(timeout=250)
         return Done(code=process.returncode, out=(out / "out").read_text(), err=(out / "err").read_text())
 
     def ok(self, *words: str, **more: str) -> str:
