@@ -187,7 +187,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         skip_or_fail(directory, obstacle)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def missing(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """``missing("loop devices")`` for a need beyond the directory's: skips, or fails when it is required."""
     return lambda what: skip_or_fail(directory_of(request.node), f"this host has no {what}")
@@ -212,7 +212,7 @@ def lab_home(request: pytest.FixtureRequest) -> Iterator[Path]:
         shutil.rmtree(home)
 
 
-def directory_of(item: pytest.Item) -> str:
+def directory_of(item: pytest.Item | pytest.Collector) -> str:
     return item.path.relative_to(Path(__file__).parent).parts[0]
 
 

@@ -23,9 +23,13 @@ from lab.runtime.launcher.launcher import Launcher
 from lab.studies.compare.measure.parity import verify_manifest
 
 ON_HOST = [
-    kind.name for kind in available() if kind.kernel is Kernel.HOST and not (kind.stack and kind.stack.is_engine)
+    pytest.param(kind.name, marks=pytest.mark.nightly) if kind.name == "crun" else kind.name
+    for kind in available()
+    if kind.kernel is Kernel.HOST and not (kind.stack and kind.stack.is_engine)
 ]
-"""Docker and podman have modules of their own: test_backends_docker.py, test_backends_podman.py."""
+"""Docker and podman have modules of their own: test_backends_docker.py, test_backends_podman.py. What holds of runc
+is asked of crun by night.
+"""
 
 
 @pytest.fixture(params=ON_HOST)

@@ -17,7 +17,7 @@ from lab.analysis.checks.caches import starts
 pytestmark = pytest.mark.usefixtures("same_host")
 
 ARMS = {"process", "process#aa", "container"}
-BOOTS = ("--on", "process,container", "--metrics", "boot", "--blocks", "3")
+BOOTS = ("--on", "process,container", "--metrics", "boot", "--blocks", "2")
 QUICK = ("--on", "process,container", "--metrics", "boot,memory,load", "--seed", "7", "--idle", "0.2")
 
 
@@ -30,7 +30,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def complete(scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run that was measured to its end, and what was said of it."""
     out, before = tmp_path_factory.mktemp("complete"), snapshot()
-    done = compare(scenario, *QUICK, "--blocks", "2", "--out", out)
+    done = compare(scenario, *QUICK, "--blocks", "1", "--out", out)
     assert done.returncode == 0, done.stderr
     assert_unchanged(before)
     return only_run(out), done.stdout
@@ -38,7 +38,7 @@ def complete(scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def test_from_a_dockerfile_to_a_report(complete: tuple[Path, str]) -> None:
     folder, said = complete
-    loaded = check_run(folder, ARMS, 2)
+    loaded = check_run(folder, ARMS, 1)
     measured = loaded.frame[~loaded.frame["warmup"]]
     quantities = set(measured["quantity"])
     assert {"boot.listening", "memory.pss", "load.requests_per_second", "teardown.total"} <= quantities
@@ -59,7 +59,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: Path, tmp_path:
     assert f"lab compare --resume {folder}" in said
     done = compare("--resume", folder)
     assert done.returncode == 0, done.stderr
-    check_run(folder, ARMS, 3)
+    check_run(folder, ARMS, 2)
 
 
 @pytest.mark.nightly
@@ -72,12 +72,12 @@ def test_a_killed_run_goes_on_as_cold_as_before(scenario: Path, tmp_path: Path) 
     folder = only_run(tmp_path)
     done = compare("--resume", folder)
     assert done.returncode == 0, done.stderr
-    loaded = check_run(folder, ARMS, 3)
+    loaded = check_run(folder, ARMS, 2)
     before_each = starts(loaded.frame)
     assert (before_each["level"] == "cold").all()
     assert (before_each["resident_bytes"] == 0).all()
     assert (before_each["fetched_bytes"] > 0).all()
-    assert len(before_each) == 3 * len(ARMS)
+    assert len(before_each) == 2 * len(ARMS)
 
 
 def test_a_complete_run_is_not_resumed(complete: tuple[Path, str]) -> None:

@@ -55,7 +55,7 @@ def test_the_launcher_is_killed(instances: Detached) -> None:
     assert "not known" in instances.lab("wait", ended.name, code=1).stderr
 
 
-@pytest.mark.parametrize("backend", ["process", "container", "runc"])
+@pytest.mark.parametrize("backend", ["process", "container", pytest.param("runc", marks=pytest.mark.nightly)])
 def test_supervisor_and_launcher_are_killed(
     backend: str, instances: Detached, missing: Callable[[str], None]
 ) -> None:

@@ -138,6 +138,7 @@ def test_update_when_it_does_not_run(docker: Docker) -> None:
     assert docker.ok("start", "--attach", name) == str(96 << 20)
 
 
+@pytest.mark.nightly
 def test_statistics(docker: Docker) -> None:
     """Its own, not the host's: half a processor's worth, thirty MiB, the processes that there are.
 

@@ -104,6 +104,7 @@ def test_it_is_stopped_and_succeeds_without_what_stops_it(attempt: Ask, name: st
     check(attempt, ATTEMPTS[name])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_the_reference_stops_it_too(attempt_under_runc: Ask, name: str) -> None:
     said = attempt_under_runc(ATTEMPTS[name].config())

@@ -58,7 +58,9 @@ def asked(site: Site, name: str, image: Image, logs: Path, missing: Callable[[st
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(kind.name, marks=pytest.mark.nightly) if kind.stack else kind.name
+        pytest.param(kind.name, marks=pytest.mark.nightly)
+        if kind.stack or kind.name in ("runc", "crun")
+        else kind.name
         for kind in available()
         if kind.kernel is Kernel.HOST
     ],

@@ -55,11 +55,9 @@ def faulty(path: Path, verb: str, instead: str) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(request: pytest.FixtureRequest) -> None:
+def installed(missing: Callable[[str], None]) -> None:
     if not RUNC:
-        from conftest import skip_or_fail
-
-        skip_or_fail("container", "this host has no runc")
+        missing("runc")
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +87,8 @@ def test_whatever_it_does_is_said_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if "hangs" in fault:
-        monkeypatch.setattr(children, "TIMEOUT_SECONDS", 3.0)
-        monkeypatch.setattr(ocicontainer, "TIMEOUT_SECONDS", 3.0)
+        monkeypatch.setattr(children, "TIMEOUT_SECONDS", 2.0)
+        monkeypatch.setattr(ocicontainer, "TIMEOUT_SECONDS", 2.0)
     verb, instead, told = FAULTS[fault]
     backend = bring(faulty(tmp_path / "runtime", verb, instead))
     site.backend(backend).prepare(image)
@@ -117,7 +115,7 @@ def test_one_that_does_not_delete_keeps_nothing_alive(
     name = bring(path)
     wanted = contract.request(site, image, "kept", "sleep", "600", logs=tmp_path / "logs")
     instance = site.backend(name).launch(wanted)
-    monkeypatch.setattr(ocicontainer, "TIMEOUT_SECONDS", 3.0)  # of deleting alone
+    monkeypatch.setattr(ocicontainer, "TIMEOUT_SECONDS", 1.0 if way == "hangs" else 30.0)  # of deleting alone
     if way == "is gone":
         path.unlink()
     with pytest.raises(LabError, match="runtime did not delete it") as refused:

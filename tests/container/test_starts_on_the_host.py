@@ -55,6 +55,7 @@ def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> Non
     assert set(turns["process"]) == {0, 1}, "neither backend is always the first"
 
 
+@pytest.mark.nightly
 def test_a_crowd_that_would_not_fit_is_not_started(scenario: Path, tmp_path: Path) -> None:
     done = starts(scenario, tmp_path, "-n", "1", "--at-once", "2", "--keep-free", "100000G")
     assert done.returncode == 0, done.stderr
