@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -94,6 +95,9 @@ def test_versions_of_this_host() -> None:
     found = facts.versions()
     assert found["lab"] == lab.__version__
     assert all(text and "\n" not in text for text in found.values())
+    if shutil.which("mmdebstrap"):
+        said = subprocess.run(["mmdebstrap", "--version"], capture_output=True, text=True, check=True).stdout
+        assert found["mmdebstrap"] == facts.find_version(said)
 
 
 def test_git_revision_tells_a_dirty_checkout(tmp_path: Path) -> None:
