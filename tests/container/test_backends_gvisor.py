@@ -119,7 +119,9 @@ def test_stopping_asks_first_and_kills_what_is_deaf(site: Site, image: Image, tm
     contract.check_gone(site, deaf)
 
 
-@pytest.mark.parametrize(("argv", "code"), [("/absent", 127), ("/etc/passwd", 126)])
+@pytest.mark.parametrize(
+    ("argv", "code"), [("/absent", 127), pytest.param("/etc/passwd", 126, marks=pytest.mark.nightly)]
+)
 def test_what_cannot_be_executed_leaves_nothing(
     site: Site, image: Image, tmp_path: Path, argv: str, code: int
 ) -> None:

@@ -19,7 +19,8 @@ from lab.host.cgroup.hierarchy import host_hierarchies
 from lab.studies.noisy.analyse import disturbances
 from lab.studies.noisy.measure import feel_pulse
 
-KINDS = "cpu,memory,forks,cache"
+KINDS = "cpu,memory,forks"
+QUICK = ("--blocks", "1", "--seconds", "1", "--memory", "64M", "--cpus", "0.2")
 RESPONSIVE_SECONDS = 1.0
 """Later than that no user calls it responsive. Even a busy machine wakes a sleeper within a tenth of it."""
 
@@ -31,8 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, set
     """
     before = snapshot()
     out, folder = tmp_path_factory.mktemp("out"), make(tmp_path_factory.mktemp("page"), "everywhere")
-    words = ["--kind", KINDS, "--blocks", "1", "--seconds", "1", "--memory", "64M", "--cpus", "0.2"]
-    argv = [*LAB, "noisy", str(folder), "--on", "container", "--out", str(out), *words]
+    argv = [*LAB, "noisy", str(folder), "--on", "container", "--out", str(out), "--kind", KINDS, *QUICK]
     bounds: set[float] = set()
     late: list[float] = []
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
@@ -82,7 +82,15 @@ def test_limits_are_what_the_aggressor_runs_into(done: Done) -> None:
     assert "its memory limit (killed)" in met["memory"]
     assert "its limit of processes" in met["forks"]
     assert "its CPU limit" in met["cpu"]
-    assert any("memory limit" in name for name in met["cache"])
+
+
+@pytest.mark.nightly
+def test_what_is_cached_is_limited_as_memory(tmp_path: Path) -> None:
+    out, folder = tmp_path / "out", make(tmp_path, "everywhere")
+    argv = [*LAB, "noisy", str(folder), "--on", "container", "--out", str(out), "--kind", "cache", *QUICK]
+    subprocess.run(argv, capture_output=True, timeout=250, check=True)
+    (held,) = (each for each in disturbances(load(only_run(out))) if each.limits == "with limits")
+    assert any("memory limit" in name for name in held.met)
 
 
 def test_the_victim_survives_behind_limits(done: Done) -> None:

@@ -118,6 +118,7 @@ def test_a_guest_that_answers_late_is_left_in_peace(tap: tuple[Network, TapEndpo
     assert knocks <= MOST_PENDING
 
 
+@pytest.mark.nightly
 def test_one_that_answers_later_than_packets_get_lost_is_waited_for(
     tap: tuple[Network, TapEndpoint], tmp_path: Path
 ) -> None:
