@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,12 @@ from lab.commands.options.limits import require_given
 from lab.commands.privilege import become_root
 from lab.commands.running.disk import refuse, require_vm
 from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab.instance import LaunchRequest
+    from lab.model import Kernel
 
 
 def run(
@@ -145,10 +151,14 @@ def run(
     if detach:
         print(run_detached(wanted))
         return
-    from lab.cli.instances.explain import explained
-
     try:
-        code = run_attached(wanted, explained if explain else None)
+        code = run_attached(wanted, _told() if explain else None)
     except Interrupted as interrupted:
         code = interrupted.exit_code
     raise typer.Exit(code)
+
+
+def _told() -> Callable[[LaunchRequest, Kernel], LaunchRequest]:
+    from lab.cli.instances.explain import explained  # which knows the steps of every backend
+
+    return explained
