@@ -40,7 +40,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, set
         assert running.stderr is not None
         reader = threading.Thread(target=lambda: said.append(running.stderr.read() if running.stderr else ""))
         reader.start()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while running.poll() is None and time.monotonic() < deadline:
             late.append(feel_pulse(0.5)["most"])
             bounds |= bounds_around_keepers()
