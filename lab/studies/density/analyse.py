@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
+import scipy
 
 from lab.analysis.data import Observed
 from lab.analysis.inference import statistics as st
@@ -109,10 +109,10 @@ def growth(arm: str, quantity: str, group: pd.DataFrame) -> Growth:
     values = group["value"].to_numpy(dtype=np.float64)
     per_copy = low = high = bend = p = math.nan
     if len(values) >= FEWEST:
-        fitted = distributions.theilslopes(values, copies, 0.95)
+        fitted = scipy.stats.theilslopes(values, copies, 0.95)
         per_copy, low, high = float(fitted.slope), float(fitted.low_slope), float(fitted.high_slope)
         bend = _bend(copies, values)
-        p = float(distributions.kendalltau(copies, values).pvalue)
+        p = float(scipy.stats.kendalltau(copies, values).pvalue)
     return Growth(
         arm=arm,
         quantity=quantity,
@@ -135,8 +135,8 @@ def _bend(copies: st.Floats, values: st.Floats) -> float:
     half = len(values) // 2
     if half < FEWEST:
         return math.nan
-    early = distributions.theilslopes(values[:half], copies[:half], 0.95)
-    late = distributions.theilslopes(values[-half:], copies[-half:], 0.95)
+    early = scipy.stats.theilslopes(values[:half], copies[:half], 0.95)
+    late = scipy.stats.theilslopes(values[-half:], copies[-half:], 0.95)
     if early.low_slope <= late.high_slope and late.low_slope <= early.high_slope:
         return 1.0
     return float(late.slope / early.slope) if early.slope > 0 else math.nan

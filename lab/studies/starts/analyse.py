@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
+import scipy
 
 from lab.analysis.data import Observed
 from lab.analysis.inference.statistics import Floats
@@ -145,7 +145,7 @@ def percentile(values: Floats, share: float, *, failed: int = 0) -> Percentile:
 @functools.cache
 def _ranks(n: int, share: float) -> tuple[int, int]:
     """Between which ranks of ``n`` values the percentile is, with a confidence of `LEVEL`."""
-    below = distributions.binom(n, share)
+    below = scipy.stats.binom(n, share)
     tail = (1 - LEVEL) / 2
     return int(below.ppf(tail)), int(below.ppf(1 - tail)) + 1
 
