@@ -114,7 +114,9 @@ def read_folder(folder: RunFolder, kind: type[Which]) -> Which:
     """The same of a run that is open, or in memory."""
     path, rows = folder.path, list(map(_FIELDS, folder.samples()))
     if not rows:
-        raise ResultsError(f"{path} holds no observation yet", hint=f"lab compare --resume {path.name}")
+        is_study = "kind" in folder.run.settings  # only a comparison can be resumed
+        hint = "what its command said tells why" if is_study else f"lab compare --resume {path.name}"
+        raise ResultsError(f"{path} holds no observation", hint=hint)
     if not folder.run.arms:
         raise ResultsError(f"{path} names no arm", hint="lab compare writes run.json; name another run folder")
     frame = _frame(rows)

@@ -51,3 +51,4 @@ def test_the_host_keeps_its_floor(scenario: Path, tmp_path: Path) -> None:
     done = density(scenario, tmp_path, "--up-to", "3", "--keep-free", "100000G")
     assert done.returncode == 1, "nothing was measured"
     assert "the floor of free memory" in done.stderr
+    assert "--resume" not in done.stderr, "of a comparison alone"
