@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from lab.errors import LabError
+from lab.host.cgroup.systemd import Scope
 from lab.host.command import run
 from lab.host.home import home
 from lab.images.store import Store
@@ -178,6 +179,7 @@ class InLimits:
     def __call__(self, lines: bytes, timeout_seconds: float) -> Completed:
         group = limited(self._path, self._limits)
         try:
+            Scope(self._path.parts[0]).open_to_children()
             entrances = [directory / "cgroup.procs" for directory in group.directories]
             words: list[str | Path] = ["/bin/sh", "-c", ENTER, build.program(), *entrances]
             return run(words, stdin=lines, timeout_seconds=timeout_seconds)

@@ -20,6 +20,9 @@ print(json.dumps({field.name: sorted(getattr(state, field.name)) for field in fi
 RUNNING = "ls -A /run/lab 2> /dev/null; pgrep -x qemu-system-x86"
 """`host_state` leaves out what belongs to a living lab, as another one's; here there is no other."""
 
+GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=300).read().decode())"
+"""For Python: print what an address answers."""
+
 ITS_OWN = ("/run/user/", "/run/credentials/")
 """Mounts of login sessions and services, which come and go."""
 

@@ -14,7 +14,7 @@ import pytest
 
 from .debian import CHECKOUT, HOME, USER
 from .disk import APPLICATION
-from .inside import shell
+from .inside import GET, shell
 from .machine import Machine
 
 pytestmark = [pytest.mark.nightly, pytest.mark.parametrize("machine", ["trixie"], indirect=True)]
@@ -48,7 +48,6 @@ gpasswd --delete {USER} kvm > /dev/null
 loginctl disable-linger {USER}
 rm -rf {HOME}/.local/share/lab {HOME}/.cache/lab {OUT} {HOME}/hungry {HOME}/derived /var/tmp/images.tar
 """
-GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=300).read().decode())"
 LEFT = f"""
 ls -A /run/user/$(id -u {USER})/lab 2> /dev/null
 pgrep -x qemu-system-x86

@@ -37,6 +37,7 @@ from lab.isolation.base import (
 from lab.isolation.explain import explanation, how, mechanism_of, surprise
 from lab.isolation.probes.budgets import InotifyInstances
 from lab.isolation.probes.channels import PageCacheChannel, leave_signal
+from lab.isolation.probes.devices import Virtualisation
 from lab.isolation.probes.interface import Capabilities
 from lab.isolation.probes.kernel import BootId, SlabCaches
 from lab.isolation.probes.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
@@ -177,6 +178,21 @@ def test_a_root_that_lacks_one_of_the_hosts_capabilities_is_not_the_hosts(mine: 
     ids["text"] = "         0      20001          1\n"
     with pytest.raises(Inconclusive, match="user namespace"):
         Capabilities().judge(seen, host, CONTEXT)
+
+
+def test_a_device_of_a_group_that_every_instance_has_left_says_nothing_of_its_boundary() -> None:
+    """An ordinary user opens it on the host. Root needs no group."""
+    root, user = {"text": " 0 0 4294967295\n"}, {"text": " 0 1000 1\n 1 100000 65536\n"}
+    for ids in (root, user):
+        assert (
+            Virtualisation().judge([outcome("ENOENT"), ids, OURS], [outcome(), ids, OURS], CONTEXT).answer
+            is Answer.NO
+        )
+        assert Virtualisation().judge([outcome(), ids, OURS], [outcome(), ids, OURS], CONTEXT).answer is Answer.YES
+    refused = outcome("EACCES")
+    assert Virtualisation().judge([refused, root, OURS], [outcome(), root, OURS], CONTEXT).answer is Answer.NO
+    with pytest.raises(Inconclusive, match="group"):
+        Virtualisation().judge([refused, user, OURS], [outcome(), user, OURS], CONTEXT)
 
 
 def test_what_nobody_foresaw_is_not_an_answer() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.errors import CommandError, LabError
-from lab.host import command
+from lab.host import command, ownspace
 from lab.host.cgroup import cgroupfs, delegation, mounted, systemd
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.mounted import Mounted
@@ -53,8 +53,8 @@ class Manager:
         self.places: dict[int, str] = {}
 
     def run(self, argv: list[str], **_: Any) -> Completed:
-        assert argv[:4] == ["busctl", "--quiet", "--", "call"]
-        method, signature, name, *rest = argv[7:]
+        assert argv[: 4 + ownspace.here()] == ["busctl", *["--user"] * ownspace.here(), "--quiet", "--", "call"]
+        method, signature, name, *rest = argv[7 + ownspace.here() :]
         self.calls.append([method, signature, name, *rest])
         if method == "StartTransientUnit" and self.starts:
             at = rest.index("PIDs")
@@ -164,6 +164,16 @@ def test_a_new_supervisor_enters_the_scope_once(manager: Manager, tree: Path) ->
     assert not scope.exists()  # for those in it: it ends with them
     systemd.Scope.of("99999999").enter()  # one that is gone
     assert len(manager.calls) == 1
+
+
+@pytest.mark.parametrize(("rootless", "delegated"), [(True, True), (True, False), (False, True)])
+def test_only_an_ordinary_users_process_has_to_enter_the_scope_for_its_children(
+    manager: Manager, tree: Path, monkeypatch: pytest.MonkeyPatch, rootless: bool, delegated: bool
+) -> None:
+    monkeypatch.setattr(ownspace, "here", lambda: rootless)
+    monkeypatch.setattr(systemd, "here", lambda: delegated)
+    systemd.Scope.of(SESSION).open_to_children()
+    assert (os.getpid() in manager.places) == (rootless and delegated)
 
 
 def test_nothing_above_a_scopes_own_group_is_made_or_written(tree: Path) -> None:

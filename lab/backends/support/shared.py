@@ -191,10 +191,7 @@ class SharedParts:
                 from lab.backends.support.vmm import vmm_filter
                 from lab.hypervisor.domains.connection import Hypervisor
 
-                # A QEMU is this process's child and enters its group by itself, which an ordinary user may not do
-                # from a login's group, since that is root's: cgroups(7), "Delegation containment".
-                if privilege.is_rootless() and delegation.here():
-                    Scope.of(self.session.id).enter()
+                Scope.of(self.session.id).open_to_children()  # a QEMU enters its group by itself
                 opened = Hypervisor.open(home=self.home, seccomp=vmm_filter())
                 self._hypervisor = self._stack.enter_context(opened)
             return self._hypervisor

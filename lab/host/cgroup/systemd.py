@@ -19,7 +19,7 @@ import time
 from lab.errors import LabError
 from lab.host import ownspace
 from lab.host.cgroup import cgroupfs, mounted
-from lab.host.cgroup.delegation import LAUNCHER, ROOT_SLICE, scope_of
+from lab.host.cgroup.delegation import LAUNCHER, ROOT_SLICE, here, scope_of
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.mounted import APPLICATIONS
 from lab.lean import suppress
@@ -165,6 +165,13 @@ class Scope:
         """Have this process, and what it will start, in it, if it is there and this isn't so already."""
         if os.path.isdir(f"{self.directory}/{LAUNCHER}") and not holds(self.name, os.getpid()):
             attach(self.name, LAUNCHER, os.getpid())
+
+    def open_to_children(self) -> None:
+        """Where what this process starts could not enter a group of it otherwise, enter it. An ordinary user's
+        process may not leave a login's group for it, since that is root's (cgroups(7), "Delegation containment").
+        """
+        if ownspace.here() and here():
+            self.enter()
 
     def exists(self) -> bool:
         """Whether it is there, for others than those in it: it ends with them."""

@@ -35,6 +35,7 @@ from lab.host import privilege, syscalls
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
+from lab.host.cgroup.systemd import Scope
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
 from lab.instance import INSIDE, Survivor
@@ -228,6 +229,7 @@ class OciContainer:
     ) -> tuple[list[str], list[int]]:
         """The same, by way of a shell that enters the group; opened here, since a runtime may not see it."""
         group = self.cgroup.group
+        Scope(self.cgroup.path.parts[0]).open_to_children()
         directories = group.directories if privilege.is_rootless() else tuple(filter(None, [group.unified]))
         return through_groups(directories, words, descriptors, opened)
 
