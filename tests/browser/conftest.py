@@ -14,6 +14,7 @@ from fleet import Fleet, write_fleet
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from studies import density_run, ladder_run, noisy_run, starts_run, surface_run
 from synthetic import leave_pictures_empty, write_run
+from visiting import PATIENCE_MS, SAMPLE, is_fetched
 
 from lab.reports.figures import charts
 from lab.reports.hosts import write
@@ -22,9 +23,6 @@ from lab.studies.compare.report.document import html
 from lab.studies.registry import COMPARISON
 from lab.studies.registry import studies as studies_of_lab
 
-PATIENCE_MS = 120_000
-"""Of five seconds, Playwright's own, a busy host takes as many for a page to be drawn."""
-SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 VARIANTS = ("memory=128M", "memory=512M")
 MADE_UP = {
     "density": density_run,
@@ -107,10 +105,6 @@ def visit(browser: Browser, reports: dict[str, Report], studies: dict[str, Path]
     for context in contexts:
         context.close()
     assert complaints == []
-
-
-def is_fetched(url: str, address: str) -> bool:
-    return url.partition("#")[0] != address and not url.startswith("data:")
 
 
 def _crowd(folder: Path) -> Path:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from classes import Served, serving
-from conftest import PATIENCE_MS
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from visiting import PATIENCE_MS
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE, LAPTOP, PROJECTOR = (390, 844), (1366, 768), (1920, 1080)

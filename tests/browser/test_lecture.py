@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from classes import serving
-from conftest import PATIENCE_MS, SAMPLE
 from exercising import RIGHT, answered, cell, handed_out, key_of, made
 from host_state import assert_unchanged, snapshot
 from playwright.sync_api import Browser, expect
 from test_class_pages import CLASS, LAPTOP, PROJECTOR, Room, guess
+from visiting import PATIENCE_MS, SAMPLE
 
 pytestmark = pytest.mark.nightly
 LAB = [sys.executable, "-m", "lab.cli.main"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import PATIENCE_MS, SAMPLE, is_fetched
 from playwright.sync_api import Browser, Page, expect
 from synthetic import write_run
+from visiting import PATIENCE_MS, SAMPLE, is_fetched
 
 from lab.classroom.race.model import Race, Round
 from lab.classroom.race.page import live, write

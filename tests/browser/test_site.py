@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import PATIENCE_MS
 from playwright.sync_api import Browser, Page, expect
 from test_report_page import RULES
+from visiting import PATIENCE_MS
 
 ROOT = Path(__file__).parents[2]
 Open = Callable[..., Page]

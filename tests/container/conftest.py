@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dockering
 import pytest
 from dockering import Docker, Engine
 from escaping import Ask
+from roots import fill, open_folder
 from running import Output, Ran, Run, Start
 from tiny import tiny_image
 from usable import unchanged_host
@@ -30,16 +29,7 @@ from lab.runtime import bundle
 from lab.runtime.config.model import Config
 from lab.runtime.launcher.launcher import Container, Directory, Launcher, Overlay, Spec
 
-BUSYBOX = Path("/bin/busybox")
 NAMES = itertools.count()
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A temporary folder that every user may pass through, as a mapped root must."""
-    with tempfile.TemporaryDirectory(prefix="lab-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +38,6 @@ def busybox_root() -> Iterator[Path]:
     with open_folder() as root:
         fill(root)
         yield root
-
-
-def fill(root: Path) -> None:
-    (root / "bin").mkdir()
-    (root / "tmp").mkdir()
-    shutil.copy(BUSYBOX, root / "bin" / "busybox")
-    applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
-    for applet in applets:
-        if applet != "busybox":
-            (root / "bin" / applet).symlink_to("busybox")
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from typing import Any
 
 import contract
 import pytest
-from conftest import open_folder
 from contract import LIMITS
+from roots import open_folder
 from tiny import tiny_image
 
 from lab.backends.site import Site

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from bundles import ALL_RUNTIMES, Bundle, configuration, installed
-from conftest import fill, open_folder
 from conveniences import ATTEMPTS, HELD, THROUGH, VERSIONS, Attempt, Place
+from roots import fill, open_folder
 
 PlaceOf = Callable[[str], Place]
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"

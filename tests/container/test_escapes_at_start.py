@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from bundles import RUNTIMES, Bundle, configuration, installed
-from conftest import fill, open_folder
 from escaping import SUCCEEDED, Ask, Attempt
 from oci import BASE_INTERPRETER
+from roots import fill, open_folder
 from running import Run, Start
 
 from lab.errors import LaunchError

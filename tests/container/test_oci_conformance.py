@@ -14,7 +14,7 @@ import bundles
 import oci
 import pytest
 from bundles import RUNTIMES, Bundle, Ended, configuration, installed
-from conftest import fill, open_folder
+from roots import fill, open_folder
 
 import lab
 from lab.runtime import versions

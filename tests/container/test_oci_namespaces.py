@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bundles import RUNTIMES, Bundle, configuration, installed
-from conftest import fill, open_folder
+from roots import fill, open_folder
 
 from lab.host.clock import now
 

@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import open_folder
 from oci import until
+from roots import open_folder
 from running import Output
 from tracing_calls import Traced
 

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import open_folder
 from host_state import descendants, told_of, wait_until
+from roots import open_folder
 from running import Start
 
 from lab.errors import LaunchError

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from bundles import RUNTIMES, Bundle, both, configuration, installed
-from conftest import fill, open_folder
 from host_state import assert_unchanged, snapshot
+from roots import fill, open_folder
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 from bundles import RUNTIMES, Bundle, configuration, installed, program
-from conftest import fill, open_folder
 from host_state import assert_unchanged, snapshot
+from roots import fill, open_folder
 
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Hierarchies, Unused

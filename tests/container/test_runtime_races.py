@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import open_folder
+from roots import open_folder
 from running import Start
 
 from lab.errors import LaunchError

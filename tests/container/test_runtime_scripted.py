@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import open_folder
+from roots import open_folder
 from running import Output, Start
 
 from lab.errors import LaunchError
