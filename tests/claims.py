@@ -121,9 +121,12 @@ def row(table: pd.DataFrame, quantity: str, arm: str, state: str = "") -> pd.Ser
     return found.iloc[0]
 
 
-def is_below(hits: int, trials: int, rate: float) -> bool:
-    """Whether so many hits are compatible with ``rate`` or less, at 99 %: the binomial bound, one-sided."""
-    return hits <= distributions.binom.ppf(0.99, trials, rate)
+def is_below(hits: int, trials: int, rate: float, *, of: int = 1) -> bool:
+    """Whether so many hits are compatible with ``rate`` or less, at 99 %: the binomial bound, one-sided.
+
+    At 99 % for all together where this is one ``of`` so many rates that are looked at (Bonferroni).
+    """
+    return hits <= distributions.binom.ppf(1 - 0.01 / of, trials, rate)
 
 
 def is_above(hits: int, trials: int, rate: float) -> bool:

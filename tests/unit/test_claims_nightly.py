@@ -1,7 +1,8 @@
 """What lab's claims promise, a thousand whole reports at a time. Slow: ``pytest -m nightly``.
 
 Each test says what it found (``-s``); docs/statistics.md has these numbers. Seeds are fixed, and a rate is compared
-with its goal at the 99 % bound of the binomial distribution.
+with its goal at the 99 % bound of the binomial distribution. A quantity more in the declared list, and all are drawn
+anew.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ from lab.analysis.inference.judge import EXPLORATORY, HEADLINE
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(0)]
 
+NOISES, BLOCKS = (lognormal, skewed, contaminated), (3, 10, 20)
+NULLS = len(NOISES) * len(BLOCKS) * (len(PAIRS) + 2)
+"""So many rates of false claims are looked at. Of 45 that are just as large as promised, one is above a bound of its
+own of 99 % in one night of three.
+"""
+
 
 def rates(tables: list[pd.DataFrame]) -> dict[str, float]:
     """Shares of reports with a claim: in each pair's headline family, in any of them, explored, of the twin."""
@@ -45,16 +52,16 @@ def rates(tables: list[pd.DataFrame]) -> dict[str, float]:
     return {name: float(np.mean(each)) for name, each in found.items()}
 
 
-@pytest.mark.parametrize("noise", [lognormal, skewed, contaminated])
-@pytest.mark.parametrize("blocks", [3, 10, 20])
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("blocks", BLOCKS)
 def test_where_nothing_differs(tmp_path: Path, blocks: int, noise: Noise) -> None:
     trials = scaled(1000 if noise is lognormal and blocks == 10 else 300)
     found = rates(list(reports(tmp_path, trials, blocks=blocks, noise=noise)))
     tell(f"null, {blocks} blocks, {noise.__name__}, {trials} reports: {found}")
     for arm in PAIRS:
-        assert is_below(round(found[f"headlines of {arm}"] * trials), trials, 0.05), arm
-    assert is_below(round(found["any exploratory"] * trials), trials, 0.05)
-    assert is_below(round(found["the twin differs"] * trials), trials, 0.05)
+        assert is_below(round(found[f"headlines of {arm}"] * trials), trials, 0.05, of=NULLS), arm
+    assert is_below(round(found["any exploratory"] * trials), trials, 0.05, of=NULLS)
+    assert is_below(round(found["the twin differs"] * trials), trials, 0.05, of=NULLS)
 
 
 @pytest.mark.parametrize(
