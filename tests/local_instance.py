@@ -39,6 +39,9 @@ class LocalGroup:
         total = time.clock_gettime_ns(~self.pid << 3 | PROCESS_CPU_CLOCK)
         return CpuUsage(total_nanoseconds=total, user_nanoseconds=total, system_nanoseconds=0)
 
+    def limit_hits(self) -> dict[str, int]:
+        return {}
+
     def faults(self) -> PageFaults | None:
         return None
 

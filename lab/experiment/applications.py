@@ -12,7 +12,7 @@ from lab.errors import LaunchError, NotReady
 from lab.experiment.setup import Treatment
 from lab.host.clock import now
 from lab.instance import INSIDE, Instance
-from lab.metrics.ready.readiness import log_tail
+from lab.metrics.ready.readiness import ending, log_tail
 from lab.model import DoneReadiness, Phase, Scenario, StartedReadiness
 
 WAIT = (INSIDE, "call", "ppoll", "0", "0", "0", "0")  # nothing to wait for, and no end: until a signal
@@ -69,7 +69,7 @@ def require_success(instance: Instance, code: int | None) -> None:
         said = log_tail(logs)
         last = said.splitlines()[-1].strip() if said else ""
         raise LaunchError(
-            f"{instance.name} ended with exit code {code}" + (f": {last}" if last else ""),
+            f"{instance.name} {ending(instance, code)}" + (f": {last}" if last else ""),
             hint=f"its logs are in {logs}",
             detail=said,
             exit_code=code,

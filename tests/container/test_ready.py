@@ -70,6 +70,19 @@ def test_an_application_that_crashes_has_no_boot_time(tmp_path: Path) -> None:
     assert not ANSWERED.search(report)
 
 
+def test_of_an_application_that_dies_for_want_of_memory_that_is_told(tmp_path: Path) -> None:
+    """Whatever it was killed by, its exit code would be the same."""
+    folder = make(tmp_path, "crash")
+    recipe = folder / "Dockerfile"
+    recipe.write_text(re.sub(r"(?m)^CMD.*$", 'CMD ["sh", "-c", "exec tail /dev/zero"]', recipe.read_text()))
+    (folder / "scenario.toml").write_text('title = "Takes all memory"\n[limits]\nmemory = "32M"\n')
+    loaded, said, report = measured(folder, tmp_path / "runs", "--metrics", "boot", code=1)
+    (failed,) = loaded.frame[(loaded.frame["arm"] != "") & (loaded.frame["status"] != Status.OK)].to_dict("records")
+    assert failed["detail"]["exit_code"] == 137
+    for told in (failed["text"], said, report):
+        assert tells(told, "137", "1 of its processes for memory")
+
+
 def test_a_batch_job_is_measured_until_it_is_done(tmp_path: Path) -> None:
     loaded, said, report = measured(make(tmp_path, "batch"), tmp_path / "runs")
     assert "a batch job" in said

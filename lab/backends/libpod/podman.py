@@ -59,6 +59,7 @@ PARTS = ("podman", "conmon", "runc", "crun")
 LABEL = "lab.session"
 SETTLE_SECONDS, STEP_SECONDS = 5.0, 0.01
 SECONDS = 120.0  # for a call, on a host that is busy
+LOAD_SECONDS = 1800.0  # for one that unpacks an image, of whatever size
 
 SORTED = re.compile(": OCI (runtime attempted|permission denied|runtime error).*$")
 """What podman adds to a runtime's complaint: which sort of error it takes that for."""
@@ -174,7 +175,7 @@ class Podman:
         return self._images.layers(image)
 
     def _load(self, packed: Path) -> None:
-        self.call("load", "--quiet", "--input", str(packed))
+        self.call("load", "--quiet", "--input", str(packed), seconds=LOAD_SECONDS)
         if self.alone_bytes is None:
             self.alone_bytes = sum(pss_bytes(pid) for pid in self.cgroup.processes())
 
@@ -185,12 +186,12 @@ class Podman:
         """All that it knows of a container. Raises LabError."""
         return dict(json.loads(self.call("container", "inspect", container))[0])
 
-    def call(self, *arguments: str) -> str:
-        """What ``podman ARGUMENTS`` prints, to its end. Raises LabError with its last words."""
+    def call(self, *arguments: str, seconds: float = SECONDS) -> str:
+        """What ``podman ARGUMENTS`` prints, to its end within ``seconds``. Raises LabError with its last words."""
         with ExitStack() as opened:
             null, out, err = (memory_file(b"", opened) for _ in range(3))
             pid = self.spawn(arguments, [null, out, err])
-            code = children.wait_child(pid, SECONDS, f"podman {arguments[0]}")
+            code = children.wait_child(pid, seconds, f"podman {arguments[0]}")
             said, complaint = (_content(each) for each in (out, err))
         if code:
             raise LabError(last_words(complaint) or f"podman {arguments[0]} ended with exit code {code}")
@@ -267,7 +268,7 @@ def version() -> str:
 
 def _said(name: str, *arguments: str) -> str:
     try:
-        return run([program(name), *arguments], timeout_seconds=30).stdout.decode(errors="replace")
+        return run([program(name), *arguments], timeout_seconds=SECONDS).stdout.decode(errors="replace")
     except CommandError:
         return ""
 

@@ -141,7 +141,7 @@ class _Watch:
         if at >= self._look_again:
             self._look_again = at + ALIVE_STEP_SECONDS
             if (code := self.instance.wait(0.0)) is not None:
-                what = f"ended with exit code {code} before it became ready"
+                what = f"{ending(self.instance, code)} before it became ready"
                 hint, detail = self._evidence()
                 last = f": {detail.splitlines()[-1].strip()}" if detail else ""
                 raise LaunchError(f"{self.instance.name} {what}{last}", hint=hint, detail=detail, exit_code=code)
@@ -150,6 +150,17 @@ class _Watch:
         """Where the logs are, and their tail."""
         logs = self.instance.request.log_directory
         return f"its logs are in {logs}", log_tail(logs)
+
+
+def ending(instance: Instance, code: int) -> str:
+    """How its application has ended, as a clause: the exit code, and whether the kernel has killed any process of it
+    for memory, which a 137 alone does not tell.
+    """
+    killed = 0
+    with suppress(OSError, LabError):  # its group may be gone with it
+        killed = instance.cgroup.limit_hits().get("oom", 0)
+    why = f" (the kernel killed {killed} of its processes for memory)" if killed else ""
+    return f"ended with exit code {code}{why}"
 
 
 class _Attempt(NamedTuple):

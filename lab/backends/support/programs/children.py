@@ -165,7 +165,8 @@ def own() -> set[int]:
 
 def _is_in(process: Path, group: PurePath) -> bool:
     paths = [line.split(":", 2)[2] for line in (process / "cgroup").read_text().splitlines()]
-    return any(PurePath(path.removesuffix(" (deleted)").lstrip("/")).is_relative_to(group) for path in paths)
+    # An ordinary user's lies below what was delegated, in app.slice; no other group has a session's name in its path.
+    return any(f"/{group}/" in f"{path.removesuffix(' (deleted)')}/" for path in paths)
 
 
 def wait_orphan(pid: int, timeout_seconds: float) -> None:
