@@ -22,8 +22,8 @@ def test_events_until_the_end(runtime: Runtime) -> None:
     def little_memory(config: dict[str, Any]) -> None:
         config["linux"]["resources"]["memory"] = {"limit": 16 << 20, "swap": 16 << 20}
 
-    hungry = "read go < /tmp/go; (dd if=/dev/zero of=/dev/null bs=64M count=1) 2> /dev/null; read stop < /tmp/go"
-    name = runtime.running(f"mkfifo /tmp/go; {hungry}", edit=little_memory)
+    hungry = "read go < /tmp/go; (dd if=/dev/zero of=/dev/null bs=64M count=1) 2> /dev/null; read end < /tmp/end"
+    name = runtime.running(f"mkfifo /tmp/end /tmp/go; {hungry}", edit=little_memory)
     oci.until((runtime.rootfs / "tmp/go").exists, "the container")
     with subprocess.Popen(runtime.words("events", "--interval", "50ms", name), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

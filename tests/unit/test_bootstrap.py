@@ -211,6 +211,9 @@ def test_services_that_come_with_a_package_are_masked(tmp_path: Path) -> None:
         "docker.socket": False,
         "docker.service": True,
     }
+    subprocess.run(["bash", "-euc", script.replace("docker.io", "podman")], check=True)
+    assert (units / "podman.socket").is_symlink()
+    assert (units / "podman-auto-update.timer").is_symlink()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")

@@ -132,6 +132,11 @@ def test_too_few_units_show_nothing() -> None:
     assert found[3] == pytest.approx(math.exp(0.1 * effect), rel=1e-4)
 
 
+def test_where_nobody_has_enough_units_each_is_told_so() -> None:
+    assert np.isnan(estimate.shown(np.array([math.nan, 1.0, 2.0]), np.full(3, 0.1), 0.05)).tolist() == [True] * 3
+    assert np.isnan(estimate.needed(np.full(2, math.nan), 0.05, 1.2)).tolist() == [True] * 2
+
+
 @pytest.mark.parametrize("units", [199, 200, 201, 800])
 def test_power_of_many_units(units: int) -> None:
     """Beyond 200 it is no longer computed, and still within half a percent."""

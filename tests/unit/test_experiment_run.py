@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from local_instance import LocalGroup
 
 from lab.errors import LaunchError, NotReady, ParityError
 from lab.experiment.factors import Factor, Scope
@@ -40,6 +42,10 @@ class FakeInstance:
     @property
     def name(self) -> str:
         return self.request.name
+
+    @property
+    def cgroup(self) -> LocalGroup:
+        return LocalGroup(os.getpid())
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         return None

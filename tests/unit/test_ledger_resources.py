@@ -264,6 +264,21 @@ def test_when_a_process_started_is_kept_with_it() -> None:
         assert process.wait(60) == -signal.SIGKILL
 
 
+def test_a_namespace_ends_by_itself_and_is_never_left() -> None:
+    assert Resource(kind=ResourceKind.NAMESPACE, name="net:[4026531840]").exists() is False
+
+
+def test_a_session_is_of_this_boot_or_of_another(tmp_path: Path) -> None:
+    with Session.open() as session:
+        assert ledger.is_of_this_boot(session.directory) is True
+        written = session.directory / ledger.OWNER
+        owner = json.loads(written.read_text())
+        written.write_text(json.dumps(owner | {"boot_id": "another"}))
+        assert ledger.is_of_this_boot(session.directory) is False
+        written.write_text(json.dumps(owner))
+    assert ledger.is_of_this_boot(tmp_path) is False, "nobody's"
+
+
 def test_where_no_session_ever_was_none_is_stale() -> None:
     assert ledger.stale_sessions() == []
 

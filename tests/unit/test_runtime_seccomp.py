@@ -405,11 +405,17 @@ def test_what_can_not_be_is_refused(made: Seccomp, complaint: str) -> None:
         compiler.compile(made)
 
 
+def test_a_machine_of_which_no_table_is_known_is_refused() -> None:
+    with pytest.raises(UsageError, match="no table of system calls for riscv64"):
+        compiler.compile(Seccomp(default_action="SCMP_ACT_ALLOW"), "riscv64")
+
+
 def test_flags_and_who_is_notified() -> None:
     every = tuple(compiler.FLAGS)
     asked = (rule("SCMP_ACT_NOTIFY", "mkdir"),)
     made = Seccomp(default_action="SCMP_ACT_ALLOW", flags=every, listener_path="/run/agent", syscalls=asked)
     assert compiler.flags(made) == 1 | 2 | 4 | 8 | 16 | 32
+    assert compiler.flags(Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/run/agent", syscalls=asked)) == 8
     assert compiler.flags(Seccomp(default_action="SCMP_ACT_ALLOW", flags=every[:3])) == 1 | 2 | 4 | 16
     found = {name: compiler.flags(Seccomp(default_action="SCMP_ACT_ALLOW", flags=(name,))) for name in every[:3]}
     assert found == {every[0]: 1 | 16, every[1]: 2, every[2]: 4}

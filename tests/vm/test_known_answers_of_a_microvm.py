@@ -21,6 +21,10 @@ KNOWN = Parts(
     job_delay_ms=200, job_burn_ms=300,
 )  # fmt: skip
 TOUCHED = 100 * MIB
+ALIKE = 0.95
+"""So far clocks of host and guest tick alike: a guest's kernel takes its processor's measure as it boots, and an
+emulated one's is that of a host which may be busy.
+"""
 
 
 @pytest.mark.nightly
@@ -37,16 +41,16 @@ def test_a_microvm_shows_the_known_part(tmp_path: Path, missing: Callable[[str],
 
 
 def times_are_found(found: Found, twin: Found) -> None:
-    """By the host's clock, though the application waits by the guest's: both tick alike, to 2 % here."""
-    assert found["boot.listening"] >= 0.98 * 2.25
+    """By the host's clock, though the application waits by the guest's: both tick alike."""
+    assert found["boot.listening"] >= ALIKE * 2.25
     assert found["boot.listening"] - found.wall_seconds <= twin["boot.listening"] + 2.25
     assert found["cpu.boot"] > twin["cpu.boot"]
-    assert found["boot.responded"] >= 0.98 * 0.02
-    assert found["load.requests_per_second"] <= 50 / 0.98
-    assert found["load.latency.p50"] >= 0.98 * 0.02
-    assert found["work.seconds"] >= 0.98 * 0.5
+    assert found["boot.responded"] >= ALIKE * 0.02
+    assert found["load.requests_per_second"] <= 50 / ALIKE
+    assert found["load.latency.p50"] >= ALIKE * 0.02
+    assert found["work.seconds"] >= ALIKE * 0.5
     assert found["work.seconds"] - found["work.wall"] <= twin["work.seconds"] + 2.0  # beside other work
-    assert found["teardown.total"] >= 0.98 * 0.1
+    assert found["teardown.total"] >= ALIKE * 0.1
     assert found["cpu.per_1000_requests"] > twin["cpu.per_1000_requests"]
 
 
