@@ -151,7 +151,8 @@ def enrolled(folder: Path, *, ids: bool = True, groups: Sequence[str] = (), numb
         (folder / name).mkdir(mode=0o700)
         os.chown(folder / name, user, user)
     host = mounted.host()
-    own = [Path(host.v1.get(name) or host.unified) / NAME for name in groups]
+    own = [Path(host.v1.get(name) or host.unified) / f"{NAME}-{user}" for name in groups]
+    student = Student(folder=folder, groups=tuple(top / "shell" for top in own), user=user, first=first)
     try:
         for top in own:
             for group in (top, top / "shell"):
@@ -159,14 +160,13 @@ def enrolled(folder: Path, *, ids: bool = True, groups: Sequence[str] = (), numb
                 for place in (group, group / "cgroup.procs", group / "tasks", group / "cgroup.subtree_control"):
                     with suppress(FileNotFoundError):
                         os.chown(place, user, user)
-        made = tuple(top / "shell" for top in own)
-        yield (student := Student(folder=folder, groups=made, user=user, first=first))
+        yield student
     finally:
         while found := student.processes():
             for pid in found:
                 with suppress(ProcessLookupError):
                     os.kill(pid, 9)
-        for top in own:
+        for top in filter(Path.exists, own):
             for group in sorted(top.rglob("*"), reverse=True):
                 if group.is_dir():
                     group.rmdir()
