@@ -168,6 +168,10 @@ def test_few_positive_values_are_taken_as_logarithms(count: int, level: float) -
     assert estimate.median_interval(values, level) == pytest.approx(tuple(expected))
 
 
+def test_few_values_that_never_vary_are_their_own_interval() -> None:
+    assert estimate.median_interval(np.full(4, 2.0)) == pytest.approx((2.0, 2.0))
+
+
 def test_few_values_of_both_signs_are_taken_as_they_are() -> None:
     values = np.array([-1.0, 0.5, 2.0, 4.0])
     expected = published.ttest_1samp(values, 0.0).confidence_interval(0.95)
