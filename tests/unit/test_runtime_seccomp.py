@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import libseccomp
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lab
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 from lab.runtime.config import capabilities
 from lab.runtime.config.model import Seccomp, SeccompArgument, SeccompRule
 from lab.runtime.seccomp import calls, compiler, profile
@@ -347,6 +349,11 @@ def test_a_call_that_is_named_is_none_that_nobody_could_know() -> None:
     assert [evaluate(program, number) for number in (0, 1, 457, 458, 459)] == [ALLOW, EPERM, EPERM, EPERM, ENOSYS]
 
 
+def test_what_is_named_with_the_defaults_own_answer_is_known_too() -> None:
+    program = compiler.compile(filter_of("SCMP_ACT_ERRNO", (rule("SCMP_ACT_ERRNO", "write"),)))
+    assert [evaluate(program, number) for number in (0, 1, 2, 1000)] == [EPERM, EPERM, ENOSYS, ENOSYS]
+
+
 def test_a_call_through_socketcall_is_filtered_like_the_call_itself() -> None:
     program = compiler.compile(filter_of("SCMP_ACT_ALLOW", (rule("SCMP_ACT_ERRNO", "connect", "semop"),)))
     i386 = AUDIT_ARCHITECTURES["i386"]
@@ -384,6 +391,12 @@ def test_two_actions_under_the_same_conditions_are_refused() -> None:
 
 def test_the_machines_own_calls() -> None:
     assert compiler.native() == calls.numbers("SCMP_ARCH_X86_64")
+
+
+def test_of_another_machine_no_calls_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="riscv64"))
+    with pytest.raises(LabError, match="no table of system calls for riscv64"):
+        compiler.native()
 
 
 def test_errnos_at_the_edge() -> None:
