@@ -96,16 +96,13 @@ class RunningGuest(ABC):
         channels = self._channels
         deadline = None if timeout_seconds is None else now() + timeout_seconds
         latest = self._started + BOOT_TIMEOUT_SECONDS
-
-        def ended() -> bool:
-            return channels.ended or channels.exit_code is not None
-
         channels.wait(
-            lambda: ended() or self._executed(), _until(latest if deadline is None else min(latest, deadline))
+            lambda: self._has_ended() or self._executed(),
+            _until(latest if deadline is None else min(latest, deadline)),
         )
-        if not ended() and not self._executed() and now() >= latest:
+        if not self._has_ended() and not self._executed() and now() >= latest:
             raise self._late(BOOT_TIMEOUT_SECONDS)
-        channels.wait(ended, None if deadline is None else _until(deadline))
+        channels.wait(self._has_ended, None if deadline is None else _until(deadline))
         if channels.exit_code is None and channels.ended:
             if self.timeline.at(Phase.STOPPING) is not None:
                 return 128 + SIGKILL
@@ -203,15 +200,14 @@ class RunningGuest(ABC):
     def _executed(self) -> bool:
         return self.timeline.running() is not None
 
+    def _has_ended(self) -> bool:
+        """The application, as far as the guest has said so, or the machine."""
+        return self._channels.ended or self._channels.exit_code is not None
+
     def _ask_to_end(self, grace_seconds: float, stop_signal: int) -> None:
-        channels = self._channels
-
-        def ended() -> bool:
-            return channels.ended or channels.exit_code is not None
-
-        if grace_seconds > 0 and self._executed() and not ended():
+        if grace_seconds > 0 and self._executed() and not self._has_ended():
             self.signal(stop_signal)
-            channels.wait(ended, grace_seconds)
+            self._channels.wait(self._has_ended, grace_seconds)
 
     def _served(self) -> GuestCommands:
         with self._lock:

@@ -108,16 +108,13 @@ def test_without_limits_there_is_still_a_bound(done: Done) -> None:
 
 
 def test_the_host_stays_responsive(done: Done) -> None:
-    """A process of ours, outside all bounds, slept for 10 ms again and again all the while. Other tests share the
-    host, and who is above it takes it away at times: once it may be late.
-    """
+    """A process of ours, outside all bounds, slept for 10 ms again and again all the while."""
     loaded, late = done[0], done[2]
     assert len(late) > 10
     assert sorted(late)[len(late) // 2] < RESPONSIVE_SECONDS / 10
-    assert sorted(late)[-2] < RESPONSIVE_SECONDS
+    assert max(late) < RESPONSIVE_SECONDS
     told = loaded.frame[loaded.frame["quantity"] == "noisy.host_delay"]["value"]
-    assert told.min() >= 0
-    assert sorted(told)[-2] < RESPONSIVE_SECONDS
+    assert 0 <= told.max() < RESPONSIVE_SECONDS
 
 
 def test_a_folder_of_one_s_own_is_looked_at_before_it_is_disturbed(done: Done) -> None:

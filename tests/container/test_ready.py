@@ -92,6 +92,7 @@ def test_a_batch_job_is_measured_until_it_is_done(tmp_path: Path) -> None:
     )
     assert len(whole) == len(part) == 2  # the twin's too
     assert (whole >= 1).all()
+    assert (part.to_numpy() < whole.to_numpy()).all()
     assert (part > 0.5).all(), "a busy host sees the execve late"
     answers = loaded.answers
     assert len(answers) > 90

@@ -41,7 +41,7 @@ SLIM = (
 )  # fmt: skip
 QUICK = ("force-unsafe-io",)
 """dpkg waits for the disk after each package, so that a cut of power spares a system; a build just begins anew. It is
-in the image, as in Docker's own: what is installed on it need not wait either.
+in the image, as in Docker's own: packages that are installed on it need not wait either.
 """
 
 # SOURCE_DATE_EPOCH is unset for dpkg's hooks: they then compile modules against their package's own, stable times,

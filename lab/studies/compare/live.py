@@ -21,7 +21,7 @@ from lab.host.units import format_seconds
 SHARE = 0.1
 """Of the time of a run that may go into writing its page: where blocks are short, not each is followed by one."""
 SOON_SECONDS = 30.0
-"""What is replaced by the report itself within so long is not written, but for who waits to be shown a page."""
+"""A page that the report itself replaces within so long is not written, unless somebody waits to be shown one."""
 LONGEST_SECONDS = 120.0
 RELOADED_SECONDS = (5.0, 60.0)
 """How often a browser looks again, at least and at most."""
@@ -41,7 +41,7 @@ class Growing:
 
     def __call__(self, block_seconds: float, seconds_left: float) -> None:
         """Write the page, if that is no more than a small share of the time since it was written last. The report
-        itself follows in ``seconds_left``: shortly before there is no use in it but for who waits to be shown one.
+        itself follows in ``seconds_left``: shortly before it is of no use, unless somebody waits to be shown one.
         """
         started = now()
         if seconds_left < SOON_SECONDS and (self.told or self.show is None):
