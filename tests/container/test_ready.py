@@ -49,9 +49,10 @@ def test_the_introduction_of_every_introduction(tmp_path: Path) -> None:
 
 def test_a_port_is_found_wherever_and_whenever_it_opens(tmp_path: Path) -> None:
     """After two seconds, in which nobody listens, and for IPv6 and IPv4 at once."""
-    words = ("--ready", "http:/index.html", "--metrics", "boot")
+    words = ("--ready", "http:/index.html", "--metrics", "boot,load")
     loaded, said, _ = measured(make(tmp_path, "slow"), tmp_path / "runs", *words)
     assert tells(said, "8000", "GET /index.html", "200")
+    assert loaded.run.settings["load"]["path"] == "/index.html"
     boots = loaded.measured[loaded.measured["quantity"] == "boot.total"]["value"]
     assert (boots > 2).all()
 
