@@ -99,6 +99,16 @@ class Observed:
     @property
     def answers(self) -> pd.DataFrame:
         """The isolation probes' answers. A warm-up's count too: a boundary does not warm up."""
+        return self.every_answer[self.every_answer["arm"] != ""]
+
+    @property
+    def broken_out(self) -> pd.DataFrame:
+        """What who breaks out would reach on this host: `lab.isolation.breakout`, of no arm."""
+        return self.every_answer[self.every_answer["arm"] == ""]
+
+    @property
+    def every_answer(self) -> pd.DataFrame:
+        """Both."""
         return self.frame[self.frame["unit"] == "answer"]
 
 

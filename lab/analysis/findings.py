@@ -376,12 +376,12 @@ def _digest(raw: Any) -> str:
 
 def _isolation(loaded: Observed) -> Iterator[Finding]:
     seen: dict[str, None] = {}
-    for row in loaded.answers.itertuples():
+    for row in loaded.every_answer.itertuples():
         raw: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
         if differs(raw, str(row.text)):
-            question = detail(raw, "question") or str(row.quantity).removeprefix("isolation.")
+            who, question = str(row.backend) or "who breaks out", detail(raw, "question") or str(row.quantity)
             why = f" ({detail(raw, 'surprise')})" if detail(raw, "surprise") else ""
-            seen[f"{row.backend} – {question} “{row.text}” instead of “{detail(raw, 'expected')}”{why}"] = None
+            seen[f"{who} – {question} “{row.text}” instead of “{detail(raw, 'expected')}”{why}"] = None
     if seen:
         yield Finding(
             kind=Kind.ISOLATION,

@@ -13,6 +13,8 @@ from lab.commands.measuring import On, choose_backends
 from lab.commands.options.limits import as_far_as_given
 from lab.commands.output import JsonTo, Manner, say, write_json
 from lab.commands.privilege import become_root
+from lab.errors import LabError
+from lab.host.privilege import is_system_wide, remedy
 from lab.host.units import parse_words
 from lab.studies.registry import studies
 
@@ -34,6 +36,7 @@ GROUP = typer.Option(
     autocompletion=complete_groups,
 )
 SYMBOLS = {"closed": "[green]✓[/green]", "own": "[blue]◐[/blue]", "open": "[red]✗[/red]", "unknown": "[dim]?[/dim]"}
+SHORTER = {"inconclusive": "unclear", "effective": "holds"}
 WIDTH_OF_A_PIPE = 160
 LEGEND = "✓ stopped   ◐ its own only   ✗ reaches the host   ? can't be told here   ! not what was expected"
 
@@ -60,6 +63,7 @@ def isolation(
     Starts one instance per backend, and asks each in turn; see lab isolation ls for the questions.
     Of an application that ends by itself a copy that waits is asked. Exit code 1 when an answer is not the one that
     is expected of its kind of boundary, 0 otherwise. What can't be told on this host is neither.
+    When all is asked, so is what who breaks out would reach (lab isolation breakout), where lab is root.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -73,6 +77,32 @@ def isolation(
         write_json([_record(one, each) for one in asked for each in one.answers], as_json)
     else:
         _print_matrix(asked, chosen)
+        if not group and not probe and is_system_wide():
+            surprises += _print_breakout()
+    if surprises:
+        raise typer.Exit(1)
+
+
+@app.command("breakout")
+def breakout(as_json: JsonTo = "") -> None:
+    """Tell what is reached by who breaks out of a container.
+
+    Once out of root's, once out of an ordinary user's (rootless): asked on the host itself, as root and as root of a
+    user namespace, which is all that is left then. Needs root, whose answers are the controls. Exit code 1 when an
+    answer is not the expected one.
+    """
+    if not is_system_wide():
+        raise LabError("what root reaches is the control, and takes root", hint=remedy("isolation breakout"))
+    if as_json:
+        from lab.isolation.breakout import PREFIX, ask_broken_out
+
+        answers = list(ask_broken_out())
+        write_json(
+            [{"probe": o.quantity.removeprefix(PREFIX), "answer": o.text, **o.detail} for o in answers], as_json
+        )
+        surprises = [each for each in answers if each.detail["as_expected"] is False]
+    else:
+        surprises = _print_breakout()
     if surprises:
         raise typer.Exit(1)
 
@@ -233,6 +263,42 @@ def _print_matrix(asked: Sequence[Asked], chosen: Sequence[Probe]) -> None:
         console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
 
 
+def _print_breakout() -> list[Observation]:
+    """Ask what who breaks out reaches, and show it; the answers that were not expected."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lab.isolation.breakout import PREFIX, ask_broken_out
+
+    console = _console()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("[bold]who breaks out reaches[/bold]", "out of root's\ncontainer", "out of an ordinary\nuser's"):
+        table.add_column(title)
+    heading, answers = "", list(ask_broken_out())
+    for each in answers:
+        if each.detail["group"] != heading:
+            heading = each.detail["group"]
+            table.add_row()
+            table.add_row(f"[bold]{heading}[/bold]")
+        root = each.detail["root"]
+        table.add_row(escape(each.detail["question"]), _worded(root["answer"], root["reach"]), _cell(each))
+    console.print(table)
+    console.print("\nasked on the host itself, as root and as an ordinary user's root; docs/isolation.md says how\n")
+    surprises = [each for each in answers if each.detail["as_expected"] is False]
+    for each in surprises:
+        told = each.detail
+        line = (
+            f"! {each.quantity.removeprefix(PREFIX)}: “{each.text}” instead of “{told['expected']}” "
+            f"({told['reason']}): {told['surprise']}. {told['evidence']}"
+        )
+        console.print(escape(line), soft_wrap=True)
+    for each in answers:
+        if each.text == "inconclusive":
+            line = f"? {each.quantity.removeprefix(PREFIX)}: {each.detail['evidence']}"
+            console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
+    return surprises
+
+
 def _console() -> Console:
     """A terminal as wide as it is; whatever reads a pipe gets a question in one line."""
     from rich.console import Console
@@ -245,8 +311,11 @@ def _console() -> Console:
 
 def _cell(seen: Observation) -> str:
     surprise = " [bold]![/bold]" if seen.detail["as_expected"] is False else ""
-    word = {"inconclusive": "unclear", "effective": "holds"}.get(seen.text, seen.text)
-    return f"{SYMBOLS[seen.detail['reach']]} {word}{surprise}"
+    return f"{_worded(seen.text, seen.detail['reach'])}{surprise}"
+
+
+def _worded(answer: str, reach: str) -> str:
+    return f"{SYMBOLS[reach]} {SHORTER.get(answer, answer)}"
 
 
 def _surprises(asked: Sequence[Asked]) -> list[str]:

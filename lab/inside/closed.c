@@ -33,15 +33,15 @@ static const int refused[] = {
     SYS_perf_event_open, SYS_personality, SYS_set_mempolicy, SYS_shmat, SYS_socket, SYS_unshare, SYS_userfaultfd,
 };
 
-static void try(int result, const char *what) {
+void must(int result, const char *what) {
     if (result < 0)
-        fail("closed: %s: %s", what, strerror(errno));
+        fail("%s: %s", what, strerror(errno));
 }
 
-static void put(const char *path, const char *text) {
+void put_text(const char *path, const char *text) {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, text, strlen(text)) < 0)
-        fail("closed: %s: %s", path, strerror(errno));
+        fail("%s: %s", path, strerror(errno));
     close(fd);
 }
 
@@ -49,21 +49,21 @@ static void put(const char *path, const char *text) {
 static void hide_files(void) {
     struct stat found;
     int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    try(self, "/proc/self/exe");
-    try(fstat(self, &found), "fstat");
-    try(mount("lab", "/", NULL, MS_REC | MS_PRIVATE, NULL), "private mounts");
-    try(mount("lab", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755"), "tmpfs");
+    must(self, "/proc/self/exe");
+    must(fstat(self, &found), "fstat");
+    must(mount("lab", "/", NULL, MS_REC | MS_PRIVATE, NULL), "private mounts");
+    must(mount("lab", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755"), "tmpfs");
     int copy = open("/proc/inside", O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
-    try(copy, "/proc/inside");
+    must(copy, "/proc/inside");
     for (off_t offset = 0; offset < found.st_size;)
-        try((int)sendfile(copy, self, &offset, 1 << 20), "sendfile");
+        must((int)sendfile(copy, self, &offset, 1 << 20), "sendfile");
     close(copy), close(self);
-    try(mkdir("/proc/proc", 0755), "mkdir");
-    try(mount("proc", "/proc/proc", "proc", MS_NOSUID | MS_NODEV, "subset=pid"), "proc");
-    try(chdir("/proc"), "chdir");
-    try((int)syscall(SYS_pivot_root, ".", "."), "pivot_root");
-    try(umount2(".", MNT_DETACH), "umount");
-    try(chdir("/"), "chdir");
+    must(mkdir("/proc/proc", 0755), "mkdir");
+    must(mount("proc", "/proc/proc", "proc", MS_NOSUID | MS_NODEV, "subset=pid"), "proc");
+    must(chdir("/proc"), "chdir");
+    must((int)syscall(SYS_pivot_root, ".", "."), "pivot_root");
+    must(umount2(".", MNT_DETACH), "umount");
+    must(chdir("/"), "chdir");
 }
 
 static void refuse_calls(void) {
@@ -76,8 +76,8 @@ static void refuse_calls(void) {
     filter[CALLS + 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     filter[CALLS + 2] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
     struct sock_fprog program = {CALLS + 3, filter};
-    try(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
-    try(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), "seccomp");
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), "seccomp");
 }
 
 static void drop_capabilities(void) {
@@ -90,26 +90,26 @@ static void drop_capabilities(void) {
 int closed(int count, char **arguments) {
     (void)count, (void)arguments;
     char clocks[64];
-    try(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP), "unshare");
+    must(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP), "unshare");
     if (unshare(CLONE_NEWTIME) == 0) { /* since Linux 5.6 */
         snprintf(clocks, sizeof clocks, "monotonic %d 0\nboottime %d 0\n", DAYS_10, DAYS_10);
-        put("/proc/self/timens_offsets", clocks);
+        put_text("/proc/self/timens_offsets", clocks);
     }
     pid_t child = fork();
-    try(child, "fork");
+    must(child, "fork");
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         hide_files();
-        try(unshare(CLONE_NEWUSER), "user namespace");
-        put("/proc/self/uid_map", "0 0 1\n");
+        must(unshare(CLONE_NEWUSER), "user namespace");
+        put_text("/proc/self/uid_map", "0 0 1\n");
         drop_capabilities();
         const struct rlimit few = {FEW_FILES, FEW_FILES};
-        try(setrlimit(RLIMIT_NOFILE, &few), "RLIMIT_NOFILE");
+        must(setrlimit(RLIMIT_NOFILE, &few), "RLIMIT_NOFILE");
         refuse_calls();
         execl("/inside", "inside", "batch", NULL);
         fail("closed: execve: %s", strerror(errno));
     }
     int status;
-    try(waitpid(child, &status, 0), "waitpid");
+    must(waitpid(child, &status, 0), "waitpid");
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

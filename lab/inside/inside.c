@@ -9,6 +9,7 @@
  *               be, and look for, a process of the host                neighbour.c
  *   resident    which pages of a file are in memory                    pages.c
  *   closed      batch where nothing is allowed                         closed.c
+ *   broken-out  batch where a rootless container's way out leads       broken_out.c
  *   surface     which system calls get past the filter                 surface.c
  *   serve       run commands for the host, over a port                 serve.c
  *   interact    run the application with what the host types           interact.c
@@ -108,7 +109,7 @@ static const struct {
     {"release-agent", open_release_agent},
     {"enter", enter_namespace}, {"clock", read_clock},        {"space", file_system_space},
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
-    {"resident", resident_pages}, {"closed", closed},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
+    {"resident", resident_pages}, {"closed", closed},        {"broken-out", broken_out},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
     {"fork", fork_many},       {"spin", spin},               {"disturb", disturb},
     {"crossings", crossings},  {"renew", renew},          {"begin", begin},             {"guest", guest},
     {"wire", wire},            {"version", version},

@@ -20,6 +20,7 @@ verb open_release_agent, enter_namespace, read_clock;                /* ask.c */
 verb file_system_space;                                              /* ask.c */
 verb hold, greet, read_shared_memory;                                /* neighbour.c */
 verb closed;                                                         /* closed.c */
+verb broken_out;                                                     /* broken_out.c */
 verb resident_pages;                                                 /* pages.c */
 verb serve, interact;                                                /* serve.c, interact.c */
 verb pack, unpack;                                                   /* pack.c, unpack.c */
@@ -47,6 +48,10 @@ _Noreturn void execute_application(const struct application *app, const sigset_t
 struct winsize parse_size(const char *text);   /* ROWSxCOLUMNS; fails on anything else */
 int take_terminal(struct winsize size);        /* make one, send its master over standard input, be controlled by it */
 int receive_descriptor(int from);
+
+/* closed.c; both end the program with what has failed. */
+void must(int result, const char *what);
+void put_text(const char *path, const char *text);
 
 /* SHA-256 as in FIPS 180-4, sha256.c. */
 struct sha256 {

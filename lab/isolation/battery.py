@@ -229,7 +229,7 @@ def in_closed_place(lines: bytes, timeout_seconds: float) -> Completed:
 def ask(probe: Probe, places: Places, context: Context, boundary: Boundary) -> Observation:
     """Ask one probe and compare its answer with what is expected of ``boundary``."""
     try:
-        found = _ask(probe, places, context)
+        found = ask_once(probe, places, context)
     except (LabError, Inconclusive) as error:
         return _observation(probe, boundary, None, f"inconclusive: {error}")
     except (KeyError, IndexError, TypeError, ValueError) as error:  # a reply that isn't what its verb prints
@@ -237,35 +237,39 @@ def ask(probe: Probe, places: Places, context: Context, boundary: Boundary) -> O
     return _observation(probe, boundary, found, found.evidence)
 
 
-def _ask(probe: Probe, places: Places, context: Context) -> Found:
+def ask_once(probe: Probe, places: Places, context: Context) -> Found:
+    """What a probe finds, where its controls let it. Raises LabError or Inconclusive where it can't be told, and
+    what an unreadable reply raises.
+    """
     lines = probe.lines(context)
-    control = _replies(places.control(probe.positive), probe.control_lines(context), probe.timeout_seconds)
+    control = replies(places.control(probe.positive), probe.control_lines(context), probe.timeout_seconds)
     used = None if probe.together else places.used
     before = used() if used else 0.0
     try:
-        replies = _replies(places.inside, lines, probe.timeout_seconds)
+        told = replies(places.inside, lines, probe.timeout_seconds)
         seen = replace(context, used_seconds=used() - before) if used else context
-        found = probe.judge(replies, control, seen)
+        found = probe.judge(told, control, seen)
     except (LabError, Inconclusive):
         hits = places.fate() if probe.may_end else None
         if hits is None:
             raise
         found = probe.judge_ended(hits, context)
-    probe.check_negative(_replies(places.control(probe.negative), lines, probe.timeout_seconds), control, context)
+    probe.check_negative(replies(places.control(probe.negative), lines, probe.timeout_seconds), control, context)
     if found.answer.reach == "closed" or found.answer is Answer.OWN:
         probe.check_control(control, context)
     return found
 
 
-def _replies(ask: Ask, lines: Sequence[str], timeout_seconds: float) -> list[Reply]:
+def replies(ask: Ask, lines: Sequence[str], timeout_seconds: float) -> list[Reply]:
+    """What is replied to ``lines``, one by one. Raises LabError or Inconclusive unless each has an answer."""
     done = ask("".join(f"{line}\n" for line in lines).encode(), timeout_seconds)
-    replies: list[Reply] = [json.loads(line) for line in done.stdout.splitlines()]
-    if len(replies) != len(lines):
-        raise Inconclusive(f"{len(replies)} replies to {len(lines)} questions, exit code {done.exit_code}")
-    for line, reply in zip(lines, replies, strict=True):
+    found: list[Reply] = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(found) != len(lines):
+        raise Inconclusive(f"{len(found)} replies to {len(lines)} questions, exit code {done.exit_code}")
+    for line, reply in zip(lines, found, strict=True):
         if "died" in reply:
             raise Inconclusive(f"{line.split()[0]} ended with code {reply['died']} and no answer")
-    return replies
+    return found
 
 
 def _observation(probe: Probe, boundary: Boundary, found: Found | None, evidence: str) -> Observation:
@@ -322,6 +326,6 @@ def find_disk(host: Ask, sys_block: Path = SYS_BLOCK) -> tuple[int, int] | None:
     disks = [(int(major), int(minor)) for major, minor in numbers]
     if not disks:
         return None
-    replies = _replies(host, [f"node b {major} {minor}" for major, minor in disks], DISK_SECONDS)
-    opened = [disk for disk, reply in zip(disks, replies, strict=True) if not reply["errno"]]
+    tried = replies(host, [f"node b {major} {minor}" for major, minor in disks], DISK_SECONDS)
+    opened = [disk for disk, reply in zip(disks, tried, strict=True) if not reply["errno"]]
     return (opened or disks)[0]

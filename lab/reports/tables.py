@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lab.analysis.checks import placement
+from lab.analysis.data import detail
+from lab.analysis.findings import differs
 from lab.analysis.inference.judge import VAST, WITHIN, Verdict, in_percent
 from lab.analysis.noise import HOST, observations
 from lab.analysis.quantities import (
@@ -20,7 +23,7 @@ from lab.analysis.quantities import (
     is_key,
 )
 from lab.analysis.readiness import is_empty_segment, leading, until
-from lab.reports.answers import WORDS
+from lab.reports.answers import SHORTER, WORDS
 from lab.reports.charts import compared
 from lab.reports.material import FEWEST_FOR_P95, Material, Ratio, Value, stamp
 from lab.reports.style import REACH
@@ -179,6 +182,31 @@ def tally(material: Material, arm: Arm) -> str:
     return "  ".join(
         f"{REACH[kind][2]} {reaches.count(kind)}" for kind in kinds if kind != "unknown" or kind in reaches
     )
+
+
+def broken_out(material: Material) -> Table:
+    """A row per question of `lab.isolation.breakout`: what is reached from root's container, and from a user's."""
+    rows = {}
+    for row in material.loaded.broken_out.itertuples():
+        raw: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
+        root, evidence = raw.get("root") or {}, detail(raw, "evidence")
+        remark = (
+            f"expected {detail(raw, 'expected')}: {detail(raw, 'surprise')}. " if differs(raw, str(row.text)) else ""
+        )
+        rows[str(row.quantity)] = Row(
+            header=detail(raw, "question"),
+            note=detail(raw, "reason"),
+            cells=(
+                Cell(text=_answered(detail(root, "answer"), detail(root, "reach"))),
+                Cell(text=_answered(str(row.text), detail(raw, "reach")), note=f"{remark}{evidence}"),
+            ),
+        )
+    columns = (Cell(text="out of root's container"), Cell(text="out of an ordinary user's", note="rootless"))
+    return Table(caption="Who breaks out", corner="reached on this host", columns=columns, rows=tuple(rows.values()))
+
+
+def _answered(answer: str, reach: str) -> str:
+    return f"{REACH[reach][2] if reach in REACH else '?'} {SHORTER.get(answer, answer)}"
 
 
 def ratios(material: Material) -> Table:

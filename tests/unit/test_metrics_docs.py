@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from local_instance import LOOPBACK, LocalInstance
 
-from lab.isolation import battery
+from lab.isolation import battery, breakout
 from lab.isolation.base import Answer, Boundary, Privilege
 from lab.isolation.explain import table
 from lab.isolation.registry import probes
@@ -77,6 +77,10 @@ def test_every_hook_is_on_the_page() -> None:
 def test_every_probe_is_in_the_page_as_the_code_has_it() -> None:
     page = (DOCS / "isolation.md").read_text()
     assert table() in page, "docs/isolation.md lacks what lab.isolation.explain.table() says"
+
+
+def test_what_who_breaks_out_reaches_is_in_the_page_as_the_code_has_it() -> None:
+    assert breakout.table() in (DOCS / "isolation.md").read_text(), "docs/isolation.md lacks breakout.table()"
 
 
 def test_no_usual_question_is_silently_missing() -> None:

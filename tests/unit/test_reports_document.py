@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 from synthetic import PROBES, keep_only, leave_pictures_empty, write_run
 
+from lab.analysis.loaded import load
 from lab.errors import LabError, ResultsError, UsageError
+from lab.results.record import Sample
 from lab.results.store import RunFolder
 from lab.studies.compare.report.writer import write
 
@@ -240,3 +243,28 @@ def test_one_backend_is_compared_with_nothing(tmp_path: Path, monkeypatch: pytes
         text = (folder.path / name).read_text()
         assert "behind one boundary: microvm" in text
         assert "quantity, and its noise" not in text
+
+
+def test_who_breaks_out_is_shown_apart_from_the_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked twice, since a run was resumed, once; what was not expected as a finding."""
+    leave_pictures_empty(monkeypatch)
+    run = write_run(tmp_path, blocks=1)
+    before = len(load(run.path).answers)
+    detail = {
+        "group": "files", "question": "Can it read <it>?", "evidence": "open it: succeeded", "expected": "no",
+        "as_expected": False, "reason": "the file is root's", "reach": "open", "surprise": "its mode is wider",
+        "root": {"answer": "yes", "reach": "open", "evidence": "open it: succeeded"},
+    }  # fmt: skip
+    sample = Sample(
+        metric="breakout", quantity="breakout.it", value=None, unit="answer", backend="", arm="", block=0, position=0,
+        instance="", warmup=True, text="yes", detail=detail,
+    )  # fmt: skip
+    run.append(sample, sample)
+    write(run.path)
+    for name in ("report.html", "report.md"):
+        text = (run.path / name).read_text()
+        (row,) = [each for each in re.split(r"<tr|\n", text) if "root's" in html.unescape(each) and "read" in each]
+        assert row.count("✗ yes") == 2
+        assert "its mode is wider" in row
+        assert "who breaks out – Can it read" in text
+    assert len(load(run.path).answers) == before

@@ -65,7 +65,7 @@ class Experiment:
         self.site, self.setup, self.plan = site, setup, plan
         self.folder, self.watch = folder, watch
         self.width, self.needed, self.after_block = width, needed, after_block
-        self.sentinel = Sentinel()
+        self.sentinel = Sentinel(isolation=setup.isolation)
         ends = folder.run.settings.get("session_ends", [])  # the last block of each session that is complete
         self.session = len(ends) + 1
         self.before = ends[-1] if ends else 0  # blocks of earlier sessions

@@ -15,18 +15,24 @@ from collections.abc import Iterator
 
 from lab.errors import LabError
 from lab.host.command import run
+from lab.host.privilege import is_system_wide
 from lab.host.survey import quiet
 from lab.inside.build import program
+from lab.isolation.breakout import ask_broken_out
 from lab.metrics.base import Observation
 from lab.metrics.cpu import COMPUTE_CHECKSUM, COMPUTE_ROUNDS, COMPUTE_TIMEOUT_SECONDS
 from lab.results.record import Status
 
 
 class Sentinel:
-    """Looks at the host, and remembers the last look: what is a share of time, is one of the time since then."""
+    """Looks at the host, and remembers the last look: what is a share of time, is one of the time since then.
 
-    def __init__(self) -> None:
+    With ``isolation`` the first look asks as well what who breaks out reaches, where this is root, the control of it.
+    """
+
+    def __init__(self, *, isolation: bool = False) -> None:
         self._last = quiet.read()
+        self._asks = isolation and is_system_wide()
 
     def compute(self) -> Iterator[Observation]:
         """``host.compute``: wall seconds of the fixed computation. ``host.others``: processors others used meanwhile.
@@ -57,7 +63,12 @@ class Sentinel:
             yield Observation(quantity="host.others", value=max(0.0, busy - own / seconds), unit="1")
 
     def look(self) -> Iterator[Observation]:
-        """Steal since the last look, pressure over the last 10 s, load average over the last minute, clock."""
+        """Steal since the last look, pressure over the last 10 s, load average over the last minute, clock; the first
+        time ``breakout.*``, see `lab.isolation.breakout`.
+        """
+        if self._asks:
+            self._asks = False
+            yield from ask_broken_out()
         found, last = quiet.read(), self._last
         self._last = found
         values = {

@@ -107,6 +107,7 @@ def _context(material: Material) -> dict[str, Any]:
         "debt_statements": [*debt.statements(material), *debt.growth(material)],
         "factors": factors.section(material),
         "probes": probes,
+        "broken_out": tables.broken_out(material),
         "groups": [(group, list(members)) for group, members in groupby(probes, key=lambda probe: probe.group)],
         "symbols": {name: symbol for name, (_, _, symbol) in REACH.items()},
         "key": key,
