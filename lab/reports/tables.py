@@ -195,7 +195,7 @@ def broken_out(material: Material) -> Table:
         )
         rows[str(row.quantity)] = Row(
             header=detail(raw, "question"),
-            note=detail(raw, "reason"),
+            note=detail(raw, "reason") if detail(raw, "expected") else "",
             cells=(
                 Cell(text=_answered(detail(root, "answer"), detail(root, "reach"))),
                 Cell(text=_answered(str(row.text), detail(raw, "reach")), note=f"{remark}{evidence}"),
