@@ -23,6 +23,7 @@ from lab.backends.support.resources import InstanceResources
 from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError, UsageError
 from lab.host import privilege
 from lab.host.clock import Timeline
+from lab.host.processor import check_machines
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Devices, Firmware
 from lab.images.image import Image, Origin
@@ -197,7 +198,7 @@ class DiskBackend(Brought):
     def check(cls) -> list[Check]:
         programs = ("qemu-system-x86_64", "qemu-img", "dnsmasq")
         tools = [checks.tool(tool) for tool in checks.TOOLS if tool.program in programs]
-        return [privilege.check(), checks.cgroup(), *tools, libvirt(), tun()]
+        return [privilege.check(), check_machines(), checks.cgroup(), *tools, libvirt(), tun()]
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """What runs the vCPUs, libvirt's look at QEMU, the network. Of the disk nothing is made."""

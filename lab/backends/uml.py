@@ -27,6 +27,7 @@ from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
+from lab.host.processor import check_machines
 from lab.host.survey import checks
 from lab.images.store import Image
 from lab.images.tree import Tree
@@ -83,6 +84,7 @@ class Uml(Fetched):
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
         return [
             privilege.check(),
+            check_machines(),
             checks.cgroup(),
             checks.namespaces(),
             checks.overlay(),

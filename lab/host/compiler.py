@@ -18,8 +18,10 @@ COMPILE_SECONDS = 120.0
 
 
 def digest_of(command: Sequence[str], sources: Sequence[Path]) -> str:
-    """SHA-256 over the compile command and the sources, 16 hex digits: the same digest, the same program."""
-    whole = hashlib.sha256("\0".join(command).encode())
+    """SHA-256 over the compile command, the processor and the sources, 16 hex digits: the same digest, the same
+    program, in a home that hosts of several kinds share, too.
+    """
+    whole = hashlib.sha256("\0".join((os.uname().machine, *command)).encode())
     for source in sources:
         whole.update(f"\0{source.name}\0".encode() + source.read_bytes())
     return whole.hexdigest()[:16]

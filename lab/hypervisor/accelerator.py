@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lab.errors import UsageError
 from lab.host import privilege
+from lab.host.processor import has_machines, lacking
 from lab.host.session.ledger import Session
 from lab.host.survey.virtualisation import Ground, platform
 from lab.hypervisor.channels.ports import INIT_LINE
@@ -114,6 +115,8 @@ def prove(guest: Guest, home: Path, seccomp: bytes) -> Verdict:
 
 
 def _obstacle() -> str:
+    if not has_machines():
+        return lacking()
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lab.errors import BackendUnavailable
 from lab.host import compiler
+from lab.host.processor import require_machines
 
 QEMU = "qemu-system-x86_64"
 JAIL_VARIABLE = "LAB_JAIL"
@@ -23,6 +24,7 @@ COMPILE = ("gcc", "-std=gnu11", "-static", "-O2", "-D_GNU_SOURCE", "-Wall", "-We
 
 def find_qemu() -> Path:
     """The installed emulator. Raises BackendUnavailable."""
+    require_machines()
     qemu = shutil.which(QEMU)
     if qemu is None:
         raise BackendUnavailable(f"{QEMU} is not installed", hint="apt-get install qemu-system-x86")

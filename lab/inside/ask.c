@@ -38,8 +38,10 @@ static const struct {
     CALL(pivot_root), CALL(prctl), CALL(process_vm_readv), CALL(ptrace), CALL(quotactl), CALL(reboot),
     CALL(set_mempolicy), CALL(setdomainname), CALL(sethostname), CALL(setns), CALL(setpriority), CALL(settimeofday),
     CALL(socket), CALL(swapoff), CALL(swapon), CALL(syslog), CALL(umount2), CALL(unshare), CALL(userfaultfd),
-#ifdef SYS_ioperm /* on x86 alone */
+#ifdef SYS_ioperm /* on x86 alone; elsewhere a call that no kernel has: ENOSYS */
     CALL(ioperm),
+#else
+    {"ioperm", -1},
 #endif
 };
 

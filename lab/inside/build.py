@@ -19,7 +19,7 @@ COMPILE = ("gcc", "-std=gnu11", "-static", "-O2", "-ffp-contract=off", "-D_GNU_S
 
 @cache
 def digest() -> str:
-    """SHA-256 over the compile command and the sources, 16 hex digits: the same digest, the same program."""
+    """As `compiler.digest_of` says, of the helper: the same digest, the same program."""
     return compiler.digest_of(COMPILE, _sources(".c") + _sources(".h"))
 
 

@@ -19,6 +19,7 @@ from lab.host.cpulist import listed
 from lab.host.home import home
 from lab.host.placement import topology
 from lab.host.placement.place import place
+from lab.host.processor import REMEDY, has_calls, has_machines, machine
 from lab.host.survey import criu, restrictions
 from lab.host.survey.facts import count_range_list, memory, parse_os_release
 from lab.host.survey.virtualisation import Ground, platform
@@ -55,6 +56,11 @@ class Tool:
     package: str
     required_by: tuple[str, ...] = ()
     costs: str = ""
+
+    @property
+    def is_of_machines(self) -> bool:
+        """Whether nothing but backends with a kernel of their own has a use for it."""
+        return bool(self.required_by) and not self.costs
 
 
 VIRTUAL = ("microvm", "vm")
@@ -115,20 +121,20 @@ def host_checks() -> list[Check]:
     ]
     if privilege.is_rootless():
         checks += [subordinate_ids, limits]
-    found = [check() for check in checks] + [tool(each) for each in TOOLS] + [resource(each) for each in RESOURCES]
+    tools = [tool(each) for each in TOOLS if has_machines() or not each.is_of_machines]
+    found = [check() for check in checks] + tools + [resource(each) for each in RESOURCES if has_machines()]
     return [*found, criu.check(), *restrictions.restriction_checks()]
 
 
 def processor() -> Check:
-    """What lab's guests, seccomp tables and helper are built for."""
-    machine = os.uname().machine
+    """What lab has tables of system calls for; of what virtual machines ask: `lab.host.processor.check_machines`."""
     cores = count_range_list(Path("/sys/devices/system/cpu/online").read_text())
     system = parse_os_release(Path("/etc/os-release").read_text()) if Path("/etc/os-release").exists() else "Linux"
     return Check(
         name="host",
-        ok=machine == "x86_64",
-        found=f"{system}, Linux {os.uname().release}, {machine}, {cores} cores",
-        remedy="use a host with an x86-64 processor: lab supports no other yet",
+        ok=has_calls(),
+        found=f"{system}, Linux {os.uname().release}, {machine()}, {cores} cores",
+        remedy=f"{REMEDY}, or an arm64 one for process and container",
         required_by=ALL,
     )
 

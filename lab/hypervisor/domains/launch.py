@@ -19,7 +19,7 @@ from lab.model import Accelerator
 
 LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h: BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JEQ, BPF_RET
 NUMBER_AT, ARCHITECTURE_AT = 0, 4  # in struct seccomp_data
-X86_64, SETGROUPS = 0xC000003E, 116  # lab's machines run on no other
+X86_64, SETGROUPS = 0xC000003E, 116  # lab's machines run on no other: lab.host.processor
 ALLOW, SUCCEED = 0x7FFF0000, 0x00050000  # seccomp(2): SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO with 0
 KEEPING_GROUPS = b"".join(
     struct.pack("HBBI", *line)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.host import private
+from lab.host.processor import require_machines
 from lab.hypervisor.guest import debian, grub, loader, osdisk, trim
 from lab.hypervisor.guest.handover import FILE_SYSTEM_MODULES, MODULES, POWER_BUTTON_MODULES
 from lab.hypervisor.guest.initramfs import build_initramfs
@@ -59,8 +60,10 @@ def prepare_guest(home: Path, design: Design = MICROVM) -> Guest:
     """The guest's parts, built if they aren't there: about a minute the first time, milliseconds afterwards.
 
     Designs share all that they can; the first that wants an untuned Debian takes another minute. Raises CommandError
-    or LabError when Debian's packages can't be installed, BackendUnavailable when the host lacks the firmware.
+    or LabError when Debian's packages can't be installed, BackendUnavailable when the host lacks the firmware, or is
+    no x86-64.
     """
+    require_machines()
     loader.require(design.firmware)
     (home / "guest").mkdir(parents=True, exist_ok=True)
     parts = _parts(home, tuned=True)

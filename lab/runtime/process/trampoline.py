@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COMPLAINT = b"lab: the program can't be executed: its format, or its interpreter\n"
 
-CODE = (
+X86_64 = (
     b"\x83\x3c\x24\x02"  # cmp dword [rsp], 2      argc: the path, and at least one word
     b"\x72\x18"  #         jb failed
     b"\x48\x8b\x7c\x24\x08"  # mov rdi, [rsp+8]        argv[0] is the path
@@ -45,29 +45,60 @@ CODE = (
     b"\xb8\xe7\x00\x00\x00"  # mov eax, 231
     b"\x0f\x05"  #             syscall                 exit_group
 )
-"""For x86-64. What it is given on its stack is in the System V ABI, "Initial Stack and Register State"."""
+"""What it is given on its stack is in the System V ABI, "Initial Stack and Register State"."""
 
+AARCH64 = struct.pack(
+    "<20I",
+    0xF94003E9,  #         ldr x9, [sp]            argc
+    0xF100093F,  #         cmp x9, #2
+    0x540000C3,  #         b.lo failed
+    0xF94007E0,  #         ldr x0, [sp, #8]        argv[0]
+    0x910043E1,  #         add x1, sp, #16         the words
+    0x8B090C22,  #         add x2, x1, x9, lsl #3  the environment
+    0xD2801BA8,  #         mov x8, #221
+    0xD4000001,  #         svc #0                  execve
+    0x52800FF3,  # failed: mov w19, #127
+    0x3100081F,  #         cmn w0, #ENOENT
+    0x54000040,  #         b.eq tell
+    0x52800FD3,  #         mov w19, #126
+    0xD2800040,  # tell:   mov x0, #2              standard error
+    0x100000E1,  #         adr x1, #28             the complaint
+    0xD2800002 | len(COMPLAINT) << 5,  # mov x2, # its length
+    0xD2800808,  #         mov x8, #64
+    0xD4000001,  #         svc #0                  write
+    0x2A1303E0,  #         mov w0, w19
+    0xD2800BC8,  #         mov x8, #94
+    0xD4000001,  #         svc #0                  exit_group
+)
+"""The same, step for step. The stack is as on x86-64: "Program Execution" in the System V ABI for the Arm 64-bit
+architecture.
+"""
+
+CODE = {"x86_64": X86_64, "aarch64": AARCH64}
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}  # elf.h: EM_X86_64, EM_AARCH64
 ADDRESS = 0x400000
 HEADER_BYTES, SEGMENT_BYTES = 64, 56
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 MFD_EXEC = 0x10  # Linux 6.3; before, every such file may be executed
 
 
-def program() -> bytes:
-    """The ELF file."""
+def program(machine: str) -> bytes:
+    """The ELF file for ``machine``, one of `CODE`."""
+    code, number = CODE[machine], ELF_MACHINES[machine]
     start = HEADER_BYTES + SEGMENT_BYTES
-    size = start + len(CODE) + len(COMPLAINT)
+    size = start + len(code) + len(COMPLAINT)
     identity = b"\x7fELF\x02\x01\x01" + bytes(9)
     header = struct.pack(
-        "<HHIQQQIHHHHHH", 2, 62, 1, ADDRESS + start, HEADER_BYTES, 0, 0, HEADER_BYTES, SEGMENT_BYTES, 1, 0, 0, 0
+        "<HHIQQQIHHHHHH", 2, number, 1, ADDRESS + start, HEADER_BYTES, 0, 0, HEADER_BYTES, SEGMENT_BYTES, 1, 0, 0, 0
     )
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, ADDRESS, ADDRESS, size, size, 0x1000)
-    return identity + header + segment + CODE + COMPLAINT
+    return identity + header + segment + code + COMPLAINT
 
 
 def make() -> int:
     """Its file in memory, sealed and close-on-exec; -1 where lab has no instructions for the machine."""
-    if os.uname().machine != "x86_64":
+    machine = os.uname().machine
+    if machine not in CODE:
         return -1
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
@@ -76,7 +107,7 @@ def make() -> int:
         if error.errno != errno.EINVAL:
             raise
         descriptor = os.memfd_create("lab", flags)
-    os.write(descriptor, program())
+    os.write(descriptor, program(machine))
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
     return descriptor
 

@@ -21,6 +21,7 @@ from lab.runtime.container import Started
 from lab.runtime.plan import INSIDE
 from lab.runtime.rootfs import mounttrees
 from lab.runtime.scripts import child
+from lab.runtime.seccomp import calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Bearer:
         self._socket: _socket.socket | None = None
         self._pid = -1
         self._births = -1
-        self._is_of_use = os.uname().machine == "x86_64"  # what scripts are written for
+        self._is_of_use = os.uname().machine in calls.OWN  # by whose numbers scripts are written
 
     @property
     def pid(self) -> int:

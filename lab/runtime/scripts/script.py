@@ -41,7 +41,17 @@ OWN_CALLS = (
     "RAISED",
     "BASE",
 )
-NUMBERS = calls.numbers("SCMP_ARCH_X86_64") | {name: OWN + place for place, name in enumerate(OWN_CALLS)}
+
+
+def numbers(machine: str) -> dict[str, int]:
+    """Each call's number in a script, by its name: the numbers of ``machine``'s kernel, and lab's own. On a machine
+    without a table of them there are lab's own alone, and no scripts (`lab.runtime.scripts.bearer`).
+    """
+    own = {name: OWN + place for place, name in enumerate(OWN_CALLS)}
+    return calls.numbers(calls.OWN[machine]) | own if machine in calls.OWN else own
+
+
+NUMBERS = numbers(os.uname().machine)
 
 
 class Register(int):

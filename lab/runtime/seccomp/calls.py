@@ -237,6 +237,9 @@ def unrolled(table: dict[int, str]) -> list[tuple[str, int]]:
     ]
 
 
+OWN = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+"""Which of `TABLES` holds the calls of a machine, as uname(2) names it, that are not there for older programs."""
+
 TABLES = {
     "SCMP_ARCH_X86_64": X86_64,
     "SCMP_ARCH_X86": X86,

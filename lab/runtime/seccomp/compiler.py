@@ -27,7 +27,7 @@ from lab.runtime.seccomp.bpf import (
     Assembler,
     evaluate,
 )
-from lab.runtime.seccomp.calls import X32_BIT, multiplexed, numbers
+from lab.runtime.seccomp.calls import OWN, X32_BIT, multiplexed, numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ def compile(profile: Seccomp, machine: str | None = None) -> bytes:
 def native() -> dict[str, int]:
     """The machine's own system calls, number by name. Raises LabError where lab has no table of them."""
     machine = os.uname().machine
-    if machine not in MACHINES:
+    if machine not in OWN:
         raise LabError(f"lab has no table of system calls for {machine}", hint="it has them for x86_64 and aarch64")
-    return numbers(next(iter(MACHINES[machine])))
+    return numbers(OWN[machine])
 
 
 def _compile(profile: Seccomp, machine: str) -> bytes:

@@ -21,6 +21,7 @@ from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
+from lab.host.processor import check_machines
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Design
 from lab.images.store import Image
@@ -99,7 +100,7 @@ class MachineBackend(SiteBackend):
     def check(cls) -> list[Check]:
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
         own_ids = [checks.subordinate_ids()] if privilege.is_rootless() else []
-        return [privilege.check(), checks.cgroup(), *own_ids, *tools, libvirt(), tun()]
+        return [privilege.check(), check_machines(), checks.cgroup(), *own_ids, *tools, libvirt(), tun()]
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """The guest's kernel and disks, the image's disk, what runs the vCPUs, libvirt's look at QEMU."""
