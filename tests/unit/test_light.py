@@ -2,7 +2,8 @@
 what to do.
 
 By day the other distributions are lent by this environment, and a hook hides those that only the extra brings, or
-that only Linux has. By night pip fetches them into an empty environment, for each Python that is here.
+that only Linux has. By night pip fetches them into an empty environment, for each Python that is here, on the path or
+among those of pyenv.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from lab.cli.light import LINUX, MEASURE
 from lab.results.store import SAMPLE
 
 ROOT = Path(__file__).parents[2]
-PYTHONS = [name for name in ("python3.11", "python3.12", "python3.13", "python3.14") if shutil.which(name)]
+PYTHONS = ("python3.11", "python3.12", "python3.13")
 HIDDEN = """
 import os, sys
 names = os.environ["HIDDEN"].split()
@@ -137,13 +138,36 @@ def test_results_are_read_and_nothing_is_measured(built: Path, tmp_path: Path) -
         assert "Traceback" not in refused.stderr
 
 
+def interpreter(name: str) -> str | None:
+    """A Python of that name that starts: pyenv puts programs on the path for versions, too, that it does not use."""
+    found = [shutil.which(name)]
+    if shutil.which("pyenv"):
+        asked = subprocess.run(["pyenv", "root"], capture_output=True, text=True, timeout=60, check=False)
+        found += [str(each) for each in sorted(Path(asked.stdout.strip()).glob(f"versions/*/bin/{name}"))]
+    for each in filter(None, found):
+        program = "import sys, venv, ensurepip; print('python%d.%d' % sys.version_info[:2])"
+        asked = subprocess.run([each, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+        if asked.stdout.strip() == name:
+            return each
+    return None
+
+
 @pytest.mark.nightly
-@pytest.mark.parametrize("python", PYTHONS)
-def test_pip_into_an_empty_environment(built: Path, tmp_path: Path, python: str) -> None:
-    (wheel,) = built.glob("*.whl")
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])
+@pytest.mark.parametrize("name", PYTHONS)
+def test_pip_into_an_empty_environment(
+    built: Path, tmp_path: Path, name: str, kind: str, missing: Callable[[str], None]
+) -> None:
+    python = interpreter(name)
+    if python is None:
+        missing(name)
+    (packed,) = built.glob(kind)
     subprocess.run([python, "-m", "venv", tmp_path / "environment"], check=True, timeout=250)
     there = tmp_path / "environment" / "bin"
-    subprocess.run([there / "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel], check=True, timeout=900)
+    subprocess.run([there / "pip", "install", "-q", "-c", ROOT / "constraints.txt", packed], check=True, timeout=1500)
+    told = run(there / "python", "--version", directory=tmp_path).stdout
+    assert told.lower().replace(" ", "").startswith(f"{name}.")
     reads(there, tmp_path)
     listed = run(there / "pip", "list", "--format=freeze", directory=tmp_path).stdout.lower()
     assert not [name for name in MEASURE.values() if f"\n{name}==" in listed]
