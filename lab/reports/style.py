@@ -192,7 +192,12 @@ def _powers_of_two() -> Locator:
 
 
 def headline(figure: Figure, title: str, subtitle: str = "") -> None:
-    """The title says the finding or the question; the subtitle how to read it. Both start at the left edge."""
+    """The title says the finding or the question; the subtitle how to read it. Both start at the left edge.
+
+    A title whose place is given gets no room from matplotlib, so what is below is kept off it here.
+    """
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.set(rect=(0, 0, 1, 1 - (0.95 if subtitle else 0.65) / figure.get_figheight()))  # type: ignore[call-arg]
     near = max(0.98, 1 - 0.16 / figure.get_figheight())  # a share of a tall figure's height would be far down
     figure.suptitle(
         title + ("\n" if subtitle else ""), x=0.012, y=near, ha="left", fontsize=22, fontweight="bold", color=INK
