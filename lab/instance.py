@@ -213,6 +213,13 @@ class Instance(ABC):
     def signal(self, number: int) -> None:
         """Send a signal to the application."""
 
+    def saved_memory_bytes(self) -> int | None:
+        """What of the host's memory that holds which this one maps with all that go on from the same saved one.
+
+        None where it maps none.
+        """
+        return None
+
     def pause(self) -> None:
         """Let everything of it stand still where it is, without a signal that it could notice. Returns when it does.
 

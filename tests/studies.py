@@ -124,7 +124,14 @@ def starts_run(root: Path) -> RunFolder:
     """400 starts of the container around 50 ms, 8 of them failed; 40 of the vm; four at once, one of them failed."""
     folder = empty_run(root)
     folder.update(
-        settings={"kind": "starts", "starts": 400, "floor_bytes": 1 << 30, "every_seconds": 0.5, "stock": 2}
+        settings={
+            "kind": "starts",
+            "starts": 400,
+            "floor_bytes": 1 << 30,
+            "every_seconds": 0.5,
+            "stock": 2,
+            "settle_seconds": 60,
+        }
     )
     chance = random.Random(1)
     for backend, seconds, times in (("container", 0.05, 400), ("vm", 2.0, 40)):
@@ -141,6 +148,12 @@ def starts_run(root: Path) -> RunFolder:
         folder.append(starts_sample("starts.forked", 0.5, 4, "vm"))
         for name, mib in (("pss", 100 + place), ("shared", 20), ("private", 90 + place)):
             folder.append(starts_sample(f"starts.forked.{name}", mib * 2.0**20, 4, "vm"))
+        folder.append(starts_sample("starts.mapped", 0.25, 4, "vm"))
+        for name, mib in (
+            ("pss", 40), ("shared", 60), ("private", 30), ("saved", 120), ("pss.later", 50), ("shared.later", 70),
+            ("private.later", 45), ("saved.later", 121),
+        ):  # fmt: skip
+            folder.append(starts_sample(f"starts.mapped.{name}", mib * 2.0**20, 4, "vm"))
     for number in range(1, 31):
         detail = {"stood_ready": number % 10 > 0}
         folder.append(replace(starts_sample("starts.handed_out", 0.004, number, "vm"), detail=detail))

@@ -41,7 +41,7 @@ class ContainerBackend(HostBackend):
     def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
         self._snapshots: Snapshots[Checkpoint] = Snapshots(
-            site, self.name, lambda request: self._launch(request, savable=True)
+            site, self.name, lambda request, _: self._launch(request, savable=True)
         )
 
     @classmethod

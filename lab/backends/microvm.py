@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.backends.support.guests.knobs import CONSOLE, DISK, machine
 from lab.backends.support.guests.machine import MachineBackend
-from lab.backends.support.saving import START
+from lab.backends.support.saving import MACHINE_START
 from lab.hypervisor.kinds import MICROVM, MachineType
 from lab.instance import Parity
 
@@ -24,6 +24,11 @@ SHARED_OF_LEVEL = {
         "start",
         "restore",
     ): "Start: it goes on from a machine saved while it served, whose making is in no figure.",
+    (
+        "start",
+        "map",
+    ): "Start: it goes on from a machine saved while it served, whose making is in no figure. It maps that one's "
+    "memory until it writes to it, which is in the host's memory at every start, a cold one too.",
     ("console", "off"): "Console: off, so that a boot's phases before its init can't be told apart.",
     ("console", "verbose"): "Console: the kernel writes all that it logs to the serial port.",
     ("disk", "erofs"): "Disk: the image is an EROFS, uncompressed; what is written is on ext4.",
@@ -39,7 +44,7 @@ class MicroVm(MachineBackend):
     order = 45
     rootless = True
     design = MICROVM
-    knobs = (machine(MachineType.MICROVM), CONSOLE, DISK, START)
+    knobs = (machine(MachineType.MICROVM), CONSOLE, DISK, MACHINE_START)
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,

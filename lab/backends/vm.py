@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.backends.microvm import OF_A_USER, SHARED_DIFFERENCES, SHARED_OF_LEVEL
 from lab.backends.support.guests.knobs import CONSOLE, DISK, FIRMWARE, TUNED, machine
 from lab.backends.support.guests.machine import MachineBackend
-from lab.backends.support.saving import START
+from lab.backends.support.saving import MACHINE_START
 from lab.hypervisor.kinds import PC, MachineType
 from lab.instance import Parity
 
@@ -21,7 +21,7 @@ class VirtualMachine(MachineBackend):
     order = 50
     rootless = True
     design = PC
-    knobs = (FIRMWARE, machine(MachineType.Q35), CONSOLE, DISK, TUNED, START)
+    knobs = (FIRMWARE, machine(MachineType.Q35), CONSOLE, DISK, TUNED, MACHINE_START)
     parity = Parity(
         differences=(
             *SHARED_DIFFERENCES,

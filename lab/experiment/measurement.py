@@ -69,12 +69,12 @@ class Measurement:
         seen: Callable[[Subject], T],
         *,
         gap_seconds: float = 0.0,
-        standing: Callable[[Subject], None] = lambda _: None,
+        standing: Callable[[Sequence[Subject]], None] = lambda _: None,
     ) -> list[T | LabError]:
         """Copies as they are ``wanted``, each requested ``gap_seconds`` after the one before, by a thread of its own.
 
         What is ``seen`` of each when it is ready, or the error that there was instead. All of them stand until the
-        last is ready, and until each is looked at once more by ``standing``; when this returns they are stopped.
+        last is ready, and until ``standing`` has looked at those that came up; when this returns they are stopped.
         """
         subjects: list[Subject] = []
         with ExitStack() as copies, ThreadPoolExecutor(len(wanted), "lab-together") as threads:
@@ -95,8 +95,7 @@ class Measurement:
                 time.sleep(max(0.0, begin + place * gap_seconds - now()))
                 futures.append(threads.submit(start, place))
             found = [future.result() for future in futures]
-            for subject in subjects:
-                standing(subject)
+            standing(subjects)
             return found
 
     def record(self, label: str, block: int, instance: str, *seen: Observation, position: int = 0) -> None:

@@ -18,6 +18,9 @@ from lab.host.processor import require_machines
 QEMU = "qemu-system-x86_64"
 JAIL_VARIABLE = "LAB_JAIL"
 INCOMING = ("-incoming", "fd:0")  # QEMU's words for a saved machine, which the jail opens there
+DEFERRED = ("-incoming", "defer")  # … once it has been told that the memory is no part of it
+MEMORY = 1000
+"""The descriptor of a saved machine's memory in the jail, by whose number QEMU finds it: none that libvirt has."""
 SOURCE = Path(__file__).parent / "jail" / "jail.c"
 COMPILE = ("gcc", "-std=gnu11", "-static", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra")
 

@@ -101,6 +101,8 @@ class Machine(RunningGuest):
         machine = cls(request, timeline, channels, domain)
         if request.snapshot is not None:
             with suppress(LabError):  # it has died: whoever waits for its application is told
+                if request.snapshot.memory is not None:
+                    domain.read_state()
                 domain.go_on()
             machine._wake()
         return machine
@@ -154,9 +156,9 @@ class Machine(RunningGuest):
         assert isinstance(self._domain, Domain)
         try:
             with (directory / STATE).open("wb") as state:
-                self._domain.write_state(state.fileno())
+                self._domain.write_state(state.fileno(), memory=self.request.memory is None)
             self._pull_the_plug()
-            return keep(self.request.directory, self.request.log_directory, directory)
+            return keep(self.request.directory, self.request.log_directory, directory, self.request.memory)
         finally:
             self.stop(grace_seconds=0, release=release)
 

@@ -12,11 +12,12 @@ from lab.errors import LimitError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.domains.domain import DirectBoot, Disk, Interface, MachineSpec
+from lab.hypervisor.domains.domain import DirectBoot, Disk, Interface, MachineSpec, MappedMemory
 from lab.hypervisor.guest.artefacts import Guest, Layered
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.guest.loader import write_own_disk
 from lab.hypervisor.kinds import Design, Firmware, UserSpace
+from lab.hypervisor.memory import SavedMemory
 from lab.hypervisor.snapshot import Snapshot
 from lab.hypervisor.tsc import tsc_khz
 from lab.model import Accelerator, Limits
@@ -38,7 +39,8 @@ class MachineRequest:
     descriptor of the namespace that holds the interface's tap. ``stdout`` and ``stderr`` receive the
     application's output besides the logs; ``stdin`` and resizing reach one whose handover is interactive. A
     ``detached`` machine can be adopted when this process was killed. Of a ``snapshot`` the machine goes on instead of
-    booting; it must have been saved by one with the same design, accelerator, limits, image and process.
+    booting; it must have been saved by one with the same design, accelerator, limits, image and process. One that
+    shall be saved for others to map has ``memory`` to be its RAM.
     """
 
     name: str
@@ -57,6 +59,7 @@ class MachineRequest:
     stdin: int | None = None
     detached: bool = False
     snapshot: Snapshot | None = None
+    memory: SavedMemory | None = None
 
 
 def memory_bytes(limits: Limits, design: Design) -> int:
@@ -104,6 +107,7 @@ def make_parts(request: MachineRequest, guest: Guest, emulator: Path) -> Machine
         interface=request.interface,
         uefi=OVMF if request.design.firmware is Firmware.OVMF else None,
         interactive=request.handover.interactive,
+        memory=_memory(request),
         incoming=request.snapshot.state if request.snapshot else None,
         reconnect=request.detached,
     )
@@ -116,6 +120,12 @@ def files_of(design: Design, guest: Guest, image_disk: Path) -> list[Path]:
     if design.user_space is UserSpace.DEBIAN:
         return [*shared, guest.system.template, guest.system.base]
     return [*shared, guest.scratch.template, guest.scratch.base]
+
+
+def _memory(request: MachineRequest) -> MappedMemory | None:
+    saved = request.snapshot.memory if request.snapshot else None
+    memory = saved or request.memory
+    return MappedMemory(path=memory.path, private=saved is not None) if memory else None
 
 
 def _direct(request: MachineRequest, guest: Guest, words: str) -> DirectBoot:

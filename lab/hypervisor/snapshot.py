@@ -3,7 +3,8 @@
     save      7  pause: the vCPUs stand still, so that RAM and disks are of one moment
               8  write: RAM and every device's state leave QEMU as a migration stream, into a file
               9  keep: the layers that the guest has written become disks which nobody writes to any more
-    restore  10  QEMU reads the stream instead of a kernel; each machine writes to a layer of its own above the saved
+    restore  10  QEMU reads the stream instead of a kernel; each machine writes to a layer of its own above the saved.
+                 Where RAM was left out of it, QEMU maps that, and copies a page when the guest writes (memory.py)
              11  the guest wakes with the address, name, clock and random state of the one that was saved: it is told
                  its own (`wake_order`, and wake in guest/lab.sh)
 
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from lab.host import privilege
 from lab.hypervisor.guest.handover import Handover
+from lab.hypervisor.memory import SavedMemory
 
 STATE = "state"
 LOGS = ("stdout.log", "stderr.log")
@@ -38,6 +40,7 @@ class Snapshot:
     """
 
     state: Path
+    memory: SavedMemory | None  # its RAM, where that is not in the state
     parts: Mapping[str, Path]
     logs: tuple[Path, ...]
 
@@ -52,8 +55,12 @@ class Snapshot:
         return sum(path.stat().st_blocks * 512 for path in self.files)
 
 
-def keep(machine: Path, logs: Path, directory: Path) -> Snapshot:
-    """Take over what remains of a machine whose QEMU has ended: of its folder, and of its application's ``logs``."""
+def keep(machine: Path, logs: Path, directory: Path, memory: SavedMemory | None) -> Snapshot:
+    """Take over what remains of a machine whose QEMU has ended: of its folder, of its application's ``logs``, and its
+    ``memory``. Raises LabError.
+    """
+    if memory is not None:
+        memory.seal()
     parts = {}
     for path in sorted(machine.iterdir()):
         if path.is_file():
@@ -61,7 +68,7 @@ def keep(machine: Path, logs: Path, directory: Path) -> Snapshot:
             os.chown(kept, privilege.user_id(), privilege.group_id())  # it was the saved QEMU's
             kept.chmod(0o444)
     said = tuple(Path(shutil.copy(logs / name, directory)) for name in LOGS)
-    return Snapshot(state=directory / STATE, parts=parts, logs=said)
+    return Snapshot(state=directory / STATE, memory=memory, parts=parts, logs=said)
 
 
 def wake_order(handover: Handover) -> str:

@@ -50,7 +50,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[LaunchRequest]:
 
 
 def snapshots(tmp_path: Path, launched: list[LaunchRequest], code: int | None = None) -> Snapshots:
-    def launch(request: LaunchRequest) -> Any:
+    def launch(request: LaunchRequest, _level: str) -> Any:
         launched.append(request)
         return Booted(request, code)
 

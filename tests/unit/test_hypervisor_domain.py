@@ -12,7 +12,16 @@ import pytest
 
 from lab.host.survey.checks import OVMF
 from lab.hypervisor.commandline import command_line
-from lab.hypervisor.domains.domain import DirectBoot, Disk, Interface, MachineSpec, Port, domain_xml, ports
+from lab.hypervisor.domains.domain import (
+    DirectBoot,
+    Disk,
+    Interface,
+    MachineSpec,
+    MappedMemory,
+    Port,
+    domain_xml,
+    ports,
+)
 from lab.hypervisor.kinds import MICROVM, PC, Console, Design, Firmware, MachineType
 from lab.model import Accelerator, DiskFileSystem
 
@@ -80,6 +89,22 @@ def test_a_restored_machine_is_the_same_with_other_files() -> None:
     if os.environ.get("LAB_UPDATE_GOLDEN"):
         golden.write_text(xml)
     assert xml == golden.read_text(), "LAB_UPDATE_GOLDEN=1 pytest … rewrites it; then read the difference"
+
+
+def test_memory_that_is_mapped_is_the_machines_ram_and_no_part_of_what_is_read() -> None:
+    def words(machine: MachineSpec) -> list[str]:
+        found = Xml.fromstring(domain_xml(machine)).iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")
+        return [str(each.get("value")) for each in found]
+
+    booted = replace(spec(MICROVM, Accelerator.KVM), memory_bytes=(256 << 20) + 1)
+    template = words(replace(booted, memory=MappedMemory(path="/proc/1/fd/9", private=False)))
+    copy = words(replace(booted, memory=MappedMemory(path="/proc/1/fd/9", private=True), incoming=Path("/state")))
+    assert "share=on" in template[1]
+    assert "size=257M" in template[1]
+    assert copy[:2] == ["-incoming", "defer"]
+    assert copy[3:] == [template[1].replace("share=on", "share=off"), *template[2:]]
+    assert template[2:] == ["-machine", "memory-backend=lab.ram"]
+    assert words(booted) == []
 
 
 def test_only_layers_are_writable() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from lab.errors import LabError
 from lab.host import ownspace
-from lab.hypervisor.domains.domain import DirectBoot, Disk, MachineSpec
+from lab.hypervisor.domains.domain import DirectBoot, Disk, MachineSpec, MappedMemory
+from lab.hypervisor.emulator import MEMORY
 from lab.hypervisor.jail import orders as module
 from lab.hypervisor.jail.orders import orders, write_orders
 from lab.hypervisor.kinds import MachineType
@@ -66,6 +67,14 @@ def test_only_layers_can_be_written_to(spec: MachineSpec) -> None:
     files = {str(home / name) for name in ("vmlinuz", "initramfs", "base", "image")}
     assert files <= set(about(spec, "read"))
     assert not {"/", "/etc", "/home", "/usr", "/var", str(home)} & {*about(spec, "read"), *about(spec, "program")}
+
+
+def test_mapped_memory_is_opened_by_its_path_once_there_is_a_root(spec: MachineSpec) -> None:
+    mapped = replace(spec, memory=MappedMemory(path="/proc/1/fd/9", private=True))
+    assert about(mapped, "memory") == [f"{MEMORY} /proc/1/fd/9"]
+    lines = orders(mapped, QEMU, DRIVER).splitlines()
+    assert [line.split()[0] for line in lines].index("root") < lines.index(f"memory {MEMORY} /proc/1/fd/9")
+    assert about(spec, "memory") == []
 
 
 def test_a_restored_machine_reads_what_was_saved_and_writes_to_its_own(spec: MachineSpec) -> None:

@@ -22,7 +22,7 @@ from lab.commands.measuring import copies_at_once
 from lab.errors import LabError, UsageError
 from lab.metrics.base import Subject
 from lab.reports.page import article
-from lab.studies.starts.analyse import FORKED, HANDED, START, Memory, had_to_wait, memory, percentile, taken
+from lab.studies.starts.analyse import FORKED, HANDED, MAPPED, START, Memory, had_to_wait, memory, percentile, taken
 from lab.studies.starts.report import REPORT
 from lab.studies.starts.stock import Stock
 
@@ -75,12 +75,16 @@ def test_a_run_is_told_by_its_percentiles(tmp_path: Path) -> None:
     assert found["container", "starts.at_once", 4].failed == 1
     assert found["vm", HANDED, 1].at(0.5).value == 0.004
     assert had_to_wait(load(folder), "vm") == 3
-    assert memory(load(folder)) == [
-        Memory(
-            arm="vm", quantity=FORKED, copies=4, n=4,
-            pss=101.5 * 2**20, shared=20.0 * 2**20, private=91.5 * 2**20,
-        )
-    ]  # fmt: skip
+    read, mapped = memory(load(folder))
+    seen = (read.arm, read.quantity, read.copies, read.n, read.pss, read.shared, read.private)
+    assert seen == ("vm", FORKED, 4, 4, 101.5 * 2**20, 20.0 * 2**20, 91.5 * 2**20)
+    assert math.isnan(read.private_later), "nobody looked"
+    assert math.isnan(read.saved), "it has read all of it"
+    assert mapped == Memory(
+        arm="vm", quantity=MAPPED, copies=4, n=4, pss=40 * 2.0**20, shared=60 * 2.0**20, private=30 * 2.0**20,
+        pss_later=50 * 2.0**20, shared_later=70 * 2.0**20, private_later=45 * 2.0**20, saved=120 * 2.0**20,
+        saved_later=121 * 2.0**20,
+    )  # fmt: skip
 
 
 def test_the_page_says_what_failed_and_what_is_too_few(tmp_path: Path) -> None:
@@ -91,7 +95,9 @@ def test_the_page_says_what_failed_and_what_is_too_few(tmp_path: Path) -> None:
         "1 failed",
         "one each 0.5 s",
         "4, restored at once | 500 ms",
-        "4, restored at once | 102 MiB | 20.0 MiB | 91.5 MiB",
+        "4, restored at once | 102 MiB | 20.0 MiB | 91.5 MiB | –",
+        "4, restored at once, memory mapped | 40.0 MiB<br>50.0 MiB after 60 s more",
+        "4, restored at once, memory mapped | 250 ms",
         "it has no CRIU",
         "3 of the requests",
         "too few",

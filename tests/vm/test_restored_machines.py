@@ -15,7 +15,8 @@ from test_backends_machine import MACHINES
 from tiny import tiny_image
 
 from lab.backends.site import Site
-from lab.backends.support.saving import START
+from lab.backends.support.guests.machine import MachineInstance
+from lab.backends.support.saving import MAP, RESTORE, START
 from lab.hypervisor import machine as machine_module
 from lab.images.store import Image
 from lab.instance import Instance
@@ -48,8 +49,10 @@ def image(site: Site) -> Image:
     return tiny_image(site.store)
 
 
-def restore(site: Site, backend: str, image: Image, name: str, logs: Path, kind: str = "") -> Instance:
-    knobs = {START.name: "restore"}
+def restore(
+    site: Site, backend: str, image: Image, name: str, logs: Path, kind: str = "", level: str = RESTORE
+) -> Instance:
+    knobs = {START.name: level}
     wanted = contract.request(site, image, name, "sh", "-c", APPLICATION, kind, logs=logs / name, knobs=knobs)
     return site.backend(backend).launch(wanted)
 
@@ -150,6 +153,60 @@ def test_each_is_an_instance_like_any_other(
     assert second.execute(["cat", "/srv/index.html"]).stdout.decode() == contract.GREETING
     second.signal(15)
     assert second.wait(SECONDS) == 143
+
+
+def mapped(instance: Instance) -> tuple[set[str], dict[str, int]]:
+    """How QEMU has the saved memory mapped, and what it holds of it, in KiB (proc_pid_smaps(5))."""
+    assert isinstance(instance, MachineInstance)
+    ways, found, is_it = set(), dict.fromkeys(("Shared_Clean", "Shared_Dirty", "Anonymous"), 0), False
+    for line in Path(f"/proc/{instance.machine.process}/smaps").read_text().splitlines():
+        first, _, rest = line.partition(" ")
+        if not first.endswith(":"):
+            is_it = "/memfd:lab-machine" in line
+            ways |= {rest.split()[0]} if is_it else set()
+        elif is_it and (name := first.rstrip(":")) in found:
+            found[name] += int(rest.split()[0])
+    return ways, found
+
+
+def test_what_two_have_mapped_is_there_once(site: Site, image: Image, tmp_path: Path) -> None:
+    """Its pages are shared until they are written to, each has its own then, and nobody can change the saved ones."""
+    with ExitStack() as running:
+        pair = [
+            running.enter_context(restore(site, "microvm", image, name, tmp_path, level=MAP))
+            for name in ("mapped-1", "mapped-2")
+        ]
+        for instance in pair:
+            contract.until_listening(site, instance)
+        hosts = [instance.execute(["hostname"]).stdout.decode().strip() for instance in pair]
+        assert hosts == ["mapped-1", "mapped-2"]
+        for instance in pair:
+            assert isinstance(instance, MachineInstance)
+            saved = instance.machine.request.snapshot
+            assert saved is not None
+            assert saved.memory is not None
+            assert saved.memory.is_sealed
+            assert instance.saved_memory_bytes() == saved.memory.held_bytes
+            ways, held = mapped(instance)
+            assert ways == {"rw-p"}, "privately"
+            assert held["Shared_Dirty"] + held["Shared_Clean"] > 8 << 10, "both have touched the guest's kernel"
+            assert 0 < held["Anonymous"] < saved.memory.held_bytes >> 11, "less than half was written to"
+            with pytest.raises(PermissionError), Path(saved.memory.path).open("r+b", buffering=0) as file:
+                file.write(b"x")
+        before = [mapped(instance)[1]["Anonymous"] for instance in pair]
+        assert pair[0].execute(["dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=24"]).exit_code == 0
+        own, others = [mapped(instance)[1]["Anonymous"] - held for instance, held in zip(pair, before, strict=True)]
+        assert own >= 24 << 10, "what it writes is its own"
+        assert others < 12 << 10, "and nobody else's"
+    assert not any(instance.cgroup.exists() for instance in pair)
+
+
+def test_one_that_is_only_restored_shares_nothing_of_it(pair: tuple[Instance, Instance], backend: str) -> None:
+    """The control."""
+    for instance in pair:
+        assert isinstance(instance, MachineInstance)
+        assert "memfd:lab-machine" not in Path(f"/proc/{instance.machine.process}/maps").read_text()
+        assert instance.saved_memory_bytes() is None
 
 
 @pytest.mark.nightly

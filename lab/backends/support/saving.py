@@ -12,6 +12,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -41,13 +42,21 @@ class Savable(Instance, Generic[S]):
         """Write it as it is into ``directory``, and end it. Raises LabError."""
 
 
-BOOT, RESTORE = "boot", "restore"
+BOOT, RESTORE, MAP = "boot", "restore", "map"
 START = Knob(
     name="start",
     levels=(BOOT, RESTORE),
     tells="what is saved by not booting: it goes on from a snapshot, taken once while its application served",
     application_only=True,
 )
+
+MACHINE_START = replace(
+    START,
+    levels=(BOOT, RESTORE, MAP),
+    tells="what is saved by not booting: it goes on from a snapshot, taken once while its application served, whose "
+    "memory it reads or maps",
+)
+"""A machine's memory can also be mapped from what was saved, and a page copied when the guest writes to it."""
 
 SERVE_SECONDS = 60.0  # for one of the image's ports to accept; then it is saved as it is
 REST_SECONDS = 15.0  # … and to come to rest
@@ -58,9 +67,12 @@ KNOCK_SECONDS = 0.5
 
 
 class Snapshots(Generic[S]):
-    """The saved instances of one backend in one session. Thread-safe: whoever needs one that is being made waits."""
+    """The saved instances of one backend in one session. Thread-safe: whoever needs one that is being made waits.
 
-    def __init__(self, site: SharedParts, backend: str, launch: Callable[[LaunchRequest], Savable[S]]) -> None:
+    ``launch`` boots one to be saved, told the level of the knob ``start`` that it is saved for.
+    """
+
+    def __init__(self, site: SharedParts, backend: str, launch: Callable[[LaunchRequest, str], Savable[S]]) -> None:
         self._site = site
         self._backend = backend
         self._launch = launch
@@ -74,7 +86,7 @@ class Snapshots(Generic[S]):
         Of one kind are requests for the same process of the same image with the same limits and knobs. Raises
         LaunchError when there can be none.
         """
-        if request.knobs.get(START.name, BOOT) != RESTORE:
+        if request.knobs.get(START.name, BOOT) == BOOT:
             return None
         if request.stdin is not None or request.terminal is not None:
             raise LaunchError(
@@ -98,7 +110,7 @@ class Snapshots(Generic[S]):
 
     def files(self, knobs: Mapping[str, str]) -> list[Path]:
         """What those with such ``knobs`` read, as far as it has been made."""
-        if knobs.get(START.name, BOOT) != RESTORE:
+        if knobs.get(START.name, BOOT) == BOOT:
             return []
         with self._lock:
             return [path for snapshot in self._made.values() for path in snapshot.files]
@@ -116,7 +128,7 @@ class Snapshots(Generic[S]):
             log_directory=logs,
             knobs={**request.knobs, START.name: BOOT},
         )
-        with self._launch(first) as instance:
+        with self._launch(first, request.knobs[START.name]) as instance:
             instance.wait_executed()
             self._until_it_serves(instance)
             _until_it_rests(instance)

@@ -35,7 +35,7 @@ from lab.errors import BackendUnavailable, LabError
 from lab.host.cgroup.systemd import keep_off_the_bus
 from lab.host.session.ledger import Session
 from lab.hypervisor.domains import ownrun
-from lab.hypervisor.emulator import find_qemu, install_emulator
+from lab.hypervisor.emulator import INCOMING, find_qemu, install_emulator
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -212,6 +212,11 @@ class Domain:
         self._when_no_space: Callable[[], None] = lambda: None
         self._log = hypervisor.root / "log" / "qemu" / f"{self.name}.log"
 
+    def read_state(self) -> None:
+        """Have QEMU read the devices' state of a machine whose memory it has mapped. Raises LabError."""
+        self._leave_memory_out()
+        self._ask("migrate-incoming", {"uri": INCOMING[1]})
+
     def go_on(self) -> None:
         """Have the vCPUs of a restored machine run as soon as its state has been read. Raises LabError.
 
@@ -235,14 +240,17 @@ class Domain:
         """Let stopped vCPUs run. Raises LabError."""
         _guarded(self._domain.resume, f"libvirt can't resume {self.name}")
 
-    def write_state(self, target: int) -> None:
-        """Pause the vCPUs, and write RAM and the devices' state to the file ``target`` as QEMU's migration stream.
+    def write_state(self, target: int, *, memory: bool) -> None:
+        """Pause the vCPUs, and write the devices' state to the file ``target`` as QEMU's migration stream, RAM among
+        it unless it is a file that is kept, so that ``memory`` is false.
 
         On return all of it is written, the disks included, and the machine can only be destroyed. Raises LabError.
 
         Source: https://qemu.readthedocs.io/en/latest/interop/qemu-qmp-ref.html (getfd, migrate, query-migrate).
         """
         self.pause()
+        if not memory:
+            self._leave_memory_out()
         # By itself QEMU would write no more than 128 MiB/s, to spare the network of a migration.
         self._ask("migrate-set-parameters", {"max-bandwidth": 1 << 40})
         self._ask("getfd", {"fdname": "state"}, [target])
@@ -252,6 +260,11 @@ class Domain:
             if found["status"] in ("failed", "cancelled") or time.monotonic() > deadline:
                 raise LabError(f"QEMU can't save {self.name}: {found.get('error-desc', found['status'])}")
             time.sleep(SAVE_STEP_SECONDS)
+
+    def _leave_memory_out(self) -> None:
+        """Of the stream, as far as it is a file that is shared: both who writes it and who reads it have to know."""
+        wanted = {"capability": "x-ignore-shared", "state": True}
+        self._ask("migrate-set-capabilities", {"capabilities": [wanted]})
 
     def _ask(self, command: str, arguments: dict[str, Any] | None = None, files: list[int] | None = None) -> Any:
         """One command of QEMU's monitor."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
-from lab.hypervisor.emulator import INCOMING, JAIL_VARIABLE
+from lab.hypervisor.emulator import DEFERRED, INCOMING, JAIL_VARIABLE, MEMORY
 from lab.hypervisor.kinds import Devices, MachineType
 from lab.model import Accelerator
 
@@ -94,6 +94,16 @@ class DirectBoot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MappedMemory:
+    """RAM that is a file, which the jail opens by that ``path``: shared with it, or ``private``, so that a page is
+    copied when the guest writes to it.
+    """
+
+    path: str
+    private: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
     """Everything QEMU is told.
 
@@ -114,6 +124,7 @@ class MachineSpec:
     uefi: Path | None = None  # this firmware's code instead of the machine's own
     interactive: bool = False
     incoming: Path | None = None  # a saved machine's state: it goes on instead of booting
+    memory: MappedMemory | None = None  # instead of RAM that is QEMU's alone
     reconnect: bool = False  # QEMU connects again when who listened at its sockets has died and another listens
     foreign: Devices | None = None  # of a system that is not lab's: it has no ports, and may restart by itself
 
@@ -149,9 +160,24 @@ def domain_xml(spec: MachineSpec) -> str:
 def _add_command_line(domain: Xml.Element, spec: MachineSpec) -> None:
     """What libvirt's own words don't reach: see emulator.py."""
     command_line = _add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
-    for word in INCOMING if spec.incoming else ():
+    incoming = DEFERRED if spec.memory else INCOMING
+    for word in (*(incoming if spec.incoming else ()), *_memory_words(spec)):
         _add(command_line, f"{{{QEMU_NAMESPACE}}}arg", value=word)
     _add(command_line, f"{{{QEMU_NAMESPACE}}}env", name=JAIL_VARIABLE, value=str(spec.sockets / ORDERS))
+
+
+def _memory_words(spec: MachineSpec) -> tuple[str, ...]:
+    """libvirt has such memory in files of its own making alone. Its own object stays, and nothing of it is touched:
+    of two `-machine` QEMU takes what the later one says.
+    """
+    if spec.memory is None:
+        return ()
+    size = -(-spec.memory_bytes >> 20)  # MiB, which libvirt rounds up to
+    file = f"memory-backend-file,id=lab.ram,size={size}M,mem-path=/dev/fd/{MEMORY}"
+    return (
+        "-object", f"{file},share={'off' if spec.memory.private else 'on'}",
+        "-machine", "memory-backend=lab.ram",
+    )  # fmt: skip
 
 
 def _add_boot(domain: Xml.Element, spec: MachineSpec) -> None:

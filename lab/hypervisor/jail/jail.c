@@ -50,6 +50,7 @@ enum {
 
 static char root[PATH_MAX];
 static struct sock_fprog filter;
+static int memory = -1; /* the descriptor of a saved machine's memory, if it has one */
 static pid_t parent; /* with whose end QEMU's comes, 0 for nobody's */
 
 /* An ordinary user's lab, root of a user namespace of its own, has no users but those that are mapped there: ``among``
@@ -229,6 +230,30 @@ static void read_from(const char *path) {
         fail("read %s", path);
 }
 
+/* A file that has no name, at a number that nobody has yet, and the way by which QEMU opens it again: the folder of its
+ * own descriptors, of which each that it may open so it has already. It stays its own when it has become QEMU.
+ */
+static void open_memory(const char *words) {
+    int path;
+    if (sscanf(words, "%d %n", &memory, &path) != 1 || memory <= STDERR_FILENO)
+        fail("memory %s", words);
+    if (fcntl(memory, F_GETFD) >= 0) {
+        errno = EBUSY;
+        fail("memory %s", words);
+    }
+    int file = open(words + path, O_RDWR | O_CLOEXEC);
+    if (file < 0 || dup2(file, memory) < 0)
+        fail("memory %s", words);
+    make_way("/dev/fd");
+    char *target = inside("/dev/fd"), *own;
+    if (asprintf(&own, "/proc/%d/fd", getpid()) < 0 || mkdir(target, 0755) < 0 ||
+        mount(own, target, NULL, MS_BIND, NULL) < 0 ||
+        mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | DATA | locked(own), NULL) < 0)
+        fail("mount %s", target);
+    free(own);
+    free(target);
+}
+
 /* What lab lets QEMU ask of the kernel; it is in force from just before QEMU is executed. */
 static void read_filter(const char *path) {
     static struct sock_filter program[BPF_MAXINSNS];
@@ -272,6 +297,8 @@ static void obey(const char *word, char *about) {
         separate(about);
     else if (!*root)
         fail("%s comes before root", word);
+    else if (!strcmp(word, "memory"))
+        open_memory(about);
     else if (!strcmp(word, "link"))
         make_link(about);
     else if (!strcmp(word, "program"))
@@ -342,7 +369,7 @@ static void close_files(void) {
     for (struct dirent *each; (each = readdir(open_ones));) {
         int number = atoi(each->d_name);
         struct stat status;
-        if (number <= STDERR_FILENO || number == dirfd(open_ones) || fstat(number, &status) < 0)
+        if (number <= STDERR_FILENO || number == memory || number == dirfd(open_ones) || fstat(number, &status) < 0)
             continue;
         if (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode))
             close(number);

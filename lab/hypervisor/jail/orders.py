@@ -20,6 +20,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.host import ownspace, privilege
 from lab.hypervisor.domains.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
+from lab.hypervisor.emulator import MEMORY
 from lab.hypervisor.jail.confinement import users_inside
 from lab.model import Accelerator
 
@@ -53,6 +54,7 @@ def orders(spec: MachineSpec, qemu: Path, driver: Path) -> str:
         f"filter {jail / FILTER}",
         f"root {jail / ROOT}",
         *_system(qemu),
+        *([f"memory {MEMORY} {spec.memory.path}"] if spec.memory else []),
         *_machine(spec),
         *_of_libvirt(spec, driver),
         *_nodes((*DEVICES, *([KVM] if spec.accelerator is Accelerator.KVM else []))),

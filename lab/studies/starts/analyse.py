@@ -21,10 +21,12 @@ from lab.analysis.inference.statistics import Floats
 START, COMMAND, ANSWER, STOP = "starts.start", "starts.command", "starts.answer", "starts.stop"
 CROWD, STAGGER = "starts.at_once", "starts.staggered"
 PAUSE, RESUME = "starts.pause", "starts.resume"
-FORKED, HANDED = "starts.forked", "starts.handed_out"
+FORKED, MAPPED, HANDED = "starts.forked", "starts.mapped", "starts.handed_out"
 ONE_BY_ONE = (START, COMMAND, ANSWER, PAUSE, RESUME, STOP, HANDED)
-CROWDS = (CROWD, STAGGER, FORKED)
+FORKS = (FORKED, MAPPED)
+CROWDS = (CROWD, STAGGER, *FORKS)
 HELD = ("pss", "shared", "private")
+SAVED, LATER = "saved", ".later"
 SHARES = (0.5, 0.95, 0.99)
 BEYOND = 3
 """A percentile is told when at least so many values are expected beyond it: p95 from 60 starts, p99 from 300."""
@@ -74,7 +76,9 @@ def taken(loaded: Observed) -> list[Taken]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What copies that were requested together held once all stood: medians over them, in bytes."""
+    """What copies that were requested together held once all stood, and ``later``: medians over them, in bytes. NaN
+    where nobody looked. ``saved`` is what of the host's memory that holds which they all map.
+    """
 
     arm: str
     quantity: str
@@ -83,6 +87,11 @@ class Memory:
     pss: float
     shared: float
     private: float
+    pss_later: float
+    shared_later: float
+    private_later: float
+    saved: float
+    saved_later: float
 
 
 def memory(loaded: Observed) -> list[Memory]:
@@ -93,11 +102,11 @@ def memory(loaded: Observed) -> list[Memory]:
         for quantity in CROWDS:
             each = {
                 name: frame[(frame["arm"] == arm.label) & (frame["quantity"] == f"{quantity}.{name}")]
-                for name in HELD
+                for name in (f"{what}{when}" for what in (*HELD, SAVED) for when in ("", LATER))
             }
             for copies in sorted({int(number) for number in each[HELD[0]]["block"]}):
                 values = {name: rows.loc[rows["block"] == copies, "value"] for name, rows in each.items()}
-                medians = {name: float(of.median()) for name, of in values.items()}
+                medians = {name.replace(LATER, "_later"): float(of.median()) for name, of in values.items()}
                 n = len(values[HELD[0]])
                 found.append(Memory(arm=arm.label, quantity=quantity, copies=copies, n=n, **medians))
     return found

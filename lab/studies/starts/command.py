@@ -47,6 +47,10 @@ def starts(
     fork: Annotated[
         str, typer.Option("--fork", metavar="K,…", help="Also restore K copies at once from a saved one, for each K.")
     ] = "",
+    settle: Annotated[
+        str,
+        typer.Option("--settle", metavar="TIME", help="How long those stand before their memory is looked at again."),
+    ] = "1m",
     stock: Annotated[
         int,
         typer.Option(
@@ -81,6 +85,7 @@ def starts(
     forks = tuple(sorted(set(copies_at_once("--fork", fork, 1))))
     seconds = parse_seconds(budget)
     gap = parse_seconds(every) if every else 0.0
+    settled = parse_seconds(settle) if forks else 0.0
     floor = floor_bytes(keep_free)
     from lab.backends.site import Site
 
@@ -97,6 +102,7 @@ def starts(
             starts=number,
             crowds=crowds,
             forks=forks,
+            settle_seconds=settled,
             stock=stock,
             gap_seconds=gap,
             seconds=seconds,
@@ -108,6 +114,7 @@ def starts(
             "starts": number,
             "floor_bytes": wanted.floor_bytes,
             "every_seconds": gap,
+            "settle_seconds": settled,
             "stock": stock,
         }
         with measuring(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told)) as (folder, watch):

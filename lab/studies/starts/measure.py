@@ -11,7 +11,8 @@
        … as often as asked for; a backend whose time is used up leaves the rounds
     3. crowds       for each backend, k copies requested at once: each until it is ready, and what it holds then
     4. stagger      for each backend, a copy every so many seconds, whether those before are ready or not
-    5. forks        for each backend that can, as in 3., but all restored from one copy that was saved as it served
+    5. forks        for each backend that can, as in 3., but all restored from one copy that was saved as it served,
+                    its memory read by each, or mapped by all where a backend can; what they hold, then and later
     6. stock        for each backend, k copies that stand ready; requests come, as staggered, or when all stand
        request      one is handed out and asked: until it has answered, the wait for one included if none stood ready
        refill       another one is started in its place, meanwhile
@@ -30,7 +31,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from lab.backends.site import Site
-from lab.backends.support.saving import RESTORE
+from lab.backends.support.saving import MAP, RESTORE
 from lab.backends.support.saving import START as START_KNOB
 from lab.errors import LabError
 from lab.experiment.measurement import Measurement
@@ -49,11 +50,18 @@ from lab.studies.starts.stock import Stock
 
 START, COMMAND, ANSWER, STOP = "starts.start", "starts.command", "starts.answer", "starts.stop"
 PAUSE, RESUME = "starts.pause", "starts.resume"
-CROWD, STAGGER, FORKED = "starts.at_once", "starts.staggered", "starts.forked"
+CROWD, STAGGER = "starts.at_once", "starts.staggered"
+FORKED, MAPPED = "starts.forked", "starts.mapped"
+FORKS = {RESTORE: FORKED, MAP: MAPPED}
 HANDED = "starts.handed_out"
 SECONDS = "seconds"
 HELD = ("pss", "shared", "private")
-"""What each copy of a crowd holds once all stand, in bytes: the quantity's name and one of these."""
+"""What each copy of a crowd holds once all stand, in bytes: the quantity's name and one of these; with LATER behind
+it, what it holds when it has stood for a while.
+"""
+LATER = ".later"
+SAVED = "saved"
+"""What of the host's memory that holds which all of them have mapped, whoever maps it."""
 
 REQUESTS_AT_ONCE = 64
 """So many may wait for a copy of the stock; the next one's wait is then longer than what it says."""
@@ -65,12 +73,14 @@ FEW = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """How much to do: starts one by one, within ``seconds`` for each backend; copies at once, and restored at once;
-    seconds between two staggered requests, 0 for none of these; copies in stock, 0 for none; bytes that stay free.
+    how long those stand before their memory is looked at again, 0 for never; seconds between two staggered requests,
+    0 for none of these; copies in stock, 0 for none; bytes that stay free.
     """
 
     starts: int
     crowds: tuple[int, ...]
     forks: tuple[int, ...]
+    settle_seconds: float
     stock: int
     gap_seconds: float
     seconds: float
@@ -179,15 +189,16 @@ class Starts(Measurement):
         *,
         quantity: str = "",
         knobs: Mapping[str, str] = NO_KNOBS,
+        settle_seconds: float = 0.0,
     ) -> bool:
-        """``size`` copies, each requested ``gap_seconds`` after the one before; all stand until the last is ready.
-        False where the host's memory would not do.
+        """``size`` copies, each requested ``gap_seconds`` after the one before; all stand until the last is ready,
+        and ``settle_seconds`` longer. False where the host's memory would not do.
         """
         if not self._fits(backend, size):
             return False
         quantity = quantity or (STAGGER if gap_seconds else CROWD)
         how = f"one each {gap_seconds:g} s" if gap_seconds else "at once"
-        self.watch.doing(f"{backend.name}: {size} copies, {how}{'' if quantity != FORKED else ', restored'}")
+        self.watch.doing(f"{backend.name}: {size} copies, {how}{', restored' if knobs else ''}")
         names = [f"{backend.slug}-{quantity.partition('.')[2]}{size}-{place + 1}" for place in range(size)]
         wanted = [replace(self.request(name), knobs=knobs) for name in names]
         backend.rehearse(wanted[0])
@@ -197,12 +208,24 @@ class Starts(Measurement):
             wanted,
             lambda subject: ready(quantity, subject),
             gap_seconds=gap_seconds,
-            standing=lambda subject: memory.update({subject.instance.name: held(quantity, subject)}),
+            standing=lambda subjects: self._weigh(subjects, memory, quantity, settle_seconds),
         )
         for place, (name, one) in enumerate(zip(names, each, strict=True)):
             seen = failure(quantity, SECONDS, one) if isinstance(one, LabError) else one
             self.record(backend.name, size, name, seen, *memory.get(name, ()), position=place)
         return True
+
+    def _weigh(
+        self, subjects: Sequence[Subject], memory: dict[str, list[Observation]], quantity: str, settle_seconds: float
+    ) -> None:
+        """What each of those that stand holds, all of them first now, then once they have stood for a while."""
+        memory.update({subject.instance.name: held(quantity, subject) for subject in subjects})
+        if not settle_seconds:
+            return
+        self.watch.doing(f"{len(subjects)} copies stand for {settle_seconds:g} s")
+        time.sleep(settle_seconds)
+        for subject in subjects:
+            memory[subject.instance.name] += held(quantity, subject, LATER)
 
     def _fits(self, backend: Backend, size: int) -> bool:
         expected = size * self._costs.get(backend.name, 0)
@@ -212,19 +235,21 @@ class Starts(Measurement):
         return False
 
     def _fork(self, backend: Backend) -> None:
-        """Copies that all go on from one that was saved; of a backend that can't, why."""
-        knobs = {START_KNOB.name: RESTORE}
-        if START_KNOB not in backend.knobs:
+        """Copies that all go on from one that was saved, in each way that there is; of a backend that can't, why."""
+        levels = next((knob.levels for knob in backend.knobs if knob.name == START_KNOB.name), ())
+        if not levels:
             self._not_forked(backend, "lab has no way to save and restore one")
-            return
-        try:
-            backend.settle(knobs)
-            backend.prepare(self.setup.image, knobs)
-            for size in self.asked.forks:
-                if not self._crowd(backend, size, 0.0, quantity=FORKED, knobs=knobs):
-                    return
-        except LabError as error:
-            self._not_forked(backend, error.message)
+        for level in levels[1:]:
+            knobs = {START_KNOB.name: level}
+            try:
+                backend.settle(knobs)
+                backend.prepare(self.setup.image, knobs)
+                for size in self.asked.forks:
+                    quantity, settle = FORKS[level], self.asked.settle_seconds
+                    if not self._crowd(backend, size, 0.0, quantity=quantity, knobs=knobs, settle_seconds=settle):
+                        break
+            except LabError as error:
+                self._not_forked(backend, error.message)
 
     def _not_forked(self, backend: Backend, why: str) -> None:
         self.watch.note(f"{backend.name}: {why}")
@@ -276,14 +301,18 @@ class Starts(Measurement):
             self.record(backend.name, number, name, seen)
 
 
-def held(quantity: str, subject: Subject) -> list[Observation]:
+def held(quantity: str, subject: Subject, when: str = "") -> list[Observation]:
     """What all its processes on the host hold of memory, a VMM included (proc_pid_smaps(5)): PSS, what is shared with
-    any other mapping, and what is not.
+    any other mapping, and what is not; and what that holds which all of them have mapped.
     """
     pids = subject.instance.cgroup.processes()
     memory = sum((read_process(pid) for pid in pids), start=ProcessMemory())
+    values = {name: getattr(memory, name) for name in HELD}
+    if (saved := subject.instance.saved_memory_bytes()) is not None:
+        values[SAVED] = saved
     return [
-        Observation(quantity=f"{quantity}.{name}", value=float(getattr(memory, name)), unit="bytes") for name in HELD
+        Observation(quantity=f"{quantity}.{name}{when}", value=float(value), unit="bytes")
+        for name, value in values.items()
     ]
 
 

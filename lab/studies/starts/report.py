@@ -25,7 +25,9 @@ from lab.studies.starts.analyse import (
     COMMAND,
     CROWD,
     FORKED,
+    FORKS,
     HANDED,
+    MAPPED,
     PAUSE,
     RESUME,
     SHARES,
@@ -54,7 +56,12 @@ NAMES = {
     STOP: "a stop",
     HANDED: "out of the stock",
 }
-HOW = {CROWD: "at once", STAGGER: "one each {every}", FORKED: "restored at once"}
+HOW = {
+    CROWD: "at once",
+    STAGGER: "one each {every}",
+    FORKED: "restored at once",
+    MAPPED: "restored at once, memory mapped",
+}
 SHARE_NAMES = {0.5: "median", 0.95: "p95", 0.99: "p99"}
 NOT_TO_CONCLUDE = (
     "That an interval of 95 % holds where the host became slower meanwhile, as the picture would show: order "
@@ -75,15 +82,25 @@ STOCKED = (
     "From a request until the first correct answer: started for it, and out of a stock of {size} that stood ready, "
     "each replaced by a new one as soon as it was taken"
 )
-FORKS = (
+RESTORES = (
     "All go on from one copy that was booted, served and was saved. Each gives its first correct answer after a "
-    "request of its own, as one that boots does. What it was saved in, it reads into memory of its own: lab maps no "
-    "saved memory, so copies share what they map of programs and files, and nothing of what was saved."
+    "request of its own, as one that boots does."
+)
+READ = (
+    "One that is restored, and maps no memory, reads what was saved into memory of its own: such copies share what "
+    "they map of programs and files, and nothing of what was saved."
+)
+MAPS = (
+    "One whose memory is mapped has the saved one's until it writes: a page is then copied, and private. A page that "
+    "one copy alone has touched counts as private, though no other copy would need another."
 )
 HOLDS = (
     "What each copy held once all of them stood: medians over the copies, all its processes on the host together, a "
-    "VMM included. Shared is what any other mapping has as well, on this host and not of these copies alone"
+    "VMM included. Shared is what any other mapping has as well, on this host and not of these copies alone. “Saved” "
+    "is the memory that they map, which the host holds once, whether they do or not; what they have touched of it, "
+    "and not changed, is in their figures too"
 )
+LATER = "after {seconds:g} s more"
 EMULATED = "How fast virtual machines start: TCG emulated them."
 
 
@@ -119,8 +136,13 @@ class StartsReport(ArticleReport):
         )
 
     def draw(self, loaded: Loaded, directory: Path) -> tuple[Path, Path]:
-        frame = loaded.frame
-        with style.canvas(14.2, 9.6, nrows=2, ncols=1) as (figure, (shares, order)):
+        frame, holds = loaded.frame, memory(loaded)
+        panels, height = (3, 9.6 + 1.2 + 0.65 * len(holds)) if holds else (2, 9.6)
+        ratios = [4.8, 4.8, *([0.6 + 0.65 * len(holds)] if holds else [])]
+        with style.canvas(14.2, height, nrows=panels, ncols=1, height_ratios=ratios) as (
+            figure,
+            (shares, order, *more),
+        ):
             for arm in loaded.all_arms:
                 rows = frame[(frame["arm"] == arm.label) & (frame["quantity"] == START) & (frame["block"] > 0)]
                 if rows.empty:
@@ -144,6 +166,8 @@ class StartsReport(ArticleReport):
             order.set_xlabel("round")
             for axes in (shares, order):
                 axes.grid(True, axis="both")
+            for axes in more:
+                _bars(axes, loaded, holds)
             figure.legend(loc="outside lower left", ncols=4)
             title = f"Many starts: {loaded.run.title}"
             style.headline(figure, title, f"time from the request until {boots_until(loaded.run)} (logarithmic)")
@@ -160,6 +184,29 @@ class StartsReport(ArticleReport):
             "starts": [asdict(each) for each in taken(loaded)],
             "memory": [asdict(each) for each in memory(loaded)],
         }
+
+
+def _bars(axes: Axes, loaded: Loaded, holds: list[Memory]) -> None:
+    """What a copy of each crowd holds: private and shared once all stand, and a mark for private a while later."""
+    arms = {arm.label: arm for arm in loaded.all_arms}
+    every = f"{loaded.run.settings.get('every_seconds', 0):g} s"
+    for place, each in enumerate(holds):
+        colour = style.colour(arms[each.arm])
+        axes.barh(place, each.private, color=colour, height=0.4)
+        axes.barh(place, each.shared, left=each.private, color=colour, alpha=0.3, height=0.4)
+        if not math.isnan(each.private_later):
+            axes.plot([each.private_later] * 2, [place - 0.25, place + 0.25], color="0.2", linewidth=2.5)
+        name = f"{each.arm}, {each.copies} {HOW[each.quantity].format(every=every)}"
+        axes.annotate(name, (0, place - 0.24), xytext=(3, 0), textcoords="offset points", va="bottom", fontsize=13)
+    axes.set_yticks([])
+    axes.set_ylim(len(holds) - 0.6, -0.75)
+    axes.set_xlim(left=0)
+    axes.grid(True, axis="x")
+    later = any(not math.isnan(each.private_later) for each in holds)
+    seconds = loaded.run.settings.get("settle_seconds", 0)
+    line = f"; line: private, {seconds:g} s later" if later else ""
+    axes.set_title(f"memory of one copy: private (solid), shared (light){line}")
+    style.ticks(axes.xaxis, "bytes")
 
 
 def _steps(axes: Axes, values: list[float], n: int, colour: str, label: str) -> None:
@@ -229,16 +276,24 @@ def _sections(loaded: Loaded, found: list[Taken]) -> Iterator[Section]:
     if crowds := [each for each in found if each.quantity in (CROWD, STAGGER)]:
         yield Section(title="Many at once", gist="how the host shares itself out", table=_crowds(loaded, crowds))
     left_out = loaded.run.settings.get("not_forked", {})
-    forks = [each for each in found if each.quantity == FORKED]
+    forks = [each for each in found if each.quantity in FORKS]
     if forks or left_out:
         yield Section(
             title="Restored at once",
             gist="copies of one that was saved",
-            paragraphs=(*([FORKS] if forks else []), *(f"Not {arm}: {why}." for arm, why in left_out.items())),
+            paragraphs=(*_restores(forks), *(f"Not {arm}: {why}." for arm, why in left_out.items())),
             table=_crowds(loaded, forks, RESTORED) if forks else None,
         )
     if holds := memory(loaded):
         yield Section(title="What they hold", gist="memory of copies that stand", table=_memory(loaded, holds))
+
+
+def _restores(forks: list[Taken]) -> Iterator[str]:
+    quantities = {each.quantity for each in forks}
+    if forks:
+        yield " ".join(
+            (RESTORES, *([READ] if FORKED in quantities else []), *([MAPS] if MAPPED in quantities else []))
+        )
 
 
 def _table(loaded: Loaded, found: list[Taken], quantities: tuple[str, ...], caption: str, what: str = "") -> Table:
@@ -273,12 +328,22 @@ def _memory(loaded: Loaded, holds: list[Memory]) -> Table:
     every = f"{loaded.run.settings.get('every_seconds', 0):g} s"
     rows = []
     for each in holds:
-        values = [format_value(value, "bytes") for value in (each.pss, each.shared, each.private)]
-        cells = (f"{each.copies}, {HOW[each.quantity].format(every=every)}", *values)
-        cells_of = tuple(Cell(text=text) for text in cells)
-        rows.append(Row(header=each.arm, note=stamps[each.arm], cells=cells_of))
-    heads = ("copies", "PSS", "shared", "private")
+        pairs = (
+            (each.pss, each.pss_later), (each.shared, each.shared_later), (each.private, each.private_later),
+            (each.saved, each.saved_later),
+        )  # fmt: skip
+        cells = [Cell(text=f"{each.copies}, {HOW[each.quantity].format(every=every)}")]
+        cells += [_held(now, later, loaded.run.settings.get("settle_seconds", 0)) for now, later in pairs]
+        rows.append(Row(header=each.arm, note=stamps[each.arm], cells=tuple(cells)))
+    heads = ("copies", "PSS", "shared", "private", "saved")
     return Table(caption=HOLDS, corner="backend", columns=tuple(Cell(text=text) for text in heads), rows=tuple(rows))
+
+
+def _held(now: float, later: float, seconds: float) -> Cell:
+    if math.isnan(now):
+        return Cell(text="–")
+    after = f"{format_value(later, 'bytes')} {LATER.format(seconds=seconds)}" if not math.isnan(later) else ""
+    return Cell(text=format_value(now, "bytes"), note=after)
 
 
 def _crowds(loaded: Loaded, rows: list[Taken], caption: str = REQUESTED) -> Table:

@@ -15,7 +15,7 @@ from lab.backends.support.base import SiteBackend, raise_as_launch_error
 from lab.backends.support.guests.guest import GuestInstance
 from lab.backends.support.guests.knobs import designed
 from lab.backends.support.resources import InstanceResources
-from lab.backends.support.saving import Savable, Snapshots
+from lab.backends.support.saving import MAP, Savable, Snapshots
 from lab.errors import LaunchError
 from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lab.backends.support.shared import SharedParts
     from lab.hypervisor.guest.artefacts import Guest
     from lab.hypervisor.machine import Machine
+    from lab.hypervisor.memory import SavedMemory
     from lab.hypervisor.parts import MachineRequest
     from lab.hypervisor.snapshot import Snapshot
 
@@ -57,6 +58,10 @@ class MachineInstance(GuestInstance, Savable["Snapshot"]):
         self.machine = machine
         self.snapshot_bytes = made.snapshot.size_bytes if made.snapshot else None
 
+    def saved_memory_bytes(self) -> int | None:
+        saved = self.machine.request.snapshot
+        return saved.memory.held_bytes if saved and saved.memory else None
+
     def pause(self) -> None:
         self.machine.pause()
 
@@ -77,7 +82,7 @@ class MachineBackend(SiteBackend):
         super().__init__(site)
         self._guests: dict[Design, Guest] = {}
         self._numbers = itertools.count(1)
-        self._snapshots: Snapshots[Snapshot] = Snapshots(site, self.name, self.launch)
+        self._snapshots: Snapshots[Snapshot] = Snapshots(site, self.name, self._launch_to_save)
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
@@ -129,14 +134,27 @@ class MachineBackend(SiteBackend):
         self._snapshots.of(request)
 
     def launch(self, request: LaunchRequest) -> MachineInstance:
-        snapshot = self._snapshots.of(request)
+        return self._launch(request, snapshot=self._snapshots.of(request))
+
+    def _launch_to_save(self, request: LaunchRequest, level: str) -> MachineInstance:
+        from lab.hypervisor.memory import SavedMemory
+        from lab.hypervisor.parts import memory_bytes
+
+        if level != MAP:
+            return self._launch(request)
+        wanted = memory_bytes(request.limits, self._designed(request.knobs))
+        return self._launch(request, memory=SavedMemory(-(-wanted >> 20) << 20))  # MiB, as QEMU has it
+
+    def _launch(
+        self, request: LaunchRequest, *, snapshot: Snapshot | None = None, memory: SavedMemory | None = None
+    ) -> MachineInstance:
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
         if self._designed(request.knobs) not in self._guests:
             self.prepare(request.image, request.knobs)
         resources = InstanceResources(self.site, request)
         try:
-            machine = self._start(request, resources, timeline, snapshot)
+            machine = self._start(request, resources, timeline, snapshot=snapshot, memory=memory)
         except BaseException as error:
             resources.release()
             raise_as_launch_error(error)
@@ -172,7 +190,13 @@ class MachineBackend(SiteBackend):
         return Tree(self.site.store.lower_directories(request.image))
 
     def _start(
-        self, request: LaunchRequest, resources: InstanceResources, timeline: Timeline, snapshot: Snapshot | None
+        self,
+        request: LaunchRequest,
+        resources: InstanceResources,
+        timeline: Timeline,
+        *,
+        snapshot: Snapshot | None,
+        memory: SavedMemory | None,
     ) -> Machine:
         from lab.hypervisor.domains.domain import Interface
         from lab.hypervisor.machine import Machine
@@ -194,7 +218,11 @@ class MachineBackend(SiteBackend):
             )
         network = self.site.network.namespace.descriptor
         wanted = replace(
-            wanted, interface=Interface(tap=tap.tap, mac=tap.mac), network_namespace=network, snapshot=snapshot
+            wanted,
+            interface=Interface(tap=tap.tap, mac=tap.mac),
+            network_namespace=network,
+            snapshot=snapshot,
+            memory=memory,
         )
         machine = Machine.start(self.site.hypervisor, self._guests[design], wanted, timeline)
         if not group.directories and machine.process:  # an ordinary user has no group by which it would be found

@@ -1,0 +1,52 @@
+"""The memory that a saved machine leaves to others: whoever has it can change it until it is sealed, then nobody."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+from lab.hypervisor import memory as module
+from lab.hypervisor.memory import SavedMemory
+
+SIZE = 1 << 20
+
+
+def test_sealed_it_can_be_mapped_privately_and_not_changed() -> None:
+    memory = SavedMemory(SIZE)
+    with Path(memory.path).open("r+b", buffering=0) as file:
+        file.write(b"saved")
+    assert not memory.is_sealed
+    assert 0 < memory.held_bytes < SIZE, "what was never written takes nothing"
+    memory.seal()
+    assert memory.is_sealed
+    with Path(memory.path).open("r+b", buffering=0) as file, pytest.raises(PermissionError):
+        file.write(b"x")
+    with Path(memory.path).open("r+b", buffering=0) as file, pytest.raises(PermissionError):
+        file.truncate(SIZE // 2)
+    with Path(memory.path).open("r+b", buffering=0) as file:
+        with pytest.raises(PermissionError):
+            mmap.mmap(file.fileno(), SIZE)
+        with mmap.mmap(file.fileno(), SIZE, flags=mmap.MAP_PRIVATE) as own:
+            own[:5] = b"other"
+            assert file.read(5) == b"saved"
+
+
+def test_it_is_not_sealed_while_somebody_could_still_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEAL_SECONDS", 0.05)
+    memory = SavedMemory(SIZE)
+    with Path(memory.path).open("r+b") as file, mmap.mmap(file.fileno(), SIZE), pytest.raises(LabError, match="seal"):
+        memory.seal()
+    memory.seal()
+
+
+def test_it_ends_with_whoever_has_it() -> None:
+    memory = SavedMemory(SIZE)
+    number = int(memory.path.rpartition("/")[2])
+    os.fstat(number)
+    del memory
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
