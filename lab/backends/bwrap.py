@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lab.backends.bubble import origin
-from lab.backends.support.host import HostBackend
+from lab.backends.support.host import OWN_ROOT, HostBackend
 from lab.backends.support.programs.binary import BINARY
 from lab.backends.support.programs.fetched import Fetched
 from lab.images.store import Image
@@ -38,6 +38,7 @@ class Bwrap(Fetched, HostBackend):
     title = "sandbox (bubblewrap)"
     mechanism = "a process of the host behind namespaces and without capabilities, and with no filter or mask besides"
     order = 18
+    rootless = True
     filtered = False
     reference = True
     source = origin.SOURCE
@@ -60,6 +61,11 @@ class Bwrap(Fetched, HostBackend):
             "The boundary counts as created when bwrap has made the namespaces; that it mounts the root and drops "
             "what it drops falls into the time until the application is executed.",
             "A command in it (lab exec, the isolation questions) is put there by lab: bwrap can't run a second one.",
+        ),
+        rootless=(
+            OWN_ROOT,
+            "It is root of lab's user namespace that starts bwrap, so that the image's files have owners; the "
+            "kernel's settings in /proc/sys are another root's than the one inside, who can't leave by them.",
         ),
         of_level={
             (CAPABILITIES, ALL): "Its root has every capability of the host's root.",

@@ -26,6 +26,7 @@ class OciRuntime(Reference, Brought):
     """What the backends of all such runtimes have in common; ``path`` is the program of one."""
 
     prefix = "oci:"
+    rootless = True
     first_order = 36  # right behind crun
     package = ""
     path: ClassVar[Path]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error
+from lab.backends.support.host import OWN_ROOT
+from lab.backends.support.programs.ociprogram import mounted_unified
 from lab.errors import BackendUnavailable
 from lab.host import privilege
 from lab.host.cgroup.hierarchy import Mode, host_hierarchies
@@ -47,6 +49,7 @@ class Podman(SiteBackend):
     stack = Stack.PODMAN
     reference = True
     order = 39
+    rootless = True
     keeps = False
     adds: ClassVar[tuple[str, ...]] = ("/etc", "/etc/mtab", "/run", "/run/.containerenv")
     parity = Parity(
@@ -66,6 +69,11 @@ class Podman(SiteBackend):
             "Its conmon, which holds it, is no part of the instance's memory and CPU, nor is podman: these have rows "
             "of their own.",
             "No AppArmor profile, no SELinux label: these would be the host's.",
+        ),
+        rootless=(
+            OWN_ROOT,
+            "Podman is told of no control group and no limit (--cgroups=disabled): its runtime enters those of "
+            "the instance, in which limits hold. Where there is none, what podman and conmon use is not counted.",
         ),
         of_level={
             ("runtime", "lab-oci"): "The runtime under podman is lab's own.",
@@ -93,13 +101,15 @@ class Podman(SiteBackend):
 
         if not podman.has("crun"):
             return {(RUNTIME.name, "crun"): "crun is not installed"}
-        if host_hierarchies().mode is Mode.HYBRID:
+        hybrid = host_hierarchies().mode is Mode.HYBRID
+        if hybrid or (privilege.is_rootless() and mounted_unified()):  # which a user may see without any group there
             return {(RUNTIME.name, "crun"): "crun refuses a host with cgroup v1 and v2 at once, as this one is"}
         return {}
 
     @classmethod
     def check(cls) -> list[Check]:
-        return [privilege.check(), checks.cgroup(), checks.namespaces(), checks.overlay(), _podman_is_there()]
+        usual = [privilege.check(), checks.cgroup(), checks.namespaces(), checks.overlay(), _podman_is_there()]
+        return [*usual, *([checks.subordinate_ids()] if privilege.is_rootless() else [])]
 
     @classmethod
     def check_volumes(cls, volumes: Sequence[Volume]) -> None:
@@ -168,7 +178,7 @@ class Podman(SiteBackend):
         from lab.backends.support.resources import InstanceResources
         from lab.backends.support.streams import Streams
 
-        engine = self._engine = Engine.adopt(self.site)
+        engine = self._engine = Engine.adopt(self.site, survivor.pid)
         container = PodmanContainer.take_over(engine, request, survivor)
         resources = InstanceResources.adopt(self.site, request, survivor.address)
         layers = self.files_left(request)

@@ -7,6 +7,9 @@ import os
 ENDED = (b"Z", b"X")
 """States of a process that has ended, reaped or not."""
 
+PARENT = 1
+"""Of `fields`: the parent's pid."""
+
 
 def line(pid: int) -> bytes:
     """All of it. Raises OSError."""

@@ -16,18 +16,29 @@ from pathlib import Path
 
 import pytest
 from students import COUNT, FIRST, USER, Student, archived, enrolled, import_into, require_users, wait_until
+from usable import trouble
 
+from lab.backends.bubble import origin as bubble
+from lab.backends.bwrap import Bwrap
 from lab.host.cgroup import mounted
+from lab.host.home import home
 
 BACKENDS = ("process", "container")
 REFERENCES = tuple(
     pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
-    for name in ("runc", "crun")
+    for name in ("runc", "crun", "podman")
 )
-ALL = (*BACKENDS, "userns", *REFERENCES)
+RUNC, CRUN, PODMAN = REFERENCES
+OCI_RUNC = pytest.param("oci:runc", marks=RUNC.marks)
+ALL = (*BACKENDS, "userns", *REFERENCES, "bwrap")
 BY_NIGHT = tuple(
     pytest.param(*each.values, marks=(*each.marks, pytest.mark.nightly))
-    for each in (pytest.param("userns"), *REFERENCES)
+    for each in (
+        pytest.param("userns"),
+        *REFERENCES,
+        pytest.param("bwrap"),
+        pytest.param("oci:runc", marks=RUNC.marks),
+    )
 )
 DAILY = (*BACKENDS, *BY_NIGHT)
 """What another runtime does beside is asked of all of them by `test_after_sigkill_nothing_is_left`."""
@@ -71,6 +82,17 @@ def enrolled_once(archive: Path, missing: Callable[[str], None]) -> Iterator[Stu
         yield made
 
 
+def give_bwrap(student: Student) -> None:
+    """The program, which would be fetched."""
+    found = bubble.SOURCE.find()
+    if found is not None and found.path.is_relative_to(home()):
+        folder = student.store / "programs" / found.path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(found.path, folder)
+        for path in (folder.parent, folder, folder / found.path.name):
+            os.chown(path, student.user, student.user)
+
+
 @pytest.fixture
 def student(enrolled_once: Student) -> Iterator[Student]:
     """One with subordinate ids, without a control group, and with an image; nothing of a test's is left of it."""
@@ -79,6 +101,16 @@ def student(enrolled_once: Student) -> Iterator[Student]:
         wait_until(lambda: enrolled_once.left() == [])
     finally:
         enrolled_once.kill()
+
+
+@pytest.fixture(autouse=True)
+def sandboxed(request: pytest.FixtureRequest, missing: Callable[[str], None]) -> None:
+    """bwrap's program, which lab has fetched for the tests, is given to the user."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and callspec.params.get("backend") == "bwrap":
+        if lacking := trouble(Bwrap):
+            missing(lacking)
+        give_bwrap(request.getfixturevalue("enrolled_once"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -106,8 +138,8 @@ def test_what_has_left_its_parent_ends_with_the_command(student: Student, backen
 @pytest.mark.parametrize("backend", ALL)
 def test_after_sigkill_nothing_is_left(student: Student, backend: str) -> None:
     process = student.begin("run", "--on", backend, "small", "--", "sh", "-c", f"{LEFT_BY_ITS_PARENT}; sleep 4712")
-    wait_until(lambda: any("4711" in line for line in student.processes().values()))
-    wait_until(lambda: any("4712" in line for line in student.processes().values()))
+    for sleep in ("sleep 4711 ", "sleep 4712 "):  # and not the command that lab was given
+        wait_until(lambda sleep=sleep: sleep in student.processes().values())
     process.kill()
     process.communicate()
     wait_until(lambda: student.left() == [])
@@ -128,7 +160,7 @@ def test_a_detached_instance_is_asked_from_outside_its_namespace(student: Studen
     student.must("rm", "web")
 
 
-@pytest.mark.parametrize("backend", ["container", pytest.param("userns", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("backend", ["container", BY_NIGHT[0], *BY_NIGHT[3:]])
 def test_a_new_supervisor_joins_the_namespace_of_the_old_one(student: Student, backend: str) -> None:
     student.must("run", "-d", "--on", backend, "--name", "orphan", "small", "--", "sleep", "4714")
     student.kill("lab.supervisor")
@@ -146,6 +178,30 @@ def test_strays_of_a_bare_process_end_with_the_next_command(student: Student) ->
     student.must("clean")
     student.must("rm", "bare")
     assert student.left() == []
+
+
+@pytest.mark.parametrize("backend", BY_NIGHT)
+def test_what_can_t_be_executed_is_told_as_docker_tells_it(student: Student, backend: str) -> None:
+    for program, code in (("nosuch", 127), ("/bin", 126)):
+        assert student.lab("run", "--on", backend, "small", "--", program).returncode == code
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("backend", ["bwrap"])
+def test_a_sandbox_s_answers_are_the_expected_ones(student: Student, backend: str) -> None:
+    asked = student.lab("isolation", "--on", backend, "--json")
+    assert asked.returncode == 0, f"an answer is not the expected one: {asked.stdout}{asked.stderr}"
+
+
+@pytest.mark.nightly
+def test_podman_s_answers_and_its_other_runtime(student: Student, missing: Callable[[str], None]) -> None:
+    if shutil.which("podman") is None:
+        missing("podman")
+    asked = student.lab("isolation", "--on", "podman", "--json")
+    assert asked.returncode == 0, f"an answer is not the expected one: {asked.stdout}{asked.stderr}"
+    words = ("run", "--on", "podman", "--knob", "runtime=lab-oci", "small", "--", "sh", "-c", "id -u; exit 5")
+    done = student.lab(*words)
+    assert (done.returncode, done.stdout) == (5, "0\n"), done.stderr
 
 
 def test_a_limit_that_can_t_be_set_is_an_error_by_name(student: Student) -> None:
@@ -228,7 +284,7 @@ def test_other_backends_say_what_they_need(student: Student) -> None:
     assert (done.returncode, "sudo" in done.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("backend", ["container", REFERENCES[0], BY_NIGHT[-1]])
+@pytest.mark.parametrize("backend", ["container", RUNC, *BY_NIGHT[2:5]])
 def test_with_groups_of_its_own_limits_hold(
     place: Path, archive: Path, backend: str, missing: Callable[[str], None]
 ) -> None:
@@ -237,6 +293,7 @@ def test_with_groups_of_its_own_limits_hold(
         missing("cgroup v1 with the controllers that would be delegated")
     with enrolled(place, groups=[*V1, *([""] if host.unified else [])]) as student:
         import_into(student, archive)
+        give_bwrap(student)
         own = backend == "container"  # others show the hierarchies that were not delegated as well
         show = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max; "
         limits = ("--memory", "32M", "--pids", "20", "--on", backend)

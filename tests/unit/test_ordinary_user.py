@@ -293,3 +293,11 @@ def test_a_namespace_without_lab_s_mark_is_left_alone(monkeypatch: pytest.Monkey
     monkeypatch.setattr(strays, "MARKED", 0)
     strays.end_strays()
     assert os.getpid() in killed
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_no_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    seen = [{ended.pid}, set[int]()]
+    monkeypatch.setattr(descent, "family", lambda pid: seen.pop(0))
+    assert descent.company(ended.pid, ("mnt", "pid")) == set()

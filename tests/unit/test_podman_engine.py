@@ -66,6 +66,31 @@ def test_a_complaint_tells_the_exit_code(complaint: str, code: int) -> None:
     assert not_started("podman", "web", said).exit_code == code
 
 
+def test_what_podman_did_not_understand_of_its_runtime_is_told_by_the_runtime() -> None:
+    """As it is where the runtime has a warning first: an ordinary user's."""
+    complaint = 'runc create failed: exec: "no": executable file not found in $PATH'
+    told = podman.last_words(f"{complaint}\nError: container create failed (no logs from conmon): conmon bytes: {{\n")
+    assert told == complaint
+
+
+@pytest.mark.parametrize("name", ["runc", "crun"])
+def test_an_ordinary_user_s_runtime_enters_its_groups_and_is_told_of_none(tmp_path: Path, name: str) -> None:
+    """With what podman says besides: its log, and that it wants no group, which crun alone understands."""
+    groups = [tmp_path / group for group in ("memory", "pids")]
+    for group in groups:
+        group.mkdir()
+    listed = tmp_path / "groups"
+    listed.write_text("".join(f"{group}/cgroup.procs\n" for group in groups))
+    program = podman._entering(tmp_path / "enter", name, "/bin/echo")
+    words = [f"--{podman.FLAG}={listed}", "--log", "a log", "--cgroup-manager", "disabled", "create", "--", "it"]
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=True)
+    manager = "--cgroup-manager disabled " if name == "crun" else ""
+    assert done.stdout == f"--log a log {manager}create -- it\n"
+    assert len({(group / "cgroup.procs").read_text() for group in groups}) == 1
+    listed.write_text(f"{tmp_path}/gone/cgroup.procs\n")
+    assert subprocess.run([program, *words], capture_output=True, check=False).returncode != 0
+
+
 def test_no_value_of_the_environment_is_on_a_command_line_but_what_no_file_can_hold(tmp_path: Path) -> None:
     words = container._environment({"SECRET": "x y#z=1", "EMPTY": "", "LINES": "a\nb", "QUOTED": '"a'}, tmp_path)
     file = Path(words[1])

@@ -32,7 +32,7 @@ from lab.backends.support.programs import children
 from lab.backends.support.programs.anothers import LIKE_DOCKER, GroupAround, not_started
 from lab.backends.support.programs.children import KILL_SECONDS, Child
 from lab.errors import ExitUnknown, LabError, LaunchError
-from lab.host import private
+from lab.host import private, privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
@@ -42,6 +42,7 @@ from lab.inside.build import program as helper
 from lab.instance import INSIDE, LaunchRequest, Survivor
 from lab.model import Completed, Limits, Phase, Process, TerminalSize, Volume
 from lab.runtime.launcher.descriptors import pipe
+from lab.runtime.oci.store import OWN
 
 if TYPE_CHECKING:
     from lab.backends.support.output import Output
@@ -63,9 +64,9 @@ class Call(StrEnum):
 class PodmanContainer:
     """What podman's run has left: a conmon and, below it, the application."""
 
-    def __init__(self, podman: Podman, name: str, identity: str, cgroup: GroupAround, timeline: Timeline) -> None:
+    def __init__(self, podman: Podman, name: str, identity: str, cgroup: ControlGroup, timeline: Timeline) -> None:
         self.name = name
-        self.cgroup: ControlGroup = cgroup
+        self.cgroup = cgroup
         self.timeline = timeline
         self.run_seconds = 0.0
         self._podman = podman
@@ -93,11 +94,14 @@ class PodmanContainer:
         site, log = podman.site, request.log_directory / "stderr.log"
         path, scratch = group_of(site.session.id, request.name), resources.make_scratch()
         resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
-        made = resources.make_control_group(Limits())
-        cgroup = GroupAround(made.path, made.hierarchies)
+        # An ordinary user's podman makes no group: what is limited is this one, which the runtime enters.
+        own = privilege.is_rootless()
+        made = resources.make_control_group(request.limits if own else Limits())
+        cgroup = made if own else GroupAround(made.path, made.hierarchies)
         network = resources.make_endpoint().path
         written = log.stat().st_size if log.exists() else 0
-        words = _words(request, scratch, runtime, f"/{path}", network)
+        entering = podman.entering(made) if own else []
+        words = _words(request, scratch, [*entering, "--runtime", runtime], f"/{path}", network)
         words += ["--label", f"{LABEL}={site.session.id}", image]
         began = now()
         with ExitStack() as undo, timeline.step("podman", Call.RUN):
@@ -111,7 +115,8 @@ class PodmanContainer:
             timeline.mark(Phase.ISOLATED, ended)
             timeline.mark(Phase.EXECUTED, ended)
             identity = (scratch / "id").read_text().strip()
-            cgroup.below = ControlGroup.open(f"{path}/libpod-{identity}")
+            if isinstance(cgroup, GroupAround):
+                cgroup.below = ControlGroup.open(f"{path}/libpod-{identity}")
             container = cls(podman, request.name, identity, cgroup, timeline)
             container.run_seconds = ended - began
             container._hold(int((scratch / "pid").read_text()))
@@ -128,9 +133,10 @@ class PodmanContainer:
         if not known["State"]["Running"]:
             raise LabError(f"container {request.name} has ended")
         path, identity = group_of(podman.site.session.id, request.name), str(known["Id"])
-        made = ControlGroup.open(path)
-        cgroup = GroupAround(made.path, made.hierarchies)
-        cgroup.below = ControlGroup.open(f"{path}/libpod-{identity}")
+        made = cgroup = ControlGroup.open(path)
+        if not privilege.is_rootless():
+            cgroup = around = GroupAround(made.path, made.hierarchies)
+            around.below = ControlGroup.open(f"{path}/libpod-{identity}")
         container = cls(podman, request.name, identity, cgroup, survivor.timeline)
         container._hold(survivor.pid)
         container._owned.callback(made.remove, keep_parents=True)
@@ -145,6 +151,7 @@ class PodmanContainer:
     def _hold(self, pid: int) -> None:
         with suppress(ProcessLookupError):  # it has ended, and conmon has reaped it
             self._pidfd = os.pidfd_open(pid)
+            self.cgroup.group.follow(pid, tuple(OWN.values()))  # where there is no group
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         """Run a command as root. See `lab.instance.Instance.execute`."""
@@ -169,7 +176,8 @@ class PodmanContainer:
                 opened.callback(os.close, null)
                 options += ["--socket-fd", str(SOCKET), *terminals.as_option(terminal)]
                 descriptors = [null, *stdio[1:], status_end, stdio[0]]
-            words = ["exec", "--interactive", f"--preserve-fds={len(descriptors) - STATUS}"]
+            entering = self._podman.entering(self.cgroup) if privilege.is_rootless() else []
+            words = [*entering, "exec", "--interactive", f"--preserve-fds={len(descriptors) - STATUS}"]
             words += ["--user", f"{process.uid}:{process.gid}", *_environment(process.environment, Path(name))]
             options += ["--directory", process.working_directory]
             words += [self._identity, INSIDE, "init", *options, "--", *process.argv]
@@ -288,26 +296,35 @@ class PodmanExecution:
         self._child.close()
 
 
-def _words(request: LaunchRequest, scratch: Path, runtime: str, cgroup_parent: str, network: Path) -> list[str]:
-    """What ``podman run`` is asked for, up to the image."""
+def _words(
+    request: LaunchRequest, scratch: Path, runtime: Sequence[str], cgroup_parent: str, network: Path
+) -> list[str]:
+    """What ``podman run`` is asked for, up to the image; ``runtime`` are the words before it."""
     process, limits = request.process, request.limits
     argv = list(process.argv)
     if request.terminal:
         argv = [INSIDE, "init", *terminals.as_option(request.terminal), "--", *argv]
-    words = ["--runtime", runtime, "run", "--detach", "--pull", "never", "--name", request.name]
+    words = [*runtime, "run", "--detach", "--pull", "never", "--name", request.name]
     words += ["--hostname", request.name, "--cidfile", str(scratch / "id"), "--pidfile", str(scratch / "pid")]
     words += ["--log-driver", "passthrough", "--network", f"ns:{network}", "--dns", "none", "--no-healthcheck"]
-    words += ["--cgroup-parent", cgroup_parent, "--cgroups", "no-conmon", *ulimits()]
+    own = privilege.is_rootless()
+    words += ["--cgroups", "disabled"] if own else ["--cgroup-parent", cgroup_parent, "--cgroups", "no-conmon"]
+    words += ulimits()
     words += ["--user", f"{process.uid}:{process.gid}", "--workdir", process.working_directory]
     words += [word for gid in process.additional_gids for word in ("--group-add", str(gid))]
     words += ["--interactive"] if request.stdin is not None or request.terminal else []
-    if limits.memory_bytes:  # no swap on top, as on the other backends
-        words += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
-    words += ["--cpus", f"{limits.cpus:.9f}"] if limits.cpus else []
-    words += ["--pids-limit", str(limits.pids or -1)]
+    words += [] if own else _limited(limits)
     mounts = [Volume(source=str(helper().parent), target=str(Path(INSIDE).parent), read_only=True), *request.volumes]
     words += [word for each in mounts for word in ("--volume", _mount(each))]
     return [*words, *_environment(process.environment, scratch), "--entrypoint", json.dumps(argv)]
+
+
+def _limited(limits: Limits) -> list[str]:
+    words = []
+    if limits.memory_bytes:  # no swap on top, as on the other backends
+        words += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
+    words += ["--cpus", f"{limits.cpus:.9f}"] if limits.cpus else []
+    return [*words, "--pids-limit", str(limits.pids or -1)]
 
 
 def _mount(volume: Volume) -> str:

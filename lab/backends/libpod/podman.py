@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import resource
+import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -27,9 +28,11 @@ from lab.backends.support.programs import children
 from lab.backends.support.programs.anothers import ENTER, open_files, processes_of, pss_bytes
 from lab.backends.support.programs.takenover import TakenOver
 from lab.errors import CommandError, LabError
+from lab.host import privilege, procstat
 from lab.host.cgroup.control import ControlGroup, CpuUsage
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused, make_room
+from lab.host.cgroup.systemd import Scope
 from lab.host.command import run
 from lab.host.session.ledger import Resource, ResourceKind
 from lab.host.survey.facts import find_version
@@ -57,12 +60,33 @@ OLDEST = (4, 0)  # whose log driver can be passthrough (podman-run(1))
 RUNTIMES = ("runc", "lab-oci", "crun")
 PARTS = ("podman", "conmon", "runc", "crun")
 LABEL = "lab.session"
+FLAG = "lab-enter"
+ENTERING = """\
+#!/bin/sh
+before=
+for word; do
+    shift
+    case $before$word in
+    --{flag}=*) while read -r procs; do echo $$ >"$procs" || exit; done <"${{word#*=}}" ;;
+    {crun}--cgroup-manager) before=value: ; continue ;;
+    value:*) ;;
+    *) set -- "$@" "$word" ;;
+    esac
+    before=
+done
+exec {runtime} "$@"
+"""
+"""What an ordinary user's podman takes for its runtime. It enters the groups that lab's flag says, and leaves out the
+option with which podman asks for no group, which crun alone knows.
+"""
 SETTLE_SECONDS, STEP_SECONDS = 5.0, 0.01
 SECONDS = 120.0  # for a call, on a host that is busy
 LOAD_SECONDS = 1800.0  # for one that unpacks an image, of whatever size
 
 SORTED = re.compile(": OCI (runtime attempted|permission denied|runtime error).*$")
 """What podman adds to a runtime's complaint: which sort of error it takes that for."""
+
+UNHEARD = "(no logs from conmon)"
 
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 """containers-policy.json(5): images come from lab's own store, and their digests are compared."""
@@ -133,13 +157,14 @@ class Podman:
         return made
 
     @classmethod
-    def adopt(cls, site: SharedParts) -> Podman:
-        """The one of a session that was taken over, by a conmon that has kept its mounts and lab's network.
+    def adopt(cls, site: SharedParts, survivor: int) -> Podman:
+        """The one of a session that was taken over, by a conmon that has kept its mounts and lab's network: one of
+        its group, or where an ordinary user has none, the parent of the process ``survivor``.
 
         Raises LabError when all of them have ended.
         """
         cgroup = ControlGroup.open(group_of(site.session.id, NAME))
-        for pid in processes_of(cgroup, ("conmon",)):
+        for pid in processes_of(cgroup, ("conmon",)) or _conmon_of(survivor):
             with suppress(OSError):
                 place = Place.of(pid)
                 site.adopt_network_of(pid)
@@ -211,6 +236,15 @@ class Podman:
 
         return self._network.run(inside)
 
+    def entering(self, cgroup: ControlGroup) -> list[str]:
+        """The words by which an ordinary user's podman, which makes no group, has its runtime enter this one. What
+        podman and conmon cost stays out of it.
+        """
+        Scope(cgroup.path.parts[0]).open_to_children()
+        file = self.folder / f"groups-of-{cgroup.path.name}"
+        file.write_text("".join(f"{directory}/cgroup.procs\n" for directory in cgroup.directories))
+        return ["--runtime-flag", f"{FLAG}={file}"]
+
     def _places(self) -> list[str]:
         return ["--tmpdir", str(self.folder / "tmp"), "--log-level", "error"]
 
@@ -239,6 +273,14 @@ class Podman:
             each.callback(self.cgroup.kill)
             if any((self.folder / CONTAINERS).glob("*/userdata")):  # of an instance that nobody has stopped
                 each.callback(self.call, "rm", "--all", "--force", "--time", "0", "--volumes")
+
+
+def _conmon_of(pid: int) -> list[int]:
+    with suppress(OSError):
+        parent = int(procstat.fields(pid)[procstat.PARENT])
+        if Path(f"/proc/{parent}/comm").read_text().strip() == "conmon":
+            return [parent]
+    return []
 
 
 def lacking() -> str:
@@ -274,8 +316,12 @@ def _said(name: str, *arguments: str) -> str:
 
 
 def last_words(complaint: str) -> str:
-    """The last line of what podman complains about, without what it puts in front of it."""
+    """The last line of what podman complains about, without what it puts in front of it; where podman has understood
+    nothing of its runtime's complaint, as of one with a warning before it, that one.
+    """
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    if len(lines) > 1 and UNHEARD in lines[-1]:
+        lines.pop()
     said = next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "")
     return SORTED.sub("", said.removeprefix("Error: "))
 
@@ -301,9 +347,24 @@ def ulimits() -> list[str]:
     return ["--ulimit", f"nofile={open_files()}:{open_files()}", "--ulimit", f"nproc={processes}:{processes}"]
 
 
+def _entering(path: Path, name: str, program: str) -> Path:
+    """A program that enters the groups that its flag says, and becomes the runtime."""
+    crun = "crun:" if name == "crun" else ""
+    path.write_text(ENTERING.format(flag=FLAG, crun=crun, runtime=shlex.quote(program)))
+    path.chmod(0o700)
+    return path
+
+
 def _settings(folder: Path) -> dict[str, str]:
     """The files of /etc/containers. What is said in none of them is the distribution's, in /usr/share/containers."""
     paths = {name: str(EXECUTABLE) if name == "lab-oci" else program(name) for name in RUNTIMES}
+    groupless = ""
+    if privilege.is_rootless():
+        paths = {name: str(_entering(folder / f"enter-{name}", name, path)) for name, path in paths.items()}
+        # As containers.conf(5) calls it, and as 4.3 reads it.
+        groupless = "".join(
+            f"runtime_supports_{word} = {json.dumps(RUNTIMES)}\n" for word in ("nocgroups", "nocgroup")
+        )
     runtimes = "".join(f"{name} = [{json.dumps(path)}]\n" for name, path in paths.items())
     return {
         "policy.json": json.dumps(POLICY),
@@ -315,6 +376,6 @@ def _settings(folder: Path) -> dict[str, str]:
         "containers.conf": (
             '[containers]\napparmor_profile = "unconfined"\nbase_hosts_file = "none"\nlabel = false\n'
             '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-            f"hooks_dir = [{json.dumps(str(folder / 'hooks'))}]\n[engine.runtimes]\n{runtimes}"
+            f"{groupless}hooks_dir = [{json.dumps(str(folder / 'hooks'))}]\n[engine.runtimes]\n{runtimes}"
         ),
     }

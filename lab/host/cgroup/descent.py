@@ -68,7 +68,10 @@ def company(pid: int, namespaces: Iterable[str]) -> set[int]:
     """
     found = family(pid)
     for kind in namespaces if found else ():
-        space = os.stat(f"/proc/{pid}/ns/{kind}")
+        try:
+            space = os.stat(f"/proc/{pid}/ns/{kind}")
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            return family(pid)
         for name in os.listdir("/proc"):
             with suppress(OSError):  # gone, or another user's
                 if name.isdecimal() and os.path.samestat(os.stat(f"/proc/{name}/ns/{kind}"), space):

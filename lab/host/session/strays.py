@@ -28,7 +28,6 @@ from lab.host.session.ledger import Resource, ResourceKind, is_of_this_boot, res
 from lab.host.syscalls import NS_GET_PARENT
 
 KILL_SECONDS = 10.0
-PARENT = 1  # of the fields behind the program's name: proc_pid_stat(5)
 MARKED = 3
 """Lines of a name: the number, root, and one part of a range; whatever has more is marked."""
 
@@ -64,7 +63,7 @@ def _ancestors() -> set[int]:
     while pid > 0 and pid not in found:
         found.add(pid)
         try:
-            pid = int(procstat.fields(pid)[PARENT])
+            pid = int(procstat.fields(pid)[procstat.PARENT])
         except OSError:
             break
     return found
