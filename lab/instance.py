@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from lab.errors import LabError, UsageError
-from lab.host import privilege
 from lab.host.cgroup import accounting, mounted
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.execution.contract import Execution as Execution
+from lab.host.identity import privilege
 from lab.images.store import Image
 from lab.model import (
     Accelerator,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error
 from lab.errors import LabError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.host.survey import checks
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity, Survivor
 from lab.model import Check, Kernel, Stack, Volume

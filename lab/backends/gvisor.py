@@ -19,7 +19,7 @@ from lab.backends.sentry.platforms import PLATFORM
 from lab.backends.support.host import OWN_ROOT
 from lab.backends.support.programs.binary import BINARY, Binary, locate, look_at
 from lab.errors import BackendUnavailable, LabError, UsageError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.instance import NO_KNOBS, LaunchRequest, Parity, Survivor
 from lab.model import Check, Kernel
 

@@ -21,8 +21,8 @@ from lab.backends.support.brought import Brought
 from lab.backends.support.guests.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
 from lab.backends.support.resources import InstanceResources
 from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError, UsageError
-from lab.host import privilege
 from lab.host.clock import Timeline
+from lab.host.identity import privilege
 from lab.host.processor import check_machines
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Devices, Firmware

@@ -16,9 +16,9 @@ from lab.backends.support.base import SiteBackend, raise_as_launch_error
 from lab.backends.support.host import OWN_ROOT
 from lab.backends.support.programs.ociprogram import mounted_unified
 from lab.errors import BackendUnavailable
-from lab.host import privilege
 from lab.host.cgroup.hierarchy import Mode, host_hierarchies
 from lab.host.clock import Timeline
+from lab.host.identity import privilege
 from lab.host.survey import checks
 from lab.instance import NO_KNOBS, Companion, Knob, LaunchRequest, Parity, Survivor
 from lab.model import Check, Kernel, Phase, Stack, Volume

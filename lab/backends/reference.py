@@ -16,10 +16,10 @@ from lab.backends.support.programs.binary import BINARY, Binary, locate, look_at
 from lab.backends.support.programs.ocicontainer import OciContainer
 from lab.backends.support.programs.ociprogram import Runtime
 from lab.errors import UsageError
-from lab.host import privilege
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import make_room
 from lab.host.clock import Timeline
+from lab.host.identity import privilege
 from lab.host.session.ledger import Resource, ResourceKind
 from lab.host.survey import checks
 from lab.images.store import Image

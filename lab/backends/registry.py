@@ -51,7 +51,7 @@ def admitted() -> list[str]:
 
 def checks_of(kind: type[SiteBackend]) -> list[Check]:
     """What it asks of this host, and of an ordinary user who is not its root."""
-    from lab.host import privilege
+    from lab.host.identity import privilege
     from lab.host.survey.checks import hosts_root
 
     return [*kind.check(), *([hosts_root()] if privilege.is_rootless() and not kind.rootless else [])]

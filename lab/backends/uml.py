@@ -23,10 +23,10 @@ from lab.backends.support.programs.fetched import Fetched, Program
 from lab.backends.support.resources import InstanceResources
 from lab.backends.usermode import origin
 from lab.errors import LaunchError, LimitError
-from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
+from lab.host.identity import privilege
 from lab.host.processor import check_machines
 from lab.host.survey import checks
 from lab.images.store import Image

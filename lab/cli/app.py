@@ -24,7 +24,7 @@ from lab.commands import completion
 from lab.commands.interrupt import Interruptible
 from lab.commands.output import harmless
 from lab.errors import LabError, UsageError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.studies.registry import studies
 
 COMMANDS = {

@@ -14,7 +14,7 @@ from lab.commands.options.limits import as_far_as_given
 from lab.commands.output import JsonTo, Manner, say, write_json
 from lab.commands.privilege import become_root
 from lab.errors import LabError
-from lab.host.privilege import is_system_wide, remedy
+from lab.host.identity.privilege import is_system_wide, remedy
 from lab.host.units import parse_words
 from lab.studies.registry import studies
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.commands.output import say
-from lab.host import private
 from lab.host.home import home
+from lab.host.identity import private
 from lab.host.survey import quiet
 
 LAB = (sys.executable, "-m", "lab.cli.main")

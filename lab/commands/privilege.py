@@ -7,7 +7,7 @@ import sys
 
 from lab.commands.output import say
 from lab.errors import LabError
-from lab.host.privilege import Need, granted, require
+from lab.host.identity.privilege import Need, granted, require
 
 
 def require_root() -> None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import CommandError, LabError
-from lab.host import private
 from lab.host.command import run
+from lab.host.identity import private
 
 REMEDY = "apt-get install gcc libc6-dev"
 COMPILE_SECONDS = 120.0

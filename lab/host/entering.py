@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import CommandError, LabError
-from lab.host import ownspace, private, privilege, syscalls
+from lab.host import syscalls
 from lab.host.cgroup.hierarchy import forget
 from lab.host.command import run
 from lab.host.home import home, runtime_root
+from lab.host.identity import ownspace, private, privilege
 
 SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 KVM = Path("/dev/kvm")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lab.host import private, privilege
+from lab.host.identity import private, privilege
 
 SHARED = "/tmp/lab-{}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from lab.host import leanctypes as ctypes
+from lab.host import ctypes_shim as ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

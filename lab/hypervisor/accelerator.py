@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.errors import UsageError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.host.processor import has_machines, lacking
 from lab.host.session.ledger import Session
 from lab.host.survey.virtualisation import Ground, platform

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.hypervisor.guest.handover import Handover
 from lab.hypervisor.memory import SavedMemory
 

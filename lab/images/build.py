@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lab.errors import DockerfileError, ImageError, UsageError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.images.dockerfile import ignore, lint
 from lab.images.dockerfile.graph import Stages, global_arguments, is_proxy, platform_arguments
 from lab.images.dockerfile.instructions import Arg

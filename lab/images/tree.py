@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.host import ownspace
+from lab.host.identity import ownspace
 
 OPAQUE, USERS_OPAQUE = "trusted.overlay.opaque", "user.overlay.opaque"
 """What overlayfs calls the mark, and what it calls it where an ordinary user has mounted it ("User xattr")."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from lab.errors import LabError
-from lab.host import privilege
 from lab.host.command import run
+from lab.host.identity import privilege
 from lab.inside import build
 from lab.isolation.base import Answer, Context, Expected, Found, Group, Inconclusive, Privilege, Probe, expect
 from lab.isolation.battery import (

@@ -21,7 +21,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.errors import LabError
-from lab.host import privilege
+from lab.host.identity import privilege
 
 LOOPBACK_INDEX = 1
 ENDPOINT_INDEX = 2

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab.errors import LabError
-from lab.host import privilege, syscalls
+from lab.host import syscalls
 from lab.host.closing import Closing
+from lab.host.identity import privilege
 
 T = TypeVar("T")
 

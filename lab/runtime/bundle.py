@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from lab.host import ownspace
 from lab.host.cgroup import mounted
+from lab.host.identity import ownspace
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime.cgroup import devices, resources

@@ -12,7 +12,7 @@ import fcntl
 import os
 import sys
 
-from lab.lean import dumps, loads, suppress
+from lab.shims import dumps, loads, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -40,11 +40,11 @@ from __future__ import annotations
 import os
 
 from lab.host import syscalls
-from lab.lean import signal, suppress
 from lab.runtime import init
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import CgroupsPlan, Plan, ProcessPlan, Progress, Step, StepFailed
 from lab.runtime.within import ChildrenIn, clone, clone_within, outside, pid_of
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import errno
 import os
 import select
 
-from lab.lean import dumps, signal
+from lab.shims import dumps, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

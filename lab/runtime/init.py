@@ -18,7 +18,6 @@ import os
 import select
 
 from lab.host import syscalls
-from lab.lean import signal, suppress
 from lab.record import replace
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import Enter, Plan, ProcessPlan, Progress, Step
@@ -37,6 +36,7 @@ from lab.runtime.rootfs.setup import (
     run_start_hooks,
     set_sysctls,
 )
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from lab.lean import suppress
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

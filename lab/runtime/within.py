@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 
 from lab.host import syscalls
-from lab.lean import signal
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import Plan, Step, StepFailed
+from lab.shims import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

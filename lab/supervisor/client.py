@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lab.errors import LabError, LaunchError
-from lab.host import private, privilege
 from lab.host.command import tail
+from lab.host.identity import private, privilege
 from lab.host.session.ledger import boot_id
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, NoInstance, UsageError
-from lab.host import private
 from lab.host.home import home as lab_home
 from lab.host.home import runtime_root
+from lab.host.identity import private
 from lab.host.procstat import start_time
 from lab.host.session.ledger import boot_id
 from lab.model import Limits, Process, PublishedPort, Volume

@@ -26,9 +26,9 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from lab.errors import ExitUnknown, LabError, LaunchError
-from lab.host import privilege
 from lab.host.clock import Timeline
 from lab.host.home import runtime_root
+from lab.host.identity import privilege
 from lab.instance import Instance, LaunchRequest, Survivor
 from lab.model import Accelerator, Phase
 from lab.runtime.channel import Channel, ChannelClosed

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from lab.errors import LabError, UsageError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.images.tar import tarstream
 from lab.images.tar.bounds import Bounds
 from lab.images.tar.extract import Extractor

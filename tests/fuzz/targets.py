@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import lean
+from lab import shims
 from lab.errors import DockerfileError, ImageError, LabError, UsageError
 from lab.host.session import ledger
 from lab.hypervisor.disks import qcow2
@@ -128,7 +128,7 @@ def disk_headers() -> list[bytes]:
 
 def oci_state(data: bytes) -> object:
     """lab-oci's state.json."""
-    return store.State(lean.loads(data))
+    return store.State(shims.loads(data))
 
 
 def instance_record(data: bytes) -> object:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lab.errors import CommandError
-from lab.host import privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.hierarchy import Hierarchies
+from lab.host.identity import privilege
 from lab.host.survey import checks
 from lab.host.survey.checks import Resource, Tool
 

@@ -211,7 +211,7 @@ def test_another_process_measures_and_only_sends() -> None:
 @pytest.mark.parametrize("words", [["--live", "--run", "sample"], ["--live"]])
 def test_what_live_needs_is_said(words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path))
-    monkeypatch.setattr("lab.host.privilege._is_root", lambda: False)
+    monkeypatch.setattr("lab.host.identity.privilege._is_root", lambda: False)
     found = CliRunner().invoke(app, ["serve", "speed", *words, "--port", "0"]).exception
     assert isinstance(found, UsageError if len(words) > 1 else LabError)
     assert "leave" in found.hint if len(words) > 1 else found.hint.startswith("sudo ./bootstrap lab ")
@@ -229,7 +229,7 @@ def test_what_is_measured_live_is_checked_before_a_class_is_there(
     words: list[str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path))
-    monkeypatch.setattr("lab.host.privilege._is_root", lambda: True)
+    monkeypatch.setattr("lab.host.identity.privilege._is_root", lambda: True)
     found = CliRunner().invoke(app, ["serve", "speed", *words, "--port", "0"]).exception
     assert isinstance(found, LabError)
     assert says in f"{found} {found.hint}"

@@ -24,7 +24,7 @@ from lab.classroom.web.guard import MOST_BYTES, WRONG_TRIES
 from lab.classroom.web.site import neighbourhood
 from lab.cli.classroom.app import app
 from lab.errors import LabError
-from lab.host.privilege import NOBODYS
+from lab.host.identity.privilege import NOBODYS
 
 CROWD = 40
 """By day; 200 were tried by hand (docs/classroom.md)."""

@@ -23,7 +23,7 @@ from lab.classroom.session.histogram import Axis, histogram
 from lab.classroom.session.store import FILE, LOCK, Store, delete, every, expire, folder_of, is_served, prepare
 from lab.classroom.web.guard import WINDOW_SECONDS, WRONG_TRIES, Tries
 from lab.errors import ResultsError, UsageError
-from lab.host import privilege
+from lab.host.identity import privilege
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 NUMBER: dict[str, Any] = {

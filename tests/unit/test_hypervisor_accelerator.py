@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab.errors import BackendUnavailable, UsageError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.host.survey.virtualisation import Ground
 from lab.hypervisor import accelerator
 from lab.hypervisor.accelerator import Verdict, choose_accelerator

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.hypervisor.jail.confinement import Confinement, user_of
 
 PID = 4711

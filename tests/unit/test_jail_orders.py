@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.hypervisor.domains.domain import DirectBoot, Disk, MachineSpec, MappedMemory
 from lab.hypervisor.emulator import MEMORY
 from lab.hypervisor.jail import orders as module

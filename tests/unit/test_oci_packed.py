@@ -14,7 +14,7 @@ import pytest
 import lab
 
 PYTHON = getattr(sys, "_base_executable", sys.executable)
-IMPORTED_BEFORE = {"lab", "lab.runtime", "lab.runtime.oci", "lab.runtime.oci.packed", "lab.lean"}
+IMPORTED_BEFORE = {"lab", "lab.runtime", "lab.runtime.oci", "lab.runtime.oci.packed", "lab.shims"}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from lab.errors import LabError, UsageError
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.model import Process
 from lab.record import replace
 from lab.runtime.bundle import rootless_config

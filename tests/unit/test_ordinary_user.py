@@ -13,10 +13,11 @@ import pytest
 
 from lab.commands.options import limits
 from lab.errors import LabError, LimitError
-from lab.host import command, entering, ownspace, private, privilege, syscalls
+from lab.host import command, entering, syscalls
 from lab.host.cgroup import delegation, descent, mounted, systemd
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.cgroup.mounted import Mounted
+from lab.host.identity import ownspace, private, privilege
 from lab.host.session import strays
 from lab.images.tar import inodes
 from lab.images.tree import OPAQUE, USERS_OPAQUE, opaque_mark

@@ -11,7 +11,8 @@ import pytest
 
 from lab.backends.support.output import Output
 from lab.errors import LabError
-from lab.host import home, private, privilege
+from lab.host import home
+from lab.host.identity import private, privilege
 from lab.host.session.ledger import Session
 from lab.images.space import locks
 from lab.inside import build

@@ -12,13 +12,14 @@ import pytest
 
 import lab
 from lab.errors import LabError
-from lab.host import home, privilege
-from lab.host.privilege import Need
+from lab.host import home
+from lab.host.identity import privilege
+from lab.host.identity.privilege import Need
 
 SOURCE = Path(lab.__file__).parent
 ASKING = (
-    SOURCE / "host" / "privilege.py",
-    SOURCE / "host" / "ownspace.py",
+    SOURCE / "host" / "identity" / "privilege.py",
+    SOURCE / "host" / "identity" / "ownspace.py",
 )  # the second for those that import little
 ASKS = re.compile(r"\b(?:os|posix)\s*\.\s*(?:get(?:e|res)?[ug]id|getlogin)\b|import .*\bget(?:e|res)?[ug]id\b")
 
@@ -37,7 +38,7 @@ def test_nothing_else_asks_who_we_are() -> None:
 def test_the_search_would_find_one() -> None:
     assert ASKS.search("if os.geteuid() == 0:")
     assert ASKS.search("from os import geteuid")
-    assert ASKS.search((SOURCE / "host" / "privilege.py").read_text())
+    assert ASKS.search((SOURCE / "host" / "identity" / "privilege.py").read_text())
 
 
 @pytest.mark.parametrize("need", Need)
@@ -71,7 +72,7 @@ def test_where_lab_keeps_things_follows(monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_is_imported_once_root_is_left() -> None:
     """A checkout in a home folder is out of others' reach."""
     guarded = (
-        "import builtins, os; from lab.host import privilege; real = builtins.__import__\n"
+        "import builtins, os; from lab.host.identity import privilege; real = builtins.__import__\n"
         "def guarded(name, *more):\n"
         "    assert os.geteuid() == 0, name\n"
         "    return real(name, *more)\n"

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime import bundle

@@ -103,8 +103,9 @@ def test_the_small_process_imports_little() -> None:
     assert not loaded & {"typing", "pathlib", "subprocess", "shutil", "lzma", "threading", "logging", "asyncio"}
     ours = {name for name in loaded if name.startswith("lab.")}
     assert ours == {
-        "lab.errors", "lab.host", "lab.host.cgroup", "lab.host.cgroup.descent", "lab.host.leanctypes",
-        "lab.host.ownspace", "lab.host.procstat", "lab.host.syscalls", "lab.lean", "lab.record", "lab.runtime",
+        "lab.errors", "lab.host", "lab.host.cgroup", "lab.host.cgroup.descent", "lab.host.ctypes_shim",
+        "lab.host.identity", "lab.host.identity.ownspace", "lab.host.procstat", "lab.host.syscalls", "lab.shims",
+        "lab.record", "lab.runtime",
         "lab.runtime.process.account", "lab.runtime.channel", "lab.runtime.container", "lab.runtime.process.execve",
         "lab.runtime.init", "lab.runtime.rootfs.mounts", "lab.runtime.plan", "lab.runtime.process.privileges",
         "lab.runtime.rootfs.rootpath", "lab.runtime.spawner.spawner", "lab.runtime.rootfs.streams",

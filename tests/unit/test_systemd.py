@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from lab.errors import CommandError, LabError
-from lab.host import command, ownspace
+from lab.host import command
 from lab.host.cgroup import cgroupfs, delegation, mounted, systemd
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.mounted import Mounted
+from lab.host.identity import ownspace
 from lab.host.session import ledger
 from lab.host.session.ledger import Resource, ResourceKind, Session
 from lab.model import Completed

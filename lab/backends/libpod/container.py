@@ -32,12 +32,12 @@ from lab.backends.support.programs import children
 from lab.backends.support.programs.anothers import LIKE_DOCKER, GroupAround, not_started
 from lab.backends.support.programs.children import KILL_SECONDS, Child
 from lab.errors import ExitUnknown, LabError, LaunchError
-from lab.host import private, privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
+from lab.host.identity import private, privilege
 from lab.inside.build import program as helper
 from lab.instance import INSIDE, LaunchRequest, Survivor
 from lab.model import Completed, Limits, Phase, Process, TerminalSize, Volume

@@ -28,12 +28,13 @@ from lab.backends.support.programs import children
 from lab.backends.support.programs.anothers import ENTER, open_files, processes_of, pss_bytes
 from lab.backends.support.programs.takenover import TakenOver
 from lab.errors import CommandError, LabError
-from lab.host import privilege, procstat
+from lab.host import procstat
 from lab.host.cgroup.control import ControlGroup, CpuUsage
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused, make_room
 from lab.host.cgroup.systemd import Scope
 from lab.host.command import run
+from lab.host.identity import privilege
 from lab.host.session.ledger import Resource, ResourceKind
 from lab.host.survey.facts import find_version
 from lab.model import Limits

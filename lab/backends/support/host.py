@@ -17,9 +17,9 @@ from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable
 from lab.backends.support.streams import Begun, HostExecution, Streams
 from lab.errors import ExitUnknown, LabError
-from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
+from lab.host.identity import privilege
 from lab.host.survey import checks
 from lab.images.store import Image
 from lab.images.tree import Tree

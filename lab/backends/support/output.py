@@ -6,8 +6,8 @@ import os
 import threading
 from pathlib import Path
 
-from lab.host import private
 from lab.host.closing import Closing
+from lab.host.identity import private
 
 CHUNK_BYTES = 65536
 DRAIN_SECONDS = 5.0

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from lab.errors import LabError
-from lab.host import privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.systemd import Scope
 from lab.host.home import home as lab_home
+from lab.host.identity import privilege
 from lab.host.session import strays
 from lab.host.session.ledger import Resource, ResourceKind, Session, clean_stale
 from lab.model import Accelerator

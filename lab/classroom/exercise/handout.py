@@ -20,7 +20,7 @@ from lab.classroom.exercise import notebook as notebooks
 from lab.classroom.exercise import release
 from lab.classroom.session.store import folded
 from lab.errors import UsageError
-from lab.host import private
+from lab.host.identity import private
 
 KEY, HANDOUT = "key.json", "handout"
 SHIPPED = Path(__file__).parent

@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.classroom.flaw.plants import FAULTS, Records
 from lab.errors import ResultsError, UsageError
-from lab.host import private
+from lab.host.identity import private
 from lab.results.store import PROGRESS, RUN, SAMPLES
 
 SEAL, KEY = "seal.json", "key.json"

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, ResultsError, UsageError
-from lab.host import private, privilege
 from lab.host.home import home
+from lab.host.identity import private, privilege
 
 FILE, LOCK = "state.sqlite", "serve.lock"
 VERSION = 1

@@ -28,7 +28,7 @@ from lab.classroom.web.guard import Guard, Tries
 from lab.classroom.web.hub import Hub
 from lab.classroom.web.running import import_all, until_signalled
 from lab.classroom.web.site import body, error, from_where, gone, refused, stream, too_often
-from lab.host import privilege
+from lab.host.identity import privilege
 
 LONGEST_LINE = 4 << 20
 FRAMED_NOWHERE = "frame-ancestors 'none'"

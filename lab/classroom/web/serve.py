@@ -24,7 +24,7 @@ from lab.classroom.web.address import url
 from lab.classroom.web.running import import_all, until_signalled
 from lab.classroom.web.site import Files, Site
 from lab.errors import LabError, UsageError
-from lab.host import private, privilege
+from lab.host.identity import private, privilege
 
 MOST_KEYS = 8
 """Links of earlier starts that still lead the teacher in."""

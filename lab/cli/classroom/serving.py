@@ -113,7 +113,7 @@ def _require_live(run: str, scenario: str) -> None:
     import sys
 
     from lab.experiment.scenarios.scenario import load
-    from lab.host.privilege import Need, require
+    from lab.host.identity.privilege import Need, require
 
     if run:
         raise UsageError("--live measures a run, and --run names one", hint="leave one away")

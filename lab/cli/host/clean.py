@@ -21,8 +21,8 @@ def clean(
     Sessions of living lab processes and of living instances, images and results are never touched. Other lab
     commands do the same for dead sessions when they start.
     """
-    from lab.host import privilege
     from lab.host.home import home
+    from lab.host.identity import privilege
     from lab.host.session.ledger import Resource, ResourceKind, clean_stale, leftovers, stale_sessions
     from lab.host.session.orphans import describe, orphan_groups, orphan_scratch
     from lab.images.space.scratch import clean_scratch, stale_scratch

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from lab.commands.output import say
 from lab.errors import LimitError
-from lab.host import privilege
 from lab.host.cgroup.hierarchy import host_hierarchies
+from lab.host.identity import privilege
 from lab.model import Limits
 
 CONTROLLERS = {"memory_bytes": "memory", "cpus": "cpu", "pids": "pids"}

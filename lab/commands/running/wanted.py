@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lab.commands.options.limits import as_far_as_given
 from lab.commands.output import say
 from lab.errors import BackendUnavailable
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.model import Limits
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from lab.commands.sweeping.links import LOOPBACK, Link, make_keys
 from lab.commands.sweeping.wire import Do, Request, State
 from lab.commands.sweeping.worker import ENDS_WITHIN_SECONDS, TOPIC, Keys, TaskFailed, ask, resource_of, voice_of
 from lab.errors import LabError, ResultsError, UsageError
-from lab.host import private
 from lab.host.home import home
+from lab.host.identity import private
 
 SAME_IMAGE = "docs/sweeping.md tells how all get the same image"
 MOST_DEATHS = 3

@@ -23,8 +23,8 @@ from lab.commands.sweeping.wire import LONGEST_REQUEST_BYTES, MOST_BYTES, Do, Re
 from lab.commands.watching.causes import tree_digest
 from lab.errors import LabError, ResultsError, UsageError
 from lab.experiment.scenarios.scenario import SHIPPED, load
-from lab.host import private
 from lab.host.home import home
+from lab.host.identity import private
 from lab.results.record import Ending
 from lab.results.store import RunFolder, sync
 

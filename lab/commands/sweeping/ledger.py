@@ -27,7 +27,7 @@ from typing import Any
 from lab.commands.sweeping.plan import Host, Plan
 from lab.commands.sweeping.wire import ENDS, State
 from lab.errors import LabError, ResultsError
-from lab.host import private
+from lab.host.identity import private
 from lab.results.record import Ending
 from lab.results.store import RunFolder, sync
 

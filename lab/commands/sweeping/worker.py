@@ -30,9 +30,9 @@ from lab.commands.output import harmless
 from lab.commands.sweeping.engine import SETTINGS, Security, Worker, get_worker, hush
 from lab.commands.sweeping.wire import ENDS, State, read_answer
 from lab.errors import UsageError
-from lab.host import private, privilege
 from lab.host.command import tail
 from lab.host.home import home
+from lab.host.identity import private, privilege
 
 LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import os
 
-from lab.host import ownspace
 from lab.host.cgroup import cgroupfs
 from lab.host.cgroup.cgroupfs import V1_UNLIMITED
 from lab.host.cpulist import numbers
+from lab.host.identity import ownspace
 from lab.record import Record
 
 TYPE_CHECKING = False

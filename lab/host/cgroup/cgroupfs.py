@@ -13,7 +13,7 @@ import time
 from lab.errors import LabError
 from lab.host import procstat
 from lab.host.cgroup import delegation
-from lab.lean import suppress
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

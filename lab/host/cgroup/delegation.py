@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import os
 
-from lab.host import ownspace
 from lab.host.cgroup import mounted
+from lab.host.identity import ownspace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import select
 import time
 
 from lab.errors import LabError
-from lab.host import ownspace, procstat, syscalls
-from lab.lean import signal, suppress
+from lab.host import procstat, syscalls
+from lab.host.identity import ownspace
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

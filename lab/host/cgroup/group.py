@@ -12,9 +12,9 @@ import os
 import time
 
 from lab.errors import GroupGone, LabError
-from lab.host import ownspace
 from lab.host.cgroup import cgroupfs, delegation, mounted
-from lab.lean import signal, suppress
+from lab.host.identity import ownspace
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -311,6 +311,6 @@ def _lacks(controller: str) -> LabError:
 def _remedy(error: OSError) -> str:
     if error.errno not in (errno.EACCES, errno.EPERM):
         return ""
-    from lab.host import privilege  # with its enumerations: not on the way that succeeds
+    from lab.host.identity import privilege
 
     return privilege.remedy()

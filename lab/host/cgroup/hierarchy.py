@@ -8,9 +8,9 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from lab.host import ownspace
 from lab.host.cgroup import cgroupfs, delegation, mounted
 from lab.host.cgroup.mounted import Mounted, mounts
+from lab.host.identity import ownspace
 
 
 class Mode(StrEnum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from lab.host import ownspace
+from lab.host.identity import ownspace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 import time
 
 from lab.host import procstat
-from lab.lean import suppress
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

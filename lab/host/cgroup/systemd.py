@@ -17,12 +17,12 @@ import os
 import time
 
 from lab.errors import LabError
-from lab.host import ownspace
 from lab.host.cgroup import cgroupfs, mounted
 from lab.host.cgroup.delegation import LAUNCHER, ROOT_SLICE, here, scope_of
 from lab.host.cgroup.group import Group
 from lab.host.cgroup.mounted import APPLICATIONS
-from lab.lean import suppress
+from lab.host.identity import ownspace
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

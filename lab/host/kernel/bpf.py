@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.host import leanctypes as ctypes
+from lab.host import ctypes_shim as ctypes
 from lab.host.syscalls import system_call
 
 TYPE_CHECKING = False

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import leanctypes as ctypes
+from lab.host import ctypes_shim as ctypes
 from lab.host import syscalls
 
 PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_SECCOMP_GET_FILTER = 17, 0x4206, 0x4207, 0x420C

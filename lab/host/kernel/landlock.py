@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lab.host import leanctypes as ctypes
+from lab.host import ctypes_shim as ctypes
 from lab.host.syscalls import system_call
 
 LANDLOCK_CREATE_RULESET_VERSION = 1

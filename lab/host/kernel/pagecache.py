@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.host import leanctypes, syscalls
+from lab.host import ctypes_shim, syscalls
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ATTEMPTS = 8
@@ -128,7 +128,7 @@ def _read(files: Sequence[File]) -> None:
                     at += count
 
 
-_seen = leanctypes.create_string_buffer(b"", PAGES_AT_ONCE)
+_seen = ctypes_shim.create_string_buffer(b"", PAGES_AT_ONCE)
 
 
 def _resident(file: File) -> int:

@@ -31,13 +31,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import private, privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.cgroup.systemd import Scope
 from lab.host.closing import Closing
 from lab.host.home import home, runtime_root
+from lab.host.identity import private, privilege
 from lab.host.kernel import settings, tracefs
 from lab.host.procstat import start_time
 from lab.host.trees import remove_tree

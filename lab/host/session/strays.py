@@ -5,8 +5,9 @@ processes have been killed at once: it is found by its user namespace, which not
 upwards (user_namespaces(7)). Only from outside is that seen: a namespace beside it may not look.
 
 The kernel gives the number of a namespace that has ended to another one, a browser's perhaps. So the number counts
-only with the table of ids, which `lab.host.entering` makes in a way that nobody else does: the range of subordinate
-ids in two parts, parted at random. A namespace without a range has no such mark, and what is left in it is left.
+only with the table of ids, which `lab.host.entering` makes in a way that nobody else does: the range of
+subordinate ids in two parts, parted at random. A namespace without a range has no such mark, and what is left in it
+is left.
 """
 
 from __future__ import annotations

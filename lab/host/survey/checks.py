@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import CommandError
-from lab.host import ownspace, privilege
 from lab.host.cgroup import delegation
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.command import SYSTEM_FOLDERS, run
 from lab.host.cpulist import listed
 from lab.host.home import home
+from lab.host.identity import ownspace, privilege
 from lab.host.placement import topology
 from lab.host.placement.place import place
 from lab.host.processor import REMEDY, has_calls, has_machines, machine

@@ -18,10 +18,10 @@ from typing import Any
 
 from lab import __version__
 from lab.errors import CommandError
-from lab.host import privilege
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.command import run
 from lab.host.cpulist import numbers
+from lab.host.identity import privilege
 from lab.host.survey import virtualisation
 
 ROOT = Path("/")

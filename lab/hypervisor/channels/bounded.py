@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lab.host import private
+from lab.host.identity import private
 
 HEAD_BYTES = TAIL_BYTES = 1 << 20
 LARGEST_BYTES = HEAD_BYTES + 2 * TAIL_BYTES

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from lab.host import private
 from lab.host.clock import Timeline, now
+from lab.host.identity import private
 from lab.hypervisor.channels.bounded import BoundedLog
 from lab.hypervisor.domains.domain import CONSOLE, Port
 from lab.model import Phase

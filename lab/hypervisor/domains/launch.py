@@ -12,7 +12,7 @@ import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.host.syscalls import CLONE_NEWNET, seccomp_filter, setns
 from lab.hypervisor.domains.connection import Domain, Hypervisor
 from lab.model import Accelerator

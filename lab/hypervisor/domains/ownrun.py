@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import privilege, syscalls
+from lab.host import syscalls
+from lab.host.identity import privilege
 
 RUN, NAME = Path("/run"), "libvirt"
 

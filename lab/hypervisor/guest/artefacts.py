@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import private
+from lab.host.identity import private
 from lab.host.processor import require_machines
 from lab.hypervisor.guest import debian, grub, loader, osdisk, trim
 from lab.hypervisor.guest.handover import FILE_SYSTEM_MODULES, MODULES, POWER_BUTTON_MODULES

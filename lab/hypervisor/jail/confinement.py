@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from lab.errors import LabError
-from lab.host import ownspace, privilege
+from lab.host.identity import ownspace, privilege
 
 FIRST_USER = 2_000_000_000  # jail.c: a QEMU's user is this and its pid
 SECCOMP_MODE_FILTER = "2"

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import ownspace, privilege
+from lab.host.identity import ownspace, privilege
 from lab.hypervisor.domains.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
 from lab.hypervisor.emulator import MEMORY
 from lab.hypervisor.jail.confinement import users_inside

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab.errors import BackendUnavailable, CommandError, LabError
-from lab.host import private
 from lab.host.command import run
 from lab.host.home import home
+from lab.host.identity import private
 from lab.host.survey.virtualisation import platform
 from lab.images.debian import apt
 from lab.images.transfer import trust

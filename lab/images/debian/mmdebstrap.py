@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import CommandError, ImageError
-from lab.host import privilege
 from lab.host.command import run
+from lab.host.identity import privilege
 from lab.host.survey.virtualisation import platform
 from lab.host.units import format_bytes
 from lab.images.debian import apt

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.host import private
+from lab.host.identity import private
 
 LOCKS = Path("/proc/locks")
 

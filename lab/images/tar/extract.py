@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from lab.errors import ImageError
-from lab.host import privilege
+from lab.host.identity import privilege
 from lab.host.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from lab.images.tar import tarstream
 from lab.images.tar.bounds import Bounds

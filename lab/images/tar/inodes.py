@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.images.tar import tarstream
 from lab.images.tar.tarstream import Member
 

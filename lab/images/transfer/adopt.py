@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import ImageError
-from lab.host.privilege import Need, granted
+from lab.host.identity.privilege import Need, granted
 from lab.images.image import MANIFEST_TYPE, ORIGIN, Image, Origin
 from lab.images.layers import Layer
 from lab.images.ociconfig import architecture, config_from_oci

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import ImageError
-from lab.host.privilege import Need, granted
+from lab.host.identity.privilege import Need, granted
 from lab.images.image import REF_NAME, Image
 from lab.images.layers import Layer
 from lab.images.manifest import escape

@@ -11,7 +11,7 @@ import os
 import struct
 
 from lab.errors import LaunchError, UsageError
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.record import replace
 from lab.runtime.config.model import DeviceRule
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError
-from lab.lean import suppress
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

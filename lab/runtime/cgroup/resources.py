@@ -12,10 +12,10 @@ import errno
 import os
 
 from lab.errors import GroupGone, LimitError, UsageError
-from lab.host import ownspace
 from lab.host.cgroup import cgroupfs
 from lab.host.cgroup.cgroupfs import V1_UNLIMITED
 from lab.host.cgroup.group import DOCTOR, Group
+from lab.host.identity import ownspace
 from lab.record import replace
 from lab.runtime.cgroup import devices, limits
 from lab.runtime.config.model import CpuResources, MemoryResources, PidsResources, Resources

@@ -8,5 +8,5 @@ signals, execute, groups, tables, describe, …
             the other verbs, a module for those that belong together
 
 Every verb is a process of its own that a manager waits for, so a module is imported when its verb is called, and
-imports no more than it needs: the standard library without site packages, and of that what `lab.lean` allows.
+imports no more than it needs: the standard library without site packages, and of that what `lab.shims` allows.
 """

@@ -6,7 +6,6 @@ import os
 import time
 
 from lab.errors import LabError, UsageError
-from lab.lean import loads
 from lab.record import replace
 from lab.runtime.cgroup import resources
 from lab.runtime.config import model as configuration
@@ -17,6 +16,7 @@ from lab.runtime.oci.unit import Unit
 from lab.runtime.plan import CgroupsPlan, Enter
 from lab.runtime.planning import translate
 from lab.runtime.rootfs.mounts import DirectoryRoot
+from lab.shims import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

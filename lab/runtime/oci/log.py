@@ -9,7 +9,7 @@ import os
 import time
 
 from lab.errors import UsageError
-from lab.lean import dumps
+from lab.shims import dumps
 
 FORMATS = ("text", "json")
 MODE = 0o600  # with --debug, the environment that `exec` was told is in it

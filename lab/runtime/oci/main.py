@@ -10,12 +10,12 @@ import os
 import sys
 
 from lab.errors import LabError, UsageError
-from lab.host import ownspace
-from lab.lean import signal
+from lab.host.identity import ownspace
 from lab.runtime import versions
 from lab.runtime.oci.log import Log
 from lab.runtime.oci.options import FALSE, FLAG, TRUE, VALUE, parse
 from lab.runtime.oci.store import DEFAULT_ROOT, Entry
+from lab.shims import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER
 
-from lab.lean import suppress
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

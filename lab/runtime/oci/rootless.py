@@ -18,9 +18,9 @@ import os
 import sys
 
 from lab.errors import LabError, UsageError
-from lab.host import ownspace
-from lab.lean import suppress
+from lab.host.identity import ownspace
 from lab.record import replace
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError
-from lab.lean import signal
+from lab.shims import signal
 
 FAIL_AT, DIE_AT = "LAB_OCI_FAIL_AT", "LAB_OCI_DIE_AT"
 

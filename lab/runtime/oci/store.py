@@ -18,8 +18,9 @@ import os
 import stat
 
 from lab.errors import LabError, UsageError
-from lab.host import ownspace, procstat
-from lab.lean import dumps, loads, suppress
+from lab.host import procstat
+from lab.host.identity import ownspace
+from lab.shims import dumps, loads, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

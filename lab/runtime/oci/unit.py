@@ -19,10 +19,10 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError, UsageError
-from lab.host import ownspace
 from lab.host.cgroup import cgroupfs, delegation, mounted
 from lab.host.cgroup.group import Group
-from lab.lean import signal, suppress
+from lab.host.identity import ownspace
+from lab.shims import signal, suppress
 
 CONTAINER, HOLDER = "container", "holder"
 SYSTEM_SLICE = "system.slice"

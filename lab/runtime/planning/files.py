@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from lab.host import ownspace, syscalls
+from lab.host import syscalls
+from lab.host.identity import ownspace
 from lab.runtime.config import mountoptions, schema, validate
 from lab.runtime.planning import lsm
 from lab.runtime.rootfs.mounts import (

@@ -13,11 +13,11 @@ import binascii
 import os
 
 from lab.host import syscalls
-from lab.lean import signal
 from lab.record import replace
 from lab.runtime.plan import INSIDE
 from lab.runtime.process import trampoline
 from lab.runtime.process.privileges import give_back_admin, keeps_admin, restore_signals
+from lab.shims import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import errno
 import os
 import resource
 
-from lab.host import ownspace, syscalls
-from lab.lean import signal
+from lab.host import syscalls
+from lab.host.identity import ownspace
+from lab.shims import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

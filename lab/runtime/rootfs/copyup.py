@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lab.lean import suppress
+from lab.shims import suppress
 
 BLOCK_BYTES = 1 << 20
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 
-from lab.host import ownspace, syscalls
+from lab.host import syscalls
+from lab.host.identity import ownspace
 from lab.host.syscalls import MOUNT_ATTR_IDMAP
-from lab.lean import signal
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.rootfs import mounts
 from lab.runtime.rootfs import mounttrees as trees_of_mounts
+from lab.shims import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

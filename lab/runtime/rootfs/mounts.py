@@ -12,7 +12,8 @@ import errno
 import os
 import stat
 
-from lab.host import ownspace, syscalls
+from lab.host import syscalls
+from lab.host.identity import ownspace
 from lab.host.syscalls import (
     MOUNT_ATTR_RDONLY,
     MS_RDONLY,
@@ -21,11 +22,11 @@ from lab.host.syscalls import (
     RESOLVE_BENEATH,
     RESOLVE_NO_SYMLINKS,
 )
-from lab.lean import suppress
 from lab.record import Record, items
 from lab.runtime.rootfs import mounttrees, rootpath, streams
 from lab.runtime.rootfs.mounttrees import UNTOUCHED
 from lab.runtime.rootfs.rootpath import MODE_DIRECTORY, Root
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

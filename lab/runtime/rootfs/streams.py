@@ -10,8 +10,8 @@ import os
 import stat
 
 from lab.host import syscalls
-from lab.lean import suppress
 from lab.runtime.rootfs import mounttrees
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import struct
 import sys
 
 from lab.host import syscalls
-from lab.lean import ExitStack, signal, suppress
 from lab.runtime.channel import INT_BYTES, Channel
 from lab.runtime.container import Started
 from lab.runtime.plan import INSIDE
 from lab.runtime.rootfs import mounttrees
 from lab.runtime.scripts import child
 from lab.runtime.seccomp import calls
+from lab.shims import ExitStack, signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

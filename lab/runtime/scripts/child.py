@@ -14,15 +14,16 @@ import fcntl
 import os
 import struct
 
-from lab.host import ownspace, syscalls
+from lab.host import syscalls
+from lab.host.identity import ownspace
 from lab.host.syscalls import AT_FDCWD
-from lab.lean import dumps, signal
 from lab.runtime.plan import INSIDE, Enter, Plan, ProcessPlan
 from lab.runtime.process import execve, privileges
 from lab.runtime.rootfs import streams
 from lab.runtime.rootfs.setup import IFF_UP, SIOCSIFFLAGS
 from lab.runtime.scripts.rootfs import RootfsScript
 from lab.runtime.scripts.script import ANY, MUST_BE_ZERO, Register, Script, text
+from lab.shims import dumps, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import os
 import sys
 
 from lab.host import syscalls
-from lab.lean import dumps, suppress
+from lab.shims import dumps, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import shutil
 from lab.errors import LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
-from lab.lean import suppress
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 
 from lab.host import syscalls
-from lab.lean import signal, suppress
 from lab.runtime import container
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.plan import StepFailed
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

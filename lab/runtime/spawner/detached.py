@@ -12,7 +12,7 @@ import os
 import socket
 import time
 
-from lab.lean import suppress
+from lab.shims import suppress
 
 SOCKET = "spawner"  # in the session's folder, whose path is short
 

@@ -27,13 +27,13 @@ import time
 
 from lab.host import syscalls
 from lab.host.cgroup import descent
-from lab.lean import signal, suppress
 from lab.runtime import container
 from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
 from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
 from lab.runtime.process import account
 from lab.runtime.scripts.bearer import Bearer
 from lab.runtime.spawner.child import Child, readable
+from lab.shims import signal, suppress
 
 INHERITED = (account,)
 """Modules that most children need and find imported: nobody says HOME for lab's own containers."""

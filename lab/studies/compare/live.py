@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from lab.errors import LabError
 from lab.experiment.watch import Watch
-from lab.host import privilege
 from lab.host.clock import now
 from lab.host.command import run
+from lab.host.identity import privilege
 from lab.host.units import format_seconds
 
 SHARE = 0.1

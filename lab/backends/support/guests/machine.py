@@ -17,10 +17,10 @@ from lab.backends.support.guests.knobs import designed
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import MAP, Savable, Snapshots
 from lab.errors import LaunchError
-from lab.host import privilege
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
+from lab.host.identity import privilege
 from lab.host.processor import check_machines
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Design

@@ -31,13 +31,14 @@ from lab.backends.support.programs import children
 from lab.backends.support.programs.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
 from lab.backends.support.programs.ociprogram import Runtime, hide, through_groups
 from lab.errors import ExitUnknown, LabError, LaunchError, LimitError
-from lab.host import privilege, syscalls
+from lab.host import syscalls
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.cgroup.systemd import Scope
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
+from lab.host.identity import privilege
 from lab.instance import INSIDE, Survivor
 from lab.model import Completed, Phase, Process, TerminalSize
 from lab.record import replace

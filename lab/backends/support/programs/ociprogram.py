@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.backends.support.programs.binary import Binary
-from lab.host import privilege, syscalls
+from lab.host import syscalls
 from lab.host.cgroup import mounted
 from lab.host.cgroup.hierarchy import Mode, host_hierarchies
+from lab.host.identity import privilege
 
 ENTERING, CLOSING = "echo 0 >&{0} && ", " {0}>&-"
 """For sh: enter the group whose cgroup.procs is that descriptor, below 10, and close it on becoming the program."""

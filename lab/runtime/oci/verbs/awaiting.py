@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lab.runtime.oci.foreground import until_ended
 from lab.runtime.oci.options import FLAG
+from lab.runtime.oci.waiting.foreground import until_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

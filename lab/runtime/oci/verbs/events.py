@@ -6,9 +6,9 @@ import os
 import select
 
 from lab.errors import GroupGone, LabError, UsageError
-from lab.lean import ExitStack, dumps, suppress
 from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG, VALUE
+from lab.shims import ExitStack, dumps, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError, UsageError
-from lab.lean import ExitStack
 from lab.record import replace
 from lab.runtime.oci import store
 from lab.runtime.oci.options import FLAG, LIST, VALUE
 from lab.runtime.oci.steps import Steps
+from lab.shims import ExitStack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from lab.runtime.config.model import Config, ProcessConfig
     from lab.runtime.container import Started
-    from lab.runtime.oci.conversation import Terminal
     from lab.runtime.oci.main import Call
+    from lab.runtime.oci.waiting.conversation import Terminal
     from lab.runtime.plan import ProcessPlan
 
 OPTIONS = {
@@ -46,8 +46,9 @@ OPTIONS = {
 def execute(call: Call) -> int:
     """``exec ID COMMAND…``: its exit code, 128 + n after signal n; with ``--detach`` 0 once it is executed."""
     from lab.runtime.config import validate
-    from lab.runtime.oci import blueprint, conversation, foreground
+    from lab.runtime.oci import blueprint
     from lab.runtime.oci.verbs import life
+    from lab.runtime.oci.waiting import conversation, foreground
 
     detach = call.given.flag("detach")
     with Steps("exec") as steps, ExitStack() as undo:
@@ -107,7 +108,8 @@ def begin(state: store.State, plan: ProcessPlan, terminal: Terminal, steps: Step
     """Clone it beside the first process, and wait until it has executed its program."""
     from lab.host.cgroup.group import Group
     from lab.runtime import container
-    from lab.runtime.oci import blueprint, conversation
+    from lab.runtime.oci import blueprint
+    from lab.runtime.oci.waiting import conversation
 
     with ExitStack() as opened:
         pidfd = os.pidfd_open(state.pid)

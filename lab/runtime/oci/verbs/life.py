@@ -17,11 +17,11 @@ import _socket
 import os
 
 from lab.errors import LabError, UsageError
-from lab.lean import ExitStack, suppress
 from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG, VALUE
 from lab.runtime.oci.steps import Steps
 from lab.runtime.oci.unit import await_end
+from lab.shims import ExitStack, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def move_devices(config: Config, pid: int, undo: ExitStack) -> None:
 def begin(call: Call, made: Made, plan: Plan, wanted: Blueprint, undo: ExitStack) -> None:
     """Clone the first process, and wait until it is isolated; its terminal, if it has one, is handed over."""
     from lab.runtime import container
-    from lab.runtime.oci import conversation
+    from lab.runtime.oci.waiting import conversation
 
     detached = call.given.verb == "create" or call.given.flag("detach")
     terminal = conversation.Terminal(
@@ -179,7 +179,7 @@ def begin(call: Call, made: Made, plan: Plan, wanted: Blueprint, undo: ExitStack
 
 def leave_waiting(made: Made) -> None:
     """Give it a socket to wait at, and wait until it does: from then on it needs nobody."""
-    from lab.runtime.oci import conversation
+    from lab.runtime.oci.waiting import conversation
 
     if rootless.without_group(made.state):
         made.state.first = [made.started.pid, store.birth_of(made.started.pid)]
@@ -215,7 +215,7 @@ def announce(call: Call, steps: Steps, made: Made) -> None:
 def start(call: Call) -> int:
     """``start ID``: the application is executed."""
     from lab.runtime.channel import Channel
-    from lab.runtime.oci import conversation
+    from lab.runtime.oci.waiting import conversation
 
     with Steps("start") as steps, ExitStack() as opened:
         steps.enter("reach the first process")
@@ -360,7 +360,7 @@ def run(call: Call) -> int:
 
     Returns the application's exit code, 128 + n after signal n.
     """
-    from lab.runtime.oci import conversation, foreground
+    from lab.runtime.oci.waiting import conversation, foreground
 
     detach = call.given.flag("detach")
     with Steps("run") as steps, ExitStack() as undo, foreground.signals_held(not detach):

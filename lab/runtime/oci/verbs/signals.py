@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from lab.errors import LabError, UsageError
-from lab.lean import signal, suppress
 from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lab.errors import LabError, UsageError
-from lab.lean import suppress
 from lab.runtime.oci import store
 from lab.runtime.oci.options import FLAG, VALUE
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from lab.errors import LabError
 from lab.host.command import run
-from lab.host.privilege import is_system_wide
+from lab.host.identity.privilege import is_system_wide
 from lab.host.survey import quiet
 from lab.inside.build import program
 from lab.isolation.breakout import ask_broken_out

@@ -2,7 +2,7 @@
 
 Everything else names what it needs (`Need`), or is told by the kernel that it lacks it and then names the `remedy`.
 That it takes root to be granted any of it is known here alone, and so is what an ordinary user is granted who has
-become root of a user namespace of lab's own (`lab.host.ownspace`).
+become root of a user namespace of lab's own (`lab.host.identity.ownspace`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from lab.errors import LabError
-from lab.host import ownspace
+from lab.host.identity import ownspace
 from lab.model import Check
 
 AS_ROOT = "sudo ./bootstrap lab {}"

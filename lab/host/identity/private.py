@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.host import privilege
+from lab.host.identity import privilege
 
 FILE, FOLDER = 0o600, 0o700
 OTHERS = 0o077

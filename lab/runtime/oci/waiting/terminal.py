@@ -8,7 +8,7 @@ import os
 import select
 import termios
 
-from lab.lean import signal, suppress
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

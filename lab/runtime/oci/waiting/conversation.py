@@ -8,14 +8,14 @@ import os
 import sys
 
 from lab.errors import LaunchError, UsageError
-from lab.lean import suppress
 from lab.runtime.channel import ChannelClosed
+from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lab.lean import ExitStack
     from lab.runtime.channel import Channel, Message
     from lab.runtime.container import Started
+    from lab.shims import ExitStack
 
 NAMED_BY_CALLERS = {errno.ENOENT: "executable file not found in $PATH", errno.EACCES: "permission denied"}
 """Podman and containerd tell 127 and 126 from other failures by these words."""
@@ -38,7 +38,7 @@ class Terminal:
         """The master has arrived. Raises OSError if the manager doesn't take it."""
         (master,) = descriptors
         if not self._socket_path:
-            from lab.runtime.oci import terminal
+            from lab.runtime.oci.waiting import terminal
 
             terminal.resize(master)  # before the application asks
             self.master = master

@@ -1,4 +1,4 @@
-"""What lab.lean stands in for is the measure of it: the same calls on both, the same answers."""
+"""What lab.shims stands in for is the measure of it: the same calls on both, the same answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lab
-from lab import lean
+from lab import shims
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -32,25 +32,25 @@ def outcome(function: Callable[[str], object], text: str) -> object:
 
 @given(JSON)
 def test_json_goes_there_and_back(value: object) -> None:
-    assert lean.dumps(value) == json.dumps(value)
-    assert lean.loads(json.dumps(value)) == value
-    assert lean.loads(f" \n{json.dumps(value, indent=2)}\r\n\t".encode()) == value
+    assert shims.dumps(value) == json.dumps(value)
+    assert shims.loads(json.dumps(value)) == value
+    assert shims.loads(f" \n{json.dumps(value, indent=2)}\r\n\t".encode()) == value
 
 
 @example(" {")
 @given(st.text(alphabet='{}[]",:0123456789eE+-.truefalsn\\u \n', max_size=12))
 def test_whatever_is_no_json_is_told_by_the_same_error(text: str) -> None:
-    assert outcome(lean.loads, text) == outcome(json.loads, text)
+    assert outcome(shims.loads, text) == outcome(json.loads, text)
 
 
 BARE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from lab import lean
+from lab import shims
 for text in ('{"a"', '"\\n"', '"\\\\x"', "[" * 100_000, '{1: 2}', "", '"'):
     assert "json" not in sys.modules or text
     try:
-        lean.loads(text)
+        shims.loads(text)
     except ValueError:
         pass
     else:
@@ -69,10 +69,10 @@ def test_where_nobody_has_imported_json_the_error_is_the_same() -> None:
 
 def test_what_json_has_no_form_for_is_refused() -> None:
     with pytest.raises(TypeError):
-        lean.dumps({"path": Path("/")})
+        shims.dumps({"path": Path("/")})
 
 
-@pytest.mark.parametrize("library", [contextlib, lean])
+@pytest.mark.parametrize("library", [contextlib, shims])
 def test_an_exit_stack_undoes_in_reverse_and_goes_on_after_an_error(library: ModuleType) -> None:
     done: list[str] = []
 
@@ -93,7 +93,7 @@ def test_an_exit_stack_undoes_in_reverse_and_goes_on_after_an_error(library: Mod
     assert done == ["last", "fail", "first"]
 
 
-@pytest.mark.parametrize("library", [contextlib, lean])
+@pytest.mark.parametrize("library", [contextlib, shims])
 def test_what_was_popped_is_not_undone(library: ModuleType) -> None:
     done: list[str] = []
     with library.ExitStack() as stack:
@@ -105,7 +105,7 @@ def test_what_was_popped_is_not_undone(library: ModuleType) -> None:
     assert done == ["kept"]
 
 
-@pytest.mark.parametrize("library", [contextlib, lean])
+@pytest.mark.parametrize("library", [contextlib, shims])
 def test_only_what_is_named_is_suppressed(library: ModuleType) -> None:
     with library.suppress(FileNotFoundError):
         raise FileNotFoundError
@@ -115,7 +115,7 @@ def test_only_what_is_named_is_suppressed(library: ModuleType) -> None:
 
 def test_importing_it_imports_nothing_else() -> None:
     source = str(Path(lab.__file__).parent.parent)
-    code = f"import sys; sys.path.insert(0, {source!r}); before = set(sys.modules); import lab.lean; "
+    code = f"import sys; sys.path.insert(0, {source!r}); before = set(sys.modules); import lab.shims; "
     code += "print(sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['__future__', '_json', 'lab', 'lab.lean']"
+    assert done.stdout.strip() == "['__future__', '_json', 'lab', 'lab.shims']"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from lab.lean import signal, suppress
+from lab.shims import signal, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def wait(started: Started, master: int = -1, impatient: Callable[[], None] | Non
     ``impatient`` is called when it takes long, to go on in a smaller way.
     """
     if master >= 0:
-        from lab.runtime.oci import terminal
+        from lab.runtime.oci.waiting import terminal
 
         terminal.relay(master, started.pidfd, lambda number: pass_on(number, started.pidfd))
     code = until_ended(started.pid, started.pidfd, impatient)

@@ -1,8 +1,8 @@
 """Whether this process is an ordinary user's lab, root in a user namespace of its own (user_namespaces(7)).
 
-`lab.host.entering` makes that namespace, and leaves a word in the environment for the programs that are started in
-it. A word alone is not believed: the kernel's table of ids has to say the same. Root of the host's own namespace,
-and root in a container that others have made, are never taken for it, whatever their environment says.
+`lab.host.entering` makes that namespace, and leaves a word in the environment for the programs that are
+started in it. A word alone is not believed: the kernel's table of ids has to say the same. Root of the host's own
+namespace, and root in a container that others have made, are never taken for it, whatever their environment says.
 
 Imports nothing: the small process that forks containers asks too.
 """
@@ -30,7 +30,7 @@ def here() -> bool:
 
 
 def user_id() -> int:
-    """Who this process acts as, for those that import little; others ask `lab.host.privilege`."""
+    """Who this process acts as, for those that import little; others ask `lab.host.identity.privilege`."""
     return os.geteuid()
 
 
