@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from host_state import assert_unchanged, snapshot, told_of
@@ -35,14 +36,24 @@ input()
 def check_a_killed_lab_leaves_nothing(backend: str, logs: Path, look: Callable[[str], None]) -> None:
     """``look`` sees the session while the instance runs, and fails when what has to be gone later is not there."""
     before = snapshot()
-    script = FORGETFUL.format(tests=str(Path(__file__).parent), backend=backend, logs=str(logs))
+    with killed_lab(backend, logs) as session:
+        look(session)
+    assert_unchanged(before)
+
+
+@contextmanager
+def killed_lab(backend: str, logs: Path, preface: str = "") -> Iterator[str]:
+    """The session of a lab that runs an instance, and is killed in the end; then it is cleaned up after. ``preface``
+    is code that makes the backend known.
+    """
+    script = preface + FORGETFUL.format(tests=str(Path(__file__).parent), backend=backend, logs=str(logs))
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as lab:
         assert lab.stdout
         session = lab.stdout.readline().strip()
         try:
-            look(session)
+            yield session
         finally:
             lab.send_signal(signal.SIGKILL)
     group = ControlGroup.open(group_of(session))
@@ -52,7 +63,6 @@ def check_a_killed_lab_leaves_nothing(backend: str, logs: Path, look: Callable[[
         subprocess.run(clean, check=False, capture_output=True)
         time.sleep(0.1)
     assert not group.exists()
-    assert_unchanged(before)
 
 
 def names_in(group: str) -> set[str]:

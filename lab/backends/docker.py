@@ -60,7 +60,7 @@ class Docker(SiteBackend):
         ),
         of_level={("runtime", "lab-oci"): "The runtime under Docker is lab's own."},
     )
-    knobs = (RUNTIME,)
+    knobs: ClassVar[tuple[Knob, ...]] = (RUNTIME,)
 
     def __init__(self, site: SharedParts) -> None:
         super().__init__(site)

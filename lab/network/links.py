@@ -61,9 +61,14 @@ class Links:
             route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
             return index
 
-    def make_veth(self, name: str, bridge: int, namespace: int, mac: str) -> None:
-        """A veth pair: ``name`` here on the bridge; ``eth0`` with ``mac`` in the namespace held by ``namespace``."""
-        peer = {"ifname": ENDPOINT_NAME, "net_ns_fd": namespace, "index": ENDPOINT_INDEX, "address": mac}
+    def make_veth(self, name: str, bridge: int, namespace: int, mac: str, inside: str = ENDPOINT_NAME) -> None:
+        """A veth pair: ``name`` here on the bridge; ``inside`` with ``mac`` in the namespace held by ``namespace``.
+
+        An ``eth0`` has the same number in each; any other name is for a namespace in which somebody has links.
+        """
+        peer = {"ifname": inside, "net_ns_fd": namespace, "address": mac}
+        if inside == ENDPOINT_NAME:
+            peer["index"] = ENDPOINT_INDEX
         with _told(f"veth {name}"):
             self._own_thread().link("add", ifname=name, kind="veth", master=bridge, state="up", peer=peer)
 
@@ -99,12 +104,12 @@ class Links:
                 raise
             return descriptor
 
-    def set_up_endpoint(self, address: IPv4Interface, again: bool = False) -> None:
-        """In an endpoint's namespace: loopback up, ``eth0`` up with its address.
+    def set_up_endpoint(self, address: IPv4Interface, again: bool = False, name: str = ENDPOINT_NAME) -> None:
+        """In an endpoint's namespace: loopback up, ``eth0``, or ``name``, up with its address.
 
         A namespace that has had an ``eth0`` before gives the new one ``again`` another number than the first.
         """
-        index = self.index_of(ENDPOINT_NAME) if again else ENDPOINT_INDEX
+        index = self.index_of(name) if again else ENDPOINT_INDEX
         with _told(f"endpoint {address}"):
             route = self._own_thread()
             route.link("set", index=LOOPBACK_INDEX, state="up")

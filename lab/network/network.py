@@ -29,7 +29,7 @@ from typing import TypeVar
 
 from lab.errors import LabError
 from lab.host.closing import Closing
-from lab.network.links import Links
+from lab.network.links import ENDPOINT_NAME, Links
 from lab.network.namespace import OWN_NAMESPACE, Namespace
 from lab.network.publish import LOOPBACK, Publication, Publisher
 
@@ -151,12 +151,13 @@ class Network(Closing):
             worker.shutdown()
             raise
 
-    def endpoint(self, existing: int | None = None) -> Endpoint:
+    def endpoint(self, existing: int | None = None, name: str = ENDPOINT_NAME) -> Endpoint:
         """A fresh namespace on the bridge, ready to be entered; about 3 ms. Raises LabError.
 
-        ``existing`` is a namespace that has lost its network and gets a new pair; the descriptor is the endpoint's.
+        ``existing`` is a namespace that has lost its network and gets a new pair, or one that has links of another's
+        and gets one more, called ``name`` there; the descriptor is the endpoint's.
         """
-        return self._in_worker(lambda: self._make_endpoint(existing))
+        return self._in_worker(lambda: self._make_endpoint(existing, name))
 
     def tap(self) -> TapEndpoint:
         """A fresh tap on the bridge, ready to be opened by a VMM started through `run_in`. Raises LabError."""
@@ -201,7 +202,7 @@ class Network(Closing):
 
     # In the worker
 
-    def _make_endpoint(self, existing: int | None) -> Endpoint:
+    def _make_endpoint(self, existing: int | None, name: str) -> Endpoint:
         number = next(self._numbers)
         link, address = f"veth{number}", _interface(self.address + number)
         with ExitStack() as undo:
@@ -211,9 +212,9 @@ class Network(Closing):
                 inner = Links()
                 try:
                     # A netlink socket stays in the namespace it was opened in, whichever the thread is in.
-                    self._links.make_veth(link, self._bridge, namespace.descriptor, mac_of(address.ip))
+                    self._links.make_veth(link, self._bridge, namespace.descriptor, mac_of(address.ip), name)
                     undo.callback(self._links.remove, link)
-                    inner.set_up_endpoint(address, existing is not None)
+                    inner.set_up_endpoint(address, existing is not None, name)
                 finally:
                     inner.close()
             finally:

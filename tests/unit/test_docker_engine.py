@@ -118,7 +118,7 @@ class Api:
 )
 def test_a_refused_upgrade_is_told_in_dockers_words(tmp_path: Path, answer: bytes, said: str, status: int) -> None:
     thread = engine_that_says(tmp_path / "socket", answer)
-    client = Client(tmp_path / "socket", Api())  # type: ignore[arg-type]
+    client = Client(f"unix://{tmp_path}/socket", Api())  # type: ignore[arg-type]
     with pytest.raises(Refused, match=said) as caught:
         client.attach("x", stdin=False, replay=False)
     assert caught.value.status == status
@@ -128,7 +128,7 @@ def test_a_refused_upgrade_is_told_in_dockers_words(tmp_path: Path, answer: byte
 def test_bytes_that_come_with_the_answers_head_are_not_lost(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\n" + frame(1, b"early")
     thread = engine_that_says(tmp_path / "socket", answer)
-    stream = Client(tmp_path / "socket", Api()).start_execution("x", terminal=False)  # type: ignore[arg-type]
+    stream = Client(f"unix://{tmp_path}/socket", Api()).start_execution("x", terminal=False)  # type: ignore[arg-type]
     assert stream.read_exactly(13) == frame(1, b"early")
     stream.close()
     thread.join(60)

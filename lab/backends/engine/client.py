@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lab.errors import LabError
+from lab.host.session import engines
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -40,19 +41,25 @@ class Refused(LabError):
 class Client:
     """The API of one Engine. Thread-safe, each call with a connection of its own if need be."""
 
-    def __init__(self, path: Path, api: APIClient) -> None:
-        self._path = path
+    def __init__(self, host: str, api: APIClient) -> None:
+        self._host = host
         self._api = api
 
     @classmethod
     def connect(cls, path: Path) -> Client:
         """Over the socket ``path``, whose Engine has to answer by now. Raises Refused."""
-        from docker import APIClient
-
         if len(str(path)) > LONGEST_PATH:
             raise LabError(f"{path} is too long for a socket", hint="set LAB_HOME to a folder with a shorter path")
+        return cls.connect_to(f"{engines.UNIX}{path}")
+
+    @classmethod
+    def connect_to(cls, host: str) -> Client:
+        """The Engine at ``host``, as `lab.host.session.engines.checked` has it. Raises Refused."""
+        from docker import APIClient
+
         with _refusals():
-            return cls(path, APIClient(base_url=f"unix://{path}", version="auto", timeout=int(TIMEOUT_SECONDS)))
+            engines.connected(host).close()  # whose socket it is
+            return cls(host, APIClient(base_url=host, version="auto", timeout=int(TIMEOUT_SECONDS)))
 
     def version(self) -> dict[str, Any]:
         """Of the Engine and its parts."""
@@ -65,6 +72,11 @@ class Client:
             for said in self._api.load_image(archive):
                 if "error" in said:
                     raise Refused(str(said["error"]))
+
+    def tag(self, identity: str, repository: str, tag: str) -> None:
+        """Give an image that it has one more name."""
+        with _refusals():
+            self._api.tag(identity, repository, tag)
 
     def image(self, name: str) -> dict[str, Any]:
         """What it knows of an image, by its id or one of its names."""
@@ -164,10 +176,12 @@ class Client:
         return self._upgrade(f"/exec/{identity}/start", json.dumps({"Detach": False, "Tty": terminal}).encode())
 
     def _upgrade(self, where: str, body: bytes) -> Stream:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection = engines.connected(self._host)
+        except OSError as error:
+            raise Refused(f"the Docker Engine does not answer: {error}") from error
         try:
             connection.settimeout(TIMEOUT_SECONDS)
-            connection.connect(str(self._path))
             head = f"POST /v{self._api.api_version}{where} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\n"
             head += f"Upgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)

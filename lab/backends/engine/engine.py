@@ -43,8 +43,6 @@ NAME = "docker-engine"
 PARTS = ("dockerd", "containerd", "containerd-shim")
 """How the names of its programs begin, of which the kernel keeps fifteen letters (proc_pid_comm(5))."""
 
-LABEL = "lab.session"
-
 
 class Engine:
     """A Docker Engine that runs."""
@@ -60,6 +58,8 @@ class Engine:
         self._images = TakenOver(
             site.store, folder, whose="Docker", load=self._take_in, find=lambda name: client.image(name)
         )
+        self.depth = 1
+        """Its processes have numbers of their own."""
         self.alone_bytes: int | None = None
         """PSS of its daemons once the first image was loaded, before anything ran."""
 
@@ -165,13 +165,16 @@ def _settings() -> dict[str, object]:
     }  # fmt: skip
 
 
-def host_pid(cgroup: ControlGroup, pid: int) -> int | None:
-    """The process of the group that has the number ``pid`` in the Engine's own namespace of processes."""
+def host_pid(cgroup: ControlGroup, pid: int, depth: int = 1) -> int | None:
+    """The process of the group that has the number ``pid`` with the Engine, whose namespace of processes is ``depth``
+    below this one.
+    """
     for candidate in cgroup.processes():
         with suppress(OSError):
             status = Path(f"/proc/{candidate}/status").read_text()
             numbers = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
             here = len(Path(f"/proc/{os.getpid()}/status").read_text().partition("NSpid:")[2].splitlines()[0].split())
-            if len(numbers) > here and int(numbers[here]) == pid:
+            at = here - 1 + depth
+            if len(numbers) > at and int(numbers[at]) == pid:
                 return candidate
     return None

@@ -31,11 +31,14 @@ STEP_SECONDS = 0.005
 class DockerExecution(Execution):
     """A command that runs; what it writes is passed on until it has ended."""
 
-    def __init__(self, client: Client, cgroup: ControlGroup, identity: str, pid: int, attachment: Attachment) -> None:
+    def __init__(
+        self, client: Client, cgroup: ControlGroup, identity: str, pid: int, attachment: Attachment, depth: int
+    ) -> None:
         self._client = client
         self._identity = identity
         self._cgroup = cgroup
         self._pid = pid
+        self._depth = depth
         self._attachment = attachment
         self._exit_code: int | None = None
         self._lock = threading.Lock()
@@ -55,8 +58,12 @@ class DockerExecution(Execution):
         user: str,
         directory: str,
         terminal: TerminalSize | None = None,
+        depth: int = 1,
     ) -> DockerExecution:
-        """Returns once it is executed. Raises LaunchError (126, 127) when it can't be, LabError otherwise."""
+        """Returns once it is executed. Raises LaunchError (126, 127) when it can't be, LabError otherwise.
+
+        ``depth`` is how far below this one the Engine's namespace of processes is.
+        """
         identity = client.execution(
             container, argv, environment=environment, user=user, directory=directory,
             stdin=stdin is not None, terminal=terminal is not None,
@@ -68,7 +75,7 @@ class DockerExecution(Execution):
             stream.close()
             raise
         attachment = Attachment(stream, stdout, stderr, stdin=stdin, terminal=terminal is not None)
-        begun = cls(client, cgroup, identity, pid, attachment)
+        begun = cls(client, cgroup, identity, pid, attachment, depth)
         if terminal:
             begun.resize(terminal)
         return begun
@@ -84,7 +91,7 @@ class DockerExecution(Execution):
 
     def signal(self, number: int) -> None:
         with self._lock, suppress(OSError):
-            if self._exit_code is None and (pid := host_pid(self._cgroup, self._pid)) is not None:
+            if self._exit_code is None and (pid := host_pid(self._cgroup, self._pid, self._depth)) is not None:
                 os.kill(pid, number)
 
     def resize(self, size: TerminalSize) -> None:

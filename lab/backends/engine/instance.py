@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lab.backends.engine.attachment import Attachment
 from lab.backends.engine.client import Client, Refused
-from lab.backends.engine.engine import LABEL, Engine
+from lab.backends.engine.engine import Engine
 from lab.backends.engine.execution import DockerExecution
 from lab.backends.support.launched import LaunchedInstance
 from lab.backends.support.output import DRAIN_SECONDS, Output
@@ -35,6 +35,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.clock import Timeline, now
+from lab.host.session.engines import LABEL
 from lab.images.tree import Tree
 from lab.inside.build import program as helper
 from lab.instance import INSIDE, Companion, LaunchRequest, Survivor
@@ -53,14 +54,21 @@ class Call(StrEnum):
 
 
 @dataclass(slots=True)
-class _Parts:
+class Parts:
     """What an instance is made of, in the order in which it is made."""
 
     identity: str
-    cgroup: GroupAround
+    cgroup: ControlGroup
     resources: InstanceResources
     outputs: ExitStack
     attachment: Attachment
+
+
+class Serving(Protocol):
+    """What of an engine a container is watched by; ``depth`` is how far below lab's its namespace of processes is."""
+
+    client: Client
+    depth: int
 
 
 class DockerInstance(LaunchedInstance):
@@ -69,7 +77,7 @@ class DockerInstance(LaunchedInstance):
     accelerator = Accelerator.NATIVE
 
     def __init__(
-        self, backend: str, request: LaunchRequest, engine: Engine, parts: _Parts, timeline: Timeline, layers: Tree
+        self, backend: str, request: LaunchRequest, engine: Serving, parts: Parts, timeline: Timeline, layers: Tree
     ) -> None:
         super().__init__(backend, request, parts.resources, layers, timeline=timeline, cgroup=parts.cgroup)
         self._engine = engine
@@ -99,10 +107,11 @@ class DockerInstance(LaunchedInstance):
             cgroup = GroupAround(made.path, made.hierarchies)
             stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
             stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
-            body = _body(request, image, runtime, f"/{path}", site.session.id)
+            body = description(request, image, site.session.id)
+            body["HostConfig"] |= {"CgroupParent": f"/{path}", "Runtime": runtime}
             began = now()
             with timeline.step("docker", Call.CREATE):
-                identity = _refused(request, lambda: client.create(request.name, body))
+                identity = refused(request, lambda: client.create(request.name, body))
             created = now()
             undo.callback(client.remove, identity)
             cgroup.below = ControlGroup.open(f"{path}/{identity}")
@@ -115,12 +124,12 @@ class DockerInstance(LaunchedInstance):
             undo.callback(attachment.close)
             attached = now()
             with timeline.step("docker", Call.START):
-                _refused(request, lambda: client.start(identity))
+                refused(request, lambda: client.start(identity))
             started = now()
             timeline.mark(Phase.ISOLATED, started)
             timeline.mark(Phase.EXECUTED, started)
             resources.publish_at(_address(client, identity))
-            parts = _Parts(identity, cgroup, resources, outputs, attachment)
+            parts = Parts(identity, cgroup, resources, outputs, attachment)
             layers = Tree(site.store.lower_directories(request.image))
             instance = cls(backend, request, engine, parts, timeline, layers)
             instance.bundle = engine.bundle(identity)
@@ -161,7 +170,7 @@ class DockerInstance(LaunchedInstance):
         resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
         cgroup = GroupAround(made.path, made.hierarchies)
         cgroup.below = ControlGroup.open(f"{path}/{identity}")
-        parts = _Parts(identity, cgroup, resources, outputs, attachment)
+        parts = Parts(identity, cgroup, resources, outputs, attachment)
         return cls(backend, request, engine, parts, survivor.timeline, layers)
 
     def _watch(self) -> None:
@@ -197,7 +206,7 @@ class DockerInstance(LaunchedInstance):
             self._engine.client, self.cgroup, self._identity, process.argv,
             stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal,
             environment=_environment(process), user=f"{process.uid}:{process.gid}",
-            directory=process.working_directory,
+            directory=process.working_directory, depth=self._engine.depth,
         )  # fmt: skip
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
@@ -253,7 +262,7 @@ class DockerInstance(LaunchedInstance):
             raise LabError(f"cgroup {self.cgroup.path} survived its instance", hint="lab clean")
 
 
-def _body(request: LaunchRequest, image: str, runtime: str, cgroup_parent: str, session: str) -> dict[str, Any]:
+def description(request: LaunchRequest, image: str, session: str) -> dict[str, Any]:
     """The container as Docker's API describes one ("ContainerCreate"): what ``docker run`` would ask for."""
     process, limits = request.process, request.limits
     mounts = [_bind(str(helper().parent), str(Path(INSIDE).parent), read_only=True)]
@@ -276,7 +285,6 @@ def _body(request: LaunchRequest, image: str, runtime: str, cgroup_parent: str, 
         "Healthcheck": {"Test": ["NONE"]},  # lab asks by itself, on whatever backend
         "Labels": {LABEL: session},
         "HostConfig": {
-            "CgroupParent": cgroup_parent,
             "GroupAdd": [str(gid) for gid in process.additional_gids],
             "Memory": memory,
             "MemorySwap": memory,  # no swap on top, as on the other backends
@@ -284,7 +292,6 @@ def _body(request: LaunchRequest, image: str, runtime: str, cgroup_parent: str, 
             "NanoCpus": round((limits.cpus or 0) * 1_000_000_000),
             "NetworkMode": "bridge",
             "PidsLimit": limits.pids or 0,
-            "Runtime": runtime,
         },
     }
 
@@ -305,7 +312,7 @@ def _address(client: Client, identity: str) -> IPv4Address:
     return IPv4Address(found or 0)
 
 
-def _refused(request: LaunchRequest, call: Any) -> Any:
+def refused(request: LaunchRequest, call: Any) -> Any:
     """The call's answer. Raises LaunchError with the exit code that ``docker run`` would end with."""
     try:
         return call()

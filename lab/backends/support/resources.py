@@ -85,13 +85,14 @@ class InstanceResources:
         self._publish(network, endpoint)
         return endpoint
 
-    def plug_into(self, pid: int) -> None:
+    def plug_into(self, pid: int, name: str = "") -> None:
         """Connect the network namespace that process ``pid`` has made to the session's bridge, with the request's
-        ports published; its /etc/hosts, if it was given one, learns the address.
+        ports published; its /etc/hosts, if it was given one, learns the address. Where it has links of somebody
+        else's, ``name`` is what the further one is called. Raises LabError.
         """
         network = self._site.network
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        endpoint = self.stack.enter_context(network.endpoint(namespace))
+        endpoint = self.stack.enter_context(network.endpoint(namespace, *([name] if name else [])))
         self._publish(network, endpoint)
         known = self._site.scratch / self.name / "hosts"
         if known.exists():

@@ -10,7 +10,7 @@ from lab.cli.instances.request import NAME, parse_environment, parse_knobs, pars
 from lab.commands.completion import complete_backend, complete_knob, complete_runnable
 from lab.commands.interrupt import Interrupted
 from lab.commands.measuring import limit
-from lab.commands.options.brought import one
+from lab.commands.options.brought import Docker, hosted, one
 from lab.commands.options.disks import Backing, DiskFormat, is_meant
 from lab.commands.options.limits import require_given
 from lab.commands.privilege import become_root
@@ -93,6 +93,7 @@ def run(
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, metavar="N", help="The TCP port that --ready asks.")
     ] = None,
+    docker: Docker = "",
     disk_format: DiskFormat = "",
     backing: Backing = None,
     name: Annotated[str, typer.Option("--name", help="Its name, and its hostname.")] = "",
@@ -130,12 +131,14 @@ def run(
         refuse(what, inside)
     elif backing:
         raise UsageError(f"--backing is about disks, and {what} is none", hint="leave it out")
-    on = one(on)
+    on = one(hosted(on, docker))
     become_root(on)
     require_given(limits)
     size = wanted_size(interactive=interactive) if tty else None
     if detach and (interactive or tty):
         raise UsageError("-i and -t need the foreground", hint="leave out -d, or: lab exec -it NAME CMD…")
+    if detach and docker:
+        raise UsageError("what runs in an engine that is not lab's needs the foreground", hint="leave out -d")
     if wait and not detach:
         raise UsageError("--wait is for what goes on in the background", hint="add -d")
     if detach:

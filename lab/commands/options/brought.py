@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from lab.commands.options.disks import tell_space
 from lab.commands.output import patience
@@ -20,7 +22,15 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 300.0
 RECORDED = "disks"  # in a run's settings, whose first ones were disks
-DISK = "vm:"
+DISK, ENGINE = "vm:", "docker:"
+Docker = Annotated[
+    str,
+    typer.Option(
+        "--docker",
+        metavar="HOST",
+        help="For docker: an engine of this host that runs already, like unix:///var/run/docker.sock.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +99,14 @@ class Brought:
     @classmethod
     def again(cls, settings: Mapping[str, Any]) -> Brought:
         """Those of a run that is gone on with."""
+        from lab.backends.dockerhost import allow
+
         known = settings.get(RECORDED)
         if not known:
             return cls(on="")
+        for word in known["on"]:
+            if word.startswith(ENGINE):  # the option was given when the run began
+                allow(word.removeprefix(ENGINE))
         return cls.admitted(known["on"], known["format"], [Path(each) for each in known["backing"]])
 
     def identify(self) -> None:
@@ -118,6 +133,19 @@ class Brought:
         from lab.experiment.scenarios.scenario import asked_alone
 
         return asked_alone("-".join(kind.name.removeprefix(DISK) for kind in self.disks), None, None, READY_SECONDS)
+
+
+def hosted(on: str, docker: str) -> str:
+    """``on`` with the engine that ``--docker`` names in the place of the session's own. Raises UsageError."""
+    if not docker:
+        return on
+    from lab.backends.dockerhost import allow
+
+    words = parse_words(on)
+    if "docker" not in words:
+        raise UsageError("--docker is about the backend docker", hint="--on docker")
+    word = allow(docker)
+    return ",".join(word if each == "docker" else each for each in words)
 
 
 def require_same_programs(arms: Sequence[Arm]) -> None:

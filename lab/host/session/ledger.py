@@ -40,6 +40,7 @@ from lab.host.home import home, runtime_root
 from lab.host.identity import private, privilege
 from lab.host.kernel import settings, tracefs
 from lab.host.procstat import start_time
+from lab.host.session import engines
 from lab.host.trees import remove_tree
 
 OWNER = "owner.json"
@@ -61,6 +62,7 @@ class ResourceKind(StrEnum):
     DIRECTORY = "directory"  # a tree without mounts: removed with all its files
     NAMESPACE = "namespace"  # an ordinary user's own: see lab.host.session.strays, which ends what is left in it
     TRACE = "trace"  # an instance of the kernel's tracing, by its name: switched off and removed
+    ENGINE = "engine"  # a session and the Docker Engine of somebody else's that it used: see lab.host.session.engines
     SETTINGS = "settings"  # a file of what the kernel was set to before: written back, see lab.host.kernel.settings
 
 
@@ -92,6 +94,8 @@ class Resource:
                 return False  # it ends by itself, with its last process
             case ResourceKind.TRACE:
                 return tracefs.exists(self.name)
+            case ResourceKind.ENGINE:
+                return engines.may_hold(self.name)
 
     def remove(self) -> None:
         """Remove it; nothing happens when it is gone already. Raises LabError or OSError when it stays."""
@@ -113,6 +117,8 @@ class Resource:
                 pass
             case ResourceKind.TRACE:
                 tracefs.remove(self.name)
+            case ResourceKind.ENGINE:
+                engines.remove(*engines.told(self.name))
             case ResourceKind.SETTINGS:
                 settings.put_back(Path(self.name))
 
@@ -366,7 +372,7 @@ def _remove_all(directory: Path, owner: Owner | None) -> tuple[list[str], list[s
     errors: list[str] = []
     rebooted = owner is not None and owner.boot_id != boot_id()
     for resource in dict.fromkeys(reversed(resources(directory))):
-        if rebooted and resource.kind not in (ResourceKind.FILE, ResourceKind.DIRECTORY):
+        if rebooted and resource.kind not in (ResourceKind.FILE, ResourceKind.DIRECTORY, ResourceKind.ENGINE):
             continue  # the reboot removed it, and its name may mean something else now
         try:
             _refuse_foreign(directory, resource)
@@ -392,6 +398,8 @@ def _refuse_foreign(directory: Path, resource: Resource) -> None:
         raise LabError("is not a cgroup of this session")
     if resource.kind is ResourceKind.SCOPE and resource.name != scope:
         raise LabError("is not the scope of this session")
+    if resource.kind is ResourceKind.ENGINE and not engines.is_of(resource.name, directory.name):
+        raise LabError("is not an engine that this session used")
     if resource.kind is ResourceKind.TRACE and resource.name != f"lab-{directory.name}":
         raise LabError("is not a trace of this session")
     if resource.kind in (ResourceKind.FILE, ResourceKind.DIRECTORY):

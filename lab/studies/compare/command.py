@@ -15,7 +15,7 @@ import typer
 from lab.commands.completion import complete_backends, complete_factor, complete_scenario
 from lab.commands.measuring import RESULTS, Out, choose_backends, limit, set_up
 from lab.commands.options.application import BuildArgument, Port, Ready, Secret, asked
-from lab.commands.options.brought import Brought, require_same_programs
+from lab.commands.options.brought import Brought, Docker, hosted, require_same_programs
 from lab.commands.options.conditions import CONDITION_HOLDS, FailIf, check, read, require
 from lab.commands.options.disks import Backing, DiskFormat
 from lab.commands.options.placing import AUTO, Placing, again, reserved
@@ -59,6 +59,7 @@ def compare(
             autocompletion=complete_backends,
         ),
     ] = "",
+    docker: Docker = "",
     blocks: Annotated[
         int | None, typer.Option("--blocks", min=1, help="Blocks to run. Default: as many as the budget allows.")
     ] = None,
@@ -164,7 +165,7 @@ def compare(
     ] = False,
 ) -> None:
     """Measure one application behind every boundary."""
-    brought = Brought.admitted(on, disk_format, backing or [])
+    brought = Brought.admitted(hosted(on, docker), disk_format, backing or [])
     if factors:
         show(brought.on)
         raise typer.Exit

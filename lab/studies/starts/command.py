@@ -23,6 +23,7 @@ from lab.commands.measuring import (
     set_up,
 )
 from lab.commands.options.application import Port, Ready, asked
+from lab.commands.options.brought import Brought, Docker, hosted
 from lab.commands.output import JsonTo
 from lab.commands.privilege import become_root
 from lab.host.units import parse_words
@@ -35,6 +36,7 @@ def starts(
         int, typer.Option("-n", "--number", min=1, max=100_000, metavar="N", help="Starts on each backend.")
     ] = 100,
     on: On = "",
+    docker: Docker = "",
     at_once: Annotated[
         str, typer.Option("--at-once", metavar="K,…", help="Also start K copies at once, for each K. Default: 2,4,8.")
     ] = "2,4,8",
@@ -80,6 +82,8 @@ def starts(
     """
     from lab.host.units import parse_seconds
 
+    if docker:
+        on = Brought.admitted(hosted(on, docker)).on
     become_root(*parse_words(on))
     crowds = tuple(sorted(set(copies_at_once("--at-once", at_once, 2))))
     forks = tuple(sorted(set(copies_at_once("--fork", fork, 1))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ class TakenOver:
     """The images that an engine has from lab. ``whose`` is how messages call the engine, ``folder`` its own place.
 
     ``load`` takes in a Docker archive, ``find`` tells what it knows of an image by its id, as Docker's API does
-    ("ImageInspect"); both raise LabError.
+    ("ImageInspect"); both raise LabError. ``called`` is the name that an image gets there.
     """
 
     def __init__(
@@ -28,12 +29,14 @@ class TakenOver:
         whose: str,
         load: Callable[[Path], None],
         find: Callable[[str], Mapping[str, Any]],
+        called: Callable[[Image], str] = lambda image: image.name,
     ) -> None:
         self._store = store
         self._folder = folder
         self._whose = whose
         self._load = load
         self._find = find
+        self._called = called
         self._loaded: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -68,7 +71,7 @@ class TakenOver:
         place = self._folder / "image.tar"
         try:
             with place.open("wb") as target:
-                archive.save([image], self._store, target, archive.Format.DOCKER)
+                archive.save([replace(image, name=self._called(image))], self._store, target, archive.Format.DOCKER)
             self._load(place)
         finally:
             place.unlink(missing_ok=True)
