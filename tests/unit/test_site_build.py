@@ -18,6 +18,7 @@ PARTS = (
     "lab",
     "results/sample",
     "results/boundaries",
+    "results/forking",
     "mkdocs.yml",
     "README.md",
     "CONTRIBUTING.md",
