@@ -36,7 +36,7 @@ if [ -c "$folder/tun" ]; then mount --bind "$folder/tun" /dev/net/tun; fi
 mount -t hugetlbfs hugetlbfs "$folder/huge" 2> /dev/null || true
 for group in $GROUPS_OF_STUDENT; do echo $$ > "$group/cgroup.procs"; done
 cd "$folder/home"
-exec setpriv --reuid "$STUDENT" --regid "$STUDENT" --clear-groups --inh-caps=-all "$@"
+exec $REFUSING setpriv --reuid "$STUDENT" --regid "$STUDENT" --clear-groups --inh-caps=-all "$@"
 """
 GONE_SECONDS = 60.0
 
@@ -51,6 +51,8 @@ class Student:
     user: int = USER
     first: int = FIRST
     """The first of ``COUNT`` subordinate ids."""
+    refusing: str = ""
+    """Words of a command that refuses something to the one behind it, which is the user's."""
 
     @property
     def home(self) -> Path:
@@ -76,7 +78,11 @@ class Student:
         }  # fmt: skip
         inside = ["env", "-i", *(f"{name}={value}" for name, value in given.items()), *program, *words]
         entered = ["unshare", "--mount", "--propagation", "private", "bash", "-ec", ENTER, "-", str(self.folder)]
-        told = os.environ | {"STUDENT": str(self.user), "GROUPS_OF_STUDENT": " ".join(map(str, self.groups))}
+        told = os.environ | {
+            "STUDENT": str(self.user),
+            "GROUPS_OF_STUDENT": " ".join(map(str, self.groups)),
+            "REFUSING": self.refusing,
+        }
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen([*entered, *inside], env=told, text=True, **streams)  # type: ignore[call-overload]
 

@@ -21,6 +21,7 @@ import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 
 from lab.errors import CommandError, LabError
@@ -36,7 +37,8 @@ FOR_ALL = stat.S_IROTH | stat.S_IWOTH
 TIMEOUT_SECONDS = 20.0
 DONE = b"mapped"
 MAPPING = "apt-get install uidmap; /etc/subuid and /etc/subgid say which are yours (subuid(5))"
-NO_NAMESPACE = "lab doctor; in a container it needs to be one that may make user namespaces"
+MORE_NAMESPACES = "sudo sysctl -w user.max_user_namespaces=15000"
+NO_NAMESPACE = "whoever runs this host or container has to allow user namespaces; root needs none: sudo lab"
 ELSEWHERE = "set LAB_HOME and XDG_RUNTIME_DIR to folders of your own"
 WHOLE = 65_536
 """As many ids as an image may expect; useradd(8) gives that many."""
@@ -97,15 +99,36 @@ def become_root(ids: Ids, *, marked: bool = True) -> None:
     except OSError as error:
         if helper is not None:
             helper.give_up()
-        raise LabError(f"a user namespace can't be made: {error.strerror}", hint=NO_NAMESPACE) from error
+        raise _refused("made", error) from error
     if helper is not None:
         helper.map()
-        _leave_groups()
     else:
         _map_alone(ids)
-    # As after an exec of the user's own program: who may look at this process is who may be its user (ptrace(2)).
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-    _announce(ids.user)
+    _announce(ids.user)  # also of one that is good for little: whoever goes on in it is the user all the same
+    try:
+        if helper is not None:
+            _leave_groups()
+        # Changes nothing here. AppArmor lets the namespace be made, and its root do nothing, as Ubuntu sets it.
+        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        # As after an exec of the user's own program: who may look at this process is who may be its user (ptrace(2)).
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    except OSError as error:
+        raise _refused("used", error) from error
+
+
+def _refused(done: str, error: OSError) -> LabError:
+    """What to say of a user namespace that can't be ``done``: which setting is why, if it can be told, and the line
+    for an administrator.
+    """
+    from lab.host.survey.restrictions import forbidding_user_namespaces
+
+    settings, remedy = forbidding_user_namespaces()
+    message = f"a user namespace can't be {done}: {error.strerror}"
+    if settings:
+        return LabError(f"{message}; {settings} keeps ordinary users from it", hint=f"sudo {remedy}")
+    if error.errno == ENOSPC:
+        return LabError(f"{message}: as many as there may be are in use, here or above", hint=MORE_NAMESPACES)
+    return LabError(message, hint=NO_NAMESPACE)
 
 
 def parted(first: int, count: int) -> list[str]:
@@ -284,4 +307,4 @@ def _map_alone(ids: Ids) -> None:
         Path("/proc/self/uid_map").write_text(f"0 {ids.user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {ids.group} 1")
     except OSError as error:
-        raise LabError(f"a user namespace can't be used: {error.strerror}", hint=NO_NAMESPACE) from error
+        raise _refused("used", error) from error

@@ -117,6 +117,13 @@ def test_a_group_that_goes_while_orphans_are_looked_for_is_none(
     assert found.path.name == "01234567"
 
 
+def test_a_group_of_another_user_s_is_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "YOUNG_SECONDS", -1.0)
+    (tmp_path / "lab" / "01234567").mkdir(parents=True)
+    monkeypatch.setattr(orphans, "user_id", lambda: os.geteuid() + 1)
+    assert orphans.orphan_groups(Hierarchies(unified=tmp_path), sessions=tmp_path / "sessions") == []
+
+
 def test_only_the_dead_owners_things_are_removed(tmp_path: Path, runtime: Path) -> None:
     living, dead = tmp_path / "home" / "living", tmp_path / "home" / "dead"
     with other_process(runtime, living, "live") as survivor, other_process(runtime, dead, "die") as victim:

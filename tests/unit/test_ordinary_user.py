@@ -181,7 +181,7 @@ def test_where_no_namespace_can_be_made_nothing_is_left(monkeypatch: pytest.Monk
     before = children()
     with pytest.raises(LabError, match="user namespace can't be made") as caught:
         entering.enter()
-    assert "lab doctor" in caught.value.hint
+    assert "user namespaces" in caught.value.hint
     assert children() <= before, "its helper has ended and was waited for"
 
 

@@ -12,7 +12,7 @@ import typer
 
 from lab.commands.completion import complete_backends
 from lab.commands.options.brought import Brought
-from lab.commands.output import JsonTo, Manner, patience, say, write_json
+from lab.commands.output import JsonTo, Manner, patience, write_json
 from lab.commands.privilege import become_root
 from lab.errors import LabError
 from lab.host.survey.checks import ALL
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lab.instance import Backend
 
 OK, LACKING, BROKEN = "[green]✓[/green]", "[yellow]![/yellow]", "[red]✗[/red]"
+OWN_NAMESPACE = "your user namespace"
+"""What an ordinary user's lab could not enter."""
 FALLING_BACK = "falling back to TCG, QEMU's emulation, whose figures say nothing about KVM"
 
 
@@ -67,10 +69,11 @@ def doctor(
     from lab.cli.host import bugreport
     from lab.host.survey.checks import host_checks
 
+    obstacles = []
     try:
         become_root()
     except LabError as error:
-        say(f"lab: {error.message}{f' ({error.hint})' if error.hint else ''}")
+        obstacles = [Check(name=OWN_NAMESPACE, ok=False, found=error.message, remedy=error.hint, required_by=ALL)]
     if report is not None:
         bugreport.require_new(report)
     named = parse_words(Brought.admitted(on).on)
@@ -78,7 +81,7 @@ def doctor(
     with _saying("looking at this host"):
         host = host_checks()
         own = {kind.name: checks_of(kind) for kind in kinds}
-    checks = merge([*host, *(check for each in own.values() for check in each)])
+    checks = merge([*obstacles, *host, *(check for each in own.values() for check in each)])
     verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
     accelerator, accelerator_note = _accelerate(verdicts, again=prove)
     if as_json:

@@ -15,6 +15,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Hierarchies, Unused
 from lab.host.home import runtime_root
+from lab.host.identity.privilege import user_id
 
 SESSION = re.compile(r"[0-9a-f]{8}")
 YOUNG_SECONDS = 60.0
@@ -22,15 +23,24 @@ YOUNG_SECONDS = 60.0
 
 
 def orphan_groups(hierarchies: Hierarchies | None = None, sessions: Path | None = None) -> list[ControlGroup]:
-    """Groups ``lab/<session>`` without a session's folder and without a living process, in any hierarchy."""
+    """Groups ``lab/<session>`` of this user's without a session's folder and without a living process, in any
+    hierarchy. Of another's, root's above all, the session's folder is elsewhere.
+    """
     known = sessions or runtime_root()
     found = []
     for tree in (hierarchies,) if hierarchies else (Hierarchies.detect(), Unused.detect()):
         tops = {path for mount in tree.joined() for path in (mount / "lab").glob("*") if SESSION.fullmatch(path.name)}
-        names = {path.name for path in tops if _age_seconds(path) > YOUNG_SECONDS}
+        names = {path.name for path in tops if _age_seconds(path) > YOUNG_SECONDS and _is_own(path)}
         groups = [ControlGroup.open(f"lab/{name}", hierarchies=tree) for name in sorted(names)]
         found += [group for group in groups if not (known / group.path.name).exists() and not group.processes()]
     return found
+
+
+def _is_own(group: Path) -> bool:
+    try:
+        return group.stat().st_uid == user_id()
+    except FileNotFoundError:
+        return False
 
 
 def _age_seconds(group: Path) -> float:

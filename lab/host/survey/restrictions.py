@@ -51,21 +51,29 @@ def apparmor(root: Path = ROOT) -> Check:
 
 def unprivileged(root: Path = ROOT) -> Check:
     """Whether ordinary users may make user namespaces. lab's own are made by root; applications may want some."""
-    forbidding = [
-        (name.replace("/", "."), value, allows)
-        for name, value, allows in USER_NAMESPACE_SETTINGS
-        if _read(root / "proc/sys" / name) == value
-    ]
-    if not forbidding:
+    settings, remedy = forbidding_user_namespaces(root)
+    if not settings:
         return Check(name="unprivileged user namespaces", ok=True, found="may be made")
-    settings = ", ".join(f"{name} = {value}" for name, value, _ in forbidding)
     return Check(
         name="unprivileged user namespaces",
         ok=False,
         found=f"refused ({settings}): an application that makes some, as a browser's sandbox does, fails on the bare "
         "process and works in virtual machines",
-        remedy="; ".join(f"sysctl -w {name}={allows}" for name, _, allows in forbidding),
+        remedy=remedy,
     )
+
+
+def forbidding_user_namespaces(root: Path = ROOT) -> tuple[str, str]:
+    """The settings that keep ordinary users from user namespaces, with their values, and what root would type to
+    allow them; both are empty where there is none.
+    """
+    found = [
+        (name.replace("/", "."), value, allows)
+        for name, value, allows in USER_NAMESPACE_SETTINGS
+        if _read(root / "proc/sys" / name) == value
+    ]
+    settings = ", ".join(f"{name} = {value}" for name, value, _ in found)
+    return settings, " ".join(["sysctl -w", *(f"{name}={allows}" for name, _, allows in found)]) if found else ""
 
 
 def yama(root: Path = ROOT) -> Check:
