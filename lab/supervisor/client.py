@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lab.errors import LabError, LaunchError
+from lab.host import waits
 from lab.host.command import tail
 from lab.host.identity import private, privilege
 from lab.host.session.ledger import boot_id
@@ -100,6 +101,7 @@ def _supervisor(verb: str, name: str) -> None:
         )
     theirs.close()
     try:
+        waits.readable(ours.fileno())
         message, _ = ours.receive()
     except ChannelClosed:
         process.wait()
@@ -262,6 +264,7 @@ def _await_end(record: InstanceRecord, request: Request, **fields: float) -> Non
 
 def answer(channel: Channel, expected: Answer) -> dict[str, object]:
     """The next message. Raises what the supervisor says went wrong, and ChannelClosed when it dies."""
+    waits.readable(channel.fileno())
     message, descriptors = channel.receive()
     for descriptor in descriptors:
         os.close(descriptor)

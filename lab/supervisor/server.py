@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lab.errors import ExitUnknown, LabError
+from lab.host.waits import AGAIN_SECONDS
 from lab.instance import Execution, Instance
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed, Message
@@ -74,6 +75,12 @@ class Server:
         """Accept conversations, and watch the application."""
         threading.Thread(target=self._watch, name="lab-watch-application", daemon=True).start()
         threading.Thread(target=self._accept, name="lab-control", daemon=True).start()
+
+    def next_event(self) -> Event:
+        """What happens next."""
+        while True:
+            with suppress(queue.Empty):
+                return self.events.get(timeout=AGAIN_SECONDS)
 
     def finish(self, code: int | None, left: LabError | None = None) -> None:
         """Nothing of the instance is left, or what ``left`` says: tell those who wait, and give them a moment to hear

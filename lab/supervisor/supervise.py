@@ -66,7 +66,7 @@ def supervise(name: str, starter: Channel, *, adopting: bool, namespace: int | N
         site.launcher.when_gone = lambda: server.events.put(Lost())
         signal.signal(signal.SIGTERM, lambda *_: server.events.put(Stop(grace_seconds=GRACE_SECONDS)))
         watch_health(instance, server)
-        while isinstance(event := server.events.get(), Health):
+        while isinstance(event := server.next_event(), Health):
             record = _write(replace(record, health=event.state))
         if isinstance(event, Lost):
             _start_over(name, site)

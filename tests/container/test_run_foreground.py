@@ -115,6 +115,30 @@ def test_a_signal_stops_and_cleans_up(backend: str, number: int, code: int) -> N
     assert (process.returncode, out, unhurried(err)) == (code, "asked\n", "")
 
 
+TAKEN_BY_ANOTHER_THREAD = """
+import os, signal, sys, threading, time
+
+def send():
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGINT)
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+threading.Thread(target=send, daemon=True).start()
+from lab.cli.main import main
+main()
+"""
+
+
+def test_a_signal_is_heard_that_came_just_before_it_began_to_wait() -> None:
+    """Nothing wakes it then, as if another thread had got the signal."""
+    words = (sys.executable, "-c", TAKEN_BY_ANOTHER_THREAD, "run", "tiny", "--", "sh", "-c", "echo ready; sleep 600")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with ready(subprocess.Popen(words, text=True, **pipes)) as process:
+        process.communicate("\n", timeout=250)
+    assert process.returncode == 130
+
+
 def test_a_second_signal_is_impatient() -> None:
     """An application that is deaf to both is killed before its ten seconds of grace are over."""
     script = "trap 'echo deaf' INT; trap '' TERM; echo ready; while :; do sleep 0.05; done"

@@ -12,6 +12,7 @@ from lab.commands.interrupt import Interrupted
 from lab.commands.options.brought import READY_SECONDS
 from lab.commands.output import say
 from lab.errors import LabError
+from lab.host import waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +55,7 @@ def foreground(
             if waited is not None:
                 waited.begin(instance)
             attend(instance, terminal)
-            code = instance.wait()
-            assert code is not None, "waiting without a limit ends with the instance"
+            code = waits.waited(instance.wait)
             if code in NOT_EXECUTED and instance.timeline.running() is None:
                 instance.wait_executed()  # it raises, and says what could not be executed
         except Interrupted as interrupted:
