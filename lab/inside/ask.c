@@ -320,3 +320,41 @@ int file_system_space(int count, char **arguments) {
            (unsigned long long)found.f_bfree * (unsigned long long)found.f_bsize);
     return 0;
 }
+
+/* gain-user PROGRAM: as whom `PROGRAM --help` runs, whose file may be set-user-id: the real and the effective user. Of a
+ * process that has ended and was not waited for /proc still tells. */
+int gain_user(int count, char **arguments) {
+    if (count != 2)
+        fail("gain-user: expected PROGRAM");
+    int failed[2];
+    if (pipe2(failed, O_CLOEXEC) < 0)
+        fail("pipe2: %s", strerror(errno));
+    pid_t child = fork();
+    if (child == 0) {
+        int null = open("/dev/null", O_RDWR);
+        for (int fd = 0; fd < 3; fd++)
+            dup2(null, fd);
+        execl(arguments[1], arguments[1], "--help", NULL);
+        int error = errno;
+        _exit(write(failed[1], &error, sizeof error) != sizeof error);
+    }
+    close(failed[1]);
+    int error = 0;
+    siginfo_t ended;
+    if (child < 0 || read(failed[0], &error, sizeof error) < 0 || waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT) < 0)
+        fail("gain-user: %s", strerror(errno));
+    char path[64], line[256];
+    unsigned real = 0, effective = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", child);
+    FILE *status = fopen(path, "re");
+    if (!status && !error)
+        fail("%s: %s", path, strerror(errno));
+    for (int found = 0; status && !found && fgets(line, sizeof line, status);)
+        found = sscanf(line, "Uid: %u %u", &real, &effective) == 2;
+    waitpid(child, NULL, 0);
+    errno = error;
+    printf("{");
+    print_outcome(error ? -1 : 0);
+    printf(", \"real\": %u, \"effective\": %u}\n", real, effective);
+    return 0;
+}

@@ -3,13 +3,14 @@
  *   init        be the instance's first process                        init.c
  *   manifest    describe every file of the image                       manifest.c
  *   call, open, read, stat, list, namespaces, processes,
- *   mount-tmpfs, node, enter, clock, space
+ *   mount-tmpfs, node, enter, clock, space, gain-user
  *               ask the kernel that serves this instance               ask.c
  *   hold, greet, shared-memory
  *               be, and look for, a process of the host                neighbour.c
  *   resident    which pages of a file are in memory                    pages.c
  *   closed      batch where nothing is allowed                         closed.c
- *   broken-out  batch where a rootless container's way out leads       broken_out.c
+ *   broken-out, as-user
+ *               batch where a rootless container's way out leads       broken_out.c
  *   surface     which system calls get past the filter                 surface.c
  *   serve       run commands for the host, over a port                 serve.c
  *   interact    run the application with what the host types           interact.c
@@ -109,7 +110,7 @@ static const struct {
     {"release-agent", open_release_agent},
     {"enter", enter_namespace}, {"clock", read_clock},        {"space", file_system_space},
     {"hold", hold},            {"greet", greet},             {"shared-memory", read_shared_memory},
-    {"resident", resident_pages}, {"closed", closed},        {"broken-out", broken_out},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
+    {"resident", resident_pages}, {"closed", closed},        {"broken-out", broken_out}, {"as-user", as_user}, {"gain-user", gain_user},        {"compute", compute},         {"allocate", allocate},     {"files", open_many},
     {"fork", fork_many},       {"spin", spin},               {"disturb", disturb},
     {"crossings", crossings},  {"renew", renew},          {"begin", begin},             {"guest", guest},
     {"wire", wire},            {"version", version},

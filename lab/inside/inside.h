@@ -17,10 +17,10 @@ verb print_surface;                                                  /* surface.
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
 verb list_namespaces, find_processes, mount_tmpfs, open_node;        /* ask.c */
 verb open_release_agent, enter_namespace, read_clock;                /* ask.c */
-verb file_system_space;                                              /* ask.c */
+verb file_system_space, gain_user;                                   /* ask.c */
 verb hold, greet, read_shared_memory;                                /* neighbour.c */
 verb closed;                                                         /* closed.c */
-verb broken_out;                                                     /* broken_out.c */
+verb broken_out, as_user;                                            /* broken_out.c */
 verb resident_pages;                                                 /* pages.c */
 verb serve, interact;                                                /* serve.c, interact.c */
 verb pack, unpack;                                                   /* pack.c, unpack.c */

@@ -10,17 +10,32 @@ What root reaches is the positive control of what the user is refused, ``inside 
 
 from __future__ import annotations
 
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 from lab.errors import LabError
 from lab.host.command import run
 from lab.host.identity import privilege
 from lab.inside import build
-from lab.isolation.base import Answer, Context, Expected, Found, Group, Inconclusive, Privilege, Probe, expect
+from lab.isolation.base import (
+    BOOT_ID,
+    Answer,
+    Context,
+    Expected,
+    Found,
+    Group,
+    Inconclusive,
+    Privilege,
+    Probe,
+    Reply,
+    expect,
+    on_whose_kernel,
+)
 from lab.isolation.battery import (
     Places,
     Prefetched,
@@ -92,6 +107,69 @@ class MountThere(Privilege):
     because = "Docker's 14 capabilities lack CAP_SYS_ADMIN, and the filter refuses mount(2)"
 
 
+class DiskNode(Privilege):
+    """The node of the host's disk in /dev, opened read-only; nothing is read."""
+
+    id = "node-of-a-disk"
+    question = "Can it open the host's disk where it is, in /dev?"
+    group = Group.DEVICES
+    pages = ("sd(4)", "path_resolution(7)")
+    line = "open /dev/"
+    allowed = frozenset({""})
+    because = "its /dev has no such node, and the device cgroup would refuse it"
+
+    def lines(self, context: Context) -> Sequence[str]:
+        if context.disk is None or not (name := _device_name(*context.disk)):
+            raise Inconclusive("the host has no disk with a node")
+        return (f"{self.line}{name} read", BOOT_ID)
+
+
+class SetUserId(Privilege):
+    """Executes a set-user-ID program of root's, for its help, and looks as whom that ran. An ordinary user in no
+    namespace, the positive control here, gains root by it.
+    """
+
+    id = "set-user-id"
+    question = "Does a set-user-ID program of root's run as root for it?"
+    pages = ("execve(2)", "user_namespaces(7)")
+    line = "gain-user"
+    because = "it has a root directory of its own, and no_new_privs"
+    places = ("/usr/bin/su", "/bin/su", "/usr/bin/mount", "/bin/mount", "/usr/bin/passwd")
+
+    def lines(self, context: Context) -> Sequence[str]:
+        programs = [place for place in self.places if _changes_to_root(Path(place))]
+        if not programs:
+            raise Inconclusive("the host has no set-user-ID program that is known to do no harm")
+        return (f"{self.line} {programs[0]}", "read /proc/self/uid_map 100", BOOT_ID)
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        error, ran = str(seen[0]["name"]), int(seen[0].get("effective", -1))
+        asked = self.lines(context)[0]
+        if error:
+            return Found(answer=Answer.NO, evidence=f"{asked}: {error}")
+        first, outside, count = map(int, str(seen[1]["text"]).split()[:3])
+        whom = outside + ran - first if first <= ran < first + count else -1
+        evidence = f"{asked}: ran as user {whom if whom >= 0 else 'unknown'} of the host"
+        return Found(answer=on_whose_kernel(seen[-1], host[-1]) if whom == 0 else Answer.NO, evidence=evidence)
+
+
+def _changes_to_root(program: Path) -> bool:
+    with suppress(OSError):
+        about = program.stat()
+        return bool(about.st_mode & stat.S_ISUID) and about.st_uid == 0
+    return False
+
+
+def _device_name(major: int, minor: int) -> str:
+    """Of that block device below /dev, "" where there is no such node (sysfs(5))."""
+    with suppress(OSError):
+        for line in Path(f"/sys/dev/block/{major}:{minor}/uevent").read_text().splitlines():
+            key, _, name = line.partition("=")
+            if key == "DEVNAME" and Path("/dev", name).is_block_device():
+                return name
+    return ""
+
+
 def _capable(name: str) -> Expected:
     return expect(Answer.NO, because=f"{name} counts in its own user namespace alone")
 
@@ -113,6 +191,9 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "trace-host-process": ROOTS_PROCESS,
         "join-namespace": ROOTS_PROCESS,
         "shared-memory": expect(Answer.NO, because="the segment is root's, and closed to others"),
+        SetUserId.id: expect(
+            Answer.NO, because="its user namespace knows no root: the kernel ignores the bit of root's programs there"
+        ),
         "host-processes": expect(
             Answer.YES, Answer.NO, because="/proc shows everybody's processes, unless it is mounted with hidepid"
         ),
@@ -146,6 +227,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         ),
     },
     "devices": {
+        DiskNode.id: ROOTS_FILE,
         "block-device": NO_NODE,
         "physical-memory": NO_NODE,
         "kernel-messages": NO_NODE,
@@ -169,10 +251,14 @@ class Question:
     rootless: Expected
 
 
+OWN = (RootsSecrets(), RootsFiles(), SetUserId(), KillOfTheUser(), MountThere(), DiskNode())
+"""What is asked here alone."""
+
+
 @cache
 def questions() -> tuple[Question, ...]:
     """All of them, in the order of the table."""
-    known = {probe.id: probe for probe in (*probes(), RootsSecrets(), RootsFiles(), KillOfTheUser(), MountThere())}
+    known = {probe.id: probe for probe in (*probes(), *OWN)}
     return tuple(
         Question(probe=known[name], heading=heading, rootless=expected)
         for heading, rows in EXPECTED.items()
@@ -194,12 +280,19 @@ def ask_broken_out() -> Iterator[Observation]:
             closed=Prefetched(in_closed_place, lines), limited=on_host,
         )  # fmt: skip
         for question in questions():
-            yield _observation(question, *_ask(question.probe, places, context))
+            gains = isinstance(question.probe, SetUserId)  # root has nothing to gain
+            asked = replace(places, host=as_user) if gains else places
+            yield _observation(question, *_ask(question.probe, asked, context))
 
 
 def broken_out(lines: bytes, timeout_seconds: float) -> Completed:
     """Run ``inside broken-out``, as a user that nobody else is."""
     return run([build.program(), "broken-out", str(privilege.NOBODYS)], stdin=lines, timeout_seconds=timeout_seconds)
+
+
+def as_user(lines: bytes, timeout_seconds: float) -> Completed:
+    """The same in no namespace of its own."""
+    return run([build.program(), "as-user", str(privilege.NOBODYS)], stdin=lines, timeout_seconds=timeout_seconds)
 
 
 @contextmanager

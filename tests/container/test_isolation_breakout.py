@@ -38,7 +38,7 @@ def test_the_command_tells_what_root_reaches_and_a_user_does_not() -> None:
     command = [sys.executable, "-m", "lab.cli.main", "isolation", "breakout", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
     told = {each["probe"]: each for each in json.loads(done.stdout)}
-    assert {key for key, each in told.items() if each["answer"] == "no"} >= HELD_BACK
+    assert {key for key, each in told.items() if each["answer"] == "no"} >= {*HELD_BACK, "set-user-id"}
     assert {key for key, each in told.items() if each["answer"] == "yes"} >= REACHED
     assert {told[key]["root"]["answer"] for key in HELD_BACK | REACHED} == {"yes"}
     assert not [key for key, each in told.items() if each["as_expected"] is False]
@@ -57,6 +57,18 @@ def test_what_root_is_refused_too_can_t_be_told(monkeypatch: pytest.MonkeyPatch)
     found = asked()
     assert {found[key].text for key in HELD_BACK} == {"inconclusive"}
     assert {found[key].detail["root"]["answer"] for key in HELD_BACK} == {"inconclusive"}
+
+
+def test_a_program_that_changes_no_user_can_t_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control is the user in no namespace, who has to gain root by it; and what has gained it is a surprise."""
+    with monkeypatch.context() as patch:
+        patch.setattr(breakout, "as_user", breakout.broken_out)
+        assert asked()["set-user-id"].text == "inconclusive"
+    with monkeypatch.context() as patch:
+        patch.setattr(breakout, "broken_out", breakout.as_user)
+        assert asked()["set-user-id"].detail["as_expected"] is False
+    monkeypatch.setattr(breakout.SetUserId, "places", ("/usr/bin/env",))
+    assert asked()["set-user-id"].text == "inconclusive"
 
 
 def test_what_a_closed_place_allows_can_t_be_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,9 @@ from synthetic import write_run
 from lab.analysis import Kind, Loaded, load
 from lab.analysis.noise import noisy_blocks
 from lab.host.survey import quiet
+from lab.results.observation import Observation
 from lab.results.record import Sample
+from lab.studies.compare.measure import sentinel
 
 STAT = "cpu  1000 200 300 4000 500 60 40 900 70 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
 
@@ -132,3 +134,14 @@ def test_a_resumed_blocks_slowest_computation_counts(tmp_path: Path) -> None:
         folder.append(of_host("host.compute", 4, 0.5))
     assert noisy_blocks(loaded.frame, 1.5) == ()
     assert noisy_blocks(load(folder.path).frame, 1.5) == (4,)
+
+
+@pytest.mark.parametrize(("isolation", "is_root", "times"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+def test_what_who_breaks_out_reaches_is_asked_once_and_by_root(
+    monkeypatch: pytest.MonkeyPatch, isolation: bool, is_root: bool, times: int
+) -> None:
+    seen = Observation(quantity="breakout.it", value=None, unit="answer", text="no")
+    monkeypatch.setattr(sentinel, "is_system_wide", lambda: is_root)
+    monkeypatch.setattr(sentinel, "ask_broken_out", lambda: iter([seen]))
+    watching = sentinel.Sentinel(isolation=isolation)
+    assert [one for _ in range(2) for one in watching.look() if one.quantity == "breakout.it"] == [seen] * times
