@@ -19,13 +19,15 @@ from usable import unchanged_host
 
 from lab.backends.docker import Docker
 from lab.backends.engine import dockerd
-from lab.backends.engine.engine import NAME
+from lab.backends.engine import engine as engine_module
+from lab.backends.engine.engine import NAME, Engine
 from lab.backends.engine.instance import DockerInstance
 from lab.backends.site import Site
 from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError, ParityError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
+from lab.host.survey.virtualisation import EMULATED_PATIENCE, Ground, Platform
 from lab.images.store import Image
 from lab.isolation import battery
 from lab.isolation.registry import probes
@@ -186,6 +188,28 @@ def test_a_killed_lab_leaves_nothing_of_the_engine(image: Image, tmp_path: Path)
         assert {"dockerd", "containerd"} <= names_in(group_of(session, NAME))
 
     check_a_killed_lab_leaves_nothing(DOCKER, tmp_path / "logs", look)
+
+
+@pytest.mark.parametrize(("ground", "tries"), [(Ground.HARDWARE, 1), (Ground.EMULATED, EMULATED_PATIENCE)])
+def test_a_daemon_that_gives_its_containerd_up_is_started_again_on_an_emulated_host(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, tries: int
+) -> None:
+    """It ends by itself then, as often as it likes; nothing is left of any of them."""
+    tried = []
+
+    def give_up(folder: Path, **_: object) -> subprocess.Popen[bytes]:
+        (folder / "run").mkdir()
+        (folder / "log").write_text(f"failed to start containerd: {dockerd.GAVE_UP}\n")
+        tried.append(folder)
+        return subprocess.Popen(["false"])
+
+    monkeypatch.setattr(dockerd, "start_in", give_up)
+    monkeypatch.setattr(engine_module, "platform", lambda: Platform(ground=ground, by="none"))
+    before = snapshot()
+    with Site.open() as own, pytest.raises(LabError, match=dockerd.GAVE_UP):
+        Engine.start(own)
+    assert len(tried) == tries
+    assert_unchanged(before)
 
 
 @pytest.mark.nightly

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 from collections.abc import Iterable, Sequence
@@ -33,6 +32,7 @@ from lab.errors import LabError, LaunchError
 from lab.host import procstat
 from lab.host.clock import Listener, Timeline, now
 from lab.host.execution import terminals
+from lab.host.survey.patience import Deadline
 from lab.images.tree import Tree
 from lab.inside import build
 from lab.instance import INSIDE
@@ -234,9 +234,9 @@ def _listed(words: Iterable[str]) -> bytes:
 
 def _heard(source: int, bwrap: Container) -> bytes:
     """The next that is written to that pipe, b"" when nobody will write to it any more, or bwrap has ended."""
-    ready, _, _ = select.select([source, bwrap.pidfd], [], [], TIMEOUT_SECONDS)
-    if not ready:
-        raise LaunchError(f"bwrap did not start {bwrap.name} within {TIMEOUT_SECONDS:g} s", exit_code=FAILED)
+    deadline = Deadline(TIMEOUT_SECONDS)
+    if not deadline.ready([source, bwrap.pidfd]):
+        raise LaunchError(f"bwrap did not start {bwrap.name} within {deadline.seconds:g} s", exit_code=FAILED)
     os.set_blocking(source, False)
     with suppress(BlockingIOError):
         return os.read(source, 1 << 12)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lab.errors import LabError
 from lab.host.session import engines
+from lab.host.survey.patience import Deadline
+from lab.host.survey.virtualisation import platform
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -41,9 +43,10 @@ class Refused(LabError):
 class Client:
     """The API of one Engine. Thread-safe, each call with a connection of its own if need be."""
 
-    def __init__(self, host: str, api: APIClient) -> None:
+    def __init__(self, host: str, api: APIClient, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._host = host
         self._api = api
+        self._timeout_seconds = timeout_seconds  # for each call
 
     @classmethod
     def connect(cls, path: Path) -> Client:
@@ -59,7 +62,8 @@ class Client:
 
         with _refusals():
             engines.connected(host).close()  # whose socket it is
-            return cls(host, APIClient(base_url=host, version="auto", timeout=int(TIMEOUT_SECONDS)))
+            seconds = platform().patience * TIMEOUT_SECONDS  # before any clock runs: a call can't be given more later
+            return cls(host, APIClient(base_url=host, version="auto", timeout=int(seconds)), seconds)
 
     def version(self) -> dict[str, Any]:
         """Of the Engine and its parts."""
@@ -181,7 +185,7 @@ class Client:
         except OSError as error:
             raise Refused(f"the Docker Engine does not answer: {error}") from error
         try:
-            connection.settimeout(TIMEOUT_SECONDS)
+            connection.settimeout(self._timeout_seconds)
             head = f"POST /v{self._api.api_version}{where} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\n"
             head += f"Upgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)
@@ -288,16 +292,16 @@ def _refusal(body: bytes, status: int) -> Refused:
 def until_it_answers(path: Path, ended: Any, log: Path) -> Client:
     """A client of the Engine behind ``path``, as soon as that answers. ``ended`` says whether its process has.
 
-    Raises LabError with its last words when it ends, or takes more than a minute.
+    Raises LabError with its last words when it ends, or takes more than a minute, and more yet on an emulated host.
     """
-    deadline = time.monotonic() + START_SECONDS
+    deadline = Deadline(START_SECONDS)
     while True:
         if path.exists():
             try:
                 return Client.connect(path)
             except Refused:
                 pass
-        if ended() or time.monotonic() > deadline:
+        if ended() or not deadline.left():
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise LabError(f"a Docker Engine does not start here: {' '.join(last)}", hint="lab doctor")
         time.sleep(0.02)

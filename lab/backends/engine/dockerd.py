@@ -60,6 +60,17 @@ is in a container, where it may not (github.com/containerd/containerd, pkg/appar
 """
 
 
+GAVE_UP = "timeout waiting for containerd to start"
+
+
+def was_too_slow(folder: Path) -> bool:
+    """Whether the daemon, which has ended, gave its containerd up: it waits fifteen seconds for that, not longer on a
+    slow host (github.com/moby/moby, libcontainerd/supervisor).
+    """
+    log = folder / "log"
+    return log.exists() and GAVE_UP in log.read_text(errors="replace")
+
+
 def lacking() -> str:
     """The name of a program that this needs and the host has not got; empty if there is none."""
     return next((name for name in PROGRAMS if shutil.which(name, path=PATH) is None), "")

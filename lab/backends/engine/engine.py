@@ -10,6 +10,7 @@ the first process of its PID namespace is killed, nothing of them runs any more.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused, make_room
 from lab.host.session.ledger import Resource, ResourceKind
+from lab.host.survey.virtualisation import platform
 from lab.model import Limits
 from lab.network.network import ANOTHERS, BRIDGE
 from lab.runtime.cgroup.instances import limited
@@ -42,6 +44,10 @@ NAME = "docker-engine"
 
 PARTS = ("dockerd", "containerd", "containerd-shim")
 """How the names of its programs begin, of which the kernel keeps fifteen letters (proc_pid_comm(5))."""
+
+
+class _TooSlow(LabError):
+    """The daemon gave its containerd up, which a slow host would have started in the end."""
 
 
 class Engine:
@@ -65,12 +71,24 @@ class Engine:
 
     @classmethod
     def start(cls, site: SharedParts) -> Engine:
-        """Start one, and wait until it answers. Nothing is left of it when that fails. Raises LabError."""
+        """Start one, and wait until it answers: again, on an emulated host, where dockerd gives its containerd up too
+        soon. Nothing is left of it when that fails. Raises LabError.
+        """
         session, folder = site.session, site.scratch / NAME
         group = group_of(session.id, NAME)
         session.record(Resource(kind=ResourceKind.OTHER_CGROUP, name=group_of(session.id)))
         session.record(Resource(kind=ResourceKind.CGROUP, name=group))  # removed first: else it goes on writing
         make_room(f"{group_of(session.id)}/any")
+        for tried in itertools.count(1):
+            try:
+                return cls._started(site, folder, group)
+            except _TooSlow as error:
+                if tried >= platform().patience:
+                    raise LabError(error.message, hint=error.hint) from error
+        raise AssertionError("some try is the last")
+
+    @classmethod
+    def _started(cls, site: SharedParts, folder: Path, group: str) -> Engine:
         network = site.network
         with ExitStack() as undo:
             cgroup = limited(group, Limits())
@@ -80,14 +98,19 @@ class Engine:
             process = network.run_in(
                 lambda: dockerd.start_in(
                     folder,
-                    cgroup_parent=f"/{group_of(session.id)}",
+                    cgroup_parent=f"/{group_of(site.session.id)}",
                     entrances=[directory / "cgroup.procs" for directory in cgroup.directories],
                     runtimes={"lab-oci": str(EXECUTABLE)},
                     settings=_settings(),
                 )
             )
             undo.callback(_end, process, cgroup)
-            client = until_it_answers(folder / "socket", lambda: process.poll() is not None, folder / "log")
+            try:
+                client = until_it_answers(folder / "socket", lambda: process.poll() is not None, folder / "log")
+            except LabError as error:
+                if process.poll() is not None and dockerd.was_too_slow(folder):
+                    raise _TooSlow(error.message, hint=error.hint) from error
+                raise
             undo.pop_all()
         return cls(site, folder, client, process)
 

@@ -14,6 +14,7 @@ from lab.backends.engine.client import Refused
 from lab.backends.engine.engine import host_pid
 from lab.errors import LabError, LaunchError
 from lab.host.execution.contract import Execution
+from lab.host.survey.patience import Deadline
 from lab.model import TerminalSize
 
 if TYPE_CHECKING:
@@ -106,15 +107,15 @@ class DockerExecution(Execution):
 
 def _executed(client: Client, identity: str, stream: Stream, program: str) -> int:
     """Its pid as the Engine has it, as soon as the Engine has it; 0 if it has ended by then."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = Deadline(START_SECONDS)
     while True:
         found = client.inspect_execution(identity)
         if found.get("Pid"):
             return int(found["Pid"])
         if not found["Running"] and found["ExitCode"] is not None:
             break
-        if time.monotonic() > deadline:
-            raise LaunchError(f"docker exec of {program} did not start within {START_SECONDS:g} s", exit_code=125)
+        if not deadline.left():
+            raise LaunchError(f"docker exec of {program} did not start within {deadline.seconds:g} s", exit_code=125)
         time.sleep(STEP_SECONDS)
     code = int(found["ExitCode"])
     if code in (NOT_FOUND, NOT_EXECUTABLE):

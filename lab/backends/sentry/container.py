@@ -11,7 +11,6 @@ Source: runsc help run, exec, kill; gvisor.dev, Architecture Guide.
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 import socket
@@ -29,6 +28,7 @@ from lab.errors import LabError, LaunchError
 from lab.host import syscalls
 from lab.host.clock import now
 from lab.host.execution import terminals
+from lab.host.survey.patience import Deadline
 from lab.instance import INSIDE
 from lab.model import Phase, TerminalSize
 from lab.record import replace
@@ -171,9 +171,10 @@ class _Command(Child):
 
 def _answer(status: int, process: int, what: str) -> str:
     """What lab's helper reports, `EXECUTED` or an errno, "" when the process of that pidfd has ended without one."""
-    ready, _, _ = select.select([status, process], [], [], TIMEOUT_SECONDS)
+    deadline = Deadline(TIMEOUT_SECONDS)
+    ready = deadline.ready([status, process])
     if not ready:
-        raise LaunchError(f"{what} did not start within {TIMEOUT_SECONDS:g} s")
+        raise LaunchError(f"{what} did not start within {deadline.seconds:g} s")
     return os.read(status, 64).decode() if status in ready else ""
 
 

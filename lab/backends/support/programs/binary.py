@@ -25,6 +25,7 @@ from pathlib import Path
 from lab.errors import LabError, UsageError
 from lab.host.command import SYSTEM_FOLDERS
 from lab.host.survey.facts import find_version
+from lab.host.survey.patience import Deadline
 
 BINARY = "binary"
 """The knob whose levels are programs."""
@@ -210,10 +211,10 @@ def _output(path: Path, word: str) -> tuple[int, str]:
             )  # fmt: skip
         except OSError as error:
             raise LabError(f"it can't be executed: {os.strerror(error.errno or 0)}") from error
+        deadline = Deadline(ASKED_SECONDS)
         try:
-            code = asked.wait(ASKED_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise LabError(f"it did not answer {word} within {ASKED_SECONDS:g} s") from None
+            if (code := deadline.ended(asked)) is None:
+                raise LabError(f"it did not answer {word} within {deadline.seconds:g} s")
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(asked.pid, signal.SIGKILL)

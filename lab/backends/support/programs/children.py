@@ -17,6 +17,7 @@ from typing import Protocol
 from lab.errors import LabError, LaunchError
 from lab.host import procstat, syscalls
 from lab.host.clock import now
+from lab.host.survey.patience import Deadline
 from lab.model import Completed
 from lab.runtime.launcher.descriptors import memory_file, pipe
 from lab.runtime.launcher.handle import collect
@@ -83,12 +84,12 @@ def spawn(words: Sequence[str], descriptors: Sequence[int], *, environment: Mapp
 
 
 def wait_child(pid: int, timeout_seconds: float, what: str) -> int:
-    """A child's exit code. When the time runs out, it is killed with all that it has started in its session, and
-    LaunchError says so of ``what``.
+    """A child's exit code. When the time runs out, of which an emulated host gets more, it is killed with all that it
+    has started in its session, and LaunchError says so of ``what``.
     """
-    descriptor = os.pidfd_open(pid)
+    descriptor, deadline = os.pidfd_open(pid), Deadline(timeout_seconds)
     try:
-        ready, _, _ = select.select([descriptor], [], [], timeout_seconds)
+        ready = deadline.ready([descriptor])
         if not ready:
             os.killpg(pid, signal.SIGKILL)  # its own group: see `spawn`
             select.select([descriptor], [], [], KILL_SECONDS)
@@ -97,7 +98,7 @@ def wait_child(pid: int, timeout_seconds: float, what: str) -> int:
         os.close(descriptor)
     if not ready or code is None:
         _reap_group(pid)
-        raise LaunchError(f"{what} did not end within {timeout_seconds:g} s", exit_code=RUNTIME_FAILED)
+        raise LaunchError(f"{what} did not end within {deadline.seconds:g} s", exit_code=RUNTIME_FAILED)
     return code
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import ClassVar, Generic, TypeVar
 from lab.backends.support.base import SiteBackend
 from lab.backends.support.programs.binary import BINARY, Binary, locate
 from lab.errors import LabError, UsageError
+from lab.host.survey.patience import Deadline
 from lab.images.debian import fetching
 from lab.images.debian.fetching import Unpacked
 from lab.instance import NO_KNOBS
@@ -140,16 +142,21 @@ def fetched_at(path: Path) -> float:
 
 def asked(*words: str | Path) -> str:
     """What a strange program prints when it is called like that, in an empty environment; "" where it fails, or takes
-    longer than `ASKED_SECONDS`.
+    longer than `ASKED_SECONDS`, of which an emulated host gives it more.
     """
-    try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASKED_SECONDS, check=False, cwd="/",
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+    deadline, environment = Deadline(ASKED_SECONDS), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+    with tempfile.TemporaryFile() as output:
+        try:
+            asked_one = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, cwd="/", env=environment
+            )
+        except OSError:
+            return ""
+        with asked_one:
+            code = deadline.ended(asked_one)
+            asked_one.kill()
+        output.seek(0)
+        return output.read().decode("utf-8", "replace") if code == 0 else ""
 
 
 class Fetched(SiteBackend):

@@ -18,7 +18,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -39,6 +38,7 @@ from lab.host.cgroup.systemd import Scope
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
 from lab.host.identity import privilege
+from lab.host.survey.patience import Deadline
 from lab.instance import INSIDE, Survivor
 from lab.model import Completed, Phase, Process, TerminalSize
 from lab.record import replace
@@ -255,10 +255,10 @@ class OciContainer:
 
     def _read_status(self, status: int, starting: int) -> bytes:
         """Everything the helper says, until its end, or until ``start`` has failed without reaching it."""
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = Deadline(TIMEOUT_SECONDS)
         text, watched = b"", [status, starting]
         while True:
-            ready, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
+            ready = deadline.ready(watched)
             if status in ready:
                 part = os.read(status, 64)
                 if not part:
@@ -270,7 +270,7 @@ class OciContainer:
                 if self._errors() or (ended and ended.si_status != 0):
                     return text
             else:
-                raise LaunchError(f"container {self.name} did not start within {TIMEOUT_SECONDS:g} s")
+                raise LaunchError(f"container {self.name} did not start within {deadline.seconds:g} s")
 
     def _not_executed(self, program: str, number: int) -> LaunchError:
         return LaunchError(
