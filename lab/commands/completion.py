@@ -104,10 +104,9 @@ def complete_scenario(incomplete: str) -> list[str]:
     """Names of the scenarios that come with lab."""
     from pathlib import Path
 
-    import lab
+    from lab.host.installed import shipped
 
-    shipped = Path(lab.__file__).resolve().parent.parent / "scenarios"
-    return _offer((file.parent.name for file in shipped.glob("*/Dockerfile")), incomplete)
+    return _offer((file.parent.name for file in Path(shipped("scenarios")).glob("*/Dockerfile")), incomplete)
 
 
 def complete_lesson(incomplete: str) -> list[str]:

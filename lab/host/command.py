@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import CommandError
+from lab.host.installed import BOOTSTRAP
 from lab.model import Completed
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def run(
             pass_fds=tuple(pass_fds), start_new_session=True,
         )  # fmt: skip
     except FileNotFoundError as error:
-        raise CommandError(f"{words[0]} is not installed", hint=hint or "./bootstrap lab doctor") from error
+        raise CommandError(f"{words[0]} is not installed", hint=hint or f"{BOOTSTRAP}lab doctor") from error
     _running.add(process)
     with process:
         try:

@@ -8,6 +8,7 @@ from itertools import count
 from textwrap import wrap
 
 from lab.analysis.quantities import format_value
+from lab.host.installed import BOOTSTRAP
 from lab.host.units import format_bytes
 from lab.results.compatibility import Cell, Matrix, Outcome
 
@@ -99,7 +100,7 @@ def markdown(matrix: Matrix) -> str:
             "Each cell was made by running it: one copy was started, asked until it was ready, checked, and stopped. "
             "Written by",
             "",
-            f"    sudo ./bootstrap {shlex.join(matrix.command_line)}",
+            f"    sudo {BOOTSTRAP}{shlex.join(matrix.command_line)}",
             "",
             *wrap(
                 f"on {matrix.started[:10]}, with lab {matrix.versions.get('lab', '')}, on this host: {host(matrix)}.",

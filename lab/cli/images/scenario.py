@@ -12,6 +12,7 @@ from lab.cli.images.matrix import matrix
 from lab.commands.completion import complete_scenario
 from lab.commands.output import JsonTo, write_json
 from lab.errors import ScenarioError, UsageError
+from lab.host.installed import BOOTSTRAP
 
 if TYPE_CHECKING:
     from lab.model import Scenario
@@ -81,7 +82,7 @@ PAGE = """\
 # {title}
 
 ```console
-$ sudo ./bootstrap lab compare {where}
+$ sudo {bootstrap}lab compare {where}
 ```
 
 ## What it teaches
@@ -151,7 +152,7 @@ def new(
         "Dockerfile": DOCKERFILE,
         "app.py": APPLICATION,
         "scenario.toml": SETTINGS.format(title=title),
-        "README.md": PAGE.format(title=title, where=where),
+        "README.md": PAGE.format(title=title, where=where, bootstrap=BOOTSTRAP),
     }
     folder.mkdir(parents=True)
     for name, text in files.items():

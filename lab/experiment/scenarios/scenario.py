@@ -35,9 +35,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lab
 from lab.errors import ScenarioError, UsageError
 from lab.experiment.scenarios import work
+from lab.host.installed import shipped
 from lab.host.units import parse_bytes, parse_cpus
 from lab.model import (
     DoneReadiness,
@@ -52,7 +52,7 @@ from lab.model import (
     TcpReadiness,
 )
 
-SHIPPED = Path(lab.__file__).resolve().parent.parent / "scenarios"
+SHIPPED = Path(shipped("scenarios"))
 
 NOWHERE = Path("/nonexistent")  # what has no folder
 KINDS = ("http", "tcp", "log", "send", "started", "done")

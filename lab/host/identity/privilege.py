@@ -14,9 +14,10 @@ from enum import StrEnum
 
 from lab.errors import LabError
 from lab.host.identity import ownspace
+from lab.host.installed import BOOTSTRAP
 from lab.model import Check
 
-AS_ROOT = "sudo ./bootstrap lab {}"
+AS_ROOT = f"sudo {BOOTSTRAP}lab {{}}"
 GIVE_IDS = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER, a range that is nobody's yet"
 CONFINED = "inside a container it needs to be a privileged one"
 

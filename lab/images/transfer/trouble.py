@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from lab.host.installed import BOOTSTRAP
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
@@ -40,7 +42,7 @@ _PATTERNS = (
             re.IGNORECASE,
         ),
         "check http_proxy, https_proxy and no_proxy; sudo takes them away: "
-        "sudo --preserve-env=http_proxy,https_proxy,no_proxy ./bootstrap …",
+        f"sudo --preserve-env=http_proxy,https_proxy,no_proxy {BOOTSTRAP}…",
     ),
     (
         "the disk is full",
@@ -55,7 +57,7 @@ _PATTERNS = (
             re.IGNORECASE,
         ),
         "check the network; behind a proxy export http_proxy and https_proxy, which sudo takes away: "
-        "sudo --preserve-env=http_proxy,https_proxy ./bootstrap …",
+        f"sudo --preserve-env=http_proxy,https_proxy {BOOTSTRAP}…",
     ),
     (
         "a download was cut off",
