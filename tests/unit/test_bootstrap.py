@@ -342,6 +342,11 @@ def test_conditions_select_one_python_per_system(system: str) -> None:
     least = packages("", "measure")
     assert {"qemu-system-x86", "runc", "mmdebstrap"} <= {*least} < {*names}
     assert not {"chromium", "buildah", "fio"} & {*least}
+    made, called = ({*packages("", extra)} for extra in ("build", "depends"))
+    assert called < made < {*least}
+    assert "qemu-system-x86" in called
+    assert "libvirt-dev" in made - called
+    assert "runc" in {*least} - made
 
 
 def test_every_system_package_says_why() -> None:
@@ -349,7 +354,7 @@ def test_every_system_package_says_why() -> None:
     assert [line for line in lines if line.startswith("qemu-system")]
     for line in lines:
         assert not line or re.fullmatch(
-            r"#.*|[a-z0-9.+-]+( \[(!?[a-z]+-[0-9.]+|[a-z]+)( required| tests)?\])? +# \S.*", line
+            r"#.*|[a-z0-9.+-]+( \[(!?[a-z]+-[0-9.]+|[a-z]+)( required| tests| build| reference)?\])? +# \S.*", line
         ), line
 
 
