@@ -136,6 +136,8 @@ class StartsReport(ArticleReport):
         )
 
     def draw(self, loaded: Loaded, directory: Path) -> tuple[Path, Path]:
+        from matplotlib.ticker import MaxNLocator
+
         frame, holds = loaded.frame, memory(loaded)
         panels, height = (3, 9.6 + 1.2 + 0.65 * len(holds)) if holds else (2, 9.6)
         ratios = [4.8, 4.8, *([0.6 + 0.65 * len(holds)] if holds else [])]
@@ -164,6 +166,7 @@ class StartsReport(ArticleReport):
             order.set_yscale("log")
             style.logarithmic(order.yaxis, "seconds")
             order.set_xlabel("round")
+            order.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             for axes in (shares, order):
                 axes.grid(True, axis="both")
             for axes in more:
