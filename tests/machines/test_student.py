@@ -1,4 +1,4 @@
-"""lab on Debian 13 by an ordinary user without sudo: limits by the user's own systemd, KVM by the group kvm.
+"""lab by an ordinary user without sudo, in both Debians: limits by the user's own systemd, KVM by the group kvm.
 
 An administrator has installed lab's packages, and put the user into that group.
 """
@@ -17,7 +17,7 @@ from .disk import APPLICATION
 from .inside import GET, shell
 from .machine import Machine
 
-pytestmark = [pytest.mark.nightly, pytest.mark.parametrize("machine", ["trixie"], indirect=True)]
+pytestmark = [pytest.mark.nightly, pytest.mark.parametrize("machine", ["trixie", "bookworm"], indirect=True)]
 
 BACKENDS = "process,container,microvm,vm"
 OUT = HOME / "out"

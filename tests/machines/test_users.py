@@ -1,0 +1,36 @@
+"""Ordinary users of both Debians: several at once, podman of one with `lab-oci`; systemd owns the groups."""
+
+from __future__ import annotations
+
+import pytest
+
+from .debian import CHECKOUT
+from .inside import shell, state
+from .machine import Machine
+
+pytestmark = [pytest.mark.nightly, pytest.mark.parametrize("machine", ["trixie", "bookworm"], indirect=True)]
+
+INSTALL = """
+. ./bootstrap
+identify_system
+apt_install podman || { apt update && apt_install podman; }
+"""
+CHOSEN = {
+    "crowd": "tests/container/test_rootless_crowd.py",
+    "oci": "tests/container/test_rootless_oci.py",
+    "podman": "tests/container/test_rootless_podman.py",
+}
+
+
+@pytest.mark.parametrize("what", CHOSEN)
+def test_ordinary_users(machine: Machine, what: str) -> None:
+    if what == "podman":
+        shell(machine, f"bash -euc '{INSTALL}'", timeout_seconds=1800)
+    before = state(machine)
+    options = ["-p", "no:cacheprovider", "-n", "0", "--timeout", "2400", "-rs", "-m", "nightly or not nightly"]
+    done = machine.run(
+        "env", "LAB_REQUIRE=container", "LAB_TEST_HOME=/var/lib/lab", ".venv/bin/pytest", *options, CHOSEN[what],
+        directory=CHECKOUT, timeout_seconds=5000,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-2000:]}"
+    assert state(machine) == before
