@@ -103,7 +103,7 @@ class Observed:
 
     @property
     def broken_out(self) -> pd.DataFrame:
-        """What who breaks out would reach on this host: `lab.isolation.breakout`, of no arm."""
+        """What an escaped process would reach on this host: `lab.isolation.breakout`, of no arm."""
         return self.every_answer[self.every_answer["arm"] == ""]
 
     @property

@@ -379,7 +379,7 @@ def _isolation(loaded: Observed) -> Iterator[Finding]:
     for row in loaded.every_answer.itertuples():
         raw: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
         if differs(raw, str(row.text)):
-            who, question = str(row.backend) or "who breaks out", detail(raw, "question") or str(row.quantity)
+            who, question = str(row.backend) or "an escaped process", detail(raw, "question") or str(row.quantity)
             why = f" ({detail(raw, 'surprise')})" if detail(raw, "surprise") else ""
             seen[f"{who} – {question} “{row.text}” instead of “{detail(raw, 'expected')}”{why}"] = None
     if seen:

@@ -63,7 +63,7 @@ def isolation(
     Starts one instance per backend, and asks each in turn; see lab isolation ls for the questions.
     Of an application that ends by itself a copy that waits is asked. Exit code 1 when an answer is not the one that
     is expected of its kind of boundary, 0 otherwise. What can't be told on this host is neither.
-    When all is asked, so is what who breaks out would reach (lab isolation breakout), where lab is root.
+    Where lab is root, it asks at last what an escaped process would reach (lab isolation breakout).
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -85,7 +85,7 @@ def isolation(
 
 @app.command("breakout")
 def breakout(as_json: JsonTo = "") -> None:
-    """Tell what is reached by who breaks out of a container.
+    """Tell what an escaped process reaches: root's, an ordinary user's.
 
     Once out of root's, once out of an ordinary user's (rootless): asked on the host itself, as root and as root of a
     user namespace, which is all that is left then. Needs root, whose answers are the controls. Exit code 1 when an
@@ -264,7 +264,7 @@ def _print_matrix(asked: Sequence[Asked], chosen: Sequence[Probe]) -> None:
 
 
 def _print_breakout() -> list[Observation]:
-    """Ask what who breaks out reaches, and show it; the answers that were not expected."""
+    """Ask what an escaped process reaches, and show it; the answers that were not expected."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -272,7 +272,11 @@ def _print_breakout() -> list[Observation]:
 
     console = _console()
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("[bold]who breaks out reaches[/bold]", "out of root's\ncontainer", "out of an ordinary\nuser's"):
+    for title in (
+        "[bold]an escaped process reaches[/bold]",
+        "out of root's\ncontainer",
+        "out of an ordinary\nuser's",
+    ):
         table.add_column(title)
     heading, answers = "", list(ask_broken_out())
     for each in answers:

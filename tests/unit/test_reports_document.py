@@ -266,5 +266,5 @@ def test_who_breaks_out_is_shown_apart_from_the_backends(tmp_path: Path, monkeyp
         (row,) = [each for each in re.split(r"<tr|\n", text) if "root's" in html.unescape(each) and "read" in each]
         assert row.count("✗ yes") == 2
         assert "its mode is wider" in row
-        assert "who breaks out – Can it read" in text
+        assert "an escaped process – Can it read" in text
     assert len(load(run.path).answers) == before

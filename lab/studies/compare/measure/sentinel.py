@@ -27,7 +27,8 @@ from lab.results.record import Status
 class Sentinel:
     """Looks at the host, and remembers the last look: what is a share of time, is one of the time since then.
 
-    With ``isolation`` the first look asks as well what who breaks out reaches, where this is root, the control of it.
+    With ``isolation`` the first look asks as well what an escaped process reaches, where this is root, the control of
+    it.
     """
 
     def __init__(self, *, isolation: bool = False) -> None:
