@@ -23,7 +23,7 @@ from lab.backends.support.resources import InstanceResources
 from lab.errors import BackendUnavailable, LabError, LaunchError, LimitError, UsageError
 from lab.host.clock import Timeline
 from lab.host.identity import privilege
-from lab.host.processor import check_machines
+from lab.host.processor import check_machines, has_machines
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Devices, Firmware
 from lab.images.image import Image, Origin
@@ -196,6 +196,8 @@ class DiskBackend(Brought):
 
     @classmethod
     def check(cls) -> list[Check]:
+        if not has_machines():
+            return [check_machines()]
         programs = ("qemu-system-x86_64", "qemu-img", "dnsmasq")
         tools = [checks.tool(tool) for tool in checks.TOOLS if tool.program in programs]
         return [privilege.check(), check_machines(), checks.cgroup(), *tools, libvirt(), tun()]

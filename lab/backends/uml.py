@@ -27,7 +27,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
 from lab.host.identity import privilege
-from lab.host.processor import check_machines
+from lab.host.processor import check_machines, has_machines
 from lab.host.survey import checks
 from lab.images.store import Image
 from lab.images.tree import Tree
@@ -81,6 +81,8 @@ class Uml(Fetched):
 
     @classmethod
     def check(cls) -> list[Check]:
+        if not has_machines():
+            return [check_machines()]
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
         return [
             privilege.check(),

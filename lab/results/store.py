@@ -335,7 +335,7 @@ def own_copy(folder: Path, root: Path) -> Path:
     """Where something may be written about the run in ``folder``: there, or for the one that is installed with lab
     in a copy below ``root``.
     """
-    if folder.name != SAMPLE or folder not in _installed():
+    if folder.name != SAMPLE or folder not in _installed() or folder == (root / SAMPLE).resolve():
         return folder
     try:
         return Path(shutil.copytree(folder, root / SAMPLE))
@@ -345,9 +345,10 @@ def own_copy(folder: Path, root: Path) -> Path:
 
 def _installed() -> list[Path]:
     """Where pip may have put the sample (pyproject.toml, data-files): beside the interpreter's own files, or the
-    user's.
+    user's; or where it lies in the checkout that lab is executed from.
     """
-    return [Path(prefix, "share", "lab", "results", SAMPLE) for prefix in (sys.prefix, site.getuserbase())]
+    beside = [Path(prefix, "share", "lab", "results", SAMPLE) for prefix in (sys.prefix, site.getuserbase())]
+    return [*beside, Path(__file__).resolve().parents[2] / "results" / SAMPLE]
 
 
 def _started(path: Path) -> str:

@@ -16,7 +16,7 @@ from lab.errors import ResultsError
 from lab.model import Accelerator
 from lab.results.codec import decode_run, decode_sample, encode_run, encode_sample
 from lab.results.record import SCHEMA, Arm, Run, Sample, Status
-from lab.results.store import RunFolder, locate
+from lab.results.store import SAMPLE, RunFolder, locate, own_copy
 
 ARM = Arm(
     label="vm", backend="vm", title="vm", mechanism="m", order=40, accelerator=Accelerator.TCG, kernel="6.1",
@@ -194,3 +194,13 @@ def test_samples_survive_their_text_form(
 ) -> None:
     one = sample(value=value, text=text, status=status, detail=detail)
     assert decode_sample(encode_sample(one).encode("utf-8", "surrogatepass")) == one
+
+
+def test_the_checkouts_sample_is_found_everywhere_and_written_about_elsewhere(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "results" / SAMPLE
+    found = locate(SAMPLE, tmp_path)
+    assert found == shipped
+    assert own_copy(found, tmp_path) == tmp_path / SAMPLE
+    assert (tmp_path / SAMPLE / "run.json").read_bytes() == (shipped / "run.json").read_bytes()
+    assert locate(SAMPLE, tmp_path) == tmp_path / SAMPLE, "the copy is the nearer one from now on"
+    assert own_copy(shipped, shipped.parent) == shipped, "in the checkout itself there is no other"

@@ -12,6 +12,7 @@ from lab.host.survey.virtualisation import Ground
 CLOCKS = "sys/devices/system/clocksource/clocksource0/available_clocksource"
 PROCESSOR = "proc/cpuinfo"
 MAKER = "sys/class/dmi/id/sys_vendor"
+TREE = "proc/device-tree/compatible"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,8 @@ MAKER = "sys/class/dmi/id/sys_vendor"
         ({PROCESSOR: "flags : fpu hypervisor", CLOCKS: "kvm-clock tsc", MAKER: "QEMU"}, Ground.VIRTUAL, "kvm"),
         ({PROCESSOR: "flags : fpu hypervisor", CLOCKS: "tsc hpet", MAKER: "QEMU"}, Ground.EMULATED, "qemu"),
         ({PROCESSOR: "model name : QEMU TCG CPU version 2.5+", CLOCKS: "tsc"}, Ground.EMULATED, "qemu"),
+        ({PROCESSOR: "CPU implementer : 0x41", TREE: "linux,dummy-virt\0"}, Ground.EMULATED, "qemu"),
+        ({PROCESSOR: "CPU implementer : 0x41", TREE: "raspberrypi,4-model-b\0"}, Ground.HARDWARE, "none"),
         ({PROCESSOR: "flags : fpu hypervisor", MAKER: "VMware, Inc."}, Ground.VIRTUAL, "vmware"),
         ({PROCESSOR: "flags : fpu hypervisor", CLOCKS: "tsc"}, Ground.VIRTUAL, "vm-other"),
     ],

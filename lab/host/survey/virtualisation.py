@@ -23,6 +23,8 @@ EMULATORS = frozenset({"qemu", "bochs"})
 NESTED = "KVM inside an emulated machine: its times say nothing"
 CLOCKS = {"kvm-clock": "kvm", "hyperv_clocksource_tsc_page": "microsoft", "xen": "xen"}
 MAKERS = {"QEMU": "qemu", "Bochs": "bochs", "VMware, Inc.": "vmware", "innotek GmbH": "oracle"}
+DUMMY = "linux,dummy-virt"
+"""QEMU's board for arm64 (hw/arm/virt.c): it counts as emulated, since nothing there tells KVM from emulation."""
 NAMES = {"kvm": "KVM", "qemu": "QEMU", "bochs": "Bochs", "vmware": "VMware", "microsoft": "Hyper-V", "xen": "Xen"} | {
     "oracle": "VirtualBox", "amazon": "Amazon Nitro", "google": "Google Compute Engine", "vm-other": "a hypervisor",
 }  # fmt: skip
@@ -93,6 +95,8 @@ def concluded(root: Path) -> str:
         if clock in clocks:
             return name
     if "QEMU TCG" in _processor(root):
+        return "qemu"
+    if DUMMY in _read(root / "proc/device-tree/compatible"):
         return "qemu"
     maker = _read(root / "sys/class/dmi/id/sys_vendor")
     if maker in MAKERS:

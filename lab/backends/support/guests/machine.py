@@ -21,7 +21,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
 from lab.host.identity import privilege
-from lab.host.processor import check_machines
+from lab.host.processor import check_machines, has_machines
 from lab.host.survey import checks
 from lab.hypervisor.kinds import Design
 from lab.images.store import Image
@@ -103,6 +103,8 @@ class MachineBackend(SiteBackend):
 
     @classmethod
     def check(cls) -> list[Check]:
+        if not has_machines():
+            return [check_machines()]
         tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
         own_ids = [checks.subordinate_ids()] if privilege.is_rootless() else []
         return [privilege.check(), check_machines(), checks.cgroup(), *own_ids, *tools, libvirt(), tun()]
