@@ -19,7 +19,6 @@ from lab.analysis.data import TWIN, Observed, detail
 from lab.analysis.inference import statistics as st
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.inference.judge import TWIN as FAMILY_OF_TWIN
-from lab.analysis.noise import HOST
 from lab.analysis.precision import in_percent, widths
 from lab.analysis.quantities import format_ratio, format_value, is_key, label, some
 from lab.analysis.readiness import called
@@ -98,7 +97,7 @@ def findings(loaded: Observed, ratios: pd.DataFrame) -> tuple[Finding, ...]:
 
 
 def _failed(loaded: Observed) -> Iterator[Finding]:
-    frame = loaded.frame[loaded.frame["metric"] != HOST]
+    frame = loaded.frame[loaded.frame["arm"] != ""]  # and not what was observed of the host itself
     bad = frame[(frame["status"] != Status.OK) & (frame["unit"] != "answer")].drop_duplicates("instance")
     if bad.empty:
         return

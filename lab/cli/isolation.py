@@ -77,8 +77,12 @@ def isolation(
         write_json([_record(one, each) for one in asked for each in one.answers], as_json)
     else:
         _print_matrix(asked, chosen)
-        if not group and not probe and is_system_wide():
-            surprises += _print_breakout()
+        if not group and not probe:
+            if is_system_wide():
+                surprises += _print_breakout()
+            else:
+                hint = remedy("isolation breakout")
+                print(f"\nwho breaks out of these is you, and reaches what is yours; {hint} asks what else")
     if surprises:
         raise typer.Exit(1)
 

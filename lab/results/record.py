@@ -44,9 +44,10 @@ class Sample:
     ``quantity`` is dotted and starts with its metric: ``boot.isolated``, ``memory.pss``, ``load.latency.p99``,
     ``isolation.boot-id``. ``unit`` is one of: seconds, bytes, requests/s, 1 (a count or ratio), answer (an isolation
     probe: the answer is in ``text``), hertz. ``arm`` is what the statistics compare: the backend's name, or
-    ``container#aa`` for the second label of an A/A pair, "" for what was observed of the host itself (the metric
-    ``host``: see `lab.studies.compare.measure.sentinel`), which is of no instance either. ``state`` is idle, loaded,
-    after-load or "". ``resolution`` is the error bar of a polled value, in ``unit``.
+    ``container#aa`` for the second label of an A/A pair, "" for what was observed of the host itself (the metrics
+    ``host``: see `lab.studies.compare.measure.sentinel`, and ``breakout``: `lab.isolation.breakout`), which is of no
+    instance either. ``state`` is idle, loaded, after-load or "". ``resolution`` is the error bar of a polled value,
+    in ``unit``.
     """
 
     metric: str

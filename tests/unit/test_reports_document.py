@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from synthetic import PROBES, keep_only, leave_pictures_empty, write_run
 
-from lab.analysis.loaded import load
+from lab.analysis import Kind, load
 from lab.errors import LabError, ResultsError, UsageError
 from lab.results.record import Sample
 from lab.results.store import RunFolder
@@ -245,21 +245,23 @@ def test_one_backend_is_compared_with_nothing(tmp_path: Path, monkeypatch: pytes
         assert "quantity, and its noise" not in text
 
 
+BROKEN_OUT = Sample(
+    metric="breakout", quantity="breakout.it", value=None, unit="answer", backend="", arm="", block=0, position=0,
+    instance="", warmup=True, text="yes",
+    detail={
+        "group": "files", "question": "Can it read <it>?", "evidence": "open it: succeeded", "expected": "no",
+        "as_expected": False, "reason": "the file is root's", "reach": "open", "surprise": "its mode is wider",
+        "root": {"answer": "yes", "reach": "open", "evidence": "open it: succeeded"},
+    },
+)  # fmt: skip
+
+
 def test_who_breaks_out_is_shown_apart_from_the_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked twice, since a run was resumed, once; what was not expected as a finding."""
     leave_pictures_empty(monkeypatch)
     run = write_run(tmp_path, blocks=1)
     before = len(load(run.path).answers)
-    detail = {
-        "group": "files", "question": "Can it read <it>?", "evidence": "open it: succeeded", "expected": "no",
-        "as_expected": False, "reason": "the file is root's", "reach": "open", "surprise": "its mode is wider",
-        "root": {"answer": "yes", "reach": "open", "evidence": "open it: succeeded"},
-    }  # fmt: skip
-    sample = Sample(
-        metric="breakout", quantity="breakout.it", value=None, unit="answer", backend="", arm="", block=0, position=0,
-        instance="", warmup=True, text="yes", detail=detail,
-    )  # fmt: skip
-    run.append(sample, sample)
+    run.append(BROKEN_OUT, BROKEN_OUT)
     write(run.path)
     for name in ("report.html", "report.md"):
         text = (run.path / name).read_text()
@@ -268,3 +270,14 @@ def test_who_breaks_out_is_shown_apart_from_the_backends(tmp_path: Path, monkeyp
         assert "its mode is wider" in row
         assert "an escaped process – Can it read" in text
     assert len(load(run.path).answers) == before
+
+
+def test_what_is_of_no_instance_is_not_counted_as_one(tmp_path: Path) -> None:
+    def failures() -> list[str]:
+        return [finding.sentence for finding in load(run.path).findings() if finding.kind is Kind.FAILED]
+
+    run = write_run(tmp_path)
+    failed = failures()
+    assert failed
+    run.append(BROKEN_OUT)
+    assert failures() == failed
