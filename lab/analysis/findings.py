@@ -311,15 +311,15 @@ def _excluded(loaded: Observed) -> Iterator[Finding]:
 
 
 def _restored(loaded: Observed) -> Iterator[Finding]:
-    frame = loaded.measured
-    sizes = frame[frame["quantity"] == "snapshot.size"].groupby("arm")["value"].median()
+    saved = loaded.measured[loaded.measured["quantity"].str.startswith("snapshot.")]
+    sizes = saved.groupby(["arm", "quantity"])["value"].median().groupby("arm").sum()
     if len(sizes):
         cases = [f"{arm} from {format_value(float(size), 'bytes')}" for arm, size in sizes.items()]
         yield Finding(
             kind=Kind.RESTORED,
             severity=Severity.NOTE,
-            sentence=f"Some went on from a saved one instead of booting: {some(cases)} on disk. The boot that "
-            "was saved, and the writing, are in no figure.",
+            sentence=f"Some went on from a saved one instead of booting: {some(cases)} on disk or in memory. The "
+            "boot that was saved, and the writing, are in no figure.",
             advice="It pays where many start from one. What was random or remembered when it was saved, they share: "
             "see “Restored instead of booted” in docs/how-a-vm-starts.md.",
         )

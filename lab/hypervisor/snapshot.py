@@ -55,7 +55,7 @@ class Snapshot:
         return sum(path.stat().st_blocks * 512 for path in self.files)
 
 
-def keep(machine: Path, logs: Path, directory: Path, memory: SavedMemory | None) -> Snapshot:
+def keep(machine: Path, logs: Path, directory: Path, memory: SavedMemory | None = None) -> Snapshot:
     """Take over what remains of a machine whose QEMU has ended: of its folder, of its application's ``logs``, and its
     ``memory``. Raises LabError.
     """

@@ -36,7 +36,8 @@ class Boot(Metric):
     ``teardown.total`` starts when lab asks it to stop and stops when nothing of it is left on the host.
 
     Of an instance that is restored instead of booted, ``boot.restored`` takes the place of the segments from kernel
-    to execve, and ``snapshot.size`` is what the saved one takes of the host's disk.
+    to execve, and ``snapshot.size`` is what the saved one takes of the host's disk, ``snapshot.memory`` what of the
+    host's memory, where its memory is mapped.
 
     Of a disk of the user's, ``boot.addressed`` takes the place of those from kernel to execve: until its system
     was given an address by DHCP.
@@ -62,6 +63,8 @@ class Boot(Metric):
             yield Observation(quantity="boot.read", value=fetched, unit="bytes")
         if (size := subject.instance.snapshot_bytes) is not None:
             yield Observation(quantity="snapshot.size", value=size, unit="bytes")
+        if (held := subject.instance.saved_memory_bytes()) is not None:
+            yield Observation(quantity="snapshot.memory", value=held, unit="bytes")
 
     def ended(self, subject: Subject) -> Iterator[Observation]:
         timeline = subject.instance.timeline

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,25 @@ def test_it_is_confined_and_ends_with_lab(student: Student) -> None:
     assert found["Groups"] == []
     seen = {line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
     assert not seen & {"/etc", "/home", "/proc", "/usr", "/var", str(student.home)}
+    lab.kill()
+    lab.communicate()
+    wait_until(lambda: student.left() == [], SECONDS)
+
+
+def test_a_saved_machines_memory_is_mapped(student: Student) -> None:
+    """By the QEMU of another subordinate id, through the one folder of /proc that is in its jail."""
+    lab = student.begin("run", "--on", "microvm", "--knob", "start=map", "small", "--", "sleep", "4723")
+
+    def mapped() -> set[str]:
+        found = set()
+        for pid in student.processes():
+            with suppress(OSError):  # it has just ended
+                lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+                found |= {line.split()[1] for line in lines if "/memfd:lab-machine" in line}
+        return found
+
+    wait_until(lambda: lab.poll() is not None or "rw-p" in mapped(), SECONDS)
+    assert lab.poll() is None, lab.communicate()
     lab.kill()
     lab.communicate()
     wait_until(lambda: student.left() == [], SECONDS)

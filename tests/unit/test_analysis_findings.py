@@ -118,7 +118,11 @@ def test_what_was_restored_says_what_no_figure_holds(calm: Loaded) -> None:
     frame = pd.concat([frame, frame[series].assign(quantity="snapshot.size", value=128.0 * 2**20, unit="bytes")])
     told = [each for each in found(replace(calm, frame=frame)) if each.kind is Kind.RESTORED]
     assert len(told) == 1
-    assert "vm from 128 MiB on disk" in told[0].sentence
+    assert "vm from 128 MiB " in told[0].sentence
+    mapped = calm.frame[series].assign(quantity="snapshot.memory", value=64.0 * 2**20, unit="bytes")
+    frame = pd.concat([frame, mapped])
+    told = [each for each in found(replace(calm, frame=frame)) if each.kind is Kind.RESTORED]
+    assert "vm from 192 MiB " in told[0].sentence
 
 
 @pytest.mark.parametrize("because", ["", "interrupted", "error: disk full"])
