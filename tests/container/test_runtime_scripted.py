@@ -243,7 +243,7 @@ def test_home_is_found_as_the_reference_finds_it(told: Tell, tmp_path: Path, bus
 @pytest.mark.parametrize("watched", [True, False], ids=["the interpreter", "a script"])
 def test_the_callers_keys_stay_the_callers(told: Tell, busybox_root: Path, *, watched: bool) -> None:
     """A session keyring is inherited, and has a number, which shows whether it is the launcher's still, and ours."""
-    words = ("250", "0", "-3", "0")  # keyctl(2): KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, make none
+    words = ("keyctl", "0", "-3", "0")  # KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, make none
     config = bundle.container_config(Process(argv=("/.lab/inside", "call", *words)))
     config = replace(config, linux=replace(config.linux, seccomp=None))
     ours = json.loads(subprocess.run([program(), "call", *words], capture_output=True, check=True).stdout)["ret"]

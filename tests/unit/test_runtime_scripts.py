@@ -46,9 +46,9 @@ def test_a_request_is_what_begin_c_reads() -> None:
     go_on()
     (base, first, second), data = calls_of(script.packed(7, -1, 0))
     assert base[0] == NUMBERS["BASE"]
-    assert first[:5] == (257, 2, 0, errno.ENOENT, 1), "call, result, flags, errno, how many are left out then"
+    assert first[:5] == (NUMBERS["openat"], 2, 0, errno.ENOENT, 1), "call, result, flags, errno, how many to skip"
     assert (first[6], first[13]) == (POINTER, 0)
-    assert (second[0], second[5], second[12]) == (3, REGISTER, 2)
+    assert (second[0], second[5], second[12]) == (NUMBERS["close"], REGISTER, 2)
     assert data.startswith(b"/x\0")
     assert CALL.size == 64
 
