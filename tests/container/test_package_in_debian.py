@@ -48,6 +48,7 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FR
 '
 """
 USED = """
+cd "$HOME"
 lab --version
 lab scenario ls | grep -q web-app
 lab doctor --on process,container
@@ -55,11 +56,14 @@ lab image import /tmp/app.tar app
 lab run --on process app -- /bin/busybox echo a process
 code=0; lab run --on container app -- /bin/busybox sh -c "echo a container; exit 7" || code=$?
 test "$code" = 7
-cd "$HOME" && lab report sample && test -s results/sample/report.html && rm -r results
+lab report sample && test -s results/sample/report.html && rm -r results
 """
-BY_ROOT = (
-    "lab-oci features > /dev/null; lab run -d --name kept app -- /bin/busybox sleep 4321; lab ps --quiet | grep kept"
-)
+BY_ROOT = """
+lab-oci features > /dev/null
+lab run -d --name kept app -- /bin/busybox sleep 4321
+pgrep -x busybox
+lab ps --quiet | grep kept
+"""
 CHANGES = re.compile(
     r"\./(dev|proc|sys|run|tmp|var/(cache|log|lib/(apt|dpkg))|(root|home/\w+)/\.(cache|config|local))(/|$)"
 )
@@ -155,7 +159,7 @@ test -n "$(find /usr/lib/lab -name '*.pyc' -print -quit)"
 setpriv --reuid {USER} --regid {USER} --init-groups env HOME=/home/{USER} bash -euc '{USED}'
 rm -rf /tmp/lab-*
 apt-get purge -qq --yes lab
-! pgrep -f 'sleep 4321'
+if pgrep -x busybox; then exit 1; fi
 test ! -e /run/lab
 find /sys/fs/cgroup -mindepth 3 -type d
 """)
