@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,11 @@ TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 
 def names() -> list[str]:
     """The scenarios that come with lab and those under ``./scenarios``, sorted."""
-    folders = [*SHIPPED.glob("*/Dockerfile"), *Path("scenarios").glob("*/Dockerfile")]
-    return sorted({dockerfile.parent.name for dockerfile in folders})
+    found = set()
+    for folder in (SHIPPED, Path("scenarios")):
+        with suppress(PermissionError):  # a folder whose files the user may not see has none
+            found |= {dockerfile.parent.name for dockerfile in folder.glob("*/Dockerfile")}
+    return sorted(found)
 
 
 def locate(word: str) -> Path:
@@ -96,14 +100,22 @@ def locate(word: str) -> Path:
     Raises ScenarioError when there is none.
     """
     for folder in (Path(word), Path("scenarios") / word, SHIPPED / word):
-        if (folder / "Dockerfile").is_file():
+        if _seen(folder / "Dockerfile", Path.is_file):
             return folder.resolve()
-    if Path(word).is_dir():
+    if _seen(Path(word), Path.is_dir):
         raise ScenarioError(f"{word} holds no Dockerfile", hint="a scenario is a folder with a Dockerfile in it")
     raise ScenarioError(
         f"no scenario and no folder is called {word}",
         hint=f"scenarios here: {', '.join(names()) or 'none'}; or name a folder that holds a Dockerfile",
     )
+
+
+def _seen(path: Path, is_kind: Callable[[Path], bool]) -> bool:
+    """Whether it is there, as far as the user may see."""
+    try:
+        return is_kind(path)
+    except PermissionError:
+        return False
 
 
 def load(word: str) -> Scenario:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import socket
 import stat
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from lab.errors import LabError, UsageError
+from lab.host.identity import privilege
 
 LABEL = "lab.session"
 REPOSITORY = "lab-session-{session}"
@@ -186,7 +186,7 @@ def connected(host: str) -> socket.socket:
     status = Path(path).stat()
     if not stat.S_ISSOCK(status.st_mode):
         raise OSError(f"{path} is no socket")
-    if status.st_uid not in (0, os.geteuid()):
+    if status.st_uid not in (0, privilege.user_id()):
         raise PermissionError(f"{path} is neither root's nor yours")
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
