@@ -141,6 +141,9 @@ class Counting(Metric):
 
 
 class FakeSentinel:
+    def __init__(self, *, isolation: bool = False) -> None:
+        self.isolation = isolation
+
     def compute(self) -> Iterator[Observation]:
         yield Observation(quantity="host.compute", value=0.2, unit="seconds")
 

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = (
+    "debian",
     "docs",
+    "packages.apt",
     "tools",
     "scenarios",
     "lab",
