@@ -1,4 +1,4 @@
-"""Waits without a limit, which a signal ends whenever it comes.
+"""Long waits, which a signal ends whenever it comes.
 
 Python runs a signal's handler between two instructions of its own, in the main thread (signal, "Execution of Python
 signal handlers"). A signal that comes after the last of them and before the thread falls asleep in the kernel does
@@ -8,6 +8,7 @@ not wake it: its handler would run when the wait is over, and Ctrl-C would have 
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,6 +23,15 @@ def waited(ask: Callable[[float], T | None]) -> T:
     while (found := ask(AGAIN_SECONDS)) is None:
         pass
     return found
+
+
+def within(seconds: float, ask: Callable[[float], T | None]) -> T | None:
+    """As `waited`, for ``seconds`` at most: None then."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if (found := ask(min(left, AGAIN_SECONDS))) is not None:
+            return found
+    return None
 
 
 def readable(descriptor: int) -> None:
