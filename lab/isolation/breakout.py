@@ -1,4 +1,4 @@
-"""Who breaks out: what is within reach when a container's boundary has failed, on the host itself.
+"""An escaped process: what is within its reach when a container's boundary has failed, on the host itself.
 
 One escape out of two kinds of container: that of root, whose root is the host's root, and that of an ordinary user
 (rootless), whose root is that user. The way out itself is not looked for, it is taken for granted: the same lines
@@ -270,7 +270,7 @@ def ask_broken_out() -> Iterator[Observation]:
     """One observation per question, ``breakout.ID``: its answer is what is reached from an ordinary user's container;
     ``detail`` has what is from root's beside it. What can't be told is a failed observation.
 
-    To be called by the host's root: who is not gets no control.
+    To be called by the host's root: another caller gets no control.
     """
     with host_context() as found, _fellow() as pid:
         context = replace(found, fellow_pid=pid)

@@ -120,8 +120,8 @@ import os, signal, sys, threading, time
 
 def send():
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    sys.stdin.readline()
-    os.kill(os.getpid(), signal.SIGINT)
+    for _ in sys.stdin:
+        os.kill(os.getpid(), signal.SIGINT)
 
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 threading.Thread(target=send, daemon=True).start()
@@ -137,6 +137,22 @@ def test_a_signal_is_heard_that_came_just_before_it_began_to_wait() -> None:
     with ready(subprocess.Popen(words, text=True, **pipes)) as process:
         process.communicate("\n", timeout=250)
     assert process.returncode == 130
+
+
+def test_so_is_a_second_one_before_its_grace() -> None:
+    script = "trap 'echo deaf' INT; trap '' TERM; echo ready; while :; do sleep 0.05; done"
+    words = (sys.executable, "-c", TAKEN_BY_ANOTHER_THREAD, "run", "tiny", "--", "sh", "-c", script)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with ready(subprocess.Popen(words, text=True, bufsize=1, **pipes)) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("\n")
+        assert process.stdout.readline() == "deaf\n"
+        began = time.monotonic()
+        process.communicate("\n", timeout=250)
+        took = time.monotonic() - began
+    assert process.returncode == 130
+    assert took < GRACE_SECONDS
 
 
 def test_a_second_signal_is_impatient() -> None:

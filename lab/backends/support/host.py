@@ -17,7 +17,6 @@ from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable
 from lab.backends.support.streams import Begun, HostExecution, Streams
 from lab.errors import ExitUnknown, LabError
-from lab.host import waits
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.identity import privilege
@@ -113,7 +112,7 @@ class HostInstance(LaunchedInstance, Savable["Checkpoint"]):
         with suppress(ExitUnknown):
             if grace_seconds > 0 and self.container.wait(0) is None:
                 self.container.signal(self._stop_signal)
-                waits.within(grace_seconds, self.container.wait)
+                self.container.wait(grace_seconds)
         with ExitStack() as each:  # in reverse order, whatever the others raise
             each.callback(self._verify_gone)
             each.callback(self._resources.release)

@@ -11,6 +11,7 @@ from lab.commands.output import patience
 from lab.commands.running.disk import run_disk
 from lab.commands.running.foreground import Waited, foreground
 from lab.commands.running.wanted import GRACE_SECONDS, Wanted, prepared, require_usable
+from lab.host import waits
 from lab.instance import LaunchRequest
 
 if TYPE_CHECKING:
@@ -87,4 +88,4 @@ def _attend(instance: Instance, terminal: Terminal | None) -> None:
 def _end(instance: Instance, number: int) -> None:
     if instance.timeline.running() is not None:  # else nobody is there to hear it: a guest boots
         instance.signal(number)
-        instance.wait(GRACE_SECONDS)
+        waits.within(GRACE_SECONDS, instance.wait)

@@ -16,6 +16,7 @@ from lab.commands.output import say
 from lab.commands.running.foreground import Waited, foreground
 from lab.commands.running.wanted import GRACE_SECONDS, Wanted, require_usable
 from lab.errors import UsageError
+from lab.host import waits
 
 if TYPE_CHECKING:
     from lab.backends.owndisk import DiskInstance
@@ -86,7 +87,7 @@ def _attend(instance: Instance, terminal: Terminal | None, *, interactive: bool)
 def _end(instance: Instance, _number: int) -> None:
     """Press the power button, wait, pull the plug."""
     instance.signal(signal.SIGTERM)
-    instance.wait(GRACE_SECONDS)
+    waits.within(GRACE_SECONDS, instance.wait)
     instance.stop(grace_seconds=0)
 
 
