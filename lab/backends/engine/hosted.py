@@ -23,15 +23,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.engine.attachment import Attachment
 from lab.backends.engine.client import Client
-from lab.backends.engine.instance import Call, DockerInstance, Parts, description, refused
-from lab.backends.support.output import Output
+from lab.backends.engine.instance import DockerInstance, Parts, begin, description
 from lab.backends.support.programs.takenover import TakenOver
 from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError
 from lab.host.cgroup.control import ControlGroup
-from lab.host.clock import Timeline, now
+from lab.host.clock import Timeline
 from lab.host.procstat import start_time
 from lab.host.session import engines
 from lab.host.session.ledger import Resource, ResourceKind
@@ -124,31 +122,17 @@ class HostedInstance(DockerInstance):
             resources = InstanceResources(site, request)
             undo.callback(resources.release)
             outputs = undo.enter_context(ExitStack())
-            stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
-            stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
             body = description(request, image, site.session.id)
-            with timeline.step("docker", Call.CREATE):
-                identity = refused(request, lambda: client.create(f"lab-{site.session.id}-{request.name}", body))
-            undo.callback(client.remove, identity)
-            with timeline.step("docker", Call.ATTACH):
-                stream = client.attach(identity, stdin=request.stdin is not None, replay=False)
-            attachment = Attachment(
-                stream, stdout.descriptor, stderr.descriptor,
-                stdin=request.stdin, terminal=request.terminal is not None,
-            )  # fmt: skip
-            undo.callback(attachment.close)
-            with timeline.step("docker", Call.START):
-                refused(request, lambda: client.start(identity))
-            started = now()
-            timeline.mark(Phase.ISOLATED, started)
-            timeline.mark(Phase.EXECUTED, started)
+            name = f"lab-{site.session.id}-{request.name}"
+            begun = begin(client, request, name, body, timeline, undo, outputs)
+            identity = begun.identity
             found = _find(client, identity, request.name)
             if found.first is None:  # it has ended: there is nobody to ask
                 resources.publish_at(IPv4Address(0))
             else:
                 engine.depth = found.depth
                 _plug(resources, found.first, client, identity)
-            parts = Parts(identity, ControlGroup.open(found.group), resources, outputs, attachment)
+            parts = Parts(identity, ControlGroup.open(found.group), resources, outputs, begun.attachment)
             layers = Tree(site.store.lower_directories(request.image))
             instance = cls(backend, request, engine, parts, timeline, layers)
             if request.terminal:

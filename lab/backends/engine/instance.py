@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -105,39 +105,23 @@ class DockerInstance(LaunchedInstance):
             resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
             made = resources.make_control_group(Limits())
             cgroup = GroupAround(made.path, made.hierarchies)
-            stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
-            stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
             body = description(request, image, site.session.id)
             body["HostConfig"] |= {"CgroupParent": f"/{path}", "Runtime": runtime}
-            began = now()
-            with timeline.step("docker", Call.CREATE):
-                identity = refused(request, lambda: client.create(request.name, body))
-            created = now()
-            undo.callback(client.remove, identity)
-            cgroup.below = ControlGroup.open(f"{path}/{identity}")
-            with timeline.step("docker", Call.ATTACH):
-                stream = client.attach(identity, stdin=request.stdin is not None, replay=False)
-            attachment = Attachment(
-                stream, stdout.descriptor, stderr.descriptor,
-                stdin=request.stdin, terminal=request.terminal is not None,
-            )  # fmt: skip
-            undo.callback(attachment.close)
-            attached = now()
-            with timeline.step("docker", Call.START):
-                refused(request, lambda: client.start(identity))
-            started = now()
-            timeline.mark(Phase.ISOLATED, started)
-            timeline.mark(Phase.EXECUTED, started)
-            resources.publish_at(_address(client, identity))
-            parts = Parts(identity, cgroup, resources, outputs, attachment)
+
+            def created(identity: str) -> None:
+                cgroup.below = ControlGroup.open(f"{path}/{identity}")
+
+            begun = begin(client, request, request.name, body, timeline, undo, outputs, created=created)
+            resources.publish_at(_address(client, begun.identity))
+            parts = Parts(begun.identity, cgroup, resources, outputs, begun.attachment)
             layers = Tree(site.store.lower_directories(request.image))
             instance = cls(backend, request, engine, parts, timeline, layers)
-            instance.bundle = engine.bundle(identity)
+            instance.bundle = engine.bundle(begun.identity)
             instance.companion = Companion(
                 title=f"Docker Engine {engine.version}",
                 cgroup=engine.cgroup,
                 processes=engine.processes,
-                calls={"create": created - began, "start": started - attached},
+                calls={"create": begun.create_seconds, "start": begun.start_seconds},
                 cpu_before_seconds=used,
                 alone_bytes=engine.alone_bytes,
             )
@@ -260,6 +244,49 @@ class DockerInstance(LaunchedInstance):
     def _verify_gone(self) -> None:
         if self.cgroup.exists():
             raise LabError(f"cgroup {self.cgroup.path} survived its instance", hint="lab clean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A container that was started, and how long two of the calls for it took."""
+
+    identity: str
+    attachment: Attachment
+    create_seconds: float
+    start_seconds: float
+
+
+def begin(
+    client: Client, request: LaunchRequest, name: str, body: Mapping[str, Any], timeline: Timeline, undo: ExitStack,
+    outputs: ExitStack, *, created: Callable[[str], None] = lambda _: None,
+) -> Begun:  # fmt: skip
+    """Create a container that is called ``name``, attach to it, start it; ``created`` is told its id as soon as there
+    is one. ``undo`` removes it again, ``outputs`` closes its logs. Raises LaunchError.
+    """
+    stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
+    stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
+    began = now()
+    with timeline.step("docker", Call.CREATE):
+        identity = refused(request, lambda: client.create(name, body))
+    create_seconds = now() - began
+    undo.callback(client.remove, identity)
+    created(identity)
+    with timeline.step("docker", Call.ATTACH):
+        stream = client.attach(identity, stdin=request.stdin is not None, replay=False)
+    attachment = Attachment(
+        stream, stdout.descriptor, stderr.descriptor,
+        stdin=request.stdin, terminal=request.terminal is not None,
+    )  # fmt: skip
+    undo.callback(attachment.close)
+    attached = now()
+    with timeline.step("docker", Call.START):
+        refused(request, lambda: client.start(identity))
+    started = now()
+    timeline.mark(Phase.ISOLATED, started)
+    timeline.mark(Phase.EXECUTED, started)
+    return Begun(
+        identity=identity, attachment=attachment, create_seconds=create_seconds, start_seconds=started - attached
+    )
 
 
 def description(request: LaunchRequest, image: str, session: str) -> dict[str, Any]:
