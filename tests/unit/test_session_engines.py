@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -128,6 +129,24 @@ def test_a_socket_of_somebody_elses_is_not_spoken_to(engine: Known, tmp_path: Pa
     with pytest.raises(LabError, match="neither root's nor yours"):
         engines.remove(f"unix://{tmp_path}/socket", SESSION)
     assert engine.deleted == []
+
+
+def test_nor_is_somebody_else_behind_a_socket_of_root_s(tmp_path: Path) -> None:
+    """As if the path had been exchanged after a look at its owner."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    place = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        child = os.fork()
+        if child == 0:  # who listens is remembered, and the child does
+            os.setuid(65534)
+            listener.listen()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert place.stat().st_uid == 0
+        with pytest.raises(PermissionError, match="what listens at"):
+            engines.connected(f"unix://{place}")
 
 
 def test_only_a_session_that_recorded_the_engine_cleans_there(engine: Known, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import ipaddress
 import json
 import socket
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -27,6 +28,7 @@ SECONDS = 60.0
 UNIX, TCP = "unix://", "tcp://"
 HINT = "--docker unix:///var/run/docker.sock, or tcp://127.0.0.1:2375"
 GONE = 404
+CREDENTIALS = struct.Struct("iII")  # of a process: its id, user and group
 FORBIDDEN = "\n,"  # in a path: a line of the ledger, and a list of backends, end with these
 
 
@@ -177,7 +179,8 @@ def _said(body: bytes) -> str:
 def connected(host: str) -> socket.socket:
     """A connection to ``host``, as `checked` has it. Raises OSError.
 
-    A socket has to be root's or of whoever runs lab: another's could be anybody's program.
+    A socket, and the program that listens there, have to be root's or of whoever runs lab. The program is asked about
+    once it is connected to: a path may be exchanged before (unix(7), SO_PEERCRED: the process that called listen).
     """
     if host.startswith(TCP):
         name, _, port = host.removeprefix(TCP).rpartition(":")
@@ -186,12 +189,16 @@ def connected(host: str) -> socket.socket:
     status = Path(path).stat()
     if not stat.S_ISSOCK(status.st_mode):
         raise OSError(f"{path} is no socket")
-    if status.st_uid not in (0, privilege.user_id()):
+    trusted = (0, privilege.user_id())
+    if status.st_uid not in trusted:
         raise PermissionError(f"{path} is neither root's nor yours")
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         found.settimeout(SECONDS)
         found.connect(path)
+        listener = found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        if CREDENTIALS.unpack(listener)[1] not in trusted:
+            raise PermissionError(f"what listens at {path} is neither root's nor yours")
     except BaseException:
         found.close()
         raise
