@@ -27,6 +27,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 KERNEL_THREAD = 0x00200000  # PF_KTHREAD: KVM's, one for each QEMU and in its group
 RUNTIME = Path("/run/lab")
 SESSION = re.compile(r"[0-9a-f]{8}|\.new-.*")
+WORKER = re.compile(r"/popen-(gw\d+)/")
+"""Below it is what one process of several that share the tests has made for its own (pytest-xdist's tmp_path)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ def snapshot(home: Path | None = None) -> HostState:
     """
     foreign = _sessions_of_others()
     return HostState(
-        mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        mounts=frozenset(filter(_is_no_other_workers, _mount_points())),
         links=frozenset(_names(Path("/sys/class/net"))),
         named_namespaces=frozenset(_names(Path("/run/netns")) | _names(Path("/var/run/netns"))),
         held_namespaces=frozenset(_held_network_namespaces()),
@@ -112,6 +114,16 @@ def descendants(pid: int | None = None) -> set[int]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found
+
+
+def _mount_points() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
+def _is_no_other_workers(path: str) -> bool:
+    """Another process of the same tests may mount what it likes in its folder, and take it away meanwhile."""
+    worker = WORKER.search(path)
+    return worker is None or worker[1] == os.environ.get("PYTEST_XDIST_WORKER")
 
 
 def _home() -> Path:
