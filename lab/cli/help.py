@@ -33,6 +33,9 @@ PANELS = {
 }  # fmt: skip
 """Which heading of a long help an option stands below; the others stand below "Options"."""
 
+SENTENCE = 1 << 10
+"""Letters of the longest sentence in which a help says what a command does: click would cut it at the edge."""
+
 LONG_HELP = 9
 """So many options are one list; more of them get headings."""
 
@@ -82,6 +85,8 @@ def shape(command: Any, path: str) -> None:
     command.format_options = lambda ctx, formatter: _format_options(command, ctx, formatter)
     own = command.parse_args
     command.parse_args = lambda ctx, args: own(ctx, _rewritten(command, path, ctx, args))
+    sentence = command.get_short_help_str
+    command.get_short_help_str = lambda limit=SENTENCE: sentence(SENTENCE)
     for name, one in below.items():
         shape(one, f"{path} {name}")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from lab.cli import app as command_line
 from lab.cli import help as shape
@@ -120,6 +121,15 @@ def test_a_groups_sentence_is_its_commands_own(commands: dict[str, Any]) -> None
     for study in studies():
         command = commands[study.command]
         assert command.get_short_help_str(200) == study.sentence
+
+
+def test_a_groups_help_says_every_sentence_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for group in ("image", "class", "results", "scenario"):
+        said = CliRunner().invoke(app, [group, "-h"]).stdout
+        listed = said.partition("Commands:\n")[2]
+        assert listed.rstrip().endswith(".")
+        assert "..." not in listed
 
 
 def test_options_mean_the_same_everywhere_and_show_no_type_of_pythons(commands: dict[str, Any]) -> None:
