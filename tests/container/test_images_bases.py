@@ -14,7 +14,7 @@ from chroot_runner import ChrootRunner
 
 from lab.host.command import run
 from lab.images.build import build
-from lab.images.debian.apt import sources_for
+from lab.images.debian.apt import sources_beyond, sources_for
 from lab.images.process import resolve
 from lab.images.progress import Progress
 from lab.images.store import Image, Origin, Store
@@ -71,6 +71,23 @@ def test_python_is_there_under_every_name(store: Store, python: Image) -> None:
     assert python.config.environment["PYTHON_VERSION"] in version
     assert python.base is not None
     assert python.base.name == "debian:bookworm-slim"
+
+
+@pytest.mark.nightly
+def test_the_next_debian_and_its_python_are_made_on_this_one(store: Store, tmp_path: Path) -> None:
+    if not sources_beyond("trixie"):
+        pytest.skip("this host's apt has no Debian")
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM python:3.13-slim\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "fetch", offline)
+        build(tmp_path, dockerfile=dockerfile, tag="on-the-next", build_args={}, store=store, runner=ChrootRunner())
+    image = store.find("python:3.13-slim")
+    said = inside(store, image, "python --version; pip --version; . /etc/os-release; echo $VERSION_CODENAME")
+    assert said.startswith("Python 3.13.")
+    assert said.splitlines()[-1] == "trixie"
+    assert image.config.environment["PYTHON_VERSION"] in said
+    assert (image.origin, image.base and image.base.name) == (Origin.RECIPE, "debian:trixie-slim")
 
 
 def test_packages_may_be_installed_and_modules_are_compiled(store: Store, python: Image) -> None:

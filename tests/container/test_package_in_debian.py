@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from debian_packages import CHANGES, LISTED, debian_package
 from tiny import fill
 
 from lab.images.debian.mmdebstrap import mmdebstrap
@@ -64,11 +65,6 @@ lab run -d --name kept app -- /bin/busybox sleep 4321
 pgrep -x busybox
 lab ps --quiet | grep kept
 """
-CHANGES = re.compile(
-    r"\./(dev|proc|sys|run|tmp|var/(cache|log|lib/(apt|dpkg))|(root|home/\w+)/\.(cache|config|local))(/|$)"
-)
-"""Where dpkg, apt and users' own programs write."""
-
 Act = Callable[[str], str]
 
 
@@ -81,14 +77,7 @@ def run(*words: str | Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by its one command; lintian's word is part of that."""
-    folder = tmp_path_factory.mktemp("package")
-    trusted = run(sys.executable, "-m", "pip", "config", "list")
-    found = re.search(r"^\S+\.cert='(.*)'$", trusted, re.MULTILINE)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    run(ROOT / "tools/deb", SUITE, folder, PATH=path, **({"LAB_CA": found[1]} if found else {}))
-    (built,) = folder.glob("lab_*.deb")
-    return built
+    return debian_package(SUITE, tmp_path_factory.mktemp("package") / "lab.deb")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +111,7 @@ def debian(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def everything(tree: Path) -> dict[str, str]:
     """Each file with its type, mode, owner and, of the accounts, its content."""
-    listed = run("find", tree, "-xdev", "-printf", "./%P\t%y %m %U %G %l\n").splitlines()
+    listed = run("find", tree, "-xdev", "-printf", LISTED).splitlines()
     found = dict(line.split("\t", 1) for line in listed)
     for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid"):
         found[f"./etc/{name}"] += (tree / "etc" / name).read_text()
@@ -149,9 +138,13 @@ def test_nothing_in_it_is_of_where_it_was_made(package: Path, tmp_path: Path) ->
 
 
 def test_it_is_installed_used_and_purged(debian: tuple[Path, Act]) -> None:
+    """With images on a disk of their own, which stays; where they are on none, their folder goes
+    (`machines.test_package`).
+    """
     tree, act = debian
     before = everything(tree)
     told = act(f"""
+mkdir /var/lib/lab && mount -t tmpfs -o mode=755 lab /var/lib/lab
 apt-get install -qq --yes --no-install-recommends /root/lab.deb
 test -n "$(find /usr/lib/lab -name '*.pyc' -print -quit)"
 {USED}
@@ -161,6 +154,7 @@ rm -rf /tmp/lab-*
 apt-get purge -qq --yes lab
 if pgrep -x busybox; then exit 1; fi
 test ! -e /run/lab
+test -z "$(ls -A /var/lib/lab)" && umount /var/lib/lab && rmdir /var/lib/lab
 find /sys/fs/cgroup -mindepth 3 -type d
 """)
     assert told.count("a process\n") == told.count("a container\n") == 2

@@ -12,14 +12,14 @@ LEFT_OUT = ("results/sample/", "results/boundaries/", "notebooks/")
 """Large, and nothing asks for them in a machine."""
 
 
-def files() -> list[Path]:
+def files(left_out: tuple[str, ...] = LEFT_OUT) -> list[Path]:
     """Relative to the checkout: what git tracks or would add."""
     listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(
         ["git", "-c", f"safe.directory={ROOT}", "-C", ROOT, *listing], capture_output=True, text=True, check=True
     )
     names = sorted(set(filter(None, done.stdout.split("\0"))))
-    return [Path(name) for name in names if not name.startswith(LEFT_OUT) and (ROOT / name).is_file()]
+    return [Path(name) for name in names if not name.startswith(left_out) and (ROOT / name).is_file()]
 
 
 def archive() -> bytes:

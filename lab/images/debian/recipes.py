@@ -1,7 +1,8 @@
 """Recipes for a few base images used in teaching, for machines that reach a package archive but no registry.
 
-``debian:bookworm[-slim]`` comes out of mmdebstrap and the host's own apt configuration; ``python:3.11[-slim]`` is a
-Dockerfile on top of it. They resemble the official images of the same name and are not those: their origin says so.
+``debian:bookworm[-slim]`` and ``debian:trixie[-slim]`` come out of mmdebstrap and the host's own apt configuration;
+``python:3.11[-slim]`` and ``python:3.13[-slim]`` are Dockerfiles on top of them. They resemble the official images of
+the same name and are not those: their origin says so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from lab.images.store import Image, Origin, Store
 from lab.images.tree import Tree
 from lab.model import ImageConfig
 
-SUITE = "bookworm"
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+"""Debian's releases that lab runs on, each with its Python."""
 
 # Without it the image has a process's leftovers, or what differs between two identical runs.
 LEFTOVERS = (
@@ -77,6 +79,7 @@ class Recipe(Protocol):
 class Debian:
     """A minimal Debian; ``slim`` leaves out documentation, translations and manual pages for good."""
 
+    suite: str
     slim: bool
 
     def make(
@@ -90,12 +93,14 @@ class Debian:
             clean(root)
             layer = store.add_layer(root, fresh_since=started)
         config = ImageConfig(environment={"PATH": DEFAULT_PATH}, command=("bash",))
-        notes = {"lab.recipe": f"mmdebstrap {SUITE} minbase{' without documentation' if self.slim else ''}"}
+        notes = {"lab.recipe": f"mmdebstrap {self.suite} minbase{' without documentation' if self.slim else ''}"}
         return store.add_image(name, config=config, layers=(layer,), origin=Origin.RECIPE, annotations=notes)
 
     def _bootstrap(self, directory: Path, root: Path) -> None:
         settings = (*QUICK, *SLIM) if self.slim else QUICK
-        sources = mmdebstrap(SUITE, root, directory, [f"--dpkgopt={line}" for line in settings])
+        options = [f"--dpkgopt={line}" for line in settings]
+        sources = apt.sources_for(self.suite) or apt.sources_beyond(self.suite)
+        sources = mmdebstrap(self.suite, root, directory, options, sources)
         for keyring in apt.keyrings(sources):
             inside = root / keyring.relative_to("/")
             if keyring.is_file() and not inside.exists():
@@ -147,13 +152,16 @@ def package_version(tree: Tree, package: str) -> str:
 
 
 _SLIM_PACKAGES = "ca-certificates netbase tzdata python3 python3-pip"
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {
-        "debian:bookworm": Debian(slim=False),
-        "debian:bookworm-slim": Debian(slim=True),
-        "python:3.11": Python(
-            base="debian:bookworm", packages=f"{_SLIM_PACKAGES} python3-venv python3-dev build-essential"
-        ),
-        "python:3.11-slim": Python(base="debian:bookworm-slim", packages=_SLIM_PACKAGES),
-    }
-)
+_PACKAGES = f"{_SLIM_PACKAGES} python3-venv python3-dev build-essential"
+
+
+def _recipes() -> Mapping[str, Recipe]:
+    recipes: dict[str, Recipe] = {}
+    for suite, version in PYTHONS.items():
+        for slim, word, packages in ((False, "", _PACKAGES), (True, "-slim", _SLIM_PACKAGES)):
+            recipes[f"debian:{suite}{word}"] = Debian(suite=suite, slim=slim)
+            recipes[f"python:{version}{word}"] = Python(base=f"debian:{suite}{word}", packages=packages)
+    return MappingProxyType(recipes)
+
+
+RECIPES = _recipes()
