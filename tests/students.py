@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.host.cgroup import mounted
+from lab.host.survey.virtualisation import platform
 from lab.inside.build import program as helper
 
 SLOT = os.getpid() % 1000  # what else runs tests on this host has another user
@@ -27,7 +28,7 @@ MOST = 30
 NAME = "lab-student"
 TUN = Path("/dev/net/tun")
 PROGRAM = ("-m", "lab.cli.main")
-SECONDS = 120.0
+SECONDS = 120.0 * platform().patience
 ENTER = """
 folder=$1; shift
 for name in passwd group subuid subgid; do mount --bind "$folder/$name" "/etc/$name"; done
@@ -38,7 +39,7 @@ for group in $GROUPS_OF_STUDENT; do echo $$ > "$group/cgroup.procs"; done
 cd "$folder/home"
 exec $REFUSING setpriv --reuid "$STUDENT" --regid "$STUDENT" --clear-groups --inh-caps=-all "$@"
 """
-GONE_SECONDS = 60.0
+GONE_SECONDS = 60.0 * platform().patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from students import PROGRAM, Student, archived, enrolled, import_into, require_users, wait_until
+from students import GONE_SECONDS, PROGRAM, Student, archived, enrolled, import_into, require_users, wait_until
 
 T = TypeVar("T")
 BACKENDS = ("process", "container")
 AT_ONCE = 8
-SECONDS = 60.0
 SERVE = "mkdir /www; echo {} > /www/index.html; exec httpd -f -p 8000 -h /www"
 REACH = """
 import os, socket, sys
@@ -59,7 +58,7 @@ def crowd(missing: Callable[[str], None], archive: Path, request: pytest.Fixture
         of_all(students, lambda student: import_into(student, archive))
         yield students
         for student in students:
-            wait_until(lambda student=student: student.left() == [], SECONDS)  # type: ignore[misc]
+            wait_until(lambda student=student: student.left() == [], GONE_SECONDS)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def test_users_do_not_meet(crowd: list[Student]) -> None:
     def require_serving(students: list[Student]) -> None:
         for student in students:
             for backend, port in ports[student.user].items():
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=SECONDS) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=GONE_SECONDS) as answer:
                     assert answer.read().decode() == f"{student.user} {backend}\n"
 
     require_serving(crowd)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from oci import LAB_OCI, Done, until
-from students import FIRST, USER, Student, can_read_lab, enrolled
+from students import FIRST, SECONDS, USER, Student, can_read_lab, enrolled
 
 ULIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")  # no more than this host may give
 ENGINE = ("--cgroup-manager=cgroupfs", "--events-backend=none", "--storage-driver=vfs", "--runtime", str(LAB_OCI))
@@ -25,7 +25,7 @@ class Podman:
 
     def __call__(self, *words: str) -> Done:
         process = self.student.begin(*ENGINE, *words, program=("podman",))
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=SECONDS)
         return Done(code=process.returncode, out=out, err=err)
 
     def ok(self, *words: str) -> str:
