@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hostile import Entry
 from targets import TARGETS, Target
 
 INPUTS = 400
@@ -37,6 +38,7 @@ INTERESTING = (
 FOUND: list[tuple[str, bytes]] = [
     ("records", b'{"name": "w", "id": "0", "backend": "b", "image": "i", "digest": "d", "process": 1}'),
     ("Dockerfiles", "FROM a\nHEALTHCHECK --interval=5s à\n".encode()),
+    ("layers", Entry(name=b"x", kind=b"x", data=b"0 path=a\n").raw()),  # never came to an end
 ]
 """Inputs that once crashed a target."""
 

@@ -120,6 +120,7 @@ def test_a_sparse_map_that_does_not_fit_is_refused(extents: list[tuple[int, int]
         archive([Entry(name=b"x", pax={b"mtime": b"9" * 18})]),
         archive([Entry(name=b"x", kind=b"3", device=(1 << 20, 0))]),
         Entry(name=b"x", kind=b"x", data=b"99 path=a\n").raw() + archive([Entry(name=b"y")]),
+        Entry(name=b"x", kind=b"x", data=b"0 path=a\n").raw() + archive([Entry(name=b"y")]),  # it was read for ever
         Entry(name=b"x", kind=b"x", data=record(b"path", b"a")).raw() + END,
         Entry(name=b"x", kind=b"x", data=b"", size=1 << 30).raw() + END,
         Entry(name=b"a").raw() + bytes(512) + Entry(name=b"smuggled").raw(),

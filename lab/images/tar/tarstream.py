@@ -313,7 +313,8 @@ def _pax_records(text: bytes) -> dict[bytes, bytes]:
         digits, space, _ = text[at : at + 20].partition(b" ")
         end = at + _digits(digits)
         key, equals, value = text[at + len(digits) + 1 : end - 1].partition(b"=")
-        if not space or not equals or not key or end > len(text) or text[end - 1] != 0x0A:
+        # a length of nothing would end before its record begins, and be read for ever
+        if not space or not equals or not key or not at < end <= len(text) or text[end - 1] != 0x0A:
             raise damaged("an extended header's record is broken")
         records[key] = value
         at = end
