@@ -7,11 +7,10 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+from lending import certificates
 from machines import checkout
 from machines.disk import DISK, folder, kept
 
@@ -45,14 +44,10 @@ def files() -> str:
 
 def _make(suite: str, work: Path) -> dict[str, str]:
     """By its one command; lintian's word is part of that."""
-    trusted = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
-    ).stdout
-    lent = re.search(r"^\S+\.cert='(.*)'$", trusted, re.MULTILINE)
     with tempfile.TemporaryDirectory(dir=work) as place:
         run(
             [ROOT / "bootstrap", ROOT / "tools/deb", suite, place], timeout_seconds=SECONDS,
-            environment={"LAB_CA": lent[1]} if lent else {},
+            environment=certificates(),
         )  # fmt: skip
         (built,) = Path(place).glob("lab_*.deb")
         built.rename(work / DISK)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import dockering
 import pytest
+from lending import certificates
 from oci import until
 
 from lab.backends.engine import dockerd
@@ -103,7 +104,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for variable in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         build += ["--build-arg", variable] if variable in os.environ else []
     for words in (build, [LAB, "image", "save", "--output", file, "--format", "docker-archive", NAME]):
-        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+        surroundings = {**os.environ, **certificates()}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False, env=surroundings)
         assert done.returncode == 0, done.stdout + done.stderr
     return file
 
