@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from lab.analysis.inference.estimate import FEWEST
 from lab.analysis.noise import HOST, noisy_blocks
-from lab.errors import ResultsError
+from lab.errors import LabError, ResultsError
 from lab.results.record import Arm, Run, Sample, Status
 from lab.results.store import RunFolder
 
@@ -115,13 +116,14 @@ class Observed:
 def read(path: Path | str, kind: type[Which]) -> Which:
     """A run folder, as ``kind``: one row per observation, each with its unit.
 
-    Raises ResultsError when it is none, is too new, or holds no observation.
+    Raises ResultsError when it is none, is too new, or holds no observation, LabError where numpy can't be trusted.
     """
     return read_folder(RunFolder.open(Path(path)), kind)
 
 
 def read_folder(folder: RunFolder, kind: type[Which]) -> Which:
     """The same of a run that is open, or in memory."""
+    require_sound_sorting()
     path, rows = folder.path, list(map(_FIELDS, folder.samples()))
     if not rows:
         is_study = "kind" in folder.run.settings  # only a comparison can be resumed
@@ -134,6 +136,21 @@ def read_folder(folder: RunFolder, kind: type[Which]) -> Which:
     noisy = noisy_blocks(frame, float(factor)) if factor else ()
     frame["excluded"] = frame["block"].isin(noisy) & ~frame["warmup"] & (frame["metric"] != HOST)
     return kind(path=path, run=folder.run, frame=frame)
+
+
+@cache
+def require_sound_sorting() -> None:
+    """Raise LabError where numpy sorts wrongly. It sorts by AVX2's gather instructions where the processor has them,
+    and QEMU 7.2 emulates those wrongly (seen in Debian 12's, TCG): medians, ranks and p values would be wrong.
+    """
+    shuffled = np.arange(256) * 37 % 256
+    for kind in (np.int64, np.float64):
+        values = shuffled.astype(kind)
+        if not np.array_equal(values[np.argsort(values)], np.arange(256)):
+            raise LabError(
+                "numpy sorts wrongly on this processor, whose AVX2 an emulator may get wrong (QEMU 7.2 does)",
+                hint="NPY_DISABLE_CPU_FEATURES=X86_V3 lab …; AVX2 instead of X86_V3 for a numpy before 2.4",
+            )
 
 
 def counted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -44,6 +44,6 @@ class Loaded(Observed):
 def load(path: Path | str) -> Loaded:
     """Read a run folder: one row per observation, each with its unit.
 
-    Raises ResultsError when it is none, is too new, or holds no observation.
+    Raises ResultsError when it is none, is too new, or holds no observation, LabError where numpy can't be trusted.
     """
     return read(path, Loaded)

@@ -57,7 +57,9 @@ lab image import /tmp/app.tar app
 lab run --on process app -- /bin/busybox echo a process
 code=0; lab run --on container app -- /bin/busybox sh -c "echo a container; exit 7" || code=$?
 test "$code" = 7
-lab report sample && test -s results/sample/report.html && rm -r results
+lab report sample
+test -s results/sample/report.html
+rm -r results
 """
 BY_ROOT = """
 lab-oci features > /dev/null

@@ -59,14 +59,17 @@ lab image load {PLACE}/images.tar
 lab run --on process {APPLICATION} -- echo a process
 code=0; lab run --on container {APPLICATION} -- sh -c "echo a container; exit 7" || code=$?
 test "$code" = 7
-lab report sample && test -s results/sample/report.html && rm -r results
+lab report sample
+test -s results/sample/report.html
+rm -r results
 """
 BY_ROOT = f"""
 cd /root
 lab doctor --on process,container,microvm --prove
 lab run --on microvm {APPLICATION} -- echo a machine
 lab compare {APPLICATION} --on process,container --metrics boot,memory --blocks 1 --idle 1s --out /root/out
-test -s /root/out/*/report.html && rm -r /root/out
+test -s /root/out/*/report.html
+rm -r /root/out
 lab-oci features > /dev/null
 lab run -d --wait --name kept -p 8080:5000 {APPLICATION}
 lab ps --quiet | grep kept
