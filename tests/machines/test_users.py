@@ -15,6 +15,9 @@ INSTALL = """
 identify_system
 apt_install podman || { apt update && apt_install podman; }
 """
+V1 = "test_limits_hold_in_groups_of_the_user_s"
+"""It asks for delegated groups of cgroup v1, of which these machines have none."""
+
 CHOSEN = {
     "crowd": "tests/container/test_rootless_crowd.py",
     "oci": "tests/container/test_rootless_oci.py",
@@ -28,7 +31,8 @@ def test_ordinary_users(machine: Machine, what: str) -> None:
         shell(machine, f"bash -euc '{INSTALL}'", timeout_seconds=1800)
     shell(machine, f"chmod a+rx {HOME}")  # Debian 13's useradd closes it, and it is the checkout that they all use
     before = state(machine)
-    options = ["-p", "no:cacheprovider", "-n", "0", "--timeout", "2400", "-rs", "-m", "nightly or not nightly"]
+    options = ["-p", "no:cacheprovider", "-n", "0", "--timeout", "2400", "-rs"]
+    options += ["-m", "nightly or not nightly", "-k", f"not {V1}"]
     done = machine.run(
         "env", "LAB_REQUIRE=container", "LAB_TEST_HOME=/var/lib/lab", ".venv/bin/pytest", *options, CHOSEN[what],
         directory=CHECKOUT, timeout_seconds=5000,
