@@ -31,7 +31,7 @@ def test_ordinary_users(machine: Machine, what: str) -> None:
         shell(machine, f"bash -euc '{INSTALL}'", timeout_seconds=1800)
     shell(machine, f"chmod a+rx {HOME}")  # Debian 13's useradd closes it, and it is the checkout that they all use
     before = state(machine)
-    options = ["-p", "no:cacheprovider", "-n", "0", "--timeout", "2400", "-rs"]
+    options = ["-p", "no:cacheprovider", "-n", "0", "--timeout", "4500", "-rs"]
     options += ["-m", "nightly or not nightly", "-k", f"not {V1}"]
     done = machine.run(
         "env", "LAB_REQUIRE=container", "LAB_TEST_HOME=/var/lib/lab", ".venv/bin/pytest", *options, CHOSEN[what],
