@@ -33,17 +33,22 @@ def offline(name: str, store: Store, progress: Progress) -> Image:
     raise registry.Unreachable("no registry in this test")
 
 
+def made(name: str, store: Store, context: Path) -> Image:
+    """The base that a Dockerfile names, where no registry answers."""
+    dockerfile = context / "Dockerfile"
+    dockerfile.write_text(f"FROM {name}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "fetch", offline)
+        build(context, dockerfile=dockerfile, tag="on-a-base", build_args={}, store=store, runner=ChrootRunner())
+    return store.find(name)
+
+
 @pytest.fixture(scope="module")
 def python(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Image:
     if not sources_for("bookworm"):
         pytest.skip("this host's apt has no Debian bookworm")
     context = tmp_path_factory.mktemp("context")
-    dockerfile = context / "Dockerfile"
-    dockerfile.write_text("FROM python:3.11-slim\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "fetch", offline)
-        build(context, dockerfile=dockerfile, tag="on-python", build_args={}, store=store, runner=ChrootRunner())
-    image = store.find("python:3.11-slim")
+    image = made("python:3.11-slim", store, context)
     if image.origin is not Origin.RECIPE:
         pytest.skip("this session's python:3.11-slim came from a registry")
     return image
@@ -77,12 +82,7 @@ def test_python_is_there_under_every_name(store: Store, python: Image) -> None:
 def test_the_next_debian_and_its_python_are_made_on_this_one(store: Store, tmp_path: Path) -> None:
     if not sources_beyond("trixie"):
         pytest.skip("this host's apt has no Debian")
-    dockerfile = tmp_path / "Dockerfile"
-    dockerfile.write_text("FROM python:3.13-slim\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "fetch", offline)
-        build(tmp_path, dockerfile=dockerfile, tag="on-the-next", build_args={}, store=store, runner=ChrootRunner())
-    image = store.find("python:3.13-slim")
+    image = made("python:3.13-slim", store, tmp_path)
     said = inside(store, image, "python --version; pip --version; . /etc/os-release; echo $VERSION_CODENAME")
     assert said.startswith("Python 3.13.")
     assert said.splitlines()[-1] == "trixie"
