@@ -275,6 +275,7 @@ class Backend(ABC):
     kernel: ClassVar[Kernel]
     confines: ClassVar[bool] = True  # False for the control that has a root directory and limits, and no boundary
     filtered: ClassVar[bool] = True  # where it confines on the host's kernel: by a filter of system calls, unasked
+    own_filter: ClassVar[bool] = False  # True: it is another program's own, and only the kernel can tell which
     rootless: ClassVar[bool] = False  # True: an ordinary user's lab, in a user namespace of its own, can run it
     own_ids: ClassVar[bool] = False  # True: on the host's kernel, its root is not the host's root
     stack: ClassVar[Stack | None] = None  # whose defaults confine it, where these are not quite those of lab

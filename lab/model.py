@@ -44,11 +44,13 @@ class DiskFileSystem(StrEnum):
 
 
 class Stack(StrEnum):
-    """Other makers of containers, whose defaults are not quite those of lab."""
+    """Other makers of instances, whose defaults, or whose kernel, are not quite those of lab."""
 
     DOCKER = "docker"
     PODMAN = "podman"
     BUBBLEWRAP = "bubblewrap"
+    NSPAWN = "nspawn"
+    LIBKRUN = "libkrun"
 
     @property
     def is_engine(self) -> bool:

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
@@ -114,11 +113,14 @@ def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) 
             target += ".md"
         return f"{start}{target}{end}"
 
-    text = nested(LINK.sub(to_page, text))
-    try:
-        text = re.sub(r"^::: ([\w.]+)$", lambda asked: docstrings.markdown(asked[1]), text, flags=re.MULTILINE)
-    except LookupError as error:
-        raise PluginError(f"{page.file.src_uri}: {error.args[0]}") from error
+    def said(asked: re.Match[str]) -> str:
+        try:
+            return docstrings.markdown(asked[1])
+        except LookupError as error:
+            log.warning("%s: %s", page.file.src_uri, error.args[0])
+            return asked[0]
+
+    text = re.sub(r"^::: ([\w.]+)$", said, nested(LINK.sub(to_page, text)), flags=re.MULTILINE)
     # in a table GitHub's Markdown wants a backslash before an upright stroke in code, and Python's shows it
     bare = partial(re.sub, r"`[^`]+`", lambda code: code[0].replace("\\|", "|"))
     return "\n".join(bare(line) if line.startswith("|") else line for line in text.split("\n"))

@@ -37,30 +37,44 @@ class ContainerBackend(HostBackend):
         ),
     )
     knobs: ClassVar[tuple[Knob, ...]] = (START,)
+    keeps_streams: ClassVar[bool] = False  # see `Snapshots`
 
     def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
         self._snapshots: Snapshots[Checkpoint] = Snapshots(
-            site, self.name, lambda request, _: self._launch(request, savable=True)
+            site,
+            self.name,
+            lambda request, _: self._launch(request, savable=True),
+            keeps_streams=self.keeps_streams,
         )
 
     @classmethod
     def settle(cls, knobs: Mapping[str, str] = NO_KNOBS) -> dict[str, str]:
-        from lab.host.survey import criu
-
         levels = super().settle(knobs)
-        if levels.get(START.name) == RESTORE and (why := criu.obstacle()):
+        if levels.get(START.name) == RESTORE and (why := cls._cannot_restore()):
             raise BackendUnavailable(
-                f"{START.name}={RESTORE} of {cls.name} can't be had here: {why}", hint=criu.check().remedy
+                f"{START.name}={RESTORE} of {cls.name} can't be had here: {why}", hint=cls._remedy_to_restore()
             )
         return levels
 
     @classmethod
     def lacking(cls) -> dict[tuple[str, str], str]:
+        why = cls._cannot_restore() if START in cls.knobs else ""
+        return {(START.name, RESTORE): why} if why else {}
+
+    @classmethod
+    def _cannot_restore(cls) -> str:
+        """Why none can be restored here, in a line; "" where they can."""
         from lab.host.survey import criu
 
-        why = criu.obstacle() if START in cls.knobs else ""
-        return {(START.name, RESTORE): why} if why else {}
+        return criu.obstacle()
+
+    @classmethod
+    def _remedy_to_restore(cls) -> str:
+        """What helps against that."""
+        from lab.host.survey import criu
+
+        return criu.check().remedy
 
     def config(self, request: LaunchRequest, network_namespace: Path, mounts: Sequence[MountConfig]) -> Config:
         from lab.runtime.bundle import container_config
@@ -84,7 +98,11 @@ class ContainerBackend(HostBackend):
         return self._launch(request, self._saved(request))
 
     def _saved(self, request: LaunchRequest) -> Checkpoint | None:
-        wanted = {"outlive lab": request.detached, "offer its memory to KSM": request.mergeable}
+        wanted = {
+            "outlive lab": request.detached,
+            "offer its memory to KSM": request.mergeable,
+            "see files of the host": bool(request.volumes),
+        }
         for what, is_wanted in wanted.items():
             if is_wanted and request.knobs.get(START.name, BOOT) == RESTORE:
                 raise LaunchError(

@@ -18,6 +18,7 @@ from lab.backends.sentry import origin, platforms
 from lab.backends.sentry.platforms import PLATFORM
 from lab.backends.support.host import OWN_ROOT
 from lab.backends.support.programs.binary import BINARY, Binary, locate, look_at
+from lab.backends.support.saving import RESTORE, START
 from lab.errors import BackendUnavailable, LabError, UsageError
 from lab.host.identity import privilege
 from lab.instance import NO_KNOBS, LaunchRequest, Parity, Survivor
@@ -53,9 +54,10 @@ class Gvisor(Reference):
     rootless = True
     kernel = Kernel.USER_SPACE
     order = 43
+    keeps_streams = True
     program = origin.PROGRAM
     package = origin.PROGRAM
-    knobs = (PLATFORM, binary_knob(origin.PROGRAM))
+    knobs = (START, PLATFORM, binary_knob(origin.PROGRAM))
     parity = Parity(
         differences=(
             "Its kernel is gVisor's, not Linux: what this does not know of Linux, its applications can't use.",
@@ -70,6 +72,11 @@ class Gvisor(Reference):
             "The short-lived processes of runsc itself run outside the cgroup: figures of CPU leave them out.",
         ),
         of_level={
+            (
+                START.name,
+                RESTORE,
+            ): "A restored one's kernel has the host name of the one that was saved; /etc/hostname and address are "
+            "its own. When the boundary stood and when the application went on can't be told apart, as of a start.",
             (
                 PLATFORM.name,
                 platforms.PTRACE,
@@ -113,7 +120,11 @@ class Gvisor(Reference):
 
     @classmethod
     def lacking(cls) -> dict[tuple[str, str], str]:
-        return {(PLATFORM.name, level): why for level, why in platforms.lacking().items()}
+        return {**super().lacking(), **{(PLATFORM.name, level): why for level, why in platforms.lacking().items()}}
+
+    @classmethod
+    def _cannot_restore(cls) -> str:
+        return ""  # it saves and restores by itself
 
     @classmethod
     def _check_program(cls) -> Check:

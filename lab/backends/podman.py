@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lab.backends.libpod.container import PodmanContainer
     from lab.backends.libpod.podman import Podman as Engine
     from lab.backends.support.host import HostInstance
+    from lab.backends.support.output import Outputs
     from lab.backends.support.resources import InstanceResources
     from lab.backends.support.shared import SharedParts
     from lab.backends.support.streams import Streams
@@ -140,12 +141,13 @@ class Podman(SiteBackend):
 
     def launch(self, request: LaunchRequest) -> HostInstance:
         from lab.backends.support.host import HostInstance
+        from lab.backends.support.output import Outputs
         from lab.backends.support.resources import InstanceResources
         from lab.backends.support.streams import Streams
         from lab.images.tree import Tree
 
         runtime = self.settle(request.knobs)[RUNTIME.name]
-        outputs, streams, resources = ExitStack(), Streams(), InstanceResources(self.site, request)
+        outputs, streams, resources = Outputs(), Streams(), InstanceResources(self.site, request)
         try:
             engine = self.engine
             image = engine.take(request.image)  # before the clock, where `prepare` did not do it
@@ -175,6 +177,7 @@ class Podman(SiteBackend):
         from lab.backends.libpod.container import PodmanContainer
         from lab.backends.libpod.podman import Podman as Engine
         from lab.backends.support.host import HostInstance
+        from lab.backends.support.output import Outputs
         from lab.backends.support.resources import InstanceResources
         from lab.backends.support.streams import Streams
 
@@ -182,7 +185,7 @@ class Podman(SiteBackend):
         container = PodmanContainer.take_over(engine, request, survivor)
         resources = InstanceResources.adopt(self.site, request, survivor.address)
         layers = self.files_left(request)
-        return HostInstance(self.name, request, container, resources, ExitStack(), Streams(), layers)
+        return HostInstance(self.name, request, container, resources, Outputs(), Streams(), layers)
 
     def close(self) -> None:
         with self._lock:
@@ -197,16 +200,15 @@ def _start(
     image: str,
     runtime: str,
     resources: InstanceResources,
-    outputs: ExitStack,
+    outputs: Outputs,
     streams: Streams,
     timeline: Timeline,
 ) -> PodmanContainer:
     """The container, which has its streams; ``outputs`` are its logs."""
     from lab.backends.libpod.container import PodmanContainer
-    from lab.backends.support.output import Output
 
-    stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
-    stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
+    stdout = outputs.open(request.log_directory / "stdout.log", request.stdout)
+    stderr = outputs.open(request.log_directory / "stderr.log", request.stderr)
     outputs.enter_context(streams)
     if request.terminal:
         stdio = streams.terminal(request.stdin, stdout.descriptor)

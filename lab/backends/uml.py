@@ -8,41 +8,25 @@ system call of theirs is stopped, and answered by it. Where the program comes fr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.backends.support.base import raise_as_launch_error
-from lab.backends.support.guests.guest import GuestInstance
-from lab.backends.support.guests.machine import LONGEST_DIRECTORY_BYTES, tun
 from lab.backends.support.programs.binary import BINARY
-from lab.backends.support.programs.fetched import Fetched, Program
-from lab.backends.support.resources import InstanceResources
+from lab.backends.support.programs.fetched import Fetched
 from lab.backends.usermode import origin
-from lab.errors import LaunchError, LimitError
-from lab.host.cgroup.control import ControlGroup
-from lab.host.cgroup.delegation import group_of
+from lab.backends.usermode.backend import Common, ContainedBackend
 from lab.host.clock import Timeline
-from lab.host.identity import privilege
-from lab.host.processor import check_machines, has_machines
-from lab.host.survey import checks
 from lab.images.store import Image
-from lab.images.tree import Tree
 from lab.instance import NO_KNOBS, Knob, LaunchRequest, Parity
-from lab.model import Accelerator, Check, Kernel, Limits, Phase
+from lab.model import Accelerator, Check, Kernel
 
 if TYPE_CHECKING:
-    from lab.backends.usermode.machine import Request, UserModeLinux
-    from lab.network.network import TapEndpoint
-
-DEFAULT_MEMORY_BYTES = 512 << 20
-LEAST_MEMORY_BYTES = 48 << 20
+    from lab.backends.usermode.machine import UserModeLinux
 
 
-class Uml(Fetched):
+class Uml(ContainedBackend, Fetched):
     """The image's disk, a copy-on-write layer over it, and Linux as a program."""
 
     name = "uml"
@@ -54,6 +38,8 @@ class Uml(Fetched):
     another = "make ARCH=um builds one: ./linux"
     is_its = "Its kernel"
     order = 44
+    accelerator = Accelerator.NATIVE
+    least_memory_bytes = 48 << 20
     knobs = (
         Knob(
             name=BINARY,
@@ -80,20 +66,8 @@ class Uml(Fetched):
     )
 
     @classmethod
-    def check(cls) -> list[Check]:
-        if not has_machines():
-            return [check_machines()]
-        tools = [checks.tool(tool) for tool in checks.TOOLS if cls.name in tool.required_by]
-        return [
-            privilege.check(),
-            check_machines(),
-            checks.cgroup(),
-            checks.namespaces(),
-            checks.overlay(),
-            *tools,
-            tun(),
-            cls._check_program(),
-        ]
+    def _own_checks(cls) -> list[Check]:
+        return [cls._check_program()]
 
     @classmethod
     def _check_program(cls) -> Check:
@@ -103,10 +77,6 @@ class Uml(Fetched):
             remedy = f"install one of Linux {newer} or newer as linux.uml; {cls.another}"
             return replace(check, ok=False, found=f"not here, and Debian's would be of no use: {why}", remedy=remedy)
         return check
-
-    @classmethod
-    def check_limits(cls, limits: Limits, knobs: Mapping[str, str] = NO_KNOBS) -> None:
-        _memory_bytes(limits)
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """Its kernel, the image's disk, lab's helper program, the session's network."""
@@ -124,83 +94,8 @@ class Uml(Fetched):
 
         return [self.program(self.settle(knobs)).path, self._disk(image), program()]
 
-    def launch(self, request: LaunchRequest) -> GuestInstance:
-        timeline = Timeline(request.listener)
-        timeline.mark(Phase.REQUESTED)
-        resources = InstanceResources(self.site, request)
-        try:
-            guest = self._start(request, resources, timeline)
-        except BaseException as error:
-            resources.release()
-            raise_as_launch_error(error)
-            raise
-        return GuestInstance(
-            self.name, request, guest, resources, Tree(self.site.store.lower_directories(request.image)),
-            accelerator=Accelerator.NATIVE, cgroup=guest.request.cgroup,
-        )  # fmt: skip
+    def _begin(self, request: LaunchRequest, common: Common, timeline: Timeline) -> UserModeLinux:
+        from lab.backends.usermode.machine import Request, UserModeLinux
 
-    def _disk(self, image: Image) -> Path:
-        from lab.images.disk import roomy_disk
-
-        return roomy_disk(self.site.store, image)
-
-    def _start(self, request: LaunchRequest, resources: InstanceResources, timeline: Timeline) -> UserModeLinux:
-        from lab.backends.usermode.machine import UserModeLinux
-        from lab.runtime.plan import Before
-
-        program = self.program(self.settle(request.knobs))
-        disk = self._disk(request.image)
-        with timeline.step("lab", Before.NETWORK):
-            endpoint = resources.make_tap()
-            tap = endpoint.open()
-        try:
-            wanted = self._request(request, program, disk, endpoint, tap)
-            if len(os.fsencode(wanted.directory)) > LONGEST_DIRECTORY_BYTES:
-                raise LaunchError(
-                    f"{wanted.directory} is too long a path for sockets", hint="set LAB_HOME to a shorter one"
-                )
-            return UserModeLinux.start(self.site.launcher, wanted, timeline)
-        finally:
-            os.close(tap)
-
-    def _request(
-        self, request: LaunchRequest, program: Program, disk: Path, endpoint: TapEndpoint, tap: int
-    ) -> Request:
-        from lab.backends.usermode.handover import Handover
-        from lab.backends.usermode.machine import Request
-
-        return Request(
-            name=request.name,
-            program=program,
-            image_disk=disk,
-            handover=Handover(
-                hostname=request.name,
-                process=request.process,
-                address=IPv4Interface(f"{endpoint.address}/{endpoint.prefix_length}"),
-                pids=request.limits.pids,
-                interactive=request.stdin is not None or request.terminal is not None,
-                terminal=request.terminal,
-            ),
-            directory=self.site.scratch / request.name,
-            log_directory=request.log_directory,
-            cgroup=ControlGroup.open(group_of(self.site.session.id, request.name)),
-            memory_bytes=_memory_bytes(request.limits),
-            cpus=request.limits.cpus,
-            tap=tap,
-            mac=endpoint.mac,
-            stdout=request.stdout,
-            stderr=request.stderr,
-            stdin=request.stdin,
-            detached=request.detached,
-        )
-
-
-def _memory_bytes(limits: Limits) -> int:
-    """The guest's RAM: the memory limit itself. Raises LimitError below the least that lab gives."""
-    wanted = limits.memory_bytes or DEFAULT_MEMORY_BYTES
-    if wanted < LEAST_MEMORY_BYTES:
-        raise LimitError(
-            f"lab starts no uml with {wanted >> 20} MiB: its kernel needs too much of that",
-            hint=f"--memory {LEAST_MEMORY_BYTES >> 20}M or more",
-        )
-    return wanted
+        wanted = Request(**common, program=self.program(self.settle(request.knobs)), cpus=request.limits.cpus)
+        return UserModeLinux.start(self.site.launcher, wanted, timeline)

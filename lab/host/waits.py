@@ -34,6 +34,16 @@ def within(seconds: float, ask: Callable[[float], T | None]) -> T | None:
     return None
 
 
+def deadline_of(timeout_seconds: float | None) -> float | None:
+    """When that many seconds from now are over, by `time.monotonic`; None is never."""
+    return None if timeout_seconds is None else time.monotonic() + timeout_seconds
+
+
+def left(deadline: float | None) -> float | None:
+    """Seconds until then, 0 when it is over; None without one."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 def readable(descriptor: int) -> None:
     """Until ``descriptor`` can be read, or its other end is closed."""
     poll = select.poll()  # select(2) would stop at descriptor 1023

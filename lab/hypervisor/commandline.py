@@ -35,5 +35,6 @@ def command_line(design: Design, *, tsc_khz: int | None = None) -> str:
     words += SYSTEMD_WORDS if design.user_space is UserSpace.DEBIAN else ()
     # Whether the timer interrupts within so many loops a busy emulator can't promise; the kernel panics when it does
     # not (check_timer() in arch/x86/kernel/apic/io_apic.c). Under KVM it does not ask either (kvm_guest_init()).
-    words += (f"tsc_early_khz={tsc_khz}", "no_timer_check") if tsc_khz else ()
+    # And the counter is the host's own: see tsc.py.
+    words += (f"tsc_early_khz={tsc_khz}", "tsc=reliable", "no_timer_check") if tsc_khz else ()
     return " ".join(words)

@@ -181,6 +181,7 @@ class RunningGuest(ABC):
                 return
             self.timeline.mark(Phase.STOPPING)
             self._ask_to_end(grace_seconds, stop_signal)
+            self._channels.give_up()
             take_down(self._wanted, [self._pull_the_plug, self._close_streams, self._channels.close], release)
             self._stopped = True
             self.timeline.mark(Phase.GONE)

@@ -1,4 +1,4 @@
-/* The first process of a kernel that is itself a process of the host: User-mode Linux.
+/* The first process of a kernel that needs no more than this: User-mode Linux, or the one that libkrun boots.
  *
  *   guest DIR    of the kernel's first root file system; lab/backends/usermode/handover.py writes what is in it
  *
@@ -10,7 +10,8 @@
  *
  * It does what guest/init.sh does in a virtual machine, without a shell: a fork and an execve cost such a kernel
  * some 20 ms. The host times the lines that begin with "lab:" on the console and the words written to the port of marks.
- * Its ports are the kernel's serial lines, of which the host holds the other ends.
+ * Its ports are User-mode Linux's serial lines, of which the host holds the other ends, or a virtual machine's virtio
+ * ports: the setting `ports` says how many of those there are. Their first root file system is read-only.
  */
 
 #include "inside.h"
@@ -18,12 +19,15 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <net/if.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
@@ -43,12 +47,15 @@ enum {
     SERIAL_MINOR = 64,
     DISK_MAJOR = 98, /* ubd */
     DRAIN_MILLISECONDS = 1000,
+    PORT_MICROSECONDS = 500,
+    MOST_WAITS = 60000,
     NEVER_STARTED = 125,
 };
 
 static const char image[] = "image", group[] = "cgroup/application";
-static int ports[PORTS], outputs[2] = {-1, -1};
-static pid_t application, relays[2];
+static int ports[PORTS], virtual_ports, outputs[2] = {-1, -1};
+static pid_t application, relaying;
+static struct relayed *passed; /* seen by the process that passes them on, and by this */
 
 /* Say what failed on the console, and end: the kernel then panics, which ends it. */
 static _Noreturn void give_up(const char *what) {
@@ -97,8 +104,52 @@ static void attach(const char *source, const char *target, const char *type, uns
         give_up(target);
 }
 
+/* Where the kernel shows its devices. Another file system may be there already that is the same. */
+static void show_devices(void) {
+    make_folder("/dev");
+    if (mount("dev", "/dev", "devtmpfs", MS_NOSUID, "") < 0 && errno != EBUSY)
+        give_up("/dev");
+}
+
+/* In vportMpN the M counts virtio devices, and the driver adds one port after another. */
+static void find_port(int port, char *path, size_t size) {
+    char pattern[LONGEST_LINE];
+    snprintf(pattern, sizeof pattern, "/dev/vport*p%d", port + 1);
+    for (int waited = 0; waited < MOST_WAITS; waited++, usleep(PORT_MICROSECONDS)) {
+        glob_t found;
+        if (glob(pattern, 0, NULL, &found) == 0) {
+            snprintf(path, size, "%s", found.gl_pathv[0]);
+            globfree(&found);
+            return;
+        }
+    }
+    give_up(pattern);
+}
+
+/* Each once the host's end is there: before that, what is read is the end of the file. The one that an application's
+ * input comes from opens once only, and stays for who reads it (interact.c), under the name that it has everywhere.
+ */
+static void open_virtual_ports(void) {
+    for (int port = 0; port < virtual_ports; port++) {
+        char path[LONGEST_LINE];
+        find_port(port, path, sizeof path);
+        if (port == INPUT) {
+            if (symlink(path, "/dev/vport0p6") < 0 && errno != EEXIST)
+                give_up(path);
+            continue;
+        }
+        ports[port] = open(path, O_RDWR | O_CLOEXEC);
+        if (ports[port] < 0)
+            give_up(path);
+        struct pollfd there = {.fd = ports[port], .events = POLLOUT};
+        for (int waited = 0; poll(&there, 1, 0) < 0 || there.revents & POLLHUP; waited++, usleep(PORT_MICROSECONDS))
+            if (waited == MOST_WAITS)
+                give_up(path);
+    }
+}
+
 /* The serial lines, raw: they carry bytes. Each stays open here, so that none forgets that, nor closes the host's end. */
-static void open_ports(void) {
+static void open_serial_lines(void) {
     for (int port = 0; port < PORTS; port++) {
         char path[LONGEST_LINE];
         struct termios raw;
@@ -141,10 +192,10 @@ static void replace_file(const char *name) {
 
 static void mount_image(void) {
     struct stat etc;
-    if (mknod("disk", S_IFBLK | 0600, makedev(DISK_MAJOR, 0)) < 0)
+    if (!virtual_ports && mknod("disk", S_IFBLK | 0600, makedev(DISK_MAJOR, 0)) < 0)
         give_up("disk");
-    attach("dev", "/dev", "devtmpfs", MS_NOSUID, ""); /* for those that serve commands from here */
-    attach("disk", image, "ext4", 0, "");
+    show_devices(); /* for those that serve commands from here, too */
+    attach(virtual_ports ? "/dev/vda" : "disk", image, "ext4", 0, "");
     attach("proc", "image/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
     attach("sysfs", "image/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
     attach("dev", "image/dev", "devtmpfs", MS_NOSUID, "");
@@ -193,7 +244,7 @@ static void connect_network(void) {
         struct ifreq request = {.ifr_name = "vec0"};
         strcpy(request.ifr_newname, "eth0");
         *length++ = '\0';
-        if (ioctl(from, SIOCSIFNAME, &request) < 0)
+        if (!virtual_ports && ioctl(from, SIOCSIFNAME, &request) < 0)
             give_up("vec0");
         set_address(from, SIOCSIFADDR, inet_addr(address));
         set_address(from, SIOCSIFNETMASK, htonl(~0u << (32 - number(length))));
@@ -235,34 +286,33 @@ static char **load_words(const char *path) {
     return words;
 }
 
-static void copy_all(int from, int to) {
-    char chunk[1 << 14];
-    for (ssize_t size; (size = read(from, chunk, sizeof chunk)) > 0;)
-        for (ssize_t done = 0, more; done < size; done += more)
-            if ((more = write(to, chunk + done, (size_t)(size - done))) < 0)
-                return;
-}
-
 static void close_outputs(void) {
-    for (int each = 0; each < 2; each++)
+    for (int each = 0; each < OUTPUTS; each++)
         close(outputs[each]);
 }
 
-/* A pipe from the application, which may open it again as /dev/stdout, and a process that passes on what comes. */
-static void start_relay(int number) {
-    int ends[2];
+/* Pipes from the application, which may open them again as /dev/stdout, and a process that passes on what comes. */
+static void start_relay(void) {
     char *rest;
     uid_t uid = (uid_t)strtoul(setting("owner"), &rest, 10);
-    if (pipe2(ends, O_CLOEXEC) < 0 || fchown(ends[1], uid, (gid_t)strtoul(*rest ? rest + 1 : "0", NULL, 10)) < 0)
-        give_up("pipe");
-    outputs[number] = ends[1];
-    relays[number] = fork();
-    if (relays[number] == 0) {
+    passed = mmap(NULL, sizeof(struct relayed[OUTPUTS]), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (passed == MAP_FAILED)
+        give_up("memory");
+    for (int each = 0; each < OUTPUTS; each++) {
+        int ends[2];
+        if (pipe2(ends, O_CLOEXEC) < 0 || fchown(ends[1], uid, (gid_t)strtoul(*rest ? rest + 1 : "0", NULL, 10)) < 0)
+            give_up("pipe");
+        passed[each] = (struct relayed){.from = ends[0], .to = ports[OUTPUT + each]};
+        outputs[each] = ends[1];
+    }
+    relaying = fork();
+    if (relaying == 0) {
         close_outputs();
-        copy_all(ends[0], ports[OUTPUT + number]);
+        relay_all(passed);
         _exit(0);
     }
-    close(ends[0]);
+    for (int each = 0; each < OUTPUTS; each++)
+        close(passed[each].from);
 }
 
 /* Becomes what runs the application: it holds status open until the execve(2), or says why there is none. */
@@ -311,7 +361,9 @@ static pid_t serve_commands(const char *word) {
     _exit(NEVER_STARTED);
 }
 
-/* The host's orders, a line each: signal NUMBER, to the application; sessions WORD, to serve commands (serve.c). */
+/* The host's orders, a line each: signal NUMBER, to the application; sessions WORD, to serve commands (serve.c); end,
+ * which ends the process that reads them, and the first process, which waits for that one, ends the kernel.
+ */
 static _Noreturn void obey_orders(void) {
     FILE *orders = fdopen(ports[ORDERS], "r");
     char line[LONGEST_LINE];
@@ -319,6 +371,8 @@ static _Noreturn void obey_orders(void) {
     signal(SIGCHLD, SIG_IGN);
     while (orders && fgets(line, sizeof line, orders)) {
         line[strcspn(line, "\n")] = '\0';
+        if (strcmp(line, "end") == 0)
+            break;
         char *about = strchr(line, ' ');
         if (!about)
             continue;
@@ -343,17 +397,13 @@ static int outlive(void) {
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/* Until all output has left, or a second if a stray process keeps a pipe open. */
-static void drain_relays(void) {
-    for (int waited = 0, left = 2; left > 0 && waited < DRAIN_MILLISECONDS; waited += 2) {
-        left = 0;
-        for (int each = 0; each < 2; each++)
-            left += waitpid(relays[each], NULL, WNOHANG) == 0;
-        if (left > 0)
-            usleep(2000);
+/* Until the ports have all output, or after a second, if a stray process keeps a pipe open, what is in it then. */
+static void drain_relay(void) {
+    for (int waited = 0; waitpid(relaying, NULL, WNOHANG) == 0; waited += 2) {
+        if (waited == DRAIN_MILLISECONDS)
+            kill(relaying, SIGTERM);
+        usleep(2000);
     }
-    tcdrain(ports[OUTPUT]);
-    tcdrain(ports[ERRORS]);
 }
 
 int guest(int count, char **arguments) {
@@ -363,7 +413,12 @@ int guest(int count, char **arguments) {
         fail("guest: expected DIR, as the first process of a kernel");
     if (chdir(arguments[1]) < 0)
         give_up(arguments[1]);
-    open_ports();
+    virtual_ports = (int)number(*setting("ports") ? setting("ports") : "0");
+    if (virtual_ports) {
+        show_devices();
+        open_virtual_ports();
+    } else
+        open_serial_lines();
     mount_image();
     const char *name = setting("hostname");
     if (sethostname(name, strlen(name)) < 0)
@@ -371,8 +426,7 @@ int guest(int count, char **arguments) {
     connect_network();
     limit_processes();
     signal(SIGPIPE, SIG_IGN);
-    start_relay(0);
-    start_relay(1);
+    start_relay();
     if (pipe2(status, O_CLOEXEC) < 0)
         give_up("pipe");
     application = fork();
@@ -381,12 +435,15 @@ int guest(int count, char **arguments) {
     close_outputs();
     close(status[1]);
     await_execution(status[0]);
-    if (fork() == 0)
+    pid_t orders = fork();
+    if (orders == 0)
         obey_orders();
     int code = outlive();
-    drain_relays();
-    mark("exited %d\n", code);
-    tcdrain(ports[MARKS]);
-    reboot(RB_POWER_OFF); /* which ends the kernel's process: without the application it has no purpose */
+    drain_relay();
+    /* Only the host knows what is under way, and orders the end when it has all. The orders end without a host, too. */
+    mark("exited %d %llu %llu\n", code, (unsigned long long)passed[0].passed, (unsigned long long)passed[1].passed);
+    waitpid(orders, NULL, 0);
+    /* Either ends it, which without the application has no purpose. libkrun's machine can't be turned off. */
+    reboot(virtual_ports ? RB_AUTOBOOT : RB_POWER_OFF);
     return 0;
 }

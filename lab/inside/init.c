@@ -1,11 +1,12 @@
 /* The first process of an instance: starts the application, forwards signals to it, reaps orphans.
  *
  *   init [--status-fd N | --report-fd N] [--terminal ROWSxCOLUMNS] [--socket-fd N] [--user UID:GID[:GID…]]
- *        [--directory DIR] -- PROGRAM [ARGUMENT…]
+ *        [--directory DIR] [--environment-fd N] -- PROGRAM [ARGUMENT…]
  *
  * With a terminal, standard input is a socket, over which the application sends the terminal's master before it is
  * executed; its streams are the terminal then. Without, it has the streams of its init. --socket-fd names a descriptor
- * that is to be standard input.
+ * that is to be standard input. From --environment-fd it reads the environment, NAME=value and a zero byte each, in
+ * place of the one that whoever started it has.
  *
  * The peer of descriptor N reads end-of-file when execve(2) succeeded, otherwise the errno in decimal. With --report-fd
  * it reads 0 when that succeeded: for a descriptor of which others, too, hold copies, so that its end says nothing.
@@ -26,7 +27,24 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127, MOST_GROUPS = 64 };
+enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127, MOST_GROUPS = 64, MOST_ENVIRONMENT = 1 << 21 };
+
+/* What is to be read there is a file, or a pipe whose writer has closed it, or will. */
+static void take_environment(int from) {
+    char *text = malloc(MOST_ENVIRONMENT + 1);
+    size_t filled = 0;
+    ssize_t size = 0;
+    while (text && (size = read(from, text + filled, MOST_ENVIRONMENT - filled)) > 0)
+        filled += (size_t)size;
+    if (!text || size < 0 || filled == MOST_ENVIRONMENT)
+        fail("init: the environment can't be read: %s", size < 0 ? strerror(errno) : "it is too long");
+    text[filled] = '\0';
+    close(from);
+    clearenv();
+    for (char *each = text; each < text + filled; each += strlen(each) + 1)
+        if (putenv(each) != 0)
+            fail("init: environment: %s", strerror(errno));
+}
 
 static struct application parse(int count, char **arguments) {
     struct application app = {.status_fd = -1, .report_fd = -1, .socket_fd = -1};
@@ -48,6 +66,8 @@ static struct application parse(int count, char **arguments) {
             app.user = value;
         else if (strcmp(arguments[next], "--directory") == 0)
             app.directory = value;
+        else if (strcmp(arguments[next], "--environment-fd") == 0)
+            take_environment((int)number(value));
         else
             fail("init: unknown option %s", arguments[next]);
     }

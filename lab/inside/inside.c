@@ -2,7 +2,7 @@
  *
  *   init        be the instance's first process                        init.c
  *   manifest    describe every file of the image                       manifest.c
- *   call, open, read, stat, list, namespaces, processes,
+ *   call, open, read, boot, stat, list, namespaces, processes,
  *   mount-tmpfs, node, enter, clock, space, gain-user
  *               ask the kernel that serves this instance               ask.c
  *   hold, greet, shared-memory
@@ -14,6 +14,7 @@
  *   surface     which system calls get past the filter                 surface.c
  *   serve       run commands for the host, over a port                 serve.c
  *   interact    run the application with what the host types           interact.c
+ *   relay       pass the application's output on to the host       relay.c
  *   pack        a file or folder as a tar archive                      pack.c
  *   unpack      the contrary                                           unpack.c
  *   compute, allocate, fork, files, spin
@@ -101,11 +102,12 @@ static const struct {
     const char *name;
     verb *run;
 } verbs[] = {
-    {"init", run_init},        {"serve", serve},             {"interact", interact},      {"pack", pack},
+    {"init", run_init},        {"serve", serve},             {"interact", interact},      {"relay", relay},
+    {"pack", pack},
     {"unpack", unpack},        {"manifest", print_manifest}, {"batch", batch},
     {"surface", print_surface},
     {"call", make_call},       {"open", open_path},          {"read", read_path},
-    {"stat", stat_path},       {"list", list_directory},     {"namespaces", list_namespaces},
+    {"stat", stat_path},       {"boot", tell_boot},          {"list", list_directory},     {"namespaces", list_namespaces},
     {"processes", find_processes}, {"mount-tmpfs", mount_tmpfs}, {"node", open_node},
     {"release-agent", open_release_agent},
     {"enter", enter_namespace}, {"clock", read_clock},        {"space", file_system_space},
@@ -187,7 +189,9 @@ static int batch(int count, char **arguments) {
 int main(int count, char **arguments) {
     if (setvbuf(stdout, NULL, _IOFBF, 1 << 16) != 0) /* answers leave in one write(2) */
         return 1;
-    int code = run_verb(count - 1, arguments + 1);
+    static char *machine[] = {"guest", "/lab", NULL};
+    int is_first = strcmp(arguments[0], "/init.krun") == 0; /* the program with which libkrun's kernel begins */
+    int code = is_first ? guest(2, machine) : run_verb(count - 1, arguments + 1);
     if (fflush(stdout) != 0)
         fail("standard output: %s", strerror(errno));
     return code;

@@ -17,12 +17,12 @@ verb print_surface;                                                  /* surface.
 verb make_call, open_path, read_path, stat_path, list_directory;     /* ask.c */
 verb list_namespaces, find_processes, mount_tmpfs, open_node;        /* ask.c */
 verb open_release_agent, enter_namespace, read_clock;                /* ask.c */
-verb file_system_space, gain_user;                                   /* ask.c */
+verb file_system_space, gain_user, tell_boot;                        /* ask.c */
 verb hold, greet, read_shared_memory;                                /* neighbour.c */
 verb closed;                                                         /* closed.c */
 verb broken_out, as_user;                                            /* broken_out.c */
 verb resident_pages;                                                 /* pages.c */
-verb serve, interact;                                                /* serve.c, interact.c */
+verb serve, interact, relay;                                         /* serve.c, interact.c, relay.c */
 verb pack, unpack;                                                   /* pack.c, unpack.c */
 verb compute, allocate, fork_many, open_many, spin;                  /* burden.c */
 verb disturb;                                                        /* disturb.c */
@@ -52,6 +52,14 @@ int receive_descriptor(int from);
 /* closed.c; both end the program with what has failed. */
 void must(int result, const char *what);
 void put_text(const char *path, const char *text);
+
+/* An output of the application and where it goes; relay.c, whose verb passes two of them on, until both have ended. */
+enum { OUTPUTS = 2 };
+struct relayed {
+    int from, to;
+    uint64_t passed; /* bytes */
+};
+void relay_all(struct relayed both[OUTPUTS]);
 
 /* SHA-256 as in FIPS 180-4, sha256.c. */
 struct sha256 {

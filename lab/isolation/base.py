@@ -27,7 +27,11 @@ Reply = Mapping[str, Any]
 EVERY_ID = "0 0 4294967295"
 """user_namespaces(7): what /proc/self/uid_map holds in the first user namespace."""
 
-BOOT_ID = "read /proc/sys/kernel/random/boot_id"
+BOOT_ID = "boot"
+"""What tells one kernel from another: the id that it drew when it booted (random(4))."""
+
+BOOTED_SECONDS = 2.0
+"""Within this two looks at one kernel's clocks agree when it booted: the clock of the day may be set between them."""
 
 
 LACKING = frozenset({"ENOSYS", "ENOENT", "ENODEV", "ENXIO", "EOPNOTSUPP", "EINVAL"})
@@ -64,19 +68,21 @@ class Boundary(StrEnum):
     DOCKER = "docker"  # a container with Docker's own defaults, where lab's and Docker's are not the same
     PODMAN = "podman"  # the same with podman's, which are mostly Docker's
     BUBBLEWRAP = "bubblewrap"  # namespaces and no capability, without masks and without a filter
+    NSPAWN = "nspawn"  # a container whose root keeps nearly all of root's capabilities
     USER_SPACE_KERNEL = "user-space kernel"  # its own, a program of the host's that confines what it serves
     USER_MODE_LINUX = "user-mode linux"  # a Linux of its own, a program of the host that another kernel confines
     OWN_KERNEL = "own kernel"  # a virtual machine
+    LIBKRUN = "libkrun"  # one with libkrunfw's kernel, which has less than a distribution's
 
     @classmethod
     def of(cls, backend: Backend) -> Boundary:
         """Which kind a backend's instances are."""
+        if backend.stack:
+            return cls(backend.stack)
         if backend.kernel is not Kernel.HOST:
             return OF_KERNELS[backend.kernel]
         if not backend.confines:
             return cls.BARE
-        if backend.stack:
-            return cls(backend.stack)
         return cls.USER_NAMESPACE if backend.own_ids else cls.CONTAINER
 
 
@@ -154,13 +160,15 @@ def expectations(
     docker: Expected | None = None,
     podman: Expected | None = None,
     bubblewrap: Expected | None = None,
+    nspawn: Expected | None = None,
     user_space: Expected | None = None,
     user_mode: Expected | None = None,
+    libkrun: Expected | None = None,
 ) -> Mapping[Boundary, Expected]:
     """What is right for each kind of boundary; every probe says it for all of them. A user namespace around a
     container changes nothing unless said otherwise, nor does it that Docker made it, and podman's is as Docker's.
-    A sandbox of bubblewrap's is as a container. A kernel in user space is another than the host's as that of a
-    machine is, unless said otherwise, and so is a User-mode Linux.
+    A sandbox of bubblewrap's is as a container, and so is nspawn's container. A kernel in user space is another than
+    the host's as that of a machine is, unless said otherwise, and so are a User-mode Linux and libkrun's kernel.
     """
     return {
         Boundary.BARE: bare,
@@ -169,9 +177,11 @@ def expectations(
         Boundary.DOCKER: docker or container,
         Boundary.PODMAN: podman or docker or container,
         Boundary.BUBBLEWRAP: bubblewrap or container,
+        Boundary.NSPAWN: nspawn or container,
         Boundary.USER_SPACE_KERNEL: user_space or own_kernel,
         Boundary.USER_MODE_LINUX: user_mode or own_kernel,
         Boundary.OWN_KERNEL: own_kernel,
+        Boundary.LIBKRUN: libkrun or own_kernel,
     }
 
 
@@ -321,6 +331,9 @@ class HostValue(Probe):
 
 
 DROPPED = Expected((Answer.NO,), "every capability is dropped, and the kernel asks for one")
+AS_ROOT = Expected((Answer.YES,), "nspawn leaves its root the capability, and its filter allows what that is for")
+"""Of a container of systemd-nspawn's."""
+
 NO_SYS = Expected((Answer.NO,), "it has no /sys: bwrap mounts one only where it is told to")
 """Of a sandbox of bubblewrap's."""
 
@@ -334,8 +347,10 @@ class Privilege(Probe):
     """Does a line get past the permission check? Subclasses name the ``line``, and the errors that only those
     get who are ``allowed`` ("" is success); ``because`` says why a default container's root is not, ``docker``
     what is expected of Docker's where that is not the same, and ``podman`` what of podman's where that is not either,
-    ``bubblewrap`` what of a sandbox of bubblewrap's, ``user_space`` what of a kernel in user space, ``user_mode``
-    what of a User-mode Linux that lacks the thing.
+    ``bubblewrap`` what of a sandbox of bubblewrap's, ``nspawn`` what of a container of systemd-nspawn's,
+    ``user_space`` what of a kernel in user space, ``user_mode`` what of a User-mode Linux that lacks the thing,
+    ``libkrun`` what of libkrun's kernel that does. With ``of_namespace``, a kind of them, it is done to that of the
+    caller: to its own, unless that is the host's.
     """
 
     line: ClassVar[str]
@@ -345,10 +360,13 @@ class Privilege(Probe):
     docker: ClassVar[Expected | None] = None
     podman: ClassVar[Expected | None] = None
     bubblewrap: ClassVar[Expected | None] = None
+    nspawn: ClassVar[Expected | None] = None
+    of_namespace: ClassVar[str] = ""
     user_space: ClassVar[Expected] = Expected(
         (Answer.NO,), "its kernel asks for the same capability, which its root lacks, or has no such thing at all"
     )
     user_mode: ClassVar[Expected | None] = None
+    libkrun: ClassVar[Expected | None] = None
     group = Group.PRIVILEGE
     mechanism = Mechanism.CAPABILITY
 
@@ -362,21 +380,32 @@ class Privilege(Probe):
                 docker=cls.docker,
                 podman=cls.podman,
                 bubblewrap=cls.bubblewrap or (DROPPED if cls.mechanism is Mechanism.CAPABILITY else None),
+                nspawn=cls.nspawn,
                 user_space=cls.user_space,
                 user_mode=cls.user_mode,
+                libkrun=cls.libkrun,
             )
 
     def lines(self, context: Context) -> Sequence[str]:
-        return (self.line, BOOT_ID)
+        return (self.line, *(["namespaces"] if self.of_namespace else []), BOOT_ID)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         asked, error = self.lines(context)[0].split(" x:")[0], str(seen[0]["name"])
         evidence = f"{asked}: {error or 'succeeded'}"
+        if error in self.allowed and self._of_its_own(seen, host):
+            evidence += f", in its own {self.of_namespace} namespace"
+            return Found(answer=Answer.OWN, evidence=evidence, mechanism=Mechanism.NAMESPACE)
         if error in self.allowed:
             return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=evidence)
         if error in self.refused:
             return Found(answer=Answer.NO, evidence=evidence, mechanism=stopped_by(error))
         raise Inconclusive(f"unexpected outcome: {evidence}")
+
+    def _of_its_own(self, seen: Sequence[Reply], host: Sequence[Reply]) -> bool:
+        kind = self.of_namespace
+        if not kind or on_whose_kernel(seen[-1], host[-1]) is Answer.GUEST:
+            return False
+        return bool(seen[1].get(kind) != host[1].get(kind))
 
 
 class Readable(Privilege):
@@ -406,9 +435,16 @@ def on_whose_kernel(seen: Reply, host: Reply) -> Answer:
     """YES when a reply to `BOOT_ID` is the host's, GUEST when another kernel gave it. Raises Inconclusive."""
     if seen.get("errno", 1) or host.get("errno", 1):
         raise Inconclusive("the boot id can't be read")
-    return Answer.YES if seen["text"] == host["text"] else Answer.GUEST
+    return Answer.YES if _same_boot(seen, host) else Answer.GUEST
 
 
 def is_another_kernel(seen: Reply, host: Reply) -> bool:
     """Whether both replies to `BOOT_ID` tell, and differ."""
-    return not seen.get("errno", 1) and not host.get("errno", 1) and seen["text"] != host["text"]
+    return not seen.get("errno", 1) and not host.get("errno", 1) and not _same_boot(seen, host)
+
+
+def _same_boot(seen: Reply, host: Reply) -> bool:
+    """By the kernel's id. systemd-nspawn mounts another over it: then by when the kernel booted."""
+    if seen.get("masked"):
+        return abs(float(seen["booted"]) - float(host["booted"])) < BOOTED_SECONDS
+    return bool(seen["text"] == host["text"])

@@ -50,7 +50,7 @@ TOGETHER_SECONDS = 60.0
 MOST_FAILURES = 3
 DISK_SECONDS = 20.0
 ENDING_SECONDS = 2.0  # from when it can't be asked any more until its end is known
-LACK_SOMETHING = (Boundary.USER_SPACE_KERNEL, Boundary.USER_MODE_LINUX)
+LACK_SOMETHING = (Boundary.USER_SPACE_KERNEL, Boundary.USER_MODE_LINUX, Boundary.LIBKRUN)
 """Kernels that have not all that the host's has: what answers there may be that."""
 NOT_OF_BUBBLEWRAP = (Mechanism.SECCOMP, Mechanism.CGROUP, Mechanism.MASKED, Mechanism.NONE)
 """What does not answer there with EPERM or EACCES: a sandbox of bubblewrap's has no filter, no rules for devices and
@@ -305,8 +305,12 @@ def _mechanism(probe: Probe, boundary: Boundary, found: Found | None) -> Mechani
     nothing is lacking that the host has, but it may be mounted nowhere.
     """
     usual = mechanism_of(probe, boundary)
+    if found is not None and found.answer is Answer.OWN and found.mechanism:
+        return found.mechanism
     if found is None or found.answer is not Answer.NO:
         return usual
+    if boundary is Boundary.NSPAWN and usual is Mechanism.NONE:  # what an older or a younger one does not stop
+        return probe.mechanism
     if boundary in LACK_SOMETHING:
         return found.mechanism or (Mechanism.CAPABILITY if isinstance(probe, Privilege) else usual)
     if boundary is Boundary.BUBBLEWRAP:

@@ -14,13 +14,16 @@ CONSEQUENCE = {
 }
 
 
-OTHERS = (Boundary.DOCKER, Boundary.PODMAN, Boundary.BUBBLEWRAP)
+OTHERS = (Boundary.DOCKER, Boundary.PODMAN, Boundary.BUBBLEWRAP, Boundary.NSPAWN)
 """Containers with the defaults of others."""
+
+FILTERED_BY_NSPAWN = ("bpf", "open-by-handle", "perf-events", "swap", "watch-files")
+"""What its root has the capability for, and its filter refuses: questions by their names."""
 
 
 def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
     """What answers ``probe`` behind ``boundary``."""
-    if boundary in (Boundary.OWN_KERNEL, Boundary.USER_MODE_LINUX) or (
+    if boundary in (Boundary.OWN_KERNEL, Boundary.USER_MODE_LINUX, Boundary.LIBKRUN) or (
         boundary is Boundary.USER_SPACE_KERNEL and probe.group != Group.LIMITS
     ):
         return Mechanism.OWN_KERNEL
@@ -30,6 +33,8 @@ def mechanism_of(probe: Probe, boundary: Boundary) -> Mechanism:
         reaches = {answer.reach for answer in probe.expected[boundary].answers}
         opened = Mechanism.NAMESPACE if "own" in reaches else Mechanism.CAPABILITY
         return Mechanism.NONE if "open" in reaches else opened
+    if boundary is Boundary.NSPAWN and probe.id in FILTERED_BY_NSPAWN:
+        return Mechanism.SECCOMP
     everywhere = not probe.together or probe.mechanism in (Mechanism.RESOURCE_LIMIT, Mechanism.HARDWARE)
     return probe.mechanism if boundary is not Boundary.BARE or everywhere else Mechanism.NONE
 
@@ -63,9 +68,11 @@ KINDS = {
     Boundary.DOCKER: "a container of Docker's",
     Boundary.PODMAN: "a container of podman's",
     Boundary.BUBBLEWRAP: "a sandbox of bubblewrap's",
+    Boundary.NSPAWN: "a container of systemd-nspawn's",
     Boundary.USER_SPACE_KERNEL: "an instance with a kernel in user space",
     Boundary.USER_MODE_LINUX: "a User-mode Linux",
     Boundary.OWN_KERNEL: "an instance with its own kernel",
+    Boundary.LIBKRUN: "a machine with libkrun's kernel",
 }
 
 

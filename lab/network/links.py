@@ -89,16 +89,17 @@ class Links:
                 os.close(descriptor)
             route.link("set", index=self.index_of(name), master=bridge, state="up")
 
-    def open_tap(self, name: str) -> int:
+    def open_tap(self, name: str, *, with_headers: bool = False) -> int:
         """A descriptor, the caller's, of one that `make_tap` made, for a program that can't open it by itself.
 
-        Packets go in and out without a header.
+        Packets go in and out without a header, or ``with_headers`` of virtio's.
         """
         with _told(f"tap {name}"):
             self._own_thread()
+            flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if with_headers else 0)
             descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
             try:
-                fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+                fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -76,9 +76,11 @@ class TapEndpoint(Closing):
         self.mac = mac_of(address.ip)
         self._network = network
 
-    def open(self) -> int:
-        """A descriptor of the tap, the caller's, for a program that can't open it by itself. Raises LabError."""
-        return self._network._in_worker(lambda: self._network._links.open_tap(self.tap))
+    def open(self, *, with_headers: bool = False) -> int:
+        """A descriptor of the tap, the caller's, for a program that can't open it by itself, whose packets go in and
+        out with virtio's headers or without. Raises LabError.
+        """
+        return self._network._in_worker(lambda: self._network._links.open_tap(self.tap, with_headers=with_headers))
 
     def close(self) -> None:
         """Remove the tap. Idempotent. Raises LabError if it stays."""

@@ -70,11 +70,12 @@ class Server:
         self.ending = threading.Event()  # the instance is about to end, or has
         self._finished = threading.Event()
         self._waiting: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, name="lab-control", daemon=True)
 
     def start(self) -> None:
         """Accept conversations, and watch the application."""
         threading.Thread(target=self._watch, name="lab-watch-application", daemon=True).start()
-        threading.Thread(target=self._accept, name="lab-control", daemon=True).start()
+        self._accepting.start()
 
     def next_event(self) -> Event:
         """What happens next."""
@@ -90,6 +91,7 @@ class Server:
         self._finished.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread that accepts
+        self._accepting.join(FAREWELL_SECONDS)  # else it might accept at the next socket that gets this number
         self._listener.close()
         for thread in list(self._waiting):
             thread.join(FAREWELL_SECONDS)

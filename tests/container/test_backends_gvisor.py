@@ -8,18 +8,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import contract
+import preloaded
 import pytest
 from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
 from killed import check_a_killed_lab_leaves_nothing
-from tiny import tiny_image
-from usable import heard_until, trouble, unchanged_host
+from usable import fixtures, heard_until
 
 from lab import record
 from lab.backends.gvisor import Gvisor
@@ -43,23 +42,7 @@ GVISOR = "gvisor"
 READY, SLEEPS = "echo ready; while :; do sleep 0.05; done", "echo ready; exec sleep 1000"
 
 
-@pytest.fixture(autouse=True)
-def usable(missing: Callable[[str], None]) -> None:
-    if lacking := trouble(Gvisor):
-        missing(lacking)
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with unchanged_host(trouble(Gvisor)) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def image(site: Site) -> Image:
-    built = tiny_image(site.store)
-    site.backend(GVISOR).prepare(built)
-    return built
+usable, site, image = fixtures(Gvisor)
 
 
 def launch(site: Site, image: Image, script: str, logs: Path, **more: object) -> HostInstance:
@@ -299,7 +282,7 @@ def test_what_cannot_be_counted_yet_is_refused_in_a_line(image: Image, tmp_path:
     (tmp_path / "Dockerfile").write_text(f"FROM {image.name}\n")
     surface = ["isolation", "surface", str(tmp_path), "--on", GVISOR, "--out", str(tmp_path)]
     words = [sys.executable, "-m", "lab.cli.main", *surface]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=250, check=False)
+    done = preloaded.run(words, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert GVISOR in done.stderr

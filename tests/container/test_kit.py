@@ -23,6 +23,7 @@ from lab.hypervisor.guest.artefacts import folder_of
 from lab.images.build import build
 from lab.images.store import Image, Store
 from lab.images.transfer import registry
+from lab.inside.build import program
 
 ROOT = Path(__file__).parents[2]
 DISK_BYTES = 1 << 30
@@ -38,6 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (scenario / "Dockerfile").write_text(
         f"FROM {base} AS first\nRUN echo hello > /made\nFROM {base}\nCOPY --from=first /made /made\n"
     )
+    helper = program()  # which a fresh home would have compiled anew
+    shutil.copytree(helper.parent, home / "inside" / helper.parent.name)
     folder_of(home).mkdir(parents=True)
     with (folder_of(home) / "disk").open("wb") as disk:
         disk.write(b"begin")

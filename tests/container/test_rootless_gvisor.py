@@ -116,3 +116,11 @@ def test_limits_hold_in_groups_of_the_user_s(place: Path, archive: Path, missing
         assert student.lab(*words).returncode != 0
         assert student.lab(*words[:-2], "true").returncode == 0
         assert student.left() == []
+
+
+def test_one_goes_on_from_one_that_was_saved(student: Student) -> None:
+    words = ("run", "--on", "gvisor", "--knob", "start=restore", "small", "--", "sh", "-c", "sleep 5; id -u")
+    done = student.lab(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "0\n"
+    wait_until(lambda: student.left() == [])

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import preloaded
 import pytest
 from contract import free_port
 from host_state import RUNTIME, assert_unchanged, descendants, snapshot, wait_until
 from tiny import GREETING, tiny_image
 from told import unhurried
 
+from lab.backends.support.output import DRAIN_SECONDS
 from lab.commands.running.wanted import GRACE_SECONDS
 from lab.images.store import Store
 
@@ -40,7 +42,7 @@ def same_host() -> Iterator[None]:
 
 
 def lab(*words: str, timeout_seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*LAB, *words], capture_output=True, text=True, timeout=timeout_seconds, check=False)
+    return preloaded.run([*LAB, *words], capture_output=True, text=True, timeout=timeout_seconds, check=False)
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -113,6 +115,34 @@ def test_a_signal_stops_and_cleans_up(backend: str, number: int, code: int) -> N
         process.send_signal(number)
         out, err = process.communicate(timeout=250)
     assert (process.returncode, out, unhurried(err)) == (code, "asked\n", "")
+
+
+STREAM_BYTES = 190_000  # lab's pipes hold it, when its application has ended
+READER_SECONDS = 1.2 * DRAIN_SECONDS  # longer than lab waits for a process that escaped and holds a stream open
+
+
+@pytest.mark.parametrize("backend", ["container", pytest.param("process", marks=pytest.mark.nightly)])
+def test_a_reader_that_takes_its_time_gets_the_last_byte(backend: str) -> None:
+    """As a pager does, in front of which somebody sits."""
+    words = (*LAB, "run", "tiny", "--on", backend, "--", "head", "-c", str(STREAM_BYTES), "/dev/zero")
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        taken = len(process.stdout.read(1))
+        time.sleep(READER_SECONDS)
+        taken += len(process.stdout.read())
+    assert (process.returncode, taken) == (0, STREAM_BYTES)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("backend", ON_HOST)
+def test_a_reader_that_takes_nothing_keeps_no_signal_from_ending_it(backend: str) -> None:
+    words = (*LAB, "run", "tiny", "--on", backend, "--", "sh", "-c", "while :; do echo more; done")
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.read(1)
+        time.sleep(1)  # until every pipe is full
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(250) == 143
 
 
 TAKEN_BY_ANOTHER_THREAD = """

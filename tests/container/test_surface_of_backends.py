@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 from comparing import LAB, make_scenario
 from host_state import RUNTIME, assert_unchanged, snapshot, wait_until
@@ -57,7 +57,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, same_host: None) -> dict[str,
     backends = "process,container" + (",runc" if shutil.which("runc") else "")
     out = str(tmp_path_factory.mktemp("results"))
     argv = [*LAB, "isolation", "surface", str(scenario), "--on", backends, "--json", "--blocks", "1", "--out", out]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
+    done = preloaded.run(argv, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import pytest
 from host_state import assert_unchanged, snapshot
+from tiny import tiny_image
 
 from lab.backends.site import Site
 from lab.errors import LabError
+from lab.images.store import Image
 from lab.instance import Backend
 
 
@@ -37,6 +40,30 @@ def unchanged_host(lacking: str) -> Iterator[Site]:
     with Site.open() as opened:
         yield opened
     assert_unchanged(before)
+
+
+def fixtures(kind: type[Backend]) -> tuple[Any, Any, Any]:
+    """``usable``, ``site`` and ``image`` of a file about that backend: every test skips, or fails where all is
+    required, if it can't be had; one site for all, after which the host is as it was; the tiny image, prepared.
+    """
+
+    @pytest.fixture(autouse=True)
+    def usable(missing: Callable[[str], None]) -> None:
+        if lacking := trouble(kind):
+            missing(lacking)
+
+    @pytest.fixture(scope="module")
+    def site() -> Iterator[Site]:
+        with unchanged_host(trouble(kind)) as opened:
+            yield opened
+
+    @pytest.fixture(scope="module")
+    def image(site: Site) -> Image:
+        built = tiny_image(site.store)
+        site.backend(kind.name).prepare(built)
+        return built
+
+    return usable, site, image
 
 
 def heard_until(end: socket.socket, word: str) -> str:

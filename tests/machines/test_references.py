@@ -16,7 +16,7 @@ from .inside import GET, lab, shell, state
 from .machine import Machine
 
 # Those that are there come first, then those that lab fetches; apt comes last.
-BACKENDS = ("runc", "crun", "oci:crun", "bwrap", "gvisor", "uml", "podman", "docker")
+BACKENDS = ("runc", "crun", "oci:crun", "bwrap", "nspawn", "gvisor", "uml", "krun", "podman", "docker")
 PACKAGES = {"podman": "podman", "docker": "docker.io docker-cli"}
 pytestmark = [
     pytest.mark.nightly,

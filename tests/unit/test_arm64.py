@@ -56,7 +56,7 @@ def test_what_shares_the_kernel_is_usable_and_what_has_its_own_is_not(tmp_path: 
     assert host[0].ok
     kinds = registry.available()
     lacks = {kind.name: doctor.judge(kind, kind.check(), kind.check()).obstacles for kind in kinds}
-    assert {name for name, obstacles in lacks.items() if "machines" in obstacles} == {"microvm", "vm", "uml"}
+    assert {name for name, obstacles in lacks.items() if "machines" in obstacles} == {"microvm", "krun", "vm", "uml"}
     assert lacks["microvm"] == ("machines",), "no remedy for what would be of no use"
     names = {check.name for check in checks.host_checks()}
     assert {"mmdebstrap", "skopeo", "gcc"} <= names

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
-from lab.backends.support.output import Output
+from lab.backends.support.output import Output, Outputs
 
 
 def test_without_a_second_place_it_is_the_log_itself(tmp_path: Path) -> None:
@@ -45,3 +46,33 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
             Output(tmp_path / str(number), besides.fileno()).close()
             Output(tmp_path / str(number)).close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_its_reader_has_not_taken_is_waited_for_and_a_stray_that_holds_it_open_is_not(tmp_path: Path) -> None:
+    reader, besides = os.pipe()
+    fcntl.fcntl(besides, fcntl.F_SETPIPE_SZ, 4096)
+    text = os.urandom(10_000)
+    with Outputs() as outputs:
+        output = outputs.open(tmp_path / "stdout.log", besides)
+        with open(os.dup(output.descriptor), "wb") as stray:  # noqa: PTH123
+            output.handed_over()
+            stray.write(text)
+            stray.flush()
+            assert not outputs.drain(0.2)
+            assert outputs.is_busy
+            taken = os.read(reader, 100)
+            assert not outputs.drain(0.2)
+            while len(taken) < len(text):
+                taken += os.read(reader, 4096)
+            assert outputs.drain(60)
+            assert not outputs.is_busy
+            assert taken == text
+    assert outputs.drain(0)
+    for descriptor in (reader, besides):
+        os.close(descriptor)
+
+
+def test_one_that_is_the_log_itself_has_nothing_to_wait_for(tmp_path: Path) -> None:
+    with Outputs() as outputs:
+        outputs.open(tmp_path / "stdout.log")
+        assert outputs.drain(0)

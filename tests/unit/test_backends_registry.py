@@ -16,16 +16,16 @@ from lab.model import ImageConfig, Kernel
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
     assert [kind.name for kind in available()] == [
-        "process", "bwrap", "container", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml", "microvm",
-        "vm",
+        "process", "bwrap", "nspawn", "container", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml",
+        "microvm", "krun", "vm",
     ]  # fmt: skip
     assert [kind.kernel for kind in available()] == [
-        *[Kernel.HOST] * 8,
+        *[Kernel.HOST] * 9,
         Kernel.USER_SPACE,
         Kernel.USER_MODE,
-        *[Kernel.OWN] * 2,
+        *[Kernel.OWN] * 3,
     ]
-    references = ["bwrap", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml"]
+    references = ["bwrap", "nspawn", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml", "krun"]
     assert [kind.name for kind in available() if kind.reference] == references
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from host_state import mountinfo
 
 from lab.errors import CommandError
 from lab.host.cgroup import delegation
@@ -27,10 +28,10 @@ def test_checks_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "not" / "yet"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mountinfo()
     checks.host_checks()
     assert list(tmp_path.iterdir()) == []
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mountinfo() == before
 
 
 def test_a_missing_tool_names_its_package(tmp_path: Path) -> None:

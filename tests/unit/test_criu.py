@@ -15,14 +15,14 @@ from lab.host.survey.criu import reason
 from lab.model import Completed, Process
 from lab.runtime import bundle
 from lab.runtime.launcher import checkpoint
-from lab.runtime.launcher.checkpoint import Checkpoint
+from lab.runtime.launcher.checkpoint import CriuCheckpoint
 
 TOO_NEW = """\
 Error (criu/util.c:642): exited, status=1
 Warn  (criu/kerndat.c:1132): Can't keep kdat cache on non-tempfs
 Error (criu/vdso.c:381): vdso: Unexpected rt vDSO area bounds
 Error (criu/kerndat.c:1615): kerndat_vdso_fill_symtable failed when initializing kerndat."""
-SAVED = Checkpoint(
+SAVED = CriuCheckpoint(
     images=Path("/s/images"), kernel=Path("/s/kernel"), upper=Path("/s/upper"),
     streams=("file[1f:4]", "file[2a:10]", "file[2a:11]"),
 )  # fmt: skip
@@ -124,6 +124,8 @@ def test_what_a_saved_one_takes_of_the_disk(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(bytes(8192))
     (tmp_path / "kernel").write_bytes(b"x")
-    saved = Checkpoint(images=tmp_path / "images", kernel=tmp_path / "kernel", upper=tmp_path / "upper", streams=())
+    saved = CriuCheckpoint(
+        images=tmp_path / "images", kernel=tmp_path / "kernel", upper=tmp_path / "upper", streams=()
+    )
     assert saved.size_bytes >= 2 * 8192 + 512
     assert saved.files == (saved.images, saved.kernel, saved.upper)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import studies
-from synthetic import leave_pictures_empty, write_run
+from synthetic import draw_nothing, write_run
 from typer.testing import CliRunner
 
 from lab.analysis.findings import Kind, Severity
@@ -35,7 +35,7 @@ def on_an_emulated_host(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_pictures_empty(monkeypatch)
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="module")

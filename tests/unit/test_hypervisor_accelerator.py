@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from lab.hypervisor import accelerator
 from lab.hypervisor.accelerator import Verdict, choose_accelerator
 from lab.hypervisor.channels.ports import INIT_LINE
 from lab.hypervisor.emulator import JAIL_VARIABLE, install_emulator
-from lab.hypervisor.tsc import tsc_khz
+from lab.hypervisor.tsc import read_together, tsc_khz
 from lab.model import Accelerator
 
 
@@ -188,3 +189,17 @@ def test_without_qemu_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_counters_speed_is_plausible() -> None:
     khz = tsc_khz()
     assert khz is None or 500_000 < khz < 10_000_000
+
+
+def test_the_counter_is_read_together_with_the_clock_though_the_host_is_busy() -> None:
+    began, readings = time.monotonic_ns(), iter(range(1000))
+
+    def interrupted() -> int:
+        reading = next(readings)
+        time.sleep(0.004 if reading % 2 else 0)
+        count = time.monotonic_ns() - began  # a counter of a billion a second
+        time.sleep(0 if reading % 2 or reading == 6 else 0.004)
+        return count
+
+    moment, count = read_together(interrupted)
+    assert abs(moment - began - count) < 1_000_000, "of the one reading that nothing came between"

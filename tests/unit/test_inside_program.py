@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
+from lab.host import compiler
 from lab.images.manifest import write_manifest
 from lab.images.tree import Tree
 from lab.inside import build
@@ -40,15 +42,28 @@ def reply(*words: str | Path) -> dict[str, Any]:
 # Building
 
 
-def test_built_once_alone_in_its_folder_and_without_a_warning(tmp_path: Path) -> None:
+def test_built_once_alone_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several ask for it at once; what gcc would take, a sleep does."""
+    compiled = []
+
+    def compile_(argv: Sequence[str | Path], **_: object) -> None:
+        compiled.append(argv)
+        time.sleep(0.2)
+        Path(argv[argv.index("-o") + 1]).touch()
+
+    monkeypatch.setattr(compiler, "run", compile_)
     with ThreadPoolExecutor(4) as threads:
         built = set(threads.map(build.program, [tmp_path] * 4))
+    assert len(compiled) == 1
     assert built == {tmp_path / "inside" / build.digest() / "inside"}
     (program,) = built
     assert list(program.parent.iterdir()) == [program]
     assert {path.name for path in (tmp_path / "inside").iterdir()} == {".lock", build.digest()}
     made = program.stat()
     assert build.program(tmp_path).stat().st_mtime_ns == made.st_mtime_ns
+
+
+def test_it_says_what_it_was_built_from_and_is_built_without_a_warning() -> None:
     assert inside("version").stdout.strip() == build.digest()
     strict = [*build.COMPILE, "-Werror", "-fsyntax-only", *build.SOURCES.rglob("*.c")]
     subprocess.run(strict, check=True)
@@ -371,3 +386,19 @@ def test_clocks_and_space_are_told_as_the_host_sees_them(tmp_path: Path) -> None
     found = os.statvfs(tmp_path)
     assert reply("space", tmp_path)["bytes"] == found.f_blocks * found.f_bsize
     assert reply("space", "/absent/path")["name"] == "ENOENT"
+
+
+def test_init_takes_the_environment_that_a_descriptor_holds(tmp_path: Path) -> None:
+    (tmp_path / "variables").write_bytes(b"A=1\0B=two words\nand a line\0")
+    with (tmp_path / "variables").open("rb") as given:
+        number = given.fileno()
+        words = ("init", "--environment-fd", str(number), "--", "/usr/bin/env", "-0")
+        done = inside(*words, pass_fds=[number], env={"C": "3"})
+    assert sorted(done.stdout.split("\0")[:-1]) == ["A=1", "B=two words\nand a line"]
+
+
+def test_boot_tells_the_kernels_own_id_and_when_it_booted() -> None:
+    told = reply("boot")
+    assert told["text"] == Path("/proc/sys/kernel/random/boot_id").read_text()
+    assert told["masked"] is False
+    assert abs(told["booted"] - (time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))) < 2

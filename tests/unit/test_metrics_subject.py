@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from host_state import wait_until
@@ -186,6 +187,25 @@ def test_an_emulated_host_gets_more_time(
     wanted = scenario(port, TcpReadiness(), ready_timeout_seconds=0.1)
     with LocalInstance(["sleep", "600"], tmp_path) as instance, pytest.raises(NotReady, match=rf"within {seconds} s"):
         wait_ready(subject_of(instance, wanted))
+
+
+def test_a_slow_guest_of_an_emulated_host_is_not_kept_busy_by_being_asked(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knock, knocks = readiness._knock, {"none": 0, "qemu": 0}
+    for by in knocks:
+
+        def counted(*words: Any, by: str = by) -> Any:
+            knocks[by] += 1
+            return knock(*words)
+
+        host = virtualisation.of(by)
+        monkeypatch.setattr(readiness, "platform", lambda host=host: host)
+        monkeypatch.setattr(readiness, "_knock", counted)
+        wanted = scenario(port, TcpReadiness(), ready_timeout_seconds=0.8 / host.patience)
+        with LocalInstance(["sleep", "600"], tmp_path) as instance, pytest.raises(NotReady):
+            wait_ready(subject_of(instance, wanted))
+    assert 10 < knocks["qemu"] < knocks["none"] / 2
 
 
 def test_a_port_is_needed_to_ask_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lab.backends.support.output import Output
 from lab.errors import LabError
-from lab.host import home
+from lab.host import compiler, home
 from lab.host.identity import private, privilege
 from lab.host.session.ledger import Session
 from lab.images.space import locks
@@ -82,7 +82,8 @@ def test_nobody_else_holds_a_lock(tmp_path: Path) -> None:
     assert mode(tmp_path / "other") == 0o600
 
 
-def test_the_lock_on_the_helper_is_the_owners_alone(tmp_path: Path) -> None:
+def test_the_lock_on_the_helper_is_the_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "run", lambda argv, **_: Path(argv[argv.index("-o") + 1]).touch())  # at once
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / ".lock").touch(mode=0o666)
     build.program(tmp_path)

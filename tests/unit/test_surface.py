@@ -97,6 +97,7 @@ def test_the_filter_of_anothers_container_is_the_one_that_its_runtime_was_told(t
     assert told is not None
     assert {name for rule in told.syscalls for name in rule.names} == {"read", "keyctl"}
     assert asked_for(find("docker"), None) == default_profile()
+    assert asked_for(find("nspawn"), None) is None, "its own is read back from the kernel"
     assert asked_for(find("process"), None) is asked_for(find("vm"), None) is asked_for(find("bwrap"), None) is None
 
 

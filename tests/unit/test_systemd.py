@@ -220,6 +220,10 @@ def test_an_end_is_waited_for_and_what_stays_is_named(tree: Path, monkeypatch: p
     assert time.monotonic() - before < systemd.GRACE_SECONDS
     monkeypatch.setattr(systemd, "GRACE_SECONDS", 0.01)
     monkeypatch.setattr(systemd, "END_SECONDS", 0.05)
+    leaving.mkdir()
+    threading.Timer(0.4, leaving.rmdir).start()
+    Resource(kind=ResourceKind.SCOPE, name=leaving.name).remove()
+    monkeypatch.setattr(systemd, "BEHIND_SECONDS", 0.05)
     with pytest.raises(LabError, match=SCOPE):
         Resource(kind=ResourceKind.SCOPE, name=SCOPE).remove()
 

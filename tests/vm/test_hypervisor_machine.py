@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from tiny import fill
 from lab.backends.support.vmm import vmm_filter
 from lab.errors import LaunchError, LimitError
 from lab.host.clock import Timeline
-from lab.hypervisor import running
+from lab.hypervisor import parts, running
 from lab.hypervisor.accelerator import find_accelerator
 from lab.hypervisor.domains.connection import Hypervisor
 from lab.hypervisor.guest.artefacts import Guest, prepare_guest
@@ -213,6 +214,30 @@ def test_the_applications_end_is_the_machines_end(start: Callable[..., Machine])
             assert select.select([qemu], [], [], BOOT_SECONDS)[0], "QEMU outlives the application"
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("stopped", [0.08, 0.1, 0.12])
+def test_a_guest_keeps_its_clock_however_long_qemu_waits_for_a_processor(
+    start: Callable[..., Machine], stopped: float
+) -> None:
+    with start(MICROVM, ("sh", "-c", "while :; do sleep 1; done")) as machine:
+        assert machine.process is not None
+        until = time.monotonic() + 8
+        while time.monotonic() < until:
+            for number, seconds in ((signal.SIGSTOP, stopped), (signal.SIGCONT, 0.05)):
+                os.kill(machine.process, number)
+                time.sleep(seconds)
+        machine.wait_executed()
+        clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+        assert machine.execute(["cat", clock]).stdout.startswith(b"tsc")
+        began, first = time.monotonic(), _uptime(machine)
+        time.sleep(5)
+        assert _uptime(machine) - first == pytest.approx(time.monotonic() - began, abs=0.5)
+
+
+def _uptime(machine: Machine) -> float:
+    return float(machine.execute(["cat", "/proc/uptime"]).stdout.split()[0])
+
+
 def test_a_bios_and_a_boot_loader_start_the_same_kernel(
     start: Callable[..., Machine], missing: Callable[[str], None]
 ) -> None:
@@ -257,6 +282,15 @@ def test_a_guest_that_dies_shows_its_console(start: Callable[..., Machine], tmp_
         with pytest.raises(LaunchError, match="the image's disk can't be mounted") as caught:
             machine.wait_executed(BOOT_SECONDS)
         assert "Kernel panic" in caught.value.detail
+
+
+def test_a_guest_without_a_timer_says_so_at_once(
+    start: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = parts.command_line
+    monkeypatch.setattr(parts, "command_line", lambda *design, **told: f"{given(*design, **told)} nolapic_timer")
+    with start(MICROVM, ("sleep", "1000")) as machine, pytest.raises(LaunchError, match="start it again"):
+        machine.wait_executed(BOOT_SECONDS)
 
 
 def test_a_guest_that_never_gets_to_its_application_is_given_up(

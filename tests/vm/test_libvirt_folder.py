@@ -127,3 +127,25 @@ def test_it_is_not_on_the_systems_bus(lab_home: Path, tmp_path: Path, manner: st
                     pass
         assert process.returncode == 0
         assert called is (manner == "as libvirt would")
+
+
+WHERE = """
+import os
+import libvirt
+from lab.backends.site import Site
+allowed, opening = os.sched_getaffinity(0), libvirt.open
+def seen(uri):
+    print(sorted(os.sched_getaffinity(0)) == sorted(allowed)[:1])
+    return opening(uri)
+libvirt.open = seen
+with Site.open() as site:
+    site.hypervisor.version()
+    print(all(os.sched_getaffinity(int(task)) == allowed for task in os.listdir("/proc/self/task")))
+"""
+
+
+def test_libvirt_asks_the_same_processor_every_time_and_then_may_run_on_all(lab_home: Path) -> None:
+    """Else it asks QEMU again what it can, which takes seconds of every command's time."""
+    environment = {**os.environ, "LAB_HOME": str(lab_home)}
+    done = subprocess.run([sys.executable, "-c", WHERE], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["True", "True"]

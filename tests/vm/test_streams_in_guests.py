@@ -35,6 +35,7 @@ def site() -> Iterator[Site]:
 
 @pytest.mark.parametrize("backend", MACHINES)
 def test_streams_and_terminals(site: Site, backend: str, tmp_path: Path) -> None:
+    contract.skip_without_kvm(site, backend)
     image = tiny_image(site.store)
     site.backend(backend).prepare(image)
 

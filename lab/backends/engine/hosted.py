@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from lab.backends.engine.client import Client
 from lab.backends.engine.instance import DockerInstance, Parts, begin, description
+from lab.backends.support.output import Outputs
 from lab.backends.support.programs.takenover import TakenOver
 from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError
@@ -121,7 +122,7 @@ class HostedInstance(DockerInstance):
         with ExitStack() as undo:
             resources = InstanceResources(site, request)
             undo.callback(resources.release)
-            outputs = undo.enter_context(ExitStack())
+            outputs = undo.enter_context(Outputs())
             body = description(request, image, site.session.id)
             name = f"lab-{site.session.id}-{request.name}"
             begun = begin(client, request, name, body, timeline, undo, outputs)

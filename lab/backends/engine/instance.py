@@ -27,10 +27,11 @@ from lab.backends.engine.client import Client, Refused
 from lab.backends.engine.engine import Engine
 from lab.backends.engine.execution import DockerExecution
 from lab.backends.support.launched import LaunchedInstance
-from lab.backends.support.output import DRAIN_SECONDS, Output
+from lab.backends.support.output import DRAIN_SECONDS, Outputs
 from lab.backends.support.programs.anothers import GroupAround, not_started
 from lab.backends.support.resources import InstanceResources
 from lab.errors import ExitUnknown, LabError
+from lab.host import waits
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
@@ -60,7 +61,7 @@ class Parts:
     identity: str
     cgroup: ControlGroup
     resources: InstanceResources
-    outputs: ExitStack
+    outputs: Outputs
     attachment: Attachment
 
 
@@ -100,7 +101,7 @@ class DockerInstance(LaunchedInstance):
         with ExitStack() as undo:
             resources = InstanceResources(site, request)
             undo.callback(resources.release)
-            outputs = undo.enter_context(ExitStack())
+            outputs = undo.enter_context(Outputs())
             path = group_of(site.session.id, request.name)
             resources.stack.callback(ControlGroup.open(path, hierarchies=Unused.detect()).remove, keep_parents=True)
             made = resources.make_control_group(Limits())
@@ -139,10 +140,10 @@ class DockerInstance(LaunchedInstance):
         if not found["State"]["Running"]:
             raise LabError(f"container {request.name} has ended")
         identity, path = str(found["Id"]), group_of(engine.site.session.id, request.name)
-        outputs = ExitStack()
+        outputs = Outputs()
         logs = [request.log_directory / name for name in ("stdout.log", "stderr.log")]
         written = [log.stat().st_size if log.exists() else 0 for log in logs]
-        stdout, stderr = (outputs.enter_context(Output(log)) for log in logs)
+        stdout, stderr = (outputs.open(log) for log in logs)
         stream = engine.client.attach(identity, stdin=False, replay=True)  # what nobody has read meanwhile, too
         attachment = Attachment(
             stream, stdout.descriptor, stderr.descriptor,
@@ -194,12 +195,15 @@ class DockerInstance(LaunchedInstance):
         )  # fmt: skip
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
+        deadline = waits.deadline_of(timeout_seconds)
         if not self._ended.wait(timeout_seconds):
             return None
         if self._exit_code is None:
             raise ExitUnknown(f"the exit code of {self.name} is not known: its Docker Engine has ended")
-        self._attachment.drain(DRAIN_SECONDS)
-        return self._exit_code
+        while not self._attachment.drain(DRAIN_SECONDS) and self._outputs.is_busy:
+            if waits.left(deadline) == 0:
+                return None
+        return self._exit_code if self._outputs.drain(waits.left(deadline)) else None
 
     def signal(self, number: int) -> None:
         if not self._ended.is_set():
@@ -236,6 +240,8 @@ class DockerInstance(LaunchedInstance):
         """Killed and removed by Docker. If that has ended, its containers have ended with it."""
         with suppress(Refused):
             if not self._ended.is_set():
+                if not self._outputs.drain(DRAIN_SECONDS):
+                    self._outputs.give_up()  # dockerd answers only once a killed one's output has been taken
                 self._engine.client.kill(self._identity, 9)
                 self._ended.wait(KILL_SECONDS)
             self._attachment.drain(DRAIN_SECONDS)
@@ -258,13 +264,13 @@ class Begun:
 
 def begin(
     client: Client, request: LaunchRequest, name: str, body: Mapping[str, Any], timeline: Timeline, undo: ExitStack,
-    outputs: ExitStack, *, created: Callable[[str], None] = lambda _: None,
+    outputs: Outputs, *, created: Callable[[str], None] = lambda _: None,
 ) -> Begun:  # fmt: skip
     """Create a container that is called ``name``, attach to it, start it; ``created`` is told its id as soon as there
     is one. ``undo`` removes it again, ``outputs`` closes its logs. Raises LaunchError.
     """
-    stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
-    stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
+    stdout = outputs.open(request.log_directory / "stdout.log", request.stdout)
+    stderr = outputs.open(request.log_directory / "stderr.log", request.stderr)
     began = now()
     with timeline.step("docker", Call.CREATE):
         identity = refused(request, lambda: client.create(name, body))

@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from lab.backends.sentry import saved
+from lab.backends.sentry.saved import SentryCheckpoint
 from lab.backends.support.programs import children
 from lab.backends.support.programs.children import KILL_SECONDS, RUNTIME_FAILED, TIMEOUT_SECONDS, Child
 from lab.backends.support.programs.ocicontainer import FOLDER, STATUS, Made, OciContainer
@@ -34,9 +36,15 @@ from lab.model import Phase, TerminalSize
 from lab.record import replace
 from lab.runtime.config.model import ProcessConfig
 from lab.runtime.launcher.descriptors import pipe
+from lab.runtime.rootfs import layers
 
 if TYPE_CHECKING:
+    from lab.backends.support.programs.ociprogram import Runtime
     from lab.backends.support.shared import SharedParts
+    from lab.host.cgroup.control import ControlGroup
+    from lab.host.clock import Timeline
+    from lab.runtime.config.model import Config
+    from lab.runtime.launcher.spec import Spec
     from lab.runtime.rootfs.mounts import DirectoryRoot, OverlayRoot
 
 PASSED = f"--pass-fd={STATUS}:{STATUS}"
@@ -46,6 +54,7 @@ ROOTS_SETTINGS = "/proc/sys/net/core"
 show it in each.
 """
 NAMED_SECONDS = 2.0
+STACK = ": goroutine "
 
 
 def sandbox_of(site: SharedParts, name: str) -> int:
@@ -59,6 +68,22 @@ class SentryContainer(OciContainer):
     creating = ("run", "--detach", PASSED)
     namespaces = ()  # those of the application are the Sentry's to know
     leaves_others = True  # the gofer, and where the application ends at once, the processes that it ran in
+
+    def __init__(
+        self, runtime: Runtime, spec: Spec, config: Config, place: Path, cgroup: ControlGroup, timeline: Timeline
+    ) -> None:
+        super().__init__(runtime, spec, config, place, cgroup, timeline)
+        self._by = runtime
+        self._checkpoint = spec.checkpoint
+        self._scratch = place.parent.parent
+
+    @classmethod
+    def launch(
+        cls, runtime: Runtime, site: SharedParts, spec: Spec, stdio: Sequence[int], timeline: Timeline
+    ) -> Self:
+        if isinstance(spec.checkpoint, SentryCheckpoint):
+            spec.checkpoint.require_safe(runtime)
+        return super().launch(runtime, site, spec, stdio, timeline)
 
     @classmethod
     def _supervised(cls, process: ProcessConfig, terminal: TerminalSize | None) -> ProcessConfig:
@@ -81,8 +106,32 @@ class SentryContainer(OciContainer):
         if Path(ROOTS_SETTINGS, "rmem_default").exists():
             syscalls.mount("none", ROOTS_SETTINGS, "tmpfs", 0)
 
+    def _making(self) -> tuple[str, ...]:
+        return saved.restoring(self._checkpoint) if self._checkpoint else super()._making()
+
+    def save(self, directory: Path) -> SentryCheckpoint:
+        """Write it as it is into ``directory``, and end it; see `lab.backends.sentry.saved`. Raises LabError."""
+        images = directory / "images"
+        images.mkdir(mode=0o700)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            words, log = saved.saving(images), self._place / "save.log"
+            pid = self._spawn(self._words(*words, self.name, log=log), [null] * 3)
+            code = children.wait_child(pid, saved.SAVE_SECONDS, f"{self.runtime} {words[0]}")
+        finally:
+            os.close(null)
+        if code:
+            raise LabError(f"{self.runtime} can't save it: {self._complaint(code, log)}", hint="start=boot")
+        self.wait(KILL_SECONDS)
+        upper = directory / layers.UPPER
+        (layers.folder_of(self.name, self._scratch) / layers.UPPER).rename(upper)
+        return SentryCheckpoint.of(images, upper, self._by)
+
     def _start(self, status: int, null: int) -> None:
         """It was started with `_create`; what is left is to hear whether the application was executed."""
+        if self._checkpoint:  # it goes on, and executes nothing
+            self.timeline.mark(Phase.RESTORED)
+            return
         with self.timeline.step(self.runtime, Made.START):
             text, at = _answer(status, self._pidfd, f"container {self.name}"), now()
         if text and text != EXECUTED:
@@ -138,6 +187,10 @@ class SentryContainer(OciContainer):
             children.wait_child(self._spawn(words, [null] * 3), TIMEOUT_SECONDS, f"{self.runtime} kill")
         finally:
             os.close(null)
+
+    def _complaint(self, code: int, path: Path | None = None) -> str:
+        """Without the Sentry's stack, and the dump of what it was at, which follow when it could not save."""
+        return super()._complaint(code, path).partition(STACK)[0]
 
     def _delete(self) -> None:
         super()._delete()

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lab.backends.support.base import SiteBackend, raise_as_launch_error
 from lab.backends.support.launched import LaunchedInstance
-from lab.backends.support.output import DRAIN_SECONDS, Output
+from lab.backends.support.output import DRAIN_SECONDS, Outputs
 from lab.backends.support.resources import InstanceResources
 from lab.backends.support.saving import Savable
 from lab.backends.support.streams import Begun, HostExecution, Streams
 from lab.errors import ExitUnknown, LabError
+from lab.host import waits
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Timeline
 from lab.host.identity import privilege
@@ -57,6 +58,14 @@ class Contained(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class SavesItself(Protocol):
+    """A `Contained` of another's runtime that can be saved."""
+
+    def save(self, directory: Path) -> Checkpoint:
+        """Write it as it is into ``directory``, and end it; what it has written to its root, too. Raises LabError."""
+
+
 class HostInstance(LaunchedInstance, Savable["Checkpoint"]):
     """One container, however much or little of a container its configuration makes it."""
 
@@ -68,7 +77,7 @@ class HostInstance(LaunchedInstance, Savable["Checkpoint"]):
         request: LaunchRequest,
         container: Contained,
         resources: InstanceResources,
-        outputs: ExitStack,
+        outputs: Outputs,
         streams: Streams,
         layers: Tree,
     ) -> None:
@@ -96,10 +105,11 @@ class HostInstance(LaunchedInstance, Savable["Checkpoint"]):
         return HostExecution(begun, streams)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
+        deadline = waits.deadline_of(timeout_seconds)
         code = self.container.wait(timeout_seconds)
-        if code is not None:
-            self._streams.drain(DRAIN_SECONDS)
-        return code
+        if code is None or not self._streams.drain(waits.left(deadline)):
+            return None
+        return code if self._outputs.drain(waits.left(deadline)) else None
 
     def signal(self, number: int) -> None:
         self.container.signal(number)
@@ -125,9 +135,12 @@ class HostInstance(LaunchedInstance, Savable["Checkpoint"]):
         from lab.runtime.launcher import checkpoint
         from lab.runtime.launcher.launcher import Container
 
-        if not isinstance(self.container, Container):
+        if isinstance(self.container, SavesItself):
+            saved = self.container.save(directory)
+        elif isinstance(self.container, Container):
+            saved = checkpoint.save(self.container, directory)
+        else:
             raise LabError(f"backend {self.backend} can't save what another's runtime made")
-        saved = checkpoint.save(self.container, directory)
         self.stop(0)
         logs = (self.request.log_directory / name for name in LOGS)
         return replace(saved, logs=tuple(Path(shutil.copy(log, directory)) for log in logs))
@@ -201,7 +214,7 @@ class HostBackend(SiteBackend):
         """One that goes on from ``checkpoint``, or one that is executed, and can be saved if it is ``savable``."""
         timeline = Timeline(request.listener)
         timeline.mark(Phase.REQUESTED)
-        resources, outputs, streams = InstanceResources(self.site, request), ExitStack(), Streams()
+        resources, outputs, streams = InstanceResources(self.site, request), Outputs(), Streams()
         try:
             container = self._start(request, resources, outputs, streams, timeline, checkpoint, savable=savable)
         except BaseException as error:
@@ -229,7 +242,7 @@ class HostBackend(SiteBackend):
             resources.reconnect(survivor.pid)
         container = self._take_over(request, spec, survivor)
         streams, layers = Streams(), self.files_left(request)
-        return HostInstance(self.name, request, container, resources, ExitStack(), streams, layers)
+        return HostInstance(self.name, request, container, resources, Outputs(), streams, layers)
 
     def _take_over(self, request: LaunchRequest, spec: Spec, survivor: Survivor) -> Contained:
         """What `_contain` made in another process."""
@@ -241,7 +254,7 @@ class HostBackend(SiteBackend):
         self,
         request: LaunchRequest,
         resources: InstanceResources,
-        outputs: ExitStack,
+        outputs: Outputs,
         streams: Streams,
         timeline: Timeline,
         checkpoint: Checkpoint | None,
@@ -256,8 +269,8 @@ class HostBackend(SiteBackend):
         mounts = [*self._surroundings(request, resources), *_volumes(request)]
         for log in checkpoint.logs if checkpoint else ():
             shutil.copy(log, request.log_directory)  # what it goes on with has a beginning
-        stdout = outputs.enter_context(Output(request.log_directory / "stdout.log", request.stdout))
-        stderr = outputs.enter_context(Output(request.log_directory / "stderr.log", request.stderr))
+        stdout = outputs.open(request.log_directory / "stdout.log", request.stdout)
+        stderr = outputs.open(request.log_directory / "stderr.log", request.stderr)
         written = (checkpoint.upper,) if checkpoint else ()
         spec = Spec(
             name=request.name,

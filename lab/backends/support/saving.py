@@ -7,11 +7,12 @@ then saved. That happens before the clock of that request starts. The files are 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -69,11 +70,20 @@ KNOCK_SECONDS = 0.5
 class Snapshots(Generic[S]):
     """The saved instances of one backend in one session. Thread-safe: whoever needs one that is being made waits.
 
-    ``launch`` boots one to be saved, told the level of the knob ``start`` that it is saved for.
+    ``launch`` boots one to be saved, told the level of the knob ``start`` that it is saved for. ``keeps_streams``:
+    what goes on can write to such streams only as there were when it was saved, a log file or a pipe beside one.
     """
 
-    def __init__(self, site: SharedParts, backend: str, launch: Callable[[LaunchRequest, str], Savable[S]]) -> None:
+    def __init__(
+        self,
+        site: SharedParts,
+        backend: str,
+        launch: Callable[[LaunchRequest, str], Savable[S]],
+        *,
+        keeps_streams: bool = False,
+    ) -> None:
         self._site = site
+        self._keeps_streams = keeps_streams
         self._backend = backend
         self._launch = launch
         self._lock = threading.Lock()
@@ -94,7 +104,8 @@ class Snapshots(Generic[S]):
                 hint="start=boot",
                 exit_code=125,
             )
-        kind = repr((request.image.digest, request.process, request.limits, sorted(request.knobs.items())))
+        piped = self._piped(request)
+        kind = repr((request.image.digest, request.process, request.limits, sorted(request.knobs.items()), piped))
         with self._lock:
             if kind not in self._made:
                 try:
@@ -115,6 +126,12 @@ class Snapshots(Generic[S]):
         with self._lock:
             return [path for snapshot in self._made.values() for path in snapshot.files]
 
+    def _piped(self, request: LaunchRequest) -> tuple[bool, bool]:
+        """Of which of its two outputs it matters that they go to a second place besides."""
+        if not self._keeps_streams:
+            return False, False
+        return request.stdout is not None, request.stderr is not None
+
     def _make(self, request: LaunchRequest) -> S:
         name = f"{self._backend}-saved-{next(self._numbers)}"
         folder = self._site.scratch / f"{name}.d"
@@ -128,7 +145,12 @@ class Snapshots(Generic[S]):
             log_directory=logs,
             knobs={**request.knobs, START.name: BOOT},
         )
-        with self._launch(first, request.knobs[START.name]) as instance:
+        with ExitStack() as opened:
+            if any(piped := self._piped(request)):
+                nowhere = opened.enter_context(Path(os.devnull).open("wb")).fileno()
+                stdout, stderr = (nowhere if each else None for each in piped)
+                first = replace(first, stdout=stdout, stderr=stderr)
+            instance = opened.enter_context(self._launch(first, request.knobs[START.name]))
             instance.wait_executed()
             self._until_it_serves(instance)
             _until_it_rests(instance)

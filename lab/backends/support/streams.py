@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from contextlib import ExitStack
 from typing import Protocol
 
+from lab.host import waits
 from lab.host.closing import Closing
 from lab.host.execution import terminals
 from lab.host.execution.contract import Execution
@@ -90,11 +90,8 @@ class Streams(Closing):
 
         What a child that it left behind goes on writing is nobody's.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        for lane in self._from:
-            if not lane.drain(None if deadline is None else max(0.0, deadline - time.monotonic())):
-                return False
-        return True
+        deadline = waits.deadline_of(timeout_seconds)
+        return all(lane.drain(waits.left(deadline)) for lane in self._from)
 
     def close(self) -> None:
         """Stop copying. Idempotent."""
@@ -113,10 +110,9 @@ class HostExecution(Execution):
         self._streams = streams
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        deadline = waits.deadline_of(timeout_seconds)
         code = self._begun.wait(timeout_seconds)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        return code if code is not None and self._streams.drain(left) else None
+        return code if code is not None and self._streams.drain(waits.left(deadline)) else None
 
     def signal(self, number: int) -> None:
         self._begun.signal(number)

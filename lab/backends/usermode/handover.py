@@ -1,4 +1,4 @@
-"""What one guest of User-mode Linux is told: its first root file system, which holds lab's helper and little more.
+"""What a guest is told whose first process is lab's helper: its first root file system, which holds little more.
 
 lab/inside/guest.c, the guest's first process, reads it.
 """
@@ -11,7 +11,9 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from lab.host.execution import terminals
+from lab.hypervisor.domains.domain import Port, ports
 from lab.hypervisor.guest import cpio
+from lab.hypervisor.guest.handover import device
 from lab.instance import INSIDE
 from lab.model import Process, TerminalSize
 
@@ -32,6 +34,7 @@ class Handover:
     pids: int | None = None
     interactive: bool = False  # somebody types to the application
     terminal: TerminalSize | None = None  # … at one that is made for it
+    is_machine: bool = False  # a virtual machine, whose ports are virtio's, and not User-mode Linux
 
     def archive(self, helper: Path) -> bytes:
         """All of it in the form that the kernel unpacks."""
@@ -61,6 +64,7 @@ class Handover:
             "address": str(self.address),
             "pids": str(self.pids or ""),
             "owner": f"{self.process.uid}:{self.process.gid}",
+            "ports": str(len(ports(interactive=self.interactive))) if self.is_machine else "",
         }
         return "".join(f"{name} {value}\n" for name, value in settings.items() if value)
 
@@ -89,7 +93,7 @@ class Handover:
             str(STATUS),
             "--root",
             ROOT,
-            INPUT_PORT,
+            device(Port.INPUT) if self.is_machine else INPUT_PORT,
             "--",
         ]
 

@@ -20,6 +20,7 @@ from lab.host.units import parse_words
 from lab.model import Accelerator, Check, Kernel
 
 if TYPE_CHECKING:
+    from lab.backends.support.base import SiteBackend
     from lab.instance import Backend
 
 OK, LACKING, BROKEN = "[green]✓[/green]", "[yellow]![/yellow]", "[red]✗[/red]"
@@ -65,7 +66,7 @@ def doctor(
 
     Exit code 1 when a backend is unusable, a reference aside unless --on names it.
     """
-    from lab.backends.registry import available, checks_of, find
+    from lab.backends.registry import available, find
     from lab.cli.host import bugreport
     from lab.host.survey.checks import host_checks
 
@@ -79,11 +80,10 @@ def doctor(
     named = parse_words(Brought.admitted(on).on)
     kinds = sorted({find(name) for name in named}, key=lambda kind: kind.order) if named else available()
     with _saying("looking at this host"):
-        host = host_checks()
-        own = {kind.name: checks_of(kind) for kind in kinds}
-    checks = merge([*obstacles, *host, *(check for each in own.values() for check in each)])
-    verdicts = [judge(kind, checks, own[kind.name]) for kind in kinds]
+        host = [*obstacles, *host_checks()]
+        checks, verdicts = _judged(kinds, host)
     accelerator, accelerator_note = _accelerate(verdicts, again=prove)
+    checks, verdicts = _judged(kinds, host)  # some may ask whether KVM was proven
     if as_json:
         write_json(_everything(checks, verdicts, accelerator, accelerator_note), as_json)
     else:
@@ -93,6 +93,14 @@ def doctor(
     references = {kind.name for kind in kinds if kind.reference and not named}
     if not all(verdict.usable for verdict in verdicts if verdict.name not in references):
         raise typer.Exit(1)
+
+
+def _judged(kinds: Sequence[type[SiteBackend]], host: Sequence[Check]) -> tuple[list[Check], list[Verdict]]:
+    from lab.backends.registry import checks_of
+
+    own = {kind.name: checks_of(kind) for kind in kinds}
+    checks = merge([*host, *(check for each in own.values() for check in each)])
+    return checks, [judge(kind, checks, own[kind.name]) for kind in kinds]
 
 
 def merge(checks: Iterable[Check]) -> list[Check]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TextIO
 
+from lab.backends.libkrun.place import Start
 from lab.backends.support.programs.ocicontainer import Made
 from lab.backends.usermode import place
 from lab.cli.instances.explanations import EXPLANATIONS, HELPER, number
@@ -36,11 +37,11 @@ AFTERWARDS: dict[Kernel, dict[Phase, tuple[str, str]]] = {
     },
 }
 """Steps that nobody can tell of from within: the host sees the phase that each ends with."""
-BEGINS_AFTER: dict[Kernel, str] = {
-    Kernel.HOST: Step.SECCOMP,
-    Kernel.OWN: Boot.LAUNCH,
-    Kernel.USER_SPACE: Made.CREATE,
-    Kernel.USER_MODE: place.Boot.LAUNCH,
+BEGINS_AFTER: dict[Kernel, tuple[str, ...]] = {
+    Kernel.HOST: (Step.SECCOMP,),
+    Kernel.OWN: (Boot.LAUNCH, Start.LAUNCH),
+    Kernel.USER_SPACE: (Made.CREATE,),
+    Kernel.USER_MODE: (place.Boot.LAUNCH,),
 }
 
 
@@ -69,7 +70,7 @@ class Explainer:
     def taken(self, taken: Taken) -> None:
         with self._lock:
             self._print_step(taken)
-            if taken.step == self._begins_after:
+            if taken.step in self._begins_after:
                 self._known_to = taken.ended
                 for phase, at in self._waiting:
                     self.marked(phase, at)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from lab.backends.bubble.sandbox import Made as Bubble
 from lab.backends.engine.instance import Call
+from lab.backends.libkrun.place import Start as Krun
 from lab.backends.libpod.container import Call as Run
 from lab.backends.support.programs.ocicontainer import Made
+from lab.backends.systemd.container import Made as Nspawn
 from lab.backends.usermode.place import Boot as Uml
 from lab.hypervisor.boot import Boot
 from lab.runtime.plan import Before, Instead, Step
@@ -270,6 +272,19 @@ BUBBLE: dict[str, Explanation] = {
     ),
 }
 
+NSPAWN: dict[str, Explanation] = {
+    Nspawn.BOUNDARY: Explanation(
+        what="nspawn, in the instance's group, makes namespaces, mounts, /dev and two groups.",
+        calls="clone, mount, mknod, pivot_root",
+        page="systemd-nspawn(1)",
+    ),
+    Nspawn.APPLICATION: Explanation(
+        what="It drops capabilities, installs its filters, and executes lab's helper.",
+        calls="capset, seccomp, execve",
+        page="systemd-nspawn(1)",
+    ),
+}
+
 USER_MODE: dict[str, Explanation] = {
     Uml.PARTS: Explanation(
         what="An archive with lab's helper that says what to run; a folder for what is written.",
@@ -303,8 +318,37 @@ USER_MODE: dict[str, Explanation] = {
     ),
 }
 
+KRUN: dict[str, Explanation] = {
+    Krun.PARTS: Explanation(
+        what="A folder that the kernel begins with: lab's helper, and what it shall run.",
+        calls="write, mkdir",
+        page="init(1)",
+    ),
+    Krun.CHANNELS: Explanation(
+        what="Sockets, one for each port of the guest; the monitor gets their other ends.",
+        calls="bind, listen, connect",
+        page="unix(7)",
+    ),
+    Krun.LAUNCH: Explanation(
+        what="A container of lab's around a program with libkrun: nobody's user, no network.",
+        calls="clone, pivot_root, execve",
+        page="dlopen(3)",
+    ),
+}
+
 EXPLANATIONS: Mapping[str, Explanation] = (
-    SURROUNDINGS | CONTAINER | RESTORED | INSIDE_IT | REFERENCE | DOCKER | PODMAN | MACHINE | USER_MODE | BUBBLE
+    SURROUNDINGS
+    | CONTAINER
+    | RESTORED
+    | INSIDE_IT
+    | REFERENCE
+    | DOCKER
+    | PODMAN
+    | MACHINE
+    | USER_MODE
+    | KRUN
+    | BUBBLE
+    | NSPAWN
 )
 """By the name of the step."""
 

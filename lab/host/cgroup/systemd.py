@@ -38,6 +38,8 @@ CALL_SECONDS = 30.0
 START_SECONDS = 30.0
 GRACE_SECONDS = 2.0
 END_SECONDS = 10.0
+BEHIND_SECONDS = 60.0
+"""How much longer a scope is waited for in which nobody lives: systemd is behind with its work then."""
 
 _address = os.environ.get(BUS, THE_BUS)
 if _address == NO_BUS:  # of a lab that has started this one
@@ -102,10 +104,12 @@ def ends_within(path: str, timeout_seconds: float) -> bool:
 
 def await_end(path: str) -> None:
     """Wait until a scope whose last process has ended, or is about to, is gone. Raises LabError when it stays."""
-    if not ends_within(path, END_SECONDS):
-        living = ", ".join(map(str, sorted(Group(path).processes()))) or "none"
+    if ends_within(path, END_SECONDS):
+        return
+    living = ", ".join(map(str, sorted(Group(path).processes())))
+    if living or not ends_within(path, BEHIND_SECONDS):
         name = os.path.basename(path)
-        raise LabError(f"{name} is left; living processes in it: {living}", hint=f"systemctl stop {name}")
+        raise LabError(f"{name} is left; living processes in it: {living or 'none'}", hint=f"systemctl stop {name}")
 
 
 def keep_off_the_bus() -> None:

@@ -67,7 +67,7 @@ VIRTUAL = ("microvm", "vm")
 TOOLS = (
     Tool(program="qemu-system-x86_64", package="qemu-system-x86", required_by=VIRTUAL),
     Tool(program="qemu-img", package="qemu-utils", required_by=VIRTUAL),
-    Tool(program="mke2fs", package="e2fsprogs", required_by=(*VIRTUAL, "uml")),
+    Tool(program="mke2fs", package="e2fsprogs", required_by=(*VIRTUAL, "uml", "krun")),
     Tool(
         program="mmdebstrap",
         package="mmdebstrap",

@@ -11,12 +11,12 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from errno import EIO, ENOENT
 
 from lab.errors import LabError, LaunchError
+from lab.host import waits
 from lab.host.execution.contract import Execution
 from lab.host.execution.relay import STOP_SECONDS, Lane
 from lab.hypervisor.channels import frames
@@ -80,15 +80,13 @@ class GuestCommand(Execution):
         """Its exit code (128 + n after signal n) once all its output has been passed on; None when the time runs
         out first. Raises LabError when the machine has ended before it.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        deadline = waits.deadline_of(timeout_seconds)
         if not self._commands.wait(lambda: self.over and not self.unsent, timeout_seconds):
             return None
         if self.exit_code is None:
             raise LabError(f"{self.name} did not come to its end: {self.lost or 'it was closed'}")
-        for outlet in self.outlets:
-            if not outlet.lane.drain(None if deadline is None else max(0.0, deadline - time.monotonic())):
-                return None
-        return self.exit_code
+        drained = all(outlet.lane.drain(waits.left(deadline)) for outlet in self.outlets)
+        return self.exit_code if drained else None
 
     @property
     def over(self) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lab.host.clock import Timeline, now
+from lab.host.execution.sink import Sink
 from lab.host.identity import private
 from lab.hypervisor.channels.bounded import BoundedLog
 from lab.hypervisor.domains.domain import CONSOLE, Port
@@ -25,7 +26,10 @@ from lab.model import Phase
 VMM = "vmm"
 READ_BYTES = 1 << 16
 TAIL_BYTES = 8192
+MARK_BYTES = 256
+SILENT_SECONDS = 10.0
 INIT_LINE = b"lab: init"
+OUTPUTS = (Port.OUTPUT, Port.ERRORS)
 FAILED_LINE = re.compile(rb"^lab: failed: (.*?)\r?$", re.MULTILINE)
 
 
@@ -64,21 +68,27 @@ class Channels:
         self._selector = selectors.DefaultSelector()
         self._changed = threading.Condition()
         self._open = 0
+        self._vmm = vmm
+        self._goes_on = restored or vmm is not None
         self._tail = bytearray()
         self._marks = bytearray()
-        self.exit_code: int | None = None
+        self.exit_code: int | None = None  # once all of the output is here
+        self._told: tuple[int, dict[Port, int]] | None = None  # by the guest: that, and how much of each there is
+        self._passed = dict.fromkeys(OUTPUTS, 0)
+        self._latest = 0.0
         self.failed_errno: int | None = None
         self.ended = False
         self.connections: dict[str, socket.socket] = {}
         self._logs: list[BinaryIO | BoundedLog] = []
-        self._console_copy = stdout if console_alone else None
+        self._sinks: list[Sink] = []
+        self._console_copy = self._sink(stdout) if console_alone else None
         self._console_log = self._log(log_directory / "console.log", bounded=console_alone)
         receivers: dict[str, Callable[[bytes, float], None]] = {CONSOLE: self._receive_console}
         if not console_alone:
             receivers |= {
                 Port.MARKS.name.lower(): self._receive_marks,
-                Port.OUTPUT.name.lower(): self._copier(log_directory / "stdout.log", stdout),
-                Port.ERRORS.name.lower(): self._copier(log_directory / "stderr.log", stderr),
+                Port.OUTPUT.name.lower(): self._copier(Port.OUTPUT, log_directory / "stdout.log", stdout),
+                Port.ERRORS.name.lower(): self._copier(Port.ERRORS, log_directory / "stderr.log", stderr),
             }
         for name in (CONSOLE, *(port.name.lower() for port in Port if not console_alone)):
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -89,7 +99,6 @@ class Channels:
             (directory / name).chmod(0o600)
             listener.listen(1)
             self._selector.register(listener, selectors.EVENT_READ, (name, receivers.get(name)))
-        self._vmm = vmm
         if vmm is not None:
             self._selector.register(vmm, selectors.EVENT_READ, (VMM, None))
         self._wake, waker = os.pipe()
@@ -126,12 +135,20 @@ class Channels:
             found = FAILED_LINE.search(bytes(self._tail))
         return found.group(1).decode("utf-8", "replace") if found else ""
 
+    def give_up(self) -> None:
+        """Pass nothing more on to a reader that does not take it; the logs get it all the same."""
+        for sink in self._sinks:
+            sink.give_up()
+
     def close(self) -> None:
         """Stop reading and remove the sockets. Idempotent."""
         if self._waker >= 0:
+            self.give_up()
             os.close(self._waker)
             self._waker = -1
             self._thread.join()
+            for sink in self._sinks:
+                sink.close()
         for path in self._directory.iterdir() if self._directory.exists() else ():
             if path.is_socket():
                 path.unlink()
@@ -141,7 +158,7 @@ class Channels:
     def _read_all(self) -> None:
         running = True
         while running:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(self._patience()):
                 if key.data is None:
                     running = False
                 elif key.fileobj == self._vmm:
@@ -152,6 +169,7 @@ class Channels:
                     self._read(key.fileobj, *key.data)  # type: ignore[arg-type]
                 else:
                     self._accept(key.fileobj, *key.data)  # type: ignore[arg-type]
+            self._conclude()
         for key in list(self._selector.get_map().values()):
             if isinstance(key.fileobj, socket.socket):
                 key.fileobj.close()
@@ -190,8 +208,30 @@ class Channels:
         if self._open == 0:
             self._end()
 
+    def _patience(self) -> float | None:
+        """How long to wait for what is missing of the output, in seconds."""
+        missing = self._told is not None and self.exit_code is None
+        return max(0.0, self._latest + SILENT_SECONDS - now()) if missing else None
+
+    def _conclude(self) -> None:
+        """Believe that the application has ended, once all that it wrote is here, and let the machine end.
+
+        The mark that says so overtakes output that the queues of the guest's driver hold. Bytes that a lab which was
+        killed had not read of its sockets are lost: so after ``SILENT_SECONDS`` of nothing there is no more.
+        """
+        if self._told is None or self.exit_code is not None:
+            return
+        code, written = self._told
+        if all(self._passed[port] >= count for port, count in written.items()) or self._patience() == 0:
+            with self._changed:
+                self.exit_code = code
+                self._changed.notify_all()
+            self.order("end")
+
     def _end(self) -> None:
         with self._changed:
+            if self._told is not None and self.exit_code is None:
+                self.exit_code, _ = self._told
             self.ended = True
             self._changed.notify_all()
 
@@ -200,8 +240,7 @@ class Channels:
             self._timeline.mark(Phase.ISOLATED, at)  # the byte may be here before libvirt has returned
         self._console_log.write(data)
         if self._console_copy is not None:
-            with suppress(OSError):
-                _write_all(self._console_copy, data)
+            self._console_copy.write(data)
         with self._changed:
             self._tail += data
             if self._tells:
@@ -217,9 +256,10 @@ class Channels:
     def _receive_marks(self, data: bytes, at: float) -> None:
         self._marks += data
         *lines, rest = bytes(self._marks).split(b"\n")
-        self._marks[:] = rest
+        self._marks[:] = rest[-MARK_BYTES:]
         for line in lines:
-            self._receive_mark(line.decode("ascii", "replace").split(), at)
+            with suppress(ValueError):  # root in the guest may write to the port what it likes
+                self._receive_mark(line.decode("ascii", "replace").split(), at)
 
     def _receive_mark(self, words: list[str], at: float) -> None:
         with self._changed:
@@ -230,28 +270,32 @@ class Channels:
                     self._timeline.mark(Phase.RESTORED, at)
                 case ["failed", errno]:
                     self.failed_errno = int(errno)
-                case ["exited", code]:
-                    self.exit_code = int(code)
+                case ["exited", code, *written]:  # a guest that an older lab has saved counts nothing
+                    self._told = int(code), dict(zip(OUTPUTS, map(int, written), strict=False))
+                    self._latest = at
             self._changed.notify_all()
 
-    def _copier(self, path: Path, descriptor: int | None) -> Callable[[bytes, float], None]:
-        log = self._log(path)
+    def _copier(self, port: Port, path: Path, descriptor: int | None) -> Callable[[bytes, float], None]:
+        log, sink = self._log(path), self._sink(descriptor)
+        if self._goes_on:
+            self._passed[port] = path.stat().st_size  # when another lab had it, or before it was saved
 
         def copy(data: bytes, _at: float) -> None:
             log.write(data)
-            if descriptor is not None:
-                with suppress(OSError):  # the reader of lab's output went away; the log still has it
-                    _write_all(descriptor, data)
+            if sink is not None:
+                sink.write(data)
+            self._passed[port] += len(data)
+            self._latest = now()  # its reader may have taken its time
 
         return copy
+
+    def _sink(self, descriptor: int | None) -> Sink | None:
+        if descriptor is None:
+            return None
+        self._sinks.append(Sink(descriptor))
+        return self._sinks[-1]
 
     def _log(self, path: Path, *, bounded: bool = False) -> BinaryIO | BoundedLog:
         log = BoundedLog(path) if bounded else os.fdopen(private.append_to(path), "ab", buffering=0)
         self._logs.append(log)
         return log
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -174,6 +174,7 @@ class DiskMachine:
             if grace_seconds > 0 and not self._channels.ended:
                 self.press_power_button()
                 self._channels.wait(lambda: self._channels.ended, grace_seconds)
+            self._channels.give_up()
             take_down(self.request, [self.pull_the_plug, self._channels.close], release)
             self._stopped = True
             self.timeline.mark(Phase.GONE)

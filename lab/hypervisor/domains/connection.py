@@ -17,8 +17,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,7 +131,8 @@ class Hypervisor(Closing):
         ownrun.make()
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it prints to standard error, too
         _start_event_loop()
-        connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)
+        with _on_one_processor():
+            connection = _guarded(lambda: libvirt.open(uri), f"libvirt can't open {uri}", BackendUnavailable)
         return cls(connection, emulator=emulator, qemu=find_qemu(), seccomp=seccomp, root=root, home=home)
 
     def version(self) -> tuple[str, str]:
@@ -351,6 +352,26 @@ def _run_event_loop() -> None:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError:
             log.exception("libvirt's event loop")
+
+
+@contextmanager
+def _on_one_processor() -> Iterator[None]:
+    """Keep the calling thread to one processor, the same at every time; the threads that it starts are free again.
+
+    libvirt keeps what it knows of QEMU with all that the processor says of itself (cpuid), and asks QEMU anew, twice,
+    where that differs. In leaf 0x1f it keeps the number of the processor that it happened to run on: on two of them
+    its memory was good every other time (libvirt 9.0; Intel's manual, volume 2A, CPUID, "V2 Extended Topology").
+    """
+    allowed = os.sched_getaffinity(0)
+    one = {min(allowed)}
+    os.sched_setaffinity(0, one)
+    try:
+        yield
+    finally:
+        for task in (int(path.name) for path in Path("/proc/self/task").iterdir()):
+            with suppress(OSError):  # it has ended
+                if os.sched_getaffinity(task) == one:
+                    os.sched_setaffinity(task, allowed)
 
 
 def _make_root(root: Path, cache: Path) -> None:

@@ -96,6 +96,7 @@ class Handover:
             "MODULES": " ".join(self._modules()),
             "ADDRESS": str(self.address or ""),
             "PIDS_MAX": str(self.pids or ""),
+            "TIMER": "lapic" if self.design.machine is MachineType.MICROVM else "",
             "PORTS": str(len(ports(interactive=self.interactive))),
             "OWNER": f"{self.process.uid}:{self.process.gid}",
             "MACHINE_ID": uuid.uuid4().hex,
@@ -193,7 +194,7 @@ FailureAction=poweroff-immediate
 
 [Service]
 Type=oneshot
-ExecStart={_shell("mark_exit")}
+ExecStart={_shell("tell_exit")}
 """
 
 UNITS = {
@@ -212,7 +213,7 @@ Description=The application's output, on its way to the host, and the host's ord
 
 [Service]
 Type=forking
-ExecStart={_shell(". /run/lab/machine/settings; start_relays; await_executed")}
+ExecStart={_shell(". /run/lab/machine/settings; start_relay; await_executed")}
 """,
     "lab-succeeded": EXIT_UNIT,
     "lab-failed": EXIT_UNIT,

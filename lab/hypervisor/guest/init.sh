@@ -16,6 +16,7 @@ cd /run/lab || exit 1
 /bin/busybox mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+require_timer
 for module in $MODULES; do
     insmod "modules/$module.ko" || fail "module $module can't be loaded"
 done
@@ -53,12 +54,10 @@ if [ -n "$PIDS_MAX" ]; then
     echo "$PIDS_MAX" >cgroup/application/pids.max
 fi
 
-start_relays
+start_relay
 await_executed
 # In the foreground, for a shell's background jobs ignore SIGINT. handover.py wrote the application's whole command,
 # with its environment and user.
 sh machine/application </dev/null >output 2>errors
-code=$?
-drain_relays
-mark "exited $code"
+tell_end $?
 reboot -f # which ends QEMU: without the application the machine has no purpose

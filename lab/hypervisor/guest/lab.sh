@@ -13,8 +13,19 @@ fail() { # MESSAGE: say so on the console and die; the kernel then panics, which
     exit 1
 }
 
-mark() { # WORDS: the host stamps the line when it arrives
-    echo "$1" >$MARKS
+mark() { # WORDS: the host stamps the line when it arrives. Another mark's writer may have the port, which opens only once
+    until echo "$1" >$MARKS; do usleep 1000; done 2>/dev/null
+}
+
+# The kernel measures the processor's timer for a tenth of a second. Where the host stands still for all of it, it gives
+# that timer up; a machine without another one (TIMER) would never end a sleep from here on.
+require_timer() {
+    [ -n "$TIMER" ] || return 0
+    read -r timer </sys/devices/system/clockevents/clockevent0/current_device
+    case $timer in
+    "$TIMER"*) ;;
+    *) fail "the host stood still while the kernel measured the processor's timer, and there is no other: start it again" ;;
+    esac
 }
 
 await_ports() { # the device announces its ports one by one after its driver was loaded
@@ -66,23 +77,36 @@ mount_image() { # LAYER: the image below the writable layer in LAYER, at /run/la
 }
 
 # The application writes to FIFOs, not to the ports: a port opens only once, but /dev/stdout may be opened again.
-start_relays() {
+start_relay() {
     cd /run/lab || exit 1
     mkfifo output errors
     chown "$OWNER" output errors
-    cat output >$OUTPUT &
-    relays=$!
-    cat errors >$ERRORS &
-    relays="$relays $!"
-    echo "$relays" >relays
+    helper/inside relay output errors $OUTPUT $ERRORS >relayed &
+    echo $! >relay
 }
 
-drain_relays() { # until all output has left, or a second if a stray process keeps a FIFO open
+drain_relay() { # until the ports have all output, or after a second, if a stray process keeps a FIFO open, what is in it
     tries=0
-    while [ $tries -lt 100 ] && kill -0 $(cat /run/lab/relays) 2>/dev/null; do
+    while [ $tries -lt 100 ] && lives relay; do
         usleep 10000
         tries=$((tries + 1))
     done
+    ! lives relay || kill "$(cat relay)"
+    while lives relay; do usleep 10000; done
+}
+
+lives() { # NAME of the file that has its process id
+    kill -0 "$(cat "/run/lab/$1")" 2>/dev/null
+}
+
+# Only the host knows what the ports' queues still hold, which the machine's end would empty: it is told how many bytes
+# of output there are, and orders the end when it has them.
+tell_end() { # EXIT-CODE
+    cd /run/lab || exit 1
+    drain_relay
+    touch ended
+    mark "exited $1 $(cat relayed)"
+    while lives orders; do usleep 1000; done
 }
 
 # The application's init holds this FIFO open until the execve(2) has happened: then comes end-of-file, or before it
@@ -94,17 +118,22 @@ await_executed() {
         if [ -z "$errno" ]; then mark executed; else mark "failed $errno"; fi
         obey_orders
     ) &
+    echo $! >/run/lab/orders
 }
 
-obey_orders() { # the host's orders, a line each; they break off when lab is killed, until another lab takes over
+# The host's orders, a line each. They break off when lab is killed, until another lab takes over; if the application
+# has ended by then, there is nothing to take over.
+obey_orders() {
     while :; do
         while read -r order argument; do
             case $order in
             signal) signal_application "$argument" ;;
             sessions) start_sessions "$argument" ;;
             wake) wake $argument ;;
+            end) return ;;
             esac
         done <$ORDERS
+        [ ! -e /run/lab/ended ] || return
         sleep 1
     done
 }
@@ -139,12 +168,11 @@ start_sessions() { # WORD: serve commands, and begin with that word, when somebo
     fi
 }
 
-mark_exit() { # what systemd says of the application's end (systemd.exec(5), "$MONITOR_EXIT_CODE"), as an exit code
+tell_exit() { # what systemd says of the application's end (systemd.exec(5), "$MONITOR_EXIT_CODE"), as an exit code
     case $MONITOR_EXIT_CODE:$MONITOR_EXIT_STATUS in
     exited:*) code=$MONITOR_EXIT_STATUS ;;
     killed:* | dumped:*) code=$((128 + $(kill -l "$MONITOR_EXIT_STATUS"))) ;;
     *) code=125 ;; # it was never started
     esac
-    drain_relays
-    mark "exited $code"
+    tell_end "$code"
 }

@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -57,8 +57,10 @@ def fetch_once(
     told: Callable[[Path], None],
     known: Callable[[], T | None],
     keep: Callable[[Unpacked, Path], T],
+    also: Sequence[str] = (),
 ) -> T:
-    """What ``known`` finds, or ``keep`` makes of ``package`` of ``suite`` once ``told`` has heard where it will be.
+    """What ``known`` finds, or ``keep`` makes of ``package`` of ``suite``, and of those that it ``also`` needs, once
+    ``told`` has heard where it will be.
 
     ``keep`` gets the package's files and an empty folder, which it fills and renames to its place below `programs`.
     One process fetches, and others wait for it. Raises BackendUnavailable where there is no archive to ask, LabError
@@ -71,6 +73,21 @@ def fetch_once(
         raise BackendUnavailable(
             f"this host's apt has no Debian archive to fetch {package} from", hint=f"put a {package} into PATH"
         )
+
+    def obtain(scratch: Path) -> T:
+        unpacked = _unpack(package, also, sources, scratch)
+        made = scratch / "made"
+        made.mkdir(mode=private.FOLDER)
+        return keep(unpacked, made)
+
+    return once(told=told, known=known, obtain=obtain)
+
+
+def once(*, told: Callable[[Path], None], known: Callable[[], T | None], obtain: Callable[[Path], T]) -> T:
+    """What ``known`` finds, or ``obtain`` gets once ``told`` has heard where it will be: below `programs`.
+
+    ``obtain`` gets a folder that is removed afterwards. One process fetches, and others wait for it.
+    """
     place = programs()
     private.make_folder(place)
     lock = private.lock_file(place / ".lock")
@@ -82,27 +99,24 @@ def fetch_once(
             return found
         told(place)
         with tempfile.TemporaryDirectory(prefix=FETCHING, dir=place) as folder:
-            scratch = Path(folder)
-            unpacked = _unpack(package, sources, scratch)
-            made = scratch / "made"
-            made.mkdir(mode=private.FOLDER)
-            return keep(unpacked, made)
+            return obtain(Path(folder))
     finally:
         os.close(lock)
 
 
-def _unpack(package: str, sources: str, scratch: Path) -> Unpacked:
+def _unpack(package: str, also: Sequence[str], sources: str, scratch: Path) -> Unpacked:
     options = _prepare(sources, scratch)
     try:
         _apt(scratch, [*options, "update", "--quiet"], UPDATE_SECONDS)
-        _apt(scratch, [*options, "download", "--quiet", package], DOWNLOAD_SECONDS)
+        _apt(scratch, [*options, "download", "--quiet", package, *also], DOWNLOAD_SECONDS)
     except CommandError as error:
         if (found := find_trouble(error.detail)) is None:
             raise
         raise LabError(f"{package} could not be fetched: {found.what}", hint=found.hint, detail=found.line) from error
-    (archive,) = scratch.glob("*.deb")
+    (archive,) = scratch.glob(f"{package}_*.deb")
     version = run(["dpkg-deb", "--field", archive, "Version"], timeout_seconds=30).stdout.decode().strip()
-    run(["dpkg-deb", "--extract", archive, scratch / "root"], timeout_seconds=60)
+    for each in scratch.glob("*.deb"):
+        run(["dpkg-deb", "--extract", each, scratch / "root"], timeout_seconds=60)
     return Unpacked(version=version.replace("/", "-"), root=scratch / "root")
 
 

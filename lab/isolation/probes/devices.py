@@ -107,6 +107,7 @@ class IoPorts(Privilege):
     allowed = frozenset({""})
     pages = ("ioperm(2)", "capabilities(7)")
     because = "Docker's 14 capabilities lack CAP_SYS_RAWIO, and the filter refuses ioperm(2)"
+    libkrun = expect(Answer.NO, because="its kernel is built without ioperm(2)")
 
 
 class Virtualisation(Privilege):
@@ -233,6 +234,7 @@ class FirmwareFiles(_Hardware):
     expected = expectations(
         bare=SHARED[Boundary.BARE],
         container=expect(Answer.NO, because="/sys/firmware is masked by an empty directory"),
+        nspawn=expect(Answer.HOST, because="/sys is read-only, and nothing of it masked"),
         own_kernel=expect(
             Answer.OWN, Answer.NO, because="it sees the virtual machine's firmware, where there is one"
         ),

@@ -28,6 +28,7 @@ PERF_SYSTEM_WIDE = "x:" + "01000000" + "70000000" + "00" * 104
 
 
 UNFILTERED = expect(Answer.YES, because="no filter refuses it, and the kernel asks for no capability")
+ALLOWED = expect(Answer.YES, because="nspawn's filter allows it, and the kernel asks for no capability")
 
 
 class Bpf(Privilege):
@@ -67,6 +68,7 @@ class IoUring(Privilege):
     line = "call io_uring_setup 0 z:120"
     allowed = frozenset({"EINVAL"})
     because = "the filter refuses io_uring_setup(2), the source of many kernel bugs"
+    nspawn = ALLOWED
     docker = expect(Answer.YES, Answer.NO, because="its filter refuses it since Docker 25 only")
     bubblewrap = UNFILTERED
 
@@ -82,6 +84,9 @@ class UserFaults(Privilege):
     line = "call userfaultfd 0"
     allowed = frozenset({""})
     because = "the filter refuses userfaultfd(2)"
+    nspawn = expect(
+        Answer.YES, Answer.NO, because="its filter allows it, and the kernel with CAP_SYS_PTRACE, if set so"
+    )
     bubblewrap = expect(
         Answer.NO, Answer.YES, because="no filter refuses it, but the kernel without CAP_SYS_PTRACE, if set so"
     )
@@ -126,10 +131,12 @@ class MemoryPolicy(Privilege):
     allowed = frozenset({""})
     pages = ("set_mempolicy(2)", "numa(7)")
     because = "the filter refuses set_mempolicy(2) without CAP_SYS_NICE"
+    nspawn = ALLOWED
     podman = expect(Answer.YES, because="the filter of podman's distribution allows set_mempolicy(2)")
     bubblewrap = UNFILTERED
     user_space = expect(Answer.GUEST, because="its kernel keeps the policy of its one node")
     user_mode = expect(Answer.NO, because="its kernel knows no nodes, and has no set_mempolicy(2)")
+    libkrun = user_mode
 
 
 class Personality(Privilege):
@@ -147,6 +154,7 @@ class Personality(Privilege):
     refused = Privilege.refused | {"EINVAL"}
     pages = ("personality(2)", "seccomp(2)")
     because = "the filter allows only five arguments of personality(2), and this is none of them"
+    nspawn = ALLOWED
     bubblewrap = UNFILTERED
 
 
@@ -222,6 +230,7 @@ class NewPrivileges(_Status):
     pages = ("PR_SET_NO_NEW_PRIVS(2const)", "execve(2)")
     field = "NoNewPrivs"
     because = "the runtime sets no_new_privs"
+    nspawn = expect(Answer.YES, because="nspawn sets no_new_privs where --no-new-privileges asks for it")
     bubblewrap = expect(Answer.NO, because="bwrap sets no_new_privs, always")
     docker = expect(Answer.YES, because="Docker sets no_new_privs where --security-opt asks for it")
 

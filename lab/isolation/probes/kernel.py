@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lab.isolation.base import (
     BOOT_ID,
@@ -41,6 +42,11 @@ SHARED_READ = (
 UNMASKED = expect(Answer.YES, because="bwrap masks nothing, and its root owns the file")
 """The same of a sandbox of bubblewrap's."""
 
+SHOWN = expect(Answer.YES, Answer.NO, because="nspawn masks it in its younger versions only, and its root owns it")
+"""The same of a container of systemd-nspawn's: 252 masks none of these, and 257 masks /proc/keys and
+/proc/timer_list.
+"""
+
 FIRST_ADDRESS = 1 << 28  # below are offsets; a User-mode Linux lies at 0x60000000, as programs do
 LOAD_TOLERANCE = 0.25
 THREADS_TOLERANCE = 0.25
@@ -69,6 +75,16 @@ class BootId(_Shared):
     question = "Whose boot id does it see?"
     pages = ("random(4)",)
     path = "/proc/sys/kernel/random/boot_id"
+    expected = expectations(
+        bare=SHARED[Boundary.BARE],
+        container=SHARED[Boundary.CONTAINER],
+        own_kernel=SHARED[Boundary.OWN_KERNEL],
+        nspawn=expect(Answer.OWN, because="nspawn mounts an id that it drew over the kernel's"),
+    )
+
+    def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
+        found = super().judge(seen, host, context)
+        return replace(found, mechanism=Mechanism.MASKED) if seen[-1].get("masked") else found
 
 
 class CommandLine(_Shared):
@@ -177,11 +193,14 @@ class KernelSymbols(Readable):
     most_bytes = 1 << 17  # the offsets come first, and there are thousands
     pages = ("proc_kallsyms(5)", "capabilities(7)")
     because = "without CAP_SYSLOG every address in /proc/kallsyms is zero"
+    libkrun = expect(Answer.NO, because="its kernel has no such file")
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         found = super().judge(seen, host, context)
         real = [line for line in str(seen[0]["text"]).splitlines()[:-1] if int(line.split()[0], 16) >= FIRST_ADDRESS]
-        if found.answer is Answer.NO or not real:
+        if found.answer is Answer.NO:
+            return found
+        if not real:
             return Found(answer=Answer.NO, evidence=found.evidence)
         return Found(answer=found.answer, evidence=f"{self.path}: {real[0]}")
 

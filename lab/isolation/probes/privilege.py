@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.isolation.base import Answer, Context, Found, Mechanism, Privilege, Reply, expect, expectations
+from lab.isolation.base import AS_ROOT, Answer, Context, Found, Mechanism, Privilege, Reply, expect, expectations
 
 NO_CAPABILITY = "Docker's 14 capabilities lack"
 STRUCT_TIMEX_SIZE = 208  # adjtimex(2) on a 64-bit kernel
@@ -24,6 +24,7 @@ class MountTmpfs(Privilege):
     line = "mount-tmpfs"
     allowed = frozenset({"", "ENODEV"})
     because = f"{NO_CAPABILITY} CAP_SYS_ADMIN, and the filter refuses mount(2)"
+    nspawn = AS_ROOT
 
 
 class LoadModule(Privilege):
@@ -35,6 +36,7 @@ class LoadModule(Privilege):
     line = "call finit_module -1 s: 0"
     allowed = frozenset({"EBADF"})
     because = f"{NO_CAPABILITY} CAP_SYS_MODULE"
+    libkrun = expect(Answer.NO, because="its kernel is built without modules")
 
 
 class KernelLog(Privilege):
@@ -70,10 +72,13 @@ class Kexec(Privilege):
     line = "call kexec_load 0 65535 0 0"
     allowed = frozenset({"EINVAL"})
     because = f"{NO_CAPABILITY} CAP_SYS_BOOT"
+    libkrun = expect(Answer.NO, because="its kernel has no kexec_load(2)")
 
 
 class Reboot(Privilege):
-    """reboot(2) with the magic numbers wrong."""
+    """reboot(2) with the magic numbers wrong. In a pid namespace it would end that alone, and not the machine
+    (reboot(2), "Behavior inside PID namespaces").
+    """
 
     id = "reboot"
     question = "Can it reboot the machine?"
@@ -81,6 +86,8 @@ class Reboot(Privilege):
     line = "call reboot 0 0 0 0"
     allowed = frozenset({"EINVAL"})
     because = f"{NO_CAPABILITY} CAP_SYS_BOOT"
+    of_namespace = "pid"
+    nspawn = expect(Answer.OWN, because="nspawn leaves its root CAP_SYS_BOOT, which ends its pid namespace alone")
 
 
 class UserNamespace(Privilege):
@@ -102,6 +109,9 @@ class UserNamespace(Privilege):
         bubblewrap=expect(
             Answer.YES, Answer.NO, because="no filter refuses unshare(2): what the host lets anybody do decides"
         ),
+        nspawn=expect(
+            Answer.YES, Answer.NO, because="its filter allows unshare(2), and what the host lets do decides"
+        ),
     )
 
 
@@ -115,6 +125,7 @@ class UnloadModule(Privilege):
     refused = frozenset({"EPERM", "ENOSYS"})
     pages = ("delete_module(2)", "capabilities(7)")
     because = f"{NO_CAPABILITY} CAP_SYS_MODULE, and the filter refuses delete_module(2)"
+    libkrun = expect(Answer.NO, because="its kernel is built without modules")
 
 
 class OpenByHandle(Privilege):
@@ -143,6 +154,7 @@ class Swap(Privilege):
     refused = frozenset({"EPERM", "ENOSYS"})
     pages = ("swapon(2)", "capabilities(7)")
     because = f"{NO_CAPABILITY} CAP_SYS_ADMIN, and the filter refuses swapon(2)"
+    libkrun = expect(Answer.NO, because="its kernel is built without swap")
 
 
 class NewMountCalls(Privilege):
@@ -156,6 +168,7 @@ class NewMountCalls(Privilege):
     allowed = frozenset({"ENODEV"})
     pages = ("fsopen(2)", "mount(2)")
     because = f"{NO_CAPABILITY} CAP_SYS_ADMIN, and the filter refuses fsopen(2)"
+    nspawn = AS_ROOT
 
 
 class MountNamespace(Privilege):
@@ -167,6 +180,7 @@ class MountNamespace(Privilege):
     allowed = frozenset({""})
     pages = ("unshare(2)", "mount_namespaces(7)")
     because = f"{NO_CAPABILITY} CAP_SYS_ADMIN, and the filter refuses unshare(2)"
+    nspawn = AS_ROOT
 
 
 class RaisePriority(Privilege):
@@ -178,6 +192,7 @@ class RaisePriority(Privilege):
     allowed = frozenset({""})
     pages = ("setpriority(2)", "sched(7)")
     because = f"{NO_CAPABILITY} CAP_SYS_NICE"
+    nspawn = AS_ROOT
     user_space = expect(Answer.GUEST, because="its kernel keeps the number, and schedules nobody by it")
 
 

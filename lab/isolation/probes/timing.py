@@ -24,7 +24,7 @@ from lab.isolation.base import (
     is_another_kernel,
     on_whose_kernel,
 )
-from lab.isolation.probes.kernel import CLOSE_SECONDS, SHARED, SHARED_READ, UNMASKED
+from lab.isolation.probes.kernel import CLOSE_SECONDS, SHARED, SHARED_READ, SHOWN, UNMASKED
 
 FINE_SECONDS = 1e-6
 
@@ -129,6 +129,7 @@ class TimerList(Readable):
         container=expect(Answer.NO, because="/proc/timer_list is masked"),
         own_kernel=SHARED_READ[1],
         bubblewrap=UNMASKED,
+        nspawn=SHOWN,
     )
 
 

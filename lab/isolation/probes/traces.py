@@ -24,7 +24,7 @@ from lab.isolation.base import (
     expectations,
     on_whose_kernel,
 )
-from lab.isolation.probes.kernel import SHARED, SHARED_READ, UNMASKED
+from lab.isolation.probes.kernel import SHARED, SHARED_READ, SHOWN, UNMASKED
 from lab.isolation.probes.visibility import AboutProcesses
 
 
@@ -109,10 +109,12 @@ class Hostname(Privilege):
     id = "set-hostname"
     question = "Can it rename the host?"
     group = Group.VISIBILITY
+    of_namespace = "uts"
     line = "call sethostname s:x -1"
     allowed = frozenset({"EINVAL"})
     pages = ("sethostname(2)", "uts_namespaces(7)")
     because = "Docker's 14 capabilities lack CAP_SYS_ADMIN; the name would be its own uts namespace's at most"
+    nspawn = expect(Answer.OWN, because="nspawn leaves its root CAP_SYS_ADMIN, and the name is its uts namespace's")
 
 
 class UserIds(Probe):
@@ -246,6 +248,7 @@ class Interrupts(Readable):
         own_kernel=SHARED_READ[1],
         docker=expect(Answer.YES, Answer.NO, because="Docker masks it since 2025 only"),
         bubblewrap=UNMASKED,
+        nspawn=SHOWN,
     )
 
 
@@ -262,4 +265,5 @@ class KeyList(Readable):
         container=expect(Answer.NO, because="/proc/keys is masked"),
         own_kernel=SHARED_READ[1],
         bubblewrap=UNMASKED,
+        nspawn=SHOWN,
     )

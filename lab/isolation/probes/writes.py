@@ -46,7 +46,9 @@ class SysRq(Privilege):
     line = "open /proc/sysrq-trigger write"
     allowed = frozenset({""})
     because = "/proc/sysrq-trigger is mounted read-only"
+    nspawn = expect(Answer.YES, Answer.NO, because="nspawn mounts it read-only in its younger versions only")
     user_space = expect(Answer.GUEST, because="its kernel has a file of that name, for appearances")
+    libkrun = expect(Answer.NO, because="its kernel has no such file")
     mechanism = Mechanism.MASKED
 
 
@@ -66,7 +68,9 @@ class KernelSettings(Privilege):
 
 
 class CgroupFiles(Privilege):
-    """cgroup.procs at the top of a hierarchy of either version. Who writes there leaves its limits."""
+    """cgroup.procs at the top of a hierarchy of either version. Who writes there leaves its limits, but who is shown
+    a group of its own there (cgroup_namespaces(7)) does not.
+    """
 
     id = "cgroup-files"
     question = "Can it move itself out of its cgroup?"
@@ -81,18 +85,29 @@ class CgroupFiles(Privilege):
             Answer.GUEST, Answer.NO, because="only the guest's cgroups could be there, if it mounts any"
         ),
         bubblewrap=NO_SYS,
+        nspawn=expect(Answer.OWN, Answer.NO, because="the group that it may write to is its own, below its limits"),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
-        return (*(f"open {path} write" for path in self.paths), BOOT_ID)
+        groups = (path.rpartition("/")[0] for path in self.paths)
+        return (*(f"open {path} write" for path in self.paths), *(f"stat {group}" for group in groups), BOOT_ID)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
         outcomes = {path: str(reply["name"]) for path, reply in zip(self.paths, seen, strict=False)}
         opened = next((path for path, error in outcomes.items() if not error), None)
+        if opened and self._is_own(opened, seen, host):
+            evidence = f"open {opened} for writing: succeeded, in a group of its own"
+            return Found(answer=Answer.OWN, evidence=evidence, mechanism=Mechanism.NAMESPACE)
         if opened:
             return Found(answer=on_whose_kernel(seen[-1], host[-1]), evidence=f"open {opened} for writing: succeeded")
         told = ", ".join(f"{path}: {error}" for path, error in outcomes.items())
         return Found(answer=Answer.NO, evidence=told)
+
+    def _is_own(self, opened: str, seen: Sequence[Reply], host: Sequence[Reply]) -> bool:
+        """Whether that file is of another group than the one of that name on the host."""
+        place = len(self.paths) + self.paths.index(opened)
+        mine, theirs = ((reply["device"], reply["inode"]) for reply in (seen[place], host[place]))
+        return mine != theirs and on_whose_kernel(seen[-1], host[-1]) is Answer.YES
 
 
 class ReleaseAgent(Privilege):

@@ -48,28 +48,39 @@ ALIKE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A saved container: files in a folder of its own, read-only from now on.
+    """A saved container, whoever saved it: files in a folder of its own, read-only from now on.
 
-    ``images`` is what criu wrote, ``kernel`` what it knows of the kernel, ``upper`` what the container had written to
-    its root. ``streams`` are its standard streams as criu names them; ``logs`` what had come out of them by then, in
-    files named as an instance's logs.
+    ``images`` is what whoever saved it wrote, ``upper`` what the container had written to its root, ``logs`` what had
+    come out of its standard streams by then, in files named as an instance's logs.
     """
 
     images: Path
-    kernel: Path
     upper: Path
-    streams: tuple[str, ...]
     logs: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All that a container goes on from."""
-        return (self.images, self.kernel, self.upper)
+        return (self.images, self.upper)
 
     @property
     def size_bytes(self) -> int:
         """What the folder takes of the host's disk."""
         return sum(path.lstat().st_blocks * 512 for top in self.files for path in (top, *top.rglob("*")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriuCheckpoint(Checkpoint):
+    """One that criu saved. ``kernel`` is what it knows of the kernel, ``streams`` are the container's standard
+    streams as it names them.
+    """
+
+    kernel: Path
+    streams: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.images, self.kernel, self.upper)
 
 
 class Savable(Protocol):
@@ -83,7 +94,7 @@ class Savable(Protocol):
     def keep_writes(self, target: Path) -> None: ...
 
 
-def save(container: Savable, directory: Path) -> Checkpoint:
+def save(container: Savable, directory: Path) -> CriuCheckpoint:
     """Write the container into ``directory`` and end it. Raises LabError with criu's reason when it can't."""
     images, kernel, upper = (directory / name for name in ("images", "kernel", "upper"))
     images.mkdir()
@@ -96,7 +107,7 @@ def save(container: Savable, directory: Path) -> Checkpoint:
         raise LabError(f"criu can't save it: {why}", hint="start=boot") from error
     container.wait(END_SECONDS)
     container.keep_writes(upper)
-    return Checkpoint(images=images, kernel=kernel, upper=upper, streams=streams)
+    return CriuCheckpoint(images=images, kernel=kernel, upper=upper, streams=streams)
 
 
 def dump_command(container: Savable, streams: Sequence[str], images: Path, kernel: Path) -> list[str]:
@@ -111,7 +122,7 @@ def dump_command(container: Savable, streams: Sequence[str], images: Path, kerne
     ]  # fmt: skip
 
 
-def restore_command(checkpoint: Checkpoint, config: Config, root: str, directory: Path) -> list[str]:
+def restore_command(checkpoint: CriuCheckpoint, config: Config, root: str, directory: Path) -> list[str]:
     """criu where `lab.runtime.restorer` runs it. ``directory`` is for what it has to say."""
     streams = [f"fd[{FIRST_STREAM + number}]:{name}" for number, name in enumerate(checkpoint.streams)]
     mounts = [f"mnt[{mount.destination}]:{mount.source}" for mount in _bound(config)]
@@ -124,7 +135,12 @@ def restore_command(checkpoint: Checkpoint, config: Config, root: str, directory
 
 
 def restoring(plan: Plan, checkpoint: Checkpoint, config: Config, directory: Path) -> Plan:
-    """``plan`` for a container that goes on from ``checkpoint``: what is left to lab of making it."""
+    """``plan`` for a container that goes on from ``checkpoint``: what is left to lab of making it.
+
+    Raises LaunchError for one that another than criu saved.
+    """
+    if not isinstance(checkpoint, CriuCheckpoint):
+        raise LaunchError(f"criu did not save {checkpoint.images}, and can't restore it", exit_code=125)
     return replace(
         plan,
         clone_flags=plan.clone_flags & (syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS),

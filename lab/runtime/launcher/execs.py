@@ -88,6 +88,8 @@ def start(
     helper = terminals.as_option(terminal) if terminal else ()
     plan = translate.process_plan(config, init=container.spec.init, process=process, helper=helper)
     plan = replace(plan, read_only_by_landlock=container.spec.read_only_by_landlock)
+    if container.spec.filter:
+        plan = replace(plan, seccomp=container.spec.filter, seccomp_flags=0)
     handle = launcher.register(container.name_execution(), Timeline())
     started = Exec(launcher, handle)
     with ExitStack() as undo:

@@ -33,7 +33,8 @@ class Spec:
     which begins with what that had written. ``fail_at`` names a
     `lab.runtime.plan.Step` to fail at: how tests prove that nothing is left behind. ``enter`` says how its root is
     entered: CHROOT is for the backend that isolates nothing, and beside the configuration, since annotations there
-    may be an image's.
+    may be an image's. ``filter`` is one that further processes get in place of the configuration's: a BPF program in
+    base 64, "" for none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Spec:
     fail_at: str = ""
     enter: str = Enter.PIVOT_ROOT
     read_only_by_landlock: tuple[str, ...] = ()
+    filter: str = ""
 
 
 def with_helper(spec: Spec) -> Config:

@@ -205,13 +205,14 @@ class Exposure(Measurement):
         try:
             with self.serving(backend, wanted) as subject:
                 confined = self._filter(backend, subject.instance)
+                held = in_force(_newest(subject.instance)) if backend.own_filter else None
                 seen = observe(subject.instance)
                 profile = asked_for(type(backend), subject.instance.bundle)
         except LabError as error:
             self.record(backend.name, WARM_UP, wanted.name, failure(CALLS, "1", error))
             return
         on_host = backend.kernel is Kernel.HOST
-        calls = compare(profile, seen, self._bare if on_host else seen)
+        calls = compare(profile, seen, self._bare if on_host else seen, held)
         through = sum(call.outcome in THROUGH for call in calls)
         detail = {"calls": [described(call) for call in calls], "kernel": str(backend.kernel), "in_force": confined}
         reached = Observation(quantity=CALLS, value=float(through), unit="1", detail=detail)
@@ -219,9 +220,8 @@ class Exposure(Measurement):
 
     def _filter(self, backend: Backend, instance: Instance) -> dict[str, Any]:
         """The filter in force for the application, its newest process, or a machine's monitor, its oldest."""
-        ages = sorted(instance.cgroup.processes(), key=lambda pid: start_time(pid) or 0)
         try:
-            found = in_force(ages[-1] if backend.kernel is Kernel.HOST else ages[0])
+            found = in_force(_newest(instance) if backend.kernel is Kernel.HOST else _by_age(instance)[0])
         except LabError as error:
             return {"not_read": error.message}
         table = native()
@@ -284,11 +284,20 @@ def _functions(counts: Counts, side: Side, state: str) -> Observation:
     return _counted(FUNCTIONS, len(names), state, {"side": str(side), "functions": names})
 
 
+def _by_age(instance: Instance) -> list[int]:
+    """Its processes, the oldest first."""
+    return sorted(instance.cgroup.processes(), key=lambda pid: start_time(pid) or 0)
+
+
+def _newest(instance: Instance) -> int:
+    return _by_age(instance)[-1]
+
+
 def asked_for(backend: type[Backend], bundle: Path | None) -> Seccomp | None:
     """The filter that a container was to have: lab's default, or the one of ``bundle``, another's config.json.
 
-    None where there is no filter on the host's kernel.
+    None where there is no filter on the host's kernel, or one that was not asked for.
     """
-    if backend.kernel is not Kernel.HOST or not backend.confines or not backend.filtered:
+    if backend.kernel is not Kernel.HOST or not backend.confines or not backend.filtered or backend.own_filter:
         return None
     return from_json(json.loads(bundle.read_text()), lambda _: None).linux.seccomp if bundle else default_profile()

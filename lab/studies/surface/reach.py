@@ -127,15 +127,16 @@ def tell(seen: int | None) -> str:
 
 def observe(instance: Instance) -> list[int | None]:
     """What becomes of each call inside, by number. Raises LabError."""
-    return _outcomes(instance.inside(*_arguments(), timeout_seconds=SECONDS))
+    return _outcomes(instance.inside(*arguments(), timeout_seconds=SECONDS))
 
 
 def observe_host() -> list[int | None]:
     """The same on the host, without any boundary: what the kernel itself says to these arguments."""
-    return _outcomes(run([build.program(), *_arguments()], timeout_seconds=SECONDS))
+    return _outcomes(run([build.program(), *arguments()], timeout_seconds=SECONDS))
 
 
-def _arguments() -> Sequence[str]:
+def arguments() -> Sequence[str]:
+    """What lab's helper is called with to make every call."""
     table = native()
     lists = (",".join(str(table[name]) for name in names if name in table) for names in (SKIPPED, ZEROED))
     return ("surface", str(max(table.values()) + 1), *lists)
@@ -149,11 +150,14 @@ def _outcomes(done: Completed) -> list[int | None]:
     return found
 
 
-def compare(profile: Seccomp | None, seen: Sequence[int | None], bare: Sequence[int | None]) -> list[Call]:
+def compare(
+    profile: Seccomp | None, seen: Sequence[int | None], bare: Sequence[int | None], held: InForce | None = None
+) -> list[Call]:
     """Every call this machine's kernel is known to have, in the order of the numbers.
 
-    ``profile`` is the filter in force inside, None for none; ``seen`` is `observe`'s. ``bare`` is what the kernel
-    that answers inside says without a boundary: `observe_host`'s for the host's, ``seen`` itself for one of its own.
+    ``profile`` is the filter in force inside, None for none, unless ``held`` has what the kernel says of it; ``seen``
+    is `observe`'s. ``bare`` is what the kernel that answers inside says without a boundary: `observe_host`'s for the
+    host's, ``seen`` itself for one of its own.
     """
     program = compiler.compile(profile) if profile else b""
     by_argument = _by_argument(profile, program) if profile else frozenset()
@@ -162,6 +166,8 @@ def compare(profile: Seccomp | None, seen: Sequence[int | None], bare: Sequence[
         used = [0 if name in ZEROED else IMPOSSIBLE] * 6
         answer = evaluate(program, number, used) if program else int(Action.ALLOW)
         filtered = Outcome.ARGUMENTS if name in by_argument else _meaning(answer)
+        if held is not None:
+            filtered, answer = held.outcomes[name], held.answers[name]
         found.append(
             Call(number=number, name=name, filtered=filtered, answer=answer, seen=seen[number], bare=bare[number])
         )

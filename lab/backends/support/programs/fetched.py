@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar
 
 from lab.backends.support.base import SiteBackend
@@ -24,6 +25,8 @@ from lab.instance import NO_KNOBS
 from lab.model import Check
 
 ASKED_SECONDS = 10.0
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class Source(Generic[P]):
     look_at: Callable[[Path], P]
     trouble: Callable[[P], str]  # why it can't be used, "" of one that can
     newness: Callable[[Path], float]  # of several that were fetched the greatest is used
+    also: tuple[str, ...] = ()  # packages that it needs, of the same release, fetched with it
+    beside: tuple[str, ...] = ()  # patterns of files of theirs that are kept beside it
 
     def installed(self) -> P | None:
         """The host's own, whether it can be used or not."""
@@ -99,7 +104,9 @@ class Source(Generic[P]):
             what = f"{self.release}'s {self.package}, {self.size}"
             told(f"lab: fetching {what}, into {place}: once, the host stays as it is")
 
-        return fetching.fetch_once(self.package, self.suite, told=tell, known=self.find, keep=self._keep)
+        return fetching.fetch_once(
+            self.package, self.suite, told=tell, known=self.find, keep=self._keep, also=self.also
+        )
 
     def check(self, describe: Callable[[P], str], remedy: str) -> Check:
         """Whether it is there, or can be fetched when it is asked for; of the host's own, why it can't be used."""
@@ -120,6 +127,9 @@ class Source(Generic[P]):
         kept = made / self.kept_as
         shutil.copyfile(package.root / "usr/bin" / self.program, kept)
         kept.chmod(0o755)  # whatever the package says: a set-uid bit is of no use to root
+        for pattern in self.beside:
+            for found in package.root.glob(pattern):
+                shutil.copyfile(found, made / found.name)
         shutil.copy(package.root / "usr/share/doc" / self.package / "copyright", made / "copyright")
         if why := self.trouble(self.look_at(kept)):
             raise LabError(
@@ -140,15 +150,15 @@ def fetched_at(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def asked(*words: str | Path) -> str:
-    """What a strange program prints when it is called like that, in an empty environment; "" where it fails, or takes
-    longer than `ASKED_SECONDS`, of which an emulated host gives it more.
+def asked(*words: str | Path, environment: Mapping[str, str] = NO_VARIABLES) -> str:
+    """What a strange program prints when it is called like that, in an environment that has nothing else; "" where it
+    fails, or takes longer than `ASKED_SECONDS`, of which an emulated host gives it more.
     """
-    deadline, environment = Deadline(ASKED_SECONDS), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+    deadline, variables = Deadline(ASKED_SECONDS), {"PATH": SYSTEM_PATH, "LC_ALL": "C", **environment}
     with tempfile.TemporaryFile() as output:
         try:
             asked_one = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, cwd="/", env=environment
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, cwd="/", env=variables
             )
         except OSError:
             return ""

@@ -163,7 +163,7 @@ class OciContainer:
 
     def _create(self, site: SharedParts, root: OverlayRoot | DirectoryRoot, descriptors: list[int]) -> None:
         """``create``: when it has ended, the container exists and waits, and is a child of this process."""
-        (verb, *options), pid_file = self.creating, self._place / "pid"
+        (verb, *options), pid_file = self._making(), self._place / "pid"
         words = self._words(verb, "--bundle", self._place, "--pid-file", pid_file, *options, self.name)
 
         before = set[int]()
@@ -185,6 +185,10 @@ class OciContainer:
             self._orphans = children.own() - before - {pid_of(self._pidfd)}
         self._follow()
         self.timeline.mark(Phase.ISOLATED, at)
+
+    def _making(self) -> tuple[str, ...]:
+        """The verb that makes this one, and its options."""
+        return self.creating
 
     def _follow(self) -> None:
         """Where an ordinary user has been given no group: by its namespaces and its descent."""

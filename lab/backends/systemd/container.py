@@ -1,0 +1,240 @@
+"""The story of one container of nspawn's: its group and root by lab → systemd-nspawn → the helper inside → the
+application.
+
+    1. a socket for nspawn to tell that it is ready; pipes, and the environment in a file in memory
+    2. lab's small process starts a shell in the instance's group and network, where the overlay is mounted and
+       nothing of it shows elsewhere on the host. It hides the host's /run, and becomes nspawn
+    3. nspawn makes namespaces, mounts, two groups below the instance's, and names the first process    → ISOLATED
+    4. it drops capabilities, installs its filters, executes lab's helper, which tells of execve(2)      → EXECUTED
+
+nspawn stays, and waits for that first process: its exit code is the application's.
+
+Source: systemd-nspawn(1); sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from lab.backends.support.programs.enclosed import (
+    EXECUTED,
+    Enclosed,
+    around,
+    failure,
+    heard,
+    start,
+)
+from lab.backends.systemd.learned import learned
+from lab.backends.systemd.options import (
+    ENCLOSE,
+    GIVEN,
+    NO_FILTER,
+    OWN,
+    POINTS,
+    RUN,
+    SYSTEMS_RUN,
+    VARIABLES,
+    command,
+    options,
+)
+from lab.backends.systemd.origin import environment
+from lab.errors import LabError
+from lab.host.cgroup.hierarchy import host_hierarchies
+from lab.host.clock import Timeline, now
+from lab.host.execution import terminals
+from lab.images.tree import Tree
+from lab.model import Completed, Phase, Process, TerminalSize
+from lab.record import replace
+from lab.runtime.launcher.descriptors import memory_file, pipe
+from lab.runtime.launcher.spec import Spec
+from lab.runtime.planning import translate
+from lab.runtime.rootfs import streams
+from lab.runtime.rootfs.layers import Overlay
+
+if TYPE_CHECKING:
+    from lab.backends.support.programs.fetched import Program
+    from lab.runtime.launcher.execs import Exec
+    from lab.runtime.launcher.launcher import Container, Launcher
+    from lab.runtime.plan import CgroupsPlan
+
+NSPAWN = "systemd-nspawn"
+PAYLOAD = "payload"
+"""The group below the instance's in which nspawn puts what it contains; it waits in another one beside."""
+
+LEADER = b"X_NSPAWN_LEADER_PID="
+"""What nspawn says, besides other things, when the namespaces and what is mounted in them are there."""
+
+VISIBLE_GROUPS = Path("/sys/fs/cgroup")
+
+
+class Made(StrEnum):
+    """The steps of a start that are nspawn's, as far as they show."""
+
+    BOUNDARY = "let nspawn set up the container"
+    APPLICATION = "let nspawn start its first process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """What is asked of nspawn besides: its filter, as it has one by itself, and Docker's capabilities or its own."""
+
+    filtered: bool
+    dockers_capabilities: bool
+
+
+class NspawnContainer(Enclosed):
+    """One of nspawn's."""
+
+    kind = "container"
+
+    @classmethod
+    def launch(
+        cls,
+        launcher: Launcher,
+        program: Program,
+        levels: Levels,
+        spec: Spec,
+        stdio: Sequence[int],
+        timeline: Timeline,
+        errors: Path,
+    ) -> Self:
+        """Start it and return once the application has been executed; ``errors`` is where nspawn complains.
+
+        Raises LaunchError; nothing is left behind then.
+        """
+        program.binary.require_unchanged()
+        with ExitStack() as opened, ExitStack() as undo:
+            notified, place = opened.enter_context(_notified(launcher, spec.name))
+            told, told_end = pipe(opened)
+            streams.give_pipes(translate.process_plan(spec.config, init=True), list(stdio))
+            try:
+                variables = memory_file(_variables(spec), opened)
+                words = _words(launcher, program, levels, spec, place)
+                known = {**VARIABLES, **({} if levels.filtered else NO_FILTER), **environment(program.libraries)}
+                outer = around(spec, words, GIVEN, launcher, _points(spec), known)
+                nspawn = start(launcher, outer, [told_end, stdio[0], variables], stdio, timeline)
+                undo.callback(nspawn.close)
+            finally:
+                os.close(told_end)
+            with timeline.step(NSPAWN, Made.BOUNDARY):
+                first = _first_told(notified, nspawn)
+            if first > 0:
+                timeline.mark(Phase.ISOLATED)
+            with timeline.step(NSPAWN, Made.APPLICATION):
+                text, at = heard(told, nspawn, NSPAWN).decode(), now()
+            if text != EXECUTED:
+                raise failure(spec, NSPAWN, text, nspawn, errors)
+            timeline.mark(Phase.EXECUTED, at)
+            container = cls(spec, nspawn, first, timeline)
+            undo.pop_all()
+        return container
+
+    def placement(self) -> CgroupsPlan:
+        """Where what it contains is placed: nspawn has made a group for it."""
+        found = super().placement()
+        return replace(found, unified=f"{found.unified}/{PAYLOAD}" if found.unified else "")
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
+        self._learn()
+        return super().execute(argv, stdin=stdin, timeout_seconds=timeout_seconds)
+
+    def begin(self, process: Process, stdio: Sequence[int], *, terminal: TerminalSize | None = None) -> Exec:
+        self._learn()
+        return super().begin(process, stdio, terminal=terminal)
+
+    def _learn(self) -> None:
+        """Once, before the first command: what nspawn has left its first process."""
+        self._require_running()
+        if not self.spec.filter:
+            try:
+                self.spec = learned(self.spec, self.pid)
+            except OSError as error:
+                raise LabError(f"container {self.name} has ended") from error
+
+
+@contextmanager
+def _notified(launcher: Launcher, name: str) -> Iterator[tuple[int, Path]]:
+    """A socket that sd_notify(3) speaks to, and its file, whose path may be too long for an address (unix(7))."""
+    place = launcher.scratch / f"notify-{name}"
+    folder = os.open(launcher.scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+            listening.bind(f"/proc/self/fd/{folder}/{place.name}")
+            try:
+                yield listening.fileno(), place
+            finally:
+                place.unlink()
+    finally:
+        os.close(folder)
+
+
+def _first_told(notified: int, nspawn: Container) -> int:
+    """The pid of the first process inside; -1 when nspawn has failed instead."""
+    while text := heard(notified, nspawn, NSPAWN):
+        for line in text.split(b"\n"):
+            if line.startswith(LEADER):
+                return int(line.removeprefix(LEADER))
+    return -1
+
+
+def _variables(spec: Spec) -> bytes:
+    return b"".join(os.fsencode(variable) + b"\0" for variable in spec.config.process.env)
+
+
+def _words(launcher: Launcher, program: Program, levels: Levels, spec: Spec, notify: Path) -> list[str]:
+    """The shell's, and then nspawn's."""
+    run = SYSTEMS_RUN if Path(SYSTEMS_RUN).is_dir() else RUN
+    unified = host_hierarchies().unified
+    groups = "" if unified in (None, VISIBLE_GROUPS) else str(unified)
+    root = launcher.scratch / "root"
+    terminal = terminals.as_option(spec.terminal) if spec.terminal else []
+    told = options(
+        spec.config,
+        f"{run}/{OWN}/root",
+        shown=[(f"{root}/run/{name}", f"/run/{name}") for name in _in_run(spec)],
+        dockers_capabilities=levels.dockers_capabilities,
+    )
+    return [
+        "/bin/sh", "-c", ENCLOSE, NSPAWN, run, str(notify), str(root), groups,
+        str(program.path), *told, "--", *command(spec.config.process, terminal),
+    ]  # fmt: skip
+
+
+def _in_run(spec: Spec) -> list[str]:
+    """What the image has in /run, and what lab mounts there: nspawn hides it behind a /run of its own."""
+    assert isinstance(spec.root, Overlay)
+    tree = Tree(spec.root.lower)
+    held = [os.fsdecode(name) for name in tree.names(b"run")]
+    plain = [name for name in held if not _is_link(tree, name)]
+    mounted = [
+        Path(mount.destination).relative_to(RUN).parts
+        for mount in spec.config.mounts
+        if _below_run(mount.destination)
+    ]
+    return sorted({*plain, *(parts[0] for parts in mounted)} - {"host"})
+
+
+def _is_link(tree: Tree, name: str) -> bool:
+    entry = tree.lookup(b"run/" + os.fsencode(name))
+    return entry is None or entry.is_symlink
+
+
+def _below_run(path: str) -> bool:
+    return Path(path).is_relative_to(RUN) and Path(path) != Path(RUN)
+
+
+def _points(spec: Spec) -> list[str]:
+    """Folders that nspawn would make, and a working directory that the image lacks, which is made everywhere."""
+    assert isinstance(spec.root, Overlay)
+    try:
+        path, entry = Tree(spec.root.lower).resolve(os.fsencode(spec.config.process.cwd))
+    except OSError:
+        return [*POINTS]
+    return [*POINTS, *([os.fsdecode(path)] if entry is None else [])]
