@@ -51,8 +51,8 @@ figures = {int(at): Figure(svg=each["svg"].encode(), alt=each["alt"]) for at, ea
 shown = Showing(report=b"<p>report</p>", race=showing["race"].encode(), figures=figures)
 live = int(sys.argv[4]) if sys.argv[4] else None
 serve(
-    sys.argv[2], material, listening=listen(sys.argv[5], 0), keep_days=1, showing=None if live else shown, live=live,
-    up=up,
+    sys.argv[2], material, listening=listen(sys.argv[5], int(sys.argv[6])), keep_days=1,
+    showing=None if live else shown, live=live, up=up,
 )
 """
 """What the command does once the run has answered, which takes long: pandas is imported for it."""
@@ -89,7 +89,7 @@ class Served:
             (home / "material.json").write_text(answered(words[0]) if live is None else unanswered(words[0]))
             (home / "showing.json").write_text(shown(words[0]))
             self.command = ["-c", LIGHT, str(home / "material.json"), "light", str(home / "showing.json")]
-            self.words = ("" if live is None else str(live), bind)
+            self.words = ("" if live is None else str(live), bind, "0")
         self.start()
 
     def start(self) -> None:

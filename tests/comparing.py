@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 from tiny import fill
 
 from lab.analysis import Loaded, load
@@ -46,10 +47,14 @@ def make_scenario(folder: Path) -> Path:
     return folder
 
 
-def compare(*words: str | Path, timeout_seconds: float = 500) -> subprocess.CompletedProcess[str]:
-    """The command as a user types it."""
+def compare(
+    *words: str | Path, timeout_seconds: float = 500, pictures: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """The command as a user types it. Without ``pictures`` the files of the report's are empty."""
     argv = [*LAB, "compare", *map(str, words)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+    return preloaded.run(
+        argv, capture_output=True, text=True, timeout=timeout_seconds, check=False, pictures=pictures
+    )
 
 
 def only_run(results: Path) -> Path:

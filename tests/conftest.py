@@ -22,6 +22,7 @@ a machine that is there to run them must not go green because it could not.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import shutil
@@ -29,12 +30,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Python keeps what it has compiled, whatever the environment says: else thousands of processes compile lab anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 HELPERS = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "conftest")
 pytest.register_assert_rewrite(*HELPERS)  # so that what they assert says, too, what it found
@@ -51,6 +56,7 @@ are done.
 """
 PRIVILEGES = ("browser", "container", "vm", "machines")
 SESSION_SECONDS = 7200.0
+FULL_COLLECTIONS_AFTER = 200  # of the middle generation, where Python has 10
 GUEST = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 TRY_CONTAINER = """
@@ -98,6 +104,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 3 if shared and (os.cpu_count() or 1) > 1 else 0
 
 
+class Turned(pytest.Dir):
+    """A folder of whose files each process begins with others: pytest rewrites the assertions of all, and a process
+    finds what another has rewritten. Where nothing was rewritten yet, that is a third of the work for each.
+    """
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        found, processes = list(super().collect()), self.config.workerinput  # type: ignore[attr-defined]
+        first = len(found) * int(processes["workerid"].removeprefix("gw")) // processes["workercount"]
+        return found[first:] + found[:first]
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    return Turned.from_parent(parent, path=path) if hasattr(parent.config, "workerinput") else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first, where one process does all; a marker per privilege, so that ``-m 'not vm'`` works, and none
@@ -113,15 +134,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=functools.partial(turn_of, is_shared=is_shared))
 
 
-def turn_of(item: pytest.Item, *, is_shared: bool) -> tuple[int, int]:
-    """What a test is sorted by: its folder, and where processes share them whether its file takes long. Those that
-    run alone are first, before there are others to wait for; a machine's is not, since that needs a guest.
+def pytest_collection_finish() -> None:
+    """Thousands of tests are kept to the end, and looking through all of them for garbage, ever again, finds none."""
+    gc.set_threshold(700, 10, FULL_COLLECTIONS_AFTER)
+
+
+def turn_of(item: pytest.Item, *, is_shared: bool) -> tuple[int, int, Path]:
+    """What a test is sorted by: its folder, and where processes share them whether its file takes long, and its name,
+    so that all processes have one order. Those that run alone are first, before there are others to wait for; a
+    machine's is not, since that needs a guest.
     """
     order, directory = SHARED_ORDER if is_shared else ORDER, directory_of(item)
     if is_shared and is_alone(item) and directory != "vm":
-        return -1, 0
+        return -1, 0, item.path
     is_long = is_shared and item.path.name in LONGEST
-    return order.index(directory) if directory in order else 0, 0 if is_long else 1
+    return order.index(directory) if directory in order else 0, 0 if is_long else 1, item.path
 
 
 def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
@@ -188,6 +215,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     directory = directory_of(item)
     if directory in PRIVILEGES and (obstacle := find_obstacle(directory)):
         skip_or_fail(directory, obstacle)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what lab's own error has to show: a guest's console, what a program complained of."""
+    report = yield
+    if call.excinfo and (detail := getattr(call.excinfo.value, "detail", "")):
+        report.sections.append(("Detail of the error", str(detail)))
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +335,15 @@ def brought_backends_are_forgotten() -> Iterator[None]:
     if registry := sys.modules.get("lab.backends.registry"):
         registry._admitted.clear()
         registry._words.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _commands_are_forked(lab_home: Path, request: pytest.FixtureRequest) -> None:
+    """Those of container/ and vm/ are, from a process that is there before any of them looks at processes."""
+    if directory_of(request.node) in ("container", "vm"):
+        import preloaded
+
+        preloaded.begin()
 
 
 @pytest.fixture(scope="module", autouse=True)

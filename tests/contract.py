@@ -18,7 +18,7 @@ from lab.experiment.scenarios.looking import observe
 from lab.images.process import resolve
 from lab.images.store import Image
 from lab.instance import Instance, LaunchRequest
-from lab.model import Kernel, Limits, Phase, PublishedPort
+from lab.model import Accelerator, Kernel, Limits, Phase, PublishedPort
 
 MIB = 1 << 20
 LIMITS = Limits(memory_bytes=256 * MIB, cpus=1.0, pids=64)
@@ -31,6 +31,12 @@ def request(site: Site, image: Image, name: str, *argv: str, logs: Path, **more:
     process = resolve(image, site.store.lower_directories(image), argv=argv, environment={"GREETING": "good day"})
     fields: dict[str, object] = {"limits": LIMITS, **more}
     return LaunchRequest(name=name, image=image, process=process, log_directory=logs, **fields)  # type: ignore[arg-type]
+
+
+def skip_without_kvm(site: Site, backend: str) -> None:
+    """libkrun has nothing but KVM. Its guest is tested without (test_krun_guest.py), all of it in tests/machines."""
+    if backend == "krun" and site.accelerator is not Accelerator.KVM:
+        pytest.skip("libkrun runs under KVM alone")
 
 
 def as_user(wanted: LaunchRequest, uid: int) -> LaunchRequest:

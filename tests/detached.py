@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import preloaded
 from host_state import RUNTIME, wait_until
 from tiny import GREETING
 
@@ -50,13 +51,12 @@ class Detached:
 
     def lab(self, *words: str, code: int = 0, timeout_seconds: float = 250) -> subprocess.CompletedProcess[str]:
         """Run lab to its end, which must have that exit code."""
-        done = subprocess.run(
+        done = preloaded.run(
             [*LAB, *words],
             capture_output=True,
             text=True,
             timeout=timeout_seconds,
             check=False,
-            stdin=subprocess.DEVNULL,
         )
         assert done.returncode == code, f"lab {' '.join(words)}\n{done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -86,7 +86,7 @@ class Detached:
         for folder in records.root().glob(f"{self._prefix}-*"):
             if found := records.read(folder.name):
                 self._seen[found.id] = found
-            subprocess.run([*LAB, "rm", "-f", folder.name], check=False, timeout=250)
+            preloaded.run([*LAB, "rm", "-f", folder.name], check=False, timeout=250)
         assert wait_until(lambda: not self._folders()), self._folders()
         for record in self._seen.values():
             assert_nothing_left(record)
@@ -251,4 +251,4 @@ def check_survival(
 
 def lab_exec_works(name: str) -> bool:
     """While a supervisor starts over, a command may be lost with the one before."""
-    return subprocess.run([*LAB, "exec", name, "true"], capture_output=True, check=False, timeout=250).returncode == 0
+    return preloaded.run([*LAB, "exec", name, "true"], capture_output=True, check=False, timeout=250).returncode == 0

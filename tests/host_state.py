@@ -116,8 +116,19 @@ def descendants(pid: int | None = None) -> set[int]:
     return found
 
 
+def mountinfo() -> list[str]:
+    """What is mounted on the host, a line each as proc_pid_mountinfo(5) has it, but for what other processes of the
+    same tests have mounted.
+    """
+    return [line for line in _mountinfo() if _is_no_other_workers(line.split()[4])]
+
+
+def _mountinfo() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
 def _mount_points() -> list[str]:
-    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [line.split()[4] for line in _mountinfo()]
 
 
 def _is_no_other_workers(path: str) -> bool:

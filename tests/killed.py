@@ -47,6 +47,13 @@ def killed_lab(backend: str, logs: Path, preface: str = "") -> Iterator[str]:
     is code that makes the backend known.
     """
     script = preface + FORGETFUL.format(tests=str(Path(__file__).parent), backend=backend, logs=str(logs))
+    with cleaned(script) as session:
+        yield session
+
+
+@contextmanager
+def cleaned(script: str) -> Iterator[str]:
+    """What a lab's ``script`` prints, its session; it is killed in the end, and cleaned up after."""
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as lab:

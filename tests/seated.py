@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import preloaded
 from host_state import wait_until
 from streams import SECONDS, Screen
 
@@ -21,7 +22,7 @@ LAB = [sys.executable, "-m", "lab.cli.main"]
 
 
 def lab(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*LAB, *words], input=stdin, capture_output=True, timeout=SECONDS, check=False)
+    return preloaded.run([*LAB, *words], input=stdin, capture_output=True, timeout=SECONDS, check=False)
 
 
 class Seat:

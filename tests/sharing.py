@@ -26,8 +26,9 @@ MACHINES_TOO = frozenset(
 
 WITH_SOME_ALONE = frozenset(
     f"tests/container/test_{name}.py"
-    for name in ("backends_bwrap", "backends_gvisor", "detached_faults", "instruments", "instruments_of_crossings",
-                 "oci_containerd", "oci_path", "oci_podman", "run_foreground", "runtime_failures", "tracing")
+    for name in ("backends_bwrap", "backends_gvisor", "backends_nspawn", "detached_faults", "instruments",
+                 "instruments_of_crossings", "oci_containerd", "oci_path", "oci_podman", "run_foreground",
+                 "runtime_failures", "tracing")
 )  # fmt: skip
 """In them are tests that run alone: one after the other in one process, which waits for the others once for all."""
 

@@ -6,6 +6,7 @@ and one that timed out; its figures are about those of a small host without KVM.
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from lab.results.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lab.reports.charts import Chart, Panel
 
 DIGEST = "sha256:" + "5f" * 32
 MANIFEST = "sha256:" + "a7" * 32
@@ -160,6 +163,25 @@ def leave_pictures_empty(patch: pytest.MonkeyPatch, *, all_but_words: bool = Fal
         return png, svg
 
     patch.setattr(style, "save", save)
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """For tests of what a comparison's report says in words: neither its pictures nor the drawings in its page are
+    drawn. In a drawing's place is all that it would have been drawn from, as text.
+    """
+
+    def picture(chart: Chart, looks: object, directory: Path, name: str) -> tuple[Path, Path]:
+        png, svg = directory / f"{name}.png", directory / f"{name}.svg"
+        png.touch()
+        svg.write_text(f'<svg xmlns="http://www.w3.org/2000/svg"><title>{html.escape(repr(chart))}</title></svg>')
+        return png, svg
+
+    def inline(panel: Panel, looks: object, name: str, alt: str, *, width: float, base: float) -> str:
+        return f'<svg role="img" aria-label="{html.escape(alt)}"><title>{html.escape(repr(panel))}</title></svg>'
+
+    leave_pictures_empty(patch)
+    patch.setattr("lab.reports.drawing.picture", picture)
+    patch.setattr("lab.studies.compare.report.document.inline", inline)
 
 
 def _observe(block: int, arm: str, position: int, seed: int, noise: float, bad_luck: bool) -> list[Sample]:

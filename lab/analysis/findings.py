@@ -31,6 +31,7 @@ NOISY = 0.10
 DRIFTING_Z, DRIFTING_CHANGE, DRIFTING_BLOCKS = 2.58, 0.05, 6
 CLUSTERED_GAP, CLUSTERED_COUNT = 2.0, 10
 COARSE = 0.10
+RESTORED_PAGES = {"container": "how-a-container-starts", "gvisor": "gvisor"}  # all others': how-a-vm-starts
 
 
 class Kind(StrEnum):
@@ -312,16 +313,16 @@ def _excluded(loaded: Observed) -> Iterator[Finding]:
 
 def _restored(loaded: Observed) -> Iterator[Finding]:
     saved = loaded.measured[loaded.measured["quantity"].str.startswith("snapshot.")]
-    sizes = saved.groupby(["arm", "quantity"])["value"].median().groupby("arm").sum()
-    if len(sizes):
+    if len(sizes := saved.groupby(["arm", "quantity"])["value"].median().groupby("arm").sum()):
         cases = [f"{arm} from {format_value(float(size), 'bytes')}" for arm, size in sizes.items()]
+        pages = {f"docs/{RESTORED_PAGES.get(backend, 'how-a-vm-starts')}.md" for backend in saved["backend"]}
         yield Finding(
             kind=Kind.RESTORED,
             severity=Severity.NOTE,
             sentence=f"Some went on from a saved one instead of booting: {some(cases)} on disk or in memory. The "
             "boot that was saved, and the writing, are in no figure.",
             advice="It pays where many start from one. What was random or remembered when it was saved, they share: "
-            "see “Restored instead of booted” in docs/how-a-vm-starts.md.",
+            f"see “Restored instead of …” in {' and '.join(sorted(pages))}.",
         )
 
 

@@ -130,6 +130,25 @@ class Material:
         return _read(run_folder, _state_of(run_folder))
 
     @cached_property
+    def measured(self) -> pd.DataFrame:
+        """The observations that count, as `lab.analysis.data.Observed` has them; chosen once, and asked often."""
+        return self.loaded.measured
+
+    @cached_property
+    def observed(self) -> pd.DataFrame:
+        """The same and the probes' answers, in the order in which they were recorded."""
+        return self.loaded.frame.loc[sorted(self.measured.index.union(self.loaded.answers.index))]
+
+    @cached_property
+    def _enough_requests(self) -> dict[str, bool]:
+        frame = self.measured
+        rows = frame[(frame["quantity"] == "load.latency.p99") & frame["value"].notna()]
+        return {
+            str(arm): min(raw.get("requests", 0) if isinstance(raw, dict) else 0 for raw in of_arm) >= FEWEST_FOR_P99
+            for arm, of_arm in rows.groupby("arm", observed=True)["detail"]
+        }
+
+    @cached_property
     def _values(self) -> dict[tuple[str, str, str], Value]:
         names = [each.name for each in fields(Value) if each.name != "unit"]
         return _with_any_state(
@@ -243,7 +262,7 @@ class Material:
 
     def points(self, quantity: str, arm: str) -> pd.DataFrame:
         """Every successful observation of a series that has no state: columns block and value."""
-        frame = self.loaded.measured
+        frame = self.measured
         chosen = (frame["quantity"] == quantity) & (frame["arm"] == arm) & (frame["state"] == "")
         return frame.loc[chosen & frame["value"].notna(), ["block", "value"]]
 
@@ -257,10 +276,7 @@ class Material:
 
         A sample's ``detail["requests"]`` says how many there were; without it the answer is no.
         """
-        frame = self.loaded.measured
-        rows = frame[(frame["quantity"] == "load.latency.p99") & (frame["arm"] == arm) & frame["value"].notna()]
-        counts = [raw.get("requests", 0) if isinstance(raw, dict) else 0 for raw in rows["detail"]]
-        return bool(counts) and min(counts) >= FEWEST_FOR_P99
+        return self._enough_requests.get(arm, False)
 
 
 def _with_any_state(found: dict[tuple[str, str, str], T]) -> dict[tuple[str, str, str], T]:

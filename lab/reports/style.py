@@ -27,6 +27,7 @@ BLACK, WHITE = "#1a1a19", "#fffffe"
 BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
     "process": ("#6e6e6e", "#555555", "o"),
     "bwrap": ("#bcbd22", "#65660f", "H"),
+    "nspawn": ("#b5541c", "#8a3f14", ">"),
     "container": ("#0072b2", "#005f94", "s"),
     "userns": ("#332288", "#332288", "p"),
     "runc": ("#56b4e9", "#1d6d9c", "P"),
@@ -36,6 +37,7 @@ BACKENDS = {  # fill, ink (the same hue, dark enough for text), marker
     "gvisor": ("#117733", "#0d5c27", "*"),
     "uml": ("#aa4499", "#8a3379", "h"),
     "microvm": ("#e69f00", "#8a5f00", "^"),
+    "krun": ("#a6d854", "#4b6f17", "<"),
     "vm": ("#d55e00", "#a84a00", "D"),
 }
 OTHER = ("#009e73", "#006b4e", "v")
@@ -71,6 +73,7 @@ DARK = {
     "#8c564b": "#c08a7d", "#6e4239": "#d9a99c", "#0b6375": "#63c5d8", "#117733": "#4fb477", "#0d5c27": "#79cf98",
     "#aa4499": "#d078c0", "#8a3379": "#e39bd6", "#cfe8dc": "#0f4a37", "#00503a": "#d8f5e8",
     "#65660f": "#c9ca5a", "#d6e6f5": "#14405f", "#003f66": "#dceefc",
+    "#b5541c": "#e08a4f", "#8a3f14": "#f0a877", "#4b6f17": "#a6d854",
     "#f9d5c3": "#6b2a0c", "#7a2600": "#ffe3d6", "#ececec": "#3a3a3a", "#404040": "#e6e6e6",
 }  # fmt: skip
 """What a colour becomes on a page read in the dark, where it would not be seen well; all others stay."""

@@ -7,12 +7,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from classes import Served, serving
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from visiting import PATIENCE_MS
+from visiting import PATIENCE_MS, violations
 
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE, LAPTOP, PROJECTOR = (390, 844), (1366, 768), (1920, 1080)
 CLASS = 30
 
@@ -62,12 +60,6 @@ def room(browser: Browser) -> Iterator[Room]:
         for context in room.contexts:
             context.close()
         assert room.complaints == []
-
-
-def violations(page: Page) -> list[str]:
-    found = Axe().run(page, options={"runOnly": RULES, "resultTypes": ["violations"]}).response
-    assert len(found["passes"]) >= 12, "axe has looked at the page"
-    return [f"{each['id']}: {node['html'][:120]}" for each in found["violations"] for node in each["nodes"]]
 
 
 def fits(page: Page) -> bool:

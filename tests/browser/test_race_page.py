@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from synthetic import write_run
-from visiting import PATIENCE_MS, SAMPLE, is_fetched
+from visiting import PATIENCE_MS, SAMPLE, is_fetched, violations
 
 from lab.classroom.race.model import Race, Round
 from lab.classroom.race.page import live, write
@@ -22,7 +21,6 @@ from lab.classroom.web.address import listen, url
 from lab.commands.race.serving import Page as Showing
 from lab.commands.race.serving import served
 
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SIZES = {"projector": (1920, 1080), "laptop": (1366, 768), "phone": (390, 844)}
 
 
@@ -74,12 +72,6 @@ def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Callable[..., Pa
     for context in contexts:
         context.close()
     assert complaints == []
-
-
-def violations(page: Page) -> list[str]:
-    found = Axe().run(page, options={"runOnly": RULES, "resultTypes": ["violations"]}).response
-    assert len(found["passes"]) >= 12, "axe has looked at the page"
-    return [f"{each['id']}: {node['html'][:120]}" for each in found["violations"] for node in each["nodes"]]
 
 
 def fits(page: Page) -> bool:
@@ -141,8 +133,14 @@ def test_its_keys(visit: Callable[..., Page]) -> None:
     expect(page.locator("#told")).to_contain_text("round 2 of 6")
 
 
-@pytest.mark.parametrize("name", ["sample", "unlucky", "seven", "twelve"])
-@pytest.mark.parametrize("size", list(SIZES))
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=() if (one + other) % 2 else pytest.mark.nightly)
+        for one, name in enumerate(("sample", "unlucky", "seven", "twelve"))
+        for other, size in enumerate(SIZES)
+    ],
+)  # by day each race at one size or two, each size with two races
 def test_it_fits_and_axe_finds_nothing(visit: Callable[..., Page], name: str, size: str) -> None:
     page = visit(name, size, stands=False)
     for keys in ([], [" ", "-", "-"], ["+"] * 8):

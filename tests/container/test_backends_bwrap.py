@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,8 @@ import pytest
 from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
-from tiny import fill, tiny_image
-from usable import heard_until, trouble, unchanged_host
+from tiny import fill
+from usable import fixtures, heard_until
 
 from lab.backends.bubble.sandbox import Sandbox
 from lab.backends.bwrap import Bwrap
@@ -38,23 +37,7 @@ BWRAP = "bwrap"
 READY = "echo ready; while :; do sleep 0.05; done"
 
 
-@pytest.fixture(autouse=True)
-def usable(missing: Callable[[str], None]) -> None:
-    if lacking := trouble(Bwrap):
-        missing(lacking)
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with unchanged_host(trouble(Bwrap)) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def image(site: Site) -> Image:
-    built = tiny_image(site.store)
-    site.backend(BWRAP).prepare(built)
-    return built
+usable, site, image = fixtures(Bwrap)
 
 
 def launch(

@@ -13,7 +13,7 @@ from host_state import assert_unchanged, snapshot, wait_until
 from lab.backends.reference import Reference
 from lab.backends.registry import available
 from lab.backends.site import Site
-from lab.backends.support import host
+from lab.backends.support.output import Outputs
 from lab.backends.support.programs.ocicontainer import OciContainer
 from lab.backends.support.resources import InstanceResources
 from lab.errors import LabError, LaunchError
@@ -150,7 +150,7 @@ def test_a_failure_at_any_step_leaves_nothing(
         "publish": (InstanceResources, "_publish"),
         "scratch": (InstanceResources, "make_scratch"),
         "surroundings": (type(site.backend(backend)), "_surroundings"),
-        "output": (host, "Output"),
+        "output": (Outputs, "open"),
         "config": (type(site.backend(backend)), "config"),
         "launch": (OciContainer if isinstance(site.backend(backend), Reference) else Launcher, "launch"),
     }

@@ -45,6 +45,9 @@ def test_from_a_dockerfile_to_a_report(complete: tuple[Path, str]) -> None:
     rates = measured[measured["quantity"] == "load.requests_per_second"]["value"]
     assert (rates > 10).all()
     assert "report.html" in said
+    pictures = [file.stat().st_size for kind in ("svg", "png") for file in (folder / "plots").glob(f"*.{kind}")]
+    assert len(pictures) >= 4
+    assert min(pictures) > 1000
     assert "container" in said
 
 
@@ -95,7 +98,7 @@ def test_factors_are_varied_verified_and_reported(scenario: Path, tmp_path: Path
     varied = ("--factor", "memory=64M,128M", "--factor", "arg.PAGE=short,long")
     done = compare(
         page, "--on", "process", *varied, "--metrics", "boot", "--blocks", "1", "--sessions", "2",
-        "--fail-if", "boot.effect(process, memory=128M) > 1000", "--out", tmp_path / "runs",
+        "--fail-if", "boot.effect(process, memory=128M) > 1000", "--out", tmp_path / "runs", pictures=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "5 arms, the A/A pair's second among them, × 2 blocks, after 4 warm-ups" in done.stderr

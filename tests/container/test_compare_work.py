@@ -43,7 +43,7 @@ def scenario(folder: Path, work: str) -> Path:
 
 
 def test_a_client_beside_reads_from_every_backend(tmp_path: Path) -> None:
-    done = compare(scenario(tmp_path, CLIENT), *QUICK, "--out", tmp_path / "results")
+    done = compare(scenario(tmp_path, CLIENT), *QUICK, "--out", tmp_path / "results", pictures=False)
     assert done.returncode == 0, done.stderr
     frame = load(only_run(tmp_path / "results")).measured.set_index(["arm", "quantity"])["value"]
     for arm in ("process", "container"):
@@ -58,7 +58,9 @@ def test_a_client_beside_reads_from_every_backend(tmp_path: Path) -> None:
 
 def test_a_job_inside_is_timed_by_the_host(tmp_path: Path) -> None:
     words = (*QUICK, "--on", "container")
-    done = compare(scenario(tmp_path, JOB.replace("{code}", "0")), *words, "--out", tmp_path / "results")
+    done = compare(
+        scenario(tmp_path, JOB.replace("{code}", "0")), *words, "--out", tmp_path / "results", pictures=False
+    )
     assert done.returncode == 0, done.stderr
     frame = load(only_run(tmp_path / "results")).measured.set_index(["arm", "quantity"])["value"]
     assert frame["container", "work.slept"] == pytest.approx(0.3)
@@ -68,7 +70,9 @@ def test_a_job_inside_is_timed_by_the_host(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_a_job_that_fails_is_a_failed_sample_and_no_fast_one(tmp_path: Path) -> None:
     words = (*QUICK, "--on", "container")
-    done = compare(scenario(tmp_path, JOB.replace("{code}", "3")), *words, "--out", tmp_path / "results")
+    done = compare(
+        scenario(tmp_path, JOB.replace("{code}", "3")), *words, "--out", tmp_path / "results", pictures=False
+    )
     assert done.returncode == 0, done.stderr
     loaded = load(only_run(tmp_path / "results"))
     work = loaded.frame[loaded.frame["metric"] == "work"]
@@ -85,7 +89,7 @@ def test_a_folder_with_nothing_but_a_dockerfile_is_taken_as_it_stands(tmp_path: 
         # only what the check itself does makes the instance ready: it fails the first time
         file.write("HEALTHCHECK CMD test -e /checked || { echo > /checked; exit 1; }\n")
     options = ("--on", "container", "--metrics", "boot,work", "--idle", "0.1s", "--blocks", "1")
-    done = compare(made, *options, "--out", tmp_path / "results")
+    done = compare(made, *options, "--out", tmp_path / "results", pictures=False)
     assert done.returncode == 0, done.stderr
     settings = RunFolder.open(only_run(tmp_path / "results")).run.settings
     assert settings["port"] == 8000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import preloaded
 import pytest
 from comparing import LAB, make_scenario, only_run
 
@@ -20,7 +21,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def density(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [*LAB, "density", str(scenario), "--on", "process,container", "--out", str(out), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
+    return preloaded.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_copies_are_stacked_and_started_at_once(scenario: Path, tmp_path: Path) -> None:

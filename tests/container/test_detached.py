@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import preloaded
 import pytest
 from detached import LAB, Detached, assert_nothing_left, check_every_verb, detached
 from host_state import wait_until
@@ -161,7 +162,7 @@ def test_exec_passes_its_own_streams(instances: Detached) -> None:
     """Input and output go straight through, of any size, and a command that nobody waits for any more ends."""
     record = instances.run("io", "tiny", "--", "sleep", "600")
     sent = os.urandom(1 << 20)
-    done = subprocess.run(
+    done = preloaded.run(
         [*LAB, "exec", "-i", record.name, "cat"], input=sent, capture_output=True, timeout=250, check=True
     )
     assert done.stdout == sent

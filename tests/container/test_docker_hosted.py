@@ -5,11 +5,11 @@ The engine is one of the tests' own, in namespaces of its own, with an image and
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import contract
+import preloaded
 import pytest
 from comparing import LAB, make_scenario, only_run
 from dockering import Engine, opened
@@ -152,7 +152,7 @@ def test_compared_beside_a_container(engine: Engine, tmp_path: Path) -> None:
     scenario = make_scenario(tmp_path / "page")
     words = ["--on", "container,docker", "--docker", dockerd.address(engine.folder), "--blocks", "1"]
     words += ["--metrics", "boot,memory", "--idle", "0.2s", "--out", str(tmp_path / "out")]
-    done = subprocess.run(
+    done = preloaded.run(
         [*LAB, "compare", str(scenario), *words], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr
@@ -164,7 +164,7 @@ def test_compared_beside_a_container(engine: Engine, tmp_path: Path) -> None:
 
 def test_only_the_option_leads_there(engine: Engine, tmp_path: Path) -> None:
     def said(*words: str) -> str:
-        done = subprocess.run([*LAB, "run", "tiny", *words], capture_output=True, text=True, timeout=100, check=False)
+        done = preloaded.run([*LAB, "run", "tiny", *words], capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 2, done.stderr
         return done.stderr
 
@@ -179,7 +179,7 @@ def test_only_the_option_leads_there(engine: Engine, tmp_path: Path) -> None:
 
 def test_an_engine_that_does_not_answer_is_a_line(tmp_path: Path) -> None:
     words = ["starts", str(make_scenario(tmp_path / "page")), "--on", "docker", "--docker", str(tmp_path / "none")]
-    done = subprocess.run([*LAB, *words], capture_output=True, text=True, timeout=100, check=False)
+    done = preloaded.run([*LAB, *words], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert "does not answer" in done.stderr
     assert "Traceback" not in done.stderr

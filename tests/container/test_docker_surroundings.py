@@ -367,7 +367,7 @@ def test_a_limit_that_can_not_be_given_is_named(docker: Docker) -> None:
 
 
 def test_nothing_of_the_daemons_is_open(docker: Docker) -> None:
-    assert docker.output("--", "sh", "-c", "sleep 1 & ls /proc/$!/fd").split() == ["0", "1", "2"]
+    assert docker.output("--", "sh", "-c", "sleep 9 & sleep 1; ls /proc/$!/fd").split() == ["0", "1", "2"]
 
 
 def test_the_image_does_not_change(docker: Docker) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 from exercising import RIGHT, SECRET, answered, cell, handed_out, key_of, made
 from host_state import assert_unchanged, snapshot, wait_until
@@ -27,7 +28,7 @@ PATIENT, SHORT = "200s", "12s"
 def image(lab_home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The image that they run in, which takes a while the first time."""
     key = key_of(made(tmp_path_factory.mktemp("image")))
-    done = subprocess.run([*LAB, "class", "check", "--key", key], capture_output=True, timeout=500, check=False)
+    done = preloaded.run([*LAB, "class", "check", "--key", key], capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -56,7 +57,7 @@ class Class:
     def check(self, *words: str | Path, timeout: str = PATIENT) -> dict[str, Any]:
         """What each has, by name."""
         words = (self.handed_in, "--key", key_of(self.made), "--timeout", timeout, *words, "--json=-")
-        done = subprocess.run(
+        done = preloaded.run(
             [*LAB, "class", "check", *words], capture_output=True, text=True, timeout=250, check=False
         )
         assert done.returncode == 0, done.stderr
@@ -323,8 +324,8 @@ def test_an_end_in_between_keeps_what_was_graded_and_leaves_nothing(tmp_path: Pa
 
 def test_the_exercise_that_comes_with_lab_has_all_points_for_every_seed(tmp_path: Path) -> None:
     words = ["class", "exercise", "make", "start-times", tmp_path / "x", "--student", "ada", "--student", "bob"]
-    subprocess.run([*LAB, *words], check=True, timeout=250, capture_output=True)
-    done = subprocess.run(
+    preloaded.run([*LAB, *words], check=True, timeout=250, capture_output=True)
+    done = preloaded.run(
         [*LAB, "class", "check", "--key", tmp_path / "x" / "key.json", "--json=-"],
         capture_output=True, check=True, timeout=250,
     )  # fmt: skip

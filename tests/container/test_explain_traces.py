@@ -9,6 +9,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import preloaded
 import pytest
 from tiny import tiny_image
 from traces import Line, parse, sentences, shown_in
@@ -34,7 +35,7 @@ def image(lab_home: Path) -> str:
 
 def explained(backend: str, *command: str) -> subprocess.CompletedProcess[str]:
     words = ["run", "tiny", "--on", backend, "--name", "web", "--explain", "--", *command]
-    return subprocess.run([*LAB, *words], capture_output=True, text=True, timeout=250, check=False)
+    return preloaded.run([*LAB, *words], capture_output=True, text=True, timeout=250, check=False)
 
 
 def trace_of(backend: str) -> tuple[list[Line], str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from chroot_runner import ChrootRunner
+from host_state import mountinfo
 
 from lab.host.command import run
 from lab.images.build import build
@@ -115,7 +116,7 @@ def test_an_interrupted_bootstrap_leaves_nothing(tmp_path: Path) -> None:
         "store = Store.open(pathlib.Path(sys.argv[1]))\n"
         "RECIPES['debian:bookworm-slim'].make('x', store=store, progress=print, build_recipe=None, resolve=None)\n"
     )
-    before = Path("/proc/self/mounts").read_text()
+    before = mountinfo()
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -134,4 +135,4 @@ def test_an_interrupted_bootstrap_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not list((tmp_path / "tmp").iterdir())
     assert not list((tmp_path / "layers").iterdir())
-    assert Path("/proc/self/mounts").read_text() == before
+    assert mountinfo() == before

@@ -6,14 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import preloaded
 import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 
-LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
+LAB = preloaded.LAB
 DOCKERFILE = """
 FROM scratch
 COPY busybox /bin/
@@ -58,7 +58,7 @@ def test_the_next_command_removes_what_a_kill_left(context: Path, tmp_path: Path
     child.kill()
     child.wait(120)
     (context / "Dockerfile").write_text("FROM scratch\nCOPY busybox /bin/\n")
-    subprocess.run([*LAB, "build", str(context), "-t", "next"], check=True, stdout=subprocess.DEVNULL, timeout=250)
+    preloaded.run([*LAB, "build", str(context), "-t", "next"], check=True, timeout=250)
     assert_unchanged(before, home=lab_home)
 
 
@@ -73,18 +73,18 @@ def test_builds_at_once_of_which_one_is_killed_leave_a_store_that_is_proven(cont
         children = [
             subprocess.Popen(
                 [*LAB, "build", str(context), "-t", f"round-{number}-{each}"],
-                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=environment, stderr=subprocess.DEVNULL,
             )
             for each in range(2)
         ]  # fmt: skip
         time.sleep(0.4 + 0.2 * number)  # from before the first layer to among the last
         children[0].kill()
         completed += sum(child.wait(120) == 0 for child in children)
-        verdict = subprocess.run(
+        verdict = preloaded.run(
             [*LAB, "image", "verify"], env=environment, capture_output=True, text=True, check=False
         )
         assert verdict.returncode == 0, verdict.stdout
     assert completed >= 3
-    subprocess.run([*LAB, "image", "prune", "--cache"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    preloaded.run([*LAB, "image", "prune", "--cache"], env=environment, check=True)
     assert not list((home / "tmp").iterdir())
-    subprocess.run([*LAB, "image", "verify"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    preloaded.run([*LAB, "image", "verify"], env=environment, check=True)

@@ -10,12 +10,12 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import preloaded
 import pytest
 from corpus import BASE, make_base
 
@@ -28,7 +28,7 @@ from lab.images.transfer.registry import adopt
 from lab.images.tree import Tree
 from lab.runtime.launcher.launcher import Launcher
 
-LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
+LAB = preloaded.LAB
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def test_the_command_line(tmp_path: Path, base: Path) -> None:
         "plain",
     ]
     environment = {**os.environ, "LAB_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
+    done = preloaded.run(
         [*LAB, "build", context, *options], env=environment, capture_output=True, text=True, check=False, timeout=250
     )
     assert done.returncode == 0, done.stderr
@@ -294,7 +294,7 @@ def test_the_command_line(tmp_path: Path, base: Path) -> None:
     image = Store.open(tmp_path / "home").find("it")
     assert (tmp_path / "iid").read_text() == image.digest
     assert image.config.labels == {"a": "b"}
-    failed = subprocess.run(
+    failed = preloaded.run(
         [*LAB, "build", context, "-f", "Other"],
         env=environment,
         capture_output=True,

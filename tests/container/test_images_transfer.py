@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import preloaded
 import pytest
 from hostile import Entry, archive, compressed, digest
 from tiny import GREETING, tiny_image
@@ -33,7 +33,7 @@ from lab.images.transfer.registry import Access
 from lab.images.upkeep.diff import compare
 from lab.images.upkeep.verify import verify
 
-LAB = [sys.executable, "-c", "from lab.cli.main import main; main()"]
+LAB = preloaded.LAB
 # htpasswd -bnB user secret
 PASSWORDS = "user:$2b$05$lFl2NSkEm07mAGXLa6J7VOKNikpfmK5Mwrya.9hd5bwg5mb.k5k7O\n"
 
@@ -54,7 +54,7 @@ def other(tmp_path: Path) -> Store:
 
 
 def lab(home: Store, *words: str | Path, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(
+    done = preloaded.run(
         [*LAB, "image", *map(str, words)], input=stdin, capture_output=True, check=False, timeout=250,
         env={**os.environ, "LAB_HOME": str(home.home)},
     )  # fmt: skip

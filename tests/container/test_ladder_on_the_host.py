@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import preloaded
 import pytest
 from comparing import LAB, make_scenario, only_run
 
@@ -26,7 +27,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ladder(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [*LAB, "isolation", "ladder", str(scenario), "--out", str(out), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
+    return preloaded.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
 @pytest.mark.nightly

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 from comparing import LAB, make_scenario
 
@@ -42,7 +43,7 @@ def scenario(folder: Path, settings: str = "", command: str = "", build: str = "
 
 def matrix(*words: str, out: Path) -> dict[str, Any]:
     argv = [*LAB, "scenario", "matrix", *words, "--on", QUICK, f"--json={out}"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
+    done = preloaded.run(argv, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(out.read_text())
     return found

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import preloaded
 import pytest
 from applications import make
 from comparing import LAB, only_run
@@ -88,7 +89,7 @@ def test_limits_are_what_the_aggressor_runs_into(done: Done) -> None:
 def test_what_is_cached_is_limited_as_memory(tmp_path: Path) -> None:
     out, folder = tmp_path / "out", make(tmp_path, "everywhere")
     argv = [*LAB, "noisy", str(folder), "--on", "container", "--out", str(out), "--kind", "cache", *QUICK]
-    subprocess.run(argv, capture_output=True, timeout=250, check=True)
+    preloaded.run(argv, capture_output=True, timeout=250, check=True)
     (held,) = (each for each in disturbances(load(only_run(out))) if each.limits == "with limits")
     assert any("memory limit" in name for name in held.met)
 
@@ -125,6 +126,6 @@ def test_a_folder_of_one_s_own_is_looked_at_before_it_is_disturbed(done: Done) -
 def test_a_scenario_without_load_has_no_victim(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text('FROM scratch\nCMD ["/absent"]\n')
     (tmp_path / "scenario.toml").write_text('title = "idle"\n[readiness]\nstarted = true\n')
-    done = subprocess.run([*LAB, "noisy", str(tmp_path)], capture_output=True, text=True, timeout=250, check=False)
+    done = preloaded.run([*LAB, "noisy", str(tmp_path)], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 2
     assert "has no load for a victim" in done.stderr

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import contract
+import preloaded
 import pytest
 from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, wait_until
@@ -198,7 +199,7 @@ def test_a_killed_lab_leaves_nothing_though_the_runtime_is_gone(image: Image, tm
         lab.kill()
     deadline = time.monotonic() + 100
     while group.exists() and time.monotonic() < deadline:
-        subprocess.run([*LAB, "clean"], check=False, capture_output=True)
+        preloaded.run([*LAB, "clean"], check=False, capture_output=True)
         time.sleep(0.1)
     assert not group.exists()
     assert_unchanged(before)
@@ -209,7 +210,7 @@ def test_the_questions_are_asked_of_one(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     shutil.copy(RUNC, "runc_copy")
     words = [*LAB, "isolation", "--on", "oci:./runc_copy", "--probe", "set-hostname", "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = preloaded.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
     assert (answer["backend"], answer["as_expected"]) == ("oci:runc-copy", True)

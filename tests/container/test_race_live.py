@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import preloaded
 import pytest
 from classes import next_event
 from comparing import LAB, make_scenario
@@ -30,7 +31,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rounds_without_a_terminal(scenario: Path) -> None:
     before = snapshot()
     argv = [*LAB, "race", str(scenario), *ON, "--rounds", "2", "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = preloaded.run(argv, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     assert_unchanged(before)
     told = json.loads(done.stdout)
@@ -98,7 +99,7 @@ def test_killed_half_way_it_leaves_nothing_once_clean_was_there(slow: Path) -> N
         place.screen.until("▶")
         kill()
         place.screen.until("\x1b[?1049l")
-    subprocess.run([*LAB, "clean"], capture_output=True, timeout=SECONDS, check=True)
+    preloaded.run([*LAB, "clean"], capture_output=True, timeout=SECONDS, check=True)
     assert_unchanged(before)
 
 
@@ -177,5 +178,5 @@ def test_whoever_ends_it_half_way_in_browsers_leaves_nothing(slow: Path, number:
         shown.process.wait(SECONDS)
         assert wait_until(lambda: not Path(f"/proc/{server}").exists(), SECONDS)
     if number == signal.SIGKILL:
-        subprocess.run([*LAB, "clean"], capture_output=True, timeout=SECONDS, check=True)
+        preloaded.run([*LAB, "clean"], capture_output=True, timeout=SECONDS, check=True)
     assert_unchanged(before)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 from applications import make, make_introduction
 from comparing import compare, only_run
@@ -25,7 +26,7 @@ ANSWERED = re.compile(r"first (correct )?(answer|response)")
 
 def measured(folder: Path, results: Path, *words: str, code: int = 0) -> tuple[Loaded, str, str]:
     """The run, what was said before it started, and the whole report as text."""
-    done = compare(folder, *QUICK, *words, "--out", results)
+    done = compare(folder, *QUICK, *words, "--out", results, pictures=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     run = only_run(results)
@@ -104,7 +105,7 @@ def test_a_batch_job_is_measured_until_it_is_done(tmp_path: Path) -> None:
 
 def asked(folder: Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "lab.cli.main", "isolation", "--on", "container", "--scenario", folder, "--json"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
+    return preloaded.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_the_questions_of_a_batch_job_are_asked_of_a_copy_that_waits(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_the_command_line_says_what_nobody_else_does(tmp_path: Path) -> None:
     raw["ended_because"] = "interrupted"
     raw["blocks_planned"] = 2
     (loaded.path / "run.json").write_text(json.dumps(raw))
-    done = compare("--resume", loaded.path)
+    done = compare("--resume", loaded.path, pictures=False)
     assert done.returncode == 0, done.stderr
     assert "looking" not in done.stderr
     again = load(loaded.path)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import preloaded
 import pytest
 from students import COUNT, FIRST, USER, Student, archived, enrolled, import_into, require_users, wait_until
 from usable import trouble
@@ -279,8 +279,9 @@ def test_a_port_of_root_s_is_refused_with_the_remedy(student: Student) -> None:
     assert "below 1024" in done.stderr
 
 
-def test_other_backends_say_what_they_need(student: Student) -> None:
-    done = student.lab("run", "--on", "docker", "small", "--", "true")
+@pytest.mark.parametrize("backend", ["docker", "nspawn"])
+def test_other_backends_say_what_they_need(student: Student, backend: str) -> None:
+    done = student.lab("run", "--on", backend, "small", "--", "true")
     assert (done.returncode, "sudo" in done.stderr) == (1, True)
 
 
@@ -332,9 +333,9 @@ def test_a_build_has_the_same_digest_as_root_s(student: Student, archive: Path, 
             student.must(*words, **stamp)
         else:
             lab = [sys.executable, "-m", "lab.cli.main"]
-            subprocess.run([*lab, "image", "import", str(archive), "small"], check=True, capture_output=True)
-            subprocess.run([*lab, *words], check=True, capture_output=True, env=os.environ | stamp)
-            subprocess.run([*lab, "image", "rm", "owners", "small"], check=True, capture_output=True)
+            preloaded.run([*lab, "image", "import", str(archive), "small"], check=True, capture_output=True)
+            preloaded.run([*lab, *words], check=True, capture_output=True, env=os.environ | stamp)
+            preloaded.run([*lab, "image", "rm", "owners", "small"], check=True, capture_output=True)
         digests.append(told.read_text())
     assert digests[0] == digests[1]
     said = student.must("run", "owners").split()

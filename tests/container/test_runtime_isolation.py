@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from running import Ran, Run, Start
+from host_state import mountinfo
+from running import Run, Start
 
 from lab.errors import LaunchError
 from lab.model import Process
@@ -18,46 +19,6 @@ from lab.runtime.config import capabilities
 from lab.runtime.config.model import Capabilities, Config, IdMapping, Namespace
 from lab.runtime.launcher.launcher import Directory, Overlay
 
-
-def status(ran: Ran, field: str) -> str:
-    return next(line.split()[1] for line in ran.output.splitlines() if line.startswith(f"{field}:"))
-
-
-def test_root_has_dockers_capabilities_no_new_privileges_and_a_filter(either: Run) -> None:
-    ran = either("cat /proc/self/status")
-    assert ran.exit_code == 0, ran.output
-    for field in ("CapPrm", "CapEff", "CapBnd"):
-        assert capabilities.names(int(status(ran, field), 16)) == tuple(
-            sorted(capabilities.DOCKER_DEFAULT, key=capabilities.NAMES.index)
-        )
-    assert int(status(ran, "CapInh"), 16) == 0
-    assert int(status(ran, "CapAmb"), 16) == 0
-    assert status(ran, "NoNewPrivs") == "1"
-    assert status(ran, "Seccomp") == "2"
-
-
-def test_another_user_has_no_capability_in_effect(either: Run) -> None:
-    process = Process(argv=("sh", "-c", "id; cat /proc/self/status"), uid=1000, gid=1001, additional_gids=(1002,))
-    ran = either(config=bundle.container_config(process))
-    assert ran.output.startswith("uid=1000 gid=1001 groups=")
-    assert "1002" in ran.output.splitlines()[0]
-    assert int(status(ran, "CapEff"), 16) == 0
-    assert int(status(ran, "CapPrm"), 16) == 0
-
-
-def test_every_namespace_is_its_own(either: Run) -> None:
-    ran = either("for kind in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$kind; done")
-    host = {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("cgroup", "ipc", "mnt", "net", "pid", "uts")}
-    assert ran.exit_code == 0
-    assert len(ran.output.split()) == 6
-    assert not host & set(ran.output.split())
-
-
-def test_only_its_own_processes_are_visible(either: Run) -> None:
-    ran = either("ls /proc | grep -c '^[0-9]'")
-    assert int(ran.output) <= 5
-
-
 MASKED = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/sys/firmware")
 SIZES = """
 for path in {paths}; do
@@ -65,16 +26,6 @@ for path in {paths}; do
     echo $path $size
 done
 """
-
-
-def test_masked_paths_show_nothing(either: Run) -> None:
-    """The control is that this kernel has them."""
-    there = [path for path in MASKED if Path(path).exists()]
-    assert {"/proc/kcore", "/sys/firmware"} & set(there)
-    ran = either(SIZES.format(paths=" ".join(there)))
-    assert dict(line.split() for line in ran.output.splitlines()) == dict.fromkeys(there, "0")
-
-
 INTERFACES = (
     "/proc/sys/kernel/core_pattern",
     "/proc/irq/default_smp_affinity",
@@ -87,14 +38,88 @@ for file in {files}; do
     echo "$said"
 done
 """
+OPENED_ALL = "".join(f"echo '= {files}'\n{OPENED.format(files=files)}" for files in INTERFACES)
+QUESTIONS = {
+    "status": "cat /proc/self/status",
+    "namespaces": "for kind in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$kind; done",
+    "processes": "ls /proc | grep -c '^[0-9]'",
+    "devices": "ls /dev; [ -c /dev/null ] && echo x > /dev/null && head -c 4 /dev/zero | wc -c; ls -l /dev/ptmx",
+    "hostname": "hostname",
+}
+"""The questions that only look: one container is asked all of them, for all tests of this file."""
 
 
-def test_kernel_interfaces_are_read_only(either: Run) -> None:
+@pytest.fixture(scope="module")
+def answers() -> dict[str, dict[str, str]]:
+    """By runtime, once the first test has asked."""
+    return {}
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest, either: Run, answers: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What one container answers to each of `QUESTIONS`, and to whether `MASKED` and `INTERFACES` can be used."""
+    runtime = request.node.callspec.params["either"]
+    if runtime not in answers:
+        asked = QUESTIONS | {"masked": SIZES.format(paths=" ".join(there())), "interfaces": OPENED_ALL}
+        script = "".join(f"echo '== {name}'\n{question}\n" for name, question in asked.items())
+        process = Process(argv=("sh", "-c", script))
+        ran = either(config=bundle.container_config(process, hostname="sandbox"))
+        assert ran.exit_code == 0, ran.output
+        answers[runtime] = dict(part.split("\n", 1) for part in ran.output.split("== ")[1:])
+        assert list(answers[runtime]) == list(asked)
+    return answers[runtime]
+
+
+def there() -> list[str]:
+    return [path for path in MASKED if Path(path).exists()]
+
+
+def status(said: str, field: str) -> str:
+    return next(line.split()[1] for line in said.splitlines() if line.startswith(f"{field}:"))
+
+
+def test_root_has_dockers_capabilities_no_new_privileges_and_a_filter(seen: dict[str, str]) -> None:
+    for field in ("CapPrm", "CapEff", "CapBnd"):
+        assert capabilities.names(int(status(seen["status"], field), 16)) == tuple(
+            sorted(capabilities.DOCKER_DEFAULT, key=capabilities.NAMES.index)
+        )
+    assert int(status(seen["status"], "CapInh"), 16) == 0
+    assert int(status(seen["status"], "CapAmb"), 16) == 0
+    assert status(seen["status"], "NoNewPrivs") == "1"
+    assert status(seen["status"], "Seccomp") == "2"
+
+
+def test_another_user_has_no_capability_in_effect(either: Run) -> None:
+    process = Process(argv=("sh", "-c", "id; cat /proc/self/status"), uid=1000, gid=1001, additional_gids=(1002,))
+    ran = either(config=bundle.container_config(process))
+    assert ran.output.startswith("uid=1000 gid=1001 groups=")
+    assert "1002" in ran.output.splitlines()[0]
+    assert int(status(ran.output, "CapEff"), 16) == 0
+    assert int(status(ran.output, "CapPrm"), 16) == 0
+
+
+def test_every_namespace_is_its_own(seen: dict[str, str]) -> None:
+    host = {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("cgroup", "ipc", "mnt", "net", "pid", "uts")}
+    inside = seen["namespaces"].split()
+    assert len(inside) == 6
+    assert not host & set(inside)
+
+
+def test_only_its_own_processes_are_visible(seen: dict[str, str]) -> None:
+    assert int(seen["processes"]) <= 5
+
+
+def test_masked_paths_show_nothing(seen: dict[str, str]) -> None:
+    """The control is that this kernel has them."""
+    assert {"/proc/kcore", "/sys/firmware"} & set(there())
+    assert dict(line.split() for line in seen["masked"].splitlines()) == dict.fromkeys(there(), "0")
+
+
+def test_kernel_interfaces_are_read_only(seen: dict[str, str]) -> None:
     """They are only opened, which is what a read-only mount refuses; the control is root on the host."""
-    script = "".join(f"echo '= {files}'\n{OPENED.format(files=files)}" for files in INTERFACES)
-    on_host = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=250, check=True).stdout
+    on_host = subprocess.run(["sh", "-c", OPENED_ALL], capture_output=True, text=True, timeout=250, check=True).stdout
     assert all("opened" in said for said in on_host.split("= ")[1:]), on_host
-    inside = dict(part.split("\n", 1) for part in either(script).output.split("= ")[1:])
+    inside = dict(part.split("\n", 1) for part in seen["interfaces"].split("= ")[1:])
     assert list(inside) == list(INTERFACES)
     for files, said in inside.items():
         told = said.splitlines()
@@ -102,9 +127,8 @@ def test_kernel_interfaces_are_read_only(either: Run) -> None:
         assert all("Read-only file system" in line for line in told), (files, told)
 
 
-def test_the_devices_are_the_default_ones(either: Run) -> None:
-    ran = either("ls /dev; [ -c /dev/null ] && echo x > /dev/null && head -c 4 /dev/zero | wc -c; ls -l /dev/ptmx")
-    names = set(ran.output.split())
+def test_the_devices_are_the_default_ones(seen: dict[str, str]) -> None:
+    names = set(seen["devices"].split())
     assert {"null", "zero", "full", "random", "urandom", "tty", "pts", "shm", "mqueue", "fd", "stdin"} <= names
     assert not {"kmsg", "mem", "vda", "sda", "kvm", "net"} & names
 
@@ -151,9 +175,8 @@ def unconfined(config: Config) -> Config:
     )
 
 
-def test_hostname(either: Run) -> None:
-    config = bundle.container_config(Process(argv=("hostname",)), hostname="sandbox")
-    assert either(config=config).output.strip() == "sandbox"
+def test_hostname(seen: dict[str, str]) -> None:
+    assert seen["hostname"].strip() == "sandbox"
 
 
 def test_loopback_alone_and_up(run: Run) -> None:
@@ -283,10 +306,10 @@ def test_a_hostile_image_can_not_redirect_mounts(
     hostile = tmp_path / "hostile"
     hostile.mkdir()
     (hostile / place).symlink_to(destination)
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mountinfo()
     with pytest.raises(LaunchError, match="mount"):
         start("true", root=Overlay(lower=(hostile, busybox_root)))
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mountinfo() == before
 
 
 def test_a_link_as_target_of_an_extra_mount_stays_inside(run: Run, tmp_path: Path, busybox_root: Path) -> None:
@@ -320,8 +343,8 @@ def test_the_control_is_chroot_alone(run: Run) -> None:
         Process(argv=("sh", "-c", "cat /proc/self/status; ls /; ls /proc/1/exe; readlink /proc/self/ns/pid"))
     )
     ran = run(config=config)
-    assert capabilities.names(int(status(ran, "CapEff"), 16)) == capabilities.held()
-    assert status(ran, "Seccomp") == "0"
-    assert status(ran, "NoNewPrivs") == "0"
+    assert capabilities.names(int(status(ran.output, "CapEff"), 16)) == capabilities.held()
+    assert status(ran.output, "Seccomp") == "0"
+    assert status(ran.output, "NoNewPrivs") == "0"
     assert str(Path("/proc/self/ns/pid").readlink()) in ran.output
     assert "home" not in ran.output.split(), "its root is the image"

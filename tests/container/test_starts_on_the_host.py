@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import preloaded
 import pytest
 from comparing import LAB, make_scenario, only_run
 from host_state import assert_unchanged, snapshot
@@ -19,7 +20,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def starts(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [*LAB, "starts", str(scenario), "--on", "process,container", "--out", str(out), "--seed", "3", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
+    return preloaded.run(argv, capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> None:

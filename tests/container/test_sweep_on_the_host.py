@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import preloaded
 import pytest
 from comparing import make_scenario
 from host_state import assert_unchanged, snapshot
@@ -35,7 +35,7 @@ def test_this_host_alone(tmp_path: Path) -> None:
     make_scenario(tmp_path / "app")
     (tmp_path / "plan.toml").write_text(PLAN)
     words = [*LAB, "sweep", "plan.toml", "--local"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
+    done = preloaded.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     sweep = Path(done.stdout.strip())
     (run,) = (sweep / "runs").iterdir()
@@ -43,7 +43,7 @@ def test_this_host_alone(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (sweep / "events.jsonl").read_text().splitlines()]
     assert [each["state"] for each in events if each["task"]] == ["waiting", "measuring", "done", "done"]
     assert events[-1]["confirmed"], "the host may forget it"
-    again = subprocess.run(
+    again = preloaded.run(
         [*LAB, "sweep", "--resume", sweep], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
     )
     assert again.returncode == 0, "there is nothing left to do"

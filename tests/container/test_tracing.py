@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from host_state import assert_unchanged, snapshot, wait_until
+from host_state import assert_unchanged, mountinfo, snapshot, wait_until
 
 from lab.errors import LabError
 from lab.host.kernel import tracefs
@@ -55,11 +55,10 @@ with Session.open() as session, Tracing.make(session) as tracing, tempfile.Tempo
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    before = snapshot()
-    mounts = Path("/proc/self/mountinfo").read_text()
+    before, mounts = snapshot(), mountinfo()
     with Session.open() as opened:
         yield opened
-    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert mountinfo() == mounts
     assert not tracefs.exists(f"lab-{opened.id}")
     assert_unchanged(before)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import preloaded
 import pytest
 from comparing import make_scenario
 from host_state import assert_unchanged, snapshot, wait_until
@@ -42,7 +43,7 @@ def same_host() -> Iterator[None]:
 
 def once(plan: Path, *options: str) -> subprocess.CompletedProcess[str]:
     words = [*LAB, "watch", plan, "--once", *options]
-    return subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    return preloaded.run(words, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.nightly

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from synthetic import write_run
 
+import lab
 from lab.analysis import Finding, Kind, Loaded, findings, load, ratios
+from lab.analysis.findings import RESTORED_PAGES
 from lab.model import Accelerator
 
 
@@ -123,6 +125,17 @@ def test_what_was_restored_says_what_no_figure_holds(calm: Loaded) -> None:
     frame = pd.concat([frame, mapped])
     told = [each for each in found(replace(calm, frame=frame)) if each.kind is Kind.RESTORED]
     assert "vm from 192 MiB " in told[0].sentence
+    assert told[0].advice.endswith(" in docs/how-a-vm-starts.md.")
+
+
+def test_a_container_that_was_restored_is_told_of_on_a_page_of_its_own(calm: Loaded) -> None:
+    frame = calm.frame.copy()
+    series = (frame["quantity"] == "boot.isolated") & (frame["arm"] == "container")
+    frame = pd.concat([frame, frame[series].assign(quantity="snapshot.size", value=8.0 * 2**20, unit="bytes")])
+    told = [each for each in found(replace(calm, frame=frame)) if each.kind is Kind.RESTORED]
+    assert told[0].advice.endswith(" in docs/how-a-container-starts.md.")
+    for page in {"how-a-vm-starts", *RESTORED_PAGES.values()}:
+        assert "\n## Restored instead of " in (Path(lab.__file__).parents[1] / f"docs/{page}.md").read_text()
 
 
 @pytest.mark.parametrize("because", ["", "interrupted", "error: disk full"])

@@ -257,8 +257,8 @@ def test_a_class_about_a_recorded_run_does_not_go_on_live() -> None:
         (served.home / "material.json").write_text(unanswered("speed"))
         reading, writing = os.pipe()
         done = subprocess.run(
-            [sys.executable, *served.command, str(reading), "127.0.0.1"], capture_output=True, text=True, timeout=120,
-            check=False, pass_fds=(reading,), env=os.environ | {"LAB_HOME": str(served.home)},
+            [sys.executable, *served.command, str(reading), "127.0.0.1", "0"], capture_output=True, text=True,
+            timeout=120, check=False, pass_fds=(reading,), env=os.environ | {"LAB_HOME": str(served.home)},
         )  # fmt: skip
         os.close(reading)
         os.close(writing)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from classes import SAMPLE, Served, next_event, serving, until
@@ -139,24 +140,55 @@ def test_race_and_figure_are_the_projector_s_after_the_reveal_and_nobody_else_s(
         assert served.state("/screen/events", teacher)["view"] == ""
 
 
-def test_a_class_that_began_with_another_run_shows_nothing_of_this_one(tmp_path: Path) -> None:
+class Ended(NamedTuple):
+    """A class that a signal ended while a phone listened."""
+
+    served: Served
+    code: int
+    seconds: float
+    said: str
+
+
+@pytest.fixture(scope="module")
+def ended() -> Iterator[Ended]:
+    with serving("speed", "--session", "ends") as served:
+        student = served.join("Ada")
+        stream = http.client.HTTPConnection(served.host, timeout=60)
+        stream.request("GET", "/events", headers={"Host": served.host, "Cookie": student})
+        next_event(stream.getresponse())
+        begun = time.monotonic()
+        code = served.stop(signal.SIGTERM)
+        yield Ended(served, code, time.monotonic() - begun, served.log.read_text())
+        stream.close()
+
+
+def test_a_signal_ends_it_at_once_with_phones_listening(ended: Ended) -> None:
+    assert ended.code == 128 + signal.SIGTERM
+    assert ended.seconds < 60
+    assert "Traceback" not in ended.said
+    database = sqlite3.connect(ended.served.home / "class" / "ends" / "state.sqlite")
+    assert database.execute("SELECT nickname FROM students").fetchall() == [("Ada",)]
+    database.close()
+
+
+def test_a_class_that_began_with_another_run_shows_nothing_of_this_one(tmp_path: Path, ended: Ended) -> None:
     other = tmp_path / "other"
     shutil.copytree(SAMPLE, other)
     run = json.loads((other / "run.json").read_text())
     (other / "run.json").write_text(json.dumps(run | {"name": "other"}))
-    with serving("speed", "--session", "two-runs") as served:
-        assert served.stop() == 130
-        served.words = (*served.words, "--run", str(other))
-        served.start()
-        teacher = served.teacher()
-        for action in ("start", "reveal"):
-            served.step(teacher, action)
-        told = served.state("/teach/events", teacher)
-        assert told["run"] == run["name"]
-        assert told["showable"] == []
-        assert told["report"] is False
-        assert served.step(teacher, "race").status == 409
-        assert run["name"] in served.log.read_text()
+    served = ended.served
+    served.words = (*served.words, "--run", str(other))
+    served.start()
+    teacher = served.teacher()
+    for action in ("start", "reveal"):
+        served.step(teacher, action)
+    told = served.state("/teach/events", teacher)
+    assert told["run"] == run["name"]
+    assert told["showable"] == []
+    assert told["report"] is False
+    assert served.step(teacher, "race").status == 409
+    assert run["name"] in served.log.read_text()
+    assert served.stop() == 130
 
 
 @pytest.mark.parametrize(
@@ -254,13 +286,13 @@ def test_a_crowd_guesses_at_once_and_all_of_it_counts() -> None:
 
 
 def test_killed_and_started_again_it_goes_on_and_phones_come_back() -> None:
-    with serving("speed", "--session", "goes-on") as served:
+    with serving("speed", light=True) as served:
         teacher, student, code = served.teacher(), served.join("Ada"), served.code
         served.step(teacher, "start")
         assert served.ask("/guess", {"question": 0, "vote": 1, "guess": 50}, cookie=student).status == 200
         port = served.host.partition(":")[2]
         served.kill()
-        served.words = (*served.words, "--port", port)
+        served.words = (*served.words[:-1], port)
         served.start()
         assert served.code == code
         told = served.state("/events", student)
@@ -268,27 +300,11 @@ def test_killed_and_started_again_it_goes_on_and_phones_come_back() -> None:
         assert served.step(teacher, "reveal").status == 200, "the teacher's cookie still holds"
         assert served.state("/events", student)["right"]["1"] is True
         second = subprocess.run(
-            [sys.executable, "-m", "lab.cli.main", "class", "serve", "speed", "--session", "goes-on", "--port", "0"],
+            [sys.executable, *served.command, *served.words[:-1], "0"],
             capture_output=True, text=True, timeout=120, env=os.environ | {"LAB_HOME": str(served.home)}, check=False,
         )  # fmt: skip
         assert second.returncode == 1
         assert "is being served already" in second.stderr
-
-
-def test_a_signal_ends_it_at_once_with_phones_listening() -> None:
-    number = signal.SIGTERM
-    with serving("speed", "--session", "ends") as served:
-        student = served.join("Ada")
-        stream = http.client.HTTPConnection(served.host, timeout=60)
-        stream.request("GET", "/events", headers={"Host": served.host, "Cookie": student})
-        next_event(stream.getresponse())
-        begun = time.monotonic()
-        assert served.stop(number) == 128 + number
-        assert time.monotonic() - begun < 60
-        assert "Traceback" not in served.log.read_text()
-        database = sqlite3.connect(served.home / "class" / "ends" / "state.sqlite")
-        assert database.execute("SELECT nickname FROM students").fetchall() == [("Ada",)]
-        database.close()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic import leave_pictures_empty, write_run
+from synthetic import draw_nothing, leave_pictures_empty, write_run
 
 from lab.analysis import Kind, load
 from lab.analysis.findings import Severity
@@ -76,7 +76,7 @@ def _places(text: str, word: str) -> list[int]:
 
 
 def test_the_page_says_what_is_compared(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_pictures_empty(monkeypatch)
+    draw_nothing(monkeypatch)
     write(mixed)
     text = (mixed / "report.md").read_text()
     assert "The same image behind 2 boundaries and 2 systems from disks" in text
@@ -84,7 +84,7 @@ def test_the_page_says_what_is_compared(mixed: Path, monkeypatch: pytest.MonkeyP
     assert "What a boundary costs, from vm:debian13 and vm:debian12" in text
     assert (mixed / "report.html").exists()
     alone = written(mixed.parent, DISKS_ALONE)
-    write(alone)
+    write(alone, ["md"])
     text = (alone / "report.md").read_text()
     assert "The same image" not in text.partition("## What others")[0]
     assert "file for file" not in text
@@ -127,7 +127,7 @@ def test_a_disks_name_is_text_wherever_it_stands(tmp_path: Path, monkeypatch: py
     leave_pictures_empty(monkeypatch)
     bad = "<img src=x onerror=alert(1)>"
     run = written(tmp_path, {"vm": f"vm:{bad}"}, file=f"{bad}`|</script>.qcow2")
-    write(run)
+    write(run, ["html"])
     page = (run / "report.html").read_text()
     elements = Elements()
     elements.feed(page)
@@ -135,6 +135,6 @@ def test_a_disks_name_is_text_wherever_it_stands(tmp_path: Path, monkeypatch: py
     assert not any("onerror" in attributes for _, attributes in elements.seen)
     assert not any(attributes.get("src") == "x" for _, attributes in elements.seen)
     named = written(tmp_path / "named", {"vm": "vm:disk"}, file=f"{bad}`|.qcow2")
-    write(named)
+    write(named, ["md"])
     for line in (named / "report.md").read_text().splitlines():
         assert bad not in re.sub(r"`[^`]*`", "", line), line

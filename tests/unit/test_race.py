@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from host_state import wait_until
 from seated import seat
 from streams import SECONDS
@@ -361,13 +362,13 @@ def test_keys_have_names() -> None:
     assert list(_named("\x1b[C +q\x1b\r")) == ["right", "space", "+", "q", "escape", "enter"]
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*LAB, "race", *words], capture_output=True, text=True, timeout=SECONDS, check=False)
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, ["race", *words])
 
 
 def test_without_a_terminal_it_prints_a_table(tmp_path: Path) -> None:
     printed = run("--replay", str(SAMPLE), "--rounds", "1")
-    assert (printed.returncode, len(printed.stdout.splitlines())) == (0, 5)
+    assert (printed.exit_code, len(printed.stdout.splitlines())) == (0, 5)
     assert "demonstration" in printed.stderr
     told = run("--replay", str(SAMPLE), "--json")
     assert len(json.loads(told.stdout)["rounds"]) == 6
@@ -390,7 +391,7 @@ def test_without_a_terminal_it_prints_a_table(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_a_line_with_its_remedy(words: tuple[str, ...], says: str) -> None:
-    done = run(*words)
+    done = subprocess.run([*LAB, "race", *words], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode in (1, 2)
     assert says in done.stderr
     assert "Traceback" not in done.stderr

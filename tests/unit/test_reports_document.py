@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import PROBES, keep_only, leave_pictures_empty, write_run
+from synthetic import PROBES, draw_nothing, keep_only, leave_pictures_empty, write_run
 
 from lab.analysis import Kind, load
 from lab.errors import LabError, ResultsError, UsageError
@@ -188,6 +188,12 @@ def test_one_format_alone(tmp_path: Path) -> None:
     assert not (folder.path / "report.html").exists()
 
 
+def test_data_for_programs_takes_no_picture(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, blocks=1)
+    assert {path.name for path in write(folder.path, ["json", "trace"])} == {"report.json", "trace.json"}
+    assert not (folder.path / "plots").exists()
+
+
 def test_an_unknown_format_is_a_usage_error(run: RunFolder) -> None:
     with pytest.raises(UsageError, match="docx") as caught:
         write(run.path, ["docx"])
@@ -232,7 +238,7 @@ def test_a_report_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
 
 
 def test_one_backend_is_compared_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_pictures_empty(monkeypatch)
+    draw_nothing(monkeypatch)
     folder = write_run(tmp_path)
     run = json.loads((folder.path / "run.json").read_text())
     run["arms"] = [arm for arm in run["arms"] if arm["backend"] == "microvm"]
@@ -258,7 +264,7 @@ BROKEN_OUT = Sample(
 
 def test_who_breaks_out_is_shown_apart_from_the_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked twice, since a run was resumed, once; what was not expected as a finding."""
-    leave_pictures_empty(monkeypatch)
+    draw_nothing(monkeypatch)
     run = write_run(tmp_path, blocks=1)
     before = len(load(run.path).answers)
     run.append(BROKEN_OUT, BROKEN_OUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ class Notes:
         self.notes.append(sentence)
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is written in this process, which has imported what it takes; others of these tests start one."""
+
+    def write(argv: list[str], **_: object) -> None:
+        assert argv[:3] == [sys.executable, "-m", write_growing.__module__]
+        write_growing(Path(argv[3]), float(argv[4]))
+
+    monkeypatch.setattr(growing, "run", write)
+
+
 def small_run(root: Path) -> RunFolder:
     """One whose page is drawn soon."""
     folder = write_run(root, blocks=1)
@@ -37,6 +49,7 @@ def small_run(root: Path) -> RunFolder:
     return folder
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_page_is_written_after_the_first_block_and_shown_once(tmp_path: Path) -> None:
     folder = small_run(tmp_path)
     notes, shown = Notes(), []
@@ -75,7 +88,8 @@ def test_a_page_that_the_report_replaces_shortly_is_not_written(tmp_path: Path) 
     assert notes.notes == []
 
 
-def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("at_once")
+def test_what_ends_otherwise_no_longer_grows(tmp_path: Path) -> None:
     folder, notes = small_run(tmp_path), Notes()
     page = folder.path / "report.html"
 
@@ -88,6 +102,10 @@ def test_what_ends_otherwise_no_longer_grows_and_a_failure_harms_no_run(tmp_path
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert 'class="growing"' not in (folder.path / "report.html").read_text()
+
+
+def test_a_failure_harms_no_run(tmp_path: Path) -> None:
+    folder, notes = small_run(tmp_path), Notes()
     (folder.path / "run.json").write_text("{")
     with Growing(folder.path, notes) as grow:
         grow(30.0, 300.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from synthetic import leave_pictures_empty, write_run
+from synthetic import draw_nothing, leave_pictures_empty, write_run
 from typer.testing import CliRunner
 
 from lab.cli.results.report import report
@@ -58,6 +58,7 @@ def test_no_value_reaches_a_hidden_report_in_any_form(tmp_path: Path, monkeypatc
         assert words in text
     assert "data-reach" not in text
     assert "n = " not in text
+    draw_nothing(monkeypatch)
     write(one.path, ["html"]), write(other.path, ["html"])  # the control: a report that tells results differs
     assert (one.path / "report.html").read_bytes() != (other.path / "report.html").read_bytes()
 
@@ -81,7 +82,7 @@ def test_the_command_tells_no_result_either(tmp_path: Path) -> None:
 def test_slides_have_a_page_for_each_figure_and_colours_that_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leave_pictures_empty(monkeypatch)
+    draw_nothing(monkeypatch)
     folder = write_run(tmp_path)
     write(folder.path, ["slides"])
     text = (folder.path / "slides.html").read_text()

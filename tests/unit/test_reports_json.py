@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from studies import density_run, ladder_run, noisy_run, starts_run, surface_run
-from synthetic import write_run
+from synthetic import draw_nothing, write_run
 from typer.testing import CliRunner
 
 from lab.cli.app import app
@@ -24,6 +24,14 @@ KINDS: dict[str, tuple[Callable[[Path], RunFolder], str]] = {
     "surface": (surface_run, "backends"),
 }
 HEAD = {"folder", "kind", "run", "scenario", "started", "blocks", "seed", "arms", "image", "host", "settings"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Numbers are asked for; the pages and pictures of each study are drawn by its own tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from synthetic import ARMS, keep_only, write_run
+from typer.testing import CliRunner
 
+from lab.cli.app import app
 from lab.errors import ResultsError
 from lab.reports.export.traceevents import trace
 from lab.reports.material import Material, stamp
@@ -29,9 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def told(run: RunFolder) -> dict[str, Any]:
     """What `lab report --format trace` writes."""
-    argv = [sys.executable, "-m", "lab.cli.main", "report", str(run.path), "--format", "trace"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["report", str(run.path), "--format", "trace"])
+    assert done.exit_code == 0, done.output
     assert str(run.path / "trace.json") in done.stdout
     found: dict[str, Any] = json.loads((run.path / "trace.json").read_text(), parse_constant=pytest.fail)
     return found

@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from studies import starts_run
+from typer.testing import CliRunner
 
 from lab.analysis.many import folders
 from lab.analysis.questions.query import Answer, query
+from lab.cli.app import app
 from lab.errors import LabError, ResultsError, UsageError
 from lab.results.store import PARQUET, RUN, SAMPLES
 
@@ -137,15 +140,15 @@ def test_a_run_may_say_anything_of_itself(results: Path) -> None:
     assert rows == ((None, None, None, None),)
 
 
-def lab(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "lab.cli.main", "results", "query", *words]
-    return subprocess.run(argv, capture_output=True, text=True, input=stdin, cwd=ROOT, check=False)
+def lab(*words: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(app, ["results", "query", *words], input=stdin)
 
 
-def test_the_command_prints_and_writes(tmp_path: Path) -> None:
+def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     sql = "SELECT 'a|b' AS word, -1.5 AS number, 'NaN'::DOUBLE AS none, '=1+1' AS formula, 0.123456789 AS long"
     done = lab("-", "--csv", str(tmp_path / "a.csv"), "--markdown", "-", stdin=sql)
-    assert (done.returncode, done.stdout.splitlines()[2]) == (0, r"| a\|b | -1.5 | – | =1+1 | 0.123457 |")
+    assert (done.exit_code, done.stdout.splitlines()[2]) == (0, r"| a\|b | -1.5 | – | =1+1 | 0.123457 |")
     assert (tmp_path / "a.csv").read_text().splitlines()[1] == "a|b,-1.5,,'=1+1,0.123456789"
     assert json.loads(lab(sql, "--json").stdout)[0]["none"] is None
     assert "0.123457" in lab(sql).stdout
@@ -153,7 +156,11 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_takes_one_line_and_the_right_code(tmp_path: Path) -> None:
-    wrong = lab("SELECT nothing")
+    def alone(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "lab.cli.main", "results", "query", *words]
+        return subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    wrong = alone("SELECT nothing")
     assert (wrong.returncode, "Traceback" in wrong.stderr, "docs/queries.md" in wrong.stderr) == (2, False, True)
-    empty = lab("FROM runs", "--results", str(tmp_path))
+    empty = alone("FROM runs", "--results", str(tmp_path))
     assert (empty.returncode, "no run" in empty.stderr) == (1, True)

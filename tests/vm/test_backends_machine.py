@@ -26,7 +26,11 @@ from lab.hypervisor.snapshot import STATE
 from lab.images.store import Image
 from lab.model import Accelerator, Kernel, Limits
 
-MACHINES = [kind.name for kind in available() if kind.kernel is Kernel.OWN]
+MACHINES = [
+    kind.name if kind.name != "krun" else pytest.param(kind.name, marks=pytest.mark.nightly)
+    for kind in available()
+    if kind.kernel is Kernel.OWN
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,7 @@ def image(site: Site) -> Image:
 @pytest.fixture(params=MACHINES)
 def backend(request: pytest.FixtureRequest, site: Site, image: Image) -> str:
     name: str = request.param
+    contract.skip_without_kvm(site, name)
     assert [check for check in site.backend(name).check() if not check.ok] == []
     site.backend(name).prepare(image)
     return name

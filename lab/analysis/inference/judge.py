@@ -137,13 +137,12 @@ def judge(table: pd.DataFrame, families: pd.Series, *, per: str = "blocks") -> p
     of = families.to_numpy(dtype=np.str_)
     p, same, units, scatter = judged[["p", "same", "units", "scatter"]].to_numpy(dtype=np.float64).T
     corrected, together, shows, needs = np.full((4, len(judged)), math.nan)
-    with _without_collecting():
-        for name in np.unique(of):
-            rows, is_headline = of == name, name.startswith(HEADLINE)
-            corrected[rows], together[rows] = adjusted(p[rows], is_headline), adjusted(same[rows], is_headline)
-            level = _level(corrected[rows], is_headline)
-            shows[rows] = shown(units[rows], scatter[rows], level)
-            needs[rows] = needed(scatter[rows], level, DETECTED)
+    for name in np.unique(of):
+        rows, is_headline = of == name, name.startswith(HEADLINE)
+        corrected[rows], together[rows] = adjusted(p[rows], is_headline), adjusted(same[rows], is_headline)
+        level = _level(corrected[rows], is_headline)
+        shows[rows] = shown(units[rows], scatter[rows], level)
+        needs[rows] = needed(scatter[rows], level, DETECTED)
     free = judged["bar"].to_numpy() == ""
     different = (corrected <= ALPHA) & free  # NaN is not below anything
     proven = (together <= ALPHA) & free & ~different
@@ -173,7 +172,8 @@ def adjusted(p_values: Floats, is_headline: bool) -> Floats:
     if known.any():
         from statsmodels.stats.multitest import multipletests
 
-        found[known] = multipletests(p_values[known], ALPHA, method="holm" if is_headline else "fdr_bh")[1]
+        with _without_collecting():
+            found[known] = multipletests(p_values[known], ALPHA, method="holm" if is_headline else "fdr_bh")[1]
     return found
 
 

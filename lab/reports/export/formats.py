@@ -42,8 +42,7 @@ def schema() -> dict[str, Any]:
 
 def figure_data(material: Material, needs: str) -> str:
     """The observations behind a figure, as CSV: quantities that start with ``needs``; without it all judged ones."""
-    loaded = material.loaded
-    frame = loaded.frame.loc[sorted(loaded.measured.index.union(loaded.answers.index))]
+    frame = material.observed
     names = frame["quantity"].astype(str)
     chosen = (
         names.str.startswith(needs) if needs else names.map(is_key).astype(bool) | names.str.startswith("isolation.")

@@ -10,11 +10,15 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import ResultsError
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -34,23 +38,31 @@ def render(
     The scripts become one module, which finds ``data`` in the page as JSON. The page's own Content-Security-Policy
     lets that script run, by its digest, and nothing else.
     """
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
+    # style sheets and scripts are lab's own text, and quotes in them must stay quotes
+    css = Markup("\n".join(read(name, beside) for name in styles))
+    script = "\n".join(read(name, beside) for name in scripts)
+    page: str = (
+        _environment(beside)
+        .get_template(name)
+        .render(context, css=css, script=Markup(script), script_digest=_digest(script), data=Markup(_json(data)))
+    )
+    return page
+
+
+@cache
+def _environment(beside: Path | None) -> jinja2.Environment:
+    """It keeps what it compiled: a process may write many pages."""
+    import jinja2
+
+    return jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FileSystemLoader([*([beside] if beside else []), TEMPLATES]),
     )
-    # style sheets and scripts are lab's own text, and quotes in them must stay quotes
-    css = Markup("\n".join(read(name, beside) for name in styles))
-    script = "\n".join(read(name, beside) for name in scripts)
-    page: str = environment.get_template(name).render(
-        context, css=css, script=Markup(script), script_digest=_digest(script), data=Markup(_json(data))
-    )
-    return page
 
 
 def _json(data: Any) -> str:

@@ -237,7 +237,7 @@ def _but(material: Material) -> str:
 
 def _sessions(material: Material) -> str:
     """How many there were, and what they are to the intervals."""
-    frame = material.loaded.measured
+    frame = material.measured
     count = int(frame["session"].nunique())
     if count < 2:
         return "one: what a process of lab's got by chance is the same in all blocks, and in no interval"
@@ -284,7 +284,7 @@ def _detecting(material: Material) -> str:
 
 def _intervals(material: Material) -> str:
     """Which of the two methods this run's number of blocks or sessions allows."""
-    if material.loaded.measured["session"].nunique() >= FEWEST:
+    if material.measured["session"].nunique() >= FEWEST:
         return "95 %; over sessions, see there"
     median = (
         "of a median: between order statistics, interpolated (Hettmansperger-Sheather)"

@@ -17,10 +17,13 @@ PLOTS = "plots"
 
 
 SLIDES = "slides"
+WITH_PICTURES = (*FORMATS, SLIDES, "pdf")
+"""The formats that people read. Data for other programs takes no drawing, which is most of the time of a report."""
 
 
 def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Everything is made from the folder alone; an older report is replaced. Returns what was written.
+    """Everything is made from the folder alone; an older report is replaced. Returns what was written. Pictures are
+    drawn for what people read (`WITH_PICTURES`), and for data alone none.
 
     Raises UsageError for an unknown format, ResultsError when the folder can't be read or written.
     """
@@ -29,7 +32,8 @@ def write(run_folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     _require(formats, (*FORMATS, SLIDES, *EXPORTS))
     material = Material.read(run_folder)
     with writing(run_folder):
-        drawn = list(draw_all(material, run_folder / PLOTS))
+        for_people = any(name in WITH_PICTURES for name in formats)
+        drawn = list(draw_all(material, run_folder / PLOTS)) if for_people else []
         written = [path for each in drawn for path in each.files]
         for name, render in (("html", html), ("md", markdown)):
             if name in formats or (name == "html" and "pdf" in formats):
