@@ -31,10 +31,12 @@ def violations(
     """What axe finds on a page, or in the element ``within``: of rules by tag or name, ``without`` some by name.
 
     Colours alone depend on the colour scheme: another scheme of the same page asks for ``only=CONTRAST``. On a
-    whole page ``least`` rules or more have something to look at.
+    whole page ``least`` rules or more have something to look at. It is looked at from its top: what has scrolled half
+    under a bar that stays is too small a target only there.
     """
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
+    page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
     options = {
         "runOnly": only,
         "rules": {rule: {"enabled": False} for rule in without},
