@@ -47,8 +47,8 @@ class LocalGroup:
 
     def memory(self) -> MemoryUsage:
         return MemoryUsage(
-            usage_bytes=30, anon_bytes=10, file_bytes=15, kernel_bytes=5, inactive_file_bytes=7, peak_bytes=40,
-            limit_bytes=None,
+            usage_bytes=30, anon_bytes=10, file_bytes=15, shared_bytes=3, kernel_bytes=5, inactive_file_bytes=7,
+            peak_bytes=40, limit_bytes=None,
         )  # fmt: skip
 
 

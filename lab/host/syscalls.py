@@ -20,12 +20,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # Numbers from the kernel's asm/unistd_64.h and asm-generic/unistd.h, for calls glibc 2.35 has no wrapper for.
 _NUMBERS = {
     "x86_64": {
-        "clone": 56, "pivot_root": 155, "set_mempolicy": 238, "keyctl": 250, "ioprio_set": 251, "sched_setattr": 314,
-        "seccomp": 317, "bpf": 321,
+        "clone": 56, "pivot_root": 155, "set_mempolicy": 238, "keyctl": 250, "ioprio_set": 251, "kcmp": 312,
+        "sched_setattr": 314, "seccomp": 317, "bpf": 321,
     },
     "aarch64": {
-        "clone": 220, "ioprio_set": 30, "pivot_root": 41, "keyctl": 219, "set_mempolicy": 237, "sched_setattr": 274,
-        "seccomp": 277, "bpf": 280,
+        "clone": 220, "ioprio_set": 30, "pivot_root": 41, "keyctl": 219, "set_mempolicy": 237, "kcmp": 272,
+        "sched_setattr": 274, "seccomp": 277, "bpf": 280,
     },
 }  # fmt: skip
 _EVERYWHERE = {

@@ -15,7 +15,7 @@ from lab.host import procstat
 from lab.host.cgroup.control import ControlGroup, PageFaults
 from lab.host.clock import now
 from lab.metrics.base import Metric, Observation, Subject
-from lab.metrics.memory import read_process
+from lab.metrics.memory import read_processes
 from lab.metrics.ready.answers import answers
 from lab.model import HttpReadiness, Phase, TalkReadiness
 from lab.results.record import Status
@@ -144,7 +144,7 @@ def told(asked: Asked, state: str, detail: dict[str, object]) -> Iterator[Observ
 
 def resident_bytes(subject: Subject) -> int:
     """PSS, summed over all its host processes, a VMM included."""
-    return sum(read_process(pid).pss for pid in subject.instance.cgroup.processes())
+    return read_processes(subject.instance.cgroup.processes()).pss
 
 
 def _resident(value: int, state: str) -> Observation:

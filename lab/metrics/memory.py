@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.host import ksm
 from lab.host.survey import facts
+from lab.host.syscalls import system_call
 from lab.metrics.base import Metric, Observation, Subject
 
 PROC = Path("/proc")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+KCMP_VM = 1  # linux/kcmp.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +45,11 @@ class ProcessMemory:
 class Memory(Metric):
     """Bytes, at two moments: after the idle window (state idle) and right after the load (state after-load).
 
-    ``memory.pss``, ``rss``, ``mapped``: summed over all host processes of the instance, a VMM included; a
-    page shared with processes outside counts in parts only in PSS. ``memory.cgroup.*`` and ``working_set``: what
-    the kernel charges to its cgroup; an ordinary user without one is not told. ``memory.guest.*``: its own kernel's
-    view, for own kernels only; taken last, since asking inside disturbs, and not of a disk of the user's, where
-    nobody can be asked.
+    ``memory.pss``, ``rss``, ``mapped``: summed over all host processes of the instance, a VMM included; of those
+    that share one address space one counts. A page shared with processes outside counts in parts only in PSS.
+    ``memory.cgroup.*`` and ``working_set``: what the kernel charges to its cgroup; an ordinary user without one is
+    not told. ``memory.guest.*``: its own kernel's view, for own kernels only; taken last, since asking inside
+    disturbs, and not of a disk of the user's, where nobody can be asked.
     ``memory.host.available_change``: by how much the host's MemAvailable fell since before the launch; noisy, since
     other programs of the host move it too.
 
@@ -76,7 +78,7 @@ class Memory(Metric):
         cgroup = subject.instance.cgroup
         charged = cgroup.memory()
         pids = sorted(cgroup.processes())
-        summed = sum((read_process(pid) for pid in pids), start=ProcessMemory())
+        summed = read_processes(pids)
         detail = {"processes": len(pids), "anonymous_huge_pages_bytes": summed.huge, "swapped_bytes": summed.swap}
         settings = {"ksm": host["ksm"], "transparent_huge_pages": host["transparent_huge_pages"]}
 
@@ -91,6 +93,7 @@ class Memory(Metric):
             yield row("cgroup.usage", charged.usage_bytes, **peak)
             yield row("cgroup.anon", charged.anon_bytes)
             yield row("cgroup.file", charged.file_bytes)
+            yield row("cgroup.shmem", charged.shared_bytes)
             if charged.kernel_bytes is not None:
                 yield row("cgroup.kernel", charged.kernel_bytes)
             yield row("working_set", charged.working_set_bytes)
@@ -150,6 +153,27 @@ def read_process(pid: int, proc: Path = PROC) -> ProcessMemory:
             private=rollup.get("Private_Clean", 0) + rollup.get("Private_Dirty", 0),
         )
     return ProcessMemory()
+
+
+def read_processes(pids: Collection[int]) -> ProcessMemory:
+    """What several processes have together; of those with one address space one counts, as the kernel counts it.
+
+    User-mode Linux is three such, and a vfork(2) two for as long as it lasts. Where kcmp(2) can't be asked, each
+    counts.
+    """
+    spaces: list[int] = []
+    for pid in pids:
+        if not any(_one_space(pid, other) for other in spaces):
+            spaces.append(pid)
+    return sum((read_process(pid) for pid in spaces), start=ProcessMemory())
+
+
+def _one_space(pid: int, other: int) -> bool:
+    """Whether two processes share their memory, as clone(2) makes them by CLONE_VM."""
+    try:
+        return system_call("kcmp", pid, other, KCMP_VM) == 0
+    except OSError:
+        return False
 
 
 def writable_bytes(maps: str) -> int:

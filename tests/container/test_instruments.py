@@ -23,7 +23,7 @@ from lab.host.command import run
 from lab.instance import Instance
 from lab.metrics.clients import wrk
 from lab.metrics.clients.jobs import run_inside
-from lab.metrics.memory import ProcessMemory, read_process
+from lab.metrics.memory import ProcessMemory, read_process, read_processes
 from lab.model import Load, Phase
 
 MIB = 1 << 20
@@ -58,7 +58,7 @@ def application(instance: Instance) -> int:
 
 
 def summed(instance: Instance) -> ProcessMemory:
-    return sum((read_process(pid) for pid in instance.cgroup.processes()), start=ProcessMemory())
+    return read_processes(instance.cgroup.processes())
 
 
 def test_start_beside_the_kernels_start_time(instance: Instance) -> None:

@@ -167,7 +167,7 @@ def test_no_limits_of_v1_are_read_as_none(tmp_path: Path) -> None:
 
 
 def test_memory_of_v2(tmp_path: Path) -> None:
-    stat = "anon 100\nfile 70\nkernel 30\ninactive_file 50\n"
+    stat = "anon 100\nfile 70\nshmem 20\nkernel 30\ninactive_file 50\n"
     usage = group(
         tmp_path,
         v1=False,
@@ -175,6 +175,7 @@ def test_memory_of_v2(tmp_path: Path) -> None:
         files={"@/memory.current": "200\n", "@/memory.stat": stat, "@/memory.max": "max\n"},
     ).memory()
     assert (usage.usage_bytes, usage.anon_bytes, usage.file_bytes, usage.kernel_bytes) == (200, 100, 70, 30)
+    assert usage.shared_bytes == 20
     assert usage.working_set_bytes == 150
     assert usage.peak_bytes is None
     assert usage.limit_bytes is None

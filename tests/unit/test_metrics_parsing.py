@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from lab.host.survey.facts import parse_meminfo
 from lab.metrics.base import Metric
 from lab.metrics.boot import BOOT_PHASES, segments
 from lab.metrics.clients import wrk
-from lab.metrics.memory import ProcessMemory, guest_view, read_process, writable_bytes
+from lab.metrics.memory import ProcessMemory, guest_view, read_process, read_processes, writable_bytes
 from lab.metrics.registry import metrics
 from lab.model import Phase
 
@@ -91,6 +93,50 @@ def test_this_very_process_has_memory() -> None:
     seen = read_process(os.getpid())
     assert 0 < seen.pss <= seen.rss
     assert seen.mapped > 1 << 20
+
+
+TWO_BESIDE = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None)
+libc.clone.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+stack = ctypes.create_string_buffer(1 << 16)
+top = (ctypes.addressof(stack) + len(stack)) & ~15
+CLONE_VM = 0x100
+shares = libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), top, CLONE_VM | signal.SIGCHLD, None)
+if not (copies := os.fork()):
+    signal.pause()
+print(shares, copies, flush=True)
+sys.stdin.read()
+for child in (shares, copies):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_of_processes_with_one_address_space_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """clone(2) with CLONE_VM makes another process without memory of its own, fork(2) one that has some."""
+    argv = [sys.executable, "-c", TWO_BESIDE]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        shares, copies = map(int, process.stdout.readline().split())
+        alone = read_process(process.pid)
+        assert alone.mapped == read_process(copies).mapped > 0
+        for pids, count in {
+            (process.pid, shares): 1,
+            (shares, process.pid): 1,
+            (process.pid, shares, copies): 2,
+        }.items():
+            together = read_processes(pids)
+            assert together.mapped == count * alone.mapped
+            assert together.rss == pytest.approx(count * alone.rss, rel=0.4)  # a fork has touched less
+        monkeypatch.setattr("lab.metrics.memory.system_call", refuse)
+        assert read_processes([process.pid, shares]).mapped == 2 * alone.mapped, "if nobody tells, each counts"
+        assert process.communicate("", timeout=30) == ("", None)
+    assert process.returncode == 0
+
+
+def refuse(name: str, *arguments: object) -> int:
+    raise OSError(1, name)
 
 
 SPAN = st.tuples(st.integers(0, 2**46), st.integers(1, 2**20), st.sampled_from(["rw-p", "r--p", "r-xp", "rw-s"]))

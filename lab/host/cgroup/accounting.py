@@ -142,6 +142,9 @@ class MemoryUsage(Record):
     usage_bytes: int
     anon_bytes: int
     file_bytes: int  # page cache, tmpfs and shared memory included
+    shared_bytes: (
+        int  # the part of that which is in no file system with a disk: tmpfs, shared memory, memfd_create(2)
+    )
     kernel_bytes: int | None
     inactive_file_bytes: int
     peak_bytes: int | None
@@ -175,6 +178,7 @@ def memory(group: Group) -> MemoryUsage | None:
         usage_bytes=usage,
         anon_bytes=stat["anon" if v2 else "total_rss"],
         file_bytes=stat["file" if v2 else "total_cache"],
+        shared_bytes=stat["shmem" if v2 else "total_shmem"],
         kernel_bytes=stat.get("kernel") if v2 else _number(group, "memory", "memory.kmem.usage_in_bytes"),
         inactive_file_bytes=stat["inactive_file" if v2 else "total_inactive_file"],
         peak_bytes=_number(group, "memory", "memory.peak" if v2 else "memory.max_usage_in_bytes"),

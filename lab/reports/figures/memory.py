@@ -12,7 +12,7 @@ from lab.results.record import Arm
 
 NAMES = {
     "memory.cgroup.anon": "anonymous (heaps; a VM's RAM)",
-    "memory.cgroup.file": "file cache",
+    "memory.cgroup.file": "files, shared memory",
     "memory.cgroup.kernel": "host kernel, on its behalf",
 }
 STATES = ("idle", "after-load")

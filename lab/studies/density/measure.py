@@ -36,7 +36,7 @@ from lab.host.survey import facts
 from lab.instance import Backend, Instance, LaunchRequest
 from lab.metrics.base import Observation
 from lab.metrics.boot import fetched_by
-from lab.metrics.memory import PAGE_BYTES, ProcessMemory, read_process
+from lab.metrics.memory import PAGE_BYTES, read_processes
 from lab.model import Phase
 from lab.results.store import RunFolder
 
@@ -217,4 +217,4 @@ class Density(Measurement):
 
 
 def _pss(instance: Instance) -> int:
-    return sum((read_process(pid) for pid in instance.cgroup.processes()), start=ProcessMemory()).pss
+    return read_processes(instance.cgroup.processes()).pss

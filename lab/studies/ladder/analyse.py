@@ -21,6 +21,7 @@ START, BOOT, PSS, MEMORY = "ladder.start", "boot.total", "memory.pss", "ladder.m
 QUANTITIES = (START, BOOT, MEMORY, PSS)
 JUDGED = (START, MEMORY)
 ANONYMOUS, KERNEL, USAGE = "memory.cgroup.anon", "memory.cgroup.kernel", "memory.cgroup.usage"
+SHARED = "memory.cgroup.shmem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +140,14 @@ def costs(loaded: Observed) -> dict[tuple[str, str], Cost]:
 
 
 def _memory(frame: pd.DataFrame) -> pd.DataFrame:
-    """Bytes that are the rung's own: anonymous memory, and the kernel's on its behalf, namespaces included.
+    """Bytes that are the rung's own: anonymous and shared memory, and the kernel's on its behalf with namespaces.
 
-    Pages of files are left out: they are charged to whoever touched them first, which is chance. Where the kernel
-    doesn't tell its own part, all that is charged.
+    gVisor and User-mode Linux keep their guest's RAM in shared memory; an older run does not tell it. Pages of files
+    are left out: they are charged to whoever touched them first, which is chance. Where the kernel doesn't tell its
+    own part, all that is charged.
     """
     own = _by_round(frame, ANONYMOUS) + _by_round(frame, KERNEL)
+    own = own.add(_by_round(frame, SHARED).reindex_like(own).fillna(0))
     return own if own.notna().to_numpy().any() else _by_round(frame, USAGE)
 
 

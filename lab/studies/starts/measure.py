@@ -42,7 +42,7 @@ from lab.host.clock import now
 from lab.host.survey import facts
 from lab.instance import NO_KNOBS, Backend
 from lab.metrics.base import Observation, Subject
-from lab.metrics.memory import ProcessMemory, read_process
+from lab.metrics.memory import read_processes
 from lab.metrics.ready.answers import answer, is_asked
 from lab.model import Phase
 from lab.results.store import RunFolder
@@ -306,7 +306,7 @@ def held(quantity: str, subject: Subject, when: str = "") -> list[Observation]:
     any other mapping, and what is not; and what that holds which all of them have mapped.
     """
     pids = subject.instance.cgroup.processes()
-    memory = sum((read_process(pid) for pid in pids), start=ProcessMemory())
+    memory = read_processes(pids)
     values = {name: getattr(memory, name) for name in HELD}
     if (saved := subject.instance.saved_memory_bytes()) is not None:
         values[SAVED] = saved
