@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import preloaded
 import pytest
 from comparing import LAB, make_scenario, only_run
+from usable import trouble
 
 from lab.analysis import load
+from lab.backends.gvisor import Gvisor
 from lab.runtime.process import landlock
-from lab.studies.ladder.analyse import START, costs, rows
+from lab.studies.ladder.analyse import MEMORY, START, costs, rows
 
 pytestmark = pytest.mark.usefixtures("same_host")
 
@@ -59,6 +62,22 @@ def test_steps_stop_what_they_are_for(scenario: Path, tmp_path: Path) -> None:
     stopped = {row.probe: row.stopped_by for row in rows(load(only_run(tmp_path)))}
     wanted = {"host-processes": "pid", "core-pattern": "landlock", "mount": "landlock", "keyrings": "", "boot-id": ""}
     assert stopped == wanted
+
+
+def test_a_kernel_in_user_space_is_a_rung_where_it_is_named(
+    scenario: Path, tmp_path: Path, missing: Callable[[str], None]
+) -> None:
+    """It stops what is the shared kernel's, and its guest's RAM, which is shared memory, counts."""
+    if lacking := trouble(Gvisor):
+        missing(lacking)
+    done = ladder(scenario, tmp_path, "--rungs", "mounts,gvisor", "--blocks", "1", "--probe", "keyrings,boot-id")
+    assert done.returncode == 0, done.stderr
+    loaded = load(only_run(tmp_path))
+    assert {row.probe: row.stopped_by for row in rows(loaded)} == {"keyrings": "gvisor", "boot-id": "gvisor"}
+    frame = loaded.frame
+    shared = frame[(frame["arm"] == "gvisor") & (frame["quantity"] == "memory.cgroup.shmem")]["value"]
+    assert costs(loaded)["gvisor", MEMORY].median > shared.median() > 1 << 20
+    assert "Only a kernel of its own (“gVisor”) stops 2 more" in (loaded.path / "report.md").read_text()
 
 
 def test_an_unknown_rung_is_a_usage_error(scenario: Path, tmp_path: Path) -> None:

@@ -11,17 +11,18 @@ from studies import KIB, ladder_run
 from typer.testing import CliRunner
 
 from lab.analysis.loaded import load
+from lab.backends.registry import available
 from lab.errors import UsageError
 from lab.images.store import Image, Origin
 from lab.instance import LaunchRequest
-from lab.model import ImageConfig, Limits, Process
+from lab.model import ImageConfig, Kernel, Limits, Process
 from lab.runtime import bundle
 from lab.runtime.bundle import container_config, process_config
 from lab.runtime.config import validate
 from lab.runtime.config.model import to_json
 from lab.studies.ladder.analyse import MEMORY, START, costs, rows, stops
 from lab.studies.ladder.report import REPORT, Climb, markdown, opening, terminal
-from lab.studies.ladder.rungs import RUNGS, choose, configuration
+from lab.studies.ladder.rungs import RUNGS, USUAL, choose, configuration
 from lab.studies.registry import study_of
 
 
@@ -50,7 +51,7 @@ def test_the_first_rung_is_the_control() -> None:
 
 def test_without_a_user_namespace_the_ladder_leads_to_what_lab_run_runs() -> None:
     """No mechanism of the default is forgotten, and none is there that it has not."""
-    steps = [rung for rung in RUNGS if not rung.is_machine and rung.name != "user"]
+    steps = [rung for rung in RUNGS if not rung.own_kernel and rung.name != "user"]
     climbed = to_json(configuration(steps, request(), bundle.HOST))
     wanted = to_json(container_config(request().process, request().limits, hostname="page"))
     del wanted["linux"]["sysctl"]  # of a network that nobody plugs into
@@ -69,7 +70,9 @@ def test_each_step_changes_something() -> None:
     from lab.studies.ladder.rungs import changes
 
     told = changes(RUNGS, request())
-    assert {name for name, changed in told.items() if not changed} == {"chroot", "landlock", "microvm", "vm"}
+    assert {name for name, changed in told.items() if not changed} == {
+        "chroot", "landlock", "gvisor", "uml", "microvm", "krun", "vm",
+    }  # fmt: skip
     assert told["pid"] == ("linux.namespaces",)
     assert told["masks"] == ("linux.maskedPaths", "linux.readonlyPaths")
     assert told["no-new-privs"] == ("process.noNewPrivileges",)
@@ -78,11 +81,24 @@ def test_each_step_changes_something() -> None:
 
 def test_rungs_are_chosen_in_any_order_between_the_control_and_the_machines() -> None:
     assert [rung.name for rung in choose(["vm", "seccomp", "pid"])] == ["chroot", "seccomp", "pid", "vm"]
-    assert choose([]) == RUNGS
+    assert choose([]) == USUAL
+    assert {rung.name for rung in RUNGS} - {rung.name for rung in USUAL} == {"gvisor", "uml", "krun"}
+    assert [rung.name for rung in choose(["krun", "gvisor", "pid"])] == ["chroot", "pid", "krun", "gvisor"]
     with pytest.raises(UsageError, match="no rung is called x"):
         choose(["x"])
     with pytest.raises(UsageError, match="twice"):
         choose(["pid", "pid"])
+
+
+def test_what_brings_a_kernel_is_a_backend_that_does_and_no_other_is_left_out() -> None:
+    """A reference is climbed where it is named, as it is compared."""
+    kinds = {kind.name: kind for kind in available() if kind.kernel is not Kernel.HOST}
+    rungs = {rung.name: rung for rung in RUNGS if rung.own_kernel}
+    assert set(rungs) == set(kinds)
+    assert {name: rung.asked for name, rung in rungs.items()} == {
+        name: kind.reference for name, kind in kinds.items()
+    }
+    assert all(name == rung.backend for name, rung in rungs.items())
 
 
 # The analysis and the report

@@ -28,7 +28,7 @@ METRICS = ["boot", "memory"]
 def ladder(
     target: Target,
     rungs: Annotated[
-        str, typer.Option("--rungs", metavar="A,B,…", help="Steps to climb, in this order. Default: all usable ones.")
+        str, typer.Option("--rungs", metavar="A,B,…", help="Steps to climb, in this order. Default: usual ones.")
     ] = "",
     blocks: Annotated[
         int | None,
@@ -105,6 +105,8 @@ def _usable(rungs: Sequence[Rung], asked: bool) -> tuple[Rung, ...]:
         if rung.read_only and not landlock.available():
             missing.append(("this kernel has no Landlock", "boot with landlock in lsm="))
         if not missing:
+            if asked:
+                find(rung.backend).fetch(say)
             found.append(rung)
         elif asked:
             raise BackendUnavailable(f"{rung.name} can't be climbed here: {missing[0][0]}", hint=missing[0][1])

@@ -155,7 +155,7 @@ class Ladder(Measurement):
 
     def _live(self, rung: Rung, name: str) -> Iterator[Observation]:
         with ExitStack() as undo:
-            shared = None if rung.is_machine else undo.enter_context(self.site.network.endpoint())
+            shared = None if rung.own_kernel else undo.enter_context(self.site.network.endpoint())
             backend = self._backend(rung, shared)
             with self.serving(backend, self.request(name), idle_seconds=self.setup.idle_seconds) as subject:
                 yield from started(subject.instance)
@@ -168,9 +168,9 @@ class Ladder(Measurement):
 
     @contextmanager
     def _quiet(self, rung: Rung, name: str) -> Iterator[tuple[Backend, Instance]]:
-        """An instance that does nothing but hold still; a machine runs the application, its network being its own."""
+        """An instance that does nothing but hold still, or the application where the kernel is its own."""
         backend = self._backend(rung, None)
-        if rung.is_machine:
+        if rung.own_kernel:
             with self.serving(backend, self.request(name)) as subject:
                 yield backend, subject.instance
             return
@@ -183,7 +183,7 @@ class Ladder(Measurement):
             yield backend, undo.enter_context(backend.launch(wanted))
 
     def _backend(self, rung: Rung, shared: Endpoint | None) -> SiteBackend:
-        if rung.is_machine:
+        if rung.own_kernel:
             return self.site.backend(rung.backend)
         return Step(self.site, self.rungs[: self.rungs.index(rung) + 1], shared)
 

@@ -35,7 +35,7 @@ MARGIN_COLUMNS = 2.6
 OPEN = "open"
 PANELS = (
     (START, "until the application runs", "seconds"),
-    (MEMORY, "memory of its own: anonymous, and the kernel's on its behalf", "bytes"),
+    (MEMORY, "memory of its own: anonymous, shared, and the kernel's on its behalf", "bytes"),
 )
 
 
@@ -119,7 +119,7 @@ def _costs(axes: Axes, loaded: Loaded, costs: Mapping[tuple[str, str], Cost], qu
     known = []
     for place, arm in enumerate(loaded.all_arms):
         cost = costs[arm.label, quantity]
-        colour = MACHINE if arm.accelerator is not Accelerator.NATIVE else PLAIN
+        colour = MACHINE if arm.has_own_kernel else PLAIN
         if not cost.n:
             axes.text(place, 0.5, str(cost).replace(" ", "\n"), transform=axes.get_xaxis_transform(), ha="center")
             continue
@@ -163,7 +163,7 @@ def _few_ticks(axes: Axes, unit: str, span: float) -> None:
 def _titles(axes: Axes, loaded: Loaded) -> None:
     """The rungs' names stand above the whole figure, where the eye starts."""
     for place, arm in enumerate(loaded.all_arms):
-        colour = MACHINE if arm.accelerator is not Accelerator.NATIVE else style.INK
+        colour = MACHINE if arm.has_own_kernel else style.INK
         axes.text(
             place, 1.16, _name(place + 1, arm), transform=axes.get_xaxis_transform(),
             rotation=38, ha="left", va="bottom", fontsize=13.5, fontweight="bold", color=colour,

@@ -31,7 +31,7 @@ NOT_TO_CONCLUDE = (
     "That a mechanism which stops nothing new is useless. What an earlier step has stopped already it can't stop "
     "again, and defence in depth is the point: lab isolation ladder --rungs takes them in another order.",
     "That an answer is the strength of a boundary. A probe asks whether a door is there, not how hard it is to pick; "
-    "all rungs before the machines share one kernel, whose bugs no step removes.",
+    "all rungs without a kernel of their own share one, whose bugs no step removes.",
     "That the steps' costs add up for another application: what is measured is the start, and memory while idle. "
     "What a filter or a virtual network costs under load, lab compare measures.",
     "That this is all the memory it takes. Pages of files are left out: they are shared, and charged to whoever "
@@ -90,7 +90,7 @@ class Climb:
                 memory=self.costs[arm.label, MEMORY],
                 pss=self.costs[arm.label, PSS],
                 stopped=tuple(questions[probe] for probe in stopped.get(arm.label, ())),
-                machine=arm.accelerator is not Accelerator.NATIVE,
+                machine=arm.has_own_kernel,
                 failure=self._failure(arm.label),
             )
             for number, arm in enumerate(self.arms, 1)
@@ -148,8 +148,8 @@ def describe(climb: Climb) -> Article:
         "rounds": f"{climb.loaded.blocks}; in each every rung once, in a random order drawn from seed {run.seed}",
         "start": "from the request to the application's execve, on the host's clock. Until a rung gives it one, it "
         "lives in a network that stood before its clock started",
-        "memory": "anonymous memory and the kernel's own on its behalf, as charged to its control group (every rung "
-        f"has one for that), {run.settings.get('idle_seconds', 0)} s after {until_ready(run)}",
+        "memory": "anonymous and shared memory and the kernel's own on its behalf, as charged to its control group "
+        f"(every rung has one for that), {run.settings.get('idle_seconds', 0)} s after {until_ready(run)}",
         "probes": "once per rung, inside an instance that does nothing else; until a rung gives it one, in the "
         "host's network",
     }

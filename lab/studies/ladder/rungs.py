@@ -2,7 +2,7 @@
 
 The first is `lab.runtime.bundle.process_config`, a process under chroot(2). Every change takes one property from
 `container_config`, what Docker would run; so the rung on which the last of those has been taken, the user namespace
-left out, is what `lab run` runs. Beyond Docker's defaults stand the user namespace and Landlock, then a kernel of
+left out, is what `lab run` runs. Beyond Docker's defaults stand the user namespace and Landlock, then kernels of
 its own.
 """
 
@@ -29,7 +29,9 @@ READ_ONLY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One step up. ``backend`` names what it runs on: lab's runtime with ``change``, or a machine."""
+    """One step up. ``backend`` names what it runs on: lab's runtime with ``change``, or a whole backend that brings a
+    kernel of its own. ``asked``: it is climbed only where it is named.
+    """
 
     name: str
     title: str  # what a column is called
@@ -38,11 +40,8 @@ class Rung:
     backend: str = "container"
     change: Change = lambda config, _: config
     read_only: tuple[str, ...] = ()  # names in / for `lab.runtime.process.landlock`
-
-    @property
-    def is_machine(self) -> bool:
-        """Whether a kernel of its own answers."""
-        return self.backend in ("microvm", "vm")
+    own_kernel: bool = False
+    asked: bool = False
 
 
 def _namespaces(*kinds: str) -> Change:
@@ -159,21 +158,35 @@ RUNGS = (
         adds="It gives up for good to change programs, settings and kernel files, to mount, to trace others.",
     ),
     Rung(
-        name="microvm", title="microVM", backend="microvm", manual="kvm(4)",
+        name="gvisor", title="gVisor", backend="gvisor", manual="seccomp(2)", own_kernel=True, asked=True,
+        adds="A program of the host is its kernel: it answers system calls, and may make only some itself.",
+    ),
+    Rung(
+        name="uml", title="User-mode Linux", backend="uml", manual="ptrace(2)", own_kernel=True, asked=True,
+        adds="A Linux of its own that runs as a program of the host, and stops the application at each system call.",
+    ),
+    Rung(
+        name="microvm", title="microVM", backend="microvm", manual="kvm(4)", own_kernel=True,
         adds="Another kernel, its own, on a few virtual devices: what it asks a kernel, it asks that one.",
     ),
     Rung(
-        name="vm", title="virtual machine", backend="vm", manual="kvm(4)",
+        name="krun", title="microVM (libkrun)", backend="krun", manual="kvm(4)", own_kernel=True, asked=True,
+        adds="The same with another monitor, which is a library, and with the kernel that comes with it.",
+    ),
+    Rung(
+        name="vm", title="virtual machine", backend="vm", manual="kvm(4)", own_kernel=True,
         adds="The same on an ordinary virtual PC with a whole Debian around the application.",
     ),
 )  # fmt: skip
 """From the control to a whole machine, in the order in which they are climbed."""
 
+USUAL = tuple(rung for rung in RUNGS if not rung.asked)
+
 
 def choose(words: Sequence[str]) -> tuple[Rung, ...]:
-    """The rungs named, in the order named: a step may be left out or taken earlier. All of them for no words.
+    """The rungs named, in the order named: a step may be left out or taken earlier. `USUAL` for no words.
 
-    chroot comes first, machines last. Raises UsageError.
+    chroot comes first, what has a kernel of its own last. Raises UsageError.
     """
     known = {rung.name: rung for rung in RUNGS}
     for word in words:
@@ -181,10 +194,10 @@ def choose(words: Sequence[str]) -> tuple[Rung, ...]:
             raise UsageError(f"no rung is called {word}", hint=f"rungs: {', '.join(known)}")
     if len(set(words)) != len(words):
         raise UsageError("a rung is named twice", hint=f"rungs: {', '.join(known)}")
-    wanted = [known[word] for word in words] or list(RUNGS)
+    wanted = [known[word] for word in words] or list(USUAL)
     first = [rung for rung in wanted if rung.name == "chroot"] or [RUNGS[0]]
-    steps = [rung for rung in wanted if not rung.is_machine and rung.name != "chroot"]
-    return (*first, *steps, *(rung for rung in wanted if rung.is_machine))
+    steps = [rung for rung in wanted if not rung.own_kernel and rung.name != "chroot"]
+    return (*first, *steps, *(rung for rung in wanted if rung.own_kernel))
 
 
 def configuration(
@@ -226,11 +239,11 @@ def _differences(path: str, before: object, after: object) -> list[str]:
 
 
 def changes(rungs: Sequence[Rung], request: LaunchRequest) -> dict[str, tuple[str, ...]]:
-    """What each rung changes in config.json, by name; () for the first, for machines, and for Landlock."""
+    """What each rung changes in config.json, by name; () for the first, for kernels of its own, and for Landlock."""
     found: dict[str, tuple[str, ...]] = {}
     before: Config | None = None
     for place, rung in enumerate(rungs):
-        if rung.is_machine:
+        if rung.own_kernel:
             found[rung.name] = ()
             continue
         after = configuration(rungs[: place + 1], request, bundle.HOST)
