@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from lab.runtime import bundle
 from lab.runtime.bundle import container_config, process_config
 from lab.runtime.config import validate
 from lab.runtime.config.model import to_json
-from lab.studies.ladder.analyse import MEMORY, START, costs, rows, stops
+from lab.studies.ladder.analyse import MEMORY, START, below, costs, rows, stops
 from lab.studies.ladder.report import REPORT, Climb, markdown, opening, terminal
 from lab.studies.ladder.rungs import RUNGS, USUAL, choose, configuration
 from lab.studies.registry import study_of
@@ -113,6 +114,19 @@ def test_a_step_is_found_within_rounds_though_the_host_drifts(tmp_path: Path) ->
     assert not found["user", START].is_sure
     assert found["chroot", START].tell_step() == ""
     assert (found["vm", START].n, found["vm", START].failed) == (7, 1)
+
+
+def test_kernels_of_its_own_add_to_the_last_rung_without_and_not_to_each_other(tmp_path: Path) -> None:
+    folder = ladder_run(tmp_path)
+    chroot, pid, user, vm = folder.run.arms
+    with folder:
+        folder.update(arms=(chroot, pid, replace(user, user_kernel=True), vm))
+    loaded = load(folder.path)
+    assert below(loaded.all_arms) == {"pid": "chroot", "user": "pid", "vm": "pid"}
+    found = costs(loaded)
+    expected = found["vm", MEMORY].median - found["pid", MEMORY].median
+    assert found["vm", MEMORY].step == pytest.approx(expected, rel=0.01)
+    assert expected == pytest.approx((90_000 - 120) * KIB)
 
 
 def test_two_rounds_are_too_few_and_no_sign_of_scatter(tmp_path: Path) -> None:

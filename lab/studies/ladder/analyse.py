@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,10 @@ SHARED = "memory.cgroup.shmem"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """One quantity on one rung: its median, the step from the rung before, both with intervals of 95 %.
+    """One quantity on one rung: its median, the step from the rung below, both with intervals of 95 %.
 
-    ``step`` is what the rung adds to the one before: the ratio of the two, as `lab.analysis.inference.estimate` has
-    it from the rounds, times the median of the one before. NaN where there is none: the first rung has no step, a
+    ``step`` is what the rung adds to the one `below` it: the ratio of the two, as `lab.analysis.inference.estimate`
+    has it from the rounds, times the median of that. NaN where there is none: the first rung has no step, a
     rung that never came up has nothing. ``judged`` is what may be said of it, None without a step.
     """
 
@@ -48,7 +47,7 @@ class Cost:
 
     @property
     def is_sure(self) -> bool:
-        """Whether a difference to the rung before may be claimed."""
+        """Whether a difference to the rung below may be claimed."""
         return self.judged is not None and self.judged.claim
 
     def __str__(self) -> str:
@@ -113,10 +112,10 @@ def costs(loaded: Observed) -> dict[tuple[str, str], Cost]:
         quantity: _memory(frame) if quantity == MEMORY else _by_round(frame, quantity) for quantity in QUANTITIES
     }
     steps = [
-        (before.label, arm.label, quantity)
+        (before, arm, quantity)
         for quantity in QUANTITIES
-        for before, arm in pairwise(loaded.all_arms)
-        if {before.label, arm.label} <= set(tables[quantity])
+        for arm, before in below(loaded.all_arms).items()
+        if {before, arm} <= set(tables[quantity])
     ]
     judged = {}
     if steps:
@@ -128,14 +127,27 @@ def costs(loaded: Observed) -> dict[tuple[str, str], Cost]:
         of = [(arm, name) for _, arm, name in steps]
         judged = dict(zip(of, judge(rows, families).to_dict("records"), strict=True))
     found: dict[tuple[str, str], Cost] = {}
+    known = below(loaded.all_arms)
     for quantity in QUANTITIES:
-        middle = math.nan
         for arm in loaded.all_arms:
             values = tables[quantity].get(arm.label, pd.Series(dtype="float64"))
             failed = frame[(frame["arm"] == arm.label) & (frame["status"] != Status.OK)]
             row = judged.get((arm.label, quantity))
+            middle = found[known[arm.label], quantity].median if arm.label in known else math.nan
             found[arm.label, quantity] = _cost(arm.label, quantity, values, row, middle, len(failed))
-            middle = found[arm.label, quantity].median
+    return found
+
+
+def below(arms: Sequence[Arm]) -> dict[str, str]:
+    """For each rung but the first, the one that its step starts from: the one before, and for a kernel of its own the
+    last one on the host's. Kernels are taken instead of each other, and none adds to another.
+    """
+    found = {}
+    last = arms[0].label
+    for arm in arms[1:]:
+        found[arm.label] = last
+        if not arm.has_own_kernel:
+            last = arm.label
     return found
 
 

@@ -29,6 +29,7 @@ STAIR = "#0072b2"
 QUESTION = 60
 GLANCE_INCHES = 10.5, 9.6
 GLANCE = "ladder-glance"
+COLUMNS = "each column adds one mechanism, or takes another kernel than the host's"
 MARGIN_COLUMNS = 2.6
 """Right of the matrix, for how many each step stops."""
 
@@ -53,14 +54,14 @@ def draw(
     ):
         for axes, (quantity, title, unit) in zip((start, memory), PANELS, strict=True):
             _costs(axes, loaded, costs, quantity, unit)
-            axes.set_title(f"{title}  (logarithmic; below each: the step from the rung before)", fontsize=14)
+            axes.set_title(f"{title}  (logarithmic; below each: the step)", fontsize=14)
         _titles(start, loaded)
         _matrix(matrix, loaded, rows)
         _legend(figure)
         style.headline(
             figure,
             f"The ladder: what stops what, and what it costs – {loaded.run.title or loaded.run.scenario}",
-            f"each column adds one mechanism to the one before; questions in the order they are stopped in{untold}",
+            f"{COLUMNS}; questions in the order they are stopped in{untold}",
         )
         return style.save(figure, directory, "ladder")
 
@@ -87,7 +88,7 @@ def draw_at_a_glance(
         style.headline(
             figure,
             "The ladder: what each mechanism stops, and costs",
-            f"{loaded.run.title or loaded.run.scenario}; each column adds one mechanism to the one before",
+            f"{loaded.run.title or loaded.run.scenario}; {COLUMNS}",
         )
         return style.save(figure, directory, GLANCE)
 

@@ -209,7 +209,8 @@ def opening(climb: Climb) -> Opening:
             caption="The rungs", corner="rung", columns=tuple(tables.Cell(text=text) for text in columns),
             rows=tuple(rows_),
         ),
-        note="Below a value stands what the rung adds to the one above; ≈: not proven either way, or the same. "
+        note="Below a value stands what the rung adds to the one above, and another kernel to the last rung on the "
+        "host's; ≈: not proven either way, or the same. "
         "stops: questions that no longer reach the host from here on.",
     )  # fmt: skip
 
@@ -225,7 +226,7 @@ def markdown(climb: Climb) -> list[str]:
     said = [f"# {whole.title}", ""]
     said += [
         f"{run.started[:16].replace('T', ' ')} UTC, {climb.loaded.blocks} rounds in random order, seed {run.seed}. "
-        "Each rung adds one mechanism to the one before.",
+        "Each rung adds one mechanism to the one before, or takes another kernel than the host's.",
         "",
         *quoted(whole.opening.warnings),
         *(f"- {each}" for each in climb.story),
