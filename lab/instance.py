@@ -20,6 +20,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import Listener, Timeline
 from lab.host.execution.contract import Execution as Execution
 from lab.host.identity import privilege
+from lab.host.procstat import start_time
 from lab.images.store import Image
 from lab.model import (
     Accelerator,
@@ -320,6 +321,16 @@ class Backend(ABC):
         Raises what `settle` raises, and LabError when what makes its instances has changed.
         """
         return cls.parity.at(cls.settle(knobs))
+
+    def facing(self, instance: Instance) -> int:
+        """Of an instance's processes the one whose filter stands between it and the host's kernel.
+
+        By default the application, its newest; of an own kernel what runs that, its oldest. Raises LabError.
+        """
+        ages = sorted(instance.cgroup.processes(), key=lambda pid: start_time(pid) or 0)
+        if not ages:
+            raise LabError(f"{instance.name} has ended")
+        return ages[-1 if self.kernel is Kernel.HOST else 0]
 
     @classmethod
     def made_by(cls, knobs: Mapping[str, str] = NO_KNOBS) -> Mapping[str, str]:

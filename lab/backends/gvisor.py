@@ -21,7 +21,7 @@ from lab.backends.support.programs.binary import BINARY, Binary, locate, look_at
 from lab.backends.support.saving import RESTORE, START
 from lab.errors import BackendUnavailable, LabError, UsageError
 from lab.host.identity import privilege
-from lab.instance import NO_KNOBS, LaunchRequest, Parity, Survivor
+from lab.instance import NO_KNOBS, Instance, LaunchRequest, Parity, Survivor
 from lab.model import Check, Kernel
 
 if TYPE_CHECKING:
@@ -165,13 +165,19 @@ class Gvisor(Reference):
         """By the Sentry, which is not the oldest of its processes. One whose network has gone can't be connected
         again: its TCP/IP holds the interface that it was started with.
         """
+        return super().adopt(request, replace(survivor, pid=self._sentry(request.name)))
+
+    def facing(self, instance: Instance) -> int:
+        """The Sentry, which answers the application; the gofer, which is as old, has a filter of its own."""
+        return self._sentry(instance.name)
+
+    def _sentry(self, name: str) -> int:
         from lab.backends.sentry.container import sandbox_of
 
         try:
-            pid = sandbox_of(self.site, request.name)
+            return sandbox_of(self.site, name)
         except (OSError, ValueError) as error:
-            raise LabError(f"{request.name} never came to run", hint="lab clean") from error
-        return super().adopt(request, replace(survivor, pid=pid))
+            raise LabError(f"{name} never came to run", hint="lab clean") from error
 
     def _take_over(self, request: LaunchRequest, spec: Spec, survivor: Survivor) -> Contained:
         from lab.backends.sentry.container import SentryContainer

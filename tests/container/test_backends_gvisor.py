@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import contract
-import preloaded
 import pytest
 from detached import detached
 from host_state import assert_unchanged, descendants, snapshot, told_of, wait_until
@@ -276,16 +274,6 @@ def test_a_program_of_another_kind_or_age_is_refused(tmp_path: Path) -> None:
     other.chmod(0o755)
     with pytest.raises(UsageError, match="older than"):
         Gvisor.settle({"binary": str(other)})
-
-
-def test_what_cannot_be_counted_yet_is_refused_in_a_line(image: Image, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(f"FROM {image.name}\n")
-    surface = ["isolation", "surface", str(tmp_path), "--on", GVISOR, "--out", str(tmp_path)]
-    words = [sys.executable, "-m", "lab.cli.main", *surface]
-    done = preloaded.run(words, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert GVISOR in done.stderr
 
 
 @pytest.mark.alone

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import preloaded
 import pytest
 from comparing import LAB, make_scenario
 from host_state import RUNTIME, assert_unchanged, snapshot, wait_until
+from usable import trouble
 
+from lab.backends.gvisor import Gvisor
 from lab.errors import LabError
 from lab.host.kernel import tracefs
 from lab.studies.surface.reach import SKIPPED
@@ -55,6 +57,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, same_host: None) -> dict[str,
     """All that the command says."""
     scenario = make_scenario(tmp_path_factory.mktemp("page"))
     backends = "process,container" + (",runc" if shutil.which("runc") else "")
+    backends += "" if trouble(Gvisor) else ",gvisor"
     out = str(tmp_path_factory.mktemp("results"))
     argv = [*LAB, "isolation", "surface", str(scenario), "--on", backends, "--json", "--blocks", "1", "--out", out]
     done = preloaded.run(argv, capture_output=True, text=True, timeout=250, check=False)
@@ -113,7 +116,7 @@ def test_the_filter_in_force_says_what_happens(told: dict[str, Any], measured: d
     if why := told["backends"]["container"]["in_force"]["not_read"]:
         pytest.skip(why)
     assert told["backends"]["process"]["in_force"]["filters"] == 0
-    for name in set(measured) - {"process"}:
+    for name in set(measured) - {"process", "gvisor", "gvisor's kernel"}:
         held = told["backends"][name]["in_force"]
         assert held["filters"] == 1
         made = {call: each["seen"] for call, each in measured[name].items() if each["seen"] != "–"}
@@ -122,7 +125,24 @@ def test_the_filter_in_force_says_what_happens(told: dict[str, Any], measured: d
         assert len(refused) > 60
 
 
-def test_a_start_is_counted_from_its_first_call(made: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+def test_a_kernel_in_user_space_may_ask_the_host_for_little(
+    told: dict[str, Any], measured: dict[str, dict[str, Any]], missing: Callable[[str], None]
+) -> None:
+    """It kills who makes what it does not name. The gofer's filter, beside it, lets every openat(2) through."""
+    if lacking := trouble(Gvisor):
+        missing(lacking)
+    if why := told["backends"]["gvisor's kernel"]["in_force"]["not_read"]:
+        pytest.skip(why)
+    outcomes = {name: call["outcome"] for name, call in measured["gvisor's kernel"].items()}
+    assert {outcomes[name] for name in ("open", "socket", "mount", "execve", "setns")} == {"killed"}
+    assert outcomes["openat"] == outcomes["futex"] == "by argument"
+    assert sum(outcome == "killed" for outcome in outcomes.values()) > 200
+    assert measured["gvisor"]["socket"]["outcome"] == "allowed", "of its own kernel"
+
+
+def test_a_start_is_counted_from_its_first_call(
+    made: dict[tuple[str, str, str], dict[str, Any]], measured: dict[str, dict[str, Any]]
+) -> None:
     """What only the processes that put a container up ever call, and what only the application does."""
     up, application = made["container", "start", "setup"]["calls"], made["container", "start", "instance"]["calls"]
     assert up["pivot_root"] == up["sethostname"] == up["seccomp"] == 1
@@ -133,6 +153,9 @@ def test_a_start_is_counted_from_its_first_call(made: dict[tuple[str, str, str],
     bare = made["process", "start", "setup"]["calls"]
     assert not {"pivot_root", "sethostname", "seccomp"} & set(bare)
     assert bare["chroot"] == 1
+    if "gvisor" in measured:
+        up, kernel = made["gvisor", "start", "setup"]["calls"], made["gvisor", "start", "instance"]["calls"]
+        assert kernel["futex"] > up["futex"], "the Sentry is the instance, and what made it is not"
     assert all(each["lost"] == 0 for each in made.values())
 
 

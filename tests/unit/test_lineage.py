@@ -51,6 +51,20 @@ def test_a_machine_begins_with_its_monitor() -> None:
     assert Lineage(steps, {LAB}, becomes, Side.LAB).side(5, 9) is Side.INSTANCE
 
 
+def test_a_kernel_that_is_a_program_begins_with_its_own_execution() -> None:
+    """gVisor's Sentry has a sibling that is older, the gofer, whose execution is not the instance's beginning."""
+    steps: list[Step] = [
+        Born(time=1, parent=LAB, child=2, is_thread=False),
+        Executed(time=2, pid=2, former=2, program="/usr/bin/runsc"),
+        Born(time=3, parent=2, child=5, is_thread=False),
+        Executed(time=4, pid=5, former=5, program="/proc/self/exe"),
+        Born(time=5, parent=2, child=6, is_thread=False),
+        Executed(time=6, pid=6, former=6, program="/proc/self/exe"),
+    ]
+    assert find_becoming(steps, {LAB}, {5, 6}, "python3", kernel=6) == steps[5]
+    assert find_becoming(steps, {LAB}, {5, 6}, "python3") == steps[3]
+
+
 def test_who_is_no_forebear_is_not_mistaken_for_the_instance() -> None:
     """lab's own tools may be called like the application."""
     tool: Step = Executed(time=105, pid=TOOL, former=TOOL, program="/usr/bin/python3")

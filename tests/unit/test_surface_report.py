@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from lab.cli.app import app
 from lab.errors import LabError
 from lab.experiment.watch import Silent
 from lab.metrics.clients.wrk import LoadResult
-from lab.model import Phase
+from lab.model import Accelerator, Kernel, Phase
 from lab.results.record import Status
 from lab.results.store import RunFolder
 from lab.runtime.seccomp.calls import numbers
@@ -42,7 +43,7 @@ from lab.studies.surface.analyse import (
 from lab.studies.surface.lineage import Side
 from lab.studies.surface.measure import assert_answered
 from lab.studies.surface.reach import Outcome
-from lab.studies.surface.report import REPORT, SurfaceReport, not_to_conclude, story
+from lab.studies.surface.report import REPORT, SurfaceReport, markdown, not_to_conclude, story
 from lab.studies.surface.tracing import Counts, TooSlow
 from lab.studies.surface.words import LOOKS
 
@@ -106,6 +107,18 @@ def test_a_machine_has_its_guest_s_calls_and_its_monitor_s(loaded: Loaded) -> No
     ]
     assert monitor.agreeing == (0, 0), "they are not made"
     assert str(monitor.in_force) == "1 in force, of 4 instructions"
+
+
+def test_a_kernel_that_is_a_program_has_both_as_well(tmp_path: Path) -> None:
+    folder = surface_run(tmp_path)
+    *others, vm = folder.run.arms
+    with folder:
+        folder.update(arms=(*others, replace(vm, accelerator=Accelerator.NATIVE, user_kernel=True)))
+    found = Exposed(load(folder.path))
+    own, program = found.reaches[2:]
+    assert (own.own_kernel, program.own_kernel) == (True, False)
+    assert program.arm.title == "kernel of the vm"
+    assert "| vm | its own |" in "\n".join(markdown(found))
 
 
 def test_the_page_says_all_of_it_and_ranks_nothing(loaded: Loaded) -> None:
@@ -227,7 +240,7 @@ class Slow(Functions):
     def steady(self) -> Counts:
         return Counts(calls={Side.INSTANCE: {"read": 3}}, exits={}, functions={}, lost=0, seconds=1.0)
 
-    def start(self, members: object, program: str, between: object) -> Counts:
+    def start(self, members: object, program: str, kernel: int | None, between: object) -> Counts:
         return self.steady()
 
 
@@ -250,7 +263,7 @@ def test_where_functions_take_too_long_they_are_given_up_and_the_start_is_counte
     process = SimpleNamespace(argv=["app"])
     monkeypatch.setattr(run, "request", lambda name: SimpleNamespace(name=name, process=process))
     monkeypatch.setattr(run, "serving", lambda backend, wanted: nullcontext(SimpleNamespace(instance=instance)))
-    observer, backend = Slow(), SimpleNamespace(name="container", slug="container")
+    observer, backend = Slow(), SimpleNamespace(name="container", slug="container", kernel=Kernel.HOST)
     before = len(list(folder.samples()))
     with folder:
         run._observe(backend, 4, observer)  # type: ignore[arg-type]

@@ -87,8 +87,8 @@ class InForce:
 class Reach:
     """Every system call of one backend; none, and why, where that could not be found.
 
-    A machine has two of them: its guest's, to a kernel of its own, and its monitor's, to the host's. The monitor's
-    are not made; they are what its filter in force says.
+    What has a kernel of its own has two of them: those to that kernel, and those of whoever runs it, a machine's
+    monitor or the kernel as a program, to the host's. These are not made; they are what its filter in force says.
     """
 
     arm: Arm
@@ -148,13 +148,14 @@ def _in_force(detail: Mapping[str, Any]) -> InForce | None:
 
 
 def _monitor(arm: Arm, raw: Mapping[str, Any], held: InForce) -> Reach:
-    """What the monitor of the machine ``arm`` may ask of the host's kernel."""
+    """What the monitor of the machine ``arm``, or its kernel that is a program, may ask of the host's kernel."""
+    who = "kernel" if arm.user_kernel else "monitor"
     calls = [
         Call(number=number, name=name, outcome=outcome, filter=outcome, seen="–", agrees=None)
         for name, (outcome, _, number) in raw.get("calls", {}).items()
     ]
     return Reach(
-        arm=replace(arm, label=f"{arm.label}'s monitor", title=f"monitor of the {arm.title}"), own_kernel=False,
+        arm=replace(arm, label=f"{arm.label}'s {who}", title=f"{who} of the {arm.title}"), own_kernel=False,
         calls=tuple(sorted(calls, key=lambda call: call.number)), failure=held.not_read, in_force=held,
     )  # fmt: skip
 
@@ -236,7 +237,7 @@ class Exposed:
         for arm in self.loaded.all_arms:
             for row in rows[rows["arm"] == arm.label].tail(1).to_dict(orient="records"):
                 detail: dict[str, Any] = row["detail"]
-                held, own = _in_force(detail), detail.get("kernel") == "own"
+                held, own = _in_force(detail), arm.has_own_kernel
                 calls = tuple(Call(**each) for each in detail.get("calls", ()))
                 failure = str(row["text"] or "")
                 found.append(

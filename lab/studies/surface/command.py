@@ -10,9 +10,7 @@ from lab.commands.measuring import RESULTS, On, Out, Seed, Target, choose_backen
 from lab.commands.options.application import Port, Ready, asked
 from lab.commands.output import JsonTo
 from lab.commands.privilege import become_root
-from lab.errors import UsageError
 from lab.host.units import parse_words
-from lab.model import Kernel
 from lab.studies.surface import STUDY
 
 
@@ -51,11 +49,6 @@ def surface(
         from lab.studies.surface.measure import Exposure
 
         chosen = choose_backends(on)
-        if others := [name for name in chosen if site.backend(name).kernel is Kernel.USER_SPACE]:
-            raise UsageError(
-                f"{others[0]} can't be counted: which filter holds its kernel, a program, is not read yet",
-                hint="--on container,runc; lab isolation asks it what it stops",
-            )
         scenario = asked(application(target), port, ready)
         setup = set_up(site, scenario, scenario.limits, [], 0.0, backends=chosen, loaded=True)
         seed = drawn(seed)

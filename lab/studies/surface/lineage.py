@@ -79,13 +79,13 @@ class Lineage:
 
 
 def find_becoming(
-    steps: Sequence[Step], roots: Collection[int], members: Collection[int], program: str
+    steps: Sequence[Step], roots: Collection[int], members: Collection[int], program: str, kernel: int | None = None
 ) -> Executed | None:
     """The execution at which what was forked by ``roots`` became the instance, whose processes are ``members`` now.
 
     Of the executions by these and their forebears it is the first one of a program called as ``program`` (the
     application's argv[0]); if there is none, as for a machine whose application runs inside, the last one by the
-    oldest member. None when nothing was executed.
+    process that is or runs its ``kernel``, or else by the oldest member. None when nothing was executed.
     """
     leader, parent = {root: root for root in roots}, dict[int, int]()
     for step in sorted(steps, key=lambda each: each.time):
@@ -94,7 +94,7 @@ def find_becoming(
             leader[step.child] = above if step.is_thread else step.child
             if not step.is_thread:
                 parent[step.child] = above
-    line, oldest = set[int](), min(members, key=lambda pid: _birth(steps, pid), default=0)
+    line, oldest = set[int](), kernel or min(members, key=lambda pid: _birth(steps, pid), default=0)
     for pid in members:
         while pid and pid not in roots and pid not in line:
             line.add(pid)

@@ -29,7 +29,6 @@ from lab.experiment.measurement import Measurement
 from lab.experiment.setup import Setup
 from lab.experiment.stamp import WARM_UP, failure
 from lab.experiment.watch import Watch
-from lab.host.procstat import start_time
 from lab.host.tracing.recording import Tracing
 from lab.instance import Backend, Instance
 from lab.metrics.base import Observation
@@ -168,7 +167,8 @@ class Exposure(Measurement):
                 members = instance.cgroup.processes()
             stamps = instance.timeline.stamps()
             between = stamps[Phase.REQUESTED], stamps.get(Phase.RESPONDED) or max(stamps.values())
-            counts = window.start(members, wanted.process.argv[0], between)
+            kernel = None if backend.kernel is Kernel.HOST else backend.facing(instance)
+            counts = window.start(members, wanted.process.argv[0], kernel, between)
             self._count(backend, block, wanted.name, START, counts)
             self._steady(backend, block, instance, observer)
 
@@ -205,7 +205,7 @@ class Exposure(Measurement):
         try:
             with self.serving(backend, wanted) as subject:
                 confined = self._filter(backend, subject.instance)
-                held = in_force(_newest(subject.instance)) if backend.own_filter else None
+                held = in_force(backend.facing(subject.instance)) if backend.own_filter else None
                 seen = observe(subject.instance)
                 profile = asked_for(type(backend), subject.instance.bundle)
         except LabError as error:
@@ -219,9 +219,9 @@ class Exposure(Measurement):
         self.record(backend.name, WARM_UP, wanted.name, reached)
 
     def _filter(self, backend: Backend, instance: Instance) -> dict[str, Any]:
-        """The filter in force for the application, its newest process, or a machine's monitor, its oldest."""
+        """The filter in force for the application, or for what runs its kernel."""
         try:
-            found = in_force(_newest(instance) if backend.kernel is Kernel.HOST else _by_age(instance)[0])
+            found = in_force(backend.facing(instance))
         except LabError as error:
             return {"not_read": error.message}
         table = native()
@@ -282,15 +282,6 @@ def _counted(quantity: str, count: int, state: str, detail: Mapping[str, Any]) -
 def _functions(counts: Counts, side: Side, state: str) -> Observation:
     names = sorted(counts.functions.get(side, ()))
     return _counted(FUNCTIONS, len(names), state, {"side": str(side), "functions": names})
-
-
-def _by_age(instance: Instance) -> list[int]:
-    """Its processes, the oldest first."""
-    return sorted(instance.cgroup.processes(), key=lambda pid: start_time(pid) or 0)
-
-
-def _newest(instance: Instance) -> int:
-    return _by_age(instance)[-1]
 
 
 def asked_for(backend: type[Backend], bundle: Path | None) -> Seccomp | None:

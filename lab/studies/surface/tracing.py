@@ -215,12 +215,15 @@ class Window:
         lineage = Lineage(self.traced.steps, self.threads, None, Side.INSTANCE)
         return attribute(self.traced, lineage, self.kernel, self._symbols, (self.began, self.ended))
 
-    def start(self, members: Collection[int], program: str, between: tuple[float, float]) -> Counts:
+    def start(
+        self, members: Collection[int], program: str, kernel: int | None, between: tuple[float, float]
+    ) -> Counts:
         """Its threads are lab's; ``members`` are the processes of the instance that came of them.
 
-        ``program`` is the application's argv[0]; ``between`` are seconds on lab's clock: request and ready.
+        ``program`` is the application's argv[0], ``kernel`` the process that is or runs its own kernel, if it has
+        one; ``between`` are seconds on lab's clock: request and ready.
         """
-        becomes = find_becoming(self.traced.steps, self.threads, members, program)
+        becomes = find_becoming(self.traced.steps, self.threads, members, program, kernel)
         if becomes is None:
             raise LabError("the trace holds no execve(2) of the instance", hint="its events were lost: try again")
         lineage = Lineage(self.traced.steps, self.threads, becomes, Side.LAB)
