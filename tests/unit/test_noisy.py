@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import time
 from dataclasses import replace
@@ -16,7 +17,7 @@ from studies import noisy_run, noisy_sample
 from lab.analysis.loaded import Loaded, load
 from lab.errors import LabError, UsageError
 from lab.inside import build
-from lab.model import Limits
+from lab.model import Kernel, Limits
 from lab.reports.page import article
 from lab.results.record import Status
 from lab.results.store import RunFolder
@@ -33,7 +34,17 @@ from lab.studies.noisy.analyse import (
     quiets,
 )
 from lab.studies.noisy.command import _confined, _kinds
-from lab.studies.noisy.measure import MOST_PIDS, Bound, Confined, Neighbour, feel_pulse, fill, observations, warm_up
+from lab.studies.noisy.measure import (
+    MOST_PIDS,
+    Bound,
+    Confined,
+    Neighbour,
+    feel_pulse,
+    fill,
+    observations,
+    warm_up,
+    without_limits,
+)
 from lab.studies.registry import study_of
 
 MIB = 1 << 20
@@ -185,6 +196,13 @@ def test_a_victim_is_warm_when_it_gets_no_faster(rates: list[float], asked: int)
 
 def test_limits_of_the_scenario_come_first() -> None:
     assert fill(Limits(memory_bytes=64 * MIB)) == Limits(memory_bytes=64 * MIB, cpus=1.0, pids=256)
+
+
+def test_without_limits_a_machine_has_its_size_and_nobody_else_any() -> None:
+    """A quota of all processors for User-mode Linux would be more than the bound around it has, which v1 refuses."""
+    assert without_limits(Kernel.HOST, 5) == without_limits(Kernel.USER_SPACE, 5) == Limits()
+    assert without_limits(Kernel.USER_MODE, 5) == Limits(memory_bytes=5)
+    assert without_limits(Kernel.OWN, 5) == Limits(memory_bytes=5, cpus=float(os.cpu_count() or 1))
 
 
 def test_a_condition_is_chosen_by_a_word() -> None:

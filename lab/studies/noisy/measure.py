@@ -39,7 +39,7 @@ from lab.instance import INSIDE, Backend, Instance
 from lab.metrics.base import Observation
 from lab.metrics.clients import wrk
 from lab.metrics.clients.wrk import LoadResult
-from lab.model import Limits, Load
+from lab.model import Kernel, Limits, Load
 from lab.record import replace as replace_record
 from lab.results.record import Status
 from lab.results.store import RunFolder
@@ -148,6 +148,16 @@ class Bound:
         }[kind]
 
 
+def without_limits(kernel: Kernel, memory_bytes: int | None) -> Limits:
+    """None; but a machine has some size in any case: all processors of the host's, and no more memory than with
+    limits, since two of them must fit in the bound. User-mode Linux has one processor, of which a limit is a quota.
+    """
+    if not kernel.is_guest:
+        return Limits()
+    processors = float(os.cpu_count() or 1) if kernel is Kernel.OWN else None
+    return Limits(memory_bytes=memory_bytes, cpus=processors)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
     """What to do: kinds of disturbance, how long each is looked at, and how often all of it is repeated."""
@@ -240,7 +250,11 @@ class Noisy(Measurement):
         """Victim and aggressor, both of which have answered, the victim warm. One after the other: two emulated
         machines that boot at once on few processors are slower than the readiness of one allows.
         """
-        limits = self.limits if confined is Confined.BY_LIMITS else self._unlimited(backend)
+        limits = (
+            self.limits
+            if confined is Confined.BY_LIMITS
+            else without_limits(backend.kernel, self.limits.memory_bytes)
+        )
         with ExitStack() as stack:
             instances = []
             for role in ("victim", "aggressor"):
@@ -256,14 +270,6 @@ class Noisy(Measurement):
     def _offer(self, victim: Instance, seconds: float) -> LoadResult:
         load = replace(self.load, duration_seconds=seconds)
         return wrk.offer(self.site.network, victim.address, self.setup.scenario.port or 0, load)
-
-    def _unlimited(self, backend: Backend) -> Limits:
-        """None; but a machine has some size in any case: all processors of the host's, and no more memory than with
-        limits, since two of them must fit in the bound.
-        """
-        if not backend.kernel.is_guest:
-            return Limits()
-        return Limits(memory_bytes=self.limits.memory_bytes, cpus=float(os.cpu_count() or 1))
 
     def _observe(self, pair: _Pair, kind: Neighbour | None, around: ControlGroup) -> bool:
         """The load, maybe beside a disturbance; whether the victim answers afterwards."""

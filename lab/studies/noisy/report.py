@@ -46,7 +46,7 @@ NOT_TO_CONCLUDE = (
 OF_MACHINES = (
     "Without limits it has as many virtual processors as the host has processors, with limits as many as the CPU "
     "limit, rounded up. Its memory is the same in both, and it is its own kernel that limits processes: what it runs "
-    "into, no cgroup of the host's counts."
+    "into, no cgroup of the host's counts. User-mode Linux has one processor in both, and its CPU limit is a quota."
 )
 EMULATED = "How much virtual machines lose under KVM: TCG emulated them, which takes processors by itself."
 MOST_SHOWN = 100.0
