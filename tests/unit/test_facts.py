@@ -151,3 +151,16 @@ def test_parsers_survive_any_text(text: str) -> None:
     facts.parse_meminfo(text)
     facts.find_version(text)
     facts.chosen(text)
+
+
+MOUNTS = r"""22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+23 22 0:22 / /proc rw,nosuid shared:5 - proc proc rw
+31 22 0:27 / /tmp rw shared:9 master:2 - tmpfs tmpfs rw
+40 22 254:17 / /var/lib/lab rw - ext4 /dev/vdb rw
+41 22 254:1 /srv /mnt rw - ext4 /dev/vda1 rw
+42 22 254:33 / /mnt/with\040blank rw - xfs /dev/vdc rw
+"""
+
+
+def test_each_disk_is_found_once_and_what_has_none_is_not() -> None:
+    assert facts.disks(MOUNTS) == ("/", "/var/lib/lab")

@@ -35,7 +35,7 @@ from lab.isolation.base import (
     Signal,
 )
 from lab.isolation.explain import explanation, how, mechanism_of, surprise
-from lab.isolation.probes.budgets import InotifyInstances
+from lab.isolation.probes.budgets import DiskSpace, InotifyInstances
 from lab.isolation.probes.channels import PageCacheChannel, leave_signal
 from lab.isolation.probes.devices import Virtualisation
 from lab.isolation.probes.interface import Capabilities
@@ -62,6 +62,10 @@ THEIRS: Reply = {"errno": 0, "name": "", "ret": 37, "text": "guest"}
 
 def outcome(name: str = "", **more: Any) -> Reply:
     return {"ret": -1 if name else 0, "errno": 1 if name else 0, "name": name, **more}
+
+
+def space(size: int) -> Reply:
+    return {"errno": 0, "name": "", "bytes": size << 20, "free": size << 19}
 
 
 def resident(pages: str) -> Reply:
@@ -143,6 +147,10 @@ def test_boundaries_follow_from_what_a_backend_says_of_itself() -> None:
         (KillHostProcess(), [outcome("ESRCH"), {"text": ""}], [outcome(), {"text": "word"}], Answer.NO),
         (Namespaces(), [{"pid": 1, "uts": 2}, OURS], [{"pid": 9, "uts": 9}, OURS], Answer.OWN),
         (Namespaces(), [{"pid": 1, "uts": 9}, OURS], [{"pid": 9, "uts": 9}, OURS], Answer.HOST),
+        # An engine's layers may be on another disk of the host's than lab's files.
+        (DiskSpace(), [space(900), OURS], [space(500), space(900), OURS], Answer.HOST),
+        (DiskSpace(), [space(700), OURS], [space(500), space(900), OURS], Answer.OWN),
+        (DiskSpace(), [space(900), THEIRS], [space(500), space(900), OURS], Answer.OWN),
         # A kernel's first namespaces have fixed numbers: equal ones in two kernels are not shared.
         (Namespaces(), [{"pid": 9, "uts": 9}, THEIRS], [{"pid": 9, "uts": 9}, OURS], Answer.OWN),
         (PageCacheChannel(), [resident(SENT), OURS], [resident(SENT), OURS], Answer.YES),

@@ -190,6 +190,18 @@ def parse_meminfo(text: str) -> dict[str, int]:
     return found
 
 
+def disks(mountinfo: str) -> tuple[str, ...]:
+    """Where file systems on block devices are mounted, each device once (proc_pid_mountinfo(5)); names with blanks,
+    which are escaped there, are left out.
+    """
+    found = dict[str, str]()
+    for line in mountinfo.splitlines():
+        fields, _, (_, source, *_) = (part.split() for part in line.partition(" - "))
+        if source.startswith("/dev/") and "\\" not in fields[4]:
+            found.setdefault(fields[2], fields[4])
+    return tuple(found.values())
+
+
 def count_range_list(text: str) -> int:
     """How many numbers a cpuset list holds: ``0-3,8`` is 5 (cpuset(7), "List format")."""
     return len(numbers(text))

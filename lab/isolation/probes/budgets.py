@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
+from lab.host.survey import facts
 from lab.isolation.base import (
     BOOT_ID,
     Answer,
@@ -167,8 +169,9 @@ class KeyQuota(_Budget):
 
 
 class DiskSpace(Probe):
-    """How large the file system below / is, beside the one on which lab keeps instances' files. Only sizes are
-    compared: the same, on the host's kernel, is the same disk.
+    """How large the file system below / is, beside the one on which lab keeps instances' files and the host's other
+    disks, of which an engine may have one of its own. Only sizes are compared: the same, on the host's kernel, is
+    the same disk.
     """
 
     id = "disk-space"
@@ -186,15 +189,17 @@ class DiskSpace(Probe):
         return ("space /", BOOT_ID)
 
     def control_lines(self, context: Context) -> Sequence[str]:
-        return (f"space {context.home}", BOOT_ID)
+        others = facts.disks(Path("/proc/self/mountinfo").read_text())
+        return (f"space {context.home}", *(f"space {point}" for point in others), BOOT_ID)
 
     def judge(self, seen: Sequence[Reply], host: Sequence[Reply], context: Context) -> Found:
-        mine, theirs = int(seen[0]["bytes"]), int(host[0]["bytes"])
-        if seen[0]["errno"] or not theirs:
+        mine, *disks = (int(each["bytes"]) for each in (seen[0], *host[:-1]))
+        if seen[0]["errno"] or not disks[0]:
             raise Inconclusive(f"statfs failed: {seen[0]['name'] or host[0]['name'] or 'no size'}")
+        theirs = min(disks, key=lambda size: abs(size - mine))
         evidence = f"/ has {mine >> 20} MiB, {int(seen[0]['free']) >> 20} free; the host's disk {theirs >> 20} MiB"
         # A file system may show more for reserves that are given back: sizes move by little.
-        same = abs(mine - theirs) <= theirs // 1000 and on_whose_kernel(seen[1], host[1]) is Answer.YES
+        same = abs(mine - theirs) <= theirs // 1000 and on_whose_kernel(seen[1], host[-1]) is Answer.YES
         return Found(answer=Answer.HOST if same else Answer.OWN, evidence=evidence, value=float(mine))
 
 
