@@ -28,7 +28,12 @@ METRICS = ["boot", "memory"]
 def ladder(
     target: Target,
     rungs: Annotated[
-        str, typer.Option("--rungs", metavar="A,B,…", help="Steps to climb, in this order. Default: usual ones.")
+        str,
+        typer.Option(
+            "--rungs",
+            metavar="A,B,…",
+            help="Steps to climb, in this order. Default: all usable ones but gvisor, uml, krun.",
+        ),
     ] = "",
     blocks: Annotated[
         int | None,
