@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ class Memory(Metric):
                 yield row("cgroup.kernel", charged.kernel_bytes)
             yield row("working_set", charged.working_set_bytes)
         if (merging := ksm.state()) and merging.running:
-            each = [ksm.of_process(pid) for pid in pids]
+            each = [ksm.of_process(pid) for pid in address_spaces(pids)]
             pages = sum(one.merged_pages or 0 for one in each)
             told = any(one.merged_pages is not None for one in each)
             offered = sum(one.offered is True for one in each)
@@ -155,17 +155,20 @@ def read_process(pid: int, proc: Path = PROC) -> ProcessMemory:
     return ProcessMemory()
 
 
-def read_processes(pids: Collection[int]) -> ProcessMemory:
-    """What several processes have together; of those with one address space one counts, as the kernel counts it.
+def read_processes(pids: Iterable[int]) -> ProcessMemory:
+    """What several processes have together; of those with one address space one counts, as the kernel counts it."""
+    return sum((read_process(pid) for pid in address_spaces(pids)), start=ProcessMemory())
 
-    User-mode Linux is three such, and a vfork(2) two for as long as it lasts. Where kcmp(2) can't be asked, each
-    counts.
+
+def address_spaces(pids: Iterable[int]) -> list[int]:
+    """Of those that share one the first: User-mode Linux is three such processes, and a vfork(2) two as long as it
+    lasts. Where kcmp(2) can't be asked, all of them.
     """
-    spaces: list[int] = []
+    found: list[int] = []
     for pid in pids:
-        if not any(_one_space(pid, other) for other in spaces):
-            spaces.append(pid)
-    return sum((read_process(pid) for pid in spaces), start=ProcessMemory())
+        if not any(_one_space(pid, other) for other in found):
+            found.append(pid)
+    return found
 
 
 def _one_space(pid: int, other: int) -> bool:

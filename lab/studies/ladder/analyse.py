@@ -107,14 +107,14 @@ class Row:
 
 def costs(loaded: Observed) -> dict[tuple[str, str], Cost]:
     """By rung and quantity. The steps of `JUDGED` are one headline family, those of the others are exploratory."""
-    frame = loaded.measured
+    frame, known = loaded.measured, below(loaded.all_arms)
     tables = {
         quantity: _memory(frame) if quantity == MEMORY else _by_round(frame, quantity) for quantity in QUANTITIES
     }
     steps = [
         (before, arm, quantity)
         for quantity in QUANTITIES
-        for arm, before in below(loaded.all_arms).items()
+        for arm, before in known.items()
         if {before, arm} <= set(tables[quantity])
     ]
     judged = {}
@@ -127,7 +127,6 @@ def costs(loaded: Observed) -> dict[tuple[str, str], Cost]:
         of = [(arm, name) for _, arm, name in steps]
         judged = dict(zip(of, judge(rows, families).to_dict("records"), strict=True))
     found: dict[tuple[str, str], Cost] = {}
-    known = below(loaded.all_arms)
     for quantity in QUANTITIES:
         for arm in loaded.all_arms:
             values = tables[quantity].get(arm.label, pd.Series(dtype="float64"))
@@ -142,11 +141,12 @@ def below(arms: Sequence[Arm]) -> dict[str, str]:
     """For each rung but the first, the one that its step starts from: the one before, and for a kernel of its own the
     last one on the host's. Kernels are taken instead of each other, and none adds to another.
     """
-    found = {}
-    last = arms[0].label
-    for arm in arms[1:]:
-        found[arm.label] = last
-        if not arm.has_own_kernel:
+    found = dict[str, str]()
+    last = ""
+    for arm in arms:
+        if last:
+            found[arm.label] = last
+        if not (last and arm.has_own_kernel):
             last = arm.label
     return found
 

@@ -171,11 +171,11 @@ RUNGS = (
     ),
     Rung(
         name="krun", title="microVM (libkrun)", backend="krun", manual="kvm(4)", own_kernel=True, asked=True,
-        adds="The same with another monitor, which is a library, and with the kernel that comes with it.",
+        adds="A small machine whose monitor is a library, with the kernel that comes with that library.",
     ),
     Rung(
         name="vm", title="virtual machine", backend="vm", manual="kvm(4)", own_kernel=True,
-        adds="The same on an ordinary virtual PC with a whole Debian around the application.",
+        adds="Another kernel, its own, on an ordinary virtual PC with a whole Debian around the application.",
     ),
 )  # fmt: skip
 """From the control to a whole machine, in the order in which they are climbed."""
