@@ -51,8 +51,22 @@ def test_what_is_no_trouble_of_these(said: str) -> None:
 
 def test_a_step_that_failed_says_it_once_and_keeps_it_when_the_file_is_named() -> None:
     instruction = Run(line=3, text="RUN pip install flask", command=None)  # type: ignore[arg-type,call-arg]
-    error = StepFailed(instruction, 1, PIP).at("Dockerfile.dev")
+    error = StepFailed(instruction, 1, PIP.encode()).at("Dockerfile.dev")
     assert error.message.startswith("Dockerfile.dev:3: RUN failed")
     assert "certificate" in error.message
     assert "--ca" in error.hint
     assert error.detail.count("CERTIFICATE_VERIFY_FAILED") == 1
+
+
+def test_a_certificate_that_long_output_followed_is_said_before_its_last_words() -> None:
+    """pip within another program's build repeats its error, and that program adds its own."""
+    instruction = Run(line=3, text="RUN make", command=None)  # type: ignore[arg-type,call-arg]
+    after = "\n".join(f"note: {number}" for number in range(60)) + "\nmake: *** [wheels] Error 1\n"
+    error = StepFailed(instruction, 2, (PIP + after).encode())
+    assert "exit code 2, a certificate is not trusted" in error.message
+    assert "--ca" in error.hint
+    first, *_, last = error.detail.splitlines()
+    assert "CERTIFICATE_VERIFY_FAILED" in first
+    assert last == "make: *** [wheels] Error 1"
+    cut = StepFailed(instruction, 2, b"curl: connection reset by peer, trying again\n" + after.encode())
+    assert cut.message.endswith("exit code 2: RUN make"), "a download that was cut off may have been tried again"

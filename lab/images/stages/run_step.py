@@ -29,15 +29,22 @@ SCRIPTS = "/dev/pipes"  # where BuildKit puts a here-document that is a program
 
 
 class StepFailed(ImageError):
-    """A RUN ended with another code than 0; ``detail`` is the tail of its output, or the one line that says why."""
+    """A RUN ended with another code than 0; ``detail`` is the tail of its output, or the one line that says why. A
+    certificate or proxy that long output followed, as pip's within another build's, stands before its tail.
+    """
 
-    def __init__(self, instruction: Run, code: int, output: str, file: str = "Dockerfile") -> None:
-        trouble = find_trouble(output)
+    def __init__(self, instruction: Run, code: int, output: bytes, file: str = "Dockerfile") -> None:
+        last = tail(output)
+        detail = last
+        if trouble := find_trouble(last):
+            detail = trouble.line
+        elif trouble := find_trouble(output.decode("utf-8", "replace"), lasting=True):
+            detail = f"{trouble.line}\n…\n{last}"
         why = f", {trouble.what}" if trouble else ""
         super().__init__(
             f"{file}:{instruction.line}: RUN failed with exit code {code}{why}: {instruction.text}",
             hint=trouble.hint if trouble else "mend the command and build again: the steps before it are cached",
-            detail=trouble.line if trouble else output,
+            detail=detail,
         )
         self.instruction = instruction
         self.code = code
@@ -89,7 +96,7 @@ def run_step(build: StageState, instruction: Run) -> bool:
             )
         build.job.check()
         if code != 0:
-            raise StepFailed(instruction, code, tail(bytes(collected)))
+            raise StepFailed(instruction, code, bytes(collected))
 
     parts = (asdict(process), mounts.key(), instruction.network, instruction.script and instruction.script.content)
     return build.layer("run", parts, instruction, fill)

@@ -71,10 +71,16 @@ _PATTERNS = (
 )
 
 
-def find(text: str) -> Trouble | None:
-    """The first kind of trouble, of those above in their order, that the text tells of; None if of none."""
+_LASTING = 2
+"""So many of the first are not over at the next attempt."""
+
+
+def find(text: str, *, lasting: bool = False) -> Trouble | None:
+    """The first kind of trouble, of those above in their order, that the text tells of; None if of none. ``lasting``:
+    only what can't have been over before the last words, a certificate or a proxy.
+    """
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    for what, pattern, hint in _PATTERNS:
+    for what, pattern, hint in _PATTERNS[:_LASTING] if lasting else _PATTERNS:
         telling = [line for line in lines if pattern.search(line)]
         if telling:
             return Trouble(what=what, line=telling[-1][:300], hint=hint)
