@@ -249,8 +249,7 @@ def _memory(made: Made) -> Iterator[tuple[str, float]]:
     yield from (
         ("memory.pss", made.pss), ("memory.rss", made.pss * 1.2), ("memory.mapped", made.pss * 4 + 60),
         ("memory.cgroup.usage", usage), ("memory.cgroup.anon", made.anon), ("memory.cgroup.file", made.file),
-        ("memory.cgroup.shmem", made.file / 8), ("memory.cgroup.kernel", made.kernel),
-        ("memory.working_set", usage - made.file / 2),
+        ("memory.cgroup.kernel", made.kernel), ("memory.working_set", usage - made.file / 2),
         ("memory.host.available_change", usage * 1.1),
     )  # fmt: skip
     if made.guest:

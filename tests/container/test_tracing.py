@@ -126,7 +126,7 @@ def test_a_start_without_an_instance_is_no_start(observer: Observer) -> None:
     with observer.window(own_threads()) as window:
         subprocess.run(["true"], check=True)
     with pytest.raises(LabError, match="no execve"):
-        window.start({1}, "nothing", (0.0, 1.0))
+        window.start({1}, "nothing", None, (0.0, 1.0))
     with pytest.raises(LabError, match="nobody to trace"), observer.window(()):
         pass
 

@@ -35,9 +35,11 @@ def lab(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 
 def perform(code: str) -> subprocess.CompletedProcess[str]:
+    """Signals are at their defaults, also where the tests run under nohup(1)."""
     return subprocess.run(
-        [sys.executable, "-c", STAND_IN, "report", code], capture_output=True, text=True, timeout=250
-    )
+        [sys.executable, "-c", STAND_IN, "report", code], capture_output=True, text=True, timeout=250,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def test_what_programs_say(said: str, what: str, helps: str) -> None:
     assert "\n" not in found.line
 
 
-@pytest.mark.parametrize("said", ["", "make: *** [all] Error 2", "404 tests passed", "certificate: OK"])
+@pytest.mark.parametrize(
+    "said", ["", "make: *** [all] Error 2", "404 tests passed", "406\n407\n408", "certificate: OK"]
+)
 def test_what_is_no_trouble_of_these(said: str) -> None:
     assert find(said) is None
 

@@ -36,9 +36,9 @@ _PATTERNS = (
     (
         "a proxy refused or can't be reached",
         re.compile(
-            r"\b407\b|proxy authentication required|tunnel connection failed|proxyerror|cannot connect to proxy|"
-            r"could not resolve proxy|proxyconnect tcp|unable to connect to [^ ]*proxy|"
-            r"received http code \d+ from proxy",
+            r"\b(code|status|error|http/[\d.]+):? 407\b|\b407 +proxy|proxy authentication required|"
+            r"tunnel connection failed|proxyerror|cannot connect to proxy|could not resolve proxy|proxyconnect tcp|"
+            r"unable to connect to [^ ]*proxy|received http code \d+ from proxy",
             re.IGNORECASE,
         ),
         "check http_proxy, https_proxy and no_proxy; sudo takes them away: "

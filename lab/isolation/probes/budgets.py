@@ -199,7 +199,7 @@ class DiskSpace(Probe):
         theirs = min(disks, key=lambda size: abs(size - mine))
         evidence = f"/ has {mine >> 20} MiB, {int(seen[0]['free']) >> 20} free; the host's disk {theirs >> 20} MiB"
         # A file system may show more for reserves that are given back: sizes move by little.
-        same = abs(mine - theirs) <= theirs // 1000 and on_whose_kernel(seen[1], host[-1]) is Answer.YES
+        same = abs(mine - theirs) <= theirs // 1000 and on_whose_kernel(seen[-1], host[-1]) is Answer.YES
         return Found(answer=Answer.HOST if same else Answer.OWN, evidence=evidence, value=float(mine))
 
 
