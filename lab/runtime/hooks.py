@@ -26,12 +26,13 @@ from lab.shims import dumps, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     Spawn = Callable[["Hook", int, int], int]  # a hook, its standard input, where its output goes: its pid
 
 MOST_OUTPUT_BYTES = 400  # of a hook that failed, in its error
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by which whoever waits may be told to end
 RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)  # what lab's small processes ignore
 
 Hook = dict[str, "Any"]
@@ -65,11 +66,13 @@ def _run_one(name: str, hook: Hook, state: bytes, spawn: Spawn) -> None:
     try:
         os.write(given, state)
         os.lseek(given, 0, os.SEEK_SET)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # till there is somebody who would kill it
         try:
             pid = spawn(hook, given, heard)
         except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
             raise OSError(error.errno, f"{name} hook {path}: {error.strerror}") from error
-        status = _wait(pid, hook.get("timeout"))
+        status = _wait(pid, hook.get("timeout"), held)
         if status is None:
             raise OSError(errno.ETIMEDOUT, f"{name} hook {path}: not done within {hook['timeout']} s")
         if status != 0:
@@ -99,9 +102,12 @@ def _spawn(hook: Hook, given: int, heard: int) -> int:
     )
 
 
-def _wait(pid: int, timeout_seconds: float | None) -> int | None:
-    """Its exit code, negative after a signal; None when it had to be killed because its time was over."""
+def _wait(pid: int, timeout_seconds: float | None, held: Iterable[int]) -> int | None:
+    """Its exit code, negative after a signal; None when it had to be killed because its time was over. Signals but
+    those ``held`` before are let through again.
+    """
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         pidfd = os.pidfd_open(pid)
         try:
             poll = select.poll()
@@ -110,13 +116,21 @@ def _wait(pid: int, timeout_seconds: float | None) -> int | None:
         finally:
             os.close(pidfd)
     except BaseException:  # as when whoever waits is told to end
-        os.killpg(pid, signal.SIGKILL)
+        _kill(pid)
         os.waitpid(pid, 0)
         raise
     if not in_time:
-        os.killpg(pid, signal.SIGKILL)
+        _kill(pid)
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status) if in_time else None
+
+
+def _kill(pid: int) -> None:
+    """With its process group, which it may not have made yet."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _said(heard: int) -> str:
