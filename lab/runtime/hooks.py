@@ -69,9 +69,11 @@ def _run_one(name: str, hook: Hook, state: bytes, spawn: Spawn) -> None:
         held = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # till there is somebody who would kill it
         try:
             pid = spawn(hook, given, heard)
-        except OSError as error:
+        except BaseException as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-            raise OSError(error.errno, f"{name} hook {path}: {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise OSError(error.errno, f"{name} hook {path}: {error.strerror}") from error
+            raise
         status = _wait(pid, hook.get("timeout"), held)
         if status is None:
             raise OSError(errno.ETIMEDOUT, f"{name} hook {path}: not done within {hook['timeout']} s")

@@ -41,7 +41,7 @@ def test_a_signal_as_soon_as_a_hook_is_born_ends_it_too(told_to_end: None) -> No
 
     def spawn(hook: hooks.Hook, given: int, heard: int) -> int:
         born.append(hooks._spawn(hook, given, heard))
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # to this thread, as of a process with one
         return born[0]
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -56,7 +56,7 @@ def test_a_hook_that_has_no_group_of_its_own_yet_is_ended(told_to_end: None) -> 
 
     def spawn(hook: hooks.Hook, given: int, heard: int) -> int:
         born.append(os.posix_spawn(hook["path"], hook["args"], {}))
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # to this thread, as of a process with one
         return born[0]
 
     with pytest.raises(ToldToEndError):
