@@ -325,7 +325,8 @@ class Backend(ABC):
     def facing(self, instance: Instance) -> int:
         """Of an instance's processes the one whose filter stands between it and the host's kernel.
 
-        By default the application, its newest; of an own kernel what runs that, its oldest. Raises LabError.
+        By default the application, its newest; where its kernel is its own the process that runs that kernel, its
+        oldest. Raises LabError.
         """
         ages = sorted(instance.cgroup.processes(), key=lambda pid: start_time(pid) or 0)
         if not ages:

@@ -142,7 +142,7 @@ class MemoryUsage(Record):
     usage_bytes: int
     anon_bytes: int
     file_bytes: int  # page cache, tmpfs and shared memory included
-    shared_bytes: int  # of those what no disk holds: tmpfs, shared memory, memfd_create(2)
+    shared_bytes: int  # the part of those that no disk holds: tmpfs, shared memory, memfd_create(2)
     kernel_bytes: int | None
     inactive_file_bytes: int
     peak_bytes: int | None

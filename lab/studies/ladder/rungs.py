@@ -186,7 +186,7 @@ USUAL = tuple(rung for rung in RUNGS if not rung.asked)
 def choose(words: Sequence[str]) -> tuple[Rung, ...]:
     """The rungs named, in the order named: a step may be left out or taken earlier. `USUAL` for no words.
 
-    chroot comes first, what has a kernel of its own last. Raises UsageError.
+    chroot comes first, rungs with a kernel of their own last. Raises UsageError.
     """
     known = {rung.name: rung for rung in RUNGS}
     for word in words:

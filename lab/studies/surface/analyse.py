@@ -87,8 +87,9 @@ class InForce:
 class Reach:
     """Every system call of one backend; none, and why, where that could not be found.
 
-    What has a kernel of its own has two of them: those to that kernel, and those of whoever runs it, a machine's
-    monitor or the kernel as a program, to the host's. These are not made; they are what its filter in force says.
+    An instance with a kernel of its own has two of them: its calls to that kernel, and to the host's the calls of
+    the process that runs it, a machine's monitor or the kernel as a program. These are not made; they are what its
+    filter in force says.
     """
 
     arm: Arm

@@ -219,7 +219,7 @@ class Exposure(Measurement):
         self.record(backend.name, WARM_UP, wanted.name, reached)
 
     def _filter(self, backend: Backend, instance: Instance) -> dict[str, Any]:
-        """The filter in force for the application, or for what runs its kernel."""
+        """The filter in force for the application, or for the process that runs its kernel."""
         try:
             found = in_force(backend.facing(instance))
         except LabError as error:
