@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -38,7 +40,8 @@ class Child(Execution):
         raise AssertionError("a check has no terminal")
 
     def close(self) -> None:
-        self._process.kill()
+        if self._process.returncode is None:  # nobody else can have its number yet
+            os.killpg(self._process.pid, signal.SIGKILL)  # with what a shell has started
         self._process.wait()
 
 
@@ -58,7 +61,9 @@ class Checked(LocalInstance):
         user: str = "",
     ) -> Execution:
         try:
-            return Child(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr))
+            return Child(
+                subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
+            )
         except FileNotFoundError:
             raise LaunchError(f"{argv[0]}: not found", exit_code=127) from None
 

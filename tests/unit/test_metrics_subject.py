@@ -112,7 +112,7 @@ def test_tcp_is_ready_when_the_port_accepts(port: int, tmp_path: Path) -> None:
 
 
 def test_a_line_of_the_log(tmp_path: Path) -> None:
-    command = ["sh", "-c", "echo starting; sleep 0.1; echo ready to serve >&2; sleep 600"]
+    command = ["sh", "-c", "echo starting; sleep 0.1; echo ready to serve >&2; exec sleep 600"]
     with LocalInstance(command, tmp_path) as instance:
         wait_ready(subject_of(instance, scenario(None, LogReadiness(pattern=r"ready\b.*serve"))))
         executed, responded = (instance.timeline.at(phase) for phase in (Phase.EXECUTED, Phase.RESPONDED))
