@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,9 @@ def test_a_scopes_own_group_is_systemds_to_remove(tree: Path) -> None:
     assert not (gone / "instances").exists()
 
 
-def test_an_end_is_waited_for_and_what_stays_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_is_waited_for_and_what_stays_is_named(
+    manager: Manager, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leaving = tree / "lab-00000003.scope"
     leaving.mkdir()
     monkeypatch.setattr(systemd, "GRACE_SECONDS", 60.0)
@@ -221,11 +224,38 @@ def test_an_end_is_waited_for_and_what_stays_is_named(tree: Path, monkeypatch: p
     monkeypatch.setattr(systemd, "GRACE_SECONDS", 0.01)
     monkeypatch.setattr(systemd, "END_SECONDS", 0.05)
     leaving.mkdir()
-    threading.Timer(0.4, leaving.rmdir).start()
+    threading.Timer(0.4, leaving.rmdir).start()  # systemd is behind, and stops what it is asked to when it gets to it
     Resource(kind=ResourceKind.SCOPE, name=leaving.name).remove()
+    assert manager.calls == [["StopUnit", "ss", leaving.name, "replace"]]
     monkeypatch.setattr(systemd, "BEHIND_SECONDS", 0.05)
-    with pytest.raises(LabError, match=SCOPE):
+    with pytest.raises(LabError, match=f"{SCOPE} is left; living processes in it: none"):
         Resource(kind=ResourceKind.SCOPE, name=SCOPE).remove()
+    (tree / SCOPE / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    with pytest.raises(LabError, match="none, though its cgroup"):
+        systemd.await_end(SCOPE)
+    (tree / SCOPE / "launcher" / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    manager.calls.clear()
+    with pytest.raises(LabError, match=f"{SCOPE} is left; living processes in it: {os.getpid()}"):
+        systemd.await_end(SCOPE)
+    assert manager.calls == [], "nothing that has processes is stopped"
+
+
+@pytest.mark.parametrize("complaint", ["Unit lab-00000003.scope not loaded.", "Access denied"])
+def test_of_a_scope_that_systemd_has_forgotten_the_groups_are_removed(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, complaint: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Completed:
+        raise CommandError("busctl failed with exit code 1", detail=f"Call failed: {complaint}")
+
+    monkeypatch.setattr(command, "run", refuse)
+    for name in ("END_SECONDS", "BEHIND_SECONDS"):
+        monkeypatch.setattr(systemd, name, 0.05)
+    forgotten = tree / "lab-00000003.scope"
+    forgotten.mkdir()
+    known = "not loaded" not in complaint
+    with pytest.raises(CommandError) if known else nullcontext():
+        systemd.await_end(forgotten.name)
+    assert forgotten.exists() == known
 
 
 def test_a_ledger_names_no_other_sessions_scope(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import time
 
-from lab.errors import LabError
+from lab.errors import CommandError, LabError
 from lab.host.cgroup import cgroupfs, mounted
 from lab.host.cgroup.delegation import LAUNCHER, ROOT_SLICE, here, scope_of
 from lab.host.cgroup.group import Group
@@ -103,13 +103,31 @@ def ends_within(path: str, timeout_seconds: float) -> bool:
 
 
 def await_end(path: str) -> None:
-    """Wait until a scope whose last process has ended, or is about to, is gone. Raises LabError when it stays."""
+    """Wait until a scope whose last process has ended, or is about to, is gone. Raises LabError when it stays.
+
+    systemd can miss that a group became empty (its issue 20198: while it reloads), and then keeps the scope until it
+    is stopped; and it can forget a scope whose group it could not remove (its issue 36781). So one in which nobody
+    lives is stopped, and of one that systemd does not know the groups are removed here.
+    """
     if ends_within(path, END_SECONDS):
         return
-    living = ", ".join(map(str, sorted(Group(path).processes())))
-    if living or not ends_within(path, BEHIND_SECONDS):
-        name = os.path.basename(path)
-        raise LabError(f"{name} is left; living processes in it: {living or 'none'}", hint=f"systemctl stop {name}")
+    name, living = os.path.basename(path), Group(path).processes()
+    if not living:
+        try:
+            _call("StopUnit", "ss", name, "replace")
+        except CommandError as error:
+            if "not loaded" not in f"{error} {error.detail}":
+                raise
+            with suppress(OSError):  # it is said below
+                cgroupfs.remove_tree(f"{mounted.host().unified}/{path}", time.monotonic() + END_SECONDS)
+        if ends_within(path, BEHIND_SECONDS):
+            return
+        living = Group(path).processes()
+    shown = ", ".join(map(str, sorted(living))) or "none"
+    with suppress(OSError):
+        if not living and "populated 1" in cgroupfs.read(f"{mounted.host().unified}/{path}/cgroup.events"):
+            shown += ", though its cgroup.events says populated"
+    raise LabError(f"{name} is left; living processes in it: {shown}", hint=f"systemctl stop {name}")
 
 
 def keep_off_the_bus() -> None:
