@@ -280,7 +280,8 @@ int disturb(int count, char **arguments) {
     wish.tally = mmap(NULL, sizeof *wish.tally, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (wish.tally == MAP_FAILED)
         fail("disturb: mmap: %s", strerror(errno));
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* Its children end with it, but it does not end with its parent: that may be the runtime of an Engine, which leaves
+     * as soon as this is executed. It ends by its own time, or with all of its group. */
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(kinds[i].name, arguments[1]) == 0) {
             wish.end = monotonic_seconds() + (double)seconds;

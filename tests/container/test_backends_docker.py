@@ -6,12 +6,10 @@ One Engine serves the tests of this module: it takes a second or two to start. W
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import contract
-import preloaded
 import pytest
 from host_state import assert_unchanged, snapshot, wait_until
 from killed import check_a_killed_lab_leaves_nothing, names_in
@@ -269,12 +267,3 @@ def test_leaving_the_site_stops_what_was_forgotten(image: Image, tmp_path: Path)
         forgetful.backend(DOCKER).prepare(image)
         launch(forgetful, image, "sleep 600", tmp_path)
     assert_unchanged(before)
-
-
-@pytest.mark.nightly
-def test_what_an_engine_would_disturb_is_refused_in_a_line(site: Site, image: Image, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(f"FROM {image.name}\n")
-    words = [sys.executable, "-m", "lab.cli.main", "noisy", str(tmp_path), "--on", "docker", "--out", str(tmp_path)]
-    done = preloaded.run(words, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 2
-    assert "would be bounded" in done.stderr

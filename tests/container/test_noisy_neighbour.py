@@ -123,6 +123,35 @@ def test_a_folder_of_one_s_own_is_looked_at_before_it_is_disturbed(done: Done) -
     assert "port 8000 found by looking" in done[3]
 
 
+@pytest.mark.parametrize("backend", ["podman", pytest.param("docker", marks=pytest.mark.nightly)])
+def test_beside_an_engine_whose_programs_are_bounded_too(tmp_path: Path, backend: str) -> None:
+    """They run already when the bound is made, since a copy was looked at; it holds for all of them."""
+    before = snapshot()
+    folder, out = make(tmp_path, "everywhere"), tmp_path / "out"
+    with (folder / "Dockerfile").open("a") as file:
+        file.write("STOPSIGNAL SIGKILL\n")  # as PID 1 it would let SIGTERM be, and four stops take ten seconds each
+    words = [*LAB, "noisy", str(folder), "--on", backend, "--out", str(out), "--kind", "memory", *QUICK]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        bounds: set[float] = set()
+        deadline = time.monotonic() + 400
+        while running.poll() is None and time.monotonic() < deadline:
+            bounds |= bounds_around_keepers()
+            time.sleep(0.2)
+        running.kill()
+        said = running.stderr.read() if running.stderr else ""
+    assert running.returncode == 0, said
+    loaded = load(only_run(out))
+    assert loaded.run.settings["engines"] == [backend]
+    assert float(loaded.run.settings["bound"]["memory_bytes"]) in bounds
+    found = disturbances(loaded)
+    assert {(each.limits, each.survived, each.times) for each in found} == {
+        ("without limits", 1, 1), ("with limits", 1, 1)
+    }  # fmt: skip
+    (held,) = [each for each in found if each.limits == "with limits"]
+    assert "its memory limit (killed)" in held.met
+    assert_unchanged(before)
+
+
 def test_a_scenario_without_load_has_no_victim(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text('FROM scratch\nCMD ["/absent"]\n')
     (tmp_path / "scenario.toml").write_text('title = "idle"\n[readiness]\nstarted = true\n')

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,14 @@ def test_the_report_says_all_of_it(loaded: Loaded) -> None:
             assert words in text, words
 
 
+def test_an_engines_programs_are_said_to_be_within_the_bound(loaded: Loaded) -> None:
+    assert "own programs" not in report.describe(loaded, []).lead
+    with RunFolder.open(loaded.path) as folder:
+        folder.update(settings={**folder.run.settings, "engines": ["docker", "podman"]})
+        folder.finish("done")
+    assert "the own programs of docker and podman within it" in report.describe(load(loaded.path), []).lead
+
+
 def test_the_bound_leaves_something_to_the_host() -> None:
     limits = fill(Limits())
     bound = Bound.of_this_host(limits)
@@ -252,6 +261,14 @@ def test_the_helper_disturbs_for_as_long_as_it_is_told() -> None:
         assert told["kind"] == kind
         assert told["done"] > 0, kind
     assert time.monotonic() - began > 2.9
+
+
+def test_the_helper_goes_on_when_who_started_it_has_left() -> None:
+    """As the runtime of an Engine does, once the command is executed."""
+    words = [str(build.program()), "disturb", "memory", "1", str(8 * MIB)]
+    leaves = "import os, subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(0.3); os._exit(0)"
+    done = subprocess.run([sys.executable, "-c", leaves, *words], capture_output=True, check=True, timeout=250)
+    assert json.loads(done.stdout)["done"] > 0
 
 
 @pytest.mark.parametrize(

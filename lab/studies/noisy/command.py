@@ -81,11 +81,6 @@ def noisy(
         from lab.studies.noisy.measure import Bound, Noisy, Wishes, fill
 
         chosen, seed = choose_backends(on), drawn(seed)
-        if engines := [name for name in chosen if (stack := site.backend(name).stack) and stack.is_engine]:
-            raise UsageError(
-                f"{engines[0]} can't be asked here: its own programs would be bounded together with the neighbours",
-                hint="--on container,runc",
-            )
         scenario = asked(load(target), port, ready)
         setup = set_up(site, scenario, limit(scenario.limits, memory, cpus), [], 0.0, backends=chosen, loaded=True)
         if setup.scenario.load is None:
@@ -94,13 +89,15 @@ def noisy(
         Bound.of_this_host(fill(setup.limits))  # refused before a folder is made
         wishes = Wishes(kinds=wanted, seconds=seconds, blocks=blocks, seed=seed, confined=confined)
         told = {"kind": STUDY.kind, "seconds": seconds}
+        engines = [name for name in chosen if (stack := site.backend(name).stack) and stack.is_engine]
         with measuring(out, describe(site, setup, plan, ("lab", *sys.argv[1:]), **told)) as (folder, watch):
-            measured = Noisy(site, setup, wishes, folder, watch)
+            measured = Noisy(site, setup, wishes, folder, watch, engines)
             folder.update(
                 settings={
                     **folder.run.settings,
                     "bound": asdict(measured.bound.limits),
                     "limits": asdict(measured.limits),
+                    "engines": engines,
                 }
             )
             measured.run(chosen)

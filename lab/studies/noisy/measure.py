@@ -184,7 +184,10 @@ class _Pair:
 class Noisy(Measurement):
     """One measurement of victims and their neighbours."""
 
-    def __init__(self, site: Site, setup: Setup, wishes: Wishes, folder: RunFolder, watch: Watch) -> None:
+    def __init__(
+        self, site: Site, setup: Setup, wishes: Wishes, folder: RunFolder, watch: Watch, engines: Sequence[str] = ()
+    ) -> None:
+        """``engines`` are the backends whose programs live beside their instances: within the bound, too."""
         load = setup.scenario.load
         if load is None or setup.scenario.port is None:
             raise LabError(f"{setup.scenario.name} has no load", hint="a [load] table in its scenario.toml")
@@ -194,6 +197,7 @@ class Noisy(Measurement):
         self.load: Load = load
         self.limits = fill(setup.limits)
         self.bound = Bound.of_this_host(self.limits)
+        self.engines = tuple(engines)
         self._done = 0
         self._random = random.Random(wishes.seed)
 
@@ -218,13 +222,20 @@ class Noisy(Measurement):
 
     @contextmanager
     def _bounded(self) -> Iterator[ControlGroup]:
-        """The cgroup around all instances of the session, limited. It stays while one below it does."""
-        left = ControlGroup.open(group_of(self.site.session.id))
-        if left.exists():  # by the copy that was looked at beforehand, and empty now
-            left.remove()
-        around = limited(group_of(self.site.session.id), _around_others(self.bound.limits))
+        """The cgroup around all instances of the session, limited. It stays while one below it does. The programs of
+        an Engine live in it, too, as long as the session does.
+        """
+        wanted = _around_others(self.bound.limits)
+        around = ControlGroup.open(group_of(self.site.session.id))
         with ExitStack() as stack:
-            stack.callback(around.remove)
+            if self.engines and around.exists():
+                resources.update(around.group, wanted)
+            else:
+                if around.exists():  # by the copy that was looked at beforehand, and empty now
+                    around.remove()
+                around = limited(group_of(self.site.session.id), wanted)
+            if not self.engines:
+                stack.callback(around.remove)
             keeper = limited(group_of(self.site.session.id, "keeper"), Limits())
             stack.callback(keeper.remove, keep_parents=True)
             yield around

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +67,8 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
         title=f"Noisy neighbours of {run.title or run.scenario}",
         lead=f"A victim under load, an aggressor beside it on the same backend: {run.started[:16].replace('T', ' ')} "
         f"UTC. Around both, with limits and without, a bound of lab's: {memory}, {bound.get('cpus', 0):g} CPUs, "
-        f"{bound.get('pids', 0)} processes. Slowdown: requests per second in quiet over those beside the neighbour, "
-        "with its interval of 95 %.",
+        f"{bound.get('pids', 0)} processes{_engines(run.settings)}. Slowdown: requests per second in quiet over "
+        "those beside the neighbour, with its interval of 95 %.",
         opening=Opening(
             warnings=warnings_of(loaded, by_blocks=True),
             verdict=tuple(_verdict(loaded, found)),
@@ -96,6 +96,12 @@ def describe(loaded: Loaded, found: Sequence[Disturbance]) -> Article:
             ),
         ),
     )
+
+
+def _engines(settings: Mapping[str, Any]) -> str:
+    """Who lives within the bound beside victim and aggressor."""
+    names = list(settings.get("engines", ()))
+    return f", with the own programs of {' and '.join(names)} within it" if names else ""
 
 
 def _verdict(loaded: Loaded, found: Sequence[Disturbance]) -> Iterator[str]:
