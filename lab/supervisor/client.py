@@ -8,7 +8,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from lab.errors import LabError, LaunchError
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.02
 ENDING_SECONDS = 30.0
 ADOPTION_SECONDS = 5.0
+LEAVING_SECONDS = 10.0
 
 
 def new_id() -> str:
@@ -63,10 +65,7 @@ def start_again(record: InstanceRecord) -> InstanceRecord:
         started=0.0, ended=0.0, address="", published=(), accelerator="", stamps={}, exit_code=None, error="",
         health="", again=True,
     )  # fmt: skip
-    with records.supervising(record.name):
-        now = records.read(record.name)  # another command may have begun it since the look
-        if now is None or now.id != record.id or now.condition is not Condition.EXITED:
-            raise LabError(f"instance {record.name} is being started, or was removed", hint="lab ps -a")
+    with _alone_with(record):
         (records.folder(record.name) / records.EXIT).unlink(missing_ok=True)
         records.write(anew)
     try:
@@ -75,6 +74,30 @@ def start_again(record: InstanceRecord) -> InstanceRecord:
         records.write(record)
         raise
     return records.read(record.name) or replace(anew, state=State.EXITED)
+
+
+@contextmanager
+def _alone_with(record: InstanceRecord) -> Iterator[None]:
+    """Hold the lock of one that has ended. Its supervisor, which has just said so, may take a moment to leave. Raises
+    LabError where another command has begun it since the look, or removed it.
+    """
+    deadline = time.monotonic() + LEAVING_SECONDS
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(records.supervising(record.name))
+                supervised = None
+            except records.Supervised as error:
+                supervised = error
+            now = records.read(record.name)
+            if now is None or now.id != record.id or now.condition is not Condition.EXITED:
+                raise LabError(f"instance {record.name} is being started, or was removed", hint="lab ps -a")
+            if supervised is None:
+                break
+            if time.monotonic() > deadline:
+                raise supervised
+            time.sleep(0.005)
+        yield
 
 
 def _forget(record: InstanceRecord) -> None:

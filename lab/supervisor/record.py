@@ -296,9 +296,13 @@ def remove(record: InstanceRecord) -> None:
         shutil.rmtree(gone)
 
 
+class Supervised(LabError):
+    """Another process supervises the instance, or does so still."""
+
+
 @contextmanager
 def supervising(name: str) -> Iterator[None]:
-    """Hold the instance's lock. Raises LabError when another process supervises it."""
+    """Hold the instance's lock. Raises Supervised while another process has it, LabError without an instance."""
     try:
         descriptor = os.open(folder(name) / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as error:
@@ -307,7 +311,7 @@ def supervising(name: str) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise LabError(f"instance {name} has a supervisor already") from error
+        raise Supervised(f"instance {name} has a supervisor already") from error
     try:
         yield
     finally:

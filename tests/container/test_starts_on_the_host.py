@@ -25,7 +25,7 @@ def starts(scenario: Path, out: Path, *words: str) -> subprocess.CompletedProces
 
 def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> None:
     before = snapshot()
-    done = starts(scenario, tmp_path, "-n", "6", "--at-once", "3", "--every", "0.02s", "--stock", "2", "--fork", "2")
+    done = starts(scenario, tmp_path, "-n", "6", "--at-once", "3", "--every", "0.001s", "--stock", "2", "--fork", "2")
     assert done.returncode == 0, done.stderr
     assert_unchanged(before)
     frame = load(only_run(tmp_path)).frame
@@ -46,7 +46,7 @@ def test_one_by_one_at_once_and_staggered(scenario: Path, tmp_path: Path) -> Non
         ready = [detail["stood_ready"] for detail in handed["detail"]]
         assert ready.count(True) >= 2, "those of the stock"
         assert ready.count(False) >= 1, (
-            "six requests in an eighth of a second, and no start takes less than some tens"
+            "six requests in as many thousandths of a second, and no start takes less than some tens"
         )
         median = own.groupby("quantity")["value"].median()
         assert median["starts.answer"] < median["starts.start"], "which is what a copy in stock saves"

@@ -19,8 +19,8 @@ from lab.errors import LabError, UsageError
 from lab.images.image import Image, Origin
 from lab.images.layers import Layer
 from lab.model import Healthcheck, ImageConfig, Limits, Process, PublishedPort
+from lab.supervisor import client, source
 from lab.supervisor import record as records
-from lab.supervisor import source
 from lab.supervisor.names import random_name
 from lab.supervisor.record import NAME, Condition, InstanceRecord, Pid, State
 
@@ -176,6 +176,43 @@ def test_one_supervises_and_its_death_lets_another() -> None:
         holder.wait()
         with records.supervising("web"):
             pass
+
+
+HOLDS = "import sys, time; from lab.supervisor.record import supervising\n"
+HOLDS += "with supervising('web'): print('held', flush=True); time.sleep(float(sys.argv[1]))"
+
+
+def test_a_start_waits_for_the_supervisor_that_is_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lab stop` has returned when the end was told, and the one that told it is there for some milliseconds more."""
+    ended = made(state=State.EXITED)
+    records.reserve(ended)
+    records.write(ended)
+    begun: list[str] = []
+    monkeypatch.setattr(client, "_supervisor", lambda verb, name: begun.append(f"{verb} {name}"))
+    with subprocess.Popen([sys.executable, "-c", HOLDS, "0.5"], stdout=-1) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        client.start_again(ended)
+    assert begun == ["launch web"]
+
+
+def test_a_start_does_not_wait_for_one_that_stays_or_that_another_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LEAVING_SECONDS", 0.1)
+    ended = made(state=State.EXITED)
+    records.reserve(ended)
+    records.write(ended)
+    with subprocess.Popen([sys.executable, "-c", HOLDS, "600"], stdout=-1) as holder:
+        try:
+            assert holder.stdout
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(LabError, match="has a supervisor already"):
+                client.start_again(ended)
+            records.write(replace(ended, state=State.CREATED, supervisor=Pid.of(os.getpid()), again=True))
+            monkeypatch.setattr(client, "LEAVING_SECONDS", 600.0)
+            with pytest.raises(LabError, match="being started"):
+                client.start_again(ended)
+        finally:
+            holder.kill()
 
 
 def test_removing_frees_the_name() -> None:
