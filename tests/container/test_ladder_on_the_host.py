@@ -77,7 +77,7 @@ def test_a_kernel_in_user_space_is_a_rung_where_it_is_named(
     frame = loaded.frame
     shared = frame[(frame["arm"] == "gvisor") & (frame["quantity"] == "memory.cgroup.shmem")]["value"]
     assert costs(loaded)["gvisor", MEMORY].median > shared.median() > 1 << 20
-    assert "Only a kernel of its own (“gVisor”) stops 2 more" in (loaded.path / "report.md").read_text()
+    assert "A kernel of its own (“gVisor”) stops 2 more, which the rungs" in (loaded.path / "report.md").read_text()
 
 
 def test_an_unknown_rung_is_a_usage_error(scenario: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lab.runtime import bundle
 from lab.runtime.bundle import container_config, process_config
 from lab.runtime.config import validate
 from lab.runtime.config.model import to_json
+from lab.studies.ladder import report
 from lab.studies.ladder.analyse import MEMORY, START, below, costs, rows, stops
 from lab.studies.ladder.report import REPORT, Climb, markdown, opening, terminal
 from lab.studies.ladder.rungs import RUNGS, USUAL, choose, configuration
@@ -52,6 +53,7 @@ def test_the_first_rung_is_the_control() -> None:
 
 def test_without_a_user_namespace_the_ladder_leads_to_what_lab_run_runs() -> None:
     """No mechanism of the default is forgotten, and none is there that it has not."""
+    assert {rung.name for rung in RUNGS[1:] if not rung.own_kernel} - {"user", "landlock"} == report.CONTAINERS
     steps = [rung for rung in RUNGS if not rung.own_kernel and rung.name != "user"]
     climbed = to_json(configuration(steps, request(), bundle.HOST))
     wanted = to_json(container_config(request().process, request().limits, hostname="page"))
@@ -184,6 +186,17 @@ def test_the_report_says_what_stops_what(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "+ pid namespace" in said
     assert max(map(len, said.splitlines())) <= 100
+
+
+def test_what_every_container_lets_through_is_said_only_where_one_was_climbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    climb = Climb(load(ladder_run(tmp_path).path))
+    (said,) = [each for each in climb.story if "kernel of its own" in each]
+    assert said.endswith("more, which the rungs before it let through.")
+    monkeypatch.setattr(report, "CONTAINERS", {step.label for step in climb.steps if not step.machine})
+    (said,) = [each for each in climb.story if "kernel of its own" in each]
+    assert "which every container lets through" in said
 
 
 def test_the_first_picture_counts_what_the_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

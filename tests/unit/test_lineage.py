@@ -65,6 +65,20 @@ def test_a_kernel_that_is_a_program_begins_with_its_own_execution() -> None:
     assert find_becoming(steps, {LAB}, {5, 6}, "python3") == steps[3]
 
 
+def test_a_shell_that_becomes_what_encloses_the_instance_is_not_the_application() -> None:
+    """As nspawn is begun: of an image whose CMD is a line, the application is a shell, too."""
+    steps: list[Step] = [
+        Born(time=1, parent=LAB, child=2, is_thread=False),
+        Executed(time=2, pid=2, former=2, program="/bin/sh"),
+        Executed(time=3, pid=2, former=2, program="/usr/bin/systemd-nspawn"),
+        Born(time=4, parent=2, child=5, is_thread=False),
+        Executed(time=6, pid=5, former=5, program="/bin/sh"),
+        Executed(time=7, pid=5, former=5, program="/usr/bin/python3"),
+    ]
+    assert find_becoming(steps, {LAB}, {2, 5}, "/bin/sh") == steps[4]
+    assert find_becoming(steps, {LAB}, {2, 5}, "python3") == steps[5]
+
+
 def test_who_is_no_forebear_is_not_mistaken_for_the_instance() -> None:
     """lab's own tools may be called like the application."""
     tool: Step = Executed(time=105, pid=TOOL, former=TOOL, program="/usr/bin/python3")

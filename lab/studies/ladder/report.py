@@ -60,6 +60,12 @@ class Step:
     failure: str
 
 
+CONTAINERS = frozenset(
+    ("mounts", "pid", "net", "ipc-uts", "cgroup", "limits", "capabilities", "seccomp", "masks", "no-new-privs")
+)
+"""The rungs that every container has climbed, with Docker's defaults."""
+
+
 class Climb:
     """A loaded ladder and all that is said of it, computed once."""
 
@@ -132,10 +138,14 @@ class Climb:
         never = [row for row in self.rows if row.stopped_by == ""]
         kernel = [step for step in self.steps if step.machine and step.stopped]
         if kernel:
-            said.append(
-                f"Only a kernel of its own (“{kernel[0].title}”) stops {len(kernel[0].stopped)} more, which every "
-                "container lets through: they are about the kernel that all share."
-            )
+            whose = f"a kernel of its own (“{kernel[0].title}”) stops {len(kernel[0].stopped)} more"
+            below = {step.label for step in self.steps[: kernel[0].number - 1]}
+            if below >= CONTAINERS:
+                said.append(
+                    f"Only {whose}, which every container lets through: they are about the kernel that all share."
+                )
+            else:
+                said.append(f"{whose[0].upper()}{whose[1:]}, which the rungs before it let through.")
         if never:
             said.append(f"{len(never)} reach the host on the last rung, too.")
         return said
@@ -156,8 +166,8 @@ def describe(climb: Climb) -> Article:
     return Article(
         run=run,
         title=f"The ladder of {run.title or run.scenario}",
-        lead="A container is not one thing. Here its mechanisms are added one at a time, from chroot to a machine of "
-        "its own: what each step stops, and what it costs.",
+        lead="A container is not one thing. Here its mechanisms are added one at a time, from chroot on: what each "
+        "step stops, and what it costs.",
         opening=opening(climb),
         picture=picture.GLANCE,
         large="ladder",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 CLONE_THREAD = 0x00010000
+ENCLOSING = ("systemd-nspawn",)
+"""Programs that a shell of lab's becomes, and that stay in the instance's group while the application runs below."""
 
 
 class Side(StrEnum):
@@ -84,8 +86,9 @@ def find_becoming(
     """The execution at which what was forked by ``roots`` became the instance, whose processes are ``members`` now.
 
     Of the executions by these and their forebears it is the first one of a program called as ``program`` (the
-    application's argv[0]); if there is none, as for a machine whose application runs inside, the last one by the
-    process that is or runs its ``kernel``, or else by the oldest member. None when nothing was executed.
+    application's argv[0]), a shell that becomes one of `ENCLOSING` apart; if there is none, as for a machine whose
+    application runs inside, the last one by the process that is or runs its ``kernel``, or else by the oldest member.
+    None when nothing was executed.
     """
     leader, parent = {root: root for root in roots}, dict[int, int]()
     for step in sorted(steps, key=lambda each: each.time):
@@ -102,7 +105,12 @@ def find_becoming(
     executions = sorted(
         (step for step in steps if isinstance(step, Executed) and step.pid in line), key=lambda each: each.time
     )
-    named = [step for step in executions if _base(step.program) == _base(program)]
+    enclosing = {step.pid: step.time for step in executions if _base(step.program) in ENCLOSING}
+    named = [
+        step
+        for step in executions
+        if _base(step.program) == _base(program) and step.time >= enclosing.get(step.pid, step.time)
+    ]
     last = [step for step in executions if step.pid == oldest]
     return named[0] if named else last[-1] if last else None
 

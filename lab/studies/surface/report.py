@@ -207,7 +207,8 @@ def opening(found: Exposed) -> Opening:
             rows=tuple(rows),
         ),
         note="What gets through reaches the code of the kernel that serves the instance: the host's, or its own. "
-        "Made: system calls that the instance's processes, or the monitor of a machine, made of the host. No score.",
+        "Made: system calls that the instance's processes, the monitor of a machine, or a kernel that is a program, "
+        "made of the host. No score.",
     )
 
 

@@ -9,7 +9,7 @@ from lab.studies.surface.analyse import INSTANCE, KERNEL, LAB, SETUP
 SIDES = {
     LAB: "its process and launcher, which ask for a start, and watch until it is ready",
     SETUP: "processes that lab makes, until one becomes the instance with its execve",
-    INSTANCE: "the application, or the monitor of its machine, from that execve on",
+    INSTANCE: "the application, the monitor of its machine, or its kernel that is a program, from that execve on",
     KERNEL: "the kernel's own threads, and interrupts, beyond what an idle host does",
 }
 SIDE_NAMES = {
