@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from lab.analysis.readiness import until_of
 from lab.errors import LabError, ResultsError
 from lab.results.columns import COLUMNS
-from lab.results.record import Status
+from lab.results.record import SCHEMA, Status
 from lab.results.store import PARQUET, PROGRESS, RUN, SAMPLES, RunFolder
 
 if TYPE_CHECKING:
@@ -203,9 +203,10 @@ def _read(path: str, columns: list[str], encoded: list[str]) -> pa.Table:
     try:
         size = _size_if_current(path)
         if size is None:
-            plain = _from_lines(Path(path)).select(columns)
-            return plain.cast(pa.schema([_field(name, encoded) for name in columns]))
+            return _of_lines(path, columns, encoded)
         file = pq.ParquetFile(_source(f"{path}/{PARQUET}", size), read_dictionary=encoded)
+        if not is_of_this_schema(file.metadata.metadata):
+            return _of_lines(path, columns, encoded)
         table = file.read(columns=columns, use_threads=False)
         return table.select(columns).replace_schema_metadata()
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -213,6 +214,16 @@ def _read(path: str, columns: list[str], encoded: list[str]) -> pa.Table:
         raise ResultsError(
             f"{path}/{PARQUET} can't be read: {what}", hint=f"lab report {path} --format parquet writes it again"
         ) from error
+
+
+def _of_lines(path: str, columns: list[str], encoded: list[str]) -> pa.Table:
+    plain = _from_lines(Path(path)).select(columns)
+    return plain.cast(pa.schema([_field(name, encoded) for name in columns]))
+
+
+def is_of_this_schema(metadata: Mapping[bytes, bytes] | None) -> bool:
+    """Whether a Parquet file's values mean what they do today, by its metadata: see `lab.results.upgrade`."""
+    return (metadata or {}).get(b"lab.schema") == str(SCHEMA).encode()
 
 
 def _source(file: str, size: int) -> pa.NativeFile:

@@ -15,7 +15,7 @@ from typing import Any
 from lab.host.survey.virtualisation import Ground
 from lab.model import Accelerator
 
-SCHEMA = 2
+SCHEMA = 3
 PRECISE_BLOCKS = 6
 """Before so many blocks no interval is trusted to be as narrow as it looks."""
 

@@ -26,6 +26,7 @@ from lab.errors import LabError, ResultsError
 from lab.host.closing import Closing
 from lab.results.codec import decode_run, decode_sample, encode_run, encode_sample
 from lab.results.record import Run, Sample
+from lab.results.upgrade import upgraded_sample
 
 RUN, SAMPLES, PROGRESS, PARQUET, LOGS = "run.json", "samples.jsonl", "progress.jsonl", "samples.parquet", "logs"
 SAMPLE = "sample"
@@ -139,7 +140,7 @@ class RunFolder(Closing):
                     hint="restore the file, or delete that line if you know why it is broken",
                 ) from error
             if abandoned or number > until.get((sample.block, sample.arm), 0):
-                yield sample
+                yield upgraded_sample(sample, self.run.schema)
 
     def update(self, **changes: Any) -> Run:
         """Replace fields of the provenance (``parity=…``, ``noop=…``), on the disk too, in one step."""

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -244,7 +245,9 @@ def test_at_idle(ready: Subject) -> None:
     assert seen["cpu.idle"].value == ready.idle_window().cpu_seconds / ready.idle_window().wall_seconds
     assert seen["cpu.compute"].status is Status.OK
     assert (seen["cpu.compute"].value or 0) > 0
-    assert seen["cpu.compute"].detail["way_seconds"] > 0
+    way = seen["cpu.compute"].detail["way_seconds"]
+    assert way > 0
+    assert seen["cpu.compute"].value == pytest.approx(seen["cpu.compute"].detail["asked_seconds"] - way)
     assert seen["memory.pss"].value > 1 << 20  # type: ignore[operator]
     assert seen["memory.cgroup.usage"].value == 30
     assert seen["memory.working_set"].value == 23
@@ -264,6 +267,21 @@ def test_a_wrong_checksum_is_a_failed_sample(ready: Subject, monkeypatch: pytest
     monkeypatch.setattr("lab.metrics.cpu.COMPUTE_CHECKSUM", "another")
     computed = observe(ready, "idle", (Cpu,))["cpu.compute"]
     assert computed.status is Status.FAILED
+
+
+def test_a_long_way_in_is_no_computing(ready: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of an Engine is, whose exec takes as long as the computation."""
+    quick = observe(ready, "idle", (Cpu,))["cpu.compute"]
+    execute = ready.instance.execute
+
+    def slow(*arguments: Any, **options: Any) -> Completed:
+        time.sleep(1.0)
+        return execute(*arguments, **options)
+
+    monkeypatch.setattr(ready.instance, "execute", slow)
+    seen = observe(ready, "idle", (Cpu,))["cpu.compute"]
+    assert seen.detail["way_seconds"] > 1.0
+    assert (seen.value or 0) < (quick.value or 0) + 0.9
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from synthetic import write_run
 import lab
 from lab.analysis.findings import Kind
 from lab.analysis.loaded import Loaded
-from lab.analysis.many import trend
+from lab.analysis.many import load_many, trend
 from lab.analysis.questions.difference import difference
+from lab.analysis.questions.query import query
 from lab.errors import ResultsError
 from lab.results.merge import merge
 from lab.results.record import SCHEMA
@@ -66,6 +68,19 @@ def test_it_is_compared_with_a_new_one_and_drawn_beside_it(old: Path, loaded: Lo
     assert {"boot.total", "memory.pss"} <= set(found.table["quantity"])
     table = trend([old, new.path], "boot.total")
     assert set(table["run"]) == {"sample", new.path.name}
+
+
+def test_a_computation_with_the_way_in_is_another_quantity_whoever_reads_it(old: Path, loaded: Loaded) -> None:
+    """The frame, the columns of many runs, a query."""
+    written = [json.loads(line) for line in (old / "samples.jsonl").read_text().splitlines()]
+    expected = sorted(row["value"] for row in written if row["quantity"] == "cpu.compute")
+    assert len(expected) > 3
+    frame, many = loaded.frame, load_many([old])
+    for name, values in (("cpu.compute", []), ("cpu.compute.asked", expected)):
+        assert sorted(frame[frame["quantity"] == name]["value"]) == values
+        assert sorted(many[many["quantity"] == name]["value"]) == values
+        asked = query([old], f"select value from samples where quantity = '{name}'")
+        assert sorted(value for (value,) in asked.rows) == values
 
 
 def test_it_is_not_merged_with_a_new_one(old: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
-from lab.analysis.many import READERS, has_current_columns
+from lab.analysis.many import READERS, has_current_columns, is_of_this_schema
 from lab.errors import LabError, ResultsError, UsageError
 from lab.results.columns import COLUMNS
 from lab.results.store import PARQUET, RUN, RunFolder
@@ -127,7 +127,9 @@ def _look(path: Path) -> tuple[dict[str, Any], bool] | LabError:
         return document, False
     try:
         there = pq.read_schema(path / PARQUET)
-        return document, all(there.field(name).type == COLUMNS.field(name).type for name in COLUMNS.names)
+        return document, is_of_this_schema(there.metadata) and all(
+            there.field(name).type == COLUMNS.field(name).type for name in COLUMNS.names
+        )
     except (OSError, KeyError, pa.ArrowException):  # an older lab's, or broken: the lines are what was measured
         return document, False
 
