@@ -7,7 +7,7 @@ a container starts and ends `lab.backends.systemd.container`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from lab.backends.support.host import HostBackend
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 CAPABILITIES, FILTER, PRIVILEGES = "capabilities", "filter", "no-new-privileges"
 OWN, DOCKERS, ON, OFF = "own", "docker", "on", "off"
-HIDDEN = ("/run", "/proc", "/sys", "/dev")
+HIDDEN = (("proc",), ("sys",), ("dev",))
+"""What nspawn mounts anew, with all that is below, besides /run, of which what is in it is shown."""
 
 
 class Nspawn(Fetched, HostBackend):
@@ -97,10 +98,11 @@ class Nspawn(Fetched, HostBackend):
     @classmethod
     def check_volumes(cls, volumes: Sequence[Volume]) -> None:
         for volume in volumes:
-            if volume.target.rstrip("/") in HIDDEN:
+            parts = PurePosixPath(volume.target).parts[1:]
+            if parts[:1] in HIDDEN or parts == ("run",):
                 raise UsageError(
-                    f"nspawn mounts a {volume.target} of its own: nothing can be mounted there",
-                    hint=f"-v {volume.source}:{volume.target}/NAME, a folder in it",
+                    f"nspawn mounts a /{parts[0]} of its own: nothing can be mounted at {volume.target}",
+                    hint="-v SOURCE:/run/NAME, a folder in it" if parts == ("run",) else "another place for it",
                 )
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:

@@ -9,11 +9,13 @@ from bare import bare_host, program
 
 from lab.backends.nspawn import Nspawn
 from lab.backends.systemd import options
+from lab.backends.systemd.container import shown_in_run
 from lab.backends.systemd.learned import joined
-from lab.errors import BackendUnavailable, LabError, UsageError
+from lab.errors import BackendUnavailable, LabError, LaunchError, UsageError
 from lab.images.debian import apt
+from lab.images.tree import Tree
 from lab.model import Process, Volume
-from lab.runtime.bundle import container_config
+from lab.runtime.bundle import bind, container_config
 from lab.runtime.config.model import Config, Seccomp, SeccompRule
 from lab.runtime.seccomp import compiler
 from lab.runtime.seccomp.bpf import evaluate
@@ -55,8 +57,46 @@ def test_what_is_fetched_is_of_the_hosts_release() -> None:
 
 def test_nothing_is_mounted_where_it_mounts_its_own() -> None:
     Nspawn.check_volumes([Volume(source="/data", target="/run/data")])
-    with pytest.raises(UsageError, match="/run"):
-        Nspawn.check_volumes([Volume(source="/data", target="/run/")])
+    for target, named in (("/run/", "/run"), ("/dev/a", "/dev"), ("/sys", "/sys")):
+        with pytest.raises(UsageError, match=named):
+            Nspawn.check_volumes([Volume(source="/data", target=target)])
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Tree:
+    """An image with folders, a file and links in /run, and links to what nspawn mounts anew."""
+    (tmp_path / "run/fine").mkdir(parents=True)
+    (tmp_path / "run/file").touch()
+    (tmp_path / "var").mkdir()
+    for link, target in {"run/app": "/", "run/conf": "/etc", "var/run": "../run", "devices": "/dev"}.items():
+        (tmp_path / link).symlink_to(target)
+    return Tree([tmp_path])
+
+
+def test_no_link_of_an_image_chooses_what_of_the_host_is_shown(held: Tree) -> None:
+    """nspawn takes each by its path on the host, where /run/app is the host's root."""
+    assert shown_in_run(held, []) == ["file", "fine"]
+    assert shown_in_run(held, [bind(Path("/data"), "/run/fine/data"), bind(Path("/data"), "/srv")]) == [
+        "file",
+        "fine",
+    ]
+
+
+def test_a_volume_is_shown_where_it_comes_to_lie(held: Tree) -> None:
+    mounts = [bind(Path("/data"), "/var/run/one"), bind(Path("/data"), "/run/two/three")]
+    assert shown_in_run(held, mounts) == ["file", "fine", "one", "two"]
+
+
+@pytest.mark.parametrize("target", ["/run/app/data", "/var/run/conf/a", "/var/run", "/devices/x", "/var/../run"])
+def test_a_volume_that_would_be_hidden_is_refused(held: Tree, target: str) -> None:
+    with pytest.raises(LaunchError, match="hide"):
+        shown_in_run(held, [bind(Path("/data"), target)])
+
+
+def test_an_image_whose_run_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to("/etc")
+    with pytest.raises(LaunchError, match="link"):
+        shown_in_run(Tree([tmp_path]), [])
 
 
 def configuration(*, uid: int = 0) -> Config:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from lab.backends.systemd.options import (
     options,
 )
 from lab.backends.systemd.origin import environment
-from lab.errors import LabError
+from lab.errors import LabError, LaunchError
 from lab.host.cgroup.hierarchy import host_hierarchies
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
@@ -60,6 +61,7 @@ from lab.runtime.rootfs.layers import Overlay
 
 if TYPE_CHECKING:
     from lab.backends.support.programs.fetched import Program
+    from lab.runtime.config.model import MountConfig
     from lab.runtime.launcher.execs import Exec
     from lab.runtime.launcher.launcher import Container, Launcher
     from lab.runtime.plan import CgroupsPlan
@@ -72,6 +74,10 @@ LEADER = b"X_NSPAWN_LEADER_PID="
 """What nspawn says, besides other things, when the namespaces and what is mounted in them are there."""
 
 VISIBLE_GROUPS = Path("/sys/fs/cgroup")
+
+IN_RUN = b"run"
+NSPAWNS = (b"proc", b"sys", b"dev")
+"""What nspawn mounts anew besides, with all that is below."""
 
 
 class Made(StrEnum):
@@ -93,6 +99,11 @@ class NspawnContainer(Enclosed):
     """One of nspawn's."""
 
     kind = "container"
+
+    def __init__(self, spec: Spec, outer: Container, first: int, timeline: Timeline) -> None:
+        super().__init__(spec, outer, first, timeline)
+        self._learning = threading.Lock()
+        self._learned = False
 
     @classmethod
     def launch(
@@ -152,11 +163,14 @@ class NspawnContainer(Enclosed):
     def _learn(self) -> None:
         """Once, before the first command: what nspawn has left its first process."""
         self._require_running()
-        if not self.spec.filter:
+        with self._learning:
+            if self._learned:
+                return
             try:
                 self.spec = learned(self.spec, self.pid)
             except OSError as error:
                 raise LabError(f"container {self.name} has ended") from error
+            self._learned = True
 
 
 @contextmanager
@@ -194,11 +208,13 @@ def _words(launcher: Launcher, program: Program, levels: Levels, spec: Spec, not
     unified = host_hierarchies().unified
     groups = "" if unified in (None, VISIBLE_GROUPS) else str(unified)
     root = launcher.scratch / "root"
+    assert isinstance(spec.root, Overlay)
+    tree = Tree(spec.root.lower)
     terminal = terminals.as_option(spec.terminal) if spec.terminal else []
     told = options(
         spec.config,
         f"{run}/{OWN}/root",
-        shown=[(f"{root}/run/{name}", f"/run/{name}") for name in _in_run(spec)],
+        shown=[(f"{root}/run/{name}", f"/run/{name}") for name in shown_in_run(tree, spec.config.mounts)],
         dockers_capabilities=levels.dockers_capabilities,
     )
     return [
@@ -207,27 +223,45 @@ def _words(launcher: Launcher, program: Program, levels: Levels, spec: Spec, not
     ]  # fmt: skip
 
 
-def _in_run(spec: Spec) -> list[str]:
-    """What the image has in /run, and what lab mounts there: nspawn hides it behind a /run of its own."""
-    assert isinstance(spec.root, Overlay)
-    tree = Tree(spec.root.lower)
-    held = [os.fsdecode(name) for name in tree.names(b"run")]
-    plain = [name for name in held if not _is_link(tree, name)]
-    mounted = [
-        Path(mount.destination).relative_to(RUN).parts
-        for mount in spec.config.mounts
-        if _below_run(mount.destination)
-    ]
-    return sorted({*plain, *(parts[0] for parts in mounted)} - {"host"})
+def shown_in_run(tree: Tree, mounts: Sequence[MountConfig]) -> list[str]:
+    """What the image has in /run, and what lab mounts there: nspawn hides it behind a /run of its own.
+
+    Each is given to nspawn by its path on the host, where an image's links would lead out of the image. So a link is
+    left out, and where a mount comes to lie is found as it is made: by links within the root alone. Raises
+    LaunchError for a mount that nspawn would hide.
+    """
+    own = tree.lookup(IN_RUN)
+    if own is not None and own.is_symlink:
+        raise LaunchError("nspawn mounts a /run of its own, and the image's is a link", hint="--on container")
+    shown = {name for name in tree.names(IN_RUN) if not _is_link(tree, name)}
+    for mount in mounts:
+        first, *rest = _placed(tree, mount).split(b"/")
+        if first in NSPAWNS or (first == IN_RUN and not rest):
+            raise LaunchError(f"nspawn would hide what is mounted at {mount.destination}", hint="--on container")
+        if first == IN_RUN:
+            shown.add(rest[0])
+    return sorted(os.fsdecode(name) for name in shown - {b"host"})
 
 
-def _is_link(tree: Tree, name: str) -> bool:
-    entry = tree.lookup(b"run/" + os.fsencode(name))
+def _placed(tree: Tree, mount: MountConfig) -> bytes:
+    """Where it comes to lie, below the root. Raises LaunchError where the way there is by a link that is left out."""
+    parts = [part for part in os.fsencode(mount.destination).split(b"/") if part]
+    try:
+        for count, name in enumerate(parts):
+            above, _ = tree.resolve(b"/".join(parts[:count]))
+            if above == IN_RUN and (entry := tree.lookup(IN_RUN + b"/" + name)) and entry.is_symlink:
+                raise LaunchError(
+                    f"nspawn would hide what is mounted at {mount.destination}, behind a link of the image's in /run",
+                    hint="--on container",
+                )
+        return tree.resolve(b"/".join(parts))[0]
+    except OSError as error:
+        raise LaunchError(f"{mount.destination} of the image can't be followed: {error.strerror}") from error
+
+
+def _is_link(tree: Tree, name: bytes) -> bool:
+    entry = tree.lookup(IN_RUN + b"/" + name)
     return entry is None or entry.is_symlink
-
-
-def _below_run(path: str) -> bool:
-    return Path(path).is_relative_to(RUN) and Path(path) != Path(RUN)
 
 
 def _points(spec: Spec) -> list[str]:

@@ -142,7 +142,7 @@ def around(
         linux=record.replace(bare.linux, resources=spec.config.linux.resources),
     )
     assert isinstance(spec.root, Overlay)
-    told = hashlib.sha256("\0".join(points).encode()).hexdigest()[:8]
+    told = hashlib.sha256(b"\0".join(map(os.fsencode, points))).hexdigest()[:8]
     folder = launcher.scratch / f"{POINTS_FOLDER}-{told}"  # what is mounted may not be added to
     for name in points:
         (folder / name).mkdir(parents=True, exist_ok=True)
