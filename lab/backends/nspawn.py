@@ -38,7 +38,7 @@ class Nspawn(Fetched, HostBackend):
 
     name = "nspawn"
     title = "container (systemd-nspawn)"
-    mechanism = "a process of the host behind namespaces, a filter and masks, whose root may nearly all that root may"
+    mechanism = "a process of the host behind namespaces, a filter and masks, whose root may do nearly all root may"
     order = 19
     own_filter = True
     reference = True

@@ -83,8 +83,8 @@ def _runtime(binary: Binary) -> Runtime:
 class Reference(ContainerBackend):
     """lab's container, but for the runtime that makes it.
 
-    ``program`` is what its version begins with, ``package`` what ships it in Debian and Ubuntu. Restoring is not
-    among the knobs but of those that save and restore in a way of their own that lab knows.
+    ``program`` is what its version begins with, ``package`` what ships it in Debian and Ubuntu. Restoring is a
+    knob only of those that save and restore in a way of their own that lab knows.
     """
 
     reference = True

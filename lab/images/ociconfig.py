@@ -13,6 +13,7 @@ from lab.model import Healthcheck, ImageConfig
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 NANOSECONDS = 1_000_000_000
+LEAST_NANOSECONDS, MOST_NANOSECONDS = 1_000_000, round(10 * 365.25 * 86_400) * NANOSECONDS
 CACHE_COMMENT = "lab.cache:"
 HEALTH_TIMES = {
     "Interval": "interval_seconds",
@@ -79,16 +80,20 @@ def config_to_oci(config: ImageConfig, diff_ids: Sequence[str], history: Sequenc
 
 
 def config_from_oci(document: Mapping[str, Any]) -> ImageConfig:
-    """The part that says how to run it. Raises ImageError for another operating system or architecture."""
+    """The part that says how to run it. Raises ImageError for another operating system or architecture, and for what
+    no program can be given: a NUL byte, or a time that is none.
+    """
     if document.get("os", "linux") != "linux" or document.get("architecture", architecture()) != architecture():
         raise ImageError(
             f"the image is for {document.get('os')}/{document.get('architecture')}",
             hint=f"this machine runs linux/{architecture()}",
         )
     run: Mapping[str, Any] = document.get("config") or {}
+    if _holds_nul(run):
+        raise ImageError("the image's configuration has a NUL byte in a text", hint="another image")
     pairs = [item.partition("=") for item in run.get("Env") or []]
     ports = [(key, *key.partition("/")[::2]) for key in run.get("ExposedPorts") or {}]
-    tcp = [int(number) for _, number, protocol in ports if protocol in ("", "tcp") and number.isdigit()]
+    tcp = [int(number) for _, number, protocol in ports if protocol in ("", "tcp") and _is_port(number)]
     health = run.get("Healthcheck")
     return ImageConfig(
         environment={name: value for name, _, value in pairs},
@@ -106,6 +111,18 @@ def config_from_oci(document: Mapping[str, Any]) -> ImageConfig:
         health=_health_from_oci(health) if health and health.get("Test") else None,
         author=document.get("author") or "",
     )
+
+
+def _holds_nul(found: object) -> bool:
+    if isinstance(found, Mapping):
+        return any(_holds_nul(key) or _holds_nul(value) for key, value in found.items())
+    if isinstance(found, list):
+        return any(map(_holds_nul, found))
+    return isinstance(found, str) and "\0" in found
+
+
+def _is_port(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= 5 and 0 < int(word) < 1 << 16
 
 
 def history_from_oci(document: Mapping[str, Any]) -> tuple[Step, ...]:
@@ -145,7 +162,12 @@ def _health_to_oci(health: Healthcheck) -> dict[str, Any]:
 
 
 def _health_from_oci(document: Mapping[str, Any]) -> Healthcheck:
-    times = {
-        name: value / NANOSECONDS if (value := document.get(key)) else None for key, name in HEALTH_TIMES.items()
-    }
-    return Healthcheck(test=tuple(document["Test"]), retries=document.get("Retries") or None, **times)
+    times = {key: document.get(key) or 0 for key in (*HEALTH_TIMES, "Retries")}
+    for key, value in times.items():
+        least = 1 if key == "Retries" else LEAST_NANOSECONDS
+        if not isinstance(value, int) or (value and not least <= value <= MOST_NANOSECONDS):
+            raise ImageError(
+                f"the image's HEALTHCHECK has a {key} of {value}", hint="from a millisecond to ten years"
+            )
+    seconds = {name: times[key] / NANOSECONDS or None for key, name in HEALTH_TIMES.items()}
+    return Healthcheck(test=tuple(document["Test"]), retries=times["Retries"] or None, **seconds)

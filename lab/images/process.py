@@ -13,6 +13,12 @@ from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.model import ImageConfig, Process
 
+MOST_ID = (1 << 31) - 1
+"""The largest number of a user or group, as for docker and runc: the kernel cuts larger ones, 2^32 to root's."""
+
+MOST_BYTES = 4 << 20
+"""Of /etc/passwd, and of /etc/group: they are the image's, and lab is in no limited group."""
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -64,7 +70,12 @@ def resolve_words(
     working_directory: str | None = None,
 ) -> Process:
     """As `resolve`, for exactly ``argv``."""
-    account = find_account(tree, config.user if user is None else user)
+    wanted = config.user if user is None else user
+    variables = {**config.environment, **environment}
+    others = (config.working_directory, working_directory or "", wanted)
+    if any("\0" in word for word in (*argv, *variables, *variables.values(), *others)):
+        raise UsageError("a NUL byte is in a word, a variable, a user or a folder", hint="execve(2) takes none")
+    account = find_account(tree, wanted)
     merged = {"PATH": DEFAULT_PATH, "HOME": account.home, **config.environment, **environment}
     directory = posixpath.join("/", config.working_directory, working_directory or "")
     return Process(
@@ -95,10 +106,12 @@ def find_account(tree: Tree, user: str) -> Account:
     name = name or "0"
     rows = _table(tree, "/etc/passwd", 7)
     row = next((row for row in rows if row[0] == name), None)
-    if row is None and name.isdigit():
+    if row is None and _is_id(name):
         row = next((row for row in rows if row[2] == name), None)
-    if row is None and not name.isdigit():
-        raise UsageError(f"the image has no user {name!r}", hint="use a number, or create the user with RUN")
+    if row is None and not _is_id(name):
+        raise UsageError(
+            f"the image has no user {name!r}", hint=f"a number up to {MOST_ID}, or create the user with RUN"
+        )
     uid, gid, home = (int(row[2]), int(row[3]), row[5] or "/") if row else (int(name), 0, "/")
     if group:
         return Account(uid=uid, gid=find_group(tree, group), additional_gids=(), home=home)
@@ -112,14 +125,26 @@ def find_group(tree: Tree, group: str) -> int:
     for entry in _table(tree, "/etc/group", 4):
         if entry[0] == group:
             return int(entry[2])
-    if group.isdigit():
+    if _is_id(group):
         return int(group)
-    raise UsageError(f"the image has no group {group!r}", hint="use a number, or create the group with RUN")
+    raise UsageError(
+        f"the image has no group {group!r}", hint=f"a number up to {MOST_ID}, or create the group with RUN"
+    )
+
+
+def _is_id(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= 10 and int(word) <= MOST_ID
 
 
 def _table(tree: Tree, path: str, columns: int) -> list[list[str]]:
-    """The well-formed lines of passwd(5) or group(5): enough columns, numbers where numbers belong."""
-    text = (tree.read(path) or b"").decode("utf-8", "replace")
+    """The well-formed lines of passwd(5) or group(5): enough columns, numbers where numbers belong.
+
+    Raises UsageError for a file that is no such table by its size.
+    """
+    content = tree.read(path, MOST_BYTES + 1) or b""
+    if len(content) > MOST_BYTES:
+        raise UsageError(f"{path} of the image is larger than {MOST_BYTES >> 20} MiB", hint="another image")
+    text = content.decode("utf-8", "replace")
     rows = [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
     numeric = (2, 3) if columns == 7 else (2,)
-    return [row for row in rows if len(row) >= columns and all(row[i].isdigit() for i in numeric)]
+    return [row for row in rows if len(row) >= columns and all(_is_id(row[i]) for i in numeric)]

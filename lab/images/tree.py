@@ -113,8 +113,10 @@ class Tree:
         final = b"/".join(done)
         return final, self.lookup(final)
 
-    def read(self, path: str) -> bytes | None:
-        """The content of a regular file, links followed within the tree; None when there is none."""
+    def read(self, path: str, most_bytes: int = -1) -> bytes | None:
+        """The content of a regular file, or its first ``most_bytes``, links followed within the tree; None when there
+        is none.
+        """
         try:
             _, entry = self.resolve(os.fsencode(path))
         except OSError:
@@ -122,7 +124,7 @@ class Tree:
         if entry is None or not entry.is_file:
             return None
         with open(entry.real, "rb") as handle:
-            return handle.read()
+            return handle.read(most_bytes)
 
     def walk(self, below: bytes = b"", enter: Callable[[Entry], bool] = lambda _: True) -> Iterator[Entry]:
         """Every entry from ``below`` on, itself first, a directory before what it holds; names in byte order.

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import threading
 from pathlib import Path
 
+import pytest
+from host_state import wait_until
+
 from lab.backends.support.output import Output, Outputs
+from lab.host.identity import private
 
 
 def test_without_a_second_place_it_is_the_log_itself(tmp_path: Path) -> None:
@@ -76,3 +82,44 @@ def test_one_that_is_the_log_itself_has_nothing_to_wait_for(tmp_path: Path) -> N
     with Outputs() as outputs:
         outputs.open(tmp_path / "stdout.log")
         assert outputs.drain(0)
+
+
+def test_one_that_has_ended_has_nothing_to_wait_for(tmp_path: Path) -> None:
+    with (tmp_path / "besides").open("wb") as besides, Outputs() as outputs:
+        output = outputs.open(tmp_path / "stdout.log", besides.fileno())
+        output.handed_over()
+        assert wait_until(lambda: output._source < 0, 60)
+        assert outputs.drain(0)
+
+
+def test_a_full_disk_holds_up_nobody_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private, "append_to", lambda _: os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC))
+    with (tmp_path / "besides").open("wb") as besides, Outputs() as outputs:
+        output = outputs.open(tmp_path / "stdout.log", besides.fileno())
+        for text in (b"one\n", b"two\n"):
+            os.write(output.descriptor, text)
+            assert outputs.drain(60)
+    assert (tmp_path / "besides").read_bytes() == b"one\ntwo\n"
+
+
+def test_what_others_go_on_writing_is_not_waited_for(tmp_path: Path) -> None:
+    """As `sh -c 'yes & exit 3'` where a process has no namespace of its own, at a terminal that is slower."""
+    reader, besides = os.pipe()
+    with Outputs() as outputs:
+        output = outputs.open(tmp_path / "stdout.log", besides)
+        with subprocess.Popen(["yes"], stdout=output.descriptor) as endless:
+            output.handed_over()
+            taking = threading.Thread(target=lambda: [os.read(reader, 4096) for _ in iter(ended.is_set, True)])
+            ended = threading.Event()
+            taking.start()
+            try:
+                assert outputs.drain(60)
+            finally:
+                endless.kill()
+                endless.wait()
+                outputs.give_up()
+                ended.set()
+                os.write(besides, b"the last")
+                taking.join()
+    for descriptor in (reader, besides):
+        os.close(descriptor)

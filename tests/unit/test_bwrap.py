@@ -11,8 +11,9 @@ from lab.backends.bubble import options
 from lab.backends.bwrap import Bwrap
 from lab.errors import BackendUnavailable, UsageError
 from lab.model import Process
+from lab.record import replace
 from lab.runtime.bundle import container_config
-from lab.runtime.config.model import Config
+from lab.runtime.config.model import Config, User
 
 ROOT = "/scratch/root"
 
@@ -87,6 +88,14 @@ def test_of_capabilities_nothing_is_left_unless_asked_for_or_to_change_the_user(
     assert {name for (name,) in pairs(words, "--cap-add", 1)} == set(options.FOR_THE_HELPER)
     words = options.options(configuration(every_capability=True), ROOT, survives=False)
     assert "--cap-drop" not in words
+
+
+def test_root_s_groups_leave_it_no_capability() -> None:
+    """An image's /etc/group names them. What the helper would need to take them, execve(2) leaves to user 0."""
+    bare = configuration()
+    grouped = replace(bare, process=replace(bare.process, user=User(uid=0, gid=1, additional_gids=(2,))))
+    assert pairs(options.options(grouped, ROOT, survives=False), "--cap-add", 1) == []
+    assert "--user" not in options.command(grouped.process, [])
 
 
 def test_what_a_second_process_gets_is_what_the_first_is_told() -> None:

@@ -73,6 +73,17 @@ def test_phases_are_stamped_on_receipt(channels: Channels, machine: FakeMachine,
 
 
 @pytest.mark.parametrize(
+    "said",
+    [b"failed 99999999999999", b"failed 0", b"exited 256", b"exited -1", b"exited 0 -5", b"exited 0 1" + b"0" * 30],
+)
+def test_a_number_that_nobody_can_mean_is_no_mark(channels: Channels, machine: FakeMachine, said: bytes) -> None:
+    """Root in the guest may write to the port what it likes, before lab's own marks."""
+    machine.ends["marks"].sendall(said + b"\nexited 7\n")
+    assert channels.wait(lambda: channels.exit_code is not None, SECONDS)
+    assert (channels.exit_code, channels.failed_errno) == (7, None)
+
+
+@pytest.mark.parametrize(
     ("sign", "said", "phases"),
     [
         (b"lab: kernel", b"BdsDxe: loading Boot0001\r\n", set()),

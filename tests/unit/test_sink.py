@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.host.execution.sink import Sink
+from lab.host.execution.sink import Log, Sink
 
 MUCH = os.urandom(300_000)  # more than a pipe holds
 SECONDS = 60.0
@@ -75,3 +76,44 @@ def test_a_file_is_a_reader_like_any_other(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file, Sink(file.fileno()) as sink:
         sink.write(MUCH)
     assert (tmp_path / "file").read_bytes() == MUCH
+
+
+def test_a_terminal_that_has_stopped_can_be_given_up() -> None:
+    """It calls itself writable while it has room for one byte, and then waits in the kernel for the rest."""
+    master, terminal = pty.openpty()
+    sink = Sink(terminal)
+    writing = threading.Thread(target=sink.write, args=(MUCH,), daemon=True)
+    writing.start()
+    writing.join(0.5)
+    assert writing.is_alive()
+    assert os.get_blocking(terminal), "others share it"
+    sink.give_up()
+    writing.join(SECONDS)
+    assert not writing.is_alive()
+    sink.close()
+    for descriptor in (master, terminal):
+        os.close(descriptor)
+
+
+def test_what_a_full_disk_does_not_take_is_lost_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with Log(Path("stdout.log"), open("/dev/full", "wb", buffering=0)) as log:  # noqa: PTH123
+        log.write(b"one")
+        log.write(b"two")
+    (said,) = caplog.messages
+    assert said == "output is lost: stdout.log can't be written: No space left on device"
+
+
+def test_a_file_that_takes_a_part_gets_the_rest() -> None:
+    class Slow:
+        held = b""
+
+        def write(self, data: bytes, /) -> int:
+            self.held += data[:2]
+            return min(2, len(data))
+
+        def close(self) -> None:
+            pass
+
+    slow = Slow()
+    Log(Path("stdout.log"), slow).write(b"hello")
+    assert slow.held == b"hello"

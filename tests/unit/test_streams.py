@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +48,24 @@ def test_what_is_there_and_no_more(pipes: tuple[int, int, int, int]) -> None:
     os.write(write, b"late")
     lane.stop()
     assert os.read(read, 100) == b"there"
+
+
+def test_what_others_go_on_writing_is_not_there(pipes: tuple[int, int, int, int]) -> None:
+    write, source, sink, read = pipes
+    with subprocess.Popen(["yes"], stdout=write) as endless:
+        lane = Lane(source, sink, name="lane")
+        ended = threading.Event()
+        taking = threading.Thread(target=lambda: [os.read(read, 4096) for _ in iter(ended.is_set, True)])
+        taking.start()
+        try:
+            assert lane.drain(SECONDS)
+        finally:
+            endless.kill()
+            endless.wait()
+            ended.set()
+            lane.stop()
+            os.write(sink, b"the last")
+            taking.join()
 
 
 def test_a_reader_that_is_stuck_does_not_keep_it_from_stopping(pipes: tuple[int, int, int, int]) -> None:

@@ -74,8 +74,10 @@ def _capabilities(process: ProcessConfig) -> list[str]:
 
 
 def changes_user(process: ProcessConfig) -> bool:
-    """Whether the application's user is another than bwrap's."""
-    return (process.user.uid, process.user.gid, *process.user.additional_gids) != (0, 0)
+    """Whether the application's user is another than bwrap's. Root's groups are bwrap's own from the start: what
+    the helper would need to change them, execve(2) would leave to the application, whose user is 0.
+    """
+    return process.user.uid != 0
 
 
 def command(process: ProcessConfig, terminal: Sequence[str]) -> list[str]:

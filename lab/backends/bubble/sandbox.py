@@ -16,27 +16,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from lab.backends.bubble.options import OPTIONS, command, options
-from lab.backends.support.programs.enclosed import EXECUTED, Enclosed, around, failure, heard, start
+from lab.backends.support.programs.enclosed import (
+    EXECUTED,
+    Enclosed,
+    around,
+    failure,
+    heard,
+    start,
+    working_directory,
+)
+from lab.errors import LaunchError
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
-from lab.images.tree import Tree
 from lab.model import Phase
 from lab.runtime.launcher.descriptors import memory_file, pipe
 from lab.runtime.launcher.spec import Spec
 from lab.runtime.planning import translate
 from lab.runtime.rootfs import streams
-from lab.runtime.rootfs.layers import Overlay
 from lab.runtime.seccomp import compiler
 
 if TYPE_CHECKING:
     from lab.backends.support.programs.fetched import Program
+    from lab.runtime.config.model import User
     from lab.runtime.launcher.launcher import Container, Launcher
 
 BWRAP = "bwrap"
@@ -71,11 +79,11 @@ class Sandbox(Enclosed):
             streams.give_pipes(translate.process_plan(spec.config, init=True), list(stdio))
             try:
                 root = str(launcher.scratch / "root")
-                words = [*options(spec.config, root, survives=spec.survives), *_directory(spec)]
+                words = options(spec.config, root, survives=spec.survives)
                 given = [told_end, stdio[0], info_end, memory_file(_listed(words), opened)]
                 if spec.config.linux.seccomp:
                     given.append(memory_file(compiler.compile(spec.config.linux.seccomp), opened))
-                outer = around(spec, _words(program, spec), len(given), launcher, POINTS)
+                outer = around(spec, _words(program, spec), len(given), launcher, _points(spec), user=_roots(spec))
                 bwrap = start(launcher, outer, given, stdio, timeline)
                 undo.callback(bwrap.close)
             finally:
@@ -101,17 +109,22 @@ def _words(program: Program, spec: Spec) -> list[str]:
     return [str(program.path), "--args", str(OPTIONS), "--", *command(spec.config.process, terminal)]
 
 
-def _directory(spec: Spec) -> list[str]:
-    """A working directory that the image lacks is made, as everywhere."""
-    assert isinstance(spec.root, Overlay)
-    wanted = spec.config.process.cwd
-    with suppress(OSError):
-        if Tree(spec.root.lower).resolve(os.fsencode(wanted))[1] is not None:
-            return []
-    return ["--dir", wanted]
+def _roots(spec: Spec) -> User | None:
+    user = spec.config.process.user
+    return user if user.uid == 0 else None
 
 
-def _listed(words: Iterable[str]) -> bytes:
+def _points(spec: Spec) -> list[str]:
+    """Folders that bwrap would make, and a working directory that the image lacks, which is made everywhere: bwrap
+    would follow the image's links to it on the host.
+    """
+    return [*POINTS, *working_directory(spec)]
+
+
+def _listed(words: Sequence[str]) -> bytes:
+    """Raises LaunchError for a word that bwrap would take for several."""
+    if any("\0" in word for word in words):
+        raise LaunchError("a NUL byte is in a variable or a folder", hint="execve(2) takes none")
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 

@@ -132,7 +132,7 @@ def _obtain(scratch: Path) -> Libraries:
 
 def keep(wheel: Path, made: Path) -> None:
     """Copy both libraries and their licences out of the ``wheel`` into the folder ``made``. Raises LabError when it
-    has them not.
+    lacks one.
     """
     with zipfile.ZipFile(wheel) as archive:
         for name in (LIBRARY, KERNEL, NOTICES, *LICENCES):

@@ -81,7 +81,7 @@ def make_parts(folder: Path, files: dict[str, bytes], helper: Path, user: int) -
         (parts.first / "lab" / name).write_bytes(content)
     (parts.first / FIRST_PROCESS).write_bytes(helper.read_bytes())
     os.link(parts.first / FIRST_PROCESS, parts.first / "lab/helper/inside")
-    for path in (parts.first, *parts.first.rglob("*")):  # whose owner is root, and whose reader is not
+    for path in (parts.first, *parts.first.rglob("*")):  # files of root's, which another user reads
         path.chmod(0o755 if path.is_dir() or path.name in (FIRST_PROCESS, "inside") else 0o644)
     os.chown(parts.layer, user, user)
     return parts

@@ -332,7 +332,7 @@ class HostBackend(SiteBackend):
         """
         from lab.runtime import bundle
 
-        if not any((lower / "etc").is_dir() for lower in self.site.store.lower_directories(request.image)):
+        if not _has_folder(self.site.store.lower_directories(request.image), b"etc"):
             return []
         folder = resources.make_scratch()
         texts = {
@@ -344,3 +344,12 @@ class HostBackend(SiteBackend):
             (folder / name).write_text(text)
             (folder / name).chmod(0o644)
         return [bundle.bind(folder / name, f"/etc/{name}", read_only=False) for name in texts]
+
+
+def _has_folder(lower: Sequence[Path], path: bytes) -> bool:
+    """Whether an image has it, links followed within the image alone."""
+    try:
+        _, entry = Tree(lower).resolve(path)
+    except OSError:
+        return False
+    return entry is not None and entry.is_directory

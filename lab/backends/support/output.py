@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lab.host import waits
 from lab.host.closing import Closing
-from lab.host.execution.sink import Sink
+from lab.host.execution.relay import capacity
+from lab.host.execution.sink import Log, Sink
 from lab.host.identity import private
 
 CHUNK_BYTES = 65536
@@ -27,6 +28,7 @@ class Output(Closing):
 
     def __init__(self, log: Path, besides: int | None = None) -> None:
         self._log = private.append_to(log)
+        self._path = log
         self._thread: threading.Thread | None = None
         self._besides: Sink | None = None
         self.descriptor = self._log
@@ -34,6 +36,7 @@ class Output(Closing):
             self._besides = Sink(besides)
             self._source, self.descriptor = os.pipe2(os.O_CLOEXEC)
             self._passing = threading.Lock()  # held while there is something that has not arrived
+            self._arrived = 0
             self._thread = threading.Thread(
                 target=self._copy, args=(self._besides,), name=f"lab-{log.name}", daemon=True
             )
@@ -58,9 +61,13 @@ class Output(Closing):
             self._passing.release()
 
     def drain(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until all that is there by now has arrived, however long its reader takes; whether it has in time."""
+        """Wait until all that is there by now has arrived, however long its reader takes; whether it has in time.
+
+        What others go on writing is not waited for: more than the pipe holds, and what was in hand, is new.
+        """
         deadline = waits.deadline_of(timeout_seconds)
-        while self.is_busy:
+        there = 0 if self._thread is None else self._arrived + CHUNK_BYTES + capacity(self._source)
+        while self.is_busy and self._arrived < there:
             if waits.left(deadline) == 0:
                 return False
             time.sleep(LOOK_SECONDS)
@@ -70,8 +77,8 @@ class Output(Closing):
         """Wait until what was written has arrived. Idempotent.
 
         The end comes with the last process that holds the stream, so everything in the instance's cgroup should
-        be dead by now; one that escaped can't hold lab up for more than five seconds, and as little can a reader
-        that takes nothing: then only the log gets the rest.
+        be dead by now; one that escaped can't hold lab up for more than five seconds, and neither can a reader that
+        takes nothing: then only the log gets the rest.
         """
         self.handed_over()
         if self._thread is not None:
@@ -86,7 +93,11 @@ class Output(Closing):
 
     def _copy(self, besides: Sink) -> None:
         readable = _readable(self._source)
-        with besides, os.fdopen(self._source, "rb", 0) as source, os.fdopen(self._log, "wb", 0) as log:
+        with (
+            besides,
+            os.fdopen(self._source, "rb", 0) as source,
+            Log(self._path, os.fdopen(self._log, "wb", 0)) as log,
+        ):
             while self._source >= 0:
                 readable.poll()
                 with self._passing:
@@ -94,6 +105,7 @@ class Output(Closing):
                     if chunk:
                         log.write(chunk)
                         besides.write(chunk)
+                        self._arrived += len(chunk)
                     else:
                         self._source = -1
                         source.close()

@@ -127,7 +127,7 @@ class Snapshots(Generic[S]):
             return [path for snapshot in self._made.values() for path in snapshot.files]
 
     def _piped(self, request: LaunchRequest) -> tuple[bool, bool]:
-        """Of which of its two outputs it matters that they go to a second place besides."""
+        """For each of its two outputs, whether it goes to a second place besides, where that matters."""
         if not self._keeps_streams:
             return False, False
         return request.stdout is not None, request.stderr is not None

@@ -31,6 +31,7 @@ from lab.backends.support.programs.enclosed import (
     failure,
     heard,
     start,
+    working_directory,
 )
 from lab.backends.systemd.learned import learned
 from lab.backends.systemd.options import (
@@ -266,9 +267,4 @@ def _is_link(tree: Tree, name: bytes) -> bool:
 
 def _points(spec: Spec) -> list[str]:
     """Folders that nspawn would make, and a working directory that the image lacks, which is made everywhere."""
-    assert isinstance(spec.root, Overlay)
-    try:
-        path, entry = Tree(spec.root.lower).resolve(os.fsencode(spec.config.process.cwd))
-    except OSError:
-        return [*POINTS]
-    return [*POINTS, *([os.fsdecode(path)] if entry is None else [])]
+    return [*POINTS, *working_directory(spec)]

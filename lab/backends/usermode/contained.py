@@ -73,7 +73,7 @@ class ContainedGuest(RunningGuest):
 
 
 def ends(request: ContainedRequest, undo: ExitStack) -> tuple[int, list[int]]:
-    """Of the console and of each port the end that the guest's process gets; ``undo`` closes them."""
+    """The ends of the console and of each port that the guest's process gets; ``undo`` closes them."""
     found = []
     used = ports(interactive=request.handover.interactive)  # guest.c numbers them alike
     for name in (CONSOLE, *(port.name.lower() for port in used)):

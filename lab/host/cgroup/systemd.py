@@ -127,7 +127,8 @@ def await_end(path: str) -> None:
     with suppress(OSError):
         if not living and "populated 1" in cgroupfs.read(f"{mounted.host().unified}/{path}/cgroup.events"):
             shown += ", though its cgroup.events says populated"
-    raise LabError(f"{name} is left; living processes in it: {shown}", hint=f"systemctl stop {name}")
+    remedy = f"systemctl{' --user' if ownspace.here() else ''} stop {name}"
+    raise LabError(f"{name} is left; living processes in it: {shown}", hint=remedy)
 
 
 def keep_off_the_bus() -> None:

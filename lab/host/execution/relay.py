@@ -5,21 +5,37 @@ Descriptors that came from a user are never made non-blocking: others may share 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum, auto
 
+from lab.host.closing import Closing
+
 CHUNK_BYTES = 1 << 16
+MOST_BYTES = 1 << 18  # of a terminal, whose buffers hold 64 KiB and a line discipline's 4; of a socket
 STOP_SECONDS = 5.0
 ATOMIC_BYTES = select.PIPE_BUF  # once poll(2) calls a pipe writable, so much is written without waiting (pipe(7))
 
 
 class _Until(Enum):
     THE_END = auto()  # of the source
-    EMPTY = auto()  # nothing more is there to be read just now
+    EMPTY = auto()  # what is there to be read just now
     NOW = auto()
+
+
+def capacity(descriptor: int) -> int:
+    """How much may be in it that was written and not read, in bytes: of a pipe, else of a terminal or a socket. What
+    is closed holds nothing.
+    """
+    if descriptor < 0:
+        return 0
+    with suppress(OSError):
+        return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+    return MOST_BYTES
 
 
 class Lane:
@@ -37,13 +53,16 @@ class Lane:
         self._owned = owned
         self._discard = discard
         self._until = _Until.THE_END
+        self._there = capacity(source)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._copy, name=name, daemon=True)
         self._thread.start()
 
     def drain(self, timeout_seconds: float | None = None) -> bool:
-        """End as soon as all that is there by now has been passed on; whether that happened in time."""
+        """End as soon as all that is there by now has been passed on; whether that happened in time. What others go
+        on writing is not waited for.
+        """
         return self._end(_Until.EMPTY, timeout_seconds)
 
     def stop(self) -> None:
@@ -78,7 +97,10 @@ class Lane:
         """What is there, or nothing at the end, whichever end it is."""
         while self._readable():
             try:
-                return os.read(self._source, CHUNK_BYTES)
+                chunk = os.read(self._source, CHUNK_BYTES)
+                if self._until is _Until.EMPTY:
+                    self._there -= len(chunk)
+                return chunk
             except BlockingIOError:
                 continue  # the descriptor is shared, and somebody else was quicker
             except OSError:  # EIO is how a terminal's master says that nobody holds the terminal any more (pty(7))
@@ -89,7 +111,8 @@ class Lane:
         while self._until is _Until.THE_END:
             if self._wait(self._source, select.POLLIN):
                 return True
-        return self._until is _Until.EMPTY and self._wait(self._source, select.POLLIN, timeout_seconds=0.0)
+        is_left = self._until is _Until.EMPTY and self._there > 0
+        return is_left and self._wait(self._source, select.POLLIN, timeout_seconds=0.0)
 
     def _write(self, chunk: bytes) -> bool:
         """Whether it could be written."""
@@ -115,3 +138,45 @@ class Lane:
         if self._wake in ready:
             os.eventfd_read(self._wake)
         return descriptor in ready
+
+
+class Beginning(Closing):
+    """The first bytes of what is written to ``descriptor``, a pipe; the rest is read and thrown away, so that neither
+    the writer gets stuck nor this process's memory fills. ``text`` is whole once this is closed.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.text = b""
+        self._most = most_bytes
+        self._source, self.descriptor = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._source, False)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._keep, name="lab-beginning", daemon=True)
+        self._thread.start()
+
+    def _keep(self) -> None:
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        there = capacity(self._source)
+        while there > 0:
+            is_closing = any(found == self._wake for found, _ in poll.poll())
+            try:
+                chunk = os.read(self._source, CHUNK_BYTES)
+            except BlockingIOError:
+                if is_closing:
+                    return
+                continue
+            if not chunk:
+                return
+            self.text += chunk[: self._most - len(self.text)]
+            there -= len(chunk) * is_closing  # who holds the pipe still may go on for ever
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self.descriptor >= 0:
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+            for descriptor in (self.descriptor, self._source, self._wake):
+                os.close(descriptor)
+            self.descriptor = -1

@@ -14,10 +14,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from lab.host.clock import Timeline, now
-from lab.host.execution.sink import Sink
+from lab.host.execution.sink import Log, Sink
 from lab.host.identity import private
 from lab.hypervisor.channels.bounded import BoundedLog
 from lab.hypervisor.domains.domain import CONSOLE, Port
@@ -28,6 +27,8 @@ READ_BYTES = 1 << 16
 TAIL_BYTES = 8192
 MARK_BYTES = 256
 SILENT_SECONDS = 10.0
+END_SECONDS = 10.0
+MOST_ERRNO, MOST_BYTES = 4095, 1 << 62
 INIT_LINE = b"lab: init"
 OUTPUTS = (Port.OUTPUT, Port.ERRORS)
 FAILED_LINE = re.compile(rb"^lab: failed: (.*?)\r?$", re.MULTILINE)
@@ -79,7 +80,7 @@ class Channels:
         self.failed_errno: int | None = None
         self.ended = False
         self.connections: dict[str, socket.socket] = {}
-        self._logs: list[BinaryIO | BoundedLog] = []
+        self._logs: list[Log] = []
         self._sinks: list[Sink] = []
         self._console_copy = self._sink(stdout) if console_alone else None
         self._console_log = self._log(log_directory / "console.log", bounded=console_alone)
@@ -146,9 +147,10 @@ class Channels:
             self.give_up()
             os.close(self._waker)
             self._waker = -1
-            self._thread.join()
-            for sink in self._sinks:
-                sink.close()
+            self._thread.join(END_SECONDS)
+            if not self._thread.is_alive():
+                for sink in self._sinks:
+                    sink.close()
         for path in self._directory.iterdir() if self._directory.exists() else ():
             if path.is_socket():
                 path.unlink()
@@ -269,9 +271,10 @@ class Channels:
                 case ["woken"]:
                     self._timeline.mark(Phase.RESTORED, at)
                 case ["failed", errno]:
-                    self.failed_errno = int(errno)
+                    self.failed_errno = _number(errno, 1, MOST_ERRNO)
                 case ["exited", code, *written]:  # a guest that an older lab has saved counts nothing
-                    self._told = int(code), dict(zip(OUTPUTS, map(int, written), strict=False))
+                    counts = [_number(word, 0, MOST_BYTES) for word in written]
+                    self._told = _number(code, 0, 255), dict(zip(OUTPUTS, counts, strict=False))
                     self._latest = at
             self._changed.notify_all()
 
@@ -295,7 +298,14 @@ class Channels:
         self._sinks.append(Sink(descriptor))
         return self._sinks[-1]
 
-    def _log(self, path: Path, *, bounded: bool = False) -> BinaryIO | BoundedLog:
-        log = BoundedLog(path) if bounded else os.fdopen(private.append_to(path), "ab", buffering=0)
+    def _log(self, path: Path, *, bounded: bool = False) -> Log:
+        log = Log(path, BoundedLog(path) if bounded else os.fdopen(private.append_to(path), "ab", buffering=0))
         self._logs.append(log)
         return log
+
+
+def _number(word: str, least: int, most: int) -> int:
+    """Raises ValueError for what is no number of that range."""
+    if not least <= (number := int(word)) <= most:
+        raise ValueError(word)
+    return number

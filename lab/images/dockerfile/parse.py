@@ -199,10 +199,16 @@ def _from(command: Any, options: Options) -> From:
 
 
 def _documents(command: Any) -> tuple[Document, ...]:
-    """The here-documents with what their delimiters say: ``-`` strips leading tabs, quotes stop expansion."""
+    """The here-documents with what their delimiters say: ``-`` strips leading tabs, quotes stop expansion. One is the
+    name of a file, and no path.
+    """
     found = []
     delimiters = {match[3]: match for match in HEREDOC.finditer(command.original.split("\n")[0])}
     for one in command.heredocs:
+        if "/" in one.name or "\0" in one.name or one.name in ("", ".", ".."):
+            raise DockerfileError(
+                f"{one.name!r} can't name a here-document", line=command.start_line, hint="a file's name: <<EOF"
+            )
         match = delimiters.get(one.name)
         content = re.sub(r"^\t+", "", one.content, flags=re.MULTILINE) if match and match[1] else one.content
         found.append(Document(name=one.name, content=content, expand=not (match and match[2])))

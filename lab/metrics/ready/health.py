@@ -18,6 +18,7 @@ from enum import StrEnum
 
 from lab.errors import LaunchError
 from lab.host.clock import now
+from lab.host.execution.relay import Beginning
 from lab.instance import Instance
 from lab.model import Healthcheck, HealthReadiness, ImageConfig
 
@@ -74,20 +75,18 @@ class Health:
         limit = limit if timeout_seconds is None else min(limit, timeout_seconds)
         began = now()
         with ExitStack() as opened:
-            output = os.memfd_create("health", os.MFD_CLOEXEC)
-            opened.callback(os.close, output)
+            output = opened.enter_context(Beginning(OUTPUT_BYTES))
             try:
                 running = opened.enter_context(
-                    self.instance.begin(self._argv, stdin=None, stdout=output, stderr=output)
+                    self.instance.begin(self._argv, stdin=None, stdout=output.descriptor, stderr=output.descriptor)
                 )
                 code = running.wait(limit)
                 if code is None:
                     running.signal(signal.SIGKILL)
             except LaunchError as error:  # no such program: a check that fails, as long as the instance lives
-                os.write(output, error.message.encode())
+                os.write(output.descriptor, error.message.encode()[:OUTPUT_BYTES])
                 code = error.exit_code
-            text = os.pread(output, OUTPUT_BYTES, 0)
-        self.last = Probe(exit_code=KILLED if code is None else code, output=text, seconds=now() - began)
+        self.last = Probe(exit_code=KILLED if code is None else code, output=output.text, seconds=now() - began)
         return self.last
 
     def states(self, stop: threading.Event) -> Iterator[State]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from lab.runtime.config.model import Capabilities, Config, Linux, ProcessConfig
 
+MOST_ID = (1 << 31) - 1
+"""As runc has it. 2^32 - 1 is no user: for setresuid(2) it is "as it is", which is root."""
+
 MOST_MAPPINGS = 340  # lines of uid_map (user_namespaces(7))
 OF_PROC = {"network": "net"}  # names below /proc/PID/ns
 CLOCKS = ("monotonic", "boottime")
@@ -54,6 +57,12 @@ def check_process(process: ProcessConfig) -> None:
         raise schema.error("process.args", "is empty: at least a program is needed")
     if not process.args[0]:
         raise schema.error("process.args[0]", "is empty: not the name of a program")
+    user = process.user
+    ids = {"uid": user.uid, "gid": user.gid}
+    ids |= {f"additionalGids[{number}]": gid for number, gid in enumerate(user.additional_gids)}
+    for name, number in ids.items():
+        if number > MOST_ID:
+            raise schema.error(f"process.user.{name}", f"is above {MOST_ID}: {number}")
     _distinct("process.rlimits", [limit.type for limit in process.rlimits])
     for number, limit in enumerate(process.rlimits):
         if limit.soft > limit.hard:

@@ -1,4 +1,4 @@
-"""An application in what another program has made around it that has no OCI command line: bwrap, systemd-nspawn.
+"""An application in what a program without an OCI command line has made around it: bwrap, systemd-nspawn.
 
 lab's runtime starts that program, a process of the host's root, in the instance's group and network, where the
 overlay is mounted and nothing of it shows elsewhere on the host; its root stays the host's, since it is the program
@@ -27,6 +27,7 @@ from lab.errors import LabError, LaunchError
 from lab.host import procstat
 from lab.host.clock import Listener, Timeline
 from lab.host.survey.patience import Deadline
+from lab.images.tree import Tree
 from lab.inside import build
 from lab.instance import INSIDE
 from lab.model import Completed, Phase, Process, TerminalSize
@@ -124,10 +125,11 @@ def around(
     launcher: Launcher,
     points: Sequence[str],
     environment: Mapping[str, str] | None = None,
+    user: User | None = None,
 ) -> Spec:
     """The process that is the program, called by ``words`` with ``given`` descriptors: root of the host's, in the
     host's root, with the root of ``spec`` mounted beside. ``points`` are folders that the program would make in what
-    the image holds, where that has none.
+    the image holds, where that has none. ``user`` is root with other groups.
     """
     process = Process(
         argv=(str(build.program()), "wire", str(given), "--", *words),
@@ -137,7 +139,7 @@ def around(
     bare = bundle.process_config(process, network_namespace=network)
     config = record.replace(
         bare,
-        process=record.replace(bare.process, rlimits=spec.config.process.rlimits),
+        process=record.replace(bare.process, rlimits=spec.config.process.rlimits, user=user or bare.process.user),
         mounts=(*spec.config.mounts, bundle.bind(build.program().parent, str(Path(INSIDE).parent))),
         linux=record.replace(bare.linux, resources=spec.config.linux.resources),
     )
@@ -148,6 +150,16 @@ def around(
         (folder / name).mkdir(parents=True, exist_ok=True)
     root = replace(spec.root, lower=(*spec.root.lower, folder))
     return replace(spec, config=config, root=root, init=False, terminal=None, enter=Enter.STAY)
+
+
+def working_directory(spec: Spec) -> list[str]:
+    """Where the one that the image lacks is made, links followed within the image; nothing where it is there."""
+    assert isinstance(spec.root, Overlay)
+    try:
+        path, entry = Tree(spec.root.lower).resolve(os.fsencode(spec.config.process.cwd))
+    except OSError:
+        return []
+    return [os.fsdecode(path)] if entry is None else []
 
 
 def start(
