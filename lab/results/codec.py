@@ -16,6 +16,11 @@ from lab.model import Accelerator
 from lab.results.record import SCHEMA, Arm, Run, Sample, Status
 from lab.results.upgrade import upgraded
 
+GARBLED = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading somebody's JSON as this or that may end with: Infinity for a number, a text for an object, a list in a
+list in a list.
+"""
+
 
 def encode_sample(sample: Sample) -> str:
     """One line of JSON without its newline. Raises ResultsError for a value that is no finite number."""
@@ -29,7 +34,7 @@ def encode_sample(sample: Sample) -> str:
 
 
 def decode_sample(line: str | bytes) -> Sample:
-    """The inverse of encode_sample. Raises ValueError, KeyError or TypeError when the line is no sample."""
+    """The inverse of encode_sample. Raises one of `GARBLED` when the line is no sample."""
     raw = json.loads(line)
     if not isinstance(raw, dict):
         raise TypeError("not an object")
@@ -49,7 +54,7 @@ def decode_run(text: str, where: str) -> Run:
     try:
         raw = json.loads(text)
         schema = int(raw["schema"])
-    except (ValueError, KeyError, TypeError) as error:
+    except GARBLED as error:
         raise ResultsError(f"{where} is not a run's provenance: {error!r}", hint="name another run folder") from error
     if schema > SCHEMA:
         raise ResultsError(
@@ -62,7 +67,7 @@ def decode_run(text: str, where: str) -> Run:
             kept[key] = tuple(kept[key])
         kept["arms"] = tuple(_decode_arm(arm) for arm in raw["arms"])
         return Run(**kept)
-    except (KeyError, TypeError, ValueError) as error:
+    except GARBLED as error:
         raise ResultsError(f"{where} lacks or garbles a field: {error}", hint="name another run folder") from error
 
 

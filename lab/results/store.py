@@ -24,11 +24,12 @@ from typing import IO, Any
 
 from lab.errors import LabError, ResultsError
 from lab.host.closing import Closing
-from lab.results.codec import decode_run, decode_sample, encode_run, encode_sample
+from lab.results.codec import GARBLED, decode_run, decode_sample, encode_run, encode_sample
 from lab.results.record import Run, Sample
 from lab.results.upgrade import upgraded_sample
 
-RUN, SAMPLES, PROGRESS, PARQUET, LOGS = "run.json", "samples.jsonl", "progress.jsonl", "samples.parquet", "logs"
+RUN, SAMPLES, PROGRESS, PARQUET = "run.json", "samples.jsonl", "progress.jsonl", "samples.parquet"
+LOGS, PLOTS = "logs", "plots"
 SAMPLE = "sample"
 
 
@@ -134,7 +135,7 @@ class RunFolder(Closing):
         for number, line in enumerate(self._samples.lines(), start=1):
             try:
                 sample = decode_sample(line)
-            except (ValueError, KeyError, TypeError) as error:
+            except GARBLED as error:
                 raise ResultsError(
                     f"{self.path / SAMPLES}, line {number}, is not a sample: {error}",
                     hint="restore the file, or delete that line if you know why it is broken",
@@ -193,7 +194,7 @@ class RunFolder(Closing):
             try:
                 event = json.loads(line)
                 yield {**event, "block": int(event["block"]), "arm": str(event["arm"]), "event": str(event["event"])}
-            except (ValueError, KeyError, TypeError) as error:
+            except GARBLED as error:
                 raise ResultsError(
                     f"{self.path / PROGRESS}, line {number}, is broken: {error}",
                     hint=f"delete {PROGRESS}; resuming then repeats every block",
@@ -270,7 +271,9 @@ class _AppendOnly:
         """Unbuffered, so that what a failed write left behind can be cut off again."""
         import fcntl  # where results are only read, there may be none: Windows
 
-        file = self.path.open("ab+", buffering=0)
+        require_no_links(self.path.parent)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        file = os.fdopen(descriptor, "ab+", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -379,6 +382,17 @@ def _claim(root: Path, base: str) -> Path:
             continue
         return path
     raise ResultsError(f"a thousand runs are called {base}", hint=f"clean up {root}")
+
+
+def require_no_links(folder: Path) -> None:
+    """Before anything is written into a run's folder, which may be a stranger's: what lab calls its files would be
+    links to whatever they name. Raises ResultsError.
+    """
+    for place in (folder, folder / PLOTS):
+        for path in place.iterdir() if place.is_dir() else ():
+            if path.is_symlink():
+                hint = f"a copy of it without links: cp -RL {folder} COPY"
+                raise ResultsError(f"{path} is a link, and nothing is written through one", hint=hint)
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from lab.errors import LabError, LaunchError
 from lab.host.execution.contract import Execution
 from lab.hypervisor import running
-from lab.hypervisor.channels import frames
+from lab.hypervisor.channels import commands, frames
 from lab.hypervisor.channels.commands import GuestCommand, GuestCommands
 from lab.hypervisor.channels.frames import CHUNK_BYTES, FROM_THE_GUEST, HEADER, Frame, FrameKind, Malformed, Parser
 from lab.hypervisor.running import RunningGuest, Wanted
@@ -246,6 +246,28 @@ def test_a_guest_that_breaks_the_rules_loses_its_sessions(
             theirs.shutdown(socket.SHUT_RDWR)
             sender.join()
         assert not sessions.lives
+
+
+def test_a_guest_that_takes_nothing_of_what_it_is_told_fills_nobody_s_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte that it sends is answered by a frame, as long as its own reader takes them."""
+    monkeypatch.setattr(commands, "MOST_OUTGOING_BYTES", 10_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(os.devnull, "wb") as nowhere, ExitStack() as opened:  # noqa: PTH123
+        guest = Hostile(theirs)
+        greeter = threading.Thread(target=guest.greet)
+        greeter.start()
+        sessions = GuestCommands(ours, "word")
+        opened.callback(sessions.close)
+        sink = nowhere.fileno()
+        with cast(Instance, Served(sessions)).begin(["any"], stdin=None, stdout=sink, stderr=sink) as execution:
+            greeter.join()
+            bytewise = [(1, FrameKind.DATA, b"x")] * 100_000
+            sender = threading.Thread(target=guest.send, args=(bytewise,))
+            sender.start()
+            with pytest.raises(LabError, match="takes nothing"):
+                execution.wait(SECONDS)
+            theirs.shutdown(socket.SHUT_RDWR)
+            sender.join()
 
 
 # The parser

@@ -20,8 +20,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
-from lab.analysis.many import READERS, has_current_columns, is_of_this_schema
+from lab.analysis.many import READERS, has_current_columns, is_of_this_schema, named
 from lab.errors import LabError, ResultsError, UsageError
+from lab.results.codec import GARBLED
 from lab.results.columns import COLUMNS
 from lab.results.store import PARQUET, RUN, RunFolder
 
@@ -110,7 +111,7 @@ def _looked_at(
                 skipped(found)
                 continue
             document, has_columns = found
-            described.append((path.name, document))
+            described.append((named(path), document))
             (current if has_columns else others).append(path)
     return current, others, described
 
@@ -121,7 +122,7 @@ def _look(path: Path) -> tuple[dict[str, Any], bool] | LabError:
         arms = [arm["label"] for arm in document["arms"]]
         if not isinstance(document["scenario"], str) or not all(isinstance(arm, str) for arm in arms):
             raise TypeError("its scenario or an arm has no name")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *GARBLED) as error:
         return ResultsError(f"{path / RUN} can't be read: {error}", hint="lab results ls")
     if not has_current_columns(path):
         return document, False
@@ -140,7 +141,7 @@ def _columns(runs: Sequence[Path]) -> Any:
     if not runs:
         return schema.empty_table()
     how, here = ds.ParquetFileFormat(), LocalFileSystem()
-    parts = [how.make_fragment(str(path / PARQUET), here, ds.field("run") == path.name) for path in runs]
+    parts = [how.make_fragment(str(path / PARQUET), here, ds.field("run") == named(path)) for path in runs]
     return ds.FileSystemDataset(parts, schema, how, here)
 
 
@@ -155,11 +156,16 @@ def _lines(runs: Sequence[Path], skipped: Callable[[LabError], None] | None) -> 
             skipped(error)
             continue
         for sample in samples:
-            rows["run"].append(path.name)
+            rows["run"].append(named(path))
             for name in COLUMNS.names:
-                rows[name].append(getattr(sample, name))
+                rows[name].append(_whole(getattr(sample, name)))
     rows["detail"] = [json.dumps(dict(each), ensure_ascii=False, sort_keys=True) for each in rows["detail"]]
     return pa.table(rows, schema=pa.schema([pa.field("run", TEXT), *COLUMNS]).remove_metadata())
+
+
+def _whole(value: Any) -> Any:
+    """A text without halves of pairs of UTF-16, which JSON can hold and UTF-8 can't."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _runs(described: Sequence[tuple[str, dict[str, Any]]]) -> pa.Table:
@@ -197,5 +203,5 @@ def _as(kind: pa.DataType, value: Any) -> Any:
         if pa.types.is_timestamp(kind):
             return pa.scalar(str(value)).cast(kind).as_py()
         return pa.scalar(str(value) if kind == TEXT else value, kind).as_py()
-    except (pa.ArrowException, OverflowError):
+    except (pa.ArrowException, OverflowError, ValueError):
         return None

@@ -258,9 +258,11 @@ async def body(request: Request, **kinds: type) -> dict[str, Any]:
             value = sent[name]
             if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
                 raise ValueError
-    except (ValueError, RecursionError) as error:
+            if isinstance(value, str):
+                value.encode()  # what is half of a pair of UTF-16 is no text
+        return {name: float(sent[name]) if kind is float else sent[name] for name, kind in kinds.items()}
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise Refused("that is not what a page of this server sends") from error
-    return {name: float(sent[name]) if kind is float else sent[name] for name, kind in kinds.items()}
 
 
 def stream(hub: Hub, view: Callable[[], dict[str, Any] | None], student: int = 0) -> Response:

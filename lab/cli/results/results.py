@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.commands.output import JsonTo, write_json
+from lab.commands.output import JsonTo, harmless, write_json
 from lab.errors import LabError, ResultsError
 
 if TYPE_CHECKING:
@@ -39,17 +39,20 @@ def list_runs(root: Annotated[Path, ROOT] = Path("results"), as_json: JsonTo = "
     if not found:
         print(f"no run in {root} yet; start one: lab compare web-app", file=sys.stderr)
         return
-    rows = [("NAME", "SCENARIO", "BACKENDS", "BLOCKS", "ENDED", "SIZE")]
+    rows: list[tuple[str, ...]] = [("NAME", "SCENARIO", "BACKENDS", "BLOCKS", "ENDED", "SIZE")]
     for path, run in found:
         about = _described(path, run)
         rows.append(
-            (
-                path.name,
-                run.scenario,
-                ",".join(about["backends"]),
-                str(about["blocks"]),
-                run.ended_because or "not ended",
-                format_bytes(about["size_bytes"]),
+            tuple(
+                harmless(str(cell)).replace("\n", " ")
+                for cell in (
+                    path.name,
+                    run.scenario,
+                    ",".join(map(str, about["backends"])),
+                    about["blocks"],
+                    run.ended_because or "not ended",
+                    format_bytes(about["size_bytes"]),
+                )
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -97,7 +100,7 @@ def ask(
     if not runs:
         raise ResultsError(f"there is no run in {root} yet", hint="lab compare web-app")
     text = sys.stdin.read() if sql == "-" else sql
-    found = query(runs, text, skipped=lambda error: print(f"lab: {error.message}", file=sys.stderr))
+    found = query(runs, text, skipped=lambda error: print(harmless(f"lab: {error.message}"), file=sys.stderr))
     if as_json:
         write_json([dict(zip(found.columns, map(plain, row), strict=True)) for row in found.rows], as_json)
     if csv:
@@ -191,7 +194,7 @@ def _readable(path: Path) -> Run | None:
     try:
         return RunFolder.open(path).run
     except LabError as error:
-        print(f"lab: {error.message}", file=sys.stderr)
+        print(harmless(f"lab: {error.message}"), file=sys.stderr)
         return None
 
 

@@ -25,6 +25,7 @@ from lab.model import TerminalSize
 
 START_SECONDS = 60.0  # emulated and under load, a program takes a while to come from the disk
 READ_BYTES = 1 << 16
+MOST_OUTGOING_BYTES = 64 << 20  # dozens of commands that begin at once, with a megabyte of arguments each
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 LARGEST_ERRNO = 4095
 
@@ -351,6 +352,8 @@ class GuestCommands:
     def _report(self, session: GuestCommand, stream: int, size: int) -> None:
         if size and not session.over:
             self._outgoing += frames.frame(session.number, FrameKind.CREDIT, CREDIT.pack(stream, size))
+            if len(self._outgoing) > MOST_OUTGOING_BYTES:
+                raise frames.Malformed("the guest sends, and takes nothing of what it is told")
 
     def _read_source(self, session: GuestCommand) -> None:
         try:

@@ -10,8 +10,8 @@ PANELS = {  # title, axis, the prefix that labels and axis share
     "cpu.per_1000_requests": ("to answer 1,000 requests", "seconds of CPU time", (1.0, "s")),
     "cpu.idle": ("to do nothing", "milliseconds of CPU time in each second", (1e-3, "ms/s")),
     "cpu.compute": (
-        "a fixed computation, by the clock on the wall, the way in taken off",
-        "seconds that pass: no CPU time, a processor waited for counts too",
+        "a fixed computation, by the clock on the wall",
+        "seconds that pass, less the way in: a processor waited for counts",
         (1.0, "s"),
     ),
 }

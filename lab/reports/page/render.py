@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import ResultsError
+from lab.results.store import require_no_links
 
 if TYPE_CHECKING:
     import jinja2
@@ -85,6 +86,7 @@ def put(path: Path, text: str) -> Path:
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """What keeps a report from being written is a ResultsError that says what to do."""
+    require_no_links(folder)
     try:
         yield
     except OSError as error:
