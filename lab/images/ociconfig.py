@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 NANOSECONDS = 1_000_000_000
 LEAST_NANOSECONDS, MOST_NANOSECONDS = 1_000_000, round(10 * 365.25 * 86_400) * NANOSECONDS
 CACHE_COMMENT = "lab.cache:"
+CACHE_NOTE = re.compile(re.escape(CACHE_COMMENT) + "([0-9a-f]{64})")
 HEALTH_TIMES = {
     "Interval": "interval_seconds",
     "Timeout": "timeout_seconds",
@@ -130,7 +132,8 @@ def history_from_oci(document: Mapping[str, Any]) -> tuple[Step, ...]:
     found = []
     for entry in document.get("history") or ():
         comment = str(entry.get("comment") or "")
-        key = comment.removeprefix(CACHE_COMMENT) if comment.startswith(CACHE_COMMENT) else ""
+        noted = CACHE_NOTE.fullmatch(comment)  # a key names a file of the store, and this is somebody else's text
+        key = noted[1] if noted else ""
         found.append(
             Step(
                 created_by=str(entry.get("created_by") or ""),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ from lab.errors import DockerfileError, ImageError, LaunchError, UsageError
 from lab.host.execution.relay import Beginning
 from lab.images import process
 from lab.images.dockerfile.parse import parse_trigger
-from lab.images.ociconfig import config_from_oci
+from lab.images.ociconfig import config_from_oci, history_from_oci
 from lab.images.process import find_account, find_group, resolve_words
+from lab.images.stages.copy_rules import Owner, Piece, Upper
+from lab.images.tar.bounds import Bounds
+from lab.images.tar.tarstream import Member, TarStream
+from lab.images.transfer.remote import _for_git
 from lab.images.tree import Tree
 from lab.model import ImageConfig
 
@@ -147,3 +153,80 @@ def test_of_what_never_ends_the_beginning_is_kept() -> None:
     with Beginning(10) as output:
         os.write(output.descriptor, b"all")
     assert output.text == b"all"
+
+
+def test_a_note_in_a_history_names_no_file() -> None:
+    """What builds a step's cache key is looked for by it among the store's files."""
+    key = "0f" * 32
+    comments = (f"lab.cache:{key}", "lab.cache:/dev/watchdog", "lab.cache:../x", f"lab.cache:{key}\n", "lab.cache:")
+    found = history_from_oci({"history": [{"created_by": "x", "comment": comment} for comment in comments]})
+    assert [step.cache_key for step in found] == [key, "", "", "", ""]
+    assert [step.comment for step in found] == ["", *comments[1:]]
+
+
+def archive(*members: tuple[bytes, bytes], name: str = "file") -> bytes:
+    """Extended headers of those kinds with those records, and an empty file behind them."""
+    target = io.BytesIO()
+    for kind, content in members:
+        header = tarfile.TarInfo("header")
+        header.type, header.size = kind, len(content)
+        target.write(header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
+    target.write(tarfile.TarInfo(name).tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+    return target.getvalue()
+
+
+def members(data: bytes) -> list[Member]:
+    return list(TarStream(io.BytesIO(data).read, Bounds()))
+
+
+def record(key: bytes, value: bytes) -> bytes:
+    """As pax(1) has it: its own length first."""
+    length = len(key) + len(value) + 3
+    while len(str(length)) + len(key) + len(value) + 3 != length:
+        length = len(str(length)) + len(key) + len(value) + 3
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L"])
+def test_headers_before_a_member_are_bounded_together(kind: bytes) -> None:
+    one = record(b"comment", b"x" * (1 << 20)) if kind != b"L" else b"x" * (1 << 20)
+    with pytest.raises(ImageError, match="header"):
+        members(archive(*[(kind, one)] * 5))
+
+
+def test_of_headers_for_all_members_those_that_are_read_are_kept() -> None:
+    records = [record(b"mtime", b"7"), *(record(b"k%d" % number, b"v") for number in range(99))]
+    stream = TarStream(io.BytesIO(archive((b"g", b"".join(records)))).read, Bounds())
+    (member,) = stream
+    assert member.mtime_ns == 7_000_000_000
+    assert set(stream._global) == {b"mtime"}
+
+
+def test_a_name_leaves_room_for_the_store_s_own_path() -> None:
+    fits, long = ("a/" * 1900 + "b", "a/" * 2040 + "b")
+    assert len(members(archive(name=fits))) == 1
+    with pytest.raises(ImageError, match="a name that no file can have"):
+        members(archive(name=long))
+
+
+def test_names_of_two_sources_are_not_linked_to_each_other(tmp_path: Path) -> None:
+    for folder in ("a", "b", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a/f").write_text("shared")
+    (tmp_path / "b/g").hardlink_to(tmp_path / "a/f")
+    (tmp_path / "other/f").write_text("another")
+    upper = Upper(tmp_path / "upper", [])
+    for source, target in (("a/f", "/d/f"), ("other/f", "/d/f"), ("b/g", "/d/g")):
+        real = os.fsencode(tmp_path / source)
+        upper.put(Piece(target="", real=real, status=os.lstat(real)), target, Owner())
+    assert (tmp_path / "upper/d/f").read_text() == "another"
+    assert (tmp_path / "upper/d/g").read_text() == "shared"
+
+
+def test_git_finds_nothing_of_this_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    found = _for_git(None)
+    assert found["SSH_AUTH_SOCK"] == ""
+    assert {found[name] for name in ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL")} == {os.devnull}
+    assert "-F /dev/null" in found["GIT_SSH_COMMAND"]
+    assert _for_git(Path("/offered"))["SSH_AUTH_SOCK"] == "/offered"

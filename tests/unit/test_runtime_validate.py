@@ -138,6 +138,12 @@ BROKEN: list[tuple[dict[str, object], str]] = [
         process(rlimits=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]),
         "process.rlimits[0].type is not one of RLIMIT_AS",
     ),
+    (
+        {"mounts": [{"destination": "/proc", "type": "bind", "source": "/srv"}]},
+        "mounts[0].destination is inside /proc",
+    ),
+    ({"mounts": [{"destination": "//proc/./sys/net", "source": "/srv"}]}, "mounts[0].destination is inside /proc"),
+    ({"mounts": [{"destination": "/proc/1", "type": "proc"}]}, "mounts[0].destination is inside /proc"),
     (process(user={"uid": 2**32 - 1}), "process.user.uid is above 2147483647"),
     (process(user={"gid": 2**31}), "process.user.gid is above 2147483647"),
     (process(user={"additionalGids": [0, 2**31]}), "process.user.additionalGids[1] is above 2147483647"),

@@ -11,6 +11,7 @@ import posixpath
 import shutil
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +53,14 @@ class Upper:
         directory.chmod(0o755)  # whatever the umask is
         root = Tree(lower).lookup(b"")
         self._tree = Tree((directory, *lower))
-        self._linked: dict[tuple[int, int], bytes] = {}
+        self._linked: dict[tuple[int, int], bytes] = {}  # where a file with several names was copied to
         if root is not None:
             os.chown(directory, root.status.st_uid, root.status.st_gid)
             directory.chmod(stat.S_IMODE(root.status.st_mode))
+
+    def begin_source(self) -> None:
+        """What follows is of another source: no name of it is linked to a file of one before."""
+        self._linked.clear()
 
     def is_directory(self, path: str) -> bool:
         """Whether the image has a directory at ``path``, links followed."""
@@ -102,18 +107,22 @@ class Upper:
             entry = self._tree.lookup(os.path.relpath(target, os.fsencode(self.directory)))
             if entry is not None and entry.is_directory:
                 raise IsADirectoryError(path)
-            Path(os.fsdecode(target)).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(target)
+                self._linked = {source: place for source, place in self._linked.items() if place != target}
             if self._link_again(piece, target):
                 return
             _copy_content(piece.real, status, target)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                self._linked[status.st_dev, status.st_ino] = target
         self._finish(piece, target, owner)
 
     def _link_again(self, piece: Piece, target: bytes) -> bool:
         """A file with several names that was copied under another one already is linked to it."""
         if piece.status.st_nlink < 2 or not stat.S_ISREG(piece.status.st_mode):
             return False
-        first = self._linked.setdefault((piece.status.st_dev, piece.status.st_ino), target)
-        if first == target or not os.path.exists(first):
+        first = self._linked.get((piece.status.st_dev, piece.status.st_ino), b"")
+        if not first or not os.path.lexists(first):
             return False
         os.link(first, target)
         return True

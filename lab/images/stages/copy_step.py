@@ -68,6 +68,7 @@ class _Step:
         def fill(directory: Path) -> None:
             upper = Upper(directory / "upper", below)
             for source in sources:
+                upper.begin_source()
                 self.put(source, upper, destination, owner, directory)
 
         content = [
@@ -173,9 +174,13 @@ class _Step:
         from lab.images.transfer import remote
 
         keep = self.instruction.keep_git_directory
-        folder, commit = remote.clone(address, self.folder(), keep_git_directory=keep, line=self.line)
+        folder, commit = remote.clone(
+            address, self.folder(), keep_git_directory=keep, line=self.line,
+            agent=self.build.job.options.offer.agents.get("default"),
+        )  # fmt: skip
+        excludes = [self.expand(one) for one in self.instruction.excludes]
         (selection,) = CopySource(Tree([folder]), "the repository").select(".", replace(wanted, parents=False))
-        return _Source(selection=selection, content=f"{address} {commit} {keep} {self.instruction.excludes}")
+        return _Source(selection=selection, content=f"{address} {commit} {keep} {excludes}")
 
     def folder(self) -> Path:
         """A fresh scratch directory that lives as long as the step."""

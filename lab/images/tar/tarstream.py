@@ -21,8 +21,14 @@ XATTR_RECORD = b"SCHILY.xattr."
 FILE, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456"  # type flags, as numbers
 OLD_FILE, CONTIGUOUS = b"\0"[0], b"7"[0]
 LONG_NAME, LONG_LINK, PAX, SOLARIS_PAX, PAX_GLOBAL, GNU_SPARSE = b"LKxXgS"
-MOST_EXTENSION_BYTES = 4 << 20  # of one extended header: names end at 4 KiB, attributes at 64 KiB each
-LONGEST_NAME_BYTES = 4096  # PATH_MAX, path_resolution(7)
+EXTENSIONS = frozenset(b"LKxXg")
+MOST_EXTENSION_BYTES = (
+    4 << 20
+)  # of all extended headers before a member: names end at 4 KiB, attributes at 64 KiB each
+LONGEST_LINK_BYTES = 4096  # PATH_MAX, path_resolution(7)
+LONGEST_NAME_BYTES = LONGEST_LINK_BYTES - 256  # it lies below a layer's folder, and is asked for by its whole path
+MOST_GLOBAL_BYTES = 1 << 20  # of all global headers
+GLOBALS = frozenset((b"path", b"linkpath", b"uid", b"gid", b"size", b"mtime"))
 MOST_SEGMENTS = 1 << 20
 NO_ID = 2**32 - 1  # chown(2) takes it for "leave as it is"
 LATEST_SECOND = 2**53
@@ -70,6 +76,7 @@ class TarStream:
         self._left = 0  # of the current member's data
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
+        self._global_bytes = 0
         self._files = 0
         self._size_bytes = 0
 
@@ -142,6 +149,7 @@ class TarStream:
     def _next(self) -> Member | None:
         records: dict[bytes, bytes] = {}
         long_name = long_link = b""
+        extended = 0
         while True:
             block = self._header()
             if block is None or block == ZEROS:
@@ -153,16 +161,27 @@ class TarStream:
             kind = block[156]
             _check_sum(block)
             size = _number(block[124:136])
+            extended += size
+            if kind in EXTENSIONS and extended > MOST_EXTENSION_BYTES:
+                raise damaged(f"extended headers of {extended} bytes before one member")
             if kind in (PAX, SOLARIS_PAX):
                 records |= _pax_records(self._extension(size))
             elif kind == PAX_GLOBAL:
-                self._global |= _pax_records(self._extension(size))
+                self._take_global(size)
             elif kind == LONG_NAME:
                 long_name = self._extension(size).rstrip(b"\0")
             elif kind == LONG_LINK:
                 long_link = self._extension(size).rstrip(b"\0")
             else:
                 return self._member(block, kind, size, {**self._global, **records}, long_name, long_link)
+
+    def _take_global(self, size: int) -> None:
+        """Of records for all members those that are read: each member pays for what is kept."""
+        self._global_bytes += size
+        if self._global_bytes > MOST_GLOBAL_BYTES:
+            raise damaged(f"global headers of {self._global_bytes} bytes")
+        found = _pax_records(self._extension(size))
+        self._global |= {key: value for key, value in found.items() if key in GLOBALS}
 
     def _extension(self, size: int) -> bytes:
         if size > MOST_EXTENSION_BYTES:
@@ -239,17 +258,18 @@ class TarStream:
         _check_extents(member, list(zip(numbers[::2], numbers[1::2], strict=True)) if len(numbers) % 2 == 0 else None)
 
     def _map_before_data(self, member: Member) -> list[int]:
-        text = b""
-        count = -1
-        while count < 0 or text.count(b"\n") < 1 + 2 * count:
-            if self._left < BLOCK or len(text) > MOST_EXTENSION_BYTES:
+        blocks: list[bytes] = []
+        count, lines = -1, 0
+        while count < 0 or lines < 1 + 2 * count:
+            if self._left < BLOCK or len(blocks) * BLOCK > MOST_EXTENSION_BYTES:
                 raise damaged("a sparse file's map is cut")
-            text += self._take(BLOCK)
+            blocks.append(self._take(BLOCK))
+            lines += blocks[-1].count(b"\n")
             self._left -= BLOCK
-            if count < 0 and b"\n" in text:
-                count = _digits(text.partition(b"\n")[0])
+            if count < 0 and lines:
+                count = _digits(b"".join(blocks).partition(b"\n")[0])
         member.stored_bytes = self._left
-        return [_digits(line) for line in text.split(b"\n")[1 : 1 + 2 * count]]
+        return [_digits(line) for line in b"".join(blocks).split(b"\n")[1 : 1 + 2 * count]]
 
 
 def _check_sum(block: bytes) -> None:
@@ -340,7 +360,7 @@ def _check_extents(member: Member, extents: Extents | None) -> None:
 
 def _check_claims(name: bytes, link: bytes, uid: int, gid: int, mtime_ns: int, device: tuple[int, int]) -> None:
     """What no system call would take, or would take for something else."""
-    if not name or len(name) > LONGEST_NAME_BYTES or len(link) > LONGEST_NAME_BYTES or b"\0" in name or b"\0" in link:
+    if not name or len(name) > LONGEST_NAME_BYTES or len(link) > LONGEST_LINK_BYTES or b"\0" in name or b"\0" in link:
         raise damaged("a name that no file can have")
     if uid >= NO_ID or gid >= NO_ID:
         raise damaged("an owner that no file can have")

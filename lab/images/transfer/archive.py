@@ -26,7 +26,7 @@ from lab.images.tar.bounds import DOCUMENT_BYTES, Bounds
 from lab.images.tar.compression import Ahead, Reader, decompressed, seekable
 from lab.images.tar.extract import components
 from lab.images.tar.tarstream import TarStream
-from lab.images.transfer.adopt import adopt
+from lab.images.transfer.adopt import MOST_LAYERS, adopt, read_document
 
 DOCKER_NAME = "io.containerd.image.name"
 REFUSED = "save it again: lab image save, skopeo copy, docker save and podman save all do"
@@ -219,11 +219,9 @@ def _adopt_oci(parts: _Parts, entry: Any, name: str, store: Store) -> Image:
         notes = entry.get("annotations") or {}
         digest = entry["digest"]
         known = name or notes.get(DOCKER_NAME) or notes.get(REF_NAME) or ""
-        manifest = parts.blob(digest).read_bytes()
+        manifest = read_document(parts.blob, digest)
     except (KeyError, TypeError, AttributeError, OSError) as error:
         raise ImageError("the archive's index leads to nothing", hint=REFUSED) from error
-    if f"sha256:{hashlib.sha256(manifest).hexdigest()}" != digest:
-        raise ImageError(f"blob {digest} is damaged", hint=REFUSED)
     if not known:
         raise ImageError("the archive does not name its image", hint="lab image load FILE --name NAME")
     return adopt(manifest, parts.blob, known, store, Origin.LOADED)
@@ -235,9 +233,11 @@ def _adopt_docker(parts: _Parts, listed: Any, name: str, store: Store, scratch: 
         config = parts.path(listed["Config"])
         names = [name] if name else list(listed.get("RepoTags") or [])
         paths = [parts.path(each) for each in listed["Layers"]]
+        if config.stat().st_size > DOCUMENT_BYTES or len(paths) > MOST_LAYERS:
+            raise ImageError(f"a document or a number of layers beyond {MOST_LAYERS} that no image has", hint=REFUSED)
         diff_ids = json.loads(config.read_bytes())["rootfs"]["diff_ids"]
         pairs = list(zip(diff_ids, paths, strict=True))
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
         raise ImageError("the archive's manifest.json leads to nothing", hint=REFUSED) from error
     if not names:
         raise ImageError("the archive does not name its image", hint="lab image load FILE --name NAME")

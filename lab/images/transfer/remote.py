@@ -11,6 +11,7 @@ import http.client
 import os
 import posixpath
 import re
+import shlex
 import shutil
 import ssl
 import urllib.error
@@ -71,7 +72,8 @@ def download(address: str, checksum: str, store: Store, directory: Path, line: i
     url = urllib.parse.urlsplit(address)
     name = posixpath.basename(urllib.parse.unquote(url.path))
     if kept is not None and kept.is_file():
-        shutil.copyfile(kept, path)
+        shutil.copy2(kept, path)  # with its mode and time: they are in the key of what is made of it
+        path.chmod(MODE)
         return Download(path=path, name=name)
     request = urllib.request.Request(address, headers={"User-Agent": f"lab/{__version__}"})
     try:
@@ -113,30 +115,57 @@ def _receive(response: http.client.HTTPResponse, path: Path) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
-def clone(address: str, directory: Path, *, keep_git_directory: bool, line: int) -> tuple[Path, str]:
-    """Fetch a repository, ``ADDRESS[#REF[:SUBDIRECTORY]]``; the folder to copy, and the commit.
+def _for_git(agent: Path | None) -> dict[str, str]:
+    """What git finds of this user: no settings, no credentials, no keys but those of an ``agent`` that was offered by
+    --ssh. The address may be a stranger's, in ONBUILD of a base image, and so may the steps after it. Which host has
+    which key is no secret.
+    """
+    known = Path.home() / ".ssh/known_hosts"
+    ssh = f"ssh -F /dev/null -o IdentityFile=none -o BatchMode=yes -o UserKnownHostsFile={shlex.quote(str(known))}"
+    return {
+        **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL"), os.devnull),
+        **dict.fromkeys(("GIT_ASKPASS", "SSH_ASKPASS"), ""),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_SSH_COMMAND": ssh,
+        "SSH_AUTH_SOCK": str(agent or ""),
+    }
+
+
+def clone(
+    address: str, directory: Path, *, keep_git_directory: bool, line: int, agent: Path | None = None
+) -> tuple[Path, str]:
+    """Fetch a repository, ``ADDRESS[#REF[:SUBDIRECTORY]]``; the folder to copy, and the commit. ``agent`` is the
+    socket of an SSH agent to ask.
 
     Raises DockerfileError when git is missing or the repository can't be had.
     """
     repository, _, fragment = address.partition("#")
     ref, _, below = fragment.partition(":")
     work = directory / "repository"
-    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", **trust.variables(trust.write(directory))}
+    quiet = {**_for_git(agent), **trust.variables(trust.write(directory))}
     git = ["git", "-C", str(work)]
     try:
-        run(["git", "init", "--quiet", str(work)], timeout_seconds=ANSWER_SECONDS, hint="apt-get install git")
-        run([*git, "remote", "add", "origin", "--", repository], timeout_seconds=ANSWER_SECONDS)
+        run(
+            ["git", "init", "--quiet", str(work)], timeout_seconds=ANSWER_SECONDS, environment=quiet,
+            hint="apt-get install git",
+        )  # fmt: skip
+        run([*git, "remote", "add", "origin", "--", repository], timeout_seconds=ANSWER_SECONDS, environment=quiet)
         fetch = [*git, "fetch", "--quiet", "--update-head-ok"]
         wanted = ref or "HEAD"
         shallow = run(
-            [*fetch, "--depth=1", "origin", wanted], timeout_seconds=CLONE_SECONDS, environment=quiet, check=False
+            [*fetch, "--depth=1", "--end-of-options", "origin", wanted],
+            timeout_seconds=CLONE_SECONDS,
+            environment=quiet,
+            check=False,
         )
         if shallow.exit_code != 0:  # a server that can't be asked for that: a commit, or plain files over HTTP
             run([*fetch, "--tags", "origin", "+refs/*:refs/lab/*"], timeout_seconds=CLONE_SECONDS, environment=quiet)
             wanted = _resolve(git, ref)
         else:
             wanted = "FETCH_HEAD"
-        run([*git, "-c", "advice.detachedHead=false", "checkout", "--quiet", wanted], timeout_seconds=CLONE_SECONDS)
+        checkout = [*git, "-c", "advice.detachedHead=false", "checkout", "--quiet", wanted]
+        run(checkout, timeout_seconds=CLONE_SECONDS, environment=quiet)
         commit = run([*git, "rev-parse", "HEAD"], timeout_seconds=ANSWER_SECONDS).stdout.decode().strip()
     except CommandError as error:
         said = error.detail.splitlines()[-1] if error.detail else error.message

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def disk_usage(path: Path) -> int:
     seen = set()
     pending = [path] if path.is_dir() and not path.is_symlink() else []
     while pending:
-        with os.scandir(pending.pop()) as entries:
+        with suppress(OSError), os.scandir(pending.pop()) as entries:  # one so deep that its path is too long
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 if status.st_ino not in seen:

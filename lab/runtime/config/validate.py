@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 MOST_ID = (1 << 31) - 1
 """As runc has it. 2^32 - 1 is no user: for setresuid(2) it is "as it is", which is root."""
 
+IN_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo",
+        "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "net/dev",
+    )
+)  # fmt: skip
+
 MOST_MAPPINGS = 340  # lines of uid_map (user_namespaces(7))
 OF_PROC = {"network": "net"}  # names below /proc/PID/ns
 CLOCKS = ("monotonic", "boottime")
@@ -136,10 +144,22 @@ def own_mounts(linux: Linux) -> bool:
     return any(space.type == "mount" and not space.path for space in linux.namespaces)
 
 
+def _in_proc(config: Config) -> None:
+    """What is masked and read-only below /proc, and its settings, are the kernel's: nothing else may stand for them.
+    What may, files that lxcfs makes, are those of runc.
+    """
+    for number, mount in enumerate(config.mounts):
+        place = os.path.normpath("/" + mount.destination.lstrip("/"))
+        is_the_kernels = mount.type == "proc" or mount.source == "/proc"
+        if (place == "/proc" and not is_the_kernels) or (place.startswith("/proc/") and place not in IN_PROC):
+            raise schema.error(f"mounts[{number}].destination", f"is inside /proc: {schema.short(mount.destination)}")
+
+
 def _mounts(config: Config) -> None:
     """Nothing may be mounted in a mount namespace that others are in: it would be theirs, and stay when the container
     is gone.
     """
+    _in_proc(config)
     linux = config.linux
     if own_mounts(linux):
         return

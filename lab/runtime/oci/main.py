@@ -100,8 +100,10 @@ class Call:
         path = self.given.value("pid-file")
         if path:
             folder, name = os.path.split(path)
-            new = os.path.join(folder, f".{name}")
-            with open(new, "w") as file:
+            new = os.path.join(folder, f".{name}.{os.getpid()}")
+            # the folder may be another user's: nothing that is there already is followed or written to
+            opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            with os.fdopen(opened, "w") as file:
                 file.write(str(pid))
             os.rename(new, path)
 

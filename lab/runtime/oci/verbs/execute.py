@@ -59,6 +59,7 @@ def execute(call: Call) -> int:
         config = read_config(entry)
         process = process_of(call, config, words)
         own_users = any(space.type == "user" for space in config.linux.namespaces)
+        require_started(entry.status(state), process, own_users=own_users)
         for warning in validate.warnings_of(process, own_users=own_users):
             call.log.warn(warning)
         steps.enter("plan")
@@ -87,6 +88,16 @@ def running(call: Call, entry: store.Entry) -> store.State:
     if status not in (store.CREATED, store.RUNNING, store.PAUSED):
         raise LabError(f"cannot exec in a {status} container")
     return state
+
+
+def require_started(status: str, process: ProcessConfig, *, own_users: bool) -> None:
+    """Until it is told to start, the first process has the runtime's rights: nothing that may trace it comes beside
+    it. Raises LabError.
+    """
+    sets = process.capabilities
+    traces = "CAP_SYS_PTRACE" in {*sets.bounding, *sets.permitted, *sets.effective}
+    if status == store.CREATED and traces and not own_users:
+        raise LabError("cannot exec what may trace others in a container that is not started")
 
 
 def read_config(entry: store.Entry) -> Config:
@@ -136,10 +147,22 @@ def process_of(call: Call, config: Config, words: list[str]) -> ProcessConfig:
     if given.value("process"):
         if words:
             raise UsageError("exec takes a command or --process, not both")
-        return process_from_json(read_json(given.value("process")), lambda path: call.ignored(path))
+        process = process_from_json(read_json(given.value("process")), lambda path: call.ignored(path))
+        return confined_as(process, config.process)
     if not words:
         raise UsageError("exec takes a container id and a command")
     return process_from_json(changed(given, config, words))
+
+
+INHERITED = ("apparmor_profile", "selinux_label", "rlimits", "oom_score_adj", "scheduler", "io_priority")
+
+
+def confined_as(process: ProcessConfig, first: ProcessConfig) -> ProcessConfig:
+    """What confines the container's first process confines this one, too, but for what it says itself (runc(8))."""
+    told = {name: getattr(process, name) or getattr(first, name) for name in INHERITED}
+    if process.oom_score_adj is not None:
+        told["oom_score_adj"] = process.oom_score_adj
+    return replace(process, **told)
 
 
 def changed(given: Any, config: Config, words: list[str]) -> dict[str, Any]:
