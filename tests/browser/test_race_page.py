@@ -101,11 +101,11 @@ def test_it_waits_and_then_runs_at_true_speed(visit: Callable[..., Page]) -> Non
     assert lane(page, 1) == ["underway", "none", "ahead", "ahead", "ahead", "ahead"], "10 ms of it have passed"
     assert lane(page, 4) == ["passed", "passed", "underway", "ahead", "ahead", "ahead"]
     expect(page.locator("#podium li")).to_have_count(2)
-    expect(page.get_by_role("status")).to_contain_text("1st container")
+    expect(page.get_by_role("status")).to_contain_text("1st process")
     page.clock.run_for(9_000)
     expect(page.locator("#podium li")).to_have_count(4)
-    expect(page.locator("#podium .p1")).to_contain_text("container")
-    expect(page.locator("#clock")).to_have_text("8.556 s")
+    expect(page.locator("#podium .p1")).to_contain_text("process")
+    expect(page.locator("#clock")).to_have_text("9.679 s")
 
 
 def test_its_keys(visit: Callable[..., Page]) -> None:
@@ -119,7 +119,7 @@ def test_its_keys(visit: Callable[..., Page]) -> None:
     page.keyboard.press("+")
     expect(page.locator("#told")).to_contain_text("2 × true speed")
     page.keyboard.press(" ")
-    page.clock.run_for(4_300)
+    page.clock.run_for(5_000)
     expect(page.locator("#podium li")).to_have_count(4)
     page.keyboard.press("ArrowRight")
     expect(page.locator("#told")).to_contain_text("round 2 of 6")

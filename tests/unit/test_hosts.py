@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from claims import is_above, is_below
 from fleet import Fleet, described, told, write_fleet
@@ -346,9 +348,10 @@ def test_an_arm_that_failed_at_times_is_never_better(tmp_path: Path) -> None:
     write_fleet(tmp_path, Fleet(hosts=5, ratio=0.5, tau=0.01))
     assert row_of(merged([tmp_path]))["verdict"] == "different"
     path = found_below([tmp_path])[0] / PARQUET
-    frame = pd.read_parquet(path)
+    table = pq.read_table(path)
+    frame = table.to_pandas()
     frame.loc[frame.index[frame["arm"] == "container"][0], "status"] = "failed"
-    frame.to_parquet(path)
+    pq.write_table(pa.Table.from_pandas(frame, table.schema, preserve_index=False), path)
     row = row_of(merged([tmp_path]))
     assert row["verdict"] == "not proven"
     assert "failed" in row["why"]
