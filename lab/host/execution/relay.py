@@ -53,7 +53,7 @@ class Lane:
         self._owned = owned
         self._discard = discard
         self._until = _Until.THE_END
-        self._there = capacity(source)
+        self._there = CHUNK_BYTES + capacity(source)  # what may be in hand, and what may be in it
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._copy, name=name, daemon=True)
