@@ -15,10 +15,12 @@ Source: systemd-nspawn(1); sd_notify(3).
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -73,6 +75,9 @@ PAYLOAD = "payload"
 
 LEADER = b"X_NSPAWN_LEADER_PID="
 """What nspawn says, besides other things, when the namespaces and what is mounted in them are there."""
+
+READY = b"READY=1"
+READY_SECONDS = 2.0
 
 VISIBLE_GROUPS = Path("/sys/fs/cgroup")
 
@@ -136,7 +141,7 @@ class NspawnContainer(Enclosed):
             finally:
                 os.close(told_end)
             with timeline.step(NSPAWN, Made.BOUNDARY):
-                first = _first_told(notified, nspawn)
+                first, told_of = _first_told(notified, nspawn)
             if first > 0:
                 timeline.mark(Phase.ISOLATED)
             with timeline.step(NSPAWN, Made.APPLICATION):
@@ -144,6 +149,7 @@ class NspawnContainer(Enclosed):
             if text != EXECUTED:
                 raise failure(spec, NSPAWN, text, nspawn, errors)
             timeline.mark(Phase.EXECUTED, at)
+            _await_ready(notified, nspawn, told_of)
             container = cls(spec, nspawn, first, timeline)
             undo.pop_all()
         return container
@@ -190,13 +196,28 @@ def _notified(launcher: Launcher, name: str) -> Iterator[tuple[int, Path]]:
         os.close(folder)
 
 
-def _first_told(notified: int, nspawn: Container) -> int:
-    """The pid of the first process inside; -1 when nspawn has failed instead."""
+def _first_told(notified: int, nspawn: Container) -> tuple[int, bytes]:
+    """The pid of the first process inside, -1 when nspawn has failed instead; and all that it said until then."""
+    seen = b""
     while text := heard(notified, nspawn, NSPAWN):
+        seen += text
         for line in text.split(b"\n"):
             if line.startswith(LEADER):
-                return int(line.removeprefix(LEADER))
-    return -1
+                return int(line.removeprefix(LEADER)), seen
+    return -1, seen
+
+
+def _await_ready(notified: int, nspawn: Container, seen: bytes) -> None:
+    """Until nspawn has told that it is ready, right after the pid: where nobody listens, it complains on what is the
+    application's standard error.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while READY not in seen and (left := deadline - time.monotonic()) > 0:
+        ready, _, _ = select.select([notified, nspawn.pidfd], [], [], left)
+        if notified not in ready:
+            return
+        with suppress(BlockingIOError):
+            seen += os.read(notified, 1 << 12)
 
 
 def _variables(spec: Spec) -> bytes:
