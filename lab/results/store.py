@@ -384,15 +384,19 @@ def _claim(root: Path, base: str) -> Path:
     raise ResultsError(f"a thousand runs are called {base}", hint=f"clean up {root}")
 
 
+class Linked(ResultsError):
+    """A run's folder holds links: no lab has written it so."""
+
+
 def require_no_links(folder: Path) -> None:
     """Before anything is written into a run's folder, which may be a stranger's: what lab calls its files would be
-    links to whatever they name. Raises ResultsError.
+    links to whatever they name. Raises Linked.
     """
     for place in (folder, folder / PLOTS):
         for path in place.iterdir() if place.is_dir() else ():
             if path.is_symlink():
                 hint = f"a copy of it without links: cp -RL {folder} COPY"
-                raise ResultsError(f"{path} is a link, and nothing is written through one", hint=hint)
+                raise Linked(f"{path} is a link, and nothing is written through one", hint=hint)
 
 
 def _replace(path: Path, data: bytes) -> None:

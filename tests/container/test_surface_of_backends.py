@@ -156,8 +156,7 @@ def test_a_start_is_counted_from_its_first_call(
     if "gvisor" in measured:
         up, kernel = made["gvisor", "start", "setup"]["calls"], made["gvisor", "start", "instance"]["calls"]
         assert kernel["futex"] > up["futex"], "the Sentry is the instance, and what made it is not"
-    lost = {key: each["lost"] for key, each in made.items() if 100 * each["lost"] > sum(each["calls"].values())}
-    assert lost == {}, "a busy host may lose some, which is said"
+    assert all(each["lost"] == 0 for each in made.values())
 
 
 def test_a_boundary_adds_no_system_call_to_an_application(made: dict[tuple[str, str, str], dict[str, Any]]) -> None:

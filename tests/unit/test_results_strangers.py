@@ -60,6 +60,14 @@ def test_no_line_is_cut_or_added_through_a_link(
     assert victim.read_text() == VICTIM
 
 
+def test_a_run_with_links_can_be_removed(run: Path, victim: Path) -> None:
+    linked(run, "samples.jsonl", victim)
+    done = CliRunner().invoke(app, ["rm", run.name, "--results", str(run.parent)])
+    assert done.exit_code == 0, done.output
+    assert not run.exists()
+    assert victim.read_text() == VICTIM
+
+
 @pytest.mark.parametrize("text", ['{"schema": Infinity}', "[" * 200_000, '{"schema": 1e999}', '{"schema": {}}'])
 def test_what_is_no_run_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ResultsError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,12 +118,13 @@ def remove(
     root: Annotated[Path, ROOT] = Path("results"),
 ) -> None:
     """Remove runs with all their files. A run that is being written is left alone."""
-    from lab.results.store import RunFolder, locate
+    from lab.results.store import Linked, RunFolder, locate
 
     folders = [locate(word, root) for word in runs]
     for folder in folders:
         with RunFolder.open(folder) as held:
-            held.lock()
+            with suppress(Linked):  # then nobody is writing it, and removing follows no link
+                held.lock()
             try:
                 shutil.rmtree(folder)
             except OSError as error:

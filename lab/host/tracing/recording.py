@@ -26,7 +26,7 @@ from lab.host.tracing.ringbuffer import Format, page_size, read_format
 
 FUNCTION = "ftrace/function"
 KALLSYMS = Path("/proc/kallsyms")
-BUFFER_KIB = 8 << 10  # of a processor
+BUFFER_KIB = 24 << 10  # of a processor: a busy host may keep the reader waiting
 FUNCTIONS_BUFFER_KIB = 48 << 10
 READ_AT_PERCENT = "10"  # of a buffer
 MOST_BYTES = 2 << 30

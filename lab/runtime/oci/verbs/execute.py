@@ -158,7 +158,7 @@ INHERITED = ("apparmor_profile", "selinux_label", "rlimits", "oom_score_adj", "s
 
 
 def confined_as(process: ProcessConfig, first: ProcessConfig) -> ProcessConfig:
-    """What confines the container's first process confines this one, too, but for what it says itself (runc(8))."""
+    """The process with what confines the container's first one, but for what it says itself; runc does likewise."""
     told = {name: getattr(process, name) or getattr(first, name) for name in INHERITED}
     if process.oom_score_adj is not None:
         told["oom_score_adj"] = process.oom_score_adj
