@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -157,14 +158,26 @@ class Machine:
                 argv = [*self.ssh(user), "-O", "exit"]
                 subprocess.run(argv, capture_output=True, timeout=30, check=False)
         for pid in self._processes():
-            os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while (left := self._processes()) and time.monotonic() < deadline:
-            for pid in left:
-                with suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-            time.sleep(0.05)
+            with suppress(ProcessLookupError):
+                end(pid)
         shutil.rmtree(self.folder)
+
+
+def end(pid: int) -> None:
+    """Kill it, and return when it has ended.
+
+    /proc does not tell that: a process loses its command line with its memory, before it closes its files.
+    Raises ProcessLookupError where there is none, MachineError when the kernel takes longer than 30 s.
+    """
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if not select.select([descriptor], [], [], 30)[0]:
+            raise MachineError(f"process {pid} has not ended 30 s after SIGKILL")
+    finally:
+        os.close(descriptor)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def remote(argv: Sequence[str], directory: Path | None) -> str:
