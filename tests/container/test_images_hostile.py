@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,6 +211,37 @@ def test_paths_that_no_honest_archive_has(tmp_path: Path) -> None:
         layer([*further, *(Entry(name=b"l" + b"/e" * count, kind=b"5") for count in range(1, 9))], tmp_path / "links")
     with pytest.raises(ImageError, match="File name too long"):
         layer([Entry(name=b"f", pax={b"path": b"n" * 256})], tmp_path / "long")
+
+
+def test_a_directory_that_an_entry_replaces_is_finished_by_nobody_and_one_that_comes_after_it_is(
+    tmp_path: Path,
+) -> None:
+    entries = [
+        Entry(name=b"a", kind=b"5", mode=0o711),
+        Entry(name=b"a/b/c", kind=b"5", mode=0o711),  # a/b has no entry of its own
+        Entry(name=b"a/b", data=b"x"),
+        Entry(name=b"a/b", kind=b"5", mode=0o700),
+        Entry(name=b"a/b/c/d", kind=b"5", mode=0o755),
+    ]
+    root = layer(entries, tmp_path / "layer")
+    modes = {name: stat.S_IMODE((root / name).stat().st_mode) for name in ("a", "a/b", "a/b/c", "a/b/c/d")}
+    assert modes == {"a": 0o711, "a/b": 0o700, "a/b/c": 0o755, "a/b/c/d": 0o755}
+
+
+@pytest.mark.parametrize("read", ["unpacked", "told"])
+def test_replacing_directories_costs_no_more_than_replacing_files(read: str, tmp_path: Path) -> None:
+    """Each removal looked through all directories of the layer once: hours, for a layer of some megabytes."""
+    many = [Entry(name=b"d%d" % number, kind=b"5") for number in range(8000)]
+    seconds = []
+    for kind in (b"0", b"5"):
+        data = archive([*many, *(Entry(name=b"turn", kind=each) for _ in range(5000) for each in (kind, b"0"))])
+        began = time.process_time()
+        if read == "unpacked":
+            unpack_archive(io.BytesIO(data), tmp_path / kind.decode(), whiteouts=True)
+        else:
+            read_layer(io.BytesIO(data), expected_diff_id=digest(data))
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 2.5 * seconds[0]
 
 
 def test_bounds_stop_a_layer_early(tmp_path: Path) -> None:

@@ -59,12 +59,39 @@ IMPLIED = FileRecord(kind="d", mode=0o755)
 Records = dict[bytes, FileRecord]
 
 
+class _Tree(dict[bytes, FileRecord]):
+    """Records that are still changed: removing a directory costs what is in it, and no look at all others.
+
+    A path comes after those above it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._below: dict[bytes, set[bytes]] = {}
+
+    def __setitem__(self, path: bytes, record: FileRecord) -> None:
+        if path and path not in self:
+            self._below.setdefault(path.rpartition(b"/")[0], set()).add(path)
+        super().__setitem__(path, record)
+
+    def drop(self, path: bytes) -> None:
+        """Remove ``path`` and all below it."""
+        pending = [path]
+        while pending:
+            here = pending.pop()
+            self.pop(here, None)
+            pending.extend(self._below.pop(here, ()))
+
+
 @dataclass(slots=True)
 class _Reading:
     """A layer while its archive is read; `names` has the inode-like number of each regular file's name."""
 
-    records: Records = field(default_factory=lambda: {b"": IMPLIED})
+    records: _Tree = field(default_factory=_Tree)
     inodes: dict[bytes, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.records[b""] = IMPLIED
 
 
 def read_layer(blob: IO[bytes], *, expected_diff_id: str) -> Records:
@@ -97,7 +124,7 @@ def read_directory(root: Path) -> Records:
 
 def merge(layers: Iterable[Records]) -> Records:
     """The image's files, from its layers, the bottom one first."""
-    merged: Records = {}
+    merged = _Tree()
     inodes: dict[bytes, int] = {}
     numbers: dict[tuple[int, bytes], int] = {}
     for number, records in enumerate(layers):
@@ -105,7 +132,7 @@ def merge(layers: Iterable[Records]) -> Records:
             record = records[path]
             below = merged.get(path)
             if record.kind == HIDDEN or record.opaque or (below is not None and record.kind != below.kind == "d"):
-                _drop(merged, path)
+                merged.drop(path)
             if record.kind != HIDDEN:
                 merged[path] = replace(record, opaque=False, group=b"")
                 inodes[path] = numbers.setdefault((number, record.group or path), len(numbers))
@@ -144,7 +171,7 @@ def _apply(reading: _Reading, member: Member, stream: TarStream, number: int) ->
         records[path] = replace(_told(member, stream), opaque=opaque)
         return
     if before is not None:
-        _drop(records, path)
+        records.drop(path)
         reading.inodes.pop(path, None)
     if member.kind == tarstream.HARD_LINK:
         target = components(member.link)
@@ -268,16 +295,6 @@ def _leads_out(path: bytes) -> ImageError:
     return ImageError(
         f"an archive's path {os.fsdecode(path)!r} leads through a file or out of the archive", hint=REFUSED
     )
-
-
-def _drop(records: Records, path: bytes) -> None:
-    """Remove ``path`` and all below it."""
-    record = records.pop(path, None)
-    if record is not None and record.kind != "d":
-        return
-    below = path + b"/" if path else b""
-    for other in [other for other in records if other.startswith(below) and other != path]:
-        del records[other]
 
 
 # -- from a directory ----------------------------------------------------------------------------------------

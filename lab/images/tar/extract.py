@@ -84,7 +84,9 @@ class Extractor:
         self._implied = 0
         self._folders: dict[bytes, int] = {}
         self._outlived: list[int] = []
-        self._unfinished: dict[bytes, Member] = {}
+        self._unfinished: dict[bytes, tuple[int, Member]] = {}
+        self._removed: dict[bytes, int] = {}
+        self._count = 0
         self._disinherit()
 
     def _disinherit(self) -> None:
@@ -114,10 +116,11 @@ class Extractor:
     def extract(self, stream: TarStream, member: Member) -> None:
         """Unpack one member. Raises ImageError for a hostile one, or when this process may not create it."""
         path = components(member.name)
+        self._count += 1
         try:
             if not path:
                 if member.kind == tarstream.DIRECTORY:
-                    self._unfinished[b""] = member
+                    self._unfinished[b""] = self._count, member
                 return
             folder, _, name = path.rpartition(b"/")
             directory = self._folders.get(folder) or self._folder(folder, path)
@@ -127,7 +130,7 @@ class Extractor:
                 self._make_file(stream, member, directory, path, name)
             elif member.kind == tarstream.DIRECTORY:
                 self._make_directory(directory, path, name)
-                self._unfinished[path] = member
+                self._unfinished[path] = self._count, member
             else:
                 self._make_other(member, directory, path, name)
         except PermissionError as error:
@@ -210,7 +213,9 @@ class Extractor:
                 self._make_opaque(directory, name)
 
     def _finish_directories(self) -> None:
-        for path, member in self._unfinished.items():
+        for path, (made, member) in self._unfinished.items():
+            if self._removed and self._is_gone(path, made):
+                continue
             try:
                 descriptor = self._reopen(path)
             except OSError as error:
@@ -221,6 +226,11 @@ class Extractor:
                 raise _failure(member, error, privilege.remedy("…")) from error
             finally:
                 os.close(descriptor)
+
+    def _is_gone(self, path: bytes, made: int) -> bool:
+        """Whether it, or what it was in, was removed after the entry that ``made`` counts."""
+        above = [at for at, byte in enumerate(path) if byte == ord("/")]
+        return any(self._removed.get(path[:end], 0) > made for end in (*above, len(path)))
 
     def _reopen(self, path: bytes) -> int:
         """A directory that an entry made; by now its name may be a link's, which is not followed."""
@@ -339,9 +349,7 @@ class Extractor:
             os.unlink(name, dir_fd=directory)
             return
         self._forget(used=directory)
-        below = path + b"/"
-        for other in [other for other in self._unfinished if other == path or other.startswith(below)]:
-            del self._unfinished[other]
+        self._removed[path] = self._count  # what was in it is looked for once, at the end, and not at every removal
         shutil.rmtree(name, dir_fd=directory)
 
 
