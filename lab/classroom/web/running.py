@@ -23,10 +23,12 @@ def import_all() -> None:
 
     import anyio._backends._asyncio
     import uvicorn.lifespan.off
-    import uvicorn.protocols.http.h11_impl
+
+    import lab.classroom.web.patient
 
     assert encodings.idna
-    assert uvicorn.protocols.http.h11_impl
+    assert uvicorn.lifespan.off
+    assert lab.classroom.web.patient
     assert anyio._backends._asyncio
 
 
@@ -42,6 +44,8 @@ async def until_signalled(
     """
     import uvicorn
 
+    from lab.classroom.web.patient import Patient
+
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             hub.close()  # streams have no end of their own
@@ -53,7 +57,7 @@ async def until_signalled(
 
     config = uvicorn.Config(
         application,
-        http="h11",
+        http=Patient,
         ws="none",
         loop="asyncio",
         lifespan="off",
