@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from host_state import wait_until
+from taking import taken
 
 from lab.backends.support.output import Output, Outputs
 from lab.host.identity import private
@@ -117,19 +117,12 @@ def test_what_others_go_on_writing_is_not_waited_for(tmp_path: Path) -> None:
     reader, besides = os.pipe()
     with Outputs() as outputs:
         output = outputs.open(tmp_path / "stdout.log", besides)
-        with subprocess.Popen(["yes"], stdout=output.descriptor) as endless:
+        with subprocess.Popen(["yes"], stdout=output.descriptor) as endless, taken(reader):
             output.handed_over()
-            taking = threading.Thread(target=lambda: [os.read(reader, 4096) for _ in iter(ended.is_set, True)])
-            ended = threading.Event()
-            taking.start()
             try:
                 assert outputs.drain(60)
             finally:
                 endless.kill()
-                endless.wait()
                 outputs.give_up()
-                ended.set()
-                os.write(besides, b"the last")
-                taking.join()
     for descriptor in (reader, besides):
         os.close(descriptor)

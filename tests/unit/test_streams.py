@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from taking import taken
 
 from lab.host.execution.relay import Lane
 
@@ -52,20 +53,13 @@ def test_what_is_there_and_no_more(pipes: tuple[int, int, int, int]) -> None:
 
 def test_what_others_go_on_writing_is_not_there(pipes: tuple[int, int, int, int]) -> None:
     write, source, sink, read = pipes
-    with subprocess.Popen(["yes"], stdout=write) as endless:
+    with subprocess.Popen(["yes"], stdout=write) as endless, taken(read):
         lane = Lane(source, sink, name="lane")
-        ended = threading.Event()
-        taking = threading.Thread(target=lambda: [os.read(read, 4096) for _ in iter(ended.is_set, True)])
-        taking.start()
         try:
             assert lane.drain(SECONDS)
         finally:
             endless.kill()
-            endless.wait()
-            ended.set()
             lane.stop()
-            os.write(sink, b"the last")
-            taking.join()
 
 
 def test_a_reader_that_is_stuck_does_not_keep_it_from_stopping(pipes: tuple[int, int, int, int]) -> None:
