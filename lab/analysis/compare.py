@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ import pandas as pd
 
 from lab.analysis.data import TWIN, counted, sessions_of
 from lab.analysis.inference import statistics as st
-from lab.analysis.inference.estimate import estimates
-from lab.analysis.inference.judge import EXPLORATORY, HEADLINE, judge
+from lab.analysis.inference.estimate import MARGIN, estimates
+from lab.analysis.inference.judge import EXPLORATORY, HEADLINE, WITHIN, judge
 from lab.analysis.inference.judge import TWIN as FAMILY_OF_TWIN
 from lab.analysis.quantities import is_directed, is_headline, more_is_better
 
@@ -27,6 +27,9 @@ COLUMNS = (
 )  # fmt: skip
 
 KEYS = ["quantity", "state", "arm"]
+
+FINE = 0.2
+"""How much of the margin of "the same" polling may take."""
 
 SET_BY_LAB = ("caches.", "ksm.", "snapshot.")
 """Conditions that lab makes and verifies; to compare them would judge lab's own settings."""
@@ -70,9 +73,10 @@ def ratios(
         return pd.DataFrame(columns=list(COLUMNS))
     sessions = sessions_of(measured, series.blocks)
     table = pd.DataFrame(rows).join(estimates(np.stack(logs), sessions))
-    table["bar"] = [
-        bar(row, (series, str(row["arm"])), (series, str(row["baseline"]))) for row in table.to_dict("records")
+    compared = [
+        ((series, arm), (series, against)) for arm, against in zip(table["arm"], table["baseline"], strict=True)
     ]
+    table = table.join(bars(table.to_dict("records"), compared))
     per = "blocks" if sessions is None else "sessions"
     return judge(table, pd.Series(families), per=per)[list(COLUMNS)]
 
@@ -151,17 +155,39 @@ class Series:
         return any(one - self._lived.get(key, set()) for key, one in zip(keys, lost, strict=True))
 
 
-def bar(row: Mapping[Hashable, Any], above: tuple[Series, str], below: tuple[Series, str]) -> str:
-    """What stands against any claim about a comparison, whatever its numbers say; "" for nothing.
+Side = tuple[Series, str]
+"""What an arm was observed in, and the arm."""
+
+
+def bars(rows: Sequence[Mapping[Hashable, Any]], sides: Sequence[tuple[Side, Side]]) -> pd.DataFrame:
+    """What stands against any claim about each of ``rows``, whatever its numbers say; "" for nothing.
+
+    ``sides`` has what each row compares: that which is above, and that which is below. Columns: ``bar`` against a
+    difference, ``bar_same`` against "the same".
 
     Instances that died are not among the values: those that lived look better than the backend is. So it is never
-    claimed to be better, or the same. And what polling can't resolve is no difference.
+    claimed to be better, and nothing about it to be the same. What polling can't resolve is no difference, and
+    polling that takes a good part of the margin shows no equality.
     """
+    found = [
+        {"bar": _different(row, *pair), "bar_same": _same(row, *pair)} for row, pair in zip(rows, sides, strict=True)
+    ]
+    return pd.DataFrame(found, columns=["bar", "bar_same"])
+
+
+def _polled(row: Mapping[Hashable, Any], above: Side, below: Side) -> tuple[float, float, float]:
+    """The middle of each side, and what polling may have added to one and not to the other."""
+    key = str(row["quantity"]), str(row["state"])
+    coarsest = max(series.resolution(*key, arm) for series, arm in (above, below))
+    return above[0].middle(*key, above[1]), below[0].middle(*key, below[1]), coarsest
+
+
+def _different(row: Mapping[Hashable, Any], above: Side, below: Side) -> str:
     key, ratio = (str(row["quantity"]), str(row["state"])), float(row["ratio"])
     if math.isnan(ratio):
         return ""
-    middles = [series.middle(*key, arm) for series, arm in (above, below)]
-    if abs(middles[0] - middles[1]) < max(series.resolution(*key, arm) for series, arm in (above, below)):
+    one, other, coarsest = _polled(row, above, below)
+    if abs(one - other) < coarsest:
         return "the difference is smaller than polling resolves"
     wanted = above[0].wanted
     if not is_directed(key[0], wanted):
@@ -171,6 +197,19 @@ def bar(row: Mapping[Hashable, Any], above: tuple[Series, str], below: tuple[Ser
         return "it failed at times: better only where it did not"
     if below[0].missing(*key, below[1]) and not better:
         return f"{below[1]} failed at times: worse only than where it did not"
+    return ""
+
+
+def _same(row: Mapping[Hashable, Any], above: Side, below: Side) -> str:
+    key = str(row["quantity"]), str(row["state"])
+    if math.isnan(float(row["ratio"])):
+        return ""
+    for who, (series, arm) in (("it", above), (below[1], below)):
+        if series.missing(*key, arm):
+            return f"{who} failed at times: the same only where it did not"
+    one, other, coarsest = _polled(row, above, below)
+    if coarsest > FINE * (MARGIN - 1) * min(one, other):
+        return f"polled too coarsely to be the same within {WITHIN}"
     return ""
 
 

@@ -181,7 +181,7 @@ def few_blocks(loaded: Observed) -> Iterator[Finding]:
         severity=Severity.WARNING,
         sentence=f"With {_count(blocks, 'block')} even the range from the smallest to the largest value holds the "
         f"true median only {reach:.3g} % of the time: intervals of 95 % rest on Student's t, and are wide.",
-        advice="Only large differences can be claimed. Repeat with --blocks 10 or a larger --budget for others.",
+        advice="Small differences are rarely proven so. Repeat with --blocks 10 or a larger --budget for them.",
     )
 
 

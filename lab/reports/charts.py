@@ -181,7 +181,7 @@ def sentence(material: Material, quantity: str) -> str:
     """The medians of all arms, for whoever can't see the bars."""
     found = [(arm, material.value(quantity, arm.label)) for arm in material.arms]
     told = [f"{stamped(arm)} {format_value(value.median, value.unit)}" for arm, value in found if value is not None]
-    return f"{material.label(quantity)}: {', '.join(told)}."
+    return f"{material.label(quantity)}: {', '.join(told)}." if told else ""
 
 
 def short(value: Value) -> str:

@@ -17,7 +17,7 @@ from lab.analysis.factors.effects import effects
 from lab.analysis.findings import Finding, findings
 from lab.analysis.inference.judge import Judgement, judgement
 from lab.analysis.loaded import Loaded, load
-from lab.analysis.quantities import RATES, format_ratios, label
+from lab.analysis.quantities import RATES, format_ratios, format_value, label
 from lab.analysis.readiness import called
 from lab.analysis.summary import summary
 from lab.model import Accelerator
@@ -26,6 +26,14 @@ from lab.results.record import Arm
 from lab.results.store import PROGRESS, RUN, SAMPLES
 
 T = TypeVar("T")
+
+ENGINES = {
+    "memory.pss": "memory.engine",
+    "cpu.boot": "cpu.engine.boot",
+    "cpu.idle": "cpu.engine.idle",
+    "cpu.per_1000_requests": "cpu.engine.per_1000_requests",
+}
+"""What an engine takes of a quantity beside an instance, by that quantity."""
 
 MISFIT = 0.01
 """A ratio that lies further than that from the quotient of the medians beside it is marked as the paired one."""
@@ -250,6 +258,23 @@ class Material:
     def attempts(self, quantity: str, arm: str, state: str = "") -> Value | None:
         """Like value, but also when every attempt failed."""
         return self._values.get((quantity, state, arm))
+
+    def beside(self, quantity: str, arm: str, state: str = "") -> str:
+        """What the arm's engine takes of the same beside it, in words: no instance is charged with it. "" where there
+        is none, or it is less than a hundredth of the arm's own.
+        """
+        own = self.value(quantity, arm, state)
+        value = self.value(ENGINES[quantity], arm, state) if quantity in ENGINES else None
+        if own is None or value is None or value.median < own.median / 100:
+            return ""
+        return f"and its engine {format_value(value.median, value.unit)}"
+
+    def lost(self, quantity: str, arm: str, state: str = "") -> str:
+        """How many attempts of an arm failed that has no median for it, in words: ``3 of 6 failed``; "" mostly."""
+        found = self.attempts(quantity, arm, state)
+        if found is None or not math.isnan(found.median) or not (failed := found.failed + found.timeout):
+            return ""
+        return f"{failed} of {failed + found.n} failed"
 
     def ratio(self, quantity: str, arm: str, state: str = "") -> Ratio | None:
         """None for the baseline itself, and when one of the two was never observed."""

@@ -146,7 +146,9 @@ def headline(material: Material) -> Table:
         for quantity, state, _ in shown:
             value = material.value(quantity, arm.label, state)
             text = format_value(value.median, value.unit).removesuffix(" requests/s") if value else "–"
-            cells.append(Cell(text=text, note=compared(material, quantity, arm, state) if value else ""))
+            note = compared(material, quantity, arm, state) if value else material.lost(quantity, arm.label, state)
+            told = [note, material.beside(quantity, arm.label, state)]
+            cells.append(Cell(text=text, note=", ".join(filter(None, told))))
         if probes:
             cells.append(Cell(text="", note=tally(material, arm).replace(" ", "\u00a0").replace("\u00a0\u00a0", " ")))
         kernel = "own kernel" if arm.has_own_kernel else "host's kernel"
@@ -265,12 +267,16 @@ def ratio_words(material: Material) -> list[tuple[str, str]]:
         ("δ", "Cliff's delta: the chance that a value of this backend is larger than one of the baseline's, less the "
               "chance that it is smaller. +1 means that all are larger, 0 that neither tends to be"),
         ("≥ 12 %", "what this run could have shown: a difference of that size would be found four times in five"),
-        ("headline, exploratory", "headline quantities were declared before the run; the chance of any false claim "
-                                  "among them is below 5 %. Of the differences claimed among all others, the "
-                                  "exploratory ones, one in twenty may be false"),
+        ("headline, exploratory", "headline quantities were declared before the run; for each backend the chance of "
+                                  "any false claim among them is below 5 %, and in a report of k backends up to k "
+                                  "times that. Of the differences claimed among all others, the exploratory ones, "
+                                  "one in twenty may be false"),
     ]  # fmt: skip
     if twin is not None:
-        same = f"{twin.backend} is measured twice, under two names. If the two differ, the run has a defect"
+        same = (
+            f"{twin.backend} is measured twice, under two names. If the two differ, the run has a defect; in one run "
+            "of twenty they seem to, by chance"
+        )
         told.append(("A/A pair", same))
     return told
 

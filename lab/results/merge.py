@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import ResultsError
-from lab.results.record import Ending, Run, Sample
+from lab.results.record import Ending, Run, Sample, processors
 from lab.results.store import RunFolder
 
 
@@ -24,6 +24,7 @@ def _factors(run: Run) -> Any:
 ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("the scenario", lambda run: run.scenario),
     ("the host", lambda run: run.host.get("identity")),
+    ("the host's processors", lambda run: processors(run.host)),
     ("whose lab it was, root's or an ordinary user's", lambda run: bool(run.host.get("rootless"))),
     ("the host's kernel", lambda run: run.host.get("kernel_release")),
     ("the readiness", lambda run: (run.settings.get("readiness"), run.settings.get("port"))),
@@ -44,7 +45,14 @@ ALIKE: tuple[tuple[str, Callable[[Run], Any]], ...] = (
 )
 """What must be equal, and how it is called when it is not."""
 
-BY_HOST = ("the host", "the host's kernel", "the metrics", "the backends", "the accelerators")
+BY_HOST = (
+    "the host",
+    "the host's processors",
+    "the host's kernel",
+    "the metrics",
+    "the backends",
+    "the accelerators",
+)
 """What may differ where runs of different hosts are looked at together: within each host it is the same for all."""
 
 

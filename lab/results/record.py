@@ -150,3 +150,12 @@ class Run:
     def emulated(self) -> bool:
         """Whether the machine that it was measured in was emulated itself; no, where that was not recorded."""
         return bool(self.host.get("platform", {}).get("ground") == Ground.EMULATED)
+
+
+def processors(host: Mapping[str, Any]) -> str:
+    """What a host computes with, by its provenance: ``2 × AMD EPYC 7B13``; "" where that is not told.
+
+    An installation can be copied to, or started on, another machine: its identity alone is not the host's.
+    """
+    cpu = host.get("cpu") or {}
+    return f"{cpu['online']} × {cpu['model']}" if cpu.get("model") and cpu.get("online") else ""

@@ -183,6 +183,17 @@ def test_other_hosts_are_refused_or_labelled(run: RunFolder, tmp_path: Path) -> 
     assert "hosts differ" in found.unlike[0]
 
 
+def test_one_installation_on_other_processors_is_another_host(run: RunFolder, tmp_path: Path) -> None:
+    before, cpu = load(run.path), {"model": "AMD EPYC 7B13", "online": 2}
+    before = replace(before, run=replace(before.run, host={**before.run.host, "cpu": cpu}))
+    moved = replace(before.run, host={**before.run.host, "cpu": {**cpu, "model": "Intel Xeon"}})
+    after = replace(before, run=moved)
+    with pytest.raises(ResultsError, match="different hosts: 2 × AMD EPYC 7B13 before, 2 × Intel Xeon after"):
+        difference(before, after)
+    assert "2 × Intel Xeon after" in difference(before, after, across_hosts=True).unlike[0]
+    assert difference(before, before).unlike == ()
+
+
 def test_times_of_different_things_are_not_compared(run: RunFolder) -> None:
     before = load(run.path)
     after = replace(before, run=replace(before.run, settings={**before.run.settings, "until": "port open"}))

@@ -101,6 +101,8 @@ def effects_of(found: Sequence[Cube], sessions: Sessions = None) -> pd.DataFrame
             rows.append(_overall(group, sessions))
     for row in rows:
         row["bar"] = _bar(row)
+        failed = row["censored"] or row["base_censored"]
+        row["bar_same"] = row["bar"] or ("instances failed: the same only where none did" if failed else "")
     families = [
         HEADLINE if not row["other"] and is_headline(row["quantity"], row["state"]) else EXPLORATORY for row in rows
     ]

@@ -217,7 +217,7 @@ def _together(estimates: pd.DataFrame, wanted: set[str]) -> pd.DataFrame:
         }  # fmt: skip
         ends = ("low", "high", "next_low", "next_high")
         row |= {"ratio": math.exp(found.mean), **{name: _exp(getattr(found, name)) for name in ends}}
-        rows.append(row | {"bar": _bar(key["quantity"], found.mean, these, wanted)})
+        rows.append(row | {"bar": _bar(key["quantity"], found.mean, these, wanted), "bar_same": _bar_same(these)})
         of = ":".join(key[name] for name in ("scenario", "kind", "arm", "accelerator"))
         is_first = is_headline(key["quantity"], key["state"])
         families.append(f"{HEADLINE}:{of}" if is_first else f"{EXPLORATORY}:{key['scenario']}:{key['kind']}")
@@ -248,6 +248,12 @@ def _bar(quantity: str, mean: float, these: pd.DataFrame, wanted: set[str]) -> s
         whose = these["baseline"].iloc[0]
         return f"{whose} failed at times on {against} of {len(these)} hosts: worse only than where it did not"
     return ""
+
+
+def _bar_same(these: pd.DataFrame) -> str:
+    """What stands against "the same"."""
+    failed = int((these["failed"].astype(bool) | these["against_failed"].astype(bool)).sum())
+    return f"some failed on {failed} of {len(these)} hosts: the same only where they did not" if failed else ""
 
 
 def _special(host: Host, others: Sequence[Host]) -> Iterator[str]:

@@ -128,10 +128,11 @@ def in_percent(ratio: float) -> str:
 def judge(table: pd.DataFrame, families: pd.Series, *, per: str = "blocks") -> pd.DataFrame:
     """``table`` with the columns of `JUDGED` and ``claim``, in the same order.
 
-    It has the columns of `lab.analysis.inference.estimate.estimates`, and ``bar``: why nothing may be claimed
-    whatever the numbers say; "" mostly. ``families`` names that of each row: one that begins with `HEADLINE` is
-    corrected by Holm, all others by the false discovery rate. What follows a colon tells families of one kind apart.
-    ``per`` says what an independent observation is.
+    It has the columns of `lab.analysis.inference.estimate.estimates`, and ``bar``: why no difference may be claimed
+    whatever the numbers say; "" mostly. ``bar_same`` says as much of "the same"; where there is no such column, what
+    stands against the one stands against the other. ``families`` names that of each row: one that begins with
+    `HEADLINE` is corrected by Holm, all others by the false discovery rate. What follows a colon tells families of
+    one kind apart. ``per`` says what an independent observation is.
     """
     judged = table.reset_index(drop=True)
     of = families.to_numpy(dtype=np.str_)
@@ -143,13 +144,15 @@ def judge(table: pd.DataFrame, families: pd.Series, *, per: str = "blocks") -> p
         level = _level(corrected[rows], is_headline)
         shows[rows] = shown(units[rows], scatter[rows], level)
         needs[rows] = needed(scatter[rows], level, DETECTED)
-    free = judged["bar"].to_numpy() == ""
-    different = (corrected <= ALPHA) & free  # NaN is not below anything
-    proven = (together <= ALPHA) & free & ~different
+    if "bar_same" not in judged:
+        judged["bar_same"] = judged["bar"]
+    different = (corrected <= ALPHA) & (judged["bar"].to_numpy() == "")  # NaN is not below anything
+    alike = together <= ALPHA
+    proven = alike & (judged["bar_same"].to_numpy() == "") & ~different
     verdicts = np.select([different, proven], [str(Verdict.DIFFERENT), str(Verdict.SAME)], str(Verdict.OPEN))
     judged = judged.assign(
         per=per, family=[str(name).partition(":")[0] for name in of], adjusted=corrected, shows=shows, needs=needs,
-        verdict=verdicts,
+        verdict=verdicts, alike=alike,
     )  # fmt: skip
     return judged.assign(why=[_why(row) for row in judged.to_dict("records")], claim=different)
 
@@ -187,8 +190,8 @@ def _why(row: Mapping[Any, Any]) -> str:
     """What stands against a difference; "" for one."""
     if row["verdict"] == Verdict.DIFFERENT:
         return ""
-    if row["bar"]:
-        return str(row["bar"])
+    if row["verdict"] != Verdict.SAME and (said := row["bar"] or (row["alike"] and row["bar_same"])):
+        return str(said)
     if math.isnan(row["ratio"]):
         return "no ratio of values that are not positive"
     if row["units"] < FEWEST or math.isnan(row["p"]):

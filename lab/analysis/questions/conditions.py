@@ -9,7 +9,8 @@
 The quantity's name may be shortened to its metric (boot, teardown, memory, load) or to any name it has a median of.
 A condition holds only when the *whole* interval of 95 % fulfils it: a noisy run fails nobody's build. Where only the
 estimate does, the verdict says so. Of several conditions each has a part of the 5 % in which one may hold by chance
-(Bonferroni). An arm that failed at times holds none by being better.
+(Bonferroni). An arm that failed at times holds none by being better: a boot that failed is longer than any other, and
+of all else the verdict says that it is of those that lived.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lab.analysis.compare import ratios
+from lab.analysis.compare import Series, ratios
 from lab.analysis.data import TWIN, sessions_of
 from lab.analysis.factors.effects import EVERY
-from lab.analysis.inference.estimate import at_level, median_interval
+from lab.analysis.inference.estimate import at_level, censored_interval, censored_median, median_interval
 from lab.analysis.inference.judge import ALPHA
 from lab.analysis.loaded import Loaded
 from lab.analysis.noise import HOST
-from lab.analysis.quantities import QUANTITIES, format_interval, format_ratio, format_value
+from lab.analysis.quantities import QUANTITIES, format_interval, format_ratio, format_value, more_is_better
+from lab.analysis.summary import CENSORED
 from lab.errors import UsageError
 from lab.host.units import parse_bytes
 
@@ -152,29 +155,69 @@ def judge(condition: Condition, loaded: Loaded, *, conditions: int = 1) -> Verdi
     rows = table[(table["quantity"] == condition.quantity) & (table["state"] == state) & (table["arm"] == arms[0])]
     if arms[0] == arms[1] or rows.empty:
         raise UsageError(f"--fail-if {condition.text}: an arm has no ratio to itself", hint=EXAMPLE)
-    return _ratio(condition, rows.iloc[0], level)
+    series = Series(loaded.measured, loaded.wanted)
+    above, below = (series.missing(condition.quantity, state, arm) for arm in arms)
+    return _ratio(condition, rows.iloc[0], level, _survivors(condition, loaded, above=above, below=below))
 
 
 def _median(condition: Condition, frame: pd.DataFrame, loaded: Loaded, level: float) -> Verdict:
-    unit = str(frame["unit"].iloc[0])
-    per_block = frame[frame["value"].notna()].groupby("block")["value"].median()
+    arm, state = str(frame["arm"].iloc[0]), str(frame["state"].iloc[0])
+    unit, good = str(frame["unit"].iloc[0]), frame["value"].notna()
+    limit = _in_unit(condition, unit)
+    lost = len(set(frame["instance"]) - set(frame.loc[good, "instance"]))
+    if lost and condition.quantity == CENSORED:
+        return _of_boots(condition, frame.loc[good, "value"].to_numpy(dtype=np.float64), lost, limit, unit, level)
+    per_block = frame[good].groupby("block")["value"].median()
     sessions = sessions_of(loaded.measured, per_block.index.to_numpy(dtype=np.int64))
     values = per_block.to_numpy(dtype=np.float64)
     low, high = median_interval(values, level, sessions=sessions)
-    estimate, limit = float(np.median(values)), _in_unit(condition, unit)
+    estimate = float(np.median(values))
     found = _found(format_value(estimate, unit), format_interval(low, high, unit), low, level)
+    verdict = _verdict(condition, estimate, low, high, limit, found)
+    failed = Series(loaded.measured, loaded.wanted).missing(condition.quantity, state, arm)
+    return _of_survivors(verdict, _survivors(condition, loaded, above=failed, below=False))
+
+
+def _of_boots(
+    condition: Condition, values: NDArray[np.float64], lost: int, limit: float, unit: str, level: float
+) -> Verdict:
+    """A condition on a median of boots of which so many were ``lost``: each took longer than any that succeeded."""
+    estimate = censored_median(values, lost)
+    low, high = censored_interval(values, lost, level)
+    interval = format_interval(low, high, unit)
+    if math.isnan(high) and not math.isnan(low := median_interval(values, level)[0]):
+        high, interval = math.inf, f"from {format_value(low, unit)} on"  # those that were lost can only raise it
+    told = format_value(estimate, unit)
+    if math.isnan(estimate):
+        estimate, told = math.inf, f"more than {format_value(float(values.max()), unit)}"
+    found = f"{told}, {lost} of {lost + len(values)} failed, {100 * level:.3g} %: {interval}"
     return _verdict(condition, estimate, low, high, limit, found)
 
 
-def _ratio(condition: Condition, row: pd.Series, level: float) -> Verdict:
+def _survivors(condition: Condition, loaded: Loaded, *, above: bool, below: bool) -> str:
+    """Why the condition can't hold where some of the arm ``above``, the first, or ``below``, the second, failed:
+    those that lived make it better than it is. "" where they don't.
+    """
+    by_being_better = condition.comparison.startswith("<") != more_is_better(condition.quantity, loaded.wanted)
+    if by_being_better and above:
+        return f"{condition.first} failed at times: that is of those that lived"
+    if not by_being_better and below:
+        return f"{condition.second} failed at times: that is of those that lived"
+    return ""
+
+
+def _of_survivors(verdict: Verdict, why: str) -> Verdict:
+    if verdict.outcome is Outcome.HOLDS and why:
+        return replace(verdict, outcome=Outcome.PERHAPS, found=f"{verdict.found}; {why}")
+    return verdict
+
+
+def _ratio(condition: Condition, row: pd.Series, level: float, survivors: str) -> Verdict:
     """``row`` is one of a table of ratios or effects: the report's own figures."""
     estimate, units = float(row["ratio"]), float(row["units"])
     low, high = at_level(estimate, float(row["low"]), float(row["high"]), units, level)
     found = _found(format_ratio(estimate), f"{format_ratio(low)} – {format_ratio(high)}", low, level)
-    verdict = _verdict(condition, estimate, low, high, condition.number, found)
-    if verdict.outcome is Outcome.HOLDS and "failed at times" in str(row["why"]):
-        return replace(verdict, outcome=Outcome.PERHAPS, found=f"{found}; {row['why']}")
-    return verdict
+    return _of_survivors(_verdict(condition, estimate, low, high, condition.number, found), survivors)
 
 
 class Named(Protocol):
@@ -264,7 +307,9 @@ def _effect(condition: Condition, state: str, loaded: Loaded, level: float) -> V
     if rows.empty:
         judged = ", ".join(dict.fromkeys(found["quantity"]))
         raise UsageError(f"--fail-if: effects on {condition.quantity} are not judged", hint=f"those on: {judged}")
-    return _ratio(condition, rows.iloc[0], level)
+    row = rows.iloc[0]
+    above, below = bool(row["censored"]), bool(row["base_censored"])
+    return _ratio(condition, row, level, _survivors(condition, loaded, above=above, below=below))
 
 
 def _in_unit(condition: Condition, unit: str) -> float:

@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.analysis.compare import Series, bar
+from lab.analysis.compare import Series, bars
 from lab.analysis.data import TWIN, sessions_of
 from lab.analysis.inference import statistics as st
-from lab.analysis.inference.estimate import by_session, estimates_apart
+from lab.analysis.inference.estimate import FEWEST, by_session, estimates_apart
 from lab.analysis.inference.judge import EXPLORATORY, HEADLINE, judge
 from lab.analysis.loaded import Loaded
 from lab.analysis.quantities import is_headline
 from lab.analysis.readiness import until
 from lab.errors import ResultsError
+from lab.results.record import Run, processors
 
 COLUMNS = (
     "quantity", "state", "arm", "unit", "n_before", "n_after", "before", "after", "ratio", "low", "high", "family",
@@ -30,14 +31,24 @@ COLUMNS = (
 )  # fmt: skip
 
 
+ONE_SESSION = (
+    f"With fewer than {FEWEST} sessions on either side, a change may be what one session got by chance (where things "
+    f"lie in memory, the hour), which is in no interval: lab compare --sessions {FEWEST} tells them apart."
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """``table`` has a row per quantity, state and arm that both runs observed; ``unlike`` says what else differed."""
+    """``table`` has a row per quantity, state and arm that both runs observed; ``unlike`` says what else differed.
+
+    ``caution`` says what no interval of it holds; "" where both runs are of sessions enough to tell how these vary.
+    """
 
     before: Loaded
     after: Loaded
     table: pd.DataFrame
     unlike: tuple[str, ...]
+    caution: str
 
 
 def difference(before: Loaded, after: Loaded, *, across_hosts: bool = False) -> Difference:
@@ -58,10 +69,9 @@ def difference(before: Loaded, after: Loaded, *, across_hosts: bool = False) -> 
             "different things",
             hint="measure one of them anew, with the --ready of the other",
         )
-    hosts = before.run.host.get("identity"), after.run.host.get("identity")
-    if hosts[0] != hosts[1] and not across_hosts:
+    if (differ := _hosts_differ(before.run, after.run)) and not across_hosts:
         raise ResultsError(
-            f"{before.run.name} and {after.run.name} were measured on different hosts",
+            f"{before.run.name} and {after.run.name} were measured on different hosts{differ}",
             hint="lab diff --across-hosts compares them all the same, and says so",
         )
     table = _compared(before, after)
@@ -69,7 +79,21 @@ def difference(before: Loaded, after: Loaded, *, across_hosts: bool = False) -> 
         raise ResultsError(
             f"{before.run.name} and {after.run.name} have no backend and quantity in common", hint="lab results ls"
         )
-    return Difference(before=before, after=after, table=table, unlike=tuple(_unlike(before, after)))
+    single = any(each.measured["session"].nunique() < FEWEST for each in (before, after))
+    caution = ONE_SESSION if single else ""
+    return Difference(before=before, after=after, table=table, unlike=tuple(_unlike(before, after)), caution=caution)
+
+
+def _hosts_differ(before: Run, after: Run) -> str:
+    """What says that they are not one host, to be put behind that statement; "" where they may be one.
+
+    One installation on other processors is another host: every number below would be theirs.
+    """
+    known = [processors(run.host) for run in (before, after)]
+    if all(known) and known[0] != known[1]:
+        return f": {known[0]} before, {known[1]} after"
+    one, other = (run.host.get("identity") for run in (before, after))
+    return ": another installation" if one != other else ""
 
 
 def _compared(before: Loaded, after: Loaded) -> pd.DataFrame:
@@ -97,7 +121,8 @@ def _compared(before: Loaded, after: Loaded) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.DataFrame(rows).join(estimates_apart(pairs))
     first, second = (side.series for side in sides)
-    table["bar"] = [bar(row, (second, str(row["arm"])), (first, str(row["arm"]))) for row in table.to_dict("records")]
+    compared = [((second, str(row["arm"])), (first, str(row["arm"]))) for row in rows]
+    table = table.join(bars(table.to_dict("records"), compared))
     return judge(table, pd.Series(families))[list(COLUMNS)]
 
 
@@ -127,8 +152,8 @@ def _unlike(before: Loaded, after: Loaded) -> list[str]:
     """What differs between the runs besides time, a sentence each."""
     first, second = before.run, after.run
     said = []
-    if first.host.get("identity") != second.host.get("identity"):
-        said.append("The hosts differ: every number below may be the hosts' difference.")
+    if differ := _hosts_differ(first, second):
+        said.append(f"The hosts differ{differ}. Every number below may be the hosts' difference.")
     users = ["an ordinary user" if run.host.get("rootless") else "root" for run in (first, second)]
     if users[0] != users[1]:
         said.append(f"Measured by {users[0]} before, by {users[1]} after.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lab.analysis.questions.difference import Difference
 
 FAILING = {"worse": ("worse",), "changed": ("worse", "better", "different")}
-FAIL_IF = "End with exit code 3 when something surely is: worse, or changed."
+FAIL_IF = "End with exit code 3 when something is proven to be: worse, or changed."
 
 
 def diff(
@@ -52,7 +52,7 @@ def diff(
     found = difference(load(locate(before, root)), load(locate(after, root)), across_hosts=across_hosts)
     if as_json:
         rows = json.loads(found.table.to_json(orient="records"))
-        write_json({"unlike": list(found.unlike), "rows": rows}, as_json)
+        write_json({"unlike": list(found.unlike), "caution": found.caution, "rows": rows}, as_json)
     if markdown:
         write_text(markdown, verdict.markdown(found, everything=everything))
     if not (as_json or markdown):
@@ -72,7 +72,7 @@ def _show(found: Difference, everything: bool) -> None:
     short = {Verdict.SAME: f"the same within {WITHIN}", Verdict.OPEN: "not proven"}
     plain = Console()
     console = Console(highlight=False, width=None if plain.is_terminal else 110)
-    for sentence in found.unlike:
+    for sentence in (*found.unlike, *filter(None, [found.caution])):
         console.print(f"[yellow]note:[/yellow] {escape(sentence)}", soft_wrap=True)
     grid = Table(box=None, pad_edge=False)
     grid.add_column("what")

@@ -12,7 +12,7 @@ from lab.errors import ResultsError, UsageError
 if TYPE_CHECKING:
     from lab.commands.watching.plan import Plan
 
-FAIL_IF = "With --once: exit code 3 when something surely is: worse, or changed."
+FAIL_IF = "With --once: exit code 3 when something is proven to be: worse, or changed."
 
 
 def watch(

@@ -27,5 +27,5 @@ def chart(material: Material) -> Chart:
             bars(material, quantity, PANELS[quantity][0], axis=PANELS[quantity][1], prefix=PANELS[quantity][2])
             for quantity in shown
         ),
-        alt="CPU cost. " + " ".join(sentence(material, quantity) for quantity in shown), columns=2,
+        alt="CPU cost. " + " ".join(filter(None, (sentence(material, quantity) for quantity in shown))), columns=2,
     )  # fmt: skip

@@ -59,7 +59,7 @@ def change(site: Site, event: Event, compared: Difference | str) -> str:
     unlike: list[str] = []
     if not isinstance(compared, str):
         rows = [_diff_row(row) for row in compared.table.to_dict("records") if is_key(str(row["quantity"]))]
-        unlike = [plain(each) for each in compared.unlike]
+        unlike = [plain(each) for each in (*compared.unlike, *filter(None, [compared.caution]))]
     context = {
         "event": _event(site, event), "refused": plain(compared) if isinstance(compared, str) else "", "rows": rows,
         "command": diff_command(site, event), "unlike": unlike, "host": site.hosts.get(event.host, ""),

@@ -91,7 +91,8 @@ def _compare(material: Material, quantity: str, state: str, subject: str) -> Sta
     named: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
     for arm, ratio in ratios.items():
         times = f"{format_ratio(ratio.ratio)} for " if ratio.claim else ""
-        named[ratio.judged.verdict].append(f"{times}{stamped(arm)}")
+        beside = material.beside(quantity, arm.label, state)
+        named[ratio.judged.verdict].append(f"{times}{stamped(arm)}" + (f" ({beside} beside it)" if beside else ""))
     first = next(arm for arm in material.arms if arm.label == material.baseline)
     parts = [f"{format_value(base.median, base.unit)} for {stamped(first)}", *named[Verdict.DIFFERENT]]
     parts += [

@@ -66,7 +66,7 @@ def _change(row: dict[Any, Any]) -> Change:
 
 
 def markdown(found: Difference, *, everything: bool = False) -> str:
-    """At most about ten lines: what surely changed, what surely did not, and what these runs can't tell."""
+    """At most about ten lines: what changed, what did not, how sure that is, and what these runs can't tell."""
     told = changes(found, everything=everything)
     return "\n".join(_lines(found, told)) + "\n"
 
@@ -93,6 +93,8 @@ def _lines(found: Difference, told: list[Changed]) -> Iterator[str]:
         yield f"- not proven either way, which is no proof of no change: {_named(by[Change.OPEN])}"
     if found.unlike:
         yield f"- not only the change under test differs: {' '.join(map(escaped, found.unlike))}"
+    if found.caution:
+        yield f"- {escaped(found.caution)}"
 
 
 def _named(some: list[Changed]) -> str:

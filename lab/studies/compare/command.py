@@ -267,7 +267,7 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     from lab.experiment.scenarios.scenario import load
     from lab.host.survey import facts
     from lab.model import Limits
-    from lab.results.record import SCHEMA, Ending
+    from lab.results.record import SCHEMA, Ending, processors
     from lab.results.store import RunFolder, locate
     from lab.studies.compare.measure.disks import treated
 
@@ -276,7 +276,8 @@ def _resume(site: Site, word: str, out: Path, conditions: list[Condition], shown
     if run.ended_because in list(Ending):
         raise ResultsError(f"{run.name} is complete ({run.ended_because})", hint=f"lab report {folder.path}")
     here = facts.provenance()
-    if here.get("identity") != run.host.get("identity"):
+    machines = processors(here), processors(run.host)
+    if here.get("identity") != run.host.get("identity") or (all(machines) and machines[0] != machines[1]):
         raise ResultsError(f"{run.name} was measured on another host", hint="start a new run here")
     if bool(run.host.get("rootless")) != bool(here.get("rootless")):
         raise ResultsError(f"{run.name} was root's, and this is not, or the other way round", hint="start a new run")

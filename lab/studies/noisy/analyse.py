@@ -204,6 +204,7 @@ def _judged(seen: list[_Seen]) -> tuple[list[dict[Hashable, Any]], list[dict[Has
         "it answered nobody at times: faster only where it did" if silent and not ratio > 1 else ""
         for silent, ratio in zip(worse, table["ratio"], strict=True)
     ]
+    table["bar_same"] = ["it answered nobody at times: the same only where it did" if each else "" for each in worse]
     families = [f"{HEADLINE}:{each.arm}:{each.limits}" for each in seen] + [EXPLORATORY] * len(seen)
     rows = judge(table, pd.Series(families)).to_dict("records")
     return rows[: len(seen)], rows[len(seen) :]

@@ -88,16 +88,22 @@ def _others(material: Material) -> list[Subject]:
 
 
 def _cost(material: Material, subject: Subject) -> str:
-    """What the baseline needs, for whom no difference from it is proven, and how many times as much others need."""
+    """What the baseline needs, for whom no difference from it is proven, how many times as much others need, and who
+    failed so often that nobody knows.
+    """
     quantity, state = subject.quantity, subject.state
     base = material.value(quantity, material.baseline, state)
+    failed = [
+        f"of {_named(arm)} {said}" for arm in material.arms if (said := material.lost(quantity, arm.label, state))
+    ]
     if base is None:
-        return ""
+        return f"{material.label(quantity)}: nothing can be compared, {_and(failed)}." if failed else ""
     others: list[tuple[Arm, str, Ratio | None]] = []
     for arm in material.arms:
         value = material.value(quantity, arm.label, state)
         if value is not None and arm.label != material.baseline:
-            others.append((arm, format_value(value.median, value.unit), material.ratio(quantity, arm.label, state)))
+            told = [format_value(value.median, value.unit), material.beside(quantity, arm.label, state)]
+            others.append((arm, ", ".join(filter(None, told)), material.ratio(quantity, arm.label, state)))
     first = next(arm for arm in material.arms if arm.label == material.baseline)
     parts = [subject.base.format(arm=_named(first), value=format_value(base.median, base.unit))]
     same = [_named(arm, value) for arm, value, ratio in others if _is(ratio, Verdict.SAME)]
@@ -113,7 +119,7 @@ def _cost(material: Material, subject: Subject) -> str:
     ]
     if claimed:
         parts.append(_and(claimed))
-    return f"{'; '.join(parts)}."
+    return f"{'; '.join([*parts, *failed])}."
 
 
 def _is(ratio: Ratio | None, verdict: Verdict) -> bool:
@@ -122,22 +128,27 @@ def _is(ratio: Ratio | None, verdict: Verdict) -> bool:
 
 def _isolation(material: Material) -> str:
     probes = material.isolation
-    counts = [(arm, count) for arm in material.arms if (count := _reached(probes, arm)) is not None]
+    counts = [(arm, count) for arm in material.arms if (count := _counted(probes, arm, "open")) is not None]
     if not counts:
         return ""
     some = [f"{count} from {arm.label}" for arm, count in counts if count]
     none = [arm.label for arm, count in counts if not count]
+    unknown = sorted({_counted(probes, arm, "unknown") or 0 for arm, _ in counts})
     asked = f"Of {len(probes)} questions asked from inside"
-    reached = f"{_and(some)} met something of the host's" if some else ""
-    if not reached:
-        return f"{asked}, none from {_and(none, 'or')} met anything of the host's."
-    return f"{asked}, {reached}" + (f"; from {_and(none, 'or')} none did." if none else ".")
+    if some:
+        parts = [f"{asked}, {_and(some)} met something of the host's"]
+        parts += [f"from {_and(none, 'or')} no answer did"] if none else []
+    else:
+        parts = [f"{asked}, none from {_and(none, 'or')} met anything of the host's"]
+    if unknown[-1]:
+        parts.append(f"{' to '.join(map(str, dict.fromkeys((unknown[0], unknown[-1]))))} of them got no answer")
+    return f"{'; '.join(parts)}."
 
 
-def _reached(probes: Sequence[Probe], arm: Arm) -> int | None:
-    """How many answers of ``arm`` met something of the host's; None where it was asked nothing."""
+def _counted(probes: Sequence[Probe], arm: Arm, reach: str) -> int | None:
+    """How many answers of ``arm`` are of that reach; None where it was asked nothing."""
     asked = [probe.cells[arm.label] for probe in probes if arm.label in probe.cells]
-    return sum(cell.reach == "open" for cell in asked) if asked else None
+    return sum(cell.reach == reach for cell in asked) if asked else None
 
 
 def _named(arm: Arm, value: str = "") -> str:
