@@ -173,7 +173,8 @@ class RunFolder(Closing):
         if not re.fullmatch(r"[\w#.+-]+", instance) or instance.startswith("."):
             raise ResultsError(f"{instance!r} can't name a folder", hint="use letters, digits, - and #")
         directory = self.path / LOGS / instance
-        directory.mkdir(parents=True, exist_ok=True)
+        for folder in (directory.parent, directory):  # an application may write to the files in it as root
+            folder.mkdir(mode=0o700, exist_ok=True)
         return directory
 
     def lock(self) -> None:

@@ -89,6 +89,11 @@ class Channel:
         """For poll(2)."""
         return self._socket.fileno()
 
+    def continue_at(self, other: Channel) -> None:
+        """Be the end of another connection from now on, which ``other`` no longer is."""
+        self._socket.close()
+        self._socket = other._socket
+
     def move_to(self, least: int) -> None:
         """Have a descriptor of at least ``least``, so that lower ones are free for others."""
         if self.fileno() < least:

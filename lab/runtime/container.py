@@ -14,17 +14,17 @@ A container is an ordinary process around which the kernel draws borders before 
  9.                                          mask paths, lock others
 10.                                          enter the root by pivot_root: the host's files are out of reach
 11.                                     ←    set the hostname; ISOLATED
-    let it go               EXEC_NOW     →
 12.                                          set rlimits and what else is a process's own
 13.                                          close descriptors
 14.                                          enter the working directory
 15.                                          drop capabilities, change user and groups
 16.                                          set no_new_privs
+    let it go               EXEC_NOW     →   for a held one that waits long or has hooks, step 18's filter comes here
 17.                                          run startContainer hooks: they may no more than the application
 18.                                     ←    look up the program; EXECUTING; install the seccomp filter
 19. end of file on the channel          ←    execve: foreign code runs from here on
 
-The child waits at step 2 for a user namespace, at 7 for hooks, after 11 if it is to be held, and nowhere else: a
+The child waits at step 2 for a user namespace, at 7 for hooks, after 16 if it is to be held, and nowhere else: a
 wait costs two switches between processes, more on a busy host. Steps 7, 8 and 17 are left out where nobody has a use
 for them. `lab run --explain` prints them as they happen.
 
@@ -37,6 +37,7 @@ Standard library only; see `lab.runtime.spawner.spawner`.
 
 from __future__ import annotations
 
+import _socket
 import os
 
 from lab.host import syscalls
@@ -232,7 +233,7 @@ def fork(
     tasks files, opened here because root in a user namespace may not. ``within`` others, as `outside` has them.
     """
     ours, theirs = Channel.pair()
-    status_read, status_write = os.pipe2(os.O_CLOEXEC)
+    status_read, status_write = status_pair()
     tasks: list[int] = []
     try:
         tasks.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroups.tasks)
@@ -256,6 +257,15 @@ def fork(
         theirs.close()
         for descriptor in (status_write, *tasks):
             os.close(descriptor)
+
+
+def status_pair() -> tuple[int, int]:
+    """Two ends, the second for lab's helper: it writes an errno, or closes it by execve(2).
+
+    A socket, because a pipe could be opened once more by ``/proc/PID/fd`` inside, and written to or held.
+    """
+    ours, theirs = _socket.socketpair()
+    return ours.detach(), theirs.detach()
 
 
 def map_ids(started: Started, plan: Plan) -> None:

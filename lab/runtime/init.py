@@ -79,44 +79,42 @@ def run(plan: Plan, stdio: list[int], channel: Channel, status: int, tasks: list
         progress.enter(Step.HOSTNAME)
         name_host(plan)
         channel.send("ISOLATED")
-        if plan.hold:
-            channel, process = released(channel, process, progress)
         become(process, progress, channel, stdio, status, label, plan)
     except BaseException as error:
         report_and_exit(progress, channel, error)
 
 
-def released(channel: Channel, process: ProcessPlan, progress: Progress) -> tuple[Channel, ProcessPlan]:
-    """Wait for EXEC_NOW, and return the channel that brought it, and the process with what was added to it.
+def released(channel: Channel, process: ProcessPlan, progress: Progress) -> ProcessPlan:
+    """Wait for EXEC_NOW, and return the process with what was added to it.
 
     The parent says it, or WAIT with a listening socket: then somebody who connects to that says it, maybe much
-    later, and the parent may go; what of its descriptors would outlive it, its lock, it wants closed. With either
-    it may send the seccomp filter, which it compiled meanwhile.
+    later, the parent may go, and the channel is that connection. With either it may send the seccomp filter, which it
+    compiled meanwhile, and say that this comes ``early``: whoever shares the pid namespace sees this process while
+    it waits and while hooks run, and then it has no rights that the application won't have.
     """
     message, descriptors = channel.receive()
     added = message.get("filter")
     if isinstance(added, dict):
         process = replace(process, **added)
+    if message.get("early"):
+        progress.enter(Step.SECCOMP)
+        execve.prepare_filter(process)()
+        process = replace(process, seccomp="", filter_follows=False)
     if message["message"] == "EXEC_NOW":
-        return channel, process
+        return process
     if message["message"] != "WAIT":
         raise ValueError(f"expected EXEC_NOW or WAIT, received {message['message']}")
     progress.enter(Step.EXECVE)
     if process.argv:
         refuse_missing(process)
-    for number in message["close"] if isinstance(message["close"], list) else ():
-        os.close(number)
     channel.send("WAITING")
-    channel.close()
     while True:
-        channel = Channel.accepted(descriptors[0])
-        try:
+        channel.close()
+        channel.continue_at(Channel.accepted(descriptors[0]))
+        with suppress(ChannelClosed):  # it connected and was killed
             channel.expect("EXEC_NOW")
-        except ChannelClosed:  # it connected and was killed
-            channel.close()
-        else:
             os.close(descriptors[0])
-            return channel, process
+            return process
 
 
 def refuse_missing(process: ProcessPlan) -> None:
@@ -124,8 +122,15 @@ def refuse_missing(process: ProcessPlan) -> None:
     program = process.argv[0]
     path = next((entry[len("PATH=") :] for entry in process.environment if entry.startswith("PATH=")), os.defpath)
     folders = [""] if "/" in program else path.split(":")
-    if not any(os.path.lexists(os.path.join(process.directory, folder, program)) for folder in folders):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+    for folder in folders:
+        try:
+            os.lstat(os.path.join(process.directory, folder, program))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass  # execve(2) will say
+        return
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
 
 
 def run_exec(
@@ -196,6 +201,8 @@ def become(
     progress.enter(Step.DIRECTORY)
     enter_directory(process)
     give_up(process, progress, channel)
+    if plan.hold:
+        process = released(channel, process, progress)
     if "startContainer" in plan.hooks:
         progress.enter(Step.START_HOOKS)
         run_start_hooks(plan, execve.spawn_hook(process, stub))
@@ -278,6 +285,10 @@ def open_place_of_root(plan: Plan) -> int:
     """
     if not plan.own_users and plan.enter != Enter.IN_PLACE:
         return -1
+    if not plan.own_users and any(flag == syscalls.CLONE_NEWNS for _, flag in plan.joins):
+        tree = syscalls.open_tree(plan.mount_point, recursive=True)  # nothing is above it: ".." ends there
+        syscalls.mount_setattr(tree, 0, 0, propagation=syscalls.MS_PRIVATE, recursive=True)
+        return tree
     return os.open(plan.mount_point, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 

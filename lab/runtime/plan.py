@@ -111,6 +111,7 @@ class ProcessPlan(Record):
     mergeable: bool = False  # its memory and its children's is offered to KSM
     seccomp_flags: int = 0  # for seccomp(2)
     agent: dict[str, object] | None = None  # who is notified: its path, metadata, and the container's state
+    filter_follows: bool = False  # a filter comes with the word to go on
     own_keyring: bool = True  # a session keyring of its own, see keyrings(7)
     read_only_by_landlock: (
         tuple[str, ...] | list[str]

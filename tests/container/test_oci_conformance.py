@@ -324,6 +324,28 @@ class TestNamespaces:
             finally:
                 holder.kill()
 
+    def test_nothing_is_above_the_root_in_a_mount_namespace_given_by_path(
+        self, bundle: Bundle, escape_root: Path, tmp_path: Path
+    ) -> None:
+        """That of the caller, which pivot_root(2) can't be called in: who may call chroot(2) leaves a mere chroot."""
+        shutil.copy(escape_root / "bin" / "escape", bundle.root / "bin" / "escape")
+        (tmp_path / "of-the-host").touch()
+        words = ["/bin/escape", "leave_chroot", str(tmp_path / "of-the-host")]
+        with subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "100"]) as holder:
+            try:
+                oci.until(lambda: "sleep" in Path(f"/proc/{holder.pid}/comm").read_text(), "sleep")
+                others = [space for space in bundle.value["linux"]["namespaces"] if space["type"] != "mount"]
+                joined = {"type": "mount", "path": f"/proc/{holder.pid}/ns/mnt"}
+                bundle.value["linux"]["namespaces"] = [*others, joined]
+                bundle.value["mounts"] = []
+                bundle.value["process"]["args"] = words
+                capabilities(bundle, "CAP_SYS_CHROOT")
+                assert bundle.run("lab-oci", check=False).output == "stopped: ENOENT\n"
+            finally:
+                holder.kill()
+        left = subprocess.run(["chroot", bundle.root, *words], capture_output=True, text=True, check=False)
+        assert left.stdout == "succeeded\n"
+
     def test_in_the_mount_namespace_of_another_container_nothing_of_it_is_executed(self, bundle: Bundle) -> None:
         """Its files are strangers': what the runtime needs, a hook's code among it, comes from its own."""
         with oci.opened("lab-oci") as runtime:
@@ -356,7 +378,7 @@ def look_at_first(bundle: Bundle, kind: str) -> str:
         while thread.is_alive() and not seen:
             for entry in Path("/proc").iterdir():
                 with suppress(OSError):  # a child of its shell's, which ends just now
-                    if entry.name.isdecimal() and _root_of(entry) == str(bundle.root):
+                    if entry.name.isdecimal() and _is_rooted_in(entry, bundle.root):
                         seen = str((entry / "ns" / kind).readlink())
     finally:
         (bundle.root / "tmp" / "wait").unlink(missing_ok=True)
@@ -365,11 +387,9 @@ def look_at_first(bundle: Bundle, kind: str) -> str:
     return seen
 
 
-def _root_of(process: Path) -> str:
-    try:
-        return str((process / "root").readlink()) if (process / "comm").read_text() == "sh\n" else ""
-    except OSError:
-        return ""
+def _is_rooted_in(process: Path, root: Path) -> bool:
+    """Whether that is a shell whose root is that folder, wherever it is mounted."""
+    return (process / "comm").read_text() == "sh\n" and os.path.samestat((process / "root").stat(), root.stat())
 
 
 def in_own_mounts(bundle: Bundle) -> list[str]:

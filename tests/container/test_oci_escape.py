@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import oci
 import pytest
@@ -68,6 +69,70 @@ def test_a_waiting_process_can_not_be_looked_into(runtime: Runtime) -> None:
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     runtime.ok("delete", "--force", name)
+
+
+RIGHTS = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
+
+
+def rights(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    told = dict(line.split(":", 1) for line in lines)
+    return {name: told[name].strip() for name in RIGHTS}
+
+
+def waiting(runtime: Runtime, edit: Callable[[dict[str, Any]], None]) -> dict[str, str]:
+    """The rights of a container's first process that was created and not started."""
+    name = runtime.new()
+    runtime.ok("create", "-b", runtime.bundle("true", edit=edit), name)
+    try:
+        return rights(int(runtime.state(name)["pid"]))
+    finally:
+        runtime.ok("delete", "--force", name)
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_who_waits_for_its_start_has_the_rights_that_runc_leaves_it(runtime: Runtime, uid: int) -> None:
+    """Another container that shares its process namespace, and may trace there, could take whatever more it had."""
+
+    def edit(config: dict[str, Any]) -> None:
+        config["process"]["noNewPrivileges"] = False
+        config["process"]["user"] = {"uid": uid, "gid": uid, "additionalGids": [7]}
+
+    with oci.opened("runc") as other:
+        theirs = waiting(other, edit)
+    assert waiting(runtime, edit) == theirs
+    assert (theirs["Seccomp"], theirs["Uid"].split()[0]) == ("2", str(uid))
+
+
+def test_where_its_filter_does_not_let_it_wait_it_waits_before_that(runtime: Runtime) -> None:
+    """It may not even exit: of such a profile nothing is executed, but the container is created and ends."""
+
+    def edit(config: dict[str, Any]) -> None:
+        profile = config["linux"]["seccomp"]
+        for rule in profile["syscalls"]:
+            rule["names"] = [name for name in rule["names"] if name != "accept4"]
+        profile["syscalls"].append({"names": ["accept4"], "action": "SCMP_ACT_KILL_PROCESS"})
+
+    found = waiting(runtime, edit)
+    assert (found["Seccomp"], found["NoNewPrivs"]) == ("0", "1")
+    assert runtime.ok("run", "-b", runtime.bundle("echo ran", edit=edit), runtime.new()) == "ran\n"
+
+
+def test_a_hook_inside_finds_no_more_rights_beside_it(runtime: Runtime) -> None:
+    """What traces the first process while hooks run, before the application is executed, gets nothing new."""
+
+    def edit(config: dict[str, Any]) -> None:
+        config["process"]["noNewPrivileges"] = False
+        told = "cat /proc/1/status > /tmp/first; cat /proc/self/status > /tmp/hook"
+        config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", told]}]}
+
+    place = runtime.rootfs / "tmp"
+    runtime.ok("run", "-b", runtime.bundle("true", edit=edit), runtime.new())
+    first, hook = (
+        dict(line.split(":", 1) for line in (place / name).read_text().splitlines()) for name in ("first", "hook")
+    )
+    assert {name: first[name] for name in RIGHTS} == {name: hook[name] for name in RIGHTS}
+    assert first["Seccomp"].strip() == "2"
 
 
 @pytest.mark.alone  # runsc gives the null device that it was started with its own mode and owner once more

@@ -15,12 +15,10 @@ from lab.runtime.plan import Step
 
 CHILD_OF_CREATE = {
     Step.CLONE, Step.MAP_IDS, Step.PLACE, Step.JOIN, Step.ROOT, Step.MOUNTS, Step.CONSOLE, Step.MASKS, Step.ENTER,
-    Step.HOSTNAME, Step.HOOKS,
+    Step.HOSTNAME, Step.HOOKS, Step.LIMITS, Step.DESCRIPTORS, Step.DIRECTORY, Step.CAPABILITIES,
+    Step.NO_NEW_PRIVILEGES, Step.SECCOMP,
 }  # fmt: skip
-CHILD_OF_START = {
-    Step.START_HOOKS, Step.LIMITS, Step.DESCRIPTORS, Step.DIRECTORY, Step.CAPABILITIES, Step.NO_NEW_PRIVILEGES,
-    Step.SECCOMP, Step.EXECVE,
-}  # fmt: skip
+CHILD_OF_START = {Step.START_HOOKS, Step.EXECVE}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 
 from lab.errors import LabError
 from lab.runtime.config.model import Capabilities, ProcessConfig, Rlimit
-from lab.runtime.oci import store
 from lab.runtime.oci.main import Call
 from lab.runtime.oci.verbs.execute import confined_as, require_started
 
@@ -36,10 +35,10 @@ TRACER = ProcessConfig(args=("a",), capabilities=Capabilities(bounding=("CAP_SYS
 def test_nothing_that_may_trace_comes_beside_a_first_process_that_waits() -> None:
     """It has the runtime's rights until it is started."""
     with pytest.raises(LabError, match="not started"):
-        require_started(store.CREATED, TRACER, own_users=False)
-    require_started(store.CREATED, TRACER, own_users=True)
-    require_started(store.CREATED, ProcessConfig(args=("a",)), own_users=False)
-    require_started(store.RUNNING, TRACER, own_users=False)
+        require_started(TRACER, is_starting=True, own_users=False)
+    require_started(TRACER, is_starting=True, own_users=True)
+    require_started(ProcessConfig(args=("a",)), is_starting=True, own_users=False)
+    require_started(TRACER, is_starting=False, own_users=False)
 
 
 def test_a_pid_file_is_written_through_no_link(tmp_path: Path) -> None:

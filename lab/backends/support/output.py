@@ -23,7 +23,8 @@ LOOK_SECONDS = 0.01
 class Output(Closing):
     """One stream. ``descriptor`` is what the application writes to.
 
-    Without a second place it is the log file itself: nothing of lab's runs while the application writes.
+    Without a second place it is the log file itself: nothing of lab's runs while the application writes. What the
+    application did to that file besides is undone in the end; until then its folder keeps others out.
     """
 
     def __init__(self, log: Path, besides: int | None = None) -> None:
@@ -85,6 +86,8 @@ class Output(Closing):
             self._thread.join(DRAIN_SECONDS)
             self.give_up()
             self._thread = None
+        elif self._besides is None:
+            private.take_back(self._path)
 
     def give_up(self) -> None:
         """Pass nothing more on to a reader that does not take it; the log gets it all the same."""

@@ -20,6 +20,8 @@ from lab.metrics.clients.jobs import Done
 from lab.model import Completed, Limits, Phase, Process
 
 BACKEND = "process"
+MOST_BYTES = 64 << 20
+"""Of what a client may say."""
 
 
 class Client:
@@ -55,8 +57,15 @@ class Client:
                 hint=f"its logs are in {logs}; a longer work.timeout_seconds in scenario.toml",
             )
         return Done(
-            completed=Completed(
-                exit_code=code, stdout=(logs / "stdout.log").read_bytes(), stderr=(logs / "stderr.log").read_bytes()
-            ),
+            completed=Completed(exit_code=code, stdout=_said(logs / "stdout.log"), stderr=_said(logs / "stderr.log")),
             seconds=ended - (instance.timeline.at(Phase.EXECUTED) or ended),
         )
+
+
+def _said(log: Path) -> bytes:
+    """All of it. Raises LabError where that is no answer of a client: its file can be as long as it likes."""
+    with log.open("rb") as file:
+        said = file.read(MOST_BYTES + 1)
+    if len(said) > MOST_BYTES:
+        raise LabError(f"the scenario's client wrote more than {MOST_BYTES >> 20} MiB to {log}")
+    return said

@@ -122,7 +122,10 @@ class Blueprint:
             cgroup_directories=directories(group),
             enter=Enter.MOVE if no_pivot else Enter.PIVOT_ROOT,
         )
-        return replace(plan, process=replace(surviving(plan.process, preserve), own_keyring=own_keyring))
+        process = replace(
+            surviving(plan.process, preserve), own_keyring=own_keyring, filter_follows=self.filters_late
+        )
+        return replace(plan, process=process)
 
     @property
     def can_be_watched(self) -> bool:

@@ -70,7 +70,8 @@ def leave_keyring(process: ProcessPlan) -> None:
 
 def keeps_admin(process: ProcessPlan) -> bool:
     """Whether CAP_SYS_ADMIN is needed after the others have gone: to install a filter without no_new_privs."""
-    return not process.no_new_privileges and bool(process.seccomp or process.read_only_by_landlock)
+    needs = process.seccomp or process.filter_follows or process.read_only_by_landlock
+    return not process.no_new_privileges and bool(needs)
 
 
 def drop_privileges(process: ProcessPlan) -> None:

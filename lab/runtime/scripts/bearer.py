@@ -16,7 +16,7 @@ import sys
 
 from lab.host import syscalls
 from lab.runtime.channel import INT_BYTES, Channel
-from lab.runtime.container import Started
+from lab.runtime.container import Started, status_pair
 from lab.runtime.plan import INSIDE
 from lab.runtime.rootfs import mounttrees
 from lab.runtime.scripts import child
@@ -101,7 +101,7 @@ class Bearer:
         opened.callback(theirs.close)
         undo = opened.enter_context(ExitStack())
         undo.callback(ours.close)
-        status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        status_read, status_write = status_pair()
         opened.callback(os.close, status_write)
         undo.callback(os.close, status_read)
         given = [theirs.fileno(), status_write, *stdio]

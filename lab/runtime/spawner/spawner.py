@@ -32,7 +32,7 @@ from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
 from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
 from lab.runtime.process import account
 from lab.runtime.scripts.bearer import Bearer
-from lab.runtime.spawner.child import Child, readable
+from lab.runtime.spawner.child import MOST_STATUS_BYTES, Child, errno_in, readable
 from lab.shims import signal, suppress
 
 INHERITED = (account,)
@@ -308,7 +308,7 @@ class Spawner:
     def on_status(self, child: Child, at: float) -> None:
         """lab's helper writes an errno if it can't execute the application; the end of file means it has."""
         text = os.read(child.started.status, 64)
-        child.status_text += text
+        child.status_text = (child.status_text + text)[:MOST_STATUS_BYTES]
         if text:
             return
         self.unwatch(child.started.status)
@@ -317,8 +317,8 @@ class Spawner:
         while channel in self.handlers and readable(channel):
             self.on_channel(child, at)
         if child.status_text:
-            number = int(child.status_text)
-            child.failure = {"step": "execve", "number": number, "text": f"{child.program}: {os.strerror(number)}"}
+            why = os.strerror(number) if (number := errno_in(child.status_text)) else "lab's helper told no errno"
+            child.failure = {"step": "execve", "number": number, "text": f"{child.program}: {why}"}
         elif child.init and child.failure is None and "init" in child.started.stamps:
             self.on_executed(child, at)
 

@@ -59,7 +59,8 @@ def execute(call: Call) -> int:
         config = read_config(entry)
         process = process_of(call, config, words)
         own_users = any(space.type == "user" for space in config.linux.namespaces)
-        require_started(entry.status(state), process, own_users=own_users)
+        is_starting = entry.status(state) == store.CREATED or entry.is_locked()
+        require_started(process, is_starting=is_starting, own_users=own_users)
         for warning in validate.warnings_of(process, own_users=own_users):
             call.log.warn(warning)
         steps.enter("plan")
@@ -90,13 +91,13 @@ def running(call: Call, entry: store.Entry) -> store.State:
     return state
 
 
-def require_started(status: str, process: ProcessConfig, *, own_users: bool) -> None:
-    """Until it is told to start, the first process has the runtime's rights: nothing that may trace it comes beside
-    it. Raises LabError.
+def require_started(process: ProcessConfig, *, is_starting: bool, own_users: bool) -> None:
+    """Until it executes the application, behind its hooks, the first process is the runtime's program, a file of the
+    host's: nothing that may trace it comes beside it. Raises LabError.
     """
     sets = process.capabilities
     traces = "CAP_SYS_PTRACE" in {*sets.bounding, *sets.permitted, *sets.effective}
-    if status == store.CREATED and traces and not own_users:
+    if is_starting and traces and not own_users:
         raise LabError("cannot exec what may trace others in a container that is not started")
 
 

@@ -17,6 +17,7 @@ import _socket
 import os
 
 from lab.errors import LabError, UsageError
+from lab.runtime.channel import ChannelClosed
 from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG, VALUE
 from lab.runtime.oci.steps import Steps
@@ -67,6 +68,7 @@ class Made:
         self.started: Started
         self.master = -1  # of its terminal, if this command holds it
         self.added: dict[str, Any] = {}  # what the process is told with the word to go on
+        self.early = False  # whether its filter can come before it waits, or has hooks run
 
 
 def create(call: Call) -> int:
@@ -173,6 +175,11 @@ def begin(call: Call, made: Made, plan: Plan, wanted: Blueprint, undo: ExitStack
     made.added = wanted.filter()  # while the other makes its mounts
     if detached and made.added:
         made.entry.write_filter(made.added["filter"])
+    if made.added and (detached or wanted.config.hooks.start_container):
+        from lab.runtime.seccomp import compiler
+
+        compiled: Any = made.added["filter"]
+        made.early = compiler.lets_wait(compiled["seccomp"])
     conversation.expect(made.started, "ISOLATED", terminal)
     made.master = terminal.master
 
@@ -193,9 +200,8 @@ def leave_waiting(made: Made) -> None:
         finally:
             os.umask(before)
         listener.listen(1)
-        made.started.channel.send(
-            "WAIT", descriptors=[listener.fileno()], close=[made.entry.lock_descriptor], **made.added
-        )
+        with suppress(ChannelClosed):  # its last words are awaited next
+            made.started.channel.send("WAIT", descriptors=[listener.fileno()], early=made.early, **made.added)
         conversation.expect(made.started, "WAITING")
 
 
@@ -367,7 +373,8 @@ def run(call: Call) -> int:
         made = make(call, steps, undo)
         announce(call, steps, made)
         steps.enter("let it go")
-        made.started.channel.send("EXEC_NOW", **made.added)
+        with suppress(ChannelClosed):
+            made.started.channel.send("EXEC_NOW", early=made.early, **made.added)
         conversation.until_executed(made.started.channel)
         undo.pop_all()
         try:
