@@ -21,6 +21,10 @@ class Trouble:
     hint: str
 
 
+_BEHIND_A_PROXY = (
+    "behind a proxy export http_proxy and https_proxy, which sudo takes away: "
+    f"sudo --preserve-env=http_proxy,https_proxy {BOOTSTRAP}…"
+)
 _PATTERNS = (
     (
         "a certificate is not trusted",
@@ -38,7 +42,7 @@ _PATTERNS = (
         re.compile(
             r"\b(code|status|error|http/[\d.]+):? 407\b|\b407 +proxy|proxy authentication required|"
             r"tunnel connection failed|proxyerror|cannot connect to proxy|could not resolve proxy|proxyconnect tcp|"
-            r"unable to connect to [^ ]*proxy|received http code \d+ from proxy",
+            r"unable to connect to [^ ]*proxy|received http code \d+ from proxy|invalid response from proxy",
             re.IGNORECASE,
         ),
         "check http_proxy, https_proxy and no_proxy; sudo takes them away: "
@@ -56,8 +60,37 @@ _PATTERNS = (
             r"no such host|EAI_AGAIN|ENOTFOUND|unable to resolve host",
             re.IGNORECASE,
         ),
-        "check the network; behind a proxy export http_proxy and https_proxy, which sudo takes away: "
-        f"sudo --preserve-env=http_proxy,https_proxy {BOOTSTRAP}…",
+        f"check the network; {_BEHIND_A_PROXY}",
+    ),
+    (
+        "a connection was refused",
+        re.compile(r"connection refused|ECONNREFUSED", re.IGNORECASE),
+        f"check the address, its port and that its server runs; {_BEHIND_A_PROXY}",
+    ),
+    (
+        "a server did not answer in time",
+        re.compile(
+            r"\b(connection|connect|operation|read) timed out|connection to \S+ timed out|i/o timeout|"
+            r"tls handshake timeout|context deadline exceeded|ETIMEDOUT",
+            re.IGNORECASE,
+        ),
+        f"try again, or check the address and the firewall; {_BEHIND_A_PROXY}",
+    ),
+    (
+        "a server forbade it",
+        re.compile(
+            r"\b(code|status|error|http/[\d.]+):? 403\b|\b403:? +forbidden|\b403 client error|\bE403\b", re.IGNORECASE
+        ),
+        "check the address, and whether its server wants a login; a proxy that filters says the same: ask for that "
+        "address to be allowed, or name a mirror that is",
+    ),
+    (
+        "a server can't be reached",
+        re.compile(
+            r"network is unreachable|no route to host|could(n't| not) connect to server|ENETUNREACH|EHOSTUNREACH",
+            re.IGNORECASE,
+        ),
+        f"check the network and the address; {_BEHIND_A_PROXY}",
     ),
     (
         "a download was cut off",
