@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import http.server
+import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from test_images_registry import Registry, published  # noqa: F401 - a fixture
 from test_images_stages import Site, base, runner, site  # noqa: F401 - fixtures
 
-from lab.errors import DockerfileError, UsageError
+from lab.errors import DockerfileError, ImageError, UsageError
 from lab.images.stages.run_step import StepFailed
+from lab.images.store import Image
 from lab.images.transfer import trust
 from lab.images.tree import Tree
 
@@ -52,13 +56,27 @@ def server(certificate: Path, tmp_path: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as found:
+    with behind_tls(functools.partial(Quiet, directory=folder), certificate) as address:
+        yield f"https://{address}"
+
+
+@contextmanager
+def behind_tls(handler: Callable[..., http.server.BaseHTTPRequestHandler], certificate: Path) -> Iterator[str]:
+    """Where a server listens that shows this certificate."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, certificate.with_name("key.pem"))
         found.socket = context.wrap_socket(found.socket, server_side=True)
         threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield f"https://127.0.0.1:{found.server_port}"
+        yield f"127.0.0.1:{found.server_port}"
         found.shutdown()
+
+
+@pytest.fixture
+def secured(certificate: Path, published: Image) -> Iterator[str]:  # noqa: F811
+    """The name of an image in a registry behind such a certificate."""
+    with behind_tls(Registry, certificate) as address:
+        yield f"{address}/team/app:1"
 
 
 def test_a_download_from_behind_a_proxy(
@@ -76,6 +94,37 @@ def test_a_download_from_behind_a_proxy(
     assert site.read(image, "/d/file.txt") == b"downloaded\n"
     with pytest.raises(DockerfileError, match="cut off"):
         site.build(f"FROM scratch\nADD {server}/cut.txt /d/\n")
+
+
+def test_a_base_from_behind_a_proxy(
+    site: Site,  # noqa: F811
+    secured: str,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    with pytest.raises(ImageError) as caught:
+        site.build(f"FROM {secured}\n")
+    assert caught.value.message == f"no base image {secured}: a certificate is not trusted"
+    assert caught.value.hint.count("--ca FILE") == 1
+    assert "recipe" not in str(caught.value)
+    assert len(caught.value.detail.splitlines()) == 1
+    monkeypatch.setenv(trust.VARIABLE, str(certificate))
+    assert site.read(site.build(f"FROM {secured}\n"), "/file") == b"from afar"
+
+
+def test_a_base_that_a_proxy_keeps_back(
+    site: Site,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    for name, value in (("https_proxy", address), ("no_proxy", "")):
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.upper(), value)
+    with pytest.raises(ImageError, match=r"no base image registry\.invalid/team/app:1: a proxy") as caught:
+        site.build("FROM registry.invalid/team/app:1\n")
+    assert "https_proxy" in caught.value.hint
 
 
 def test_a_step_is_lent_it_and_the_image_has_no_trace_of_it(

@@ -19,7 +19,8 @@ BuildRecipe = Callable[[str, str], Image]
 def resolve_base(
     name: str, *, store: Store, progress: Progress, build_recipe: BuildRecipe, pull: bool = False
 ) -> Image:
-    """The image ``name``, made or fetched if need be. Raises ImageError that names the three remedies.
+    """The image ``name``, made or fetched if need be. Raises ImageError that names the three remedies, or the one
+    against a certificate or a proxy in the way.
 
     ``pull`` asks the registry even for what the store has, which is kept when no registry answers.
     """
@@ -27,7 +28,7 @@ def resolve_base(
     if wanted in store and not pull:
         return store.find(wanted)
     from lab.images.debian import recipes
-    from lab.images.transfer import registry
+    from lab.images.transfer import registry, trouble
 
     try:
         return registry.fetch(wanted, store, progress)
@@ -38,6 +39,8 @@ def resolve_base(
         return store.find(wanted)
     recipe = recipes.RECIPES.get(wanted)
     if recipe is None:
+        if (found := trouble.find(reason, lasting=True)) is not None:
+            raise ImageError(f"no base image {wanted}: {found.what}", hint=found.hint, detail=found.line)
         raise ImageError(
             f"no base image {wanted}: it is not in the store, no registry gave it, and lab has no recipe for it",
             hint=f"build it: lab build DIR -t {wanted}; or check the network: skopeo inspect docker://{wanted}; "
