@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import preloaded
 import pytest
 
-from lab.errors import CommandError, ImageError
+from lab.errors import ImageError
 from lab.images.progress import silent
 from lab.images.stages.bases import resolve_base
 from lab.images.store import Image, Origin, Store
@@ -25,6 +29,7 @@ class Registry(BaseHTTPRequestHandler):
 
     store: Store
     image: Image
+    cuts = 0  # so many blobs are still to be cut off in the middle
 
     def do_GET(self) -> None:
         _, _, name = self.path.rpartition("/")
@@ -45,7 +50,10 @@ class Registry(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            is_cut = content_type == "application/octet-stream" and Registry.cuts > 0
+            Registry.cuts -= is_cut
+            self.wfile.write(body[: len(body) // 2] if is_cut else body)
+            self.close_connection = self.close_connection or is_cut
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -53,12 +61,17 @@ class Registry(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def published(tmp_path: Path) -> Image:
-    store = Store.open(tmp_path / "published")
+    Registry.store = Store.open(tmp_path / "published")
+    return publish(b"from afar")
+
+
+def publish(content: bytes) -> Image:
+    """Let the registry have an image with this file."""
+    store = Registry.store
     with store.scratch("test") as scratch:
         (scratch / "root").mkdir()
-        (scratch / "root" / "file").write_text("from afar")
+        (scratch / "root" / "file").write_bytes(content)
         layer = store.add_layer(scratch / "root")
-    Registry.store = store
     Registry.image = store.add_image(
         "published", config=ImageConfig(command=("x",)), layers=(layer,), origin=Origin.BUILT
     )
@@ -112,10 +125,40 @@ def test_a_damaged_layer_is_refused(server: str, published: Image, tmp_path: Pat
     blob = Registry.store.blob(published.layers[0].digest)
     blob.write_bytes(bytes(reversed(blob.read_bytes())))
     store = Store.open(tmp_path / "home")
-    with pytest.raises(CommandError, match="skopeo failed"):
+    with pytest.raises(ImageError, match=f"{server}/team/app:1 could not be fetched: .*[Dd]igest"):
         base(f"{server}/team/app:1", store)
     assert store.images() == []
     assert not list((store.home / "tmp").iterdir())
+
+
+def test_a_pull_that_was_cut_off_says_so_and_the_next_one_has_the_image(server: str, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "home")
+    Registry.cuts = 1
+    with pytest.raises(
+        ImageError, match=f"^{server}/team/app:1 could not be fetched: a download was cut off"
+    ) as caught:
+        registry.pull(f"{server}/team/app:1", store)
+    assert caught.value.hint == "try again"
+    assert "EOF" in caught.value.detail
+    assert not list(store.blobs.iterdir())
+    image = registry.pull(f"{server}/team/app:1", store)
+    assert (store.lower_directories(image)[0] / "file").read_text() == "from afar"
+    assert not list((store.home / "tmp").iterdir())
+
+
+def test_a_disk_that_a_pull_fills_is_said(server: str, tmp_path: Path) -> None:
+    publish(random.Random(1).randbytes(3 << 20))
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = 'mount -t tmpfs -o size=1m none "$LAB_HOME" && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", mounted, "-", *preloaded.LAB, "image", "pull", f"{server}/team/app:1"]
+    environment = {**os.environ, "LAB_HOME": str(small)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    shown, said, hint = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "no space left" in shown
+    assert said == f"lab: {server}/team/app:1 could not be fetched: the disk is full"
+    assert "LAB_HOME" in hint
 
 
 def test_a_registry_that_never_answers_does_not_hold_up_the_build(

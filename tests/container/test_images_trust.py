@@ -18,8 +18,8 @@ from test_images_stages import Site, base, runner, site  # noqa: F401 - fixtures
 
 from lab.errors import DockerfileError, ImageError, UsageError
 from lab.images.stages.run_step import StepFailed
-from lab.images.store import Image
-from lab.images.transfer import trust
+from lab.images.store import Image, Store
+from lab.images.transfer import registry, trust
 from lab.images.tree import Tree
 
 LIES = 64  # bytes that a server promises and does not send
@@ -113,15 +113,41 @@ def test_a_base_from_behind_a_proxy(
     assert site.read(site.build(f"FROM {secured}\n"), "/file") == b"from afar"
 
 
+def go_by(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("https_proxy", proxy), ("no_proxy", "")):
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.upper(), value)
+
+
+class WantsPassword(http.server.BaseHTTPRequestHandler):
+    """A proxy that lets nobody through."""
+
+    def do_CONNECT(self) -> None:
+        self.send_error(407)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_pull_whose_proxy_wants_a_password_sends_nobody_to_the_registry_s_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), WantsPassword) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        go_by(f"http://127.0.0.1:{proxy.server_port}", monkeypatch)
+        with pytest.raises(ImageError, match="Proxy Authentication Required") as caught:
+            registry.pull("registry.invalid/team/app:1", Store.open(tmp_path / "home"))
+        proxy.shutdown()
+    assert "https_proxy" in caught.value.hint
+    assert "login" not in caught.value.hint
+
+
 def test_a_base_that_a_proxy_keeps_back(
     site: Site,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    for name, value in (("https_proxy", address), ("no_proxy", "")):
-        monkeypatch.setenv(name, value)
-        monkeypatch.setenv(name.upper(), value)
+        go_by(f"http://127.0.0.1:{closed.getsockname()[1]}", monkeypatch)
     with pytest.raises(ImageError, match=r"no base image registry\.invalid/team/app:1: a proxy") as caught:
         site.build("FROM registry.invalid/team/app:1\n")
     assert "https_proxy" in caught.value.hint

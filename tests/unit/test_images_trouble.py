@@ -145,3 +145,14 @@ def test_a_certificate_that_long_output_followed_is_said_before_its_last_words()
     assert last == "make: *** [wheels] Error 1"
     cut = StepFailed(instruction, 2, b"curl: connection reset by peer, trying again\n" + after.encode())
     assert cut.message.endswith("exit code 2: RUN make"), "a download that was cut off may have been tried again"
+
+
+def test_a_step_alone_promises_that_something_is_kept() -> None:
+    instruction = Run(line=3, text="RUN make", command=None)  # type: ignore[arg-type,call-arg]
+    cut = "curl: (56) Recv failure: Connection reset by peer"
+    found = find(cut)
+    assert found
+    assert found.hint == "try again"
+    assert StepFailed(instruction, 2, cut.encode()).hint == "try again: the steps before it are cached"
+    assert StepFailed(instruction, 2, b"no rule").hint.endswith("build again: the steps before it are cached")
+    assert "cached" not in StepFailed(instruction, 2, PIP.encode()).hint

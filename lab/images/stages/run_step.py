@@ -20,6 +20,7 @@ from lab.images.stages.copy_rules import Upper
 from lab.images.stages.mounts import Mounts, Prepared
 from lab.images.stages.state import StageState
 from lab.images.transfer import trust
+from lab.images.transfer.trouble import AGAIN
 from lab.images.transfer.trouble import find as find_trouble
 from lab.images.tree import Tree
 from lab.model import Process
@@ -41,9 +42,10 @@ class StepFailed(ImageError):
         elif trouble := find_trouble(output.decode("utf-8", "replace"), lasting=True):
             detail = f"{trouble.line}\n…\n{last}"
         why = f", {trouble.what}" if trouble else ""
+        hint = trouble.hint if trouble else "mend the command and build again"
         super().__init__(
             f"{file}:{instruction.line}: RUN failed with exit code {code}{why}: {instruction.text}",
-            hint=trouble.hint if trouble else "mend the command and build again: the steps before it are cached",
+            hint=hint if trouble and trouble.hint != AGAIN else f"{hint}: the steps before it are cached",
             detail=detail,
         )
         self.instruction = instruction

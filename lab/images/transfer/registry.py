@@ -58,7 +58,9 @@ class Access:
 
 
 def fetch(name: str, store: Store, progress: Progress, access: Access | None = None) -> Image:
-    """Copy the image into the store. Raises Unreachable when no registry answers soon, or none has it."""
+    """Copy the image into the store. Raises Unreachable when no registry answers soon, or none has it, and ImageError
+    when it does not arrive whole: nothing of it is kept then.
+    """
     access = access or Access()
     with store.scratch("trust") as certificates, access.options("", name, store) as options:
         trusting = trust.variables(trust.write(certificates))
@@ -87,10 +89,18 @@ def fetch(name: str, store: Store, progress: Progress, access: Access | None = N
                     "skopeo", "--insecure-policy", "--override-os=linux", f"--override-arch={architecture()}",
                     "copy", "--quiet", "--preserve-digests", *options, f"docker://{name}", f"dir:{delivered}",
                 ],
-                timeout_seconds=FETCH_SECONDS, hint="check the network, then try again",
+                timeout_seconds=FETCH_SECONDS,
                 environment={"TMPDIR": str(directory), **trusting},
             )  # fmt: skip
             manifest = (delivered / "manifest.json").read_bytes()
+        except CommandError as error:
+            reason = _reason(error)
+            trouble = find_trouble(reason)
+            raise ImageError(
+                f"{name} could not be fetched: {trouble.what if trouble else reason}",
+                hint=_remedy(reason, name),
+                detail=trouble.line if trouble else "",
+            ) from error
         except OSError as error:
             raise ImageError(f"skopeo did not deliver {name}", hint="check the network, then try again") from error
         notes = {REGISTRY_DIGEST: f"sha256:{hashlib.sha256(answer.stdout).hexdigest()}"}
@@ -169,11 +179,13 @@ def _remedy(reason: str, name: str) -> str:
     host = registry_of(name)
     if "http response to https client" in words:
         return "--tls-verify=false, if that registry is yours"
+    if (trouble := find_trouble(reason, lasting=True)) is not None:  # a proxy wants authentication, too
+        own = "; or --tls-verify=false, if that registry is yours" if "certificate" in words else ""
+        return trouble.hint + own
     if any(word in words for word in ("unauthorized", "authentication", "denied", "credentials")):
         return f"skopeo login {host}, or --creds USER:PASSWORD, or --authfile FILE"
     if "manifest unknown" in words or "not found" in words:
         return f"skopeo list-tags docker://{name.partition('@')[0].rpartition(':')[0] or name} shows what there is"
     if (trouble := find_trouble(reason)) is not None:
-        own = "; or --tls-verify=false, if that registry is yours" if "certificate" in words else ""
-        return trouble.hint + own
+        return trouble.hint
     return f"check the network: skopeo inspect docker://{name}"

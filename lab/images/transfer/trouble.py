@@ -21,6 +21,8 @@ class Trouble:
     hint: str
 
 
+AGAIN = "try again"
+"""The remedy against what may be over by then."""
 _BEHIND_A_PROXY = (
     "behind a proxy export http_proxy and https_proxy, which sudo takes away: "
     f"sudo --preserve-env=http_proxy,https_proxy {BOOTSTRAP}…"
@@ -99,7 +101,7 @@ _PATTERNS = (
             r"hash sum mismatch|ECONNRESET|remote end hung up|was cut off",
             re.IGNORECASE,
         ),
-        "try again: what is finished is kept",
+        AGAIN,
     ),
 )
 
