@@ -22,6 +22,7 @@ from corpus import BASE, make_base
 from lab.commands.building.container_steps import ContainerSteps
 from lab.errors import DockerfileError, LabError, UsageError
 from lab.images.build import Event, Note, Options, Output, StepFinished, Warned, build
+from lab.images.dockerfile.graph import PROXIES
 from lab.images.stages.mounts import Offer
 from lab.images.store import MANIFEST_TYPE, Image, Origin, Store
 from lab.images.transfer.registry import adopt
@@ -210,24 +211,27 @@ def test_warnings_and_an_error_out_of_them(site: Site) -> None:
         site.build("# check=error=true\nFROM corpus\nCMD serve\n")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A web server on the loopback; it holds a file and a git repository of plain files."""
-    folder = tmp_path / "web"
-    work = tmp_path / "work"
+def make_repository(work: Path, bare: Path) -> None:
+    """A repository as plain files, which any web server can give out."""
     for path, text in ((work / "top", "top\n"), (work / "sub" / "inner", "inner\n")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    folder.mkdir()
-    (folder / "file.txt").write_text("downloaded\n")
     who = ["-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "init.defaultBranch=main"]
     for words in (
         ["git", *who, "init", "-q", work], ["git", "-C", work, "add", "."],
         ["git", *who, "-C", work, "commit", "-q", "-m", "one"], ["git", "-C", work, "tag", "v1"],
-        ["git", "clone", "-q", "--bare", work, folder / "repo.git"],
-        ["git", "-C", folder / "repo.git", "update-server-info"],
+        ["git", "clone", "-q", "--bare", work, bare], ["git", "-C", bare, "update-server-info"],
     ):  # fmt: skip
         subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A web server on the loopback; it holds a file and a git repository of plain files."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    (folder / "file.txt").write_text("downloaded\n")
+    make_repository(tmp_path / "work", folder / "repo.git")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -304,3 +308,38 @@ def test_the_command_line(tmp_path: Path, base: Path) -> None:
     )
     assert failed.returncode == 2
     assert "Other:4: there is no none " in failed.stderr.splitlines()[0]
+
+
+def test_a_step_sees_the_host_s_proxies_and_nothing_keeps_them(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxies = [case(name) for name in sorted(PROXIES) for case in (str.lower, str.upper)]
+    for name in (*proxies, "rsync_proxy"):
+        monkeypatch.setenv(name, f"http://{name}.planted.invalid")
+
+    def seen() -> dict[str, str]:
+        printed = b"".join(event.data for event in site.events if isinstance(event, Output)).decode()
+        pairs = (line.partition("=") for line in printed.splitlines())
+        return {name: value for name, _, value in pairs if name.lower().endswith("_proxy")}
+
+    image = site.build("FROM corpus\nRUN env; echo done > /done\n")
+    assert seen() == {name: f"http://{name}.planted.invalid" for name in proxies}
+    for name in proxies:
+        monkeypatch.setenv(name, "http://another.planted.invalid")
+    other = {"http_proxy": "http://given.planted.invalid"}
+    assert site.build("FROM corpus\nRUN env; echo done > /done\n", **other).digest == image.digest
+    assert site.cached[-1], "no key depends on them"
+    site.build("FROM corpus\nRUN env; echo more > /done\n", **other)
+    assert seen() == {**dict.fromkeys(proxies, "http://another.planted.invalid"), **other}
+    documents = (
+        site.store.read_json(image.digest),
+        site.store.read_json(site.store.read_json(image.digest)["config"]["digest"]),
+    )
+    assert "proxy" not in json.dumps(documents).lower()
+    assert [path.name for path in site.store.lower_directories(image)[0].iterdir()] == ["done"]
+
+
+def test_a_proxy_that_the_dockerfile_declares_is_an_argument_like_others(site: Site) -> None:
+    for number in (1, 2):
+        site.build("FROM corpus\nARG http_proxy\nRUN env\n", http_proxy=f"http://{number}.invalid")
+        assert not site.cached[-1]
+        printed = b"".join(event.data for event in site.events if isinstance(event, Output))
+        assert f"http_proxy=http://{number}.invalid\n".encode() in printed

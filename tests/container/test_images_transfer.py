@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +53,12 @@ def other(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "other")
 
 
-def lab(home: Store, *words: str | Path, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
+def lab(
+    home: Store, *words: str | Path, stdin: bytes = b"", code: int = 0, before: Sequence[str | Path] = ()
+) -> subprocess.CompletedProcess[bytes]:
     done = preloaded.run(
-        [*LAB, "image", *map(str, words)], input=stdin, capture_output=True, check=False, timeout=250,
-        env={**os.environ, "LAB_HOME": str(home.home)},
+        [*LAB, *map(str, before), "image", *map(str, words)], input=stdin, capture_output=True, check=False,
+        timeout=250, env={**os.environ, "LAB_HOME": str(home.home)},
     )  # fmt: skip
     assert done.returncode == code, done.stderr.decode()
     return done
@@ -77,7 +79,7 @@ CONFIG = """
 version: 0.1
 log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: {storage}}}}}
-http: {{addr: "{address}"}}
+http: {{addr: "{address}"{tls}}}
 {auth}
 """
 
@@ -87,7 +89,7 @@ def serve(tmp_path: Path, missing: Callable[[str], None]) -> Iterator[Callable[.
     """Starts registries on the loopback; ended by their pid."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*, passwords: str = "") -> Served:
+    def start(*, passwords: str = "", certificate: Path | None = None) -> Served:
         program = shutil.which("docker-registry")
         if program is None:
             missing("docker-registry")
@@ -97,7 +99,9 @@ def serve(tmp_path: Path, missing: Callable[[str], None]) -> Iterator[Callable[.
         place.mkdir()
         (place / "passwords").write_text(passwords)
         auth = f"auth: {{htpasswd: {{realm: test, path: {place / 'passwords'}}}}}" if passwords else ""
-        (place / "config.yml").write_text(CONFIG.format(storage=place / "storage", address=address, auth=auth))
+        tls = f", tls: {{certificate: {certificate}, key: {certificate.with_name('key.pem')}}}" if certificate else ""
+        config = CONFIG.format(storage=place / "storage", address=address, auth=auth, tls=tls)
+        (place / "config.yml").write_text(config)
         with (place / "log").open("wb") as log:
             started.append(
                 subprocess.Popen([str(program), "serve", str(place / "config.yml")], stdout=log, stderr=log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import re
 import socket
 import ssl
 import subprocess
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 from test_images_registry import Registry, published  # noqa: F401 - a fixture
-from test_images_stages import Site, base, runner, site  # noqa: F401 - fixtures
+from test_images_stages import Site, base, make_repository, runner, site  # noqa: F401 - fixtures
+from test_images_transfer import Served, lab, serve  # noqa: F401 - a fixture
+from tiny import tiny_image
 
 from lab.errors import DockerfileError, ImageError, UsageError
 from lab.images.stages.run_step import StepFailed
@@ -41,6 +44,7 @@ def server(certificate: Path, tmp_path: Path) -> Iterator[str]:
     folder = tmp_path / "web"
     folder.mkdir()
     (folder / "file.txt").write_text("downloaded\n")
+    make_repository(tmp_path / "work", folder / "repo.git")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -94,6 +98,49 @@ def test_a_download_from_behind_a_proxy(
     assert site.read(image, "/d/file.txt") == b"downloaded\n"
     with pytest.raises(DockerfileError, match="cut off"):
         site.build(f"FROM scratch\nADD {server}/cut.txt /d/\n")
+
+
+def test_a_repository_from_behind_a_proxy(
+    site: Site,  # noqa: F811
+    server: str,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    with pytest.raises(DockerfileError, match="certificate is not trusted"):
+        site.build(f"FROM scratch\nADD {server}/repo.git /d/\n")
+    monkeypatch.setenv(trust.VARIABLE, str(certificate))
+    image = site.build(f"FROM scratch\nADD {server}/repo.git /d/\n")
+    assert site.read(image, "/d/top") == b"top\n"
+
+
+def test_the_option_stands_before_the_command_and_behind_it(
+    serve: Callable[..., Served],  # noqa: F811
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    store, other = Store.open(tmp_path / "home"), Store.open(tmp_path / "other")
+    image = tiny_image(store)
+    name = f"{serve(certificate=certificate).address}/team/tiny:1"
+    for words in (("push", "tiny", name), ("pull", name)):
+        refused = lab(store, *words, code=1).stderr.decode()
+        assert "certificate" in refused
+        assert "--ca FILE" in refused
+    lab(store, "push", "tiny", name, "--ca", certificate)
+    lab(store, "push", f"--ca={certificate}", "tiny", name)
+    for words in (("pull", name, "--ca", certificate), ("pull", "--ca", certificate, name)):
+        lab(other, *words)
+        assert other.find(name).digest == image.digest
+        other.untag([name])
+    lab(other, "pull", name, before=("--ca", certificate))
+    assert other.find(name).digest == image.digest
+    for refused in (
+        lab(other, "pull", name, before=("--ca", "/nowhere"), code=2),
+        lab(other, "pull", "--ca", code=2),
+    ):
+        assert b"--ca" in refused.stderr
 
 
 def test_a_base_from_behind_a_proxy(
@@ -160,7 +207,12 @@ def test_a_step_is_lent_it_and_the_image_has_no_trace_of_it(
 ) -> None:
     monkeypatch.setenv(trust.VARIABLE, str(certificate))
     lines = certificate.read_text().splitlines()
-    look = f"grep -q '{lines[3]}' $SSL_CERT_FILE && test $PIP_CERT = $SSL_CERT_FILE && ! echo x >> $SSL_CERT_FILE"
+    page = (Path(__file__).parents[2] / "docs/images.md").read_text()
+    (row,) = re.findall(r"^\| RUN \|.*", page, re.MULTILINE)
+    names = set(re.findall("`([A-Z_]+)`", row)) - {"APT_CONFIG"}
+    assert names == set(trust.OF_PROGRAMS)
+    told = " && ".join(f'test "${name}" = $SSL_CERT_FILE' for name in names)
+    look = f"grep -q '{lines[3]}' $SSL_CERT_FILE && {told} && ! echo x >> $SSL_CERT_FILE"
     image = site.build(f"FROM corpus\nRUN {look} && grep -q $SSL_CERT_FILE $APT_CONFIG && echo done > /done\n")
     tree = Tree(site.store.lower_directories(image))
     assert tree.read("/done") == b"done\n"

@@ -29,7 +29,10 @@ TOOLS = {
     "getent": "exit 0",
     "uname": "echo ${MACHINE:-x86_64}",
 }
-PIP = 'echo "pip $* $PIP_CONSTRAINT" >> "$CALLS"; echo pip was here; sleep ${PIP_SECONDS:-0}; exit ${PIP_EXIT:-0}'
+PIP = (
+    'echo "pip $* $PIP_CONSTRAINT ${PIP_CERT:+cert $PIP_CERT}" >> "$CALLS"\n'
+    "echo pip was here; sleep ${PIP_SECONDS:-0}; exit ${PIP_EXIT:-0}"
+)
 
 
 class Checkout:
@@ -145,6 +148,17 @@ def test_a_failed_installation_shows_the_end_of_its_log_and_is_not_mistaken_for_
     assert "pip was here" in done.stderr
     assert "compileall" not in checkout.calls.read_text()
     assert not (checkout.path / ".venv" / ".bootstrap-stamp").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is only called as root")
+def test_apt_and_pip_trust_what_is_lent(checkout: Checkout) -> None:
+    for lent, told in (("", 0), ("/lent.pem", 1)):
+        checkout.outdate()
+        checkout.calls.write_text("")
+        assert checkout.run("true", MISSING="skopeo", LAB_CA=lent).returncode == 0
+        calls = checkout.calls.read_text()
+        assert calls.count("--option Acquire::https::CaInfo=/lent.pem") == told, calls
+        assert len(re.findall("^pip -m pip install .* cert /lent.pem$", calls, re.MULTILINE)) == told, calls
 
 
 def test_two_at_once_install_once(checkout: Checkout) -> None:

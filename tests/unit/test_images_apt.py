@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab.images.debian import apt, recipes
+from lab.errors import CommandError, LabError
+from lab.images.debian import apt, fetching, recipes
 from lab.images.debian.apt import sources_beyond, sources_for
+from lab.images.transfer import trust
+from lab.model import Completed
 
 DEB822 = """
 Types: deb deb-src
@@ -134,3 +138,30 @@ def test_leftovers_of_a_recipe_are_removed(tmp_path: Path) -> None:
     assert not left & set(gone)
     assert (tmp_path / "var/log/wtmp").read_text() == ""
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("lent", [True, False])
+def test_a_program_of_debians_is_fetched_with_the_certificate_that_is_lent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lent: bool
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\nbGFi\n-----END CERTIFICATE-----\n")
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(trust.VARIABLE, str(file) if lent else "")
+    monkeypatch.setattr(apt, "sources_beyond", lambda _suite: DEB822)
+    bundles: list[str] = []
+
+    def run(argv: list[str | Path], **_options: Any) -> Completed:
+        words = [str(word) for word in argv]
+        told = [word.partition("CaInfo=")[2] for word in words if "Acquire::https::CaInfo=" in word]
+        bundles.extend(Path(path).read_text() for path in told)
+        if "download" in words:
+            raise CommandError("apt-get failed", detail="E: Failed to fetch x  403  Forbidden [IP: 192.0.2.1 443]")
+        return Completed(exit_code=0, stdout=b"", stderr=b"")
+
+    monkeypatch.setattr(fetching, "run", run)
+    with pytest.raises(LabError, match="runsc could not be fetched: a server forbade it"):
+        fetching.fetch_once(
+            "runsc", "trixie", told=lambda _: None, known=lambda: None, keep=lambda _unpacked, _made: None
+        )
+    assert [bundle.endswith(file.read_text()) for bundle in bundles] == [True, True] * lent

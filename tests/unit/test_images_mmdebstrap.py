@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from lab.errors import ImageError
 from lab.images.debian import apt, mmdebstrap
+from lab.images.transfer import trust
 from lab.model import Completed
 
 SOURCES = "Types: deb\nURIs: http://archive.example/debian\nSuites: bookworm\nComponents: main\n"
@@ -59,3 +61,22 @@ def test_without_debians_keys_nothing_is_installed(
         mmdebstrap.mmdebstrap("bookworm", tmp_path / "root", tmp_path, [])
     assert "debian-archive-keyring" in caught.value.hint
     assert called == []
+
+
+def test_a_certificate_that_is_lent_is_apts_in_the_making(
+    called: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(apt, "sources_for", lambda _suite: SOURCES)
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    mmdebstrap.mmdebstrap("bookworm", tmp_path / "root", tmp_path, [])
+    assert not [word for word in called[0] if "CaInfo" in word]
+    lent = tmp_path / "ca.pem"
+    lent.write_text("-----BEGIN CERTIFICATE-----\nbGFi\n-----END CERTIFICATE-----\n")
+    monkeypatch.setenv(trust.VARIABLE, str(lent))
+    mmdebstrap.mmdebstrap("bookworm", tmp_path / "root", tmp_path, [])
+    (word,) = [word for word in called[1] if "CaInfo" in word]
+    found = re.fullmatch(r'--aptopt=Acquire::https::CaInfo "(.+)"', word)
+    assert found
+    assert Path(found[1]).is_relative_to(tmp_path)
+    assert Path(found[1]).read_text().endswith(lent.read_text())
+    assert called[1].index(word) < called[1].index("bookworm"), "it is an option"
