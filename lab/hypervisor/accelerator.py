@@ -110,8 +110,13 @@ def prove(guest: Guest, home: Path, seccomp: bytes) -> Verdict:
         boot_id=_boot_id(),
         kernel=os.uname().release,
         until=None if final else _now() + DOUBT_SECONDS,
-        console=console.decode("utf-8", "replace")[-CONSOLE_CHARACTERS:],
+        console=_end(console.decode("utf-8", "replace")),
     )
+
+
+def _end(text: str) -> str:
+    """Its last `CONSOLE_CHARACTERS`, from the beginning of a line: half a name could not be taken out of a report."""
+    return text if len(text) <= CONSOLE_CHARACTERS else text[-CONSOLE_CHARACTERS:].partition("\n")[2]
 
 
 def _obstacle() -> str:

@@ -57,6 +57,22 @@ def test_a_proof_holds_for_this_boot_of_this_kernel(proofs: list[int], tmp_path:
     assert len(proofs) == 3
 
 
+def test_of_a_long_console_whole_lines_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def boot(_guest: object, _home: Path, _seccomp: bytes, _seconds: float, console: bytearray) -> tuple[str, bool]:
+        console += said
+        return "", True
+
+    monkeypatch.setattr(accelerator, "_boot", boot)
+    guest = SimpleNamespace()
+    lines = [f"{number:04d} at planted-host\n" for number in range(1000)]
+    said = "".join(lines).encode()
+    kept = accelerator.prove(guest, tmp_path, b"").console  # type: ignore[arg-type]
+    assert 4000 < len(kept) <= 4096
+    assert kept.splitlines(keepends=True) == lines[-len(kept.splitlines()) :]
+    said = b"a few words\nand more"
+    assert accelerator.prove(guest, tmp_path, b"").console == said.decode()  # type: ignore[arg-type]
+
+
 def test_a_doubt_holds_for_ten_minutes_and_can_be_asked_again(
     proofs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
