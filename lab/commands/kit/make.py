@@ -37,6 +37,7 @@ from lab.hypervisor.kinds import MICROVM, PC
 from lab.images.image import Image
 from lab.images.layers import Layer
 from lab.images.store import Store
+from lab.images.transfer import trust
 from lab.inside import build as inside
 from lab.model import Scenario
 
@@ -84,7 +85,8 @@ def make(target: Path, scenarios: Sequence[Scenario]) -> Mapping[str, object]:
             _guest(folder, store.home)
             shutil.copy(inside.program(store.home), folder / HELPER)
             say("fetching and compiling Python packages")
-            _wheels(folder / WHEELS)
+            with store.scratch("trust") as scratch:
+                _wheels(folder / WHEELS, scratch)
             description = {
                 "format": FORMAT,
                 "lab": __version__,
@@ -141,8 +143,8 @@ def _guest(folder: Path, home: Path) -> None:
     run([*words, "--exclude=loader*", parts.name], timeout_seconds=PACK_SECONDS, hint="apt-get install tar gzip")
 
 
-def _wheels(folder: Path) -> None:
-    """Of what lab asks for, not of lab itself: that would be built in this clone."""
+def _wheels(folder: Path, scratch: Path) -> None:
+    """Of what lab asks for, not of lab itself: that would be built in this clone. ``scratch`` is not the kit's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["measure"], *BUILDING]
     words: list[str | Path] = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet"]
@@ -150,7 +152,7 @@ def _wheels(folder: Path) -> None:
     run(
         [*words, "--wheel-dir", folder, "--constraint", constraints, *wanted],
         timeout_seconds=WHEEL_SECONDS,
-        environment={"PIP_CONSTRAINT": str(constraints)},
+        environment={"PIP_CONSTRAINT": str(constraints), **trust.variables(trust.write(scratch))},
         hint="a kit is made where there is a network; its users need none",
     )
 
