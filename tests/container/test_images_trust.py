@@ -25,6 +25,8 @@ from tiny import tiny_image
 from lab.backends.libkrun import origin
 from lab.commands.kit import make as making
 from lab.errors import CommandError, DockerfileError, ImageError, LabError, UsageError
+from lab.images.debian import apt
+from lab.images.debian.mmdebstrap import mmdebstrap
 from lab.images.stages.run_step import StepFailed
 from lab.images.store import Image, Store
 from lab.images.transfer import registry, trust
@@ -117,6 +119,28 @@ def test_a_repository_from_behind_a_proxy(
     monkeypatch.setenv(trust.VARIABLE, str(certificate))
     image = site.build(f"FROM scratch\nADD {server}/repo.git /d/\n")
     assert site.read(image, "/d/top") == b"top\n"
+
+
+def test_what_mmdebstrap_fetches_from_behind_a_proxy(
+    server: str, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive is empty: who trusts its server hears that it has no Release."""
+    sources = f"Types: deb\nURIs: {server}/debian\nSuites: bookworm\nComponents: main\nTrusted: yes\n"
+    monkeypatch.setattr(apt, "settings", lambda: 'Acquire::https::Proxy "DIRECT";\n')
+
+    def said(number: int) -> str:
+        scratch = tmp_path / f"scratch-{number}"
+        scratch.mkdir(mode=0o700)
+        with pytest.raises(LabError) as caught:
+            mmdebstrap("bookworm", scratch / "root", scratch, [], sources)
+        return f"{caught.value.message}\n{caught.value.detail}"
+
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    assert "could not be fetched: a certificate is not trusted" in said(1)
+    monkeypatch.setenv(trust.VARIABLE, str(certificate))
+    told = said(2)
+    assert "certificate" not in told.replace(str(tmp_path), "")
+    assert "404" in told
 
 
 @pytest.fixture

@@ -51,13 +51,14 @@ def mmdebstrap(suite: str, root: Path, scratch: Path, options: Sequence[str], so
     if settings:
         (scratch / "90host").write_text(settings)
         carried.append(f"--aptopt={scratch / '90host'}")
-    # In namespaces of its own, and killed with lab: no mount and no process can outlive it.
+    # In namespaces of its own, and killed with lab: no mount and no process can outlive it. Not --quiet, by which
+    # mmdebstrap keeps to itself why apt failed.
     try:
         run(
             [
                 "setpriv", "--pdeathsig=KILL",
                 "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-                "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet",
+                "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
                 '--aptopt=Acquire::Languages "none"', *options, *carried, suite, root, *mirrors,
             ],
             timeout_seconds=platform().patience * TIMEOUT_SECONDS,
