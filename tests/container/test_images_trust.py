@@ -25,7 +25,7 @@ from tiny import tiny_image
 from lab.backends.libkrun import origin
 from lab.commands.kit import make as making
 from lab.errors import CommandError, DockerfileError, ImageError, LabError, UsageError
-from lab.images.debian import apt
+from lab.images.debian import apt, fetching
 from lab.images.debian.mmdebstrap import mmdebstrap
 from lab.images.stages.run_step import StepFailed
 from lab.images.store import Image, Store
@@ -121,11 +121,31 @@ def test_a_repository_from_behind_a_proxy(
     assert site.read(image, "/d/top") == b"top\n"
 
 
+SOURCES = "Types: deb\nURIs: {}\nSuites: bookworm\nComponents: main\nTrusted: yes\n"
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_why_a_program_of_debians_can_not_be_fetched(
+    server: str, is_up: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt-get update ends well where nobody answers, and the download knows no more than that there is no package."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = server if is_up else f"http://127.0.0.1:{closed.getsockname()[1]}"
+    (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "DIRECT";\nAcquire::https::Proxy "DIRECT";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(apt, "sources_beyond", lambda _suite: SOURCES.format(address))
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    what = "a certificate is not trusted" if is_up else "a connection was refused"
+    with pytest.raises(LabError, match=f"runsc could not be fetched: {what}"):
+        fetching.fetch_once("runsc", "x", told=lambda _: None, known=lambda: None, keep=lambda _unpacked, _made: None)
+
+
 def test_what_mmdebstrap_fetches_from_behind_a_proxy(
     server: str, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The archive is empty: who trusts its server hears that it has no Release."""
-    sources = f"Types: deb\nURIs: {server}/debian\nSuites: bookworm\nComponents: main\nTrusted: yes\n"
+    sources = SOURCES.format(f"{server}/debian")
     monkeypatch.setattr(apt, "settings", lambda: 'Acquire::https::Proxy "DIRECT";\n')
 
     def said(number: int) -> str:

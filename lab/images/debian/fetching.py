@@ -25,6 +25,7 @@ from lab.host.survey.virtualisation import platform
 from lab.images.debian import apt
 from lab.images.transfer import trust
 from lab.images.transfer.trouble import find as find_trouble
+from lab.model import Completed
 
 FOLDER, FETCHING = "programs", ".fetching-"
 UPDATE_SECONDS, DOWNLOAD_SECONDS = 300.0, 300.0
@@ -106,11 +107,13 @@ def once(*, told: Callable[[Path], None], known: Callable[[], T | None], obtain:
 
 def _unpack(package: str, also: Sequence[str], sources: str, scratch: Path) -> Unpacked:
     options = _prepare(sources, scratch)
+    said = ""
     try:
-        _apt(scratch, [*options, "update", "--quiet"], UPDATE_SECONDS)
+        # It ends well where no server answered, "old ones used instead", and there are no old ones here.
+        said = _apt(scratch, [*options, "update", "--quiet"], UPDATE_SECONDS).stderr.decode("utf-8", "replace")
         _apt(scratch, [*options, "download", "--quiet", package, *also], DOWNLOAD_SECONDS)
     except CommandError as error:
-        if (found := find_trouble(error.detail)) is None:
+        if (found := find_trouble(f"{said}\n{error.detail}")) is None:
             raise
         raise LabError(f"{package} could not be fetched: {found.what}", hint=found.hint, detail=found.line) from error
     (archive,) = scratch.glob(f"{package}_*.deb")
@@ -142,8 +145,8 @@ def _prepare(sources: str, scratch: Path) -> list[str]:
     return [f"--option={name}={value}" for name, value in settings.items()]
 
 
-def _apt(scratch: Path, words: list[str], timeout_seconds: float) -> None:
-    run(
+def _apt(scratch: Path, words: list[str], timeout_seconds: float) -> Completed:
+    return run(
         ["setpriv", "--pdeathsig=KILL", "apt-get", *words],
         timeout_seconds=platform().patience * timeout_seconds,
         called="apt-get",
