@@ -15,7 +15,7 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from lab.backends import registry
-from lab.backends.microvm import MEMORY_UNDER_TCG, VIRTUAL_CPU
+from lab.backends.microvm import MEMORY_UNDER_TCG, OF_A_USER, VIRTUAL_CPU
 from lab.backends.support.base import raise_as_launch_error
 from lab.backends.support.brought import Brought
 from lab.backends.support.guests.machine import LONGEST_DIRECTORY_BYTES, libvirt, tun
@@ -128,9 +128,10 @@ class DiskBackend(Brought):
     first_order = 51  # right behind lab's own vm
     kernel = Kernel.OWN
     opaque = True
+    rootless = True
     disk: ClassVar[OwnDisk]
     knobs: ClassVar[tuple[Knob, ...]] = (FIRMWARE, DEVICES)
-    parity = Parity(differences=DIFFERENCES, of_level=OF_LEVEL)
+    parity = Parity(differences=DIFFERENCES, rootless=(OF_A_USER,), of_level=OF_LEVEL)
 
     def __init__(self, site: SharedParts) -> None:
         super().__init__(site)
@@ -200,7 +201,8 @@ class DiskBackend(Brought):
             return [check_machines()]
         programs = ("qemu-system-x86_64", "qemu-img", "dnsmasq")
         tools = [checks.tool(tool) for tool in checks.TOOLS if tool.program in programs]
-        return [privilege.check(), check_machines(), checks.cgroup(), *tools, libvirt(), tun()]
+        own_ids = [checks.subordinate_ids()] if privilege.is_rootless() else []
+        return [privilege.check(), check_machines(), checks.cgroup(), *own_ids, *tools, libvirt(), tun()]
 
     def prepare(self, image: Image, knobs: Mapping[str, str] = NO_KNOBS) -> None:
         """What runs the vCPUs, libvirt's look at QEMU, the network. Of the disk nothing is made."""

@@ -25,6 +25,7 @@ from lab.errors import BackendUnavailable, LabError
 from lab.host.cgroup.control import ControlGroup
 from lab.host.clock import now
 from lab.host.closing import Closing
+from lab.host.identity import lone
 from lab.model import Limits
 from lab.network.network import BRIDGE, SUBNET, Network
 
@@ -34,7 +35,6 @@ GROUP = "dhcp_"  # beside the instances' groups; none of them can be called so
 PROGRAM, PACKAGE = "dnsmasq", "dnsmasq-base"
 SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"
 LIMITS = Limits(memory_bytes=64 << 20, pids=8)
-FIRST_USER = 2_000_000_000  # + the process's number, as for each QEMU: a user that nobody else is
 LEASE_SECONDS = 86_400
 END_SECONDS = 5.0
 CAPABILITIES = "-all,+net_bind_service,+net_admin"
@@ -42,8 +42,8 @@ CAPABILITIES = "-all,+net_bind_service,+net_admin"
 # The shell enters the group, so that all which comes is charged to it, and becomes dnsmasq.
 START = f"""\
 for procs in $1; do echo $$ >"$procs" || exit 1; done
-shift
-user=$(({FIRST_USER} + $$))
+user=$(($2 + $$ % $3))
+shift 3
 exec setpriv --reuid=$user --regid=$user --clear-groups --no-new-privs \\
     --inh-caps={CAPABILITIES} --ambient-caps={CAPABILITIES} --bounding-set={CAPABILITIES} -- "$@"
 """
@@ -107,7 +107,8 @@ class DhcpServer(Closing):
         if self._group is None:
             self._group = self._make_group(LIMITS)
         procs = " ".join(str(directory / "cgroup.procs") for directory in self._group.directories)
-        words = ["sh", "-ec", START, "sh", procs, program, *arguments(list(self._cards.values()))]
+        first, among = map(str, lone.users())
+        words = ["sh", "-ec", START, "sh", procs, first, among, program, *arguments(list(self._cards.values()))]
         self._process = self._network.run_in(lambda: _started(words))
         self._reader = threading.Thread(target=self._listen, args=(self._process,), name="lab-dhcp", daemon=True)
         self._reader.start()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab.host.identity import ownspace
-from lab.hypervisor.jail.confinement import Confinement, user_of
+from lab.host.identity.lone import user_of
+from lab.hypervisor.jail.confinement import Confinement
 
 PID = 4711
 ROOT = Path(__file__).parents[2]

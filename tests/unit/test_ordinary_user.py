@@ -14,7 +14,7 @@ import pytest
 from lab.commands.options import limits
 from lab.errors import LabError, LimitError
 from lab.host import command, entering, syscalls
-from lab.host.cgroup import delegation, descent, mounted, systemd
+from lab.host.cgroup import delegation, descent, given, mounted, systemd
 from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.cgroup.mounted import Mounted
 from lab.host.identity import ownspace, private, privilege
@@ -236,7 +236,7 @@ def test_a_limit_without_a_group_is_left_out_or_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = Limits(memory_bytes=1 << 26, cpus=0.5, pids=9)
-    monkeypatch.setattr(limits, "host_hierarchies", lambda: Hierarchies(v1={"cpu": Path("/x")}))
+    monkeypatch.setattr(given, "host_hierarchies", lambda: Hierarchies(v1={"cpu": Path("/x")}))
     monkeypatch.setattr(privilege, "is_rootless", lambda: True)
     assert limits.as_far_as_given(wanted) == Limits(cpus=0.5)
     assert "memory, processes" in capsys.readouterr().err

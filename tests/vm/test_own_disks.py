@@ -27,6 +27,7 @@ from lab.backends.owndisk import NO_PROCESS, DiskBackend, DiskInstance, placehol
 from lab.backends.site import Site
 from lab.errors import LabError, LaunchError, NotReady
 from lab.experiment.scenarios.scenario import asked_alone
+from lab.host.identity.lone import user_of
 from lab.host.survey.checks import OVMF
 from lab.host.survey.virtualisation import Ground, platform
 from lab.hypervisor.disks import machine
@@ -40,7 +41,6 @@ from lab.instance import LaunchRequest
 from lab.metrics.base import Subject
 from lab.metrics.ready.readiness import wait_ready
 from lab.model import HttpReadiness, Limits, LogReadiness, Phase, Readiness, StartedReadiness
-from lab.network.dhcp import FIRST_USER
 from lab.results.record import Ending
 from lab.results.store import RunFolder
 
@@ -228,7 +228,7 @@ def test_its_system_gets_an_address_and_answers(site: Site, web: Path, tmp_path:
         pid = site.dhcp.pid
         assert pid is not None
         status = Path(f"/proc/{pid}/status").read_text()
-        assert f"Uid:\t{FIRST_USER + pid}\t" in status
+        assert f"Uid:\t{user_of(pid)}\t" in status
         assert Confinement.of(pid).capabilities == NET_BIND_SERVICE | NET_ADMIN
         assert Confinement.of(pid).no_new_privs
         own, hosts = (Path(f"/proc/{each}/ns/net").readlink() for each in (pid, "self"))

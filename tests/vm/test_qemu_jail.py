@@ -32,6 +32,7 @@ from lab.backends.support.vmm import vmm_filter
 from lab.errors import LabError
 from lab.host import syscalls
 from lab.host.home import runtime_root
+from lab.host.identity import lone
 from lab.host.kernel import filters
 from lab.host.session import ledger
 from lab.host.survey.virtualisation import Ground
@@ -39,7 +40,7 @@ from lab.hypervisor import accelerator
 from lab.hypervisor.commandline import command_line
 from lab.hypervisor.emulator import find_qemu, install_emulator
 from lab.hypervisor.guest.artefacts import prepare_guest
-from lab.hypervisor.jail import confinement, orders
+from lab.hypervisor.jail import orders
 from lab.hypervisor.jail.confinement import Confinement, require_confined
 from lab.hypervisor.kinds import MICROVM
 from lab.hypervisor.tsc import tsc_khz
@@ -319,7 +320,7 @@ def test_what_the_filter_refuses_would_be_allowed_otherwise(pair: Pair, qemu: in
 
 def test_lab_ends_a_qemu_that_is_not_confined(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernel tells is looked at each time: here another user than this one's is expected."""
-    monkeypatch.setattr(confinement, "FIRST_USER", 3_000_000_000)
+    monkeypatch.setattr(lone, "FIRST_USER", 3_000_000_000)
     image = tiny_image(pair.site.store)
     wanted = contract.request(pair.site, image, "third", logs=tmp_path)
     with pytest.raises(LabError, match="not confined"):

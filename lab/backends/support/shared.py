@@ -11,13 +11,13 @@ import logging
 import os
 import threading
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from lab.errors import LabError
 from lab.host.cgroup import delegation
+from lab.host.cgroup.given import as_given
 from lab.host.cgroup.systemd import Scope
 from lab.host.home import home as lab_home
 from lab.host.identity import privilege
@@ -179,7 +179,8 @@ class SharedParts:
                 from lab.network.dhcp import GROUP, DhcpServer
                 from lab.runtime.cgroup.instances import limited
 
-                server = DhcpServer(self.network, partial(limited, delegation.group_of(self.session.id, GROUP)))
+                group = delegation.group_of(self.session.id, GROUP)
+                server = DhcpServer(self.network, lambda limits: limited(group, as_given(limits)))
                 self._dhcp = self._stack.enter_context(server)
             return self._dhcp
 

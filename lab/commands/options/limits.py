@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from lab.commands.output import say
 from lab.errors import LimitError
-from lab.host.cgroup.hierarchy import host_hierarchies
-from lab.host.identity import privilege
+from lab.host.cgroup.given import CONTROLLERS, as_given, not_given
 from lab.model import Limits
 
-CONTROLLERS = {"memory_bytes": "memory", "cpus": "cpu", "pids": "pids"}
 OPTIONS = {"memory_bytes": "--memory", "cpus": "--cpus", "pids": "--pids"}
 WORDS = {"memory_bytes": "memory", "cpus": "CPUs", "pids": "processes"}
 REMEDY = "leave it out, or have an administrator give you a group of that controller: docs/rootless.md"
@@ -18,7 +14,7 @@ REMEDY = "leave it out, or have an administrator give you a group of that contro
 
 def require_given(limits: Limits) -> None:
     """Raise LimitError for the first that was asked for on the command line and can't be set."""
-    for name in _missing(limits):
+    for name in not_given(limits):
         raise LimitError(
             f"{OPTIONS[name]} can't be set: you have been given no {CONTROLLERS[name]} control group", hint=REMEDY
         )
@@ -26,7 +22,7 @@ def require_given(limits: Limits) -> None:
 
 def require_groups(what: str) -> None:
     """Raise LimitError where an ordinary user can't set each of the limits that ``what`` can't do without."""
-    missing = _missing(Limits(memory_bytes=1, cpus=1.0, pids=1))
+    missing = not_given(Limits(memory_bytes=1, cpus=1.0, pids=1))
     if missing:
         controllers = ", ".join(CONTROLLERS[name] for name in missing)
         raise LimitError(
@@ -37,17 +33,7 @@ def require_groups(what: str) -> None:
 
 def as_far_as_given(limits: Limits) -> Limits:
     """``limits``, a scenario's, without those that can't be set; that is said."""
-    missing = _missing(limits)
-    if missing:
+    if missing := not_given(limits):
         words = ", ".join(WORDS[name] for name in missing)
         say(f"lab: no limit of {words}: you have been given no control group of that controller (docs/rootless.md)")
-    return Limits(**{name: None if name in missing else value for name, value in asdict(limits).items()})
-
-
-def _missing(limits: Limits) -> list[str]:
-    """None of root's: where one can't be set, the runtime says why."""
-    if not privilege.is_rootless():
-        return []
-    offered = host_hierarchies()
-    wanted = [name for name, value in asdict(limits).items() if value is not None]
-    return [name for name in wanted if offered.mount_of(CONTROLLERS[name]) is None]
+    return as_given(limits)

@@ -8,30 +8,11 @@ from pathlib import Path
 from typing import Self
 
 from lab.errors import LabError
-from lab.host.identity import ownspace, privilege
+from lab.host.identity import ownspace
+from lab.host.identity.lone import user_of
 
-FIRST_USER = 2_000_000_000  # jail.c: a QEMU's user is this and its pid
 SECCOMP_MODE_FILTER = "2"
 FILTERS = 2  # lab's and QEMU's own
-MOST_ALONE = 3  # users: root, and one each for an image and a QEMU
-
-
-def users_inside() -> tuple[int, int]:
-    """Of which users the QEMU of an ordinary user's is one: the first, and how many, the upper half of those that are
-    mapped, since images' users have low numbers. Raises LabError where there is none but root.
-    """
-    mapped = sum(count for _, _, count in ownspace.table())
-    if mapped < MOST_ALONE:
-        raise LabError("a machine needs subordinate ids, of which QEMU is one", hint=privilege.GIVE_IDS)
-    return mapped // 2, mapped - mapped // 2
-
-
-def user_of(pid: int) -> int:
-    """Whom jail.c makes of process ``pid``."""
-    if not ownspace.here():
-        return FIRST_USER + pid
-    first, among = users_inside()
-    return first + pid % among
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.host.identity import ownspace, privilege
+from lab.host.identity.lone import users_inside
 from lab.hypervisor.domains.domain import CONSOLE, ORDERS, Disk, MachineSpec, Port
 from lab.hypervisor.emulator import MEMORY
-from lab.hypervisor.jail.confinement import users_inside
 from lab.model import Accelerator
 
 ROOT, FILTER = "root", "filter"  # beside the orders: where the new root is put together; a program for seccomp(2)
