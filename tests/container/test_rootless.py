@@ -22,6 +22,7 @@ from lab.backends.bubble import origin as bubble
 from lab.backends.bwrap import Bwrap
 from lab.host.cgroup import mounted
 from lab.host.home import home
+from lab.host.survey.checks import OF_ROOT
 
 BACKENDS = ("process", "container")
 REFERENCES = tuple(
@@ -283,6 +284,22 @@ def test_a_port_of_root_s_is_refused_with_the_remedy(student: Student) -> None:
 def test_other_backends_say_what_they_need(student: Student, backend: str) -> None:
     done = student.lab("run", "--on", backend, "small", "--", "true")
     assert (done.returncode, "sudo" in done.stderr) == (1, True)
+
+
+def test_what_lab_doctor_calls_roots_alone_says_so(student: Student) -> None:
+    """Each command that it names."""
+    (student.home / "plan.toml").write_text('scenario = "web-app"\n[when]\nkernel = true\n')
+    student.must("class", "exercise", "make", "start-times", "homework")
+    more = {
+        "class check": ("--key", "homework/key.json"),
+        "class kit": ("room.tar",),
+        "class serve --live": ("speed",),
+        "image disk": ("small", "small.qcow2"),
+        "watch": ("plan.toml",),
+    }
+    for command in OF_ROOT:
+        done = student.lab(*command.split(), *more.get(command, ()))
+        assert (done.returncode, "sudo" in done.stderr) == (1, True), f"{command}: {done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("backend", ["container", RUNC, *BY_NIGHT[2:5]])

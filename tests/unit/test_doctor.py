@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import typer
 
 from lab.backends import registry
 from lab.cli.host import doctor
+from lab.host.identity import privilege
 from lab.host.survey import checks
 from lab.model import Accelerator, Check, Kernel
 
@@ -107,3 +110,19 @@ def test_json_says_the_same(host: list[Check], capsys: pytest.CaptureFixture[str
     assert {"name": "qemu", "remedy": "apt-get install qemu"}.items() <= found["checks"][2].items()
     assert found["host"]["cpu"]["online"] >= 1
     assert found["versions"]["lab"]
+
+
+@pytest.mark.parametrize("rootless", [True, False])
+def test_an_ordinary_user_is_told_what_is_roots_alone(monkeypatch: pytest.MonkeyPatch, rootless: bool) -> None:
+    monkeypatch.setattr(privilege, "is_rootless", lambda: rootless)
+    found = {check.name: check for check in checks.host_checks()}
+    assert (checks.roots_alone().name in found) is rootless
+    if not rootless:
+        return
+    told = found[checks.roots_alone().name]
+    assert (told.ok, told.required_by) == (False, ()), "said, and no obstacle"
+    assert "not traced" in told.found
+    assert "lab isolation" in told.costs
+    page = (Path(__file__).parents[2] / "docs/rootless.md").read_text()
+    rows = [line.split(" | ")[0] for line in page.splitlines() if " | yes | no" in line and line.startswith("| `")]
+    assert sorted(set(re.findall("`([^`]+)`", " ".join(rows)))) == sorted(checks.OF_ROOT), "as the page has them"

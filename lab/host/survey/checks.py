@@ -33,6 +33,10 @@ TRY_SECONDS = 20.0
 ALL = ("all",)
 """In ``Check.required_by``: no backend works without it."""
 
+OF_ROOT = (
+    "isolation breakout", "bench self", "class check", "class kit", "class serve --live", "image disk", "watch",
+)  # fmt: skip
+"""Commands that refuse an ordinary user: docs/rootless.md."""
 OVERLAY_OF_MAPPED_LAYERS = (5, 19)
 CONTROLLERS = ("memory", "cpu", "pids")
 C_PACKAGES = "apt-get install gcc libc6-dev"
@@ -120,7 +124,7 @@ def host_checks() -> list[Check]:
         compiler,
     ]
     if privilege.is_rootless():
-        checks += [subordinate_ids, limits]
+        checks += [subordinate_ids, limits, roots_alone]
     tools = [tool(each) for each in TOOLS if has_machines() or not each.is_of_machines]
     found = [check() for check in checks] + tools + [resource(each) for each in RESOURCES if has_machines()]
     return [*found, criu.check(), *restrictions.restriction_checks()]
@@ -227,6 +231,19 @@ def hosts_root() -> Check:
         name="root of the host", ok=False, found="not yours, and not needed by process, container, microvm, vm",
         remedy=privilege.AS_ROOT.format("doctor"),
     )  # fmt: skip
+
+
+def roots_alone() -> Check:
+    """What an ordinary user's lab does without, or answers otherwise than root's, on every host."""
+    return Check(
+        name="root's alone",
+        ok=False,
+        found="the kernel's functions are not traced for you, and a question of lab isolation about what you may not "
+        "do on the host yourself can't be told",
+        remedy=privilege.AS_ROOT.format("isolation"),
+        costs="functions and counted calls in lab isolation surface, answers of lab isolation about what you may not "
+        f"do yourself, {', '.join(f'lab {command}' for command in OF_ROOT)}",
+    )
 
 
 def owner_of_cgroups(root: str = "/", hierarchies: Hierarchies | None = None) -> Check:
