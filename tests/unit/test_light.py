@@ -8,6 +8,7 @@ among those of pyenv.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -82,6 +83,15 @@ def run(*words: str | Path, directory: Path, hidden: Iterable[str] = ()) -> subp
 def reads(folder: Path, directory: Path, hidden: Iterable[str] = ()) -> None:
     """What a light installation in ``folder``, its bin folder, is for."""
     lab = folder / "lab"
+    listed = run(lab, "class", "lesson", "ls", "--json", directory=directory, hidden=hidden)
+    assert listed.returncode == 0, listed.stderr
+    lessons = json.loads(listed.stdout)
+    assert lessons
+    for lesson in lessons:
+        shown = run(
+            lab, "class", "lesson", "show", lesson["name"], "--run", SAMPLE, directory=directory, hidden=hidden
+        )
+        assert (shown.returncode, shown.stderr) == (0, "")
     told = run(lab, "report", SAMPLE, directory=directory, hidden=hidden)
     assert told.returncode == 0, told.stderr
     page = directory / "results" / SAMPLE / "report.html"
@@ -96,6 +106,16 @@ def reads(folder: Path, directory: Path, hidden: Iterable[str] = ()) -> None:
     loaded = run(folder / "python", "-c", program, directory=directory, hidden=hidden)
     assert (loaded.returncode, loaded.stderr) == (0, "")
     assert loaded.stdout.startswith(str(folder.parent)), "it is the wheel's"
+    explored = run(folder / "python", "-c", notebooks(f"results/{SAMPLE}"), directory=directory, hidden=hidden)
+    assert explored.returncode == 0, explored.stderr
+
+
+def notebooks(folder: str) -> str:
+    """A program of those that need no more than ``lab.load`` and a run, in ``folder``: all but the sixth."""
+    found = sorted((ROOT / "notebooks").glob("0[1-5]-*.ipynb"))
+    assert len(found) == 5
+    cells = [cell for path in found for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    return "\n".join([f"import os; os.environ['LAB_RUN'] = {folder!r}", *("".join(cell["source"]) for cell in cells)])
 
 
 def test_modules_are_known_by_what_brings_them() -> None:
