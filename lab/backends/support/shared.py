@@ -179,6 +179,7 @@ class SharedParts:
                 from lab.network.dhcp import GROUP, DhcpServer
                 from lab.runtime.cgroup.instances import limited
 
+                Scope.of(self.session.id).open_to_children()  # it enters its group by itself
                 group = delegation.group_of(self.session.id, GROUP)
                 server = DhcpServer(self.network, lambda limits: limited(group, as_given(limits)))
                 self._dhcp = self._stack.enter_context(server)
