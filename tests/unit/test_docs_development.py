@@ -36,3 +36,21 @@ def test_what_the_table_says_is_in_the_files_that_it_names() -> None:
         (line,) = (line for line in page.splitlines() if line.startswith(f"| {question} |"))
         first = re.findall(r"\]\(([^)]+)\)", line)[0]
         assert word in (DOCS / first).read_text(encoding="utf-8"), question
+
+
+def test_a_source_that_a_page_names_is_there() -> None:
+    """By its name, or by the end of its path. Pages about adding something name what the reader is to write."""
+    root = DOCS.parent
+    there = {
+        path.relative_to(root).as_posix() for name in ("lab", "tests", "tools") for path in (root / name).rglob("*.*")
+    }
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *DOCS.glob("*.md")]
+    named = [
+        (page.name, name)
+        for page in pages
+        if not page.name.startswith("adding-")
+        for name in re.findall(r"`([\w./-]+\.(?:py|c|sh))`", page.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 100
+    ends = {"/".join(path.split("/")[at:]) for path in there for at in range(path.count("/") + 1)}
+    assert [(page, name) for page, name in named if name not in ends] == []
