@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 LEAST_FLOOR = 1 << 30
 MOST_AT_ONCE = 1000
+USUAL = "process, container, microvm, vm"
+"""The backends that are no references: those that are measured where none is named. A test compares it with the
+registry, which would have to be imported to print a command's help."""
+
 Target = Annotated[
     str,
     typer.Argument(
@@ -43,7 +47,7 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="A,B,…",
-        help="Backends, and oci:PATH for OCI runtimes. Default: every usable one.",
+        help=f"Backends, and oci:PATH for OCI runtimes. Default: those usable of {USUAL}.",
         autocompletion=complete_backends,
     ),
 ]

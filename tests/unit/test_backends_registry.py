@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 import lab.backends
 from lab.backends.registry import available, find
+from lab.commands.measuring import USUAL
 from lab.errors import UsageError
 from lab.images.process import stop_signal_of
 from lab.images.store import Image
 from lab.model import ImageConfig, Kernel
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_from_the_thinnest_boundary_to_the_thickest() -> None:
@@ -27,6 +31,16 @@ def test_from_the_thinnest_boundary_to_the_thickest() -> None:
     ]
     references = ["bwrap", "nspawn", "userns", "runc", "crun", "podman", "docker", "gvisor", "uml", "krun"]
     assert [kind.name for kind in available() if kind.reference] == references
+
+
+def test_help_and_pages_name_those_that_are_measured_unasked_and_those_that_are_not() -> None:
+    """What is measured where ``--on`` is left out is said in words, and no reference is forgotten."""
+    usual = ", ".join(kind.name for kind in available() if not kind.reference)
+    assert usual == USUAL
+    page = (ROOT / "docs" / "adding-a-backend.md").read_text(encoding="utf-8")
+    section = page.split("## A backend that is only a reference\n")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section.strip().split("\n\n")[0]))
+    assert {kind.name for kind in available() if kind.reference} == named & {kind.name for kind in available()}
 
 
 def test_each_says_what_it_is_and_what_it_cannot_make_equal() -> None:

@@ -23,7 +23,7 @@ TARGET = typer.Argument(
 ON = typer.Option(
     "--on",
     metavar="A,B,…",
-    help="Which backends run; of a recorded run which lanes. Default: all that can.",
+    help="Which backends run. Default: as of lab compare. Of a recorded run which lanes. Default: all.",
     autocompletion=complete_backends,
 )
 REPLAY = typer.Option("--replay", metavar="RUN", help="A recorded run: a name, a folder, latest, or sample.")

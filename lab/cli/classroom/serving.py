@@ -30,7 +30,7 @@ SESSION = typer.Option(
 KEEP = typer.Option("--keep", metavar="DAYS", min=1, max=3650, help="How long guesses are kept after the class.")
 LIVE = typer.Option("--live", help="Measure the run while the class guesses; with root, which the server gives up.")
 ON = typer.Option(
-    "--on", metavar="A,B,…", help="Which backends --live measures. Default: all that can.",
+    "--on", metavar="A,B,…", help="Which backends --live measures. Default: as of lab compare.",
     autocompletion=complete_backends,
 )  # fmt: skip
 BLOCKS = typer.Option("--blocks", metavar="N", min=1, help="How many blocks --live measures.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab.commands.completion import complete_backends, complete_factor, complete_scenario
-from lab.commands.measuring import RESULTS, Out, choose_backends, limit, set_up
+from lab.commands.measuring import RESULTS, USUAL, Out, choose_backends, limit, set_up
 from lab.commands.options.application import BuildArgument, Port, Ready, Secret, asked
 from lab.commands.options.brought import Brought, Docker, hosted, require_same_programs
 from lab.commands.options.conditions import CONDITION_HOLDS, FailIf, check, read, require
@@ -55,7 +55,7 @@ def compare(
             "--on",
             metavar="A,B,…",
             help="Backends to compare, oci:PATH for an OCI runtime and vm:DISK for a bootable disk of yours. "
-            "Default: every one usable here but the references: userns, runc, crun.",
+            f"Default: those usable here of {USUAL}.",
             autocompletion=complete_backends,
         ),
     ] = "",
