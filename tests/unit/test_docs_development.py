@@ -54,3 +54,9 @@ def test_a_source_that_a_page_names_is_there() -> None:
     assert len(named) > 100
     ends = {"/".join(path.split("/")[at:]) for path in there for at in range(path.count("/") + 1)}
     assert [(page, name) for page, name in named if name not in ends] == []
+
+
+def test_who_begins_finds_every_page_about_adding_something() -> None:
+    begin = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    missing = [page.name for page in DOCS.glob("adding-a-*.md") if f"(docs/{page.name})" not in begin]
+    assert missing == []
