@@ -45,11 +45,6 @@ class SavedMemory:
         """What of it was ever written, and so is in the host's memory."""
         return os.fstat(self._descriptor).st_blocks * 512
 
-    @property
-    def is_sealed(self) -> bool:
-        """Whether nobody can change it any more."""
-        return fcntl.fcntl(self._descriptor, fcntl.F_GET_SEALS) == SEALS
-
     def seal(self) -> None:
         """Let nobody change it from now on. Raises LabError while somebody has it mapped for writing."""
         deadline = time.monotonic() + SEAL_SECONDS

@@ -380,19 +380,3 @@ def _surprise(found: Found) -> str:
             "an ordinary user of this host may do it, which is root's alone elsewhere: a mode or a setting is wider"
         )
     return "something new stops it: a setting or a security module"
-
-
-def table() -> str:
-    """Every question in a Markdown table, as ``docs/isolation.md`` has it."""
-    lines = [
-        "| question | out of root's container | out of an ordinary user's | since |",
-        "| --- | --- | --- | --- |",
-    ]
-    heading = ""
-    for each in questions():
-        if each.heading != heading:
-            heading = each.heading
-            lines.append(f"| **{heading}** | | | |")
-        answers = " or ".join(each.rootless.answers)
-        lines.append(f"| {each.probe.question} (`{each.probe.id}`) | yes | {answers} | {each.rootless.because} |")
-    return "\n".join(lines) + "\n"

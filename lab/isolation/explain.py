@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 
 from lab.isolation.base import Answer, Boundary, Group, Mechanism, Probe, Severity
-from lab.isolation.registry import probes
 
 CONSEQUENCE = {
     Severity.ESCAPE: "Whoever controls the application could reach or change something of the host.",
@@ -123,20 +122,3 @@ def _others(probe: Probe, kind: Boundary) -> list[Answer]:
     """One answer of each reach that ``probe`` would not be expected to give behind ``kind``."""
     expected = {answer.reach for answer in probe.expected[kind].answers}
     return [answer for answer in (Answer.YES, Answer.NO) if answer.reach not in expected]
-
-
-def table() -> str:
-    """Every probe in a Markdown table per group, as ``docs/isolation.md`` has it."""
-    lines: list[str] = []
-    heading = ""
-    for probe in probes():
-        if probe.group != heading:
-            heading = probe.group
-            lines += ["", f"### {heading.capitalize()}", ""]
-            lines += [
-                f"| probe | question | stopped by | {' | '.join(Boundary)} |",
-                "| --- | --- | --- |" + " --- |" * len(Boundary),
-            ]
-        answers = " | ".join(" or ".join(probe.expected[kind].answers) for kind in Boundary)
-        lines.append(f"| `{probe.id}` | {probe.question} | {probe.mechanism} | {answers} |")
-    return "\n".join(lines).lstrip("\n") + "\n"

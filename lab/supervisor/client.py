@@ -228,11 +228,6 @@ def signal(record: InstanceRecord, number: int) -> None:
     with_answer(record, Request.SIGNAL, number=number)
 
 
-def resize(record: InstanceRecord, size: TerminalSize) -> None:
-    """Give the application's terminal another size."""
-    with_answer(record, Request.RESIZE, rows=size.rows, columns=size.columns)
-
-
 def with_answer(record: InstanceRecord, request: Request, **fields: int) -> None:
     """A request that is answered by DONE."""
     channel = ask(record, request, descriptors=(), **fields)

@@ -33,7 +33,7 @@ BACKLOG = 64
 
 
 class Request(StrEnum):
-    """The first message of a conversation; SIGNAL and RESIZE may follow EXEC, too."""
+    """What a client says first. SIGNAL may follow EXEC, too, and RESIZE follows nothing else."""
 
     EXEC = "EXEC"
     SIGNAL = "SIGNAL"

@@ -143,9 +143,6 @@ class Server:
             case Request.SIGNAL:
                 self._instance.signal(int(str(message["number"])))
                 channel.send(Answer.DONE)
-            case Request.RESIZE:
-                self._instance.resize(_size([message["rows"], message["columns"]]))
-                channel.send(Answer.DONE)
             case Request.REACH:
                 channel.send(Answer.REACHED, served=self._reaches(int(str(message["port"]))))
             case Request.STOP:

@@ -7,13 +7,17 @@ import os
 import pytest
 
 from lab.runtime.seccomp import bpf
-from lab.runtime.seccomp.bpf import AUDIT_ARCHITECTURES, Action, Assembler, evaluate, instruction, possible
+from lab.runtime.seccomp.bpf import AUDIT_ARCHITECTURES, INSTRUCTION, Action, Assembler, evaluate, possible
 
 # linux/bpf_common.h
 LD, ALU, JMP, RET = 0x00, 0x04, 0x05, 0x06
 W, IMM, ABS, K = 0x00, 0x00, 0x20, 0x00
 JA, JEQ, JGT, JGE, JSET, AND, OR = 0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x40
 MINE = AUDIT_ARCHITECTURES[os.uname().machine]
+
+
+def instruction(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return INSTRUCTION.pack(code, if_true, if_false, k)
 
 
 def program(*instructions: tuple[int, ...]) -> bytes:

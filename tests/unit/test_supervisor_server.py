@@ -96,10 +96,9 @@ def ask(tmp_path: Path, name: str, *descriptors: int, **fields: object) -> Chann
 
 
 @pytest.mark.usefixtures("server")
-def test_signals_and_sizes_reach_the_application(instance: Remembering, tmp_path: Path) -> None:
+def test_a_signal_reaches_the_application(instance: Remembering, tmp_path: Path) -> None:
     ask(tmp_path, Request.SIGNAL, number=10).expect(Answer.DONE)
-    ask(tmp_path, Request.RESIZE, rows=5, columns=6).expect(Answer.DONE)
-    assert instance.told == [10, TerminalSize(rows=5, columns=6)]
+    assert instance.told == [10]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_signals_and_sizes_reach_the_application(instance: Remembering, tmp_path
         ("SOMETHING", {}),
         (Request.SIGNAL, {}),
         (Request.SIGNAL, {"number": "x"}),
-        (Request.RESIZE, {"rows": 1}),
+        (Request.RESIZE, {"rows": 1, "columns": 2}),  # without a command whose terminal it could be
         (Request.STOP, {"grace_seconds": None}),
         (Request.REACH, {"port": "x"}),
         (Request.EXEC, EXEC),  # without descriptors

@@ -65,9 +65,9 @@ def test_clone_forks() -> None:
 ALLOW_NO_UNAME = """
 import errno, os
 from lab.host import syscalls
-from lab.runtime.seccomp.bpf import Action, instruction
-program = instruction(0x20, 0) + instruction(0x15, {number}, 0, 1)
-program += instruction(0x06, Action.ERRNO | errno.EDOM) + instruction(0x06, Action.ALLOW)
+from lab.runtime.seccomp.bpf import INSTRUCTION, Action
+words = [(0x20, 0, 0, 0), (0x15, 0, 1, {number}), (0x06, 0, 0, Action.ERRNO | errno.EDOM), (0x06, 0, 0, Action.ALLOW)]
+program = b"".join(INSTRUCTION.pack(*each) for each in words)
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
 syscalls.seccomp_filter(program)()
 try:

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from lab.errors import ResultsError, UsageError
+from lab.host.units import MIB
 from lab.results.store import PROGRESS, RUN, SAMPLES
 
-MIB = 1 << 20
 MOST_BYTES = {RUN: 2 * MIB, SAMPLES: 32 * MIB, PROGRESS: 2 * MIB}
 """Of one run's file; six blocks of four boundaries are 1 MiB of samples."""
 MOST_OF_A_ZIP = 64 * MIB

@@ -65,13 +65,10 @@ def put(root: Path, name: str, data: bytes) -> None:
     scratch.replace(target)
 
 
-def remove_others(root: Path, kept: set[str]) -> int:
-    """Remove what was made there and is not ``kept``; returns how many files."""
-    removed = 0
+def remove_others(root: Path, kept: set[str]) -> None:
+    """Remove what was made there and is not ``kept``."""
     for place in PLACES:
         for path in (root / place).iterdir():
             name = f"{place}/{path.name}"
             if name not in kept and (MADE.fullmatch(name) or MADE.fullmatch(path.name)):
                 path.unlink()
-                removed += 1
-    return removed

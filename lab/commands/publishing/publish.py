@@ -64,8 +64,6 @@ class Published:
     changes: int
     new_changes: int
     reports_written: int
-    files_written: int
-    files_removed: int
 
 
 def publish(target: Path, results: Path, wanted: Wanted, render: Callable[[Path], str]) -> Published:
@@ -91,24 +89,21 @@ def publish(target: Path, results: Path, wanted: Wanted, render: Callable[[Path]
         )  # fmt: skip
         seen, new = _seen(site, memory, now)
         site, reports = _reports(target, site, order, wanted.reports, memory, render)
-        changes = _changes(target, site, order, memory)
+        _put_changes(target, site, order, memory)
         files, about_data = data_files(site)
-        written = 0
         for name, text in files.items():
             if not (target / name).exists():
                 put(target, name, text.encode())
-                written += 1
         identity, began = memory.identity(now)
         url = f"{wanted.url.rstrip('/')}/" if wanted.url else ""
         put(target, FEED, feed(site, identity, seen, began, url))
         put(target, INDEX, page.index(site, about_data, now).encode())
         kept = set(referenced(site, files))
-        removed = remove_others(target, kept)
+        remove_others(target, kept)
         memory.forget_all_but({path.name for path in paths}, kept)
     return Published(
         index=target / INDEX, runs=len(runs), read=read, unreadable=len(unreadable), lines=len(lines),
-        changes=len(site.events), new_changes=new, reports_written=reports, files_written=written + changes,
-        files_removed=removed,
+        changes=len(site.events), new_changes=new, reports_written=reports,
     )  # fmt: skip
 
 
@@ -238,9 +233,8 @@ def _reports(
     return replace(site, reports=frozenset(there)), written
 
 
-def _changes(target: Path, site: Site, order: Sequence[Path], memory: Memory) -> int:
-    """Write the pages of changes that say something new; returns how many."""
-    written = 0
+def _put_changes(target: Path, site: Site, order: Sequence[Path], memory: Memory) -> None:
+    """Write the pages of changes that say something new."""
     for event in site.events:
         before, after = order[event.before], order[event.after]
         file = event_file(event)
@@ -257,5 +251,3 @@ def _changes(target: Path, site: Site, order: Sequence[Path], memory: Memory) ->
             text = page.change(site, event, _wrong(error, before.parent))
         put(target, file, text.encode("utf-8", "replace"))
         memory.note(file, mark)
-        written += 1
-    return written

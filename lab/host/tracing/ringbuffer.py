@@ -29,16 +29,6 @@ COMMON = Struct("=HBBi")
 """How every entry begins: event, flags, preemption count, thread."""
 
 
-def records(page: bytes) -> Iterator[tuple[int, bytes]]:
-    """Every entry of one page with its time, in nanoseconds of the trace's clock."""
-    time, size = _PAGE.unpack_from(page)
-    at, end = _PAGE.size, _PAGE.size + (size & SIZE)
-    while at < end:
-        time, at, entry = _next(page, time, at, end)
-        if entry is not None:
-            yield time, entry
-
-
 def _next(page: bytes, time: int, at: int, end: int) -> tuple[int, int, bytes | None]:
     """The event at ``at``, the one before it being of ``time``: its time, where the next one is, its entry if any."""
     word = _WORD.unpack_from
@@ -75,7 +65,8 @@ class Run:
 
 
 def runs(page: bytes, function: int) -> Iterator[Run | tuple[int, bytes]]:
-    """As `records`, but entries of the event numbered ``function`` come together: millions of them pass in a second.
+    """Every entry of one page with its time, in nanoseconds of the trace's clock; but those of the event numbered
+    ``function`` come together: millions of them pass in a second.
 
     For machines of 64 bits, where such an entry is 24 bytes long (struct ftrace_entry).
     """

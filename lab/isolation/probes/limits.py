@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from lab.host.units import MIB
 from lab.isolation.base import (
     BOOT_ID,
     Answer,
@@ -25,7 +26,6 @@ from lab.isolation.base import (
     on_whose_kernel,
 )
 
-MIB = 1 << 20
 LARGEST_TRY_BYTES = 4 << 30
 CONTROL_BYTES = 16 * MIB
 TOLERANCE = 1.25

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ SCHEMA_VERSION = 2
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PDF_SECONDS = 120.0
 FIGURE_COLUMNS = ["quantity", "state", "arm", "block", "value", "unit", "status", "accelerator", "text"]
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of ``report.json``."""
-    found: dict[str, Any] = json.loads(files("lab.reports.export").joinpath("report.schema.json").read_text("utf-8"))
-    return found
 
 
 def figure_data(material: Material, needs: str) -> str:

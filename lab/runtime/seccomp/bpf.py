@@ -40,11 +40,6 @@ class Action:
     ALLOW = 0x7FFF0000
 
 
-def instruction(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    """One struct sock_filter."""
-    return INSTRUCTION.pack(code, if_true, if_false, k)
-
-
 class Assembler:
     """Writes a program from its last instruction to its first.
 

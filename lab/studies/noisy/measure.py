@@ -35,6 +35,7 @@ from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.host.command import run as run_command
 from lab.host.survey import facts
+from lab.host.units import MIB
 from lab.instance import INSIDE, Backend, Instance
 from lab.metrics.base import Observation
 from lab.metrics.clients import wrk
@@ -47,7 +48,6 @@ from lab.runtime.cgroup import resources
 from lab.runtime.cgroup.instances import limited
 from lab.runtime.config.model import Resources
 
-MIB = 1 << 20
 RATE, LATENCY, SURVIVED, WOKEN = "noisy.rate", "noisy.latency.p99", "noisy.survived", "noisy.host_delay"
 QUIET = "quiet"
 SETTLE_SECONDS = 0.5
