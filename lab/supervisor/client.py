@@ -20,7 +20,7 @@ from lab.host.session.ledger import boot_id
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.supervisor import record as records
-from lab.supervisor.control import Answer, Request, connect, unpack
+from lab.supervisor.control import Answer, Request, connect, decode_error
 from lab.supervisor.record import NOBODY, Condition, InstanceRecord, Pid, State
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def _supervisor(verb: str, name: str) -> None:
         ours.close()
     if message["message"] == Answer.FAILED:
         process.wait()
-        raise unpack(message)
+        raise decode_error(message)
     process.returncode = 0  # it lives on, and is no longer ours to wait for
 
 
@@ -287,7 +287,7 @@ def answer(channel: Channel, expected: Answer) -> dict[str, object]:
     for descriptor in descriptors:
         os.close(descriptor)
     if message["message"] == Answer.FAILED:
-        raise unpack(message)
+        raise decode_error(message)
     if message["message"] != expected:
         raise LabError(f"a supervisor of another version of lab said {message['message']}")
     return message

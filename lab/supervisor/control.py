@@ -79,7 +79,7 @@ def connect(path: Path) -> Channel:
     return channel
 
 
-def pack(error: LabError) -> dict[str, object]:
+def encode_error(error: LabError) -> dict[str, object]:
     """An error as a message carries it."""
     return {
         "message": error.message,
@@ -89,7 +89,7 @@ def pack(error: LabError) -> dict[str, object]:
     }
 
 
-def unpack(message: Message) -> LabError:
+def decode_error(message: Message) -> LabError:
     """The error of a FAILED message; it has the same words and exit code here as there."""
     fields = message["error"]
     assert isinstance(fields, dict)

@@ -16,7 +16,7 @@ from lab.host.waits import AGAIN_SECONDS
 from lab.instance import Execution, Instance
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed, Message
-from lab.supervisor.control import Answer, Request, pack
+from lab.supervisor.control import Answer, Request, encode_error
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +126,12 @@ class Server:
                     os.close(descriptor)
         except LabError as error:
             with suppress(ChannelClosed):
-                channel.send(Answer.FAILED, error=pack(error))
+                channel.send(Answer.FAILED, error=encode_error(error))
         except (KeyError, ValueError, TypeError, AssertionError) as error:
             with suppress(ChannelClosed):
-                channel.send(Answer.FAILED, error=pack(LabError(f"the supervisor does not understand: {error!r}")))
+                channel.send(
+                    Answer.FAILED, error=encode_error(LabError(f"the supervisor does not understand: {error!r}"))
+                )
         except (ChannelClosed, OSError) as error:
             log.debug("a conversation broke off: %r", error)
         finally:

@@ -9,7 +9,7 @@ from lab.images.image import CREATED, ORIGIN, REF_NAME, Image, read_image
 from lab.images.ociconfig import config_to_oci
 
 
-def pack(image: Image) -> dict[str, Any]:
+def encode_image(image: Image) -> dict[str, Any]:
     """As the store has it: a descriptor, a manifest, a configuration (OCI image-spec)."""
     notes = {REF_NAME: image.name, CREATED: image.created.isoformat(), ORIGIN: str(image.origin)}
     layers = [{"digest": one.digest, "size": one.size_bytes, "mediaType": one.media_type} for one in image.layers]
@@ -20,7 +20,7 @@ def pack(image: Image) -> dict[str, Any]:
     }
 
 
-def unpack(value: Mapping[str, Any]) -> Image:
+def decode_image(value: Mapping[str, Any]) -> Image:
     """Raises KeyError or ImageError for what is no image."""
     descriptor = value["descriptor"]
     documents = {descriptor["digest"]: value["manifest"], "config": value["config"]}

@@ -34,7 +34,7 @@ from lab.model import Accelerator, Phase
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.runtime.spawner.detached import SOCKET as SPAWNER_SOCKET
 from lab.supervisor import record as records
-from lab.supervisor.control import SOCKET, Answer, listen, pack
+from lab.supervisor.control import SOCKET, Answer, encode_error, listen
 from lab.supervisor.health import watch_health
 from lab.supervisor.record import InstanceRecord, Pid, State
 from lab.supervisor.server import Ended, Event, Health, Lost, Server, Stop
@@ -133,11 +133,11 @@ def _adopted(record: InstanceRecord, stack: ExitStack, namespace: int | None) ->
 
 
 def _request(record: InstanceRecord) -> LaunchRequest:
-    from lab.supervisor.source import unpack
+    from lab.supervisor.source import decode_image
 
     return LaunchRequest(
         name=record.name,
-        image=unpack(record.source),
+        image=decode_image(record.source),
         process=record.process,
         limits=record.limits,
         log_directory=records.folder(record.name),
@@ -286,6 +286,6 @@ def main(arguments: list[str]) -> int:
         failure = error if isinstance(error, LabError) else LabError(str(error))
         log.error("lab: %s: %s", failure, failure.detail)
         with suppress(ChannelClosed, OSError):
-            starter.send(Answer.FAILED, error=pack(failure))
+            starter.send(Answer.FAILED, error=encode_error(failure))
         return failure.exit_code
     return 0

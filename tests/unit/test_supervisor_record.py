@@ -242,9 +242,9 @@ def test_an_image_is_kept_with_the_record() -> None:
         origin=Origin.BUILT,
         created=datetime(2020, 1, 2, tzinfo=UTC),
     )
-    found = source.unpack(json.loads(json.dumps(source.pack(image))))
+    found = source.decode_image(json.loads(json.dumps(source.encode_image(image))))
     assert replace(found, annotations={}) == image
-    records.reserve(made(source=source.pack(image)))
+    records.reserve(made(source=source.encode_image(image)))
     stored = records.stored("web")
     assert stored is not None
-    assert source.unpack(stored.source) == found
+    assert source.decode_image(stored.source) == found

@@ -17,7 +17,7 @@ from lab.instance import Execution, Instance
 from lab.model import TerminalSize
 from lab.runtime.channel import Channel, ChannelClosed
 from lab.supervisor import control
-from lab.supervisor.control import Answer, Request, unpack
+from lab.supervisor.control import Answer, Request, decode_error
 from lab.supervisor.server import Ended, Server, Stop
 
 EXEC: dict[str, object] = {"argv": ["cmd"], "environment": {}, "directory": "", "user": "", "terminal": None}
@@ -117,7 +117,7 @@ def test_a_signal_reaches_the_application(instance: Remembering, tmp_path: Path)
 @pytest.mark.usefixtures("server")
 def test_what_it_does_not_understand_is_said(tmp_path: Path, name: str, fields: dict[str, object]) -> None:
     message = ask(tmp_path, name, **fields).expect(Answer.FAILED)
-    assert unpack(message).exit_code == 1
+    assert decode_error(message).exit_code == 1
 
 
 @pytest.mark.usefixtures("server")
@@ -153,7 +153,7 @@ def test_who_stops_it_is_told_what_is_left_and_who_waits_how_it_ended(server: Se
     wait, stop = ask(tmp_path, Request.WAIT), ask(tmp_path, Request.STOP, grace_seconds=0)
     server.events.get(timeout=120)
     server.finish(143, LabError("one left behind: a folder", hint="lab clean"))
-    told = unpack(stop.expect(Answer.FAILED))
+    told = decode_error(stop.expect(Answer.FAILED))
     assert (told.message, told.hint, told.exit_code) == ("one left behind: a folder", "lab clean", 1)
     assert wait.expect(Answer.EXITED)["code"] == 143
 
@@ -210,5 +210,5 @@ def test_a_client_that_goes_takes_its_command_along(
 def test_a_command_that_can_not_be_executed(tmp_path: Path, pipes: tuple[int, int, int, int]) -> None:
     source, _, _, sink = pipes
     message = ask(tmp_path, Request.EXEC, source, sink, sink, **{**EXEC, "argv": ["absent"]}).expect(Answer.FAILED)
-    error = unpack(message)
+    error = decode_error(message)
     assert (error.message, error.hint, error.exit_code) == ("absent: no such file", "look", 127)

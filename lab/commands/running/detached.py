@@ -90,7 +90,7 @@ def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> 
     from lab.supervisor import record
     from lab.supervisor.client import new_id
     from lab.supervisor.names import random_name
-    from lab.supervisor.source import pack
+    from lab.supervisor.source import encode_image
 
     for _ in range(ATTEMPTS):
         one = record.InstanceRecord(
@@ -99,7 +99,7 @@ def _reserve(wanted: Wanted, image: Image, process: Process, limits: Limits) -> 
             backend=wanted.backend,
             image=image.name,
             digest=image.digest,
-            source=pack(image),
+            source=encode_image(image),
             process=process,
             limits=limits,
             wanted=wanted.ports,

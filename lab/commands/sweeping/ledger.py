@@ -201,7 +201,7 @@ class Sweep:
         if target.is_dir():
             return target
         try:
-            _unpack(part, files, data)
+            _write_files(part, files, data)
             self._require_its_run(task, part)
             sums = "".join(f"{digest}  {name}\n" for name, _, digest in files)
             _write(self.path / DIGESTS / f"{task.id}.sha256", sums.encode(), os.O_TRUNC)
@@ -249,7 +249,7 @@ def find(word: str, results: Path = Path("results")) -> Path:
     return path if (path := Path(word)).is_dir() or "/" in word else root / word
 
 
-def _unpack(folder: Path, files: Sequence[Sequence[Any]], data: bytes) -> None:
+def _write_files(folder: Path, files: Sequence[Sequence[Any]], data: bytes) -> None:
     """Raises ResultsError for an unsafe name, for bytes too few or too many, and for a digest that is another."""
     left, seen = memoryview(data), set()
     for name, size, digest in files:

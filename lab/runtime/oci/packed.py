@@ -40,7 +40,7 @@ class Packed:
             found = os.fstat(file.fileno())
             trusted = (0, os.stat(__file__).st_uid)  # whoever owns the source could change that as well
             if found.st_uid in trusted and not found.st_mode & WRITABLE_FOR_OTHERS:
-                self._stored = unpacked(file.read())
+                self._stored = decode(file.read())
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         """Of a module whose source is as it was."""
@@ -78,14 +78,14 @@ class Packed:
         with suppress(OSError):
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
             with open(descriptor, "wb") as file:
-                file.write(packed(wanted))
+                file.write(encode(wanted))
             os.rename(unfinished, self._path)
             return
         with suppress(OSError):
             os.unlink(unfinished)
 
 
-def packed(modules: dict[str, Stored]) -> bytes:
+def encode(modules: dict[str, Stored]) -> bytes:
     """The file: how long its index is; the index, by which the rest is found; all code."""
     code = b"".join([each[4] for each in modules.values()])
     index, at = {}, 0
@@ -95,7 +95,7 @@ def packed(modules: dict[str, Stored]) -> bytes:
     return len(head).to_bytes(LENGTH_BYTES, "little") + head + code
 
 
-def unpacked(content: bytes) -> dict[str, Stored]:
+def decode(content: bytes) -> dict[str, Stored]:
     """The modules of such a file. Raises ValueError for one of another Python, or that was cut off, …
 
     EOFError, TypeError or AttributeError for one that is none at all.
