@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from lab.hypervisor.parts import least_memory_bytes
 from lab.instance import Backend
 from lab.model import Limits
 
+ROOT = Path(__file__).parents[2]
 MACHINES = (MicroVm, VirtualMachine)
 
 
@@ -151,3 +153,22 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grub.Platform, "missing", property(lambda self: False))
     monkeypatch.setattr(loader, "OVMF", Path(__file__))
     monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+
+
+def test_the_page_about_factors_names_every_knob_of_every_backend() -> None:
+    """And all levels, where it names any."""
+    page = (ROOT / "docs" / "factors.md").read_text(encoding="utf-8")
+    table = page.split("| factor | of | what it tells |\n")[1].split("\n\n")[0]
+    rows = [[re.findall(r"`([^`]+)`", cell) for cell in line.split(" | ")] for line in table.splitlines()[1:]]
+    for kind in available():
+        for knob in kind.knobs:
+            of_it = [named for named, of, *_ in rows if kind.name in of and knob.name in map(name_of, named)]
+            assert of_it, f"docs/factors.md lacks {knob.name} of {kind.name}"
+            levels = {level for named in of_it for each in named for level in each.rpartition("=")[2].split(",")}
+            if not knob.is_open and any("=" in each for named in of_it for each in named):
+                assert set(knob.levels) <= levels, f"docs/factors.md, {knob.name} of {kind.name}"
+
+
+def name_of(word: str) -> str:
+    """The factor in ``name=level,level``."""
+    return word.partition("=")[0]
