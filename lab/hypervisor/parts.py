@@ -1,4 +1,7 @@
-"""The files of one machine, made before it starts: its disks' writable layers, and what says who it is."""
+"""The files of one machine, made before it starts: its disks' writable layers, and what says who it is.
+
+Its limits become RAM and vCPUs here (`memory_bytes`, `vcpus`), which `lab.hypervisor.domains.domain` writes down.
+"""
 
 from __future__ import annotations
 

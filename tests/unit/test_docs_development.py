@@ -28,6 +28,7 @@ def test_what_the_table_says_is_in_the_files_that_it_names() -> None:
     """A file that is there but is about something else answers nothing."""
     page = (DOCS / "development.md").read_text(encoding="utf-8")
     told = {
+        "how a container starts": "lab/inside/begin.c",
         "where a limit is written": "Every limit",
         "where a layer is unpacked": "def unpack(",
         "where a claim is judged": "def judge(",

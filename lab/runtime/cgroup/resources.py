@@ -1,9 +1,10 @@
 """Carrying out an OCI configuration's resources, the one model of them: on a new group, on a running container's.
 
 Every limit on every group that lab makes is written here: those of `lab-oci`, of `lab run`'s containers and bare
-processes, and of what runc, crun and QEMU run in. `lab.runtime.cgroup.limits` says what is to be written; here it is
-written, and read back. Whatever this host can't do is a LimitError with the name it has in the configuration, and a
-group that was made for it is gone again.
+processes, and of what runc, crun and QEMU run in. What a virtual machine has of RAM and vCPUs is no group's: it is
+chosen in `lab.hypervisor.parts` and written into the domain. `lab.runtime.cgroup.limits` says what is to be written
+into a group; here it is written, and read back. Whatever this host can't do is a LimitError with the name it has in
+the configuration, and a group that was made for it is gone again.
 """
 
 from __future__ import annotations
