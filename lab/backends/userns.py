@@ -40,6 +40,8 @@ class UserNamespace(ContainerBackend):
             *ContainerBackend.parity.differences,
             "It makes its network namespace itself, which is connected while it starts and not before; its files "
             "are mounted by their owners' ids shifted.",
+            "Its start is carried out by a copy of lab's interpreter, a container's by a small static program, which "
+            "is quicker: by three milliseconds where both started the same container.",
         ),
         rootless=(
             *ContainerBackend.parity.rootless,
