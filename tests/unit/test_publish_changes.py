@@ -15,7 +15,6 @@ from scipy import stats
 from synthetic import keep_only, write_run
 
 from lab.analysis.history.changes import (
-    ALPHA,
     FEWEST,
     change_points,
     dependence,
@@ -23,6 +22,7 @@ from lab.analysis.history.changes import (
     nights_until_found,
 )
 from lab.analysis.history.points import Point, points
+from lab.analysis.inference.judge import ALPHA
 from lab.analysis.loaded import load
 from lab.analysis.quantities import is_key
 from lab.results.store import RunFolder

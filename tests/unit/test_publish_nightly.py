@@ -11,7 +11,8 @@ from claims import tell
 from nights import write_nights
 from numpy.typing import NDArray
 
-from lab.analysis.history.changes import ALPHA, change_points, dependence
+from lab.analysis.history.changes import change_points, dependence
+from lab.analysis.inference.judge import ALPHA
 from lab.commands.publishing.publish import Wanted, publish
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(0)]

@@ -6,6 +6,9 @@ the normal scores of the ranks, so that one wild night decides nothing. It is ac
 proposed (Bonferroni). Both halves of an accepted break are searched again, as in binary segmentation (Vostrikova,
 1981).
 
+It is no comparison of arms within a run, so it is not the judge's (`lab.analysis.inference.judge`), whose rate it
+keeps: a site shows a change where there is none at one look in twenty at most, all its series taken together.
+
 The promise: of nights that are independent and alike, the share of series with any change found is at most ``level``.
 Nights that depend on their neighbours keep no such promise; `dependence` tells how much they do.
 """
@@ -22,9 +25,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lab.analysis.inference.statistics import MAD_TO_SIGMA, Floats, mad
-
-ALPHA = 0.05
-"""How often a whole site of series may show a change where there is none, at one look."""
 
 FEWEST = 3
 """So many nights lie on each side of a change; of less, one more night may be the opposite."""
@@ -48,8 +48,8 @@ def change_points(values: Floats, level: float) -> tuple[int, ...]:
     """The places in ``values``, ordered by time and all finite, from which on they were others; each is the index of
     the first new value.
 
-    ``level`` bounds how often there is one at all in a series of independent, equally distributed values: `ALPHA`
-    divided by the number of series that are looked at.
+    ``level`` bounds how often there is one at all in a series of independent, equally distributed values: the judge's
+    `ALPHA` divided by the number of series that are looked at.
     """
     if len(values) < 2 * FEWEST or float(np.ptp(values)) == 0:
         return ()

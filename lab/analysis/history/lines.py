@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from lab.analysis.history.changes import ALPHA, FEWEST, change_points, dependence
+from lab.analysis.history.changes import FEWEST, change_points, dependence
 from lab.analysis.history.facts import About, changed
 from lab.analysis.history.points import Point
 from lab.analysis.inference.estimate import estimates_apart
+from lab.analysis.inference.judge import ALPHA
 from lab.analysis.inference.statistics import Floats
 from lab.analysis.quantities import QUANTITIES, label, preferred
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lab import __version__
-from lab.analysis.history.changes import ALPHA, FEWEST, fewest_nights, nights_until_found
+from lab.analysis.history.changes import FEWEST, fewest_nights, nights_until_found
 from lab.analysis.history.facts import plain
 from lab.analysis.history.lines import Event
-from lab.analysis.inference.judge import WITHIN, Verdict
+from lab.analysis.inference.judge import ALPHA, WITHIN, Verdict
 from lab.analysis.quantities import format_ratio, format_ratios, format_value, is_key, label
 from lab.analysis.questions.difference import Difference
 from lab.reports.page.render import render
