@@ -5,8 +5,8 @@ A closed-loop client asks a slow instance less, and so leaves out the waits that
 latency runs from then. Where all connections wait, further requests wait for one of them, and that is in theirs.
 
 wrk waits between two requests in whole milliseconds, by its script's ``delay``; schedule and correction are the
-script's. Of other generators hey and h2load time a request from when it leaves, so the correction would be missing;
-vegeta and oha count from when it was due, and would be one program more for the same answer.
+script's. Which generators were considered instead, and why none was taken, is in docs/reading-a-report.md, "Why no
+other client".
 """
 
 from __future__ import annotations
