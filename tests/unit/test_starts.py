@@ -103,8 +103,11 @@ def test_the_page_says_what_failed_and_what_is_too_few(tmp_path: Path) -> None:
         "too few",
         "is one that failed",
         "| **container**<br>native | 4, at once",
+        "Docker; bare fork and exec: about 200 ms",
+        "25 copies of one snapshot at once",
     ):
         assert words in text, words
+    assert "crun 1.15" not in text, "this run started nothing by crun"
     names = {path.name for path in REPORT.write(folder)}
     assert names == {"starts.png", "starts.svg", "starts.csv", "report.md", "report.html"}
     done = CliRunner().invoke(app, ["report", str(folder)])

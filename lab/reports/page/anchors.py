@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -18,6 +19,7 @@ WHY = {
     "memory": "ours counts all processes of the instance with the guest's touched RAM; see “measures” for theirs",
     "cpu": "ours is one thread of integer and floating-point work in seconds, theirs a vectorised benchmark",
     "disk": "the scenario disk-io reads at random too: a small file in the instance's /var/tmp, on this host's disk",
+    "forks": "a comparison restores one copy at a time; lab starts --fork restores many at once",
     "attack surface": "this run did not trace the host's kernel; lab isolation surface does",
 }
 
@@ -41,9 +43,13 @@ class Anchor:
     why: str
 
 
-def published(topic: str) -> list[Anchor]:
-    """The published figures about ``topic``, for a report that sets nothing beside them."""
+def published(topic: str, backends: Collection[str] | None = None) -> list[Anchor]:
+    """The published figures about ``topic``, for a report that sets nothing beside them; of ``backends``, those that
+    are beside another one's are left out.
+    """
     entries = [entry for entry in _figures() if entry["topic"] == topic]
+    if backends is not None:
+        entries = [entry for entry in entries if entry.get("beside", ("", "", ""))[0] in ("", *backends)]
     return [Anchor(**{key: entry[key] for key in entry.keys() - {"beside"}}, ours="", why="") for entry in entries]
 
 

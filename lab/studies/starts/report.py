@@ -15,6 +15,7 @@ from lab.model import Accelerator
 from lab.reports import style
 from lab.reports.material import stamp
 from lab.reports.page import emulation
+from lab.reports.page.anchors import published
 from lab.reports.page.article import Article, Section
 from lab.reports.page.opening import Opening, warnings_of
 from lab.reports.tables import Cell, Row, Table
@@ -100,6 +101,7 @@ HOLDS = (
     "is the memory that they map, which the host holds once, whether they do or not; what they have touched of it, "
     "and not changed, is in their figures too"
 )
+THEIRS = "Read the conditions before the figures: none of these measures quite what the starts of this run do."
 LATER = "after {seconds:g} s more"
 EMULATED = "How fast virtual machines start: TCG emulated them."
 
@@ -289,6 +291,17 @@ def _sections(loaded: Loaded, found: list[Taken]) -> Iterator[Section]:
         )
     if holds := memory(loaded):
         yield Section(title="What they hold", gist="memory of copies that stand", table=_memory(loaded, holds))
+    theirs = [*published("boot", {arm.backend for arm in loaded.all_arms}), *(published("forks") if forks else ())]
+    if theirs:
+        yield Section(
+            title="What others measured",
+            gist="and under which conditions",
+            paragraphs=(THEIRS,),
+            points=tuple(
+                f"{each.system}: {each.says} – {each.measures}. {each.conditions}. {each.source} ({each.basis})."
+                for each in theirs
+            ),
+        )
 
 
 def _restores(forks: list[Taken]) -> Iterator[str]:
