@@ -28,7 +28,7 @@ def test_every_row_is_a_word_with_a_meaning() -> None:
 def test_the_codes_own_vocabulary_is_in_it() -> None:
     assert lab.__doc__ is not None
     vocabulary = set(re.findall(r"^(\w+)  +\w", lab.__doc__, re.MULTILINE))
-    assert {"scenario", "backend", "sample", "run"} <= vocabulary
+    assert {"scenario", "backend", "sample", "run", "session", "arm", "block", "factor", "quantity"} <= vocabulary
     assert vocabulary <= set(words())
     measured = {kind.name for kind in available() if not kind.reference and ":" not in kind.name}
     assert measured <= set(words())
