@@ -82,3 +82,12 @@ def test_stop_signals(word: str, number: int) -> None:
         created=None,  # type: ignore[arg-type]
     )
     assert stop_signal_of(image) == number
+
+
+def test_what_the_page_says_is_to_be_touched_is_where_it_says() -> None:
+    page = (ROOT / "docs" / "adding-a-backend.md").read_text(encoding="utf-8")
+    section = page.split("## What else to touch\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| `(\w+)` \|", section, re.MULTILINE)
+    assert len(rows) > 12
+    for file, name in rows:
+        assert re.search(rf"\b{name}\b", (ROOT / file).read_text(encoding="utf-8")), f"{name} in {file}"
