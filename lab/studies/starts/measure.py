@@ -262,7 +262,10 @@ class Starts(Measurement):
     def _hand_out(self, backend: Backend) -> None:
         """As many requests as there were to be starts, within their time."""
         size, gap = self.asked.stock, self.asked.gap_seconds
-        if not is_asked(self.setup.scenario) or not self._fits(backend, size + 1):
+        if not is_asked(self.setup.scenario):
+            self.watch.note(f"{backend.name}: no stock: the application gives no answer that could be waited for")
+            return
+        if not self._fits(backend, size + 1):
             return
         self.watch.doing(f"{backend.name}: filling a stock of {size}")
         names = (f"{backend.slug}-stock-{number}" for number in itertools.count(1))
