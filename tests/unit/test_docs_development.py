@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
+
+from lab.studies.registry import studies
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUESTIONS = [
@@ -61,3 +64,14 @@ def test_who_begins_finds_every_page_about_adding_something() -> None:
     begin = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     missing = [page.name for page in DOCS.glob("adding-a-*.md") if f"(docs/{page.name})" not in begin]
     assert missing == []
+
+
+def test_each_study_names_its_page_which_tells_of_its_command() -> None:
+    menu = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    for study in studies():
+        package = import_module(f"lab.studies.{study.kind}")
+        (name,) = re.findall(r": (docs/[\w-]+\.md)\.$", package.__doc__ or "")
+        page = (DOCS.parent / name).read_text(encoding="utf-8")
+        assert f"lab {study.command} " in page, name
+        assert re.search(r"^## What (may not be concluded|you may not conclude)$", page, re.MULTILINE), name
+        assert f": {name}\n" in menu

@@ -1,4 +1,4 @@
-"""One application behind every boundary: what each costs, and what it stops."""
+"""One application behind every boundary: what each costs, and what it stops: docs/reading-a-report.md."""
 
 from lab.studies.base import Study
 

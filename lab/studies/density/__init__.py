@@ -1,4 +1,4 @@
-"""How many copies of an application fit on this host, and what the next one costs."""
+"""How many copies of an application fit on this host, and what the next one costs: docs/density.md."""
 
 from lab.studies.base import Study
 

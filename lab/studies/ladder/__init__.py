@@ -1,4 +1,4 @@
-"""A container's mechanisms added one at a time: what each step stops, and what it costs."""
+"""A container's mechanisms added one at a time: what each step stops and costs: docs/ladder.md."""
 
 from lab.studies.base import Study
 

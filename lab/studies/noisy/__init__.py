@@ -1,4 +1,4 @@
-"""What one instance can do to another beside it, with limits and without."""
+"""What one instance can do to another beside it, with limits and without: docs/noisy-neighbour.md."""
 
 from lab.studies.base import Study
 

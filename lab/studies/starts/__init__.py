@@ -1,4 +1,4 @@
-"""How long many starts take: the usual one, the slowest, and many at once."""
+"""How long many starts take: the usual one, the slowest, and many at once: docs/starts.md."""
 
 from lab.studies.base import Study
 

@@ -1,4 +1,4 @@
-"""How much of the host's kernel each backend's instances can reach, and do."""
+"""How much of the host's kernel each backend's instances can reach, and do: docs/attack-surface.md."""
 
 from lab.studies.base import Study
 
