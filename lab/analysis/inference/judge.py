@@ -1,9 +1,11 @@
-"""The one judge: every claim that lab makes comes from here, wherever it is shown.
+"""The one judge of comparisons: every claim that two arms differ, or are the same, comes from here, wherever it is
+shown. What another test claims takes its rate from here (`ALPHA`): that memory grows with each copy
+(`lab.studies.density.analyse`) and that hosts disagree (`lab.analysis.hosts.merged`) take the correction as well
+(`adjusted`); that nights have changed (`lab.analysis.history`) is corrected by the number of series.
 
 A comparison has one of three answers: the two *differ*; they are *the same*, within a margin of 5 %; or this run
-proves
-*neither*. Which it is, is decided for all comparisons of a report together, since of twenty that don't differ one
-seems to by chance:
+proves *neither*. Which it is, is decided for all comparisons of a report together, since of twenty that don't differ
+one seems to by chance:
 
 * The **headline family** is declared beforehand (``headline`` in quantities.toml): three or four quantities, for each
   pair of backends. Holm's correction keeps the probability of any false claim in a family below 5 %.

@@ -16,14 +16,15 @@ from lab.results.record import Arm
 
 WHY = {
     "boot": "ours runs until {until}; for theirs see “measures”",
-    "memory": "ours counts all processes of the instance with the guest's touched RAM; see “measures” for theirs",
+    "memory": "ours counts all processes of the instance{ram}; see “measures” for theirs",
     "cpu": "ours is one thread of integer and floating-point work in seconds, theirs a vectorised benchmark",
     "disk": "the scenario disk-io reads at random too: a small file in the instance's /var/tmp, on this host's disk",
     "forks": "a comparison restores one copy at a time; lab starts --fork restores many at once",
     "attack surface": "this run did not trace the host's kernel; lab isolation surface does",
 }
 
-UNTIL = "until"
+UNTIL, MAPPED = "until", "memory.mapped"
+OR = "|"
 WHY_UNTIL = "ours starts at lab's request and ends when the host saw"
 SEEN = {"boot.init": "the marker of the guest's init", "boot.restored": "the restored guest answer an order"}
 
@@ -49,8 +50,14 @@ def published(topic: str, backends: Collection[str] | None = None) -> list[Ancho
     """
     entries = [entry for entry in _figures() if entry["topic"] == topic]
     if backends is not None:
-        entries = [entry for entry in entries if entry.get("beside", ("", "", ""))[0] in ("", *backends)]
+        entries = [entry for entry in entries if {*_beside(entry)[0].split(OR)} & {"", *backends}]
     return [Anchor(**{key: entry[key] for key in entry.keys() - {"beside"}}, ours="", why="") for entry in entries]
+
+
+def _beside(entry: dict[str, Any]) -> tuple[str, str, str]:
+    """The backends that come closest, the first that was measured, with the quantity and its state."""
+    backends, quantity, state = entry.get("beside", ("", "", ""))
+    return str(backends), str(quantity), str(state)
 
 
 def _figures() -> list[dict[str, Any]]:
@@ -62,10 +69,11 @@ def anchors(material: Material) -> list[Anchor]:
     """Every published figure, in the file's order."""
     found = []
     for entry in _figures():
-        label_, quantity, state = entry.pop("beside", ("", "", ""))
-        arm, ours = _nearest(material, label_, quantity, state)
-        until = quantity if state == UNTIL else ""
-        found.append(Anchor(**entry, ours=ours, why=_why(material, entry["topic"], arm, until=until)))
+        labels, quantity, state = _beside(entry)
+        entry.pop("beside", None)
+        candidates = (_nearest(material, label_, quantity, state) for label_ in labels.split(OR))
+        arm, ours = next((found for found in candidates if found[1]), (None, ""))
+        found.append(Anchor(**entry, ours=ours, why=_why(material, entry["topic"], arm, quantity, state)))
     return found
 
 
@@ -93,8 +101,12 @@ def _ours(material: Material, arm: Arm, quantity: str, state: str) -> str:
     return f"{stamped(arm)}: {material.label(quantity)} {format_value(value.median, value.unit)} (n = {value.n})"
 
 
-def _why(material: Material, topic: str, arm: Arm | None, *, until: str) -> str:
-    reasons = [f"{WHY_UNTIL} {SEEN[until]}" if until else WHY[topic].format(until=until_ready(material.run))]
+def _why(material: Material, topic: str, arm: Arm | None, quantity: str, state: str) -> str:
+    ram = ""
+    if arm is not None and arm.has_own_kernel:
+        ram = ", the guest's RAM with it, touched or not" if quantity == MAPPED else " with the guest's touched RAM"
+    said = WHY[topic].format(until=until_ready(material.run), ram=ram)
+    reasons = [f"{WHY_UNTIL} {SEEN[quantity]}" if state == UNTIL else said]
     if arm is not None and arm.accelerator is not Accelerator.NATIVE and topic in ("boot", "cpu"):
         emulated = arm.accelerator is Accelerator.TCG or arm.nested
         reasons.append("ours ran under emulation, theirs on hardware" if emulated else "both on hardware")
