@@ -35,7 +35,7 @@ and the child is gone; what the parent had made, the parent removes.
 Most containers of `lab run` and of what measures are started otherwise: the same steps by the same calls, written as
 a script of system calls (`lab.runtime.scripts.child`), which a small static program carries out
 (`lab/inside/begin.c`). A copy of that costs less than one of this interpreter. What is told here is the reference, by
-which every plan can be started: those that `can_be` there leaves out (bare processes, user namespaces, hooks, …),
+which every plan can be started: those that `can_be` there leaves out (user namespaces, hooks, …),
 what is explained, what a script has failed for, and all of `lab-oci`.
 
 Standard library only; see `lab.runtime.spawner.spawner`.

@@ -31,6 +31,7 @@ from lab.runtime import bundle
 from lab.runtime.config import capabilities
 from lab.runtime.config.model import Capabilities, MountConfig, Rlimit, User
 from lab.runtime.launcher.launcher import Container, Directory, Launcher, Overlay, Spec
+from lab.runtime.plan import Enter
 
 CONFIGURATIONS = 24
 REPORT = r"""
@@ -157,6 +158,34 @@ def test_both_ways_end_in_the_same(
     assert "Seccomp:" in reference, reference
     assert log_of(launcher) == before or spec.config.process.cwd == "/made/new", "which a script does not make"
     assert comparable(scripted).splitlines() == comparable(reference).splitlines()
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_bare_process_takes_the_script_as_well(
+    uid: int, launcher: Launcher, told: Tell, tmp_path: Path, busybox_root: Path
+) -> None:
+    """What others are compared with would start by the slower way otherwise, and look slower than it is."""
+    (tmp_path / "file").write_text("text")
+    process = Process(argv=("sh", "-c", REPORT), uid=uid, gid=uid, working_directory="/tmp")
+    config = bundle.process_config(
+        process, Limits(memory_bytes=64 << 20, pids=64), extra_mounts=[bundle.bind(tmp_path / "file", "/etc/named")]
+    )
+    spec = Spec(name=f"bare{uid}", config=config, root=Overlay(lower=(busybox_root,)), enter=Enter.CHROOT)
+    before = log_of(launcher)
+    reference, scripted = told(spec, watched=True), told(spec, watched=False)
+    assert log_of(launcher) == before, "it failed, or there was none"
+    changing = re.compile(r"^(-|mount|c|b|d|l|p|s|/dev/|/run/|/sys/|RX|TX).*|.*/pts/.*", re.MULTILINE)
+    assert "Seccomp:" in reference, reference
+    assert changing.sub("", comparable(scripted)).split() == changing.sub("", comparable(reference)).split()
+    sleeping = bundle.process_config(Process(argv=("sleep", "100")))
+    spec = Spec(name="sleeping", config=sleeping, root=Overlay(lower=(busybox_root,)), enter=Enter.CHROOT)
+    with (
+        open_folder() as folder,
+        Launcher.start(f"bare{uid}", folder / "bare") as fresh,
+        Path("/dev/null").open("r+b", 0) as null,
+        fresh.launch(spec, stdin=null.fileno(), stdout=null.fileno(), stderr=null.fileno()) as container,
+    ):
+        assert {comm(container)} < {Path(f"/proc/{pid}/comm").read_text().strip() for pid in children(fresh.pid)}
 
 
 def test_the_common_case_takes_the_script(launcher: Launcher, start: Start) -> None:

@@ -41,7 +41,7 @@ def can_be(plan: Plan) -> bool:
     process = plan.process
     rare = (
         plan.criu, plan.hooks, plan.hold, plan.explain, plan.fail_at, plan.trees, plan.own_users, plan.new_time,
-        plan.born_in, plan.enter != Enter.PIVOT_ROOT, plan.propagation & syscalls.MS_SHARED,
+        plan.born_in, plan.enter not in (Enter.PIVOT_ROOT, Enter.CHROOT), plan.propagation & syscalls.MS_SHARED,
         not plan.process.init, process.terminal, process.agent, process.read_only_by_landlock, process.preserve,
         process.scheduler, process.io_priority, process.persona is not None, process.memory_policy,
         process.affinity is not None, process.exec_label, any(flag == syscalls.CLONE_NEWNS for _, flag in plan.joins),

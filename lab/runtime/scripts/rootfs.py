@@ -14,7 +14,7 @@ import struct
 
 from lab.host import syscalls
 from lab.host.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY, O_PATH
-from lab.runtime.plan import Plan
+from lab.runtime.plan import Enter, Plan
 from lab.runtime.rootfs import mounts, mounttrees
 from lab.runtime.scripts.script import DISCARD, SKIP_IF_DONE, Register, Script, text
 
@@ -281,10 +281,13 @@ class RootfsScript:
         for opened in (self.root, *self.mounted.values()):
             call("close", opened)
         call("close", self.scratch, pardon=errno.EBADF)
-        call("pivot_root", b".", b".")
-        call("fchdir", old)
-        call("mount", b"none", b".", b"", syscalls.MS_REC | syscalls.MS_SLAVE, b"")
-        call("umount2", b".", syscalls.MNT_DETACH)
+        if plan.enter == Enter.CHROOT:
+            call("chroot", b".")
+        else:
+            call("pivot_root", b".", b".")
+            call("fchdir", old)
+            call("mount", b"none", b".", b"", syscalls.MS_REC | syscalls.MS_SLAVE, b"")
+            call("umount2", b".", syscalls.MNT_DETACH)
         call("close", old)
         call("chdir", b"/")
         if plan.root_propagation:
