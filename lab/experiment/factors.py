@@ -101,10 +101,12 @@ def known(kinds: Sequence[type[Backend]]) -> tuple[Known, ...]:
         for name, (scope, example, tells) in OPEN.items()
     ]
     closed: dict[str, Known] = {}
+    told: dict[str, dict[str, list[str]]] = {}  # by knob and text, of whom
     for kind in kinds:
         lacking = kind.lacking() if kind.knobs else {}
         for knob in kind.knobs:
             before = closed.get(knob.name)
+            told.setdefault(knob.name, {}).setdefault(knob.tells, []).append(kind.name)
             levels = () if knob.is_open else knob.levels
             whys = {(kind.name, level): why for (name, level), why in lacking.items() if name == knob.name}
             here = tuple(level for level in levels if (kind.name, level) not in whys)
@@ -112,7 +114,7 @@ def known(kinds: Sequence[type[Backend]]) -> tuple[Known, ...]:
                 name=knob.name,
                 scope=Scope.KNOB,
                 levels=tuple(dict.fromkeys((*(before.levels if before else ()), *levels))),
-                tells=before.tells if before else knob.tells,
+                tells=_told(told[knob.name]),
                 example=knob.example,
                 of={**(before.of if before else {}), kind.name: here},
                 lacking={**(before.lacking if before else {}), **whys},
@@ -124,6 +126,13 @@ def known(kinds: Sequence[type[Backend]]) -> tuple[Known, ...]:
                 name=factor.name, scope=Scope.HOST, levels=factor.levels, tells=factor.tells, of=touched
             )
     return (*free[:3], *closed.values(), *free[3:])
+
+
+def _told(texts: Mapping[str, Sequence[str]]) -> str:
+    """What a knob tells; of each backend, where they have one of that name for something else."""
+    if len(texts) == 1:
+        return next(iter(texts))
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())
 
 
 def parse(

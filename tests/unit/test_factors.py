@@ -157,6 +157,16 @@ def test_what_there_is_can_be_listed() -> None:
     assert all(one.tells and (one.levels or one.example) for one in there.values())
 
 
+def test_knobs_of_one_name_are_each_told_of_whose_they_are() -> None:
+    class Sandbox(Thick):
+        name = "sandbox"
+        knobs = (Knob(name="firmware", levels=("none", "some"), tells="what a sandbox's own costs"),)
+
+    there = {one.name: one.tells for one in known([Slim, Thick, Sandbox])}
+    assert there["firmware"] == "slim, thick: what firmware costs; sandbox: what a sandbox's own costs"
+    assert there["console"] == "what a console costs"
+
+
 def test_every_level_meets_every_other_and_a_backend_without_the_factor_stays_alone() -> None:
     factors = parse(["firmware=direct,seabios,ovmf", "console=off,on"], KINDS)
     planned = arms(("thin", "slim", "thick"), factors)
