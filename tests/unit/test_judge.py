@@ -81,6 +81,29 @@ def test_at_five_percent_a_difference_is_claimed() -> None:
     assert judged(ALPHA, same=[ALPHA])["verdict"].tolist() == [Verdict.DIFFERENT], "a small difference is one"
 
 
+@pytest.mark.parametrize(
+    ("p", "same", "bars", "verdict", "why"),
+    [
+        (0.001, 0.9, ("dead", "dead too"), Verdict.OPEN, "dead"),
+        (0.001, 0.9, ("", "dead"), Verdict.DIFFERENT, ""),
+        (0.9, 0.001, ("", "dead"), Verdict.OPEN, "dead"),
+        (0.9, 0.001, ("coarse", ""), Verdict.SAME, "any difference is smaller than 5 %"),
+        (0.9, 0.9, ("", "dead"), Verdict.OPEN, "the interval holds 1"),  # what would not be the same anyway
+        (0.9, 0.9, ("coarse", "dead"), Verdict.OPEN, "coarse"),
+    ],
+)
+def test_what_stands_against_a_difference_and_against_the_same(
+    p: float, same: float, bars: tuple[str, str], verdict: Verdict, why: str
+) -> None:
+    (row,) = judged(p, same=[same], bar=[bars[0]], bar_same=[bars[1]]).to_dict("records")
+    assert (row["verdict"], row["why"]) == (verdict, why)
+
+
+def test_one_bar_stands_against_both() -> None:
+    assert judged(0.001, bar=["dead"])["verdict"].tolist() == [Verdict.OPEN]
+    assert judged(0.9, same=[0.001], bar=["dead"])["why"].tolist() == ["dead"]
+
+
 def test_rows_keep_their_order_whatever_their_index() -> None:
     table = rows(0.9, 0.001).set_index(pd.Index([7, 3]))
     families = pd.Series([EXPLORATORY, HEADLINE], index=[7, 3])

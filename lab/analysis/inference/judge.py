@@ -146,17 +146,18 @@ def judge(table: pd.DataFrame, families: pd.Series, *, per: str = "blocks") -> p
         level = _level(corrected[rows], is_headline)
         shows[rows] = shown(units[rows], scatter[rows], level)
         needs[rows] = needed(scatter[rows], level, DETECTED)
-    if "bar_same" not in judged:
-        judged["bar_same"] = judged["bar"]
+    against_same = judged["bar_same" if "bar_same" in judged else "bar"].to_numpy()
     different = (corrected <= ALPHA) & (judged["bar"].to_numpy() == "")  # NaN is not below anything
     alike = together <= ALPHA
-    proven = alike & (judged["bar_same"].to_numpy() == "") & ~different
+    proven = alike & (against_same == "") & ~different
     verdicts = np.select([different, proven], [str(Verdict.DIFFERENT), str(Verdict.SAME)], str(Verdict.OPEN))
     judged = judged.assign(
         per=per, family=[str(name).partition(":")[0] for name in of], adjusted=corrected, shows=shows, needs=needs,
-        verdict=verdicts, alike=alike,
+        verdict=verdicts,
     )  # fmt: skip
-    return judged.assign(why=[_why(row) for row in judged.to_dict("records")], claim=different)
+    bars = np.where(judged["bar"] == "", np.where(alike, against_same, ""), judged["bar"])
+    whys = [_why(row, bar) for row, bar in zip(judged.to_dict("records"), bars, strict=True)]
+    return judged.assign(why=whys, claim=different)
 
 
 @contextmanager
@@ -188,12 +189,12 @@ def _level(of_family: Floats, is_headline: bool) -> float:
     return ALPHA / count if is_headline else ALPHA * min(int((of_family <= ALPHA).sum()) + 1, count) / count
 
 
-def _why(row: Mapping[Any, Any]) -> str:
-    """What stands against a difference; "" for one."""
+def _why(row: Mapping[Any, Any], bar: str) -> str:
+    """What stands against a difference; "" for one. ``bar`` is what does whatever the numbers say."""
     if row["verdict"] == Verdict.DIFFERENT:
         return ""
-    if row["verdict"] != Verdict.SAME and (said := row["bar"] or (row["alike"] and row["bar_same"])):
-        return str(said)
+    if bar and row["verdict"] != Verdict.SAME:
+        return bar
     if math.isnan(row["ratio"]):
         return "no ratio of values that are not positive"
     if row["units"] < FEWEST or math.isnan(row["p"]):
