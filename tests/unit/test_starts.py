@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ from lab.errors import LabError, UsageError
 from lab.metrics.base import Subject
 from lab.reports.page import article
 from lab.studies.starts.analyse import FORKED, HANDED, MAPPED, START, Memory, had_to_wait, memory, percentile, taken
+from lab.studies.starts.command import DOUBLING
+from lab.studies.starts.measure import Asked, Starts
 from lab.studies.starts.report import REPORT
 from lab.studies.starts.stock import Stock
 
@@ -191,3 +195,23 @@ def test_nobody_waits_for_a_stock_that_is_closed() -> None:
         with pytest.raises(CancelledError):
             waiting.result(5)
         go_on.set()
+
+
+def test_a_full_host_is_found_by_doubling() -> None:
+    """The first crowd that does not fit ends it, and the largest that did comes once more, staggered."""
+    asked = Asked(
+        starts=0, crowds=DOUBLING, forks=(), settle_seconds=0.0, stock=0, gap_seconds=0.5, seconds=0.0, floor_bytes=0
+    )
+    crowds: list[tuple[int, float]] = []
+
+    class Full(Starts):
+        def __init__(self) -> None:
+            self.asked = asked
+
+        def _crowd(self, backend: Any, size: int, gap_seconds: float, **_: Any) -> bool:
+            crowds.append((size, gap_seconds))
+            return size < 16
+
+    Full()._start_many([SimpleNamespace(name="process")], random.Random(1))  # type: ignore[list-item]
+    assert crowds == [(2, 0.0), (4, 0.0), (8, 0.0), (16, 0.0), (8, 0.5)]
+    assert (DOUBLING[0], DOUBLING[-1]) == (2, 512)

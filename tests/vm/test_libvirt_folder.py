@@ -98,13 +98,15 @@ def wait_for_end(pid: int) -> None:
 
 
 ASKS_WHAT_THE_HOST_CAN_DO = """
-import sys
+import os, sys
 from lab.backends.site import Site
 from lab.hypervisor.domains import connection
 if sys.argv[1] == "as libvirt would":
     connection.keep_off_the_bus = lambda: None
-with Site.open() as site:
+with Site.open() as site:  # where systemd is, that is asked at its own bus for a scope
+    os.environ["DBUS_SYSTEM_BUS_ADDRESS"] = sys.argv[2]
     site.hypervisor._connection.getCapabilities()
+    del os.environ["DBUS_SYSTEM_BUS_ADDRESS"]
 """
 
 
@@ -114,9 +116,8 @@ def test_it_is_not_on_the_systems_bus(lab_home: Path, tmp_path: Path, manner: st
     with socket.socket(socket.AF_UNIX) as bus:
         bus.bind(str(tmp_path / "bus"))
         bus.listen()
-        environment = {"LAB_HOME": str(lab_home), "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
-        asking = [sys.executable, "-c", ASKS_WHAT_THE_HOST_CAN_DO, manner]
-        with subprocess.Popen(asking, env={**os.environ, **environment}) as process:
+        asking = [sys.executable, "-c", ASKS_WHAT_THE_HOST_CAN_DO, manner, f"unix:path={tmp_path}/bus"]
+        with subprocess.Popen(asking, env={**os.environ, "LAB_HOME": str(lab_home)}) as process:
             bus.settimeout(0.1)
             called = False
             while process.poll() is None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lab.commands.measuring import (
+    MOST_AT_ONCE,
     RESULTS,
     KeepFree,
     On,
@@ -29,6 +30,9 @@ from lab.commands.privilege import become_root
 from lab.host.units import parse_words
 from lab.studies.starts import STUDY
 
+FULL = "full"
+DOUBLING = tuple(2**power for power in range(1, MOST_AT_ONCE.bit_length()))
+
 
 def starts(
     target: Target,
@@ -38,7 +42,12 @@ def starts(
     on: On = "",
     docker: Docker = "",
     at_once: Annotated[
-        str, typer.Option("--at-once", metavar="K,…", help="Also start K copies at once, for each K. Default: 2,4,8.")
+        str,
+        typer.Option(
+            "--at-once",
+            metavar="K,…",
+            help="Also start K copies at once, for each K; full doubles K until the host's memory would not do.",
+        ),
     ] = "2,4,8",
     every: Annotated[
         str,
@@ -85,7 +94,7 @@ def starts(
     if docker:
         on = Brought.admitted(hosted(on, docker)).on
     become_root(*parse_words(on))
-    crowds = tuple(sorted(set(copies_at_once("--at-once", at_once, 2))))
+    crowds = DOUBLING if at_once == FULL else tuple(sorted(set(copies_at_once("--at-once", at_once, 2))))
     forks = tuple(sorted(set(copies_at_once("--fork", fork, 1))))
     seconds = parse_seconds(budget)
     gap = parse_seconds(every) if every else 0.0

@@ -117,14 +117,18 @@ class Starts(Measurement):
                 self._one(backend, number, position)
                 self._used[backend.name] += now() - began
         for backend in backends:
-            fitted = all(self._crowd(backend, size, 0.0) for size in self.asked.crowds)
-            if self.asked.gap_seconds and fitted:
-                self._crowd(backend, max(self.asked.crowds, default=FEW), self.asked.gap_seconds)
+            fitting = self._at_once(backend)
+            if self.asked.gap_seconds and (fitting or not self.asked.crowds):
+                self._crowd(backend, max(fitting, default=FEW), self.asked.gap_seconds)
             if self.asked.forks:
                 self._fork(backend)
             if self.asked.stock:
                 self._hand_out(backend)
         return "done"
+
+    def _at_once(self, backend: Backend) -> list[int]:
+        """The crowds that were started: up to the first that the host's memory would not do for."""
+        return list(itertools.takewhile(lambda size: self._crowd(backend, size, 0.0), self.asked.crowds))
 
     # One by one
 
