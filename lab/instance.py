@@ -159,7 +159,8 @@ class Instance(ABC):
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 30.0) -> Completed:
         """Run a command of the image inside, as root, behind the same boundary as the application.
 
-        Raises LabError when it can't be run at all or does not end in time (it is then killed).
+        Raises LabError when it can't be run at all, does not end in time, or writes more to a stream than lab keeps:
+        64 MiB, 16 MiB in a virtual machine (it is then killed).
         """
 
     def begin(

@@ -14,6 +14,7 @@ import pytest
 from tiny import GREETING
 
 from lab.backends.site import Site
+from lab.errors import LabError
 from lab.experiment.scenarios.looking import observe
 from lab.images.process import resolve
 from lab.images.store import Image
@@ -152,6 +153,13 @@ def check_commands(instance: Instance) -> None:
     assert instance.execute(["cat", "/srv/index.html"]).stdout.decode() == GREETING
     assert json.loads(instance.inside("stat", "/srv/index.html").stdout)
     assert instance.execute(["sh", "-c", "exit 255"]).exit_code == 255
+
+
+def check_too_much_output(instance: Instance) -> None:
+    """What a command writes without end is not kept until its time is over."""
+    with pytest.raises(LabError, match="wrote more than"):
+        instance.execute(["cat", "/dev/zero"], timeout_seconds=300)
+    assert instance.execute(["echo", "still here"]).stdout == b"still here\n"
 
 
 def check_a_child_left_behind(instance: Instance) -> None:

@@ -84,6 +84,7 @@ def test_output_and_exit_code(site: Site, image: Image, tmp_path: Path) -> None:
 def test_a_server_is_reached_limited_and_counted(site: Site, image: Image, server: DockerInstance) -> None:
     contract.check_serves(site, server)
     contract.check_commands(server)
+    contract.check_too_much_output(server)
     contract.check_limits(site, DOCKER, server)
     contract.check_accounted(server)
 

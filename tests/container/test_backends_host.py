@@ -74,6 +74,7 @@ def test_a_server_for_the_client_and_through_a_published_port(
         contract.check_port_is_found(site, backend, instance)
         contract.check_serves(site, instance)
         contract.check_commands(instance)
+        contract.check_too_much_output(instance)
         contract.check_a_child_left_behind(instance)
         contract.check_limits(site, backend, instance)
         contract.check_accounted(instance)

@@ -12,6 +12,7 @@ milliseconds by then. How long Docker took for each of the two calls is kept bes
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +43,10 @@ from lab.inside.build import program as helper
 from lab.instance import INSIDE, Companion, LaunchRequest, Survivor
 from lab.model import Accelerator, Completed, Limits, Phase, Process, TerminalSize
 from lab.runtime.launcher.descriptors import memory_file
+from lab.runtime.launcher.handle import MOST_BYTES
 
 KILL_SECONDS = 10.0
+LOOK_SECONDS = 0.25  # how often what a command has written is looked at
 
 
 class Call(StrEnum):
@@ -175,9 +178,14 @@ class DockerInstance(LaunchedInstance):
             out, err = (opened.enter_context(tempfile.TemporaryFile()) for _ in range(2))
             begun = self._begin(process, stdin=source, stdout=out.fileno(), stderr=err.fileno())
             opened.callback(begun.close)
-            code = begun.wait(timeout_seconds)
-            if code is None:
-                raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
+            deadline, code = now() + timeout_seconds, None
+            while code is None:
+                left = deadline - now()
+                code = begun.wait(max(min(LOOK_SECONDS, left), 0.0))
+                if max(os.fstat(file.fileno()).st_size for file in (out, err)) > MOST_BYTES:
+                    raise LabError(f"{argv[0]} in container {self.name} wrote more than {MOST_BYTES >> 20} MiB")
+                if code is None and left <= 0:
+                    raise LabError(f"{argv[0]} in container {self.name} did not end within {timeout_seconds:g} s")
             out.seek(0)
             err.seek(0)
             return Completed(exit_code=code, stdout=out.read(), stderr=err.read())

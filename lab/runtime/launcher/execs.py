@@ -112,7 +112,10 @@ def start(
 
 
 def run(container: Running, process: ProcessConfig, *, stdin: bytes, timeout_seconds: float) -> Completed:
-    """Run ``process`` to its end. Raises as `start` does, and LabError when it does not end in time."""
+    """Run ``process`` to its end. Raises as `start` does, and LabError when it does not end in time, or writes more
+    than `handle.MOST_BYTES` to a stream. It is then killed.
+    """
+    what = f"{process.args[0]} in container {container.name}"
     with ExitStack() as opened:
         source = memory_file(stdin, opened)
         (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
@@ -122,12 +125,12 @@ def run(container: Running, process: ProcessConfig, *, stdin: bytes, timeout_sec
             os.close(out_end)
             os.close(err_end)
         opened.callback(started.close)
-        output = collect([out, err], started.pidfd, timeout_seconds)
+        output = collect([out, err], started.pidfd, timeout_seconds, what=what)
         if output is None:
             started.signal(signal.SIGKILL)
         code = started.wait(END_TIMEOUT_SECONDS)
     if output is None or code is None:
-        raise LabError(f"{process.args[0]} in container {container.name} did not end within {timeout_seconds:g} s")
+        raise LabError(f"{what} did not end within {timeout_seconds:g} s")
     return Completed(exit_code=code, stdout=output[0], stderr=output[1])
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import selectors
 import signal
+import sys
+import termios
 import threading
 import time
 
-from lab.errors import ExitUnknown, LaunchError
+from lab.errors import ExitUnknown, LabError, LaunchError
 from lab.host.clock import Part, Taken, Timeline
 from lab.model import Phase
 from lab.runtime.channel import Message
 from lab.runtime.init import RUNTIME_FAILED
 
 START_TIMEOUT_SECONDS = 30.0
+MOST_BYTES = 64 << 20  # of one stream of a command that is read to its end
+CHUNK_BYTES = 1 << 16
 STARTED = (Phase.ISOLATED, Phase.INIT, Phase.EXECUTED, Phase.RESTORED)
 
 
@@ -136,30 +141,52 @@ class Handle:
                 self.pidfd = -1
 
 
-def collect(pipes: list[int], pidfd: int, timeout_seconds: float) -> list[bytes] | None:
+def collect(
+    pipes: list[int], pidfd: int, timeout_seconds: float, *, what: str = "the command", most_bytes: int = MOST_BYTES
+) -> list[bytes] | None:
     """What comes out of ``pipes`` until the process ``pidfd`` has ended, or None when the time runs out first.
 
-    The end of the process counts, not of the pipes: a daemon it left behind may hold them for ever.
+    The end of the process counts, not of the pipes: a daemon it left behind may hold them for ever, and may write for
+    ever. Of what comes after it, no more is read than is in the pipes then. Raises LabError once ``what`` has written
+    more than ``most_bytes`` to one of them. The pipes are made non-blocking: whoever is inside may open an end of its
+    own and read from it.
     """
     deadline = time.monotonic() + timeout_seconds
-    output: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
+    output = {pipe: bytearray() for pipe in pipes}
     with selectors.DefaultSelector() as selector:
-        for descriptor in (*pipes, pidfd):
-            selector.register(descriptor, selectors.EVENT_READ)
+        for pipe in pipes:
+            os.set_blocking(pipe, False)
+            selector.register(pipe, selectors.EVENT_READ)
+        selector.register(pidfd, selectors.EVENT_READ)
         ended = False
-        while True:
-            remaining = 0.0 if ended else deadline - time.monotonic()
+        while not ended:
+            remaining = deadline - time.monotonic()
             if remaining < 0:
                 return None
-            ready = [key.fd for key, _ in selector.select(remaining)]
-            for descriptor in ready:
+            for descriptor in [key.fd for key, _ in selector.select(remaining)]:
                 if descriptor == pidfd:
                     ended = True
+                elif _take(descriptor, output[descriptor], CHUNK_BYTES, what, most_bytes) == 0:
                     selector.unregister(descriptor)
-                    continue
-                data = os.read(descriptor, 1 << 16)
-                output[descriptor] += data
-                if not data:
-                    selector.unregister(descriptor)
-            if ended and not set(ready) & set(pipes):
-                return [bytes(output[pipe]) for pipe in pipes]
+    for pipe in pipes:
+        left = _held_bytes(pipe)
+        while left > 0 and (taken := _take(pipe, output[pipe], min(left, CHUNK_BYTES), what, most_bytes)):
+            left -= taken
+    return [bytes(output[pipe]) for pipe in pipes]
+
+
+def _take(pipe: int, output: bytearray, size: int, what: str, most_bytes: int) -> int | None:
+    """How much was read and added, 0 at the pipe's end; None when somebody else has emptied it."""
+    try:
+        data = os.read(pipe, size)
+    except BlockingIOError:
+        return None
+    if len(output) + len(data) > most_bytes:
+        raise LabError(f"{what} wrote more than {most_bytes >> 20} MiB")
+    output += data
+    return len(data)
+
+
+def _held_bytes(pipe: int) -> int:
+    """How much is in a pipe (pipe(7), FIONREAD): never more than its capacity."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
