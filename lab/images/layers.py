@@ -21,10 +21,10 @@ import zstandard
 
 from lab.errors import ImageError
 from lab.images.manifest import excluded
+from lab.images.tar.attributes import keeps_xattr
 from lab.images.tar.bounds import Bounds
 from lab.images.tar.compression import Ahead
 from lab.images.tar.extract import OPAQUE_MARKER, WHITEOUT, unpack_archive
-from lab.images.tar.inodes import keeps_xattr
 from lab.images.tree import is_opaque, is_whiteout
 
 TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"

@@ -8,7 +8,9 @@ import shutil
 import stat
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -37,13 +39,15 @@ ENTRIES = st.builds(
     ),
     PATHS, st.sampled_from([b"0", b"0", b"5", b"5", b"2", b"1", b"3", b"6"]), PATHS,
     st.integers(0, 0o7777), st.binary(max_size=40),
-    st.sampled_from([b"", b"user.k", b"trusted.overlay.opaque", b"user.overlay.opaque"]),
+    st.sampled_from([b"", b"user.k", b"trusted.overlay.opaque", b"user.overlay.opaque", b"user.", b"user.\0"]),
 )  # fmt: skip
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENTRIES, max_size=7))
 @example([Entry(name=b".wh.a", kind=b"0"), Entry(name=b"b", kind=b"1", link=b"a")])  # a link to a deletion
+@example([Entry(name=b"a", kind=b"5", pax={b"SCHILY.xattr.user.k": bytes((64 << 10) + 1)})])
+@example([Entry(name=b"a", kind=b"2", link=b"b", pax={b"SCHILY.xattr.user." + b"n" * 251: b"v"})])
 def test_two_readers_agree_on_every_archive_and_nothing_outside_changes(
     tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]
 ) -> None:
@@ -242,6 +246,27 @@ def test_replacing_directories_costs_no_more_than_replacing_files(read: str, tmp
             read_layer(io.BytesIO(data), expected_diff_id=digest(data))
         seconds.append(time.process_time() - began)
     assert seconds[1] < 2.5 * seconds[0]
+
+
+@pytest.mark.parametrize("attribute", [b"user.k", b"other.k"])
+@pytest.mark.parametrize("read", ["unpacked", "told"])
+def test_attributes_of_directories_take_no_more_memory_than_a_layer_may(
+    read: str, attribute: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept until the end. A layer of 2 MiB took 500 MiB of memory by one that is never set."""
+    monkeypatch.setattr(Bounds, "configured", lambda: Bounds(told_bytes=1 << 20))
+    pax = {b"SCHILY.xattr." + attribute: bytes(32 << 10)}
+    data = archive([Entry(name=b"d%d" % number, kind=b"5", mode=0o755, pax=pax) for number in range(1000)])
+    refused = pytest.raises(ImageError, match="attributes take more than 1 MiB")
+    tracemalloc.start()
+    with refused if attribute == b"user.k" else nullcontext():
+        if read == "unpacked":
+            unpack_archive(io.BytesIO(data), tmp_path / "layer", whiteouts=True)
+        else:
+            read_layer(io.BytesIO(data), expected_diff_id=digest(data))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 << 20
 
 
 def test_bounds_stop_a_layer_early(tmp_path: Path) -> None:

@@ -61,6 +61,35 @@ def test_times_owners_and_attributes() -> None:
     assert member.xattrs == {b"user.k": b"a=\n\0\xff"}
 
 
+def test_of_attributes_that_no_image_may_carry_nothing_is_kept() -> None:
+    pax = {b"SCHILY.xattr." + name: b"value" for name in (b"trusted.overlay.opaque", b"user.overlay.opaque", b"x")}
+    assert members(archive([Entry(name=b"f", pax=pax)]))[0][0].xattrs == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(b"user.k", bytes((64 << 10) + 1)), (b"user." + b"n" * 251, b""), (b"user.a\0b", b""), (b"user.", b"")],
+)
+def test_attributes_that_no_file_can_have(name: bytes, value: bytes) -> None:
+    with pytest.raises(ImageError, match="extended attribute"):
+        members(archive([Entry(name=b"f", pax={b"SCHILY.xattr." + name: value})]))
+
+
+def test_what_entries_say_of_themselves_is_bounded() -> None:
+    data = archive([Entry(name=b"n" * 90, kind=b"2", link=b"l" * 10)] * 20)
+    assert len(members(data, bounds=Bounds(told_bytes=2000))) == 20
+    with pytest.raises(ImageError, match="names and attributes"):
+        members(data, bounds=Bounds(told_bytes=1999))
+
+
+def test_the_room_for_names_grows_with_the_files_that_a_layer_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Bounds.configured().told_bytes == Bounds().told_bytes == 256 << 20
+    monkeypatch.setenv("LAB_LAYER_MAX_FILES", "10")
+    assert Bounds.configured().told_bytes == 256 << 20
+    monkeypatch.setenv("LAB_LAYER_MAX_FILES", "2000000")
+    assert Bounds.configured().told_bytes == 512 << 20
+
+
 def test_a_global_header_holds_for_all_that_follow() -> None:
     records = record(b"uid", b"7")
     data = Entry(name=b"g", kind=b"g", data=records).raw() + archive([Entry(name=b"a"), Entry(name=b"b")])

@@ -19,7 +19,7 @@ from lab.host.cgroup.hierarchy import Hierarchies
 from lab.host.cgroup.mounted import Mounted
 from lab.host.identity import ownspace, private, privilege
 from lab.host.session import strays
-from lab.images.tar import inodes
+from lab.images.tar import attributes, inodes
 from lab.images.tree import OPAQUE, USERS_OPAQUE, opaque_mark
 from lab.model import Limits
 from lab.runtime.rootfs.mounts import overlay_options
@@ -90,8 +90,8 @@ def test_root_s_overlays_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, table
     monkeypatch.setenv(ownspace.WORD, "1000")
     assert overlay_options("l", "u", "w").endswith(",userxattr")
     assert opaque_mark() == USERS_OPAQUE
-    assert not inodes.keeps_xattr(USERS_OPAQUE)  # what an archive holds can forge none of them
-    assert not inodes.keeps_xattr(OPAQUE)
+    assert not attributes.keeps_xattr(USERS_OPAQUE)  # what an archive holds can forge none of them
+    assert not attributes.keeps_xattr(OPAQUE)
 
 
 def test_ids_are_the_longest_range_of_the_user(tmp_path: Path) -> None:

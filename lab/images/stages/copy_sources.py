@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lab.errors import DockerfileError
 from lab.images.dockerfile.globs import BadPattern, Patterns, clean, has_wildcards, name_pattern
-from lab.images.tar.inodes import keeps_xattr
+from lab.images.tar.attributes import keeps_xattr
 from lab.images.tree import Entry, Tree
 
 NOTHING = Patterns()

@@ -22,20 +22,24 @@ class Bounds:
     """Limits on one layer. ``size_bytes`` counts files as long as they say they are, holes included.
 
     ``ratio`` is of unpacked to packed bytes, and counts from ``free_bytes`` unpacked on: a layer of zeros that a
-    step left behind compresses well and harms nobody.
+    step left behind compresses well and harms nobody. ``told_bytes`` is what the entries say of themselves: names,
+    links and extended attributes, which are in memory until a layer is read; it grows with `files`.
     """
 
     files: int = 1_000_000
     size_bytes: int = 64 << 30
     ratio: int = 200
     free_bytes: int = 1 << 30
+    told_bytes: int = 256 << 20
 
     @classmethod
     def configured(cls) -> Bounds:
         """The defaults, or what the environment sets. Raises UsageError for what is no number."""
         default = cls()
+        files = _number(FILES_VARIABLE, default.files)
         return cls(
-            files=_number(FILES_VARIABLE, default.files),
+            files=files,
+            told_bytes=default.told_bytes * max(files, default.files) // default.files,
             size_bytes=parse_bytes(os.environ.get(BYTES_VARIABLE) or str(default.size_bytes)),
             ratio=_number(RATIO_VARIABLE, default.ratio),
         )
@@ -52,6 +56,13 @@ class Bounds:
             raise ImageError(
                 f"a layer holds more than {format_bytes(self.size_bytes)}",
                 hint=f"if that is meant: {BYTES_VARIABLE}=100G",
+            )
+
+    def check_told(self, told_bytes: int) -> None:
+        if told_bytes > self.told_bytes:
+            raise ImageError(
+                f"a layer's names and attributes take more than {format_bytes(self.told_bytes)}",
+                hint=f"if that is meant: {FILES_VARIABLE}=N, of which each has room for 256 bytes",
             )
 
     def check_ratio(self, packed_bytes: int, unpacked_bytes: int) -> None:

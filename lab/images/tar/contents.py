@@ -17,10 +17,10 @@ from typing import IO
 from lab.errors import ImageError
 from lab.images.manifest import escape, excluded, unescape
 from lab.images.tar import tarstream
+from lab.images.tar.attributes import USERS, keeps_xattr
 from lab.images.tar.bounds import Bounds
 from lab.images.tar.compression import Ahead
 from lab.images.tar.extract import OPAQUE_MARKER, REFUSED, WHITEOUT, check_depth, components
-from lab.images.tar.inodes import keeps_xattr
 from lab.images.tar.tarstream import Member, TarStream
 from lab.images.tree import MAX_SYMLINKS, is_opaque, is_whiteout
 
@@ -202,15 +202,11 @@ def _told(member: Member, stream: TarStream) -> FileRecord:
     elif kind in "cb":
         value = "{}:{}".format(*member.device)
     pairs = [(os.fsdecode(key), data) for key, data in member.xattrs.items()]
-    kept = tuple(sorted((key, data) for key, data in pairs if _carried(key, kind)))
+    kept = tuple(sorted((key, data) for key, data in pairs if kind in "fd" or not key.startswith(USERS)))
     return FileRecord(
         kind=kind, mode=0o777 if kind == "l" else member.mode, uid=member.uid, gid=member.gid, size=size, value=value,
         mtime_ns=member.mtime_ns, xattrs=kept,
     )  # fmt: skip
-
-
-def _carried(name: str, kind: str) -> bool:
-    return keeps_xattr(name) and (kind in "fd" or not name.startswith("user."))
 
 
 def _content(member: Member, stream: TarStream) -> str:

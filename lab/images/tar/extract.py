@@ -130,6 +130,7 @@ class Extractor:
                 self._make_file(stream, member, directory, path, name)
             elif member.kind == tarstream.DIRECTORY:
                 self._make_directory(directory, path, name)
+                member.name = path  # kept until the end: once, not twice
                 self._unfinished[path] = self._count, member
             else:
                 self._make_other(member, directory, path, name)

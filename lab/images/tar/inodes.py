@@ -9,14 +9,8 @@ from lab.host.identity import ownspace
 from lab.images.tar import tarstream
 from lab.images.tar.tarstream import Member
 
-KEPT_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 HOLE_BYTES = 64 << 10  # zeros as long as this become a hole
 ZEROS = bytes(HOLE_BYTES)
-
-
-def keeps_xattr(name: str) -> bool:
-    """What an image may carry; overlayfs's own attributes (trusted.*, user.overlay.*) would forge its structure."""
-    return name in KEPT_XATTRS or (name.startswith("user.") and not name.startswith("user.overlay."))
 
 
 def write(file: int, data: memoryview) -> None:
@@ -53,9 +47,7 @@ def set_metadata(file: int, member: Member) -> None:
         os.fchown(file, member.uid, member.gid)
     os.fchmod(file, member.mode)
     for key, value in member.xattrs.items():
-        name = os.fsdecode(key)
-        if keeps_xattr(name):
-            os.setxattr(file, name, value)
+        os.setxattr(file, key, value)
     os.utime(file, ns=(member.mtime_ns, member.mtime_ns))
 
 
@@ -66,9 +58,8 @@ def set_metadata_by_name(directory: int, name: bytes, member: Member) -> None:
     if member.kind != tarstream.SYMLINK:
         os.chmod(name, member.mode, dir_fd=directory)
     for key, value in member.xattrs.items():
-        attribute = os.fsdecode(key)
-        if keeps_xattr(attribute) and not attribute.startswith("user."):  # xattr(7): users' are for files alone
+        if not key.startswith(b"user."):  # xattr(7): users' are for files alone
             # no setxattrat before Linux 6.13: /proc/self/fd names the directory, whatever its path means now
             target = b"/proc/self/fd/%d/%b" % (directory, name)
-            os.setxattr(target, attribute, value, follow_symlinks=False)
+            os.setxattr(target, key, value, follow_symlinks=False)
     os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=directory, follow_symlinks=False)

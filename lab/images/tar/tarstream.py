@@ -8,11 +8,13 @@ of thirty fields per member, and takes five times as long.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lab.errors import ImageError
+from lab.images.tar.attributes import can_be, keeps_xattr
 from lab.images.tar.bounds import Bounds
 
 BLOCK = 512
@@ -22,6 +24,7 @@ FILE, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456" 
 OLD_FILE, CONTIGUOUS = b"\0"[0], b"7"[0]
 LONG_NAME, LONG_LINK, PAX, SOLARIS_PAX, PAX_GLOBAL, GNU_SPARSE = b"LKxXgS"
 EXTENSIONS = frozenset(b"LKxXg")
+XATTR_BYTES = 200  # that it takes in memory beside its name and its value
 MOST_EXTENSION_BYTES = (
     4 << 20
 )  # of all extended headers before a member: names end at 4 KiB, attributes at 64 KiB each
@@ -79,11 +82,16 @@ class TarStream:
         self._global_bytes = 0
         self._files = 0
         self._size_bytes = 0
+        self._told_bytes = 0
 
     def __iter__(self) -> Iterator[Member]:
         while (member := self._next()) is not None:
             self._files += 1
             self._bounds.check_files(self._files)
+            self._told_bytes += len(member.name) + len(member.link)
+            if member.xattrs:
+                self._told_bytes += sum(XATTR_BYTES + len(key) + len(value) for key, value in member.xattrs.items())
+            self._bounds.check_told(self._told_bytes)
             if member.kind == FILE:
                 self._size_bytes += member.size_bytes
                 self._bounds.check_size(self._size_bytes)
@@ -205,7 +213,7 @@ class TarStream:
             size = _decimal(records, b"size", size)
             if b"mtime" in records:
                 mtime_ns = _nanoseconds(records[b"mtime"])
-            xattrs = {key[13:]: value for key, value in records.items() if key.startswith(XATTR_RECORD)}
+            xattrs = _attributes(records)
         if kind in (OLD_FILE, CONTIGUOUS):
             kind = DIRECTORY if name.endswith(b"/") else FILE
         device = (0, 0)
@@ -339,6 +347,18 @@ def _pax_records(text: bytes) -> dict[bytes, bytes]:
         records[key] = value
         at = end
     return records
+
+
+def _attributes(records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The extended attributes among ``records`` that an image may carry; of no other is anything kept."""
+    found = {}
+    for key, value in records.items():
+        attribute = key[len(XATTR_RECORD) :]
+        if key.startswith(XATTR_RECORD) and keeps_xattr(os.fsdecode(attribute)):
+            if not can_be(attribute, value):
+                raise damaged("an extended attribute that no file can have")
+            found[attribute] = value
+    return found
 
 
 def _old_extents(text: bytes) -> Extents:
