@@ -37,6 +37,7 @@ from lab.host.cgroup.delegation import group_of
 from lab.host.cgroup.hierarchy import Unused
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
+from lab.host.execution.told import errno_told
 from lab.host.identity import private, privilege
 from lab.inside.build import program as helper
 from lab.instance import INSIDE, LaunchRequest, Survivor
@@ -349,8 +350,8 @@ def _told(status: int, client: int) -> int | None:
     """
     select.select([status, client], [], [], SECONDS)
     os.set_blocking(status, False)
-    with suppress(BlockingIOError, ValueError):
-        return int(os.read(status, 16))
+    with suppress(BlockingIOError, LaunchError):
+        return errno_told(os.read(status, 16))
     return None
 
 

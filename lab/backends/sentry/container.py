@@ -30,6 +30,7 @@ from lab.errors import LabError, LaunchError
 from lab.host import syscalls
 from lab.host.clock import now
 from lab.host.execution import terminals
+from lab.host.execution.told import errno_told
 from lab.host.survey.patience import Deadline
 from lab.instance import INSIDE
 from lab.model import Phase, TerminalSize
@@ -135,7 +136,7 @@ class SentryContainer(OciContainer):
         with self.timeline.step(self.runtime, Made.START):
             text, at = _answer(status, self._pidfd, f"container {self.name}"), now()
         if text and text != EXECUTED:
-            raise self._not_executed(self.config.process.args[0], int(text))
+            raise self._not_executed(self.config.process.args[0], errno_told(text))
         if not text:
             code = self.wait(0) or 0
             raise LaunchError(
@@ -165,7 +166,7 @@ class SentryContainer(OciContainer):
             undo.callback(child.close)
             text = _answer(status, child.pidfd, f"{process.args[0]} in container {self.name}")
             if text and text != EXECUTED:
-                raise self._not_executed(process.args[0], int(text))
+                raise self._not_executed(process.args[0], errno_told(text))
             if not text:
                 complaint = self._complaint(child.wait(KILL_SECONDS) or 0, folder / "log")
                 raise LaunchError(
@@ -228,7 +229,7 @@ def _answer(status: int, process: int, what: str) -> str:
     ready = deadline.ready([status, process])
     if not ready:
         raise LaunchError(f"{what} did not start within {deadline.seconds:g} s")
-    return os.read(status, 64).decode() if status in ready else ""
+    return os.read(status, 64).decode("ascii", "replace") if status in ready else ""
 
 
 def _given(
