@@ -248,9 +248,9 @@ class Entry:
             return CREATING if self.is_locked() else STOPPED  # a create that was killed left it, and nothing runs
         if not state.lives():
             return STOPPED
-        if os.path.exists(self.start_socket):
-            return CREATED
-        return PAUSED if _is_frozen(state.group) else RUNNING
+        if _is_frozen(state.group):
+            return PAUSED  # one that was not started as well: nothing could start it
+        return CREATED if os.path.exists(self.start_socket) else RUNNING
 
     def unknown(self) -> Unknown:
         return Unknown(f"container {self.id!r} does not exist")

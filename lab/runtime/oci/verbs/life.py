@@ -288,6 +288,9 @@ def delete(call: Call) -> int:
     force = call.given.flag("force")
     with Steps("delete") as steps, ExitStack() as opened:
         entry = call.entry()
+        if force:
+            steps.enter("kill")
+            kill_first(entry)
         try:
             entry.lock()
             opened.callback(entry.unlock)
@@ -307,6 +310,12 @@ def delete(call: Call) -> int:
             raise LabError(f"cannot delete container {entry.id} that is not stopped: {status}")
         remove(call, steps, entry, state)
     return 0
+
+
+def kill_first(entry: Entry) -> None:
+    """Before its lock is waited for: whoever holds that may wait for what runs inside, as `start` does for a hook."""
+    with suppress(LabError):  # unknown or damaged; what survives is told of once it is locked
+        entry.read().its_group().kill()
 
 
 def remove(call: Call, steps: Steps, entry: Entry, state: State) -> None:
