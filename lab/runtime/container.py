@@ -158,9 +158,17 @@ def start_exec(
     A process can't change its own pid namespace, only that of its children to come. So a go-between joins the
     container, and the process is its child, but ours to wait for. Raises StepFailed.
     """
+    started, channel = begin_exec(process, pidfd, root, namespaces, cgroups, stdio)
+    end_exec(process, started, channel)
+    return started
+
+
+def begin_exec(
+    process: ProcessPlan, pidfd: int, root: int, namespaces: int, cgroups: CgroupsPlan, stdio: list[int]
+) -> tuple[Started, Channel]:
+    """Start the go-between; it says on the channel whom it has borne, and ends. Raises StepFailed."""
     progress = Progress(process.fail_at)
     ours, theirs = Channel.pair()
-    started = None
     try:
         progress.enter(Step.CLONE)
         init.import_early(process)
@@ -172,17 +180,27 @@ def start_exec(
             cgroups,
             lambda *ends: init.run_exec(process, pidfd, joined, root, stdio, theirs, *ends),
         )
-        theirs.close()
-        take_child_of(started, ours)
     except Exception as error:
-        abandon(started)
+        ours.close()
         raise progress.failure(error) from error
     finally:
-        ours.close()
         theirs.close()
+    return started, ours
+
+
+def end_exec(process: ProcessPlan, started: Started, channel: Channel) -> None:
+    """From now on ``started`` is the process itself. Waits for the go-between; raises StepFailed, and then nothing is
+    left of it.
+    """
+    try:
+        take_child_of(started, channel)
+    except Exception as error:
+        abandon(started)
+        raise Progress().failure(error) from error
+    finally:
+        channel.close()
     if process.scheduler is not None or process.agent:
         number(process, started)
-    return started
 
 
 def number(process: ProcessPlan, started: Started) -> None:
@@ -203,7 +221,10 @@ def take_child_of(between: Started, channel: Channel) -> None:
     try:
         _, (pidfd,) = channel.receive()
     except ChannelClosed:
-        message, _ = between.channel.receive()
+        try:
+            message, _ = between.channel.receive()
+        except ChannelClosed:
+            raise StepFailed(Step.CLONE, 0, "its go-between was killed") from None
         raise StepFailed(str(message["step"]), int(str(message["number"])), str(message["text"])) from None
     os.waitpid(between.pid, 0)
     os.close(between.pidfd)

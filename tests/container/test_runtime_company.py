@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,17 @@ from host_state import descendants, told_of, wait_until
 from roots import open_folder
 from running import Start
 
-from lab.errors import LaunchError
+from lab.errors import LabError, LaunchError
 from lab.host.cgroup.delegation import group_of
 from lab.host.clock import Timeline
 from lab.model import Limits, Process
 from lab.record import replace
 from lab.runtime import bundle
 from lab.runtime.cgroup.instances import limited
+from lab.runtime.launcher import execs
+from lab.runtime.launcher import handle as handle_module
 from lab.runtime.launcher.handle import Handle
-from lab.runtime.launcher.launcher import Launcher, Overlay, Spec
+from lab.runtime.launcher.launcher import Container, Launcher, Overlay, Spec
 from lab.runtime.launcher.spec import plan_of
 from lab.runtime.plan import Plan
 from lab.runtime.rootfs import layers
@@ -101,6 +103,70 @@ def test_a_hook_keeps_the_small_process_from_nothing(plan: Plan, busybox_root: P
             assert own._process.wait(120) is not None
             os.kill(hook, signal.SIGKILL)
     os.close(null)
+
+
+def test_a_container_that_lets_nobody_in_keeps_no_other_waiting(start: Start) -> None:
+    """A command joins it as fast as its groups let it: those stand still, as without a processor they nearly do."""
+    shut, _ = start("sleep 1000")
+    other, _ = start("sleep 1000")
+    found: list[bytes] = []
+    thread = threading.Thread(target=lambda: found.append(shut.execute(["echo", "in"], timeout_seconds=120).stdout))
+    shut.cgroup.group.freeze()
+    try:
+        thread.start()
+        assert wait_until(lambda: len(shut.cgroup.processes()) > 2, 60), "the command is on its way"
+        assert other.execute(["echo", "other"], timeout_seconds=20).stdout == b"other\n"
+        other.kill()
+        assert other.wait(20) == 128 + signal.SIGKILL
+        assert not found
+    finally:
+        shut.cgroup.group.thaw()
+        thread.join(120)
+    assert found == [b"in\n"]
+
+
+def test_a_command_that_came_in_too_late_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handle_module, "START_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(execs, "END_TIMEOUT_SECONDS", 0.1)
+    shut, _ = start("sleep 1000")
+    before = shut.cgroup.processes()
+    shut.cgroup.group.freeze()
+    try:
+        with pytest.raises(LaunchError, match="did not start"):
+            shut.execute(["sleep", "1000"])
+        assert shut.cgroup.processes() != before
+    finally:
+        shut.cgroup.group.thaw()
+    assert wait_until(lambda: shut.cgroup.processes() == before, 60)
+    monkeypatch.undo()
+    assert shut.execute(["echo", "in"]).stdout == b"in\n"
+
+
+def test_a_command_that_comes_in_outlives_no_session(busybox_root: Path) -> None:
+    config = bundle.container_config(Process(argv=("sleep", "1000")))
+    spec = Spec(name="shut", config=config, root=Overlay(lower=(busybox_root,)))
+    null = os.open(os.devnull, os.O_RDWR)
+    with open_folder() as folder, Launcher.start(uuid.uuid4().hex[:8], folder / "own") as own:
+        shut = own.launch(spec, stdout=null, stderr=null)
+        shut.cgroup.group.freeze()
+        thread = threading.Thread(target=_refused, args=(shut,))
+        thread.start()
+        assert wait_until(lambda: len(shut.cgroup.processes()) > 2, 60), "the command is on its way"
+        left = descendants(own.pid)
+        own._channel.hang_up()
+        time.sleep(0.3)
+        with suppress(LabError, OSError):  # older kernels let nothing frozen die; on others it is gone by now
+            shut.cgroup.group.thaw()
+        assert own._process.wait(120) is not None
+        thread.join(120)
+        assert wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in left), 60)
+        own._containers.clear()  # the small process has removed its folder
+    os.close(null)
+
+
+def _refused(container: Container) -> None:
+    with suppress(LabError):
+        container.execute(["sleep", "1000"])
 
 
 def hooks_of(launcher: Launcher) -> list[int]:

@@ -113,7 +113,7 @@ def test_the_small_process_imports_little() -> None:
         "lab.runtime.process.trampoline", "lab.runtime.rootfs.mounttrees", "lab.runtime.within",
         "lab.runtime.scripts", "lab.runtime.scripts.bearer", "lab.runtime.scripts.child",
         "lab.runtime.scripts.rootfs", "lab.runtime.scripts.script", "lab.runtime.seccomp",
-        "lab.runtime.seccomp.calls", "lab.runtime.spawner.child",
+        "lab.runtime.seccomp.calls", "lab.runtime.spawner.child", "lab.runtime.spawner.joining",
     }  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
-from lab.errors import LabError
+from lab.errors import LabError, LaunchError
 from lab.host.clock import Timeline
 from lab.host.execution import terminals
 from lab.model import Completed, Process, TerminalSize
@@ -70,7 +70,10 @@ class Exec:
         self._handle.send_signal(number)
 
     def close(self) -> None:
-        """Kill it if it still runs. Idempotent."""
+        """Kill it if it still runs, or as soon as it does. Idempotent."""
+        if self.pidfd < 0 and self._handle.exit_code is None:
+            with suppress(LaunchError):
+                self._launcher.send("ABANDON", id=self._handle.identity)
         self.signal(signal.SIGKILL)
         self.wait(END_TIMEOUT_SECONDS)
         self._launcher.forget(self._handle)

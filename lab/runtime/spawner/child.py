@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from lab.runtime.container import Started
     from lab.runtime.plan import Plan, ProcessPlan
     from lab.runtime.spawner.companion import Companion
+
+
+def now() -> float:
+    """Seconds on CLOCK_MONOTONIC; `lab.host.clock` would import more than the small process needs."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Child:
@@ -31,6 +37,8 @@ class Child:
         self.executed = False
         self.unfit = False  # a call of its script has failed: it is to be started in the other way
         self.companion: Companion | None = None  # who sees the start through, where that may take time
+        self.joining = False  # it is yet to be borne, inside: what was started is a go-between
+        self.unwanted = False  # it is to be killed
         self.failure: Message | None = None
         self.status_text = b""
         self.plan = plan
@@ -42,8 +50,10 @@ class Child:
             os.close(self.kept.pop())
 
     def kill(self) -> None:
-        """SIGKILL, to whoever sees its start through as well."""
-        self.started.kill()
+        """SIGKILL, to whoever sees its start through as well; as soon as it is there."""
+        self.unwanted = True
+        if not self.joining:
+            self.started.kill()
         if self.companion is not None:
             self.companion.kill()
 

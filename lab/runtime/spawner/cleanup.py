@@ -10,19 +10,23 @@ import os
 import shutil
 
 from lab.errors import LabError
+from lab.host.cgroup import descent
 from lab.host.cgroup.control import ControlGroup
 from lab.host.cgroup.delegation import group_of
 from lab.shims import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from lab.runtime.spawner.child import Child
 
 
-def clean_up(children: Iterable[Child], session: str, scratch: str, command: list[str]) -> None:
+def clean_up(children: Collection[Child], session: str, scratch: str, command: list[str]) -> None:
     """The client is gone: remove what is left of the session. Each part is tried even if another fails."""
+    if any(child.joining for child in children):  # what it bears is not known yet
+        with suppress(LabError, OSError):
+            descent.kill_below(os.getpid())
     for child in children:
         child.kill()
         if child.pid_file:  # what criu has begun to restore does not end with it, and is our child by now

@@ -12,8 +12,8 @@ A detached instance is told it by KEEP, and is the exception: it survives both. 
 spawner goes on as its parent, holds its network, writes down its exit code, and waits for a new client, which
 asks for it by CLAIM; when the instance has ended without one, it removes the session as above.
 
-Client to spawner: LAUNCH, EXECUTE, PROCEED, KEEP, CLAIM, QUIT. Back: READY once; ISOLATED, EXECUTED, RESTORED,
-FAILED, EXITED, and STEP if a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC, by poll(2).
+Client to spawner: LAUNCH, EXECUTE, PROCEED, ABANDON, KEEP, CLAIM, QUIT. Back: READY once; ISOLATED, EXECUTED,
+RESTORED, FAILED, EXITED, and STEP if a start is to be explained, each with ``id``; times are CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import gc
 import os
 import select
 import sys
-import time
 
 from lab.host import syscalls
 from lab.host.cgroup import descent
 from lab.runtime import container
 from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
-from lab.runtime.plan import CgroupsPlan, Instead, Plan, ProcessPlan, StepFailed
+from lab.runtime.plan import Instead, Plan, StepFailed
 from lab.runtime.process import account
 from lab.runtime.scripts.bearer import Bearer
-from lab.runtime.spawner.child import MOST_STATUS_BYTES, Child, errno_in, readable
+from lab.runtime.spawner.child import MOST_STATUS_BYTES, Child, errno_in, now, readable
+from lab.runtime.spawner.joining import Joining
 from lab.shims import signal, suppress
 
 INHERITED = (account,)
@@ -40,16 +40,11 @@ INHERITED = (account,)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lab.runtime.plan import Tell
     from lab.runtime.spawner.companion import Companion
     from lab.runtime.spawner.detached import DetachedInstance
-
-
-def now() -> float:
-    """Seconds on CLOCK_MONOTONIC; `lab.host.clock` would import more than this process needs."""
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Spawner:
@@ -98,9 +93,7 @@ class Spawner:
         try:
             self.answer(message, descriptors)
         except StepFailed as failure:
-            self.send(
-                "FAILED", id=message["id"], step=failure.step, number=failure.number, text=failure.text, code=125
-            )
+            self.fail(str(message["id"]), failure)
         except Exception as error:
             self.refuse(message, f"{type(error).__name__}: {error}")
         finally:
@@ -122,6 +115,9 @@ class Spawner:
             self.execute(message, descriptors)
         elif message["message"] == "PROCEED":
             self.proceed(message)
+        elif message["message"] == "ABANDON":
+            if (child := self.children.get(str(message["id"]))) is not None:
+                child.kill()
         elif message["message"] == "KEEP":
             self.keep(message, descriptors)
         elif message["message"] == "CLAIM":
@@ -184,15 +180,19 @@ class Spawner:
         container.abandon(child.started)
 
     def execute(self, message: Message, descriptors: list[int]) -> None:
-        value = message["process"]
-        assert isinstance(value, dict)
-        process = ProcessPlan(**value)
-        stdio, pidfd, root = descriptors[:3], descriptors[3], descriptors[4]
-        namespaces, placement = int(str(message["namespaces"])), message["cgroups"]
-        assert isinstance(placement, dict)
-        cgroups = CgroupsPlan(**placement)
-        started = container.start_exec(process, pidfd, root, namespaces, cgroups, stdio)
-        self.adopt(Child(str(message["id"]), started, process))
+        joining = Joining(message, descriptors)
+        self.children[joining.child.identity] = joining.child
+        self.watch(joining.pidfd, lambda _at: self.on_joined(joining))
+
+    def on_joined(self, joining: Joining) -> None:
+        """The go-between is through."""
+        self.unwatch(joining.pidfd)
+        try:
+            joining.finish()
+            self.adopt(joining.child)
+        except StepFailed as failure:
+            del self.children[joining.child.identity]
+            self.fail(joining.child.identity, failure)
 
     def proceed(self, message: Message) -> None:
         child = self.children.get(str(message["id"]))
@@ -384,8 +384,7 @@ class Spawner:
         try:
             self.start(child.identity, child.plan, child.kept)
         except StepFailed as failure:
-            step, number, text = failure.step, failure.number, failure.text
-            self.send("FAILED", id=child.identity, code=125, step=step, number=number, text=text)
+            self.fail(child.identity, failure)
         finally:
             child.let_go()
 
@@ -410,12 +409,13 @@ class Spawner:
         """Tells the client of each step of this half of a start."""
         return lambda taken: self.send("STEP", id=identity, taken={"side": "launcher"} | taken)
 
-    def tell(
-        self, child: Child, name: str, *, descriptors: tuple[int, ...] | list[int] = (), **fields: object
-    ) -> None:
+    def fail(self, identity: str, failure: StepFailed) -> None:
+        self.send("FAILED", id=identity, code=125, step=failure.step, number=failure.number, text=failure.text)
+
+    def tell(self, child: Child, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:
         self.send(name, id=child.identity, descriptors=descriptors, **fields)
 
-    def send(self, name: str, *, descriptors: tuple[int, ...] | list[int] = (), **fields: object) -> None:
+    def send(self, name: str, *, descriptors: Sequence[int] = (), **fields: object) -> None:
         """To the client, if there is one; that it has just died the event loop will see."""
         if not self.abandoned:
             with suppress(ChannelClosed):
