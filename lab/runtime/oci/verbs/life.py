@@ -395,11 +395,16 @@ def run(call: Call) -> int:
         if detach:
             return 0
         keep = call.given.flag("keep")
-        code = foreground.wait(
-            made.started,
-            made.master,
-            lambda: foreground.start_again(call, made.entry.id, made.started, keep=keep),
-        )
+        try:
+            code = foreground.wait(
+                made.started,
+                made.master,
+                lambda: foreground.start_again(call, made.entry.id, made.started, keep=keep),
+            )
+        except BaseException:
+            if not keep:
+                forget(call, made.entry.id)
+            raise
     if not keep:
         forget(call, made.entry.id)
     return code

@@ -42,13 +42,18 @@ class signals_held:  # noqa: N801
 def wait(started: Started, master: int = -1, impatient: Callable[[], None] | None = None) -> int:
     """The exit code of ``started``; every signal that comes meanwhile is passed on. ``master`` is its terminal's.
 
-    ``impatient`` is called when it takes long, to go on in a smaller way.
+    ``impatient`` is called when it takes long, to go on in a smaller way. Whatever it raises, nobody waits for
+    ``started`` any more, and it is killed.
     """
-    if master >= 0:
-        from lab.runtime.oci.waiting import terminal
+    try:
+        if master >= 0:
+            from lab.runtime.oci.waiting import terminal
 
-        terminal.relay(master, started.pidfd, lambda number: pass_on(number, started.pidfd))
-    code = until_ended(started.pid, started.pidfd, impatient)
+            terminal.relay(master, started.pidfd, lambda number: pass_on(number, started.pidfd))
+        code = until_ended(started.pid, started.pidfd, impatient)
+    except BaseException:
+        started.kill()
+        raise
     started.close()
     return code
 

@@ -15,9 +15,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 PIECE_BYTES = 1 << 16
+MOST_HELD_BYTES = 1 << 20  # drivers/tty/tty_buffer.c, TTYB_DEFAULT_MEM_LIMIT: 640 KiB
 EMPTY_SIZE = bytes(8)  # struct winsize
 IN, OUT = 0, 1
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6  # of termios.tcgetattr
+
+
+class HungUp(Exception):
+    """One side of the terminal has gone."""
 
 
 class Raw:
@@ -41,50 +46,111 @@ class Raw:
 
     def __exit__(self, *_error: object) -> None:
         if self._before is not None:
-            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+            with suppress(termios.error):  # it has gone
+                termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
 
 class Relay:
-    """Copies both ways until the container's side is closed, or its process has ended and all was copied."""
+    """Copies both ways until the process has ended, or nobody holds the container's side of the terminal.
+
+    Whatever doesn't read what it is sent holds up that direction alone, and no end. Where nobody can see the output
+    any more, the container's terminal hangs up, as any terminal does whose user has gone.
+    """
 
     def __init__(self, master: int, pidfd: int) -> None:
         self._master = master
         self._pidfd = pidfd
         self._poll = select.poll()
-        for descriptor in (IN, master, pidfd):
-            self._poll.register(descriptor, select.POLLIN)
+        self._watched: set[int] = set()
+        self._to_master, self._to_out = b"", b""
+        self._typing = True  # more may come in
+        os.set_blocking(master, False)
 
     def run(self) -> None:
         """Signals interrupt poll(2): what is to be done about them is their handlers' business."""
-        open_still = True
-        while open_still:
-            ready = [descriptor for descriptor, _ in self._poll.poll()]
-            if IN in ready:
-                self._copy_input()
-            if self._master in ready:
-                open_still = self._copy_output()
-            elif self._pidfd in ready:
-                open_still = False
+        with suppress(HungUp):
+            self._watch(self._pidfd, select.POLLIN)
+            while True:
+                self._watch(IN, select.POLLIN if self._typing and not self._to_master else 0)
+                self._watch(OUT, select.POLLOUT if self._to_out else 0)
+                reading, writing = not self._to_out, bool(self._to_master)
+                self._watch(self._master, reading * select.POLLIN | writing * select.POLLOUT)
+                ready = dict(self._poll.poll())
+                if self._pidfd in ready:
+                    break
+                if OUT in ready:
+                    self._show()
+                if IN in ready:
+                    self._type()
+                if writing and self._master in ready:
+                    self._pass_in(closed=bool(ready[self._master] & select.POLLHUP))
+                if reading and self._master in ready:
+                    self._to_out = self._said()
+            self._copy_the_rest()
 
-    def _copy_input(self) -> None:
-        data = os.read(IN, PIECE_BYTES)
-        if not data:
-            self._poll.unregister(IN)
-            with suppress(OSError):
-                os.write(self._master, end_of_file(self._master))
-        while data:
-            data = data[os.write(self._master, data) :]
+    def _watch(self, descriptor: int, events: int) -> None:
+        if events:
+            self._poll.register(descriptor, events)
+            self._watched.add(descriptor)
+        elif descriptor in self._watched:  # or a pipe that has broken would be told again and again
+            self._poll.unregister(descriptor)
+            self._watched.remove(descriptor)
 
-    def _copy_output(self) -> bool:
+    def _type(self) -> None:
+        try:
+            self._to_master = os.read(IN, PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        if not self._to_master:
+            self._typing = False
+            with suppress(termios.error):
+                self._to_master = end_of_file(self._master)
+
+    def _pass_in(self, *, closed: bool) -> None:
+        try:
+            self._to_master = self._to_master[os.write(self._master, self._to_master) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # EIO: nobody reads there
+            closed = True
+        if closed:
+            self._typing, self._to_master = False, b""
+
+    def _said(self) -> bytes:
+        """What the container has said, b"" for nothing now. Raises HungUp when nobody there can say any more."""
         try:
             data = os.read(self._master, PIECE_BYTES)
+        except BlockingIOError:
+            return b""
         except OSError as error:
             if error.errno != errno.EIO:  # how a master tells that nobody holds the other side
                 raise
-            return False
-        while data:
-            data = data[os.write(OUT, data) :]
-        return True
+            raise HungUp from None
+        return data
+
+    def _show(self) -> None:
+        """As much as a pipe that is ready takes without waiting. Raises HungUp when nobody will see it."""
+        try:
+            self._to_out = self._to_out[os.write(OUT, self._to_out[: select.PIPE_BUF]) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            os.close(self._master)
+            raise HungUp from None
+
+    def _copy_the_rest(self) -> None:
+        """The process has ended. What it has said is shown, and no more than a terminal holds of what others say."""
+        left = MOST_HELD_BYTES
+        while True:
+            while self._to_out:
+                select.select([], [OUT], [])
+                self._show()
+            self._to_out = self._said() if left > 0 else b""
+            left -= len(self._to_out)
+            if not self._to_out:
+                return
 
 
 def resize(master: int) -> None:
