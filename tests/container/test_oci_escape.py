@@ -14,7 +14,7 @@ from oci import Runtime
 
 import lab
 from lab.runtime import init
-from lab.runtime.rootfs import setup
+from lab.runtime.rootfs import mounts, setup
 
 EVIL = "#!/proc/self/exe\nprint('the interpreter of the host')\n"
 
@@ -150,6 +150,32 @@ def test_the_hosts_null_device_can_not_be_changed(runtime: Runtime) -> None:
     ask(["exec", name, "sh", "-c", script])
     runtime.ok("delete", "-f", name)
     assert Path("/dev/null").stat().st_ctime_ns == before.st_ctime_ns, "666 is what it was, and yet it was written"
+
+
+def _in_users_of_the_hosts_root(config: dict[str, Any]) -> None:
+    linux = config["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    linux["devices"] = [{"path": "/dev/other-zero", "type": "c", "major": 1, "minor": 5}]
+    linux.pop("sysctl", None)  # Docker's gives the right to ping to groups that are not in this map
+    config["process"]["terminal"] = True
+
+
+@pytest.mark.alone
+def test_no_device_of_the_host_can_be_changed_where_root_of_a_user_namespace_owns_it(runtime: Runtime) -> None:
+    """In a user namespace no device can be made: they are the host's, and work as ever."""
+    names = [Path("/dev", name) for name in mounts.DEVICES]
+    before = [name.stat().st_ctime_ns for name in names]
+    script = (
+        "for name in null zero full random urandom tty other-zero; do"
+        " chmod 666 /dev/$name; chown 0 /dev/$name; touch /dev/$name; done 2>&1 | grep -c 'Read-only file system'\n"
+        "echo one >/dev/null && head -c 4 /dev/zero | wc -c; head -c 4 /dev/other-zero | wc -c; echo two >/dev/tty\n"
+        "head -c 4 /dev/urandom | wc -c; echo x 2>/dev/null >/dev/full || echo full; exec 3<>/dev/ptmx && echo pair"
+    )
+    done = runtime("run", "-b", runtime.bundle(script, edit=_in_users_of_the_hosts_root), runtime.new())
+    assert done.code == 0, done.err
+    assert done.out.split() == ["21", "4", "4", "two", "4", "full", "pair"]
+    assert [name.stat().st_ctime_ns for name in names] == before
 
 
 def test_its_own_null_device_is_open_as_anybody_would_open_it(runtime: Runtime) -> None:

@@ -264,6 +264,10 @@ class CgroupView(Operation):
         return [(name, names) for names in self.controllers if "," in names for name in names.split(",")]
 
 
+UNCHANGEABLE = (MOUNT_ATTR_RDONLY, 0)
+"""Of a device of the host's: root of a user namespace may own it, and could give it another mode. What is written to
+it is its driver's, and no file system's.
+"""
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 DEVICE_LINKS = {
     "ptmx": "pts/ptmx",
@@ -293,7 +297,7 @@ class DefaultDevices(Operation):
         try:
             for name, (major, minor) in DEVICES.items():
                 if self.bind:
-                    Bind(target=f"{self.target}/{name}", source=f"/dev/{name}").apply(root)
+                    Bind(target=f"{self.target}/{name}", source=f"/dev/{name}", attributes=UNCHANGEABLE).apply(root)
                 else:
                     with suppress(FileExistsError):
                         os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
@@ -325,7 +329,7 @@ class DeviceNode(Operation):
     def apply(self, root: Root) -> None:
         if self.bind:
             self._refuse_another(root)
-            Bind(target=self.target, source=self._of_the_host()).apply(root)
+            Bind(target=self.target, source=self._of_the_host(), attributes=UNCHANGEABLE).apply(root)
             return
         parent, _, name = self.target.rpartition("/")
         directory = root.ensure(parent or "/", directory=True)
@@ -397,7 +401,7 @@ def _null(root: Root) -> int:
         finally:
             os.close(own)
     tree = mounttrees.copy("/dev/null")
-    mounttrees.dress(tree, (MOUNT_ATTR_RDONLY, 0))
+    mounttrees.dress(tree, UNCHANGEABLE)
     return tree
 
 
