@@ -69,6 +69,22 @@ def test_a_source_that_has_changed_counts(checkout: Path) -> None:
     assert file_of(checkout).read_bytes() != before
 
 
+def test_a_copy_of_it_all_has_sources_of_its_own(checkout: Path, tmp_path: Path) -> None:
+    """What was compiled comes with it, and with the times of what it was compiled from."""
+    said, _ = ask(checkout, "features")
+    copy = tmp_path / "copy" / "lab"
+    shutil.copytree(checkout, copy, symlinks=True)
+    assert ask(copy, "features") == (said, IMPORTED_BEFORE), "it counts where nothing has changed"
+    source = copy / "runtime" / "versions.py"
+    source.write_text(source.read_text().replace('"1.', '"9.'))
+    said, alone = ask(copy, "features")
+    assert '"9.' in said
+    assert alone == IMPORTED_BEFORE | {"lab.runtime.versions"}
+    shutil.rmtree(checkout)
+    assert ask(copy, "features") == (said, IMPORTED_BEFORE)
+    checkout.mkdir()
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut off", "nonsense", "of another version"])
 def test_a_broken_file_is_none(checkout: Path, damage: str) -> None:
     said, _ = ask(checkout, "features")
