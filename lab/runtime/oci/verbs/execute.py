@@ -59,7 +59,7 @@ def execute(call: Call) -> int:
         config = read_config(entry)
         process = process_of(call, config, words)
         own_users = any(space.type == "user" for space in config.linux.namespaces)
-        is_starting = entry.status(state) == store.CREATED or entry.is_locked()
+        is_starting = os.path.exists(entry.start_socket) or entry.is_locked()  # a paused one, too
         require_started(process, is_starting=is_starting, own_users=own_users)
         for warning in validate.warnings_of(process, own_users=own_users):
             call.log.warn(warning)
