@@ -389,7 +389,8 @@ def test_its_serial_port_is_a_terminal_that_one_leaves(tmp_path: Path) -> None:
             place.screen.until(GREETING)
             assert wait_until(lambda: not place.settings()[LOCAL] & termios.ISIG, BOOT_SECONDS), "^C is still for lab"
             place.screen.type("two\x03 words\r")
-            place.screen.until("you said twoc words")  # GRUB shows ^C as the letter
+            shown = place.screen.until("you said two") + place.screen.until(" words")
+            assert re.search(r"you said twoc? words", shown), "GRUB 2.06 shows ^C as the letter, 2.12 leaves it out"
             assert process.poll() is None
             place.screen.type("\x1d")
             time.sleep(0.5)  # GRUB knows no power button, so that it would take ten seconds
