@@ -113,7 +113,9 @@ class Begun(Protocol):
 
 
 def complete(begin: Callable[[list[int]], Begun], what: str, stdin: bytes, timeout_seconds: float) -> Completed:
-    """Run to its end what ``begin`` starts with three descriptors. Raises LabError when ``what`` takes longer."""
+    """Run to its end what ``begin`` starts with three descriptors. Raises LabError when ``what`` takes longer, or
+    writes more than `handle.MOST_BYTES` to a stream.
+    """
     with ExitStack() as opened:
         source = memory_file(stdin, opened)
         (out, out_end), (err, err_end) = pipe(opened), pipe(opened)
@@ -123,7 +125,7 @@ def complete(begin: Callable[[list[int]], Begun], what: str, stdin: bytes, timeo
             os.close(out_end)
             os.close(err_end)
         opened.callback(begun.close)
-        output = collect([out, err], begun.pidfd, timeout_seconds)
+        output = collect([out, err], begun.pidfd, timeout_seconds, what=what)
         code = begun.wait(0)
     if output is None or code is None:
         raise LabError(f"{what} did not end within {timeout_seconds:g} s")

@@ -26,6 +26,7 @@ from lab import record
 from lab.errors import LabError, LaunchError
 from lab.host import procstat
 from lab.host.clock import Listener, Timeline
+from lab.host.execution.told import errno_told
 from lab.host.survey.patience import Deadline
 from lab.images.tree import Tree
 from lab.inside import build
@@ -203,9 +204,10 @@ def failure(spec: Spec, program: str, text: str, outer: Container, errors: Path)
     """What ``text``, an errno of the application's execve(2), means, or "": then ``program`` has complained."""
     application = spec.config.process.args[0]
     if text:
+        number = errno_told(text)
         return LaunchError(
-            f"container {spec.name}: execve: {application}: {os.strerror(int(text))}",
-            exit_code=NOT_FOUND if int(text) == ENOENT else NOT_EXECUTABLE,
+            f"container {spec.name}: execve: {application}: {os.strerror(number)}",
+            exit_code=NOT_FOUND if number == ENOENT else NOT_EXECUTABLE,
             hint="does the image hold that program?",
         )
     code = outer.wait(TIMEOUT_SECONDS)

@@ -37,6 +37,7 @@ from lab.host.cgroup.hierarchy import Unused
 from lab.host.cgroup.systemd import Scope
 from lab.host.clock import Timeline, now
 from lab.host.execution import terminals
+from lab.host.execution.told import errno_told
 from lab.host.identity import privilege
 from lab.host.survey.patience import Deadline
 from lab.instance import INSIDE, Survivor
@@ -250,7 +251,7 @@ class OciContainer:
                 os.close(starting)
                 code = children.wait_child(pid, TIMEOUT_SECONDS, f"{self.runtime} start")
         if text:
-            raise self._not_executed(self.config.process.args[0], int(text))
+            raise self._not_executed(self.config.process.args[0], errno_told(text))
         if code != 0 or self._errors():
             raise LaunchError(
                 f"{self.runtime} can't start container {self.name}: {self._complaint(code)}", exit_code=RUNTIME_FAILED
@@ -320,7 +321,7 @@ class OciContainer:
             child = Child(pidfd)
             if text := os.read(status, 64):
                 child.close()
-                raise self._not_executed(process.args[0], int(text))
+                raise self._not_executed(process.args[0], errno_told(text))
         return child
 
     def _write_process(self, folder: Path, process: ProcessConfig, terminal: TerminalSize | None) -> None:
