@@ -84,6 +84,7 @@ def test_the_common_case_has_a_script() -> None:
     assert child.can_be(plan)
     assert child.helper(plan) == "/helper/inside"
     assert child.can_be(common(data=bundle.bind("/data", "/data")))
+    assert child.can_be(replace(plan, enter=Enter.CHROOT)), "the bare process"
 
 
 RARE = {
@@ -91,7 +92,7 @@ RARE = {
     "hooks": {"hooks": {"prestart": [{"path": "/x"}]}}, "user namespace": {"own_users": True},
     "trees": {"trees": True},
     "time namespace": {"new_time": True}, "given pid namespace": {"born_in": [["/p", syscalls.CLONE_NEWPID]]},
-    "given mount namespace": {"joins": [["/m", syscalls.CLONE_NEWNS]]}, "chroot": {"enter": Enter.CHROOT},
+    "given mount namespace": {"joins": [["/m", syscalls.CLONE_NEWNS]]}, "no pivot": {"enter": Enter.MOVE},
     "shared mounts": {"propagation": syscalls.MS_REC | syscalls.MS_SHARED},
 }  # fmt: skip
 RARE_PROCESSES = {
