@@ -144,6 +144,10 @@ class TalkReadiness:
     expect: str
 
 
+MOST_HEALTHCHECK_SECONDS = 10 * 365.25 * 86_400
+"""Ten years: of what a check of an image's may ask for, more is a mistake, or an attempt to overflow something."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healthcheck:
     """How an image says that it works (Docker image specification, ``Healthcheck``).

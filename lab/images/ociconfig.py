@@ -10,11 +10,11 @@ from typing import Any
 
 from lab.errors import ImageError
 from lab.images.layers import epoch
-from lab.model import Healthcheck, ImageConfig
+from lab.model import MOST_HEALTHCHECK_SECONDS, Healthcheck, ImageConfig
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 NANOSECONDS = 1_000_000_000
-LEAST_NANOSECONDS, MOST_NANOSECONDS = 1_000_000, round(10 * 365.25 * 86_400) * NANOSECONDS
+LEAST_NANOSECONDS, MOST_NANOSECONDS = 1_000_000, round(MOST_HEALTHCHECK_SECONDS) * NANOSECONDS
 CACHE_COMMENT = "lab.cache:"
 CACHE_NOTE = re.compile(re.escape(CACHE_COMMENT) + "([0-9a-f]{64})")
 HEALTH_TIMES = {

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import UsageError
+from lab.host.identity.ownspace import MOST_ID
 from lab.images.store import Image
 from lab.images.tree import Tree
 from lab.model import ImageConfig, Process
-
-MOST_ID = (1 << 31) - 1
-"""The largest number of a user or group, as for docker and runc: the kernel cuts larger ones, 2^32 to root's."""
 
 MOST_BYTES = 4 << 20
 """Of /etc/passwd, and of /etc/group: they are the image's, and lab is in no limited group."""

@@ -11,6 +11,11 @@ from __future__ import annotations
 
 import os
 
+MOST_ID = (1 << 31) - 1
+"""The largest number of a user or group, as for docker and runc. The kernel cuts larger ones, 2^32 to root's, and
+2^32 - 1 is no user: for setresuid(2) it is "as it is", which is root.
+"""
+
 WORD = "LAB_OWN_NAMESPACE"
 """The variable that names the user who has entered."""
 

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lab.errors import DockerfileError
 from lab.images.dockerfile.instructions import Mount
-from lab.model import Healthcheck
+from lab.model import MOST_HEALTHCHECK_SECONDS, Healthcheck
 
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 ONE_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-MOST_SECONDS = 10 * 365.25 * 86_400
 COMMON = frozenset({"type", "target"})
 WHO = frozenset({"mode", "uid", "gid"})
 ACCESS = frozenset({"rw", "ro"})
@@ -93,7 +92,7 @@ def healthcheck(found: Mapping[str, list[str]], test: tuple[str, ...], line: int
         value = seconds(found[name][0], f"HEALTHCHECK --{name}", line) if name in found else 0.0
         if 0 < value < 0.001:
             raise DockerfileError(f"HEALTHCHECK --{name} is below 1ms", line=line, hint="1ms or more")
-        if value > MOST_SECONDS:
+        if value > MOST_HEALTHCHECK_SECONDS:
             raise DockerfileError(f"HEALTHCHECK --{name} is above ten years", line=line, hint="less")
         times[name] = value or None
     retries = found.get("retries", [""])[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from lab.host.identity.ownspace import MOST_ID
 from lab.runtime import versions
 from lab.runtime.config import capabilities, mountoptions, schema
 from lab.runtime.config.model import NO_PROCESS
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lab.runtime.config.model import Capabilities, Config, Linux, ProcessConfig
-
-MOST_ID = (1 << 31) - 1
-"""As runc has it. 2^32 - 1 is no user: for setresuid(2) it is "as it is", which is root."""
 
 IN_PROC = frozenset(
     f"/proc/{name}"
