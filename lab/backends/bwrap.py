@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lab.backends.bubble import origin
-from lab.backends.support.host import OWN_ROOT, HostBackend
+from lab.backends.support.host import INTERPRETED, OWN_ROOT, HostBackend
 from lab.backends.support.programs.binary import BINARY
 from lab.backends.support.programs.fetched import Fetched
 from lab.images.store import Image
@@ -61,6 +61,7 @@ class Bwrap(Fetched, HostBackend):
             "The boundary counts as created when bwrap has made the namespaces; that it mounts the root and drops "
             "what it drops falls into the time until the application is executed.",
             "A command in it (lab exec, the isolation questions) is put there by lab: bwrap can't run a second one.",
+            INTERPRETED,
         ),
         rootless=(
             OWN_ROOT,

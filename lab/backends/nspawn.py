@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from lab.backends.support.host import HostBackend
+from lab.backends.support.host import INTERPRETED, HostBackend
 from lab.backends.support.programs.binary import BINARY
 from lab.backends.support.programs.fetched import Fetched
 from lab.backends.systemd import origin
@@ -65,6 +65,7 @@ class Nspawn(Fetched, HostBackend):
             "nspawn itself stays, waiting, in the instance's group: its memory is counted.",
             "The boundary counts as created when nspawn says that the container is ready (sd_notify): most of its "
             "work is done by then.",
+            INTERPRETED,
             "A command in it (lab exec, the isolation questions) is put there by lab, with the capabilities, the "
             "rlimits and the filter of its first process, as the kernel tells them.",
         ),

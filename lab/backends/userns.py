@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backends.container import ContainerBackend
+from lab.backends.support.host import INTERPRETED
 from lab.host.survey import checks
 from lab.instance import LaunchRequest, Parity
 from lab.model import Check
@@ -40,8 +41,7 @@ class UserNamespace(ContainerBackend):
             *ContainerBackend.parity.differences,
             "It makes its network namespace itself, which is connected while it starts and not before; its files "
             "are mounted by their owners' ids shifted.",
-            "Its start is carried out by a copy of lab's interpreter, a container's by a small static program, which "
-            "is quicker: by three milliseconds where both started the same container.",
+            INTERPRETED,
         ),
         rootless=(
             *ContainerBackend.parity.rootless,
