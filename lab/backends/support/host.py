@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 LOGS = ("stdout.log", "stderr.log")
 INTERPRETED = (
-    "Its start, as far as that is lab's work, is carried out by a copy of lab's interpreter, a container's by a small "
-    "static program, which is quicker: by three milliseconds where both started the same container."
+    "Its start, as far as that is lab's work, is carried out by a copy of lab's interpreter, a container's by a "
+    "small static program, which is quicker: by three milliseconds where both started the same container."
 )
 OWN_ROOT = (
     "Root inside is the ordinary user who runs lab, with capabilities that count in a user namespace alone, and its "
