@@ -24,6 +24,9 @@ CHOSEN = (
     "tests/vm/test_knobs_of_machines.py",
     "tests/vm/test_restored_machines.py",
     "tests/vm/test_isolation_in_a_guest.py",
+    "tests/vm/test_qemu_jail.py",
+    "tests/vm/test_libvirt_folder.py",
+    "tests/vm/test_own_disks.py",
 )
 
 
