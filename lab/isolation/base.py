@@ -202,8 +202,7 @@ class Context:
 
     That process says ``victim_token`` to whoever connects to it, on the loopback's ``victim_port`` or by the abstract
     socket of that name, and keeps it in the System V segment ``victim_memory``. ``used_seconds`` is how much CPU the
-    instance's group took while it was asked what is judged, by the host's count. ``fellow_pid`` is another process of
-    the user whose container was broken out of (`lab.isolation.breakout`).
+    instance's group took while it was asked what is judged, by the host's count.
     """
 
     victim_pid: int
@@ -216,7 +215,8 @@ class Context:
     group: str = ""  # the instance's cgroup, below each hierarchy's root
     signal: Signal | None = None
     used_seconds: float | None = None
-    fellow_pid: int = 0
+    fellow_pid: int = 0  # another process of the user whose container was broken out of (lab.isolation.breakout)
+    is_process: bool = False  # its own kernel is a process of the host's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

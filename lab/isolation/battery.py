@@ -228,8 +228,9 @@ def in_closed_place(lines: bytes, timeout_seconds: float) -> Completed:
 
 def ask(probe: Probe, places: Places, context: Context, boundary: Boundary) -> Observation:
     """Ask one probe and compare its answer with what is expected of ``boundary``."""
+    is_process = boundary in (Boundary.USER_SPACE_KERNEL, Boundary.USER_MODE_LINUX)
     try:
-        found = ask_once(probe, places, context)
+        found = ask_once(probe, places, replace(context, is_process=is_process))
     except (LabError, Inconclusive) as error:
         return _observation(probe, boundary, None, f"inconclusive: {error}")
     except (KeyError, IndexError, TypeError, ValueError) as error:  # a reply that isn't what its verb prints

@@ -37,7 +37,7 @@ from lab.isolation.base import (
 from lab.isolation.explain import explanation, how, mechanism_of, surprise
 from lab.isolation.probes.budgets import DiskSpace, InotifyInstances
 from lab.isolation.probes.channels import PageCacheChannel, leave_signal
-from lab.isolation.probes.devices import Virtualisation
+from lab.isolation.probes.devices import Virtualisation, VirtualProcessor
 from lab.isolation.probes.interface import Capabilities
 from lab.isolation.probes.kernel import BootId, SlabCaches
 from lab.isolation.probes.limits import MIB, CpuLimit, MemoryLimit, PidsLimit
@@ -175,6 +175,28 @@ def test_boundaries_follow_from_what_a_backend_says_of_itself() -> None:
 )  # fmt: skip
 def test_judgements(probe: Probe, seen: list[Reply], host: list[Reply], answer: Answer) -> None:
     assert probe.judge(seen, host, CONTEXT).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("bits", "boundary", "answer"),
+    [
+        ((1, 0), Boundary.OWN_KERNEL, Answer.OWN),
+        ((1, 1), Boundary.OWN_KERNEL, Answer.OWN),  # a machine in a machine
+        ((1, 0), Boundary.USER_SPACE_KERNEL, Answer.OWN),  # by KVM, on bare metal
+        ((1, 1), Boundary.USER_SPACE_KERNEL, Answer.HOST),
+        ((1, 1), Boundary.USER_MODE_LINUX, Answer.HOST),
+        ((0, 0), Boundary.USER_MODE_LINUX, Answer.HOST),
+        ((0, 1), Boundary.OWN_KERNEL, Answer.HOST),
+    ],
+)
+def test_a_bit_of_the_hosts_own_vmm_makes_no_processor_of_its_own(
+    bits: tuple[int, int], boundary: Boundary, answer: Answer
+) -> None:
+    """What runs a kernel in user space, or a Linux as a process, runs it on the host's processor, virtual or not."""
+    inside, host = (outcome(text="flags : fpu" + " hypervisor" * bit) for bit in bits)
+    found = asked(VirtualProcessor(), saying(inside, THEIRS), saying(host, OURS), boundary)
+    assert found.text == answer, found.detail
+    assert found.detail.get("surprise", "") == "" or bits == (0, 1)
 
 
 @given(st.integers(0, 2**41 - 1), st.integers(0, 2**41 - 1))

@@ -270,7 +270,8 @@ class ProcessorName(HostValue):
 
 class VirtualProcessor(Probe):
     """The flag "hypervisor" in /proc/cpuinfo (CPUID leaf 1, ECX bit 31), which a VMM sets for its guests. A host that
-    is a virtual machine itself has it too, so the boot id tells whom it speaks of.
+    is a virtual machine itself has it too, so the boot id tells whom it speaks of; and of a kernel that is a process
+    of the host's it speaks of the host's VMM, as there is no other.
     """
 
     id = "hypervisor-bit"
@@ -286,6 +287,9 @@ class VirtualProcessor(Probe):
         user_space=expect(
             Answer.HOST, Answer.OWN, because="its kernel passes on what the processor says, a virtual one's, too"
         ),
+        user_mode=expect(
+            Answer.HOST, Answer.OWN, because="its kernel is a process, and passes on what the processor says"
+        ),
     )
 
     def lines(self, context: Context) -> Sequence[str]:
@@ -297,5 +301,8 @@ class VirtualProcessor(Probe):
         inside, outside = (" hypervisor" in reply["text"] for reply in (seen[0], host[0]))
         evidence = f"the hypervisor bit is {int(inside)}, on the host {int(outside)}"
         if on_whose_kernel(seen[1], host[1]) is Answer.YES:
+            return Found(answer=Answer.HOST, evidence=evidence, value=float(inside))
+        if inside and outside and context.is_process:
+            evidence = f"{evidence}, and no VMM lies between: its kernel is a process of the host's"
             return Found(answer=Answer.HOST, evidence=evidence, value=float(inside))
         return Found(answer=Answer.OWN if inside else Answer.HOST, evidence=evidence, value=float(inside))
