@@ -221,14 +221,14 @@ def test_a_lesson_that_is_not_whole_is_refused_with_what_is_wrong(
 
 
 def test_choices_whose_bounds_overlap_are_refused_and_an_interval_may_leave_two_right(tmp_path: Path) -> None:
-    choices = 'unit = "times"\nchoices = [{text = "few", below = %s}, {text = "many", from = 140}]'
-    folder = broken(tmp_path / "own", "lesson.toml", 'unit = "times"', choices % 150)
+    choices = 'unit = "times"\nchoices = [{text = "few", below = %s}, {text = "many", from = 178}]'
+    folder = broken(tmp_path / "own", "lesson.toml", 'unit = "times"', choices % 190)
     with pytest.raises(UsageError, match="overlap"):
         read(folder)
-    (question, _) = material(read(broken(tmp_path / "two", "lesson.toml", 'unit = "times"', choices % 140)), SAMPLE)[
+    (question, _) = material(read(broken(tmp_path / "two", "lesson.toml", 'unit = "times"', choices % 178)), SAMPLE)[
         "questions"
     ]
-    assert question["answer"]["low"] < 140 < question["answer"]["high"]
+    assert question["answer"]["low"] < 178 < question["answer"]["high"]
     assert question["answer"]["right"] == [0, 1]
 
 
@@ -265,7 +265,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each["name"] for each in listed] == ORDER
     shown = runner.invoke(app, ["show", "speed"]).stdout
     assert "measured" not in shown, "a teacher may show it to a class"
-    assert "measured: 137 ×" in runner.invoke(app, ["show", "speed", "--run", "sample"]).stdout
+    assert "measured: 178 ×" in runner.invoke(app, ["show", "speed", "--run", "sample"]).stdout
     assert runner.invoke(app, ["check"]).exit_code == 0
     assert runner.invoke(app, ["check", "speed", "isolation", "--run", "sample"]).exit_code == 0
     silent = runner.invoke(app, ["check", "noisy-neighbours", "--run", "sample"])
