@@ -175,6 +175,8 @@ class RunFolder(Closing):
         directory = self.path / LOGS / instance
         for folder in (directory.parent, directory):  # an application may write to the files in it as root
             folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_mode & 0o077:  # an earlier lab's, of a run that is gone on with
+                folder.chmod(0o700)
         return directory
 
     def lock(self) -> None:

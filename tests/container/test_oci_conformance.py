@@ -327,7 +327,7 @@ class TestNamespaces:
     def test_nothing_is_above_the_root_in_a_mount_namespace_given_by_path(
         self, bundle: Bundle, escape_root: Path, tmp_path: Path
     ) -> None:
-        """That of the caller, which pivot_root(2) can't be called in: who may call chroot(2) leaves a mere chroot."""
+        """In the caller's, pivot_root(2) can't be called, and a process with CAP_SYS_CHROOT leaves a mere chroot."""
         shutil.copy(escape_root / "bin" / "escape", bundle.root / "bin" / "escape")
         (tmp_path / "of-the-host").touch()
         words = ["/bin/escape", "leave_chroot", str(tmp_path / "of-the-host")]

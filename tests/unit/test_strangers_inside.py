@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from synthetic import write_run
 
 from lab.backends.support.output import Output
 from lab.runtime.container import status_pair
-from lab.runtime.spawner.child import errno_in
+from lab.runtime.spawner.child import Child
 
 
 @pytest.mark.parametrize(
     ("told", "number"), [(b"2", 2), (b"13", 13), (b"abc", 0), (b"-1", 0), (b"9" * 8, 0), (b"", 0), (b"\xb2", 0)]
 )
 def test_an_errno_is_a_small_number_or_none(told: bytes, number: int) -> None:
-    assert errno_in(told) == number
+    """Whatever it is, the process that starts all containers of a session goes on."""
+    child = Child("one", SimpleNamespace(), SimpleNamespace(argv=["program"], init=True))  # type: ignore[arg-type]
+    child.status_text = told
+    failure = child.not_executed()
+    assert failure["number"] == number
+    assert str(failure["text"]).startswith("program: ")
 
 
 def test_nobody_opens_a_status_once_more() -> None:
@@ -64,5 +70,9 @@ def test_a_log_that_is_none_any_more_is_let_be(tmp_path: Path) -> None:
 
 
 def test_others_do_not_reach_the_logs_of_a_run(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, blocks=1).log_directory("b1-container")
+    run = write_run(tmp_path, blocks=1)
+    (run.path / "logs" / "b1-container").mkdir(parents=True, exist_ok=True)  # as an earlier lab made it
+    for each in (run.path / "logs", run.path / "logs" / "b1-container"):
+        each.chmod(0o755)
+    folder = run.log_directory("b1-container")
     assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)] == [0o700, 0o700]

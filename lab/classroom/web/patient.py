@@ -1,7 +1,7 @@
 """HTTP for a room of strangers: a connection that asks for nothing does not stay.
 
-A server has so many descriptors, and who opens connections and is silent would keep all phones out. uvicorn itself
-closes those that were answered once and send nothing more.
+A server has so many descriptors, and a stranger that opens connections and is silent would keep all phones out.
+uvicorn itself closes those that were answered once and send nothing more.
 """
 
 from __future__ import annotations

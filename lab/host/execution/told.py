@@ -10,7 +10,7 @@ MOST = 4095  # no errno is larger (MAX_ERRNO, include/linux/err.h)
 def errno_told(text: bytes | str) -> int:
     """The errno of execve(2), 0 where the program was executed. Raises LaunchError for anything else.
 
-    Who tells it is inside: it may be anything.
+    What tells it is inside, where others may get hold of its end: it may be anything.
     """
     digits = text.decode("ascii", "replace") if isinstance(text, bytes) else text
     if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(MOST)) or int(digits) > MOST:

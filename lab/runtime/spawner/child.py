@@ -9,6 +9,8 @@ import os
 import select
 import time
 
+from lab.errors import LaunchError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lab.runtime.channel import Message
@@ -44,6 +46,16 @@ class Child:
         self.plan = plan
         self.kept: list[int] = []  # its standard streams, while it may have to be started anew
 
+    def not_executed(self) -> Message:
+        """Why not, by what its helper has told."""
+        from lab.host.execution.told import errno_told  # few starts fail
+
+        try:
+            number = errno_told(self.status_text)
+        except LaunchError as error:
+            return {"step": "execve", "number": 0, "text": f"{self.program}: {error.message}"}
+        return {"step": "execve", "number": number, "text": f"{self.program}: {os.strerror(number)}"}
+
     def let_go(self) -> None:
         """It will not be started anew. Idempotent."""
         while self.kept:
@@ -59,11 +71,7 @@ class Child:
 
 
 MOST_STATUS_BYTES = 8
-
-
-def errno_in(told: bytes) -> int:
-    """The errno that lab's helper told of its execve(2); 0 where it is none: others inside may have its end."""
-    return int(told) if told.isdigit() and len(told) < MOST_STATUS_BYTES else 0
+"""More than an errno has digits. Of what comes after so many nothing is kept."""
 
 
 def readable(descriptor: int) -> bool:

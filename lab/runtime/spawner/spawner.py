@@ -31,7 +31,7 @@ from lab.runtime.channel import BadMessage, Channel, ChannelClosed, Message
 from lab.runtime.plan import Instead, Plan, StepFailed
 from lab.runtime.process import account
 from lab.runtime.scripts.bearer import Bearer
-from lab.runtime.spawner.child import MOST_STATUS_BYTES, Child, errno_in, now, readable
+from lab.runtime.spawner.child import MOST_STATUS_BYTES, Child, now, readable
 from lab.runtime.spawner.joining import Joining
 from lab.shims import signal, suppress
 
@@ -317,8 +317,7 @@ class Spawner:
         while channel in self.handlers and readable(channel):
             self.on_channel(child, at)
         if child.status_text:
-            why = os.strerror(number) if (number := errno_in(child.status_text)) else "lab's helper told no errno"
-            child.failure = {"step": "execve", "number": number, "text": f"{child.program}: {why}"}
+            child.failure = child.not_executed()
         elif child.init and child.failure is None and "init" in child.started.stamps:
             self.on_executed(child, at)
 
