@@ -81,10 +81,10 @@ class Started:
         self.status = status  # the read end of the status pipe
         self.stamps: dict[str, float] = {}
 
-    def tell(self, name: str, descriptors: Sequence[int] = ()) -> None:
+    def tell(self, name: str, descriptors: Sequence[int] = (), **fields: object) -> None:
         """Send it a message. If it has failed meanwhile, its own last words say why, and better."""
         with suppress(ChannelClosed):
-            self.channel.send(name, descriptors=descriptors)
+            self.channel.send(name, descriptors=descriptors, **fields)
 
     def kill(self) -> None:
         """SIGKILL; with it dies everything in its pid namespace."""

@@ -17,7 +17,6 @@ import _socket
 import os
 
 from lab.errors import LabError, UsageError
-from lab.runtime.channel import ChannelClosed
 from lab.runtime.oci import rootless, store
 from lab.runtime.oci.options import FLAG, VALUE
 from lab.runtime.oci.steps import Steps
@@ -200,8 +199,7 @@ def leave_waiting(made: Made) -> None:
         finally:
             os.umask(before)
         listener.listen(1)
-        with suppress(ChannelClosed):  # its last words are awaited next
-            made.started.channel.send("WAIT", descriptors=[listener.fileno()], early=made.early, **made.added)
+        made.started.tell("WAIT", [listener.fileno()], early=made.early, **made.added)
         conversation.expect(made.started, "WAITING")
 
 
@@ -382,8 +380,7 @@ def run(call: Call) -> int:
         made = make(call, steps, undo)
         announce(call, steps, made)
         steps.enter("let it go")
-        with suppress(ChannelClosed):
-            made.started.channel.send("EXEC_NOW", early=made.early, **made.added)
+        made.started.tell("EXEC_NOW", early=made.early, **made.added)
         conversation.until_executed(made.started.channel)
         undo.pop_all()
         try:
